@@ -1,0 +1,52 @@
+# make summary   measure the default study and write results/summary.md
+# make test      every check and test
+# Both make .venv first and install the pinned packages: the GPU's where there is an NVIDIA driver.
+
+PYTHON ?= python3
+CORES  ?= 1
+KIND   ?= $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
+
+VENV := .venv
+BIN  := $(CURDIR)/$(VENV)/bin
+PIP  := $(BIN)/pip --disable-pip-version-check install --quiet
+export PATH := $(BIN):$(PATH)
+
+summary: $(VENV)/$(KIND)
+	snakemake --cores $(CORES) --quiet reason host -- results/summary.md
+	@echo "Done: results/summary.md"
+
+test: $(VENV)/$(KIND) $(VENV)/dev
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	mypy
+	snakemake --lint
+	pytest
+
+unit: $(VENV)/$(KIND) $(VENV)/dev
+	pytest tests/unit
+
+# requirements/*.txt from *.in, after a change of a version
+lock: $(VENV)/$(KIND)
+	$(PIP) uv
+	cd requirements && for kind in cpu gpu; do \
+		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -o $$kind.txt; done
+	cd requirements && uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q dev.in -c cpu.txt -o dev.txt
+
+$(VENV)/$(KIND): requirements/$(KIND).txt requirements/torch.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON")'
+	@echo "Installing the $(KIND) packages into $(VENV) (once; a minute or two)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r requirements/$(KIND).txt
+	$(PIP) -r requirements/torch.txt
+	touch $@
+
+$(VENV)/dev: requirements/dev.txt $(VENV)/$(KIND)
+	$(PIP) --require-hashes -r requirements/dev.txt
+	touch $@
+
+clean:
+	rm -rf results/* .snakemake
+	git checkout -- results
+
+.PHONY: summary test unit lock clean

@@ -1,0 +1,24 @@
+# From a study (config.yaml) to results/summary.md. Each stage of rules/ opens with what it needs and what it makes.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+# A study named with --configfile stands alone: merged with the default one it would still contain all of that.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "rules/study.smk"
+include: "rules/models.smk"
+include: "rules/graphs.smk"
+include: "rules/calibration.smk"
+include: "rules/benchmarks.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/summary.md",

@@ -1,0 +1,29 @@
+# Needs: a graph (or weights), inputs and the reference; the device that {device} names.
+# Makes: results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json, one fresh process each
+
+
+rule measure_latency:
+    input:
+        artifact=measured_artifact,
+        inputs=rules.make_inputs.output,
+        reference=rules.compute_reference.output,
+    output:
+        "results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json",
+    log:
+        "results/logs/measure_latency/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.log",
+    priority: round_of_run
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1024  # all of them: nothing runs beside a timed job
+    resources:
+        gpu=gpus_of_runtime,
+    params:
+        spec=measure_slice,
+        code=code_of_runtime,
+    message:
+        "Timing {wildcards.model} {wildcards.precision} {wildcards.shape} on {wildcards.runtime}, process {wildcards.run}"
+    shell:
+        "measure_latency.py --device {wildcards.device} --runtime {wildcards.runtime}"
+        " --model {wildcards.model} --precision {wildcards.precision} --shape {wildcards.shape} --run {wildcards.run}"
+        " --spec {params.spec:q} --artifact {input.artifact[0]} --inputs {input.inputs} --reference {input.reference}"
+        " --log {log} --output {output} > {log} 2>&1"

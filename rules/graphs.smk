@@ -1,0 +1,134 @@
+# Needs: weights, inputs and the reference of a model; a calibration for int8 and fp8.
+# Makes: results/onnx/{model}/exported.onnx, simplified.onnx, {precision}.onnx, {precision}.fused.onnx, each with a .json
+#        report beside it; results/parity/{model}/{graph}.json
+
+
+rule export_onnx:
+    input:
+        weights=rules.fetch_weights.output,
+    output:
+        graph="results/onnx/{model}/exported.onnx",
+        report="results/onnx/{model}/exported.json",
+    log:
+        "results/logs/export_onnx/{model}.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        export=STUDY.section("export"),
+        code=digest("export_onnx"),
+        folder=weights_folder,
+    message:
+        "Exporting {wildcards.model} to ONNX"
+    shell:
+        "export_onnx.py --weights-dir {params.folder} --export {params.export:q}"
+        " --output {output.graph} --report {output.report} > {log} 2>&1"
+
+
+rule simplify_onnx:
+    input:
+        graph=rules.export_onnx.output.graph,
+    output:
+        graph="results/onnx/{model}/simplified.onnx",
+        report="results/onnx/{model}/simplified.json",
+    log:
+        "results/logs/simplify_onnx/{model}.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=digest("simplify_onnx"),
+    message:
+        "Simplifying the graph of {wildcards.model}"
+    shell:
+        "simplify_onnx.py --graph {input.graph} --output {output.graph} --report {output.report}" " > {log} 2>&1"
+
+
+rule convert_precision:
+    input:
+        graph=rules.simplify_onnx.output.graph,
+    output:
+        graph="results/onnx/{model}/{precision}.onnx",
+        report="results/onnx/{model}/{precision}.json",
+    log:
+        "results/logs/convert_precision/{model}/{precision}.log",
+    wildcard_constraints:
+        precision="fp32|fp16|bf16",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=digest("convert_precision"),
+    message:
+        "Making the {wildcards.precision} graph of {wildcards.model}"
+    shell:
+        "convert_precision.py --graph {input.graph} --precision {wildcards.precision}"
+        " --output {output.graph} --report {output.report} > {log} 2>&1"
+
+
+rule quantize_graph:
+    input:
+        graph=rules.simplify_onnx.output.graph,
+        calibration=f"results/calibration/{{model}}/{STUDY.config['calibration']['method']}.json",
+    output:
+        graph="results/onnx/{model}/{precision}.onnx",
+        report="results/onnx/{model}/{precision}.json",
+    log:
+        "results/logs/quantize_graph/{model}/{precision}.log",
+    wildcard_constraints:
+        precision="int8|fp8",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        quantization=STUDY.section("quantization"),
+        code=digest("quantize_graph"),
+    message:
+        "Quantising the graph of {wildcards.model} to {wildcards.precision}"
+    shell:
+        "quantize_graph.py --graph {input.graph} --calibration {input.calibration}"
+        " --precision {wildcards.precision} --quantization {params.quantization:q}"
+        " --output {output.graph} --report {output.report} > {log} 2>&1"
+
+
+rule fuse_graph:
+    input:
+        graph="results/onnx/{model}/{precision}.onnx",
+        weights=rules.fetch_weights.output,
+    output:
+        graph="results/onnx/{model}/{precision}.fused.onnx",
+        report="results/onnx/{model}/{precision}.fused.json",
+    log:
+        "results/logs/fuse_graph/{model}/{precision}.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        architecture=architecture,
+        code=digest("fuse_graph"),
+        folder=weights_folder,
+    message:
+        "Fusing the {wildcards.precision} graph of {wildcards.model}"
+    shell:
+        "fuse_graph.py --graph {input.graph} --weights-dir {params.folder}"
+        " --architecture {params.architecture} --output {output.graph} --report {output.report} > {log} 2>&1"
+
+
+rule check_parity:
+    input:
+        graph="results/onnx/{model}/{graph}.onnx",
+        base=rules.simplify_onnx.output.graph,
+        inputs=f"results/models/{{model}}/inputs/{STUDY.parity_shape}.npz",
+        reference=f"results/models/{{model}}/reference/{STUDY.parity_shape}.npz",
+    output:
+        "results/parity/{model}/{graph}.json",
+    log:
+        "results/logs/check_parity/{model}/{graph}.log",
+    conda:
+        "../envs/cpu.yaml"
+    threads: STUDY.cpu_threads
+    params:
+        code=digest("check_parity"),
+        threads=STUDY.cpu_threads,
+        precision=graph_precision,
+    message:
+        "Comparing the {wildcards.graph} graph of {wildcards.model} with FP32 PyTorch"
+    shell:
+        "check_parity.py --graph {input.graph} --base {input.base} --precision {params.precision}"
+        " --inputs {input.inputs} --reference {input.reference} --threads {params.threads} --output {output}"
+        " > {log} 2>&1"

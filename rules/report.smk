@@ -1,0 +1,75 @@
+# Needs: run records, parity records, reports of the graphs, provenance of the weights.
+# Makes: results/plan.json, tables/, plots/, summary.md
+PLOTS = ("latency_distributions", "configurations", "batch_sweep", "sequence_sweep", "precision_crossover")
+
+
+rule plan_study:
+    output:
+        "results/plan.json",
+    log:
+        "results/logs/plan_study.log",
+    params:
+        plan=STUDY.plan(),
+    message:
+        "Writing down the plan of the study"
+    run:
+        Path(output[0]).write_text(params.plan, encoding="utf-8")
+
+
+rule collect_cells:
+    input:
+        plan=rules.plan_study.output,
+        runs=STUDY.runs,
+    output:
+        expand("results/tables/{table}.{kind}", table=("cells", "runs"), kind=("csv", "parquet")),
+        "results/tables/samples.parquet",
+    log:
+        "results/logs/collect_cells.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=digest("collect_cells"),
+    message:
+        "Collecting {} run records".format(len(STUDY.runs) + len(STUDY.recorded_runs))
+    shell:
+        "collect_cells.py --plan {input.plan} --output-dir results/tables > {log} 2>&1"
+
+
+rule draw_plot:
+    input:
+        tables=rules.collect_cells.output,
+    output:
+        svg="results/plots/{plot}.svg",
+        png="results/plots/{plot}.png",
+    log:
+        "results/logs/draw_plot/{plot}.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=code_of_plot,
+    message:
+        "Drawing {wildcards.plot}"
+    shell:
+        "draw_plot.py --plot {wildcards.plot} --tables results/tables"
+        " --output-svg {output.svg} --output-png {output.png} > {log} 2>&1"
+
+
+rule write_summary:
+    input:
+        plan=rules.plan_study.output,
+        tables=rules.collect_cells.output,
+        plots=expand("results/plots/{plot}.{kind}", plot=PLOTS, kind=("svg", "png")),
+        evidence=summary_evidence,
+    output:
+        "results/summary.md",
+    log:
+        "results/logs/write_summary.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=digest("write_summary"),
+    message:
+        "Writing the summary"
+    shell:
+        "write_summary.py --plan {input.plan} --tables results/tables --plots results/plots"
+        " --evidence {input.evidence} --output {output} > {log} 2>&1"

@@ -1,0 +1,96 @@
+# Needs: the study (config), this machine.
+# Makes: STUDY, on which every other stage's paths and params rest; the constraints on names in paths.
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SCRIPTS = Path(workflow.basedir, "workflow_scripts")
+sys.path.insert(0, str(SCRIPTS))
+from ceilings.errors import UserError
+from ceilings.runtimes.catalogue import PRECISIONS
+from ceilings.study import hosts, progress
+from ceilings.study.cells import Study, graph_name, measure_code
+from ceilings.study.code import digest
+from ceilings.study.config import refuse_duplicate_keys
+
+try:
+    for file in workflow.configfiles:
+        refuse_duplicate_keys(file)
+    STUDY = Study(config, hosts.detect())
+    STUDY.refuse_unwritable_results()
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+hosts.pin(STUDY.host)
+# Jobs find the programs, and the interpreter that runs Snakemake also where its environment was not activated.
+hosts.lead_path(Path(sys.executable).parent, SCRIPTS)
+progress.show(STUDY.expected_seconds)
+
+
+wildcard_constraints:
+    device="[a-z0-9][a-z0-9.-]*",
+    runtime="[a-z0-9][a-z0-9-]*(\\.twin)?",
+    model="[a-z0-9][a-z0-9.-]*",
+    precision="|".join(PRECISIONS),
+    graph=f"({'|'.join(PRECISIONS)})(\\.fused)?",
+    method="minmax|entropy|percentile",
+    shape="b[1-9][0-9]*-s[1-9][0-9]*",
+    run="[1-9][0-9]*",
+    plot="[a-z0-9_]+",
+
+
+# What the rules ask the study for, by wildcards.
+
+
+def weights_slice(wildcards):
+    return STUDY.weights_slice(wildcards.model)
+
+
+def weights_folder(wildcards):
+    return f"results/models/{wildcards.model}/weights"
+
+
+def architecture(wildcards):
+    return STUDY.config["models"][wildcards.model]["architecture"]
+
+
+def inputs_slice(wildcards):
+    return STUDY.inputs_slice(wildcards.shape)
+
+
+def calibration_slice(wildcards):
+    return STUDY.calibration_slice(wildcards.method)
+
+
+def graph_precision(wildcards):
+    return wildcards.graph.removesuffix(".fused")
+
+
+def measure_slice(wildcards):
+    return STUDY.measure_slice(wildcards.runtime, wildcards.precision)
+
+
+def measured_artifact(wildcards):
+    return STUDY.artifact(wildcards.runtime, wildcards.model, wildcards.precision)
+
+
+def code_of_runtime(wildcards):
+    return measure_code(wildcards.runtime)
+
+
+def gpus_of_runtime(wildcards):
+    return int(STUDY.runtime(wildcards.runtime).device == "cuda")
+
+
+def round_of_run(wildcards):
+    """Every cell's first process before any cell's second: drift falls on all cells alike."""
+    return -int(wildcards.run)
+
+
+def code_of_plot(wildcards):
+    return digest("draw_plot", f"ceilings.report.plots.{wildcards.plot}")
+
+
+def summary_evidence(wildcards):
+    return STUDY.evidence

@@ -1,0 +1,221 @@
+"""Makes a study's results with known truth: plan, run records and evidence, as the pipeline would write them."""
+
+# A cell has six coordinates, and they read best in their usual order.
+# ruff: noqa: PLR0917
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+CPU, GPU = "cpu-amd-epyc", "nvidia-h200"
+SHAPES = [(1, 128), (4, 128), (8, 128), (16, 128), (1, 32), (1, 64), (1, 256), (1, 512)]
+CPU_CONFIGURATIONS = [
+    ("torch-eager", "fp32"),
+    ("torch-int8-dynamic", "int8"),
+    ("onnxruntime-cpu", "fp32"),
+    ("onnxruntime-cpu", "int8"),
+]
+GPU_CONFIGURATIONS = [("torch-cuda-eager", "fp16"), ("onnxruntime-cuda", "fp32"), ("tensorrt", "fp16")]
+
+Truth = Callable[[str, str, int, int], float]
+"""(runtime, precision, batch, sequence) to the median latency in ms."""
+
+
+def realistic(runtime: str, precision: str, batch: int, sequence: int) -> float:
+    work = batch * (sequence / 128) * (1 + sequence / 2000)
+    fixed, each = {
+        ("torch-eager", "fp32"): (8.0, 38.0),
+        ("torch-int8-dynamic", "int8"): (20.0, 25.0),
+        ("onnxruntime-cpu", "fp32"): (1.5, 31.0),
+        ("onnxruntime-cpu", "int8"): (1.2, 13.0),
+        ("torch-cuda-eager", "fp16"): (1.6, 0.02),
+        ("onnxruntime-cuda", "fp32"): (0.6, 0.12),
+        ("tensorrt", "fp16"): (0.25, 0.02),
+    }[runtime.removesuffix(".twin"), precision]
+    return fixed + each * work
+
+
+def flat(runtime: str, precision: str, batch: int, sequence: int) -> float:
+    """Nothing makes a difference to an inference."""
+    return 10.0
+
+
+class StudyMaker:
+    def __init__(self, root: Path, truth: Truth = realistic, *, seed: int = 0, runs: int = 3, between: float = 0.01):
+        self.root, self.truth, self.runs, self.between = root, truth, runs, between
+        self.random = np.random.default_rng(seed)
+        self.cells: list[dict] = []
+
+    def measure(self, device: str, configurations, shapes=SHAPES, n: int = 120) -> StudyMaker:
+        for runtime, precision in configurations:
+            for batch, sequence in shapes:
+                self.add(device, runtime, precision, batch, sequence, n=n)
+        return self
+
+    def add(self, device, runtime, precision, batch, sequence, n=120, **changes) -> dict:
+        cell = self._cell(device, runtime, precision, batch, sequence)
+        folder = f"results/benchmarks/{device}/{runtime}/distilbert/{precision}/b{batch}-s{sequence}"
+        cell["runs"] = [str(self.root / folder / f"run{k}.json") for k in range(1, self.runs + 1)]
+        for k, path in enumerate(cell["runs"], 1):
+            record = self._record(cell, k, n) | changes
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_text(json.dumps(record))
+        self.cells.append(cell)
+        return cell
+
+    def twin(self, device, runtime, precision, batch, sequence, n=120) -> dict:
+        cell = self.add(device, f"{runtime}.twin", precision, batch, sequence, n)
+        cell["twin_of"] = runtime
+        return cell
+
+    def unavailable(self, runtime, precision, batch, sequence, reason, remedy, device=None) -> None:
+        cell = self._cell(device, runtime, precision, batch, sequence)
+        self.cells.append(cell | {"available": False, "reason": reason, "remedy": remedy, "runs": []})
+
+    def change(self, cell: dict, run: int, **changes) -> None:
+        path = Path(cell["runs"][run - 1])
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    def fail(self, cell: dict, run: int, kind="out-of-memory", message="std::bad_alloc while allocating 12 GB") -> None:
+        self.change(cell, run, status="failed", series={}, failure={"kind": kind, "message": message}, parity=None)
+
+    def plan(self) -> dict:
+        return {
+            "schema_version": 1,
+            "study": "default",
+            "seed": 0,
+            "devices": [
+                {"slug": CPU, "kind": "cpu", "name": "AMD EPYC 9B14", "cores": 2},
+                {"slug": GPU, "kind": "cuda", "name": "NVIDIA H200", "driver": "580.159", "memory_bytes": 150754820096},
+            ],
+            "protocol": PROTOCOL,
+            "models": {"distilbert": {"architecture": "distilbert", "weights": "auto"}},
+            "cells": self.cells,
+        }
+
+    def write_plan(self) -> Path:
+        path = self.root / "results/plan.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.plan()))
+        return path
+
+    def _cell(self, device, runtime, precision, batch, sequence) -> dict:
+        return {
+            "device": device,
+            "runtime": runtime,
+            "model": "distilbert",
+            "precision": precision,
+            "batch": batch,
+            "sequence": sequence,
+            "sweeps": ["batch"] if sequence == 128 else ["sequence"],
+            "twin_of": None,
+            "available": True,
+            "reason": None,
+            "remedy": None,
+        }
+
+    def _record(self, cell: dict, run: int, n: int) -> dict:
+        median = self.truth(cell["runtime"], cell["precision"], cell["batch"], cell["sequence"])
+        median *= np.exp(self.random.normal(0, self.between))
+        latency_ms = median * np.exp(np.abs(self.random.normal(0, 0.02, n)) + self._spikes(n) - 0.0135)
+        gpu = cell["device"] == GPU
+        latency = {
+            "latency_ns": (latency_ms * 1e6).astype(int).tolist(),
+            "gpu_ns": (latency_ms * 0.3e6).astype(int).tolist() if gpu else None,
+            "enqueue_ns": (latency_ms * 0.6e6).astype(int).tolist() if gpu else None,
+            "warmup_ns": (latency_ms[:10] * 1.2e6).astype(int).tolist(),
+            "warmup_stable": True,
+            "stop_reason": "precise" if n > 100 else "time-cap",
+        }
+        series = {"latency": latency}
+        if gpu:
+            transfer = latency | {"latency_ns": (latency_ms * 1.1e6).astype(int).tolist()}
+            series["latency_end_to_end"] = transfer
+        per_s = 1.15 * cell["batch"] * 1e3 / median
+        series["throughput"] = {"concurrency": 2, "completions": 12, "seconds": 12 / per_s, "inferences_per_s": per_s}
+        return {
+            "schema_version": 1,
+            "cell": {name: cell[name] for name in ("device", "runtime", "model", "precision", "batch", "sequence")},
+            "run": run,
+            "status": "ok",
+            "failure": None,
+            "log": f"results/logs/{cell['runtime']}.b{cell['batch']}-s{cell['sequence']}.run{run}.log",
+            "parity": {
+                "relative_l2": 0.031 if cell["precision"] == "int8" else 2.1e-7,
+                "max_abs": 0.02,
+                "max_rel": 0.4,
+                "cosine": 0.9995,
+                "top1_agreement": 0.98 if cell["precision"] == "int8" else 1.0,
+                "tolerance": 0.1,
+            },
+            "cold_start_ns": {"import": 1_400_000_000, "load": 320_000_000, "first_run": int(median * 1.9e6)},
+            "series": series,
+            "flags": [],
+            "memory": {"peak_rss_bytes": 812_000_000, "peak_device_bytes": 900_000_000 if gpu else None},
+            "energy": None,
+            "threads": {"intra_op": 2},
+            "protocol": PROTOCOL,
+            "provenance": {
+                "python": "3.11.9",
+                "packages": {"torch": "2.13.0", "onnxruntime": "1.31.1"},
+                "project_revision": "0123456789ab",
+                "sources": {"graph": "ab" * 32},
+            },
+            "host": {"cpu": "AMD EPYC 9B14", "cores": 2, "kernel": "6.8.0"},
+        }
+
+    def _spikes(self, n: int) -> np.ndarray:
+        return np.where(self.random.random(n) < 0.03, self.random.exponential(0.25, n), 0.0)
+
+
+PROTOCOL = {"processes": 3, "minimum_iterations": 30, "minimum_seconds": 0.5, "maximum_seconds": 4, "half_width": 0.01}
+
+
+def default_study(root: Path, **options) -> StudyMaker:
+    """A CPU-only machine: 33 measured cells, one of them failed and one flagged, and 60 that need a GPU."""
+    maker = StudyMaker(root, **options)
+    maker.measure(CPU, CPU_CONFIGURATIONS)
+    maker.twin(CPU, "onnxruntime-cpu", "fp32", 1, 128)
+    flagged = maker.cells[2]
+    maker.change(flagged, 2, flags=["other processes used 35% of a core"])
+    failed = next(c for c in maker.cells if c["runtime"] == "torch-int8-dynamic" and c["sequence"] == 512)
+    for run in (1, 2, 3):
+        maker.fail(failed, run)
+    for runtime in ("torch-cuda-eager", "onnxruntime-cuda", "tensorrt"):
+        for batch, sequence in SHAPES:
+            for precision in ("fp32", "fp16"):
+                reason, remedy = "no CUDA device on this machine", "run on a machine with an NVIDIA GPU"
+                maker.unavailable(runtime, precision, batch, sequence, reason, remedy)
+    for batch, sequence in [*SHAPES, (2, 128), (32, 128), (64, 128), (128, 128)]:
+        reason, remedy = "package tensorrt not installed", "pip install tensorrt"
+        maker.unavailable("tensorrt", "int8", batch, sequence, reason, remedy)
+    return maker
+
+
+def evidence(root: Path) -> list[Path]:
+    """Random weights, a simplified graph, and INT8 parity whose weakest layer is layer.5."""
+    records = {
+        "models/distilbert/weights/provenance.json": {"source": "random", "why": "the hub is not reachable"},
+        "onnx/distilbert/simplified.json": {"schema_version": 1, "simplified": True, "nodes_before": 400, "nodes": 312},
+        "parity/distilbert/int8.json": {
+            "status": "ok",
+            "reason": None,
+            "max_abs": 0.02,
+            "max_rel": 0.4,
+            "relative_l2": 0.031,
+            "cosine": 0.9995,
+            "top1_agreement": 0.98,
+            "layers": [{"node": f"layer.{i}", "sqnr_db": 40.0 - 3 * i} for i in range(6)],
+        },
+    }
+    paths = []
+    for name, record in records.items():
+        path = root / "results" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record))
+        paths.append(path)
+    return paths

@@ -1,0 +1,325 @@
+"""From planned truth to tables, findings, pictures and the page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ceilings.errors import UserError
+from ceilings.measure.quantiles import minimum_samples
+from ceilings.report import text
+from ceilings.report.collect import CELL_COLUMNS, collect
+from ceilings.report.evidence import Evidence, read_evidence
+from ceilings.report.findings import findings
+from ceilings.report.measured import Measured
+from ceilings.report.plots import PLOTS, draw, style
+from ceilings.report.precision import precision_series
+from ceilings.report.summary import summary
+from ceilings.report.tables import read_tables
+
+sys.path.insert(0, str(Path(__file__).parent))
+import planted_study as planted
+
+PROGRAMS = Path(__file__).parents[3] / "workflow_scripts"
+CPU, GPU = planted.CPU, planted.GPU
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory):
+    return planted.default_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def tables(default):
+    return collect(default.plan())
+
+
+@pytest.fixture(scope="module")
+def page(default, tables):
+    return summary(default.plan(), tables, read_evidence(planted.evidence(default.root)), "plots")
+
+
+def made(tmp_path, truth, *, configurations=planted.CPU_CONFIGURATIONS, shapes=planted.SHAPES, **options):
+    maker = planted.StudyMaker(tmp_path, truth, **options).measure(CPU, configurations, shapes)
+    maker.twin(CPU, "onnxruntime-cpu", "fp32", 1, 128)
+    return collect(maker.plan())
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_planned_cell_has_its_row(default, tables):
+    assert list(tables.cells.columns) == CELL_COLUMNS
+    assert dict(tables.cells["status"].value_counts()) == {"unavailable": 60, "ok": 32, "failed": 1}
+    assert len(tables.cells) == len(default.cells)
+    assert len(tables.runs) == 99
+    assert set(tables.samples.columns) >= {"run", "series", "i", "latency_ns"}
+
+
+def test_numbers_are_the_samples_own(tables):
+    row = tables.cells[(tables.cells["runtime"] == "onnxruntime-cpu") & (tables.cells["batch"] == 4)].iloc[0]
+    own = tables.samples.query("runtime == 'onnxruntime-cpu' and batch == 4 and precision == @row.precision")
+    medians = own.groupby("run")["latency_ns"].median() / 1e6
+    assert row["p50_ms"] == pytest.approx(medians.median())
+    assert row["p90_ms"] == pytest.approx(own["latency_ns"].quantile(0.9) / 1e6)
+    assert row["process_spread"] == pytest.approx(medians.max() / medians.min() - 1)
+    assert row["inferences_per_s"] == pytest.approx(4000 / row["p50_ms"])
+    assert row["p50_low_ms"] < row["p50_ms"] < row["p50_high_ms"]
+    assert row["n"] == 360 < minimum_samples(0.99)
+    assert pd.isna(row["p99_ms"])
+
+
+def test_runs_that_disagree_make_a_failed_cell(tmp_path):
+    maker = planted.StudyMaker(tmp_path)
+    maker.fail(maker.add(CPU, "torch-eager", "fp32", 1, 128), 2)
+    row = collect(maker.plan()).cells.iloc[0]
+    assert row["status"] == "failed"
+    assert "1 of 3 processes failed" in row["reason"]
+    assert pd.isna(row["p50_ms"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda path: path.unlink(), "does not exist"),
+        (lambda path: path.write_text('{"schema_version": 1, "cel'), "is damaged"),
+        (lambda path: path.write_text('{"schema_version": 1}'), "is damaged"),
+        (lambda path: path.write_text('{"schema_version": 99}'), "schema version 99"),
+        (lambda path: path.write_text(path.read_text().replace('"batch": 1,', '"batch": 2,', 1)), "another cell"),
+    ],
+)
+def test_a_bad_run_file_is_named_with_the_remedy(tmp_path, damage, told):
+    maker = planted.StudyMaker(tmp_path)
+    path = Path(maker.add(CPU, "torch-eager", "fp32", 1, 128)["runs"][1])
+    damage(path)
+    with pytest.raises(UserError, match=told) as caught:
+        collect(maker.plan())
+    assert str(path) in str(caught.value)
+    assert "snakemake --cores 1" in str(caught.value)
+
+
+def test_tables_survive_the_disk(tables, tmp_path):
+    tables.write(tmp_path)
+    again = read_tables(tmp_path)
+    assert again.cells["p50_ms"].equals(tables.cells["p50_ms"])
+    assert len(pd.read_csv(tmp_path / "cells.csv")) == len(tables.cells)
+    assert [str(f) for f in findings(again)] == [str(f) for f in findings(tables)]
+    (tmp_path / "runs.parquet").write_bytes(b"PAR1 half")
+    with pytest.raises(UserError, match=r"runs\.parquet is damaged"):
+        read_tables(tmp_path)
+
+
+# --- findings --------------------------------------------------------------------------------------------------------
+
+
+def test_noise_alone_claims_nothing(tmp_path):
+    """Sixteen studies in which nothing makes a difference: next to none may be claimed."""
+    claims = compared = 0
+    shapes = [(1, 32), (1, 64), (1, 128), (1, 256)]
+    for seed in range(16):
+        found = findings(made(tmp_path / str(seed), planted.flat, shapes=shapes, seed=seed, between=0.03))
+        judged = [finding for finding in found if finding.verdict is not None]
+        claims += sum(finding.claims_difference for finding in judged)
+        compared += len(judged)
+        for finding in judged:
+            if not finding.claims_difference:
+                assert "faster**" not in finding.text
+                assert "slower**" not in finding.text
+    assert compared > 60
+    assert claims / compared <= 0.05
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_planted_runtime_and_precision_effects_in_both_directions(tmp_path, factor):
+    def truth(runtime, precision, batch, sequence):
+        return 10.0 * batch * (factor if precision == "int8" else 1.0) * (1.5 if "torch" in runtime else 1.0)
+
+    found = findings(made(tmp_path, truth))
+    expected = "faster" if factor < 1 else "slower"
+    lower = [finding for finding in found if finding.topic == "Lower precision"]
+    assert len(lower) == 4  # two families, two axes
+    for finding in lower:
+        assert finding.verdict == expected
+        assert f"INT8 is {expected} throughout" in finding.text
+        assert finding.effect.low < factor * 1.05
+        assert finding.effect.high > factor * 0.95
+    by_runtime = [finding for finding in found if finding.topic == "Runtimes at one precision"]
+    assert {finding.verdict for finding in by_runtime} == {"faster"}
+    fastest = next(finding for finding in found if finding.topic == "Fastest")
+    assert f"**onnxruntime-cpu {'int8' if factor < 1 else 'fp32'}**" in fastest.text
+
+
+@pytest.mark.parametrize("gains", [True, False])
+def test_planted_crossover(tmp_path, gains):
+    def truth(runtime, precision, batch, sequence):
+        ratio = (128 / sequence) ** 0.5 if gains else (sequence / 128) ** 0.5
+        return 10.0 * (ratio if precision == "int8" else 1.0)
+
+    measured = Measured(made(tmp_path, truth, shapes=[(1, s) for s in (32, 64, 256, 512, 128)]))
+    for series in precision_series(measured):
+        (crossing,) = series.crossovers
+        assert crossing.gains is gains
+        assert (crossing.below, crossing.above) == (64, 256)
+        assert crossing.size == pytest.approx(128, rel=0.1)
+
+
+def test_a_difference_below_the_noise_floor_is_none(tmp_path):
+    """The twin reads 20% more: 10% between runtimes, however precise, is then no difference."""
+
+    def truth(runtime, precision, batch, sequence):
+        return 10.0 * (1.2 if runtime.endswith(".twin") else 1.1 if "torch" in runtime else 1.0)
+
+    found = findings(made(tmp_path, truth, between=0.0005))
+    assert not any(finding.claims_difference for finding in found if finding.topic != "Batching")
+    noise = next(finding for finding in found if finding.topic == "Noise")
+    assert "**20%**" in noise.text
+
+
+def test_batching_says_where_throughput_flattens(tmp_path):
+    def truth(runtime, precision, batch, sequence):
+        return 10.0 * max(1.0, batch / 8)
+
+    found = findings(made(tmp_path, truth))
+    batching = [finding for finding in found if finding.topic == "Batching"]
+    assert batching
+    assert all("throughput flattens at batch 8" in finding.text for finding in batching)
+
+
+def test_sequence_exponent(tmp_path):
+    found = findings(made(tmp_path, lambda r, p, b, s: s**1.5 / 100))
+    for finding in found:
+        if finding.topic == "Sequence length":
+            assert finding.effect.low < 1.5 < finding.effect.high
+            assert finding.effect.high - finding.effect.low < 0.2
+
+
+def test_one_process_claims_nothing(tmp_path):
+    found = findings(made(tmp_path, planted.realistic, runs=1))
+    assert not any(finding.claims_difference for finding in found)
+    assert any("rest on one process" in finding.text for finding in found)
+
+
+def test_gpu_share_is_reported(tmp_path):
+    maker = planted.StudyMaker(tmp_path).measure(GPU, planted.GPU_CONFIGURATIONS)
+    tables = collect(maker.plan())
+    found = findings(tables)
+    shares = [finding for finding in found if finding.topic == "Host or GPU"]
+    assert len(shares) == 3
+    assert all(
+        "host-bound" in finding.text and finding.effect.estimate == pytest.approx(0.3, rel=1e-3) for finding in shares
+    )
+    assert any("No A/A pair" in finding.text for finding in found)
+    page = summary(maker.plan(), tables, Evidence(), "plots")
+    for column in ("GPU p50", "enqueue p50", "end to end p50"):
+        assert column in page
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_pictures_are_drawn_the_same_twice(tables, tmp_path, name):
+    for copy in ("a", "b"):
+        style.save(draw(name, tables), tmp_path / f"{copy}.svg", tmp_path / f"{copy}.png")
+    for kind in ("svg", "png"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    assert b"<dc:date>" not in (tmp_path / "a.svg").read_bytes()
+
+
+def test_nothing_measured_is_said_not_raised(tmp_path):
+    maker = planted.StudyMaker(tmp_path)
+    maker.unavailable("tensorrt", "fp16", 1, 128, "no CUDA device on this machine", "run on a machine with one")
+    collect(maker.plan()).write(tmp_path / "tables")
+    tables = read_tables(tmp_path / "tables")
+    for name in PLOTS:
+        assert any("was measured" in piece.get_text() for piece in draw(name, tables).texts)
+    page = summary(maker.plan(), tables, Evidence(), "plots")
+    assert "Nothing: no cell was measured." in page
+    assert "no CUDA device on this machine" in page
+
+
+def test_unknown_plot_lists_the_known(tables):
+    with pytest.raises(UserError, match="unknown plot 'pie'; choose one of configurations"):
+        draw("pie", tables)
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+def test_page_order(page):
+    titles = [line[3:] for line in page.splitlines() if line.startswith("## ")]
+    assert titles[:4] == ["What the data say", "Results", "Pictures", "Not run, and why"]
+    assert titles[4:] == ["Parity with FP32 PyTorch", "Graphs", "Environment", "Method in brief"]
+
+
+def test_page_says_what_matters(page):
+    assert "32 of 93 planned cells measured on **AMD EPYC 9B14**" in page
+    assert "Weights of distilbert are random" in page
+    assert "n/a (n=360)" in page
+    lines = page.splitlines()
+    (gpu,) = [line for line in lines if "no CUDA device on this machine" in line]  # one line for 48 cells
+    assert " 48 " in gpu
+    (failed,) = [line for line in lines if "std::bad_alloc" in line]
+    assert "results/logs/torch-int8-dynamic.b1-s512.run1.log" in failed
+    assert "`layer.5` 25.0 dB" in page
+    assert "other processes used 35% of a core" in page
+    assert "p99.9 6,636" in page
+    assert "nan" not in page.lower().replace("nanosecond", "")
+
+
+def test_evidence_out_of_place_is_refused(tmp_path):
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(UserError, match="no evidence that the summary knows"):
+        read_evidence([tmp_path / "x.json"])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.0123456, "0.0123"), (1.005, "1.00"), (12.34, "12.3"), (12345.6, "12,346"), (np.nan, "n/a"), (0, "0")],
+)
+def test_numbers(value, expected):
+    assert text.number(value) == expected
+
+
+def test_table_cells_cannot_break_the_table():
+    assert "a\\|b c" in text.table([["a|b\nc"]], ["x"])
+
+
+# --- programs --------------------------------------------------------------------------------------------------------
+
+
+def run(program, *arguments):
+    command = [sys.executable, PROGRAMS / f"{program}.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_programs_by_hand(default, tmp_path):
+    plan, tables, plots = default.write_plan(), tmp_path / "tables", tmp_path / "plots"
+    done = run("collect_cells", "--plan", plan, "--output-dir", tables)
+    assert done.returncode == 0, done.stderr
+    assert "93 cells" in done.stdout
+    output = ["--output-svg", plots / "configurations.svg", "--output-png", plots / "configurations.png"]
+    assert run("draw_plot", "--plot", "configurations", "--tables", tables, *output).returncode == 0
+    for name in PLOTS:
+        (plots / f"{name}.png").touch()
+    page = tmp_path / "summary.md"
+    given = ["--plan", plan, "--tables", tables, "--plots", plots, "--evidence", *planted.evidence(default.root)]
+    done = run("write_summary", *given, "--output", page)
+    assert done.returncode == 0, done.stderr
+    assert "](plots/configurations.png)](plots/configurations.svg)" in page.read_text()
+    assert not list(tmp_path.rglob(".*"))  # no temporary file left
+
+
+def test_a_program_ends_with_one_message(tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"cells": []})[:-1])
+    done = run("collect_cells", "--plan", plan, "--output-dir", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {plan} is damaged")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,146 @@
+"""What a study asks for, what is refused, and what each file depends on."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+
+from ceilings.errors import UserError
+from ceilings.models.catalogue import ARCHITECTURES
+from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.cells import Study, graph_name
+from ceilings.study.config import SCHEMA, refuse_duplicate_keys
+from ceilings.study.hosts import Gpu, Host
+
+LAPTOP = Host("cpu-test", "Test CPU", 4, None, "no CUDA device on this machine")
+GPU = Gpu("nvidia-test", "NVIDIA Test", "GPU-0", "580.1", (9, 0), 80 << 30)
+SWEEP = {"models": ["m"], "runtimes": ["onnxruntime-cpu"], "precisions": ["fp32"], "batches": [1], "sequences": [32]}
+CONFIG = {"study": "s", "models": {"m": {"architecture": "distilbert"}}, "sweeps": {"one": SWEEP}}
+
+
+def with_sweep(**changes):
+    return {**CONFIG, "sweeps": {"one": {**SWEEP, **changes}}}
+
+
+def test_union_of_sweeps_has_each_cell_once():
+    config = copy.deepcopy(CONFIG)
+    config["sweeps"]["two"] = {**SWEEP, "batches": [1, 2]}
+    cells = [cell for cell in Study(config, LAPTOP).cells if not cell.twin_of]
+    assert [(str(cell.shape), cell.sweeps) for cell in cells] == [("b1-s32", ("one", "two")), ("b2-s32", ("two",))]
+
+
+def test_every_study_measures_one_cell_twice():
+    study = Study(CONFIG, LAPTOP)
+    cell, twin = study.cells
+    assert twin.twin_of == cell.runtime and twin.spec is cell.spec
+    assert dataclasses.replace(twin, runtime=cell.runtime, runs=cell.runs) == cell
+    assert not set(cell.runs) & set(twin.runs)
+
+
+def test_noise_cell_can_be_named():
+    config = {**with_sweep(batches=[1, 2]), "noise_cells": ["onnxruntime-cpu/m/fp32/b2-s32"]}
+    assert [str(cell.shape) for cell in Study(config, LAPTOP).cells if cell.twin_of] == ["b2-s32"]
+    with pytest.raises(UserError, match=r"'onnxruntime-cpu/m/fp32/b3-s32' is no cell.*did you mean"):
+        Study({**config, "noise_cells": ["onnxruntime-cpu/m/fp32/b3-s32"]}, LAPTOP)
+
+
+def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
+    monkeypatch.setitem(RUNTIMES, "gpu-runtime", dataclasses.replace(RUNTIMES["onnxruntime-cpu"], device="cuda"))
+    monkeypatch.setitem(
+        RUNTIMES, "no-package", dataclasses.replace(RUNTIMES["onnxruntime-cpu"], packages=("no-such-thing",))
+    )
+    study = Study(with_sweep(runtimes=["onnxruntime-cpu", "gpu-runtime", "no-package"]), LAPTOP)
+    by_runtime = {cell.runtime: cell for cell in study.cells}
+    assert by_runtime["gpu-runtime"].available.reason == "no CUDA device on this machine"
+    assert by_runtime["no-package"].available.reason == "package no-such-thing is not installed"
+    assert by_runtime["no-package"].available.remedy == "pip install no-such-thing"
+    assert by_runtime["gpu-runtime"].runs == () and by_runtime["gpu-runtime"].device is None
+    assert all("onnxruntime-cpu" in run for run in study.runs)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({**CONFIG, "protocoll": {}}, r"unknown key 'protocoll', did you mean 'protocol'\?"),
+        ({**CONFIG, "protocol": {"proceses": 3}}, r"protocol: unknown key 'proceses', did you mean 'processes'\?"),
+        ({**CONFIG, "protocol": {"processes": 0}}, r"protocol.processes: 0 is less than the minimum of 1"),
+        ({**CONFIG, "weights": "hub"}, r'weights: "hub" is not allowed; allowed: auto, pretrained, random'),
+        ({**CONFIG, "study": "a/b"}, r'study: "a/b" is not allowed here; use lower-case'),
+        ({**CONFIG, "models": {"m; rm -rf": {"architecture": "bert"}}}, r'"m; rm -rf" is not allowed here'),
+        ({**CONFIG, "models": {"m": {"architecture": "distillbert"}}}, r"did you mean 'distilbert'\?"),
+        (with_sweep(runtimes=["onnxruntime-cpuu"]), r"'onnxruntime-cpuu' is unknown, did you mean 'onnxruntime-cpu'\?"),
+        (with_sweep(precisions=["fp33"]), r"'fp33' is unknown, did you mean 'fp32'\?"),
+        (with_sweep(models=["n"]), r"sweeps.one.models: 'n' is unknown, allowed: m"),
+        (with_sweep(batches=[0]), r"sweeps.one.batches.0: 0 is less than the minimum of 1"),
+        (with_sweep(batches=[1, 1]), r"sweeps.one.batches: 1 stands there more than once"),
+        (with_sweep(sequences=[513]), r"513 is longer than the 512 positions of 'm'"),
+        (with_sweep(runtimes=["torch-int8-dynamic"]), r"'torch-int8-dynamic' runs none of fp32; it runs int8"),
+        ({**CONFIG, "export": {"axes": {"batch": 2}}}, r"batch 1 cannot run on a graph exported with batch fixed to 2"),
+        ({k: v for k, v in CONFIG.items() if k != "sweeps"}, r"top level: missing 'sweeps'"),
+    ],
+)
+def test_bad_study_is_one_message_that_names_key_value_and_remedy(config, message):
+    with pytest.raises(UserError, match=message):
+        Study(config, LAPTOP)
+
+
+def test_all_problems_are_named_at_once():
+    with pytest.raises(UserError) as caught:
+        Study(with_sweep(models=["n"], runtimes=["x"], sequences=[32]), LAPTOP)
+    assert "'n' is unknown" in str(caught.value) and "'x' is unknown" in str(caught.value)
+
+
+def test_duplicate_keys_are_refused(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text("models:\n  a: {architecture: bert}\n  a: {architecture: distilbert}\n")
+    with pytest.raises(UserError, match=r"line 3: 'a' stands here twice"):
+        refuse_duplicate_keys(file)
+
+
+def test_positions_of_a_local_model_come_from_its_own_configuration(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 16}))
+    local = {**CONFIG, "models": {"m": {"architecture": "distilbert", "weights": {"path": str(tmp_path)}}}}
+    with pytest.raises(UserError, match="32 is longer than the 16 positions"):
+        Study(local, LAPTOP)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"models\.m\.weights\.path: .* holds no readable config\.json"):
+        Study(local, LAPTOP)
+
+
+def test_results_of_another_device_are_shown_and_never_made(tmp_path):
+    gpu_sweep = with_sweep(runtimes=["onnxruntime-cpu"])
+    results = str(tmp_path)
+    elsewhere = Study(gpu_sweep, dataclasses.replace(LAPTOP, cpu_slug="cpu-other"), results)
+    for run in elsewhere.runs:
+        path = tmp_path / run.removeprefix(results + "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    here = Study({**gpu_sweep, "devices": ["auto", "cpu-other"]}, LAPTOP, results)
+    recorded = [cell for cell in here.cells if cell.device == "cpu-other"]
+    assert [cell.runs for cell in recorded] == [elsewhere.cells[0].runs]
+    assert not set(here.runs) & set(recorded[0].runs)
+
+
+def test_slices_are_cut_to_what_each_file_depends_on():
+    plain = Study(CONFIG, LAPTOP)
+    more_processes = Study({**CONFIG, "protocol": {"processes": 7}}, LAPTOP)
+    longer = Study({**CONFIG, "protocol": {"min_seconds": 7}}, LAPTOP)
+    assert plain.measure_slice("onnxruntime-cpu", "fp32") == more_processes.measure_slice("onnxruntime-cpu", "fp32")
+    assert plain.measure_slice("onnxruntime-cpu", "fp32") != longer.measure_slice("onnxruntime-cpu", "fp32")
+    assert plain.weights_slice("m") == longer.weights_slice("m")
+    tighter = Study({**CONFIG, "parity": {"int8": 0.1}}, LAPTOP)
+    assert plain.measure_slice("onnxruntime-cpu", "fp32") == tighter.measure_slice("onnxruntime-cpu", "fp32")
+    assert plain.measure_slice("onnxruntime-cpu", "int8") != tighter.measure_slice("onnxruntime-cpu", "int8")
+
+
+def test_precision_names_the_stored_graph():
+    runtime = RUNTIMES["onnxruntime-cpu"]
+    assert graph_name(runtime, "tf32") == "fp32"
+    assert graph_name(dataclasses.replace(runtime, executes="fused"), "fp16") == "fp16.fused"
+    assert graph_name(RUNTIMES["torch-eager"], "fp32") is None
+
+
+def test_schema_knows_the_same_architectures_as_the_catalogue():
+    allowed = SCHEMA["properties"]["models"]["additionalProperties"]["properties"]["architecture"]["enum"]
+    assert allowed == list(ARCHITECTURES)

@@ -1,0 +1,8 @@
+"""Explains Transformer inference latency across execution stacks.
+
+Packages are split by what they know: ``study`` (which cells exist), ``models`` (weights and inputs), ``graphs``
+(ONNX artifacts), ``runtimes`` (ways to execute one), ``measure`` (clocks and statistics), ``report`` (what it means).
+"""
+
+SCHEMA_VERSION = 1
+"""Version of every JSON record that the pipeline writes."""

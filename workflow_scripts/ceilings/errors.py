@@ -1,0 +1,37 @@
+"""The two kinds of trouble a program can report.
+
+Anything else that is raised is a bug in the pipeline and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can mend. The message names the thing, its value and the remedy."""
+
+
+class CellFailure(Exception):
+    """A cell that was tried and cannot run. It is a result: recorded, summarised, never a crash.
+
+    Args:
+        kind: One of ``FAILURE_KINDS``.
+        message: What happened, in one line.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        if kind not in FAILURE_KINDS:
+            raise ValueError(f"unknown failure kind {kind!r}; known: {', '.join(FAILURE_KINDS)}")
+        super().__init__(message)
+        self.kind = kind
+
+
+FAILURE_KINDS = {
+    "out-of-memory": "the memory did not suffice",
+    "unsupported": "the runtime has no implementation for an operator or type of the graph",
+    "parity": "the outputs differ from FP32 PyTorch by more than the tolerance",
+    "fallback": "part of the graph would have run on another device than the cell names",
+    "incompatible": "the engine was built for another GPU or library version",
+    "crashed": "the process was ended by a signal",
+    "timed-out": "the time limit passed",
+}
+"""Failure kinds and what each one means."""

@@ -1,0 +1,255 @@
+"""Activation ranges by ONNX Runtime's calibrators, as readable JSON and as TensorRT's calibration cache."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import math
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ceilings import files
+from ceilings.errors import UserError
+from ceilings.graphs import graph
+from ceilings.models import inputs, options, tokens
+from ceilings.provenance import provenance
+
+if TYPE_CHECKING:
+    import onnx
+    from onnxruntime.quantization.calibrate import CalibraterBase
+
+CHUNK_TOKENS = 512
+"""Tokens calibrated at once. The histogram methods hold every calibrated tensor of a chunk in memory: some 75,000
+numbers a token on DistilBERT, so 150 MB."""
+
+ENTROPY_BINS = 512
+PERCENTILE_BINS = 2048
+"""Bins of the first histogram. Entropy searches every threshold with ever more of them: time grows with the square."""
+
+CACHE_VERSION = 101600
+"""TensorRT 10.16: the last generation that reads calibration caches, as major * 10000 + minor * 100 + patch."""
+
+CACHE_ALGORITHMS = {
+    "entropy": "EntropyCalibration2",
+    "minmax": "MinMaxCalibration",
+    "percentile": "LegacyCalibration",
+}
+"""TensorRT's calibrator whose idea each method shares. It ignores a cache whose header names another calibrator than
+the one that reads it; the legacy calibrator is the one that takes a quantile."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How to calibrate.
+
+    Attributes:
+        method: ``minmax``, ``entropy`` (least Kullback-Leibler divergence) or ``percentile``.
+        count: Inputs.
+        sequence: Tokens an input.
+        percentile: Share of the values, in percent, that the range of ``percentile`` covers.
+        seed: Of the inputs.
+    """
+
+    method: Literal["minmax", "entropy", "percentile"]
+    count: int
+    sequence: int = 128
+    percentile: float = 99.99
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Lowest and highest value of a tensor that quantisation should represent."""
+
+    low: float
+    high: float
+
+    @property
+    def largest(self) -> float:
+        return max(abs(self.low), abs(self.high))
+
+
+def read(value: Mapping[str, Any]) -> Calibration:
+    """Check a calibration's slice of the study."""
+    calibration = options.read(Calibration, value, "--calibration")
+    if calibration.count < 1:
+        raise UserError(f"--calibration has count = {calibration.count}; it must be at least 1")
+    if not 50 < calibration.percentile <= 100:
+        raise UserError(f"--calibration has percentile = {calibration.percentile}; it must be above 50, at most 100")
+    return calibration
+
+
+def calibrate(
+    graph_path: Path | str,
+    weights_dir: Path | str,
+    calibration: Calibration,
+    threads: int,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> tuple[dict[str, Range], dict[str, Any]]:
+    """Ranges of the tensors around every product with constant weights.
+
+    Args:
+        graph_path: An FP32 graph.
+        weights_dir: Whose tokenizer or vocabulary makes the inputs.
+        calibration: Method and inputs.
+        threads: CPU threads.
+        progress: Called after each chunk with inputs done, inputs in all, seconds so far.
+
+    Returns:
+        Ranges by tensor name, and what describes the inputs: ``inputs_sha256`` and ``inputs_source``.
+
+    Raises:
+        UserError: The graph is damaged, has nothing to quantise, or is fixed to another sequence.
+    """
+    model = graph.load(graph_path)
+    fixed = graph.fixed_axes(model)
+    if fixed.get("sequence", calibration.sequence) != calibration.sequence:
+        raise UserError(
+            f"the calibration's sequence is {calibration.sequence}, but {graph_path} is fixed to {fixed['sequence']}; "
+            f"make them equal"
+        )
+    # Inputs are what explicit quantisation needs, outputs what TensorRT's own (the cache) asks for too.
+    wanted = {name for product in graph.weight_products(model) for name in (product.activation, product.output)}
+    if not wanted:
+        raise UserError(f"{graph_path} has no MatMul or Gemm with constant weights, so nothing to calibrate")
+    ids, source = tokens.sample(weights_dir, calibration.count, calibration.sequence, calibration.seed)
+    chunk = fixed.get("batch", max(1, CHUNK_TOKENS // calibration.sequence))
+    if calibration.count % chunk and "batch" in fixed:
+        raise UserError(f"the calibration's count is {calibration.count}, but {graph_path} takes batches of {chunk}")
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        calibrator = _calibrator(Path(graph_path), calibration, wanted, Path(folder, "augmented.onnx"))
+        calibrator.augment_graph()
+        calibrator.infer_session = graph.session(calibrator.augmented_model_path, threads)
+        start = time.monotonic()
+        for first in range(0, calibration.count, chunk):
+            rows = ids[first : first + chunk]
+            calibrator.collect_data(_Reader({"input_ids": rows, "attention_mask": np.ones_like(rows)}))
+            if progress is not None:
+                progress(min(first + chunk, calibration.count), calibration.count, time.monotonic() - start)
+        found = calibrator.compute_data()
+    ranges = {
+        name: Range(*(float(np.asarray(end).item()) for end in found[name].range_value)) for name in sorted(wanted)
+    }
+    infinite = [name for name, span in ranges.items() if not math.isfinite(span.largest)]
+    if infinite:
+        raise UserError(f"{graph_path} gives NaN or infinities at {infinite[0]}; its weights are damaged")
+    return ranges, {"inputs_sha256": inputs.digest({"input_ids": ids}), "inputs_source": source}
+
+
+def write(
+    path: Path | str,
+    *,
+    cache: Path | str,
+    graph_path: Path | str,
+    calibration: Calibration,
+    ranges: Mapping[str, Range],
+    described: Mapping[str, Any],
+) -> None:
+    """Write the ranges as JSON and as TensorRT's cache."""
+    record = {
+        "schema_version": 1,
+        **dataclasses.asdict(calibration),
+        "graph_sha256": files.sha256(graph_path),
+        **described,
+        "ranges": {name: dataclasses.asdict(span) for name, span in ranges.items()},
+        "provenance": provenance(graph.PACKAGES, {"graph": graph_path}),
+    }
+    files.write_text(cache, tensorrt_cache(calibration.method, ranges))
+    files.write_json(path, record)
+
+
+def load(path: Path | str, graph_path: Path | str) -> dict[str, Range]:
+    """The ranges of a calibration that was made for this graph.
+
+    Raises:
+        UserError: Missing, damaged, or made for another graph.
+    """
+    record = files.read_json(path)
+    try:
+        made_for = record["graph_sha256"]
+        ranges = {name: Range(float(span["low"]), float(span["high"])) for name, span in record["ranges"].items()}
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise UserError(f"{path} is no calibration ({error!r}); delete it and run again to make it anew") from None
+    given = files.sha256(graph_path)
+    if made_for != given:
+        raise UserError(
+            f"the calibration {path} was made for graph {made_for[:12]}, but {graph_path} is {given[:12]}; "
+            f"delete the calibration and run again to calibrate this graph"
+        )
+    return ranges
+
+
+def tensorrt_cache(method: str, ranges: Mapping[str, Range]) -> str:
+    """TensorRT's text format: a header, then a tensor a line with its scale as the hex digits of a big-endian float32.
+
+    The scale is that of symmetric int8, largest magnitude / 127. NVIDIA documents the layout only by what its calibrators
+    write (``IInt8EntropyCalibrator2.write_calibration_cache``) and by tools that read such files back.
+    """
+    lines = [f"TRT-{CACHE_VERSION}-{CACHE_ALGORITHMS[method]}"]
+    lines += [f"{name}: {struct.pack('>f', span.largest / 127).hex()}" for name, span in ranges.items()]
+    return "\n".join(lines) + "\n"
+
+
+def say_progress(done: int, total: int, seconds: float) -> None:
+    """One line on stderr, at most twenty in all."""
+    step = max(1, total // 20)
+    if done == total or done // step != (done - 1) // step:
+        left = seconds / done * (total - done)
+        print(f"calibrated {done} of {total} inputs, {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+class _Reader:
+    """One chunk, as ONNX Runtime's calibrators ask for data."""
+
+    def __init__(self, feed: dict[str, np.ndarray]) -> None:
+        self.feed: dict[str, np.ndarray] | None = feed
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        feed, self.feed = self.feed, None
+        return feed
+
+
+def _calibrator(path: Path, calibration: Calibration, wanted: set[str], augmented: Path) -> CalibraterBase:
+    """The calibrator of a method, told to look at the wanted tensors and no others."""
+    from onnxruntime.quantization import calibrate as ort
+
+    common: dict[str, Any] = {"model_path": path, "augmented_model_path": str(augmented)}
+    calibrator: CalibraterBase
+    if calibration.method == "minmax":
+        calibrator = ort.MinMaxCalibrater(**common)
+    elif calibration.method == "entropy":
+        calibrator = ort.EntropyCalibrater(**common, num_bins=ENTROPY_BINS)
+    else:
+        # Not its symmetric form: that bins by explicit edges, which numpy does ten times slower.
+        calibrator = ort.PercentileCalibrater(
+            **common, num_bins=PERCENTILE_BINS, percentile=calibration.percentile, symmetric=False
+        )
+    select = calibrator.select_tensors_to_calibrate
+
+    def only_wanted(model: onnx.ModelProto) -> tuple[set[str], dict[str, Any]]:
+        found, value_infos = select(model)
+        return found & wanted, value_infos
+
+    calibrator.select_tensors_to_calibrate = only_wanted  # type: ignore[method-assign]
+    return calibrator
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back the calibrators' chatter on stdout and their advice to preprocess."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)

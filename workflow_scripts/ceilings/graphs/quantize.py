@@ -1,0 +1,260 @@
+"""Explicit quantisation: Q/DQ around the products with constant weights, from ranges that were calibrated before.
+
+Two forms of the same int8 numbers are written, because two kinds of runtime want different ones:
+
+* signed: activations int8 with zero point 0. What TensorRT takes.
+* unsigned: activations uint8 with zero point 128, so each value is the signed one plus 128. What ONNX Runtime's CPU
+  kernels take: x86 multiplies unsigned by signed bytes. From the signed form it fuses only some products, computes the
+  rest in FP32 and becomes slower than FP32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import fnmatch
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from ceilings.errors import UserError
+from ceilings.graphs import graph
+from ceilings.graphs.calibration import Range
+from ceilings.models import options
+
+PRECISIONS = ("int8", "fp8")
+FP8_OPSET = 19
+"""First operator set whose QuantizeLinear knows E4M3FN."""
+FP8_LARGEST = 448.0
+OPERATORS = ("MatMul", "Gemm")
+INTEGER_KERNELS = ("QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """How to quantise.
+
+    Attributes:
+        keep: Glob patterns of node names that stay in FP32.
+        per_channel: One weight scale a column rather than a tensor.
+    """
+
+    keep: list[str] = dataclasses.field(default_factory=list)
+    per_channel: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantized:
+    """A graph with Q/DQ, the products that got it and those that were kept, and the operator set it was given in."""
+
+    model: onnx.ModelProto
+    quantized: list[str]
+    kept: list[str]
+    opset_before: int
+
+
+def read(value: Mapping[str, Any]) -> Quantization:
+    """Check a quantisation's slice of the study."""
+    return options.read(Quantization, value, "--quantization")
+
+
+def quantize(
+    model: onnx.ModelProto, ranges: Mapping[str, Range], precision: str, quantization: Quantization
+) -> Quantized:
+    """Insert Q/DQ pairs before every product with constant weights that is not kept.
+
+    Outputs and biases get none: a product that feeds an Add or a normalisation gives its sums at full precision, as
+    TensorRT recommends. (The classifier's Gemm then has no integer kernel in ONNX Runtime: it is one row an input.)
+
+    Args:
+        model: The FP32 graph that was calibrated.
+        ranges: By tensor name.
+        precision: ``int8`` or ``fp8`` (E4M3FN).
+        quantization: What to keep, and how fine the weight scales are.
+
+    Raises:
+        UserError: A pattern without a node, a range that is missing, or an operator set too old for FP8.
+    """
+    products = graph.weight_products(model)
+    kept = matching([product.node for product in products], quantization.keep)
+    chosen = [product for product in products if product.node not in kept]
+    if not chosen:
+        raise UserError(f"keep = {quantization.keep} keeps every node, so nothing is left to quantise; keep fewer")
+    for product in chosen:
+        if product.activation not in ranges:
+            raise UserError(
+                f"the calibration has no range of {product.activation}, which {product.node} needs; "
+                f"delete the calibration and run again"
+            )
+    before = graph.opset(model)
+    copy = _raise_opset(model) if precision == "fp8" else _copy(model)
+    used = {product.activation: ranges[product.activation] for product in chosen}
+    quantized = _insert(copy, [product.node for product in chosen], used, precision, quantization.per_channel)
+    return Quantized(quantized, [product.node for product in chosen], sorted(kept), before)
+
+
+def matching(names: list[str], patterns: list[str]) -> set[str]:
+    """The names that glob patterns match.
+
+    Raises:
+        UserError: A pattern that matches none; the message lists near names.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        matches = fnmatch.filter(names, pattern)
+        if not matches:
+            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+            raise UserError(f"keep has {pattern!r}, which matches no quantisable node; near: {', '.join(near)}")
+        found.update(matches)
+    return found
+
+
+def unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same int8 graph with activations as uint8 around 128: the same grid of values, bit for bit."""
+    copy = _copy(model)
+    constants = {tensor.name: tensor for tensor in copy.graph.initializer}
+    for node in copy.graph.node:
+        # Only activations pass through QuantizeLinear; weights are stored quantised.
+        if node.op_type == "QuantizeLinear":
+            zero = constants[node.input[2]]
+            if zero.data_type == TensorProto.INT8:
+                value = np.full(tuple(zero.dims), 128, np.uint8)
+                zero.CopyFrom(numpy_helper.from_array(value, zero.name))
+    # The types in between follow from the zero points.
+    del copy.graph.value_info[:]
+    return copy
+
+
+def integer_kernels(model: onnx.ModelProto) -> dict[str, int]:
+    """How many products ONNX Runtime's CPU provider computes in integers, and how many in floating point.
+
+    Returns:
+        ``integer``: nodes with integer kernels after optimisation; ``float``: products with constant weights that
+        still have none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "optimized.onnx")
+        graph.session(model, optimized=path)
+        optimized = onnx.load(path)
+    integer = sum(node.op_type in INTEGER_KERNELS for node in optimized.graph.node)
+    dequantized = {node.output[0] for node in optimized.graph.node if node.op_type == "DequantizeLinear"}
+    constants = {tensor.name for tensor in optimized.graph.initializer}
+    floating = sum(
+        node.op_type in ("MatMul", "Gemm", "FusedMatMul", "FusedGemm") and node.input[1] in dequantized | constants
+        for node in optimized.graph.node
+    )
+    return {"integer": integer, "float": floating}
+
+
+def _insert(
+    model: onnx.ModelProto, nodes: list[str], ranges: Mapping[str, Range], precision: str, per_channel: bool
+) -> onnx.ModelProto:
+    """Let ONNX Runtime's quantiser place the Q/DQ pairs."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    data: dict[str, Any] = {
+        # Symmetric by itself already: the quantiser has nothing to widen.
+        name: TensorData(
+            lowest=np.float32(-span.largest),
+            highest=np.float32(span.largest),
+            # Not used where a scale is given, but for FP8 the quantiser asks for them first.
+            avg=np.float32(0),
+            std=np.float32(1),
+        )
+        for name, span in ranges.items()
+    }
+    kind = QuantType.QInt8
+    settings: dict[str, Any] = {
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,
+        "MatMulConstBOnly": True,
+        "OpTypesToExcludeOutputQuantization": list(OPERATORS),
+    }
+    if precision == "fp8":
+        kind = QuantType.QFLOAT8E4M3FN
+        settings["TensorQuantOverrides"] = _fp8_scales(model, nodes, ranges, per_channel)
+    with _quiet():
+        quantizer = QDQQuantizer(
+            model,
+            per_channel,
+            False,
+            kind,
+            kind,
+            TensorsData(CalibrationMethod.MinMax, data),
+            nodes,
+            [],
+            list(OPERATORS),
+            settings,
+        )
+        return quantizer.quantize_model()
+
+
+def _fp8_scales(
+    model: onnx.ModelProto, nodes: list[str], ranges: Mapping[str, Range], per_channel: bool
+) -> dict[str, list[dict[str, Any]]]:
+    """Scales that map the largest magnitude to the largest E4M3FN number.
+
+    The quantiser itself would derive them from standard deviations, which clips; TensorRT's own tools scale like this.
+    """
+    import ml_dtypes
+    from onnxruntime.quantization import QuantType
+
+    kind = {"quant_type": QuantType.QFLOAT8E4M3FN, "zero_point": np.array(0, ml_dtypes.float8_e4m3fn)}
+
+    def scale(largest: float) -> np.ndarray:
+        return np.array((largest or 1.0) / FP8_LARGEST, np.float32)
+
+    scales: dict[str, list[dict[str, Any]]] = {
+        name: [{**kind, "scale": scale(span.largest)}] for name, span in ranges.items()
+    }
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for product in graph.weight_products(model):
+        if product.node in nodes:
+            value = np.abs(numpy_helper.to_array(weights[product.weight]))
+            channels = 0 if product.transposed else 1
+            scales[product.weight] = (
+                [{**kind, "scale": scale(float(each)), "axis": channels} for each in value.max(axis=1 - channels)]
+                if per_channel
+                else [{**kind, "scale": scale(float(value.max()))}]
+            )
+    return scales
+
+
+def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph in an operator set that has FP8, converted if need be."""
+    if graph.opset(model) >= FP8_OPSET:
+        return _copy(model)
+    try:
+        return onnx.version_converter.convert_version(model, FP8_OPSET)
+    except Exception as error:  # the converter raises RuntimeError and its own types
+        raise UserError(
+            f"fp8 needs opset {FP8_OPSET}, the graph has {graph.opset(model)} and cannot be converted "
+            f"({graph.first_line(error)}); export with opset {FP8_OPSET} or later"
+        ) from None
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back the quantiser's advice to preprocess; simplification did that."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,120 @@
+"""The timing loops for work that is done when its call returns: a CPU's.
+
+Nothing is allocated, printed or decided between two iterations of a block; decisions fall between blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ceilings.measure.stopping import NS, Protocol
+
+BLOCK_NS = 50_000_000
+"""The stop rule is asked about this often."""
+
+Launch = Callable[[Any], Any]
+
+
+def closed_loop(launch: Launch, slots: Sequence[Any], protocol: Protocol) -> dict[str, Any]:
+    """Latency when each inference waits for the one before: warm up until stable, then measure until the stop rule.
+
+    Args:
+        launch: Runs one inference on a slot, to its end.
+        slots: The ring of inputs; iterations go through it in order.
+
+    Returns:
+        The ``latency`` series of a run record: every iteration's time in ns, warm-up apart, and why it stopped.
+    """
+    warmup_ns: list[int] = []
+    latency_ns: list[int] = []
+    with undisturbed():
+        start = time.perf_counter_ns()
+        stable = False
+        while not stable and time.perf_counter_ns() - start < protocol.warmup_max_seconds * NS:
+            block(launch, slots, block_size(warmup_ns), warmup_ns)
+            stable = protocol.warm(warmup_ns)
+
+        start = time.perf_counter_ns()
+        reason = None
+        while reason is None:
+            block(launch, slots, block_size(latency_ns or warmup_ns), latency_ns)
+            reason = protocol.stop_reason(latency_ns, time.perf_counter_ns() - start)
+    return {
+        "latency_ns": latency_ns,
+        "gpu_ns": None,
+        "enqueue_ns": None,
+        "warmup_ns": warmup_ns,
+        "warmup_stable": stable,
+        "stop_reason": reason,
+    }
+
+
+def block(launch: Launch, slots: Sequence[Any], count: int, latency_ns: list[int]) -> None:
+    """Time ``count`` inferences, one at a time, going on in the ring where ``latency_ns`` ends."""
+    clock, record, ring = time.perf_counter_ns, latency_ns.append, len(slots)
+    position = len(latency_ns)
+    for i in range(position, position + count):
+        slot = slots[i % ring]
+        start = clock()
+        launch(slot)
+        record(clock() - start)
+
+
+def block_size(latency_ns: Sequence[int]) -> int:
+    """How many more iterations take about ``BLOCK_NS``, by the last one; 1 while nothing is known."""
+    return max(1, min(BLOCK_NS // max(latency_ns[-1], 1), 10_000)) if latency_ns else 1
+
+
+def saturated(launch: Launch, slots: Sequence[Any], protocol: Protocol, batch: int) -> dict[str, Any]:
+    """Throughput while ``protocol.concurrency`` callers keep the device busy, each with its next request at once.
+
+    Counted are the requests that both begin and end between the first completion of any caller and the last one
+    before the time is up, so that neither the ramp at the start nor the one at the end counts as idle time.
+
+    Returns:
+        The ``throughput`` series of a run record.
+    """
+    ends: list[int] = []
+    start = time.perf_counter_ns()
+    deadline = start + int(protocol.saturated_seconds * NS)
+
+    def caller(first: int) -> None:
+        position = first
+        # At least two each: with fewer there is no span between completions to divide by.
+        while time.perf_counter_ns() < deadline or position < first + 2:
+            launch(slots[position % len(slots)])
+            ends.append(time.perf_counter_ns())
+            position += 1
+
+    threads = [threading.Thread(target=caller, args=(k,)) for k in range(protocol.concurrency)]
+    with undisturbed():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    ends.sort()
+    # The last `concurrency - 1` completions ran with fewer callers beside them.
+    counted = ends[: len(ends) - (protocol.concurrency - 1)]
+    seconds = (counted[-1] - counted[0]) / NS
+    return {
+        "concurrency": protocol.concurrency,
+        "completions": len(counted) - 1,
+        "seconds": seconds,
+        "inferences_per_s": (len(counted) - 1) * batch / seconds,
+    }
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Keep Python's garbage collector from running inside."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -1,0 +1,57 @@
+"""What else the machine did while a cell was measured."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+
+BUSY_CORES = 0.1
+"""From this many busy cores of other processes on, a run is flagged."""
+
+
+class Neighbours:
+    """Context that measures the CPU time which others took: other processes of this system, and the hypervisor.
+
+    Attributes:
+        others_cores: Cores' worth of CPU time used by other processes, mean over the block.
+        stolen_cores: Cores' worth of time that the hypervisor gave to other guests.
+    """
+
+    others_cores: float | None = None
+    stolen_cores: float | None = None
+
+    def __enter__(self) -> Neighbours:
+        self._start = self._read()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        end = self._read()
+        if self._start is None or end is None:
+            return
+        wall, busy, stolen, own = (after - before for before, after in zip(self._start, end, strict=True))
+        if wall > 0:
+            self.others_cores = max(0.0, (busy - own) / wall)
+            self.stolen_cores = stolen / wall
+
+    def flags(self) -> list[str]:
+        """Warnings that belong beside the numbers."""
+        found = []
+        if (self.others_cores or 0) >= BUSY_CORES:
+            found.append(f"other processes used {self.others_cores:.0%} of a core")
+        if (self.stolen_cores or 0) >= BUSY_CORES:
+            found.append(f"the hypervisor took {self.stolen_cores:.0%} of a core")
+        return found
+
+    @staticmethod
+    def _read() -> tuple[float, float, float, float] | None:
+        """Wall time, busy time of all processes, stolen time, own CPU time; seconds. None where /proc has no stat."""
+        try:
+            first = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
+        except OSError:
+            return None
+        # user nice system idle iowait irq softirq steal; guest time is in user already
+        ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in first]
+        own = os.times()
+        return time.monotonic(), sum(ticks[:3]) + sum(ticks[5:7]), ticks[7], own.user + own.system

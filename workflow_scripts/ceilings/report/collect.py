@@ -1,0 +1,299 @@
+"""Run records to tables: one row a planned cell, one a process, one an iteration.
+
+Only what the plan names is read. A folder is never listed, so results of an earlier study cannot slip in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ceilings import SCHEMA_VERSION
+from ceilings.errors import FAILURE_KINDS, UserError
+from ceilings.files import read_json
+from ceilings.measure.quantiles import Interval
+from ceilings.measure.statistics import mean_over_processes, median_over_processes, pooled_quantile
+from ceilings.report.tables import COLD_START, KEY, PERCENTILES, Tables
+
+Record = Mapping[str, Any]
+
+NS_PER_MS = 1e6
+BYTES_PER_MB = 1e6
+
+
+def collect(plan: Record) -> Tables:
+    """All tables of a study.
+
+    Args:
+        plan: Content of ``plan.json``.
+
+    Raises:
+        UserError: A run that the plan names is missing, damaged or of another cell.
+    """
+    cells: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    samples: list[pd.DataFrame] = []
+    for cell in plan["cells"]:
+        records = [read_run(path, cell) for path in cell["runs"]]
+        cells.append(cell_row(cell, records))
+        runs += [run_row(cell, record) for record in records]
+        samples += [frame for record in records for frame in sample_frames(cell, record)]
+    return Tables(
+        cells=pd.DataFrame(cells, columns=CELL_COLUMNS),
+        runs=pd.DataFrame(runs, columns=RUN_COLUMNS),
+        samples=_samples(samples),
+    )
+
+
+def read_run(path: str | Path, cell: Record) -> dict[str, Any]:
+    """One run record, checked against the planned cell."""
+    remedy = f"delete it and run `snakemake --cores 1 {path}`"
+    record = read_json(path, remedy=remedy)
+    try:
+        if record["schema_version"] != SCHEMA_VERSION:
+            raise UserError(f"{path} has schema version {record['schema_version']}, not {SCHEMA_VERSION}; {remedy}")
+        different = [name for name in KEY if record["cell"][name] != cell[name]]
+        if different:
+            told = ", ".join(f"{name} {record['cell'][name]!r} instead of {cell[name]!r}" for name in different)
+            raise UserError(f"{path} was measured for another cell ({told}); {remedy}")
+        if record["status"] == "ok":
+            nothing = not record["series"]["latency"]["latency_ns"]
+        else:
+            nothing = not record["failure"]["kind"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged (no {error}); {remedy}") from None
+    if nothing:
+        raise UserError(f"{path} is damaged (it holds no latencies and no failure); {remedy}")
+    return record
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+def cell_row(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
+    """The row of one planned cell, whatever became of it."""
+    row = {name: cell[name] for name in KEY} | {
+        "twin_of": cell.get("twin_of"),
+        "sweeps": ";".join(cell.get("sweeps") or []),
+        "processes": len(records),
+        "flags": _counted((flag for record in records for flag in record.get("flags", [])), len(records)),
+    }
+    row |= _parity(records)
+    if not records:
+        return row | {"status": "unavailable", "reason": cell["reason"], "remedy": cell["remedy"]}
+    failed = [record for record in records if record["status"] != "ok"]
+    if failed:
+        return row | _failure(failed, len(records))
+    return row | {"status": "ok"} | _latencies(records) | _throughput(cell, records) | _costs(records)
+
+
+def run_row(cell: Record, record: Record) -> dict[str, Any]:
+    """The row of one process."""
+    row = {name: cell[name] for name in KEY}
+    row |= {name: record.get(name) for name in ("run", "status", "log")}
+    failure = record.get("failure") or {}
+    row |= {"failure_kind": failure.get("kind"), "failure_message": failure.get("message")}
+    row |= {f"{stage}_ms": _ms(record.get("cold_start_ns", {}).get(stage)) for stage in COLD_START}
+    row |= {
+        "flags": "; ".join(record.get("flags", [])),
+        "threads": _compact(record.get("threads")),
+        "energy": _compact(record.get("energy")),
+        "environment": _compact(_environment(record)),
+    }
+    memory = record.get("memory") or {}
+    row |= {"peak_rss_mb": _mb(memory.get("peak_rss_bytes")), "peak_device_mb": _mb(memory.get("peak_device_bytes"))}
+    series = record.get("series") or {}
+    latency = series.get("latency")
+    if latency:
+        values = np.asarray(latency["latency_ns"], dtype=np.float64) / NS_PER_MS
+        row |= {
+            "n": len(values),
+            "p50_ms": float(np.median(values)),
+            "mean_ms": float(values.mean()),
+            "min_ms": float(values.min()),
+            "max_ms": float(values.max()),
+            "gpu_p50_ms": _median_ms([latency.get("gpu_ns")]),
+            "enqueue_p50_ms": _median_ms([latency.get("enqueue_ns")]),
+            "warmup_n": len(latency.get("warmup_ns") or []),
+            "warmup_stable": latency.get("warmup_stable"),
+            "stop_reason": latency.get("stop_reason"),
+        }
+    for name, column in OTHER_SERIES.items():
+        row[column] = _median_ms([(series.get(name) or {}).get("latency_ns")])
+    throughput = series.get("throughput") or {}
+    row |= {"saturated_per_s": throughput.get("inferences_per_s"), "concurrency": throughput.get("concurrency")}
+    return row
+
+
+def sample_frames(cell: Record, record: Record) -> list[pd.DataFrame]:
+    """The iterations of one process, in the order they were measured."""
+    frames = []
+    for name in ("latency", *OTHER_SERIES):
+        values = ((record.get("series") or {}).get(name) or {}).get("latency_ns")
+        if values:
+            key = {column: cell[column] for column in KEY} | {"run": record["run"], "series": name}
+            frames.append(pd.DataFrame(key | {"i": np.arange(len(values)), "latency_ns": np.asarray(values, np.int64)}))
+    return frames
+
+
+OTHER_SERIES = {"latency_end_to_end": "e2e_p50_ms", "latency_cold": "cold_p50_ms"}
+"""Series beside the device-resident closed loop, and the column of each one's median."""
+
+
+# --- the parts of a cell's row ---------------------------------------------------------------------------------------
+
+
+def _failure(failed: Sequence[Record], count: int) -> dict[str, Any]:
+    failure = failed[0]["failure"]
+    reason = f"{failure['kind']}: {failure['message']}"
+    kinds = {record["failure"]["kind"] for record in failed}
+    if len(failed) < count:
+        reason = f"{len(failed)} of {count} processes failed, the others did not; {reason}"
+    elif len(kinds) > 1:
+        reason = f"the processes failed in different ways ({', '.join(sorted(kinds))}); {reason}"
+    meaning = FAILURE_KINDS.get(failure["kind"], "unknown failure")
+    return {
+        "status": "failed",
+        "failure_kind": failure["kind"],
+        "reason": reason,
+        "remedy": f"{meaning}: see the log, mend the cause, and delete the cell's run files",
+        "log": failed[0].get("log"),
+    }
+
+
+def _latencies(records: Sequence[Record]) -> dict[str, Any]:
+    latencies = [record["series"]["latency"] for record in records]
+    groups = [np.asarray(latency["latency_ns"], dtype=np.float64) / NS_PER_MS for latency in latencies]
+    pool = np.concatenate(groups)
+    medians = [float(np.median(group)) for group in groups]
+    row: dict[str, Any] = {
+        "n": len(pool),
+        "mean_ms": float(pool.mean()),
+        "process_spread": max(medians) / min(medians) - 1,
+    }
+    row |= _columns("p50", "_ms", median_over_processes(groups))
+    for name, q in PERCENTILES.items():
+        row |= _columns(name, "_ms", pooled_quantile(groups, q))
+    row |= {
+        "gpu_p50_ms": _median_ms([latency.get("gpu_ns") for latency in latencies]),
+        "enqueue_p50_ms": _median_ms([latency.get("enqueue_ns") for latency in latencies]),
+        "warmup_stable": all(latency.get("warmup_stable", True) for latency in latencies),
+        "stop_reasons": _counted((latency.get("stop_reason") for latency in latencies), len(latencies)),
+    }
+    for name, column in OTHER_SERIES.items():
+        row[column] = _median_ms([(record["series"].get(name) or {}).get("latency_ns") for record in records])
+    return row
+
+
+def _throughput(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
+    median_ms = median_over_processes([record["series"]["latency"]["latency_ns"] for record in records]).estimate
+    row: dict[str, Any] = {"inferences_per_s": cell["batch"] * 1e9 / median_ms}
+    saturated: list[Any] = [(record["series"].get("throughput") or {}).get("inferences_per_s") for record in records]
+    if all(saturated):
+        row |= _columns("saturated", "_per_s", mean_over_processes(saturated))
+    return row
+
+
+def _costs(records: Sequence[Record]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for stage in COLD_START:
+        values = [record.get("cold_start_ns", {}).get(stage) for record in records]
+        row[f"{stage}_ms"] = _ms(float(np.median(values))) if None not in values else None
+    for name in ("rss", "device"):
+        values = [(record.get("memory") or {}).get(f"peak_{name}_bytes") for record in records]
+        row[f"peak_{name}_mb"] = _mb(max(values)) if None not in values else None
+    return row
+
+
+def _parity(records: Sequence[Record]) -> dict[str, Any]:
+    """The worst over the processes."""
+    found = [record["parity"] for record in records if record.get("parity")]
+    row = {}
+    for name, worst in (("relative_l2", max), ("cosine", min), ("top1_agreement", min)):
+        values = [parity[name] for parity in found if parity.get(name) is not None]
+        row[name] = worst(values) if values else None
+    return row
+
+
+def _environment(record: Record) -> dict[str, Any]:
+    """What a reader needs to judge or repeat the run; the digests of its sources stay in the record."""
+    provenance = record.get("provenance") or {}
+    return {name: value for name, value in provenance.items() if name != "sources"} | {
+        "host": record.get("host") or {},
+        "threads": record.get("threads") or {},
+        "protocol": record.get("protocol") or {},
+    }
+
+
+def _columns(name: str, unit: str, interval: Interval | None) -> dict[str, float | None]:
+    """Three columns; the ends stay empty where nothing bounds the estimate."""
+    if interval is None:
+        return {f"{name}{unit}": None, f"{name}_low{unit}": None, f"{name}_high{unit}": None}
+    ends = (interval.low, interval.high) if interval.bounded else (None, None)
+    return {f"{name}{unit}": interval.estimate, f"{name}_low{unit}": ends[0], f"{name}_high{unit}": ends[1]}
+
+
+def _median_ms(groups: Iterable[Sequence[int] | None]) -> float | None:
+    """Median over processes of their medians; None where a process has no such series."""
+    medians = [float(np.median(group)) if group else None for group in groups]
+    return None if None in medians else float(np.median(np.array(medians, dtype=np.float64))) / NS_PER_MS
+
+
+def _ms(value_ns: float | None) -> float | None:
+    return None if value_ns is None else value_ns / NS_PER_MS
+
+
+def _mb(value_bytes: float | None) -> float | None:
+    return None if value_bytes is None else value_bytes / BYTES_PER_MB
+
+
+def _counted(values: Iterable[str | None], of: int) -> str:
+    return "; ".join(f"{value} ({count} of {of} runs)" for value, count in Counter(values).items() if value)
+
+
+def _compact(value: object) -> str | None:
+    return None if value is None else json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+# --- columns ---------------------------------------------------------------------------------------------------------
+
+
+def _triple(name: str, unit: str) -> list[str]:
+    return [f"{name}{unit}", f"{name}_low{unit}", f"{name}_high{unit}"]
+
+
+CELL_COLUMNS = [
+    *("device", "runtime", "twin_of", "model", "precision", "batch", "sequence", "sweeps"),
+    *("status", "reason", "remedy", "failure_kind", "log", "processes", "n"),
+    *_triple("p50", "_ms"),
+    *(column for name in PERCENTILES for column in _triple(name, "_ms")),
+    *("mean_ms", "gpu_p50_ms", "enqueue_p50_ms", "e2e_p50_ms", "cold_p50_ms", "process_spread"),
+    *("inferences_per_s", *_triple("saturated", "_per_s")),
+    *(f"{stage}_ms" for stage in COLD_START),
+    *("relative_l2", "cosine", "top1_agreement", "peak_rss_mb", "peak_device_mb"),
+    *("warmup_stable", "stop_reasons", "flags"),
+]
+
+RUN_COLUMNS = [
+    *(*KEY, "run", "status", "failure_kind", "failure_message", "log", "n"),
+    *("p50_ms", "mean_ms", "min_ms", "max_ms", "gpu_p50_ms", "enqueue_p50_ms", "e2e_p50_ms", "cold_p50_ms"),
+    *("warmup_n", "warmup_stable", "stop_reason", "saturated_per_s", "concurrency"),
+    *(f"{stage}_ms" for stage in COLD_START),
+    *("peak_rss_mb", "peak_device_mb", "threads", "energy", "flags", "environment"),
+]
+
+SAMPLE_COLUMNS = [*KEY, "run", "series", "i", "latency_ns"]
+
+
+def _samples(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    if not frames:
+        return pd.DataFrame(columns=SAMPLE_COLUMNS)
+    samples = pd.concat(frames, ignore_index=True)[SAMPLE_COLUMNS]
+    # The key repeats a million times: as categories it costs a byte or two a row, in memory and in the file.
+    return samples.astype(dict.fromkeys(("device", "runtime", "model", "precision", "series"), "category"))

@@ -1,0 +1,225 @@
+"""The measured part of the tables, ready for comparisons."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ceilings.measure.quantiles import Interval
+from ceilings.measure.statistics import Verdict, log_contrast, noise_floor, ratio, verdict
+from ceilings.report.tables import KEY, Tables
+from ceilings.runtimes.catalogue import PRECISIONS
+
+T = TypeVar("T")
+Groups = tuple[NDArray[np.int64], ...]
+Shape = tuple[int, int]
+"""Batch and sequence."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell that was measured.
+
+    Attributes:
+        row: The cell's row of the table, for what is only shown.
+        groups: Latencies in ns, one array a process.
+    """
+
+    device: str
+    runtime: str
+    model: str
+    precision: str
+    batch: int
+    sequence: int
+    twin_of: str | None
+    row: dict[str, Any] = field(compare=False, repr=False)
+    groups: Groups = field(compare=False, repr=False)
+
+    @property
+    def shape(self) -> Shape:
+        return self.batch, self.sequence
+
+    @property
+    def configuration(self) -> tuple[str, str]:
+        return self.runtime, self.precision
+
+    @property
+    def label(self) -> str:
+        return configuration_label(self.runtime, self.precision)
+
+    @property
+    def name(self) -> str:
+        """As a path would name it; unique within a study."""
+        return f"{self.device}/{self.runtime}/{self.model}/{self.precision}/b{self.batch}-s{self.sequence}"
+
+    @property
+    def p50(self) -> Interval:
+        """Median latency over processes in ms."""
+        low, high = self.row["p50_low_ms"], self.row["p50_high_ms"]
+        bounded = pd.notna(low) and pd.notna(high)
+        return Interval(low if bounded else 0.0, self.row["p50_ms"], high if bounded else math.inf)
+
+    @property
+    def p50_per_inference(self) -> Interval:
+        """Median latency over batch, in ms."""
+        return self.p50.scaled(1 / self.batch)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Latency of ``a`` over that of ``b``; below 1: a is faster."""
+
+    a: Cell
+    b: Cell
+    ratio: Interval
+    verdict: Verdict
+    floor: float
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the estimate alone lies beyond the noise floor, whatever its interval."""
+        return abs(math.log(self.ratio.estimate)) > math.log1p(self.floor)
+
+
+@dataclass(frozen=True)
+class TwinPair:
+    """One cell measured twice under two names."""
+
+    cell: Cell
+    twin: Cell
+    ratio: Interval
+    floor: float
+
+
+class Measured:
+    """Cells with latencies; twins apart, since they serve nothing but the noise floor."""
+
+    def __init__(self, tables: Tables) -> None:
+        groups = _groups(tables.samples)
+        everything = [_cell(row, groups) for row in _records(tables.cells[tables.cells["status"] == "ok"])]
+        self.cells = sorted((cell for cell in everything if cell.twin_of is None), key=_order)
+        self._twins = [cell for cell in everything if cell.twin_of is not None]
+        self._by_key = {_key(cell): cell for cell in self.cells}
+
+    @functools.cached_property
+    def panels(self) -> dict[tuple[str, str], list[Cell]]:
+        """Cells by (device, model): latencies are compared within one of these, never across."""
+        return group_by(self.cells, lambda cell: (cell.device, cell.model))
+
+    @functools.cached_property
+    def common_shape(self) -> Shape | None:
+        """The shape that most cells were measured at; of several, where most sweeps cross, then the smallest."""
+        shapes = Counter(cell.shape for cell in self.cells)
+        batches = Counter(cell.batch for cell in self.cells)
+        lengths = Counter(cell.sequence for cell in self.cells)
+        rank = {shape: (-count, -batches[shape[0]] - lengths[shape[1]], shape) for shape, count in shapes.items()}
+        return min(rank, key=lambda shape: rank[shape], default=None)
+
+    @functools.cached_property
+    def configurations(self) -> list[tuple[str, str]]:
+        """All (runtime, precision), in one order for every picture."""
+        return sorted(
+            {cell.configuration for cell in self.cells}, key=lambda pair: (pair[0], _precision_order(pair[1]))
+        )
+
+    @functools.cached_property
+    def twin_pairs(self) -> list[TwinPair]:
+        pairs = []
+        for twin in self._twins:
+            cell = self._by_key.get((twin.device, twin.twin_of, *_key(twin)[2:]))
+            if cell is not None:
+                both = (cell.groups, twin.groups)
+                pairs.append(TwinPair(cell, twin, ratio(*both), noise_floor(*both)))
+        return pairs
+
+    def noise_floor(self, device: str) -> float | None:
+        """The widest noise floor of the device's A/A pairs; None where no pair was measured on it."""
+        return self._floors.get(device)
+
+    @functools.cached_property
+    def _floors(self) -> dict[str, float]:
+        by_device = group_by(self.twin_pairs, lambda pair: pair.cell.device)
+        return {device: max(pair.floor for pair in pairs) for device, pairs in by_device.items()}
+
+    def at(self, shape: Shape | None) -> list[Cell]:
+        return [cell for cell in self.cells if cell.shape == shape]
+
+    def compare(self, a: Cell, b: Cell) -> Comparison:
+        """Latencies of two cells of one device.
+
+        Without an A/A pair on the device the interval alone decides; the findings say that the pair is missing.
+        """
+        key = (_key(a), _key(b))
+        if key not in self._compared:
+            self._compared[key] = self._judge(a, b, ratio(a.groups, b.groups))
+        return self._compared[key]
+
+    def compare_per_inference(self, a: Cell, b: Cell) -> Comparison:
+        """As ``compare``, for latency over batch."""
+        return self._judge(a, b, self.compare(a, b).ratio.scaled(b.batch / a.batch))
+
+    def _judge(self, a: Cell, b: Cell, factor: Interval) -> Comparison:
+        floor = self.noise_floor(a.device) or 0.0
+        return Comparison(a, b, factor, verdict(factor, floor), floor)
+
+    @functools.cached_property
+    def _compared(self) -> dict[tuple[Any, Any], Comparison]:
+        return {}
+
+
+def growth_exponent(cells: Sequence[Cell], sizes: Sequence[int]) -> Interval:
+    """The exponent e of latency ~ size^e by least squares on the log medians, with its interval (may be negative)."""
+    x = np.log(np.asarray(sizes, dtype=np.float64))
+    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    return log_contrast([cell.groups for cell in cells], weights.tolist())
+
+
+def configuration_label(runtime: str, precision: str) -> str:
+    """A runtime that names its precision is not made to say it twice."""
+    return runtime if precision in runtime.split("-") else f"{runtime} {precision}"
+
+
+def group_by(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
+    """Items by key, keys in the order they first come."""
+    groups: dict[Any, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def _precision_order(precision: str) -> int:
+    return PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
+
+
+def _order(cell: Cell) -> tuple[Any, ...]:
+    return cell.device, cell.model, cell.runtime, _precision_order(cell.precision), cell.precision, *cell.shape
+
+
+def _key(cell: Cell) -> tuple[Any, ...]:
+    return cell.device, cell.runtime, cell.model, cell.precision, cell.batch, cell.sequence
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _groups(samples: pd.DataFrame) -> dict[tuple[Any, ...], Groups]:
+    latency = samples[samples["series"] == "latency"]
+    found: dict[tuple[Any, ...], list[NDArray[np.int64]]] = {}
+    for key, values in latency.groupby([*KEY, "run"], observed=True, sort=False)["latency_ns"]:
+        found.setdefault(tuple(key)[:-1], []).append(values.to_numpy())  # type: ignore[arg-type]
+    return {key: tuple(groups) for key, groups in found.items()}
+
+
+def _cell(row: dict[str, Any], groups: dict[tuple[Any, ...], Groups]) -> Cell:
+    key = tuple(row[name] for name in KEY)
+    twin_of = row["twin_of"] if isinstance(row["twin_of"], str) else None
+    return Cell(**{name: row[name] for name in KEY}, twin_of=twin_of, row=row, groups=groups[key])

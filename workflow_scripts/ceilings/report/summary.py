@@ -1,0 +1,300 @@
+"""The summary: Markdown that a busy engineer reads in two minutes, computed from the tables and the evidence."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ceilings.measure.quantiles import minimum_samples
+from ceilings.report import text
+from ceilings.report.evidence import Evidence
+from ceilings.report.findings import Finding, findings
+from ceilings.report.measured import Cell, Measured, configuration_label, group_by
+from ceilings.report.plots import PLOTS
+from ceilings.report.tables import PERCENTILES, Tables
+
+Plan = Mapping[str, Any]
+
+MOST_ROWS = 200
+"""Larger result tables show the common shape only; the CSV holds all."""
+
+LAYERS_SHOWN = 5
+
+
+def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
+    """The whole page.
+
+    Args:
+        plots: Folder of the pictures, relative to the page.
+    """
+    measured = Measured(tables)
+    parts = [
+        f"# Transformer inference latency: study `{plan['study']}`",
+        introduction(plan, tables, measured, evidence),
+        conclusions(findings(tables)),
+        results(measured),
+        pictures(plots),
+        not_run(tables),
+        parity(evidence),
+        graphs(evidence),
+        environment(plan, tables),
+        method(plan, tables),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+# --- what was measured on what ---------------------------------------------------------------------------------------
+
+
+def introduction(plan: Plan, tables: Tables, measured: Measured, evidence: Evidence) -> str:
+    counts = Counter(tables.cells["status"])
+    devices = sorted({cell.device for cell in measured.cells})
+    on = text.listed(_device(plan, slug) for slug in devices) or "nothing"
+    models = text.listed(plan["models"])
+    told = (
+        f"{counts['ok']} of {text.plural(len(tables.cells), 'planned cell')} measured on {on}"
+        f" ({counts['unavailable']} not available here, {counts['failed']} failed). "
+        f"Models: {models}. {len(tables.runs)} processes, {len(tables.samples):,} timed iterations."
+    )
+    return "\n\n".join([told, *(_weights(model, evidence.weights.get(model)) for model in plan["models"])])
+
+
+def _device(plan: Plan, slug: str) -> str:
+    device = next((device for device in plan["devices"] if device["slug"] == slug), None)
+    if device is None:
+        return f"`{slug}`"
+    details = [f"{device['cores']} cores"] if "cores" in device else []
+    details += [f"driver {device['driver']}"] if device.get("driver") else []
+    return f"**{device['name']}** ({', '.join([f'`{slug}`', *details])})"
+
+
+def _weights(model: str, record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return f"Weights of {model}: no record of where they came from."
+    why = f" ({record['why']})" if record.get("why") else ""
+    if record["source"] == "random":
+        return (
+            f"> **Weights of {model} are random**{why}. Latencies are valid, since they do not depend on the values; "
+            "accuracy, and agreement of the top class, mean nothing."
+        )
+    where = f", {record['hub']}" if isinstance(record.get("hub"), str) else ""
+    return f"Weights of {model}: {record['source']}{where}{why}."
+
+
+# --- what the data say -----------------------------------------------------------------------------------------------
+
+
+def conclusions(found: list[Finding]) -> str:
+    lines = ["## What the data say"]
+    if not found:
+        return lines[0] + "\n\nNothing: no cell was measured."
+    for topic, own in group_by(found, lambda finding: finding.topic).items():
+        lines.append(f"**{topic}**\n\n" + "\n".join(f"- {finding.text}" for finding in own))
+    return "\n\n".join(lines)
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def results(measured: Measured) -> str:
+    if not measured.cells:
+        return "## Results\n\nNo cell was measured."
+    cells = measured.cells
+    note = ""
+    if len(cells) > MOST_ROWS:
+        cells = measured.at(measured.common_shape)
+        note = f" The {len(cells)} cells at the common shape; all {len(measured.cells)} are in `tables/cells.csv`."
+    lines = [
+        "## Results",
+        "Latency of one request in ms, closed loop: the median over processes with its 95% interval, then percentiles "
+        "of all iterations. Inferences/s: batch over median; saturated: with requests queued." + note,
+    ]
+    for (device, model), own in group_by(cells, lambda cell: (cell.device, cell.model)).items():
+        lines += [f"### {model} on `{device}`", _result_table(own)]
+    return "\n\n".join(lines)
+
+
+def _result_table(cells: list[Cell]) -> str:
+    headers = ["configuration", "batch", "seq.", "p50 [95%]", "p90", "p99"]
+    gpu = any(pd.notna(cell.row["gpu_p50_ms"]) for cell in cells)
+    extra = {"gpu_p50_ms": "GPU p50", "enqueue_p50_ms": "enqueue p50", "e2e_p50_ms": "end to end p50"} if gpu else {}
+    headers += [*extra.values(), "inferences/s", "saturated/s", "rel. L2 error"]
+    rows, before = [], ""
+    for cell in cells:
+        row = cell.row
+        rows.append(
+            [
+                cell.label if cell.label != before else "",
+                cell.batch,
+                cell.sequence,
+                text.interval(cell.p50),
+                *(text.percentile(row[f"{name}_ms"], row["n"], PERCENTILES[name]) for name in ("p90", "p99")),
+                *(text.number(row[column]) for column in extra),
+                text.number(row["inferences_per_s"]),
+                text.number(row["saturated_per_s"]),
+                error(row["relative_l2"]),
+            ]
+        )
+        before = cell.label
+    return text.table(rows, headers, "l" + "r" * (len(headers) - 1))
+
+
+def error(value: float | None) -> str:
+    """A small number in powers of ten."""
+    return "n/a" if value is None or pd.isna(value) else f"{value:.1e}"
+
+
+def pictures(folder: str) -> str:
+    """PNG in the page, SVG behind it: some Markdown viewers show no SVG, and SVG text is lost on a dark page."""
+    return "\n\n".join(
+        ["## Pictures", *(f"[![{what}]({folder}/{name}.png)]({folder}/{name}.svg)" for name, what in PLOTS.items())]
+    )
+
+
+# --- not run ---------------------------------------------------------------------------------------------------------
+
+
+def not_run(tables: Tables) -> str:
+    lines = ["## Not run, and why"]
+    unavailable = tables.cells[tables.cells["status"] == "unavailable"]
+    failed = tables.cells[tables.cells["status"] == "failed"]
+    if unavailable.empty and failed.empty:
+        return lines[0] + "\n\nEvery planned cell was measured."
+    if not unavailable.empty:
+        rows = []
+        for (reason, remedy), own in unavailable.groupby(["reason", "remedy"], dropna=False, sort=True):
+            cells = ", ".join(
+                f"{label} ({len(same)})"
+                for label, same in own.groupby(
+                    [configuration_label(str(r), str(p)) for r, p in zip(own["runtime"], own["precision"], strict=True)]
+                )
+            )
+            rows.append([reason, len(own), cells, remedy if pd.notna(remedy) else ""])
+        lines += [text.table(rows, ["reason", "cells", "which (shapes)", "remedy"], "lrll")]
+    if not failed.empty:
+        rows = [
+            [
+                f"{configuration_label(row.runtime, row.precision)} {row.model} "
+                f"b{row.batch}-s{row.sequence} on {row.device}",
+                row.failure_kind,
+                str(row.reason).removeprefix(f"{row.failure_kind}: "),
+                f"`{row.log}`" if pd.notna(row.log) else "",
+            ]
+            for row in failed.itertuples()
+        ]
+        lines += ["Failed:", text.table(rows, ["cell", "class", "message", "log"], "llll")]
+    return "\n\n".join(lines)
+
+
+# --- parity and graphs -----------------------------------------------------------------------------------------------
+
+
+def parity(evidence: Evidence) -> str:
+    if not evidence.parity:
+        return ""
+    rows, layers = [], []
+    for (model, graph), record in sorted(evidence.parity.items()):
+        top1 = record.get("top1_agreement")
+        rows.append(
+            [
+                model,
+                graph,
+                record.get("status", "n/a"),
+                *(error(record.get(name)) for name in ("max_abs", "max_rel", "relative_l2")),
+                f"{record['cosine']:.6f}" if record.get("cosine") is not None else "n/a",
+                text.percent(top1) if top1 is not None else "n/a",
+                record.get("reason") or "",
+            ]
+        )
+        worst = sorted(record.get("layers") or [], key=lambda layer: layer["sqnr_db"])[:LAYERS_SHOWN]
+        if worst:
+            named = "; ".join(f"`{layer['node']}` {layer['sqnr_db']:.1f} dB" for layer in worst)
+            layers.append(f"- {model} {graph}: layers with the lowest signal-to-quantisation-noise: {named}.")
+    headers = ["model", "graph", "status", "max abs", "max rel", "rel. L2", "cosine", "top class", "note"]
+    lines = ["## Parity with FP32 PyTorch", text.table(rows, headers, "lllrrrrrl")]
+    random = [model for model, record in evidence.weights.items() if record["source"] == "random"]
+    if random:
+        lines.append(
+            f"The weights of {text.listed(random)} are random: agreement of the top class means nothing there."
+        )
+    return "\n\n".join([*lines, *(["\n".join(layers)] if layers else [])])
+
+
+def graphs(evidence: Evidence) -> str:
+    """The plain values of each report, as it tells them."""
+    if not evidence.graphs:
+        return ""
+    rows = [
+        [model, graph, "; ".join(_plain(record)) or "no details"] for (model, graph), record in evidence.graphs.items()
+    ]
+    return "## Graphs\n\n" + text.table(sorted(rows), ["model", "graph", "report"], "lll")
+
+
+def _plain(record: Mapping[str, Any]) -> list[str]:
+    hidden = {"schema_version", "provenance", "sources"}
+    return [
+        f"{name.replace('_', ' ')} {value}"
+        for name, value in record.items()
+        if name not in hidden and isinstance(value, str | int | float) and not str(value).startswith("sha256")
+    ]
+
+
+# --- environment and method ------------------------------------------------------------------------------------------
+
+
+def environment(plan: Plan, tables: Tables) -> str:
+    """One table a device: every value that its runs recorded, with all versions if they differ."""
+    lines = ["## Environment"]
+    for device, runs in tables.runs.groupby("device", observed=True, sort=True):
+        values: dict[str, dict[str, None]] = {}
+        for recorded in runs["environment"].dropna().unique():
+            record = json.loads(recorded)
+            packages = record.pop("packages", None) or {}
+            record.pop("protocol", None)
+            flat = _flat(record) | {name: value for name, value in packages.items() if value is not None}
+            for name, value in flat.items():
+                values.setdefault(name, {})[str(value)] = None
+        rows = [[name, "; ".join(found)] for name, found in values.items()]
+        lines += [f"{_device(plan, str(device))}:", text.table(rows, ["what", "value"], "ll")]
+    return "\n\n".join(lines) if len(lines) > 1 else ""
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        label = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name} ")
+        elif isinstance(value, list):
+            flat[label] = ", ".join(map(str, value))
+        elif value is not None:
+            flat[label] = value
+    return flat
+
+
+def method(plan: Plan, tables: Tables) -> str:
+    protocol = ", ".join(f"{name} {value}" for name, value in _flat(plan["protocol"]).items())
+    bounds = ", ".join(f"{name.replace('_', '.')} {minimum_samples(q):,}" for name, q in PERCENTILES.items())
+    processes = sorted(set(tables.cells.loc[tables.cells["status"] == "ok", "processes"]))
+    count = f" ({text.listed(processes)} here)" if processes else ""
+    lines = [
+        "## Method in brief",
+        f"- Protocol: {protocol}.",
+        f"- A cell is measured in fresh processes{count}, interleaved over the cells. Its interval is the wider of a "
+        "hierarchical bootstrap and a t interval over the processes' medians. Each is a 95% interval of its "
+        "own: of many, some miss.",
+        "- Faster and slower are said only where the interval of the ratio excludes 1 and the ratio lies beyond the "
+        "noise floor, which an A/A pair measures: one cell under two names.",
+        f"- A percentile needs enough iterations for two of them to lie beyond it with 99% confidence: {bounds}. Below "
+        "that the table prints n/a and the n.",
+        "- Iterations stop when the median is known well enough or at a cap; the reason is in `tables/cells.csv`. "
+        "Loading and first runs are timed apart.",
+    ]
+    reasons: Counter[str] = Counter(tables.runs["stop_reason"].dropna())
+    if reasons:
+        lines.append(f"- Stop reasons of the runs: {', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}.")
+    return "\n".join([lines[0], "", *lines[1:]])

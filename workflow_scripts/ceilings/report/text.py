@@ -1,0 +1,81 @@
+"""Numbers as a reader wants them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+
+from ceilings.measure.quantiles import Interval, minimum_samples
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, never in powers of ten."""
+    if value is None or pd.isna(value):
+        return "n/a"
+    if math.isinf(value):
+        return "∞"
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{digits}f}"
+
+
+def interval(value: Interval, unit: str = "", signed: bool = False) -> str:
+    """``12.3 ms [12.1, 12.6]``; an unbounded one says why."""
+    show = (lambda x: ("+" if x > 0 else "") + number(x)) if signed else number
+    unit = f" {unit}" if unit and unit not in "×%" else unit
+    if not value.bounded and not signed:
+        return f"{show(value.estimate)}{unit} [one process: no interval]"
+    return f"{show(value.estimate)}{unit} [{show(value.low)}, {show(value.high)}]"
+
+
+def percent(fraction: float | None) -> str:
+    if fraction is None or not math.isfinite(fraction):
+        return "unknown"
+    digits = 1 if abs(fraction) < 0.1 else 0
+    return f"{fraction * 100:.{digits}f}%"
+
+
+def percentile(value: float | None, n: float, q: float) -> str:
+    """The value, or ``n/a (n=57)`` where n iterations do not carry the quantile."""
+    if pd.isna(n):
+        return "n/a"
+    return number(value) if n >= minimum_samples(q) else f"n/a (n={int(n)})"
+
+
+def listed(items: Iterable[object]) -> str:
+    """``a, b and c``."""
+    words = [str(item) for item in items]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def cut(items: Iterable[str], most: int = 4) -> str:
+    """The first few, and how many more there are."""
+    words = list(items)
+    return listed(words) if len(words) <= most else f"{', '.join(words[:most])} and {len(words) - most} more"
+
+
+def plural(count: int, word: str) -> str:
+    if count == 1:
+        return f"{count} {word}"
+    return f"{count} {word}es" if word.endswith("s") else f"{count} {word}s"
+
+
+def table(rows: Iterable[Iterable[object]], headers: Iterable[str], align: str = "") -> str:
+    """A Markdown table. ``align``: one of l, r a column; cells are shown as they are.
+
+    Pipes and line breaks in a cell (messages of runtimes) cannot end a row.
+    """
+    from tabulate import tabulate
+
+    safe = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    columns = {"l": "left", "r": "right"}
+    return tabulate(
+        safe,
+        headers=list(headers),
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=[columns[letter] for letter in align] if align and safe else None,
+    )

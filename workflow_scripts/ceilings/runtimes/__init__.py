@@ -1,0 +1,1 @@
+"""Ways to execute a model: one module each, all behind :class:`ceilings.runtimes.base.Runner`."""

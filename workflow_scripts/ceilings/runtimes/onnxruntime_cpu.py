@@ -1,0 +1,65 @@
+"""ONNX Runtime on its CPU execution provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from ceilings.errors import CellFailure, UserError
+from ceilings.runtimes.base import Inputs, Runner
+
+INPUTS = ("input_ids", "attention_mask")
+
+
+class OnnxRuntimeCpu(Runner):
+    """Executes an ONNX variant, with its dynamic axes fixed to the cell's shape before ORT optimises it."""
+
+    def load(self) -> None:
+        with self.phase("load"):
+            options = session_options(self.shape, self.threads)
+            self.session = open_session(self.artifact, options, ["CPUExecutionProvider"])
+
+    def place(self, inputs: Inputs) -> dict[str, NDArray[Any]]:
+        return {name: np.ascontiguousarray(inputs[name]) for name in INPUTS}
+
+    def launch(self, slot: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        return self.session.run(None, slot)
+
+    def logits(self, launched: list[NDArray[Any]]) -> NDArray[np.float32]:
+        return launched[0].astype(np.float32, copy=False)
+
+    def describe(self) -> dict[str, Any]:
+        return {"providers": self.session.get_providers()}
+
+
+def session_options(shape: tuple[int, int], threads: int) -> onnxruntime.SessionOptions:
+    """Options that fix the axes to ``shape`` and use ``threads`` threads within an operator."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    for axis, size in zip(("batch", "sequence"), shape, strict=True):
+        options.add_free_dimension_override_by_name(axis, size)
+    return options
+
+
+def open_session(graph: Any, options: onnxruntime.SessionOptions, providers: list[Any]) -> onnxruntime.InferenceSession:
+    """Open a session; what a runtime cannot run becomes a CellFailure, what is damaged a UserError."""
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=providers)
+    except Exception as error:  # ORT's exceptions share no base class but Exception
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        kind = type(error).__name__
+        if kind in ("NotImplemented", "InvalidGraph") or "NOT_IMPLEMENTED" in message:
+            raise CellFailure("unsupported", message) from error
+        if kind in ("InvalidProtobuf", "NoSuchFile"):
+            raise UserError(f"{graph} is damaged ({message}); delete it and run again to make it anew") from error
+        if "memory" in message.lower() and "alloc" in message.lower():
+            raise CellFailure("out-of-memory", message) from error
+        raise
+
+
+RUNNER = OnnxRuntimeCpu

@@ -1,0 +1,437 @@
+"""A study as cells, and for each file of it the slice of the study that it depends on.
+
+Slices are canonical JSON texts: as a rule's param they change exactly when something changes that the file depends on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ceilings import SCHEMA_VERSION
+from ceilings.errors import UserError
+from ceilings.models.catalogue import ARCHITECTURES
+from ceilings.provenance import versions
+from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES, Runtime
+from ceilings.study.code import digest
+from ceilings.study.config import checked, nearest
+from ceilings.study.hosts import Availability, Host, availability
+
+TWIN = ".twin"
+"""Suffix of the runtime's name in the second of the two cells of an A/A pair."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A static input shape."""
+
+    batch: int
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"b{self.batch}-s{self.sequence}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One thing to measure: a model, as a runtime executes it, at a precision and a shape, on a device.
+
+    Attributes:
+        runtime: Name of the runtime, with ``.twin`` for the second of an A/A pair.
+        device: Slug of the device that runs it; None if this machine has none of its kind.
+        sweeps: The sweeps of the study that ask for it.
+        available: Whether it can be measured here.
+        runs: Its run records, one for each fresh process; empty if it can neither be measured nor was recorded.
+    """
+
+    device: str | None
+    runtime: str
+    model: str
+    precision: str
+    shape: Shape
+    sweeps: tuple[str, ...]
+    available: Availability
+    runs: tuple[str, ...]
+
+    @property
+    def twin_of(self) -> str | None:
+        """The runtime whose A/A twin this is, if it is one."""
+        return self.runtime.removesuffix(TWIN) if self.runtime.endswith(TWIN) else None
+
+    @property
+    def spec(self) -> Runtime:
+        """The runtime that executes it."""
+        return RUNTIMES[self.twin_of or self.runtime]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in ``plan.json``."""
+        return {
+            "device": self.device,
+            "runtime": self.runtime,
+            "twin_of": self.twin_of,
+            "model": self.model,
+            "precision": self.precision,
+            "batch": self.shape.batch,
+            "sequence": self.shape.sequence,
+            "sweeps": list(self.sweeps),
+            "available": bool(self.available),
+            "reason": self.available.reason,
+            "remedy": self.available.remedy,
+            "runs": list(self.runs),
+        }
+
+
+class Study:
+    """A checked study on a host.
+
+    Args:
+        config: The study as read from YAML.
+        host: The machine that would run it.
+        results: The folder of all results.
+
+    Raises:
+        UserError: The study asks for something that cannot be; all such things are named at once.
+    """
+
+    def __init__(self, config: Mapping[str, Any], host: Host, results: str = "results") -> None:
+        self.config = checked(config)
+        self.host = host
+        self.results = results
+        self._refuse_the_impossible()
+
+    # ---- cells -------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell that the study asks for, each once, the twins of the A/A pairs last."""
+        asked: dict[tuple[str, str, str, Shape], list[str]] = {}
+        for name, runtime, model, precision, shape in self._asked():
+            asked.setdefault((runtime, model, precision, shape), []).append(name)
+        planned = [self._cell(*key, sweeps=tuple(sweeps)) for key, sweeps in asked.items()]
+        foreign = [slug for slug in self.config["devices"] if slug not in ("auto", *self._own_devices)]
+        recorded = [found for slug in foreign for cell in planned if (found := self._recorded(cell, slug))]
+        return [*planned, *self._twins(planned), *recorded]
+
+    @functools.cached_property
+    def measured(self) -> list[Cell]:
+        """The cells that this machine measures."""
+        return [cell for cell in self.cells if cell.available and cell.device in self._own_devices]
+
+    @functools.cached_property
+    def runs(self) -> list[str]:
+        """The run records that this machine makes."""
+        return [run for cell in self.measured for run in cell.runs]
+
+    @functools.cached_property
+    def recorded_runs(self) -> list[str]:
+        """Run records of other machines: read, never made."""
+        return [run for cell in self.cells if cell.device not in self._own_devices for run in cell.runs]
+
+    @functools.cached_property
+    def graphs(self) -> list[tuple[str, str]]:
+        """(model, graph) of every ONNX variant that is measured, such as ``("distilbert", "int8.fused")``."""
+        return sorted(
+            {(cell.model, graph) for cell in self.measured if (graph := graph_name(cell.spec, cell.precision))}
+        )
+
+    @functools.cached_property
+    def evidence(self) -> list[str]:
+        """What the summary rests on beside the tables: provenance of weights, reports of graphs, parity."""
+        models = sorted({cell.model for cell in self.measured})
+        exported = sorted({model for model, _ in self.graphs})
+        return [
+            *(f"{self.results}/models/{model}/weights/provenance.json" for model in models),
+            *(f"{self.results}/onnx/{model}/simplified.json" for model in exported),
+            *(f"{self.results}/onnx/{model}/{graph}.json" for model, graph in self.graphs),
+            *(f"{self.results}/parity/{model}/{graph}.json" for model, graph in self.graphs),
+        ]
+
+    def runtime(self, name: str) -> Runtime:
+        """The runtime of a cell, also of an A/A twin.
+
+        Raises:
+            UserError: No such runtime.
+        """
+        plain = name.removesuffix(TWIN)
+        if plain not in RUNTIMES:
+            raise UserError(f"no runtime is called {plain!r}, {nearest(plain, RUNTIMES)}")
+        return RUNTIMES[plain]
+
+    def artifact(self, runtime: str, model: str, precision: str) -> list[str]:
+        """The files that a cell executes: an ONNX graph, or the weights."""
+        graph = graph_name(self.runtime(runtime), precision)
+        if graph:
+            return [f"{self.results}/onnx/{model}/{graph}.onnx"]
+        weights = f"{self.results}/models/{model}/weights"
+        return [f"{weights}/model.safetensors", f"{weights}/config.json"]
+
+    def plan(self) -> str:
+        """The content of ``plan.json``."""
+        gpu, config = self.host.gpu, self.config
+        devices: list[dict[str, Any]] = [
+            {"slug": self.host.cpu_slug, "kind": "cpu", "name": self.host.cpu_name, "cores": self.host.cores}
+        ]
+        if gpu:
+            devices.append({"kind": "cuda", **dataclasses.asdict(gpu)})
+        plan = {
+            "schema_version": SCHEMA_VERSION,
+            "study": config["study"],
+            "seed": config["seed"],
+            "devices": devices,
+            "protocol": config["protocol"],
+            "models": {
+                name: {"architecture": model["architecture"], "weights": model.get("weights", config["weights"])}
+                for name, model in config["models"].items()
+                if any(cell.model == name for cell in self.cells)
+            },
+            "cells": [cell.to_json() for cell in self.cells],
+        }
+        return json.dumps(plan, indent=1, ensure_ascii=False)
+
+    # ---- slices ------------------------------------------------------------------------------------------------
+
+    @functools.cache  # noqa: B019 - one study lives as long as the process
+    def weights_slice(self, model: str) -> str:
+        """What a model's weights depend on."""
+        definition = self.config["models"][model]
+        return canonical(
+            {
+                "name": model,
+                "architecture": definition["architecture"],
+                "hub": definition.get("hub"),
+                "config": definition.get("config", {}),
+                "weights": definition.get("weights", self.config["weights"]),
+                "seed": self.config["seed"],
+            }
+        )
+
+    def inputs_slice(self, shape: str) -> str:
+        """What the inputs of one shape depend on beside the tokenizer."""
+        batch, sequence = (int(part[1:]) for part in shape.split("-"))
+        return canonical(
+            {"batch": batch, "sequence": sequence, "ring": self.config["inputs"]["ring"], "seed": self.config["seed"]}
+        )
+
+    def section(self, key: str) -> str:
+        """One section of the study, whole, as a slice."""
+        return canonical(self.config[key])
+
+    def calibration_slice(self, method: str) -> str:
+        """What a calibration with ``method`` depends on."""
+        wanted = {**self.config["calibration"], "method": method, "seed": self.config["seed"]}
+        if method != "percentile":
+            del wanted["percentile"]
+        return canonical(wanted)
+
+    @functools.cached_property
+    def cpu_threads(self) -> int:
+        """Threads that a CPU cell uses."""
+        threads = self.config["cpu_threads"]
+        return self.host.cores if threads == "physical" else int(threads)
+
+    @functools.cache  # noqa: B019
+    def measure_slice(self, runtime: str, precision: str) -> str:
+        """What a run record depends on beside its graph and inputs: the protocol, the runtime and its packages."""
+        spec = self.runtime(runtime)
+        return canonical(
+            {
+                "runtime": spec.name,
+                "module": spec.module,
+                "options": dict(spec.options),
+                "packages": versions(spec.packages),
+                "driver": self.host.gpu.driver if spec.device == "cuda" and self.host.gpu else None,
+                "threads": self.cpu_threads,
+                "tolerance": self.config["parity"][precision],
+                "protocol": {key: value for key, value in self.config["protocol"].items() if key != "processes"},
+            }
+        )
+
+    @functools.cached_property
+    def parity_shape(self) -> str:
+        """The shape at which a graph is compared with PyTorch: fixed axes of the export kept, else 8 rows."""
+        fixed = self.config["export"]["axes"]
+        fixed = {} if fixed == "dynamic" else fixed
+        return str(Shape(fixed.get("batch", 8), fixed.get("sequence", self.config["calibration"]["sequence"])))
+
+    @functools.cached_property
+    def expected_seconds(self) -> dict[str, float]:
+        """A first guess of a job's length per rule, for the time left."""
+        protocol = self.config["protocol"]
+        timed = sum(protocol[key] for key in ("warmup_seconds", "min_seconds", "saturated_seconds"))
+        return {"measure_latency": 2 + 1.5 * timed, "export_onnx": 10, "simplify_onnx": 10, "calibrate_ranges": 20}
+
+    def refuse_unwritable_results(self) -> None:
+        """Raise UserError now where every job would fail to write later."""
+        folder = Path(self.results)
+        holder = folder if folder.exists() else folder.absolute().parent
+        if not holder.is_dir() or not os.access(holder, os.W_OK | os.X_OK):
+            raise UserError(
+                f"the results folder {folder.absolute()} cannot be written; make it a writable folder, or run in "
+                "another with snakemake --directory"
+            )
+
+    # ---- inner -------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def _own_devices(self) -> tuple[str | None, ...]:
+        return tuple(slug for kind in ("cpu", "cuda") if (slug := self.host.device(kind)))
+
+    def _asked(self) -> Iterator[tuple[str, str, str, str, Shape]]:
+        """Every (sweep, runtime, model, precision, shape); precisions that a runtime does not know are left out."""
+        for name, sweep in self.config["sweeps"].items():
+            for runtime in sweep["runtimes"]:
+                for model in sweep["models"]:
+                    for precision in sweep["precisions"]:
+                        if precision in RUNTIMES[runtime].precisions:
+                            for batch in sweep["batches"]:
+                                for sequence in sweep["sequences"]:
+                                    yield name, runtime, model, precision, Shape(batch, sequence)
+
+    def _cell(self, runtime: str, model: str, precision: str, shape: Shape, sweeps: tuple[str, ...]) -> Cell:
+        device = self.host.device(RUNTIMES[runtime].device)
+        can = self._availability(runtime, precision)
+        runs = self._runs(device, runtime, model, precision, shape) if device and can else ()
+        return Cell(device, runtime, model, precision, shape, sweeps, can, runs)
+
+    def _recorded(self, cell: Cell, slug: str) -> Cell | None:
+        """``cell`` as measured earlier on another device; None if it was not."""
+        if cell.spec.device != ("cpu" if slug.startswith("cpu-") else "cuda"):
+            return None
+        runs = self._runs(slug, cell.runtime, cell.model, cell.precision, cell.shape)
+        if not all(Path(run).is_file() for run in runs):
+            return None
+        return dataclasses.replace(cell, device=slug, available=Availability(), runs=runs)
+
+    @functools.cache  # noqa: B019
+    def _availability(self, runtime: str, precision: str) -> Availability:
+        return availability(RUNTIMES[runtime], precision, self.host)
+
+    def _runs(self, device: str | None, runtime: str, model: str, precision: str, shape: Shape) -> tuple[str, ...]:
+        folder = f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}"
+        return tuple(f"{folder}/run{run}.json" for run in range(1, self.config["protocol"]["processes"] + 1))
+
+    def _twins(self, cells: list[Cell]) -> list[Cell]:
+        """A second measurement of the noise cells: the named ones, else the first that can run on each device."""
+        if "noise_cells" in self.config:
+            chosen = [cell for cell in cells if _identity(cell) in self.config["noise_cells"]]
+        else:
+            first: dict[str | None, Cell] = {}
+            for cell in cells:
+                if cell.available:
+                    first.setdefault(cell.device, cell)
+            chosen = list(first.values())
+        return [
+            self._cell_twin(cell) if cell.available else dataclasses.replace(cell, runtime=cell.runtime + TWIN)
+            for cell in chosen
+        ]
+
+    def _cell_twin(self, cell: Cell) -> Cell:
+        runtime = cell.runtime + TWIN
+        runs = self._runs(cell.device, runtime, cell.model, cell.precision, cell.shape)
+        return dataclasses.replace(cell, runtime=runtime, runs=runs)
+
+    def _refuse_the_impossible(self) -> None:
+        problems = [
+            *self._unknown_names(),
+            *self._impossible_shapes(),
+            *self._unknown_noise_cells(),
+        ]
+        if problems:
+            raise UserError(
+                "the study asks for what cannot be:\n" + "\n".join(f"  {p}" for p in dict.fromkeys(problems))
+            )
+
+    def _unknown_names(self) -> Iterator[str]:
+        known = {"models": list(self.config["models"]), "runtimes": list(RUNTIMES), "precisions": list(PRECISIONS)}
+        for name, sweep in self.config["sweeps"].items():
+            for key, names in known.items():
+                for value in sweep[key]:
+                    if value not in names:
+                        yield f"sweeps.{name}.{key}: {value!r} is unknown, {nearest(value, names)}"
+            for runtime in sweep["runtimes"]:
+                can = RUNTIMES[runtime].precisions if runtime in RUNTIMES else sweep["precisions"]
+                if not set(can) & set(sweep["precisions"]):
+                    yield (
+                        f"sweeps.{name}.runtimes: {runtime!r} runs none of {', '.join(sweep['precisions'])}; "
+                        f"it runs {', '.join(can)}"
+                    )
+
+    def _impossible_shapes(self) -> Iterator[str]:
+        positions = {name: self._positions(name) for name in self.config["models"]}
+        fixed = self.config["export"]["axes"]
+        for name, sweep in self.config["sweeps"].items():
+            for model in sweep["models"]:
+                for sequence in sweep["sequences"]:
+                    if sequence > positions.get(model, sequence):
+                        yield (
+                            f"sweeps.{name}.sequences: {sequence} is longer than the {positions[model]} positions of "
+                            f"{model!r}; shorten it, or set models.{model}.config.max_position_embeddings with "
+                            "weights: random"
+                        )
+                if "int8" in sweep["precisions"] and self.config["calibration"]["sequence"] > positions.get(
+                    model, 1 << 30
+                ):
+                    yield (
+                        f"calibration.sequence: {self.config['calibration']['sequence']} is longer than the "
+                        f"{positions[model]} positions of {model!r}; shorten it"
+                    )
+            if fixed != "dynamic":
+                for axis, sizes in (("batch", sweep["batches"]), ("sequence", sweep["sequences"])):
+                    for size in sizes:
+                        if axis in fixed and size != fixed[axis]:
+                            yield (
+                                f"sweeps.{name}: {axis} {size} cannot run on a graph exported with {axis} fixed to "
+                                f"{fixed[axis]}; set export.axes to dynamic"
+                            )
+
+    def _unknown_noise_cells(self) -> Iterator[str]:
+        if "noise_cells" not in self.config or list(self._unknown_names()):
+            return
+        identities = {f"{runtime}/{model}/{precision}/{shape}" for _, runtime, model, precision, shape in self._asked()}
+        for wanted in self.config["noise_cells"]:
+            if wanted not in identities:
+                yield f"noise_cells: {wanted!r} is no cell of the study, {nearest(wanted, sorted(identities))}"
+
+    def _positions(self, model: str) -> int:
+        """The longest sequence that a model takes: of its own configuration file, if it comes from a folder."""
+        definition = self.config["models"][model]
+        weights = definition.get("weights", self.config["weights"])
+        config = dict(definition.get("config", {}))
+        if isinstance(weights, dict):
+            folder = Path(weights["path"])
+            try:
+                config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"models.{model}.weights.path: {folder} holds no readable config.json ({error}); name a folder "
+                    "with config.json and model.safetensors"
+                ) from None
+        return ARCHITECTURES[definition["architecture"]].positions(config)
+
+
+def _identity(cell: Cell) -> str:
+    return f"{cell.runtime}/{cell.model}/{cell.precision}/{cell.shape}"
+
+
+def graph_name(runtime: Runtime, precision: str) -> str | None:
+    """The ONNX variant that a runtime executes, as its file is called without ``.onnx``; None for PyTorch modules."""
+    if runtime.executes == "weights":
+        return None
+    stored = "fp32" if precision == "tf32" else precision
+    return f"{stored}.fused" if runtime.executes == "fused" else stored
+
+
+def measure_code(runtime: str) -> str:
+    """Digest of the code that shapes the run records of one runtime."""
+    runner = f"ceilings.runtimes.{RUNTIMES[runtime.removesuffix(TWIN)].module}"
+    return digest("ceilings.measure.supervisor", "ceilings.measure.worker", runner)
+
+
+def canonical(value: Mapping[str, Any]) -> str:
+    """JSON with sorted keys: equal for equal values."""
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Compare a graph on ONNX Runtime's CPU provider with the FP32 PyTorch reference."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ceilings import files
+from ceilings.graphs import check
+from ceilings.program import main
+
+
+def work(arguments: argparse.Namespace) -> None:
+    record = check.check(
+        arguments.graph,
+        precision=arguments.precision,
+        inputs=arguments.inputs,
+        reference=arguments.reference,
+        base=arguments.base,
+        threads=arguments.threads,
+    )
+    files.write_json(arguments.output, record)
+    said = f"relative L2 {record['relative_l2']:.2g}" if record.get("relative_l2") is not None else record["reason"]
+    print(f"{arguments.output}: {record['status']}, {said}")
+
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--graph", type=Path, required=True)
+parser.add_argument("--precision", required=True)
+parser.add_argument("--inputs", type=Path, required=True)
+parser.add_argument("--reference", type=Path, required=True)
+parser.add_argument(
+    "--base", type=Path, help="the FP32 graph that a quantised one was made from: names sensitive layers"
+)
+parser.add_argument("--threads", type=int, required=True)
+parser.add_argument("--output", type=Path, required=True)
+
+if __name__ == "__main__":
+    main(work, parser)

@@ -1,0 +1,24 @@
+#!/usr/bin/env python3
+"""Collect the run records that a plan names into tables (CSV and Parquet)."""
+
+import argparse
+from pathlib import Path
+
+from ceilings.files import read_json
+from ceilings.program import main
+from ceilings.report.collect import collect
+
+
+def work(arguments: argparse.Namespace) -> None:
+    tables = collect(read_json(arguments.plan))
+    tables.write(arguments.output_dir)
+    counts = tables.cells["status"].value_counts()
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    print(f"{len(tables.cells)} cells ({told}), {len(tables.runs)} runs, {len(tables.samples)} iterations")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plan", type=Path, required=True, help="the study's plan.json; only runs it names are read")
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder for cells, runs and samples")
+    main(work, parser)

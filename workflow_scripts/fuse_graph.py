@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Fuse the operators of a floating point graph for ONNX Runtime."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ceilings.graphs import fuse, graph
+from ceilings.program import main
+
+
+def work(arguments: argparse.Namespace) -> None:
+    fused = fuse.fuse(arguments.graph, arguments.weights_dir, arguments.architecture)
+    graph.save(fused.model, arguments.output)
+    sources = {"graph": arguments.graph}
+    graph.report(arguments.report, arguments.output, sources, fusions=fused.fusions, layers=fused.layers)
+    print(f"{arguments.output}: {', '.join(f'{count} {name}' for name, count in fused.fusions.items())}")
+
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--graph", type=Path, required=True)
+parser.add_argument("--weights-dir", type=Path, required=True)
+parser.add_argument("--architecture", required=True)
+parser.add_argument("--output", type=Path, required=True)
+parser.add_argument("--report", type=Path, required=True)
+
+if __name__ == "__main__":
+    main(work, parser)

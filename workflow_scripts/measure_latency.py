@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Measure one cell in one fresh process, behind a parity gate: cold start, latency, saturated throughput."""
+
+import argparse
+from pathlib import Path
+
+from ceilings import SCHEMA_VERSION
+from ceilings.errors import UserError
+from ceilings.files import write_json
+from ceilings.measure.supervisor import supervise
+from ceilings.program import json_argument, main
+from ceilings.study import hosts
+
+
+def work(arguments: argparse.Namespace) -> None:
+    spec = arguments.spec
+    kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
+    here = hosts.detect({}).device(kind)
+    if here != arguments.device:
+        raise UserError(
+            f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
+            "run it there, or ask for the path of this machine's device"
+        )
+    batch, sequence = (int(part[1:]) for part in arguments.shape.split("-"))
+    cell = {
+        "device": arguments.device,
+        "runtime": arguments.runtime,
+        "model": arguments.model,
+        "precision": arguments.precision,
+        "batch": batch,
+        "sequence": sequence,
+    }
+    artifact = arguments.artifact.parent if arguments.artifact.suffix == ".safetensors" else arguments.artifact
+    found = supervise(
+        {
+            "cell": cell,
+            "spec": spec,
+            "artifact": str(artifact),
+            "inputs": str(arguments.inputs),
+            "reference": str(arguments.reference),
+        }
+    )
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "cell": cell,
+        "run": arguments.run,
+        "log": arguments.log,
+        **found,
+        "protocol": spec["protocol"],
+    }
+    write_json(arguments.output, record, indent=None)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", required=True, help="slug of the device that must run it")
+    parser.add_argument("--runtime", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--precision", required=True)
+    parser.add_argument("--shape", required=True, help="such as b8-s128")
+    parser.add_argument("--run", type=int, default=1, help="number of this process among the cell's")
+    parser.add_argument("--spec", type=json_argument, required=True, help="runtime, threads, tolerance and protocol")
+    parser.add_argument("--artifact", type=Path, required=True, help="the ONNX graph, or model.safetensors")
+    parser.add_argument("--inputs", type=Path, required=True)
+    parser.add_argument("--reference", type=Path, required=True)
+    parser.add_argument("--log", help="path of the log, for the record")
+    parser.add_argument("--output", type=Path, required=True)
+    main(work, parser)
