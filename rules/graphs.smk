@@ -1,6 +1,6 @@
 # Needs: weights, inputs and the reference of a model; a calibration for int8 and fp8.
 # Makes: results/onnx/{model}/exported.onnx, simplified.onnx, {precision}.onnx, {precision}.fused.onnx, each with a .json
-#        report beside it; results/parity/{model}/{graph}.json
+#        report beside it, int8.cpu.onnx for the CPU's kernels; results/parity/{model}/{graph}.json
 
 
 rule export_onnx:
@@ -85,6 +85,24 @@ rule quantize_graph:
         "quantize_graph.py --graph {input.graph} --calibration {input.calibration}"
         " --precision {wildcards.precision} --quantization {params.quantization:q}"
         " --output {output.graph} --report {output.report} > {log} 2>&1"
+
+
+rule offset_activations:
+    message:
+        "Making the int8 graph of {wildcards.model} that CPU kernels take"
+    input:
+        graph="results/onnx/{model}/int8.onnx",
+    output:
+        graph="results/onnx/{model}/int8.cpu.onnx",
+        report="results/onnx/{model}/int8.cpu.json",
+    params:
+        code=digest("offset_activations"),
+    log:
+        "results/logs/offset_activations/{model}.log",
+    conda:
+        "../envs/cpu.yaml"
+    shell:
+        "offset_activations.py --graph {input.graph} --output {output.graph} --report {output.report} > {log} 2>&1"
 
 
 rule fuse_graph:

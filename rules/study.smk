@@ -33,7 +33,7 @@ wildcard_constraints:
     runtime="[a-z0-9][a-z0-9-]*(\\.twin)?",
     model="[a-z0-9][a-z0-9.-]*",
     precision="|".join(PRECISIONS),
-    graph=f"({'|'.join(PRECISIONS)})(\\.fused)?",
+    graph=f"({'|'.join(PRECISIONS)})(\\.fused|\\.cpu)?",
     method="minmax|entropy|percentile",
     shape="b[1-9][0-9]*-s[1-9][0-9]*",
     run="[1-9][0-9]*",
@@ -52,7 +52,7 @@ def weights_folder(wildcards):
 
 
 def architecture(wildcards):
-    return STUDY.config["models"][wildcards.model]["architecture"]
+    return STUDY.model(wildcards.model)["architecture"]
 
 
 def inputs_slice(wildcards):
@@ -64,7 +64,7 @@ def calibration_slice(wildcards):
 
 
 def graph_precision(wildcards):
-    return wildcards.graph.removesuffix(".fused")
+    return wildcards.graph.split(".")[0]
 
 
 def measure_slice(wildcards):

@@ -16,14 +16,6 @@ def work(arguments: argparse.Namespace) -> None:
     ranges = calibration.load(arguments.calibration, arguments.graph)
     done = quantize.quantize(model, ranges, arguments.precision, settings)
     graph.save(done.model, arguments.output)
-    kernels = None
-    if arguments.precision == "int8":
-        cpu = quantize.unsigned(done.model)
-        kernels = quantize.integer_kernels(cpu)
-        if arguments.cpu_output:
-            graph.save(cpu, arguments.cpu_output)
-    elif arguments.cpu_output:
-        parser.error("--cpu-output is for int8")
     graph.report(
         arguments.report,
         arguments.output,
@@ -33,7 +25,6 @@ def work(arguments: argparse.Namespace) -> None:
         quantized=done.quantized,
         kept=done.kept,
         opset_before=done.opset_before,
-        cpu_kernels=kernels,
     )
     print(f"{arguments.output}: {len(done.quantized)} products in {arguments.precision}, {len(done.kept)} kept")
 
@@ -44,7 +35,6 @@ parser.add_argument("--calibration", type=Path, required=True)
 parser.add_argument("--precision", choices=quantize.PRECISIONS, required=True)
 parser.add_argument("--quantization", type=json_argument, required=True, help='{"keep": [globs], "per_channel": true}')
 parser.add_argument("--output", type=Path, required=True)
-parser.add_argument("--cpu-output", type=Path, help="the same int8 numbers with uint8 activations, for CPU runtimes")
 parser.add_argument("--report", type=Path, required=True)
 
 if __name__ == "__main__":

@@ -191,8 +191,8 @@ def load(path: Path | str, graph_path: Path | str) -> dict[str, Range]:
 def tensorrt_cache(method: str, ranges: Mapping[str, Range]) -> str:
     """TensorRT's text format: a header, then a tensor a line with its scale as the hex digits of a big-endian float32.
 
-    The scale is that of symmetric int8, largest magnitude / 127. NVIDIA documents the layout only by what its calibrators
-    write (``IInt8EntropyCalibrator2.write_calibration_cache``) and by tools that read such files back.
+    The scale is that of symmetric int8, largest magnitude / 127. NVIDIA documents the layout only by what
+    its calibrators hand to ``IInt8EntropyCalibrator2.write_calibration_cache``, and by tools that read such files back.
     """
     lines = [f"TRT-{CACHE_VERSION}-{CACHE_ALGORITHMS[method]}"]
     lines += [f"{name}: {struct.pack('>f', span.largest / 127).hex()}" for name, span in ranges.items()]

@@ -49,8 +49,14 @@ def fuse(path: Path | str, weights_dir: Path | str, architecture: str) -> Fused:
         )
     family, config = ARCHITECTURES[architecture], read_config(weights_dir)
     layers = int(config[family.layers_key])
+    from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
+    settings = FusionOptions(family.optimizer)
+    # The fused embedding has no bfloat16 form: a graph with it would be invalid everywhere.
+    settings.enable_embed_layer_norm = all(
+        tensor.data_type != onnx.TensorProto.BFLOAT16 for tensor in model.graph.initializer
+    )
     with _quiet():
         optimizer = optimize_model(
             str(path),
@@ -59,6 +65,7 @@ def fuse(path: Path | str, weights_dir: Path | str, architecture: str) -> Fused:
             hidden_size=int(config[family.hidden_key]),
             # The runtime optimises by itself when it loads the graph; doing it here too would fix it to this machine.
             opt_level=0,
+            optimization_options=settings,
         )
         fusions = {name: count for name, count in optimizer.get_fused_operator_statistics().items() if count}
         optimizer.topological_sort()

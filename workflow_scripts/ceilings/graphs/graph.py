@@ -155,7 +155,7 @@ def weight_products(model: onnx.ModelProto) -> list[WeightProduct]:
 
 
 def example(model: onnx.ModelProto, vocabulary: int, shape: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
-    """Seeded inputs of a shape, or of the graph's fixed axes; every row but the first has its last quarter masked out."""
+    """Seeded inputs of a shape, or of the graph's fixed axes; in all rows but the first the last quarter is masked."""
     fixed = fixed_axes(model)
     batch, sequence = fixed.get("batch", shape[0]), fixed.get("sequence", shape[1])
     ids = np.random.default_rng(seed).integers(1, vocabulary, (batch, sequence), dtype=np.int64)

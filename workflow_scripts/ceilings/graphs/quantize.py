@@ -196,7 +196,29 @@ def _insert(
             list(OPERATORS),
             settings,
         )
-        return quantizer.quantize_model()
+        quantized = quantizer.quantize_model()
+        _only_products(quantized, set(nodes))
+        quantizer.model.topological_sort()
+        return quantized
+
+
+def _only_products(model: onnx.ModelProto, nodes: set[str]) -> None:
+    """Give every node but the quantised products the unrounded activation back, in place.
+
+    The quantiser rewires all readers of a tensor: residual additions and kept products would get its noise too.
+    """
+    rounded = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
+    exact = {
+        node.output[0]: source
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        for source, stored in rounded.items()
+        if stored == node.input[0]
+    }
+    for node in model.graph.node:
+        if node.name not in nodes:
+            for index, name in enumerate(node.input):
+                node.input[index] = exact.get(name, name)
 
 
 def _fp8_scales(

@@ -73,39 +73,42 @@ def block_size(latency_ns: Sequence[int]) -> int:
 def saturated(launch: Launch, slots: Sequence[Any], protocol: Protocol, batch: int) -> dict[str, Any]:
     """Throughput while ``protocol.concurrency`` callers keep the device busy, each with its next request at once.
 
-    Counted are the requests that both begin and end between the first completion of any caller and the last one
-    before the time is up, so that neither the ramp at the start nor the one at the end counts as idle time.
+    The window opens when all callers have begun and closes when the first one stops, so that all of them are at work
+    in it. A request counts by the share of its time that lies in the window: slow ones give a rate without a long wait.
 
     Returns:
         The ``throughput`` series of a run record.
     """
-    ends: list[int] = []
-    start = time.perf_counter_ns()
-    deadline = start + int(protocol.saturated_seconds * NS)
+    spans: list[list[tuple[int, int]]] = [[] for _ in range(protocol.concurrency)]
+    together = threading.Barrier(protocol.concurrency)
 
-    def caller(first: int) -> None:
-        position = first
-        # At least two each: with fewer there is no span between completions to divide by.
-        while time.perf_counter_ns() < deadline or position < first + 2:
+    def caller(requests: list[tuple[int, int]], position: int) -> None:
+        together.wait()
+        begin = time.perf_counter_ns()
+        deadline = begin + int(protocol.saturated_seconds * NS)
+        while begin < deadline:
             launch(slots[position % len(slots)])
-            ends.append(time.perf_counter_ns())
-            position += 1
+            end = time.perf_counter_ns()
+            requests.append((begin, end))
+            begin, position = end, position + 1
 
-    threads = [threading.Thread(target=caller, args=(k,)) for k in range(protocol.concurrency)]
+    threads = [threading.Thread(target=caller, args=(requests, k)) for k, requests in enumerate(spans)]
     with undisturbed():
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    ends.sort()
-    # The last `concurrency - 1` completions ran with fewer callers beside them.
-    counted = ends[: len(ends) - (protocol.concurrency - 1)]
-    seconds = (counted[-1] - counted[0]) / NS
+    opened = max(requests[0][0] for requests in spans)
+    closed = min(requests[-1][1] for requests in spans)
+    completions = sum(
+        max(0, min(end, closed) - max(begin, opened)) / (end - begin) for requests in spans for begin, end in requests
+    )
+    seconds = (closed - opened) / NS
     return {
         "concurrency": protocol.concurrency,
-        "completions": len(counted) - 1,
+        "completions": completions,
         "seconds": seconds,
-        "inferences_per_s": (len(counted) - 1) * batch / seconds,
+        "inferences_per_s": completions * batch / seconds,
     }
 
 

@@ -14,7 +14,7 @@ NS = 1_000_000_000
 WINDOW_NS = 50_000_000
 """A warm-up is judged by the medians of windows of at least this length (or one iteration, if that is longer)."""
 
-STABLE_FRACTION = 0.02
+STABLE_FRACTION = 0.05
 """Two windows whose medians differ by no more than this lie on a plateau."""
 
 MAX_ITERATIONS = 200_000

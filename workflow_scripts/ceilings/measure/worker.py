@@ -11,6 +11,8 @@ import os
 import resource
 import sys
 import time
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,23 +51,21 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     runner: Runner = module.RUNNER(
         Path(task["artifact"]), task["cell"]["precision"], shape, spec["threads"], spec["options"]
     )
+    instrument: Instrument = getattr(module, "INSTRUMENT", CpuInstrument)()
     found: dict[str, Any] = {"status": "failed", "failure": None, "parity": None, "series": {}, "flags": []}
     try:
         runner.load()
         slots = [runner.place(element) for element in ring]
         with runner.phase("first_run"):
-            first = runner.launch(slots[0])
-        outputs = np.stack(
-            [runner.logits(first), *(runner.logits(runner.launch(s)) for s in slots[1 : len(reference)])]
-        )
+            first = runner.run(slots[0])
+        outputs = np.stack([runner.logits(first), *(runner.logits(runner.run(s)) for s in slots[1 : len(reference)])])
         found["parity"] = gate(outputs, reference, spec["tolerance"])
         protocol = Protocol.from_json(spec["protocol"])
         with Neighbours() as neighbours:
-            found["series"]["latency"] = closed_loop(runner.launch, slots, protocol)
-            found["series"]["throughput"] = saturated(runner.launch, slots, protocol, shape[0])
-        found["flags"] = neighbours.flags()
+            found |= instrument.measure(runner, slots, ring, protocol)
+        found["flags"] = neighbours.flags() + found["flags"]
         if not found["series"]["latency"]["warmup_stable"]:
-            found["flags"].append("warm-up ended before two windows agreed within 2%")
+            found["flags"].append("warm-up ended before two windows agreed within 5%")
         found["host"] = {"others_cores": neighbours.others_cores, "stolen_cores": neighbours.stolen_cores}
         found["runtime"] = runner.describe()
         found["status"] = "ok"
@@ -76,7 +76,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     found["cold_start_ns"] = {"import": imported_ns, **runner.cold_start_ns}
     found["memory"] = {
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "peak_device_bytes": None,
+        **instrument.memory(),
     }
     found["threads"] = {
         "intra_op": spec["threads"],
@@ -88,6 +88,40 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     sources["artifact"] = str(artifact / "model.safetensors" if artifact.is_dir() else artifact)
     found["provenance"] = provenance([*spec["packages"], "numpy"], sources)
     return found
+
+
+class Instrument(typing.Protocol):
+    """Measures a loaded runner. A module of runtimes whose device is not the CPU names its own as ``INSTRUMENT``."""
+
+    def measure(
+        self, runner: Any, slots: Sequence[Any], ring: Sequence[Mapping[str, np.ndarray]], protocol: Protocol
+    ) -> dict[str, Any]:
+        """The record's ``series`` and ``flags``, and what else belongs beside them."""
+        ...
+
+    def memory(self) -> dict[str, Any]:
+        """The record's ``memory`` beside the host's."""
+        ...
+
+
+class CpuInstrument:
+    """Work that is done when its call returns."""
+
+    def measure(
+        self, runner: Runner, slots: Sequence[Any], ring: Sequence[Mapping[str, np.ndarray]], protocol: Protocol
+    ) -> dict[str, Any]:
+        """The closed loop and the saturated one."""
+        return {
+            "series": {
+                "latency": closed_loop(runner.launch, slots, protocol),
+                "throughput": saturated(runner.launch, slots, protocol, runner.shape[0]),
+            },
+            "flags": [],
+        }
+
+    def memory(self) -> dict[str, Any]:
+        """No device's."""
+        return {"peak_device_bytes": None}
 
 
 def gate(outputs: np.ndarray, reference: np.ndarray, tolerance: float) -> dict[str, Any]:

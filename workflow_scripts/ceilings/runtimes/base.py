@@ -65,10 +65,18 @@ class Runner(abc.ABC):
 
     @abc.abstractmethod
     def launch(self, slot: Any) -> Any:
-        """Submit one inference. On a CPU it is done when this returns; on a GPU after :meth:`synchronize`.
+        """Submit one inference. On a CPU it is done when this returns; on a GPU once its stream is.
 
         Safe to call from several threads on a CPU.
         """
+
+    def run(self, slot: Any) -> Any:
+        """One inference to its end; returns what :meth:`launch` did.
+
+        Raises:
+            CellFailure: The runtime cannot run it.
+        """
+        return self.launch(slot)
 
     @abc.abstractmethod
     def logits(self, launched: Any) -> NDArray[np.float32]:

@@ -45,6 +45,19 @@ _FLOATS = ("fp32", "tf32", "fp16", "bf16")
 _GRAPHS = ("fp32", "tf32", "fp16", "bf16", "int8")
 _FUSABLE = ("fp32", "tf32", "fp16")
 
+
+def _torch(name: str, note: str, **options: Any) -> Runtime:
+    """PyTorch on a GPU."""
+    return Runtime(name, "cuda", "torch_cuda", "weights", _FLOATS, _TORCH_CUDA, note, options)
+
+
+def _ort(
+    name: str, executes: Literal["plain", "fused"], precisions: tuple[str, ...], note: str, **options: Any
+) -> Runtime:
+    """ONNX Runtime on a GPU."""
+    return Runtime(name, "cuda", "onnxruntime_cuda", executes, precisions, _ORT_CUDA, note, options)
+
+
 _ALL = (
     Runtime("torch-eager", "cpu", "torch_cpu", "weights", ("fp32", "bf16"), _TORCH, "PyTorch, operator by operator"),
     Runtime(
@@ -58,6 +71,39 @@ _ALL = (
         {"quantize": "dynamic"},
     ),
     Runtime("onnxruntime-cpu", "cpu", "onnxruntime_cpu", "plain", ("fp32", "int8"), ("onnxruntime",), "ORT's CPU EP"),
+    _torch("torch-cuda-eager", "PyTorch, kernel by kernel", mode="eager"),
+    _torch("torch-compile", "torch.compile", mode="compile", compile_mode="default"),
+    _torch(
+        "torch-compile-reduce-overhead",
+        "torch.compile with CUDA graphs",
+        mode="compile",
+        compile_mode="reduce-overhead",
+    ),
+    _torch(
+        "torch-compile-max-autotune",
+        "torch.compile with CUDA graphs and kernels chosen by timing",
+        mode="compile",
+        compile_mode="max-autotune",
+    ),
+    _torch("torch-cudagraph", "PyTorch's eager kernels, captured into one CUDA graph", mode="cudagraph"),
+    _ort("onnxruntime-cuda", "plain", _GRAPHS, "ORT's CUDA EP with IO binding"),
+    _ort("onnxruntime-cuda-noio", "plain", _GRAPHS, "ORT's CUDA EP called with host arrays", io_binding=False),
+    _ort(
+        "onnxruntime-cuda-dynamic",
+        "plain",
+        _GRAPHS,
+        "ORT's CUDA EP with symbolic axes, after other shapes have run",
+        dynamic=True,
+    ),
+    _ort("onnxruntime-cuda-graph", "plain", _GRAPHS, "ORT's CUDA EP replaying a CUDA graph", cuda_graph=True),
+    _ort("onnxruntime-cuda-fused", "fused", _FUSABLE, "ORT's CUDA EP on fused operators"),
+    _ort(
+        "onnxruntime-cuda-fused-graph",
+        "fused",
+        _FUSABLE,
+        "ORT's CUDA EP on fused operators, replaying a CUDA graph",
+        cuda_graph=True,
+    ),
 )
 
 RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in _ALL}

@@ -134,7 +134,7 @@ class Study:
 
     @functools.cached_property
     def graphs(self) -> list[tuple[str, str]]:
-        """(model, graph) of every ONNX variant that is measured, such as ``("distilbert", "int8.fused")``."""
+        """(model, graph) of every ONNX variant that is measured, such as ``("distilbert", "fp16.fused")``."""
         return sorted(
             {(cell.model, graph) for cell in self.measured if (graph := graph_name(cell.spec, cell.precision))}
         )
@@ -161,6 +161,16 @@ class Study:
         if plain not in RUNTIMES:
             raise UserError(f"no runtime is called {plain!r}, {nearest(plain, RUNTIMES)}")
         return RUNTIMES[plain]
+
+    def model(self, name: str) -> dict[str, Any]:
+        """The definition of a model.
+
+        Raises:
+            UserError: No such model.
+        """
+        if name not in self.config["models"]:
+            raise UserError(f"no model is called {name!r}, {nearest(name, self.config['models'])}")
+        return self.config["models"][name]
 
     def artifact(self, runtime: str, model: str, precision: str) -> list[str]:
         """The files that a cell executes: an ONNX graph, or the weights."""
@@ -198,7 +208,7 @@ class Study:
     @functools.cache  # noqa: B019 - one study lives as long as the process
     def weights_slice(self, model: str) -> str:
         """What a model's weights depend on."""
-        definition = self.config["models"][model]
+        definition = self.model(model)
         return canonical(
             {
                 "name": model,
@@ -423,7 +433,9 @@ def graph_name(runtime: Runtime, precision: str) -> str | None:
     if runtime.executes == "weights":
         return None
     stored = "fp32" if precision == "tf32" else precision
-    return f"{stored}.fused" if runtime.executes == "fused" else stored
+    if runtime.executes == "fused":
+        return f"{stored}.fused"
+    return "int8.cpu" if (runtime.device, stored) == ("cpu", "int8") else stored
 
 
 def measure_code(runtime: str) -> str:

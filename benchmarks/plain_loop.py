@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Is the instrument right? Time the same runner, in one process, with a loop of twenty lines and with the instrument.
+
+    python benchmarks/plain_loop.py --runtime torch-cuda-eager --precision fp16 --artifact WEIGHTS_DIR \
+        --inputs results/models/distilbert/inputs/b1-s128.npz
+
+``plain_loop`` is the loop, and it knows nothing of this project: a call, a wait, a clock. Building the runner, and the
+instrument itself, are the library's. The order is plain, instrument, plain, so that a drift shows.
+"""
+
+import argparse
+import importlib
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+
+def plain_loop(call, wait, seconds):
+    """Median time of ``call(); wait()`` in seconds, over at least 100 iterations and ``seconds``."""
+    for _ in range(50):
+        call()
+        wait()
+    times = []
+    until = time.perf_counter() + seconds
+    while len(times) < 100 or time.perf_counter() < until:
+        start = time.perf_counter()
+        call()
+        wait()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), len(times)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runtime", required=True)
+    parser.add_argument("--precision", default="fp16")
+    parser.add_argument("--artifact", type=Path, required=True, help="the ONNX graph, or the folder of the weights")
+    parser.add_argument("--inputs", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=3)
+    arguments = parser.parse_args()
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
+    from ceilings.measure import cuda, gpu_loop
+    from ceilings.measure.stopping import Protocol
+    from ceilings.models.inputs import load_inputs
+    from ceilings.runtimes.catalogue import RUNTIMES
+
+    runtime = RUNTIMES[arguments.runtime]
+    arrays = load_inputs(arguments.inputs)
+    ring = [{name: values[i] for name, values in arrays.items()} for i in range(len(arrays["input_ids"]))]
+    shape = ring[0]["input_ids"].shape
+    module = importlib.import_module(f"ceilings.runtimes.{runtime.module}")
+    runner = module.RUNNER(arguments.artifact, arguments.precision, shape, 1, runtime.options)
+    runner.load()
+    slots = [runner.place(element) for element in ring]
+    runner.run(slots[0])
+
+    # The wait is the framework's own where there is one: not a call of this project.
+    if runtime.module == "torch_cuda":
+        import torch
+
+        wait = torch.cuda.synchronize
+    else:
+        from cuda.bindings import runtime as cudart
+
+        wait = cudart.cudaDeviceSynchronize
+
+    def call():
+        runner.launch(slots[0])
+
+    before, n_before = plain_loop(call, wait, arguments.seconds)
+    protocol = Protocol(
+        warmup_seconds=0.2,
+        warmup_max_seconds=5,
+        min_iterations=100,
+        min_seconds=arguments.seconds,
+        max_seconds=2 * arguments.seconds,
+        precision=0.001,
+        saturated_seconds=1,
+        concurrency=1,
+        time_limit_seconds=600,
+    )
+    regime = gpu_loop.Regime(runner.activate, runner.launch, slots)
+    series, _ = gpu_loop.closed_loop(regime, runner.stream, protocol)
+    after, n_after = plain_loop(call, wait, arguments.seconds)
+
+    ours = statistics.median(series["latency_ns"]) / 1e9
+    plain = (before + after) / 2
+    print(
+        json.dumps(
+            {
+                "runtime": arguments.runtime,
+                "precision": arguments.precision,
+                "shape": f"b{shape[0]}-s{shape[1]}",
+                "plain_before_us": before * 1e6,
+                "plain_after_us": after * 1e6,
+                "instrument_us": ours * 1e6,
+                "difference_percent": (ours / plain - 1) * 100,
+                "drift_percent": (after / before - 1) * 100,
+                "overhead_us_per_iteration": (ours - plain) * 1e6,
+                "gpu_us": statistics.median(series["gpu_ns"]) / 1e3,
+                "enqueue_us": statistics.median(series["enqueue_ns"]) / 1e3,
+                "iterations": [n_before, len(series["latency_ns"]), n_after],
+                "call_costs_ns": cuda.call_costs(runner.stream),
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

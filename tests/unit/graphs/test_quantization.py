@@ -1,0 +1,244 @@
+"""Calibration, quantisation, parity and the sensitivity of layers."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from ceilings import files
+from ceilings.errors import UserError
+from ceilings.graphs import calibration, check, fuse, graph, parity, quantize, sensitivity
+from ceilings.graphs.calibration import Calibration, Range
+from ceilings.graphs.quantize import Quantization
+
+
+def constant(model: onnx.ModelProto, name: str) -> np.ndarray:
+    return numpy_helper.to_array(next(tensor for tensor in model.graph.initializer if tensor.name == name))
+
+
+def test_minmax_is_the_minimum_and_maximum(distilbert, ranges) -> None:
+    """Against the values themselves, from a graph that gives them as outputs."""
+    from ceilings.models import tokens
+
+    products = graph.weight_products(distilbert.model)
+    assert set(ranges) == {name for product in products for name in (product.activation, product.output)}
+    ids, _ = tokens.sample(distilbert.weights, 8, 32, 0)
+    names = {product.activation for product in products}
+    values = sensitivity._run(distilbert.model, names, {"input_ids": ids, "attention_mask": np.ones_like(ids)}, 1)
+    for name, value in values.items():
+        assert ranges[name].low == pytest.approx(float(value.min()), abs=1e-5)
+        assert ranges[name].high == pytest.approx(float(value.max()), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["entropy", "percentile"])
+def test_other_methods_stay_within_minmax(distilbert, ranges, method: str) -> None:
+    settings = Calibration(method, count=8, sequence=32, percentile=99.0)
+    found, described = calibration.calibrate(distilbert.simplified, distilbert.weights, settings, 1)
+    assert described["inputs_source"] == "random"
+    assert all(found[name].largest <= ranges[name].largest * 1.01 for name in ranges)
+    if method == "percentile":
+        assert sum(found[name].largest < ranges[name].largest * 0.95 for name in ranges) > len(ranges) / 2
+
+
+def test_chunks_do_not_change_the_ranges(distilbert, ranges, monkeypatch: pytest.MonkeyPatch) -> None:
+    from conftest import CALIBRATION
+
+    monkeypatch.setattr(calibration, "CHUNK_TOKENS", 96)
+    seen: list[tuple[int, int]] = []
+    found, _ = calibration.calibrate(
+        distilbert.simplified, distilbert.weights, CALIBRATION, 1, lambda done, total, _: seen.append((done, total))
+    )
+    assert seen == [(3, 8), (6, 8), (8, 8)]
+    assert all(found[name].high == pytest.approx(ranges[name].high, abs=1e-5) for name in ranges)
+
+
+def test_the_cache_decodes_to_the_scale(distilbert, ranges, tmp_path: Path) -> None:
+    described = {"inputs_sha256": "0", "inputs_source": "random"}
+    settings = Calibration("entropy", count=8, sequence=32)
+    json_path, cache = tmp_path / "c.json", tmp_path / "c.cache"
+    calibration.write(
+        json_path,
+        cache=cache,
+        graph_path=distilbert.simplified,
+        calibration=settings,
+        ranges=ranges,
+        described=described,
+    )
+    header, *lines = cache.read_text().splitlines()
+    assert header == "TRT-101600-EntropyCalibration2"
+    decoded = {}
+    for line in lines:
+        name, _, digits = line.rpartition(": ")
+        assert len(digits) == 8
+        decoded[name] = struct.unpack(">f", bytes.fromhex(digits))[0]
+    assert set(decoded) == set(ranges)
+    for name, span in ranges.items():
+        assert decoded[name] == pytest.approx(max(abs(span.low), abs(span.high)) / 127, rel=1e-6)
+    assert calibration.load(json_path, distilbert.simplified) == ranges
+    with pytest.raises(UserError, match=r"made for graph .* delete the calibration"):
+        calibration.load(json_path, distilbert.exported)
+    record = files.read_json(json_path)
+    assert (record["method"], record["count"]) == ("entropy", 8)
+    files.write_json(json_path, {"graph_sha256": files.sha256(distilbert.simplified)})
+    with pytest.raises(UserError, match="is no calibration"):
+        calibration.load(json_path, distilbert.simplified)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"method": "magic", "count": 8}, "method = 'magic'"),
+        ({"method": "minmax"}, "lacks the key 'count'"),
+        ({"method": "minmax", "count": 0}, "count = 0"),
+        ({"method": "percentile", "count": 8, "percentile": 20}, "percentile = 20"),
+    ],
+)
+def test_calibration_slices_are_checked(value: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        calibration.read(value)
+
+
+def test_int8_uses_the_ranges(distilbert, ranges, run) -> None:
+    done = quantize.quantize(distilbert.model, ranges, "int8", Quantization())
+    assert len(done.quantized) == 14 and not done.kept
+    for product in graph.weight_products(distilbert.model):
+        scale = constant(done.model, f"{product.activation}_scale")
+        assert float(scale) == pytest.approx(ranges[product.activation].largest * 2 / 254, rel=0.01)
+        assert constant(done.model, f"{product.activation}_zero_point").dtype == np.int8
+        weight = constant(done.model, f"{product.weight}_quantized")
+        assert weight.dtype == np.int8
+        columns = weight.shape[0 if product.transposed else 1]
+        assert constant(done.model, f"{product.weight}_scale").shape == (columns,)
+    assert not any(node.domain for node in done.model.graph.node)
+    onnx.checker.check_model(done.model, full_check=True)
+    rounded = {node.output[0] for node in done.model.graph.node if node.op_type == "DequantizeLinear"}
+    readers = {node.op_type for node in done.model.graph.node if rounded & set(node.input)}
+    assert readers == {"MatMul", "Gemm"}, "residual additions read the unrounded tensor"
+    feed = distilbert.feed()
+    good = parity.compare(run(done.model, feed), run(distilbert.model, feed))
+    assert good.relative_l2 < 0.1
+    # Ranges a hundred times too small must hurt: they are what is used.
+    small = {name: Range(span.low / 100, span.high / 100) for name, span in ranges.items()}
+    bad = quantize.quantize(distilbert.model, small, "int8", Quantization())
+    assert parity.compare(run(bad.model, feed), run(distilbert.model, feed)).relative_l2 > 10 * good.relative_l2
+
+
+def test_per_tensor_weights_have_one_scale(distilbert, ranges) -> None:
+    done = quantize.quantize(distilbert.model, ranges, "int8", Quantization(per_channel=False))
+    product = graph.weight_products(distilbert.model)[0]
+    assert constant(done.model, f"{product.weight}_scale").shape == ()
+
+
+def test_the_unsigned_form_is_the_same_numbers_in_integer_kernels(distilbert, ranges, run) -> None:
+    signed = quantize.quantize(distilbert.model, ranges, "int8", Quantization()).model
+    unsigned = quantize.unsigned(signed)
+    onnx.checker.check_model(unsigned, full_check=True)
+    feed = distilbert.feed()
+    np.testing.assert_array_equal(run(signed, feed), run(unsigned, feed))
+    # 6 products a layer; the 2 of the classifier are one row an input.
+    assert quantize.integer_kernels(unsigned) == {"integer": 12, "float": 2}
+
+
+def test_keep_keeps(distilbert, ranges) -> None:
+    done = quantize.quantize(distilbert.model, ranges, "int8", Quantization(keep=["*/layer.1/ffn/*", "*classifier*"]))
+    assert len(done.kept) == 4 and len(done.quantized) == 10
+    weights = {tensor.name: tensor.data_type for tensor in done.model.graph.initializer}
+    for product in graph.weight_products(distilbert.model):
+        assert (product.node in done.kept) == (weights.get(product.weight) == onnx.TensorProto.FLOAT)
+    with pytest.raises(UserError, match=r"lin1/MatMull', which .*near: .*layer\.1/ffn/lin1/MatMul"):
+        quantize.quantize(distilbert.model, ranges, "int8", Quantization(keep=["*layer.1/ffn/lin1/MatMull"]))
+    with pytest.raises(UserError, match="nothing is left"):
+        quantize.quantize(distilbert.model, ranges, "int8", Quantization(keep=["*"]))
+
+
+def test_a_missing_range_is_named(distilbert, ranges) -> None:
+    product = graph.weight_products(distilbert.model)[3]
+    less = {name: span for name, span in ranges.items() if name != product.activation}
+    with pytest.raises(UserError, match="no range of"):
+        quantize.quantize(distilbert.model, less, "int8", Quantization())
+
+
+def test_fp8_raises_the_opset_and_is_close(distilbert, ranges, tmp_path: Path) -> None:
+    done = quantize.quantize(distilbert.model, ranges, "fp8", Quantization())
+    assert done.opset_before == 17 and graph.opset(done.model) >= 19
+    product = graph.weight_products(distilbert.model)[0]
+    scale = constant(done.model, f"{product.activation}_scale")
+    assert float(scale) == pytest.approx(ranges[product.activation].largest / 448, rel=1e-5)
+    graph.save(done.model, tmp_path / "fp8.onnx")
+    record = check.check(
+        tmp_path / "fp8.onnx",
+        precision="fp8",
+        inputs=distilbert.inputs,
+        reference=distilbert.reference,
+        base=distilbert.simplified,
+        threads=1,
+    )
+    assert record["status"] == "ok" and record["relative_l2"] < 0.2 and len(record["layers"]) == 14
+
+
+def test_quantised_graphs_are_not_fused(distilbert, ranges, tmp_path: Path) -> None:
+    graph.save(quantize.quantize(distilbert.model, ranges, "int8", Quantization()).model, tmp_path / "int8.onnx")
+    with pytest.raises(UserError, match="is quantised"):
+        fuse.fuse(tmp_path / "int8.onnx", distilbert.weights, "distilbert")
+
+
+def test_a_planted_outlier_is_the_most_sensitive_layer(distilbert, tmp_path: Path) -> None:
+    """A row of huge weights on an activation that is always zero: no effect in FP32, all of int8's steps wasted."""
+    model = distilbert.model
+    planted = next(
+        product for product in graph.weight_products(model) if product.node.endswith("layer.0/ffn/lin1/MatMul")
+    )
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    norm = next(node for node in model.graph.node if node.output[0] == planted.activation)
+    for name, planting in [(norm.input[1], 0.0), (norm.input[2], 0.0), (planted.weight, 2.0)]:
+        value = numpy_helper.to_array(tensors[name]).copy()
+        value[0] = planting
+        tensors[name].CopyFrom(numpy_helper.from_array(value, name))
+    path = tmp_path / "planted.onnx"
+    graph.save(model, path)
+    spans, _ = calibration.calibrate(path, distilbert.weights, Calibration("minmax", 8, 32), 1)
+    done = quantize.quantize(model, spans, "int8", Quantization())
+    found = sensitivity.layers(done.model, model, distilbert.feed(), 1)
+    assert found[0].node == planted.node
+    assert found[0].sqnr_db < found[1].sqnr_db - 6
+    better = quantize.quantize(model, spans, "int8", Quantization(keep=[planted.node]))
+    assert planted.node not in {layer.node for layer in sensitivity.layers(better.model, model, distilbert.feed(), 1)}
+
+
+def test_the_parity_record(distilbert, ranges, tmp_path: Path) -> None:
+    graph.save(quantize.quantize(distilbert.model, ranges, "int8", Quantization()).model, tmp_path / "int8.onnx")
+    record = check.check(
+        tmp_path / "int8.onnx",
+        precision="int8",
+        inputs=distilbert.inputs,
+        reference=distilbert.reference,
+        base=distilbert.simplified,
+        threads=1,
+    )
+    assert record["status"] == "ok" and record["rows"] == 4 and record["reason"] is None
+    noise = [layer["sqnr_db"] for layer in record["layers"]]
+    assert len(noise) == 14 and noise == sorted(noise) and min(noise) > 15
+    assert set(record["provenance"]["sources"]) == {"graph", "inputs", "reference", "base"}
+    files.write_json(tmp_path / "p.json", record)
+
+
+def test_comparison() -> None:
+    reference = np.array([[1.0, -1.0], [0.5, 2.0]], np.float32)
+    same = parity.compare(reference.astype(np.float64), reference)
+    assert (same.max_abs, same.top1_agreement, same.rows) == (0, 1, 2) and same.cosine == pytest.approx(1)
+    other = parity.compare(np.array([[1.0, -1.0], [2.0, 0.5]]), reference)
+    assert other.max_abs == 1.5 and other.max_rel == 0.75 and other.top1_agreement == 0.5
+    assert other.cosine == pytest.approx(2 / 4.25)
+    broken = parity.compare(np.array([[np.nan, 0], [0, 0]]), reference)
+    assert not broken.finite and broken.to_json()["relative_l2"] is None
+    assert parity.compare(np.zeros((1, 2)), np.zeros((1, 2))).cosine == 1
+    assert set(dataclasses.asdict(same)) == set(same.to_json())
+    with pytest.raises(ValueError, match="shape"):
+        parity.compare(reference[:1], reference)
+    assert parity.sqnr_db(np.array([10.0]), np.array([9.0])) == pytest.approx(20)

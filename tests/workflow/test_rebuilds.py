@@ -1,0 +1,173 @@
+"""A change rebuilds what depends on it, and nothing else: the exact jobs that Snakemake would run."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from conftest import CELLS, STUDY, SUMMARY
+
+pytestmark = pytest.mark.workflow
+
+REPORT = {"collect_cells": 1, "draw_plot": 5, "write_summary": 1}
+PLANNED = {"plan_study": 1, **REPORT}
+PROCESSES = STUDY["protocol"]["processes"]
+
+
+def changed(**sections):
+    study = copy.deepcopy(STUDY)
+    for name, values in sections.items():
+        study[name] = {**study.get(name, {}), **values} if isinstance(values, dict) else values
+    return study
+
+
+def swept(**lists):
+    return changed(sweeps={"one": {**STUDY["sweeps"]["one"], **lists}})
+
+
+def test_nothing_changed_nothing_runs(project):
+    assert project.planned() == {}
+
+
+def test_a_precision_added(project):
+    study = changed(sweeps={"more": {**STUDY["sweeps"]["one"], "runtimes": ["torch-eager"], "precisions": ["bf16"]}})
+    project.configure(study)
+    assert project.planned() == {"measure_latency": 2 * PROCESSES, **PLANNED}
+
+
+def test_a_graph_precision_added(project):
+    project.configure(swept(precisions=["fp32"]))
+    project.snakemake(SUMMARY)
+    for path in (project.folder / "results/onnx/tiny").glob("int8*"):
+        path.unlink()
+    project.configure(STUDY)
+    assert project.planned() == {
+        "quantize_graph": 1,
+        "offset_activations": 1,
+        "check_parity": 1,
+        "measure_latency": 2 * PROCESSES,
+        **PLANNED,
+    }
+
+
+def test_a_shape_changed(project):
+    project.configure(swept(batches=[1, 4]))
+    assert project.planned() == {
+        "make_inputs": 1,
+        "compute_reference": 1,
+        "measure_latency": 3 * PROCESSES,
+        **PLANNED,
+    }
+
+
+def test_calibration_count_changed_touches_only_int8(project):
+    project.configure(changed(calibration={"count": 9, "sequence": 16}))
+    assert project.planned() == {
+        "calibrate_ranges": 1,
+        "quantize_graph": 1,
+        "offset_activations": 1,
+        "check_parity": 1,
+        "measure_latency": 2 * PROCESSES,
+        **REPORT,
+    }
+
+
+def test_protocol_changed_touches_only_benchmarks(project):
+    project.configure(changed(protocol={"min_iterations": 6}))
+    assert project.planned() == {"measure_latency": CELLS * PROCESSES, **PLANNED}
+
+
+def test_a_process_more_keeps_those_that_have_run(project):
+    project.configure(changed(protocol={"processes": PROCESSES + 1}))
+    assert project.planned() == {"measure_latency": CELLS, **PLANNED}
+
+
+@pytest.mark.parametrize(
+    ("file", "jobs"),
+    [
+        ("workflow_scripts/ceilings/report/plots/batch_sweep.py", {"draw_plot": 1, "write_summary": 1}),
+        ("workflow_scripts/draw_plot.py", {"draw_plot": 5, "write_summary": 1}),
+        ("workflow_scripts/write_summary.py", {"write_summary": 1}),
+        ("workflow_scripts/ceilings/measure/loop.py", {"measure_latency": CELLS * PROCESSES, **REPORT}),
+        ("workflow_scripts/ceilings/runtimes/torch_cpu.py", {"measure_latency": 2 * PROCESSES, **REPORT}),
+        ("workflow_scripts/ceilings/runtimes/onnxruntime_cpu.py", {"measure_latency": 5 * PROCESSES, **REPORT}),
+    ],
+)
+def test_edited_code_reruns_what_it_shaped(project, file, jobs):
+    project.edit(file, "EDITED = True")
+    assert project.planned() == jobs
+
+
+def test_a_comment_or_a_touch_reruns_nothing(project):
+    project.edit("workflow_scripts/ceilings/measure/loop.py", "# a remark")
+    (project.folder / "workflow_scripts/measure_latency.py").touch()
+    assert project.planned() == {}
+
+
+def test_a_deleted_output_is_made_again(project):
+    run = next((project.folder / "results/benchmarks").rglob("run1.json"))
+    run.unlink()
+    assert project.planned() == {"measure_latency": 1, **REPORT}
+
+
+def test_a_runtime_that_becomes_available(project):
+    """``CUDA_VISIBLE_DEVICES`` does for a GPU what an uninstalled package does for a runtime: it is not there yet.
+
+    Here a package stands for it: a study that asks for a runtime whose package is missing, which then appears.
+    """
+    catalogue = "workflow_scripts/ceilings/runtimes/catalogue.py"
+    project.edit(
+        catalogue,
+        'RUNTIMES["later"] = dataclasses.replace(RUNTIMES["onnxruntime-cpu"], name="later", packages=("appears",))',
+    )
+    project.configure(swept(runtimes=["onnxruntime-cpu", "torch-eager", "later"]))
+    project.snakemake(SUMMARY)
+    summary = (project.folder / SUMMARY).read_text()
+    assert "package appears is not installed" in summary and "pip install appears" in summary
+
+    site = project.folder / "site"
+    metadata = site / "appears-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: appears\nVersion: 1.0\n")
+    assert project.planned(PYTHONPATH=str(site)) == {"measure_latency": 4 * PROCESSES, **PLANNED}
+
+
+def test_another_version_of_a_runtime_is_measured_anew(project, tmp_path):
+    """A distribution earlier on the path with another version of onnxruntime's metadata."""
+    metadata = tmp_path / "site/onnxruntime-0.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 0.0\n")
+    planned = project.planned(PYTHONPATH=str(metadata.parent))
+    assert planned == {"measure_latency": 5 * PROCESSES, **REPORT}
+
+
+def test_forcing_one_target_runs_one_job(project):
+    before = {path: path.stat().st_mtime_ns for path in (project.folder / "results/onnx").rglob("*.onnx")}
+    project.snakemake("--force", "results/onnx/tiny/int8.onnx")
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert [path.name for path in before if before[path] != after[path]] == ["int8.onnx"]
+
+
+def test_rerun_from_a_rule_on(project):
+    planned = project.planned("-R", "simplify_onnx")
+    assert planned["simplify_onnx"] == 1 and planned["measure_latency"] == 5 * PROCESSES
+    assert not {"export_onnx", "fetch_weights"} & set(planned)
+
+
+def test_graphs_of_the_workflow_can_be_drawn(project):
+    for flag in ("--dag", "--rulegraph"):
+        graph = project.snakemake(SUMMARY, flag).stdout
+        assert graph.startswith("digraph") and "measure_latency" in graph
+
+
+def test_report_is_written(project):
+    project.snakemake(SUMMARY, "--report", "report.html")
+    assert "Transformer" in (project.folder / "report.html").read_text()
+
+
+def test_run_records_say_where_they_come_from(finished):
+    for path in (finished.folder / "results/benchmarks").rglob("*.json"):
+        record = json.loads(Path(path).read_text())
+        assert record["status"] == "ok", record["failure"]
+        assert record["provenance"]["sources"].keys() == {"inputs", "reference", "artifact"}
+        assert record["threads"]["intra_op"] == 1 and record["threads"]["OMP_NUM_THREADS"] == "1"

@@ -1,0 +1,1 @@
+"""What the hardware allows, measured on it."""

@@ -1,0 +1,101 @@
+"""What every runtime on a GPU shares: one stream, one set of input buffers, one boundary.
+
+An inference reads ``input_buffers`` and leaves its logits where :meth:`CudaRunner.output_pointer` says. All of it is
+enqueued on ``stream``. So the same four steps fit a runtime that replays a captured graph and one that launches kernel
+by kernel: put an element of the ring into the input buffers (from the device or from the host), launch, fetch, wait.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from cuda.bindings import runtime as cudart
+from numpy.typing import NDArray
+
+from ceilings.measure import cuda
+from ceilings.runtimes.base import Inputs, Runner
+
+Slot = dict[str, cuda.DeviceBuffer]
+"""One element of the ring, resident on the device."""
+
+NUMPY_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+"""How the bytes of logits are read; numpy has no bfloat16."""
+
+
+class CudaRunner(Runner):
+    """A runner whose launches only enqueue.
+
+    Attributes:
+        stream: Where everything happens.
+        input_buffers: (pointer, bytes) of what a launch reads, by input.
+        output_shape: Of the logits.
+        output_type: ``float32``, ``float16`` or ``bfloat16``.
+    """
+
+    transfers_inside: ClassVar[bool] = False
+    """Whether a launch itself copies from and to the host, and waits: then there is no device-resident boundary."""
+
+    input_buffers: Mapping[str, tuple[int, int]]
+    output_shape: tuple[int, int]
+    output_type: str = "float32"
+
+    def open_device(self) -> None:
+        """Create the context and the stream; its own phase, since it belongs to no runtime."""
+        with self.phase("context"):
+            cuda.initialise()
+            self.stream = cuda.Stream()
+
+    def place(self, inputs: Inputs) -> Any:
+        slot: Slot = {}
+        for name, (_, nbytes) in self.input_buffers.items():
+            slot[name] = cuda.DeviceBuffer(nbytes)
+            slot[name].upload(inputs[name])
+        return slot
+
+    def activate(self, slot: Any) -> None:
+        """Enqueue the copies that put ``slot`` into the input buffers. Not timed."""
+        copy, kind, stream = cudart.cudaMemcpyAsync, cuda.D2D, self.stream.native
+        for name, (pointer, nbytes) in self.input_buffers.items():
+            copy(pointer, slot[name].pointer, nbytes, kind, stream)
+
+    def run(self, slot: Any) -> Any:
+        with self.failures():
+            self.activate(slot)
+            launched = self.launch(slot)
+            self.stream.synchronize()
+            return launched
+
+    @abc.abstractmethod
+    def output_pointer(self, launched: Any) -> int:
+        """Where the logits of a launch are, on the device."""
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of the logits."""
+        return int(np.prod(self.output_shape)) * np.dtype(NUMPY_TYPES[self.output_type]).itemsize
+
+    def logits(self, launched: Any) -> NDArray[np.float32]:
+        return as_float32(cuda.download(self.output_pointer(launched), self.output_bytes), self.output_type).reshape(
+            self.output_shape
+        )
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        """Turn the runtime's own exceptions into CellFailure where they say something about the cell."""
+        yield
+
+    def compilations(self) -> int:
+        """How many graphs were compiled so far; must not grow while timed."""
+        return 0
+
+
+def as_float32(raw: NDArray[Any], kind: str) -> NDArray[np.float32]:
+    """Bytes of logits as float32. A bfloat16 is the upper half of a float32."""
+    values = np.frombuffer(raw.tobytes(), NUMPY_TYPES[kind])
+    if kind == "bfloat16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32)

@@ -1,0 +1,172 @@
+"""PyTorch on a GPU: eager, compiled by Inductor, and captured into a CUDA graph by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ceilings.errors import CellFailure
+from ceilings.measure import gpu_loop
+from ceilings.models.weights import load_model
+from ceilings.runtimes.cuda_runner import CudaRunner
+
+ATTENTION = "sdpa"
+"""transformers' own default: what a user of PyTorch runs. Exports use another, which fuses."""
+
+DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+INPUTS = ("input_ids", "attention_mask")
+WARM_RUNS = 3
+"""Before a capture: libraries choose kernels and allocate workspaces in the first calls."""
+
+CACHE = "CEILINGS_COMPILE_CACHE"
+"""Names a folder that keeps compiled kernels between processes. Without it every process compiles anew, so that the
+compile time is a cold one and each process makes its own autotuning choices, whose spread belongs to the result."""
+
+MASK_CHECK = {
+    "eager": "transformers asks on the host, each call, whether the mask is all ones, and if so drops it",
+    "compile": "transformers keeps the mask while compiling, so attention kernels that take one run",
+    "cudagraph": "transformers keeps the mask while capturing, so attention kernels that take one run",
+}
+
+
+class TorchCuda(CudaRunner):
+    """Executes the weights. Options: ``mode`` (eager, compile or cudagraph) and, to compile, ``compile_mode``."""
+
+    def load(self) -> None:
+        self.mode = str(self.options.get("mode", "eager"))
+        self.open_device()
+        with self.failures():
+            # Sets both of PyTorch's own switches alike; setting one of them makes reading the other an error.
+            torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+            with self.phase("load"):
+                model: Any = load_model(self.artifact, ATTENTION, DTYPES[self.precision], "cuda")
+                self.model = model
+                self._inputs = {name: torch.ones(self.shape, dtype=torch.int64, device="cuda") for name in INPUTS}
+                torch.cuda.synchronize()
+            self.input_buffers = {
+                name: (value.data_ptr(), value.numel() * value.element_size()) for name, value in self._inputs.items()
+            }
+            self.output_shape = (self.shape[0], int(model.config.num_labels))
+            self.output_type = DTYPES[self.precision]
+            # Of this thread, for good: a server would not enter and leave them for each request either.
+            torch.cuda.set_stream(torch.cuda.ExternalStream(self.stream.handle))
+            self._modes = contextlib.ExitStack()
+            self._modes.enter_context(torch.inference_mode())
+            self._forward: Any = self.model
+            if self.mode == "compile":
+                self._compile()
+            elif self.mode == "cudagraph":
+                self._capture()
+            elif self.mode != "eager":
+                raise ValueError(f"unknown mode {self.mode!r} of the PyTorch runtime")
+
+    def launch(self, slot: Any) -> Any:
+        return self._forward(**self._inputs).logits
+
+    def output_pointer(self, launched: Any) -> int:
+        return launched.data_ptr()
+
+    def _compile(self) -> None:
+        if folder := os.environ.get(CACHE):
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        else:
+            self._cache = tempfile.TemporaryDirectory(prefix="ceilings-inductor-", ignore_cleanup_errors=True)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
+        os.environ.pop("TRITON_CACHE_DIR", None)  # then Inductor puts it below its own
+        kind = str(self.options.get("compile_mode", "default"))
+        self._forward = torch.compile(self.model, mode=None if kind == "default" else kind, dynamic=False)
+        with self.phase("compile"):
+            self.launch(None)
+            self.stream.synchronize()
+        if kind != "default":
+            # The first call compiled; the second warms the graph's memory pool up and the third captures.
+            with self.phase("capture"):
+                for _ in range(WARM_RUNS):
+                    self.launch(None)
+                self.stream.synchronize()
+        with contextlib.suppress(Exception):  # idle processes that are of no use any more
+            from torch._inductor.async_compile import shutdown_compile_workers
+
+            shutdown_compile_workers()
+
+    def _capture(self) -> None:
+        with self.phase("capture"):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_RUNS):
+                    self.model(**self._inputs)
+            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=side):
+                captured = self.model(**self._inputs)
+            replay, self._graph, self._captured = graph.replay, graph, captured
+
+        def forward(**_: Any) -> Any:
+            replay()
+            return captured
+
+        self._forward = forward
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        try:
+            yield
+        except CellFailure:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise CellFailure("out-of-memory", _first_line(error)) from error
+        except NotImplementedError as error:
+            raise CellFailure("unsupported", _first_line(error)) from error
+        except RuntimeError as error:
+            if "out of memory" in str(error).lower():
+                raise CellFailure("out-of-memory", _first_line(error)) from error
+            if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+                raise CellFailure("unsupported", f"{type(error).__name__}: {_first_line(error)}") from error
+            raise
+
+    def compilations(self) -> int:
+        if self.mode != "compile":
+            return 0
+        from torch._dynamo.utils import counters
+
+        return int(counters["stats"]["unique_graphs"])
+
+    def describe(self) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "mode": self.mode,
+            "attention": ATTENTION,
+            "mask": MASK_CHECK[self.mode],
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "allocator_peak_bytes": torch.cuda.max_memory_reserved(),
+        }
+        if self.mode == "compile":
+            from torch._dynamo.utils import counters
+
+            inductor = counters["inductor"]
+            hits = int(inductor["fxgraph_cache_hit"])
+            facts |= {
+                "compile_mode": self.options.get("compile_mode", "default"),
+                "graphs": self.compilations(),
+                "graph_breaks": sum(counters["graph_break"].values()),
+                "cudagraph_skips": int(inductor["cudagraph_skips"]),
+                "compile_cache": f"warm: {hits} graphs came from it" if hits else "cold",
+            }
+        return facts
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+RUNNER = TorchCuda
+INSTRUMENT = gpu_loop.Instrument
