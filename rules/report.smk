@@ -1,6 +1,5 @@
 # Needs: run records, parity records, reports of the graphs, provenance of the weights.
 # Makes: results/plan.json, tables/, plots/, summary.md
-PLOTS = ("latency_distributions", "configurations", "batch_sweep", "sequence_sweep", "precision_crossover")
 
 
 rule plan_study:
@@ -39,7 +38,12 @@ rule draw_plot:
     input:
         tables=rules.collect_cells.output,
     output:
-        svg="results/plots/{plot}.svg",
+        svg=report(
+            "results/plots/{plot}.svg",
+            category="Plots",
+            labels=plot_labels,
+            caption="../docs/captions/plot.rst",
+        ),
         png="results/plots/{plot}.png",
     log:
         "results/logs/draw_plot/{plot}.log",
@@ -61,7 +65,7 @@ rule write_summary:
         plots=expand("results/plots/{plot}.{kind}", plot=PLOTS, kind=("svg", "png")),
         evidence=summary_evidence,
     output:
-        "results/summary.md",
+        report("results/summary.md", category="Summary", caption="../docs/captions/summary.rst"),
     log:
         "results/logs/write_summary.log",
     conda:

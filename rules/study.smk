@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 SCRIPTS = Path(workflow.basedir, "workflow_scripts")
 sys.path.insert(0, str(SCRIPTS))
 from ceilings.errors import UserError
+from ceilings.report.catalogue import PLOTS
 from ceilings.runtimes.catalogue import PRECISIONS
 from ceilings.study import hosts, progress
 from ceilings.study.cells import Study, graph_name, measure_code
@@ -90,6 +91,10 @@ def round_of_run(wildcards):
 
 def code_of_plot(wildcards):
     return digest("draw_plot", f"ceilings.report.plots.{wildcards.plot}")
+
+
+def plot_labels(wildcards):
+    return {"shows": PLOTS[wildcards.plot]}
 
 
 def summary_evidence(wildcards):

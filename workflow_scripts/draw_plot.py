@@ -5,7 +5,8 @@ import argparse
 from pathlib import Path
 
 from ceilings.program import main
-from ceilings.report.plots import PLOTS, draw, style
+from ceilings.report.catalogue import PLOTS
+from ceilings.report.plots import draw, style
 from ceilings.report.tables import read_tables
 
 

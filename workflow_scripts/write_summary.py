@@ -8,8 +8,8 @@ from pathlib import Path
 from ceilings.errors import UserError
 from ceilings.files import read_json, write_text
 from ceilings.program import main
+from ceilings.report.catalogue import PLOTS
 from ceilings.report.evidence import read_evidence
-from ceilings.report.plots import PLOTS
 from ceilings.report.summary import summary
 from ceilings.report.tables import read_tables
 

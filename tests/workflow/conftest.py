@@ -77,9 +77,9 @@ class Project:
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def planned(self, *arguments: str, **environment: str) -> collections.Counter[str]:
-        """The jobs that Snakemake would run, as a count for each rule; ``all`` left out."""
-        done = self.snakemake(SUMMARY, "--dry-run", *arguments, **environment)
+    def planned(self, target: str = SUMMARY, *arguments: str, **environment: str) -> collections.Counter[str]:
+        """The jobs that Snakemake would run for a target, as a count for each rule; ``all`` left out."""
+        done = self.snakemake(target, "--dry-run", *arguments, **environment)
         table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", done.stdout + done.stderr, re.MULTILINE | re.DOTALL)
         counts = (line.split() for line in table.group(1).splitlines()) if table else ()
         return collections.Counter({rule: int(count) for rule, count in counts if rule != "all"})
@@ -93,7 +93,7 @@ class Project:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny study, run to its summary. Tests copy it: they must not change it."""
     folder = tmp_path_factory.mktemp("finished") / "project"
-    wanted = ("Snakefile", "rules", "workflow_scripts", "envs", "profiles")
+    wanted = ("Snakefile", "rules", "workflow_scripts", "envs", "profiles", "docs")
     folder.mkdir()
     for name in wanted:
         source = PROJECT / name

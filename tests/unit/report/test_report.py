@@ -14,11 +14,12 @@ import pytest
 from ceilings.errors import UserError
 from ceilings.measure.quantiles import minimum_samples
 from ceilings.report import text
+from ceilings.report.catalogue import PLOTS
 from ceilings.report.collect import CELL_COLUMNS, collect
 from ceilings.report.evidence import Evidence, read_evidence
 from ceilings.report.findings import findings
 from ceilings.report.measured import Measured
-from ceilings.report.plots import PLOTS, draw, style
+from ceilings.report.plots import draw, style
 from ceilings.report.precision import precision_series
 from ceilings.report.summary import summary
 from ceilings.report.tables import read_tables

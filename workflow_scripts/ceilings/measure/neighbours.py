@@ -54,4 +54,6 @@ class Neighbours:
         # user nice system idle iowait irq softirq steal; guest time is in user already
         ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in first]
         own = os.times()
-        return time.monotonic(), sum(ticks[:3]) + sum(ticks[5:7]), ticks[7], own.user + own.system
+        # Children count once they have ended: a sampler that the block starts and ends is no neighbour.
+        spent = own.user + own.system + own.children_user + own.children_system
+        return time.monotonic(), sum(ticks[:3]) + sum(ticks[5:7]), ticks[7], spent

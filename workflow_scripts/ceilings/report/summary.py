@@ -11,10 +11,10 @@ import pandas as pd
 
 from ceilings.measure.quantiles import minimum_samples
 from ceilings.report import text
+from ceilings.report.catalogue import PLOTS
 from ceilings.report.evidence import Evidence
 from ceilings.report.findings import Finding, findings
 from ceilings.report.measured import Cell, Measured, configuration_label, group_by
-from ceilings.report.plots import PLOTS
 from ceilings.report.tables import PERCENTILES, Tables
 
 Plan = Mapping[str, Any]

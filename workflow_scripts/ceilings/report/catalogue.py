@@ -1,0 +1,12 @@
+"""The plots of a study. Standard library only: read while the workflow is parsed."""
+
+from __future__ import annotations
+
+PLOTS = {
+    "configurations": "Median latency of every configuration at the common shape, sorted, with intervals",
+    "precision_crossover": "INT8 and other lower precisions against FP32, with the crossover where there is one",
+    "batch_sweep": "Latency against throughput along batches",
+    "sequence_sweep": "Latency against sequence length",
+    "latency_distributions": "Latencies of single iterations, a row a process",
+}
+"""Every plot by name, and what it shows; in the order of the summary."""
