@@ -1,5 +1,6 @@
 # Needs: a graph (or weights), inputs and the reference; the device that {device} names.
-# Makes: results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json, one fresh process each
+# Makes: results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json, one fresh process each;
+#        results/hosts/{device}/peaks.json, what the device allows
 
 
 rule measure_latency:
@@ -27,3 +28,21 @@ rule measure_latency:
         " --model {wildcards.model} --precision {wildcards.precision} --shape {wildcards.shape} --run {wildcards.run}"
         " --spec {params.spec:q} --artifact {input.artifact[0]} --inputs {input.inputs} --reference {input.reference}"
         " --log {log} --output {output} > {log} 2>&1"
+
+
+rule measure_peaks:
+    message:
+        "Measuring what {wildcards.device} allows"
+    output:
+        "results/hosts/{device}/peaks.json",
+    params:
+        code=digest("measure_peaks"),
+    threads: 1024  # nothing runs beside it
+    resources:
+        gpu=1,
+    log:
+        "results/logs/measure_peaks/{device}.log",
+    conda:
+        "../envs/gpu.yaml"
+    shell:
+        "measure_peaks.py --device {wildcards.device} --output {output} > {log} 2>&1"

@@ -66,7 +66,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         found["flags"] = neighbours.flags() + found["flags"]
         if not found["series"]["latency"]["warmup_stable"]:
             found["flags"].append("warm-up ended before two windows agreed within 5%")
-        found["host"] = {"others_cores": neighbours.others_cores, "stolen_cores": neighbours.stolen_cores}
+        found["neighbours"] = {"others_cores": neighbours.others_cores, "stolen_cores": neighbours.stolen_cores}
         found["runtime"] = runner.describe()
         found["status"] = "ok"
     except CellFailure as failure:

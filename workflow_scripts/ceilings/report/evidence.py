@@ -13,17 +13,19 @@ from ceilings.files import read_json
 
 @dataclass(frozen=True)
 class Evidence:
-    """Records by model, and by graph where a model has several."""
+    """Records by model, by graph where a model has several, by device where they are a machine's."""
 
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
     graphs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     parity: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    peaks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_evidence(paths: Iterable[Path | str]) -> Evidence:
     """Sort JSON files by their place in the results tree.
 
-    ``models/{model}/weights/provenance.json``, ``onnx/{model}/*.json`` and ``parity/{model}/**.json``.
+    ``models/{model}/weights/provenance.json``, ``onnx/{model}/*.json``, ``parity/{model}/**.json`` and
+    ``hosts/{device}/peaks.json``.
 
     Raises:
         UserError: A file is missing, damaged or in none of these places.
@@ -31,21 +33,23 @@ def read_evidence(paths: Iterable[Path | str]) -> Evidence:
     evidence = Evidence()
     for path in map(Path, paths):
         parts = path.parts
-        for room in ("parity", "onnx", "models"):
+        for room in ("parity", "onnx", "models", "hosts"):
             if room in parts[:-2]:
                 at = len(parts) - 1 - parts[::-1].index(room)
                 model, graph = parts[at + 1], "/".join((*parts[at + 2 : -1], path.stem))
                 break
         else:
             raise UserError(
-                f"{path} is no evidence that the summary knows: give models/*/weights/provenance.json, onnx/*/*.json "
-                "or parity/*/*.json"
+                f"{path} is no evidence that the summary knows: give models/*/weights/provenance.json, onnx/*/*.json, "
+                "parity/*/*.json or hosts/*/peaks.json"
             )
         record = read_json(path)
         if room == "models":
             evidence.weights[model] = record
         elif room == "onnx":
             evidence.graphs[model, graph] = record
-        else:
+        elif room == "parity":
             evidence.parity[model, graph] = record
+        else:
+            evidence.peaks[model] = record
     return evidence

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ceilings.measure.quantiles import minimum_samples
+from ceilings.measure.quantiles import Interval, minimum_samples
 from ceilings.report import text
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.evidence import Evidence
@@ -41,6 +41,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         not_run(tables),
         parity(evidence),
         graphs(evidence),
+        limits(evidence),
         environment(plan, tables),
         method(plan, tables),
     ]
@@ -241,6 +242,28 @@ def _plain(record: Mapping[str, Any]) -> list[str]:
         for name, value in record.items()
         if name not in hidden and isinstance(value, str | int | float) and not str(value).startswith("sha256")
     ]
+
+
+# --- hardware limits -------------------------------------------------------------------------------------------------
+
+
+def limits(evidence: Evidence) -> str:
+    """What the devices were measured to allow, each with its range over repeats."""
+    lines = []
+    for device, record in sorted(evidence.peaks.items()):
+        rows = []
+        for name, peak in record["peaks"].items():
+            if peak.get("median") is None:
+                rows.append([name, "n/a", peak.get("unit", ""), peak.get("reason", "")])
+                continue
+            shown = text.interval(Interval(peak["low"], peak["median"], peak["high"]))
+            rows.append([name, shown, peak["unit"], peak["method"]])
+        lines += [
+            f"`{device}`, median and range over repeats:",
+            text.table(rows, ["limit", "", "unit", "method"], "lrll"),
+        ]
+        lines += [f"- {flag}" for flag in record["flags"]]
+    return "\n\n".join(["## Hardware limits, measured", *lines]) if lines else ""
 
 
 # --- environment and method ------------------------------------------------------------------------------------------

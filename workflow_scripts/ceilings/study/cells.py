@@ -149,6 +149,10 @@ class Study:
             *(f"{self.results}/onnx/{model}/simplified.json" for model in exported),
             *(f"{self.results}/onnx/{model}/{graph}.json" for model, graph in self.graphs),
             *(f"{self.results}/parity/{model}/{graph}.json" for model, graph in self.graphs),
+            *(
+                f"{self.results}/hosts/{device}/peaks.json"
+                for device in sorted({cell.device or "" for cell in self.measured if cell.spec.device == "cuda"})
+            ),
         ]
 
     def runtime(self, name: str) -> Runtime:
