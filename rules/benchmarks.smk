@@ -17,10 +17,9 @@ rule measure_latency:
         "../envs/cpu.yaml"
     threads: 1024  # all of them: nothing runs beside a timed job
     resources:
-        gpu=gpus_of_runtime,
+        gpu=1,
     params:
         spec=measure_slice,
-        code=code_of_runtime,
     message:
         "Timing {wildcards.model} {wildcards.precision} {wildcards.shape} on {wildcards.runtime}, process {wildcards.run}"
     shell:

@@ -14,7 +14,7 @@ rule fetch_weights:
     params:
         model=weights_slice,
         code=digest("fetch_weights"),
-        folder=weights_folder,
+        folder="results/models/{model}/weights",
     message:
         "Fetching the weights of {wildcards.model}"
     shell:
@@ -33,7 +33,7 @@ rule make_inputs:
     params:
         inputs=inputs_slice,
         code=digest("make_inputs"),
-        folder=weights_folder,
+        folder="results/models/{model}/weights",
     message:
         "Making inputs of {wildcards.model} at {wildcards.shape}"
     shell:
@@ -54,7 +54,7 @@ rule compute_reference:
     params:
         code=digest("compute_reference"),
         threads=STUDY.cpu_threads,
-        folder=weights_folder,
+        folder="results/models/{model}/weights",
     message:
         "Computing the FP32 reference of {wildcards.model} at {wildcards.shape}"
     shell:

@@ -11,7 +11,7 @@ from ceilings.errors import UserError
 from ceilings.report.catalogue import PLOTS
 from ceilings.runtimes.catalogue import PRECISIONS
 from ceilings.study import hosts, progress
-from ceilings.study.cells import Study, graph_name, measure_code
+from ceilings.study.cells import Study
 from ceilings.study.code import digest
 from ceilings.study.config import refuse_duplicate_keys
 
@@ -48,10 +48,6 @@ def weights_slice(wildcards):
     return STUDY.weights_slice(wildcards.model)
 
 
-def weights_folder(wildcards):
-    return f"results/models/{wildcards.model}/weights"
-
-
 def architecture(wildcards):
     return STUDY.model(wildcards.model)["architecture"]
 
@@ -74,14 +70,6 @@ def measure_slice(wildcards):
 
 def measured_artifact(wildcards):
     return STUDY.artifact(wildcards.runtime, wildcards.model, wildcards.precision)
-
-
-def code_of_runtime(wildcards):
-    return measure_code(wildcards.runtime)
-
-
-def gpus_of_runtime(wildcards):
-    return int(STUDY.runtime(wildcards.runtime).device == "cuda")
 
 
 def round_of_run(wildcards):

@@ -250,12 +250,15 @@ class Study:
 
     @functools.cache  # noqa: B019
     def measure_slice(self, runtime: str, precision: str) -> str:
-        """What a run record depends on beside its graph and inputs: the protocol, the runtime and its packages."""
+        """What a run record depends on beside graph and inputs: the protocol, the runtime, its packages, our code."""
         spec = self.runtime(runtime)
         return canonical(
             {
                 "runtime": spec.name,
                 "module": spec.module,
+                "code": digest(
+                    "ceilings.measure.supervisor", "ceilings.measure.worker", f"ceilings.runtimes.{spec.module}"
+                ),
                 "options": dict(spec.options),
                 "packages": versions(spec.packages),
                 "driver": self.host.gpu.driver if spec.device == "cuda" and self.host.gpu else None,
@@ -440,12 +443,6 @@ def graph_name(runtime: Runtime, precision: str) -> str | None:
     if runtime.executes == "fused":
         return f"{stored}.fused"
     return "int8.cpu" if (runtime.device, stored) == ("cpu", "int8") else stored
-
-
-def measure_code(runtime: str) -> str:
-    """Digest of the code that shapes the run records of one runtime."""
-    runner = f"ceilings.runtimes.{RUNTIMES[runtime.removesuffix(TWIN)].module}"
-    return digest("ceilings.measure.supervisor", "ceilings.measure.worker", runner)
 
 
 def canonical(value: Mapping[str, Any]) -> str:
