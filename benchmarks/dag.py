@@ -3,8 +3,8 @@
 
     python benchmarks/dag.py [--jobs 100 1000 10000] [--repeats 3]
 
-The study plans N run records, their inputs and references, and the report; the bare file as many jobs as that in all, of
-one rule without inputs or params. So the ratio is what the graph, the slices and the digests add for each job.
+The study plans N run records, their inputs and references, and the report; the bare file as many jobs as that in all,
+of one rule without inputs or params. So the ratio is what the graph, the slices and the digests add for each job.
 """
 
 import argparse

@@ -1,92 +1,12 @@
-"""A copy of the project in which the tiny study has run once, and Snakemake on it."""
+"""A copy of the project in which the tiny study has run once, and one that a test may change."""
 
 from __future__ import annotations
 
-import collections
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
-
-PROJECT = Path(__file__).parents[2]
-SUMMARY = "results/summary.md"
-
-STUDY = {
-    "study": "tiny",
-    "models": {
-        "tiny": {
-            "architecture": "distilbert",
-            "weights": "random",
-            "config": {
-                "dim": 32,
-                "n_layers": 2,
-                "n_heads": 2,
-                "hidden_dim": 64,
-                "vocab_size": 500,
-                "max_position_embeddings": 64,
-            },
-        }
-    },
-    "inputs": {"ring": 2},
-    "calibration": {"count": 8, "sequence": 16},
-    "cpu_threads": 1,
-    "sweeps": {
-        "one": {
-            "models": ["tiny"],
-            "runtimes": ["onnxruntime-cpu", "torch-eager"],
-            "precisions": ["fp32", "int8"],
-            "batches": [1, 8],
-            "sequences": [16],
-        }
-    },
-    "protocol": {
-        "processes": 2,
-        "warmup_seconds": 0.01,
-        "warmup_max_seconds": 0.02,
-        "min_iterations": 5,
-        "min_seconds": 0.02,
-        "max_seconds": 0.05,
-        "saturated_seconds": 0.02,
-        "time_limit_seconds": 60,
-    },
-}
-# onnxruntime-cpu in fp32 and int8 and torch-eager in fp32, at two shapes, and the twin of the first
-CELLS = 3 * 2 + 1
-
-
-class Project:
-    """A checkout of the project with a study of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def configure(self, study: dict) -> None:
-        (self.folder / "config.yaml").write_text(yaml.safe_dump(study))
-
-    def snakemake(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("CEILINGS_")}
-        done = subprocess.run(
-            command, cwd=self.folder, env={**clean, **environment}, capture_output=True, text=True, check=False
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def planned(self, target: str = SUMMARY, *arguments: str, **environment: str) -> collections.Counter[str]:
-        """The jobs that Snakemake would run for a target, as a count for each rule; ``all`` left out."""
-        done = self.snakemake(target, "--dry-run", *arguments, **environment)
-        table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", done.stdout + done.stderr, re.MULTILINE | re.DOTALL)
-        counts = (line.split() for line in table.group(1).splitlines()) if table else ()
-        return collections.Counter({rule: int(count) for rule, count in counts if rule != "all"})
-
-    def edit(self, file: str, addition: str) -> None:
-        path = self.folder / file
-        path.write_text(path.read_text() + f"\n{addition}\n")
+from tiny import PROJECT, STUDY, SUMMARY, Project
 
 
 @pytest.fixture(scope="session")

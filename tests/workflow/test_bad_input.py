@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from conftest import STUDY, SUMMARY
+from tiny import STUDY, SUMMARY
 
 pytestmark = pytest.mark.workflow
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import SUMMARY
+from tiny import SUMMARY
 
 pytestmark = pytest.mark.workflow
 

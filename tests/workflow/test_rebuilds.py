@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import CELLS, STUDY, SUMMARY
+from tiny import CELLS, STUDY, SUMMARY
 
 pytestmark = pytest.mark.workflow
 

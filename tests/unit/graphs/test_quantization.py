@@ -47,12 +47,12 @@ def test_other_methods_stay_within_minmax(distilbert, ranges, method: str) -> No
 
 
 def test_chunks_do_not_change_the_ranges(distilbert, ranges, monkeypatch: pytest.MonkeyPatch) -> None:
-    from conftest import CALIBRATION
+    wanted = calibration.Calibration("minmax", count=8, sequence=32)  # as the fixture that it is compared with
 
     monkeypatch.setattr(calibration, "CHUNK_TOKENS", 96)
     seen: list[tuple[int, int]] = []
     found, _ = calibration.calibrate(
-        distilbert.simplified, distilbert.weights, CALIBRATION, 1, lambda done, total, _: seen.append((done, total))
+        distilbert.simplified, distilbert.weights, wanted, 1, lambda done, total, _: seen.append((done, total))
     )
     assert seen == [(3, 8), (6, 8), (8, 8)]
     assert all(found[name].high == pytest.approx(ranges[name].high, abs=1e-5) for name in ranges)

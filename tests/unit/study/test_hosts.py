@@ -47,6 +47,11 @@ def test_precision_needs_hardware(capability, can):
     assert can or found.reason == "NVIDIA Test has compute capability 7.5; bf16 needs 8.0"
 
 
+def test_either_of_two_packages_will_do():
+    assert list(hosts.installed(("no-such-thing|pytest",))) == ["pytest"]
+    assert hosts.installed(("no-such-thing|nor-this",)) == {"no-such-thing": None}
+
+
 def test_documented_examples_hold():
     for module in (hosts, progress):
         assert doctest.testmod(module).attempted and not doctest.testmod(module).failed

@@ -23,7 +23,7 @@ class Runtime:
         module: The module below ``ceilings.runtimes`` that holds its ``Runner``.
         executes: ``weights`` (a PyTorch module), ``plain`` or ``fused`` (an ONNX variant).
         precisions: The precisions that it can run.
-        packages: Distributions that it needs; their versions are part of what is measured.
+        packages: Distributions that it needs, ``a|b`` for either; their versions are part of what is measured.
         options: Passed to the runner as they are.
         note: What it is, for the documentation.
     """
@@ -40,6 +40,7 @@ class Runtime:
 
 _TORCH = ("torch", "transformers", "safetensors")
 _TORCH_CUDA = (*_TORCH, "cuda-bindings")
+_ORT_CPU = ("onnxruntime|onnxruntime-gpu",)
 _ORT_CUDA = ("onnxruntime-gpu", "cuda-bindings")
 _FLOATS = ("fp32", "tf32", "fp16", "bf16")
 _GRAPHS = ("fp32", "tf32", "fp16", "bf16", "int8")
@@ -70,7 +71,7 @@ _ALL = (
         "PyTorch, linear layers in INT8 with activation ranges taken at run time",
         {"quantize": "dynamic"},
     ),
-    Runtime("onnxruntime-cpu", "cpu", "onnxruntime_cpu", "plain", ("fp32", "int8"), ("onnxruntime",), "ORT's CPU EP"),
+    Runtime("onnxruntime-cpu", "cpu", "onnxruntime_cpu", "plain", ("fp32", "int8"), _ORT_CPU, "ORT's CPU EP"),
     _torch("torch-cuda-eager", "PyTorch, kernel by kernel", mode="eager"),
     _torch("torch-compile", "torch.compile", mode="compile", compile_mode="default"),
     _torch(

@@ -16,11 +16,10 @@ from typing import Any
 from ceilings import SCHEMA_VERSION
 from ceilings.errors import UserError
 from ceilings.models.catalogue import ARCHITECTURES
-from ceilings.provenance import versions
 from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES, Runtime
 from ceilings.study.code import digest
 from ceilings.study.config import checked, nearest
-from ceilings.study.hosts import Availability, Host, availability
+from ceilings.study.hosts import Availability, Host, availability, installed
 
 TWIN = ".twin"
 """Suffix of the runtime's name in the second of the two cells of an A/A pair."""
@@ -260,7 +259,7 @@ class Study:
                     "ceilings.measure.supervisor", "ceilings.measure.worker", f"ceilings.runtimes.{spec.module}"
                 ),
                 "options": dict(spec.options),
-                "packages": versions(spec.packages),
+                "packages": installed(spec.packages),
                 "driver": self.host.gpu.driver if spec.device == "cuda" and self.host.gpu else None,
                 "threads": self.cpu_threads,
                 "tolerance": self.config["parity"][precision],

@@ -8,10 +8,10 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ceilings import provenance
 from ceilings.runtimes.catalogue import MINIMUM_CAPABILITY, Runtime
 
 PIN = "CEILINGS_HOST"
@@ -100,14 +100,18 @@ def availability(runtime: Runtime, precision: str, host: Host) -> Availability:
                 f"{host.gpu.name} has compute capability {have}; {precision} needs {need}",
                 "run on a newer GPU or drop the precision",
             )
-    for package in runtime.packages:
-        try:
-            version = metadata.version(package)
-        except metadata.PackageNotFoundError:
+    for package, version in installed(runtime.packages).items():
+        if version is None:
             return Availability(f"package {package} is not installed", f"pip install {package}")
         if runtime.device == "cuda" and version.endswith("+cpu"):
             return Availability(f"{package} {version} is a CPU build", f"install a CUDA build of {package}")
     return Availability()
+
+
+def installed(packages: Iterable[str]) -> dict[str, str | None]:
+    """Version of each package; of ``a|b`` the first one that is installed, else ``a``. None: not installed."""
+    found = [provenance.versions(package.split("|")) for package in packages]
+    return dict(next((pair for pair in either.items() if pair[1]), next(iter(either.items()))) for either in found)
 
 
 def slug(name: str) -> str:
