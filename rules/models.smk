@@ -3,6 +3,8 @@
 
 
 rule fetch_weights:
+    input:
+        local_weights,
     output:
         weights="results/models/{model}/weights/model.safetensors",
         config="results/models/{model}/weights/config.json",
@@ -17,6 +19,8 @@ rule fetch_weights:
         folder="results/models/{model}/weights",
     message:
         "Fetching the weights of {wildcards.model}"
+    input:
+        local_weights,
     shell:
         "fetch_weights.py --model {params.model:q} --output-dir {params.folder} > {log} 2>&1"
 

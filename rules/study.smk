@@ -48,6 +48,14 @@ def weights_slice(wildcards):
     return STUDY.weights_slice(wildcards.model)
 
 
+def local_weights(wildcards):
+    return STUDY.local_weights(wildcards.model)
+
+
+def local_weights(wildcards):
+    return STUDY.local_weights(wildcards.model)
+
+
 def architecture(wildcards):
     return STUDY.model(wildcards.model)["architecture"]
 

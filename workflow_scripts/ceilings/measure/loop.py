@@ -20,21 +20,24 @@ BLOCK_NS = 50_000_000
 Launch = Callable[[Any], Any]
 
 
-def closed_loop(launch: Launch, slots: Sequence[Any], protocol: Protocol) -> dict[str, Any]:
+def closed_loop(
+    launch: Launch, slots: Sequence[Any], protocol: Protocol, warmed_ns: Sequence[int] = ()
+) -> dict[str, Any]:
     """Latency when each inference waits for the one before: warm up until stable, then measure until the stop rule.
 
     Args:
         launch: Runs one inference on a slot, to its end.
         slots: The ring of inputs; iterations go through it in order.
+        warmed_ns: Inferences that ran just before: they belong to the warm-up.
 
     Returns:
         The ``latency`` series of a run record: every iteration's time in ns, warm-up apart, and why it stopped.
     """
-    warmup_ns: list[int] = []
+    warmup_ns = list(warmed_ns)
     latency_ns: list[int] = []
     with undisturbed():
-        start = time.perf_counter_ns()
-        stable = False
+        start = time.perf_counter_ns() - sum(warmup_ns)
+        stable = protocol.warm(warmup_ns)
         while not stable and time.perf_counter_ns() - start < protocol.warmup_max_seconds * NS:
             block(launch, slots, block_size(warmup_ns), warmup_ns)
             stable = protocol.warm(warmup_ns)

@@ -25,6 +25,7 @@ from ceilings.measure.loop import closed_loop, saturated
 from ceilings.measure.neighbours import Neighbours
 from ceilings.measure.stopping import Protocol
 from ceilings.models.inputs import load_inputs
+from ceilings.program import leave
 from ceilings.provenance import provenance
 from ceilings.runtimes.base import Runner
 
@@ -113,7 +114,7 @@ class CpuInstrument:
         """The closed loop and the saturated one."""
         return {
             "series": {
-                "latency": closed_loop(runner.launch, slots, protocol),
+                "latency": closed_loop(runner.launch, slots, protocol, runner.runs_ns[1:]),
                 "throughput": saturated(runner.launch, slots, protocol, runner.shape[0]),
             },
             "flags": [],
@@ -151,6 +152,7 @@ def main() -> None:
         write_json(record_path, measure(read_json(task_path)), indent=None)
     except UserError as error:
         sys.exit(f"error: {error}")
+    leave()
 
 
 if __name__ == "__main__":

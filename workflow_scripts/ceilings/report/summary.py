@@ -238,9 +238,9 @@ def graphs(evidence: Evidence) -> str:
 def _plain(record: Mapping[str, Any]) -> list[str]:
     hidden = {"schema_version", "provenance", "sources"}
     return [
-        f"{name.replace('_', ' ')} {value}"
+        f"{name.replace('_', ' ')} {f'{value:.2g}' if isinstance(value, float) else value}"
         for name, value in record.items()
-        if name not in hidden and isinstance(value, str | int | float) and not str(value).startswith("sha256")
+        if name not in hidden and not name.endswith("sha256") and isinstance(value, str | int | float)
     ]
 
 

@@ -9,6 +9,9 @@ import pandas as pd
 
 from ceilings.measure.quantiles import Interval, minimum_samples
 
+HOPELESS = 1000
+"""An upper end this many times the estimate says nothing: two processes that differ, and one degree of freedom."""
+
 
 def number(value: float | None) -> str:
     """Three significant digits, never in powers of ten."""
@@ -23,11 +26,13 @@ def number(value: float | None) -> str:
 
 
 def interval(value: Interval, unit: str = "", signed: bool = False) -> str:
-    """``12.3 ms [12.1, 12.6]``; an unbounded one says why."""
+    """``12.3 ms [12.1, 12.6]``; one that bounds nothing says why, rather than show thirty digits."""
     show = (lambda x: ("+" if x > 0 else "") + number(x)) if signed else number
     unit = f" {unit}" if unit and unit not in "×%" else unit
     if not value.bounded and not signed:
         return f"{show(value.estimate)}{unit} [one process: no interval]"
+    if value.high > HOPELESS * max(abs(value.low), abs(value.estimate)):
+        return f"{show(value.estimate)}{unit} [too few processes for an interval]"
     return f"{show(value.estimate)}{unit} [{show(value.low)}, {show(value.high)}]"
 
 

@@ -41,6 +41,7 @@ class Runner(abc.ABC):
         self.threads = threads
         self.options = options
         self.cold_start_ns: dict[str, int] = {}
+        self.runs_ns: list[int] = []
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -71,12 +72,15 @@ class Runner(abc.ABC):
         """
 
     def run(self, slot: Any) -> Any:
-        """One inference to its end; returns what :meth:`launch` did.
+        """One inference to its end, its time added to ``runs_ns``; returns what :meth:`launch` did.
 
         Raises:
             CellFailure: The runtime cannot run it.
         """
-        return self.launch(slot)
+        start = time.perf_counter_ns()
+        launched = self.launch(slot)
+        self.runs_ns.append(time.perf_counter_ns() - start)
+        return launched
 
     @abc.abstractmethod
     def logits(self, launched: Any) -> NDArray[np.float32]:

@@ -24,6 +24,9 @@ from ceilings.study.hosts import Availability, Host, availability, installed
 TWIN = ".twin"
 """Suffix of the runtime's name in the second of the two cells of an A/A pair."""
 
+LOCAL_FILES = ("config.json", "model.safetensors")
+"""What a folder of weights holds."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
@@ -229,6 +232,11 @@ class Study:
         return canonical(
             {"batch": batch, "sequence": sequence, "ring": self.config["inputs"]["ring"], "seed": self.config["seed"]}
         )
+
+    def local_weights(self, model: str) -> list[str]:
+        """The user's own files that a model's weights come from, so that a change of one is seen; none from elsewhere."""
+        weights = self.model(model).get("weights", self.config["weights"])
+        return [f"{weights['path']}/{name}" for name in LOCAL_FILES] if isinstance(weights, dict) else []
 
     def section(self, key: str) -> str:
         """One section of the study, whole, as a slice."""
