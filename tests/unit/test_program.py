@@ -11,7 +11,9 @@ SCRIPTS = Path(__file__).parents[2] / "workflow_scripts"
 
 def make_inputs(folder, **options):
     (folder / "weights").mkdir(exist_ok=True)
-    (folder / "weights/config.json").write_text('{"vocab_size": 100, "max_position_embeddings": 64}')
+    (folder / "weights/config.json").write_text(
+        '{"model_type": "distilbert", "vocab_size": 100, "max_position_embeddings": 64}'
+    )
     wanted = {"batch": 64, "sequence": 64, "ring": 8, "seed": 0}
     command = [sys.executable, SCRIPTS / "make_inputs.py", "--weights-dir", folder / "weights"]
     command += ["--inputs", json.dumps(wanted), "--output", folder / "inputs.npz"]

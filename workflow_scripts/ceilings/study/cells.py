@@ -234,7 +234,7 @@ class Study:
         )
 
     def local_weights(self, model: str) -> list[str]:
-        """The user's own files that a model's weights come from, so that a change of one is seen; none from elsewhere."""
+        """The files of the user that a model's weights come from, so that a change is seen; none if from elsewhere."""
         weights = self.model(model).get("weights", self.config["weights"])
         return [f"{weights['path']}/{name}" for name in LOCAL_FILES] if isinstance(weights, dict) else []
 
