@@ -30,18 +30,18 @@ rule measure_latency:
 
 
 rule measure_peaks:
-    message:
-        "Measuring what {wildcards.device} allows"
     output:
         "results/hosts/{device}/peaks.json",
-    params:
-        code=digest("measure_peaks"),
-    threads: 1024  # nothing runs beside it
-    resources:
-        gpu=1,
     log:
         "results/logs/measure_peaks/{device}.log",
     conda:
         "../envs/gpu.yaml"
+    threads: 1024  # nothing runs beside it
+    resources:
+        gpu=1,
+    params:
+        code=digest("measure_peaks"),
+    message:
+        "Measuring what {wildcards.device} allows"
     shell:
         "measure_peaks.py --device {wildcards.device} --output {output} > {log} 2>&1"

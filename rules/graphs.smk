@@ -88,19 +88,19 @@ rule quantize_graph:
 
 
 rule offset_activations:
-    message:
-        "Making the int8 graph of {wildcards.model} that CPU kernels take"
     input:
         graph="results/onnx/{model}/int8.onnx",
     output:
         graph="results/onnx/{model}/int8.cpu.onnx",
         report="results/onnx/{model}/int8.cpu.json",
-    params:
-        code=digest("offset_activations"),
     log:
         "results/logs/offset_activations/{model}.log",
     conda:
         "../envs/cpu.yaml"
+    params:
+        code=digest("offset_activations"),
+    message:
+        "Making the int8 graph of {wildcards.model} that CPU kernels take"
     shell:
         "offset_activations.py --graph {input.graph} --output {output.graph} --report {output.report} > {log} 2>&1"
 

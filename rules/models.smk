@@ -19,8 +19,6 @@ rule fetch_weights:
         folder="results/models/{model}/weights",
     message:
         "Fetching the weights of {wildcards.model}"
-    input:
-        local_weights,
     shell:
         "fetch_weights.py --model {params.model:q} --output-dir {params.folder} > {log} 2>&1"
 

@@ -6,18 +6,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from ceilings.errors import UserError
-from ceilings.measure.quantiles import minimum_samples
+from ceilings.measure.quantiles import Interval, minimum_samples
 from ceilings.report import text
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.collect import CELL_COLUMNS, collect
 from ceilings.report.evidence import Evidence, read_evidence
-from ceilings.report.findings import findings
+from ceilings.report.findings import _bound, findings
 from ceilings.report.measured import Measured
 from ceilings.report.plots import draw, style
 from ceilings.report.precision import precision_series
@@ -206,15 +207,22 @@ def test_one_process_claims_nothing(tmp_path):
     assert any("rest on one process" in finding.text for finding in found)
 
 
-def test_gpu_share_is_reported(tmp_path):
+@pytest.mark.parametrize(
+    ("enqueue", "end_to_end", "kind"),
+    [(0.95, 2.1, "host-bound"), (0.7, 2.1, "between"), (0.1, 2.1, "device-bound"), (0.99, float("nan"), "waits")],
+)
+def test_who_decides_a_latency_is_read_from_the_host_not_from_the_events(enqueue, end_to_end, kind):
+    """In all four the events are as far apart as the latency is long: waiting counts in their span."""
+    row = {"gpu_p50_ms": 1.98, "enqueue_p50_ms": 2 * enqueue, "e2e_p50_ms": end_to_end}
+    assert _bound(SimpleNamespace(row=row, p50=Interval(1.9, 2.0, 2.1))) == kind
+
+
+def test_gpu_columns_are_reported(tmp_path):
     maker = planted.StudyMaker(tmp_path).measure(GPU, planted.GPU_CONFIGURATIONS)
     tables = collect(maker.plan())
     found = findings(tables)
-    shares = [finding for finding in found if finding.topic == "Host or GPU"]
-    assert len(shares) == 3
-    assert all(
-        "host-bound" in finding.text and finding.effect.estimate == pytest.approx(0.3, rel=1e-3) for finding in shares
-    )
+    (told,) = [finding.text for finding in found if finding.topic == "Host or device"]
+    assert "neither the host nor the device alone" in told and told.count(" of ") == 3
     assert any("No A/A pair" in finding.text for finding in found)
     page = summary(maker.plan(), tables, Evidence(), "plots")
     for column in ("GPU p50", "enqueue p50", "end to end p50"):

@@ -225,46 +225,76 @@ def sequences(measured: Measured, tables: Tables) -> list[Finding]:
 # --- what else a latency holds ---------------------------------------------------------------------------------------
 
 
+HOST_BOUND_SHARE = 0.9
+"""Of the latency, spent by the host in submitting: from here on the GPU has nothing to do but to wait for it."""
+
+DEVICE_BOUND_SHARE = 0.5
+"""Up to here the host is done early, and the latency is the device's."""
+
+
 def boundness(measured: Measured, tables: Tables) -> list[Finding]:
-    """The GPU's share of the latency, where a GPU was timed."""
+    """Whether the host's submitting or the device decides the latency, and at which batch that changes.
+
+    Read from the host's time in the submitting calls. The span between two events does not tell: it holds the time in
+    which the GPU waits for the next launch, so it is close to the latency in either case.
+    """
     found = []
-    for cell in _at_common_shape(measured):
-        own = _runs(tables, cell)
-        if pd.isna(cell.row["gpu_p50_ms"]) or len(own) == 0:
-            continue
-        share = mean_over_processes(own["gpu_p50_ms"] / own["p50_ms"])
-        if share.high < 0.5:
-            kind = "**host-bound**: most of the latency passes without GPU work"
-        elif share.low > 0.9:
-            kind = "**GPU-bound**"
-        elif share.bounded:
-            kind = "neither host-bound nor GPU-bound clearly"
-        else:
-            kind = "one process: not decided"
-        told = (
-            f"{_where(measured, cell)}: {cell.label}: GPU time is {percent_interval(share)} of the median latency "
-            f"({text.number(cell.row['gpu_p50_ms'])} of {text.number(cell.p50.estimate)} ms): {kind}."
-        )
-        if pd.notna(cell.row["enqueue_p50_ms"]):
-            told = told[:-1] + f"; enqueueing takes the host {text.number(cell.row['enqueue_p50_ms'])} ms."
-        found.append(Finding("Host or GPU", told, (cell.name,), share))
+    for panel in _panels_at_common_shape(measured):
+        for kind, cells in group_by([cell for cell in panel if pd.notna(cell.row["enqueue_p50_ms"])], _bound).items():
+            shown = text.listed(
+                f"{cell.label} ({text.number(cell.row['enqueue_p50_ms'])} of {text.number(cell.p50.estimate)} ms)"
+                for cell in cells
+            )
+            told = f"{_where(measured, cells[0])}: {BOUND[kind]}: {shown}."
+            found.append(Finding("Host or device", told, _names(cells)))
+    for sweep in _sweeps(measured, "batch"):
+        cells = [cell for cell in sweep if pd.notna(cell.row["enqueue_p50_ms"]) and _bound(cell) != "waits"]
+        kinds = {kind: [cell.batch for cell in own] for kind, own in group_by(cells, _bound).items()}
+        if len(kinds) > 1:
+            places = "; ".join(f"{kind} at batch {text.listed(batches)}" for kind, batches in kinds.items())
+            told = f"{_configuration(measured, cells[0])} at sequence {cells[0].sequence}: {places}."
+            found.append(Finding("Host or device", told, _names(cells)))
     return found
+
+
+BOUND = {
+    "host-bound": f"**host-bound**, submitting takes at least {HOST_BOUND_SHARE:.0%} of the latency",
+    "between": "between the two, neither the host nor the device alone",
+    "device-bound": f"**device-bound**, the host is done within {DEVICE_BOUND_SHARE:.0%} of the latency",
+    "waits": "not decided, the submitting call itself waits for the device",
+}
+
+
+def _bound(cell: Cell) -> str:
+    if pd.isna(cell.row["e2e_p50_ms"]):  # no boundary on the device: the call copies and waits
+        return "waits"
+    share = cell.row["enqueue_p50_ms"] / cell.p50.estimate
+    return "host-bound" if share >= HOST_BOUND_SHARE else "device-bound" if share <= DEVICE_BOUND_SHARE else "between"
 
 
 def other_boundaries(measured: Measured, tables: Tables) -> list[Finding]:
     """End to end and cold caches against the closed loop, where they were measured."""
     found = []
-    for column, what in (("e2e_p50_ms", "end to end (with copies)"), ("cold_p50_ms", "with cold caches")):
-        for cell in _at_common_shape(measured):
-            if pd.isna(cell.row[column]):
+    for column, what in (("e2e_p50_ms", "End to end (with copies)"), ("cold_p50_ms", "With cold caches")):
+        for panel in _panels_at_common_shape(measured):
+            cells = [cell for cell in panel if pd.notna(cell.row[column])]
+            if not cells:
                 continue
-            own = _runs(tables, cell)
-            factor = mean_over_processes(own[column] / own["p50_ms"])
+            factors = {}
+            for cell in cells:
+                own = _runs(tables, cell)
+                factors[cell.label] = mean_over_processes(own[column] / own["p50_ms"])
+            clear = [
+                f"{label} {text.interval(factor, '×')}"
+                for label, factor in factors.items()
+                if factor.bounded and not factor.low <= 1 <= factor.high
+            ]
             told = (
-                f"{_where(measured, cell)}: {cell.label}: {what} {text.number(cell.row[column])} ms, "
-                f"{text.interval(factor, '×')} the closed-loop median."
+                f"{_where(measured, cells[0])}: {what}, against the closed-loop median: "
+                f"{text.listed(clear) or 'no difference established'}"
+                f"{f'; no difference established for {len(cells) - len(clear)} others' if clear else ''}."
             )
-            found.append(Finding("Beyond the closed loop", told, (cell.name,), factor))
+            found.append(Finding("Beyond the closed loop", told, _names(cells)))
     return found
 
 
