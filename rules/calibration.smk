@@ -18,7 +18,7 @@ rule calibrate_ranges:
         calibration=calibration_slice,
         code=digest("calibrate_ranges"),
         threads=STUDY.cpu_threads,
-        folder="results/models/{model}/weights",
+        folder=weights_folder,
     message:
         "Calibrating activation ranges of {wildcards.model} ({wildcards.method})"
     shell:

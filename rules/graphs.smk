@@ -16,7 +16,7 @@ rule export_onnx:
     params:
         export=STUDY.section("export"),
         code=digest("export_onnx"),
-        folder="results/models/{model}/weights",
+        folder=weights_folder,
     message:
         "Exporting {wildcards.model} to ONNX"
     shell:
@@ -119,7 +119,7 @@ rule fuse_graph:
     params:
         architecture=architecture,
         code=digest("fuse_graph"),
-        folder="results/models/{model}/weights",
+        folder=weights_folder,
     message:
         "Fusing the {wildcards.precision} graph of {wildcards.model}"
     shell:

@@ -16,7 +16,7 @@ rule fetch_weights:
     params:
         model=weights_slice,
         code=digest("fetch_weights"),
-        folder="results/models/{model}/weights",
+        folder=weights_folder,
     message:
         "Fetching the weights of {wildcards.model}"
     shell:
@@ -35,7 +35,7 @@ rule make_inputs:
     params:
         inputs=inputs_slice,
         code=digest("make_inputs"),
-        folder="results/models/{model}/weights",
+        folder=weights_folder,
     message:
         "Making inputs of {wildcards.model} at {wildcards.shape}"
     shell:
@@ -56,7 +56,7 @@ rule compute_reference:
     params:
         code=digest("compute_reference"),
         threads=STUDY.cpu_threads,
-        folder="results/models/{model}/weights",
+        folder=weights_folder,
     message:
         "Computing the FP32 reference of {wildcards.model} at {wildcards.shape}"
     shell:

@@ -48,6 +48,10 @@ def weights_slice(wildcards):
     return STUDY.weights_slice(wildcards.model)
 
 
+def weights_folder(wildcards):
+    return f"results/models/{wildcards.model}/weights"
+
+
 def local_weights(wildcards):
     return STUDY.local_weights(wildcards.model)
 
