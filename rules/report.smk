@@ -21,7 +21,7 @@ rule collect_cells:
         plan="results/plan.json",
         runs=STUDY.runs,
     output:
-        expand("results/tables/{table}.{kind}", table=("cells", "runs"), kind=("csv", "parquet")),
+        expand("results/tables/{table}.{kind}", table=("cells", "runs", "budgets", "floors"), kind=("csv", "parquet")),
         "results/tables/samples.parquet",
     log:
         "results/logs/collect_cells.log",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,40 @@ PERCENTILES = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 COLD_START = ["import", "load", "compile", "capture", "first_run"]
 """Stages before the steady state, in the order they happen; not every runtime has all."""
 
+TABLES = ("cells", "runs", "samples", "budgets", "floors")
+READABLE = ("cells", "runs", "budgets", "floors")
+"""The tables that are also written as CSV."""
+
+HOST_PARTS = ["framework", "launch", "copy", "sync"]
+"""Where the host thread's time of an iteration goes: outside CUDA, in launches, in copies, waiting for the device."""
+
+KERNEL_CLASSES = ["gemm", "attention", "normalization", "elementwise", "gather", "copy", "other", "unknown"]
+"""What the device computes; ``unknown`` is what no name pattern knows."""
+
+IDLE_CAUSES = ["starved", "launching", "queued", "sync"]
+"""Why the device idles: the host is not in a launch yet, it is in the launch call, the work is launched and has not
+started, everything launched is done and the host has not noticed yet."""
+
+BUDGET_COLUMNS = [
+    *(*KEY, "source", "iterations", "iteration_ms", "iteration_low_ms", "iteration_high_ms"),
+    *("untraced_p50_ms", "tracing_ratio"),
+    *(f"host_{part}_ms" for part in HOST_PARTS),
+    *("host_residual_ms", "gpu_busy_ms"),
+    *(f"gpu_{kind}_ms" for kind in KERNEL_CLASSES),
+    *(f"idle_{cause}_ms" for cause in IDLE_CAUSES),
+    *("gpu_residual_ms", "launches", "kernels", "kernel_mean_us", "launch_to_start_us", "verdict", "path"),
+]
+"""One row a cell with a capture: its median iteration, split on the host's side and on the device's."""
+
+FLOOR_COLUMNS = [
+    *(*KEY, "flops", "bytes", "compute_floor_ms", "memory_floor_ms", "floor_ms", "limited_by", "gap", "mfu"),
+]
+"""One row a measured cell of a device with measured peaks: the least time that they allow, and how far it is."""
+
+
+def _empty(columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(columns=columns)
+
 
 @dataclass(frozen=True)
 class Tables:
@@ -28,19 +62,23 @@ class Tables:
         cells: One row a planned cell, measured or not.
         runs: One row a process.
         samples: One row an iteration (``latency_ns``).
+        budgets: One row a captured cell; columns ``BUDGET_COLUMNS``.
+        floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
     """
 
     cells: pd.DataFrame
     runs: pd.DataFrame
     samples: pd.DataFrame
+    budgets: pd.DataFrame = field(default_factory=lambda: _empty(BUDGET_COLUMNS))
+    floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
 
     def write(self, folder: Path | str) -> None:
         """Write Parquet for programs, and CSV for people where a person would open it."""
         folder = Path(folder)
-        for name in ("cells", "runs", "samples"):
+        for name in TABLES:
             with atomic(folder / f"{name}.parquet") as temporary:
                 getattr(self, name).to_parquet(temporary, index=False)
-        for name in ("cells", "runs"):
+        for name in READABLE:
             with atomic(folder / f"{name}.csv") as temporary:
                 getattr(self, name).to_csv(temporary, index=False)
 
@@ -51,7 +89,7 @@ def read_tables(folder: Path | str) -> Tables:
     Raises:
         UserError: A table is missing or damaged.
     """
-    return Tables(**{name: _read(Path(folder) / f"{name}.parquet") for name in ("cells", "runs", "samples")})
+    return Tables(**{name: _read(Path(folder) / f"{name}.parquet") for name in TABLES})
 
 
 def _read(path: Path) -> pd.DataFrame:
