@@ -5,11 +5,13 @@
         --inputs results/models/distilbert/inputs/b1-s128.npz
 
 ``plain_loop`` is the loop, and it knows nothing of this project: a call, a wait, a clock. Building the runner, and the
-instrument itself, are the library's. The order is plain, instrument, plain, so that a drift shows.
+instrument itself, are the library's. The two take turns, so that a drift falls on both: the difference of each round is
+between its instrument and the mean of the plain loops around it.
 """
 
 import argparse
 import importlib
+import itertools
 import json
 import statistics
 import sys
@@ -38,7 +40,8 @@ def main():
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--artifact", type=Path, required=True, help="the ONNX graph, or the folder of the weights")
     parser.add_argument("--inputs", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args()
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
@@ -70,44 +73,43 @@ def main():
     def call():
         runner.launch(slots[0])
 
-    before, n_before = plain_loop(call, wait, arguments.seconds)
     protocol = Protocol(
-        warmup_seconds=0.2,
-        warmup_max_seconds=5,
+        warmup_seconds=0.05,
+        warmup_max_seconds=0.5,
         min_iterations=100,
         min_seconds=arguments.seconds,
-        max_seconds=2 * arguments.seconds,
-        precision=0.001,
+        max_seconds=arguments.seconds,
+        precision=1e-6,
         saturated_seconds=1,
         concurrency=1,
         time_limit_seconds=600,
     )
     regime = gpu_loop.Regime(runner.activate, runner.launch, slots)
-    series, _ = gpu_loop.closed_loop(regime, runner.stream, protocol)
-    after, n_after = plain_loop(call, wait, arguments.seconds)
-
-    ours = statistics.median(series["latency_ns"]) / 1e9
-    plain = (before + after) / 2
-    print(
-        json.dumps(
-            {
-                "runtime": arguments.runtime,
-                "precision": arguments.precision,
-                "shape": f"b{shape[0]}-s{shape[1]}",
-                "plain_before_us": before * 1e6,
-                "plain_after_us": after * 1e6,
-                "instrument_us": ours * 1e6,
-                "difference_percent": (ours / plain - 1) * 100,
-                "drift_percent": (after / before - 1) * 100,
-                "overhead_us_per_iteration": (ours - plain) * 1e6,
-                "gpu_us": statistics.median(series["gpu_ns"]) / 1e3,
-                "enqueue_us": statistics.median(series["enqueue_ns"]) / 1e3,
-                "iterations": [n_before, len(series["latency_ns"]), n_after],
-                "call_costs_ns": cuda.call_costs(runner.stream),
-            },
-            indent=1,
-        )
-    )
+    plain, ours, gpu, enqueue = [plain_loop(call, wait, arguments.seconds)[0] * 1e6], [], [], []
+    for _ in range(arguments.rounds):
+        series, _ = gpu_loop.closed_loop(regime, runner.stream, protocol)
+        ours.append(statistics.median(series["latency_ns"]) / 1e3)
+        gpu.append(statistics.median(series["gpu_ns"]) / 1e3)
+        enqueue.append(statistics.median(series["enqueue_ns"]) / 1e3)
+        plain.append(plain_loop(call, wait, arguments.seconds)[0] * 1e6)
+    around = [(before + after) / 2 for before, after in itertools.pairwise(plain)]
+    differences = sorted(mine - beside for mine, beside in zip(ours, around, strict=True))
+    found = {
+        "runtime": arguments.runtime,
+        "precision": arguments.precision,
+        "shape": f"b{shape[0]}-s{shape[1]}",
+        "plain_us": statistics.median(plain),
+        "instrument_us": statistics.median(ours),
+        "difference_us": statistics.median(differences),
+        "difference_us_range": [differences[0], differences[-1]],
+        "difference_percent": statistics.median(differences) / statistics.median(plain) * 100,
+        "drift_percent": (max(plain) / min(plain) - 1) * 100,
+        "gpu_us": statistics.median(gpu),
+        "enqueue_us": statistics.median(enqueue),
+        "rounds": arguments.rounds,
+        "call_costs_ns": cuda.call_costs(runner.stream),
+    }
+    print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -50,10 +50,16 @@ def session_options(threads: int, shape: tuple[int, int] | None = None) -> onnxr
     return options
 
 
-def open_session(graph: Any, options: onnxruntime.SessionOptions, providers: list[Any]) -> onnxruntime.InferenceSession:
-    """Open a session; what a runtime cannot run becomes a CellFailure, what is damaged a UserError."""
+def open_session(
+    graph: Any, options: onnxruntime.SessionOptions, providers: list[Any], without: list[str] | None = None
+) -> onnxruntime.InferenceSession:
+    """Open a session; what a runtime cannot run becomes a CellFailure, what is damaged a UserError.
+
+    Args:
+        without: Names of ORT's optimizers to leave out.
+    """
     try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=providers)
+        return onnxruntime.InferenceSession(str(graph), options, providers=providers, disabled_optimizers=without)
     except Exception as error:  # ORT's exceptions share no base class but Exception
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = type(error).__name__

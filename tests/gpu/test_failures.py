@@ -1,0 +1,105 @@
+"""Cells that cannot run, on a real GPU: each failure has its real cause, its class, and harms no cell after it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+from gpu.test_device import PROTOCOL, SHAPE, TOLERANCE, Artifacts
+
+from ceilings.measure.supervisor import supervise
+from ceilings.runtimes.catalogue import RUNTIMES
+
+LEFT_BYTES = 3 << 30
+"""Device memory that the hog leaves: room for context, libraries and a small batch."""
+
+HUGE = (1 << 17, 64)
+"""A batch whose activations take some 10 GB even in a model this small."""
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    return Artifacts(tmp_path_factory.mktemp("tiny"))
+
+
+def task(artifacts, runtime, shape=SHAPE, folder=None, limit=300.0):
+    entry = RUNTIMES[runtime]
+    return {
+        "cell": {"precision": "fp32", "batch": shape[0], "sequence": shape[1]},
+        "spec": {
+            "module": entry.module,
+            "options": dict(entry.options),
+            "packages": list(entry.packages),
+            "threads": 2,
+            "tolerance": TOLERANCE["fp32"],
+            "protocol": {**PROTOCOL, "time_limit_seconds": limit},
+        },
+        "artifact": str(artifacts.of(runtime, "fp32")),
+        "inputs": str(folder / "inputs.npz" if folder else artifacts.inputs),
+        "reference": str(folder / "reference.npz" if folder else artifacts.reference),
+    }
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("huge")
+    ids = np.random.default_rng(0).integers(5, 60, (1, *HUGE), np.int64)
+    np.savez(folder / "inputs.npz", input_ids=ids, attention_mask=np.ones_like(ids))
+    np.savez(folder / "reference.npz", logits=np.zeros((1, HUGE[0], 2), np.float32))
+    return folder
+
+
+@pytest.mark.parametrize("runtime", ["torch-cuda-eager", "onnxruntime-cuda", "onnxruntime-cuda-graph"])
+def test_a_batch_that_does_not_fit_is_out_of_memory(artifacts, huge, runtime):
+    from cuda.bindings import runtime as cudart
+
+    from ceilings.measure import cuda
+
+    cuda.initialise()
+    hog = cuda.DeviceBuffer(cuda.check(cudart.cudaMemGetInfo(), "reading free memory")[0] - LEFT_BYTES)
+    try:
+        record = supervise(task(artifacts, runtime, HUGE, huge))
+        print(runtime, record["failure"], record["memory"])
+        assert record["status"] == "failed"
+        assert record["failure"]["kind"] == "out-of-memory", record["failure"]
+    finally:
+        del hog
+    assert supervise(task(artifacts, runtime))["status"] == "ok"
+
+
+def test_a_compilation_past_its_limit_is_timed_out(artifacts):
+    start = time.monotonic()
+    record = supervise(task(artifacts, "torch-compile-max-autotune", limit=6.0))
+    print(record["failure"])
+    assert record["failure"]["kind"] == "timed-out"
+    assert time.monotonic() - start < 30
+    assert supervise(task(artifacts, "torch-cuda-eager"))["status"] == "ok"
+
+
+def test_a_process_that_a_signal_ends_is_crashed(artifacts):
+    found = {}
+    thread = threading.Thread(target=lambda: found.update(supervise(task(artifacts, "onnxruntime-cuda"))))
+    thread.start()
+    worker = _worker_with_a_context()
+    os.kill(worker, signal.SIGSEGV)
+    thread.join(60)
+    print(found["failure"])
+    assert found["failure"]["kind"] == "crashed"
+    assert "SIGSEGV" in found["failure"]["message"]
+    assert supervise(task(artifacts, "onnxruntime-cuda"))["status"] == "ok"
+
+
+def _worker_with_a_context() -> int:
+    """Process number of the measuring process of this test, once it has the driver's library open."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for process in psutil.Process().children():
+            if any("libcuda.so" in library.path for library in process.memory_maps()):
+                return process.pid
+        time.sleep(0.05)
+    raise AssertionError("no measuring process opened the CUDA driver")
