@@ -29,6 +29,13 @@ hosts.lead_path(Path(sys.executable).parent, SCRIPTS)
 progress.show(STUDY.expected_seconds)
 
 
+onstart:
+    # Snakemake's rate limiter keeps one timer more for every job that has ended, and each wakes the scheduler once a
+    # second: after a hundred jobs that took a quarter of a core beside the timed one. Here is nothing to limit.
+    if workflow.local_exec:
+        workflow.scheduler.job_rate_limiter = None
+
+
 wildcard_constraints:
     device="[a-z0-9][a-z0-9.-]*",
     runtime="[a-z0-9][a-z0-9-]*(\\.twin)?",
@@ -50,10 +57,6 @@ def weights_slice(wildcards):
 
 def weights_folder(wildcards):
     return f"results/models/{wildcards.model}/weights"
-
-
-def local_weights(wildcards):
-    return STUDY.local_weights(wildcards.model)
 
 
 def local_weights(wildcards):

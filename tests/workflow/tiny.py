@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import yaml
 
 PROJECT = Path(__file__).parents[2]
@@ -58,10 +60,15 @@ CELLS = 3 * 2 + 1
 
 
 class Project:
-    """A checkout of the project with a study of its own."""
+    """A checkout of the project with a study of its own.
+
+    Attributes:
+        most_threads: Of the last run of Snakemake, while it ran.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.most_threads = 0
 
     def configure(self, study: dict) -> None:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(study))
@@ -69,9 +76,22 @@ class Project:
     def snakemake(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CEILINGS_")}
-        done = subprocess.run(
-            command, cwd=self.folder, env={**clean, **environment}, capture_output=True, text=True, check=False
+        process = subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={**clean, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        self.most_threads = 0
+        while True:
+            with contextlib.suppress(psutil.Error):
+                self.most_threads = max(self.most_threads, psutil.Process(process.pid).num_threads())
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                done = subprocess.CompletedProcess(command, process.returncode, *process.communicate(timeout=0.3))
+                done.returncode = process.returncode
+                break
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
