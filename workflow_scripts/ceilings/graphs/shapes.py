@@ -1,0 +1,165 @@
+"""The shape and type of every tensor of a graph at one shape of its inputs, with everything constant folded away."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from ceilings.errors import UserError
+from ceilings.graphs import graph
+
+SMALL = 1 << 16
+"""Constants of more elements are weights: their shape counts, and their values are never looked at."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """Type (as NumPy or ONNX names it) and static shape of a tensor."""
+
+    kind: str
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @functools.cached_property
+    def itemsize(self) -> int:
+        """Bytes an element."""
+        number = TensorProto.DataType.Value(self.kind.upper())
+        return helper.tensor_dtype_to_np_dtype(number).itemsize
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * self.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """A graph at one shape.
+
+    Attributes:
+        nodes: Those that depend on the inputs' values, in graph order.
+        tensors: Of every tensor that these read or write.
+        constants: Names of those that do not depend on the inputs.
+    """
+
+    nodes: list[onnx.NodeProto]
+    tensors: dict[str, Tensor]
+    constants: set[str]
+
+
+def resolve(model: onnx.ModelProto, batch: int, sequence: int) -> Resolved:
+    """Shapes of all tensors for inputs of (``batch``, ``sequence``).
+
+    Raises:
+        UserError: A shape stays unknown.
+    """
+    static = _skeleton(model)
+    for value in static.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, (batch, sequence), strict=True):
+            dim.dim_value = size
+    while True:
+        tensors, unknown = _infer(static)
+        if not _fold(static, tensors):
+            break
+    constants = {tensor.name for tensor in static.graph.initializer}
+    nodes = []
+    for node in static.graph.node:
+        if all(name in constants for name in node.input if name):
+            # A DequantizeLinear of a weight: it is read as it is stored, so the node is kept for the counter to see.
+            constants.update(node.output)
+            if node.op_type != "DequantizeLinear":
+                continue
+        nodes.append(node)
+    needed = {name for node in nodes for name in (*node.input, *node.output) if name}
+    if missing := sorted(needed & unknown):
+        raise UserError(
+            f"the shape of {missing[0]} (and of {len(missing) - 1} more tensors) at b{batch}-s{sequence} cannot be "
+            "inferred, so nothing can be counted; simplify the graph, or export it with other operators"
+        )
+    return Resolved(nodes, tensors, constants)
+
+
+def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the weights' values and without shapes that were inferred for other inputs."""
+    copy = onnx.ModelProto()
+    copy.ir_version = model.ir_version
+    copy.opset_import.extend(model.opset_import)
+    copy.graph.name = model.graph.name
+    copy.graph.input.extend(model.graph.input)
+    copy.graph.node.extend(node for node in model.graph.node if node.op_type != "Constant")
+    for value in model.graph.output:
+        # Its dynamic dimensions have names; the inferred ones are numbers.
+        kind = value.type.tensor_type.elem_type
+        copy.graph.output.append(helper.make_tensor_value_info(value.name, kind, None))
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) > SMALL:
+            copy.graph.initializer.append(
+                TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=b"")
+            )
+        else:
+            copy.graph.initializer.append(tensor)
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            copy.graph.initializer.append(numpy_helper.from_array(_evaluated(node, {}), node.output[0]))
+    return copy
+
+
+def _infer(model: onnx.ModelProto) -> tuple[dict[str, Tensor], set[str]]:
+    """Tensors whose shapes are known, and the names of the others."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise UserError(f"shapes cannot be inferred: {graph.first_line(error)}") from None
+    tensors = {
+        tensor.name: Tensor(TensorProto.DataType.Name(tensor.data_type).lower(), tuple(tensor.dims))
+        for tensor in inferred.initializer
+    }
+    unknown = {name for node in inferred.node for name in node.output if name}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        kind = value.type.tensor_type
+        if kind.HasField("shape") and all(dim.HasField("dim_value") for dim in kind.shape.dim):
+            shape = tuple(dim.dim_value for dim in kind.shape.dim)
+            tensors[value.name] = Tensor(TensorProto.DataType.Name(kind.elem_type).lower(), shape)
+            unknown.discard(value.name)
+    return tensors, unknown - set(tensors)
+
+
+def _fold(model: onnx.ModelProto, tensors: dict[str, Tensor]) -> bool:
+    """Evaluate, in place, what depends on shapes and small constants alone; whether there was anything."""
+    values = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if math.prod(tensor.dims) <= SMALL and tensor.data_type in (TensorProto.INT64, TensorProto.BOOL)
+    }
+    rest = []
+    for node in model.graph.node:
+        if node.op_type == "Shape" and node.input[0] in tensors:
+            # The evaluator would want the tensor itself. Since opset 15 a part of the shape can be asked for.
+            part = {attribute.name: attribute.i for attribute in node.attribute}
+            shape = np.array(tensors[node.input[0]].shape, np.int64)
+            result = shape[part.get("start", 0) : part.get("end", len(shape))]
+        elif all(name in values for name in node.input if name) and len(node.output) == 1:
+            result = _evaluated(node, {name: values[name] for name in node.input if name})
+        else:
+            rest.append(node)
+            continue
+        values[node.output[0]] = result
+        model.graph.initializer.append(numpy_helper.from_array(result, node.output[0]))
+    folded = len(rest) < len(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(rest)
+    return folded
+
+
+def _evaluated(node: onnx.NodeProto, values: dict[str, np.ndarray]) -> np.ndarray:
+    evaluator: Any = ReferenceEvaluator(node)
+    return np.asarray(evaluator.run(None, values)[0])
