@@ -19,7 +19,7 @@ from ceilings.graphs import graph
 from ceilings.graphs.shapes import Tensor, resolve
 
 CLASSES = ("gemm", "attention", "normalization", "elementwise", "gather", "copy", "other")
-"""Classes of kernels, as the budget of a capture names them."""
+"""Classes of kernels, by the names that ``ceilings.report.tables`` gives them."""
 
 STORED = {
     "float": "fp32",
@@ -46,7 +46,7 @@ SOFTMAX = 5
 ELEMENTWISE = {
     *("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Neg", "Abs", "Reciprocal", "Exp", "Log", "Min", "Max", "Clip"),
     *("Erf", "Tanh", "Sigmoid", "Relu", "Gelu", "Sin", "Cos"),
-    *("Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not"),
+    *("Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "IsNaN"),
 }
 """One operation an output element each, transcendental or not."""
 
@@ -189,7 +189,7 @@ class _Counter:
         weight = activation = 0
         for position, name in enumerate(inputs):
             if table and position == 0:
-                rows = self._tensors[outputs[0]].elements * self._tensor(name).itemsize
+                rows = min(self._tensors[outputs[0]].elements * self._tensor(name).itemsize, self._read(name))
                 self.weights[f"{name} {proto.name}"] = rows
                 weight += rows
             elif name in self._constants:
@@ -217,7 +217,7 @@ class _Counter:
             return "normalization", NORMALIZATIONS[name] * self._tensors[inputs[0]].elements, None
         if name in ELEMENTWISE:
             return "elementwise", elements, None
-        if name == "Gather":
+        if name in ("Gather", "GatherND"):
             return "gather", 0, None
         if name in COPIES:
             return "copy", 0, None

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from ceilings.errors import UserError
 from ceilings.graphs import graph
 
 SMALL = 1 << 16
 """Constants of more elements are weights: their shape counts, and their values are never looked at."""
+
+
+EVALUATED = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
+"""Types of the constants that shapes are computed from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Resolved:
     """A graph at one shape.
 
     Attributes:
-        nodes: Those that depend on the inputs' values, in graph order.
+        nodes: Those that depend on the inputs' values, in graph order, with look-ups in tables and the weights'
+            DequantizeLinear.
         tensors: Of every tensor that these read or write.
         constants: Names of those that do not depend on the inputs.
     """
@@ -73,12 +76,13 @@ def resolve(model: onnx.ModelProto, batch: int, sequence: int) -> Resolved:
     constants = {tensor.name for tensor in static.graph.initializer}
     nodes = []
     for node in static.graph.node:
-        if all(name in constants for name in node.input if name):
-            # A DequantizeLinear of a weight: it is read as it is stored, so the node is kept for the counter to see.
+        constant = all(name in constants for name in node.input if name)
+        # What is looked up in a table is not stored anywhere before, even where the places are constant.
+        if constant and node.op_type != "Gather":
             constants.update(node.output)
-            if node.op_type != "DequantizeLinear":
-                continue
-        nodes.append(node)
+        # A weight's DequantizeLinear is kept for its readers: they read what is stored.
+        if not constant or node.op_type in ("Gather", "DequantizeLinear"):
+            nodes.append(node)
     needed = {name for node in nodes for name in (*node.input, *node.output) if name}
     if missing := sorted(needed & unknown):
         raise UserError(
@@ -95,7 +99,7 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.opset_import.extend(model.opset_import)
     copy.graph.name = model.graph.name
     copy.graph.input.extend(model.graph.input)
-    copy.graph.node.extend(node for node in model.graph.node if node.op_type != "Constant")
+    copy.graph.node.extend(model.graph.node)
     for value in model.graph.output:
         # Its dynamic dimensions have names; the inferred ones are numbers.
         kind = value.type.tensor_type.elem_type
@@ -107,9 +111,6 @@ def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
             )
         else:
             copy.graph.initializer.append(tensor)
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            copy.graph.initializer.append(numpy_helper.from_array(_evaluated(node, {}), node.output[0]))
     return copy
 
 
@@ -136,30 +137,46 @@ def _infer(model: onnx.ModelProto) -> tuple[dict[str, Tensor], set[str]]:
 def _fold(model: onnx.ModelProto, tensors: dict[str, Tensor]) -> bool:
     """Evaluate, in place, what depends on shapes and small constants alone; whether there was anything."""
     values = {
-        tensor.name: numpy_helper.to_array(tensor)
+        tensor.name: tensor
         for tensor in model.graph.initializer
-        if math.prod(tensor.dims) <= SMALL and tensor.data_type in (TensorProto.INT64, TensorProto.BOOL)
+        if math.prod(tensor.dims) <= SMALL and tensor.data_type in EVALUATED
     }
-    rest = []
+    known, constant, rest = set(values), [], []
     for node in model.graph.node:
         if node.op_type == "Shape" and node.input[0] in tensors:
-            # The evaluator would want the tensor itself. Since opset 15 a part of the shape can be asked for.
+            # Since opset 15 a part of the shape can be asked for.
             part = {attribute.name: attribute.i for attribute in node.attribute}
-            shape = np.array(tensors[node.input[0]].shape, np.int64)
-            result = shape[part.get("start", 0) : part.get("end", len(shape))]
-        elif all(name in values for name in node.input if name) and len(node.output) == 1:
-            result = _evaluated(node, {name: values[name] for name in node.input if name})
+            shape = tensors[node.input[0]].shape
+            found = np.array(shape[part.get("start", 0) : part.get("end", len(shape))], np.int64)
+            values[node.output[0]] = numpy_helper.from_array(found, node.output[0])
+            model.graph.initializer.append(values[node.output[0]])
+            known.add(node.output[0])
+        elif all(name in known for name in node.input if name):
+            constant.append(node)
+            known.update(node.output)
         else:
             rest.append(node)
-            continue
-        values[node.output[0]] = result
-        model.graph.initializer.append(numpy_helper.from_array(result, node.output[0]))
+    if constant:
+        model.graph.initializer.extend(_evaluated(constant, values, model))
     folded = len(rest) < len(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend(rest)
     return folded
 
 
-def _evaluated(node: onnx.NodeProto, values: dict[str, np.ndarray]) -> np.ndarray:
-    evaluator: Any = ReferenceEvaluator(node)
-    return np.asarray(evaluator.run(None, values)[0])
+def _evaluated(
+    nodes: list[onnx.NodeProto], values: dict[str, TensorProto], model: onnx.ModelProto
+) -> list[TensorProto]:
+    """The outputs of nodes of which only ``values`` are needed."""
+    names = [name for node in nodes for name in node.output if name]
+    read = {name for node in nodes for name in node.input}
+    part = helper.make_graph(
+        nodes,
+        "constants",
+        [],
+        [onnx.ValueInfoProto(name=name) for name in names],
+        [values[name] for name in sorted(read & values.keys())],
+    )
+    runnable = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
+    found = graph.session(runnable, 1, optimize=False).run(names, {})
+    return [numpy_helper.from_array(np.asarray(value), name) for name, value in zip(names, found, strict=True)]

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from ceilings import SCHEMA_VERSION
+from ceilings.errors import UserError
 from ceilings.graphs import operations
 from ceilings.limits.roofline import Roofline, missing, read_limits
 from ceilings.provenance import provenance
@@ -29,19 +30,24 @@ def bound(
         sources: The files that graph and peaks came from.
 
     Returns:
-        ``status`` is ``ok``, or ``unavailable`` with a ``reason`` where a limit could not be measured; the counts are
-        there in either case.
+        ``status`` is ``ok``, or ``unavailable`` with a ``reason``: a limit that could not be measured, or a graph that
+        cannot be counted.
 
     Raises:
-        UserError: The graph cannot be counted at this shape.
+        UserError: ``peaks`` is no record of measured limits.
     """
-    work = operations.count(graph, cell["batch"], cell["sequence"])
+    if lacking := {"device", "peaks", "l2_bytes"} - peaks.keys():
+        raise UserError(f"{sources['peaks']} holds no measured limits (no {', '.join(sorted(lacking))}); measure them")
+    head = {"schema_version": SCHEMA_VERSION, "device": peaks["device"], **cell}
+    tail = {"provenance": provenance(PACKAGES, sources)}
+    try:
+        work = operations.count(graph, cell["batch"], cell["sequence"])
+    except UserError as error:
+        return {**head, "status": "unavailable", "reason": str(error), **tail}
     limits = read_limits(peaks)
     roofline = Roofline(work, limits, cell["precision"])
     record = {
-        "schema_version": SCHEMA_VERSION,
-        "device": peaks["device"],
-        **cell,
+        **head,
         "work": {
             "flops": work.flops,
             "flops_by_precision": work.flops_by_precision(),
@@ -63,8 +69,8 @@ def bound(
             "flags": peaks.get("flags", []),
         },
     }
-    if lacking := missing(limits, roofline.precisions):
-        record |= {"status": "unavailable", "reason": f"not measured on {peaks['device']}: {', '.join(lacking)}"}
+    if unmeasured := missing(limits, roofline.precisions):
+        record |= {"status": "unavailable", "reason": f"not measured on {peaks['device']}: {', '.join(unmeasured)}"}
     else:
         record |= {
             "status": "ok",
@@ -72,7 +78,7 @@ def bound(
             "classes": roofline.classes(),
             "library_products": roofline.library(),
         }
-    return record | {"provenance": provenance(PACKAGES, sources)}
+    return record | tail
 
 
 def sentence(record: Mapping[str, Any]) -> str:
