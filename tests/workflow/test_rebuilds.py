@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from tiny import CELLS, STUDY, SUMMARY
 
+from ceilings.report.catalogue import PLOTS
+
 pytestmark = pytest.mark.workflow
 
-REPORT = {"collect_cells": 1, "draw_plot": 5, "write_summary": 1}
+REPORT = {"collect_cells": 1, "draw_plot": len(PLOTS), "write_summary": 1}
 PLANNED = {"plan_study": 1, **REPORT}
 PROCESSES = STUDY["protocol"]["processes"]
 
@@ -86,7 +88,7 @@ def test_a_process_more_keeps_those_that_have_run(project):
     ("file", "jobs"),
     [
         ("workflow_scripts/ceilings/report/plots/batch_sweep.py", {"draw_plot": 1, "write_summary": 1}),
-        ("workflow_scripts/draw_plot.py", {"draw_plot": 5, "write_summary": 1}),
+        ("workflow_scripts/draw_plot.py", {"draw_plot": len(PLOTS), "write_summary": 1}),
         ("workflow_scripts/write_summary.py", {"write_summary": 1}),
         ("workflow_scripts/ceilings/measure/loop.py", {"measure_latency": CELLS * PROCESSES, **REPORT}),
         ("workflow_scripts/ceilings/runtimes/torch_cpu.py", {"measure_latency": 2 * PROCESSES, **REPORT}),
