@@ -98,6 +98,13 @@ def test_the_section_says_who_is_nearest_and_what_limits(maker):
     assert "nan" not in told
 
 
+def test_a_floor_that_was_beaten_is_an_alarm(maker):
+    assert "Below its floor" not in section(collect(maker.plan()))
+    maker.bound(maker.cells[-2], 0.6)
+    told = section(collect(maker.plan()))
+    assert "**Below its floor: onnxruntime-cuda fp16 b16-s128 (0.8" in told
+
+
 def test_kernels_stand_against_the_limits_where_there_is_a_capture(maker):
     tables = collect(maker.plan())
     cell = maker.cells[1]

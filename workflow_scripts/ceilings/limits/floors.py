@@ -86,7 +86,9 @@ def sentence(record: Mapping[str, Any]) -> str:
     if record["status"] != "ok":
         return f"no floor, {record['reason']}"
     floor, work = record["floor"], record["work"]
+    unknown = ", ".join(f"{count} {name}" for name, count in work["unknown_operators"].items())
     return (
         f"at least {floor['floor_ms']:.3g} ms, set by {floor['limited_by']} "
         f"({work['flops'] / 1e9:.3g} GFLOP, {work['bytes'] / 1e6:.3g} MB)"
+        + (f"; not counted: {unknown}" if unknown else "")
     )

@@ -42,7 +42,7 @@ def distance(tables: Tables, measured: Measured) -> str:
         shown = own
         if len(own) > MOST_ROWS:
             shown = [pair for pair in own if pair[0].shape == measured.common_shape]
-        sentences = [nearest(own), *own_sizes(own), *caches(own), *classes(own, budgets)]
+        sentences = [*beaten(own), nearest(own), *own_sizes(own), *caches(own), *classes(own, budgets)]
         lines += [f"### {model} on `{device}`", "\n".join(f"- {one}" for one in sentences), _table(shown)]
         if len(shown) < len(own):
             lines.append(f"The common shape only; all {len(own)} are in `tables/floors.csv`.")
@@ -50,6 +50,18 @@ def distance(tables: Tables, measured: Measured) -> str:
         told = text.cut(f"{cell.label} b{cell.batch}-s{cell.sequence}" for cell in without)
         lines.append(f"No floor: {told}. The records below `results/floors/` say why.")
     return "\n\n".join(lines)
+
+
+def beaten(own: list[tuple[Cell, Floor]]) -> list[str]:
+    """Floors that a cell went below: then a limit was measured too low, or work was counted that nobody does."""
+    told = [
+        f"{cell.label} b{cell.batch}-s{cell.sequence} ({_times(floor['gap'])})"
+        for cell, floor in own
+        if floor["gap"] < 1
+    ]
+    if not told:
+        return []
+    return [f"**Below its floor: {text.cut(told)}.** Measure the device's limits anew; until then read no gap here."]
 
 
 def nearest(own: list[tuple[Cell, Floor]]) -> str:
