@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -112,6 +113,32 @@ def test_an_operator_that_nobody_knows_counts_as_none_and_is_named(distilbert):
     work = operations.count(model, BATCH, TOKENS)
     assert work.unknown == {"Sign": LAYERS}
     assert work.flops == GEMM + ATTENTION
+
+
+def test_a_quantised_weight_is_followed_through_a_transpose(distilbert):
+    """logits (batch, 2) = mask (batch, 4) times the turned (2, 4) matrix: stored and multiplied in int8."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    one = helper.make_tensor("one", kinds.FLOAT, [], [1.0])
+    zero = helper.make_tensor("zero", kinds.INT8, [], [0])
+    nodes = [
+        helper.make_node("Cast", ["attention_mask"], ["numbers"], to=kinds.FLOAT),
+        helper.make_node("QuantizeLinear", ["numbers", "one", "zero"], ["small"]),
+        helper.make_node("DequantizeLinear", ["small", "one", "zero"], ["rounded"]),
+        helper.make_node("DequantizeLinear", ["stored", "one", "zero"], ["matrix"]),
+        helper.make_node("Transpose", ["matrix"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["rounded", "turned"], ["logits"]),
+    ]
+    ends = distilbert.model.graph
+    stored = helper.make_tensor("stored", kinds.INT8, [2, 4], [1] * 8)
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", ends.input, ends.output, [one, zero, stored]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    cast, product = operations.count(model, 3, 4).nodes
+    assert product.product == operations.Product(3, 2, 4, 1, "int8")
+    assert (product.weight_bytes, product.activation_bytes) == (8, 3 * 4 + 4 * 3 * 2)
+    assert (cast.kind, cast.activation_bytes) == ("copy", (8 + 4) * 3 * 4)
 
 
 def test_a_graph_of_another_shape_is_refused(distilbert, tmp_path):

@@ -31,6 +31,8 @@ STORED = {
 }
 """Type of a tensor to the precision whose matrix rate it is multiplied at."""
 
+WIDEST_FIRST = {precision: rank for rank, precision in enumerate(("fp32", "fp16", "bf16", "fp8", "int8"))}
+
 PRODUCTS = {"MatMul", "Gemm"}
 QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Shape"}
@@ -166,7 +168,7 @@ def count(model: onnx.ModelProto, batch: int, sequence: int) -> Work:
 
 
 class _Counter:
-    """Counts nodes in graph order; what a DequantizeLinear gives is read as what it was stored in."""
+    """Counts nodes in graph order; what comes from a DequantizeLinear is read as what it was stored in."""
 
     def __init__(self, tensors: Mapping[str, Tensor], constants: set[str]) -> None:
         self._tensors = tensors
@@ -178,11 +180,12 @@ class _Counter:
     def node(self, proto: onnx.NodeProto) -> Node | None:
         inputs = [name for name in proto.input if name]
         outputs = [name for name in proto.output if name]
-        if proto.op_type in QUANTIZERS:
-            if proto.op_type == "DequantizeLinear":
-                self._stored[outputs[0]] = inputs[0]
-            return None
-        if proto.op_type in VIEWS:
+        turned_weight = proto.op_type == "Transpose" and inputs[0] in self._constants
+        if proto.op_type == "DequantizeLinear":
+            self._stored[outputs[0]] = inputs[0]
+        elif inputs[0] in self._stored and proto.op_type in VIEWS | {"Transpose"}:
+            self._stored[outputs[0]] = self._stored[inputs[0]]
+        if turned_weight or proto.op_type in QUANTIZERS | VIEWS:
             return None
         table = proto.op_type == "Gather" and inputs[0] in self._constants
         kind, operations, product = self._work(proto, inputs, outputs)
@@ -208,7 +211,7 @@ class _Counter:
         if proto.domain not in graph.STANDARD_DOMAINS:
             name = f"{proto.domain}::{name}"
         if name in PRODUCTS:
-            kind = "gemm" if inputs[1] in self._constants else "attention"
+            kind = "gemm" if self._constants.intersection(inputs[:2]) else "attention"
             # Gemm's bias is one addition an element of the result.
             return kind, elements if len(inputs) > 2 else 0, self._product(proto, inputs, outputs[0])
         if name == "Softmax":
@@ -234,8 +237,7 @@ class _Counter:
         m = rows if one_matrix else self._tensors[output].shape[-2]
         kinds = {STORED.get(self._tensor(name).kind, self._tensor(name).kind) for name in inputs[:2]}
         # Where one side alone is quantised, the other's type computes.
-        precision = kinds.pop() if len(kinds) == 1 else next(iter(kinds - {"int8", "fp8"}))
-        return Product(m, n, k, rows // m, precision)
+        return Product(m, n, k, rows // m, min(kinds, key=lambda kind: WIDEST_FIRST.get(kind, -1)))
 
     def _tensor(self, name: str) -> Tensor:
         """The tensor as it is stored."""

@@ -20,6 +20,10 @@ SMALL = 1 << 16
 EVALUATED = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 """Types of the constants that shapes are computed from."""
 
+KEPT = {"Gather", "DequantizeLinear", "Transpose", "Reshape"}
+"""What is not dropped where it depends on no input: look-ups, and how a quantised weight comes to its reader, who reads
+what is stored."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -48,8 +52,7 @@ class Resolved:
     """A graph at one shape.
 
     Attributes:
-        nodes: Those that depend on the inputs' values, in graph order, with look-ups in tables and the weights'
-            DequantizeLinear.
+        nodes: Those that depend on the inputs' values, in graph order, and those of ``KEPT``.
         tensors: Of every tensor that these read or write.
         constants: Names of those that do not depend on the inputs.
     """
@@ -80,8 +83,7 @@ def resolve(model: onnx.ModelProto, batch: int, sequence: int) -> Resolved:
         # What is looked up in a table is not stored anywhere before, even where the places are constant.
         if constant and node.op_type != "Gather":
             constants.update(node.output)
-        # A weight's DequantizeLinear is kept for its readers: they read what is stored.
-        if not constant or node.op_type in ("Gather", "DequantizeLinear"):
+        if not constant or node.op_type in KEPT:
             nodes.append(node)
     needed = {name for node in nodes for name in (*node.input, *node.output) if name}
     if missing := sorted(needed & unknown):
@@ -178,5 +180,8 @@ def _evaluated(
         [values[name] for name in sorted(read & values.keys())],
     )
     runnable = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
-    found = graph.session(runnable, 1, optimize=False).run(names, {})
+    try:
+        found = graph.session(runnable, 1, optimize=False).run(names, {})
+    except Exception as error:  # ONNX Runtime's errors share no class
+        raise UserError(f"what its shapes depend on cannot be evaluated: {graph.first_line(error)}") from None
     return [numpy_helper.from_array(np.asarray(value), name) for name, value in zip(names, found, strict=True)]
