@@ -40,7 +40,7 @@ def draw(tables: Tables) -> Figure:
     )
     for (axis,), ((device, model), own) in zip(axes, panels.items(), strict=True):
         image = _draw_map(axis, own, measured, verdicts)
-        axis.set_title(f"{model} on {device}", pad=18)
+        axis.set_title(f"{model} on {device} (above the columns: sequence length)", pad=18)
     bar = figure.colorbar(image, ax=[axis for (axis,) in axes], pad=0.01, aspect=30, ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.ax.set_yticklabels(["0: the device decides", "25%", "50%", "75%", "100%: the host decides"])
     return figure
@@ -75,7 +75,7 @@ def _draw_map(axis: Axes, cells: list[Cell], measured: Measured, verdicts: dict[
             ha="center",
             va="center",
             fontsize=8 if not verdict else 6.5,
-            color="white" if value > 0.6 else "black",
+            color="white" if value > 0.55 else "black",
         )
     image = axis.imshow(share, cmap=SHADES, vmin=0, vmax=1, aspect="auto")
     axis.set_yticks(range(len(configurations)), [configuration_label(*one) for one in configurations], fontsize=9)
@@ -87,7 +87,7 @@ def _draw_map(axis: Axes, cells: list[Cell], measured: Measured, verdicts: dict[
     for sequence, own in group_by(list(enumerate(shapes)), lambda entry: entry[1][1]).items():
         first, last = own[0][0], own[-1][0]
         axis.annotate(
-            f"sequence {sequence}",
+            str(sequence),
             ((first + last) / 2, 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, 4),

@@ -18,8 +18,14 @@ HALO = [withStroke(linewidth=3, foreground="white")]
 FILLS = {"fp32": "full", "tf32": "left", "fp16": "none", "bf16": "bottom", "int8": "top", "fp8": "right"}
 """How much of a marker is filled, by precision: most cells stand alone, without a line to tell it."""
 
+TOUCHING = 1.25
+"""Dashes within this factor of each other in both directions touch."""
+
 COURSE = 3
 """Shapes from which on a configuration's markers are connected."""
+
+MOST_NAMES = 3
+"""Shapes that are named above dashes that lie together; of more, the number."""
 
 NEAR = 1.12
 """Roofs that lie closer together than this factor share one label."""
@@ -108,10 +114,11 @@ def _draw_roofs(axis: Axes, floors: pd.DataFrame) -> None:
     bandwidth = (floors["bytes"] / floors["cold_memory_floor_ms"] / 1e6).max()  # GB/s
     x = np.array([left, right])
     axis.plot(x, x * bandwidth / 1e3, color="0.35", linewidth=1.2, label=f"memory without cache, {bandwidth:,.0f} GB/s")
-    for (intensity, batch, sequence), own in shapes.groupby(["intensity", "batch", "sequence"]):
+    for own in _neighbours(shapes):
+        names = dict.fromkeys(f"b{row.batch}-s{row.sequence}" for row in own.itertuples())
         axis.annotate(
-            f"b{batch}-s{sequence}",
-            (intensity, own["allowed"].max()),
+            "\n".join(names) if len(names) <= MOST_NAMES else f"{len(names)} shapes",
+            (own["intensity"].median(), own["allowed"].max()),
             xytext=(0, 7),
             textcoords="offset points",
             ha="center",
@@ -120,6 +127,23 @@ def _draw_roofs(axis: Axes, floors: pd.DataFrame) -> None:
         )
     axis.set_xlim(left, right)
     axis.set_ylim(bottom / 1.2, top * 1.6)
+
+
+def _neighbours(shapes: pd.DataFrame) -> list[pd.DataFrame]:
+    """Dashes that touch each other, so that they share one label."""
+    groups: list[pd.DataFrame] = []
+    for _, row in shapes.sort_values(["intensity", "batch"]).iterrows():
+        near = [
+            index
+            for index, own in enumerate(groups)
+            if row["intensity"] < TOUCHING * own["intensity"].iloc[0]
+            and max(row["allowed"], own["allowed"].max()) < TOUCHING * min(row["allowed"], own["allowed"].min())
+        ]
+        if near:
+            groups[near[0]] = pd.concat([groups[near[0]], row.to_frame().T])
+        else:
+            groups.append(row.to_frame().T)
+    return groups
 
 
 def _close_together(rates: pd.Series) -> list[list[str]]:
