@@ -15,6 +15,7 @@ include: "rules/models.smk"
 include: "rules/graphs.smk"
 include: "rules/calibration.smk"
 include: "rules/benchmarks.smk"
+include: "rules/floors.smk"
 include: "rules/report.smk"
 
 

@@ -20,6 +20,7 @@ rule collect_cells:
         # A literal path: beside rules.plan_study.output, Snakemake's time to plan grows with the square of the runs.
         plan="results/plan.json",
         runs=STUDY.runs,
+        floors=STUDY.floors,
     output:
         expand("results/tables/{table}.{kind}", table=("cells", "runs", "budgets", "floors"), kind=("csv", "parquet")),
         "results/tables/samples.parquet",

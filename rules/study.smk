@@ -87,6 +87,10 @@ def measured_artifact(wildcards):
     return STUDY.artifact(wildcards.runtime, wildcards.model, wildcards.precision)
 
 
+def counted_graph(wildcards):
+    return STUDY.counted_graph(wildcards.model, wildcards.precision)
+
+
 def round_of_run(wildcards):
     """Every cell's first process before any cell's second: drift falls on all cells alike."""
     return -int(wildcards.run)

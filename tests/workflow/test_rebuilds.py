@@ -5,11 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import CELLS, STUDY, SUMMARY
+from tiny import CELLS, PROJECT, STUDY, SUMMARY
+
+from ceilings.report.catalogue import PLOTS
 
 pytestmark = pytest.mark.workflow
 
-REPORT = {"collect_cells": 1, "draw_plot": 5, "write_summary": 1}
+REPORT = {"collect_cells": 1, "draw_plot": len(PLOTS), "write_summary": 1}
 PLANNED = {"plan_study": 1, **REPORT}
 PROCESSES = STUDY["protocol"]["processes"]
 
@@ -86,7 +88,7 @@ def test_a_process_more_keeps_those_that_have_run(project):
     ("file", "jobs"),
     [
         ("workflow_scripts/ceilings/report/plots/batch_sweep.py", {"draw_plot": 1, "write_summary": 1}),
-        ("workflow_scripts/draw_plot.py", {"draw_plot": 5, "write_summary": 1}),
+        ("workflow_scripts/draw_plot.py", {"draw_plot": len(PLOTS), "write_summary": 1}),
         ("workflow_scripts/write_summary.py", {"write_summary": 1}),
         ("workflow_scripts/ceilings/measure/loop.py", {"measure_latency": CELLS * PROCESSES, **REPORT}),
         ("workflow_scripts/ceilings/runtimes/torch_cpu.py", {"measure_latency": 2 * PROCESSES, **REPORT}),
@@ -141,6 +143,19 @@ def test_another_version_of_a_runtime_is_measured_anew(project, tmp_path):
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 0.0\n")
     planned = project.planned(PYTHONPATH=str(metadata.parent))
     assert planned == {"measure_latency": 5 * PROCESSES, **REPORT}
+
+
+def test_floors_need_no_gpu_where_its_limits_are_recorded(project):
+    limits = project.folder / "results/hosts/nvidia-h200/peaks.json"
+    limits.parent.mkdir(parents=True)
+    limits.write_bytes((PROJECT / "docs/studies/nvidia-h200/peaks.json").read_bytes())
+    target = "results/floors/nvidia-h200/tiny/int8/b2-s16.json"
+    assert project.planned(target) == {"bound_latency": 1}
+    project.snakemake(target)
+    record = json.loads((project.folder / target).read_text())
+    assert record["status"] == "ok"
+    assert record["floor"]["limited_by"] == "launch"  # so small a model leaves nothing else
+    assert set(record["work"]["flops_by_precision"]) == {"int8", "fp32"}
 
 
 def test_forcing_one_target_runs_one_job(project):

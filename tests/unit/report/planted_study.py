@@ -83,6 +83,33 @@ class StudyMaker:
     def fail(self, cell: dict, run: int, kind="out-of-memory", message="std::bad_alloc while allocating 12 GB") -> None:
         self.change(cell, run, status="failed", series={}, failure={"kind": kind, "message": message}, parity=None)
 
+    def bound(self, cell: dict, floor_ms: float, limited_by: str = "compute", **changes) -> Path:
+        """Give a cell a floor. Its products take half of it at the matrix rate, unless that sets it."""
+        shape = f"b{cell['batch']}-s{cell['sequence']}"
+        path = self.root / f"results/floors/{cell['device']}/distilbert/{cell['precision']}/{shape}.json"
+        compute = floor_ms if limited_by == "compute" else floor_ms / 2
+        record = {
+            "schema_version": 1,
+            **{name: cell[name] for name in ("device", "model", "precision", "batch", "sequence")},
+            "status": "ok",
+            "work": {"flops": int(compute * 1e12), "bytes": int(floor_ms * 4e9)},
+            "floor": {
+                "compute_floor_ms": compute,
+                "memory_floor_ms": floor_ms / 2 if limited_by == "compute" else floor_ms,
+                "launch_floor_ms": 0.005,
+                "floor_ms": floor_ms,
+                "limited_by": limited_by,
+                "cold_memory_floor_ms": floor_ms,
+                "l2_share": 0.5,
+            },
+            "classes": {"gemm": {"unfused_ms": floor_ms}, "elementwise": {"unfused_ms": 0.25 * floor_ms}},
+            "library_products": {"ms": 3 * floor_ms, "flops_share": 1.0},
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record | changes))
+        cell["floor"] = str(path)
+        return path
+
     def plan(self) -> dict:
         return {
             "schema_version": 1,

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from ceilings.models.catalogue import ARCHITECTURES
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.cells import Study, graph_name
 from ceilings.study.config import SCHEMA, refuse_duplicate_keys
-from ceilings.study.hosts import Gpu, Host
+from ceilings.study.hosts import Availability, Gpu, Host
 
 LAPTOP = Host("cpu-test", "Test CPU", 4, None, "no CUDA device on this machine")
 GPU = Gpu("nvidia-test", "NVIDIA Test", "GPU-0", "580.1", (9, 0), 80 << 30)
@@ -144,3 +145,27 @@ def test_precision_names_the_stored_graph():
 def test_schema_knows_the_same_architectures_as_the_catalogue():
     allowed = SCHEMA["properties"]["models"]["additionalProperties"]["properties"]["architecture"]["enum"]
     assert allowed == list(ARCHITECTURES)
+
+
+def test_cells_of_a_gpu_have_the_floor_of_their_graph(monkeypatch, tmp_path):
+    monkeypatch.setattr("ceilings.study.cells.availability", lambda *_: Availability())
+    config = with_sweep(runtimes=["torch-cuda-eager", "onnxruntime-cuda-fused"], precisions=["tf32"])
+    config["sweeps"]["cpu"] = {**SWEEP, "runtimes": ["onnxruntime-cpu"]}
+    study = Study(config, dataclasses.replace(LAPTOP, gpu=GPU), str(tmp_path))
+    floor = f"{tmp_path}/floors/nvidia-test/m/tf32/b1-s32.json"
+    assert study.floors == [floor]
+    assert {cell.floor for cell in study.measured} == {floor, None}
+    assert all((cell.floor is None) == (cell.spec.device == "cpu") for cell in study.measured)
+    assert study.counted_graph("m", "tf32") == f"{tmp_path}/onnx/m/fp32.onnx"
+
+    # Elsewhere a recorded floor is shown and never made.
+    for run in study.runs:
+        Path(run).parent.mkdir(parents=True, exist_ok=True)
+        Path(run).touch()
+    away = {**config, "devices": ["auto", "nvidia-test"]}
+    assert {cell.floor for cell in Study(away, LAPTOP, str(tmp_path)).cells} == {None}
+    Path(floor).parent.mkdir(parents=True)
+    Path(floor).touch()
+    here = Study(away, LAPTOP, str(tmp_path))
+    assert {cell.floor for cell in here.cells if cell.device == "nvidia-test"} == {floor}
+    assert here.floors == []

@@ -7,6 +7,8 @@ PLOTS = {
     "precision_crossover": "INT8 and other lower precisions against FP32, with the crossover where there is one",
     "batch_sweep": "Latency against throughput along batches",
     "sequence_sweep": "Latency against sequence length",
+    "launch_to_kernel_map": "Where the host decides the latency and where the device does, over batch and sequence",
+    "roofline": "Rates that cells reach, below the roofs that their device was measured to have",
     "latency_distributions": "Latencies of single iterations, a row a process",
 }
 """Every plot by name, and what it shows; in the order of the summary."""

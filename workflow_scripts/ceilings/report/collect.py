@@ -19,6 +19,7 @@ from ceilings.errors import FAILURE_KINDS, UserError
 from ceilings.files import read_json
 from ceilings.measure.quantiles import Interval
 from ceilings.measure.statistics import mean_over_processes, median_over_processes, pooled_quantile
+from ceilings.report.floors import floor_table
 from ceilings.report.tables import COLD_START, KEY, PERCENTILES, Tables
 
 Record = Mapping[str, Any]
@@ -34,7 +35,7 @@ def collect(plan: Record) -> Tables:
         plan: Content of ``plan.json``.
 
     Raises:
-        UserError: A run that the plan names is missing, damaged or of another cell.
+        UserError: A run or a floor that the plan names is missing, damaged or of another cell.
     """
     cells: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
@@ -48,6 +49,7 @@ def collect(plan: Record) -> Tables:
         cells=pd.DataFrame(cells, columns=CELL_COLUMNS),
         runs=pd.DataFrame(runs, columns=RUN_COLUMNS),
         samples=_samples(samples),
+        floors=floor_table(plan["cells"], cells),
     )
 
 

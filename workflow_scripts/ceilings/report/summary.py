@@ -12,6 +12,7 @@ import pandas as pd
 from ceilings.measure.quantiles import Interval, minimum_samples
 from ceilings.report import text
 from ceilings.report.catalogue import PLOTS
+from ceilings.report.distance import distance
 from ceilings.report.evidence import Evidence
 from ceilings.report.findings import Finding, findings
 from ceilings.report.measured import Cell, Measured, configuration_label, group_by
@@ -37,6 +38,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         introduction(plan, tables, measured, evidence),
         conclusions(findings(tables)),
         results(measured),
+        distance(tables, measured),
         pictures(plots),
         not_run(tables),
         parity(evidence),

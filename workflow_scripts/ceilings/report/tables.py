@@ -44,10 +44,18 @@ BUDGET_COLUMNS = [
 ]
 """One row a cell with a capture: its median iteration, split on the host's side and on the device's."""
 
+FLOOR_CLASSES = [kind for kind in KERNEL_CLASSES if kind != "unknown"]
+"""Those of ``KERNEL_CLASSES`` that an operator of a graph can be of."""
+
 FLOOR_COLUMNS = [
     *(*KEY, "flops", "bytes", "compute_floor_ms", "memory_floor_ms", "floor_ms", "limited_by", "gap", "mfu"),
+    *("launch_floor_ms", "cold_memory_floor_ms", "gemm_library_ms"),
+    *(f"{kind}_unfused_ms" for kind in FLOOR_CLASSES),
 ]
-"""One row a measured cell of a device with measured peaks: the least time that they allow, and how far it is."""
+"""One row a measured cell of a device with measured peaks: the least time that they allow, and how far it is.
+
+``gemm_library_ms`` is empty where the library was not measured at the sizes of nearly all of its products.
+"""
 
 
 def _empty(columns: list[str]) -> pd.DataFrame:

@@ -49,6 +49,7 @@ class Cell:
         sweeps: The sweeps of the study that ask for it.
         available: Whether it can be measured here.
         runs: Its run records, one for each fresh process; empty if it can neither be measured nor was recorded.
+        floor: The record of the least time that its device allows; None where there are no measured limits.
     """
 
     device: str | None
@@ -59,6 +60,7 @@ class Cell:
     sweeps: tuple[str, ...]
     available: Availability
     runs: tuple[str, ...]
+    floor: str | None = None
 
     @property
     def twin_of(self) -> str | None:
@@ -85,6 +87,7 @@ class Cell:
             "reason": self.available.reason,
             "remedy": self.available.remedy,
             "runs": list(self.runs),
+            "floor": self.floor,
         }
 
 
@@ -133,6 +136,11 @@ class Study:
     def recorded_runs(self) -> list[str]:
         """Run records of other machines: read, never made."""
         return [run for cell in self.cells if cell.device not in self._own_devices for run in cell.runs]
+
+    @functools.cached_property
+    def floors(self) -> list[str]:
+        """The floors of the cells that this machine measures: those of its GPU."""
+        return sorted({cell.floor for cell in self.measured if cell.floor})
 
     @functools.cached_property
     def graphs(self) -> list[tuple[str, str]]:
@@ -185,6 +193,10 @@ class Study:
             return [f"{self.results}/onnx/{model}/{graph}.onnx"]
         weights = f"{self.results}/models/{model}/weights"
         return [f"{weights}/model.safetensors", f"{weights}/config.json"]
+
+    def counted_graph(self, model: str, precision: str) -> str:
+        """The graph whose work bounds every cell of a model in a precision, whatever its runtime executes."""
+        return f"{self.results}/onnx/{model}/{stored_precision(precision)}.onnx"
 
     def plan(self) -> str:
         """The content of ``plan.json``."""
@@ -320,7 +332,9 @@ class Study:
         device = self.host.device(RUNTIMES[runtime].device)
         can = self._availability(runtime, precision)
         runs = self._runs(device, runtime, model, precision, shape) if device and can else ()
-        return Cell(device, runtime, model, precision, shape, sweeps, can, runs)
+        bounded = runs and RUNTIMES[runtime].device == "cuda"  # a CPU's limits are not measured
+        floor = self._floor(device, model, precision, shape) if bounded else None
+        return Cell(device, runtime, model, precision, shape, sweeps, can, runs, floor)
 
     def _recorded(self, cell: Cell, slug: str) -> Cell | None:
         """``cell`` as measured earlier on another device; None if it was not."""
@@ -329,7 +343,9 @@ class Study:
         runs = self._runs(slug, cell.runtime, cell.model, cell.precision, cell.shape)
         if not all(Path(run).is_file() for run in runs):
             return None
-        return dataclasses.replace(cell, device=slug, available=Availability(), runs=runs)
+        floor = self._floor(slug, cell.model, cell.precision, cell.shape)
+        known = floor if Path(floor).is_file() else None
+        return dataclasses.replace(cell, device=slug, available=Availability(), runs=runs, floor=known)
 
     @functools.cache  # noqa: B019
     def _availability(self, runtime: str, precision: str) -> Availability:
@@ -338,6 +354,9 @@ class Study:
     def _runs(self, device: str | None, runtime: str, model: str, precision: str, shape: Shape) -> tuple[str, ...]:
         folder = f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}"
         return tuple(f"{folder}/run{run}.json" for run in range(1, self.config["protocol"]["processes"] + 1))
+
+    def _floor(self, device: str | None, model: str, precision: str, shape: Shape) -> str:
+        return f"{self.results}/floors/{device}/{model}/{precision}/{shape}.json"
 
     def _twins(self, cells: list[Cell]) -> list[Cell]:
         """A second measurement of the noise cells: the named ones, else the first that can run on each device."""
@@ -446,10 +465,15 @@ def graph_name(runtime: Runtime, precision: str) -> str | None:
     """The ONNX variant that a runtime executes, as its file is called without ``.onnx``; None for PyTorch modules."""
     if runtime.executes == "weights":
         return None
-    stored = "fp32" if precision == "tf32" else precision
+    stored = stored_precision(precision)
     if runtime.executes == "fused":
         return f"{stored}.fused"
     return "int8.cpu" if (runtime.device, stored) == ("cpu", "int8") else stored
+
+
+def stored_precision(precision: str) -> str:
+    """The precision that a graph is stored in: tf32 is a way to compute fp32's."""
+    return "fp32" if precision == "tf32" else precision
 
 
 def canonical(value: Mapping[str, Any]) -> str:

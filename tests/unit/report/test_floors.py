@@ -1,0 +1,149 @@
+"""From floor records to their table, pictures and section."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ceilings.errors import UserError
+from ceilings.report.collect import collect
+from ceilings.report.distance import distance
+from ceilings.report.floors import floor_table
+from ceilings.report.measured import Measured
+from ceilings.report.plots import draw, style
+from ceilings.report.plots.launch_to_kernel_map import submitting_share
+from ceilings.report.tables import BUDGET_COLUMNS, FLOOR_COLUMNS, KEY, read_tables
+
+sys.path.insert(0, str(Path(__file__).parent))
+import planted_study as planted
+
+GPU = planted.GPU
+LATENCY_MS = {"torch-cuda-eager": 2.0, "onnxruntime-cuda": 0.5}
+
+
+@pytest.fixture
+def maker(tmp_path):
+    """Two runtimes at three shapes with floors of 0.1 ms a row, and a twin."""
+    maker = planted.StudyMaker(tmp_path, lambda runtime, *_: LATENCY_MS[runtime.removesuffix(".twin")], between=0.0)
+    for batch in (1, 4, 16):
+        for runtime in LATENCY_MS:
+            cell = maker.add(GPU, runtime, "fp16", batch, 128)
+            maker.bound(cell, 0.01 * batch, "l2" if batch == 1 else "compute")
+    maker.bound(maker.twin(GPU, "onnxruntime-cuda", "fp16", 1, 128), 0.01, "l2")
+    return maker
+
+
+def section(tables):
+    return distance(tables, Measured(tables))
+
+
+def texts(figure):
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def test_each_measured_cell_stands_against_its_floor(maker, tmp_path):
+    collect(maker.plan()).write(tmp_path / "tables")
+    floors = read_tables(tmp_path / "tables").floors
+    assert list(floors.columns) == FLOOR_COLUMNS
+    assert len(floors) == 6  # the twin has none
+    row = floors.query("runtime == 'onnxruntime-cuda' and batch == 16").iloc[0]
+    assert row["gap"] == pytest.approx(0.5 / 0.16, rel=0.02)
+    assert row["mfu"] == pytest.approx(0.16 / 0.5, rel=0.02)
+    first = floors.query("runtime == 'onnxruntime-cuda' and batch == 1").iloc[0]
+    assert first["mfu"] == pytest.approx(0.005 / 0.5, rel=0.02)  # the products' time, not the floor
+
+
+def test_failed_cells_and_unavailable_floors_have_no_row(maker):
+    maker.fail(maker.cells[0], 1)
+    maker.bound(maker.cells[1], 0.01, status="unavailable", reason="not measured on nvidia-h200: L2 bandwidth")
+    tables = collect(maker.plan())
+    assert len(tables.floors) == 4
+    assert "No floor: onnxruntime-cuda fp16 b1-s128." in section(tables)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"batch": 8}, "is the floor of another cell \\(batch 8 instead of 1\\)"),
+        ({"floor": {"floor_ms": 0}}, "is damaged \\(its floor is 0 ms\\)"),
+        ({"floor": {}}, "is damaged \\(no 'floor_ms'\\)"),
+        ({"schema_version": 0}, "schema version 0"),
+    ],
+)
+def test_a_bad_floor_is_named_with_the_remedy(maker, changes, told):
+    path = maker.bound(maker.cells[0], 0.01, **changes)
+    with pytest.raises(UserError, match=told) as caught:
+        collect(maker.plan())
+    assert f"snakemake --cores 1 {path}" in str(caught.value)
+
+
+def test_the_library_is_shown_where_it_was_measured(maker):
+    maker.bound(maker.cells[0], 0.01, library_products={"ms": 0.03, "flops_share": 0.5})
+    column = floor_table(maker.cells, collect(maker.plan()).cells.to_dict("records"))["gemm_library_ms"]
+    assert column.isna().sum() == 2  # both runtimes' cells at that shape
+    assert column.dropna().tolist() == pytest.approx([0.12, 0.12, 0.48, 0.48])
+
+
+def test_the_section_says_who_is_nearest_and_what_limits(maker):
+    told = section(collect(maker.plan()))
+    assert "Nearest to its floor is **onnxruntime-cuda fp16** at batch 16" in told
+    assert "0.160 ms that the matrix rate allows" in told
+    assert "fp16 at b1-s128 0.0300 ms, of 0.50" in told
+    (row,) = [line for line in told.splitlines() if line.startswith("| onnxruntime-cuda fp16")]
+    assert row.split("|")[-2].strip() == "l2"
+    assert "nan" not in told
+
+
+def test_a_floor_that_was_beaten_is_an_alarm(maker):
+    assert "Below its floor" not in section(collect(maker.plan()))
+    maker.bound(maker.cells[-2], 0.6)
+    told = section(collect(maker.plan()))
+    assert "**Below its floor: onnxruntime-cuda fp16 b16-s128 (0.8" in told
+
+
+def test_kernels_stand_against_the_limits_where_there_is_a_capture(maker):
+    tables = collect(maker.plan())
+    cell = maker.cells[1]
+    budget = dict.fromkeys(BUDGET_COLUMNS, 0.0) | {name: cell[name] for name in KEY}
+    budget |= {"gpu_gemm_ms": 0.2, "gpu_elementwise_ms": 0.0, "verdict": "launch-bound"}
+    tables = dataclasses.replace(tables, budgets=pd.DataFrame([budget]))
+    told = section(tables)
+    assert "Kernels of onnxruntime-cuda fp16 b1-s128" in told
+    assert "gemm 0.200 ms against 0.0100." in told  # a class without kernels is left out
+    assert sum("launch-bound" in text for text in texts(draw("launch_to_kernel_map", tables))) == 1
+
+
+def test_map_shows_what_was_measured_and_nothing_else(maker):
+    cell = maker.add(GPU, "onnxruntime-cuda", "fp16", 1, 256)
+    for run in (1, 2, 3):  # a runtime without a boundary on the device: its call waits
+        record = planted.json.loads(Path(cell["runs"][run - 1]).read_text())
+        maker.change(cell, run, series={"latency": record["series"]["latency"]})
+    tables = collect(maker.plan())
+    measured = Measured(tables)
+    shares = {cell.shape: submitting_share(cell) for cell in measured.cells if cell.runtime == "onnxruntime-cuda"}
+    assert shares[1, 256] is None
+    assert shares[1, 128] == pytest.approx(0.6, rel=0.01)
+    assert [text for text in texts(draw("launch_to_kernel_map", tables)) if "%" in text] == ["60%"] * 6
+
+
+def test_roofline_has_a_dash_for_each_shape_and_a_point_for_each_cell(maker):
+    (axis,) = draw("roofline", collect(maker.plan())).axes
+    lines = {line.get_label(): line for line in axis.get_lines()}
+    dashes = lines["what the limits allow, L2 kept warm"]
+    assert len(dashes.get_xdata()) == 3
+    points = lines["onnxruntime-cuda fp16"]
+    # Operations that take 0.04 ms at the roof, reached in 0.5 ms.
+    assert points.get_ydata()[1] == pytest.approx(0.04e12 / 0.5 / 1e9, rel=0.02)
+    assert (points.get_ydata() < dashes.get_ydata()).all()
+
+
+@pytest.mark.parametrize("name", ["roofline", "launch_to_kernel_map"])
+def test_pictures_are_drawn_the_same_twice(maker, tmp_path, name):
+    tables = collect(maker.plan())
+    for copy in ("a", "b"):
+        style.save(draw(name, tables), tmp_path / f"{copy}.svg", tmp_path / f"{copy}.png")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()

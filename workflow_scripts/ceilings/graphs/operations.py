@@ -1,0 +1,257 @@
+"""What a graph has to compute and to move at one shape: operations and bytes, by node and by class of kernel.
+
+Operations of products are exact: 2 for each multiply-add, in the type that the operands are stored in. Bytes come in
+two readings: what any implementation must move (each weight once, the gathered rows of tables, inputs and outputs), and
+what one kernel for each operator would move (each reads its inputs and writes its outputs). docs/floors.md says what is
+not counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import onnx
+
+from ceilings.errors import UserError
+from ceilings.graphs import graph
+from ceilings.graphs.shapes import Tensor, resolve
+
+CLASSES = ("gemm", "attention", "normalization", "elementwise", "gather", "copy", "other")
+"""Classes of kernels, by the names that ``ceilings.report.tables`` gives them."""
+
+STORED = {
+    "float": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "int8": "int8",
+    "uint8": "int8",
+    "float8e4m3fn": "fp8",
+}
+"""Type of a tensor to the precision whose matrix rate it is multiplied at."""
+
+WIDEST_FIRST = {precision: rank for rank, precision in enumerate(("fp32", "fp16", "bf16", "fp8", "int8"))}
+
+PRODUCTS = {"MatMul", "Gemm"}
+QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
+VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Shape"}
+"""Change how a tensor is read, and move nothing."""
+
+COPIES = {"Transpose", "Cast", "Concat", "Slice", "Split", "Expand", "Tile", "Pad"}
+NORMALIZATIONS = {"LayerNormalization": 7, "ReduceMean": 1}
+"""Operations an input element. LayerNormalization: mean, difference, square, its mean, product, scale, shift."""
+
+SOFTMAX = 5
+"""Operations an element: maximum, difference, exponential, sum, quotient."""
+
+ELEMENTWISE = {
+    *("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Neg", "Abs", "Reciprocal", "Exp", "Log", "Min", "Max", "Clip"),
+    *("Erf", "Tanh", "Sigmoid", "Relu", "Gelu", "Sin", "Cos"),
+    *("Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "IsNaN"),
+}
+"""One operation an output element each, transcendental or not."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A matrix product.
+
+    Attributes:
+        m, n, k: Rows of the left side (all leading dimensions together where the right side is one matrix), columns of
+            the right side, and the length of the sums.
+        count: How many such products the node makes.
+        precision: Type that both operands are stored in; the wider one where they differ.
+    """
+
+    m: int
+    n: int
+    k: int
+    count: int
+    precision: str
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.m * self.n * self.k * self.count
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """What one operator computes and moves.
+
+    Attributes:
+        kind: One of ``CLASSES``.
+        product: The matrix product that it is, if it is one.
+        operations: Of vector units: everything that is no matrix product.
+        weight_bytes: Constants that it reads; of a table the gathered rows.
+        activation_bytes: Everything else that it reads, and what it writes.
+    """
+
+    name: str
+    op_type: str
+    kind: str
+    product: Product | None
+    operations: int
+    weight_bytes: int
+    activation_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a graph computes and moves at a shape.
+
+    Attributes:
+        nodes: Every operator that remains once what is constant is folded; views and Q/DQ left out.
+        weight_bytes: Each constant once, of tables the gathered rows.
+        boundary_bytes: Inputs and outputs of the network.
+        unknown: Operators whose operations are not known, with their number: counted as none, so that a floor made of
+            these numbers stays one.
+    """
+
+    nodes: tuple[Node, ...]
+    weight_bytes: int
+    boundary_bytes: int
+    unknown: Mapping[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """What any implementation moves."""
+        return self.weight_bytes + self.boundary_bytes
+
+    @property
+    def flops(self) -> int:
+        return sum(self.flops_by_precision().values())
+
+    def flops_by_precision(self) -> dict[str, int]:
+        """Operations of matrix products by the type of their operands."""
+        return flops_by_precision(self.nodes)
+
+    def by_class(self) -> dict[str, list[Node]]:
+        """Nodes by class, in the order of ``CLASSES``; classes without any left out."""
+        found = {kind: [node for node in self.nodes if node.kind == kind] for kind in CLASSES}
+        return {kind: nodes for kind, nodes in found.items() if nodes}
+
+
+def flops_by_precision(nodes: Iterable[Node]) -> dict[str, int]:
+    """Operations of the matrix products among ``nodes``, by the type of their operands."""
+    total: Counter[str] = Counter()
+    for node in nodes:
+        if node.product:
+            total[node.product.precision] += node.product.flops
+    return dict(total)
+
+
+def count(model: onnx.ModelProto, batch: int, sequence: int) -> Work:
+    """Count the work of one inference.
+
+    Args:
+        model: A graph of standard operators; Q/DQ is read as the type of what is stored, not as work.
+        batch: Rows of the inputs.
+        sequence: Tokens of a row.
+
+    Raises:
+        UserError: The graph has other fixed axes, or operators whose shapes cannot be found.
+    """
+    fixed = graph.fixed_axes(model)
+    if any({"batch": batch, "sequence": sequence}[axis] != size for axis, size in fixed.items()):
+        raise UserError(f"the graph is fixed to {fixed}, so there is nothing to count at b{batch}-s{sequence}")
+    resolved = resolve(model, batch, sequence)
+    counter = _Counter(resolved.tensors, resolved.constants)
+    nodes = [node for proto in resolved.nodes if (node := counter.node(proto))]
+    ends = [value.name for value in (*model.graph.input, *model.graph.output)]
+    return Work(
+        nodes=tuple(nodes),
+        weight_bytes=sum(counter.weights.values()),
+        boundary_bytes=sum(resolved.tensors[name].bytes for name in ends),
+        unknown=dict(counter.unknown),
+    )
+
+
+class _Counter:
+    """Counts nodes in graph order; what comes from a DequantizeLinear is read as what it was stored in."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], constants: set[str]) -> None:
+        self._tensors = tensors
+        self._constants = constants
+        self._stored: dict[str, str] = {}
+        self.weights: dict[str, int] = {}
+        self.unknown: Counter[str] = Counter()
+
+    def node(self, proto: onnx.NodeProto) -> Node | None:
+        inputs = [name for name in proto.input if name]
+        outputs = [name for name in proto.output if name]
+        turned_weight = proto.op_type == "Transpose" and inputs[0] in self._constants
+        if proto.op_type == "DequantizeLinear":
+            self._stored[outputs[0]] = inputs[0]
+        elif inputs[0] in self._stored and proto.op_type in VIEWS | {"Transpose"}:
+            self._stored[outputs[0]] = self._stored[inputs[0]]
+        if turned_weight or proto.op_type in QUANTIZERS | VIEWS:
+            return None
+        table = proto.op_type == "Gather" and inputs[0] in self._constants
+        kind, operations, product = self._work(proto, inputs, outputs)
+        weight = activation = 0
+        for position, name in enumerate(inputs):
+            if table and position == 0:
+                rows = min(self._tensors[outputs[0]].elements * self._tensor(name).itemsize, self._read(name))
+                self.weights[f"{name} {proto.name}"] = rows
+                weight += rows
+            elif name in self._constants:
+                self.weights[self._stored.get(name, name)] = self._read(name)
+                weight += self._read(name)
+            elif proto.op_type == "Gather" and position == 0:
+                activation += self._tensors[outputs[0]].bytes
+            else:
+                activation += self._read(name)
+        activation += sum(self._tensors[name].bytes for name in outputs)
+        return Node(proto.name, proto.op_type, kind, product, operations, weight, activation)
+
+    def _work(self, proto: onnx.NodeProto, inputs: list[str], outputs: list[str]) -> tuple[str, int, Product | None]:
+        """Class, operations of vector units, matrix product."""
+        name, elements = proto.op_type, self._tensors[outputs[0]].elements
+        if proto.domain not in graph.STANDARD_DOMAINS:
+            name = f"{proto.domain}::{name}"
+        if name in PRODUCTS:
+            kind = "gemm" if self._constants.intersection(inputs[:2]) else "attention"
+            # Gemm's bias is one addition an element of the result.
+            return kind, elements if len(inputs) > 2 else 0, self._product(proto, inputs, outputs[0])
+        if name == "Softmax":
+            return "attention", SOFTMAX * elements, None
+        if name in NORMALIZATIONS:
+            return "normalization", NORMALIZATIONS[name] * self._tensors[inputs[0]].elements, None
+        if name in ELEMENTWISE:
+            return "elementwise", elements, None
+        if name in ("Gather", "GatherND"):
+            return "gather", 0, None
+        if name in COPIES:
+            return "copy", 0, None
+        self.unknown[name] += 1
+        return "other", 0, None
+
+    def _product(self, proto: onnx.NodeProto, inputs: list[str], output: str) -> Product:
+        left, right = (self._tensors[name] for name in inputs[:2])
+        turned = any(attribute.name == "transA" and attribute.i for attribute in proto.attribute)
+        k = left.shape[-2 if turned else -1]
+        n = self._tensors[output].shape[-1]
+        rows = self._tensors[output].elements // n
+        one_matrix = len(right.shape) == 2
+        m = rows if one_matrix else self._tensors[output].shape[-2]
+        kinds = {STORED.get(self._tensor(name).kind, self._tensor(name).kind) for name in inputs[:2]}
+        # Where one side alone is quantised, the other's type computes.
+        return Product(m, n, k, rows // m, min(kinds, key=lambda kind: WIDEST_FIRST.get(kind, -1)))
+
+    def _tensor(self, name: str) -> Tensor:
+        """The tensor as it is stored."""
+        return self._tensors[self._stored.get(name, name)]
+
+    def _read(self, name: str) -> int:
+        """Bytes of reading a tensor: of its stored form if a DequantizeLinear made it."""
+        return self._tensor(name).bytes
+
+
+def products(work: Work) -> list[tuple[Product, str, int]]:
+    """Equal products together: (product, class, how many nodes), the largest share of the operations first."""
+    found = Counter((node.product, node.kind) for node in work.nodes if node.product)
+    return sorted(
+        ((product, kind, nodes) for (product, kind), nodes in found.items()),
+        key=lambda entry: (-entry[0].flops * entry[2], dataclasses.astuple(entry[0])),
+    )

@@ -1,0 +1,94 @@
+"""The record of a floor: counts, limits and the times that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ceilings import SCHEMA_VERSION
+from ceilings.errors import UserError
+from ceilings.graphs import operations
+from ceilings.limits.roofline import Roofline, missing, read_limits
+from ceilings.provenance import provenance
+
+PACKAGES = ("onnx", "numpy")
+
+
+def bound(
+    graph: onnx.ModelProto, peaks: Mapping[str, Any], cell: Mapping[str, Any], sources: Mapping[str, Path | str]
+) -> dict[str, Any]:
+    """Count a graph at a shape and bound its latency on a device.
+
+    Args:
+        graph: The unfused graph in the cell's precision.
+        peaks: Content of the device's ``peaks.json``.
+        cell: ``model``, ``precision``, ``batch`` and ``sequence``.
+        sources: The files that graph and peaks came from.
+
+    Returns:
+        ``status`` is ``ok``, or ``unavailable`` with a ``reason``: a limit that could not be measured, or a graph that
+        cannot be counted.
+
+    Raises:
+        UserError: ``peaks`` is no record of measured limits.
+    """
+    if lacking := {"device", "peaks", "l2_bytes"} - peaks.keys():
+        raise UserError(f"{sources['peaks']} holds no measured limits (no {', '.join(sorted(lacking))}); measure them")
+    head = {"schema_version": SCHEMA_VERSION, "device": peaks["device"], **cell}
+    tail = {"provenance": provenance(PACKAGES, sources)}
+    try:
+        work = operations.count(graph, cell["batch"], cell["sequence"])
+    except UserError as error:
+        return {**head, "status": "unavailable", "reason": str(error), **tail}
+    limits = read_limits(peaks)
+    roofline = Roofline(work, limits, cell["precision"])
+    record = {
+        **head,
+        "work": {
+            "flops": work.flops,
+            "flops_by_precision": work.flops_by_precision(),
+            "bytes": work.bytes,
+            "weight_bytes": work.weight_bytes,
+            "boundary_bytes": work.boundary_bytes,
+            "unknown_operators": dict(work.unknown),
+            "products": [
+                dataclasses.asdict(product) | {"class": kind, "nodes": nodes}
+                for product, kind, nodes in operations.products(work)
+            ],
+        },
+        "limits": {
+            "flops_per_s": {kind: limits.rate(kind) for kind in roofline.precisions},
+            "dram_bytes_per_s": limits.dram,
+            "l2_bytes_per_s": limits.l2,
+            "l2_bytes": limits.l2_bytes,
+            "graph_launch_s": limits.launch,
+            "flags": peaks.get("flags", []),
+        },
+    }
+    if unmeasured := missing(limits, roofline.precisions):
+        record |= {"status": "unavailable", "reason": f"not measured on {peaks['device']}: {', '.join(unmeasured)}"}
+    else:
+        record |= {
+            "status": "ok",
+            "floor": roofline.floor(),
+            "classes": roofline.classes(),
+            "library_products": roofline.library(),
+        }
+    return record | tail
+
+
+def sentence(record: Mapping[str, Any]) -> str:
+    """One line for the log."""
+    if record["status"] != "ok":
+        return f"no floor, {record['reason']}"
+    floor, work = record["floor"], record["work"]
+    unknown = ", ".join(f"{count} {name}" for name, count in work["unknown_operators"].items())
+    return (
+        f"at least {floor['floor_ms']:.3g} ms, set by {floor['limited_by']} "
+        f"({work['flops'] / 1e9:.3g} GFLOP, {work['bytes'] / 1e6:.3g} MB)"
+        + (f"; not counted: {unknown}" if unknown else "")
+    )
