@@ -1,0 +1,18 @@
+#!/usr/bin/env python3
+"""Capture some iterations of one cell on a GPU with Nsight Systems or CUPTI, as one SQLite file. Feeds no latency."""
+
+import argparse
+
+from ceilings.program import main
+from ceilings.traces import task
+from ceilings.traces.recorder import record
+
+
+def work(arguments: argparse.Namespace) -> None:
+    print(record(task.task(arguments), arguments.output))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    task.add_arguments(parser)
+    main(work, parser)

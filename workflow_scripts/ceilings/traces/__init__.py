@@ -1,0 +1,1 @@
+"""Captures of a few steady-state iterations, and where their time went."""

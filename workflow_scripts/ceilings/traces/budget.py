@@ -1,0 +1,241 @@
+"""The account of one iteration: each instant of the host thread and of the device belongs to exactly one part.
+
+docs/budget.md defines the parts; the comments here say only why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ceilings.report.tables import IDLE_CAUSES, KERNEL_CLASSES
+from ceilings.traces import calls as kinds
+from ceilings.traces.capture import DEVICE_TO_HOST, GRAPH, HOST_TO_DEVICE, KERNEL, Capture, Integers
+from ceilings.traces.kernels import kernel_class
+
+STRETCH_NS = 50_000
+"""A launch and the framework's work for it take microseconds: a wait for the host that is longer is no launch's."""
+
+SHARES = ("kernel", "launch", "host", "transfer", "sync")
+"""Who the device's time, busy or idle, is laid to; the verdict is read from these."""
+
+COPY, UNKNOWN = KERNEL_CLASSES.index("copy"), KERNEL_CLASSES.index("unknown")
+STARVED, LAUNCHING, QUEUED, SYNC = range(len(IDLE_CAUSES))
+
+Floats = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+    """One iteration, in ns. ``host`` and ``classes`` with ``idle`` each sum to ``length``, less ``unexplained``.
+
+    Attributes:
+        host: By HOST_PARTS.
+        other_calls: Of the framework's part, CUDA calls that neither launch, copy nor wait.
+        classes: Busy time by KERNEL_CLASSES.
+        idle: By IDLE_CAUSES.
+        unexplained: Idle before work that no recorded call launched.
+        shares: By SHARES.
+        launches: Calls that launch.
+        graphs: Of these, graph launches.
+        kernels: Kernels that ran.
+        kernel_ns: Sum of their lengths, overlaps counted twice.
+        launch_to_start: For each launch, from its call's begin to its first operation's.
+        submit: From the begin of the first launch to the end of the last; 0 without one.
+    """
+
+    length: int
+    host: Floats
+    other_calls: float
+    classes: Floats
+    idle: Floats
+    unexplained: float
+    shares: Floats
+    launches: int
+    graphs: int
+    kernels: int
+    kernel_ns: int
+    launch_to_start: Integers
+    submit: int
+
+
+class Account:
+    """Accounts for the iterations of a sound capture."""
+
+    def __init__(self, capture: Capture) -> None:
+        calls, operations = capture.calls, capture.operations
+        self.capture = capture
+        kind_of = np.array([kinds.kind(name) for name in capture.names] + [kinds.OTHER])
+        self.call_kind = kind_of[calls.name]
+        graph_name = np.array([kinds.launches_graph(name) for name in capture.names] + [False])
+        self.call_graph = graph_name[calls.name]
+        class_of = np.array([KERNEL_CLASSES.index(kernel_class(name)) for name in capture.names] + [UNKNOWN])
+        self.op_class = np.where(operations.kind == KERNEL, class_of[operations.name], COPY)
+        self.op_class[operations.kind == GRAPH] = UNKNOWN
+        self.op_transfer = np.isin(operations.copy_kind, (HOST_TO_DEVICE, DEVICE_TO_HOST))
+
+        known = operations.call >= 0
+        infinite = np.iinfo(np.int64).max
+        first_start = np.full(len(calls.start), infinite)
+        np.minimum.at(first_start, operations.call[known], operations.start[known])
+        last_end = np.full(len(calls.start), -1)
+        np.maximum.at(last_end, operations.call[known], operations.end[known])
+        self._first_start, self._last_end = first_start, last_end
+        # A launch has delivered once its first operation runs, also where the call has not returned yet.
+        self._delivered = np.maximum(np.minimum(calls.end, first_start), calls.start)
+        # Ends are in no order where operations overlap; their running maximum is.
+        self._latest_end = np.maximum.accumulate(operations.end) if len(operations.end) else operations.end
+        self._latest_return = np.maximum.accumulate(calls.end) if len(calls.end) else calls.end
+
+    def iterations(self) -> list[Iteration]:
+        """Every marked iteration."""
+        marks = self.capture.marks
+        return [
+            self.iteration(int(start), int(end), int(thread))
+            for start, end, thread in zip(marks.start, marks.end, marks.thread, strict=True)
+        ]
+
+    def iteration(self, start: int, end: int, thread: int) -> Iteration:
+        """The account of what lies between two instants of a thread."""
+        calls, operations = self.capture.calls, self.capture.operations
+        ops = self.operations_of(start, end)
+        own = self.calls_of(start, end, thread)
+        busy = _Busy(np.clip(operations.start[ops], start, end), np.clip(operations.end[ops], start, end), start, end)
+        host, other_calls, waiting = self._host(own, start, end, busy)
+
+        classes = np.bincount(self.op_class[ops], busy.exclusive, len(KERNEL_CLASSES))
+        transfer = self.op_transfer[ops]
+        shares = np.zeros(len(SHARES))
+        shares[SHARES.index("transfer")] = busy.exclusive[transfer].sum()
+        shares[SHARES.index("kernel")] = busy.exclusive[~transfer].sum()
+        idle, unexplained = self._idle(ops, busy, waiting, shares)
+
+        launched = own[self.call_kind[own] == kinds.LAUNCH]
+        delivered = launched[self._last_end[launched] >= 0]
+        kernels = (operations.kind[ops] == KERNEL) & (operations.start[ops] >= start)
+        return Iteration(
+            length=end - start,
+            host=host,
+            other_calls=other_calls,
+            classes=classes,
+            idle=idle,
+            unexplained=unexplained,
+            shares=shares,
+            launches=len(launched),
+            graphs=int(self.call_graph[launched].sum()),
+            kernels=int(kernels.sum()),
+            kernel_ns=int((operations.end[ops] - operations.start[ops])[kernels].sum()),
+            launch_to_start=self._first_start[delivered] - calls.start[delivered],
+            submit=int(calls.end[launched[-1]] - calls.start[launched[0]]) if len(launched) else 0,
+        )
+
+    def operations_of(self, start: int, end: int) -> slice:
+        """The operations that may overlap the iteration: all that do, and some that are over."""
+        first = int(np.searchsorted(self._latest_end, start, "right"))
+        return slice(first, int(np.searchsorted(self.capture.operations.start, end)))
+
+    def calls_of(self, start: int, end: int, thread: int) -> Integers:
+        """The calls of a thread that overlap the iteration."""
+        calls = self.capture.calls
+        first = int(np.searchsorted(self._latest_return, start, "right"))
+        some = np.arange(first, int(np.searchsorted(calls.start, end)))
+        return some[(calls.thread[some] == thread) & (calls.end[some] > start)]
+
+    def _host(self, own: Integers, start: int, end: int, busy: _Busy) -> tuple[Floats, float, _Covered]:
+        """Host parts, the other calls' time, and when the thread waits."""
+        calls = self.capture.calls
+        begin, finish = np.clip(calls.start[own], start, end), np.clip(calls.end[own], start, end)
+        kind = self.call_kind[own]
+        inside = np.bincount(kind, finish - begin, len(kinds.KINDS))
+
+        # A copy call that returns after its copy is done has waited: for the device while that did earlier work, ...
+        blocking = (kind == kinds.COPY) & (self._last_end[own] >= 0) & (self._last_end[own] <= calls.end[own])
+        copied_from = np.clip(self._first_start[own], begin, finish)[blocking]
+        waited = float(busy.covered(begin[blocking], copied_from).sum())
+        inside[kinds.COPY] -= waited
+        inside[kinds.SYNC] += waited
+        # ... and to notice, once the copy was done.
+        noticing = np.clip(self._last_end[own], begin, finish)[blocking]
+
+        # HOST_PARTS: the framework, then the kinds of calls in their order, without the other ones.
+        host = np.append((end - start) - inside[: kinds.OTHER].sum(), inside[: kinds.OTHER])
+        waits = kind == kinds.SYNC
+        waiting = _Covered(np.concatenate([begin[waits], noticing]), np.concatenate([finish[waits], finish[blocking]]))
+        return host, float(inside[kinds.OTHER]), waiting
+
+    def _idle(self, ops: slice, busy: _Busy, waiting: _Covered, shares: Floats) -> tuple[Floats, float]:
+        """Idle time by cause and what of it is unexplained; adds to the shares whom it is laid to."""
+        calls, operations = self.capture.calls, self.capture.operations
+        begin, finish = busy.gaps
+        call = np.append(operations.call[ops][busy.first_after_gap], -1)
+        tail = np.arange(len(begin)) == len(begin) - 1
+        known = call >= 0
+        call_begin = np.where(known, calls.start[call] if len(calls.start) else 0, finish)
+        delivered = np.where(known, self._delivered[call] if len(calls.start) else 0, finish)
+        launch_from = np.clip(call_begin, begin, finish)
+        queue_from = np.clip(delivered, launch_from, finish)
+
+        synced = waiting.within(begin, launch_from)
+        starved = (launch_from - begin) - synced
+        launching, queued = queue_from - launch_from, finish - queue_from
+        lost = ~known & ~tail
+        unexplained = float((finish - begin)[lost].sum())
+        for part in (synced, starved, launching, queued):
+            part[lost] = 0
+
+        transfer = np.append(self.op_transfer[ops][busy.first_after_gap], False)
+        head = np.arange(len(begin)) == 0
+        hosts = head | tail | (starved > STRETCH_NS)
+        asleep = queued * (delivered > begin)  # the launch's own latency; behind earlier work it is the device's gap
+        laid = {
+            "kernel": (queued - asleep).sum(),
+            "launch": (launching + asleep)[~transfer].sum() + starved[~hosts].sum(),
+            "transfer": (launching + asleep)[transfer].sum(),
+            "host": starved[hosts].sum(),
+            "sync": synced.sum(),
+        }
+        shares += np.array([laid[share] for share in SHARES], dtype=np.float64)
+        idle = np.zeros(len(IDLE_CAUSES))
+        idle[[STARVED, LAUNCHING, QUEUED, SYNC]] = starved.sum(), launching.sum(), queued.sum(), synced.sum()
+        return idle, unexplained
+
+
+class _Covered:
+    """A set of disjoint intervals, and how much of another interval lies in it."""
+
+    def __init__(self, begin: Floats | Integers, finish: Floats | Integers) -> None:
+        order = np.argsort(begin, kind="stable")
+        self._points = np.column_stack([begin[order], finish[order]]).ravel().astype(np.float64)
+        lengths = (finish - begin)[order]
+        self._sums = np.repeat(np.concatenate([[0.0], np.cumsum(lengths)]), 2)[1:-1]
+
+    def within(self, begin: Integers, finish: Integers) -> Floats:
+        """Covered length of each [begin, finish]."""
+        if not len(self._points):
+            return np.zeros(len(begin))
+        return np.interp(finish, self._points, self._sums) - np.interp(begin, self._points, self._sums)
+
+
+class _Busy:
+    """When the device is busy in an iteration.
+
+    Attributes:
+        exclusive: For each operation the time that counts as its own: what no operation that began before covers.
+        gaps: Begin and end of each idle stretch: one before each stretch of work, and one after the last.
+        first_after_gap: The operation that ends each idle stretch but the last.
+    """
+
+    def __init__(self, begin: Integers, finish: Integers, start: int, end: int) -> None:
+        before = np.concatenate([[start], np.maximum.accumulate(finish)])[: len(finish)]
+        self.exclusive = np.maximum(finish - np.maximum(begin, before), 0).astype(np.float64)
+        self.first_after_gap = np.flatnonzero((begin > before) | (np.arange(len(begin)) == 0))
+        stretch_begin = begin[self.first_after_gap]
+        stretch_end = np.append(before[self.first_after_gap[1:]], finish.max(initial=start))[: len(stretch_begin)]
+        self.gaps = np.concatenate([[start], stretch_end]), np.concatenate([stretch_begin, [end]])
+        self._set = _Covered(stretch_begin, stretch_end)
+
+    def covered(self, begin: Integers, finish: Integers) -> Floats:
+        """Busy time within each [begin, finish]."""
+        return self._set.within(begin, finish)

@@ -1,0 +1,60 @@
+"""Whether a capture can carry an account: what is missing from one says nothing, rather than something false."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ceilings.errors import UserError
+from ceilings.traces import calls as kinds
+from ceilings.traces.capture import GRAPH, KERNEL, Capture
+
+MANY = 0.01
+"""Share of kernels from which on an oddity is told."""
+
+
+def refuse_unsound(capture: Capture, where: Path | str) -> list[str]:
+    """What a reader should know about a sound capture.
+
+    Raises:
+        UserError: It is empty, cut short, lost records, or holds kernels that no recorded call launched.
+    """
+    calls, operations, marks = capture.calls, capture.operations, capture.marks
+    again = "capture it anew"
+    if not len(marks.start):
+        raise UserError(f"{where} holds no iteration: no NVTX range with the text 'iteration'; {again}")
+    wanted = capture.meta.get("iterations")
+    if wanted is not None and len(marks.start) < wanted:
+        raise UserError(f"{where} was cut short: {len(marks.start)} of {wanted} iterations; {again}")
+    if len(np.unique(marks.thread)) > 1 or (marks.start[1:] < marks.end[:-1]).any():
+        raise UserError(f"{where} holds iterations that overlap; capture one closed loop")
+    if capture.meta.get("dropped"):
+        raise UserError(f"{where} lost {capture.meta['dropped']:,} records; {again}, with fewer iterations")
+
+    first, last = marks.start[0], marks.end[-1]
+    inside = (operations.end > first) & (operations.start < last)
+    kernels = inside & ((operations.kind == KERNEL) | (operations.kind == GRAPH))
+    count = int(kernels.sum())
+    if not count:
+        raise UserError(f"{where} is empty: no kernel ran during its {len(marks.start)} iterations; {again}")
+    orphans = int((kernels & (operations.call < 0)).sum())
+    if orphans:
+        raise UserError(
+            f"{where} is incomplete: {orphans:,} of {count:,} kernels have no launch among the recorded calls; {again}"
+        )
+    starts_kernels = np.array([kinds.starts_kernels(name) for name in capture.names] + [False])
+    launches = (calls.start >= first) & (calls.end <= last) & starts_kernels[calls.name] & ~calls.failed
+    served = np.zeros(len(calls.start), bool)
+    served[operations.call[operations.call >= 0]] = True
+    lost = int((launches & ~served).sum())
+    if lost:
+        raise UserError(
+            f"{where} is incomplete: {lost:,} of {int(launches.sum()):,} launches have nothing on the device, so "
+            f"records were dropped; {again}"
+        )
+    early = int((kernels & (operations.start < calls.start[operations.call])).sum())
+    flags = []
+    if early > MANY * count:
+        flags.append(f"{early:,} of {count:,} kernels begin before their launch call: the two clocks are not aligned")
+    return flags

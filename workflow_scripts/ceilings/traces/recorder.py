@@ -1,0 +1,117 @@
+"""Captures a cell: starts the process, has it recorded, refuses what is not sound, keeps what is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ceilings import SCHEMA_VERSION
+from ceilings.errors import UserError
+from ceilings.files import atomic, read_json, write_json
+from ceilings.measure.supervisor import environment
+from ceilings.traces import capture, health, nsys
+
+EXTRA_TIME = 4
+"""Recording and writing a capture takes this many times a benchmark's limit at most."""
+
+
+def record(task: dict[str, Any], output: Path) -> str:
+    """Capture a cell in a fresh process.
+
+    Args:
+        task: ``cell``, ``spec`` (a slice of the study, with ``source`` and ``iterations``), and the paths ``artifact``
+            and ``inputs``.
+        output: The capture to keep. Beside it stays what Nsight Systems wrote, which is never to be published.
+
+    Returns:
+        One line about what was captured.
+
+    Raises:
+        UserError: There is no sound capture; the message says why.
+    """
+    source = task["spec"]["source"]
+    report = output.with_suffix(".nsys-rep")
+    report.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
+        folder = Path(name)
+        raw = folder / "raw.sqlite"
+        result, said = run_target({**task, "source": source, "raw": str(raw)}, folder, source)
+        meta: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "source": source,
+            "tool": nsys.version() if source == "nsys" else "CUPTI activity records",
+            "cell": task["cell"],
+            **result,
+        }
+        if "failure" in result:
+            capture.write(output, empty(meta))
+            return f"the cell failed: {result['failure']['kind']}: {result['failure']['message']}"
+        if source == "nsys":
+            nsys.export(folder / "raw.nsys-rep", raw, environment(task["spec"]["threads"]), said)
+        found = capture.read(raw)
+        found.meta.update({**found.meta, **meta})
+        health.refuse_unsound(found, output)
+        if source == "nsys":
+            with atomic(report) as temporary:
+                shutil.copy(folder / "raw.nsys-rep", temporary)
+                temporary.chmod(0o600)
+        capture.write(output, found)
+    operations, calls = len(found.operations.start), len(found.calls.start)
+    return f"{result['iterations']} iterations: {operations:,} operations, {calls:,} calls, by {meta['tool']}"
+
+
+def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[str, Any], str]:
+    """Run the process; what it left, and what it and the profiler said.
+
+    Raises:
+        UserError: It met something that the user can mend, or took too long.
+        RuntimeError: It met an error of the pipeline's own.
+    """
+    write_json(folder / "task.json", task)
+    command = [sys.executable, "-m", "ceilings.traces.target", f"{folder}/task.json", f"{folder}/result.json"]
+    if source == "nsys":
+        command = nsys.wrapped(command, folder / "raw.nsys-rep")
+    limit = EXTRA_TIME * task["spec"]["protocol"]["time_limit_seconds"]
+    process = subprocess.Popen(
+        command,
+        env=environment(task["spec"]["threads"]),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said = process.communicate(timeout=limit)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise UserError(
+            f"no capture after {limit:g} s; capture fewer iterations, or raise time_limit_seconds"
+        ) from None
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    sys.stderr.write(said)
+    if not (folder / "result.json").is_file():
+        last = (said.strip().splitlines() or [""])[-1]
+        raise RuntimeError(f"the captured process ended with status {process.returncode}: {last}")
+    result = read_json(folder / "result.json")
+    if "error" in result:
+        raise UserError(result["error"])
+    return result, said
+
+
+def empty(meta: dict[str, Any]) -> capture.Capture:
+    """A capture of nothing: it holds why there is none."""
+    rows = {
+        table: np.empty((0, len(capture.COLUMNS[table])), np.int64) for table in (capture.RUNTIME, *capture.OPERATIONS)
+    }
+    return capture.assemble(rows, {}, np.empty((0, 3), np.int64), meta, "an empty capture")

@@ -1,0 +1,189 @@
+"""The process that is captured: ``python -m ceilings.traces.target TASK.json RESULT.json``.
+
+Runs the cell as a benchmark does, with the same runner and the same order of calls, and marks each iteration. Warm-up
+and a few settling iterations are outside the marks. What it measures is thrown away: a traced time is no latency.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cuda.bindings import runtime as cudart
+
+from ceilings.errors import CellFailure, UserError
+from ceilings.files import read_json, write_json
+from ceilings.measure import cuda
+from ceilings.measure.gpu_loop import Regime, Samples, block
+from ceilings.measure.loop import block_size, undisturbed
+from ceilings.measure.stopping import NS, Protocol
+from ceilings.models.inputs import load_inputs
+from ceilings.runtimes.cuda_runner import CudaRunner
+from ceilings.traces.capture import ITERATION
+
+SETTLE = 5
+"""Iterations after recording began that are not marked: the recorder allocates its buffers in them."""
+
+Mark = Callable[[], Any]
+
+
+class Recorder(typing.Protocol):
+    """What records the iterations."""
+
+    def start(self) -> tuple[Mark, Mark]:
+        """Begin to record; returns what marks an iteration's begin and its end."""
+        ...
+
+    def stop(self) -> None:
+        """End, after everything submitted is done."""
+        ...
+
+
+class NvtxRecorder:
+    """For a profiler outside of this process, which records between cudaProfilerStart and cudaProfilerStop."""
+
+    def start(self) -> tuple[Mark, Mark]:
+        import nvtx
+
+        cuda.check(cudart.cudaProfilerStart(), "cudaProfilerStart")
+        # Only now: a profiler may not know strings that were registered before it recorded.
+        domain = nvtx.get_domain()
+        attributes = domain.get_event_attributes(message=ITERATION)
+        return lambda: domain.push_range(attributes), domain.pop_range
+
+    def stop(self) -> None:
+        cuda.check(cudart.cudaProfilerStop(), "cudaProfilerStop")
+
+
+class TorchRecorder:
+    """PyTorch's own profiler, which writes a trace in Chrome's format."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from torch import profiler
+        except ImportError:
+            raise UserError("a trace of PyTorch's profiler needs torch; pip install torch") from None
+        self._path, self._range = path, profiler.record_function
+        kinds = [profiler.ProfilerActivity.CPU, profiler.ProfilerActivity.CUDA]
+        self._profile = profiler.profile(activities=kinds)
+
+    def start(self) -> tuple[Mark, Mark]:
+        open_ranges: list[Any] = []
+
+        def begin() -> None:
+            open_ranges.append(self._range(ITERATION))
+            open_ranges[-1].__enter__()
+
+        self._profile.start()
+        return begin, lambda: open_ranges.pop().__exit__(None, None, None)
+
+    def stop(self) -> None:
+        self._profile.stop()
+        self._profile.export_chrome_trace(str(self._path))
+
+
+def recorder(source: str, raw: Path) -> Recorder:
+    """The recorder of a source, before anything of CUDA is loaded."""
+    if source == "cupti":
+        from ceilings.traces.cupti import CuptiRecorder
+
+        return CuptiRecorder(raw)
+    return TorchRecorder(raw) if source == "torch" else NvtxRecorder()
+
+
+def run(task: dict[str, Any]) -> dict[str, Any]:
+    """Run and record the cell that ``task`` describes.
+
+    Args:
+        task: What :func:`ceilings.traces.recorder.record` wrote.
+
+    Returns:
+        ``iterations``, ``warmup_p50_ns`` (of the same process, before anything was recorded), ``warmup_stable``.
+
+    Raises:
+        CellFailure: The cell cannot run.
+    """
+    spec = task["spec"]
+    inputs = load_inputs(task["inputs"])
+    ring = [{name: values[i] for name, values in inputs.items()} for i in range(len(inputs["input_ids"]))]
+    recording = recorder(task["source"], Path(task["raw"]))
+    module = importlib.import_module(f"ceilings.runtimes.{spec['module']}")
+    shape = (task["cell"]["batch"], task["cell"]["sequence"])
+    runner: CudaRunner = module.RUNNER(
+        Path(task["artifact"]), task["cell"]["precision"], shape, spec["threads"], spec["options"]
+    )
+    runner.load()
+    slots = [runner.place(element) for element in ring]
+    runner.run(slots[0])
+    regime = Regime(runner.activate, runner.launch, slots)
+    with runner.failures(), undisturbed():
+        warmup_ns, stable = warm_up(regime, runner.stream, Protocol.from_json(spec["protocol"]))
+        marks = recording.start()
+        iterate(regime, runner.stream, SETTLE, (_nothing, _nothing))
+        iterate(regime, runner.stream, spec["iterations"], marks)
+        cuda.check(cudart.cudaDeviceSynchronize(), "waiting for the device")
+        recording.stop()
+    return {
+        "iterations": spec["iterations"],
+        "warmup_p50_ns": float(np.median(warmup_ns[-200:])),
+        "warmup_stable": stable,
+    }
+
+
+def warm_up(regime: Regime, stream: cuda.Stream, protocol: Protocol) -> tuple[list[int], bool]:
+    """A benchmark's warm-up; its latencies, and whether it became stable."""
+    samples, events = Samples(), (cuda.Event(), cuda.Event())
+    start, stable = time.perf_counter_ns(), False
+    while not stable and time.perf_counter_ns() - start < protocol.warmup_max_seconds * NS:
+        block(regime, stream, events, block_size(samples.latency_ns), samples)
+        stable = protocol.warm(samples.latency_ns)
+    return samples.latency_ns, stable
+
+
+def iterate(regime: Regime, stream: cuda.Stream, count: int, marks: tuple[Mark, Mark]) -> None:
+    """The calls of :func:`ceilings.measure.gpu_loop.block` in their order, with marks for its clock."""
+    record, synchronize = cudart.cudaEventRecord, cudart.cudaStreamSynchronize
+    prepare, submit, items = regime.prepare, regime.submit, regime.items
+    begin, end = cuda.Event().native, cuda.Event().native
+    handle, ring = stream.native, len(items)
+    enter, leave = marks
+    for i in range(count):
+        item = items[i % ring]
+        prepare(item)
+        synchronize(handle)
+        record(begin, handle)
+        enter()
+        launched = submit(item)
+        record(end, handle)
+        waited = synchronize(handle)
+        leave()
+        if waited[0]:
+            cuda.check(waited, "waiting for an inference")
+        del launched
+
+
+def _nothing() -> None:
+    pass
+
+
+def main() -> None:
+    """Read the task, run it, and leave what became of it; the capture itself is the recorder's."""
+    task_path, result_path = sys.argv[1:]
+    try:
+        result = run(read_json(task_path))
+    except CellFailure as failure:
+        result = {"failure": {"kind": failure.kind, "message": str(failure)}}
+    except UserError as error:
+        result = {"error": str(error)}
+    write_json(result_path, result)
+    # No leave(): a profiler outside may write what it has when the process ends in its own time.
+
+
+if __name__ == "__main__":
+    main()

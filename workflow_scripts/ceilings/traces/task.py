@@ -1,0 +1,49 @@
+"""The arguments of the programs that run a cell on a GPU to look at it, and the task they make."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ceilings.errors import UserError
+from ceilings.program import json_argument
+from ceilings.study import hosts
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What names a cell and what it runs on."""
+    parser.add_argument("--device", required=True, help="slug of the GPU that must run it")
+    parser.add_argument("--runtime", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--precision", required=True)
+    parser.add_argument("--shape", required=True, help="such as b8-s128")
+    parser.add_argument(
+        "--spec", type=json_argument, required=True, help="runtime, threads, protocol, source and iterations"
+    )
+    parser.add_argument("--artifact", type=Path, required=True, help="the ONNX graph, or model.safetensors")
+    parser.add_argument("--inputs", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+
+
+def task(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The task for :mod:`ceilings.traces.target`.
+
+    Raises:
+        UserError: The cell belongs to another device than this machine's.
+    """
+    here = hosts.detect({}).device("cuda")
+    if here != arguments.device:
+        raise UserError(
+            f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; run it there, "
+            "or ask for the path of this machine's GPU"
+        )
+    batch, sequence = (int(part[1:]) for part in arguments.shape.split("-"))
+    names = {name: getattr(arguments, name) for name in ("device", "runtime", "model", "precision")}
+    artifact = arguments.artifact.parent if arguments.artifact.suffix == ".safetensors" else arguments.artifact
+    return {
+        "cell": {**names, "batch": batch, "sequence": sequence},
+        "spec": arguments.spec,
+        "artifact": str(artifact),
+        "inputs": str(arguments.inputs),
+    }

@@ -1,0 +1,21 @@
+#!/usr/bin/env python3
+"""Turn a capture into a trace that ui.perfetto.dev opens."""
+
+import argparse
+from pathlib import Path
+
+from ceilings.files import write_json
+from ceilings.program import main
+from ceilings.traces.capture import read
+from ceilings.traces.perfetto import chrome_trace
+
+
+def work(arguments: argparse.Namespace) -> None:
+    write_json(arguments.output, chrome_trace(read(arguments.capture)), indent=None)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--capture", type=Path, required=True, help="of capture_trace.py, or of `nsys export`")
+    parser.add_argument("--output", type=Path, required=True)
+    main(work, parser)

@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""Trace some iterations of one cell with PyTorch's own profiler, for ui.perfetto.dev. Feeds nothing."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from ceilings.errors import UserError
+from ceilings.files import read_json, write_json
+from ceilings.program import main
+from ceilings.traces import task
+from ceilings.traces.recorder import run_target
+
+PRIVATE = ("traceName", "host_name", "distributedInfo")
+"""Keys of the trace that tell of the machine and its folders."""
+
+
+def work(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+        raw = Path(folder, "raw.json")
+        asked = {**task.task(arguments), "source": "torch", "raw": str(raw)}
+        result, _ = run_target(asked, Path(folder), "torch")
+        if failure := result.get("failure"):
+            raise UserError(f"the cell failed ({failure['kind']}: {failure['message']}), so there is nothing to trace")
+        trace = read_json(raw)
+    write_json(arguments.output, {name: value for name, value in trace.items() if name not in PRIVATE}, indent=None)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    task.add_arguments(parser)
+    main(work, parser)
