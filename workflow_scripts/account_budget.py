@@ -1,22 +1,27 @@
 #!/usr/bin/env python3
-"""Account for the iterations of a capture: where the host's time and the device's time went, and what bounds the cell."""
+"""Account for the iterations of a capture: where the time of host and device went, and what bounds the cell."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ceilings import SCHEMA_VERSION
 from ceilings.files import write_json
 from ceilings.program import main
 from ceilings.provenance import provenance
-from ceilings.traces.capture import read
 from ceilings.traces.health import refuse_unsound
 from ceilings.traces.record import budget_record
+from ceilings.traces.store import read
 
 
 def work(arguments: argparse.Namespace) -> None:
     capture = read(arguments.capture)
     facts = {name: capture.meta.get(name) for name in ("source", "tool", "cell", "failure", "warmup_p50_ns")}
-    record = {"schema_version": SCHEMA_VERSION, **facts, "status": "failed" if facts["failure"] else "ok"}
+    record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        **facts,
+        "status": "failed" if facts["failure"] else "ok",
+    }
     if not facts["failure"]:
         record |= budget_record(capture, refuse_unsound(capture, arguments.capture))
         iteration = record["iteration_ns"]["median"] / 1e6

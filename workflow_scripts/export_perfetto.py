@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ceilings.files import write_json
 from ceilings.program import main
-from ceilings.traces.capture import read
 from ceilings.traces.perfetto import chrome_trace
+from ceilings.traces.store import read
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -1,5 +1,8 @@
 """Captures made by hand, whose account can be computed by hand."""
 
+# An event is all of its fields, and a line of them reads best.
+# ruff: noqa: PLR0917
+
 from __future__ import annotations
 
 import sqlite3
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ceilings.traces import capture
+from ceilings.traces import capture, store
 from ceilings.traces.capture import COLUMNS, GRAPH, KERNEL, MEMCPY, MEMSET, NVTX, OPERATIONS, RUNTIME, STRINGS
 
 PROCESS = 4711 << 24
@@ -63,7 +66,7 @@ class Events:
         return correlation
 
     def mark(self, start: float, end: float, thread: int = MAIN, text: str = capture.ITERATION):
-        self.rows[NVTX].append((*self._span(start, end), PROCESS + thread, capture.PUSH_POP, text, None))
+        self.rows[NVTX].append((*self._span(start, end), PROCESS + thread, store.PUSH_POP, text, None))
 
     def capture(self, **meta) -> capture.Capture:
         arrays = {

@@ -105,7 +105,7 @@ class Account:
         busy = _Busy(np.clip(operations.start[ops], start, end), np.clip(operations.end[ops], start, end), start, end)
         host, other_calls, waiting = self._host(own, start, end, busy)
 
-        classes = np.bincount(self.op_class[ops], busy.exclusive, len(KERNEL_CLASSES))
+        classes = np.bincount(self.op_class[ops], busy.exclusive, len(KERNEL_CLASSES)).astype(np.float64)
         transfer = self.op_transfer[ops]
         shares = np.zeros(len(SHARES))
         shares[SHARES.index("transfer")] = busy.exclusive[transfer].sum()

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ceilings.errors import UserError
-from ceilings.traces import capture
-from ceilings.traces.capture import COLUMNS, GRAPH, KERNEL, MEMCPY, MEMSET, OPERATIONS, RUNTIME, Integers
+from ceilings.traces import capture, store
+from ceilings.traces.capture import COLUMNS, KERNEL, MEMCPY, MEMSET, OPERATIONS, RUNTIME, Integers
 
 BUFFER_BYTES = 64 << 20
 """About 300,000 kernels or a million calls."""
@@ -69,7 +69,7 @@ class CuptiRecorder:
                 cupti.activity_enable(kind)
         except Exception as error:  # cuptiError, or NotSupportedError where there is no driver
             raise UserError(
-                f"CUPTI cannot record here ({type(error).__name__}: {error}); end other profilers, or use Nsight Systems"
+                f"CUPTI cannot record here ({type(error).__name__}: {error}); end other profilers"
             ) from None
         clock, begun, ended = cupti.get_timestamp, self._begun.append, self._ended.append
         return lambda: begun(clock()), lambda: ended(clock())
@@ -88,7 +88,7 @@ class CuptiRecorder:
         cupti.activity_get_num_dropped_records(0, 0, ctypes.addressof(dropped))
         if self._errors:
             raise RuntimeError(f"{len(self._errors)} buffers of CUPTI could not be read: {self._errors[0]}")
-        capture.write(self._path, self.capture(int(dropped.value)))
+        store.write(self._path, self.capture(int(dropped.value)))
 
     def capture(self, dropped: int = 0) -> capture.Capture:
         """What was recorded so far."""
@@ -151,9 +151,6 @@ class CuptiRecorder:
     def _name(self, name: Any) -> int:
         text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
         return self._names.setdefault(text, len(self._names) + 1)
-
-
-assert len(OPERATIONS) == GRAPH + 1
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""A capture in Chrome's trace format, which ui.perfetto.dev opens: a row a thread, a row a stream, an arrow a launch."""
+"""A capture in Chrome's trace format, which ui.perfetto.dev opens: rows of threads and streams, arrows of launches."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def chrome_trace(capture: Capture) -> dict[str, Any]:
     streams = sorted(set(operations.stream.tolist()))
     events += [_metadata("thread_name", DEVICE, stream, f"stream {stream}") for stream in streams]
     for number, (start, end, thread) in enumerate(zip(*_lists(marks.start, marks.end, marks.thread), strict=True)):
-        events.append(_slice(f"iteration {number}", "iteration", HOST, thread, start, end))
+        events.append(_slice(f"iteration {number}", "iteration", (HOST, thread), start, end))
     names = [kinds.plain(name) for name in capture.names] + ["a call without a name"]
     for start, end, thread, name in zip(*_lists(calls.start, calls.end, calls.thread, calls.name), strict=True):
-        events.append(_slice(names[name], kinds.KINDS[kinds.kind(names[name])], HOST, thread, start, end))
+        events.append(_slice(names[name], kinds.KINDS[kinds.kind(names[name])], (HOST, thread), start, end))
     columns = (operations.start, operations.end, operations.stream, operations.kind, operations.name, operations.call)
     sizes = operations.bytes.tolist()
     for number, (start, end, stream, kind, name, call) in enumerate(zip(*_lists(*columns), strict=True)):
@@ -35,7 +35,7 @@ def chrome_trace(capture: Capture) -> dict[str, Any]:
         what = kernel_class(full) if kind == KERNEL else "copy"
         shown = short(full) if kind == KERNEL else full
         details = {"name": full} if kind == KERNEL else {"bytes": sizes[number]}
-        events.append(_slice(shown, what, DEVICE, stream, start, end) | {"args": details})
+        events.append(_slice(shown, what, (DEVICE, stream), start, end) | {"args": details})
         if call >= 0:
             flow = {"name": "launch", "cat": "launch", "id": number}
             begin, thread = int(calls.start[call]), int(calls.thread[call])
@@ -52,6 +52,6 @@ def _metadata(what: str, process: int, thread: int, name: str) -> dict[str, Any]
     return {"ph": "M", "name": what, "pid": process, "tid": thread, "args": {"name": name}}
 
 
-def _slice(name: str, category: str, process: int, thread: int, start: int, end: int) -> dict[str, Any]:
-    place = {"pid": process, "tid": thread, "ts": start / 1e3, "dur": (end - start) / 1e3}
+def _slice(name: str, category: str, row: tuple[int, int], start: int, end: int) -> dict[str, Any]:
+    place = {"pid": row[0], "tid": row[1], "ts": start / 1e3, "dur": (end - start) / 1e3}
     return {"ph": "X", "name": name, "cat": category, **place}

@@ -159,7 +159,7 @@ def _kernels(account: Account) -> list[dict[str, Any]]:
 
 
 def _timeline(account: Account, number: int) -> dict[str, Any]:
-    """One iteration, times from its start: calls that launch, copy or wait, and operations with their launch's begin."""
+    """One iteration, times from its start: calls that launch, copy or wait; operations, and when their call began."""
     capture = account.capture
     calls, operations, marks = capture.calls, capture.operations, capture.marks
     start, end, thread = (int(part[number]) for part in (marks.start, marks.end, marks.thread))

@@ -17,7 +17,7 @@ from ceilings import SCHEMA_VERSION
 from ceilings.errors import UserError
 from ceilings.files import atomic, read_json, write_json
 from ceilings.measure.supervisor import environment
-from ceilings.traces import capture, health, nsys
+from ceilings.traces import capture, health, nsys, store
 
 EXTRA_TIME = 4
 """Recording and writing a capture takes this many times a benchmark's limit at most."""
@@ -52,18 +52,18 @@ def record(task: dict[str, Any], output: Path) -> str:
             **result,
         }
         if "failure" in result:
-            capture.write(output, empty(meta))
+            store.write(output, empty(meta))
             return f"the cell failed: {result['failure']['kind']}: {result['failure']['message']}"
         if source == "nsys":
             nsys.export(folder / "raw.nsys-rep", raw, environment(task["spec"]["threads"]), said)
-        found = capture.read(raw)
+        found = store.read(raw)
         found.meta.update({**found.meta, **meta})
         health.refuse_unsound(found, output)
         if source == "nsys":
             with atomic(report) as temporary:
                 shutil.copy(folder / "raw.nsys-rep", temporary)
                 temporary.chmod(0o600)
-        capture.write(output, found)
+        store.write(output, found)
     operations, calls = len(found.operations.start), len(found.calls.start)
     return f"{result['iterations']} iterations: {operations:,} operations, {calls:,} calls, by {meta['tool']}"
 

@@ -35,8 +35,8 @@ def task(arguments: argparse.Namespace) -> dict[str, Any]:
     here = hosts.detect({}).device("cuda")
     if here != arguments.device:
         raise UserError(
-            f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; run it there, "
-            "or ask for the path of this machine's GPU"
+            f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; run it "
+            "there, or ask for the path of this machine's GPU"
         )
     batch, sequence = (int(part[1:]) for part in arguments.shape.split("-"))
     names = {name: getattr(arguments, name) for name in ("device", "runtime", "model", "precision")}

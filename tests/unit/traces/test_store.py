@@ -1,0 +1,167 @@
+"""What is read, refused and kept of a capture."""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+
+import numpy as np
+import pytest
+from unit.traces.events import SECRETS, Events
+
+from ceilings.errors import UserError
+from ceilings.traces import health, store
+from ceilings.traces.capture import NVTX, OPERATIONS, RUNTIME
+
+
+def two_iterations() -> Events:
+    events = Events()
+    for start in (0, 100):
+        events.copy(events.call(start - 9, start - 8, "cudaMemcpyAsync_v3020"), start - 6, start - 5, kind=8)
+        events.mark(start, start + 60)
+        events.launch(start + 10, start + 14, (start + 16, start + 30, "gemm"))
+        nodes = [(start + 32, start + 34, "softmax", 7, 1), (start + 35, start + 36, "gemm", 8, 2)]
+        events.launch(start + 18, start + 22, *nodes, name="cudaGraphLaunch_v10000")
+        events.fill(events.call(start + 23, start + 25, "cudaMemsetAsync_v3020"), start + 40, start + 41)
+        events.call(start + 26, start + 58, "cudaStreamSynchronize_v3020")
+    return events
+
+
+def same(a, b) -> bool:
+    """Whether two captures hold the same."""
+    for part in ("calls", "operations", "marks"):
+        pairs = zip(dataclasses.astuple(getattr(a, part)), dataclasses.astuple(getattr(b, part)), strict=True)
+        if not all(np.array_equal(one, other) for one, other in pairs):
+            return False
+    return a.names == b.names and a.meta == b.meta
+
+
+def test_what_is_kept_is_what_was_recorded(tmp_path):
+    before = two_iterations().capture(iterations=2, cell={"model": "m"})
+    store.write(tmp_path / "kept.sqlite", before)
+    after = store.read(tmp_path / "kept.sqlite")
+    assert same(before, after)
+    assert len(after.operations.start) == 10 and after.operations.node.sum() == 4 and len(after.marks.start) == 2
+    assert health.refuse_unsound(after, "kept") == []
+
+
+def test_an_export_of_nsys_is_the_same_and_its_secrets_stay_behind(tmp_path):
+    export = two_iterations().export(tmp_path / "raw.sqlite")
+    assert SECRETS[0].encode() in export.read_bytes()
+    raw = store.read(export)
+    expected = two_iterations().capture(source="nsys")
+    assert same(raw, dataclasses.replace(expected, meta={"source": "nsys"}))
+    store.write(tmp_path / "kept.sqlite", raw)
+    kept = (tmp_path / "kept.sqlite").read_bytes()
+    assert not [secret for secret in SECRETS if secret.encode() in kept]
+    assert same(store.read(tmp_path / "kept.sqlite"), raw)
+
+
+def test_an_export_leaves_out_tables_without_rows(tmp_path):
+    events = Events()
+    events.mark(0, 60)
+    events.launch(10, 14, (16, 30))
+    raw = store.read(events.export(tmp_path / "raw.sqlite", without=OPERATIONS[1:]))
+    assert len(raw.operations.start) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"without": (RUNTIME,)}, "no table CUPTI_ACTIVITY_KIND_RUNTIME: no CUDA call was recorded; .*--lazy=false"),
+        ({"without": (OPERATIONS[0],)}, "no kernel was recorded"),
+        ({"without": (NVTX,)}, "no NVTX range was recorded, and iterations are ranges with the text 'iteration'"),
+        (
+            {"older": {OPERATIONS[0]: "graphNodeId"}},
+            "older schema: CUPTI_ACTIVITY_KIND_KERNEL has no graphNodeId; export",
+        ),
+        ({"older": {RUNTIME: "globalTid"}}, "older schema: CUPTI_ACTIVITY_KIND_RUNTIME has no globalTid"),
+    ],
+)
+def test_an_export_that_cannot_be_read_says_why(tmp_path, changes, told):
+    export = two_iterations().export(tmp_path / "raw.sqlite", **changes)
+    with pytest.raises(UserError, match=told):
+        store.read(export)
+
+
+def test_a_file_that_is_no_capture(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        store.read(tmp_path / "none.sqlite")
+    (tmp_path / "text.sqlite").write_text("no database, and longer than the header of one would have to be" * 10)
+    with pytest.raises(UserError, match="is no capture"):
+        store.read(tmp_path / "text.sqlite")
+    with sqlite3.connect(tmp_path / "other.sqlite") as database:
+        database.execute("CREATE TABLE people (name)")
+    with pytest.raises(UserError, match="has no table StringIds"):
+        store.read(tmp_path / "other.sqlite")
+    (tmp_path / "empty.sqlite").touch()
+    with pytest.raises(UserError, match="has no table StringIds"):
+        store.read(tmp_path / "empty.sqlite")
+
+
+def test_work_of_two_devices_is_refused(tmp_path):
+    events = two_iterations()
+    events.kernel(events.call(70, 71, "cudaLaunchKernel"), 72, 73, device=1)
+    with pytest.raises(UserError, match="work of the devices 0, 1; capture one"):
+        store.read(events.export(tmp_path / "raw.sqlite"))
+
+
+def unmarked() -> Events:
+    events = two_iterations()
+    events.rows[NVTX] = [(*row[:4], "other", None) for row in events.rows[NVTX]]
+    return events
+
+
+def idle() -> Events:
+    events = Events()
+    events.mark(0, 50)
+    events.call(10, 20, "cudaStreamSynchronize")
+    return events
+
+
+def orphaned() -> Events:
+    events = two_iterations()
+    events.kernel(9_999_999, 45, 46)
+    return events
+
+
+def lossy() -> Events:
+    events = two_iterations()
+    events.launch(115, 116)
+    return events
+
+
+def overlapping() -> Events:
+    events = two_iterations()
+    events.mark(30, 90)
+    return events
+
+
+@pytest.mark.parametrize(
+    ("events", "meta", "told"),
+    [
+        (unmarked(), {}, "holds no iteration"),
+        (idle(), {}, "is empty: no kernel ran during its 1 iterations"),
+        (two_iterations(), {"iterations": 3}, "cut short: 2 of 3 iterations"),
+        (two_iterations(), {"dropped": 17}, "lost 17 records; capture it anew, with fewer iterations"),
+        (orphaned(), {}, "incomplete: 1 of 7 kernels have no launch"),
+        (lossy(), {}, "incomplete: 1 of 5 launches have nothing on the device"),
+        (overlapping(), {}, "iterations that overlap"),
+    ],
+)
+def test_a_capture_that_is_not_sound_carries_no_budget(events, meta, told):
+    with pytest.raises(UserError, match=told):
+        health.refuse_unsound(events.capture(**meta), "it")
+
+
+def test_a_failed_launch_is_no_lost_record():
+    events = two_iterations()
+    events.call(120, 121, "cudaLaunchKernel_v7000", status=98)
+    assert health.refuse_unsound(events.capture(), "it") == []
+
+
+def test_clocks_that_disagree_are_told():
+    events = Events()
+    events.mark(0, 50)
+    events.launch(20, 22, (15, 30))
+    assert "1 of 1 kernels begin before their launch" in health.refuse_unsound(events.capture(), "it")[0]

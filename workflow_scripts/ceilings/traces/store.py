@@ -1,0 +1,159 @@
+"""The one SQLite schema that captures are read from and kept in.
+
+The tables and columns are those of Nsight Systems' SQLite export, cut to what is read here: a file that ``nsys export``
+wrote is read as it is, and what the CUPTI recorder saw is kept in the same form. What is kept holds nothing else:
+environment variables, paths, host, process and thread names of a raw capture do not get into it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ceilings.errors import UserError
+from ceilings.files import atomic
+from ceilings.traces.capture import (
+    COLUMNS,
+    GRAPH,
+    ITERATION,
+    KERNEL,
+    MEMCPY,
+    MEMSET,
+    NVTX,
+    OPERATIONS,
+    RUNTIME,
+    STRINGS,
+    Capture,
+    Integers,
+    assemble,
+)
+
+PUSH_POP = 59
+START_END = 60
+"""Event types of NVTX ranges."""
+
+NEEDED = {
+    STRINGS: "it has no names",
+    RUNTIME: "no CUDA call was recorded",
+    OPERATIONS[KERNEL]: "no kernel was recorded",
+    NVTX: f"no NVTX range was recorded, and iterations are ranges with the text {ITERATION!r}",
+}
+"""Tables that must be there, and what it means if one is not. An export may leave out tables without rows."""
+
+META = "CEILINGS_CAPTURE"
+_CHUNK = 50_000
+
+
+def read(path: Path | str) -> Capture:
+    """Read a kept capture or an export of Nsight Systems.
+
+    Raises:
+        UserError: The file is none, has an unknown form, or holds the work of several devices.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path} does not exist; capture it with capture_trace.py")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as database:
+            present = _check(database, path)
+            rows = {table: _rows(database, table, present) for table in (RUNTIME, *OPERATIONS)}
+            return assemble(rows, _strings(database), _marks(database), _meta(database, path), path)
+    except sqlite3.DatabaseError as error:
+        raise UserError(
+            f"{path} is no capture ({error}); give the .sqlite of capture_trace.py or of `nsys export --type sqlite`"
+        ) from None
+
+
+def _check(database: sqlite3.Connection, path: Path | str) -> set[str]:
+    """The tables that are there, each with all columns that are read."""
+    present = {table: {row[1] for row in database.execute(f"PRAGMA table_info({table})")} for table in COLUMNS}
+    for table, meaning in NEEDED.items():
+        if not present[table]:
+            raise UserError(f"{path} has no table {table}: {meaning}; capture it anew, and export with --lazy=false")
+    for table, columns in present.items():
+        if columns and (missing := [name for name in COLUMNS[table] if name not in columns]):
+            raise UserError(
+                f"{path} has an older schema: {table} has no {', '.join(missing)}; export it with Nsight Systems "
+                "2023.1 or newer"
+            )
+    return {table for table, columns in present.items() if columns}
+
+
+def _rows(database: sqlite3.Connection, table: str, present: set[str]) -> Integers:
+    chunks = [np.empty((0, len(COLUMNS[table])), np.int64)]
+    if table in present:
+        columns = ", ".join(f'coalesce("{column}", -1)' for column in COLUMNS[table])
+        cursor = database.execute(f"SELECT {columns} FROM {table}")
+        while some := cursor.fetchmany(_CHUNK):
+            chunks.append(np.array(some, np.int64))
+    return np.concatenate(chunks)
+
+
+def _strings(database: sqlite3.Connection) -> dict[int, str]:
+    used = f"SELECT nameId FROM {RUNTIME} UNION SELECT demangledName FROM {OPERATIONS[KERNEL]}"
+    return dict(database.execute(f"SELECT id, value FROM {STRINGS} WHERE id IN ({used})"))
+
+
+def _marks(database: sqlite3.Connection) -> Integers:
+    found = database.execute(
+        f"SELECT n.start, n.end, n.globalTid FROM {NVTX} n LEFT JOIN {STRINGS} s ON s.id = n.textId "
+        "WHERE coalesce(n.text, s.value) = ? AND n.eventType IN (?, ?) AND n.end IS NOT NULL",
+        (ITERATION, PUSH_POP, START_END),
+    ).fetchall()
+    return np.array(found, np.int64).reshape(-1, 3)
+
+
+def _meta(database: sqlite3.Connection, path: Path | str) -> dict[str, Any]:
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (META,)).fetchone():
+        return {"source": "nsys"}
+    try:
+        return {name: json.loads(value) for name, value in database.execute(f"SELECT name, value FROM {META}")}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({META}: {error}); delete it and capture it anew") from None
+
+
+def write(path: Path | str, capture: Capture) -> None:
+    """Keep a capture, its processes, correlations and names numbered anew."""
+    calls, operations, marks = capture.calls, capture.operations, capture.marks
+    process = 1 << 24
+    correlation = np.where(operations.call >= 0, operations.call, len(calls.start) + np.arange(len(operations.start)))
+    common = (
+        *(operations.start, operations.end, np.zeros_like(operations.start), operations.stream),
+        *(correlation + 1, np.full_like(operations.start, process)),
+    )
+    graph_node = operations.node.astype(np.int64)
+    further = {
+        KERNEL: (graph_node, operations.name + 1),
+        MEMCPY: (graph_node, operations.bytes, operations.copy_kind),
+        MEMSET: (graph_node, operations.bytes),
+        GRAPH: (),
+    }
+    tables: dict[str, list[Any]] = {
+        RUNTIME: [
+            *(calls.start, calls.end, process + 1 + calls.thread, np.arange(1, len(calls.start) + 1)),
+            *(calls.name + 1, calls.failed.astype(np.int64)),
+        ],
+        STRINGS: [range(1, len(capture.names) + 1), capture.names],
+        NVTX: [
+            *(marks.start, marks.end, process + 1 + marks.thread),
+            *(np.full_like(marks.start, PUSH_POP), [ITERATION] * len(marks.start), [None] * len(marks.start)),
+        ],
+    }
+    for kind, table in enumerate(OPERATIONS):
+        own = operations.kind == kind
+        tables[table] = [column[own] for column in (*common, *further[kind])]
+    with atomic(path) as temporary, contextlib.closing(sqlite3.connect(temporary)) as database:
+        for table, columns in tables.items():
+            names = ", ".join(f'"{name}"' for name in COLUMNS[table])
+            database.execute(f"CREATE TABLE {table} ({names})")
+            plain = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
+            places = ", ".join("?" * len(plain))
+            database.executemany(f"INSERT INTO {table} VALUES ({places})", zip(*plain, strict=True))
+        database.execute(f"CREATE TABLE {META} (name, value)")
+        facts = [(name, json.dumps(value)) for name, value in capture.meta.items()]
+        database.executemany(f"INSERT INTO {META} VALUES (?, ?)", facts)
+        database.commit()
