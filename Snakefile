@@ -16,6 +16,7 @@ include: "rules/graphs.smk"
 include: "rules/calibration.smk"
 include: "rules/benchmarks.smk"
 include: "rules/floors.smk"
+include: "rules/traces.smk"
 include: "rules/report.smk"
 
 

@@ -21,6 +21,7 @@ rule collect_cells:
         plan="results/plan.json",
         runs=STUDY.runs,
         floors=STUDY.floors,
+        budgets=STUDY.budgets,
     output:
         expand("results/tables/{table}.{kind}", table=("cells", "runs", "budgets", "floors"), kind=("csv", "parquet")),
         "results/tables/samples.parquet",

@@ -83,6 +83,10 @@ def measure_slice(wildcards):
     return STUDY.measure_slice(wildcards.runtime, wildcards.precision)
 
 
+def trace_slice(wildcards):
+    return STUDY.trace_slice(wildcards.runtime, wildcards.precision)
+
+
 def measured_artifact(wildcards):
     return STUDY.artifact(wildcards.runtime, wildcards.model, wildcards.precision)
 

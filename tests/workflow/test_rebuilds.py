@@ -9,6 +9,8 @@ from tiny import CELLS, PROJECT, STUDY, SUMMARY
 
 from ceilings.report.catalogue import PLOTS
 
+from ceilings.report.catalogue import PLOTS
+
 pytestmark = pytest.mark.workflow
 
 REPORT = {"collect_cells": 1, "draw_plot": len(PLOTS), "write_summary": 1}

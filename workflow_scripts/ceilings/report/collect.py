@@ -19,8 +19,9 @@ from ceilings.errors import FAILURE_KINDS, UserError
 from ceilings.files import read_json
 from ceilings.measure.quantiles import Interval
 from ceilings.measure.statistics import mean_over_processes, median_over_processes, pooled_quantile
+from ceilings.report.budgets import budget_row
 from ceilings.report.floors import floor_table
-from ceilings.report.tables import COLD_START, KEY, PERCENTILES, Tables
+from ceilings.report.tables import BUDGET_COLUMNS, COLD_START, KEY, PERCENTILES, Tables
 
 Record = Mapping[str, Any]
 
@@ -40,16 +41,21 @@ def collect(plan: Record) -> Tables:
     cells: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
     samples: list[pd.DataFrame] = []
+    budgets: list[dict[str, Any]] = []
     for cell in plan["cells"]:
         records = [read_run(path, cell) for path in cell["runs"]]
         cells.append(cell_row(cell, records))
         runs += [run_row(cell, record) for record in records]
         samples += [frame for record in records for frame in sample_frames(cell, record)]
+        if path := cell.get("budget"):
+            row = budget_row(cell, cells[-1].get("p50_ms"), path)
+            budgets += [row] if row else []
     return Tables(
         cells=pd.DataFrame(cells, columns=CELL_COLUMNS),
         runs=pd.DataFrame(runs, columns=RUN_COLUMNS),
         samples=_samples(samples),
         floors=floor_table(plan["cells"], cells),
+        budgets=pd.DataFrame(budgets, columns=BUDGET_COLUMNS),
     )
 
 

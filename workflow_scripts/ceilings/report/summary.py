@@ -17,6 +17,7 @@ from ceilings.report.evidence import Evidence
 from ceilings.report.findings import Finding, findings
 from ceilings.report.measured import Cell, Measured, configuration_label, group_by
 from ceilings.report.tables import PERCENTILES, Tables
+from ceilings.report.where import where_time_goes
 
 Plan = Mapping[str, Any]
 
@@ -24,6 +25,9 @@ MOST_ROWS = 200
 """Larger result tables show the common shape only; the CSV holds all."""
 
 LAYERS_SHOWN = 5
+
+OF_CAPTURES = ("latency_budget", "iteration_timeline")
+"""Plots that a study without captures need not show."""
 
 
 def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
@@ -39,7 +43,8 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         conclusions(findings(tables)),
         results(measured),
         distance(tables, measured),
-        pictures(plots),
+        where_time_goes(plan, tables),
+        pictures(plots, tables),
         not_run(tables),
         parity(evidence),
         graphs(evidence),
@@ -151,10 +156,11 @@ def error(value: float | None) -> str:
     return "n/a" if value is None or pd.isna(value) else f"{value:.1e}"
 
 
-def pictures(folder: str) -> str:
+def pictures(folder: str, tables: Tables) -> str:
     """PNG in the page, SVG behind it: some Markdown viewers show no SVG, and SVG text is lost on a dark page."""
+    shown = {name: what for name, what in PLOTS.items() if name not in OF_CAPTURES or not tables.budgets.empty}
     return "\n\n".join(
-        ["## Pictures", *(f"[![{what}]({folder}/{name}.png)]({folder}/{name}.svg)" for name, what in PLOTS.items())]
+        ["## Pictures", *(f"[![{what}]({folder}/{name}.png)]({folder}/{name}.svg)" for name, what in shown.items())]
     )
 
 

@@ -6,6 +6,7 @@ Slices are canonical JSON texts: as a rule's param they change exactly when some
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import functools
 import json
 import os
@@ -20,9 +21,13 @@ from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES, Runtime
 from ceilings.study.code import digest
 from ceilings.study.config import checked, nearest
 from ceilings.study.hosts import Availability, Host, availability, installed
+from ceilings.traces import source
 
 TWIN = ".twin"
 """Suffix of the runtime's name in the second of the two cells of an A/A pair."""
+
+TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
+"""What of the protocol matters to a capture."""
 
 LOCAL_FILES = ("config.json", "model.safetensors")
 """What a folder of weights holds."""
@@ -50,6 +55,7 @@ class Cell:
         available: Whether it can be measured here.
         runs: Its run records, one for each fresh process; empty if it can neither be measured nor was recorded.
         floor: The record of the least time that its device allows; None where there are no measured limits.
+        budget: Its budget, if the study asks for a capture of it and one can be made or was.
     """
 
     device: str | None
@@ -61,6 +67,7 @@ class Cell:
     available: Availability
     runs: tuple[str, ...]
     floor: str | None = None
+    budget: str | None = None
 
     @property
     def twin_of(self) -> str | None:
@@ -88,6 +95,7 @@ class Cell:
             "remedy": self.available.remedy,
             "runs": list(self.runs),
             "floor": self.floor,
+            "budget": self.budget,
         }
 
 
@@ -131,6 +139,16 @@ class Study:
     def runs(self) -> list[str]:
         """The run records that this machine makes."""
         return [run for cell in self.measured for run in cell.runs]
+
+    @functools.cached_property
+    def budgets(self) -> list[str]:
+        """The budgets that this machine makes."""
+        return [cell.budget for cell in self.measured if cell.budget]
+
+    @functools.cached_property
+    def trace_source(self) -> tuple[str | None, str | None]:
+        """What records captures here, and why nothing does."""
+        return source.choose(self.config["traces"]["source"])
 
     @functools.cached_property
     def recorded_runs(self) -> list[str]:
@@ -212,6 +230,7 @@ class Study:
             "seed": config["seed"],
             "devices": devices,
             "protocol": config["protocol"],
+            "traces": {**config["traces"], "source": self.trace_source[0], "reason": self.trace_source[1]},
             "models": {
                 name: {"architecture": model["architecture"], "weights": model.get("weights", config["weights"])}
                 for name, model in config["models"].items()
@@ -287,6 +306,26 @@ class Study:
             }
         )
 
+    @functools.cache  # noqa: B019
+    def trace_slice(self, runtime: str, precision: str) -> str:
+        """What a capture depends on beside graph and inputs: of the protocol, the warm-up and the time limit alone."""
+        spec = self.runtime(runtime)
+        wanted = json.loads(self.measure_slice(runtime, precision))
+        del wanted["tolerance"]
+        modules = (
+            "capture_trace",
+            "ceilings.traces.target",
+            "ceilings.traces.cupti",
+            f"ceilings.runtimes.{spec.module}",
+        )
+        wanted |= {
+            "code": digest(*modules),
+            "iterations": self.config["traces"]["iterations"],
+            "source": self.trace_source[0] or "nsys",
+            "protocol": {key: wanted["protocol"][key] for key in TRACE_PROTOCOL},
+        }
+        return canonical(wanted)
+
     @functools.cached_property
     def parity_shape(self) -> str:
         """The shape at which a graph is compared with PyTorch: fixed axes of the export kept, else 8 rows."""
@@ -299,7 +338,13 @@ class Study:
         """A first guess of a job's length per rule, for the time left."""
         protocol = self.config["protocol"]
         timed = sum(protocol[key] for key in ("warmup_seconds", "min_seconds", "saturated_seconds"))
-        return {"measure_latency": 2 + 1.5 * timed, "export_onnx": 10, "simplify_onnx": 10, "calibrate_ranges": 20}
+        return {
+            "measure_latency": 2 + 1.5 * timed,
+            "export_onnx": 10,
+            "simplify_onnx": 10,
+            "calibrate_ranges": 20,
+            "capture_trace": 30,
+        }
 
     def refuse_unwritable_results(self) -> None:
         """Raise UserError now where every job would fail to write later."""
@@ -334,7 +379,9 @@ class Study:
         runs = self._runs(device, runtime, model, precision, shape) if device and can else ()
         bounded = runs and RUNTIMES[runtime].device == "cuda"  # a CPU's limits are not measured
         floor = self._floor(device, model, precision, shape) if bounded else None
-        return Cell(device, runtime, model, precision, shape, sweeps, can, runs, floor)
+        cell = Cell(device, runtime, model, precision, shape, sweeps, can, runs, floor)
+        traced = device and can and self._asked_to_trace(cell) and self.trace_source[0]
+        return dataclasses.replace(cell, budget=self._budget(cell)) if traced else cell
 
     def _recorded(self, cell: Cell, slug: str) -> Cell | None:
         """``cell`` as measured earlier on another device; None if it was not."""
@@ -343,9 +390,13 @@ class Study:
         runs = self._runs(slug, cell.runtime, cell.model, cell.precision, cell.shape)
         if not all(Path(run).is_file() for run in runs):
             return None
-        floor = self._floor(slug, cell.model, cell.precision, cell.shape)
-        known = floor if Path(floor).is_file() else None
-        return dataclasses.replace(cell, device=slug, available=Availability(), runs=runs, floor=known)
+        found = dataclasses.replace(cell, device=slug, available=Availability(), runs=runs)
+        floor, budget = self._floor(slug, cell.model, cell.precision, cell.shape), self._budget(found)
+        return dataclasses.replace(
+            found,
+            floor=floor if Path(floor).is_file() else None,
+            budget=budget if Path(budget).is_file() else None,
+        )
 
     @functools.cache  # noqa: B019
     def _availability(self, runtime: str, precision: str) -> Availability:
@@ -376,13 +427,14 @@ class Study:
     def _cell_twin(self, cell: Cell) -> Cell:
         runtime = cell.runtime + TWIN
         runs = self._runs(cell.device, runtime, cell.model, cell.precision, cell.shape)
-        return dataclasses.replace(cell, runtime=runtime, runs=runs)
+        return dataclasses.replace(cell, runtime=runtime, runs=runs, budget=None)
 
     def _refuse_the_impossible(self) -> None:
         problems = [
             *self._unknown_names(),
             *self._impossible_shapes(),
             *self._unknown_noise_cells(),
+            *self._unknown_traces(),
         ]
         if problems:
             raise UserError(
@@ -439,6 +491,28 @@ class Study:
         for wanted in self.config["noise_cells"]:
             if wanted not in identities:
                 yield f"noise_cells: {wanted!r} is no cell of the study, {nearest(wanted, sorted(identities))}"
+
+    def _asked_to_trace(self, cell: Cell) -> bool:
+        return cell.spec.device == "cuda" and any(
+            fnmatch.fnmatchcase(_identity(cell), pattern) for pattern in self.config["traces"]["cells"]
+        )
+
+    def _budget(self, cell: Cell) -> str:
+        folder = f"{self.results}/traces/{cell.device}/{cell.runtime}/{cell.model}/{cell.precision}"
+        return f"{folder}/{cell.shape}.budget.json"
+
+    def _unknown_traces(self) -> Iterator[str]:
+        if list(self._unknown_names()):
+            return
+        known = {
+            f"{runtime}/{model}/{precision}/{shape}"
+            for _, runtime, model, precision, shape in self._asked()
+            if RUNTIMES[runtime].device == "cuda"
+        }
+        for pattern in self.config["traces"]["cells"]:
+            if not fnmatch.filter(known, pattern):
+                hint = nearest(pattern, sorted(known)) if known else "it has none on a GPU"
+                yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
 
     def _positions(self, model: str) -> int:
         """The longest sequence that a model takes: of its own configuration file, if it comes from a folder."""

@@ -1,0 +1,31 @@
+"""What can record a capture here. Standard library only: read while the workflow is parsed."""
+
+from __future__ import annotations
+
+import shutil
+
+from ceilings import provenance
+
+SOURCES = ("nsys", "cupti")
+"""Nsight Systems, which records from outside of the process; CUPTI's Python bindings, which record from within."""
+
+
+def missing(source: str) -> str | None:
+    """What a source lacks here, with the remedy; None if nothing."""
+    if source == "nsys" and shutil.which("nsys") is None:
+        return "nsys is not on PATH (install Nsight Systems)"
+    package = "nvtx" if source == "nsys" else "cupti-python"
+    if provenance.versions([package])[package] is None:
+        return f"package {package} is not installed (pip install {package})"
+    return None
+
+
+def choose(wanted: str) -> tuple[str | None, str | None]:
+    """The source of captures, and why there is none.
+
+    Args:
+        wanted: One of ``SOURCES``, or ``auto`` for the first that can be had.
+    """
+    lacking = {source: missing(source) for source in (SOURCES if wanted == "auto" else (wanted,))}
+    found = next((source for source, lacks in lacking.items() if lacks is None), None)
+    return found, None if found else "; ".join(filter(None, lacking.values()))
