@@ -14,7 +14,7 @@ def missing(source: str) -> str | None:
     """What a source lacks here, with the remedy; None if nothing."""
     if source == "nsys" and shutil.which("nsys") is None:
         return "nsys is not on PATH (install Nsight Systems)"
-    package = "nvtx" if source == "nsys" else "cupti-python"
+    package = "nvidia-nvtx" if source == "nsys" else "cupti-python"
     if provenance.versions([package])[package] is None:
         return f"package {package} is not installed (pip install {package})"
     return None

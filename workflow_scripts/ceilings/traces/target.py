@@ -26,6 +26,7 @@ from ceilings.measure.loop import block_size, undisturbed
 from ceilings.measure.stopping import NS, Protocol
 from ceilings.models.inputs import load_inputs
 from ceilings.runtimes.cuda_runner import CudaRunner
+from ceilings.traces import nvtx
 from ceilings.traces.capture import ITERATION
 
 SETTLE = 5
@@ -50,13 +51,9 @@ class NvtxRecorder:
     """For a profiler outside of this process, which records between cudaProfilerStart and cudaProfilerStop."""
 
     def start(self) -> tuple[Mark, Mark]:
-        import nvtx
-
+        marks = nvtx.ranges(ITERATION)
         cuda.check(cudart.cudaProfilerStart(), "cudaProfilerStart")
-        # Only now: a profiler may not know strings that were registered before it recorded.
-        domain = nvtx.get_domain()
-        attributes = domain.get_event_attributes(message=ITERATION)
-        return lambda: domain.push_range(attributes), domain.pop_range
+        return marks
 
     def stop(self) -> None:
         cuda.check(cudart.cudaProfilerStop(), "cudaProfilerStop")

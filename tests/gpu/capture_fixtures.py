@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Make the small captures that tests/unit/traces rests on, on a GPU with both Nsight Systems and CUPTI's bindings.
+
+    snakemake --cores all results/onnx/distilbert/fp16.onnx results/models/distilbert/inputs/b1-s128.npz
+    python3 tests/gpu/capture_fixtures.py --output tests/unit/traces/data
+
+Each kind of capture is tried, also where another failed; the exit status is 1 if one did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+sys.path.insert(0, str(PROJECT / "workflow_scripts"))
+
+from ceilings.measure.supervisor import environment
+from ceilings.study import hosts
+from ceilings.study.cells import Study
+from ceilings.traces import health, nsys, recorder, store
+from ceilings.traces.record import budget_record
+from ceilings.traces.source import SOURCES
+
+RUNTIMES = ("torch-cuda-eager", "onnxruntime-cuda-graph")
+MODEL, PRECISION, SHAPE = "distilbert", "fp16", "b1-s128"
+ITERATIONS = 5
+
+
+def truth(source: str, output: Path) -> None:
+    """Capture the program whose account is known."""
+    command = [sys.executable, str(Path(__file__).with_name("known_truth.py"))]
+    with tempfile.TemporaryDirectory() as folder:
+        raw, report = Path(folder, "raw.sqlite"), Path(folder, "raw.nsys-rep")
+        command = [*command, "--cupti", str(raw)] if source == "cupti" else nsys.wrapped(command, report)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(1), timeout=300, check=False)
+        if done.returncode:
+            raise RuntimeError(f"status {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+        if source == "nsys":
+            nsys.export(report, raw, environment(1), done.stdout + done.stderr)
+        found = store.read(raw)
+        health.refuse_unsound(found, output)
+        store.write(output, found)
+
+
+def cell(study: Study, runtime: str, source: str, output: Path) -> None:
+    """Capture a cell of the default study, with few iterations."""
+    spec = json.loads(study.trace_slice(runtime, PRECISION)) | {"iterations": ITERATIONS, "source": source}
+    artifact = Path(study.artifact(runtime, MODEL, PRECISION)[0])
+    task = {
+        "cell": {
+            **{"device": study.host.device("cuda"), "runtime": runtime, "model": MODEL, "precision": PRECISION},
+            **{"batch": 1, "sequence": 128},
+        },
+        "spec": spec,
+        "artifact": str(artifact.parent if artifact.suffix == ".safetensors" else artifact),
+        "inputs": f"results/models/{MODEL}/inputs/{SHAPE}.npz",
+    }
+    print(recorder.record(task, output))
+    output.with_suffix(".nsys-rep").unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Make all of them and say what each holds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the captures")
+    folder = parser.parse_args().output.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(PROJECT)
+    study = Study(yaml.safe_load(Path("config.yaml").read_text()), hosts.detect())
+    wanted: dict[str, Callable[[Path], None]] = {}
+    for source in SOURCES:
+        wanted[f"truth.{source}"] = lambda output, source=source: truth(source, output)  # type: ignore[misc]
+        for runtime in RUNTIMES:
+            wanted[f"{runtime}.{source}"] = lambda output, source=source, runtime=runtime: cell(  # type: ignore[misc]
+                study, runtime, source, output
+            )
+    failed = 0
+    for name, make in wanted.items():
+        output = folder / f"{name}.sqlite"
+        try:
+            make(output)
+            found = store.read(output)
+            record = budget_record(found, health.refuse_unsound(found, output))
+            told = {key: record[key] for key in ("counts", "shares", "residual_ns", "flags")}
+            print(f"{name}: {output.stat().st_size:,} bytes, {record['iteration_ns']['median'] / 1e3:,.0f} us, {told}")
+        except Exception:
+            failed += 1
+            print(f"{name} FAILED\n{traceback.format_exc()}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
