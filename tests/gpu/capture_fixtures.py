@@ -2,7 +2,7 @@
 """Make the small captures that tests/unit/traces rests on, on a GPU with both Nsight Systems and CUPTI's bindings.
 
     snakemake --cores all results/onnx/distilbert/fp16.onnx results/models/distilbert/inputs/b1-s128.npz
-    python3 tests/gpu/capture_fixtures.py --output tests/unit/traces/data
+    PYTHONPATH=workflow_scripts python3 tests/gpu/capture_fixtures.py --output tests/unit/traces/data
 
 Each kind of capture is tried, also where another failed; the exit status is 1 if one did.
 """
@@ -21,9 +21,6 @@ from pathlib import Path
 
 import yaml
 
-PROJECT = Path(__file__).parents[2]
-sys.path.insert(0, str(PROJECT / "workflow_scripts"))
-
 from ceilings.measure.supervisor import environment
 from ceilings.study import hosts
 from ceilings.study.cells import Study
@@ -31,6 +28,7 @@ from ceilings.traces import health, nsys, recorder, store
 from ceilings.traces.record import budget_record
 from ceilings.traces.source import SOURCES
 
+PROJECT = Path(__file__).parents[2]
 RUNTIMES = ("torch-cuda-eager", "onnxruntime-cuda-graph")
 MODEL, PRECISION, SHAPE = "distilbert", "fp16", "b1-s128"
 ITERATIONS = 5

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Work whose account is known beforehand: kernels that spin for a stated time, launched in counted numbers.
 
+    export PYTHONPATH=workflow_scripts
     nsys profile FLAGS -o raw python3 tests/gpu/known_truth.py          (FLAGS: ceilings.traces.nsys.PROFILE)
     python3 tests/gpu/known_truth.py --cupti raw.sqlite
 
@@ -11,13 +12,9 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import sys
 import time
 from pathlib import Path
 from typing import Any
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2] / "workflow_scripts"))
 
 ITERATIONS = 6
 LAUNCHED = {"truth_gemm": (4, 200), "truth_softmax": (4, 100), "truth_elementwise": (4, 50)}

@@ -58,7 +58,7 @@ def sentence(row: Row, record: Mapping[str, Any]) -> str:
     where = f"{row['model']} b{row['batch']}-s{row['sequence']} on `{row['device']}`"
     name = f"**{configuration_label(row['runtime'], row['precision'])}** {where}"
     told, whole = f"{name} is {row['verdict']}", f"{_us(total)} µs"
-    launches = "1 launch" if row["launches"] == 1 else f"{text.number(row['launches'])} launches"
+    launches = f"{count(row['launches'])} launch{'' if row['launches'] == 1 else 'es'}"
     match row["verdict"]:
         case "launch-bound":
             submitting = row["host_framework_ms"] + row["host_launch_ms"]
@@ -71,15 +71,15 @@ def sentence(row: Row, record: Mapping[str, Any]) -> str:
             largest = max(KERNEL_CLASSES, key=lambda kind: row[f"gpu_{kind}_ms"])
             return (
                 f"{told}: of {whole} the device is busy for {_percent(row, 'gpu_busy_ms')}, and for "
-                f"{_percent(row, 'idle_queued_ms')} between what is queued; {text.number(row['kernels'])} kernels of "
+                f"{_percent(row, 'idle_queued_ms')} between what is queued; {count(row['kernels'])} kernels of "
                 f"{text.number(row['kernel_mean_us'])} µs on average; the largest class is "
-                f"{CLASS_NAMES.get(largest, largest)}, {text.percent(row[f'gpu_{largest}_ms'] / busy)} of the busy time."
+                f"{CLASS_NAMES.get(largest, largest)} with {text.percent(row[f'gpu_{largest}_ms'] / busy)} of the work."
             )
         case "host-bound":
             return (
                 f"{told}: for {_percent(row, 'idle_starved_ms')} of {whole} the device waits and the host is in no "
-                f"launch call; {_us(row['host_framework_ms'])} µs of framework code round {launches}, {_us(busy)} µs of "
-                "work on the device."
+                f"launch call; {_us(row['host_framework_ms'])} µs of framework code round {launches}, "
+                f"{_us(busy)} µs of work on the device."
             )
         case "transfer-bound":
             return (
@@ -92,6 +92,11 @@ def sentence(row: Row, record: Mapping[str, Any]) -> str:
             shares = sorted(record["shares"].items(), key=lambda share: -share[1])
             parts = text.listed(f"{share} {text.percent(value)}" for share, value in shares if value >= 0.05)
             return f"{name} has no single cause for its {whole}: {parts}."
+
+
+def count(value: float) -> str:
+    """A median of counts: a whole number or a half."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
 def jitter(record: Mapping[str, Any]) -> str:
@@ -152,7 +157,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
                 f"b{row['batch']}-s{row['sequence']}",
                 iteration,
                 text.number(row["tracing_ratio"]),
-                *(text.number(row[name]) for name in ("launches", "kernels", "kernel_mean_us")),
+                *(count(row[name]) for name in ("launches", "kernels")),
+                text.number(row["kernel_mean_us"]),
                 *(_percent(row, f"host_{part}_ms") for part in HOST_PARTS),
                 _percent(row, "gpu_busy_ms"),
                 *(_percent(row, f"idle_{cause}_ms") for cause in IDLE_CAUSES),

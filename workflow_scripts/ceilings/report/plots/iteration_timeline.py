@@ -9,11 +9,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ceilings.report import text
 from ceilings.report.budgets import read_budget
 from ceilings.report.measured import configuration_label
 from ceilings.report.plots import parts, style
 from ceilings.report.tables import Tables
+from ceilings.report.where import count
 
 MOST = 8
 """Cells shown, the ones with the longest iterations; the others can be opened in Perfetto."""
@@ -38,7 +38,7 @@ def draw(tables: Tables) -> Figure:
         label = configuration_label(row["runtime"], row["precision"])
         axis.set_title(
             f"{label}, {row['model']} b{row['batch']}-s{row['sequence']} on {row['device']}: "
-            f"{text.number(row['launches'])} launches, {text.number(row['kernels'])} kernels, {row['verdict']}"
+            f"{count(row['launches'])} launches, {count(row['kernels'])} kernels, {row['verdict']}"
         )
     axes[-1][0].set_xlabel("time from the iteration's start (µs, each panel on its own scale)")
     handles = [Patch(**look, **parts.EDGE) for look in seen.values()]
