@@ -9,8 +9,6 @@ from tiny import CELLS, PROJECT, STUDY, SUMMARY
 
 from ceilings.report.catalogue import PLOTS
 
-from ceilings.report.catalogue import PLOTS
-
 pytestmark = pytest.mark.workflow
 
 REPORT = {"collect_cells": 1, "draw_plot": len(PLOTS), "write_summary": 1}
@@ -191,3 +189,13 @@ def test_run_records_say_where_they_come_from(finished):
         assert record["status"] == "ok", record["failure"]
         assert record["provenance"]["sources"].keys() == {"inputs", "reference", "artifact"}
         assert record["threads"]["intra_op"] == 1 and record["threads"]["OMP_NUM_THREADS"] == "1"
+
+
+def test_a_capture_is_a_target_of_its_own(project):
+    """On any machine: planned only. The account is made from the capture, and the report does not ask for it here."""
+    target = "results/traces/nvidia-test/onnxruntime-cuda/tiny/fp32/b1-s16"
+    assert project.planned(f"{target}.budget.json") == {"capture_trace": 1, "account_budget": 1}
+    assert project.planned(f"{target}.perfetto.json") == {"capture_trace": 1, "export_perfetto": 1}
+    assert project.planned(f"{target}.torch.json") == {"profile_torch": 1}
+    told = project.snakemake(f"{target}.sqlite", check=False)
+    assert "belongs to nvidia-test, but this machine's GPU is" in told.stdout + told.stderr

@@ -169,3 +169,70 @@ def test_cells_of_a_gpu_have_the_floor_of_their_graph(monkeypatch, tmp_path):
     here = Study(away, LAPTOP, str(tmp_path))
     assert {cell.floor for cell in here.cells if cell.device == "nvidia-test"} == {floor}
     assert here.floors == []
+
+
+# --- captures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu_study(monkeypatch):
+    """A study on a GPU host where every package is there and nsys is not."""
+    monkeypatch.setattr("ceilings.study.cells.availability", lambda *_: Availability())
+    monkeypatch.setattr(
+        "ceilings.traces.source.missing", lambda name: "nsys is not on PATH" if name == "nsys" else None
+    )
+
+    def study(**traces):
+        config = with_sweep(runtimes=["onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-cuda-graph"], batches=[1, 8])
+        return Study({**config, "traces": traces}, dataclasses.replace(LAPTOP, gpu=GPU))
+
+    return study
+
+
+def test_captures_are_made_of_the_cells_that_are_named(gpu_study):
+    assert gpu_study().budgets == []
+    study = gpu_study(cells=["*/m/fp32/b8-s32"])
+    folder = "results/traces/nvidia-test"
+    assert study.budgets == [
+        f"{folder}/onnxruntime-cuda/m/fp32/b8-s32.budget.json",
+        f"{folder}/onnxruntime-cuda-graph/m/fp32/b8-s32.budget.json",
+    ]
+    plan = json.loads(study.plan())
+    assert plan["traces"] == {"cells": ["*/m/fp32/b8-s32"], "iterations": 100, "source": "cupti", "reason": None}
+    assert [cell["budget"] for cell in plan["cells"] if cell["budget"]] == study.budgets
+    assert all(cell.budget is None for cell in study.cells if cell.twin_of)
+
+
+def test_without_a_recorder_nothing_is_captured_and_the_plan_says_why(gpu_study):
+    study = gpu_study(cells=["onnxruntime-cuda/*"], source="nsys")
+    assert study.budgets == [] and json.loads(study.plan())["traces"]["reason"] == "nsys is not on PATH"
+
+
+def test_a_pattern_that_fits_no_cell_of_a_gpu_is_refused(gpu_study):
+    with pytest.raises(
+        UserError, match=r"traces.cells: 'onnxruntime-cudo/.* fits no cell .*did you mean 'onnxruntime-cuda/"
+    ):
+        gpu_study(cells=["onnxruntime-cudo/m/fp32/b8-s32"])
+    with pytest.raises(UserError, match="fits no cell of the study on a GPU"):
+        gpu_study(cells=["onnxruntime-cpu/*"])
+
+
+def test_a_capture_depends_on_the_warm_up_and_not_on_the_rest_of_the_protocol(gpu_study):
+    before = gpu_study(cells=["*"]).trace_slice("onnxruntime-cuda", "fp32")
+    longer = gpu_study(cells=["onnxruntime-cuda/*"])
+    longer.config["protocol"]["max_seconds"] += 1
+    assert longer.trace_slice("onnxruntime-cuda", "fp32") == before
+    assert gpu_study(cells=["*"], iterations=7).trace_slice("onnxruntime-cuda", "fp32") != before
+
+
+def test_budgets_of_another_machine_are_read_where_they_are(gpu_study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (run for run in gpu_study().runs if "onnxruntime-cuda/" in run):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    budget = Path("results/traces/nvidia-test/onnxruntime-cuda/m/fp32/b8-s32.budget.json")
+    budget.parent.mkdir(parents=True)
+    budget.touch()
+    config = {**with_sweep(runtimes=["onnxruntime-cuda"], batches=[1, 8]), "devices": ["auto", "nvidia-test"]}
+    other = Study(config, LAPTOP)
+    assert [cell.budget for cell in other.cells if cell.device] == [None, str(budget)] and other.budgets == []
