@@ -24,7 +24,7 @@ import yaml
 from ceilings.measure.supervisor import environment
 from ceilings.study import hosts
 from ceilings.study.cells import Study
-from ceilings.traces import health, nsys, recorder, store
+from ceilings.traces import capture, health, nsys, recorder, store
 from ceilings.traces.record import budget_record
 from ceilings.traces.source import SOURCES
 
@@ -41,11 +41,11 @@ def truth(source: str, output: Path) -> None:
         raw, report = Path(folder, "raw.sqlite"), Path(folder, "raw.nsys-rep")
         command = [*command, "--cupti", str(raw)] if source == "cupti" else nsys.wrapped(command, report)
         done = subprocess.run(command, capture_output=True, text=True, env=environment(1), timeout=300, check=False)
-        if done.returncode:
+        if not (report if source == "nsys" else raw).is_file():
             raise RuntimeError(f"status {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
         if source == "nsys":
             nsys.export(report, raw, environment(1), done.stdout + done.stderr)
-        found = store.read(raw)
+        found = capture.trimmed(store.read(raw))
         health.refuse_unsound(found, output)
         store.write(output, found)
 

@@ -123,7 +123,8 @@ def main() -> None:
     for _ in range(3):
         work.iteration()
     enter, leave = recording.start()
-    work.iteration()
+    for _ in range(50):
+        work.iteration()
     for _ in range(ITERATIONS):
         enter()
         work.iteration()

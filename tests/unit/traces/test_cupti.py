@@ -99,6 +99,8 @@ def test_a_record_that_cannot_be_read_is_an_error_not_a_gap(tmp_path):
     broken = records()[:1]
     recorder._completed([*broken, object()])
     assert "no attribute 'kind'" in recorder._errors[0]
+    recorder._completed([record("CONCURRENT_KERNEL", 0, 0, 3, name="gemm")])
+    assert "an operation without times" in recorder._errors[1]
 
 
 def test_the_names_that_the_recorder_calls_exist():

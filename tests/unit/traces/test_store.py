@@ -11,7 +11,8 @@ from unit.traces.events import SECRETS, Events
 
 from ceilings.errors import UserError
 from ceilings.traces import health, store
-from ceilings.traces.capture import NVTX, OPERATIONS, RUNTIME
+from ceilings.traces.budget import Account
+from ceilings.traces.capture import NVTX, OPERATIONS, RUNTIME, trimmed
 
 
 def two_iterations() -> Events:
@@ -43,6 +44,22 @@ def test_what_is_kept_is_what_was_recorded(tmp_path):
     assert same(before, after)
     assert len(after.operations.start) == 10 and after.operations.node.sum() == 4 and len(after.marks.start) == 2
     assert health.refuse_unsound(after, "kept") == []
+
+
+def test_what_lies_outside_of_the_iterations_is_cut_off():
+    events = two_iterations()
+    before = events.launch(-40, -38, (-30, 5, "reaches_in"))
+    assert before
+    events.launch(-60, -58, (-55, -50, "over"))
+    events.launch(170, 172, (175, 180, "later"))
+    cut = trimmed(events.capture())
+    assert same(trimmed(cut), cut) and health.refuse_unsound(cut, "it") == []
+    assert "reaches_in" in cut.names and not {"over", "later"} & set(cut.names)
+    assert (cut.operations.call >= 0).all()
+    launched = [cut.names[cut.calls.name[call]] for call in cut.operations.call]
+    expected = two_iterations().capture()
+    assert launched[1:] == [expected.names[expected.calls.name[call]] for call in expected.operations.call[1:]]
+    assert len(Account(cut).iterations()) == 2
 
 
 def test_an_export_of_nsys_is_the_same_and_its_secrets_stay_behind(tmp_path):

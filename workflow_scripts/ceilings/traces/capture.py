@@ -180,6 +180,27 @@ def _operations(rows: Rows, ids: Integers, keys: Integers, callers: Integers) ->
     return Operations(start, end, stream, kinds, names, calls, nodes > 0, sizes, copy_kinds)
 
 
+def trimmed(capture: Capture) -> Capture:
+    """From the first iteration's begin to the last one's end, with the calls that launched what runs there."""
+    calls, operations, marks = capture.calls, capture.operations, capture.marks
+    if not len(marks.start):
+        return capture
+    first, last = marks.start[0], marks.end[-1]
+    kept = (operations.end > first) & (operations.start < last)
+    called = (calls.end > first) & (calls.start < last)
+    called[operations.call[kept & (operations.call >= 0)]] = True
+    number = np.cumsum(called) - 1
+    call = np.where(operations.call >= 0, number[operations.call] if len(number) else -1, -1)
+    columns = {field.name: getattr(operations, field.name) for field in dataclasses.fields(Operations)} | {"call": call}
+    return _pruned(
+        dataclasses.replace(
+            capture,
+            calls=Calls(**{field.name: getattr(calls, field.name)[called] for field in dataclasses.fields(Calls)}),
+            operations=Operations(**{name: column[kept] for name, column in columns.items()}),
+        )
+    )
+
+
 def _pruned(capture: Capture) -> Capture:
     """Without names that only inner calls had."""
     used = np.setdiff1d(np.concatenate([capture.calls.name, capture.operations.name]), [-1])

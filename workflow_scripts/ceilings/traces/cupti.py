@@ -81,9 +81,10 @@ class CuptiRecorder:
             RuntimeError: A record could not be read.
         """
         cupti = self._cupti
+        cupti.activity_flush_all(_FORCED)
         for kind in self._kinds:
             cupti.activity_disable(kind)
-        cupti.activity_flush_all(_FORCED)
+        cupti.activity_flush_all(_FORCED)  # what came between the two
         dropped = ctypes.c_size_t(0)
         cupti.activity_get_num_dropped_records(0, 0, ctypes.addressof(dropped))
         if self._errors:
@@ -145,6 +146,8 @@ class CuptiRecorder:
 
     @staticmethod
     def _operation(record: Any) -> tuple[int, ...]:
+        if not record.start or not record.end:
+            raise ValueError("an operation without times")
         place = (record.device_id, record.stream_id, record.correlation_id, _PROCESS)
         return record.start, record.end, *place, int(bool(record.graph_node_id))
 

@@ -11,9 +11,11 @@ from ceilings.errors import UserError
 
 PROFILE = (
     *("--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-trace=node"),
-    *("--capture-range=cudaProfilerApi", "--capture-range-end=stop", "--force-overwrite=true", "--stats=false"),
+    *("--capture-range=cudaProfilerApi", "--capture-range-end=stop", "--wait=primary"),
+    *("--force-overwrite=true", "--stats=false"),
 )
-"""Only CUDA and NVTX, for anything else costs time; graphs node by node; only what lies in the range."""
+"""Only CUDA and NVTX, for anything else costs time; graphs node by node; only what lies in the range; helpers that a
+framework leaves behind are not waited for."""
 
 EXPORT = ("--type=sqlite", "--lazy=false", "--force-overwrite=true")
 """Without --lazy=false the export leaves out tables that have no rows."""

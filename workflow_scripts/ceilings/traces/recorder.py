@@ -56,7 +56,7 @@ def record(task: dict[str, Any], output: Path) -> str:
             return f"the cell failed: {result['failure']['kind']}: {result['failure']['message']}"
         if source == "nsys":
             nsys.export(folder / "raw.nsys-rep", raw, environment(task["spec"]["threads"]), said)
-        found = store.read(raw)
+        found = capture.trimmed(store.read(raw))
         found.meta.update({**found.meta, **meta})
         health.refuse_unsound(found, output)
         if source == "nsys":
