@@ -84,7 +84,9 @@ def measure_slice(wildcards):
 
 
 def measured_artifact(wildcards):
-    return STUDY.artifact(wildcards.runtime, wildcards.model, wildcards.precision)
+    return STUDY.artifact(
+        wildcards.runtime, wildcards.model, wildcards.precision, wildcards.shape, wildcards.device
+    )
 
 
 def counted_graph(wildcards):

@@ -19,6 +19,7 @@ from ceilings.models.catalogue import ARCHITECTURES
 from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES, Runtime
 from ceilings.study.code import digest
 from ceilings.study.config import checked, nearest
+from ceilings.study.engines import Engines
 from ceilings.study.hosts import Availability, Host, availability, installed
 
 TWIN = ".twin"
@@ -107,6 +108,7 @@ class Study:
         self.config = checked(config)
         self.host = host
         self.results = results
+        self.engines = Engines(self.config, host, results)
         self._refuse_the_impossible()
 
     # ---- cells -------------------------------------------------------------------------------------------------
@@ -186,9 +188,13 @@ class Study:
             raise UserError(f"no model is called {name!r}, {nearest(name, self.config['models'])}")
         return self.config["models"][name]
 
-    def artifact(self, runtime: str, model: str, precision: str) -> list[str]:
-        """The files that a cell executes: an ONNX graph, or the weights."""
-        graph = graph_name(self.runtime(runtime), precision)
+    def artifact(self, runtime: str, model: str, precision: str, shape: str, device: str) -> list[str]:
+        """The files that a cell executes: an ONNX graph, an engine with its record, or the weights."""
+        spec = self.runtime(runtime)
+        if spec.executes == "engine":
+            engine = self.engines.path(spec, model, precision, shape, device)
+            return [f"{engine}.engine", f"{engine}.json"]
+        graph = graph_name(spec, precision)
         if graph:
             return [f"{self.results}/onnx/{model}/{graph}.onnx"]
         weights = f"{self.results}/models/{model}/weights"
@@ -383,6 +389,7 @@ class Study:
             *self._unknown_names(),
             *self._impossible_shapes(),
             *self._unknown_noise_cells(),
+            *self._impossible_engines(),
         ]
         if problems:
             raise UserError(
@@ -439,6 +446,13 @@ class Study:
         for wanted in self.config["noise_cells"]:
             if wanted not in identities:
                 yield f"noise_cells: {wanted!r} is no cell of the study, {nearest(wanted, sorted(identities))}"
+
+    def _impossible_engines(self) -> Iterator[str]:
+        if not list(self._unknown_names()):
+            asked = (
+                (sweep, RUNTIMES[runtime], model, precision) for sweep, runtime, model, precision, _ in self._asked()
+            )
+            yield from self.engines.problems(asked)
 
     def _positions(self, model: str) -> int:
         """The longest sequence that a model takes: of its own configuration file, if it comes from a folder."""
