@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 SCRIPTS = Path(workflow.basedir, "workflow_scripts")
 sys.path.insert(0, str(SCRIPTS))
+from ceilings.engines.catalogue import BUILDERS
 from ceilings.errors import UserError
 from ceilings.report.catalogue import PLOTS
 from ceilings.runtimes.catalogue import PRECISIONS
@@ -45,6 +46,8 @@ wildcard_constraints:
     method="minmax|entropy|percentile",
     shape="b[1-9][0-9]*-s[1-9][0-9]*",
     run="[1-9][0-9]*",
+    builder="|".join(BUILDERS),
+    profile="[a-z0-9][a-z0-9-]*",
     plot="[a-z0-9_]+",
 
 
@@ -91,6 +94,26 @@ def measured_artifact(wildcards):
 
 def counted_graph(wildcards):
     return STUDY.counted_graph(wildcards.model, wildcards.precision)
+
+
+def engine_graph(wildcards):
+    return STUDY.engine_graph(wildcards.model, wildcards.precision)
+
+
+def engine_files(wildcards):
+    return STUDY.engines.files(wildcards.builder, wildcards.profile)
+
+
+def engine_slice(wildcards):
+    return STUDY.engines.slice(wildcards.device, wildcards.builder, wildcards.precision, wildcards.profile)
+
+
+def engine_environment(wildcards):
+    return f"../envs/{wildcards.builder}.yaml"
+
+
+def timing_caches(wildcards):
+    return STUDY.timing_caches(wildcards.device, wildcards.builder)
 
 
 def round_of_run(wildcards):

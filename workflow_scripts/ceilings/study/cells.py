@@ -147,20 +147,35 @@ class Study:
     @functools.cached_property
     def graphs(self) -> list[tuple[str, str]]:
         """(model, graph) of every ONNX variant that is measured, such as ``("distilbert", "fp16.fused")``."""
-        return sorted(
-            {(cell.model, graph) for cell in self.measured if (graph := graph_name(cell.spec, cell.precision))}
-        )
+        cells = [*self.measured, *self._crossed]
+        return sorted({(cell.model, graph) for cell in cells if (graph := graph_name(cell.spec, cell.precision))})
+
+    @functools.cached_property
+    def engine_files(self) -> list[str]:
+        """The engines that this machine builds, less their suffix: what its cells run on, and those of the targets."""
+        here = {
+            self.engines.path(cell.spec, cell.model, cell.precision, str(cell.shape), cell.device or "")
+            for cell in self.measured
+            if cell.spec.executes == "engine"
+        }
+        elsewhere = {
+            self.engines.path(cell.spec, cell.model, cell.precision, str(cell.shape), target)
+            for cell in self._crossed
+            for target in self.engines.targets
+        }
+        return sorted(here | elsewhere)
 
     @functools.cached_property
     def evidence(self) -> list[str]:
         """What the summary rests on beside the tables: provenance of weights, reports of graphs, parity."""
-        models = sorted({cell.model for cell in self.measured})
+        models = sorted({cell.model for cell in (*self.measured, *self._crossed)})
         exported = sorted({model for model, _ in self.graphs})
         return [
             *(f"{self.results}/models/{model}/weights/provenance.json" for model in models),
             *(f"{self.results}/onnx/{model}/simplified.json" for model in exported),
             *(f"{self.results}/onnx/{model}/{graph}.json" for model, graph in self.graphs),
             *(f"{self.results}/parity/{model}/{graph}.json" for model, graph in self.graphs),
+            *(f"{engine}.json" for engine in self.engine_files),
             *(
                 f"{self.results}/hosts/{device}/peaks.json"
                 for device in sorted({cell.device or "" for cell in self.measured if cell.spec.device == "cuda"})
@@ -256,6 +271,25 @@ class Study:
         weights = self.model(model).get("weights", self.config["weights"])
         return [f"{weights['path']}/{name}" for name in LOCAL_FILES] if isinstance(weights, dict) else []
 
+    def engine_graph(self, model: str, precision: str) -> str:
+        """The ONNX graph that an engine is built from."""
+        self.model(model)
+        return f"{self.results}/onnx/{model}/{stored_precision(precision)}.onnx"
+
+    def timing_caches(self, device: str, builder: str) -> list[str]:
+        """What the builds of one builder for one device timed.
+
+        Raises:
+            UserError: The study has no such builds.
+        """
+        folder = f"{self.results}/engines/{device}/{builder}/"
+        found = [f"{engine}.timing.cache" for engine in self.engine_files if engine.startswith(folder)]
+        if not found:
+            raise UserError(
+                f"the study builds no engine with {builder} on {device}; name one of its runtimes in a sweep"
+            )
+        return found
+
     def section(self, key: str) -> str:
         """One section of the study, whole, as a slice."""
         return canonical(self.config[key])
@@ -322,6 +356,13 @@ class Study:
     @functools.cached_property
     def _own_devices(self) -> tuple[str | None, ...]:
         return tuple(slug for kind in ("cpu", "cuda") if (slug := self.host.device(kind)))
+
+    @functools.cached_property
+    def _crossed(self) -> list[Cell]:
+        """Cells whose engines are built for compute capabilities that this machine does not have."""
+        if not self.engines.targets:
+            return []
+        return [cell for cell in self.cells if cell.spec.builder == "tensorrt-rtx" and cell.spec.engine != "external"]
 
     def _asked(self) -> Iterator[tuple[str, str, str, str, Shape]]:
         """Every (sweep, runtime, model, precision, shape); precisions that a runtime does not know are left out."""

@@ -48,13 +48,18 @@ class Engines:
             name = next(taking, next(iter(known)))
         return f"{self.results}/engines/{device}/{spec.builder}/{model}/{precision}/{name}"
 
-    def files(self, name: str) -> list[str]:
+    def files(self, builder: str, name: str) -> list[str]:
         """Files of the user that an engine is made from, by the name of its profile or its own."""
         external = self.settings["external"].get(name)
         if external:
             return [external["path"]]
         cache = self.settings.get("timing_cache")
-        return [cache] if cache else []
+        return [cache] if cache and BUILDERS[builder].timing_cache else []
+
+    @property
+    def targets(self) -> list[str]:
+        """Slugs of the compute capabilities that engines are built for without such a GPU; none without the builder."""
+        return list(self.settings["targets"]) if BUILDERS["tensorrt-rtx"].installed() else []
 
     def slice(self, device: str, builder: str, precision: str, name: str) -> str:
         """What an engine depends on beside its graph: builder, settings, profiles, target.
@@ -73,13 +78,17 @@ class Engines:
             "name": name,
             "builder": builder,
             "version": BUILDERS[builder].installed(),
-            "gpu": gpu.name if gpu else None,
+            # Kernels that were timed belong to one GPU; those that were not, to every GPU of a capability.
+            "gpu": gpu.name if gpu and BUILDERS[builder].needs_gpu else None,
             "capability": gpu.capability if gpu else target_capability(device),
         }
         if name in self.settings["external"]:
             return json.dumps({**shared, "external": self.settings["external"][name]}, sort_keys=True)
         keys = ("optimization_level", "workspace_mb", "version_compatible", "hardware_compatibility", "timing_cache")
         settings = {key: self.settings.get(key) for key in keys}
+        if not BUILDERS[builder].needs_gpu:
+            # Its engines run on every GPU of their capability already, and it times nothing.
+            settings |= {"hardware_compatibility": "none", "timing_cache": None}
         own = [profile.to_json() for profile in self._profiles(name)]
         return json.dumps({**shared, **settings, "tf32": precision == "tf32", "profiles": own}, sort_keys=True)
 
