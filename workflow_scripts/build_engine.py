@@ -28,7 +28,8 @@ def work(arguments: argparse.Namespace) -> None:
         arguments.spec, arguments.graph, arguments.output, precision=arguments.precision, device=arguments.device
     )
     if record["status"] == "ok":
-        told = f"{record['engine_bytes'] / 1e6:.1f} MB, {record['summary']['layers']} layers, by {record['built_by']}"
+        layers = " + ".join(map(str, record["summary"]["layers"])) or "unknown"
+        told = f"{record['engine_bytes'] / 1e6:.1f} MB, {layers} layers, by {record['built_by']}"
     else:
         told = f"no engine ({record['failure']['kind']}): {record['failure']['message']}"
     print(f"{arguments.output}: {told}")

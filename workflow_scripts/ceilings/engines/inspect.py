@@ -11,7 +11,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PRODUCTS = ("MatMul", "Gemm")
@@ -43,6 +43,7 @@ class Layer:
             what its matrix units take. Of any other layer: the widest among inputs and outputs. None: no numbers.
         nodes: Names of the ONNX nodes that TensorRT attributes to it.
         product: Whether it is a product.
+        profile: Index of the optimisation profile that it serves: each has layers of its own.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Layer:
     precision: str | None
     nodes: tuple[str, ...]
     product: bool
+    profile: int
 
 
 def read(told: str, wording: str) -> dict[str, Any]:
@@ -73,19 +75,27 @@ def read(told: str, wording: str) -> dict[str, Any]:
 
 
 def layers(told: Mapping[str, Any]) -> list[Layer]:
-    """The layers of :func:`read`'s object."""
-    return [_layer(entry) for entry in told["Layers"]]
+    """The layers of :func:`read`'s object. They stand profile by profile; only some names say which."""
+    found, profile = [], 0
+    for entry in told["Layers"]:
+        tags = re.findall(r"\[profile (\d+)\]", f"{entry.get('Name')} {entry.get('Metadata')}")
+        profile = max([profile, *map(int, tags)])
+        found.append(_layer(entry, profile))
+    return found
 
 
-def summary(found: Iterable[Layer], operators: Mapping[str, str], quantized: Iterable[str]) -> dict[str, Any]:
+def summary(found: Sequence[Layer], operators: Mapping[str, str], quantized: Sequence[str]) -> dict[str, Any]:
     """How many layers of each type and precision there are, what was fused, and which products run quantised.
+
+    All of it of the first optimisation profile; ``layers`` counts those of each.
 
     Args:
         found: The layers.
         operators: Operator of each node of the ONNX graph, by name.
         quantized: The products of the graph that have Q/DQ pairs.
     """
-    found, quantized = list(found), list(quantized)
+    counts = Counter(layer.profile for layer in found)
+    found = [layer for layer in found if layer.profile == 0]
     types: dict[str, Counter[str]] = {}
     fusions: Counter[tuple[str, str, str]] = Counter()
     alone: Counter[str] = Counter()
@@ -108,8 +118,8 @@ def summary(found: Iterable[Layer], operators: Mapping[str, str], quantized: Ite
                     ran.setdefault(node, set()).add(precision)
     low = {node for node in quantized if ran.get(node, set()) & {"int8", "fp8"}}
     return {
-        "layers": len(found),
-        "types": {kind: dict(counts) for kind, counts in sorted(types.items())},
+        "layers": [counts[profile] for profile in sorted(counts)],
+        "types": {kind: dict(each) for kind, each in sorted(types.items())},
         "products": dict(Counter(layer.precision or "none" for layer in found if layer.product)),
         "reformats": sum(bool(REFORMAT_LAYER.search(f"{layer.kind} {layer.name}")) for layer in found),
         "fused": [
@@ -126,14 +136,14 @@ def summary(found: Iterable[Layer], operators: Mapping[str, str], quantized: Ite
     }
 
 
-def _layer(entry: Mapping[str, Any]) -> Layer:
+def _layer(entry: Mapping[str, Any], profile: int) -> Layer:
     name, kind = str(entry.get("Name", "")), str(entry.get("LayerType", "unknown"))
     inputs, outputs = ([_precision(tensor) for tensor in entry.get(side) or []] for side in ("Inputs", "Outputs"))
     product = bool(PRODUCT_LAYER.search(f"{kind} {entry.get('TacticName', '')}")) or "_gemm_" in name
     widths = [found for found in (inputs if product else [*inputs, *outputs]) if found]
     nodes = re.findall(r"\[ONNX Layer: (.*?)\](?=[\[\x1c-\x1f]|$)", str(entry.get("Metadata", "")))
     precision = max(widths, key=lambda found: WIDTH[found], default=None)
-    return Layer(name, kind, precision, tuple(dict.fromkeys(nodes)), product)
+    return Layer(name, kind, precision, tuple(dict.fromkeys(nodes)), product, profile)
 
 
 def _precision(tensor: Mapping[str, Any]) -> str | None:
