@@ -24,6 +24,8 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+METHODS = ("minmax", "entropy", "percentile")
+
 hosts.pin(STUDY.host)
 # Jobs find the programs, and the interpreter that runs Snakemake also where its environment was not activated.
 hosts.lead_path(Path(sys.executable).parent, SCRIPTS)
@@ -42,8 +44,8 @@ wildcard_constraints:
     runtime="[a-z0-9][a-z0-9-]*(\\.twin)?",
     model="[a-z0-9][a-z0-9.-]*",
     precision="|".join(PRECISIONS),
-    graph=f"({'|'.join(PRECISIONS)})(\\.fused|\\.cpu)?",
-    method="minmax|entropy|percentile",
+    graph=f"({'|'.join(PRECISIONS)})(\\.fused|\\.cpu|\\.half)?",
+    method="|".join(METHODS),
     shape="b[1-9][0-9]*-s[1-9][0-9]*",
     run="[1-9][0-9]*",
     builder="|".join(BUILDERS),
@@ -78,6 +80,14 @@ def calibration_slice(wildcards):
     return STUDY.calibration_slice(wildcards.method)
 
 
+def sensitivity_inputs(wildcards):
+    return STUDY.sensitivity_inputs(wildcards.model)
+
+
+def sensitivity_option(wildcards):
+    return " ".join(["--inputs", *sensitivity_inputs(wildcards)]) if sensitivity_inputs(wildcards) else ""
+
+
 def graph_precision(wildcards):
     return wildcards.graph.split(".")[0]
 
@@ -87,9 +97,7 @@ def measure_slice(wildcards):
 
 
 def measured_artifact(wildcards):
-    return STUDY.artifact(
-        wildcards.runtime, wildcards.model, wildcards.precision, wildcards.shape, wildcards.device
-    )
+    return STUDY.artifact(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.shape, wildcards.device)
 
 
 def counted_graph(wildcards):

@@ -71,7 +71,7 @@ def test_the_cache_decodes_to_the_scale(distilbert, ranges, tmp_path: Path) -> N
         described=described,
     )
     header, *lines = cache.read_text().splitlines()
-    assert header == "TRT-101600-EntropyCalibration2"
+    assert header == "TRT-101601-EntropyCalibration2"
     decoded = {}
     for line in lines:
         name, _, digits = line.rpartition(": ")

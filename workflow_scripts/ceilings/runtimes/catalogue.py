@@ -29,6 +29,7 @@ class Runtime:
         builder: What builds the engine, a name of ``ceilings.engines.catalogue``; None where there is none.
         engine: Which engine: ``static`` (of exactly the cell's shape), ``profile`` (the first of the study's named
             profiles that takes the shape), ``external`` (one that the study names with its digest).
+        floats: What the part of an int8 or fp8 graph that is not quantised computes in; always fp16 in engines.
         note: What it is, for the documentation.
     """
 
@@ -42,6 +43,7 @@ class Runtime:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     builder: str | None = None
     engine: Literal["static", "profile", "external"] = "static"
+    floats: Literal["fp32", "fp16"] = "fp32"
 
 
 _TORCH = ("torch", "transformers", "safetensors")

@@ -271,10 +271,15 @@ class Study:
         weights = self.model(model).get("weights", self.config["weights"])
         return [f"{weights['path']}/{name}" for name in LOCAL_FILES] if isinstance(weights, dict) else []
 
+    def sensitivity_inputs(self, model: str) -> list[str]:
+        """The inputs by which the most sensitive layers are found; none if the study keeps none as such."""
+        wanted = self.config["quantization"]["keep_most_sensitive"]
+        return [f"{self.results}/models/{model}/inputs/{self.parity_shape}.npz"] if wanted else []
+
     def engine_graph(self, model: str, precision: str) -> str:
         """The ONNX graph that an engine is built from."""
         self.model(model)
-        return f"{self.results}/onnx/{model}/{stored_precision(precision)}.onnx"
+        return f"{self.results}/onnx/{model}/{_engine_graph(precision)}.onnx"
 
     def timing_caches(self, device: str, builder: str) -> list[str]:
         """What the builds of one builder for one device timed.
@@ -520,6 +525,8 @@ def graph_name(runtime: Runtime, precision: str) -> str | None:
     """The ONNX variant that a runtime executes, as its file is called without ``.onnx``; None for PyTorch modules."""
     if runtime.executes == "weights":
         return None
+    if runtime.executes == "engine" or runtime.floats == "fp16":
+        return _engine_graph(precision)
     stored = stored_precision(precision)
     if runtime.executes == "fused":
         return f"{stored}.fused"
@@ -529,6 +536,11 @@ def graph_name(runtime: Runtime, precision: str) -> str | None:
 def stored_precision(precision: str) -> str:
     """The precision that a graph is stored in: tf32 is a way to compute fp32's."""
     return "fp32" if precision == "tf32" else precision
+
+
+def _engine_graph(precision: str) -> str:
+    """The variant that TensorRT gets: what is not quantised stays in FP16, where it fuses attention."""
+    return f"{precision}.half" if precision in ("int8", "fp8") else stored_precision(precision)
 
 
 def canonical(value: Mapping[str, Any]) -> str:
