@@ -75,6 +75,7 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
         "profiles": (external or spec)["profiles"],
         **{key: spec.get(key, default) for key, default in SETTINGS.items()},
         "trtexec": None if external else _trtexec(spec, graph, engine, model),
+        "layers_from": told["source"],
         "summary": inspect.summary(inspect.layers(told), operators, graphs.quantized_products(model)),
         "engine_bytes": len(content),
         "engine_sha256": hashlib.sha256(content).hexdigest(),
