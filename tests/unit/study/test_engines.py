@@ -128,6 +128,7 @@ def test_tf32_and_the_gpu_are_part_of_a_slice():
         ({"profiles": {"any": [{"batch": [1, 2], "sequence": [1, 2, 3]}]}}, r"engines\.profiles\.any\.0\.batch"),
         ({"targets": ["sm-9.0"]}, "tensorrt-rtx does not build for sm-9.0; allowed: sm-7.5, sm-8.0"),
         ({"targets": ["8.9"]}, "use sm- and a compute capability"),
+        ({"timing_cache": "results/engines/nvidia-h200/tensorrt10/timing.cache"}, "name a copy of it"),
         ({"optimization_level": 6}, "6 is greater than the maximum of 5"),
         ({"external": {"x": {**EXTERNAL, "model": "n"}}}, r"external\.x\.model: 'n' is unknown"),
         ({"external": {"x": {**EXTERNAL, "sha256": "abc"}}}, "use 64 hexadecimal digits"),

@@ -29,7 +29,9 @@ def work(task: dict[str, Any], folder: Path) -> dict[str, Any]:
     try:
         built = builder.build(task["graph"], settings, cache)
     except CellFailure as failure:
+        print(f"{failure.kind}: {failure}", file=sys.stderr)
         return {"status": "failed", "failure": {"kind": failure.kind, "message": str(failure)}}
+    print(*built.warnings, sep="\n", file=sys.stderr)
     (folder / "engine").write_bytes(built.engine)
     if built.timing_cache is not None:
         (folder / "timing.cache").write_bytes(built.timing_cache)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ceilings.engines import profiles
@@ -117,6 +118,9 @@ class Engines:
             known = [target_slug(capability) for capability in BUILDERS["tensorrt-rtx"].capabilities]
             if target not in known:
                 yield f"engines.targets: tensorrt-rtx does not build for {target}; allowed: {', '.join(known)}"
+        cache = self.settings.get("timing_cache")
+        if cache and Path(self.results).resolve() in Path(cache).resolve().parents:
+            yield f"engines.timing_cache: {cache} is made from the builds that would start from it; name a copy of it"
         for sweep, spec, model, precision in asked:
             if spec.engine != "static" and not self._choices(spec, model, precision):
                 yield f"sweeps.{sweep}.runtimes: {self._no_engine(spec, model, precision)}"
