@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from ceilings import files
 from ceilings.engines import builder, produce
+from ceilings.engines.library import make_monitor
 from ceilings.engines.profiles import Profile
 from ceilings.errors import UserError
 
@@ -72,6 +73,15 @@ def test_tf32_is_a_flag_of_the_builder(build):
     assert "--noTF32" in without["trtexec"] and "--noTF32" not in with_flag["trtexec"]
     # It times nothing, so the same graph and settings give the same bytes: what differs is the flag's doing.
     assert with_flag["engine_sha256"] != without["engine_sha256"] == build("fp32")["engine_sha256"]
+
+
+def test_a_long_build_says_where_it_is(graphs, spec, capsys, monkeypatch):
+    spec()  # skips where the library is not installed
+    monkeypatch.setattr(builder, "make_monitor", lambda trt, label: make_monitor(trt, label, quiet_seconds=0))
+    profiles = [Profile.static(1, 32)]
+    builder.build(graphs["fp16"], builder.Settings("tensorrt-rtx", "fp16", profiles, capability=(8, 9)))
+    said = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("building ") and "Building engine > " in line and " of " in line for line in said)
 
 
 # ---- what cannot be built ------------------------------------------------------------------------------------------

@@ -63,8 +63,11 @@ def read(told: str, wording: str) -> dict[str, Any]:
     """
     if wording == "json":
         found = json.loads(told)
-        layers = [layer if isinstance(layer, dict) else {"Name": layer} for layer in found.get("Layers", [])]
-        return {"source": "inspector", "Layers": layers, "I/O Tensors": found.get("I/O Tensors", found.get("Bindings"))}
+        layers, tensors = (
+            [each if isinstance(each, dict) else {"Name": each} for each in listed]
+            for listed in (found.get("Layers", []), found.get("I/O Tensors", found.get("Bindings", [])))
+        )
+        return {"source": "inspector", "Layers": layers, "I/O Tensors": tensors}
     lines = [line.strip() for line in told.split("\n") if line.strip().startswith("Name: ")]
     parsed = [_fields(line) for line in lines]
     return {
@@ -147,7 +150,8 @@ def _layer(entry: Mapping[str, Any], profile: int) -> Layer:
 
 
 def _precision(tensor: Mapping[str, Any]) -> str | None:
-    told = str(tensor.get("Datatype") or tensor.get("Format/Datatype") or tensor.get("Format") or "")
+    words_of = {key.lower(): str(value) for key, value in tensor.items()}  # both "Datatype" and "DataType" occur
+    told = words_of.get("datatype") or words_of.get("format/datatype") or ""
     return next((ours for words, ours in PRECISIONS if re.search(words, told, re.IGNORECASE)), None)
 
 

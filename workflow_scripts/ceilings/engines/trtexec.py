@@ -36,7 +36,7 @@ def command(
     """
     words = ["tensorrt_rtx" if builder == "tensorrt-rtx" else "trtexec", f"--onnx={graph}"]
     if builder == "tensorrt10":
-        words.append("--stronglyTyped")  # TensorRT 11 and RTX know no other networks
+        words.append("--stronglyTyped")  # always on in TensorRT 11 and RTX
     for index, profile in enumerate(profiles):
         words += [f"--profile={index}"] if len(profiles) > 1 else []
         for part, (batch, sequence) in zip(PARTS, profile.shapes(), strict=True):

@@ -344,7 +344,13 @@ class Study:
         """A first guess of a job's length per rule, for the time left."""
         protocol = self.config["protocol"]
         timed = sum(protocol[key] for key in ("warmup_seconds", "min_seconds", "saturated_seconds"))
-        return {"measure_latency": 2 + 1.5 * timed, "export_onnx": 10, "simplify_onnx": 10, "calibrate_ranges": 20}
+        return {
+            "measure_latency": 2 + 1.5 * timed,
+            "export_onnx": 10,
+            "simplify_onnx": 10,
+            "calibrate_ranges": 20,
+            "build_engine": 60,
+        }
 
     def refuse_unwritable_results(self) -> None:
         """Raise UserError now where every job would fail to write later."""
