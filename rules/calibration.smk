@@ -1,5 +1,6 @@
 # Needs: the simplified graph and calibration inputs of a model.
-# Makes: results/calibration/{model}/{method}.json (readable ranges) and {method}.cache (TensorRT's format)
+# Makes: results/calibration/{model}/{method}.json (readable ranges) and {method}.cache (TensorRT's format);
+#        comparison.json, what each method costs in accuracy
 
 
 rule calibrate_ranges:
@@ -25,3 +26,28 @@ rule calibrate_ranges:
         "calibrate_ranges.py --graph {input.graph} --weights-dir {params.folder}"
         " --calibration {params.calibration:q} --threads {params.threads}"
         " --output {output.ranges} --tensorrt-cache {output.cache} > {log} 2>&1"
+
+
+rule compare_calibrations:
+    input:
+        graph=rules.simplify_onnx.output.graph,
+        calibrations=expand("results/calibration/{{model}}/{method}.json", method=METHODS),
+        inputs=f"results/models/{{model}}/inputs/{STUDY.parity_shape}.npz",
+        reference=f"results/models/{{model}}/reference/{STUDY.parity_shape}.npz",
+    output:
+        "results/calibration/{model}/comparison.json",
+    log:
+        "results/logs/compare_calibrations/{model}.log",
+    conda:
+        "../envs/cpu.yaml"
+    threads: STUDY.cpu_threads
+    params:
+        quantization=STUDY.section("quantization"),
+        code=digest("compare_calibrations"),
+        threads=STUDY.cpu_threads,
+    message:
+        "Comparing calibration methods of {wildcards.model} by parity"
+    shell:
+        "compare_calibrations.py --graph {input.graph} --calibrations {input.calibrations}"
+        " --quantization {params.quantization:q} --inputs {input.inputs} --reference {input.reference}"
+        " --threads {params.threads} --output {output} > {log} 2>&1"

@@ -1,6 +1,6 @@
 # Needs: weights, inputs and the reference of a model; a calibration for int8 and fp8.
 # Makes: results/onnx/{model}/exported.onnx, simplified.onnx, {precision}.onnx, {precision}.fused.onnx, each with a .json
-#        report beside it, int8.cpu.onnx for the CPU's kernels; results/parity/{model}/{graph}.json
+#        report beside it, int8.cpu.onnx for the CPU's kernels, int8.half.onnx (the rest in fp16) for TensorRT; results/parity/{model}/{graph}.json
 
 
 rule export_onnx:
@@ -67,6 +67,7 @@ rule quantize_graph:
     input:
         graph=rules.simplify_onnx.output.graph,
         calibration=f"results/calibration/{{model}}/{STUDY.config['calibration']['method']}.json",
+        inputs=sensitivity_inputs,
     output:
         graph="results/onnx/{model}/{precision}.onnx",
         report="results/onnx/{model}/{precision}.json",
@@ -76,15 +77,34 @@ rule quantize_graph:
         precision="int8|fp8",
     conda:
         "../envs/cpu.yaml"
+    threads: STUDY.cpu_threads
     params:
         quantization=STUDY.section("quantization"),
         code=digest("quantize_graph"),
+        floats="fp32",
+        inputs=sensitivity_option,
+        threads=STUDY.cpu_threads,
     message:
-        "Quantising the graph of {wildcards.model} to {wildcards.precision}"
+        "Quantising the graph of {wildcards.model} to {wildcards.precision}, the rest in {params.floats}"
     shell:
         "quantize_graph.py --graph {input.graph} --calibration {input.calibration}"
-        " --precision {wildcards.precision} --quantization {params.quantization:q}"
+        " --precision {wildcards.precision} --quantization {params.quantization:q} --floats {params.floats}"
+        " {params.inputs} --threads {params.threads}"
         " --output {output.graph} --report {output.report} > {log} 2>&1"
+
+
+use rule quantize_graph as quantize_half_graph with:
+    output:
+        graph="results/onnx/{model}/{precision}.half.onnx",
+        report="results/onnx/{model}/{precision}.half.json",
+    log:
+        "results/logs/quantize_graph/{model}/{precision}.half.log",
+    params:
+        quantization=STUDY.section("quantization"),
+        code=digest("quantize_graph"),
+        floats="fp16",
+        inputs=sensitivity_option,
+        threads=STUDY.cpu_threads,
 
 
 rule offset_activations:

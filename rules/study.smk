@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 SCRIPTS = Path(workflow.basedir, "workflow_scripts")
 sys.path.insert(0, str(SCRIPTS))
+from ceilings.engines.catalogue import BUILDERS
 from ceilings.errors import UserError
 from ceilings.report.catalogue import PLOTS
 from ceilings.runtimes.catalogue import PRECISIONS
@@ -22,6 +23,8 @@ try:
     STUDY.refuse_unwritable_results()
 except UserError as error:
     raise WorkflowError(str(error)) from None
+
+METHODS = ("minmax", "entropy", "percentile")
 
 hosts.pin(STUDY.host)
 # Jobs find the programs, and the interpreter that runs Snakemake also where its environment was not activated.
@@ -41,10 +44,12 @@ wildcard_constraints:
     runtime="[a-z0-9][a-z0-9-]*(\\.twin)?",
     model="[a-z0-9][a-z0-9.-]*",
     precision="|".join(PRECISIONS),
-    graph=f"({'|'.join(PRECISIONS)})(\\.fused|\\.cpu)?",
-    method="minmax|entropy|percentile",
+    graph=f"({'|'.join(PRECISIONS)})(\\.fused|\\.cpu|\\.half)?",
+    method="|".join(METHODS),
     shape="b[1-9][0-9]*-s[1-9][0-9]*",
     run="[1-9][0-9]*",
+    builder="|".join(BUILDERS),
+    profile="[a-z0-9][a-z0-9-]*",
     plot="[a-z0-9_]+",
 
 
@@ -75,6 +80,14 @@ def calibration_slice(wildcards):
     return STUDY.calibration_slice(wildcards.method)
 
 
+def sensitivity_inputs(wildcards):
+    return STUDY.sensitivity_inputs(wildcards.model)
+
+
+def sensitivity_option(wildcards):
+    return " ".join(["--inputs", *sensitivity_inputs(wildcards)]) if sensitivity_inputs(wildcards) else ""
+
+
 def graph_precision(wildcards):
     return wildcards.graph.split(".")[0]
 
@@ -88,11 +101,31 @@ def trace_slice(wildcards):
 
 
 def measured_artifact(wildcards):
-    return STUDY.artifact(wildcards.runtime, wildcards.model, wildcards.precision)
+    return STUDY.artifact(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.shape, wildcards.device)
 
 
 def counted_graph(wildcards):
     return STUDY.counted_graph(wildcards.model, wildcards.precision)
+
+
+def engine_graph(wildcards):
+    return STUDY.engine_graph(wildcards.model, wildcards.precision)
+
+
+def engine_files(wildcards):
+    return STUDY.engines.files(wildcards.builder, wildcards.profile)
+
+
+def engine_slice(wildcards):
+    return STUDY.engines.slice(wildcards.device, wildcards.builder, wildcards.precision, wildcards.profile)
+
+
+def engine_environment(wildcards):
+    return f"../envs/{wildcards.builder}.yaml"
+
+
+def timing_caches(wildcards):
+    return STUDY.timing_caches(wildcards.device, wildcards.builder)
 
 
 def round_of_run(wildcards):

@@ -36,7 +36,7 @@ if __name__ == "__main__":
         type=Path,
         nargs="*",
         default=[],
-        help="JSON of weights, ONNX graphs and parity, in the results tree",
+        help="JSON of weights, ONNX graphs, parity and engines, in the results tree",
     )
     parser.add_argument("--output", type=Path, required=True)
     main(work, parser)

@@ -30,7 +30,12 @@ FAILURE_KINDS = {
     "unsupported": "the runtime has no implementation for an operator or type of the graph",
     "parity": "the outputs differ from FP32 PyTorch by more than the tolerance",
     "fallback": "part of the graph would have run on another device than the cell names",
-    "incompatible": "the engine was built for another GPU or library version",
+    "engine-incompatible": "the engine is damaged, or was built for another GPU or library version",
+    "outside-profiles": "no optimisation profile of the engine takes the shape",
+    "invalid-profile": "an optimisation profile cannot be (min above opt, or opt above max)",
+    "missing-scales": "a quantised graph has Q/DQ pairs without usable scales",
+    "workspace": "no implementation of some layer fits into the workspace",
+    "build-failed": "the engine's builder gave up for another reason",
     "crashed": "the process was ended by a signal",
     "timed-out": "the time limit passed",
 }

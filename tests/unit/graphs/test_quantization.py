@@ -71,7 +71,7 @@ def test_the_cache_decodes_to_the_scale(distilbert, ranges, tmp_path: Path) -> N
         described=described,
     )
     header, *lines = cache.read_text().splitlines()
-    assert header == "TRT-101600-EntropyCalibration2"
+    assert header == "TRT-101601-EntropyCalibration2"
     decoded = {}
     for line in lines:
         name, _, digits = line.rpartition(": ")
@@ -242,3 +242,21 @@ def test_comparison() -> None:
     with pytest.raises(ValueError, match="shape"):
         parity.compare(reference[:1], reference)
     assert parity.sqnr_db(np.array([10.0]), np.array([9.0])) == pytest.approx(20)
+
+
+def test_the_rest_can_compute_in_fp16(distilbert, ranges, run) -> None:
+    kept = Quantization(keep=["*ffn/lin1/MatMul"])
+    plain = quantize.quantize(distilbert.model, ranges, "int8", kept).model
+    half = quantize.quantize(distilbert.model, ranges, "int8", kept, "fp16").model
+    onnx.checker.check_model(half, full_check=True)
+    kinds = {tensor.data_type for tensor in half.graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds and onnx.TensorProto.FLOAT not in kinds
+    assert graph.quantized_products(half) == graph.quantized_products(plain)
+    logits = run(plain, distilbert.feed())
+    assert 0 < np.linalg.norm(run(half, distilbert.feed()) - logits) < 0.01 * np.linalg.norm(logits)
+
+
+def test_a_range_that_fp16_does_not_hold_is_refused(distilbert, ranges) -> None:
+    tiny = {name: Range(-1e-7, 1e-7) for name in ranges}
+    with pytest.raises(UserError, match="has a scale that FP16 does not hold"):
+        quantize.quantize(distilbert.model, tiny, "int8", Quantization(), "fp16")

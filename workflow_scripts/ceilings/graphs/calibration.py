@@ -35,16 +35,12 @@ ENTROPY_BINS = 512
 PERCENTILE_BINS = 2048
 """Bins of the first histogram. Entropy searches every threshold with ever more of them: time grows with the square."""
 
-CACHE_VERSION = 101600
-"""TensorRT 10.16: the last generation that reads calibration caches, as major * 10000 + minor * 100 + patch."""
+CACHE_HEADER = "TRT-101601-EntropyCalibration2"
+"""TensorRT 10.16.1, major * 10000 + minor * 100 + patch, and the calibrator that reads it.
 
-CACHE_ALGORITHMS = {
-    "entropy": "EntropyCalibration2",
-    "minmax": "MinMaxCalibration",
-    "percentile": "LegacyCalibration",
-}
-"""TensorRT's calibrator whose idea each method shares. It ignores a cache whose header names another calibrator than
-the one that reads it; the legacy calibrator is the one that takes a quantile."""
+TensorRT ignores a cache of another version, or of another calibrator than the one that reads it, whatever method found
+the scales. trtexec reads with IInt8EntropyCalibrator2, so its name stands here for every method; ONNX Runtime's
+provider parses the lines for itself, below any header. TensorRT 10 is the last generation with calibration caches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +159,7 @@ def write(
         "ranges": {name: dataclasses.asdict(span) for name, span in ranges.items()},
         "provenance": provenance(graph.PACKAGES, {"graph": graph_path}),
     }
-    files.write_text(cache, tensorrt_cache(calibration.method, ranges))
+    files.write_text(cache, tensorrt_cache(ranges))
     files.write_json(path, record)
 
 
@@ -188,13 +184,13 @@ def load(path: Path | str, graph_path: Path | str) -> dict[str, Range]:
     return ranges
 
 
-def tensorrt_cache(method: str, ranges: Mapping[str, Range]) -> str:
+def tensorrt_cache(ranges: Mapping[str, Range]) -> str:
     """TensorRT's text format: a header, then a tensor a line with its scale as the hex digits of a big-endian float32.
 
-    The scale is that of symmetric int8, largest magnitude / 127. NVIDIA documents the layout only by what
-    its calibrators hand to ``IInt8EntropyCalibrator2.write_calibration_cache``, and by tools that read such files back.
+    The scale is that of symmetric int8, largest magnitude / 127. Source: README of sampleINT8 in NVIDIA's TensorRT
+    repository ("Calibration file"), and caches that TensorRT 10.3 wrote (TRT-100300-EntropyCalibration2).
     """
-    lines = [f"TRT-{CACHE_VERSION}-{CACHE_ALGORITHMS[method]}"]
+    lines = [CACHE_HEADER]
     lines += [f"{name}: {struct.pack('>f', span.largest / 127).hex()}" for name, span in ranges.items()]
     return "\n".join(lines) + "\n"
 

@@ -154,6 +154,16 @@ def weight_products(model: onnx.ModelProto) -> list[WeightProduct]:
     ]
 
 
+def quantized_products(model: onnx.ModelProto) -> list[str]:
+    """Names of the MatMul and Gemm nodes both of whose operands come from a DequantizeLinear, in graph order."""
+    dequantized = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in ("MatMul", "Gemm") and set(node.input[:2]) <= dequantized
+    ]
+
+
 def example(model: onnx.ModelProto, vocabulary: int, shape: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
     """Seeded inputs of a shape, or of the graph's fixed axes; in all rows but the first the last quarter is masked."""
     fixed = fixed_axes(model)

@@ -88,7 +88,7 @@ def _run(
     copy.CopyFrom(model)
     present = {value.name for value in copy.graph.output}
     for name in sorted(names - present):
-        copy.graph.output.add(name=name).type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        copy.graph.output.add(name=name)  # without a type: ONNX Runtime infers it
     ordered = sorted(names)
     return dict(zip(ordered, graph.session(copy, threads, optimize=optimize).run(ordered, feed), strict=True))
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ceilings.errors import UserError
 from ceilings.files import read_json
+
+
+class EngineKey(NamedTuple):
+    """What names an engine, as its path does."""
+
+    device: str
+    builder: str
+    model: str
+    precision: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -19,13 +29,14 @@ class Evidence:
     graphs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     parity: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     peaks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    engines: dict[EngineKey, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_evidence(paths: Iterable[Path | str]) -> Evidence:
     """Sort JSON files by their place in the results tree.
 
-    ``models/{model}/weights/provenance.json``, ``onnx/{model}/*.json``, ``parity/{model}/**.json`` and
-    ``hosts/{device}/peaks.json``.
+    ``models/{model}/weights/provenance.json``, ``onnx/{model}/*.json``, ``parity/{model}/**.json``,
+    ``hosts/{device}/peaks.json`` and ``engines/{device}/{builder}/{model}/{precision}/{name}.json``.
 
     Raises:
         UserError: A file is missing, damaged or in none of these places.
@@ -33,6 +44,10 @@ def read_evidence(paths: Iterable[Path | str]) -> Evidence:
     evidence = Evidence()
     for path in map(Path, paths):
         parts = path.parts
+        if parts[-6:-5] == ("engines",):
+            device, builder, model, precision = parts[-5:-1]
+            evidence.engines[EngineKey(device, builder, model, precision, path.stem)] = read_json(path)
+            continue
         for room in ("parity", "onnx", "models", "hosts"):
             if room in parts[:-2]:
                 at = len(parts) - 1 - parts[::-1].index(room)
@@ -41,7 +56,7 @@ def read_evidence(paths: Iterable[Path | str]) -> Evidence:
         else:
             raise UserError(
                 f"{path} is no evidence that the summary knows: give models/*/weights/provenance.json, onnx/*/*.json, "
-                "parity/*/*.json or hosts/*/peaks.json"
+                "parity/*/*.json, hosts/*/peaks.json or engines/*/*/*/*/*.json"
             )
         record = read_json(path)
         if room == "models":

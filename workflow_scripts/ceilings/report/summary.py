@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ceilings.measure.quantiles import Interval, minimum_samples
-from ceilings.report import text
+from ceilings.report import engines, text
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.distance import distance
 from ceilings.report.evidence import Evidence
@@ -48,6 +48,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         not_run(tables),
         parity(evidence),
         graphs(evidence),
+        engines.section(evidence),
         limits(evidence),
         environment(plan, tables),
         method(plan, tables),

@@ -21,21 +21,29 @@ class Runtime:
         name: As the study, the paths and the tables call it.
         device: Where it runs.
         module: The module below ``ceilings.runtimes`` that holds its ``Runner``.
-        executes: ``weights`` (a PyTorch module), ``plain`` or ``fused`` (an ONNX variant).
+        executes: ``weights`` (a PyTorch module), ``plain`` or ``fused`` (an ONNX variant), ``engine`` (built from a
+            plain variant).
         precisions: The precisions that it can run.
         packages: Distributions that it needs, ``a|b`` for either; their versions are part of what is measured.
         options: Passed to the runner as they are.
+        builder: What builds the engine, a name of ``ceilings.engines.catalogue``; None where there is none.
+        engine: Which engine: ``static`` (of exactly the cell's shape), ``profile`` (the first of the study's named
+            profiles that takes the shape), ``external`` (one that the study names with its digest).
+        floats: What the part of an int8 or fp8 graph that is not quantised computes in; always fp16 in engines.
         note: What it is, for the documentation.
     """
 
     name: str
     device: Literal["cpu", "cuda"]
     module: str
-    executes: Literal["weights", "plain", "fused"]
+    executes: Literal["weights", "plain", "fused", "engine"]
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
     note: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    builder: str | None = None
+    engine: Literal["static", "profile", "external"] = "static"
+    floats: Literal["fp32", "fp16"] = "fp32"
 
 
 _TORCH = ("torch", "transformers", "safetensors")

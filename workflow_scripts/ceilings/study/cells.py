@@ -20,6 +20,7 @@ from ceilings.models.catalogue import ARCHITECTURES
 from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES, Runtime
 from ceilings.study.code import digest
 from ceilings.study.config import checked, nearest
+from ceilings.study.engines import Engines
 from ceilings.study.hosts import Availability, Host, availability, installed
 from ceilings.traces import source
 
@@ -115,6 +116,7 @@ class Study:
         self.config = checked(config)
         self.host = host
         self.results = results
+        self.engines = Engines(self.config, host, results)
         self._refuse_the_impossible()
 
     # ---- cells -------------------------------------------------------------------------------------------------
@@ -163,20 +165,35 @@ class Study:
     @functools.cached_property
     def graphs(self) -> list[tuple[str, str]]:
         """(model, graph) of every ONNX variant that is measured, such as ``("distilbert", "fp16.fused")``."""
-        return sorted(
-            {(cell.model, graph) for cell in self.measured if (graph := graph_name(cell.spec, cell.precision))}
-        )
+        cells = [*self.measured, *self._crossed]
+        return sorted({(cell.model, graph) for cell in cells if (graph := graph_name(cell.spec, cell.precision))})
+
+    @functools.cached_property
+    def engine_files(self) -> list[str]:
+        """The engines that this machine builds, less their suffix: what its cells run on, and those of the targets."""
+        here = {
+            self.engines.path(cell.spec, cell.model, cell.precision, str(cell.shape), cell.device or "")
+            for cell in self.measured
+            if cell.spec.executes == "engine"
+        }
+        elsewhere = {
+            self.engines.path(cell.spec, cell.model, cell.precision, str(cell.shape), target)
+            for cell in self._crossed
+            for target in self.engines.targets
+        }
+        return sorted(here | elsewhere)
 
     @functools.cached_property
     def evidence(self) -> list[str]:
         """What the summary rests on beside the tables: provenance of weights, reports of graphs, parity."""
-        models = sorted({cell.model for cell in self.measured})
+        models = sorted({cell.model for cell in (*self.measured, *self._crossed)})
         exported = sorted({model for model, _ in self.graphs})
         return [
             *(f"{self.results}/models/{model}/weights/provenance.json" for model in models),
             *(f"{self.results}/onnx/{model}/simplified.json" for model in exported),
             *(f"{self.results}/onnx/{model}/{graph}.json" for model, graph in self.graphs),
             *(f"{self.results}/parity/{model}/{graph}.json" for model, graph in self.graphs),
+            *(f"{engine}.json" for engine in self.engine_files),
             *(
                 f"{self.results}/hosts/{device}/peaks.json"
                 for device in sorted({cell.device or "" for cell in self.measured if cell.spec.device == "cuda"})
@@ -204,9 +221,13 @@ class Study:
             raise UserError(f"no model is called {name!r}, {nearest(name, self.config['models'])}")
         return self.config["models"][name]
 
-    def artifact(self, runtime: str, model: str, precision: str) -> list[str]:
-        """The files that a cell executes: an ONNX graph, or the weights."""
-        graph = graph_name(self.runtime(runtime), precision)
+    def artifact(self, runtime: str, model: str, precision: str, shape: str, device: str) -> list[str]:
+        """The files that a cell executes: an ONNX graph, an engine with its record, or the weights."""
+        spec = self.runtime(runtime)
+        if spec.executes == "engine":
+            engine = self.engines.path(spec, model, precision, shape, device)
+            return [f"{engine}.engine", f"{engine}.json"]
+        graph = graph_name(spec, precision)
         if graph:
             return [f"{self.results}/onnx/{model}/{graph}.onnx"]
         weights = f"{self.results}/models/{model}/weights"
@@ -268,6 +289,30 @@ class Study:
         """The files of the user that a model's weights come from, so that a change is seen; none if from elsewhere."""
         weights = self.model(model).get("weights", self.config["weights"])
         return [f"{weights['path']}/{name}" for name in LOCAL_FILES] if isinstance(weights, dict) else []
+
+    def sensitivity_inputs(self, model: str) -> list[str]:
+        """The inputs by which the most sensitive layers are found; none if the study keeps none as such."""
+        wanted = self.config["quantization"]["keep_most_sensitive"]
+        return [f"{self.results}/models/{model}/inputs/{self.parity_shape}.npz"] if wanted else []
+
+    def engine_graph(self, model: str, precision: str) -> str:
+        """The ONNX graph that an engine is built from."""
+        self.model(model)
+        return f"{self.results}/onnx/{model}/{_engine_graph(precision)}.onnx"
+
+    def timing_caches(self, device: str, builder: str) -> list[str]:
+        """What the builds of one builder for one device timed.
+
+        Raises:
+            UserError: The study has no such builds.
+        """
+        folder = f"{self.results}/engines/{device}/{builder}/"
+        found = [f"{engine}.timing.cache" for engine in self.engine_files if engine.startswith(folder)]
+        if not found:
+            raise UserError(
+                f"the study builds no engine with {builder} on {device}; name one of its runtimes in a sweep"
+            )
+        return found
 
     def section(self, key: str) -> str:
         """One section of the study, whole, as a slice."""
@@ -344,6 +389,7 @@ class Study:
             "simplify_onnx": 10,
             "calibrate_ranges": 20,
             "capture_trace": 30,
+            "build_engine": 60,
         }
 
     def refuse_unwritable_results(self) -> None:
@@ -361,6 +407,13 @@ class Study:
     @functools.cached_property
     def _own_devices(self) -> tuple[str | None, ...]:
         return tuple(slug for kind in ("cpu", "cuda") if (slug := self.host.device(kind)))
+
+    @functools.cached_property
+    def _crossed(self) -> list[Cell]:
+        """Cells whose engines are built for compute capabilities that this machine does not have."""
+        if not self.engines.targets:
+            return []
+        return [cell for cell in self.cells if cell.spec.builder == "tensorrt-rtx" and cell.spec.engine != "external"]
 
     def _asked(self) -> Iterator[tuple[str, str, str, str, Shape]]:
         """Every (sweep, runtime, model, precision, shape); precisions that a runtime does not know are left out."""
@@ -435,6 +488,7 @@ class Study:
             *self._impossible_shapes(),
             *self._unknown_noise_cells(),
             *self._unknown_traces(),
+            *self._impossible_engines(),
         ]
         if problems:
             raise UserError(
@@ -514,6 +568,13 @@ class Study:
                 hint = nearest(pattern, sorted(known)) if known else "it has none on a GPU"
                 yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
 
+    def _impossible_engines(self) -> Iterator[str]:
+        if not list(self._unknown_names()):
+            asked = (
+                (sweep, RUNTIMES[runtime], model, precision) for sweep, runtime, model, precision, _ in self._asked()
+            )
+            yield from self.engines.problems(asked)
+
     def _positions(self, model: str) -> int:
         """The longest sequence that a model takes: of its own configuration file, if it comes from a folder."""
         definition = self.config["models"][model]
@@ -539,6 +600,8 @@ def graph_name(runtime: Runtime, precision: str) -> str | None:
     """The ONNX variant that a runtime executes, as its file is called without ``.onnx``; None for PyTorch modules."""
     if runtime.executes == "weights":
         return None
+    if runtime.executes == "engine" or runtime.floats == "fp16":
+        return _engine_graph(precision)
     stored = stored_precision(precision)
     if runtime.executes == "fused":
         return f"{stored}.fused"
@@ -548,6 +611,11 @@ def graph_name(runtime: Runtime, precision: str) -> str | None:
 def stored_precision(precision: str) -> str:
     """The precision that a graph is stored in: tf32 is a way to compute fp32's."""
     return "fp32" if precision == "tf32" else precision
+
+
+def _engine_graph(precision: str) -> str:
+    """The variant that TensorRT gets: what is not quantised stays in FP16, where it fuses attention."""
+    return f"{precision}.half" if precision in ("int8", "fp8") else stored_precision(precision)
 
 
 def canonical(value: Mapping[str, Any]) -> str:

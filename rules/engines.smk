@@ -1,0 +1,63 @@
+# Needs: a typed graph; the GPU that {device} names, or, for tensorrt-rtx, only its compute capability (sm-8.9).
+# Makes: results/engines/{device}/{builder}/{model}/{precision}/{profile}.engine, with .json (what it is) and .layers.json
+#        (what was fused) beside it; results/engines/{device}/{builder}/timing.cache, what all those builds timed
+
+
+rule build_engine:
+    input:
+        graph=engine_graph,
+        files=engine_files,
+    output:
+        engine="results/engines/{device}/{builder}/{model}/{precision}/{profile}.engine",
+        record="results/engines/{device}/{builder}/{model}/{precision}/{profile}.json",
+        layers="results/engines/{device}/{builder}/{model}/{precision}/{profile}.layers.json",
+        timing_cache="results/engines/{device}/{builder}/{model}/{precision}/{profile}.timing.cache",
+    log:
+        "results/logs/build_engine/{device}/{builder}/{model}/{precision}/{profile}.log",
+    wildcard_constraints:
+        builder="tensorrt1[01]",
+    conda:
+        engine_environment
+    threads: 1024  # all of them: the builder times kernels
+    resources:
+        gpu=1,
+    params:
+        spec=engine_slice,
+        code=digest("ceilings.engines.produce", "ceilings.engines.worker"),
+    message:
+        "Building the {wildcards.precision} engine of {wildcards.model} for {wildcards.profile} with {wildcards.builder}"
+    shell:
+        "build_engine.py --device {wildcards.device} --precision {wildcards.precision} --graph {input.graph}"
+        " --spec {params.spec:q} --output {output.engine} 2> {log}"
+
+
+# Without a GPU nothing is timed, so nothing is disturbed: beside each other, but beside no timed job.
+use rule build_engine as build_rtx_engine with:
+    output:
+        engine="results/engines/{device}/{builder}/{model}/{precision}/{profile}.engine",
+        record="results/engines/{device}/{builder}/{model}/{precision}/{profile}.json",
+        layers="results/engines/{device}/{builder}/{model}/{precision}/{profile}.layers.json",
+    wildcard_constraints:
+        builder="tensorrt-rtx",
+    threads: 1
+    resources:
+        gpu=0,
+
+
+rule merge_timing_caches:
+    input:
+        timing_caches,
+    output:
+        "results/engines/{device}/{builder}/timing.cache",
+    log:
+        "results/logs/merge_timing_caches/{device}/{builder}.log",
+    wildcard_constraints:
+        builder="tensorrt1[01]",
+    conda:
+        engine_environment
+    params:
+        code=digest("merge_timing_caches"),
+    message:
+        "Merging what {wildcards.builder} timed on {wildcards.device}"
+    shell:
+        "merge_timing_caches.py --builder {wildcards.builder} --caches {input} --output {output} > {log} 2>&1"

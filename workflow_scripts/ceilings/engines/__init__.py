@@ -1,0 +1,1 @@
+"""TensorRT engines as files: what builds them, what they are, and whether one may be loaded here."""

@@ -1,0 +1,165 @@
+"""Makes the files of one engine: builds it in a process of its own, or takes over one that the study names.
+
+A build that fails leaves an empty engine and a record that says why: cells on it fail with that reason, the rest of the
+study goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ceilings import SCHEMA_VERSION, files
+from ceilings.engines import inspect, profiles, trtexec
+from ceilings.engines.catalogue import BUILDERS
+from ceilings.engines.record import sidecar
+from ceilings.errors import UserError
+from ceilings.graphs import graph as graphs
+from ceilings.provenance import provenance
+
+SCRIPTS = Path(__file__).parents[2]
+SETTINGS = {
+    "tf32": None,
+    "optimization_level": None,
+    "workspace_mb": None,
+    "version_compatible": False,
+    "hardware_compatibility": "none",
+}
+"""Keys of the slice that become the builder's settings, and what is recorded of an engine from elsewhere."""
+
+NOTHING_TOLD = {"source": "none", "Layers": [], "I/O Tensors": []}
+
+Record = dict[str, Any]
+
+
+def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: str, device: str) -> Record:
+    """Write ``x.engine`` and beside it ``x.json`` (the record), ``x.layers.json`` and ``x.timing.cache``.
+
+    Args:
+        spec: The engine's slice of the study.
+        graph: The typed ONNX file.
+        engine: Path of the engine.
+        precision: Of the engine.
+        device: Slug of the GPU or of the compute capability that it is for.
+
+    Returns:
+        The record.
+
+    Raises:
+        UserError: The builder is not here, or an external engine is another than the study names.
+    """
+    external = spec.get("external")
+    with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
+        folder = Path(name)
+        found = _adopt(spec, external, folder) if external else _build(spec, precision, graph, folder)
+        content, timed = (_bytes(folder / part) for part in ("engine", "timing.cache"))
+        told = files.read_json(folder / "layers.json") if (folder / "layers.json").exists() else NOTHING_TOLD
+    model = graphs.load(graph)
+    operators = {node.name: node.op_type for node in model.graph.node}
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        **found,
+        "builder": spec["builder"],
+        "precision": precision,
+        "device": device,
+        "gpu": spec["gpu"],
+        "capabilities": [spec["capability"]],
+        "name": spec["name"],
+        "profiles": (external or spec)["profiles"],
+        **{key: spec.get(key, default) for key, default in SETTINGS.items()},
+        "trtexec": None if external else _trtexec(spec, graph, engine, model),
+        "layers_from": told["source"],
+        "summary": inspect.summary(inspect.layers(told), operators, graphs.quantized_products(model)),
+        "engine_bytes": len(content),
+        "engine_sha256": hashlib.sha256(content).hexdigest(),
+        "provenance": provenance(BUILDERS[spec["builder"]].distributions, {"graph": graph}),
+    }
+    # The engine before the record that vouches for it.
+    files.write_bytes(engine, content)
+    if BUILDERS[spec["builder"]].timing_cache:
+        files.write_bytes(engine.with_suffix(".timing.cache"), timed)
+    files.write_json(engine.with_suffix(".layers.json"), {"schema_version": SCHEMA_VERSION, **told})
+    files.write_json(sidecar(engine), record)
+    return record
+
+
+def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -> Record:
+    """What the building process leaves in ``folder``, and the part of the record that comes from it."""
+    settings = {"builder": spec["builder"], "precision": precision, "profiles": spec["profiles"]}
+    settings |= {key: spec[key] for key in SETTINGS}
+    # By name wherever the builder can: then the engine is for exactly what the record says.
+    settings["capability"] = spec["capability"] if BUILDERS[spec["builder"]].capabilities else None
+    task = {"graph": str(graph), "settings": settings, "timing_cache": spec["timing_cache"]}
+    files.write_json(folder / "task.json", task)
+    path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "ceilings.engines.worker", str(folder / "task.json"), str(folder)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True, check=False
+    )
+    sys.stderr.write(done.stderr)
+    if done.returncode < 0:
+        ended = signal.Signals(-done.returncode).name
+        hint = "; the system may have run out of memory" if ended == "SIGKILL" else ""
+        failure = {"kind": "crashed", "message": f"the builder was ended by {ended}{hint}"}
+        return _record_of({"status": "failed", "failure": failure}, spec["version"], "pipeline")
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
+        if last.startswith("error: "):
+            raise UserError(last.removeprefix("error: "))
+        raise RuntimeError(f"the building process failed: {last}")
+    built = files.read_json(folder / "built.json")
+    return _record_of(built, built.get("version") or spec["version"], "pipeline")
+
+
+def _adopt(spec: Mapping[str, Any], external: Mapping[str, Any], folder: Path) -> Record:
+    """An engine that trtexec built, taken over if it is the one that the study names."""
+    path = Path(external["path"])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"engines.external.{spec['name']}.path: {path} cannot be read ({error.strerror})") from None
+    given = hashlib.sha256(content).hexdigest()
+    if given != external["sha256"]:
+        raise UserError(
+            f"engines.external.{spec['name']}: {path} has sha256 {given}, not {external['sha256']}; it is another file "
+            "than the study names, and is not loaded"
+        )
+    files.write_bytes(folder / "engine", content)
+    return _record_of({"status": "ok", "failure": None}, external["version"], "trtexec")
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def _record_of(built: Mapping[str, Any], version: str | None, by: str) -> Record:
+    return {
+        "status": built["status"],
+        "failure": built["failure"],
+        "built_by": by,
+        "builder_version": version,
+        "seconds": built.get("seconds"),
+        "network_layers": built.get("network_layers"),
+        "warnings": built.get("warnings", []),
+    }
+
+
+def _trtexec(spec: Mapping[str, Any], graph: Path, engine: Path, model: Any) -> str:
+    builder = BUILDERS[spec["builder"]]
+    fixed = len(graphs.fixed_axes(model)) == len(("batch", "sequence"))
+    return trtexec.command(
+        builder.name,
+        str(graph),
+        str(engine),
+        [] if fixed else profiles.read(spec["profiles"]),
+        **{key: spec[key] for key in SETTINGS},
+        timing_cache=(spec["timing_cache"] or "timing.cache") if builder.timing_cache else None,
+        capability=tuple(spec["capability"]) if builder.capabilities else None,
+    )

@@ -1,0 +1,154 @@
+"""The engines of a study: which one a cell runs on, and what each depends on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ceilings.engines import profiles
+from ceilings.engines.catalogue import BUILDERS, target_capability, target_slug
+from ceilings.engines.profiles import Profile
+from ceilings.errors import UserError
+from ceilings.runtimes.catalogue import PRECISIONS, Runtime
+from ceilings.study.config import nearest
+from ceilings.study.hosts import Host
+
+
+class Engines:
+    """The engines that a study's cells run on.
+
+    Args:
+        config: The study, checked, with its defaults.
+        host: The machine that would build them.
+        results: The folder of all results.
+    """
+
+    def __init__(self, config: Mapping[str, Any], host: Host, results: str) -> None:
+        self.settings: Mapping[str, Any] = config["engines"]
+        self.models: Mapping[str, Any] = config["models"]
+        self.host = host
+        self.results = results
+
+    def path(self, spec: Runtime, model: str, precision: str, shape: str, device: str) -> str:
+        """The engine that a cell runs on, less its suffix.
+
+        Where no profile takes the shape it is the first one's: that cell then fails with the reason, and no other does.
+
+        Raises:
+            UserError: The study defines no engine for the runtime.
+        """
+        name = shape
+        if spec.engine != "static":
+            shaped = profiles.static(shape)
+            known = self._choices(spec, model, precision)
+            if shaped is None or not known:
+                raise UserError(self._no_engine(spec, model, precision))
+            taking = (n for n, own in known.items() if any(p.covers(shaped.batch[0], shaped.sequence[0]) for p in own))
+            name = next(taking, next(iter(known)))
+        return f"{self.results}/engines/{device}/{spec.builder}/{model}/{precision}/{name}"
+
+    def files(self, builder: str, name: str) -> list[str]:
+        """Files of the user that an engine is made from, by the name of its profile or its own."""
+        external = self.settings["external"].get(name)
+        if external:
+            return [external["path"]]
+        cache = self.settings.get("timing_cache")
+        return [cache] if cache and BUILDERS[builder].timing_cache else []
+
+    @property
+    def targets(self) -> list[str]:
+        """Slugs of the compute capabilities that engines are built for without such a GPU; none without the builder."""
+        return list(self.settings["targets"]) if BUILDERS["tensorrt-rtx"].installed() else []
+
+    def slice(self, device: str, builder: str, precision: str, name: str) -> str:
+        """What an engine depends on beside its graph: builder, settings, profiles, target.
+
+        Args:
+            device: Slug of a GPU, or of a compute capability such as ``sm-8.9``.
+            builder: A name of ``ceilings.engines.catalogue``.
+            precision: Of the engine; tf32 is fp32's graph with TF32 allowed.
+            name: A shape such as ``b1-s128``, or a profile or an external engine of the study.
+
+        Raises:
+            UserError: No such profile.
+        """
+        gpu = self.host.gpu if self.host.gpu and self.host.gpu.slug == device else None
+        shared = {
+            "name": name,
+            "builder": builder,
+            "version": BUILDERS[builder].installed(),
+            # Kernels that were timed belong to one GPU; those that were not, to every GPU of a capability.
+            "gpu": gpu.name if gpu and BUILDERS[builder].needs_gpu else None,
+            "capability": gpu.capability if gpu else target_capability(device),
+        }
+        if name in self.settings["external"]:
+            return json.dumps({**shared, "external": self.settings["external"][name]}, sort_keys=True)
+        keys = ("optimization_level", "workspace_mb", "version_compatible", "hardware_compatibility", "timing_cache")
+        settings = {key: self.settings.get(key) for key in keys}
+        if not BUILDERS[builder].needs_gpu:
+            # Its engines run on every GPU of their capability already, and it times nothing.
+            settings |= {"hardware_compatibility": "none", "timing_cache": None}
+        own = [profile.to_json() for profile in self._profiles(name)]
+        return json.dumps({**shared, **settings, "tf32": precision == "tf32", "profiles": own}, sort_keys=True)
+
+    def problems(self, asked: Iterable[tuple[str, Runtime, str, str]]) -> Iterator[str]:
+        """What the study asks for and cannot be.
+
+        Args:
+            asked: (sweep, runtime, model, precision) of its cells.
+        """
+        defined = {f"profiles.{name}": own for name, own in self.settings["profiles"].items()}
+        defined |= {f"external.{name}": one["profiles"] for name, one in self.settings["external"].items()}
+        for key, own in defined.items():
+            for index, profile in enumerate(profiles.read(own)):
+                if problem := profile.problem():
+                    yield f"engines.{key}.{index}: {problem}"
+            if profiles.static(key.split(".", 1)[1]):
+                yield f"engines.{key}: names such as b1-s128 stand for that one shape; choose another"
+        for name, external in self.settings["external"].items():
+            if name in self.settings["profiles"]:
+                yield f"engines.external.{name}: engines.profiles has that name too; choose another"
+            for key, names in (("model", list(self.models)), ("precision", list(PRECISIONS))):
+                value = external[key]
+                if value not in names:
+                    yield f"engines.external.{name}.{key}: {value!r} is unknown, {nearest(value, names)}"
+        for target in self.settings["targets"]:
+            known = [target_slug(capability) for capability in BUILDERS["tensorrt-rtx"].capabilities]
+            if target not in known:
+                yield f"engines.targets: tensorrt-rtx does not build for {target}; allowed: {', '.join(known)}"
+        cache = self.settings.get("timing_cache")
+        if cache and Path(self.results).resolve() in Path(cache).resolve().parents:
+            yield f"engines.timing_cache: {cache} is made from the builds that would start from it; name a copy of it"
+        for sweep, spec, model, precision in asked:
+            if spec.engine != "static" and not self._choices(spec, model, precision):
+                yield f"sweeps.{sweep}.runtimes: {self._no_engine(spec, model, precision)}"
+
+    def _profiles(self, name: str) -> list[Profile]:
+        if static := profiles.static(name):
+            return [static]
+        known = self.settings["profiles"]
+        if name not in known:
+            hint = nearest(name, known) if known else "engines.profiles is empty"
+            raise UserError(f"no optimisation profile is called {name!r}, {hint}")
+        return profiles.read(known[name])
+
+    def _choices(self, spec: Runtime, model: str, precision: str) -> dict[str, list[Profile]]:
+        """The engines with names of their own that a runtime can choose from, in the study's order."""
+        if spec.engine == "profile":
+            return {name: profiles.read(own) for name, own in self.settings["profiles"].items()}
+        wanted = {"builder": spec.builder, "model": model, "precision": precision}
+        return {
+            name: profiles.read(external["profiles"])
+            for name, external in self.settings["external"].items()
+            if all(external[key] == value for key, value in wanted.items())
+        }
+
+    def _no_engine(self, spec: Runtime, model: str, precision: str) -> str:
+        if spec.engine == "profile":
+            return f"{spec.name!r} runs engines with profiles, and engines.profiles is empty; add one"
+        return (
+            f"{spec.name!r} runs engines from elsewhere, and engines.external has none of {spec.builder} for {model!r} "
+            f"in {precision}; add one"
+        )
