@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ceilings import provenance
 from ceilings.runtimes.catalogue import MINIMUM_CAPABILITY, Runtime
+from ceilings.slugs import gpu_name, slug
 
 PIN = "CEILINGS_HOST"
 """Environment variable that carries the detected host to jobs, so that all of a run agree on the machine."""
@@ -114,16 +115,6 @@ def installed(packages: Iterable[str]) -> dict[str, str | None]:
     return dict(next((pair for pair in either.items() if pair[1]), next(iter(either.items()))) for either in found)
 
 
-def slug(name: str) -> str:
-    """A name as it stands in paths: lower case, hyphens, no vendor decoration.
-
-    >>> slug("NVIDIA H200"), slug("AMD EPYC 9454 48-Core Processor"), slug("Intel(R) Xeon(R) Gold 6338 CPU @ 2.00GHz")
-    ('nvidia-h200', 'amd-epyc-9454', 'intel-xeon-gold-6338')
-    """
-    name = re.sub(r"\((r|tm|c)\)|@.*|\b\d+-core\b|\bprocessor\b|\bcpu\b", " ", name.lower())
-    return re.sub(r"[^a-z0-9.]+", "-", name).strip("-.") or "unknown"
-
-
 def _first_gpu() -> tuple[Gpu | None, str | None]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and visible.strip() in ("", "-1", "none", "NoDevFiles"):
@@ -143,8 +134,7 @@ def _first_gpu() -> tuple[Gpu | None, str | None]:
         return None, "no CUDA device on this machine"
     name, uuid, driver, capability, memory_mib = (field.strip() for field in lines[0].split(","))
     major, minor = (int(part) for part in capability.split("."))
-    full_name = name if name.upper().startswith("NVIDIA") else f"NVIDIA {name}"
-    return Gpu(slug(full_name), full_name, uuid, driver, (major, minor), int(memory_mib) << 20), None
+    return Gpu(slug(gpu_name(name)), gpu_name(name), uuid, driver, (major, minor), int(memory_mib) << 20), None
 
 
 def _cpu_name() -> str:
