@@ -102,7 +102,7 @@ def test_each_replay_reads_the_inputs_that_were_activated(make, weights, ring, c
 
 
 def test_the_instrument_measures_a_pycuda_runner_whole(make, ring):
-    """Every series, pinned copies included, by the instrument that measures all runtimes; a graph must cost the host less."""
+    """Every series, pinned copies included, by the instrument of all runtimes; a graph costs the host less."""
     from ceilings.measure.gpu_loop import Instrument
     from ceilings.measure.stopping import Protocol
 

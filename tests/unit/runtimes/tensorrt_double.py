@@ -14,7 +14,6 @@ import types
 from typing import Any
 
 import numpy as np
-
 import real_bindings as real
 
 INPUTS = ("input_ids", "attention_mask")
@@ -69,7 +68,10 @@ def _property(owner: str, name: str, settable: bool, behaviour: Behaviour) -> pr
     def write(self: Any, value: Any) -> None:
         behaviour.written.append((owner, name, value))
 
-    return property(lambda self: behaviour.called(owner, name)(self), write if settable else None)
+    def read(self: Any) -> Any:
+        return behaviour.called(owner, name)(self)
+
+    return property(read, write if settable else None)
 
 
 class Behaviour:
@@ -86,7 +88,7 @@ class Behaviour:
         self.profiles = profiles
         self.refuses: dict[str, str] = {}
         self.logits = "FLOAT"
-        self.tensors = {name: "INT64" for name in INPUTS} | {"logits": ""}
+        self.tensors = dict.fromkeys(INPUTS, "INT64") | {"logits": ""}
         self.active = 0
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}

@@ -13,6 +13,7 @@ pytest.importorskip("cuda.bindings")
 
 import real_bindings
 import tensorrt_double as double
+
 from ceilings import SCHEMA_VERSION
 from ceilings.errors import CellFailure
 from ceilings.files import write_json
