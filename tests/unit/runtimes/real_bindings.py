@@ -52,7 +52,7 @@ def signatures(name, doc):
 def describe(kind):
     if hasattr(kind, "__members__"):
         return {"members": sorted(kind.__members__)}
-    methods, properties, members = {}, {}, {}
+    methods, properties, members, values = {}, {}, {}, {}
     for name in dir(kind):
         value = getattr(kind, name)
         if isinstance(value, property):
@@ -60,9 +60,11 @@ def describe(kind):
         elif name == "__init__" or not name.startswith("_"):
             if isinstance(value, type) and hasattr(value, "__members__"):
                 members[name] = describe(value)
+            elif hasattr(value, "__members__"):
+                values[name] = type(value).__name__
             elif found := signatures(name, getattr(value, "__doc__", None)):
                 methods[name] = found
-    return {"methods": methods, "properties": properties, "classes": members}
+    return {"methods": methods, "properties": properties, "classes": members, "values": values}
 
 trt = importlib.import_module(sys.argv[1])
 found = {name: describe(getattr(trt, name)) for name in sys.argv[2:]}

@@ -36,7 +36,8 @@ def _class(name: str, offered: dict[str, Any], behaviour: Behaviour) -> type:
     methods = {method: _method(name, method, forms, behaviour) for method, forms in offered["methods"].items()}
     readable = {each: _property(name, each, settable, behaviour) for each, settable in offered["properties"].items()}
     inner = {each: _class(each, kind, behaviour) for each, kind in offered["classes"].items()}
-    return type(name, (), {**methods, **readable, **inner})
+    values = {each: inner[kind][each] for each, kind in offered["values"].items()}
+    return type(name, (), {**methods, **readable, **inner, **values})
 
 
 def _method(owner: str, name: str, forms: list[list[list[Any]]], behaviour: Behaviour) -> Any:

@@ -67,8 +67,8 @@ def runner(engine, monkeypatch):
     monkeypatch.setattr(cuda, "capability", lambda: (8, 9))
 
     def make(generation, behaviour, shape=(2, 3), cuda_graph=False, **changes):
-        trt = double.module(generation, behaviour) if behaviour else native.import_first(("tensorrt_rtx_bindings",))
-        monkeypatch.setattr(native, "import_first", lambda names: trt)
+        if behaviour:
+            monkeypatch.setattr(native, "bindings", lambda generation_wanted: double.module(generation, behaviour))
         options = {"builder": BUILDERS[generation], "cuda_graph": cuda_graph}
         return native.RUNNER(engine(generation, **changes), "fp16", shape, 1, options)
 

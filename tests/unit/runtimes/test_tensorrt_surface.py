@@ -10,16 +10,33 @@ import pytest
 import real_bindings
 from real_bindings import WHEELS, committed
 
-RUNTIMES = Path(__file__).parents[3] / "workflow_scripts" / "ceilings" / "runtimes"
-HOLDS = {
+PACKAGE = Path(__file__).parents[3] / "workflow_scripts" / "ceilings"
+RUNNING = {"trt": None, "runtime": "Runtime", "engine": "ICudaEngine", "context": "IExecutionContext"}
+BUILDING = {
     "trt": None,
-    "runtime": "Runtime",
-    "engine": "ICudaEngine",
-    "context": "IExecutionContext",
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "config": "IBuilderConfig",
+    "parser": "OnnxParser",
+    "error": "ParserError",
+    "made": "IOptimizationProfile",
+    "merged": "ITimingCache",
+    "loaded": "ICudaEngine",
+    "inspector": "EngineInspector",
 }
-"""What the names hold by which our code speaks to TensorRT: a class of it, or the module."""
+HOLDS = {
+    "runtimes/tensorrt_native.py": RUNNING,
+    "engines/library.py": {"trt": None},
+    "engines/builder.py": BUILDING,
+}
+"""What the names in each module hold through which it speaks to TensorRT: a class of it, or the module (None)."""
 
-MODULES = ("tensorrt_native",)
+RTX_ONLY = {
+    (None, "ComputeCapability"),
+    ("IBuilderConfig", "num_compute_capabilities"),
+    ("IBuilderConfig", "set_compute_capability"),
+}
+"""Used only where a builder can name the capability that it builds for."""
 
 
 @pytest.fixture(scope="session")
@@ -27,24 +44,24 @@ def folder(pytestconfig):
     return Path(pytestconfig.cache.mkdir("bindings"))
 
 
-def offered(generation, folder):
+def offered(generation, folder, classes=real_bindings.CLASSES):
     try:
-        return real_bindings.surface(generation, folder)
+        return real_bindings.surface(generation, folder, tuple(classes))
     except real_bindings.NotFetched as error:
         pytest.skip(str(error))
 
 
 def used(module: str) -> set[tuple[str | None, str, int | None, tuple[str, ...]]]:
     """(class, attribute, positional arguments or None if it is not called, named arguments) of a module's source."""
-    tree = ast.parse((RUNTIMES / f"{module}.py").read_text())
+    tree, holds = ast.parse((PACKAGE / module).read_text()), HOLDS[module]
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
     found = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and (name := _last_name(node.value)) in HOLDS:
+        if isinstance(node, ast.Attribute) and (name := _last_name(node.value)) in holds:
             call = calls.get(id(node))
-            count = len(call.args) if call else None
+            count = len(call.args) if call and not any(isinstance(a, ast.Starred) for a in call.args) else None
             named = tuple(keyword.arg or "**" for keyword in call.keywords) if call else ()
-            found.add((HOLDS[name], node.attr, count, named))
+            found.add((holds[name], node.attr, count, named))
     return found
 
 
@@ -64,13 +81,16 @@ def test_the_committed_surface_is_that_of_the_real_bindings(generation, folder):
 
 @pytest.mark.parametrize("generation", list(WHEELS))
 def test_every_call_of_ours_is_one_that_the_real_bindings_have(generation, folder):
-    real = offered(generation, folder)
-    seen = set().union(*(used(module) for module in MODULES))
+    seen = set().union(*map(used, HOLDS))
+    classes = sorted({owner for owner, *_ in seen if owner})
+    real = offered(generation, folder, classes)
     assert {("IExecutionContext", "execute_async_v3"), ("Runtime", "deserialize_cuda_engine")} <= {s[:2] for s in seen}
     wrong = []
     for owner, attribute, count, named in sorted(seen, key=str):
+        if generation != "rtx" and (owner, attribute) in RTX_ONLY:
+            continue
         if owner is None:
-            if attribute not in real["names"] and attribute != "__version__":
+            if attribute not in (*real["names"], "__version__"):
                 wrong.append(f"the module has no {attribute}")
             continue
         offers = real["classes"][owner]
@@ -100,7 +120,7 @@ from ceilings.runtimes import tensorrt_native
 from ceilings.errors import CellFailure
 trt = importlib.import_module(sys.argv[1])
 runner = tensorrt_native.RUNNER("x.engine", "fp16", (1, 8), 1, {})
-runner.trt, runner.log = trt, tensorrt_native.messages(trt)
+runner.trt, runner.log = trt, tensorrt_native.make_logger(trt)
 runner.log.log(trt.ILogger.Severity.INFO, "unheard")
 runner.log.log(trt.ILogger.Severity.ERROR, "no CUDA-capable device")
 try:
@@ -115,6 +135,6 @@ except CellFailure as failure:
 def test_the_real_bindings_take_our_logger_and_what_they_raise_is_understood(generation, folder):
     """With the empty library no runtime is made: the bindings raise, and our logger's words are the reason."""
     offered(generation, folder)
-    scripts = str(RUNTIMES.parents[1])
+    scripts = str(PACKAGE.parent)
     told = real_bindings.run(generation, folder, WITHOUT_LIBRARY, WHEELS[generation][1], scripts)
     assert told.startswith("runtime-error making a runtime (") and told.rstrip().endswith("no CUDA-capable device")

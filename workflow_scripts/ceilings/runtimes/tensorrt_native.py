@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from typing import Any
 
 from ceilings.engines import record
 from ceilings.engines.catalogue import BUILDERS
+from ceilings.engines.library import bindings, make_logger
 from ceilings.engines.profiles import Profile, covering
-from ceilings.errors import CellFailure, UserError
+from ceilings.errors import CellFailure
 from ceilings.measure import cuda, gpu_loop
 from ceilings.runtimes.pycuda_runner import PyCudaRunner
 from ceilings.slugs import gpu_name, slug
@@ -41,19 +41,19 @@ class TensorRt(PyCudaRunner):
 
     def load(self) -> None:
         self.open_device()
-        builder = BUILDERS[self.options["builder"]]
+        generation = BUILDERS[self.options["builder"]]
         with self.phase("libraries"):
-            trt = self.trt = import_first(builder.modules)
+            trt = self.trt = bindings(generation)
         with self.phase("load"):
             facts = record.load(self.artifact)
             content = record.verified(
                 self.artifact,
-                builder=builder.name,
+                builder=generation.name,
                 version=trt.__version__,
                 device=slug(gpu_name(cuda.device_name())),
                 capability=cuda.capability(),
             )
-        self.log = messages(trt)
+        self.log = make_logger(trt)
         with self.phase("deserialize"):
             runtime = self.runtime = self._runtime()
             # Such an engine brings its own small runtime, which is code; its digest is known by now.
@@ -142,36 +142,6 @@ class TensorRt(PyCudaRunner):
             "auxiliary_streams": self.engine.num_aux_streams,
             "messages": self.log.errors[-5:],
         }
-
-
-def import_first(names: tuple[str, ...]) -> Any:
-    """The first of the modules that is there.
-
-    Raises:
-        UserError: None is, or one cannot load its libraries.
-    """
-    refused = []
-    for name in names:
-        try:
-            return importlib.import_module(name)
-        except ImportError as error:
-            refused.append(f"{name}: {error}")
-    raise UserError(f"TensorRT cannot be imported ({'; '.join(refused)}); install the package of this runtime")
-
-
-def messages(trt: Any) -> Any:
-    """A logger that keeps TensorRT's errors: the only place where it says why a call failed."""
-
-    class Messages(trt.ILogger):
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                self.errors.append(message.strip())
-
-    return Messages()
 
 
 def failure(what: str, errors: list[str]) -> CellFailure:
