@@ -72,6 +72,13 @@ print(json.dumps({"version": trt.__version__, "names": sorted(n for n in dir(trt
 """
 
 
+EMPTY = """
+static void *nothing(void) { return 0; }
+static void *methods[256] = {[0 ... 255] = (void *)nothing};
+static void *object[64] = {methods};
+"""
+
+
 class NotFetched(Exception):
     """The registry does not answer."""
 
@@ -108,20 +115,31 @@ def fetched(generation: str, folder: Path) -> Path:
     return place
 
 
-def make_libraries(extension: Path, folder: Path) -> None:
-    """Make a library for each that an extension needs and the system lacks; together they have the symbols it needs."""
+def make_libraries(extension: Path, folder: Path, vendor: str = "libnv|libtensorrt") -> None:
+    """Make a library for each that an extension needs and whose name matches; each has all symbols that are missing.
+
+    Functions that make something return an object whose methods do nothing, all others 0.
+    """
     folder.mkdir(exist_ok=True)
     dynamic = subprocess.run(["readelf", "-d", extension], capture_output=True, text=True, check=True).stdout
-    vendor = [name for name in re.findall(r"NEEDED.*\[(.+)\]", dynamic) if re.match(r"libnv|libtensorrt", name)]
     listed = subprocess.run(["nm", "-D", "--undefined-only", extension], capture_output=True, text=True, check=True)
-    wanted = re.findall(r"^\s*U (\w+)$", listed.stdout, re.MULTILINE)
     here = ctypes.CDLL(None)
-    absent = [name for name in wanted if not name.startswith(("Py", "_Py")) and not hasattr(here, name)]
-    source = folder / "empty.c"
-    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in absent))
-    for name in vendor:
-        command = ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", "-o", folder / name, source]
-        subprocess.run(command, check=True)
+    wanted = re.findall(r"^\s*U (\w+?)(?:@+(\S+))?$", listed.stdout, re.MULTILINE)
+    foreign = ("Py", "_Py", "Provider_")
+    absent = [(name, group) for name, group in wanted if not name.startswith(foreign) and not hasattr(here, name)]
+    absent = [(name, group) for name, group in absent if not group or re.match("lib", group)]
+    source, versions = folder / "empty.c", folder / "versions.map"
+    functions = (f"void *{n}(void) {{ return {'object' if n == 'getPluginRegistry' else 0}; }}\n" for n, _ in absent)
+    source.write_text(EMPTY + "".join(functions))
+    groups = sorted({group for _, group in absent if group})
+    versions.write_text(
+        "".join(f"{g} {{ global: {'; '.join(n for n, group in absent if group == g)}; }};\n" for g in groups)
+    )
+    versioned = [f"-Wl,--version-script={versions}"] if groups else []
+    for name in re.findall(r"NEEDED.*\[(.+)\]", dynamic):
+        if re.match(vendor, name):
+            command = ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{name}", *versioned, "-o", folder / name, source]
+            subprocess.run(command, check=True)
 
 
 def run(generation: str, folder: Path, code: str, *arguments: str) -> str:
