@@ -51,6 +51,17 @@ class Runtime:
     library: str | None = None
     capabilities: tuple[str, ...] = ()
 
+    @property
+    def environment(self) -> str:
+        """The environment of ``envs/`` that has its packages: each generation of TensorRT needs one of its own."""
+        if self.builder:
+            return self.builder
+        if self.module == "onnxruntime_tensorrt":
+            return "tensorrt10"
+        if self.module == "onnxruntime_tensorrt_rtx":
+            return "onnxruntime-tensorrt-rtx"
+        return "gpu" if self.device == "cuda" else "cpu"
+
 
 _TORCH = ("torch", "transformers", "safetensors")
 _TORCH_CUDA = (*_TORCH, "cuda-bindings")
@@ -92,10 +103,11 @@ def _tensorrt(
         ("|".join(BUILDERS[builder].distributions), "pycuda", "cuda-bindings"),
         note,
         {"builder": builder, **options},
-        builder,
-        engine,
-        _LIBRARIES[builder],
-        _RTX_CAPABILITIES if builder == "tensorrt-rtx" else (),
+        builder=builder,
+        engine=engine,
+        floats="fp16",
+        library=_LIBRARIES[builder],
+        capabilities=_RTX_CAPABILITIES if builder == "tensorrt-rtx" else (),
     )
 
 
@@ -110,6 +122,7 @@ def _ort_tensorrt(name: str, note: str, **options: Any) -> Runtime:
         _ORT_CUDA,
         note,
         options,
+        floats="fp16",
         library=_LIBRARIES["tensorrt10"],
     )
 
@@ -182,6 +195,7 @@ _ALL = (
             "cuda-bindings",
         ),
         "ORT with the TensorRT RTX plugin EP",
+        floats="fp16",
         capabilities=("8.6", "8.9", "12.*"),
     ),
 )

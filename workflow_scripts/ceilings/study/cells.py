@@ -51,6 +51,7 @@ class Cell:
         available: Whether it can be measured here.
         runs: Its run records, one for each fresh process; empty if it can neither be measured nor was recorded.
         floor: The record of the least time that its device allows; None where there are no measured limits.
+        recorded: Whether these were made earlier, on another device or in another environment; they are only read.
     """
 
     device: str | None
@@ -62,6 +63,7 @@ class Cell:
     available: Availability
     runs: tuple[str, ...]
     floor: str | None = None
+    recorded: bool = False
 
     @property
     def twin_of(self) -> str | None:
@@ -127,7 +129,7 @@ class Study:
     @functools.cached_property
     def measured(self) -> list[Cell]:
         """The cells that this machine measures."""
-        return [cell for cell in self.cells if cell.available and cell.device in self._own_devices]
+        return [cell for cell in self.cells if cell.available and not cell.recorded]
 
     @functools.cached_property
     def runs(self) -> list[str]:
@@ -136,8 +138,8 @@ class Study:
 
     @functools.cached_property
     def recorded_runs(self) -> list[str]:
-        """Run records of other machines: read, never made."""
-        return [run for cell in self.cells if cell.device not in self._own_devices for run in cell.runs]
+        """Run records of other machines and other environments: read, never made."""
+        return [run for cell in self.cells if cell.recorded for run in cell.runs]
 
     @functools.cached_property
     def floors(self) -> list[str]:
@@ -209,6 +211,9 @@ class Study:
         if spec.executes == "engine":
             engine = self.engines.path(spec, model, precision, shape, device)
             return [f"{engine}.engine", f"{engine}.json"]
+        if spec.executes == "engine-cache":
+            kept = self.engines.cache(model, precision, shape, device)
+            return [f"{kept}.cache.json", f"{kept}.cache", self.engine_graph(model, precision)]
         graph = graph_name(spec, precision)
         if graph:
             return [f"{self.results}/onnx/{model}/{graph}.onnx"]
@@ -383,13 +388,19 @@ class Study:
     def _cell(self, runtime: str, model: str, precision: str, shape: Shape, sweeps: tuple[str, ...]) -> Cell:
         device = self.host.device(RUNTIMES[runtime].device)
         can = self._availability(runtime, precision)
-        runs = self._runs(device, runtime, model, precision, shape) if device and can else ()
-        bounded = runs and RUNTIMES[runtime].device == "cuda"  # a CPU's limits are not measured
-        floor = self._floor(device, model, precision, shape) if bounded else None
-        return Cell(device, runtime, model, precision, shape, sweeps, can, runs, floor)
+        cell = Cell(device, runtime, model, precision, shape, sweeps, can, ())
+        if not device:
+            return cell
+        if can:
+            runs = self._runs(device, runtime, model, precision, shape)
+            bounded = RUNTIMES[runtime].device == "cuda"  # a CPU's limits are not measured
+            floor = self._floor(device, model, precision, shape) if bounded else None
+            return dataclasses.replace(cell, runs=runs, floor=floor)
+        # Two generations of TensorRT exclude each other: what one environment recorded stays when the other runs.
+        return self._recorded(cell, device) or cell
 
     def _recorded(self, cell: Cell, slug: str) -> Cell | None:
-        """``cell`` as measured earlier on another device; None if it was not."""
+        """``cell`` as measured earlier on another device or in another environment; None if it was not."""
         if cell.spec.device != ("cpu" if slug.startswith("cpu-") else "cuda"):
             return None
         runs = self._runs(slug, cell.runtime, cell.model, cell.precision, cell.shape)
@@ -397,7 +408,7 @@ class Study:
             return None
         floor = self._floor(slug, cell.model, cell.precision, cell.shape)
         known = floor if Path(floor).is_file() else None
-        return dataclasses.replace(cell, device=slug, available=Availability(), runs=runs, floor=known)
+        return dataclasses.replace(cell, device=slug, available=Availability(), runs=runs, floor=known, recorded=True)
 
     @functools.cache  # noqa: B019
     def _availability(self, runtime: str, precision: str) -> Availability:
@@ -417,7 +428,7 @@ class Study:
         else:
             first: dict[str | None, Cell] = {}
             for cell in cells:
-                if cell.available:
+                if cell.available and not cell.recorded:
                     first.setdefault(cell.device, cell)
             chosen = list(first.values())
         return [
@@ -426,9 +437,15 @@ class Study:
         ]
 
     def _cell_twin(self, cell: Cell) -> Cell:
-        runtime = cell.runtime + TWIN
-        runs = self._runs(cell.device, runtime, cell.model, cell.precision, cell.shape)
-        return dataclasses.replace(cell, runtime=runtime, runs=runs)
+        twin = dataclasses.replace(cell, runtime=cell.runtime + TWIN)
+        if cell.recorded:
+            missing = Availability("recorded in another environment, without a twin", "run the study there")
+            return self._recorded(twin, cell.device or "") or dataclasses.replace(
+                twin, available=missing, runs=(), recorded=False
+            )
+        return dataclasses.replace(
+            twin, runs=self._runs(cell.device, twin.runtime, cell.model, cell.precision, cell.shape)
+        )
 
     def _refuse_the_impossible(self) -> None:
         problems = [

@@ -110,7 +110,7 @@ def availability(runtime: Runtime, precision: str, host: Host) -> Availability:
         if runtime.capabilities and not any(fnmatch.fnmatch(have, pattern) for pattern in runtime.capabilities):
             return Availability(
                 f"{host.gpu.name} has compute capability {have}; {runtime.name} runs on "
-                f"{', '.join(runtime.capabilities)} only",
+                f"{', '.join(runtime.capabilities).replace('*', 'x')} only",
                 "run on such a GPU (GeForce RTX and its like), or use the tensorrt runtimes here",
             )
     if runtime.builder and not (missing := _generation(BUILDERS[runtime.builder])):
