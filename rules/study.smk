@@ -109,6 +109,10 @@ def measuring_environment(wildcards):
     return f"../envs/{STUDY.runtime(wildcards.runtime).environment}.yaml"
 
 
+def layers_slice(wildcards):
+    return STUDY.layers_slice(wildcards.runtime)
+
+
 def cache_slice(wildcards):
     return STUDY.engines.cache_slice()
 

@@ -15,11 +15,13 @@ import real_bindings
 import tensorrt_double as double
 
 from ceilings import SCHEMA_VERSION
+from ceilings.engines import inspect
 from ceilings.errors import CellFailure
 from ceilings.files import write_json
 from ceilings.measure import cuda, cuda_graph, gpu_loop
 
 BUILDERS = {"10": "tensorrt10", "11": "tensorrt11", "rtx": "tensorrt-rtx"}
+FRESH = ("pycuda_memory", "pycuda_runner", "tensorrt_native", "layer_times")
 MASK = [[1, 1, 0], [1, 1, 1]]
 
 
@@ -55,7 +57,7 @@ def runner(engine, monkeypatch):
     """Makes runners of a generation on the doubles."""
     for name, module in double.pycuda().items():
         monkeypatch.setitem(sys.modules, name, module)
-    for name in ("pycuda_memory", "pycuda_runner", "tensorrt_native"):
+    for name in FRESH:
         monkeypatch.delitem(sys.modules, f"ceilings.runtimes.{name}", raising=False)
     native = importlib.import_module("ceilings.runtimes.tensorrt_native")
     memory = importlib.import_module("ceilings.runtimes.pycuda_memory")
@@ -73,7 +75,7 @@ def runner(engine, monkeypatch):
         return native.RUNNER(engine(generation, **changes), "fp16", shape, 1, options)
 
     yield make
-    for name in ("pycuda_memory", "pycuda_runner", "tensorrt_native"):
+    for name in FRESH:
         sys.modules.pop(f"ceilings.runtimes.{name}", None)
 
 
@@ -177,6 +179,21 @@ def test_an_engine_of_something_else_is_refused(runner):
     behaviour.tensors["input_ids"] = "INT32"
     with pytest.raises(CellFailure, match="reads input_ids as INT32; the inputs are INT64"):
         runner("11", behaviour).load()
+
+
+def test_layers_are_timed_apart_and_the_inference_with_and_without(runner):
+    behaviour = double.Behaviour(profiles=(((1, 1), (2, 4), (4, 8)),))
+    loaded = runner("10", behaviour)
+    loaded.load()
+    times = importlib.import_module("ceilings.runtimes.layer_times")
+    inputs = {"input_ids": np.array([[1, 2, 3], [4, 5, 6]]), "attention_mask": np.array(MASK)}
+    found = times.layer_times(loaded, [loaded.place(inputs)], 5)
+    medians = {layer["name"]: layer["median_ns"] for layer in found["layers"]}
+    assert medians == {"embeddings": 500_000, "classifier": 500_000}  # one of them runs twice in an inference
+    assert found["layers_sum_ns"] == 1_000_000 and set(found["inference_ns"]) == {"plain", "profiled"}
+    assert len(behaviour.streams) == times.WARM_RUNS + 2 * 5
+    known = [inspect.Layer("classifier", "gemm", "fp16", ("/classifier/Gemm",), True, 0)]
+    assert [layer["precision"] for layer in times.described(found["layers"], known)] == [None, "fp16"]
 
 
 def test_the_real_library_s_own_words_are_the_reason(runner):

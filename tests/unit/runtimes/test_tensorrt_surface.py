@@ -26,6 +26,7 @@ BUILDING = {
 }
 HOLDS = {
     "runtimes/tensorrt_native.py": RUNNING,
+    "runtimes/layer_times.py": RUNNING,
     "engines/library.py": {"trt": None},
     "engines/builder.py": BUILDING,
 }

@@ -143,9 +143,13 @@ class OnnxRuntimeCuda(CudaRunner):
         except (CellFailure, UserError):
             raise
         except Exception as error:  # ORT's exceptions share no base class but Exception
-            if failure := explain(error):
+            if failure := self._explain(error):
                 raise failure from error
             raise
+
+    def _explain(self, error: Exception) -> CellFailure | None:
+        """What an exception says about the cell; None if it says nothing."""
+        return explain(error)
 
     def describe(self) -> dict[str, Any]:
         """Facts from one profiled run of a second session, after everything is timed.

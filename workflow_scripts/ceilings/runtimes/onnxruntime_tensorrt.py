@@ -6,18 +6,19 @@ import contextlib
 import ctypes
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
 from ceilings.engines import cache, libraries
-from ceilings.errors import CellFailure, UserError
+from ceilings.errors import CellFailure
 from ceilings.measure import cuda, gpu_loop
 from ceilings.runtimes import placement
 from ceilings.runtimes.onnxruntime_cpu import INPUTS, open_session, session_options
-from ceilings.runtimes.onnxruntime_cuda import WITHOUT, OnnxRuntimeCuda, explain
+from ceilings.runtimes.onnxruntime_cuda import WITHOUT, OnnxRuntimeCuda
 from ceilings.slugs import gpu_name, slug
 
 LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
@@ -73,16 +74,8 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
         super()._refuse_fallback()
         placement.require_one_partition(self.session, self.provider)
 
-    @contextlib.contextmanager
-    def failures(self) -> Iterator[None]:
-        try:
-            yield
-        except (CellFailure, UserError):
-            raise
-        except Exception as error:  # ORT's exceptions share no base class but Exception
-            if failure := explain(error) or tensorrt_failure(error):
-                raise failure from error
-            raise
+    def _explain(self, error: Exception) -> CellFailure | None:
+        return super()._explain(error) or tensorrt_failure(error)
 
     def facts(self) -> dict[str, Any]:
         """What the provider was told and what it took."""
@@ -151,7 +144,7 @@ def tensorrt_failure(error: Exception) -> CellFailure | None:
         return CellFailure("engine-incompatible", text[:300])
     if "build engine" in text.lower() or "failed to create engine" in text:
         return CellFailure("build-failed", text[:300])
-    if type(error).__name__ == "EPFail" or "TensorRT EP" in text:
+    if type(error).__name__ == "EPFail" or re.search(r"TensorRT.?RTX|TensorRT EP", text):
         return CellFailure("runtime-error", text[:300])
     return None
 

@@ -25,6 +25,9 @@ from ceilings.study.hosts import Availability, Host, availability, installed
 TWIN = ".twin"
 """Suffix of the runtime's name in the second of the two cells of an A/A pair."""
 
+LAYER_ITERATIONS = 100
+"""Inferences of which each layer is timed."""
+
 LOCAL_FILES = ("config.json", "model.safetensors")
 """What a folder of weights holds."""
 
@@ -335,6 +338,20 @@ class Study:
                 "tolerance": self.config["parity"][precision],
                 "protocol": {key: value for key, value in self.config["protocol"].items() if key != "processes"},
             }
+        )
+
+    def layers_slice(self, runtime: str) -> str:
+        """What the times of an engine's layers depend on beside the engine and the inputs.
+
+        Raises:
+            UserError: The runtime executes no engine whose layers could be timed.
+        """
+        spec = self.runtime(runtime)
+        if spec.executes != "engine":
+            known = [name for name, other in RUNTIMES.items() if other.executes == "engine"]
+            raise UserError(f"{runtime!r} executes no TensorRT engine of ours; layers are timed of {', '.join(known)}")
+        return canonical(
+            {"options": dict(spec.options), "packages": installed(spec.packages), "iterations": LAYER_ITERATIONS}
         )
 
     @functools.cached_property
