@@ -187,6 +187,7 @@ def test_the_real_provider_takes_every_option_of_ours(graph, tmp_path, more, ref
     ("error", "kind"),
     [
         ("RegisterTensorRTPluginsAsCustomOps Please install TensorRT libraries as mentioned", "fallback"),
+        ("GetProviderInfo_CUDA() CUDA Provider not available, can't get interface for it", "fallback"),
         ("TensorRT EP failed to create engine from network for fused node: x", "build-failed"),
         ("TensorRT EP could not deserialize engine from cache: x", "engine-incompatible"),
         ("TensorRT EP execution context enqueue failed.", "runtime-error"),

@@ -75,7 +75,7 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
         placement.require_one_partition(self.session, self.provider)
 
     def _explain(self, error: Exception) -> CellFailure | None:
-        return super()._explain(error) or tensorrt_failure(error)
+        return super()._explain(error) or tensorrt_failure(error, self._libraries)
 
     def facts(self) -> dict[str, Any]:
         """What the provider was told and what it took."""
@@ -135,11 +135,16 @@ def provider_options(plan: cache.Plan, shape: tuple[int, int], stream: int, cuda
     }
 
 
-def tensorrt_failure(error: Exception) -> CellFailure | None:
-    """What an exception of the provider says about the cell; None if it is not the provider's."""
+def tensorrt_failure(error: Exception, missing: str = "") -> CellFailure | None:
+    """What an exception of the provider says about the cell; None if it is not the provider's.
+
+    Args:
+        missing: The libraries that could not be loaded, in the linker's words.
+    """
     text = " ".join(str(error).split())
-    if "install TensorRT libraries" in text:
-        return CellFailure("fallback", f"ONNX Runtime could not load its TensorRT provider: {text[-300:]}")
+    if "install TensorRT libraries" in text or "Provider not available" in text:
+        why = missing or text[-200:]
+        return CellFailure("fallback", f"ONNX Runtime could not load its TensorRT provider: {why}"[:600])
     if "could not deserialize engine" in text or "failed to deserialize engine" in text.lower():
         return CellFailure("engine-incompatible", text[:300])
     if "build engine" in text.lower() or "failed to create engine" in text:
