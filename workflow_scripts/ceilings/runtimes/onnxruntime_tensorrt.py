@@ -61,7 +61,8 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
             os.environ.pop(TF32_SWITCH, None)
         else:
             os.environ[TF32_SWITCH] = "0"
-        return " ".join(filter(None, (super()._preload(), *_load_tensorrt())))
+        others = super()._preload()
+        return " ".join(filter(None, (*_load_tensorrt(), others)))
 
     def _options(self) -> onnxruntime.SessionOptions:
         return session_options(1)
