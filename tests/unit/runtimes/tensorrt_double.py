@@ -203,6 +203,7 @@ class Cuda:
     """
 
     capturing: list[Any] | None = None
+    uncapturable = False
 
     @classmethod
     def enqueue(cls, work: Any) -> None:
@@ -227,7 +228,8 @@ class Cuda:
 
         def end(stream: Any) -> tuple[Any, ...]:
             kept, cls.capturing = cls.capturing, None
-            return 0, kept
+            invalidated = cudart.cudaError_t.cudaErrorStreamCaptureInvalidated
+            return (invalidated, None) if cls.uncapturable else (cudart.cudaError_t.cudaSuccess, kept)
 
         def launch(graph: list[Any], stream: Any) -> tuple[int]:
             for work in graph:

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ceilings.errors import CellFailure
+from ceilings.measure import cuda
 from ceilings.measure.cuda_graph import Graph, captured
 from ceilings.runtimes import pycuda_memory
 from ceilings.runtimes.cuda_runner import CudaRunner
@@ -50,8 +52,11 @@ class PyCudaRunner(CudaRunner):
                 # Libraries choose, allocate and upload in the first call; none of that can be captured.
                 self.enqueue()
                 self.stream.synchronize()
-                with captured(self.stream) as graph:
-                    self.enqueue()
+                try:
+                    with captured(self.stream) as graph:
+                        self.enqueue()
+                except cuda.CudaError as error:
+                    raise CellFailure("unsupported", f"this cannot be captured into a CUDA graph: {error}") from error
                 self.graph, self._launch = graph, graph.launcher(self.stream)
 
     def launch(self, slot: Any) -> Any:
