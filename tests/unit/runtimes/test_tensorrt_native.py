@@ -148,7 +148,7 @@ def test_a_call_that_fails_is_a_failure_of_the_cell_in_tensorrt_s_words(runner, 
 def test_an_engine_that_cannot_be_captured_is_a_failure_of_its_cell_alone(runner, monkeypatch):
     behaviour = double.Behaviour(profiles=(((1, 1), (2, 4), (4, 8)),))
     monkeypatch.setattr(double.Cuda, "uncapturable", True)
-    with pytest.raises(CellFailure, match="cannot be captured .* cudaErrorStreamCaptureInvalidated") as caught:
+    with pytest.raises(CellFailure, match=r"cannot be captured .* cudaErrorStreamCaptureInvalidated") as caught:
         runner("11", behaviour, cuda_graph=True).load()
     assert caught.value.kind == "unsupported"
     runner("11", behaviour).load()
