@@ -252,6 +252,7 @@ class Study:
             "devices": devices,
             "protocol": config["protocol"],
             "traces": {**config["traces"], "source": self.trace_source[0], "reason": self.trace_source[1]},
+            "price_per_hour": config["price_per_hour"],
             "models": {
                 name: {"architecture": model["architecture"], "weights": model.get("weights", config["weights"])}
                 for name, model in config["models"].items()
