@@ -1,0 +1,109 @@
+"""Question 6: does lower precision pay, from which size on, and what does it cost in parity."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.findings.finding import (
+    MARGIN,
+    Finding,
+    Status,
+    names,
+    panel,
+    processes_entry,
+    speedup,
+    sweep_entry,
+)
+from ceilings.report.measured import Comparison, Measured
+from ceilings.report.precision import PrecisionSeries, precision_series
+
+TOPIC = "Lower precision"
+
+
+def precisions(measured: Measured) -> list[Finding]:
+    """Each lower precision against FP32 at every shape, with the crossover or its absence."""
+    found = [_series(measured, series) for series in precision_series(measured)]
+    if not found and measured.cells:
+        runtimes = {cell.runtime for cell in measured.cells}
+        wanted = sweep_entry(measured, sorted(runtimes), ("fp32", "fp16", "int8"))
+        told = "no lower precision was measured beside FP32 at the same shape."
+        claim = "A lower precision is faster than FP32"
+        found = [Finding(TOPIC, told, (), question=6, claim=claim, status="not decidable", missing=(wanted,))]
+    return found
+
+
+def _series(measured: Measured, series: PrecisionSeries) -> Finding:
+    shapes = "; ".join(_point(series, point) for point in series.points)
+    first = series.points[0].a
+    told = f"{panel(measured, first)}{series.label} against {series.reference_label}"
+    other = "sequence" if series.axis == "batch" else "batch"
+    if len(series.points) == 1:
+        told += f" at batch {first.batch}, {other} {series.fixed}: {shapes}."
+    else:
+        told += f" over {series.axis} ({other} {series.fixed}): {_summary(series)} "
+        told += f"By {series.axis}: {shapes}."
+    told += _cost(series)
+    strongest = max(series.points, key=lambda pair: (pair.verdict in {"faster", "slower"}, _strength(pair)))
+    cells = names(cell for pair in series.points for cell in (pair.a, pair.b))
+    status = _status(measured, series)
+    undecided = [pair.a for pair in series.points if pair.verdict == "undecided"]
+    missing = (processes_entry(undecided or [first]),) if status == "not decidable" else ()
+    claim = f"{series.precision.upper()} is faster than FP32 on {series.runtime}"
+    return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, claim, status, missing)
+
+
+def _status(measured: Measured, series: PrecisionSeries) -> Status:
+    """Supported where it is faster at some size, refuted where it is not at any; the text says at which."""
+    verdicts = [point.verdict for point in series.points]
+    if "faster" in verdicts:
+        return "supported"
+    equal = [
+        point.verdict in {"slower", "same within noise"} or measured.equivalent(point.a, point.b, MARGIN)
+        for point in series.points
+    ]
+    return "refuted" if all(equal) else "not decidable"
+
+
+def _cost(series: PrecisionSeries) -> str:
+    """The worst parity over the shapes, of what was timed."""
+    rows = [point.a.row for point in series.points]
+    errors = [row["relative_l2"] for row in rows if pd.notna(row["relative_l2"])]
+    cosines = [row["cosine"] for row in rows if pd.notna(row["cosine"])]
+    if not errors:
+        return ""
+    told = f" Its logits differ from FP32's by {max(errors):.1e} (relative L2"
+    return told + (f", cosine {min(cosines):.6f})." if cosines else ").")
+
+
+def _summary(series: PrecisionSeries) -> str:
+    verdicts = [point.verdict for point in series.points]
+    span = f"{series.sizes[0]} to {series.sizes[-1]}"
+    name = series.precision.upper()
+    if series.crossovers:
+        return " ".join(
+            f"{name} {'starts to win' if crossing.gains else 'stops winning'} between {series.axis} "
+            f"{crossing.below} and {crossing.above} (about {text.number(crossing.size)})."
+            for crossing in series.crossovers
+        )
+    for verdict in ("faster", "slower"):
+        if all(each == verdict for each in verdicts):
+            return f"{name} is {verdict} throughout {span}, no crossover."
+        if verdict in verdicts:
+            count = verdicts.count(verdict)
+            told = f"{name} is {verdict} at {count} of {len(verdicts)} sizes, the others are not decided; "
+            return told + "no crossover found."
+    if all(each == "same within noise" for each in verdicts):
+        return f"no difference beyond the noise floor at any size {span}."
+    return f"no difference established at any size {span}."
+
+
+def _point(series: PrecisionSeries, pair: Comparison) -> str:
+    size = f"{getattr(pair.a, series.axis)}: " if len(series.points) > 1 else ""
+    return size + speedup(pair)
+
+
+def _strength(pair: Comparison) -> float:
+    return abs(math.log(pair.ratio.estimate))
