@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from ceilings.measure.quantiles import minimum_samples
 
+RESOLUTION = 1e-4
+"""A spread below this share of the median is a clock's, and counts as this."""
+
 Floats = NDArray[np.float64]
 
 
@@ -69,6 +72,17 @@ def _draw_tail(ordered: Floats, random: np.random.Generator, count: int) -> Floa
     return np.log(ordered[_ranks(n, 0.99, random, count)] / ordered[_ranks(n, 0.5, random, count)])
 
 
+def _of_jitter(ordered: Floats) -> float:
+    low, middle, high = np.quantile(ordered, [0.25, 0.5, 0.75])
+    return math.log(max(high - low, RESOLUTION * middle) / middle)
+
+
+def _draw_jitter(ordered: Floats, random: np.random.Generator, count: int) -> Floats:
+    n = len(ordered)
+    low, middle, high = (ordered[_ranks(n, q, random, count)] for q in (0.25, 0.5, 0.75))
+    return np.log(np.maximum(high - low, RESOLUTION * middle) / middle)
+
+
 def _ranks(n: int, q: float, random: np.random.Generator, count: int) -> NDArray[np.intp]:
     rank = q * (n - 1) + 1
     return (n * random.beta(rank, n + 1 - rank, size=count)).astype(np.intp)
@@ -80,4 +94,7 @@ MEAN = Estimand("mean", _of_mean, _draw_mean, 1)
 TAIL = Estimand("p99/p50", _of_tail, _draw_tail, minimum_samples(0.99))
 """The 99th percentile over the median: how far the tail reaches, whatever the speed."""
 
-ESTIMANDS = {estimand.name: estimand for estimand in (P50, MEAN, P99, TAIL)}
+JITTER = Estimand("jitter", _of_jitter, _draw_jitter, minimum_samples(0.9))
+"""The interquartile range over the median: how much ordinary iterations differ, tails apart."""
+
+ESTIMANDS = {estimand.name: estimand for estimand in (P50, MEAN, P99, TAIL, JITTER)}

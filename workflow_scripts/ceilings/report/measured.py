@@ -192,9 +192,8 @@ class Measured:
     def _floors(self, estimand: Estimand) -> dict[str, float]:
         found: dict[str, float] = {}
         for pair in self.twin_pairs:
-            both = (pair.cell, pair.twin)
-            if all(carries(cell.groups, estimand) for cell in both):
-                floor = pair.floor if estimand is P50 else noise_floor(*(c.groups for c in both), estimand=estimand)
+            if carries(pair.cell.groups, estimand) and carries(pair.twin.groups, estimand):
+                floor = noise_floor(pair.cell.groups, pair.twin.groups, estimand=estimand)
                 found[pair.cell.device] = max(floor, found.get(pair.cell.device, 0.0))
         return found
 

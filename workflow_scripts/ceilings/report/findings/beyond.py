@@ -12,6 +12,9 @@ from ceilings.report.findings.selection import panels_at_common_shape
 from ceilings.report.measured import Measured
 from ceilings.report.tables import COLD_START
 
+SHOWN = 3
+"""Of the quickest starts; the slowest one beside them."""
+
 
 def other_boundaries(measured: Measured) -> list[Finding]:
     """End to end and cold caches against the closed loop, where they were measured."""
@@ -56,11 +59,13 @@ def cold_start(measured: Measured) -> list[Finding]:
         if not prices:
             continue
         ranked = sorted(prices, key=lambda cell: prices[cell].estimate)
+        shown = ranked if len(ranked) <= SHOWN + 1 else [*ranked[:SHOWN], ranked[-1]]
         told = "; ".join(
             f"{cell.label} {_seconds(prices[cell])} (as long as {prices[cell].estimate / cell.p50.estimate:,.0f} "
             "steady requests)"
-            for cell in ranked
+            for cell in shown
         )
+        told += f"; {len(ranked) - len(shown)} between these" if len(ranked) > len(shown) else ""
         told = f"{where(measured, ranked[0])}: a fresh process gives its first answer after: {told}."
         found.append(Finding("Cold start", told, names(ranked), prices[ranked[0]]))
     return found

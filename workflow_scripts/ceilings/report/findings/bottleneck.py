@@ -122,15 +122,11 @@ def _turns(measured: Measured, axis: Literal["batch", "sequence"]) -> list[Findi
             told += f". It turns between {axis} {getattr(last, axis)} and {getattr(first, axis)}"
         undecided = [cell for cell in sweep if cell not in known]
         missing = (traces_entry(undecided or sweep),) if status == "not decidable" else ()
-        found.append(
-            Finding(TOPIC, f"{told}.", names(sweep), question=4, claim=CLAIM, status=status, missing=missing)
-        )
+        found.append(Finding(TOPIC, f"{told}.", names(sweep), question=4, claim=CLAIM, status=status, missing=missing))
     return found
 
 
 def _no_sweep(measured: Measured, cells: list[Cell]) -> Finding:
-    wanted = sweep_entry(
-        measured, {cell.runtime for cell in cells}, {cell.precision for cell in cells}, (1, 8, 64)
-    )
+    wanted = sweep_entry(measured, {cell.runtime for cell in cells}, {cell.precision for cell in cells}, (1, 8, 64))
     told = "each configuration was measured at one size, so nothing can turn."
     return Finding(TOPIC, told, names(cells), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))

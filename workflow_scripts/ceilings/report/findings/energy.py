@@ -12,7 +12,7 @@ from ceilings.measure.statistics import mean_over_processes
 from ceilings.report import text
 from ceilings.report.findings.finding import Finding, configuration, names, short, where
 from ceilings.report.findings.selection import panels_at_common_shape, sweeps
-from ceilings.report.measured import Cell, Measured
+from ceilings.report.measured import Cell, Measured, group_by
 
 TOPIC = "Energy and clocks"
 
@@ -35,10 +35,11 @@ def energy(measured: Measured) -> list[Finding]:
             told = f"{where(measured, least)}: an inference takes least energy in {_said(known, least, measured)} and "
             told += f"most in {_said(known, most, measured)}{_factors(known, least, most)}"
             found.append(Finding(TOPIC, f"{told}.", names([least, most]), known[least]))
-    for sweep in sweeps(measured, "batch"):
+    longest = group_by(sweeps(measured, "batch"), lambda sweep: (sweep[0].device, sweep[0].model))
+    for sweep in (min(own, key=lambda sweep: (-len(sweep), sweep[-1].p50.estimate)) for own in longest.values()):
         known = {cell: used for cell in sweep if (used := joules(measured, cell))}
         if len(known) > 1:
-            first, last = list(known)[0], list(known)[-1]
+            first, last = next(iter(known)), list(known)[-1]
             told = f"{configuration(measured, first)}: {_said(known, first, measured)}; {_said(known, last, measured)}"
             told += _factors(known, last, first)
             found.append(Finding(TOPIC, f"{told}.", names(known), known[last]))
@@ -79,7 +80,8 @@ def watts(measured: Measured, cell: Cell) -> Interval | None:
 def _mean(measured: Measured, cell: Cell, field: str) -> Interval | None:
     values = [(record.get("latency") or {}).get(field) for record in _records(measured, cell, "energy")]
     # The counter is refreshed slowly: a loop that it did not notice reads 0, which is no energy but none known.
-    return mean_over_processes(values) if values and all(values) else None
+    known = [float(value) for value in values if value]
+    return mean_over_processes(known) if known and len(known) == len(values) else None
 
 
 def _records(measured: Measured, cell: Cell, column: str) -> list[dict[str, Any]]:

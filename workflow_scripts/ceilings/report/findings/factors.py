@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,16 @@ def recipe(cell: Cell) -> Recipe:
     return Recipe(stack, frozenset(levers) | precision)
 
 
+DEFAULTS = frozenset({IO_BINDING, STATIC})
+"""Levers that ONNX Runtime's cells have unless their name says otherwise."""
+
+
+def distance(own: Recipe) -> int:
+    """How many levers lie between a recipe and its stack as it is."""
+    defaults = DEFAULTS if own.stack.startswith("onnxruntime") and own.levers & DEFAULTS else frozenset[str]()
+    return len(own.levers ^ defaults)
+
+
 @dataclass(frozen=True)
 class Step:
     """Two cells that differ in one lever.
@@ -71,10 +82,11 @@ class Step:
     others: frozenset[str]
     ratio: Interval
     verdict: Verdict
+    beyond_noise: bool
 
 
 def steps(measured: Measured, cells: Sequence[Cell]) -> dict[str, list[Step]]:
-    """Every pair of cells of one stack that differ in one lever alone; by lever, fewest others first."""
+    """Every pair of cells of one stack that differ in one lever; by lever, closest to the stack as it is first."""
     recipes = {recipe(cell): cell for cell in cells}
     found: dict[str, list[Step]] = {}
     for own, cell in recipes.items():
@@ -86,20 +98,22 @@ def steps(measured: Measured, cells: Sequence[Cell]) -> dict[str, list[Step]]:
             if judged is not None:
                 found.setdefault(lever, []).append(Step(lever, base, cell, own.levers - {lever}, *judged))
     return {
-        lever: sorted(own, key=lambda step: (len(step.others), sorted(step.others))) for lever, own in found.items()
+        lever: sorted(own, key=lambda step: (distance(recipe(step.with_)), sorted(step.others)))
+        for lever, own in found.items()
     }
 
 
-def _step(measured: Measured, lever: str, base: Cell, cell: Cell) -> tuple[Interval, Verdict] | None:
+def _step(measured: Measured, lever: str, base: Cell, cell: Cell) -> tuple[Interval, Verdict, bool] | None:
     if lever != IO_BINDING:
         pair = measured.compare(cell, base)
-        return pair.ratio, pair.verdict
+        return pair.ratio, pair.verdict, pair.beyond_noise
     # Without it each call copies, so it is held against the series with copies.
     copied = measured.series(cell, END_TO_END)
     if not copied:
         return None
     found = contrast([copied, base.groups], [1.0, -1.0])
-    return found, verdict(found, measured.noise_floor(cell.device) or 0.0)
+    floor = measured.noise_floor(cell.device) or 0.0
+    return found, verdict(found, floor), abs(math.log(found.estimate)) > math.log1p(floor)
 
 
 @dataclass(frozen=True)
@@ -135,9 +149,7 @@ def factorial(cells: Sequence[Cell]) -> Factorial | None:
                 continue  # two precisions exclude each other; IO binding changes what is timed
             # What the cells have beside the chosen levers must be the same for all: the most common set.
             for fixed in sorted({has - set(chosen) for has in recipes}, key=lambda has: (-len(has), sorted(has))):
-                combinations = [
-                    frozenset(part) for k in range(size + 1) for part in itertools.combinations(chosen, k)
-                ]
+                combinations = [frozenset(part) for k in range(size + 1) for part in itertools.combinations(chosen, k)]
                 if all(fixed | part in recipes for part in combinations):
                     return Factorial(chosen, {part: recipes[fixed | part] for part in combinations})
     return None

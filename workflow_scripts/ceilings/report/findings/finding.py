@@ -89,11 +89,10 @@ def sweep_entry(
     precisions: Iterable[str] | None = None,
     batches: Iterable[int] | None = None,
     sequences: Iterable[int] | None = None,
-    model: str | None = None,
 ) -> str:
     """A sweep of a study, as YAML on one line; what is not given is taken from the cells that were asked for."""
     asked = measured.tables.cells
-    models = [model] if model else sorted(asked["model"].unique())
+    models = sorted(asked["model"].unique())
     at = measured.common_shape or (int(asked["batch"].min()), int(asked["sequence"].min()))
     parts = {
         "models": models,
@@ -119,18 +118,18 @@ def processes_entry(cells: Sequence[Cell]) -> str:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def speedup(pair: Comparison) -> str:
+def speedup(pair: Comparison, base: str = "") -> str:
     """``2.1× [1.9, 2.3] faster``, or the ratio and what keeps it from being a difference."""
-    return change(pair.ratio, pair.verdict, pair.beyond_noise)
+    return change(pair.ratio, pair.verdict, pair.beyond_noise, base)
 
 
-def change(ratio: Interval, verdict: Verdict, beyond_noise: bool = True) -> str:
-    """A ratio of latencies in words."""
-    if verdict == "faster":
-        return f"**{text.interval(ratio.inverted(), '×')} faster**"
-    if verdict == "slower":
-        return f"**{text.interval(ratio, '×')} slower**"
-    return f"{text.interval(ratio, '×')} the latency, {no_claim(verdict, beyond_noise)}"
+def change(ratio: Interval, verdict: Verdict, beyond_noise: bool = True, base: str = "") -> str:
+    """A ratio of latencies in words: ``2.1× [1.9, 2.3] faster than base``."""
+    if verdict in {"faster", "slower"}:
+        factor = ratio.inverted() if verdict == "faster" else ratio
+        return f"**{text.interval(factor, '×')} {verdict}**{f' than {base}' if base else ''}"
+    of = f" of {base}" if base else ""
+    return f"{text.interval(ratio, '×')} the latency{of}, {no_claim(verdict, beyond_noise)}"
 
 
 def no_claim(verdict: Verdict, beyond_noise: bool) -> str:

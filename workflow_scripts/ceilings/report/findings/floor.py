@@ -39,7 +39,8 @@ def _gap(measured: Measured, cell: Cell) -> Finding:
     gap = cell.p50.scaled(1 / row["floor_ms"])
     told = (
         f"{where(measured, cell)}: the best cell with a known floor, **{cell.label}**, takes "
-        f"{text.number(cell.p50.estimate)} ms, {text.interval(gap, '×')} its floor of {text.number(row['floor_ms'])} ms "
+        f"{text.number(cell.p50.estimate)} ms, "
+        f"{text.interval(gap, '×')} its floor of {text.number(row['floor_ms'])} ms "
         f"(limited by {row['limited_by']})"
     )
     if pd.notna(row["mfu"]):

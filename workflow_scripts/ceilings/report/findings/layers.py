@@ -22,12 +22,17 @@ def layers(measured: Measured) -> list[Finding]:
     """What launching through a runtime costs: its latency over that of the same kernels replayed as a CUDA graph."""
     found = []
     pairs: dict[tuple[object, ...], list[tuple[Cell, Cell]]] = {}
-    for own in group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape, recipe(cell).stack)).values():
+    for own in group_by(
+        measured.cells, lambda cell: (cell.device, cell.model, cell.shape, recipe(cell).stack)
+    ).values():
         for step in steps(measured, own).get(GRAPH, []):
             key = (*step.without.configuration, step.without.device, step.without.model)
             pairs.setdefault(key, []).append((step.without, step.with_))
     for own_pairs in pairs.values():
-        found.append(_by_size(measured, sorted(own_pairs, key=lambda pair: (pair[0].batch * pair[0].sequence))))
+        found.append(_by_size(measured, sorted(own_pairs, key=lambda pair: pair[0].batch * pair[0].sequence)))
+    if any(finding.status != "not decidable" for finding in found):
+        # One size shows no turn; beside configurations with several it is only in the way.
+        found = [finding for finding in found if len(finding.cells) > 2]
     if not found:
         told = "no runtime was measured both with and without a CUDA graph."
         base = sorted({cell.runtime for cell in measured.cells if on_gpu(cell) and not recipe(cell).levers & {GRAPH}})
@@ -53,13 +58,13 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
         since = len(free) - next((i for i, one in enumerate(reversed(free)) if not one), len(free))
         told += f"; less than {LAYER_MARGIN:.0%} from b{pairs[since][0].batch}-s{pairs[since][0].sequence} on"
         status = "supported"
-    elif beyond(costs[-1], LAYER_MARGIN):
-        told += f"; still more than {LAYER_MARGIN:.0%} at the largest size measured"
-        status = "refuted"
     elif len(pairs) == 1:
         wanted = sweep_entry(
             measured, (first.runtime, pairs[0][1].runtime), (first.precision,), (8, 32, 64), (first.sequence,)
         )
+    elif beyond(costs[-1], LAYER_MARGIN):
+        told += f"; still more than {LAYER_MARGIN:.0%} at the largest size measured"
+        status = "refuted"
     missing = (wanted or processes_entry([last]),) if status == "not decidable" else ()
     cells = names(cell for pair in pairs for cell in pair)
     return Finding(TOPIC, f"{told}.", cells, costs[-1], None, 3, CLAIM, status, missing)
@@ -80,9 +85,17 @@ def runtimes(measured: Measured) -> list[Finding]:
                 f"({text.number(base.p50.estimate)} ms): "
                 + "; ".join(f"{pair.a.label} {speedup(pair)}" for pair in pairs)
             )
-            strongest = max(pairs, key=lambda pair: (pair.verdict in {"faster", "slower"}, pair.ratio.inverted().estimate))
+            strongest = max(
+                pairs, key=lambda pair: (pair.verdict in {"faster", "slower"}, pair.ratio.inverted().estimate)
+            )
             found.append(
-                Finding(RUNTIMES_TOPIC, f"{told}.", names([base, *(p.a for p in pairs)]), strongest.ratio,
-                        strongest.verdict, question=3)
+                Finding(
+                    RUNTIMES_TOPIC,
+                    f"{told}.",
+                    names([base, *(p.a for p in pairs)]),
+                    strongest.ratio,
+                    strongest.verdict,
+                    question=3,
+                )
             )
     return found

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 from ceilings.report import text
-from ceilings.report.findings.factors import IO_BINDING, Step, factorial, recipe, steps
+from ceilings.report.findings.factors import IO_BINDING, Step, distance, factorial, recipe, steps
 from ceilings.report.findings.finding import (
     MARGIN,
     Finding,
@@ -49,12 +48,12 @@ def _rank(own: list[Step]) -> tuple[bool, float]:
 
 def _lever(measured: Measured, own: list[Step]) -> Finding:
     alone, top = own[0], own[-1]
-    told = f"{_at(measured, alone.with_)}: **{alone.lever}** {_said(alone)}{_over(alone)}"
+    told = f"{_at(measured, alone.with_)}: **{alone.lever}** {_said(alone, alone.without.label)}"
     told += " (both with copies)" if alone.lever == IO_BINDING else ""
     if top is not alone:
         told += f"; on top of {_named(top, alone)} {_said(top)}"
         told += _interaction(measured, alone, top)
-    claim = f"{alone.lever} still moves {_size(alone.with_)} on {recipe(alone.with_).stack}"
+    claim = f"{alone.lever}: still shortens {_size(alone.with_)} on {recipe(alone.with_).stack}"
     status = _status(measured, top)
     missing = (processes_entry([top.with_]),) if status == "not decidable" else ()
     cells = names(cell for step in (alone, top) for cell in (step.without, step.with_))
@@ -66,12 +65,8 @@ def _status(measured: Measured, step: Step) -> Status:
     return status_of(step.verdict, equal)
 
 
-def _said(step: Step) -> str:
-    return change(step.ratio, step.verdict, abs(math.log(step.ratio.estimate)) > 0)
-
-
-def _over(step: Step) -> str:
-    return f" than {step.without.label}" if step.verdict in {"faster", "slower"} else f" of {step.without.label}"
+def _said(step: Step, base: str = "") -> str:
+    return change(step.ratio, step.verdict, step.beyond_noise, base)
 
 
 def _named(top: Step, alone: Step) -> str:
@@ -80,7 +75,7 @@ def _named(top: Step, alone: Step) -> str:
 
 def _interaction(measured: Measured, alone: Step, top: Step) -> str:
     """Whether the lever's factor is another one on top of the others."""
-    if IO_BINDING == alone.lever:
+    if alone.lever == IO_BINDING:
         return ""
     four = [top.with_, top.without, alone.with_, alone.without]
     if len(set(four)) < 4:
@@ -103,7 +98,7 @@ def _batch(measured: Measured, own: list[Cell]) -> list[Finding]:
             pairs.append(measured.compare_per_inference(row[-1], row[0]))
     if not pairs:
         return []
-    pairs.sort(key=lambda pair: len(recipe(pair.a).levers))
+    pairs.sort(key=lambda pair: distance(recipe(pair.a)))
     alone, top = pairs[0], pairs[-1]
     told = f"{_at(measured, alone.b)}: **batch** {alone.b.batch} to {alone.a.batch}, per inference: {speedup(alone)}"
     told += f" in {alone.a.label}"

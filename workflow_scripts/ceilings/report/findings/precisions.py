@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -11,13 +12,16 @@ from ceilings.report.findings.finding import (
     MARGIN,
     Finding,
     Status,
+    combined,
     names,
     panel,
     processes_entry,
     speedup,
+    status_of,
     sweep_entry,
+    where,
 )
-from ceilings.report.measured import Comparison, Measured
+from ceilings.report.measured import Comparison, Measured, group_by
 from ceilings.report.precision import PrecisionSeries, precision_series
 
 TOPIC = "Lower precision"
@@ -25,7 +29,11 @@ TOPIC = "Lower precision"
 
 def precisions(measured: Measured) -> list[Finding]:
     """Each lower precision against FP32 at every shape, with the crossover or its absence."""
-    found = [_series(measured, series) for series in precision_series(measured)]
+    everything = precision_series(measured)
+    found = [_series(measured, series) for series in everything if len(series.points) > 1]
+    single = [series for series in everything if len(series.points) == 1]
+    by_precision = group_by(single, lambda one: (one.device, one.model, one.precision, one.points[0].a.shape))
+    found += [_at_one_shape(measured, own) for own in by_precision.values()]
     if not found and measured.cells:
         runtimes = {cell.runtime for cell in measured.cells}
         wanted = sweep_entry(measured, sorted(runtimes), ("fp32", "fp16", "int8"))
@@ -36,23 +44,45 @@ def precisions(measured: Measured) -> list[Finding]:
 
 
 def _series(measured: Measured, series: PrecisionSeries) -> Finding:
-    shapes = "; ".join(_point(series, point) for point in series.points)
+    shapes = "; ".join(f"{getattr(point.a, series.axis)}: {speedup(point)}" for point in series.points)
     first = series.points[0].a
-    told = f"{panel(measured, first)}{series.label} against {series.reference_label}"
     other = "sequence" if series.axis == "batch" else "batch"
-    if len(series.points) == 1:
-        told += f" at batch {first.batch}, {other} {series.fixed}: {shapes}."
-    else:
-        told += f" over {series.axis} ({other} {series.fixed}): {_summary(series)} "
-        told += f"By {series.axis}: {shapes}."
-    told += _cost(series)
-    strongest = max(series.points, key=lambda pair: (pair.verdict in {"faster", "slower"}, _strength(pair)))
+    told = (
+        f"{panel(measured, first)}{series.label} against {series.reference_label} over {series.axis} "
+        f"({other} {series.fixed}): {_summary(series)} By {series.axis}: {shapes}.{_cost(series.points)}"
+    )
+    strongest = max(series.points, key=_strength)
     cells = names(cell for pair in series.points for cell in (pair.a, pair.b))
     status = _status(measured, series)
     undecided = [pair.a for pair in series.points if pair.verdict == "undecided"]
     missing = (processes_entry(undecided or [first]),) if status == "not decidable" else ()
     claim = f"{series.precision.upper()} is faster than FP32 on {series.runtime}"
     return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, claim, status, missing)
+
+
+def _at_one_shape(measured: Measured, own: list[PrecisionSeries]) -> Finding:
+    """Every configuration that has the precision and FP32 at one shape, the largest gain first."""
+    pairs = sorted((series.points[0] for series in own), key=lambda pair: pair.ratio.estimate)
+    first = pairs[0].a
+    said = [f"{pair.a.label}{_reference(pair)} {speedup(pair)}" for pair in pairs]
+    name = first.precision.upper()
+    told = f"{where(measured, first)}: {name} against FP32: {'; '.join(said)}.{_cost(pairs)}"
+    statuses = [
+        status_of(pair.verdict, pair.verdict == "undecided" and measured.equivalent(pair.a, pair.b, MARGIN))
+        for pair in pairs
+    ]
+    status = combined(statuses)
+    undecided = [pair.a for pair, one in zip(pairs, statuses, strict=True) if one == "not decidable"]
+    missing = (processes_entry(undecided),) if status == "not decidable" else ()
+    strongest = max(pairs, key=_strength)
+    claim = f"{name} is faster than FP32 on each of these" if len(pairs) > 1 else f"{name} is faster than FP32"
+    cells = names(cell for pair in pairs for cell in (pair.a, pair.b))
+    return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, claim, status, missing)
+
+
+def _reference(pair: Comparison) -> str:
+    """Named where it is another runtime's."""
+    return f" (against {pair.b.label})" if pair.b.runtime != pair.a.runtime else ""
 
 
 def _status(measured: Measured, series: PrecisionSeries) -> Status:
@@ -67,15 +97,15 @@ def _status(measured: Measured, series: PrecisionSeries) -> Status:
     return "refuted" if all(equal) else "not decidable"
 
 
-def _cost(series: PrecisionSeries) -> str:
-    """The worst parity over the shapes, of what was timed."""
-    rows = [point.a.row for point in series.points]
+def _cost(points: Sequence[Comparison]) -> str:
+    """The worst parity of what was timed."""
+    rows = [point.a.row for point in points]
     errors = [row["relative_l2"] for row in rows if pd.notna(row["relative_l2"])]
     cosines = [row["cosine"] for row in rows if pd.notna(row["cosine"])]
     if not errors:
         return ""
     told = f" Its logits differ from FP32's by {max(errors):.1e} (relative L2"
-    return told + (f", cosine {min(cosines):.6f})." if cosines else ").")
+    return told + (f", cosine {min(cosines):.6f}; the worst of these)." if cosines else ").")
 
 
 def _summary(series: PrecisionSeries) -> str:
@@ -100,10 +130,5 @@ def _summary(series: PrecisionSeries) -> str:
     return f"no difference established at any size {span}."
 
 
-def _point(series: PrecisionSeries, pair: Comparison) -> str:
-    size = f"{getattr(pair.a, series.axis)}: " if len(series.points) > 1 else ""
-    return size + speedup(pair)
-
-
-def _strength(pair: Comparison) -> float:
-    return abs(math.log(pair.ratio.estimate))
+def _strength(pair: Comparison) -> tuple[bool, float]:
+    return pair.verdict in {"faster", "slower"}, abs(math.log(pair.ratio.estimate))

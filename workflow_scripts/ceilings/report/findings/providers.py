@@ -61,8 +61,7 @@ def _against_cuda(measured: Measured, cell: Cell) -> list[Finding]:
         one
         for one in measured.cells
         if one.runtime.startswith(CUDA)
-        and (one.device, one.model, one.precision, one.shape)
-        == (cell.device, cell.model, cell.precision, cell.shape)
+        and (one.device, one.model, one.precision, one.shape) == (cell.device, cell.model, cell.precision, cell.shape)
     ]
     if not own:
         return []
@@ -70,7 +69,7 @@ def _against_cuda(measured: Measured, cell: Cell) -> list[Finding]:
     best = min(own, key=lambda one: one.p50.estimate)
     pairs = [measured.compare(cell, one) for one in dict.fromkeys((like, best)) if one is not None]
     told = f"{panel(measured, cell)}{short(cell)}: "
-    told += "; ".join(f"{speedup(pair)} than {pair.b.label}".replace("latency, ", "latency of it, ") for pair in pairs)
+    told += "; ".join(speedup(pair, pair.b.label) for pair in pairs)
     decisive = pairs[-1]
     status = status_of(decisive.verdict, measured.equivalent(decisive.a, decisive.b, MARGIN))
     missing = (processes_entry([cell]),) if status == "not decidable" else ()
@@ -84,7 +83,9 @@ def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider:
     cells = names([native, provider])
     versions = [tensorrt_versions(measured, cell) for cell in (native, provider)]
     if all(versions) and versions[0].isdisjoint(versions[1]):
-        told = f"{at}not compared, TensorRT {text.listed(sorted(versions[0]))} against {text.listed(sorted(versions[1]))}."
+        told = (
+            f"{at}not compared, TensorRT {text.listed(sorted(versions[0]))} against {text.listed(sorted(versions[1]))}."
+        )
         return Finding(TOPIC, told, cells, question=2, claim=claim, status="not decidable")
     if not all(carries(cell.groups, estimand) for cell in (native, provider)):
         wanted = f"protocol: {{min_iterations: {estimand.samples}}}"

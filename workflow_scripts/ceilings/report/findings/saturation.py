@@ -46,8 +46,8 @@ def saturation(measured: Measured) -> list[Finding]:
         told = f"no cell of {RUNTIME} was measured."
         return [Finding(TOPIC, told, (), question=1, claim=claim, status="not decidable", missing=wanted[:1])]
     found = []
-    for own in group_by(cells, lambda cell: (cell.device, cell.model, cell.precision)).values():
-        own = sorted(own, key=lambda cell: (cell.batch * cell.sequence, cell.batch))
+    groups = group_by(cells, lambda cell: (cell.device, cell.model, cell.precision)).values()
+    for own in (sorted(group, key=lambda cell: (cell.batch * cell.sequence, cell.batch)) for group in groups):
         shares = [share for cell in own if (share := busy_share(measured, cell))]
         unknown = [cell for cell in own if cell not in {share.cell for share in shares if share.busy is not None}]
         told = f"{configuration(measured, own[0])}: "
@@ -65,9 +65,7 @@ def saturation(measured: Measured) -> list[Finding]:
         rests = [cell for share in shares for cell in share.rests_on] or own
         effect = smallest.value if smallest else None
         found.append(
-            Finding(
-                TOPIC, f"{told}.", names(rests), effect, question=1, claim=claim, status=status, missing=missing
-            )
+            Finding(TOPIC, f"{told}.", names(rests), effect, question=1, claim=claim, status=status, missing=missing)
         )
     return found
 

@@ -19,7 +19,9 @@ FLAT_GAIN = 0.10
 def batching(measured: Measured) -> list[Finding]:
     """What batching buys an inference, and where throughput flattens."""
     found = []
-    for cells in sweeps(measured, "batch"):
+    everything = sweeps(measured, "batch")
+    curves = [cells for cells in everything if len(cells) > 2]
+    for cells in curves or everything:
         first, last = cells[0], cells[-1]
         whole = measured.compare_per_inference(last, first)
         steps = [measured.compare_per_inference(b, a) for a, b in itertools.pairwise(cells)]
@@ -45,9 +47,7 @@ def _flattening(cells: Sequence[Cell], steps: Sequence[Comparison]) -> str:
         gain = step.ratio.inverted()
         if step.verdict == "faster" and gain.estimate - 1 >= FLAT_GAIN:
             continue
-        change = (
-            f"{signed_percent(gain.estimate)} [{signed_percent(gain.low)}, {signed_percent(gain.high)}] throughput"
-        )
+        change = f"{signed_percent(gain.estimate)} [{signed_percent(gain.low)}, {signed_percent(gain.high)}] throughput"
         why = "" if step.verdict in {"faster", "slower"} else f", {no_claim(step.verdict, step.beyond_noise)}"
         return f"throughput flattens at batch {cell.batch}: going to {step.a.batch} changes it by {change}{why}"
     gain = steps[-1].ratio.inverted()

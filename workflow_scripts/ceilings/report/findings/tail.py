@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from ceilings.measure.estimands import P99, TAIL
+import math
+
+import numpy as np
+
+from ceilings.measure.estimands import JITTER, P99, TAIL
+from ceilings.measure.statistics import process_logs
 from ceilings.report import text
 from ceilings.report.findings.factors import GRAPH, recipe, steps
 from ceilings.report.findings.finding import (
@@ -40,15 +45,18 @@ def tail(measured: Measured) -> list[Finding]:
                     short_of_samples += [step.with_, step.without]
     if found:
         return found
-    claim, status = CLAIM, "not decidable"
     if short_of_samples:
         told = f"a p99 needs {P99.samples} iterations, and no pair with and without a CUDA graph has them."
         wanted: tuple[str, ...] = (f"protocol: {{min_iterations: {P99.samples}}}",)
-        return [Finding(TOPIC, told, names(short_of_samples), question=7, claim=claim, status=status, missing=wanted)]
+        return [
+            Finding(
+                TOPIC, told, names(short_of_samples), question=7, claim=CLAIM, status="not decidable", missing=wanted
+            )
+        ]
     gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)} | {"onnxruntime-cuda"})
     told = "no pair with and without a CUDA graph was measured."
     wanted = (sweep_entry(measured, [*gpu, "onnxruntime-cuda-graph"]),)
-    return [Finding(TOPIC, told, (), question=7, claim=claim, status=status, missing=wanted)]
+    return [Finding(TOPIC, told, (), question=7, claim=CLAIM, status="not decidable", missing=wanted)]
 
 
 def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
@@ -72,15 +80,15 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
     told += f"; the p99 itself {text.interval(absolute.ratio, '×')}"
     if absolute.verdict in {"faster", "slower"}:
         told += f", {'lower' if absolute.verdict == 'faster' else 'higher'}"
+    jitter = measured.compare_by(JITTER, graph, plain)
+    if jitter:
+        told += f"; jitter (interquartile range over median) {text.interval(jitter.ratio, '×')}"
+        if jitter.verdict in {"faster", "slower"}:
+            told += f", {'less' if jitter.verdict == 'faster' else 'more'}"
     missing = (processes_entry([graph]),) if status == "not decidable" else ()
-    return Finding(
-        TOPIC, f"{told}.", names([graph, plain]), reach.ratio, reach.verdict, 7, CLAIM, status, missing
-    )
+    return Finding(TOPIC, f"{told}.", names([graph, plain]), reach.ratio, reach.verdict, 7, CLAIM, status, missing)
 
 
 def _reach(cell: Cell) -> str:
-    return signed_percent(cell.row["p99_ms"] / cell.row["p50_ms"])
-
-
-
-
+    """Of a typical process: pooled over processes, a p99 would hold their differences too."""
+    return signed_percent(math.exp(float(np.median(process_logs(cell.groups, TAIL)))))
