@@ -1,7 +1,7 @@
 """Decisions about two sets of processes: equal within a margin, different with a probability, and many such at once.
 
-Pure functions, as in :mod:`ceilings.measure.statistics`. Equivalence is two one-sided tests: with confidence
-1 - 2 alpha the interval of the ratio lies within 1/(1 + margin) and 1 + margin. Not to have found a difference is never equality.
+Pure functions, as in :mod:`ceilings.measure.statistics`. Equivalence is two one-sided tests: the interval of the ratio
+with confidence 1 - 2 alpha lies within 1/(1 + margin) and 1 + margin. Not to have found a difference is never equality.
 """
 
 from __future__ import annotations

@@ -14,14 +14,13 @@ import pandas as pd
 from ceilings.report import text
 from ceilings.report.findings.finding import (
     Finding,
-    Status,
     configuration,
     names,
     sweep_entry,
     traces_entry,
     where,
 )
-from ceilings.report.findings.selection import on_gpu, panels_at_common_shape, sweeps
+from ceilings.report.findings.selection import Axis, on_gpu, panels_at_common_shape, sweeps
 from ceilings.report.measured import Cell, Measured, group_by
 
 TOPIC = "Host or device"
@@ -43,6 +42,7 @@ BOUND: dict[Bound, str] = {
 
 ORCHESTRATION = {"host-bound", "launch-bound", "sync-bound", "transfer-bound"}
 KERNELS = {"device-bound", "kernel-bound"}
+DECIDED = ORCHESTRATION | KERNELS
 
 CLAIM = "Latency turns from orchestration-bound to kernel-bound within the sizes measured"
 
@@ -92,38 +92,62 @@ def _shares(measured: Measured) -> list[Finding]:
     return found
 
 
-def _turns(measured: Measured, axis: Literal["batch", "sequence"]) -> list[Finding]:
-    found = []
+def _turns(measured: Measured, axis: Axis) -> list[Finding]:
+    """One finding a sweep that turns, one for all that stay on one side, one for all that cannot be told."""
+    found, staying, open_ = [], dict[str, list[list[Cell]]](), list[list[Cell]]()
     for sweep in sweeps(measured, axis):
         if not on_gpu(sweep[0]):
             continue
-        kinds = {cell: decides(measured, cell) for cell in sweep}
-        known = [cell for cell in sweep if kinds[cell] in ORCHESTRATION | KERNELS]
-        places = {
-            kind: text.listed(str(getattr(cell, axis)) for cell in own)
-            for kind, own in group_by(sweep, kinds.__getitem__).items()
-        }
-        fixed = "sequence" if axis == "batch" else "batch"
-        told = (
-            f"{configuration(measured, sweep[0])} at {fixed} {getattr(sweep[0], fixed)}: "
-            f"{'; '.join(f'{kind} at {axis} {sizes}' for kind, sizes in places.items())}"
-        )
-        sides = ["kernels" if kinds[cell] in KERNELS else "host" for cell in known]
-        status: Status
-        if len(known) < 2:
-            status = "not decidable"
-        elif sides == sorted(sides, key=("host", "kernels").index):
-            status = "supported" if len(set(sides)) == 2 else "refuted"
+        kinds = [decides(measured, cell) for cell in sweep]
+        known = [(kind in KERNELS, cell) for kind, cell in zip(kinds, sweep, strict=True) if kind in DECIDED]
+        sides = [kernels for kernels, _ in known]
+        if len(set(sides)) == 2 and sides == sorted(sides):
+            turn = sides.index(True)
+            told = f"{_by_size(measured, sweep, kinds, axis)}. It turns between {axis} "
+            told += f"{getattr(known[turn - 1][1], axis)} and {getattr(known[turn][1], axis)}."
+            subject = sweep[0].label
+            found.append(
+                Finding(TOPIC, told, names(sweep), question=4, claim=CLAIM, subject=subject, status="supported")
+            )
+        elif len(set(kinds)) == 1 and kinds[0] in DECIDED:
+            staying.setdefault(kinds[0], []).append(sweep)
         else:
-            status = "not decidable"
-            told += "; back and forth, so no turning point"
-        if status == "supported":
-            last, first = known[sides.index("kernels") - 1], known[sides.index("kernels")]
-            told += f". It turns between {axis} {getattr(last, axis)} and {getattr(first, axis)}"
-        undecided = [cell for cell in sweep if cell not in known]
-        missing = (traces_entry(undecided or sweep),) if status == "not decidable" else ()
-        found.append(Finding(TOPIC, f"{told}.", names(sweep), question=4, claim=CLAIM, status=status, missing=missing))
+            open_.append(sweep)
+    for kind, own in staying.items():
+        shown = (
+            f"{configuration(measured, one[0])} ({axis} {getattr(one[0], axis)} to {getattr(one[-1], axis)})"
+            for one in own
+        )
+        told = f"{kind} at every size: {text.listed(shown)}."
+        rests, subject = names(cell for one in own for cell in one), text.listed(one[0].label for one in own)
+        found.append(Finding(TOPIC, told, rests, question=4, claim=CLAIM, subject=subject, status="refuted"))
+    if open_:
+        told = "; ".join(_by_size(measured, one, [decides(measured, cell) for cell in one], axis) for one in open_)
+        cells = [cell for one in open_ for cell in one]
+        missing = (traces_entry(cell for cell in cells if decides(measured, cell) not in DECIDED),)
+        subject = text.listed(one[0].label for one in open_)
+        found.append(
+            Finding(
+                TOPIC,
+                f"{told}.",
+                names(cells),
+                question=4,
+                claim=CLAIM,
+                subject=subject,
+                status="not decidable",
+                missing=missing,
+            )
+        )
     return found
+
+
+def _by_size(measured: Measured, sweep: list[Cell], kinds: list[str], axis: Axis) -> str:
+    sizes = group_by(list(zip(kinds, sweep, strict=True)), lambda pair: pair[0])
+    places = "; ".join(
+        f"{kind} at {axis} {text.listed(getattr(cell, axis) for _, cell in own)}" for kind, own in sizes.items()
+    )
+    fixed = "sequence" if axis == "batch" else "batch"
+    return f"{configuration(measured, sweep[0])} at {fixed} {getattr(sweep[0], fixed)}: {places}"
 
 
 def _no_sweep(measured: Measured, cells: list[Cell]) -> Finding:

@@ -44,6 +44,7 @@ class Finding:
         verdict: What it claims of a latency; None where it compares none.
         question: The question that it answers, a key of ``QUESTIONS``.
         claim: The proposition that was put to the data, if one was.
+        subject: What the claim is about here, in a few words.
         status: What the data say of the claim.
         missing: What would decide it, as entries of a study: a sweep in braces, or a section.
     """
@@ -55,6 +56,7 @@ class Finding:
     verdict: Verdict | None = None
     question: int | None = None
     claim: str | None = None
+    subject: str = ""
     status: Status | None = None
     missing: tuple[str, ...] = ()
 

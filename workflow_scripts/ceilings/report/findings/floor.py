@@ -55,7 +55,7 @@ def _gap(measured: Measured, cell: Cell) -> Finding:
     status: Status = "not decidable"
     if gap.bounded:
         status = "supported" if gap.high <= NEAR else "refuted" if gap.low > NEAR else status
-    return Finding(TOPIC, f"{told}.", names([cell]), gap, None, 9, CLAIM, status, missing)
+    return Finding(TOPIC, f"{told}.", names([cell]), gap, None, 9, CLAIM, cell.label, status, missing)
 
 
 def _split(budget: dict[str, object]) -> str:

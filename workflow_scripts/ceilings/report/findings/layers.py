@@ -67,7 +67,7 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
         status = "refuted"
     missing = (wanted or processes_entry([last]),) if status == "not decidable" else ()
     cells = names(cell for pair in pairs for cell in pair)
-    return Finding(TOPIC, f"{told}.", cells, costs[-1], None, 3, CLAIM, status, missing)
+    return Finding(TOPIC, f"{told}.", cells, costs[-1], None, 3, CLAIM, first.label, status, missing)
 
 
 def runtimes(measured: Measured) -> list[Finding]:

@@ -36,7 +36,7 @@ def levers(measured: Measured) -> list[Finding]:
             found += _together(measured, own)
     if not any(on_gpu(cell) for cell in measured.cells):
         wanted = sweep_entry(measured, [f"onnxruntime-cuda{end}" for end in ("", "-graph", "-fused", "-fused-graph")])
-        claim = "A CUDA graph still moves a small static workload"
+        claim = "A lever still shortens a small static workload"
         told = "CUDA graph, fusion and IO binding: no cell of a GPU was measured."
         found.append(Finding(TOPIC, told, (), question=5, claim=claim, status="not decidable", missing=(wanted,)))
     return found
@@ -53,11 +53,12 @@ def _lever(measured: Measured, own: list[Step]) -> Finding:
     if top is not alone:
         told += f"; on top of {_named(top, alone)} {_said(top)}"
         told += _interaction(measured, alone, top)
-    claim = f"{alone.lever}: still shortens {_size(alone.with_)} on {recipe(alone.with_).stack}"
+    claim = f"A lever still shortens {_size(alone.with_)}, on top of the others"
+    subject = f"{alone.lever} on {recipe(alone.with_).stack}"
     status = _status(measured, top)
     missing = (processes_entry([top.with_]),) if status == "not decidable" else ()
     cells = names(cell for step in (alone, top) for cell in (step.without, step.with_))
-    return Finding(TOPIC, f"{told}.", cells, top.ratio, top.verdict, 5, claim, status, missing)
+    return Finding(TOPIC, f"{told}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)
 
 
 def _status(measured: Measured, step: Step) -> Status:
@@ -106,9 +107,10 @@ def _batch(measured: Measured, own: list[Cell]) -> list[Finding]:
         told += f"; {top.b.batch} to {top.a.batch} {speedup(top)} in {top.a.label}"
     status = status_of(top.verdict)
     missing = (processes_entry([top.a]),) if status == "not decidable" else ()
-    claim = f"A larger batch makes an inference on {recipe(top.a).stack} cheaper"
+    claim = "A larger batch makes an inference cheaper"
+    subject = f"batch {top.b.batch} to {top.a.batch}, {top.a.label}"
     cells = names(cell for pair in (alone, top) for cell in (pair.a, pair.b))
-    return [Finding(TOPIC, f"{told}.", cells, top.ratio, top.verdict, 5, claim, status, missing)]
+    return [Finding(TOPIC, f"{told}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)]
 
 
 def _but(cell: Cell) -> tuple[object, ...]:

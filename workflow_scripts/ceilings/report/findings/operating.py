@@ -72,6 +72,7 @@ def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
         f"on, with its throughput: {'; '.join(said)}."
     )
     status = _one_for_all(measured, cells, kept)
+    subject = text.cut(dict.fromkeys(cell.label for cell in kept), 3)
     missing: tuple[str, ...] = ()
     if status == "not decidable":
         runtimes = {cell.runtime for cell in cells}
@@ -80,7 +81,7 @@ def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
             if len({cell.batch for cell in cells}) > 1
             else (sweep_entry(measured, sorted(runtimes), {c.precision for c in cells}, (1, 8, 32)),)
         )
-    return Finding(TOPIC, told, names(kept), question=8, claim=CLAIM, status=status, missing=missing)
+    return Finding(TOPIC, told, names(kept), question=8, claim=CLAIM, subject=subject, status=status, missing=missing)
 
 
 def _one_for_all(measured: Measured, cells: list[Cell], kept: list[Cell]) -> Status:

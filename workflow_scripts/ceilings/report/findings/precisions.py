@@ -25,6 +25,7 @@ from ceilings.report.measured import Comparison, Measured, group_by
 from ceilings.report.precision import PrecisionSeries, precision_series
 
 TOPIC = "Lower precision"
+CLAIM = "A lower precision is faster than FP32"
 
 
 def precisions(measured: Measured) -> list[Finding]:
@@ -38,8 +39,7 @@ def precisions(measured: Measured) -> list[Finding]:
         runtimes = {cell.runtime for cell in measured.cells}
         wanted = sweep_entry(measured, sorted(runtimes), ("fp32", "fp16", "int8"))
         told = "no lower precision was measured beside FP32 at the same shape."
-        claim = "A lower precision is faster than FP32"
-        found = [Finding(TOPIC, told, (), question=6, claim=claim, status="not decidable", missing=(wanted,))]
+        found = [Finding(TOPIC, told, (), question=6, claim=CLAIM, status="not decidable", missing=(wanted,))]
     return found
 
 
@@ -56,8 +56,9 @@ def _series(measured: Measured, series: PrecisionSeries) -> Finding:
     status = _status(measured, series)
     undecided = [pair.a for pair in series.points if pair.verdict == "undecided"]
     missing = (processes_entry(undecided or [first]),) if status == "not decidable" else ()
-    claim = f"{series.precision.upper()} is faster than FP32 on {series.runtime}"
-    return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, claim, status, missing)
+    sizes = f"{series.axis} {series.sizes[0]} to {series.sizes[-1]}"
+    subject = f"{series.label} at some of {sizes}" if status == "supported" else f"{series.label}, {sizes}"
+    return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
 
 
 def _at_one_shape(measured: Measured, own: list[PrecisionSeries]) -> Finding:
@@ -71,13 +72,16 @@ def _at_one_shape(measured: Measured, own: list[PrecisionSeries]) -> Finding:
         status_of(pair.verdict, pair.verdict == "undecided" and measured.equivalent(pair.a, pair.b, MARGIN))
         for pair in pairs
     ]
-    status = combined(statuses)
+    gains = statuses.count("supported")
+    status = "supported" if gains else combined(statuses)
     undecided = [pair.a for pair, one in zip(pairs, statuses, strict=True) if one == "not decidable"]
     missing = (processes_entry(undecided),) if status == "not decidable" else ()
     strongest = max(pairs, key=_strength)
-    claim = f"{name} is faster than FP32 on each of these" if len(pairs) > 1 else f"{name} is faster than FP32"
+    subject = f"{name} at b{first.batch}-s{first.sequence}, " + (
+        f"on {gains or 'any'} of {len(pairs)} configurations" if len(pairs) > 1 else first.runtime
+    )
     cells = names(cell for pair in pairs for cell in (pair.a, pair.b))
-    return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, claim, status, missing)
+    return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
 
 
 def _reference(pair: Comparison) -> str:

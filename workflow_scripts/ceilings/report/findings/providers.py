@@ -74,7 +74,9 @@ def _against_cuda(measured: Measured, cell: Cell) -> list[Finding]:
     status = status_of(decisive.verdict, measured.equivalent(decisive.a, decisive.b, MARGIN))
     missing = (processes_entry([cell]),) if status == "not decidable" else ()
     cells = names([cell, *(pair.b for pair in pairs)])
-    return [Finding(TOPIC, f"{told}.", cells, decisive.ratio, decisive.verdict, 2, FASTER, status, missing)]
+    return [
+        Finding(TOPIC, f"{told}.", cells, decisive.ratio, decisive.verdict, 2, FASTER, short(cell), status, missing)
+    ]
 
 
 def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider: Cell) -> Finding:
@@ -104,7 +106,7 @@ def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider:
     }[status]
     missing = (processes_entry([native, provider]),) if status == "not decidable" else ()
     told = f"{at}{text.interval(ratio, '×')} (90%), {said}."
-    return Finding(TOPIC, told, cells, ratio, None, 2, claim, status, missing)
+    return Finding(TOPIC, told, cells, ratio, None, 2, claim, short(native), status, missing)
 
 
 def tensorrt_versions(measured: Measured, cell: Cell) -> set[str]:

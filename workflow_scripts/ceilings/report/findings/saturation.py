@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ceilings.measure.quantiles import Interval
 from ceilings.report import text
-from ceilings.report.findings.finding import Finding, Status, configuration, names, sweep_entry, traces_entry
+from ceilings.report.findings.finding import Finding, Status, configuration, names, short, sweep_entry, traces_entry
 from ceilings.report.measured import Cell, Measured, group_by
 
 TOPIC = "Busy GPU"
@@ -42,16 +42,19 @@ def saturation(measured: Measured) -> list[Finding]:
     cells = [cell for cell in measured.cells if cell.runtime == RUNTIME]
     claim = f"The GPU works at least {BUSY:.0%} of an iteration of {RUNTIME}, from the smallest size on"
     if not cells:
-        wanted = (sweep_entry(measured, (RUNTIME, GRAPH), ("fp16",), (1, 4, 8, 16, 32, 64)), "traces: [auto]")
+        wanted = (sweep_entry(measured, (RUNTIME, GRAPH), ("fp16",), (1, 4, 8, 16, 32, 64)),)
         told = f"no cell of {RUNTIME} was measured."
-        return [Finding(TOPIC, told, (), question=1, claim=claim, status="not decidable", missing=wanted[:1])]
-    found = []
+        return [Finding(TOPIC, told, (), question=1, claim=claim, status="not decidable", missing=wanted)]
+    found, blank = [], list[Cell]()
     groups = group_by(cells, lambda cell: (cell.device, cell.model, cell.precision)).values()
     for own in (sorted(group, key=lambda cell: (cell.batch * cell.sequence, cell.batch)) for group in groups):
         shares = [share for cell in own if (share := busy_share(measured, cell))]
+        if not shares:
+            blank += own
+            continue
         unknown = [cell for cell in own if cell not in {share.cell for share in shares if share.busy is not None}]
         told = f"{configuration(measured, own[0])}: "
-        told += "; ".join(map(_said, shares)) or "neither a capture nor its CUDA graph was measured"
+        told += "; ".join(map(_said, shares))
         first = next((share for share in shares if share.busy), None)
         status: Status = "not decidable"
         smallest = next((share for share in shares if share.cell == own[0]), None)
@@ -62,10 +65,37 @@ def saturation(measured: Measured) -> list[Finding]:
         elif status == "refuted" and unknown:
             told += f". Where it becomes busy is not known for {text.cut(_size(cell) for cell in unknown)}"
         missing = (traces_entry(unknown),) if unknown else ()
-        rests = [cell for share in shares for cell in share.rests_on] or own
+        rests = [cell for share in shares for cell in share.rests_on]
         effect = smallest.value if smallest else None
+        subject = own[0].label
         found.append(
-            Finding(TOPIC, f"{told}.", names(rests), effect, question=1, claim=claim, status=status, missing=missing)
+            Finding(
+                TOPIC,
+                f"{told}.",
+                names(rests),
+                effect,
+                question=1,
+                claim=claim,
+                subject=subject,
+                status=status,
+                missing=missing,
+            )
+        )
+    if blank:
+        told = f"{text.cut(map(short, blank))}: neither a capture nor the CUDA graph was measured."
+        missing = (traces_entry(blank),)
+        subject = text.listed(dict.fromkeys(cell.label for cell in blank))
+        found.append(
+            Finding(
+                TOPIC,
+                told,
+                names(blank),
+                question=1,
+                claim=claim,
+                subject=subject,
+                status="not decidable",
+                missing=missing,
+            )
         )
     return found
 

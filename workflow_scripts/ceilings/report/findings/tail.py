@@ -86,7 +86,9 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
         if jitter.verdict in {"faster", "slower"}:
             told += f", {'less' if jitter.verdict == 'faster' else 'more'}"
     missing = (processes_entry([graph]),) if status == "not decidable" else ()
-    return Finding(TOPIC, f"{told}.", names([graph, plain]), reach.ratio, reach.verdict, 7, CLAIM, status, missing)
+    return Finding(
+        TOPIC, f"{told}.", names([graph, plain]), reach.ratio, reach.verdict, 7, CLAIM, short(graph), status, missing
+    )
 
 
 def _reach(cell: Cell) -> str:
