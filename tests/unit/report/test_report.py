@@ -18,7 +18,8 @@ from ceilings.report import text
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.collect import CELL_COLUMNS, collect
 from ceilings.report.evidence import Evidence, read_evidence
-from ceilings.report.findings import _bound, findings
+from ceilings.report.findings import findings
+from ceilings.report.findings.bottleneck import bound
 from ceilings.report.measured import Measured
 from ceilings.report.plots import draw, style
 from ceilings.report.precision import precision_series
@@ -214,7 +215,7 @@ def test_one_process_claims_nothing(tmp_path):
 def test_who_decides_a_latency_is_read_from_the_host_not_from_the_events(enqueue, end_to_end, kind):
     """In all four the events are as far apart as the latency is long: waiting counts in their span."""
     row = {"gpu_p50_ms": 1.98, "enqueue_p50_ms": 2 * enqueue, "e2e_p50_ms": end_to_end}
-    assert _bound(SimpleNamespace(row=row, p50=Interval(1.9, 2.0, 2.1))) == kind
+    assert bound(SimpleNamespace(row=row, p50=Interval(1.9, 2.0, 2.1))) == kind
 
 
 def test_gpu_columns_are_reported(tmp_path):

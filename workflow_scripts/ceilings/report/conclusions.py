@@ -52,7 +52,7 @@ def _subject(finding: Finding) -> str:
     if finding.effect is None or not finding.claims_difference:
         return subject
     factor = finding.effect.inverted() if finding.verdict == "faster" else finding.effect
-    return f"{subject} ({text.number(factor.estimate)}×)"
+    return f"{subject} ({text.number(factor.estimate)}× {finding.verdict})"
 
 
 def conclusions(found: Sequence[Finding]) -> str:

@@ -373,6 +373,19 @@ class Study:
         return canonical(wanted)
 
     @functools.cached_property
+    def comparison(self) -> dict[str, Any]:
+        """What ``results/comparison.md`` holds these results against.
+
+        Raises:
+            UserError: The study names nothing.
+        """
+        if "compare" not in self.config:
+            raise UserError(
+                "the study does not say what to compare with; add compare: {before: FOLDER}, an earlier results folder"
+            )
+        return self.config["compare"]
+
+    @functools.cached_property
     def parity_shape(self) -> str:
         """The shape at which a graph is compared with PyTorch: fixed axes of the export kept, else 8 rows."""
         fixed = self.config["export"]["axes"]

@@ -20,6 +20,7 @@ from ceilings.report.findings.finding import (
     status_of,
     sweep_entry,
 )
+from ceilings.report.findings.selection import on_gpu
 from ceilings.report.measured import Cell, Measured, carries
 
 TOPIC = "TensorRT"
@@ -41,7 +42,7 @@ def providers(measured: Measured) -> list[Finding]:
         if cell.runtime.startswith(NATIVE) and other is not None:
             found += [_equivalence(measured, estimand, cell, other) for estimand in (MEAN, P50, P99)]
             compared = True
-    precisions = sorted({cell.precision for cell in measured.cells} & {"fp32", "fp16"}) or ["fp16"]
+    precisions = sorted({cell.precision for cell in measured.cells if on_gpu(cell)} & {"fp32"} | {"fp16"})
     both = (CUDA, PROVIDER, NATIVE)
     if not any(finding.claim == FASTER for finding in found):
         told = "no TensorRT cell was measured beside the CUDA provider's."
