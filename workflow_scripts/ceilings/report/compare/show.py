@@ -9,6 +9,9 @@ from tabulate import tabulate
 from ceilings.report import text
 from ceilings.report.compare.decide import ALPHA, Change, Comparison
 
+Table = tuple[str, tuple[str, ...], list[list[str]]]
+"""Title, headers and rows."""
+
 HEADERS = ("cell", "before, ms", "after, ms", "after / before [95%]", "adjusted p", "verdict")
 
 STYLE = """
@@ -61,10 +64,8 @@ def _sentences(found: Comparison) -> list[str]:
     return [counts, noise, method]
 
 
-def _tables(found: Comparison) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
-    tables: list[tuple[str, tuple[str, ...], list[list[str]]]] = [
-        ("Cells", HEADERS, [_row(change, found) for change in found.changes])
-    ]
+def _tables(found: Comparison) -> list[Table]:
+    tables: list[Table] = [("Cells", HEADERS, [_row(change, found) for change in found.changes])]
     if found.broken:
         tables.append(("Measured before, failed after", ("cell", "why"), [list(row) for row in found.broken]))
     if found.environment:
