@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from ceilings.report import text
+from ceilings.report.cell import Shape
 from ceilings.report.evidence import Evidence
 from ceilings.report.findings import QUESTIONS, Finding
 from ceilings.report.findings.finding import Status
@@ -15,6 +17,11 @@ EVIDENCE_SHOWN = 4
 """Cells linked behind a finding; a finding on more is linked to the table."""
 
 SUBJECTS_SHOWN = 4
+
+FINDINGS_SHOWN = 12
+"""Under one claim, of the summary."""
+
+OBSERVATIONS = "results/engineering_observations.md"
 
 
 def in_short(found: Sequence[Finding]) -> str:
@@ -55,8 +62,11 @@ def _subject(finding: Finding) -> str:
     return f"{subject} ({text.number(factor.estimate)}× {finding.verdict})"
 
 
-def conclusions(found: Sequence[Finding]) -> str:
-    """Every finding with its claim, status and links to the cells that it rests on."""
+def conclusions(found: Sequence[Finding], shape: Shape | None = None) -> str:
+    """The findings with claim, status and links to the cells that they rest on.
+
+    Of a long list under one claim only the first are shown, those at ``shape`` (the common one) before others.
+    """
     if not found:
         return ""
     lines = ["## What the data say"]
@@ -67,11 +77,24 @@ def conclusions(found: Sequence[Finding]) -> str:
             for claim, same in group_by(own, lambda finding: finding.claim).items():
                 if claim:
                     lines.append(f"*{claim}?*")
-                lines.append("\n".join(f"- {stated(finding)}" for finding in same))
+                lines.append(_listed(same, shape))
     rest = [finding for finding in found if finding.question is None and finding.topic != "Fastest"]
     for topic, same in group_by(rest, lambda finding: finding.topic).items():
-        lines.append(f"### {topic}\n\n" + "\n".join(f"- {stated(finding)}" for finding in same))
+        lines.append(f"### {topic}\n\n{_listed(same, shape)}")
     return "\n\n".join([*lines, *undecided(found)])
+
+
+def _listed(same: Sequence[Finding], shape: Shape | None) -> str:
+    at = f"/b{shape[0]}-s{shape[1]}" if shape else ""
+    first = sorted(same, key=lambda finding: not any(name.endswith(at) for name in finding.cells))[:FINDINGS_SHOWN]
+    lines = [f"- {stated(finding)}" for finding in first]
+    if len(same) > len(first):
+        counts = Counter(finding.status for finding in same if finding.status)
+        told = (
+            f" (of all {len(same)}: {text.listed(f'{n} {status}' for status, n in counts.items())})" if counts else ""
+        )
+        lines.append(f"- {len(same) - len(first)} more{told}: `snakemake --cores 1 {OBSERVATIONS}` lists all.")
+    return "\n".join(lines)
 
 
 def stated(finding: Finding) -> str:
@@ -117,7 +140,7 @@ def claims_of_others(measured: Measured, evidence: Evidence) -> str:
     rows = []
     for hypothesis, ours in judged(measured, evidence):
         wanted = "; ".join(f"`{entry}`" if "{" in entry or "[" in entry else entry for entry in ours.missing)
-        missing = f"missing: {wanted}" if wanted else ""
+        missing = f"missing: {wanted}" if wanted and ours.verdict == "not decidable" else ""
         rows.append(
             [
                 hypothesis.number,

@@ -51,7 +51,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         f"# Transformer inference latency: study `{plan['study']}`",
         introduction(plan, tables, measured, evidence),
         in_short(found),
-        conclusions(found),
+        conclusions(found, measured.common_shape),
         results(measured),
         distance(tables, measured),
         where_time_goes(plan, tables),

@@ -44,7 +44,7 @@ ORCHESTRATION = {"host-bound", "launch-bound", "sync-bound", "transfer-bound"}
 KERNELS = {"device-bound", "kernel-bound"}
 DECIDED = ORCHESTRATION | KERNELS
 
-CLAIM = "Latency turns from orchestration-bound to kernel-bound within the sizes measured"
+CLAIM = "What decides the latency turns from the host to the device within the sizes measured"
 
 
 def bottleneck(measured: Measured) -> list[Finding]:

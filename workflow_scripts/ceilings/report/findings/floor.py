@@ -71,10 +71,10 @@ def _products(cell: Cell, row: dict[str, Any]) -> str:
         return ""
     told = (
         f". Its products alone take a library {text.number(library)} ms at the model's own sizes: "
-        f"{text.number(library - row['floor_ms'])} ms of the gap is that small matrices do not fill the device"
+        f"{text.number(library - row['floor_ms'])} ms of the gap lie in these sizes"
     )
     if library < p50:
-        told += f", {text.number(p50 - library)} ms is other kernels, the gaps between them and the host"
+        told += f", {text.number(p50 - library)} ms in other kernels, the gaps between them and the host"
     return told
 
 

@@ -57,21 +57,22 @@ def providers(measured: Measured) -> list[Finding]:
 
 
 def _against_cuda(measured: Measured, cell: Cell) -> list[Finding]:
-    """Like against like (both replayed as a CUDA graph or neither), and against the provider's best configuration."""
+    """Against the provider's fastest cell that is replayed as a CUDA graph too, or is not either; and its fastest."""
     own = [
         one
         for one in measured.cells
         if one.runtime.startswith(CUDA)
         and (one.device, one.model, one.precision, one.shape) == (cell.device, cell.model, cell.precision, cell.shape)
     ]
-    if not own:
+    graph = GRAPH in recipe(cell).levers
+    like = [one for one in own if (GRAPH in recipe(one).levers) == graph]
+    if not like:
         return []
-    like = measured.find(cell, runtime=CUDA + ("-graph" if GRAPH in recipe(cell).levers else ""))
-    best = min(own, key=lambda one: one.p50.estimate)
-    pairs = [measured.compare(cell, one) for one in dict.fromkeys((like, best)) if one is not None]
+    fastest = [min(cells, key=lambda one: one.p50.estimate) for cells in (like, own)]
+    pairs = [measured.compare(cell, one) for one in dict.fromkeys(fastest)]
     told = f"{panel(measured, cell)}{short(cell)}: "
     told += "; ".join(speedup(pair, pair.b.label) for pair in pairs)
-    decisive = pairs[-1]
+    decisive = pairs[0]
     status = status_of(decisive.verdict, measured.equivalent(decisive.a, decisive.b, MARGIN))
     missing = (processes_entry([cell]),) if status == "not decidable" else ()
     cells = names([cell, *(pair.b for pair in pairs)])

@@ -104,10 +104,9 @@ def factors_of_precision(measured: Measured, _: Evidence) -> Judgement:
         own = [in_range(gain, low, high) for gain in gains]
         statuses += own
         low_gain, high_gain = (pick(gains, key=lambda gain: gain.estimate) for pick in (min, max))
-        lines.append(
-            f"{precision.upper()} {text.interval(low_gain, '×')} to {text.interval(high_gain, '×')}, "
-            f"outside the range in {own.count('refuted')} of {len(own)}"
-        )
+        span = text.interval(low_gain, "×")
+        span += f" to {text.interval(high_gain, '×')}" if len(own) > 1 else ""
+        lines.append(f"{precision.upper()} {span}, outside the range in {own.count('refuted')} of {len(own)}")
     if not lines:
         return unknown(measured, ("onnxruntime-cuda-graph",), ("fp32", "tf32", "fp16", "int8"), (1, 32))
     return Judgement(combined(statuses), "; ".join(lines))
