@@ -109,7 +109,7 @@ def sweep_entry(
 def traces_entry(cells: Iterable[Cell]) -> str:
     """The section of a study that asks for captures."""
     names = (f"{cell.runtime}/{cell.model}/{cell.precision}/b{cell.batch}-s{cell.sequence}" for cell in cells)
-    return f"traces: [{', '.join(names)}]"
+    return f"traces: {{cells: [{', '.join(dict.fromkeys(names))}]}}"
 
 
 def processes_entry(cells: Sequence[Cell]) -> str:
