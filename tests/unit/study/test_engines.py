@@ -115,6 +115,8 @@ def test_tf32_and_the_gpu_are_part_of_a_slice():
     assert (fp32["gpu"], fp32["capability"]) == ("NVIDIA H200", [9, 0])
     rtx = json.loads(made.slice("sm-8.9", "tensorrt-rtx", "fp16", "b1-s32"))
     assert (rtx["gpu"], rtx["capability"]) == (None, [8, 9])
+    asked = study(version_compatible=True, hardware_compatibility="ampere-plus", timing_cache="any.cache").engines
+    assert json.loads(asked.slice("sm-8.9", "tensorrt-rtx", "fp16", "b1-s32")) == rtx  # it has none of these
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,8 @@ class Engines:
         keys = ("optimization_level", "workspace_mb", "version_compatible", "hardware_compatibility", "timing_cache")
         settings = {key: self.settings.get(key) for key in keys}
         if not BUILDERS[builder].needs_gpu:
-            # Its engines run on every GPU of their capability already, and it times nothing.
-            settings |= {"hardware_compatibility": "none", "timing_cache": None}
+            # Its engines run on every GPU of their capability already; it times nothing and ships no lean runtime.
+            settings |= {"hardware_compatibility": "none", "timing_cache": None, "version_compatible": False}
         own = [profile.to_json() for profile in self._profiles(name)]
         return json.dumps({**shared, **settings, "tf32": precision == "tf32", "profiles": own}, sort_keys=True)
 
