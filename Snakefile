@@ -25,3 +25,4 @@ rule all:
     default_target: True
     input:
         "results/summary.md",
+        "results/report.html",

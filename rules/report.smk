@@ -1,5 +1,5 @@
 # Needs: run records, parity records, reports of the graphs, provenance of the weights.
-# Makes: results/plan.json, tables/, plots/, summary.md
+# Makes: results/plan.json, tables/, plots/, summary.md, report.html
 
 
 rule plan_study:
@@ -80,3 +80,23 @@ rule write_summary:
     shell:
         "write_summary.py --plan {input.plan} --tables results/tables --plots results/plots"
         " --evidence {input.evidence} --output {output} > {log} 2>&1"
+
+
+rule write_report:
+    input:
+        plan=rules.plan_study.output,
+        tables=rules.collect_cells.output,
+        evidence=summary_evidence,
+    output:
+        report("results/report.html", category="Report", caption="../docs/captions/report.rst"),
+    log:
+        "results/logs/write_report.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=digest("write_report"),
+    message:
+        "Writing the report"
+    shell:
+        "write_report.py --plan {input.plan} --tables results/tables --evidence {input.evidence}"
+        " --output {output} > {log} 2>&1"
