@@ -63,6 +63,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         cells=cells,
         columns=shown_columns(cells),
         facets=choices(cells),
+        several=len({cell.panel for cell in cells}) > 1,
         panels=list(dict.fromkeys(cell.panel for cell in cells if cell.plotted)),
         shapes=sorted({(cell.row["batch"], cell.row["sequence"]) for cell in cells if cell.plotted}),
         common_shape=measured.common_shape,

@@ -130,7 +130,7 @@ def _shown(row: Row, key: tuple[Any, ...], own: list[dict[str, Any]]) -> Shown:
     data = {
         "name": name,
         "label": label,
-        "panel": f"{model} on {device}",
+        "panel": f"{model}, no such device here" if device == NO_DEVICE else f"{model} on {device}",
         "twin": "twin_of" in row,
         **{facet: row.get(facet, NO_DEVICE) for facet in FACETS},
         **{column.name: row.get(column.name) for column in COLUMNS},

@@ -21,6 +21,7 @@ async function draw(target, name, values, nothing) {
     target.textContent = nothing;
     return;
   }
+  const { config } = DATA.charts;
   const { rows, height } = DATA.charts[name].usermeta ?? {};
   const spec = {
     ...fitted(DATA.charts[name], values),
@@ -36,7 +37,7 @@ async function draw(target, name, values, nothing) {
     mode: "vega-lite",
     renderer: "svg",
     ast: true, // expressions are interpreted: the page's policy forbids code made from text
-    config: DATA.charts.config,
+    config: { ...config, axis: { ...config.axis, labelLimit: 0.4 * target.clientWidth } },
     actions: { export: true, source: false, compiled: false, editor: false },
   });
   target.view = view;
@@ -62,7 +63,7 @@ function drawOverview() {
     configurations: here,
     batches: cells.filter((cell) => cell.sequence === sequence).filter(swept("batch")),
     sequences: cells.filter((cell) => cell.batch === batch).filter(swept("sequence")),
-    budgets: here.flatMap((cell) => budgetRows(cell, Math.max(...here.map(iteration)))),
+    budgets: budgetRows(here, document.getElementById("charts").clientWidth),
   };
   return Promise.all(
     Object.entries(jobs)
@@ -72,20 +73,18 @@ function drawOverview() {
   );
 }
 
-/** A cell's budget as rows of a bar chart; parts that fill a tenth of the axis have room for their name. */
-function budgetRows(cell, longest = iteration(cell)) {
-  return (cell.budget?.parts ?? []).map((part, order) => ({
-    ...part,
-    order,
-    large: part.ms > longest / 10 ? part.part : "",
-    label: cell.label,
-    name: cell.name,
-  }));
-}
-
-function iteration(cell) {
-  const host = (cell.budget?.parts ?? []).filter(({ side }) => side === "host");
-  return host.reduce((sum, { ms }) => sum + ms, 0);
+/** Budgets as rows of a bar chart some pixels wide; parts that have room for their name show it. */
+function budgetRows(cells, width) {
+  const longest = Math.max(...cells.map((cell) => cell.budget?.ms ?? 0));
+  return cells.flatMap((cell) =>
+    (cell.budget?.parts ?? []).map((part, order) => ({
+      ...part,
+      order,
+      large: (0.7 * width * part.ms) / longest > 7 * part.part.length ? part.part : "",
+      label: cell.label,
+      name: cell.name,
+    })),
+  );
 }
 
 /** Only plain values: what a chart need not know would be copied with every row. */

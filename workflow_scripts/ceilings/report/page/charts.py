@@ -66,14 +66,13 @@ CONFIG: Spec = {
         "labelFontSize": 12,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
-        "labelLimit": 260,
     },
     "legend": {
         "labelColor": "currentColor",
         "titleColor": "currentColor",
         "labelFontSize": 12,
         "orient": "bottom",
-        "columns": {"expr": "max(1, floor(width / 220))"},
+        "columns": {"expr": "max(1, floor(width / 130))"},
         "labelLimit": 260,
         "symbolSize": 90,
     },
@@ -89,9 +88,7 @@ def charts(measured: Measured) -> dict[str, Any]:
     return {
         "config": CONFIG,
         "configurations": _configurations(runtimes),
-        "batches": _curve(
-            runtimes, _log("inferences_per_s", "throughput of the closed loop (inferences/s, log scale)"), "batch"
-        ),
+        "batches": _curve(runtimes, _log("inferences_per_s", "inferences/s in the closed loop (log scale)"), "batch"),
         "sequences": _curve(
             runtimes, _log("sequence", "sequence length (tokens, log scale)", values={"expr": "sequences"}), "sequence"
         ),
@@ -103,7 +100,7 @@ def charts(measured: Measured) -> dict[str, Any]:
 
 
 def _configurations(runtimes: list[str]) -> Spec:
-    title = "median latency of one request with its 95% interval; | is the floor, where there is one (ms, log scale)"
+    title = "median latency (ms, log scale)"
     y = {"field": "label", "type": "nominal", "sort": {"field": "p50_ms", "op": "min"}, "title": None}
     return {
         **_rows("label", 24),
@@ -125,7 +122,7 @@ def _configurations(runtimes: list[str]) -> Spec:
 
 def _curve(runtimes: list[str], x: Spec, along: str) -> Spec:
     """Median latency along batches or sequences, a line a configuration."""
-    latency = "median latency of one request (ms, log scale)"
+    latency = "median latency (ms, log scale)"
     runtime = _runtime(runtimes)
     precision = {
         "field": "precision",

@@ -48,7 +48,7 @@ async function openCell(cell) {
       section(
         "Where an iteration goes",
         definitions(cell.budget.facts),
-        chart("budget", budgetRows(cell)),
+        chart("budget", budgetRows([cell], Math.min(innerWidth, 900))),
         make("details", {}, make("summary", {}, "as a table"), simpleTable(parts)),
       ),
     );

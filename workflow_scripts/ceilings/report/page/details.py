@@ -95,6 +95,7 @@ def budget(row: Row) -> dict[str, Any] | None:
         "launch to start": unit(row, "launch_to_start_us", "µs"),
     }
     return {
+        "ms": _short(row["iteration_ms"]),
         "parts": [
             {"side": side, "part": part, "ms": _short(row[column])}
             for side, parts in (("host", host), ("device", device))

@@ -33,10 +33,6 @@ document.addEventListener("filtered", () => {
 });
 document.getElementById("view")?.addEventListener("change", drawOverview);
 addEventListener("hashchange", openAddressed);
-// Print shows the evidence behind each finding too.
-addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll(".evidence")) details.open = true;
-});
 
 // A mark for whoever waits for the page: everything is drawn.
 (async () => {
