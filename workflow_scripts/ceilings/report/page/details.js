@@ -90,21 +90,27 @@ dialog.addEventListener("close", () => {
   for (const target of dialog.querySelectorAll(".chart")) target.view?.finalize();
   // The address no longer names the cell; pushing no entry, so that "back" leaves the page as it is.
   history.replaceState(null, "", location.pathname + location.search);
-  returnTo?.focus();
+  returnTo.focus();
+  returnTo = undefined;
 });
 dialog.addEventListener("click", (event) => {
   if (event.target === dialog) dialog.close(); // beside the sheet
 });
 
-/** What had the focus before the dialog took it. */
+/** The link that led to the open cell: following it took the focus from it. */
 let returnTo;
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='#']");
+  if (link && CELLS.has(decodeURI(link.hash.slice(1)))) returnTo = link;
+});
 
 /** Open the cell that the address names, if it names one. */
 function openAddressed() {
   const cell = CELLS.get(decodeURI(location.hash.slice(1)));
   if (!cell) return undefined;
-  returnTo = document.activeElement;
   const row = document.getElementById(cell.name);
   if (row.hidden) filterForm.reset();
+  returnTo ??= row.querySelector("a");
   return openCell(cell);
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Iterable
 from typing import Any
 
@@ -151,8 +152,8 @@ def _versions(environment: str) -> str:
 
 
 def _stretches(values: NDArray[np.float64]) -> dict[str, list[float]]:
-    parts = np.array_split(values, min(MOST_STRETCHES, len(values)))
-    return {"median": _shorts(np.median(part) for part in parts), "max": _shorts(part.max() for part in parts)}
+    parts = [part.tolist() for part in np.array_split(values, min(MOST_STRETCHES, len(values)))]
+    return {"median": _shorts(map(statistics.median, parts)), "max": _shorts(map(max, parts))}
 
 
 # --- small things ----------------------------------------------------------------------------------------------------

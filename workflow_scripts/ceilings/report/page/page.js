@@ -39,4 +39,5 @@ addEventListener("hashchange", openAddressed);
   await drawOverview();
   await openAddressed();
   document.documentElement.dataset.ready = "true";
+  performance.mark("ready");
 })();
