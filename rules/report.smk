@@ -23,7 +23,8 @@ rule collect_cells:
         floors=STUDY.floors,
         budgets=STUDY.budgets,
     output:
-        expand("results/tables/{table}.{kind}", table=("cells", "runs", "budgets", "floors"), kind=("csv", "parquet")),
+        tables_to_read("results/tables"),
+        expand("results/tables/{table}.parquet", table=TABLES),
         "results/tables/samples.parquet",
     log:
         "results/logs/collect_cells.log",
@@ -68,7 +69,12 @@ rule write_summary:
         plots=expand("results/plots/{plot}.{kind}", plot=PLOTS, kind=("svg", "png")),
         evidence=summary_evidence,
     output:
-        report("results/summary.md", category="Summary", caption="../docs/captions/summary.rst"),
+        report(
+            "results/summary.md",
+            category="Summary",
+            labels={"shows": "summary: the study in two minutes"},
+            caption="../docs/captions/summary.rst",
+        ),
     log:
         "results/logs/write_summary.log",
     conda:
@@ -88,7 +94,12 @@ rule write_report:
         tables=rules.collect_cells.output,
         evidence=summary_evidence,
     output:
-        report("results/report.html", category="Report", caption="../docs/captions/report.rst"),
+        report(
+            "results/report.html",
+            category="Summary",
+            labels={"shows": "report: findings, every cell to filter and open, charts"},
+            caption="../docs/captions/report.rst",
+        ),
     log:
         "results/logs/write_report.log",
     conda:

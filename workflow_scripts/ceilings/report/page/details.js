@@ -89,7 +89,7 @@ function courseRows({ process, n, median, max }) {
 dialog.addEventListener("close", () => {
   for (const target of dialog.querySelectorAll(".chart")) target.view?.finalize();
   // The address no longer names the cell; pushing no entry, so that "back" leaves the page as it is.
-  history.replaceState(null, "", location.pathname + location.search);
+  history.replaceState(null, "", "#");
   returnTo.focus();
   returnTo = undefined;
 });
