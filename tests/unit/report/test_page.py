@@ -28,6 +28,16 @@ FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run -
 --disable-component-update --disable-sync --window-size=1400,1000"""
 CAPTURED = f"{GPU}/onnxruntime-cuda/distilbert/fp32/b1-s128"
 FAILED = f"{CPU}/torch-int8-dynamic/distilbert/int8/b1-s512"
+# Two launches, of which the second is a graph with two kernels, and a wait; in ns from the iteration's start.
+TIMELINE = {
+    "length": 800_000,
+    "calls": [[100_000, 300_000, "launch"], [400_000, 600_000, "launch"], [600_000, 800_000, "sync"]],
+    "operations": [
+        [290_000, 350_000, "gemm", 7, 100_000],
+        [520_000, 600_000, "attention", 7, 400_000],
+        [610_000, 790_000, "gemm", 7, 400_000],
+    ],
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +49,8 @@ def html(tmp_path_factory):
     tables = collect(maker.plan())
     row = tables.cells.query("device == @GPU and runtime == 'onnxruntime-cuda' and batch == 1 and sequence == 128")
     key = row.iloc[0][KEY].to_dict()
+    record = maker.root / "captured.budget.json"
+    record.write_text(json.dumps({"timeline": TIMELINE}))
     budget = key | {
         "source": "cupti",
         "iteration_ms": 0.8,
@@ -49,7 +61,7 @@ def html(tmp_path_factory):
         "idle_launching_ms": 0.5,
         "launches": 96,
         "verdict": "launch-bound",
-        "path": "results/traces/captured.budget.json",
+        "path": str(record),
     }
     floor = key | {"floor_ms": 0.02, "limited_by": "memory", "gap": 36.5, "mfu": 0.04}
     tables = dataclasses.replace(
@@ -234,7 +246,13 @@ def test_from_a_finding_to_its_cells_and_back(reader):
 
 def test_a_cell_with_a_capture_and_a_floor(reader):
     reader.run("location.hash = arguments[0]", f"#{CAPTURED}")
-    reader.until("return document.querySelectorAll('#details[open] .mark-rect path').length === 5")
+    reader.until("return document.querySelectorAll('#details[open] svg.marks').length === 4")
+    marks = (
+        "[...document.querySelectorAll('#details .chart')].map(c => c.querySelectorAll('.role-mark.mark-{}').length)"
+    )
+    bars = reader.run(f"return {marks.format('rect path')}")
+    assert bars == [5, 6, 0, 0]  # the account's parts; three calls and three operations
+    assert reader.run(f"return {marks.format('rule line')}")[1] == 4  # both ends, and from each launch
     told = reader.find("#details").text
     assert "launch-bound" in told and "36.5 ×" in told and "captured.budget.json" in told
     assert [cell.text for cell in reader.browser.find_elements("css selector", f"tr[id='{CAPTURED}'] td")][-4:-1] == [

@@ -14,7 +14,7 @@ import pandas as pd
 from ceilings.report import text
 from ceilings.report.findings import Finding
 from ceilings.report.measured import configuration_label
-from ceilings.report.page.details import Row, budget, facts, p50, processes, records
+from ceilings.report.page.details import Row, budget, facts, p50, processes, records, timeline
 from ceilings.report.summary import error
 from ceilings.report.tables import KEY, PERCENTILES, Tables
 
@@ -141,6 +141,7 @@ def _shown(row: Row, key: tuple[Any, ...], own: list[dict[str, Any]]) -> Shown:
         "quantiles": [process["quantiles"] for process in own if "quantiles" in process],
         "stretches": [process["stretches"] for process in own if "stretches" in process],
         "budget": budget(row),
+        "timeline": timeline(row),
     }
     return Shown(name, label, row, {name: value for name, value in data.items() if value not in (None, [])})
 

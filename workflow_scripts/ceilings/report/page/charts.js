@@ -30,7 +30,7 @@ async function draw(target, name, values, nothing) {
     ...(rows && { height: height * unique(values.map((value) => value[rows])).length }),
     params: ["runtime", "precision", "sequence", "part"].map((field) => ({
       name: `${field}s`,
-      value: unique(values.map((value) => value[field])),
+      value: unique(values.map((value) => value[field]).filter((value) => value !== undefined)),
     })),
   };
   const { view } = await vegaEmbed(target, spec, {
@@ -85,6 +85,16 @@ function budgetRows(cells, width) {
       name: cell.name,
     })),
   );
+}
+
+/** A timeline as rows of its chart: spans, lines from a launch to what it started, and both ends. */
+function timelineRows({ length, spans, launches }) {
+  const lane = { host: { y: 0, y2: 1 }, device: { y: 2, y2: 3 } };
+  return [
+    ...spans.map(([side, part, begin, end]) => ({ ...lane[side], part, begin, end, "µs": end - begin })),
+    ...launches.map(([begin, end]) => ({ y: 1, y2: 2, begin, end })),
+    ...[0, length].map((at) => ({ y: 0, y2: 3, begin: at, end: at })),
+  ];
 }
 
 /** Only plain values: what a chart need not know would be copied with every row. */

@@ -34,6 +34,9 @@ STROKE: Spec = {
 }
 """A legend's symbol that is a line: Vega-Lite would give it the look of the points."""
 
+ZOOM: Spec = {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"}
+"""Drag to move, Shift and the wheel to zoom: the wheel alone scrolls the page."""
+
 TOOLTIP: list[Spec] = [
     {"field": "label"},
     {"field": "batch"},
@@ -94,6 +97,7 @@ def charts(measured: Measured) -> dict[str, Any]:
         ),
         "budgets": _budgets("label"),
         "budget": _budgets("side"),
+        "timeline": _timeline(),
         "distribution": _distribution(),
         "course": _course(),
     }
@@ -157,26 +161,57 @@ def _curve(runtimes: list[str], x: Spec, along: str) -> Spec:
 
 def _budgets(row: str) -> Spec:
     """Two bars, the host's and the device's, split into their parts; large parts are named on the bar."""
-    work = list(dict.fromkeys([*HOST_PARTS, *KERNEL_CLASSES, "residual"]))
-    idle = [f"idle: {cause}" for cause in IDLE_CAUSES]
-    colours = [*(COLOURS[:6] + PALE)[: len(work)], *GREYS[: len(idle)]]
     side = {"field": "side", "type": "nominal", "title": None, "sort": ["host", "device"]}
     ms: Spec = {"field": "ms", "type": "quantitative", "stack": "zero", "title": "one iteration (ms)"}
     rows = {"y": side} if row == "side" else {"y": {"field": row, "title": None, "sort": None}, "yOffset": side}
-    legend = {"values": {"expr": "parts"}}
     tooltip = [{"field": field} for field in dict.fromkeys((row, "side", "part", "ms"))]
-    colour = {"field": "part", "title": None, "scale": {"domain": [*work, *idle], "range": colours}, "legend": legend}
     return {
         **_rows(row, 26 if row == "side" else 44),
         "encoding": {**rows, "x": ms, "order": {"field": "order"}},
         "layer": [
             {
                 "mark": {"type": "bar", "stroke": "Canvas", "strokeWidth": 1, "cursor": "pointer"},
-                "encoding": {"color": colour, "tooltip": tooltip},
+                "encoding": {"color": _part(), "tooltip": tooltip},
             },
             {
                 "mark": {"type": "text", "color": "black", "fontSize": 11},
                 "encoding": {"x": {**ms, "bandPosition": 0.5}, "text": {"field": "large"}},
+            },
+        ],
+    }
+
+
+def _part() -> Spec:
+    """A part's colour: the same wherever an iteration is split."""
+    work = list(dict.fromkeys([*HOST_PARTS, *KERNEL_CLASSES, "residual"]))
+    idle = [f"idle: {cause}" for cause in IDLE_CAUSES]
+    colours = [*(COLOURS[:6] + PALE)[: len(work)], *GREYS[: len(idle)]]
+    scale = {"domain": [*work, *idle], "range": colours}
+    return {"field": "part", "type": "nominal", "title": None, "scale": scale, "legend": {"values": {"expr": "parts"}}}
+
+
+def _timeline() -> Spec:
+    """The host's calls above, the device's work below, a line from a launch to the first thing it started, and one at either end.
+
+    Rows are in ``y`` to ``y2``: the host from 0 to 1, the device from 2 to 3.
+    """
+    x = {"field": "begin", "type": "quantitative", "title": "from the iteration's start (µs)", "scale": {"nice": False}}
+    sides = {"values": [0.5, 2.5], "labelExpr": "datum.value < 1 ? 'host' : 'device'", "grid": False, "ticks": False}
+    y: Spec = {"field": "y", "type": "quantitative", "title": None, "axis": {**sides, "domain": False}}
+    tooltip = [{"field": "part"}, *({"field": field, "format": ",.1f"} for field in ("begin", "end", "µs"))]
+    return {
+        "height": 130,
+        "encoding": {"x": x, "x2": {"field": "end"}, "y": {**y, "scale": {"reverse": True}}, "y2": {"field": "y2"}},
+        "layer": [
+            {
+                "transform": [{"filter": "!isValid(datum.part)"}],
+                "mark": {"type": "rule", "strokeWidth": 0.7, "opacity": 0.6, "clip": True},
+            },
+            {
+                "transform": [{"filter": "isValid(datum.part)"}],
+                "mark": {"type": "rect", "clip": True},
+                "encoding": {"color": _part(), "tooltip": tooltip},
+                "params": [{"name": "view", "select": ZOOM, "bind": "scales"}],
             },
         ],
     }

@@ -53,6 +53,15 @@ async function openCell(cell) {
       ),
     );
   }
+  if (cell.timeline) {
+    body.append(
+      section(
+        "One iteration",
+        chart("timeline", timelineRows(cell.timeline)),
+        make("p", { class: "quiet" }, "Drag to move, Shift and the wheel to zoom, double click for the whole."),
+      ),
+    );
+  }
   body.append(make("div", { class: "facts" }, ...cell.facts.map(([title, pairs]) => section(title, definitions(pairs)))));
   if (cell.quantiles) {
     const points = cell.quantiles.flatMap(({ process, ms }) =>

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ceilings.files import read_json
 from ceilings.measure.quantiles import Interval
 from ceilings.report import text
 from ceilings.report.summary import error
@@ -20,6 +21,8 @@ from ceilings.report.tables import COLD_START, HOST_PARTS, IDLE_CAUSES, KERNEL_C
 Row = dict[str, Any]
 Pairs = list[tuple[str, str]]
 """Terms and what is known of them."""
+
+NS_PER_US = 1e3
 
 QUANTILES = [0.0, 0.01, 0.025, *(i / 20 for i in range(1, 20)), 0.975, 0.98, 0.99, 0.995, 0.999, 1.0]
 """Points of a process's distribution: denser where the tail bends."""
@@ -104,6 +107,31 @@ def budget(row: Row) -> dict[str, Any] | None:
             if row.get(column)
         ],
         "facts": [(term, value) for term, value in told.items() if value],
+    }
+
+
+def timeline(row: Row) -> dict[str, Any] | None:
+    """One captured iteration in µs from its start: what the host called, what ran on the device, what launched what.
+
+    Returns:
+        ``length``, ``spans`` (side, part, begin, end) and ``launches`` (begin of the call, start of the first thing
+        that it launched); None without a capture.
+    """
+    if "path" not in row:
+        return None
+    record = read_json(row["path"]).get("timeline")
+    if not record:
+        return None
+    spans = [("host", part, begin, end) for begin, end, part in record["calls"]]
+    spans += [("device", part, begin, end) for begin, end, part, _, _ in record["operations"]]
+    first: dict[int, int] = {}
+    for start, _, _, _, call in record["operations"]:
+        if call is not None:
+            first[call] = min(start, first.get(call, start))
+    return {
+        "length": record["length"] / NS_PER_US,
+        "spans": [(side, part, begin / NS_PER_US, end / NS_PER_US) for side, part, begin, end in spans],
+        "launches": [(call / NS_PER_US, start / NS_PER_US) for call, start in first.items()],
     }
 
 
