@@ -19,6 +19,7 @@ import vl_convert
 from markupsafe import Markup
 
 from ceilings.report import summary as sections
+from ceilings.report.distance import distance
 from ceilings.report.evidence import Evidence
 from ceilings.report.findings import findings
 from ceilings.report.measured import Measured, group_by
@@ -48,8 +49,14 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         "quantiles": QUANTILES,
     }
     scripts = [*(Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS)]
-    after = [sections.limits(evidence), sections.parity(evidence), sections.graphs(evidence)]
-    after += [sections.environment(plan, tables), sections.method(plan, tables)]
+    after = [
+        distance(tables, measured),
+        sections.parity(evidence),
+        sections.graphs(evidence),
+        sections.limits(evidence),
+        sections.environment(plan, tables),
+        sections.method(plan, tables),
+    ]
     return _template().render(
         study=plan["study"],
         policy=_policy([library(), *scripts]),

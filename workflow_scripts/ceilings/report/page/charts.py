@@ -191,9 +191,10 @@ def _part() -> Spec:
 
 
 def _timeline() -> Spec:
-    """The host's calls above, the device's work below, a line from a launch to the first thing it started, and one at either end.
+    """The host's calls above, the device's work below, a line from a launch to the first thing it started.
 
-    Rows are in ``y`` to ``y2``: the host from 0 to 1, the device from 2 to 3.
+    A line stands at either end of the iteration. Rows are in ``y`` to ``y2``: the host from 0 to 1, the device from 2
+    to 3.
     """
     x = {"field": "begin", "type": "quantitative", "title": "from the iteration's start (µs)", "scale": {"nice": False}}
     sides = {"values": [0.5, 2.5], "labelExpr": "datum.value < 1 ? 'host' : 'device'", "grid": False, "ticks": False}
