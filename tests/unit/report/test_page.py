@@ -63,7 +63,7 @@ def html(tmp_path_factory):
         "verdict": "launch-bound",
         "path": str(record),
     }
-    floor = key | {"floor_ms": 0.02, "limited_by": "memory", "gap": 36.5, "mfu": 0.04}
+    floor = key | {"floor_ms": 0.02, "limited_by": "dram", "gap": 36.5, "mfu": 0.04}
     tables = dataclasses.replace(
         tables,
         budgets=pd.DataFrame([budget], columns=BUDGET_COLUMNS),
