@@ -50,16 +50,20 @@ def html(tmp_path_factory):
     row = tables.cells.query("device == @GPU and runtime == 'onnxruntime-cuda' and batch == 1 and sequence == 128")
     key = row.iloc[0][KEY].to_dict()
     record = maker.root / "captured.budget.json"
-    record.write_text(json.dumps({"timeline": TIMELINE}))
+    kept = {"schema_version": 1, "status": "ok", "cell": key, "iterations": 20, "timeline": TIMELINE}
+    told = {"iteration_ns": {"median": 800_000}, "verdict": {"name": "launch-bound"}, "shares": {"launch": 0.6}}
+    record.write_text(json.dumps(kept | told | {"flags": [], "unknown_kernels": [], "jitter": None}))
     budget = key | {
         "source": "cupti",
         "iteration_ms": 0.8,
         "host_framework_ms": 0.2,
         "host_launch_ms": 0.5,
         "host_sync_ms": 0.1,
+        "gpu_busy_ms": 0.3,
         "gpu_gemm_ms": 0.3,
         "idle_launching_ms": 0.5,
         "launches": 96,
+        "kernels": 120,
         "verdict": "launch-bound",
         "path": str(record),
     }
@@ -254,6 +258,7 @@ def test_a_cell_with_a_capture_and_a_floor(reader):
     assert bars == [5, 6, 0, 0]  # the account's parts; three calls and three operations
     assert reader.run(f"return {marks.format('rule line')}")[1] == 4  # both ends, and from each launch
     told = reader.find("#details").text
+    assert "96 launches of" in reader.find("#where-the-time-goes").text
     assert "launch-bound" in told and "36.5 ×" in told and "captured.budget.json" in told
     assert [cell.text for cell in reader.browser.find_elements("css selector", f"tr[id='{CAPTURED}'] td")][-4:-1] == [
         "0.0200",

@@ -18,6 +18,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from ceilings.report import engines
 from ceilings.report import summary as sections
 from ceilings.report.distance import distance
 from ceilings.report.evidence import Evidence
@@ -28,6 +29,7 @@ from ceilings.report.page.charts import charts
 from ceilings.report.page.details import QUANTILES
 from ceilings.report.page.markdown import block, inline
 from ceilings.report.tables import Tables
+from ceilings.report.where import where_time_goes
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("table.js", "charts.js", "details.js", "page.js")
@@ -50,9 +52,11 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     }
     scripts = [*(Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS)]
     after = [
+        where_time_goes(plan, tables),
         distance(tables, measured),
         sections.parity(evidence),
         sections.graphs(evidence),
+        engines.section(evidence),
         sections.limits(evidence),
         sections.environment(plan, tables),
         sections.method(plan, tables),
