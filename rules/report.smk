@@ -1,5 +1,6 @@
 # Needs: run records, parity records, reports of the graphs, provenance of the weights.
-# Makes: results/plan.json, tables/, plots/, summary.md, report.html
+# Makes: results/plan.json, tables/, plots/, summary.md, report.html; summary_table.md, engineering_observations.md,
+#        comparison.md and comparison.html where asked for by name
 
 
 rule plan_study:
@@ -111,3 +112,61 @@ rule write_report:
     shell:
         "write_report.py --plan {input.plan} --tables results/tables --evidence {input.evidence}"
         " --output {output} > {log} 2>&1"
+
+
+rule write_notes:
+    input:
+        plan=rules.plan_study.output,
+        tables=rules.collect_cells.output,
+        evidence=summary_evidence,
+    output:
+        table=report(
+            "results/summary_table.md",
+            category="Summary",
+            labels={"shows": "summary table: every cell in one table"},
+            caption="../docs/captions/notes.rst",
+        ),
+        observations=report(
+            "results/engineering_observations.md",
+            category="Summary",
+            labels={"shows": "engineering observations: a lab note with its evidence"},
+            caption="../docs/captions/notes.rst",
+        ),
+    log:
+        "results/logs/write_notes.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=digest("write_notes"),
+    message:
+        "Writing the table and the observations of a lab note"
+    shell:
+        "write_notes.py --plan {input.plan} --tables results/tables --evidence {input.evidence}"
+        " --table {output.table} --observations {output.observations} > {log} 2>&1"
+
+
+rule compare_results:
+    input:
+        before=tables_before,
+        after=rules.collect_cells.output,
+    output:
+        markdown="results/comparison.md",
+        html=report(
+            "results/comparison.html",
+            category="Comparison",
+            labels={"shows": "these results against earlier ones"},
+            caption="../docs/captions/comparison.rst",
+        ),
+    log:
+        "results/logs/compare_results.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        options=comparison_options,
+        code=digest("compare_results"),
+    message:
+        "Comparing with earlier results"
+    shell:
+        # As a target it reports; by hand, in CI, its exit status tells.
+        "compare_results.py --after results {params.options:q} --report-only"
+        " --output {output.markdown} --html {output.html} > {log} 2>&1"

@@ -148,5 +148,15 @@ def tables_to_read(folder):
     return [report(f"{folder}/{name}.csv", labels=labels[name], **shown) for name in TABLES]
 
 
+def tables_before(wildcards):
+    tables = ("cells", "runs", "samples", "budgets", "floors")
+    return [f"{STUDY.comparison['before']}/tables/{table}.parquet" for table in tables]
+
+
+def comparison_options(wildcards):
+    """The section as the program's options: before, margin and, across devices, both of them."""
+    return [word for key, value in STUDY.comparison.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+
+
 def summary_evidence(wildcards):
     return STUDY.evidence

@@ -8,35 +8,43 @@ import gc
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ceilings.errors import UserError
 
 
-def main(work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
+def main(work: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser, failed: int = 1) -> None:
     """Parse the arguments, do the work, and end with one readable message if the user can mend what went wrong.
 
-    Exit status: 0 done, 1 something the user can mend (no traceback), 2 wrong arguments.
+    Exit status: what ``work`` returns (0 for None), ``failed`` for something the user can mend (no traceback), 2 for
+    wrong arguments. A program whose own answer is 1 sets ``failed`` to 2, and a bug then ends in that too.
     """
     arguments = parser.parse_args()
     try:
-        work(arguments)
+        status = work(arguments)
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(failed)
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
-        sys.exit(f"error: cannot write {error.filename or 'a result'}: {error.strerror}; {REMEDIES[error.errno]}")
-    leave()
+        why = f"{error.strerror}; {REMEDIES[error.errno]}"
+        print(f"error: cannot write {error.filename or 'a result'}: {why}", file=sys.stderr)
+        sys.exit(failed)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(failed)
+    leave(status or 0)
 
 
-def leave() -> NoReturn:
-    """End this process now, with status 0: with torch loaded, Python's own teardown takes a second for nothing."""
+def leave(status: int = 0) -> NoReturn:
+    """End this process now: with torch loaded, Python's own teardown takes a second for nothing."""
     gc.collect()  # temporary folders go with their owners
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 REMEDIES = {

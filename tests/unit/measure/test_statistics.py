@@ -110,7 +110,7 @@ def coverage(between, within, trials=500):
     for trial in range(trials):
         a, b = (processes(random, between=between, within=within) for _ in range(2))
         median, factor = median_over_processes(a), ratio(a, b)
-        draws = statistics._bootstrap_log_medians(a, np.random.default_rng(trial))
+        draws = statistics.bootstrap_logs(a, np.random.default_rng(trial))
         low, high = np.quantile(draws, [0.025, 0.975])
         hits += [median.low <= 1 <= median.high, factor.low <= 1 <= factor.high, low <= 0 <= high]
     return hits / trials

@@ -45,8 +45,27 @@ def flat(runtime: str, precision: str, batch: int, sequence: int) -> float:
 
 
 class StudyMaker:
-    def __init__(self, root: Path, truth: Truth = realistic, *, seed: int = 0, runs: int = 3, between: float = 0.01):
+    """Plants a truth.
+
+    Args:
+        enqueue: (runtime, batch) to the host's share of a latency.
+        spike: (runtime, batch) to the mean of the exponential that 3% of the iterations have on top, on a log scale.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        truth: Truth = realistic,
+        *,
+        seed: int = 0,
+        runs: int = 3,
+        between: float = 0.01,
+        enqueue: Callable[[str, int], float] = lambda runtime, batch: 0.6,
+        spike: Callable[[str, int], float] = lambda runtime, batch: 0.25,
+    ):
         self.root, self.truth, self.runs, self.between = root, truth, runs, between
+        self.enqueue, self.spike = enqueue, spike
+        self.price_per_hour: dict[str, float] = {}
         self.random = np.random.default_rng(seed)
         self.cells: list[dict] = []
 
@@ -120,6 +139,7 @@ class StudyMaker:
                 {"slug": GPU, "kind": "cuda", "name": "NVIDIA H200", "driver": "580.159", "memory_bytes": 150754820096},
             ],
             "protocol": PROTOCOL,
+            "price_per_hour": self.price_per_hour,
             "models": {"distilbert": {"architecture": "distilbert", "weights": "auto"}},
             "cells": self.cells,
         }
@@ -148,12 +168,14 @@ class StudyMaker:
     def _record(self, cell: dict, run: int, n: int) -> dict:
         median = self.truth(cell["runtime"], cell["precision"], cell["batch"], cell["sequence"])
         median *= np.exp(self.random.normal(0, self.between))
-        latency_ms = median * np.exp(np.abs(self.random.normal(0, 0.02, n)) + self._spikes(n) - 0.0135)
+        latency_ms = median * np.exp(np.abs(self.random.normal(0, 0.02, n)) + self._spikes(cell, n) - 0.0135)
         gpu = cell["device"] == GPU
         latency = {
             "latency_ns": (latency_ms * 1e6).astype(int).tolist(),
             "gpu_ns": (latency_ms * 0.3e6).astype(int).tolist() if gpu else None,
-            "enqueue_ns": (latency_ms * 0.6e6).astype(int).tolist() if gpu else None,
+            "enqueue_ns": (latency_ms * 1e6 * self.enqueue(cell["runtime"], cell["batch"])).astype(int).tolist()
+            if gpu
+            else None,
             "warmup_ns": (latency_ms[:10] * 1.2e6).astype(int).tolist(),
             "warmup_stable": True,
             "stop_reason": "precise" if n > 100 else "time-cap",
@@ -162,6 +184,8 @@ class StudyMaker:
         if gpu:
             transfer = latency | {"latency_ns": (latency_ms * 1.1e6).astype(int).tolist()}
             series["latency_end_to_end"] = transfer
+            slower = latency | {"latency_ns": (latency_ms * 1.2e6).astype(int).tolist()}
+            series["latency_end_to_end_pageable"] = slower
         per_s = 1.15 * cell["batch"] * 1e3 / median
         series["throughput"] = {"concurrency": 2, "completions": 12, "seconds": 12 / per_s, "inferences_per_s": per_s}
         return {
@@ -183,7 +207,10 @@ class StudyMaker:
             "series": series,
             "flags": [],
             "memory": {"peak_rss_bytes": 812_000_000, "peak_device_bytes": 900_000_000 if gpu else None},
-            "energy": None,
+            "energy": {"latency": {"joules_per_inference": 0.3 * median / 1e3, "mean_watts": 300.0}} if gpu else None,
+            "gpu": {"uuid": "GPU-secret", "latency": {"sm_mhz": {"median": 1700.0}}, "max_sm_mhz": 1980}
+            if gpu
+            else None,
             "threads": {"intra_op": 2},
             "protocol": PROTOCOL,
             "provenance": {
@@ -195,8 +222,9 @@ class StudyMaker:
             "host": {"cpu": "AMD EPYC 9B14", "cores": 2, "kernel": "6.8.0"},
         }
 
-    def _spikes(self, n: int) -> np.ndarray:
-        return np.where(self.random.random(n) < 0.03, self.random.exponential(0.25, n), 0.0)
+    def _spikes(self, cell: dict, n: int) -> np.ndarray:
+        scale = self.spike(cell["runtime"], cell["batch"])
+        return np.where(self.random.random(n) < 0.03, self.random.exponential(scale, n), 0.0)
 
 
 PROTOCOL = {"processes": 3, "minimum_iterations": 30, "minimum_seconds": 0.5, "maximum_seconds": 4, "half_width": 0.01}

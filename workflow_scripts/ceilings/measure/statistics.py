@@ -29,6 +29,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ceilings.measure.estimands import P50, Estimand
 from ceilings.measure.quantiles import Interval, minimum_samples, quantile_interval
 
 Floats = NDArray[np.float64]
@@ -70,20 +71,39 @@ def median_over_processes(groups: Sequence[ArrayLike], confidence: float = 0.95,
 
 
 def ratio(
-    groups_a: Sequence[ArrayLike], groups_b: Sequence[ArrayLike], confidence: float = 0.95, seed: int = 0
+    groups_a: Sequence[ArrayLike],
+    groups_b: Sequence[ArrayLike],
+    confidence: float = 0.95,
+    seed: int = 0,
+    estimand: Estimand = P50,
 ) -> Interval:
     """How many times the latency of b the latency of a is (medians over processes; below 1: a is faster).
 
     The t interval is Welch's: neither equal spread nor equal numbers of processes are assumed.
     """
-    logs = log_contrast([groups_a, groups_b], [1.0, -1.0], confidence, seed)
+    return contrast([groups_a, groups_b], [1.0, -1.0], confidence, seed, estimand)
+
+
+def contrast(
+    cells: Sequence[Sequence[ArrayLike]],
+    weights: Sequence[float],
+    confidence: float = 0.95,
+    seed: int = 0,
+    estimand: Estimand = P50,
+) -> Interval:
+    """:func:`log_contrast` as a factor: a ratio of cells, or a ratio of ratios."""
+    logs = log_contrast(cells, weights, confidence, seed, estimand)
     return Interval(_exp(logs.low), _exp(logs.estimate), _exp(logs.high))
 
 
 def log_contrast(
-    cells: Sequence[Sequence[ArrayLike]], weights: Sequence[float], confidence: float = 0.95, seed: int = 0
+    cells: Sequence[Sequence[ArrayLike]],
+    weights: Sequence[float],
+    confidence: float = 0.95,
+    seed: int = 0,
+    estimand: Estimand = P50,
 ) -> Interval:
-    """Weighted sum of the cells' log medians over processes, with its interval.
+    """Weighted sum of the cells' logs (each the median over processes of ``estimand``), with its interval.
 
     The weights (1, -1) give a log ratio; those of a least-squares slope give an exponent of growth. The t interval has
     Welch and Satterthwaite's degrees of freedom.
@@ -93,10 +113,10 @@ def log_contrast(
     draws = np.zeros(RESAMPLES)
     squares, freedoms = [], []
     for groups, weight in zip(cells, weights, strict=True):
-        logs = _log_medians(groups)
+        logs = process_logs(groups, estimand)
         estimate += weight * float(np.median(logs))
         centre += weight * float(logs.mean())
-        draws += weight * _bootstrap_log_medians(groups, random)
+        draws += weight * bootstrap_logs(groups, random, estimand)
         squares.append(weight**2 * float(logs.var(ddof=1)) / len(logs) if len(logs) > 1 else math.inf)
         freedoms.append(len(logs) - 1)
     half = _welch_half_width(squares, freedoms, confidence)
@@ -117,13 +137,17 @@ Verdict = Literal["faster", "slower", "same within noise", "undecided"]
 
 
 def noise_floor(
-    groups_a: Sequence[ArrayLike], groups_a_twin: Sequence[ArrayLike], confidence: float = 0.95, seed: int = 0
+    groups_a: Sequence[ArrayLike],
+    groups_a_twin: Sequence[ArrayLike],
+    confidence: float = 0.95,
+    seed: int = 0,
+    estimand: Estimand = P50,
 ) -> float:
     """The largest difference, as a fraction, that two measurements of the same thing are compatible with.
 
     The upper end of the interval of \\|log(a / twin)\\|: 0.03 means that 3% may be nothing but noise.
     """
-    twin = ratio(groups_a, groups_a_twin, confidence, seed)
+    twin = ratio(groups_a, groups_a_twin, confidence, seed, estimand)
     if not twin.bounded:
         return math.inf
     return math.expm1(max(abs(math.log(twin.low)), abs(math.log(twin.high))))
@@ -148,27 +172,27 @@ def verdict(latency_ratio: Interval, floor: float) -> Verdict:
 # --- the parts -------------------------------------------------------------------------------------------------------
 
 
-def _log_medians(groups: Sequence[ArrayLike]) -> Floats:
-    medians = np.array([np.median(np.asarray(group)) for group in groups], dtype=np.float64)
-    if not len(medians) or not (medians > 0).all():  # also refuses nan, an empty group's median
-        raise ValueError("every process needs at least one sample, and latencies are positive")
-    return np.log(medians)
+def process_logs(groups: Sequence[ArrayLike], estimand: Estimand = P50) -> Floats:
+    """The log of ``estimand``, one a process."""
+    logs = []
+    for group in groups:
+        ordered = np.sort(np.asarray(group, dtype=np.float64))
+        if not len(ordered) or not ordered[0] > 0 or np.isnan(ordered[-1]):
+            raise ValueError("every process needs at least one sample, and latencies are positive")
+        logs.append(estimand.of(ordered))
+    if not logs:
+        raise ValueError("a cell needs at least one process, and latencies are positive")
+    return np.array(logs)
 
 
-def _bootstrap_log_medians(groups: Sequence[ArrayLike], random: np.random.Generator) -> Floats:
-    """Log medians over processes of ``RESAMPLES`` hierarchical resamples.
-
-    Resampling n iterations is never done: the median of n draws with replacement is the sample at rank floor(n U) with
-    U the median of n uniforms, which is Beta((n+1)/2, (n+1)/2). Exact for odd n; one number a draw instead of n.
-    """
+def bootstrap_logs(groups: Sequence[ArrayLike], random: np.random.Generator, estimand: Estimand = P50) -> Floats:
+    """The median over processes of ``RESAMPLES`` hierarchical resamples."""
     chosen = random.integers(len(groups), size=(RESAMPLES, len(groups)))
-    medians = np.empty(chosen.shape)
+    drawn = np.empty(chosen.shape)
     for index, group in enumerate(groups):
-        ordered = np.log(np.sort(np.asarray(group, dtype=np.float64)))
         mask = chosen == index
-        n = len(ordered)
-        medians[mask] = ordered[(n * random.beta((n + 1) / 2, (n + 1) / 2, size=int(mask.sum()))).astype(np.intp)]
-    return np.median(medians, axis=1)
+        drawn[mask] = estimand.draw(np.sort(np.asarray(group, dtype=np.float64)), random, int(mask.sum()))
+    return np.median(drawn, axis=1)
 
 
 def _widest(estimate: float, centre: float, half: float, draws: Floats, confidence: float) -> tuple[float, float]:

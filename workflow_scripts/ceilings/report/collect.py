@@ -44,7 +44,7 @@ def collect(plan: Record) -> Tables:
     budgets: list[dict[str, Any]] = []
     for cell in plan["cells"]:
         records = [read_run(path, cell) for path in cell["runs"]]
-        cells.append(cell_row(cell, records))
+        cells.append(cell_row(cell, records) | _price(plan, cell))
         runs += [run_row(cell, record) for record in records]
         samples += [frame for record in records for frame in sample_frames(cell, record)]
         if path := cell.get("budget"):
@@ -112,6 +112,7 @@ def run_row(cell: Record, record: Record) -> dict[str, Any]:
         "flags": "; ".join(record.get("flags", [])),
         "threads": _compact(record.get("threads")),
         "energy": _compact(record.get("energy")),
+        "gpu": _compact(_gpu(record)),
         "environment": _compact(_environment(record)),
     }
     memory = record.get("memory") or {}
@@ -150,7 +151,11 @@ def sample_frames(cell: Record, record: Record) -> list[pd.DataFrame]:
     return frames
 
 
-OTHER_SERIES = {"latency_end_to_end": "e2e_p50_ms", "latency_cold": "cold_p50_ms"}
+OTHER_SERIES = {
+    "latency_end_to_end": "e2e_p50_ms",
+    "latency_end_to_end_pageable": "e2e_pageable_p50_ms",
+    "latency_cold": "cold_p50_ms",
+}
 """Series beside the device-resident closed loop, and the column of each one's median."""
 
 
@@ -239,6 +244,17 @@ def _environment(record: Record) -> dict[str, Any]:
     }
 
 
+def _price(plan: Record, cell: Record) -> dict[str, Any]:
+    return {"price_per_hour": (plan.get("price_per_hour") or {}).get(cell["device"])}
+
+
+def _gpu(record: Record) -> dict[str, Any] | None:
+    """Clocks, power and throttling beside the measured series; what identifies the card stays in the record."""
+    gpu = record.get("gpu") or {}
+    shown = ("latency", "throughput", "max_sm_mhz", "power_limit_w")
+    return {name: gpu[name] for name in shown if gpu.get(name) is not None} or None
+
+
 def _columns(name: str, unit: str, interval: Interval | None) -> dict[str, float | None]:
     """Three columns; the ends stay empty where nothing bounds the estimate."""
     if interval is None:
@@ -281,8 +297,8 @@ CELL_COLUMNS = [
     *("status", "reason", "remedy", "failure_kind", "log", "processes", "n"),
     *_triple("p50", "_ms"),
     *(column for name in PERCENTILES for column in _triple(name, "_ms")),
-    *("mean_ms", "gpu_p50_ms", "enqueue_p50_ms", "e2e_p50_ms", "cold_p50_ms", "process_spread"),
-    *("inferences_per_s", *_triple("saturated", "_per_s")),
+    *("mean_ms", "gpu_p50_ms", "enqueue_p50_ms", *OTHER_SERIES.values(), "process_spread"),
+    *("inferences_per_s", *_triple("saturated", "_per_s"), "price_per_hour"),
     *(f"{stage}_ms" for stage in COLD_START),
     *("relative_l2", "cosine", "top1_agreement", "peak_rss_mb", "peak_device_mb"),
     *("warmup_stable", "stop_reasons", "flags"),
@@ -290,10 +306,10 @@ CELL_COLUMNS = [
 
 RUN_COLUMNS = [
     *(*KEY, "run", "status", "failure_kind", "failure_message", "log", "n"),
-    *("p50_ms", "mean_ms", "min_ms", "max_ms", "gpu_p50_ms", "enqueue_p50_ms", "e2e_p50_ms", "cold_p50_ms"),
+    *("p50_ms", "mean_ms", "min_ms", "max_ms", "gpu_p50_ms", "enqueue_p50_ms", *OTHER_SERIES.values()),
     *("warmup_n", "warmup_stable", "stop_reason", "saturated_per_s", "concurrency"),
     *(f"{stage}_ms" for stage in COLD_START),
-    *("peak_rss_mb", "peak_device_mb", "threads", "energy", "flags", "environment"),
+    *("peak_rss_mb", "peak_device_mb", "threads", "energy", "gpu", "flags", "environment"),
 ]
 
 SAMPLE_COLUMNS = [*KEY, "run", "series", "i", "latency_ns"]

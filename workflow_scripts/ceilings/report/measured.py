@@ -5,109 +5,84 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ceilings.measure.decisions import equivalence_interval, within
+from ceilings.measure.estimands import P50, Estimand
 from ceilings.measure.quantiles import Interval
-from ceilings.measure.statistics import Verdict, log_contrast, noise_floor, ratio, verdict
+from ceilings.measure.statistics import Verdict, contrast, log_contrast, noise_floor, ratio, verdict
+from ceilings.report.cell import (
+    Cell,
+    Comparison,
+    Groups,
+    Shape,
+    TwinPair,
+    carries,
+    configuration_label,
+    group_by,
+)
 from ceilings.report.tables import KEY, Tables
 from ceilings.runtimes.catalogue import PRECISIONS
 
-T = TypeVar("T")
-Groups = tuple[NDArray[np.int64], ...]
-Shape = tuple[int, int]
-"""Batch and sequence."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell that was measured.
-
-    Attributes:
-        row: The cell's row of the table, for what is only shown.
-        groups: Latencies in ns, one array a process.
-    """
-
-    device: str
-    runtime: str
-    model: str
-    precision: str
-    batch: int
-    sequence: int
-    twin_of: str | None
-    row: dict[str, Any] = field(compare=False, repr=False)
-    groups: Groups = field(compare=False, repr=False)
-
-    @property
-    def shape(self) -> Shape:
-        return self.batch, self.sequence
-
-    @property
-    def configuration(self) -> tuple[str, str]:
-        return self.runtime, self.precision
-
-    @property
-    def label(self) -> str:
-        return configuration_label(self.runtime, self.precision)
-
-    @property
-    def name(self) -> str:
-        """As a path would name it; unique within a study."""
-        return f"{self.device}/{self.runtime}/{self.model}/{self.precision}/b{self.batch}-s{self.sequence}"
-
-    @property
-    def p50(self) -> Interval:
-        """Median latency over processes in ms."""
-        low, high = self.row["p50_low_ms"], self.row["p50_high_ms"]
-        bounded = pd.notna(low) and pd.notna(high)
-        return Interval(low if bounded else 0.0, self.row["p50_ms"], high if bounded else math.inf)
-
-    @property
-    def p50_per_inference(self) -> Interval:
-        """Median latency over batch, in ms."""
-        return self.p50.scaled(1 / self.batch)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Latency of ``a`` over that of ``b``; below 1: a is faster."""
-
-    a: Cell
-    b: Cell
-    ratio: Interval
-    verdict: Verdict
-    floor: float
-
-    @property
-    def beyond_noise(self) -> bool:
-        """Whether the estimate alone lies beyond the noise floor, whatever its interval."""
-        return abs(math.log(self.ratio.estimate)) > math.log1p(self.floor)
-
-
-@dataclass(frozen=True)
-class TwinPair:
-    """One cell measured twice under two names."""
-
-    cell: Cell
-    twin: Cell
-    ratio: Interval
-    floor: float
+__all__ = ["Cell", "Comparison", "Groups", "Measured", "carries", "configuration_label", "group_by", "growth_exponent"]
 
 
 class Measured:
     """Cells with latencies; twins apart, since they serve nothing but the noise floor."""
 
     def __init__(self, tables: Tables) -> None:
+        self.tables = tables
         groups = _groups(tables.samples)
         everything = [_cell(row, groups) for row in _records(tables.cells[tables.cells["status"] == "ok"])]
         self.cells = sorted((cell for cell in everything if cell.twin_of is None), key=_order)
         self._twins = [cell for cell in everything if cell.twin_of is not None]
         self._by_key = {_key(cell): cell for cell in self.cells}
+
+    # --- one cell ----------------------------------------------------------------------------------------------------
+
+    def find(self, like: Cell, **changes: Any) -> Cell | None:
+        """The measured cell that differs from ``like`` in ``changes`` alone."""
+        key = dict(zip(KEY, _key(like), strict=True)) | changes
+        return self._by_key.get(tuple(key[name] for name in KEY))
+
+    def runs(self, cell: Cell) -> pd.DataFrame:
+        """The rows of a cell's processes."""
+        return self._runs.get(_key(cell), self.tables.runs.iloc[:0])
+
+    def series(self, cell: Cell, name: str) -> Groups:
+        """Latencies in ns of another series (``latency_end_to_end``), one array a process; empty where not measured."""
+        return self._series(name).get(_key(cell), ())
+
+    def budget(self, cell: Cell) -> dict[str, Any] | None:
+        """The row of a cell's latency budget; None where it was not captured."""
+        return self._budgets.get(_key(cell))
+
+    def hardware_floor(self, cell: Cell) -> dict[str, Any] | None:
+        """The row of a cell's hardware floor; None where its device's limits are not known."""
+        return self._hardware_floors.get(_key(cell))
+
+    @functools.cached_property
+    def _runs(self) -> dict[Any, pd.DataFrame]:
+        return {key: own for key, own in self.tables.runs.groupby(KEY, observed=True, sort=False)}  # noqa: C416
+
+    @functools.cache  # noqa: B019 - lives as long as the tables
+    def _series(self, name: str) -> dict[tuple[Any, ...], Groups]:
+        return _groups(self.tables.samples, name)
+
+    @functools.cached_property
+    def _budgets(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+        return {tuple(row[name] for name in KEY): row for row in _records(self.tables.budgets)}
+
+    @functools.cached_property
+    def _hardware_floors(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+        return {tuple(row[name] for name in KEY): row for row in _records(self.tables.floors)}
+
+    # --- several -----------------------------------------------------------------------------------------------------
 
     @functools.cached_property
     def panels(self) -> dict[tuple[str, str], list[Cell]]:
@@ -140,14 +115,18 @@ class Measured:
                 pairs.append(TwinPair(cell, twin, ratio(*both), noise_floor(*both)))
         return pairs
 
-    def noise_floor(self, device: str) -> float | None:
-        """The widest noise floor of the device's A/A pairs; None where no pair was measured on it."""
-        return self._floors.get(device)
+    def noise_floor(self, device: str, estimand: Estimand = P50) -> float | None:
+        """The widest noise floor of the device's A/A pairs; None where no pair carries the estimand."""
+        return self._floors(estimand).get(device)
 
-    @functools.cached_property
-    def _floors(self) -> dict[str, float]:
-        by_device = group_by(self.twin_pairs, lambda pair: pair.cell.device)
-        return {device: max(pair.floor for pair in pairs) for device, pairs in by_device.items()}
+    @functools.cache  # noqa: B019
+    def _floors(self, estimand: Estimand) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for pair in self.twin_pairs:
+            if carries(pair.cell.groups, estimand) and carries(pair.twin.groups, estimand):
+                floor = noise_floor(pair.cell.groups, pair.twin.groups, estimand=estimand)
+                found[pair.cell.device] = max(floor, found.get(pair.cell.device, 0.0))
+        return found
 
     def at(self, shape: Shape | None) -> list[Cell]:
         return [cell for cell in self.cells if cell.shape == shape]
@@ -166,6 +145,33 @@ class Measured:
         """As ``compare``, for latency over batch."""
         return self._judge(a, b, self.compare(a, b).ratio.scaled(b.batch / a.batch))
 
+    def compare_by(self, estimand: Estimand, a: Cell, b: Cell) -> Comparison | None:
+        """As ``compare``, for another estimand; None where the iterations do not carry it."""
+        if estimand is P50:
+            return self.compare(a, b)
+        if not (carries(a.groups, estimand) and carries(b.groups, estimand)):
+            return None
+        factor = ratio(a.groups, b.groups, estimand=estimand)
+        floor = self.noise_floor(a.device, estimand) or 0.0
+        return Comparison(a, b, factor, verdict(factor, floor), floor)
+
+    def factor(self, cells: Sequence[Cell], weights: Sequence[float]) -> tuple[Interval, Verdict]:
+        """A product of the cells' medians to the power of ``weights``, and whether it differs from 1.
+
+        Each pair of cells in it may be off by the noise floor, so a ratio of ratios has it twice.
+        """
+        found = contrast([cell.groups for cell in cells], weights)
+        floor = self.noise_floor(cells[0].device) or 0.0
+        return found, verdict(found, math.expm1(math.log1p(floor) * sum(map(abs, weights)) / 2))
+
+    def equivalent(self, a: Cell, b: Cell, margin: float, estimand: Estimand = P50) -> bool:
+        """Whether a and b are the same within ``margin``, which must not be finer than the noise floor."""
+        if not (carries(a.groups, estimand) and carries(b.groups, estimand)):
+            return False
+        if (self.noise_floor(a.device, estimand) or 0.0) > margin:
+            return False
+        return within(equivalence_interval(a.groups, b.groups, estimand), margin)
+
     def _judge(self, a: Cell, b: Cell, factor: Interval) -> Comparison:
         floor = self.noise_floor(a.device) or 0.0
         return Comparison(a, b, factor, verdict(factor, floor), floor)
@@ -180,19 +186,6 @@ def growth_exponent(cells: Sequence[Cell], sizes: Sequence[int]) -> Interval:
     x = np.log(np.asarray(sizes, dtype=np.float64))
     weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
     return log_contrast([cell.groups for cell in cells], weights.tolist())
-
-
-def configuration_label(runtime: str, precision: str) -> str:
-    """A runtime that names its precision is not made to say it twice."""
-    return runtime if precision in runtime.split("-") else f"{runtime} {precision}"
-
-
-def group_by(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
-    """Items by key, keys in the order they first come."""
-    groups: dict[Any, list[T]] = {}
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return groups
 
 
 def _precision_order(precision: str) -> int:
@@ -211,8 +204,8 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
-def _groups(samples: pd.DataFrame) -> dict[tuple[Any, ...], Groups]:
-    latency = samples[samples["series"] == "latency"]
+def _groups(samples: pd.DataFrame, series: str = "latency") -> dict[tuple[Any, ...], Groups]:
+    latency = samples[samples["series"] == series]
     found: dict[tuple[Any, ...], list[NDArray[np.int64]]] = {}
     for key, values in latency.groupby([*KEY, "run"], observed=True, sort=False)["latency_ns"]:
         found.setdefault(tuple(key)[:-1], []).append(values.to_numpy())  # type: ignore[arg-type]

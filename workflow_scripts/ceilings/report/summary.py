@@ -12,9 +12,10 @@ import pandas as pd
 from ceilings.measure.quantiles import Interval, minimum_samples
 from ceilings.report import engines, text
 from ceilings.report.catalogue import PLOTS
+from ceilings.report.conclusions import claims_of_others, conclusions, in_short
 from ceilings.report.distance import distance
 from ceilings.report.evidence import Evidence
-from ceilings.report.findings import Finding, findings
+from ceilings.report.findings import findings
 from ceilings.report.measured import Cell, Measured, configuration_label, group_by
 from ceilings.report.tables import PERCENTILES, Tables
 from ceilings.report.where import where_time_goes
@@ -29,6 +30,14 @@ LAYERS_SHOWN = 5
 OF_CAPTURES = ("latency_budget", "iteration_timeline")
 """Plots that a study without captures need not show."""
 
+GPU_COLUMNS = {
+    "gpu_p50_ms": "GPU p50",
+    "enqueue_p50_ms": "enqueue p50",
+    "e2e_p50_ms": "end to end p50",
+    "e2e_pageable_p50_ms": "pageable p50",
+}
+"""Columns of the result table where a device has them."""
+
 
 def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
     """The whole page.
@@ -37,14 +46,17 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         plots: Folder of the pictures, relative to the page.
     """
     measured = Measured(tables)
+    found = findings(tables)
     parts = [
         f"# Transformer inference latency: study `{plan['study']}`",
         introduction(plan, tables, measured, evidence),
-        conclusions(findings(tables)),
+        in_short(found),
+        conclusions(found, measured.common_shape),
         results(measured),
         distance(tables, measured),
         where_time_goes(plan, tables),
         pictures(plots, tables),
+        claims_of_others(measured, evidence),
         not_run(tables),
         parity(evidence),
         graphs(evidence),
@@ -94,18 +106,6 @@ def _weights(model: str, record: Mapping[str, Any] | None) -> str:
     return f"Weights of {model}: {record['source']}{where}{why}."
 
 
-# --- what the data say -----------------------------------------------------------------------------------------------
-
-
-def conclusions(found: list[Finding]) -> str:
-    lines = ["## What the data say"]
-    if not found:
-        return lines[0] + "\n\nNothing: no cell was measured."
-    for topic, own in group_by(found, lambda finding: finding.topic).items():
-        lines.append(f"**{topic}**\n\n" + "\n".join(f"- {finding.text}" for finding in own))
-    return "\n\n".join(lines)
-
-
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
@@ -120,7 +120,8 @@ def results(measured: Measured) -> str:
     lines = [
         "## Results",
         "Latency of one request in ms, closed loop: the median over processes with its 95% interval, then percentiles "
-        "of all iterations. Inferences/s: batch over median; saturated: with requests queued." + note,
+        "of all iterations. End to end: with copies from and to pinned host memory; pageable: from and to pageable. "
+        "Inferences/s: batch over median; saturated: with requests queued." + note,
     ]
     for (device, model), own in group_by(cells, lambda cell: (cell.device, cell.model)).items():
         lines += [f"### {model} on `{device}`", _result_table(own)]
@@ -130,7 +131,7 @@ def results(measured: Measured) -> str:
 def _result_table(cells: list[Cell]) -> str:
     headers = ["configuration", "batch", "seq.", "p50 [95%]", "p90", "p99"]
     gpu = any(pd.notna(cell.row["gpu_p50_ms"]) for cell in cells)
-    extra = {"gpu_p50_ms": "GPU p50", "enqueue_p50_ms": "enqueue p50", "e2e_p50_ms": "end to end p50"} if gpu else {}
+    extra = GPU_COLUMNS if gpu else {}
     headers += [*extra.values(), "inferences/s", "saturated/s", "rel. L2 error"]
     rows, before = [], ""
     for cell in cells:

@@ -252,6 +252,7 @@ class Study:
             "devices": devices,
             "protocol": config["protocol"],
             "traces": {**config["traces"], "source": self.trace_source[0], "reason": self.trace_source[1]},
+            "price_per_hour": config["price_per_hour"],
             "models": {
                 name: {"architecture": model["architecture"], "weights": model.get("weights", config["weights"])}
                 for name, model in config["models"].items()
@@ -370,6 +371,19 @@ class Study:
             "protocol": {key: wanted["protocol"][key] for key in TRACE_PROTOCOL},
         }
         return canonical(wanted)
+
+    @functools.cached_property
+    def comparison(self) -> dict[str, Any]:
+        """What ``results/comparison.md`` holds these results against.
+
+        Raises:
+            UserError: The study names nothing.
+        """
+        if "compare" not in self.config:
+            raise UserError(
+                "the study does not say what to compare with; add compare: {before: FOLDER}, an earlier results folder"
+            )
+        return self.config["compare"]
 
     @functools.cached_property
     def parity_shape(self) -> str:

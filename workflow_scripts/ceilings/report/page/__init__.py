@@ -20,9 +20,10 @@ from markupsafe import Markup
 
 from ceilings.report import engines
 from ceilings.report import summary as sections
+from ceilings.report.conclusions import claims_of_others
 from ceilings.report.distance import distance
 from ceilings.report.evidence import Evidence
-from ceilings.report.findings import findings
+from ceilings.report.findings import QUESTIONS, Finding, findings
 from ceilings.report.measured import Measured, group_by
 from ceilings.report.page.cells import choices, shown_cells, shown_columns
 from ceilings.report.page.charts import charts
@@ -52,6 +53,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     }
     scripts = [*(Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS)]
     after = [
+        claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
         distance(tables, measured),
         sections.parity(evidence),
@@ -69,7 +71,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         scripts=scripts,
         data=_embedded(data),
         introduction=block(sections.introduction(plan, tables, measured, evidence)),
-        findings=group_by(enumerate(found), lambda item: item[1].topic),
+        findings=group_by(enumerate(found), lambda item: _heading(item[1])),
         names={cell.name: cell for cell in cells},
         cells=cells,
         columns=shown_columns(cells),
@@ -88,6 +90,11 @@ def library() -> Markup:
     """Vega, Vega-Lite and vega-embed as one script that sets ``vegaEmbed``."""
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return Markup(bundle.replace("</script", "<\\/script"))
+
+
+def _heading(finding: Finding) -> str:
+    """The question that a finding answers, or its topic."""
+    return finding.topic if finding.question is None else f"{finding.question}. {QUESTIONS[finding.question]}"
 
 
 def _template() -> jinja2.Template:

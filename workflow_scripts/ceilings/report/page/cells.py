@@ -57,6 +57,7 @@ COLUMNS = (
     _plain("gpu_p50_ms", "GPU p50, ms", "Between two events on the stream; the device's waits for the host count"),
     _plain("enqueue_p50_ms", "enqueue p50, ms", "The host's submitting calls alone"),
     _plain("e2e_p50_ms", "end to end p50, ms", "With copies from and to the host"),
+    _plain("e2e_pageable_p50_ms", "pageable p50, ms", "With copies from and to pageable memory"),
     _plain("inferences_per_s", "inferences/s", "Batch over median"),
     _plain("saturated_per_s", "saturated/s", "Inferences a second with requests queued"),
     _plain("floor_ms", "floor, ms", "The least time that the measured limits allow"),

@@ -1,0 +1,355 @@
+"""The questions of the study against planted answers: both ways, and where nothing can be said."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from ceilings.measure.quantiles import Interval
+from ceilings.report.collect import collect
+from ceilings.report.evidence import Evidence
+from ceilings.report.findings import findings
+from ceilings.report.findings.factors import AUTOTUNING, COMPILATION, FUSION, GRAPH, IO_BINDING, STATIC, recipe
+from ceilings.report.findings.finding import MARGIN
+from ceilings.report.findings.operating import cost_per_million, pareto
+from ceilings.report.hypotheses import HYPOTHESES, judged
+from ceilings.report.measured import Cell, Measured
+from ceilings.report.tables import BUDGET_COLUMNS, FLOOR_COLUMNS, KEY
+from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.config import checked
+
+sys.path.insert(0, str(Path(__file__).parent))
+import planted_study as planted
+
+CPU, GPU = planted.CPU, planted.GPU
+ORT = "onnxruntime-cuda"
+LEVERS = [f"{ORT}{end}" for end in ("", "-graph", "-fused", "-fused-graph")]
+TENSORRT = ["onnxruntime-tensorrt", "tensorrt"]
+
+
+def made(root, truth, runtimes, *, precisions=("fp16",), batches=(1,), n=240, price=None, **options):
+    """Tables of GPU cells at sequence 128, with an A/A pair of the first."""
+    maker = planted.StudyMaker(root, truth, **({"between": 0.004, "runs": 5} | options))
+    for runtime in runtimes:
+        for precision in precisions:
+            for batch in batches:
+                maker.add(GPU, runtime, precision, batch, 128, n=n)
+    maker.twin(GPU, runtimes[0], precisions[0], next(iter(batches)), 128, n=n)
+    maker.price_per_hour = price or {}
+    return collect(maker.plan())
+
+
+def of(found, question, claim=None):
+    return [f for f in found if f.question == question and f.claim and (claim is None or claim in f.claim)]
+
+
+def statuses(found):
+    return {finding.status for finding in found}
+
+
+def with_budgets(tables, rows):
+    """Captures: (runtime, batch, busy share, verdict)."""
+    budgets = []
+    for runtime, batch, busy, verdict in rows:
+        row = dict.fromkeys(BUDGET_COLUMNS) | dict(
+            zip(KEY, (GPU, runtime, "distilbert", "fp16", batch, 128), strict=True)
+        )
+        row |= {"iteration_ms": 1.0, "iteration_low_ms": 0.98, "iteration_high_ms": 1.02, "gpu_busy_ms": busy}
+        row |= {"gpu_gemm_ms": busy, "idle_starved_ms": 1 - busy, "host_launch_ms": 0.9, "verdict": verdict}
+        budgets.append(row)
+    return dataclasses.replace(tables, budgets=pd.DataFrame(budgets, columns=BUDGET_COLUMNS))
+
+
+# --- nothing there ---------------------------------------------------------------------------------------------------
+
+
+def test_noise_alone_answers_nothing_in_favour_of_an_effect(tmp_path):
+    """Every stack, precision and batch the same an inference: no lever, no winner, no tail, no turn."""
+    claims = judged_ = 0
+    for seed in range(5):
+        tables = made(
+            tmp_path / str(seed),
+            lambda runtime, precision, batch, sequence: 10.0 * batch,
+            [*LEVERS, *TENSORRT],
+            precisions=("fp32", "fp16"),
+            batches=(1, 8),
+            between=0.02,
+            runs=4,
+            seed=seed,
+        )
+        found = findings(tables)
+        effects = [f for f in found if f.verdict is not None or f.question in {4, 5, 6, 7}]
+        judged_ += len(effects)
+        claims += sum(f.claims_difference or (f.question in {4, 5, 6, 7} and f.status == "supported") for f in effects)
+    assert judged_ > 120
+    assert claims / judged_ <= 0.05
+
+
+# --- levers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("interaction", "word"), [(0.5, "gain more together"), (2.0, "take from each other's gain")])
+def test_levers_are_ranked_and_their_interaction_is_found(tmp_path, interaction, word):
+    def truth(runtime, precision, batch, sequence):
+        graph, fused, half = "graph" in runtime, "fused" in runtime, precision == "fp16"
+        return 4.0 * 0.5**graph * 0.8**fused * 0.9**half * interaction ** (graph and half)
+
+    found = findings(made(tmp_path, truth, LEVERS, precisions=("fp32", "fp16")))
+    levers = of(found, 5, "A lever")
+    assert [f.subject.split(" on ")[0] for f in levers] == [GRAPH, FUSION, "FP16"]
+    on_top = {"CUDA graph": 0.5 * interaction, "fusion": 0.8, "FP16": 0.9 * interaction}
+    for finding in levers:
+        factor = on_top[finding.subject.split(" on ")[0]]
+        assert finding.effect.low < factor < finding.effect.high
+        assert finding.status == ("supported" if factor < 1 else "refuted")
+    (together,) = [f for f in found if f.question == 5 and "all 8 combinations" in f.text]
+    assert f"CUDA graph and FP16 {word}" in together.text
+    assert "FP16 and fusion (1.0" in together.text or "FP16 and fusion (0.9" in together.text
+    assert together.text.count("together") == (interaction < 1)
+
+
+def test_every_runtime_of_the_catalogue_has_its_recipe():
+    """The levers are read from names; the catalogue's options are what the cells do."""
+    for name, spec in RUNTIMES.items():
+        if spec.device == "cpu":
+            continue
+        row = {"gpu_p50_ms": 1.0}
+        levers = recipe(Cell("d", name, "m", "fp32", 1, 128, None, row, ())).levers
+        options = spec.options
+        compiled = options.get("mode") == "compile"
+        graph = options.get("cuda_graph") or options.get("mode") == "cudagraph"
+        graph = graph or options.get("compile_mode") in {"reduce-overhead", "max-autotune"}
+        assert (GRAPH in levers) == bool(graph), name
+        assert (FUSION in levers) == (spec.executes == "fused"), name
+        assert (COMPILATION in levers) == compiled, name
+        assert (AUTOTUNING in levers) == (options.get("compile_mode") == "max-autotune"), name
+        if spec.module == "onnxruntime_cuda":
+            assert (IO_BINDING in levers) == options.get("io_binding", True), name
+            assert (STATIC in levers) == (not options.get("dynamic", False)), name
+
+
+# --- TensorRT --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("factor", "status"), [(1.0, "supported"), (1.25, "refuted"), (0.8, "refuted")])
+def test_native_and_provider_are_equivalent_or_not_and_so_is_the_tail(tmp_path, factor, status):
+    def truth(runtime, precision, batch, sequence):
+        return {ORT: 2.0, "onnxruntime-tensorrt": 1.0}.get(runtime.removesuffix(".twin"), factor)
+
+    tables = made(tmp_path, truth, [ORT, *TENSORRT], between=0.002, spike=lambda runtime, batch: 0.02)
+    found = findings(tables)
+    for estimand in ("mean", "p50", "p99"):
+        (finding,) = of(found, 2, f"equivalent in {estimand} within {MARGIN:.0%}")
+        assert finding.status == status, finding.text
+        assert finding.effect.estimate == pytest.approx(factor, rel=0.03)
+    assert statuses(of(found, 2, "TensorRT is faster")) == {"supported"}
+
+
+def test_equal_medians_with_different_tails_are_equivalent_in_the_median_alone(tmp_path):
+    spike = {"tensorrt": 1.0}
+    tables = made(tmp_path, lambda *_: 1.0, [ORT, *TENSORRT], spike=lambda r, b: spike.get(r, 0.05), between=0.001)
+    found = findings(tables)
+    assert statuses(of(found, 2, "equivalent in p50")) == {"supported"}
+    assert statuses(of(found, 2, "equivalent in p99")) == {"refuted"}
+    assert statuses(of(found, 2, "TensorRT is faster")) == {"refuted"}  # the same is not faster
+
+
+def test_wide_spread_decides_no_equivalence_and_different_versions_are_not_compared(tmp_path):
+    tables = made(tmp_path, lambda *_: 1.0, [ORT, *TENSORRT], between=0.08, runs=3)
+    wide = of(findings(tables), 2, "equivalent in p50")
+    assert statuses(wide) == {"not decidable"}
+    assert wide[0].missing == ("protocol: {processes: 6}",)
+    runs = tables.runs.copy()
+    version = runs["runtime"].map({"tensorrt": "11.4.0.106"}).fillna("10.16.1.11")
+    runs["environment"] = [json.dumps({"packages": {"tensorrt": v}}) for v in version]
+    (finding,) = of(findings(dataclasses.replace(tables, runs=runs)), 2, "equivalent in p50")
+    assert finding.status == "not decidable"
+    assert "not compared, TensorRT 11.4 against 10.16" in finding.text
+
+
+# --- host or device --------------------------------------------------------------------------------------------------
+
+
+def test_the_turn_from_host_to_device_is_where_it_was_planted(tmp_path):
+    share = {1: 0.97, 4: 0.95, 16: 0.7, 32: 0.3}
+    tables = made(tmp_path, lambda r, p, b, s: 1.0 * b, [ORT], batches=share, enqueue=lambda r, b: share[b])
+    (finding,) = of(findings(tables), 4)
+    assert finding.status == "supported"
+    assert "turns between batch 4 and 32" in finding.text
+    for constant, kind in ((0.95, "host-bound"), (0.1, "device-bound")):
+        flat = made(tmp_path / kind, lambda r, p, b, s: 1.0, [ORT], batches=share, enqueue=lambda r, b, c=constant: c)
+        (finding,) = of(findings(flat), 4)
+        assert finding.status == "refuted"
+        assert finding.text.startswith(f"{kind} at every size")
+
+
+def test_a_capture_goes_before_the_hosts_share(tmp_path):
+    """The share says host-bound throughout; the captures say that the device computes from batch 16 on."""
+    tables = made(tmp_path, lambda r, p, b, s: 1.0, [ORT], batches=(1, 16), enqueue=lambda r, b: 0.95)
+    captured = with_budgets(tables, [(ORT, 1, 0.4, "launch-bound"), (ORT, 16, 0.95, "kernel-bound")])
+    found = findings(captured)
+    assert "turns between batch 1 and 16" in of(found, 4)[0].text
+    (busy,) = of(found, 1)
+    assert busy.status == "refuted"
+    assert "Busy from batch 16" in busy.text
+    assert busy.effect.estimate == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("graph", "status"), [(0.4, "refuted"), (0.97, "not decidable")])
+def test_a_cuda_graph_bounds_the_busy_share_from_above_only(tmp_path, graph, status):
+    tables = made(tmp_path, lambda r, *_: 1.0 * (graph if "graph" in r else 1), [ORT, f"{ORT}-graph"])
+    (finding,) = of(findings(tables), 1)
+    assert finding.status == status
+    assert f"at most {graph:.0%}" in finding.text or "at most 9" in finding.text
+    assert bool(finding.missing) == (status == "not decidable")
+
+
+@pytest.mark.parametrize(("cost", "status"), [(1.01, "supported"), (1.6, "refuted")])
+def test_layers_stop_mattering_or_do_not(tmp_path, cost, status):
+    def truth(runtime, precision, batch, sequence):
+        return 1.0 * batch * (1 if "graph" in runtime else 3.0 if batch == 1 else cost)
+
+    (finding,) = of(findings(made(tmp_path, truth, [ORT, f"{ORT}-graph"], batches=(1, 32))), 3)
+    assert finding.status == status
+    assert ("from b32-s128 on" in finding.text) == (status == "supported")
+
+
+# --- tail ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("with_graph", "status"), [(0.05, "supported"), (1.5, "refuted")])
+def test_tail_of_a_cuda_graph_is_judged_by_its_reach_not_by_the_p99(tmp_path, with_graph, status):
+    """In both the graph halves the latency, so its p99 falls; the claim is about p99 over p50."""
+    tables = made(
+        tmp_path,
+        lambda r, *_: 0.5 if "graph" in r else 1.0,
+        [ORT, f"{ORT}-graph"],
+        n=6000,
+        spike=lambda r, b: with_graph if "graph" in r else 0.4,
+        between=0.002,
+    )
+    (finding,) = of(findings(tables), 7)
+    assert finding.status == status, finding.text
+
+
+def test_a_tail_needs_its_iterations(tmp_path):
+    (finding,) = of(findings(made(tmp_path, lambda *_: 1.0, [ORT, f"{ORT}-graph"], n=60)), 7)
+    assert finding.status == "not decidable"
+    assert finding.missing == ("protocol: {min_iterations: 662}",)
+
+
+# --- operating points ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("large", "status"), [(0.5, "supported"), (2.0, "refuted")])
+def test_one_configuration_for_all_or_one_for_each(tmp_path, large, status):
+    """The graph is faster at batch 1; at batch 32 it is ``large`` times the other."""
+
+    def truth(runtime, precision, batch, sequence):
+        return (1.0 + 0.1 * batch) * ((0.5 if batch == 1 else large) if "graph" in runtime else 1.0)
+
+    tables = made(tmp_path, truth, [ORT, f"{ORT}-graph"], batches=(1, 32), price={GPU: 3.6})
+    (finding,) = of(findings(tables), 8)
+    assert finding.status == status
+    kept = pareto(Measured(tables).cells)
+    assert [(c.runtime, c.batch) for c in kept] == [(f"{ORT}-graph", 1), (f"{ORT}{'-graph' * (large < 1)}", 32)]
+
+
+def test_cost_of_a_million_inferences(tmp_path):
+    tables = made(tmp_path, lambda *_: 1.0, [ORT], price={GPU: 3.6})
+    cost = cost_per_million(Measured(tables).cells[0])
+    assert cost.low < 3.6 / 3600 * 1e6 / 1150 < cost.high  # planted: 1.15 inferences a millisecond
+    assert any("A million inferences cost" in f.text for f in findings(tables))
+
+
+# --- floor -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("floor_ms", "status"), [(0.08, "refuted"), (0.8, "supported")])
+def test_gap_to_the_floor(tmp_path, floor_ms, status):
+    tables = made(tmp_path, lambda *_: 1.0, [ORT])
+    row = dict.fromkeys(FLOOR_COLUMNS) | dict(zip(KEY, (GPU, ORT, "distilbert", "fp16", 1, 128), strict=True))
+    row |= {"floor_ms": floor_ms, "limited_by": "memory", "mfu": 0.02}
+    tables = dataclasses.replace(tables, floors=pd.DataFrame([row], columns=FLOOR_COLUMNS))
+    (finding,) = of(findings(tables), 9)
+    assert finding.status == status
+    assert finding.effect.estimate == pytest.approx(1 / floor_ms, rel=0.05)
+    assert "needs a capture" in finding.text
+    (captured,) = of(findings(with_budgets(tables, [(ORT, 1, 0.7, "host-bound")])), 9)
+    assert "70% gemm kernels, 30% idle (starved); the host spends most of it in launch" in captured.text
+
+
+# --- what would decide, and the claims of others ---------------------------------------------------------------------
+
+
+def test_what_is_missing_are_entries_that_a_study_accepts(tmp_path):
+    studies = [
+        collect(planted.default_study(tmp_path / "cpu").plan()),
+        made(tmp_path / "gpu", lambda *_: 1.0, [ORT, "torch-cuda-eager"], between=0.05, runs=3),
+    ]
+    entries = {entry for tables in studies for finding in findings(tables) for entry in finding.missing}
+    assert len(entries) > 8
+    for entry in entries:
+        section = yaml.safe_load(entry)
+        if entry.startswith("{"):
+            study = {"study": "x", "models": {m: {"architecture": "bert"} for m in section["models"]}}
+            checked(study | {"sweeps": {"x": section}})
+            continue
+        checked({"study": "x", "models": {"m": {"architecture": "bert"}}, "sweeps": SWEEP} | section)
+
+
+SWEEP = {"x": {"models": ["m"], "runtimes": ["torch-eager"], "precisions": ["fp32"], "batches": [1], "sequences": [8]}}
+
+
+@pytest.mark.parametrize(("small", "large", "expected"), [(1.3, 0.7, "supported"), (0.6, 0.7, "refuted")])
+def test_claims_of_others_follow_the_cells(tmp_path, small, large, expected):
+    """Dynamic INT8 on a CPU: slower at batch 1 and faster at 16, as claimed; or faster at both."""
+
+    def truth(runtime, precision, batch, sequence):
+        return 10.0 * batch * ((small if batch == 1 else large) if precision == "int8" else 1.0)
+
+    maker = planted.StudyMaker(tmp_path, truth, runs=5, between=0.004)
+    maker.measure(CPU, [("torch-eager", "fp32"), ("torch-int8-dynamic", "int8")], [(1, 128), (16, 128)])
+    maker.twin(CPU, "torch-eager", "fp32", 1, 128)
+    found = judged(Measured(collect(maker.plan())), Evidence())
+    verdicts = {hypothesis.number: judgement for hypothesis, judgement in found}
+    assert sorted(verdicts) == list(range(1, 17)) == [hypothesis.number for hypothesis in HYPOTHESES]
+    assert verdicts[8].verdict == expected
+    for judgement in verdicts.values():
+        assert judgement.ours or judgement.missing
+        assert judgement.verdict != "not decidable" or judgement.missing
+
+
+def test_pinned_memory_is_judged_by_the_measured_limits(tmp_path):
+    tables = made(tmp_path, lambda *_: 1.0, [ORT])
+
+    def verdict(pinned):
+        def peak(rate):
+            return {"median": rate, "low": 0.99 * rate, "high": 1.01 * rate}
+
+        peaks = {"h2d_bandwidth.pinned": peak(pinned), "h2d_bandwidth.pageable": peak(10.0)}
+        found = judged(Measured(tables), Evidence(peaks={GPU: {"peaks": peaks}}))
+        return next(judgement for hypothesis, judgement in found if hypothesis.number == 15)
+
+    assert verdict(25.0).verdict == "supported"
+    assert verdict(57.0).verdict == "refuted"
+    assert "5.70×" in verdict(57.0).ours
+
+
+def test_energy_is_told_as_time_times_power(tmp_path):
+    tables = made(tmp_path, lambda r, *_: 0.5 if "graph" in r else 1.0, [ORT, f"{ORT}-graph"])
+    told = [f.text for f in findings(tables) if f.topic == "Energy and clocks"]
+    assert "2.0" in told[0] and "1.00× the power" in told[0]
+    assert any("1,700 of 1,980 MHz" in text for text in told)
+
+
+def test_intervals_are_what_findings_carry(tmp_path):
+    found = findings(made(tmp_path, lambda *_: 1.0, LEVERS))
+    assert all(f.effect is None or isinstance(f.effect, Interval) for f in found)
+    assert all(f.cells for f in found if f.status in {"supported", "refuted"})

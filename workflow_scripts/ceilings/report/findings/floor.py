@@ -1,0 +1,91 @@
+"""Question 9: what stands between the best cell and the hardware's floor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.distance import LIMITED_BY
+from ceilings.report.findings.finding import Finding, Status, names, sweep_entry, traces_entry, where
+from ceilings.report.findings.selection import on_gpu, panels_at_common_shape
+from ceilings.report.measured import Cell, Measured
+from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
+
+TOPIC = "Hardware floor"
+
+NEAR = 2.0
+"""Within this factor of the floor a cell counts as near it."""
+
+CLAIM = f"The best cell is within {NEAR:.0f}× of the least time that the hardware allows"
+
+
+def floor(measured: Measured) -> list[Finding]:
+    """The best cell of each device and model at the common shape against its floor, and what a capture says of it."""
+    found = []
+    for cells in panels_at_common_shape(measured):
+        known = [cell for cell in cells if measured.hardware_floor(cell)]
+        if known:
+            found.append(_gap(measured, min(known, key=lambda cell: cell.p50.estimate)))
+    if not found:
+        gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)}) or ["onnxruntime-cuda-fused-graph"]
+        told = "the hardware's floor is known of no measured cell."
+        missing = () if any(map(on_gpu, measured.cells)) else (sweep_entry(measured, gpu, ("fp16",)),)
+        found = [Finding(TOPIC, told, (), question=9, claim=CLAIM, status="not decidable", missing=missing)]
+    return found
+
+
+def _gap(measured: Measured, cell: Cell) -> Finding:
+    row = measured.hardware_floor(cell)
+    assert row is not None
+    gap = cell.p50.scaled(1 / row["floor_ms"])
+    told = (
+        f"{where(measured, cell)}: the best cell with a known floor, **{cell.label}**, takes "
+        f"{text.number(cell.p50.estimate)} ms, "
+        f"{text.interval(gap, '×')} its floor of {text.number(row['floor_ms'])} ms "
+        f"(set by {LIMITED_BY.get(row['limited_by'], row['limited_by'])})"
+    )
+    if pd.notna(row["mfu"]):
+        told += f"; MFU {text.percent(row['mfu'])} of the highest measured matrix rate"
+    told += _products(cell, row)
+    budget = measured.budget(cell)
+    missing: tuple[str, ...] = ()
+    if budget:
+        told += f". Captured, an iteration is {_split(budget)}"
+    else:
+        told += ". What the rest is needs a capture"
+        missing = (traces_entry([cell]),)
+    status: Status = "not decidable"
+    if gap.estimate < 1:
+        told += ". Less than the floor cannot be: a limit was measured too low, or work counted that nobody does"
+    elif gap.bounded:
+        status = "supported" if gap.high <= NEAR else "refuted" if gap.low > NEAR else status
+    return Finding(TOPIC, f"{told}.", names([cell]), gap, None, 9, CLAIM, cell.label, status, missing)
+
+
+def _products(cell: Cell, row: dict[str, Any]) -> str:
+    """Known without a capture: what the model's own matrix sizes cost a library, and so what is left for the rest."""
+    library, p50 = row.get("gemm_library_ms"), cell.p50.estimate
+    if library is None or pd.isna(library) or library <= row["floor_ms"]:
+        return ""
+    told = (
+        f". Its products alone take a library {text.number(library)} ms at the model's own sizes: "
+        f"{text.number(library - row['floor_ms'])} ms of the gap lie in these sizes"
+    )
+    if library < p50:
+        told += f", {text.number(p50 - library)} ms in other kernels, the gaps between them and the host"
+    return told
+
+
+def _split(budget: dict[str, Any]) -> str:
+    """The parts of an iteration on the device, largest first, as shares of it."""
+    parts = {f"{kind} kernels": budget[f"gpu_{kind}_ms"] for kind in KERNEL_CLASSES}
+    parts |= {f"idle ({cause})": budget[f"idle_{cause}_ms"] for cause in IDLE_CAUSES}
+    whole = float(budget["iteration_ms"])
+    shares = {name: float(value) / whole for name, value in parts.items() if pd.notna(value)}
+    shown = sorted(shares.items(), key=lambda item: -item[1])
+    host = {part: budget[f"host_{part}_ms"] for part in HOST_PARTS}
+    largest = max((name for name in host if pd.notna(host[name])), key=lambda name: float(host[name]), default=None)
+    said = ", ".join(f"{text.percent(share)} {name}" for name, share in shown[:5] if share >= 0.01)
+    return said + (f"; the host spends most of it in {largest}" if largest else "")

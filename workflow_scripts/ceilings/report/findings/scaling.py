@@ -1,0 +1,80 @@
+"""How latency grows: with the batch, with the sequence."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from ceilings.measure.quantiles import Interval
+from ceilings.report import text
+from ceilings.report.findings.finding import Finding, configuration, names, no_claim, signed_percent
+from ceilings.report.findings.selection import sweeps
+from ceilings.report.measured import Cell, Comparison, Measured, growth_exponent
+
+FLAT_GAIN = 0.10
+"""A step in batch that gains less throughput than this counts as flat."""
+
+
+def batching(measured: Measured) -> list[Finding]:
+    """What batching buys an inference, and where throughput flattens."""
+    found = []
+    everything = sweeps(measured, "batch")
+    curves = [cells for cells in everything if len(cells) > 2]
+    for cells in curves or everything:
+        first, last = cells[0], cells[-1]
+        whole = measured.compare_per_inference(last, first)
+        steps = [measured.compare_per_inference(b, a) for a, b in itertools.pairwise(cells)]
+        told = (
+            f"{configuration(measured, first)} at sequence {first.sequence}: an inference in a batch of {last.batch} "
+        )
+        if whole.verdict == "faster":
+            told += f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}"
+        elif whole.verdict == "slower":
+            told += f"takes longer, {text.interval(whole.ratio, '×')}, than one in a batch of {first.batch}"
+        else:
+            told += (
+                f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}, "
+                f"{no_claim(whole.verdict, whole.beyond_noise)}"
+            )
+        told += f"; {_flattening(cells, steps)}."
+        found.append(Finding("Batching", told, names(cells), whole.ratio, whole.verdict))
+    return found
+
+
+def _flattening(cells: Sequence[Cell], steps: Sequence[Comparison]) -> str:
+    for cell, step in zip(cells, steps, strict=False):
+        gain = step.ratio.inverted()
+        if step.verdict == "faster" and gain.estimate - 1 >= FLAT_GAIN:
+            continue
+        change = f"{signed_percent(gain.estimate)} [{signed_percent(gain.low)}, {signed_percent(gain.high)}] throughput"
+        why = "" if step.verdict in {"faster", "slower"} else f", {no_claim(step.verdict, step.beyond_noise)}"
+        return f"throughput flattens at batch {cell.batch}: going to {step.a.batch} changes it by {change}{why}"
+    gain = steps[-1].ratio.inverted()
+    return (
+        f"throughput still rises at batch {cells[-1].batch} ({signed_percent(gain.estimate)} from "
+        f"{cells[-2].batch} to {cells[-1].batch})"
+    )
+
+
+def sequences(measured: Measured) -> list[Finding]:
+    """How latency grows with the sequence: the exponent over the sweep and over its last step."""
+    found = []
+    for cells in sweeps(measured, "sequence"):
+        sizes = [cell.sequence for cell in cells]
+        exponent = growth_exponent(cells, sizes)
+        told = (
+            f"{configuration(measured, cells[0])} at batch {cells[0].batch}: latency grows as sequence to the "
+            f"power of {_exponent(exponent)} over {sizes[0]} to {sizes[-1]}"
+        )
+        if len(cells) > 2:
+            last = growth_exponent(cells[-2:], sizes[-2:])
+            told += f", {_exponent(last)} over the last step ({sizes[-2]} to {sizes[-1]})"
+        found.append(Finding("Sequence length", told + ".", names(cells), exponent))
+    return found
+
+
+def _exponent(value: Interval) -> str:
+    if not math.isfinite(value.high):
+        return f"{value.estimate:.2f} [one process: no interval]"
+    return f"{value.estimate:.2f} [{value.low:.2f}, {value.high:.2f}]"
