@@ -14,7 +14,7 @@ rule measure_latency:
         "results/logs/measure_latency/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.log",
     priority: round_of_run
     conda:
-        "../envs/cpu.yaml"
+        measuring_environment
     threads: 1024  # all of them: nothing runs beside a timed job
     resources:
         gpu=1,

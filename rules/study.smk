@@ -50,6 +50,7 @@ wildcard_constraints:
     run="[1-9][0-9]*",
     builder="|".join(BUILDERS),
     profile="[a-z0-9][a-z0-9-]*",
+    cache="onnxruntime-tensorrt-[0-9][0-9.]*",
     plot="[a-z0-9_]+",
 
 
@@ -106,6 +107,18 @@ def measured_artifact(wildcards):
 
 def counted_graph(wildcards):
     return STUDY.counted_graph(wildcards.model, wildcards.precision)
+
+
+def measuring_environment(wildcards):
+    return f"../envs/{STUDY.runtime(wildcards.runtime).environment}.yaml"
+
+
+def layers_slice(wildcards):
+    return STUDY.layers_slice(wildcards.runtime)
+
+
+def cache_slice(wildcards):
+    return STUDY.engines.cache_slice()
 
 
 def engine_graph(wildcards):

@@ -31,7 +31,8 @@ EXTERNAL = {
 
 @pytest.fixture(autouse=True)
 def runtimes(monkeypatch):
-    """Three runtimes of engines, one for each way to choose one; packages that are here."""
+    """Three runtimes of engines, one for each way to choose one; packages that are here; a builder as if it were."""
+    monkeypatch.setattr(catalogue.Builder, "installed", lambda _: "10.16.1.11")
     shared = {
         "device": "cuda",
         "module": "x",

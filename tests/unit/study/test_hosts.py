@@ -5,6 +5,7 @@ import doctest
 
 import pytest
 
+from ceilings import slugs
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study import hosts, progress
 
@@ -53,5 +54,5 @@ def test_either_of_two_packages_will_do():
 
 
 def test_documented_examples_hold():
-    for module in (hosts, progress):
+    for module in (slugs, progress):
         assert doctest.testmod(module).attempted and not doctest.testmod(module).failed

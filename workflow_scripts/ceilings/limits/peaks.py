@@ -6,13 +6,12 @@ Device times come from CUDA events around work that is long against the events' 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from cuda.bindings import runtime as cudart
 
 from ceilings.limits.kernels import Kernels
 from ceilings.measure import cuda
+from ceilings.measure.cuda_graph import captured
 
 MODEL_PRODUCTS = tuple((m, n, k) for m in (128, 4096) for k, n in ((768, 768), (768, 3072), (3072, 768)))
 """(M, N, K) of the products in BERT-base and DistilBERT: M is batch times sequence."""
@@ -202,11 +202,11 @@ class Bench:
         return cuda.call_costs(self.stream, self.sizes.launches)[f"{name}_ns"] / 1e3
 
     def _graph_launches(self, nodes: int) -> None:
-        with _captured(self.stream) as graph:
+        with captured(self.stream) as graph:
             for _ in range(nodes):
                 self.kernels.launch_nothing(self.stream)
         launch, handle, clock = cudart.cudaGraphLaunch, self.stream.native, time.perf_counter_ns
-        executable, count = graph[0], max(10, self.sizes.launches // 5)
+        executable, count = graph.native, max(10, self.sizes.launches // 5)
 
         def host(wait: bool) -> float:
             took = []
@@ -315,15 +315,3 @@ def _operands(precision: str, shape: tuple[int, int, int]) -> Callable[[], Any]:
     a, b = left.to(kind), right.to(kind)
     out = torch.empty(m, n, dtype=kind, device="cuda")
     return lambda: torch.mm(a, b.t(), out=out)
-
-
-@contextlib.contextmanager
-def _captured(stream: cuda.Stream) -> Iterator[list[Any]]:
-    """Capture what the block enqueues; the executable graph is in the list afterwards."""
-    found: list[Any] = []
-    mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-    cuda.check(cudart.cudaStreamBeginCapture(stream.native, mode), "beginning a capture")
-    yield found
-    graph = cuda.check(cudart.cudaStreamEndCapture(stream.native), "ending a capture")
-    found.append(cuda.check(cudart.cudaGraphInstantiate(graph, 0), "instantiating a graph"))
-    cuda.check(cudart.cudaGraphDestroy(graph))

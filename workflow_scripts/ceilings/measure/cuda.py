@@ -66,6 +66,17 @@ def device_uuid() -> str:
     return f"GPU-{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
+def device_name() -> str:
+    """Name of device 0, such as ``NVIDIA H200``."""
+    name = check(cudart.cudaGetDeviceProperties(0), "cudaGetDeviceProperties").name
+    return bytes(name).split(b"\0")[0].decode()
+
+
+def capability() -> tuple[int, int]:
+    """Compute capability of device 0."""
+    return attribute("ComputeCapabilityMajor"), attribute("ComputeCapabilityMinor")
+
+
 def attribute(name: str) -> int:
     """A device attribute of device 0, such as ``L2CacheSize``."""
     return int(check(cudart.cudaDeviceGetAttribute(getattr(cudart.cudaDeviceAttr, f"cudaDevAttr{name}"), 0), name))

@@ -230,7 +230,7 @@ def host_element(runner: CudaRunner, inputs: Inputs, slot: Any, pinned: bool) ->
         if source.nbytes != nbytes:
             raise ValueError(f"input {name} has {source.nbytes} bytes; the runtime reads {nbytes}")
         if pinned:
-            buffer = cuda.PinnedBuffer(nbytes)
+            buffer = runner.memory.PinnedBuffer(nbytes)
             buffer.array(source.shape, source.dtype)[...] = source
             copies.append((pointer, buffer.pointer, nbytes))
             keep.append(buffer)
@@ -239,7 +239,7 @@ def host_element(runner: CudaRunner, inputs: Inputs, slot: Any, pinned: bool) ->
             copies.append((pointer, source.ctypes.data, nbytes))
             keep.append(source)
     if pinned:
-        room = cuda.PinnedBuffer(runner.output_bytes)
+        room = runner.memory.PinnedBuffer(runner.output_bytes)
         values = room.array((runner.output_bytes,), np.uint8)
         return HostElement(tuple(copies), room.pointer, values, slot, (*keep, room))
     values = np.zeros(runner.output_bytes, np.uint8)

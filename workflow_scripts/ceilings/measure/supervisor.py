@@ -19,11 +19,12 @@ from ceilings.files import read_json, write_json
 SCRIPTS = Path(__file__).parents[2]
 
 
-def supervise(task: dict[str, Any]) -> dict[str, Any]:
+def supervise(task: dict[str, Any], module: str = "ceilings.measure.worker") -> dict[str, Any]:
     """Measure a cell in a fresh process.
 
     Args:
         task: ``cell``, ``spec`` (a slice of the study), and the paths ``artifact``, ``inputs``, ``reference``.
+        module: What the process runs.
 
     Returns:
         The worker's part of the record; with status ``failed`` if the worker crashed or passed its time limit.
@@ -35,7 +36,7 @@ def supervise(task: dict[str, Any]) -> dict[str, Any]:
     limit = task["spec"]["protocol"]["time_limit_seconds"]
     with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
         write_json(f"{folder}/task.json", task)
-        command = [sys.executable, "-m", "ceilings.measure.worker", f"{folder}/task.json", f"{folder}/record.json"]
+        command = [sys.executable, "-m", module, f"{folder}/task.json", f"{folder}/record.json"]
         process = subprocess.Popen(
             command, env=environment(task["spec"]["threads"]), stderr=subprocess.PIPE, text=True, start_new_session=True
         )

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ceilings.measure import cuda
 from ceilings.runtimes.base import Inputs, Runner
 
-Slot = dict[str, cuda.DeviceBuffer]
-"""One element of the ring, resident on the device."""
+Slot = dict[str, Any]
+"""One element of the ring, resident on the device: a buffer of the runner's ``memory`` for each input."""
 
 NUMPY_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 """How the bytes of logits are read; numpy has no bfloat16."""
@@ -39,6 +39,10 @@ class CudaRunner(Runner):
     transfers_inside: ClassVar[bool] = False
     """Whether a launch itself copies from and to the host, and waits: then there is no device-resident boundary."""
 
+    memory: ClassVar[Any] = cuda
+    """What makes the stream, the ring's slots and the pinned buffers: a module with ``Stream``, ``DeviceBuffer`` and
+    ``PinnedBuffer``."""
+
     input_buffers: Mapping[str, tuple[int, int]]
     output_shape: tuple[int, int]
     output_type: str = "float32"
@@ -47,12 +51,12 @@ class CudaRunner(Runner):
         """Create the context and the stream; its own phase, since it belongs to no runtime."""
         with self.phase("context"):
             cuda.initialise()
-            self.stream = cuda.Stream()
+            self.stream: cuda.Stream = self.memory.Stream()
 
     def place(self, inputs: Inputs) -> Any:
         slot: Slot = {}
         for name, (_, nbytes) in self.input_buffers.items():
-            slot[name] = cuda.DeviceBuffer(nbytes)
+            slot[name] = self.memory.DeviceBuffer(nbytes)
             slot[name].upload(inputs[name])
         return slot
 

@@ -51,15 +51,22 @@ def session_options(threads: int, shape: tuple[int, int] | None = None) -> onnxr
 
 
 def open_session(
-    graph: Any, options: onnxruntime.SessionOptions, providers: list[Any], without: list[str] | None = None
+    graph: Any,
+    options: onnxruntime.SessionOptions,
+    providers: list[Any],
+    without: list[str] | None = None,
+    retry: bool = True,
 ) -> onnxruntime.InferenceSession:
     """Open a session; what a runtime cannot run becomes a CellFailure, what is damaged a UserError.
 
     Args:
         without: Names of ORT's optimizers to leave out.
+        retry: Whether ORT may open it with its own choice of providers if these fail, which it says on stdout only.
     """
     try:
-        return onnxruntime.InferenceSession(str(graph), options, providers=providers, disabled_optimizers=without)
+        return onnxruntime.InferenceSession(
+            str(graph), options, providers=providers, disabled_optimizers=without, enable_fallback=int(retry)
+        )
     except Exception as error:  # ORT's exceptions share no base class but Exception
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = type(error).__name__

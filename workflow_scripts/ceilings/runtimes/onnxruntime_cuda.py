@@ -9,7 +9,7 @@ import io
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -44,10 +44,12 @@ class OnnxRuntimeCuda(CudaRunner):
     Options: ``cuda_graph`` (ORT captures and replays), ``dynamic`` (axes stay symbolic, and other shapes run first).
     """
 
+    provider: ClassVar[str] = PROVIDER
+
     def load(self) -> None:
         self.open_device()
         with self.phase("libraries"):
-            self._libraries = preload()
+            self._libraries = self._preload()
         with self.failures():
             self._open()
             self._bind()
@@ -59,16 +61,23 @@ class OnnxRuntimeCuda(CudaRunner):
                         self.session.run_with_iobinding(self._binding)
                         self.stream.synchronize()
 
+    def _preload(self) -> str:
+        """Load what the provider needs; what could not be, in ONNX Runtime's words."""
+        return preload()
+
     def _open(self) -> None:
         with self.phase("load"):
             options = self._options()
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
             self.session = self._session(options, graph=bool(self.options.get("cuda_graph")))
-        if PROVIDER not in self.session.get_providers():
-            raise CellFailure("fallback", f"ONNX Runtime could not load its {PROVIDER}. {self._libraries}".strip())
-        placement.refuse_fallback(placement.assigned(self.session), PROVIDER)
+        self._refuse_fallback()
         # Off by default only in name: without this a failing provider is replaced by the CPU's, with a line on stdout.
         self.session.disable_fallback()
+
+    def _refuse_fallback(self) -> None:
+        if self.provider not in self.session.get_providers():
+            raise CellFailure("fallback", f"ONNX Runtime could not load its {self.provider}. {self._libraries}".strip())
+        placement.refuse_fallback(placement.assigned(self.session), self.provider)
 
     def _options(self) -> onnxruntime.SessionOptions:
         """One CPU thread: no kernel that counts runs there, and idle threads of a pool would spin."""
@@ -134,9 +143,13 @@ class OnnxRuntimeCuda(CudaRunner):
         except (CellFailure, UserError):
             raise
         except Exception as error:  # ORT's exceptions share no base class but Exception
-            if failure := explain(error):
+            if failure := self._explain(error):
                 raise failure from error
             raise
+
+    def _explain(self, error: Exception) -> CellFailure | None:
+        """What an exception says about the cell; None if it says nothing."""
+        return explain(error)
 
     def describe(self) -> dict[str, Any]:
         """Facts from one profiled run of a second session, after everything is timed.
@@ -146,7 +159,7 @@ class OnnxRuntimeCuda(CudaRunner):
         """
         facts: dict[str, Any] = {
             "providers": self.session.get_providers(),
-            "provider_options": dict(self.session.get_provider_options().get(PROVIDER) or {}),
+            "provider_options": dict(self.session.get_provider_options().get(self.provider) or {}),
             "arena": ARENA,
             "disabled_optimizers": WITHOUT,
             "cuda_graph": bool(self.options.get("cuda_graph")),
@@ -158,7 +171,7 @@ class OnnxRuntimeCuda(CudaRunner):
             nodes = self._profile()
         except Exception as error:  # a second copy of a model may not fit where one did
             return facts | {"placement": None, "placement_unknown": f"{type(error).__name__}: {str(error)[:200]}"}
-        placement.refuse_fallback(nodes, PROVIDER)
+        placement.refuse_fallback(nodes, self.provider)
         return facts | {"placement": placement.summary(nodes)}
 
     def _profile(self) -> list[placement.Node]:

@@ -122,6 +122,23 @@ def refuse_fallback(nodes: Sequence[Node], provider: str) -> None:
         raise CellFailure("fallback", f"{len(wrong)} of {len(nodes)} nodes ran on the CPU: {told}{more}")
 
 
+def require_one_partition(session: Any, provider: str) -> None:
+    """Raise unless ``provider`` took the whole graph as one piece; two pieces mean copies and waits between them.
+
+    Raises:
+        CellFailure: ``fallback``.
+    """
+    pieces = session.get_provider_graph_assignment_info()
+    others = [
+        f"{node.op_type} {node.name!r}" for piece in pieces if piece.ep_name != provider for node in piece.get_nodes()
+    ]
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        raise CellFailure("fallback", f"{len(others)} nodes are not on {provider}: {', '.join(others[:5])}{more}")
+    if len(pieces) != 1:
+        raise CellFailure("fallback", f"{provider} took the graph in {len(pieces)} partitions, not as one")
+
+
 def summary(nodes: Sequence[Node]) -> dict[str, Any]:
     """Counts: nodes by provider, operators after optimisation, copies across the bus, products in INT8 and in float."""
     operators = Counter(node.operator for node in nodes)

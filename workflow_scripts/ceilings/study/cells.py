@@ -30,6 +30,9 @@ TWIN = ".twin"
 TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
 """What of the protocol matters to a capture."""
 
+LAYER_ITERATIONS = 100
+"""Inferences of which each layer is timed."""
+
 LOCAL_FILES = ("config.json", "model.safetensors")
 """What a folder of weights holds."""
 
@@ -57,6 +60,7 @@ class Cell:
         runs: Its run records, one for each fresh process; empty if it can neither be measured nor was recorded.
         floor: The record of the least time that its device allows; None where there are no measured limits.
         budget: Its budget, if the study asks for a capture of it and one can be made or was.
+        recorded: Whether these were made earlier, on another device or in another environment; they are only read.
     """
 
     device: str | None
@@ -69,6 +73,7 @@ class Cell:
     runs: tuple[str, ...]
     floor: str | None = None
     budget: str | None = None
+    recorded: bool = False
 
     @property
     def twin_of(self) -> str | None:
@@ -135,7 +140,7 @@ class Study:
     @functools.cached_property
     def measured(self) -> list[Cell]:
         """The cells that this machine measures."""
-        return [cell for cell in self.cells if cell.available and cell.device in self._own_devices]
+        return [cell for cell in self.cells if cell.available and not cell.recorded]
 
     @functools.cached_property
     def runs(self) -> list[str]:
@@ -154,8 +159,8 @@ class Study:
 
     @functools.cached_property
     def recorded_runs(self) -> list[str]:
-        """Run records of other machines: read, never made."""
-        return [run for cell in self.cells if cell.device not in self._own_devices for run in cell.runs]
+        """Run records of other machines and other environments: read, never made."""
+        return [run for cell in self.cells if cell.recorded for run in cell.runs]
 
     @functools.cached_property
     def floors(self) -> list[str]:
@@ -227,6 +232,9 @@ class Study:
         if spec.executes == "engine":
             engine = self.engines.path(spec, model, precision, shape, device)
             return [f"{engine}.engine", f"{engine}.json"]
+        if spec.executes == "engine-cache":
+            kept = self.engines.cache(model, precision, shape, device)
+            return [f"{kept}.cache.json", f"{kept}.cache", self.engine_graph(model, precision)]
         graph = graph_name(spec, precision)
         if graph:
             return [f"{self.results}/onnx/{model}/{graph}.onnx"]
@@ -372,6 +380,20 @@ class Study:
         }
         return canonical(wanted)
 
+    def layers_slice(self, runtime: str) -> str:
+        """What the times of an engine's layers depend on beside the engine and the inputs.
+
+        Raises:
+            UserError: The runtime executes no engine whose layers could be timed.
+        """
+        spec = self.runtime(runtime)
+        if spec.executes != "engine":
+            known = [name for name, other in RUNTIMES.items() if other.executes == "engine"]
+            raise UserError(f"{runtime!r} executes no TensorRT engine of ours; layers are timed of {', '.join(known)}")
+        return canonical(
+            {"options": dict(spec.options), "packages": installed(spec.packages), "iterations": LAYER_ITERATIONS}
+        )
+
     @functools.cached_property
     def comparison(self) -> dict[str, Any]:
         """What ``results/comparison.md`` holds these results against.
@@ -443,21 +465,26 @@ class Study:
     def _cell(self, runtime: str, model: str, precision: str, shape: Shape, sweeps: tuple[str, ...]) -> Cell:
         device = self.host.device(RUNTIMES[runtime].device)
         can = self._availability(runtime, precision)
-        runs = self._runs(device, runtime, model, precision, shape) if device and can else ()
-        bounded = runs and RUNTIMES[runtime].device == "cuda"  # a CPU's limits are not measured
-        floor = self._floor(device, model, precision, shape) if bounded else None
-        cell = Cell(device, runtime, model, precision, shape, sweeps, can, runs, floor)
-        traced = device and can and self._asked_to_trace(cell) and self.trace_source[0]
-        return dataclasses.replace(cell, budget=self._budget(cell)) if traced else cell
+        cell = Cell(device, runtime, model, precision, shape, sweeps, can, ())
+        if not device:
+            return cell
+        if can:
+            runs = self._runs(device, runtime, model, precision, shape)
+            bounded = RUNTIMES[runtime].device == "cuda"  # a CPU's limits are not measured
+            floor = self._floor(device, model, precision, shape) if bounded else None
+            traced = self._asked_to_trace(cell) and self.trace_source[0]
+            return dataclasses.replace(cell, runs=runs, floor=floor, budget=self._budget(cell) if traced else None)
+        # Two generations of TensorRT exclude each other: what one environment recorded stays when the other runs.
+        return self._recorded(cell, device) or cell
 
     def _recorded(self, cell: Cell, slug: str) -> Cell | None:
-        """``cell`` as measured earlier on another device; None if it was not."""
+        """``cell`` as measured earlier on another device or in another environment; None if it was not."""
         if cell.spec.device != ("cpu" if slug.startswith("cpu-") else "cuda"):
             return None
         runs = self._runs(slug, cell.runtime, cell.model, cell.precision, cell.shape)
         if not all(Path(run).is_file() for run in runs):
             return None
-        found = dataclasses.replace(cell, device=slug, available=Availability(), runs=runs)
+        found = dataclasses.replace(cell, device=slug, available=Availability(), runs=runs, recorded=True)
         floor, budget = self._floor(slug, cell.model, cell.precision, cell.shape), self._budget(found)
         return dataclasses.replace(
             found,
@@ -483,7 +510,7 @@ class Study:
         else:
             first: dict[str | None, Cell] = {}
             for cell in cells:
-                if cell.available:
+                if cell.available and not cell.recorded:
                     first.setdefault(cell.device, cell)
             chosen = list(first.values())
         return [
@@ -492,9 +519,15 @@ class Study:
         ]
 
     def _cell_twin(self, cell: Cell) -> Cell:
-        runtime = cell.runtime + TWIN
-        runs = self._runs(cell.device, runtime, cell.model, cell.precision, cell.shape)
-        return dataclasses.replace(cell, runtime=runtime, runs=runs, budget=None)
+        twin = dataclasses.replace(cell, runtime=cell.runtime + TWIN, budget=None)
+        if cell.recorded:
+            missing = Availability("recorded in another environment, without a twin", "run the study there")
+            return self._recorded(twin, cell.device or "") or dataclasses.replace(
+                twin, available=missing, runs=(), recorded=False
+            )
+        return dataclasses.replace(
+            twin, runs=self._runs(cell.device, twin.runtime, cell.model, cell.precision, cell.shape)
+        )
 
     def _refuse_the_impossible(self) -> None:
         problems = [

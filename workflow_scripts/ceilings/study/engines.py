@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ceilings.engines import profiles
+from ceilings.engines import libraries, profiles
 from ceilings.engines.catalogue import BUILDERS, target_capability, target_slug
 from ceilings.engines.profiles import Profile
 from ceilings.errors import UserError
 from ceilings.runtimes.catalogue import PRECISIONS, Runtime
 from ceilings.study.config import nearest
-from ceilings.study.hosts import Host
+from ceilings.study.hosts import Host, installed
 
 
 class Engines:
@@ -48,6 +48,22 @@ class Engines:
             taking = (n for n, own in known.items() if any(p.covers(shaped.batch[0], shaped.sequence[0]) for p in own))
             name = next(taking, next(iter(known)))
         return f"{self.results}/engines/{device}/{spec.builder}/{model}/{precision}/{name}"
+
+    @staticmethod
+    def cache_name() -> str:
+        """How paths call the engines that ONNX Runtime keeps: by its version, since another one builds anew."""
+        (version,) = installed(("onnxruntime-gpu",)).values()
+        return f"onnxruntime-tensorrt-{version or 'none'}"
+
+    def cache(self, model: str, precision: str, shape: str, device: str) -> str:
+        """The engine that ONNX Runtime's provider builds for a cell and keeps, less the suffix of its record."""
+        return f"{self.results}/engines/{device}/{self.cache_name()}/{model}/{precision}/{shape}"
+
+    def cache_slice(self) -> str:
+        """What such an engine depends on beside its graph and its shape."""
+        kept = {key: self.settings.get(key) for key in ("optimization_level", "workspace_mb")}
+        versions = {"onnxruntime": self.cache_name(), "tensorrt": libraries.version("libnvinfer.so.10")}
+        return json.dumps({**kept, **versions}, sort_keys=True)
 
     def files(self, builder: str, name: str) -> list[str]:
         """Files of the user that an engine is made from, by the name of its profile or its own."""

@@ -1,0 +1,86 @@
+"""On a GPU without TensorRT: its runtimes give a reason, and never a number of another provider."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from ceilings.engines import libraries
+from ceilings.errors import CellFailure
+from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study import hosts
+
+SHAPE = (2, 8)
+
+
+@pytest.fixture
+def graph(tmp_path):
+    """Logits that are sums of the unmasked tokens, from inputs with dynamic axes."""
+    nodes = [
+        helper.make_node("Mul", ["input_ids", "attention_mask"], ["kept"]),
+        helper.make_node("Cast", ["kept"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["values", "weight"], ["logits"]),
+    ]
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [SHAPE[1], 2], np.ones(2 * SHAPE[1], np.float32))
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", SHAPE[1]])
+        for name in ("input_ids", "attention_mask")
+    ]
+    output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
+    made = helper.make_graph(nodes, "g", inputs, [output], [weight])
+    path = tmp_path / "fp32.onnx"
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.skipif(libraries.find("libnvinfer.so.10") is not None, reason="TensorRT 10 is here")
+def test_the_provider_that_cannot_load_fails_the_build_and_gives_no_number(graph, tmp_path, capfd):
+    """In a process of its own, as the rule does it. ONNX Runtime alone would go on, on the CPU."""
+    from ceilings.engines.cache import Plan
+    from ceilings.measure.supervisor import supervise
+
+    plan = Plan(str(graph), str(tmp_path / "b2-s8.cache"), str(tmp_path / "timing"), 3, None)
+    task = {
+        "cell": {"precision": "fp32", "batch": SHAPE[0], "sequence": SHAPE[1]},
+        "spec": {"threads": 1, "protocol": {"time_limit_seconds": 300}},
+        "plan": plan.to_json(),
+    }
+    found = supervise(task, "ceilings.engines.cache_worker")
+    print(found["failure"], found["cold_start_ns"])
+    assert found["status"] == "failed" and found["failure"]["kind"] == "fallback"
+    assert "TensorRT" in found["failure"]["message"] or "nvinfer" in found["failure"]["message"]
+    assert found["files"] == {}
+
+
+def test_what_this_machine_says_of_each_tensorrt_runtime():
+    host = hosts.detect({})
+    assert host.gpu is not None
+    for name, runtime in RUNTIMES.items():
+        if "tensorrt" in name:
+            found = hosts.availability(runtime, "fp16", host)
+            print(f"{name}: {found.reason or 'available'}; {found.remedy or ''}")
+            assert bool(found) or (found.reason and found.remedy)
+    rtx = hosts.availability(RUNTIMES["tensorrt-rtx"], "fp16", host)
+    if host.gpu.capability == (9, 0):
+        assert rtx.reason is not None and "compute capability 9.0" in rtx.reason
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime_ep_nv_tensorrt_rtx") is None, reason="no RTX plugin here")
+def test_the_rtx_plugin_runs_on_rtx_cards_only(graph):
+    from ceilings.measure import cuda
+    from ceilings.runtimes import onnxruntime_tensorrt_rtx
+
+    runner = onnxruntime_tensorrt_rtx.RUNNER(graph, "fp32", SHAPE, 1, {})
+    if cuda.capability() != (9, 0):
+        runner.load()
+        inputs = {name: np.ones(SHAPE, np.int64) for name in ("input_ids", "attention_mask")}
+        assert (runner.logits(runner.run(runner.place(inputs))) == SHAPE[1]).all()
+        return
+    with pytest.raises(CellFailure) as caught:
+        runner.load()
+    print(caught.value.kind, caught.value)
+    assert caught.value.kind in ("unsupported", "fallback")

@@ -1,0 +1,72 @@
+"""TensorRT's cells in the real pipeline: why they cannot run here, and what would run where they can."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+
+from tiny import STUDY, SUMMARY
+
+from ceilings.study import hosts
+
+H200 = hosts.Gpu("nvidia-h200", "NVIDIA H200", "GPU-1", "580.1", (9, 0), 141 << 30)
+RUNTIMES = [
+    "tensorrt",
+    "tensorrt-graph",
+    "tensorrt10",
+    "onnxruntime-tensorrt",
+    "onnxruntime-tensorrt-graph",
+    "tensorrt-rtx",
+]
+
+
+def study():
+    config = copy.deepcopy(STUDY)
+    config["sweeps"]["tensorrt"] = {
+        "models": ["tiny"],
+        "runtimes": RUNTIMES,
+        "precisions": ["fp32", "tf32", "fp16"],
+        "batches": [1],
+        "sequences": [16],
+    }
+    return config
+
+
+def with_gpu():
+    """This machine, told that it has a GPU: what is planned is the same, and nothing that needs one is run."""
+    host = dataclasses.replace(hosts.detect({}), gpu=H200, gpu_problem=None)
+    return {hosts.PIN: json.dumps(dataclasses.asdict(host))}
+
+
+def test_cells_say_why_they_cannot_run_and_get_no_number(project):
+    project.configure(study())
+    project.snakemake(SUMMARY, **with_gpu())
+    summary = (project.folder / SUMMARY).read_text()
+    for reason in (
+        "TensorRT 11 is not installed",
+        "TensorRT 10 is not installed",
+        "package onnxruntime-gpu is not installed",
+        "NVIDIA H200 has compute capability 9.0; tensorrt-rtx runs on 8.0, 8.6, 8.9, 12.x only",
+    ):
+        assert reason in summary, reason
+    assert not (project.folder / "results/benchmarks/nvidia-h200").exists()
+    assert not (project.folder / "results/engines/nvidia-h200").exists()
+
+
+def test_where_tensorrt_10_is_there_its_engines_are_built_and_timed(project, tmp_path):
+    packages = {"onnxruntime-gpu": "1.31.1", "pycuda": "1", "cuda-bindings": "13.3.1", "tensorrt": "10.16.1.11"}
+    for name, version in packages.items():
+        folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (tmp_path / "libnvinfer.so.10").touch()
+    project.configure(study())
+    place = {"PYTHONPATH": str(tmp_path), "LD_LIBRARY_PATH": str(tmp_path), **with_gpu()}
+    planned = project.planned(SUMMARY, **place)
+    processes = STUDY["protocol"]["processes"]
+    assert planned["build_engine"] == 3  # an engine each for fp32, tf32 and fp16
+    assert planned["build_engine_cache"] == 3  # shared by the provider's two runtimes
+    cells = 3 * 3 + 1  # tensorrt10 and the provider's two, and the noise cell's twin
+    assert planned["measure_latency"] == processes * cells
+    assert planned["convert_precision"] == 1  # fp16; fp32's graph is there, and tf32's is the same

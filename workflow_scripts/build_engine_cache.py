@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Let ONNX Runtime's TensorRT provider build an engine and keep it; record what its first start cost."""
+
+import argparse
+from pathlib import Path
+
+from ceilings import SCHEMA_VERSION
+from ceilings.engines.cache import Plan
+from ceilings.errors import UserError
+from ceilings.files import sha256, write_json
+from ceilings.measure.supervisor import supervise
+from ceilings.program import json_argument, main
+from ceilings.provenance import provenance
+from ceilings.study import hosts
+
+LIMIT_SECONDS = 3600
+PACKAGES = ("onnxruntime-gpu", "tensorrt-cu13-libs", "cuda-bindings")
+
+
+def work(arguments: argparse.Namespace) -> None:
+    here = hosts.detect({}).device("cuda")
+    if here != arguments.device:
+        raise UserError(
+            f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; build it "
+            "there, or ask for the path of this machine's GPU"
+        )
+    batch, sequence = (int(part[1:]) for part in arguments.shape.split("-"))
+    cell = {"precision": arguments.precision, "batch": batch, "sequence": sequence}
+    plan = Plan(
+        graph=str(arguments.graph),
+        folder=str(arguments.folder),
+        timing_cache=str(arguments.folder.parents[2] / "timing"),
+        optimization_level=arguments.spec["optimization_level"],
+        workspace_mb=arguments.spec["workspace_mb"],
+    )
+    # Also for a build that fails: the rule promises the folder, and the record says why it is empty.
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    spec = {"threads": 1, "protocol": {"time_limit_seconds": LIMIT_SECONDS}}
+    found = supervise({"cell": cell, "spec": spec, "plan": plan.to_json()}, "ceilings.engines.cache_worker")
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "status": found["status"],
+        "failure": found["failure"],
+        "device": arguments.device,
+        **cell,
+        "plan": plan.to_json(),
+        "graph_sha256": sha256(arguments.graph),
+        "files": found.get("files", {}),
+        "versions": found.get("versions", {}),
+        "cold_start_ns": found["cold_start_ns"],
+        "provider": found.get("provider"),
+        "provenance": provenance(PACKAGES, {"graph": arguments.graph}),
+    }
+    write_json(arguments.output, record)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", required=True, help="slug of the GPU that must run it")
+    parser.add_argument("--precision", required=True)
+    parser.add_argument("--shape", required=True, help="such as b8-s128")
+    parser.add_argument("--graph", type=Path, required=True, help="typed ONNX graph with dynamic axes")
+    parser.add_argument("--spec", type=json_argument, required=True, help="settings of the builder, and versions")
+    parser.add_argument("--folder", type=Path, required=True, help="where the provider keeps its engine")
+    parser.add_argument("--output", type=Path, required=True, help="the record")
+    main(work, parser)

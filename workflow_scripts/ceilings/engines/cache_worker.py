@@ -1,0 +1,54 @@
+"""One process in which ONNX Runtime builds and keeps an engine: its first start, phase by phase.
+
+Started by :mod:`ceilings.measure.supervisor`: a builder that crashes is a result of the cell.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ceilings.engines.cache import Plan, contents
+from ceilings.errors import CellFailure, UserError
+from ceilings.files import read_json, write_json
+from ceilings.program import leave
+from ceilings.runtimes.onnxruntime_cpu import INPUTS
+from ceilings.runtimes.onnxruntime_tensorrt import Builder
+
+
+def build(task: dict[str, Any]) -> dict[str, Any]:
+    """Let the provider build the engine of ``task`` into its folder, and run it once."""
+    plan, shape = Plan.from_json(task["plan"]), (task["cell"]["batch"], task["cell"]["sequence"])
+    Path(plan.folder).mkdir(parents=True, exist_ok=True)
+    Path(plan.timing_cache).mkdir(parents=True, exist_ok=True)
+    runner = Builder(plan, task["cell"]["precision"], shape)
+    found: dict[str, Any] = {"status": "failed", "failure": None, "files": {}, "provider": None}
+    try:
+        runner.load()
+        slot = runner.place(dict.fromkeys(INPUTS, np.ones(shape, np.int64)))
+        with runner.phase("first_run"):
+            runner.run(slot)
+        found |= {"files": contents(plan.folder), "provider": runner.facts()}
+        if not any(name.endswith(".engine") for name in found["files"]):
+            raise CellFailure("fallback", f"the provider kept no engine in {plan.folder}")
+        found["status"] = "ok"
+    except CellFailure as failure:
+        found["failure"] = {"kind": failure.kind, "message": str(failure)}
+    return {**found, "cold_start_ns": runner.cold_start_ns, "versions": runner.versions()}
+
+
+def main() -> None:
+    """Read the task, build, write what came of it."""
+    task, record = sys.argv[1:]
+    try:
+        write_json(record, build(read_json(task)))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    leave()
+
+
+if __name__ == "__main__":
+    main()

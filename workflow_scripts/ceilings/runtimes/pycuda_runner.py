@@ -1,0 +1,69 @@
+"""A runner whose stream and buffers are PyCUDA's, and which can replay its work as a CUDA graph.
+
+What is enqueued is a subclass's business: a TensorRT engine, or anything else that reads ``input_buffers`` and writes
+``output``.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ceilings.errors import CellFailure
+from ceilings.measure import cuda
+from ceilings.measure.cuda_graph import Graph, captured
+from ceilings.runtimes import pycuda_memory
+from ceilings.runtimes.cuda_runner import CudaRunner
+
+
+class PyCudaRunner(CudaRunner):
+    """Allocates once, when it loads; a launch is one call. Options: ``cuda_graph``.
+
+    Attributes:
+        output: Where the logits are.
+        graph: What is replayed; None if every launch enqueues anew.
+    """
+
+    memory: ClassVar[Any] = pycuda_memory
+
+    output: pycuda_memory.DeviceBuffer
+    graph: Graph | None = None
+
+    @abc.abstractmethod
+    def enqueue(self) -> None:
+        """Enqueue one inference on ``stream``."""
+
+    def allocate(self, inputs: Mapping[str, int]) -> None:
+        """Make the buffers of inputs, by their size in bytes, filled with ones, and that of the logits."""
+        self._buffers = {name: self.memory.DeviceBuffer(nbytes) for name, nbytes in inputs.items()}
+        for buffer in self._buffers.values():
+            buffer.upload(np.ones(buffer.nbytes // 8, np.int64))
+        self.input_buffers = {name: (buffer.pointer, buffer.nbytes) for name, buffer in self._buffers.items()}
+        self.output = self.memory.DeviceBuffer(self.output_bytes)
+
+    def prepare_launch(self) -> None:
+        """Decide what a launch does, once the buffers are there."""
+        self._launch: Callable[[], None] = self.enqueue
+        if self.options.get("cuda_graph"):
+            with self.phase("capture"):
+                # Libraries choose, allocate and upload in the first call; none of that can be captured.
+                self.enqueue()
+                self.stream.synchronize()
+                try:
+                    with captured(self.stream) as graph:
+                        self.enqueue()
+                except cuda.CudaError as error:
+                    raise CellFailure("unsupported", f"this cannot be captured into a CUDA graph: {error}") from error
+                self.graph, self._launch = graph, graph.launcher(self.stream)
+
+    def launch(self, slot: Any) -> Any:
+        self._launch()
+
+    def output_pointer(self, launched: Any) -> int:
+        return self.output.pointer
+
+    def describe(self) -> dict[str, Any]:
+        return {"cuda_graph": self.graph is not None, "graph_nodes": self.graph.nodes if self.graph else None}

@@ -1,0 +1,156 @@
+"""TensorRT executing an engine natively: TensorRT 10 and 11, and TensorRT for RTX, whose Python surfaces agree here.
+
+``tests/unit/runtimes/test_tensorrt_surface.py`` holds every call in here against the real bindings of all three.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ceilings.engines import record
+from ceilings.engines.catalogue import BUILDERS
+from ceilings.engines.library import bindings, make_logger
+from ceilings.engines.profiles import Profile, covering
+from ceilings.errors import CellFailure
+from ceilings.measure import cuda, gpu_loop
+from ceilings.runtimes.pycuda_runner import PyCudaRunner
+from ceilings.slugs import gpu_name, slug
+
+INPUTS = ("input_ids", "attention_mask")
+OUTPUT_TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
+"""TensorRT's names of the types that logits may have."""
+
+MESSAGES = (
+    ("out-of-memory", re.compile(r"out of ?memory|OutOfMemory", re.IGNORECASE)),
+    (
+        "engine-incompatible",
+        re.compile(
+            r"serializ|magic tag|version tag|compute capability|different platform|not compatible|incompatible"
+            r"|created with|lean runtime|engine plan",
+            re.IGNORECASE,
+        ),
+    ),
+    ("outside-profiles", re.compile(r"optimization profile|profile dimension|satisfyProfile", re.IGNORECASE)),
+)
+"""What TensorRT's messages say about a cell; its calls themselves return only False or None."""
+
+
+class TensorRt(PyCudaRunner):
+    """Executes an engine. Options: ``builder`` (the generation, of ``ceilings.engines.catalogue``), ``cuda_graph``."""
+
+    def load(self) -> None:
+        self.open_device()
+        generation = BUILDERS[self.options["builder"]]
+        with self.phase("libraries"):
+            trt = self.trt = bindings(generation)
+        with self.phase("load"):
+            facts = record.load(self.artifact)
+            content = record.verified(
+                self.artifact,
+                builder=generation.name,
+                version=trt.__version__,
+                device=slug(gpu_name(cuda.device_name())),
+                capability=cuda.capability(),
+            )
+        self.log = make_logger(trt)
+        with self.phase("deserialize"):
+            runtime = self.runtime = self._runtime()
+            # Such an engine brings its own small runtime, which is code; its digest is known by now.
+            runtime.engine_host_code_allowed = bool(facts["version_compatible"])
+            self.engine = self._made(runtime.deserialize_cuda_engine(content), "deserialising the engine")
+        del content
+        with self.phase("execution_context"):
+            self.context = self._made(self.engine.create_execution_context(), "making an execution context")
+            self._select_profile()
+        self._bind()
+        self.prepare_launch()
+
+    def _runtime(self) -> Any:
+        try:
+            return self.trt.Runtime(self.log)
+        except TypeError as error:  # the bindings' way to say that the library made none
+            raise failure(f"making a runtime ({error})", self.log.errors) from error
+
+    def _select_profile(self) -> None:
+        engine, context = self.engine, self.context
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        modes = {name: engine.get_tensor_mode(name) for name in names}
+        inputs = [name for name, mode in modes.items() if mode == self.trt.TensorIOMode.INPUT]
+        outputs = [name for name in names if name not in inputs]
+        if sorted(inputs) != sorted(INPUTS) or len(outputs) != 1:
+            told = f"it reads {', '.join(inputs)} and writes {', '.join(outputs)}"
+            raise CellFailure("unsupported", f"the engine is not of a classifier of tokens: {told}")
+        for name in INPUTS:
+            if (kind := engine.get_tensor_dtype(name)) != self.trt.DataType.INT64:
+                raise CellFailure("unsupported", f"the engine reads {name} as {kind.name}; the inputs are INT64")
+        (self.logits_name,) = outputs
+        self.profiles = [self._profile(i) for i in range(engine.num_optimization_profiles)]
+        self.profile = covering(self.profiles, *self.shape)
+        if context.active_optimization_profile != self.profile:
+            done = context.set_optimization_profile_async(self.profile, self.stream.handle)
+            self._require(done, f"selecting optimisation profile {self.profile}")
+            self.stream.synchronize()
+        for name in INPUTS:
+            self._require(context.set_input_shape(name, self.shape), f"setting the shape of {name} to {self.shape}")
+
+    def _profile(self, index: int) -> Profile:
+        """A profile as the engine itself has it; an engine without dynamic axes has one, which holds no ranges."""
+        shape = tuple(self.engine.get_tensor_shape(INPUTS[0]))
+        if all(axis >= 0 for axis in shape):
+            return Profile.static(*shape)
+        low, best, high = (tuple(each) for each in self.engine.get_tensor_profile_shape(INPUTS[0], index))
+        return Profile((low[0], best[0], high[0]), (low[1], best[1], high[1]))
+
+    def _bind(self) -> None:
+        engine, context = self.engine, self.context
+        kind = engine.get_tensor_dtype(self.logits_name).name
+        if kind not in OUTPUT_TYPES:
+            raise CellFailure("unsupported", f"the engine's logits are {kind}; known: {', '.join(OUTPUT_TYPES)}")
+        shape = tuple(context.get_tensor_shape(self.logits_name))
+        if len(shape) != 2 or shape[0] != self.shape[0] or shape[1] < 1:
+            raise CellFailure("unsupported", f"the engine's logits have shape {shape}, not (batch, classes)")
+        self.output_type, self.output_shape = OUTPUT_TYPES[kind], (shape[0], shape[1])
+        self.allocate(dict.fromkeys(INPUTS, self.shape[0] * self.shape[1] * 8))
+        addresses = {name: pointer for name, (pointer, _) in self.input_buffers.items()}
+        for name, pointer in {**addresses, self.logits_name: self.output.pointer}.items():
+            self._require(context.set_tensor_address(name, pointer), f"binding {name}")
+        self._execute, self._handle = context.execute_async_v3, self.stream.handle
+
+    def enqueue(self) -> None:
+        if not self._execute(self._handle):
+            self._require(False, "enqueueing an inference")
+
+    def _made(self, thing: Any, what: str) -> Any:
+        """``thing``, which TensorRT made; it returns None where it could not."""
+        self._require(thing is not None, what)
+        return thing
+
+    def _require(self, done: bool, what: str) -> None:
+        """Raise what TensorRT said if a call of it did not succeed."""
+        if not done:
+            raise failure(what, self.log.errors)
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {
+            "builder": self.options["builder"],
+            "tensorrt": self.trt.__version__,
+            "profile": self.profile,
+            "profiles": [str(profile) for profile in self.profiles],
+            "layers": self.engine.num_layers,
+            "activation_bytes": self.engine.device_memory_size_v2,
+            "auxiliary_streams": self.engine.num_aux_streams,
+            "messages": self.log.errors[-5:],
+        }
+
+
+def failure(what: str, errors: list[str]) -> CellFailure:
+    """What TensorRT's errors say about a cell, once ``what`` did not succeed."""
+    told = " | ".join(errors[-3:]) or "TensorRT gave no reason"
+    text = f"{what} failed: {told}"
+    kind = next((kind for kind, pattern in MESSAGES if pattern.search(text)), "runtime-error")
+    return CellFailure(kind, text[:600])
+
+
+RUNNER = TensorRt
+INSTRUMENT = gpu_loop.Instrument
