@@ -1,4 +1,4 @@
-# make summary   measure the default study and write results/summary.md
+# make summary   measure the default study and write results/summary.md and report.html
 # make test      every check and test
 # Both make .venv first and install the pinned packages: the GPU's where there is an NVIDIA driver.
 
@@ -12,8 +12,8 @@ PIP  := $(BIN)/pip --disable-pip-version-check install --quiet
 export PATH := $(BIN):$(PATH)
 
 summary: $(VENV)/$(KIND)
-	snakemake --cores $(CORES) --quiet reason host -- results/summary.md
-	@echo "Done: results/summary.md"
+	snakemake --cores $(CORES) --quiet reason host -- results/summary.md results/report.html
+	@echo "Done: results/summary.md, results/report.html"
 
 test: $(VENV)/$(KIND) $(VENV)/dev
 	ruff check .

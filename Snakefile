@@ -10,6 +10,9 @@ if not workflow.overwrite_configfiles:
     configfile: "config.yaml"
 
 
+report: "docs/captions/workflow.rst"
+
+
 include: "rules/study.smk"
 include: "rules/models.smk"
 include: "rules/graphs.smk"
@@ -25,3 +28,4 @@ rule all:
     default_target: True
     input:
         "results/summary.md",
+        "results/report.html",

@@ -1,6 +1,6 @@
 # Needs: run records, parity records, reports of the graphs, provenance of the weights.
-# Makes: results/plan.json, tables/, plots/, summary.md; summary_table.md, engineering_observations.md, comparison.md and
-#        comparison.html where asked for by name
+# Makes: results/plan.json, tables/, plots/, summary.md, report.html; summary_table.md, engineering_observations.md,
+#        comparison.md and comparison.html where asked for by name
 
 
 rule plan_study:
@@ -24,7 +24,8 @@ rule collect_cells:
         floors=STUDY.floors,
         budgets=STUDY.budgets,
     output:
-        expand("results/tables/{table}.{kind}", table=("cells", "runs", "budgets", "floors"), kind=("csv", "parquet")),
+        tables_to_read("results/tables"),
+        expand("results/tables/{table}.parquet", table=TABLES),
         "results/tables/samples.parquet",
     log:
         "results/logs/collect_cells.log",
@@ -69,7 +70,12 @@ rule write_summary:
         plots=expand("results/plots/{plot}.{kind}", plot=PLOTS, kind=("svg", "png")),
         evidence=summary_evidence,
     output:
-        report("results/summary.md", category="Summary", caption="../docs/captions/summary.rst"),
+        report(
+            "results/summary.md",
+            category="Summary",
+            labels={"shows": "summary: the study in two minutes"},
+            caption="../docs/captions/summary.rst",
+        ),
     log:
         "results/logs/write_summary.log",
     conda:
@@ -83,14 +89,49 @@ rule write_summary:
         " --evidence {input.evidence} --output {output} > {log} 2>&1"
 
 
+rule write_report:
+    input:
+        plan=rules.plan_study.output,
+        tables=rules.collect_cells.output,
+        evidence=summary_evidence,
+    output:
+        report(
+            "results/report.html",
+            category="Summary",
+            labels={"shows": "report: findings, every cell to filter and open, charts"},
+            caption="../docs/captions/report.rst",
+        ),
+    log:
+        "results/logs/write_report.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=digest("write_report"),
+    message:
+        "Writing the report"
+    shell:
+        "write_report.py --plan {input.plan} --tables results/tables --evidence {input.evidence}"
+        " --output {output} > {log} 2>&1"
+
+
 rule write_notes:
     input:
         plan=rules.plan_study.output,
         tables=rules.collect_cells.output,
         evidence=summary_evidence,
     output:
-        table=report("results/summary_table.md", category="Summary"),
-        observations=report("results/engineering_observations.md", category="Summary"),
+        table=report(
+            "results/summary_table.md",
+            category="Summary",
+            labels={"shows": "summary table: every cell in one table"},
+            caption="../docs/captions/notes.rst",
+        ),
+        observations=report(
+            "results/engineering_observations.md",
+            category="Summary",
+            labels={"shows": "engineering observations: a lab note with its evidence"},
+            caption="../docs/captions/notes.rst",
+        ),
     log:
         "results/logs/write_notes.log",
     conda:
@@ -110,7 +151,12 @@ rule compare_results:
         after=rules.collect_cells.output,
     output:
         markdown="results/comparison.md",
-        html=report("results/comparison.html", category="Comparison"),
+        html=report(
+            "results/comparison.html",
+            category="Comparison",
+            labels={"shows": "these results against earlier ones"},
+            caption="../docs/captions/comparison.rst",
+        ),
     log:
         "results/logs/compare_results.log",
     conda:

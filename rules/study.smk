@@ -9,7 +9,7 @@ SCRIPTS = Path(workflow.basedir, "workflow_scripts")
 sys.path.insert(0, str(SCRIPTS))
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.errors import UserError
-from ceilings.report.catalogue import PLOTS
+from ceilings.report.catalogue import PLOTS, TABLES
 from ceilings.runtimes.catalogue import PRECISIONS
 from ceilings.study import hosts, progress
 from ceilings.study.cells import Study
@@ -151,7 +151,14 @@ def code_of_plot(wildcards):
 
 
 def plot_labels(wildcards):
-    return {"shows": PLOTS[wildcards.plot]}
+    return {"plot": wildcards.plot.replace("_", " "), "shows": PLOTS[wildcards.plot]}
+
+
+def tables_to_read(folder):
+    """The CSV of each table, as ``--report`` shows it."""
+    shown = dict(category="Tables", caption="../docs/captions/table.rst")
+    labels = {name: {"table": name, "holds": holds} for name, holds in TABLES.items()}
+    return [report(f"{folder}/{name}.csv", labels=labels[name], **shown) for name in TABLES]
 
 
 def tables_before(wildcards):

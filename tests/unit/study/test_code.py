@@ -25,6 +25,7 @@ def digests():
         "cpu": code.digest("ceilings.measure.worker", "ceilings.runtimes.onnxruntime_cpu"),
         "torch": code.digest("ceilings.measure.worker", "ceilings.runtimes.torch_cpu"),
         "export": code.digest("export_onnx"),
+        "report": code.digest("write_report"),
     }
 
 
@@ -36,6 +37,7 @@ def digests():
         ("ceilings/runtimes/base.py", "X = 1", {"cpu", "torch"}),
         ("export_onnx.py", "X = 1", {"export"}),
         ("ceilings/measure/loop.py", "# a comment", set()),
+        ("ceilings/report/page/table.js", "// read with the page", {"report"}),
         ("ceilings/files.py", "X = 1", set()),
         ("ceilings/study/progress.py", "X = 1", set()),
     ],

@@ -1,4 +1,4 @@
-"""The plots of a study. Standard library only: read while the workflow is parsed."""
+"""The plots and the tables of a study. Standard library only: read while the workflow is parsed."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ PLOTS = {
     "iteration_timeline": "One iteration of each captured cell: host calls, launches, work of the device",
 }
 """Every plot by name, and what it shows; in the order of the summary."""
+
+TABLES = {
+    "cells": "a row a planned cell, measured or not",
+    "runs": "a row a process",
+    "budgets": "a row a captured cell: where its time goes",
+    "floors": "a row a cell: what the hardware allows",
+}
+"""Every table that a person would open, and what it holds. The samples are in one of their own."""

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ceilings.errors import UserError
 from ceilings.files import atomic
+from ceilings.report.catalogue import TABLES
 
 KEY = ["device", "runtime", "model", "precision", "batch", "sequence"]
 """The columns that name a cell."""
@@ -16,12 +17,12 @@ KEY = ["device", "runtime", "model", "precision", "batch", "sequence"]
 PERCENTILES = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 """Column stem and quantile of the percentiles that need a minimum of samples."""
 
+SAMPLES = "samples"
+"""The table that nobody would open as CSV."""
+
 COLD_START = ["import", "load", "compile", "capture", "first_run"]
 """Stages before the steady state, in the order they happen; not every runtime has all."""
 
-TABLES = ("cells", "runs", "samples", "budgets", "floors")
-READABLE = ("cells", "runs", "budgets", "floors")
-"""The tables that are also written as CSV."""
 
 HOST_PARTS = ["framework", "launch", "copy", "sync"]
 """Where the host thread's time of an iteration goes: outside CUDA, in launches, in copies, waiting for the device."""
@@ -83,10 +84,10 @@ class Tables:
     def write(self, folder: Path | str) -> None:
         """Write Parquet for programs, and CSV for people where a person would open it."""
         folder = Path(folder)
-        for name in TABLES:
+        for name in (*TABLES, SAMPLES):
             with atomic(folder / f"{name}.parquet") as temporary:
                 getattr(self, name).to_parquet(temporary, index=False)
-        for name in READABLE:
+        for name in TABLES:
             with atomic(folder / f"{name}.csv") as temporary:
                 getattr(self, name).to_csv(temporary, index=False)
 
@@ -97,7 +98,7 @@ def read_tables(folder: Path | str) -> Tables:
     Raises:
         UserError: A table is missing or damaged.
     """
-    return Tables(**{name: _read(Path(folder) / f"{name}.parquet") for name in TABLES})
+    return Tables(**{name: _read(Path(folder) / f"{name}.parquet") for name in (*TABLES, SAMPLES)})
 
 
 def _read(path: Path) -> pd.DataFrame:

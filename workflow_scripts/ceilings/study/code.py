@@ -1,4 +1,5 @@
-"""What code a result depends on: a digest of modules and of every module of ours that they import.
+"""What code a result depends on: a digest of modules, of every module of ours that they import, and of the data files
+that these name and that lie beside them (a template, a style sheet, a schema).
 
 As a rule's param it makes Snakemake run a job anew when code that shaped its result has changed, and only then:
 comments, docstrings and formatting do not count. Standard library only.
@@ -47,17 +48,23 @@ def digest(*modules: str) -> str:
 
 @functools.cache
 def _read(path: Path) -> tuple[str, tuple[Path, ...]]:
-    """Digest of what a module does, and the files of ours that it imports."""
+    """Digest of what a module does, or of a data file's bytes; and the files of ours that it imports or names."""
+    if path.suffix != ".py":
+        return hashlib.sha256(path.read_bytes()).hexdigest(), ()
     tree = ast.parse(path.read_text(encoding="utf-8"), path)
     imported = []
+    beside = {file.name: file for file in path.parent.iterdir() if file.is_file() and file.suffix != ".py"}
+    named = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in beside:
+            named.append(beside[node.value])
         _drop_docstring(node)
-    files = tuple(found for name in imported if (found := _file(name)))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), files
+    files = [found for name in imported if (found := _file(name))]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), (*files, *named)
 
 
 def _drop_docstring(node: ast.AST) -> None:

@@ -1,0 +1,334 @@
+"""The report as a reader meets it: in a real browser, on planted studies whose truth is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ceilings.report.collect import collect
+from ceilings.report.evidence import Evidence, read_evidence
+from ceilings.report.page import page
+from ceilings.report.tables import BUDGET_COLUMNS, FLOOR_COLUMNS, KEY
+
+sys.path.insert(0, str(Path(__file__).parent))
+import planted_study as planted
+
+CPU, GPU = planted.CPU, planted.GPU
+HOSTILE = (
+    """</script><script>window.harmed = 1</script><img src=x onerror="window.harmed = 1"> [a](javascript:harm()) `|"""
+)
+FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync --window-size=1400,1000"""
+CAPTURED = f"{GPU}/onnxruntime-cuda/distilbert/fp32/b1-s128"
+FAILED = f"{CPU}/torch-int8-dynamic/distilbert/int8/b1-s512"
+# Two launches, of which the second is a graph with two kernels, and a wait; in ns from the iteration's start.
+TIMELINE = {
+    "length": 800_000,
+    "calls": [[100_000, 300_000, "launch"], [400_000, 600_000, "launch"], [600_000, 800_000, "sync"]],
+    "operations": [
+        [290_000, 350_000, "gemm", 7, 100_000],
+        [520_000, 600_000, "attention", 7, 400_000],
+        [610_000, 790_000, "gemm", 7, 400_000],
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """A study on two devices: failures, one with a hostile message, cells that cannot run, a budget and a floor."""
+    maker = planted.default_study(tmp_path_factory.mktemp("study")).measure(GPU, planted.GPU_CONFIGURATIONS)
+    failed = next(cell for cell in maker.cells if cell["runtime"] == "torch-int8-dynamic" and cell["sequence"] == 512)
+    maker.fail(failed, 1, "crashed", HOSTILE)
+    tables = collect(maker.plan())
+    row = tables.cells.query("device == @GPU and runtime == 'onnxruntime-cuda' and batch == 1 and sequence == 128")
+    key = row.iloc[0][KEY].to_dict()
+    record = maker.root / "captured.budget.json"
+    kept = {"schema_version": 1, "status": "ok", "cell": key, "iterations": 20, "timeline": TIMELINE}
+    told = {"iteration_ns": {"median": 800_000}, "verdict": {"name": "launch-bound"}, "shares": {"launch": 0.6}}
+    record.write_text(json.dumps(kept | told | {"flags": [], "unknown_kernels": [], "jitter": None}))
+    budget = key | {
+        "source": "cupti",
+        "iteration_ms": 0.8,
+        "host_framework_ms": 0.2,
+        "host_launch_ms": 0.5,
+        "host_sync_ms": 0.1,
+        "gpu_busy_ms": 0.3,
+        "gpu_gemm_ms": 0.3,
+        "idle_launching_ms": 0.5,
+        "launches": 96,
+        "kernels": 120,
+        "verdict": "launch-bound",
+        "path": str(record),
+    }
+    floor = key | {"floor_ms": 0.02, "limited_by": "dram", "gap": 36.5, "mfu": 0.04}
+    tables = dataclasses.replace(
+        tables,
+        budgets=pd.DataFrame([budget], columns=BUDGET_COLUMNS),
+        floors=pd.DataFrame([floor], columns=FLOOR_COLUMNS),
+    )
+    return page(maker.plan(), tables, read_evidence(planted.evidence(maker.root)))
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium."""
+    binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not (binary and driver):
+        pytest.skip("no Chromium with chromedriver on this machine (Debian: chromium, chromium-driver)")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in FLAGS.split():
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="module")
+def address(html, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path.as_uri()
+
+
+class Reader:
+    """What a person does with the page."""
+
+    def __init__(self, browser):
+        self.browser = browser
+
+    def open(self, address):
+        self.browser.get("about:blank")
+        self.browser.get_log("performance"), self.browser.get_log("browser")
+        self.browser.get(address)
+        self.until("return document.documentElement.dataset.ready")
+
+    def run(self, script, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def until(self, script):
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        return WebDriverWait(self.browser, 10, poll_frequency=0.02).until(
+            lambda browser: browser.execute_script(script)
+        )
+
+    def find(self, selector):
+        return self.browser.find_element("css selector", selector)
+
+    def rows(self):
+        """The cells that the table shows, in its order."""
+        return self.run("return [...document.querySelectorAll('#table tbody tr:not([hidden])')].map(row => row.id)")
+
+    def press(self, *keys):
+        self.browser.switch_to.active_element.send_keys(*keys)
+
+    def media(self, kind="screen", **features):
+        features["prefers_reduced_motion"] = "reduce"  # a click must not meet a page that is still scrolling
+        named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": kind, "features": named})
+
+    def style(self, selector, name):
+        return self.run("return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]]", selector, name)
+
+    def complaints(self):
+        return [entry["message"] for entry in self.browser.get_log("browser")]
+
+    def requests(self):
+        messages = (json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance"))
+        urls = (m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent")
+        return [url for url in urls if not url.startswith("data:")]
+
+
+@pytest.fixture
+def reader(chromium, address):
+    reader = Reader(chromium)
+    reader.media()
+    reader.open(address)
+    yield reader
+    assert reader.complaints() == []
+
+
+def brightness(colour):
+    """Relative luminance of an ``rgb(...)``."""
+    channels = [float(part) / 255 for part in re.findall(r"[\d.]+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    dark, bright = sorted((brightness(one), brightness(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_it_stands_alone(reader, address):
+    assert reader.requests() == [address]
+    assert len(reader.rows()) == 117
+    drawn = reader.run(
+        "return [...document.querySelectorAll('#charts figure')].map(f => f.querySelectorAll('svg.marks').length)"
+    )
+    assert drawn == [1, 1, 1, 0]  # the first model's device has no capture
+    assert "No measured cell" in reader.find("#chart-budgets").text
+
+
+def test_messages_of_runtimes_stay_text(reader):
+    told = "crashed: " + HOSTILE
+    assert told in reader.run("return document.getElementById(arguments[0]).textContent", FAILED)
+    reader.run("location.hash = arguments[0]", f"#{FAILED}")
+    reader.until("return document.getElementById('details').open")
+    assert told in reader.run("return document.getElementById('details').textContent")
+    assert "see the log, mend the cause" in reader.find("#details").text
+    assert reader.run("return window.harmed") is None
+
+
+def test_filter(reader):
+    words = reader.find("#words")
+    words.send_keys("eager FP32")
+    eager = [name for name in reader.rows() if "torch-eager" in name]
+    assert len(reader.rows()) == len(eager) + 8 == 16  # and the GPU's eager cells, which cannot run here
+    assert reader.find("#count").text == "16 of 117 cells"
+    reader.find("[data-facet=status] summary").click()
+    reader.find("[data-facet=status] input[value=ok]").click()
+    assert reader.rows() == eager
+    assert "ok" in reader.find("[data-facet=status] summary").text
+    reader.until("return document.querySelector('#chart-configurations').view?.data('source_0').length === 1")
+    reader.find("#filter [type=reset]").click()
+    reader.until("return document.getElementById('count').textContent.startsWith('117 of')")
+
+
+def test_sort_by_keyboard(reader):
+    from selenium.webdriver.common.keys import Keys
+
+    header = reader.find("[data-sort=p50_ms]")
+    values = """return [...document.querySelectorAll('#table tbody tr')].map(row => CELLS.get(row.id).p50_ms ?? null)"""
+    header.find_element("css selector", "button").send_keys(Keys.ENTER)
+    assert header.get_attribute("aria-sort") == "ascending"
+    found = reader.run(values)
+    known = [value for value in found if value is not None]
+    assert known == sorted(known) and found[len(known) :] == [None] * 61
+    reader.press(Keys.SPACE)
+    assert header.get_attribute("aria-sort") == "descending"
+    found = reader.run(values)
+    assert found[: len(known)] == known[::-1] and found[-1] is None
+    reader.find("[data-sort=label] button").click()
+    assert header.get_attribute("aria-sort") is None
+
+
+def test_from_a_finding_to_its_cells_and_back(reader):
+    from selenium.webdriver.common.keys import Keys
+
+    finding = reader.run(
+        "return [...document.querySelectorAll('.findings li')].find(li => /int8.*fp32 over batch/.test(li.textContent))"
+    )
+    finding.find_element("css selector", "summary").send_keys(Keys.ENTER)
+    links = finding.find_elements("css selector", ".evidence a")
+    names = [link.get_attribute("hash")[1:] for link in links]
+    assert len(names) == 8 and all("/b" in name for name in names)
+    links[1].send_keys(Keys.ENTER)
+    reader.until("return document.querySelector('#details[open] svg.marks')")
+    assert reader.find("#details-title").text == f"{links[1].text.rsplit(' b', 1)[0]}, batch " + re.search(
+        r"b(\d+)-s(\d+)", names[1]
+    ).expand(r"\1, sequence \2")
+    assert "Findings that rest on it" in reader.find("#details").text
+    assert f"{names[1]}/run1.json" in reader.find("#details").text
+    reader.press(Keys.ESCAPE)
+    assert not reader.find("#details").get_attribute("open")
+    assert reader.browser.switch_to.active_element == links[1]
+    finding.find_element("css selector", "button.only").click()
+    assert sorted(reader.rows()) == sorted(names)
+
+
+def test_a_cell_with_a_capture_and_a_floor(reader):
+    reader.run("location.hash = arguments[0]", f"#{CAPTURED}")
+    reader.until("return document.querySelectorAll('#details[open] svg.marks').length === 4")
+    marks = (
+        "[...document.querySelectorAll('#details .chart')].map(c => c.querySelectorAll('.role-mark.mark-{}').length)"
+    )
+    bars = reader.run(f"return {marks.format('rect path')}")
+    assert bars == [5, 6, 0, 0]  # the account's parts; three calls and three operations
+    assert reader.run(f"return {marks.format('rule line')}")[1] == 4  # both ends, and from each launch
+    told = reader.find("#details").text
+    assert "96 launches of" in reader.find("#where-the-time-goes").text
+    assert "launch-bound" in told and "36.5 ×" in told and "captured.budget.json" in told
+    assert [cell.text for cell in reader.browser.find_elements("css selector", f"tr[id='{CAPTURED}'] td")][-4:-1] == [
+        "0.0200",
+        "36.5",
+        "launch-bound",
+    ]
+
+
+def test_first_stop_of_the_keyboard_skips_to_the_cells(reader):
+    from selenium.webdriver.common.keys import Keys
+
+    reader.press(Keys.TAB)
+    skip = reader.browser.switch_to.active_element
+    assert skip.text == "Skip to the cells" and skip.rect["x"] >= 0
+    assert reader.style(".skip", "outlineStyle") == "solid"
+
+
+def test_light_and_dark(reader):
+    from selenium.webdriver.support.ui import Select
+
+    for scheme, dark in (("light", False), ("dark", True)):
+        reader.media(prefers_color_scheme=scheme)
+        page_colour = reader.style("body", "backgroundColor")
+        assert (brightness(page_colour) < 0.1) is dark
+        for selector in ("body", ".status.ok", ".status.failed", ".status.unavailable", ".flag", "a", "#count"):
+            assert contrast(reader.style(selector, "color"), page_colour) > 4.5, (scheme, selector)
+        assert contrast(reader.style("#chart-batches .role-axis-label text", "fill"), page_colour) > 4.5
+    Select(reader.find("#theme")).select_by_value("light")
+    assert brightness(reader.style("body", "backgroundColor")) > 0.9
+    Select(reader.find("#theme")).select_by_value("dark")
+    assert brightness(reader.style("body", "backgroundColor")) < 0.1
+    reader.media(kind="print", prefers_color_scheme="dark")
+    assert brightness(reader.style("body", "backgroundColor")) > 0.9  # paper is white
+    assert reader.style("#filter", "display") == "none"
+    reader.run("localStorage.clear()")
+
+
+def test_a_phone_does_not_scroll_sideways(reader, address):
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    reader.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        reader.open(address)
+        assert reader.run("return document.documentElement.scrollWidth") == 390
+        reader.run("location.hash = arguments[0]", f"#{CAPTURED}")
+        reader.until("return document.querySelector('#details[open] svg.marks')")
+        assert reader.run("const d = document.getElementById('details'); return d.scrollWidth <= d.clientWidth")
+    finally:
+        reader.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_thousand_cells_open_at_once(chromium, tmp_path):
+    maker = planted.StudyMaker(tmp_path, planted.flat)
+    runtimes = [f"runtime-{letter}" for letter in "abcdefghij"]
+    shapes = [(batch, sequence) for batch in (1, 2, 4, 8, 16) for sequence in (32, 64, 128, 256, 512)]
+    names = [(runtime, precision) for runtime in runtimes for precision in ("fp32", "fp16", "bf16", "int8")]
+    maker.measure(CPU, names, shapes, n=60)
+    path = tmp_path / "report.html"
+    path.write_text(page(maker.plan(), collect(maker.plan()), Evidence()), encoding="utf-8")
+    assert path.stat().st_size < 15e6
+    reader = Reader(chromium)
+    reader.open(path.as_uri())
+    assert len(reader.rows()) == 1000
+    assert reader.run("return performance.getEntriesByName('ready')[0].startTime") < 2000
+    sort = "const t = performance.now(); sortTable(document.querySelector('[data-sort=p50_ms]'));"
+    assert reader.run(f"{sort} return performance.now() - t") < 500
+
+
+def test_nothing_measured_is_a_page_too(tmp_path):
+    maker = planted.StudyMaker(tmp_path)
+    maker.unavailable("tensorrt", "fp16", 1, 128, "no CUDA device on this machine", "run on a machine with one")
+    told = page(maker.plan(), collect(maker.plan()), Evidence())
+    assert "Nothing: no cell was measured." in told and "no CUDA device on this machine" in told
+    assert "NaN" not in told.split('id="data"')[1].split("</script>")[0]

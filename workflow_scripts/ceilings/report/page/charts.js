@@ -1,0 +1,103 @@
+"use strict";
+// The charts: Vega-Lite specifications from the page's data, and the cells to show in them.
+
+const unique = (values) => [...new Set(values)];
+
+/** A specification without the layers and lines of tooltips for which no row has a value. */
+function fitted(spec, rows) {
+  const has = (field) => field === undefined || rows.some((row) => row[field] !== undefined);
+  return JSON.parse(JSON.stringify(spec), (key, value) => {
+    if (key === "layer") return value.filter((layer) => has(layer.usermeta?.needs));
+    if (key === "tooltip" && Array.isArray(value)) return value.filter((line) => has(line.field));
+    return value;
+  });
+}
+
+/** Draw a chart of DATA.charts with its rows, or say that there is nothing to draw. Resolves once it is drawn. */
+async function draw(target, name, values, nothing) {
+  target.view?.finalize();
+  target.view = undefined;
+  if (values.length === 0) {
+    target.textContent = nothing;
+    return;
+  }
+  const { config } = DATA.charts;
+  const { rows, height } = DATA.charts[name].usermeta ?? {};
+  const spec = {
+    ...fitted(DATA.charts[name], values),
+    data: { values },
+    width: "container",
+    ...(rows && { height: height * unique(values.map((value) => value[rows])).length }),
+    params: ["runtime", "precision", "sequence", "part"].map((field) => ({
+      name: `${field}s`,
+      value: unique(values.map((value) => value[field]).filter((value) => value !== undefined)),
+    })),
+  };
+  const { view } = await vegaEmbed(target, spec, {
+    mode: "vega-lite",
+    renderer: "svg",
+    ast: true, // expressions are interpreted: the page's policy forbids code made from text
+    config: { ...config, axis: { ...config.axis, labelLimit: 0.4 * target.clientWidth } },
+    actions: { export: true, source: false, compiled: false, editor: false },
+  });
+  target.view = view;
+  view.addEventListener("click", (_, item) => {
+    if (item?.datum?.name) location.hash = `#${encodeURI(item.datum.name)}`;
+  });
+}
+
+/** The charts over all cells, of what the filter and the choice of model and shape leave. */
+function drawOverview() {
+  const panel = document.getElementById("panel");
+  if (!panel) return undefined;
+  const [batch, sequence] = document.getElementById("shape").value.split(" ").map(Number);
+  const cells = passing.filter((cell) => cell.status === "ok" && !cell.twin && cell.panel === panel.value);
+  const swept = (axis) => {
+    const counts = new Map();
+    for (const cell of cells) counts.set(cell.label, (counts.get(cell.label) ?? new Set()).add(cell[axis]));
+    return (cell) => counts.get(cell.label).size > 1;
+  };
+  const here = cells.filter((cell) => cell.batch === batch && cell.sequence === sequence);
+  const nothing = "No measured cell that the filter lets through belongs here.";
+  const jobs = {
+    configurations: here,
+    batches: cells.filter((cell) => cell.sequence === sequence).filter(swept("batch")),
+    sequences: cells.filter((cell) => cell.batch === batch).filter(swept("sequence")),
+    budgets: budgetRows(here, document.getElementById("charts").clientWidth),
+  };
+  return Promise.all(
+    Object.entries(jobs)
+      .map(([name, values]) => [document.getElementById(`chart-${name}`), name, values])
+      .filter(([target]) => target)
+      .map(([target, name, values]) => draw(target, name, values.map(flat), nothing)),
+  );
+}
+
+/** Budgets as rows of a bar chart some pixels wide; parts that have room for their name show it. */
+function budgetRows(cells, width) {
+  const longest = Math.max(...cells.map((cell) => cell.budget?.ms ?? 0));
+  return cells.flatMap((cell) =>
+    (cell.budget?.parts ?? []).map((part, order) => ({
+      ...part,
+      order,
+      large: (0.7 * width * part.ms) / longest > 7 * part.part.length ? part.part : "",
+      label: cell.label,
+      name: cell.name,
+    })),
+  );
+}
+
+/** A timeline as rows of its chart: spans, lines from a launch to what it started, and both ends. */
+function timelineRows({ length, spans, launches }) {
+  const lane = { host: { y: 0, y2: 1 }, device: { y: 2, y2: 3 } };
+  return [
+    ...spans.map(([side, part, begin, end]) => ({ ...lane[side], part, begin, end, "µs": end - begin })),
+    ...launches.map(([begin, end]) => ({ y: 1, y2: 2, begin, end })),
+    ...[0, length].map((at) => ({ y: 0, y2: 3, begin: at, end: at })),
+  ];
+}
+
+/** Only plain values: what a chart need not know would be copied with every row. */
+function flat(value) {
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => typeof field !== "object"));
+}

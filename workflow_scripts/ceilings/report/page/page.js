@@ -1,0 +1,43 @@
+"use strict";
+// The page as a whole: theme, address, charts, print.
+
+const theme = document.getElementById("theme");
+
+function storedTheme() {
+  try {
+    return localStorage.getItem("theme");
+  } catch {
+    return null; // a browser may refuse storage to files
+  }
+}
+
+function setTheme(value) {
+  document.documentElement.style.colorScheme = value;
+  theme.value = value;
+}
+
+theme.addEventListener("change", () => {
+  setTheme(theme.value);
+  try {
+    localStorage.setItem("theme", theme.value);
+  } catch {
+    // it lasts as long as the page then
+  }
+});
+if ([...theme.options].some((option) => option.value === storedTheme())) setTheme(storedTheme());
+
+let waiting;
+document.addEventListener("filtered", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(drawOverview, 150); // not for every letter of a word
+});
+document.getElementById("view")?.addEventListener("change", drawOverview);
+addEventListener("hashchange", openAddressed);
+
+// A mark for whoever waits for the page: everything is drawn.
+(async () => {
+  await drawOverview();
+  await openAddressed();
+  document.documentElement.dataset.ready = "true";
+  performance.mark("ready");
+})();
