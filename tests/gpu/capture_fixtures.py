@@ -53,7 +53,7 @@ def truth(source: str, output: Path) -> None:
 def cell(study: Study, runtime: str, source: str, output: Path) -> None:
     """Capture a cell of the default study, with few iterations."""
     spec = json.loads(study.trace_slice(runtime, PRECISION)) | {"iterations": ITERATIONS, "source": source}
-    artifact = Path(study.artifact(runtime, MODEL, PRECISION)[0])
+    artifact = Path(study.artifact(runtime, MODEL, PRECISION, SHAPE, study.host.device("cuda"))[0])
     task = {
         "cell": {
             **{"device": study.host.device("cuda"), "runtime": runtime, "model": MODEL, "precision": PRECISION},
