@@ -82,11 +82,12 @@ rule write_summary:
         "../envs/cpu.yaml"
     params:
         code=digest("write_summary"),
+        recorded=STUDY.recorded_evidence,
     message:
         "Writing the summary"
     shell:
         "write_summary.py --plan {input.plan} --tables results/tables --plots results/plots"
-        " --evidence {input.evidence} --output {output} > {log} 2>&1"
+        " --evidence {input.evidence} {params.recorded} --output {output} > {log} 2>&1"
 
 
 rule write_report:
@@ -107,10 +108,11 @@ rule write_report:
         "../envs/cpu.yaml"
     params:
         code=digest("write_report"),
+        recorded=STUDY.recorded_evidence,
     message:
         "Writing the report"
     shell:
-        "write_report.py --plan {input.plan} --tables results/tables --evidence {input.evidence}"
+        "write_report.py --plan {input.plan} --tables results/tables --evidence {input.evidence} {params.recorded}"
         " --output {output} > {log} 2>&1"
 
 
@@ -138,10 +140,11 @@ rule write_notes:
         "../envs/cpu.yaml"
     params:
         code=digest("write_notes"),
+        recorded=STUDY.recorded_evidence,
     message:
         "Writing the table and the observations of a lab note"
     shell:
-        "write_notes.py --plan {input.plan} --tables results/tables --evidence {input.evidence}"
+        "write_notes.py --plan {input.plan} --tables results/tables --evidence {input.evidence} {params.recorded}"
         " --table {output.table} --observations {output.observations} > {log} 2>&1"
 
 

@@ -349,6 +349,34 @@ def test_energy_is_told_as_time_times_power(tmp_path):
     assert any("1,700 of 1,980 MHz" in text for text in told)
 
 
+def test_power_above_the_limit_of_the_card_is_called_what_it_is(tmp_path):
+    tables = made(tmp_path, lambda *_: 1.0, [ORT, f"{ORT}-graph"])
+    runs = tables.runs
+
+    def told(watts):
+        energy = json.dumps({"latency": {"joules_per_inference": 0.1, "mean_watts": watts}})
+        gpu = runs["gpu"].map(lambda record: json.dumps({**json.loads(record or "{}"), "power_limit_w": 700.0}))
+        found = findings(dataclasses.replace(tables, runs=runs.assign(energy=energy, gpu=gpu)))
+        return " ".join(finding.text for finding in found if finding.topic == "Energy and clocks")
+
+    assert "754 W (above the limit of 700 W" in told(754.0)
+    assert "650 W" in told(650.0) and "above the limit" not in told(650.0)
+
+
+def test_precision_is_held_against_the_same_runtime_alone(tmp_path):
+    """A CUDA graph's gain is not FP16's: without the graph in FP32 there is nothing to hold its FP16 against."""
+
+    def truth(runtime, precision, *_):
+        return (0.2 if "graph" in runtime else 1.0) * (0.9 if precision == "fp16" else 1.0)
+
+    tables = made(tmp_path, truth, [ORT, f"{ORT}-graph"], precisions=("fp32", "fp16"))
+    lost = (tables.cells["runtime"] == f"{ORT}-graph") & (tables.cells["precision"] == "fp32")
+    for cells, runtimes in ((tables.cells, {ORT, f"{ORT}-graph"}), (tables.cells[~lost], {ORT})):
+        found = findings(dataclasses.replace(tables, cells=cells))
+        named = {name for finding in found if finding.topic == "Lower precision" for name in finding.cells}
+        assert {name.split("/")[1] for name in named} == runtimes
+
+
 def test_intervals_are_what_findings_carry(tmp_path):
     found = findings(made(tmp_path, lambda *_: 1.0, LEVERS))
     assert all(f.effect is None or isinstance(f.effect, Interval) for f in found)

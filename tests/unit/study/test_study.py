@@ -119,8 +119,17 @@ def test_results_of_another_device_are_shown_and_never_made(tmp_path):
         path.write_text("{}")
     here = Study({**gpu_sweep, "devices": ["auto", "cpu-other"]}, LAPTOP, results)
     recorded = [cell for cell in here.cells if cell.device == "cpu-other"]
-    assert [cell.runs for cell in recorded] == [elsewhere.cells[0].runs]
-    assert not set(here.runs) & set(recorded[0].runs)
+    assert [cell.runs for cell in recorded] == [cell.runs for cell in elsewhere.cells]
+    assert not set(here.runs) & {run for cell in recorded for run in cell.runs}
+
+    # Without "auto" this machine takes no part; what came with the records is evidence, and nothing is made.
+    parity = tmp_path / "parity" / "m" / "fp32.json"
+    parity.parent.mkdir(parents=True)
+    parity.write_text("{}")
+    alone = Study({**gpu_sweep, "devices": ["cpu-other"]}, LAPTOP, results)
+    assert {cell.device for cell in alone.cells} == {"cpu-other"}
+    assert alone.recorded_evidence == [str(parity)]
+    assert not (alone.runs or alone.evidence or alone.floors)
 
 
 def test_slices_are_cut_to_what_each_file_depends_on():

@@ -30,10 +30,13 @@ def in_short(found: Sequence[Finding]) -> str:
         return "## In short\n\nNothing: no cell was measured."
     lines = [f"- {finding.text}" for finding in found if finding.topic == "Fastest"]
     open_ = []
+    panels = len({_panel(cell) for finding in found for cell in finding.cells}) > 1
     for number, question in QUESTIONS.items():
         own = [finding for finding in found if finding.question == number and finding.claim and finding.cells]
         if own:
-            claims = (_claim(claim, same) for claim, same in group_by(own, lambda finding: finding.claim).items())
+            claims = (
+                _claim(claim, same, panels) for claim, same in group_by(own, lambda finding: finding.claim).items()
+            )
             lines.append(f"- **{question}** {' '.join(claims)}")
         else:
             open_.append(question)
@@ -45,21 +48,29 @@ def in_short(found: Sequence[Finding]) -> str:
 STATUSES: dict[Status, str] = {"supported": "supported for", "refuted": "refuted for", "not decidable": "open for"}
 
 
-def _claim(claim: str, same: Sequence[Finding]) -> str:
+def _panel(cell: str) -> str:
+    device, _, model, *_ = cell.split("/")
+    return f"{model} on {device}"
+
+
+def _claim(claim: str, same: Sequence[Finding], panels: bool) -> str:
     parts = []
     for status, words in STATUSES.items():
-        subjects = dict.fromkeys(_subject(finding) for finding in same if finding.status == status)
+        subjects = dict.fromkeys(_subject(finding, panels) for finding in same if finding.status == status)
         parts += [f"{words} {text.cut(subjects, SUBJECTS_SHOWN)}"] if subjects else []
     return f"{claim}: {'; '.join(parts)}."
 
 
-def _subject(finding: Finding) -> str:
-    """What it is about, with the effect where one is claimed."""
-    subject = finding.subject
-    if finding.effect is None or not finding.claims_difference:
-        return subject
-    factor = finding.effect.inverted() if finding.verdict == "faster" else finding.effect
-    return f"{subject} ({text.number(factor.estimate)}× {finding.verdict})"
+def _subject(finding: Finding, panels: bool) -> str:
+    """What it is about, where there are several ``panels`` also on which, and the effect where one is claimed."""
+    details = [text.listed(dict.fromkeys(map(_panel, finding.cells)))] if panels else []
+    if finding.effect is not None and finding.claims_difference:
+        if finding.measure != "latency":
+            details.append(f"{finding.measure} {text.number(finding.effect.estimate)}×")
+        else:
+            factor = finding.effect.inverted() if finding.verdict == "faster" else finding.effect
+            details.append(f"{text.number(factor.estimate)}× {finding.verdict}")
+    return f"{finding.subject} ({', '.join(details)})" if details else finding.subject
 
 
 def conclusions(found: Sequence[Finding], shape: Shape | None = None) -> str:

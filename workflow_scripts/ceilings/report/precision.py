@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ceilings.report.measured import Cell, Comparison, Measured, configuration_label, group_by
+from ceilings.runtimes.catalogue import RUNTIMES
 
 Axis = Literal["batch", "sequence"]
 REFERENCE = "fp32"
@@ -107,13 +108,15 @@ def _along_axes(pairs: Sequence[Comparison]) -> list[tuple[Axis, int, list[Compa
 
 
 def _reference_runtime(runtime: str, cells: Sequence[Cell]) -> str | None:
-    """The FP32 runtime to hold a configuration against.
+    """The FP32 runtime to hold a configuration against: itself, so that nothing but the precision differs.
 
-    The runtime itself where it has FP32; else, for a runtime that exists in a lower precision only
-    (torch-int8-dynamic), one of the same family (torch-), the eager one if there is a choice.
+    Only a runtime that exists in lower precisions alone (torch-int8-dynamic) is held against another: one of the same
+    family (torch-), the eager one if there is a choice.
     """
     candidates = sorted({cell.runtime for cell in cells if cell.precision == REFERENCE})
     if runtime in candidates:
         return runtime
+    if runtime not in RUNTIMES or REFERENCE in RUNTIMES[runtime].precisions:
+        return None
     family = [name for name in candidates if name.split("-")[0] == runtime.split("-", maxsplit=1)[0]]
     return min(family, key=lambda name: (not name.endswith("-eager"), name), default=None)

@@ -128,14 +128,19 @@ class Study:
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
-        """Every cell that the study asks for, each once, the twins of the A/A pairs last."""
+        """Every cell that the study asks for, each once a device, the twins of a device's A/A pairs after its cells."""
         asked: dict[tuple[str, str, str, Shape], list[str]] = {}
         for name, runtime, model, precision, shape in self._asked():
             asked.setdefault((runtime, model, precision, shape), []).append(name)
         planned = [self._cell(*key, sweeps=tuple(sweeps)) for key, sweeps in asked.items()]
-        foreign = [slug for slug in self.config["devices"] if slug not in ("auto", *self._own_devices)]
-        recorded = [found for slug in foreign for cell in planned if (found := self._recorded(cell, slug))]
-        return [*planned, *self._twins(planned), *recorded]
+        own = self._own_devices
+        here = [cell for cell in planned if {"auto", cell.device} & set(self.config["devices"])]
+        cells = [*here, *self._twins(here)]
+        for slug in self.config["devices"]:
+            if slug not in ("auto", *own):
+                twins = (dataclasses.replace(cell, runtime=cell.runtime + TWIN) for cell in planned)
+                cells += [found for cell in (*planned, *twins) if (found := self._recorded(cell, slug))]
+        return cells
 
     @functools.cached_property
     def measured(self) -> list[Cell]:
@@ -205,6 +210,20 @@ class Study:
             ),
         ]
 
+    @functools.cached_property
+    def recorded_evidence(self) -> list[str]:
+        """The same of other machines, as far as it came with their records: read, never made."""
+        cells = [cell for cell in self.cells if cell.recorded]
+        graphs = [(cell.model, graph) for cell in cells if (graph := graph_name(cell.spec, cell.precision))]
+        found = [
+            *(f"{self.results}/models/{cell.model}/weights/provenance.json" for cell in cells),
+            *(f"{self.results}/onnx/{model}/simplified.json" for model, _ in graphs),
+            *(f"{self.results}/onnx/{model}/{graph}.json" for model, graph in graphs),
+            *(f"{self.results}/parity/{model}/{graph}.json" for model, graph in graphs),
+            *(f"{self.results}/hosts/{cell.device}/peaks.json" for cell in cells),
+        ]
+        return [path for path in dict.fromkeys(found) if path not in self.evidence and Path(path).is_file()]
+
     def runtime(self, name: str) -> Runtime:
         """The runtime of a cell, also of an A/A twin.
 
@@ -248,7 +267,7 @@ class Study:
     def plan(self) -> str:
         """The content of ``plan.json``."""
         gpu, config = self.host.gpu, self.config
-        devices: list[dict[str, Any]] = [
+        devices: list[dict[str, Any]] = [  # whose names the machine tells; those of others stand in their records
             {"slug": self.host.cpu_slug, "kind": "cpu", "name": self.host.cpu_name, "cores": self.host.cores}
         ]
         if gpu:

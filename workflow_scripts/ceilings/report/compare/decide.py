@@ -193,7 +193,7 @@ def _environment(measured: Measured, cells: set[Cell]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for recorded in pd.concat([measured.runs(cell)["environment"] for cell in cells]).dropna().unique():
         record = json.loads(recorded)
-        for section in ("packages", "host", "threads", "protocol"):
+        for section in ("packages", "gpu", "host", "threads", "protocol"):
             for name, value in (record.pop(section, None) or {}).items():
                 found.setdefault(f"{section} {name}", set()).add(str(value))
         for name, value in record.items():

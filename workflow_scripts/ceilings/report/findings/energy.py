@@ -94,6 +94,9 @@ def _records(measured: Measured, cell: Cell, column: str) -> list[dict[str, Any]
 def _said(known: dict[Cell, Interval], cell: Cell, measured: Measured) -> str:
     power = watts(measured, cell)
     at = f" at {text.number(power.estimate)} W" if power else ""
+    limits = [limit for record in _records(measured, cell, "gpu") if (limit := record.get("power_limit_w"))]
+    if power and limits and power.estimate > max(limits):
+        at += f" (above the limit of {max(limits):.0f} W: the counter is refreshed too slowly for loops so short)"
     used = known[cell]
     shown = text.interval(used, "J") if used.estimate >= 0.1 else text.interval(used.scaled(1e3), "mJ")
     return f"{short(cell)}, {shown}{at}"

@@ -47,6 +47,7 @@ class Finding:
         subject: What the claim is about here, in a few words.
         status: What the data say of the claim.
         missing: What would decide it, as entries of a study: a sweep in braces, or a section.
+        measure: What the effect is a ratio of.
     """
 
     topic: str
@@ -59,6 +60,7 @@ class Finding:
     subject: str = ""
     status: Status | None = None
     missing: tuple[str, ...] = ()
+    measure: str = "latency"
 
     @property
     def claims_difference(self) -> bool:

@@ -86,8 +86,10 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
         if jitter.verdict in {"faster", "slower"}:
             told += f", {'less' if jitter.verdict == 'faster' else 'more'}"
     missing = (processes_entry([graph]),) if status == "not decidable" else ()
+    subject = short(graph)
     return Finding(
-        TOPIC, f"{told}.", names([graph, plain]), reach.ratio, reach.verdict, 7, CLAIM, short(graph), status, missing
+        *(TOPIC, f"{told}.", names([graph, plain]), reach.ratio, reach.verdict, 7, CLAIM, subject, status, missing),
+        measure="p99 over p50",
     )
 
 

@@ -18,7 +18,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from ceilings.report import engines
+from ceilings.report import conditions, engines
 from ceilings.report import summary as sections
 from ceilings.report.conclusions import claims_of_others
 from ceilings.report.distance import distance
@@ -59,9 +59,9 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         sections.parity(evidence),
         sections.graphs(evidence),
         engines.section(evidence),
-        sections.limits(evidence),
-        sections.environment(plan, tables),
-        sections.method(plan, tables),
+        conditions.limits(evidence),
+        conditions.environment(plan, tables),
+        conditions.method(plan, tables),
     ]
     return _template().render(
         study=plan["study"],
