@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ceilings.report import text
 from ceilings.report.cell import Shape
@@ -30,7 +30,7 @@ def in_short(found: Sequence[Finding]) -> str:
         return "## In short\n\nNothing: no cell was measured."
     lines = [f"- {finding.text}" for finding in found if finding.topic == "Fastest"]
     open_ = []
-    panels = len({_panel(cell) for finding in found for cell in finding.cells}) > 1
+    panels = _panels([cell for finding in found for cell in finding.cells])
     for number, question in QUESTIONS.items():
         own = [finding for finding in found if finding.question == number and finding.claim and finding.cells]
         if own:
@@ -48,12 +48,17 @@ def in_short(found: Sequence[Finding]) -> str:
 STATUSES: dict[Status, str] = {"supported": "supported for", "refuted": "refuted for", "not decidable": "open for"}
 
 
-def _panel(cell: str) -> str:
-    device, _, model, *_ = cell.split("/")
-    return f"{model} on {device}"
+def _panels(cells: Sequence[str]) -> dict[str, str]:
+    """What tells each cell's panel from the others: its model, its device, both; "" where there is one of each."""
+    parts = {cell: (cell.split("/")[2], cell.split("/")[0]) for cell in cells}
+    models, devices = ({own[i] for own in parts.values()} for i in range(2))
+    return {
+        cell: " on ".join([*([model] if len(models) > 1 else []), *([device] if len(devices) > 1 else [])])
+        for cell, (model, device) in parts.items()
+    }
 
 
-def _claim(claim: str, same: Sequence[Finding], panels: bool) -> str:
+def _claim(claim: str, same: Sequence[Finding], panels: Mapping[str, str]) -> str:
     parts = []
     for status, words in STATUSES.items():
         subjects = dict.fromkeys(_subject(finding, panels) for finding in same if finding.status == status)
@@ -61,9 +66,10 @@ def _claim(claim: str, same: Sequence[Finding], panels: bool) -> str:
     return f"{claim}: {'; '.join(parts)}."
 
 
-def _subject(finding: Finding, panels: bool) -> str:
-    """What it is about, where there are several ``panels`` also on which, and the effect where one is claimed."""
-    details = [text.listed(dict.fromkeys(map(_panel, finding.cells)))] if panels else []
+def _subject(finding: Finding, panels: Mapping[str, str]) -> str:
+    """What it is about, on which panel if there are several, and the effect where one is claimed."""
+    own = dict.fromkeys(panels[cell] for cell in finding.cells)
+    details = [text.listed(own)] if all(own) else []
     if finding.effect is not None and finding.claims_difference:
         if finding.measure != "latency":
             details.append(f"{finding.measure} {text.number(finding.effect.estimate)}×")
