@@ -57,7 +57,9 @@ def _series(measured: Measured, series: PrecisionSeries) -> Finding:
     undecided = [pair.a for pair in series.points if pair.verdict == "undecided"]
     missing = (processes_entry(undecided or [first]),) if status == "not decidable" else ()
     sizes = f"{series.axis} {series.sizes[0]} to {series.sizes[-1]}"
-    subject = f"{series.label} at some of {sizes}" if status == "supported" else f"{series.label}, {sizes}"
+    throughout = all(point.verdict == "faster" for point in series.points)
+    reach = " throughout" if throughout else " at some of" if status == "supported" else ","
+    subject = f"{series.label}{reach} {sizes}"
     return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
 
 
