@@ -1,5 +1,5 @@
 # Needs: an unfused graph, the measured limits of a device.
-# Makes: results/floors/{device}/{model}/{precision}/{shape}.json, the least time that these limits allow
+# Makes: results/floors/{device}/{model}/{graph}/{shape}.json, the least time that these limits allow
 
 
 rule bound_latency:
@@ -7,15 +7,19 @@ rule bound_latency:
         graph=counted_graph,
         peaks=rules.measure_peaks.output,
     output:
-        "results/floors/{device}/{model}/{precision}/{shape}.json",
+        "results/floors/{device}/{model}/{graph}/{shape}.json",
     log:
-        "results/logs/bound_latency/{device}/{model}/{precision}/{shape}.log",
+        "results/logs/bound_latency/{device}/{model}/{graph}/{shape}.log",
+    wildcard_constraints:
+        # Named as the graph that is counted; tf32 is fp32's, computed in TF32.
+        graph=f"({'|'.join(PRECISIONS)})(\\.half)?",
     conda:
         "../envs/cpu.yaml"
     params:
+        precision=graph_precision,
         code=digest("bound_latency"),
     message:
-        "Bounding {wildcards.model} {wildcards.precision} {wildcards.shape} by what {wildcards.device} allows"
+        "Bounding {wildcards.model} {wildcards.graph} {wildcards.shape} by what {wildcards.device} allows"
     shell:
-        "bound_latency.py --model {wildcards.model} --precision {wildcards.precision} --shape {wildcards.shape}"
+        "bound_latency.py --model {wildcards.model} --precision {params.precision} --shape {wildcards.shape}"
         " --graph {input.graph} --peaks {input.peaks} --output {output} > {log} 2>&1"

@@ -106,7 +106,7 @@ def measured_artifact(wildcards):
 
 
 def counted_graph(wildcards):
-    return STUDY.counted_graph(wildcards.model, wildcards.precision)
+    return STUDY.counted_graph(wildcards.model, wildcards.graph)
 
 
 def measuring_environment(wildcards):

@@ -13,6 +13,7 @@ from ceilings.program import main
 def work(arguments: argparse.Namespace) -> None:
     batch, sequence = (int(part[1:]) for part in arguments.shape.split("-"))
     cell = {"model": arguments.model, "precision": arguments.precision, "batch": batch, "sequence": sequence}
+    cell["graph"] = arguments.graph.stem
     sources = {"graph": arguments.graph, "peaks": arguments.peaks}
     record = floors.bound(graph.load(arguments.graph), files.read_json(arguments.peaks), cell, sources)
     files.write_json(arguments.output, record)

@@ -149,13 +149,19 @@ def test_floors_need_no_gpu_where_its_limits_are_recorded(project):
     limits = project.folder / "results/hosts/nvidia-h200/peaks.json"
     limits.parent.mkdir(parents=True)
     limits.write_bytes((PROJECT / "docs/studies/nvidia-h200/peaks.json").read_bytes())
-    target = "results/floors/nvidia-h200/tiny/int8/b2-s16.json"
+    target, of_engines = (f"results/floors/nvidia-h200/tiny/{graph}/b2-s16.json" for graph in ("int8", "int8.half"))
     assert project.planned(target) == {"bound_latency": 1}
-    project.snakemake(target)
-    record = json.loads((project.folder / target).read_text())
-    assert record["status"] == "ok"
+    project.snakemake(target, of_engines)
+    record, other = (json.loads((project.folder / path).read_text()) for path in (target, of_engines))
+    assert (record["status"], record["precision"], record["graph"]) == ("ok", "int8", "int8")
     assert record["floor"]["limited_by"] == "launch"  # so small a model leaves nothing else
+    # The same operations; engines do what is not quantised in half the bytes and on the matrix units.
+    assert (other["precision"], other["graph"]) == ("int8", "int8.half")
     assert set(record["work"]["flops_by_precision"]) == {"int8", "fp32"}
+    assert set(other["work"]["flops_by_precision"]) == {"int8", "fp16"}
+    assert record["work"]["flops"] == other["work"]["flops"]
+    for part in ("compute_floor_ms", "memory_floor_ms"):
+        assert other["floor"][part] < record["floor"][part]
 
 
 def test_forcing_one_target_runs_one_job(project):

@@ -102,10 +102,10 @@ class StudyMaker:
     def fail(self, cell: dict, run: int, kind="out-of-memory", message="std::bad_alloc while allocating 12 GB") -> None:
         self.change(cell, run, status="failed", series={}, failure={"kind": kind, "message": message}, parity=None)
 
-    def bound(self, cell: dict, floor_ms: float, limited_by: str = "compute", **changes) -> Path:
+    def bound(self, cell: dict, floor_ms: float, limited_by: str = "compute", graph: str = "", **changes) -> Path:
         """Give a cell a floor. Its products take half of it at the matrix rate, unless that sets it."""
         shape = f"b{cell['batch']}-s{cell['sequence']}"
-        path = self.root / f"results/floors/{cell['device']}/distilbert/{cell['precision']}/{shape}.json"
+        path = self.root / f"results/floors/{cell['device']}/distilbert/{graph or cell['precision']}/{shape}.json"
         compute = floor_ms if limited_by == "compute" else floor_ms / 2
         record = {
             "schema_version": 1,

@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
 
 GPU = planted.GPU
-LATENCY_MS = {"torch-cuda-eager": 2.0, "onnxruntime-cuda": 0.5}
+LATENCY_MS = {"torch-cuda-eager": 2.0, "onnxruntime-cuda": 0.5, "tensorrt": 0.2}
+RUNTIMES = ("torch-cuda-eager", "onnxruntime-cuda")
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def maker(tmp_path):
     """Two runtimes at three shapes with floors of 0.1 ms a row, and a twin."""
     maker = planted.StudyMaker(tmp_path, lambda runtime, *_: LATENCY_MS[runtime.removesuffix(".twin")], between=0.0)
     for batch in (1, 4, 16):
-        for runtime in LATENCY_MS:
+        for runtime in RUNTIMES:
             cell = maker.add(GPU, runtime, "fp16", batch, 128)
             maker.bound(cell, 0.01 * batch, "l2" if batch == 1 else "compute")
     maker.bound(maker.twin(GPU, "onnxruntime-cuda", "fp16", 1, 128), 0.01, "l2")
@@ -139,6 +140,17 @@ def test_roofline_has_a_dash_for_each_shape_and_a_point_for_each_cell(maker):
     # Operations that take 0.04 ms at the roof, reached in 0.5 ms.
     assert points.get_ydata()[1] == pytest.approx(0.04e12 / 0.5 / 1e9, rel=0.02)
     assert (points.get_ydata() < dashes.get_ydata()).all()
+
+
+def test_one_precision_has_the_floors_of_both_graphs(maker):
+    maker.bound(maker.add(GPU, "onnxruntime-cuda", "int8", 4, 128), 0.05)
+    maker.bound(maker.add(GPU, "tensorrt", "int8", 4, 128), 0.02, graph="int8.half")
+    tables = collect(maker.plan())
+    floors = tables.floors.query("precision == 'int8'").set_index("runtime")["floor_ms"]
+    assert floors.to_dict() == {"onnxruntime-cuda": 0.05, "tensorrt": 0.02}
+    (axis,) = draw("roofline", tables).axes
+    lines = {line.get_label(): line for line in axis.get_lines()}
+    assert len(lines["what the limits allow, L2 kept warm"].get_xdata()) == 3 + 2
 
 
 @pytest.mark.parametrize("name", ["roofline", "launch_to_kernel_map"])

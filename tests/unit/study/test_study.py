@@ -10,7 +10,7 @@ import pytest
 from ceilings.errors import UserError
 from ceilings.models.catalogue import ARCHITECTURES
 from ceilings.runtimes.catalogue import RUNTIMES
-from ceilings.study.cells import Study, graph_name
+from ceilings.study.cells import Study, counted_work, graph_name
 from ceilings.study.config import SCHEMA, refuse_duplicate_keys
 from ceilings.study.hosts import Availability, Gpu, Host
 
@@ -166,6 +166,7 @@ def test_cells_of_a_gpu_have_the_floor_of_their_graph(monkeypatch, tmp_path):
     assert {cell.floor for cell in study.measured} == {floor, None}
     assert all((cell.floor is None) == (cell.spec.device == "cpu") for cell in study.measured)
     assert study.counted_graph("m", "tf32") == f"{tmp_path}/onnx/m/fp32.onnx"
+    assert study.counted_graph("m", "int8.half") == f"{tmp_path}/onnx/m/int8.half.onnx"
 
     # Elsewhere a recorded floor is shown and never made.
     for run in study.runs:
@@ -178,6 +179,27 @@ def test_cells_of_a_gpu_have_the_floor_of_their_graph(monkeypatch, tmp_path):
     here = Study(away, LAPTOP, str(tmp_path))
     assert {cell.floor for cell in here.cells if cell.device == "nvidia-test"} == {floor}
     assert here.floors == []
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision", "work"),
+    [
+        ("torch-cuda-eager", "fp16", "fp16"),
+        ("onnxruntime-cuda-fused-graph", "fp16", "fp16"),
+        ("onnxruntime-cuda", "tf32", "tf32"),
+        ("onnxruntime-cuda", "int8", "int8"),
+        ("tensorrt", "fp16", "fp16"),
+        ("tensorrt-profile", "tf32", "tf32"),
+        ("tensorrt", "int8", "int8.half"),
+        ("onnxruntime-tensorrt-graph", "int8", "int8.half"),
+        ("onnxruntime-tensorrt-rtx", "fp8", "fp8.half"),
+        ("tensorrt-rtx", "tf32", "tf32"),
+        ("tensorrt-trtexec", "fp16", None),  # nobody knows what is in it
+        ("onnxruntime-cpu", "int8", None),
+    ],
+)
+def test_a_cell_is_bounded_by_the_graph_that_it_executes(runtime, precision, work):
+    assert counted_work(RUNTIMES[runtime], precision) == work
 
 
 # --- captures --------------------------------------------------------------------------------------------------------

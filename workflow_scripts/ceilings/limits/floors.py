@@ -26,7 +26,7 @@ def bound(
     Args:
         graph: The unfused graph in the cell's precision.
         peaks: Content of the device's ``peaks.json``.
-        cell: ``model``, ``precision``, ``batch`` and ``sequence``.
+        cell: ``model``, ``precision``, ``batch`` and ``sequence``; what else it holds is recorded.
         sources: The files that graph and peaks came from.
 
     Returns:

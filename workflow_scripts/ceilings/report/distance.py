@@ -101,7 +101,7 @@ def caches(own: list[tuple[Cell, Floor]]) -> list[str]:
     for cell, floor in own:
         cold = max(floor["cold_memory_floor_ms"], floor["floor_ms"])
         if cold > floor["floor_ms"] * 1.05:
-            told[cell.precision, cell.shape] = (
+            told[cell.precision, cell.shape, floor["floor_ms"]] = (
                 f"{cell.precision} at b{cell.batch}-s{cell.sequence} {text.number(cold)} instead of "
                 f"{text.number(floor['floor_ms'])} ms"
             )

@@ -58,7 +58,7 @@ class Cell:
         sweeps: The sweeps of the study that ask for it.
         available: Whether it can be measured here.
         runs: Its run records, one for each fresh process; empty if it can neither be measured nor was recorded.
-        floor: The record of the least time that its device allows; None where there are no measured limits.
+        floor: The record of the least time that its device allows; None where nothing bounds it.
         budget: Its budget, if the study asks for a capture of it and one can be made or was.
         recorded: Whether these were made earlier, on another device or in another environment; they are only read.
     """
@@ -260,9 +260,9 @@ class Study:
         weights = f"{self.results}/models/{model}/weights"
         return [f"{weights}/model.safetensors", f"{weights}/config.json"]
 
-    def counted_graph(self, model: str, precision: str) -> str:
-        """The graph whose work bounds every cell of a model in a precision, whatever its runtime executes."""
-        return f"{self.results}/onnx/{model}/{stored_precision(precision)}.onnx"
+    def counted_graph(self, model: str, work: str) -> str:
+        """The graph that holds a cell's work, by its name from :func:`counted_work`."""
+        return f"{self.results}/onnx/{model}/{stored_precision(work)}.onnx"
 
     def plan(self) -> str:
         """The content of ``plan.json``."""
@@ -489,10 +489,9 @@ class Study:
             return cell
         if can:
             runs = self._runs(device, runtime, model, precision, shape)
-            bounded = RUNTIMES[runtime].device == "cuda"  # a CPU's limits are not measured
-            floor = self._floor(device, model, precision, shape) if bounded else None
             traced = self._asked_to_trace(cell) and self.trace_source[0]
-            return dataclasses.replace(cell, runs=runs, floor=floor, budget=self._budget(cell) if traced else None)
+            budget = self._budget(cell) if traced else None
+            return dataclasses.replace(cell, runs=runs, floor=self._floor(cell, device), budget=budget)
         # Two generations of TensorRT exclude each other: what one environment recorded stays when the other runs.
         return self._recorded(cell, device) or cell
 
@@ -504,10 +503,10 @@ class Study:
         if not all(Path(run).is_file() for run in runs):
             return None
         found = dataclasses.replace(cell, device=slug, available=Availability(), runs=runs, recorded=True)
-        floor, budget = self._floor(slug, cell.model, cell.precision, cell.shape), self._budget(found)
+        floor, budget = self._floor(cell, slug), self._budget(found)
         return dataclasses.replace(
             found,
-            floor=floor if Path(floor).is_file() else None,
+            floor=floor if floor and Path(floor).is_file() else None,
             budget=budget if Path(budget).is_file() else None,
         )
 
@@ -519,8 +518,9 @@ class Study:
         folder = f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}"
         return tuple(f"{folder}/run{run}.json" for run in range(1, self.config["protocol"]["processes"] + 1))
 
-    def _floor(self, device: str | None, model: str, precision: str, shape: Shape) -> str:
-        return f"{self.results}/floors/{device}/{model}/{precision}/{shape}.json"
+    def _floor(self, cell: Cell, device: str) -> str | None:
+        work = counted_work(cell.spec, cell.precision)
+        return f"{self.results}/floors/{device}/{cell.model}/{work}/{cell.shape}.json" if work else None
 
     def _twins(self, cells: list[Cell]) -> list[Cell]:
         """A second measurement of the noise cells: the named ones, else the first that can run on each device."""
@@ -672,6 +672,17 @@ def graph_name(runtime: Runtime, precision: str) -> str | None:
     if runtime.executes == "fused":
         return f"{stored}.fused"
     return "int8.cpu" if (runtime.device, stored) == ("cpu", "int8") else stored
+
+
+def counted_work(runtime: Runtime, precision: str) -> str | None:
+    """The work that bounds a cell: that of the graph which its runtime executes, before anything is fused.
+
+    The name of the unfused variant, except that tf32 stands for fp32's computed in TF32. None without a bound: the
+    limits of CPUs are not measured, and what an engine from elsewhere computes is in no graph of ours.
+    """
+    if runtime.device != "cuda" or runtime.engine == "external":
+        return None
+    return precision if precision == "tf32" else (graph_name(runtime, precision) or precision).removesuffix(".fused")
 
 
 def stored_precision(precision: str) -> str:

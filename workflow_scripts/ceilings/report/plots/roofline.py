@@ -81,7 +81,8 @@ def _draw_roofs(axis: Axes, floors: pd.DataFrame) -> None:
         allowed=floors["flops"] / floors["floor_ms"] / 1e9,
         matrix=floors["flops"] / floors["compute_floor_ms"] / 1e9,
     )
-    shapes = floors.drop_duplicates(["precision", "batch", "sequence"])
+    # Engines and ONNX Runtime execute different INT8 graphs, so a precision can have two floors at a shape.
+    shapes = floors.drop_duplicates(["precision", "batch", "sequence", "floor_ms", "bytes"])
     axis.plot(
         shapes["intensity"],
         shapes["allowed"],
