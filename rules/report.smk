@@ -22,6 +22,7 @@ rule collect_cells:
         plan="results/plan.json",
         runs=STUDY.runs,
         floors=STUDY.floors,
+        engines=STUDY.engine_records,
         budgets=STUDY.budgets,
     output:
         tables_to_read("results/tables"),

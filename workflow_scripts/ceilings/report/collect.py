@@ -21,6 +21,7 @@ from ceilings.measure.quantiles import Interval
 from ceilings.measure.statistics import mean_over_processes, median_over_processes, pooled_quantile
 from ceilings.report.budgets import budget_row
 from ceilings.report.floors import floor_table
+from ceilings.report.products import PRODUCT_COLUMNS, product_columns
 from ceilings.report.tables import BUDGET_COLUMNS, COLD_START, KEY, PERCENTILES, Tables
 
 Record = Mapping[str, Any]
@@ -36,7 +37,7 @@ def collect(plan: Record) -> Tables:
         plan: Content of ``plan.json``.
 
     Raises:
-        UserError: A run or a floor that the plan names is missing, damaged or of another cell.
+        UserError: A run, a floor or an engine's record that the plan names is missing, damaged or of another cell.
     """
     cells: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
@@ -51,7 +52,7 @@ def collect(plan: Record) -> Tables:
             row = budget_row(cell, cells[-1].get("p50_ms"), path)
             budgets += [row] if row else []
     return Tables(
-        cells=pd.DataFrame(cells, columns=CELL_COLUMNS),
+        cells=pd.DataFrame(cells, columns=CELL_COLUMNS).astype(dict.fromkeys(PRODUCT_COLUMNS, "Int64")),
         runs=pd.DataFrame(runs, columns=RUN_COLUMNS),
         samples=_samples(samples),
         floors=floor_table(plan["cells"], cells),
@@ -98,7 +99,8 @@ def cell_row(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
     failed = [record for record in records if record["status"] != "ok"]
     if failed:
         return row | _failure(failed, len(records))
-    return row | {"status": "ok"} | _latencies(records) | _throughput(cell, records) | _costs(records)
+    row |= {"status": "ok"} | _latencies(records) | _throughput(cell, records)
+    return row | _costs(records) | product_columns(cell, records)
 
 
 def run_row(cell: Record, record: Record) -> dict[str, Any]:
@@ -301,7 +303,7 @@ CELL_COLUMNS = [
     *("mean_ms", "gpu_p50_ms", "enqueue_p50_ms", *OTHER_SERIES.values(), "process_spread"),
     *("inferences_per_s", *_triple("saturated", "_per_s"), "price_per_hour"),
     *(f"{stage}_ms" for stage in COLD_START),
-    *("relative_l2", "cosine", "top1_agreement", "peak_rss_mb", "peak_device_mb"),
+    *("relative_l2", "cosine", "top1_agreement", *PRODUCT_COLUMNS, "peak_rss_mb", "peak_device_mb"),
     *("warmup_stable", "stop_reasons", "flags"),
 ]
 

@@ -16,6 +16,7 @@ from ceilings.report.distance import distance
 from ceilings.report.evidence import Evidence
 from ceilings.report.findings import findings
 from ceilings.report.measured import Cell, Measured, configuration_label, group_by
+from ceilings.report.products import counted
 from ceilings.report.tables import PERCENTILES, Tables
 from ceilings.report.where import where_time_goes
 
@@ -122,7 +123,9 @@ def _result_table(cells: list[Cell]) -> str:
     headers = ["configuration", "batch", "seq.", "p50 [95%]", "p90", "p99"]
     gpu = any(pd.notna(cell.row["gpu_p50_ms"]) for cell in cells)
     extra = GPU_COLUMNS if gpu else {}
-    headers += [*extra.values(), "inferences/s", "saturated/s", "rel. L2 error"]
+    quantized = any(counted(cell.row) for cell in cells)
+    headers += [*extra.values(), "inferences/s", "saturated/s"]
+    headers += [*(["INT8/FP8 products"] if quantized else []), "rel. L2 error"]
     rows, before = [], ""
     for cell in cells:
         row = cell.row
@@ -136,6 +139,7 @@ def _result_table(cells: list[Cell]) -> str:
                 *(text.number(row[column]) for column in extra),
                 text.number(row["inferences_per_s"]),
                 text.number(row["saturated_per_s"]),
+                *([counted(row)] if quantized else []),
                 error(row["relative_l2"]),
             ]
         )

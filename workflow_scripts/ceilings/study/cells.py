@@ -59,6 +59,7 @@ class Cell:
         available: Whether it can be measured here.
         runs: Its run records, one for each fresh process; empty if it can neither be measured nor was recorded.
         floor: The record of the least time that its device allows; None where nothing bounds it.
+        engine: The record of the engine that it executes, which says what its layers compute in; None without one.
         budget: Its budget, if the study asks for a capture of it and one can be made or was.
         recorded: Whether these were made earlier, on another device or in another environment; they are only read.
     """
@@ -72,6 +73,7 @@ class Cell:
     available: Availability
     runs: tuple[str, ...]
     floor: str | None = None
+    engine: str | None = None
     budget: str | None = None
     recorded: bool = False
 
@@ -101,6 +103,7 @@ class Cell:
             "remedy": self.available.remedy,
             "runs": list(self.runs),
             "floor": self.floor,
+            "engine": self.engine,
             "budget": self.budget,
         }
 
@@ -171,6 +174,11 @@ class Study:
     def floors(self) -> list[str]:
         """The floors of the cells that this machine measures: those of its GPU."""
         return sorted({cell.floor for cell in self.measured if cell.floor})
+
+    @functools.cached_property
+    def engine_records(self) -> list[str]:
+        """The records of the engines that its cells execute."""
+        return sorted({cell.engine for cell in self.measured if cell.engine})
 
     @functools.cached_property
     def graphs(self) -> list[tuple[str, str]]:
@@ -491,7 +499,8 @@ class Study:
             runs = self._runs(device, runtime, model, precision, shape)
             traced = self._asked_to_trace(cell) and self.trace_source[0]
             budget = self._budget(cell) if traced else None
-            return dataclasses.replace(cell, runs=runs, floor=self._floor(cell, device), budget=budget)
+            floor, engine = self._floor(cell, device), self._engine(cell, device)
+            return dataclasses.replace(cell, runs=runs, floor=floor, engine=engine, budget=budget)
         # Two generations of TensorRT exclude each other: what one environment recorded stays when the other runs.
         return self._recorded(cell, device) or cell
 
@@ -503,12 +512,11 @@ class Study:
         if not all(Path(run).is_file() for run in runs):
             return None
         found = dataclasses.replace(cell, device=slug, available=Availability(), runs=runs, recorded=True)
-        floor, budget = self._floor(cell, slug), self._budget(found)
-        return dataclasses.replace(
-            found,
-            floor=floor if floor and Path(floor).is_file() else None,
-            budget=budget if Path(budget).is_file() else None,
+        floor, engine, budget = (
+            path if path and Path(path).is_file() else None
+            for path in (self._floor(cell, slug), self._engine(cell, slug), self._budget(found))
         )
+        return dataclasses.replace(found, floor=floor, engine=engine, budget=budget)
 
     @functools.cache  # noqa: B019
     def _availability(self, runtime: str, precision: str) -> Availability:
@@ -517,6 +525,11 @@ class Study:
     def _runs(self, device: str | None, runtime: str, model: str, precision: str, shape: Shape) -> tuple[str, ...]:
         folder = f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}"
         return tuple(f"{folder}/run{run}.json" for run in range(1, self.config["protocol"]["processes"] + 1))
+
+    def _engine(self, cell: Cell, device: str) -> str | None:
+        if cell.spec.executes != "engine":
+            return None
+        return f"{self.engines.path(cell.spec, cell.model, cell.precision, str(cell.shape), device)}.json"
 
     def _floor(self, cell: Cell, device: str) -> str | None:
         work = counted_work(cell.spec, cell.precision)

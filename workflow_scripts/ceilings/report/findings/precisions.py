@@ -23,6 +23,7 @@ from ceilings.report.findings.finding import (
 )
 from ceilings.report.measured import Comparison, Measured, group_by
 from ceilings.report.precision import PrecisionSeries, precision_series
+from ceilings.report.products import arithmetic, float_only
 
 TOPIC = "Lower precision"
 CLAIM = "A lower precision is faster than FP32"
@@ -49,7 +50,8 @@ def _series(measured: Measured, series: PrecisionSeries) -> Finding:
     other = "sequence" if series.axis == "batch" else "batch"
     told = (
         f"{panel(measured, first)}{series.label} against {series.reference_label} over {series.axis} "
-        f"({other} {series.fixed}): {_summary(series)} By {series.axis}: {shapes}.{_cost(series.points)}"
+        f"({other} {series.fixed}): {_summary(series)} By {series.axis}: {shapes}."
+        f"{arithmetic(series.points)}{_cost(series.points)}"
     )
     strongest = max(series.points, key=_strength)
     cells = names(cell for pair in series.points for cell in (pair.a, pair.b))
@@ -59,7 +61,7 @@ def _series(measured: Measured, series: PrecisionSeries) -> Finding:
     sizes = f"{series.axis} {series.sizes[0]} to {series.sizes[-1]}"
     throughout = all(point.verdict == "faster" for point in series.points)
     reach = " throughout" if throughout else " at some of" if status == "supported" else ","
-    subject = f"{series.label}{reach} {sizes}"
+    subject = f"{series.label}{_named(series.points)}{reach} {sizes}"
     return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
 
 
@@ -69,7 +71,7 @@ def _at_one_shape(measured: Measured, own: list[PrecisionSeries]) -> Finding:
     first = pairs[0].a
     said = [f"{pair.a.label}{_reference(pair)} {speedup(pair)}" for pair in pairs]
     name = first.precision.upper()
-    told = f"{where(measured, first)}: {name} against FP32: {'; '.join(said)}.{_cost(pairs)}"
+    told = f"{where(measured, first)}: {name} against FP32: {'; '.join(said)}.{arithmetic(pairs)}{_cost(pairs)}"
     statuses = [
         status_of(pair.verdict, pair.verdict == "undecided" and measured.equivalent(pair.a, pair.b, MARGIN))
         for pair in pairs
@@ -79,11 +81,16 @@ def _at_one_shape(measured: Measured, own: list[PrecisionSeries]) -> Finding:
     undecided = [pair.a for pair, one in zip(pairs, statuses, strict=True) if one == "not decidable"]
     missing = (processes_entry(undecided),) if status == "not decidable" else ()
     strongest = max(pairs, key=_strength)
-    subject = f"{name} at b{first.batch}-s{first.sequence}, " + (
+    subject = f"{name}{_named(pairs)} at b{first.batch}-s{first.sequence}, " + (
         f"on {gains or 'any'} of {len(pairs)} configurations" if len(pairs) > 1 else first.runtime
     )
     cells = names(cell for pair in pairs for cell in (pair.a, pair.b))
     return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
+
+
+def _named(points: Sequence[Comparison]) -> str:
+    """Where nothing computed in the precision, the shortest line about it says so."""
+    return " (no product ran in it)" if all(float_only(point.a) for point in points) else ""
 
 
 def _reference(pair: Comparison) -> str:

@@ -12,6 +12,7 @@ from ceilings.report.findings.selection import on_gpu
 from ceilings.report.hypotheses.judgement import Judgement, in_range, said, turned_out, unknown
 from ceilings.report.measured import Measured
 from ceilings.report.precision import precision_series
+from ceilings.report.products import arithmetic, float_only
 
 
 def int8_needs_size(measured: Measured, _: Evidence) -> Judgement:
@@ -22,7 +23,9 @@ def int8_needs_size(measured: Measured, _: Evidence) -> Judgement:
         if series.precision != "int8" or len(series.points) < 2:
             continue
         verdicts = [point.verdict for point in series.points]
-        if verdicts[0] == "faster":
+        if all(float_only(point.a) for point in series.points):
+            statuses.append("not decidable")  # a latency without INT8 arithmetic says nothing of it
+        elif verdicts[0] == "faster":
             statuses.append("refuted")
         else:
             small = verdicts[0] in {"slower", "same within noise"}
@@ -30,7 +33,7 @@ def int8_needs_size(measured: Measured, _: Evidence) -> Judgement:
         first, last = series.points[0], series.points[-1]
         lines.append(
             f"{series.label} by {series.axis}: {getattr(first.a, series.axis)} {said(first)}, "
-            f"{getattr(last.a, series.axis)} {said(last)}"
+            f"{getattr(last.a, series.axis)} {said(last)}.{arithmetic(series.points)}".removesuffix(".")
         )
     if not lines:
         gpu = any(on_gpu(cell) for cell in measured.cells)
@@ -100,13 +103,20 @@ def factors_of_precision(measured: Measured, _: Evidence) -> Judgement:
         points = {pair.a: pair for series in gpu if series.precision == precision for pair in series.points}
         if not points:
             continue
+        without = [cell for cell in points if float_only(cell)]
         gains = [pair.ratio.inverted() for pair in points.values()]
-        own = [in_range(gain, low, high) for gain in gains]
+        # Where no product ran in the precision, the factor is not the precision's.
+        own: list[Status] = [
+            "not decidable" if cell in without else in_range(gain, low, high)
+            for cell, gain in zip(points, gains, strict=True)
+        ]
         statuses += own
         low_gain, high_gain = (pick(gains, key=lambda gain: gain.estimate) for pick in (min, max))
         span = text.interval(low_gain, "×")
         span += f" to {text.interval(high_gain, '×')}" if len(own) > 1 else ""
         lines.append(f"{precision.upper()} {span}, outside the range in {own.count('refuted')} of {len(own)}")
+        if without:
+            lines[-1] += f", without any product in {precision.upper()} in {len(without)} of {len(own)}"
     if not lines:
         return unknown(measured, ("onnxruntime-cuda-graph",), ("fp32", "tf32", "fp16", "int8"), (1, 32))
     return Judgement(combined(statuses), "; ".join(lines))

@@ -15,6 +15,7 @@ from ceilings.report import text
 from ceilings.report.findings import Finding
 from ceilings.report.measured import configuration_label
 from ceilings.report.page.details import Row, budget, facts, p50, processes, records, timeline
+from ceilings.report.products import counted
 from ceilings.report.summary import error
 from ceilings.report.tables import KEY, PERCENTILES, Tables
 
@@ -63,6 +64,7 @@ COLUMNS = (
     _plain("floor_ms", "floor, ms", "The least time that the measured limits allow"),
     _plain("gap", "gap, ×", "Latency over floor"),
     Column("verdict", "verdict", "What a capture of the iteration says", lambda row: row.get("verdict", "")),
+    Column("quantized_products", "INT8/FP8 products", "Of the matrix products that ran, those in INT8 or FP8", counted),
     Column("relative_l2", "rel. L2 error", "Against FP32 PyTorch", lambda row: error(row.get("relative_l2"))),
 )
 

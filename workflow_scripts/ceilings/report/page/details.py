@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ceilings.files import read_json
 from ceilings.measure.quantiles import Interval
 from ceilings.report import text
+from ceilings.report.products import counted
 from ceilings.report.summary import error
 from ceilings.report.tables import COLD_START, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, KEY, PERCENTILES, Tables
 
@@ -48,6 +49,10 @@ def facts(row: Row) -> list[tuple[str, Pairs]]:
             ("limited by", row.get("limited_by", "")),
             ("latency over floor", unit(row, "gap", "×")),
             ("of the matrix rate", text.percent(row["mfu"]) if "mfu" in row else ""),
+        ],
+        "Arithmetic": [
+            ("matrix products in INT8 or FP8", counted(row)),
+            ("nodes that quantise or dequantise", str(row.get("quantize_nodes", ""))),
         ],
         "Exactness": [
             ("relative L2 error", error(row["relative_l2"]) if "relative_l2" in row else ""),
