@@ -12,6 +12,8 @@ from ceilings.engines import builder, produce
 from ceilings.engines.library import make_monitor
 from ceilings.engines.profiles import Profile
 from ceilings.errors import UserError
+from ceilings.provenance import provenance
+from ceilings.report.products import product_columns
 
 PRODUCTS_OF_LAYERS = 2 * 6 + 2  # six of each of the two layers, and the two of the head
 
@@ -41,6 +43,12 @@ def test_products_compute_in_the_precision_of_the_graph(build, tmp_path, precisi
     # Attention itself is not quantised, and fused where it is narrower than FP32.
     others = {"int8": "fp16", "fp8": "fp16"}.get(precision, precision)
     assert set(summary["products"]) == {precision, others}
+    # The report finds them by the engine that was timed.
+    cell = {"precision": precision, "engine": str(tmp_path / "x.json")}
+    run = {"runtime": {"profile": 0}, "provenance": provenance((), {"artifact": tmp_path / "x.engine"})}
+    found = product_columns(cell, [run, run])
+    assert found.get("quantized_products", 0) == (summary["products"][precision] if asked else 0)
+    assert found.get("matrix_products", 0) == (sum(summary["products"].values()) if asked else 0)
     assert summary["attention"] == {"softmax": 2, "fused": 0 if precision == "fp32" else 2}
     told = files.read_json(tmp_path / "x.layers.json")
     assert [len(told["Layers"])] == summary["layers"]

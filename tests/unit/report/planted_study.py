@@ -75,7 +75,7 @@ class StudyMaker:
                 self.add(device, runtime, precision, batch, sequence, n=n)
         return self
 
-    def add(self, device, runtime, precision, batch, sequence, n=120, **changes) -> dict:
+    def add(self, device, runtime, precision, batch, sequence, /, n=120, **changes) -> dict:
         cell = self._cell(device, runtime, precision, batch, sequence)
         folder = f"results/benchmarks/{device}/{runtime}/distilbert/{precision}/b{batch}-s{sequence}"
         cell["runs"] = [str(self.root / folder / f"run{k}.json") for k in range(1, self.runs + 1)]

@@ -70,6 +70,7 @@ def test_arithmetic_on_shapes_may_stay_on_the_cpu_but_not_on_data():
 
 def test_what_ran_in_int8_is_told_apart_from_what_was_dequantised():
     operators = ["QLinearMatMul", "MatMulIntegerToFloat", "DequantizeLinear", "MatMul", "MemcpyToHost"]
+    operators += ["QLinearAdd", "DynamicQuantizeLinear"]  # in INT8, and no products
     found = placement.summary([Node(str(i), operator, CUDA) for i, operator in enumerate(operators)])
     assert found["int8_products"] == {"QLinearMatMul": 1, "MatMulIntegerToFloat": 1}
     assert found["float_products"] == {"MatMul": 1}

@@ -202,6 +202,16 @@ def test_a_cell_is_bounded_by_the_graph_that_it_executes(runtime, precision, wor
     assert counted_work(RUNTIMES[runtime], precision) == work
 
 
+def test_a_cell_on_an_engine_names_the_record_of_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("ceilings.study.cells.availability", lambda *_: Availability())
+    config = with_sweep(runtimes=["tensorrt", "tensorrt-graph", "onnxruntime-cuda"], precisions=["int8"])
+    study = Study(config, dataclasses.replace(LAPTOP, gpu=GPU), str(tmp_path))
+    record = f"{tmp_path}/engines/nvidia-test/tensorrt11/m/int8/b1-s32.json"
+    assert study.engine_records == [record]
+    named = {cell["runtime"]: cell["engine"] for cell in json.loads(study.plan())["cells"] if not cell["twin_of"]}
+    assert named == {"tensorrt": record, "tensorrt-graph": record, "onnxruntime-cuda": None}
+
+
 # --- captures --------------------------------------------------------------------------------------------------------
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.util
 import io
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -170,22 +168,13 @@ class OnnxRuntimeCuda(CudaRunner):
         try:
             nodes = self._profile()
         except Exception as error:  # a second copy of a model may not fit where one did
-            return facts | {"placement": None, "placement_unknown": f"{type(error).__name__}: {str(error)[:200]}"}
+            return facts | placement.unknown(error)
         placement.refuse_fallback(nodes, self.provider)
         return facts | {"placement": placement.summary(nodes)}
 
     def _profile(self) -> list[placement.Node]:
         ones = np.ones(self.shape, np.int64)
-        with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
-            options = self._options()
-            options.enable_profiling = True
-            options.profile_file_prefix = str(Path(folder, "profile"))
-            session = self._session(options)
-            session.run(None, dict.fromkeys(INPUTS, ones))
-            path = Path(session.end_profiling())
-            del session
-            gc.collect()
-            return placement.profiled(path)
+        return placement.profile(self._options(), self._session, dict.fromkeys(INPUTS, ones))
 
 
 class OnnxRuntimeCudaNoBinding(OnnxRuntimeCuda):

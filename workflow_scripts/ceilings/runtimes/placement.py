@@ -8,11 +8,15 @@ host and device included, but needs a session of its own.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from ceilings.errors import CellFailure
 
@@ -63,8 +67,11 @@ LIGHT_ELEMENTS = 1 << 16
 """A profiled node of these operators is arithmetic on shapes only while no tensor is larger than this."""
 
 COPIES = ("MemcpyToHost", "MemcpyFromHost")
-INTEGER_OPERATORS = ("MatMulInteger", "QLinear", "QAttention", "QGemm", "DynamicQuantize", "ConvInteger", "QOrdered")
-"""Beginnings of operators that compute in INT8."""
+INTEGER_PRODUCTS = (
+    *("MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "QGemm", "QAttention"),
+    *("QOrderedMatMul", "QOrderedAttention", "QOrderedLongformerAttention", "DynamicQuantizeMatMul"),
+)
+"""Beginnings of operators that multiply matrices in INT8. Others compute in INT8 and multiply none: QLinearAdd."""
 
 FLOAT_PRODUCTS = ("MatMul", "Gemm", "FusedMatMul", "GemmFastGelu", "Attention", "MultiHeadAttention", "FusedGemm")
 
@@ -109,6 +116,25 @@ def profiled(path: Path) -> list[Node]:
     return nodes
 
 
+def profile(options: Any, open_session: Callable[[Any], Any], feed: Mapping[str, NDArray[Any]]) -> list[Node]:
+    """Nodes that ran in one inference by a session of its own.
+
+    Args:
+        options: The session's, which are switched to profiling.
+        open_session: Opens the session.
+        feed: Its inputs.
+    """
+    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        session = open_session(options)
+        session.run(None, feed)
+        path = Path(session.end_profiling())
+        del session
+        gc.collect()
+        return profiled(path)
+
+
 def refuse_fallback(nodes: Sequence[Node], provider: str) -> None:
     """Raise if a node that computes does not run on ``provider``.
 
@@ -147,11 +173,16 @@ def summary(nodes: Sequence[Node]) -> dict[str, Any]:
         "operators": dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
         "copies": {name: operators[name] for name in COPIES},
         "on_cpu": dict(Counter(node.operator for node in nodes if node.provider == CPU).most_common()),
-        "int8_products": {name: n for name, n in operators.items() if name.startswith(INTEGER_OPERATORS)},
+        "int8_products": {name: n for name, n in operators.items() if name.startswith(INTEGER_PRODUCTS)},
         "float_products": {name: operators[name] for name in FLOAT_PRODUCTS if operators[name]},
         "dequantize_nodes": operators["DequantizeLinear"],
         "fused_attentions": operators["Attention"] + operators["MultiHeadAttention"],
     }
+
+
+def unknown(error: Exception) -> dict[str, Any]:
+    """What stands in a record where a profile could not be made."""
+    return {"placement": None, "placement_unknown": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
 def _product(dims: Sequence[int]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from ceilings.report import text
@@ -23,7 +25,7 @@ def int8_needs_size(measured: Measured, _: Evidence) -> Judgement:
         if series.precision != "int8" or len(series.points) < 2:
             continue
         verdicts = [point.verdict for point in series.points]
-        if all(float_only(point.a) for point in series.points):
+        if any(float_only(point.a) for point in series.points):
             statuses.append("not decidable")  # a latency without INT8 arithmetic says nothing of it
         elif verdicts[0] == "faster":
             statuses.append("refuted")
@@ -35,10 +37,9 @@ def int8_needs_size(measured: Measured, _: Evidence) -> Judgement:
             f"{series.label} by {series.axis}: {getattr(first.a, series.axis)} {said(first)}, "
             f"{getattr(last.a, series.axis)} {said(last)}.{arithmetic(series.points)}".removesuffix(".")
         )
-    if not lines:
-        gpu = any(on_gpu(cell) for cell in measured.cells)
-        return unknown(measured, ("onnxruntime-cuda" if gpu else "onnxruntime-cpu",), ("fp32", "int8"), (1, 8, 32))
-    return Judgement(combined(statuses), "; ".join(lines))
+    gpu = any(on_gpu(cell) for cell in measured.cells)
+    wanted = unknown(measured, ("tensorrt" if gpu else "onnxruntime-cpu",), ("fp32", "int8"), (1, 8, 32))
+    return _of(statuses, lines, wanted)
 
 
 def dynamic_int8_on_cpu(measured: Measured, _: Evidence) -> Judgement:
@@ -117,6 +118,13 @@ def factors_of_precision(measured: Measured, _: Evidence) -> Judgement:
         lines.append(f"{precision.upper()} {span}, outside the range in {own.count('refuted')} of {len(own)}")
         if without:
             lines[-1] += f", without any product in {precision.upper()} in {len(without)} of {len(own)}"
+    wanted = unknown(measured, ("onnxruntime-cuda-graph", "tensorrt"), ("fp32", "tf32", "fp16", "int8"), (1, 32))
+    return _of(statuses, lines, wanted)
+
+
+def _of(statuses: Sequence[Status], lines: Sequence[str], wanted: Judgement) -> Judgement:
+    """What the parts say together; ``wanted`` has what would decide where they do not."""
     if not lines:
-        return unknown(measured, ("onnxruntime-cuda-graph",), ("fp32", "tf32", "fp16", "int8"), (1, 32))
-    return Judgement(combined(statuses), "; ".join(lines))
+        return wanted
+    status = combined(statuses)
+    return Judgement(status, "; ".join(lines), wanted.missing if status == "not decidable" else ())
