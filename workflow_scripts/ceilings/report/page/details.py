@@ -50,9 +50,9 @@ def facts(row: Row) -> list[tuple[str, Pairs]]:
             ("latency over floor", unit(row, "gap", "×")),
             ("of the matrix rate", text.percent(row["mfu"]) if "mfu" in row else ""),
         ],
-        "Arithmetic": [
-            ("matrix products in INT8 or FP8", counted(row)),
-            ("nodes that quantise or dequantise", str(row.get("quantize_nodes", ""))),
+        "Matrix products": [
+            ("in INT8 or FP8", counted(row)),
+            ("Q/DQ nodes", str(row.get("quantize_nodes", ""))),
         ],
         "Exactness": [
             ("relative L2 error", error(row["relative_l2"]) if "relative_l2" in row else ""),
