@@ -10,7 +10,7 @@ import pytest
 from snakemake.cli import parse_args
 
 PROJECT = Path(__file__).parents[2]
-TOLD_IN = ("*.md", "docs/**/*.md", "results/*.md", "**/studies/**/*.yaml", "Makefile", "workflow_scripts/**/*.py")
+TOLD_IN = ("*.md", "docs/**/*.md", "results/*.md", "studies/*.yaml", "Makefile", "workflow_scripts/**/*.py")
 COMMAND = re.compile(
     r"^[\s#]*snakemake (?=-|results/)([^|#\n]+)|`snakemake ([^`\n]+)`|\"snakemake ([^\"\n]+)\"", re.MULTILINE
 )
