@@ -10,9 +10,10 @@ import pytest
 from ceilings.errors import UserError
 from ceilings.models.catalogue import ARCHITECTURES
 from ceilings.runtimes.catalogue import RUNTIMES
-from ceilings.study.cells import Study, counted_work, graph_name
+from ceilings.study.cells import Study
 from ceilings.study.config import SCHEMA, refuse_duplicate_keys
 from ceilings.study.hosts import Availability, Gpu, Host
+from ceilings.study.variants import counted_work, graph_name
 
 LAPTOP = Host("cpu-test", "Test CPU", 4, None, "no CUDA device on this machine")
 GPU = Gpu("nvidia-test", "NVIDIA Test", "GPU-0", "580.1", (9, 0), 80 << 30)

@@ -10,22 +10,21 @@ import fnmatch
 import functools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ceilings import SCHEMA_VERSION
 from ceilings.errors import UserError
-from ceilings.models.catalogue import ARCHITECTURES
-from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES, Runtime
+from ceilings.runtimes.catalogue import RUNTIMES, Runtime
+from ceilings.study.cell import TWIN, Cell, Shape
 from ceilings.study.code import digest
 from ceilings.study.config import checked, nearest
 from ceilings.study.engines import Engines
 from ceilings.study.hosts import Availability, Host, availability, installed
+from ceilings.study.impossible import asked_cells, refuse_the_impossible
+from ceilings.study.variants import counted_work, engine_graph, graph_name, stored_precision
 from ceilings.traces import source
-
-TWIN = ".twin"
-"""Suffix of the runtime's name in the second of the two cells of an A/A pair."""
 
 TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
 """What of the protocol matters to a capture."""
@@ -35,77 +34,6 @@ LAYER_ITERATIONS = 100
 
 LOCAL_FILES = ("config.json", "model.safetensors")
 """What a folder of weights holds."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """A static input shape."""
-
-    batch: int
-    sequence: int
-
-    def __str__(self) -> str:
-        return f"b{self.batch}-s{self.sequence}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One thing to measure: a model, as a runtime executes it, at a precision and a shape, on a device.
-
-    Attributes:
-        runtime: Name of the runtime, with ``.twin`` for the second of an A/A pair.
-        device: Slug of the device that runs it; None if this machine has none of its kind.
-        sweeps: The sweeps of the study that ask for it.
-        available: Whether it can be measured here.
-        runs: Its run records, one for each fresh process; empty if it can neither be measured nor was recorded.
-        floor: The record of the least time that its device allows; None where nothing bounds it.
-        engine: The record of the engine that it executes, which says what its layers compute in; None without one.
-        budget: Its budget, if the study asks for a capture of it and one can be made or was.
-        recorded: Whether these were made earlier, on another device or in another environment; they are only read.
-    """
-
-    device: str | None
-    runtime: str
-    model: str
-    precision: str
-    shape: Shape
-    sweeps: tuple[str, ...]
-    available: Availability
-    runs: tuple[str, ...]
-    floor: str | None = None
-    engine: str | None = None
-    budget: str | None = None
-    recorded: bool = False
-
-    @property
-    def twin_of(self) -> str | None:
-        """The runtime whose A/A twin this is, if it is one."""
-        return self.runtime.removesuffix(TWIN) if self.runtime.endswith(TWIN) else None
-
-    @property
-    def spec(self) -> Runtime:
-        """The runtime that executes it."""
-        return RUNTIMES[self.twin_of or self.runtime]
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in ``plan.json``."""
-        return {
-            "device": self.device,
-            "runtime": self.runtime,
-            "twin_of": self.twin_of,
-            "model": self.model,
-            "precision": self.precision,
-            "batch": self.shape.batch,
-            "sequence": self.shape.sequence,
-            "sweeps": list(self.sweeps),
-            "available": bool(self.available),
-            "reason": self.available.reason,
-            "remedy": self.available.remedy,
-            "runs": list(self.runs),
-            "floor": self.floor,
-            "engine": self.engine,
-            "budget": self.budget,
-        }
 
 
 class Study:
@@ -125,7 +53,7 @@ class Study:
         self.host = host
         self.results = results
         self.engines = Engines(self.config, host, results)
-        self._refuse_the_impossible()
+        refuse_the_impossible(self.config, self.engines)
 
     # ---- cells -------------------------------------------------------------------------------------------------
 
@@ -133,7 +61,7 @@ class Study:
     def cells(self) -> list[Cell]:
         """Every cell that the study asks for, each once a device, the twins of a device's A/A pairs after its cells."""
         asked: dict[tuple[str, str, str, Shape], list[str]] = {}
-        for name, runtime, model, precision, shape in self._asked():
+        for name, runtime, model, precision, shape in asked_cells(self.config):
             asked.setdefault((runtime, model, precision, shape), []).append(name)
         planned = [self._cell(*key, sweeps=tuple(sweeps)) for key, sweeps in asked.items()]
         own = self._own_devices
@@ -334,7 +262,7 @@ class Study:
     def engine_graph(self, model: str, precision: str) -> str:
         """The ONNX graph that an engine is built from."""
         self.model(model)
-        return f"{self.results}/onnx/{model}/{_engine_graph(precision)}.onnx"
+        return f"{self.results}/onnx/{model}/{engine_graph(precision)}.onnx"
 
     def timing_caches(self, device: str, builder: str) -> list[str]:
         """What the builds of one builder for one device timed.
@@ -478,17 +406,6 @@ class Study:
             return []
         return [cell for cell in self.cells if cell.spec.builder == "tensorrt-rtx" and cell.spec.engine != "external"]
 
-    def _asked(self) -> Iterator[tuple[str, str, str, str, Shape]]:
-        """Every (sweep, runtime, model, precision, shape); precisions that a runtime does not know are left out."""
-        for name, sweep in self.config["sweeps"].items():
-            for runtime in sweep["runtimes"]:
-                for model in sweep["models"]:
-                    for precision in sweep["precisions"]:
-                        if precision in RUNTIMES[runtime].precisions:
-                            for batch in sweep["batches"]:
-                                for sequence in sweep["sequences"]:
-                                    yield name, runtime, model, precision, Shape(batch, sequence)
-
     def _cell(self, runtime: str, model: str, precision: str, shape: Shape, sweeps: tuple[str, ...]) -> Cell:
         device = self.host.device(RUNTIMES[runtime].device)
         can = self._availability(runtime, precision)
@@ -538,7 +455,7 @@ class Study:
     def _twins(self, cells: list[Cell]) -> list[Cell]:
         """A second measurement of the noise cells: the named ones, else the first that can run on each device."""
         if "noise_cells" in self.config:
-            chosen = [cell for cell in cells if _identity(cell) in self.config["noise_cells"]]
+            chosen = [cell for cell in cells if cell.identity in self.config["noise_cells"]]
         else:
             first: dict[str | None, Cell] = {}
             for cell in cells:
@@ -561,151 +478,14 @@ class Study:
             twin, runs=self._runs(cell.device, twin.runtime, cell.model, cell.precision, cell.shape)
         )
 
-    def _refuse_the_impossible(self) -> None:
-        problems = [
-            *self._unknown_names(),
-            *self._impossible_shapes(),
-            *self._unknown_noise_cells(),
-            *self._unknown_traces(),
-            *self._impossible_engines(),
-        ]
-        if problems:
-            raise UserError(
-                "the study asks for what cannot be:\n" + "\n".join(f"  {p}" for p in dict.fromkeys(problems))
-            )
-
-    def _unknown_names(self) -> Iterator[str]:
-        known = {"models": list(self.config["models"]), "runtimes": list(RUNTIMES), "precisions": list(PRECISIONS)}
-        for name, sweep in self.config["sweeps"].items():
-            for key, names in known.items():
-                for value in sweep[key]:
-                    if value not in names:
-                        yield f"sweeps.{name}.{key}: {value!r} is unknown, {nearest(value, names)}"
-            for runtime in sweep["runtimes"]:
-                can = RUNTIMES[runtime].precisions if runtime in RUNTIMES else sweep["precisions"]
-                if not set(can) & set(sweep["precisions"]):
-                    yield (
-                        f"sweeps.{name}.runtimes: {runtime!r} runs none of {', '.join(sweep['precisions'])}; "
-                        f"it runs {', '.join(can)}"
-                    )
-
-    def _impossible_shapes(self) -> Iterator[str]:
-        positions = {name: self._positions(name) for name in self.config["models"]}
-        fixed = self.config["export"]["axes"]
-        for name, sweep in self.config["sweeps"].items():
-            for model in sweep["models"]:
-                for sequence in sweep["sequences"]:
-                    if sequence > positions.get(model, sequence):
-                        yield (
-                            f"sweeps.{name}.sequences: {sequence} is longer than the {positions[model]} positions of "
-                            f"{model!r}; shorten it, or set models.{model}.config.max_position_embeddings with "
-                            "weights: random"
-                        )
-                if "int8" in sweep["precisions"] and self.config["calibration"]["sequence"] > positions.get(
-                    model, 1 << 30
-                ):
-                    yield (
-                        f"calibration.sequence: {self.config['calibration']['sequence']} is longer than the "
-                        f"{positions[model]} positions of {model!r}; shorten it"
-                    )
-            if fixed != "dynamic":
-                for axis, sizes in (("batch", sweep["batches"]), ("sequence", sweep["sequences"])):
-                    for size in sizes:
-                        if axis in fixed and size != fixed[axis]:
-                            yield (
-                                f"sweeps.{name}: {axis} {size} cannot run on a graph exported with {axis} fixed to "
-                                f"{fixed[axis]}; set export.axes to dynamic"
-                            )
-
-    def _unknown_noise_cells(self) -> Iterator[str]:
-        if "noise_cells" not in self.config or list(self._unknown_names()):
-            return
-        identities = {f"{runtime}/{model}/{precision}/{shape}" for _, runtime, model, precision, shape in self._asked()}
-        for wanted in self.config["noise_cells"]:
-            if wanted not in identities:
-                yield f"noise_cells: {wanted!r} is no cell of the study, {nearest(wanted, sorted(identities))}"
-
     def _asked_to_trace(self, cell: Cell) -> bool:
         return cell.spec.device == "cuda" and any(
-            fnmatch.fnmatchcase(_identity(cell), pattern) for pattern in self.config["traces"]["cells"]
+            fnmatch.fnmatchcase(cell.identity, pattern) for pattern in self.config["traces"]["cells"]
         )
 
     def _budget(self, cell: Cell) -> str:
         folder = f"{self.results}/traces/{cell.device}/{cell.runtime}/{cell.model}/{cell.precision}"
         return f"{folder}/{cell.shape}.budget.json"
-
-    def _unknown_traces(self) -> Iterator[str]:
-        if list(self._unknown_names()):
-            return
-        known = {
-            f"{runtime}/{model}/{precision}/{shape}"
-            for _, runtime, model, precision, shape in self._asked()
-            if RUNTIMES[runtime].device == "cuda"
-        }
-        for pattern in self.config["traces"]["cells"]:
-            if not fnmatch.filter(known, pattern):
-                hint = nearest(pattern, sorted(known)) if known else "it has none on a GPU"
-                yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
-
-    def _impossible_engines(self) -> Iterator[str]:
-        if not list(self._unknown_names()):
-            asked = (
-                (sweep, RUNTIMES[runtime], model, precision) for sweep, runtime, model, precision, _ in self._asked()
-            )
-            yield from self.engines.problems(asked)
-
-    def _positions(self, model: str) -> int:
-        """The longest sequence that a model takes: of its own configuration file, if it comes from a folder."""
-        definition = self.config["models"][model]
-        weights = definition.get("weights", self.config["weights"])
-        config = dict(definition.get("config", {}))
-        if isinstance(weights, dict):
-            folder = Path(weights["path"])
-            try:
-                config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise UserError(
-                    f"models.{model}.weights.path: {folder} holds no readable config.json ({error}); name a folder "
-                    "with config.json and model.safetensors"
-                ) from None
-        return ARCHITECTURES[definition["architecture"]].positions(config)
-
-
-def _identity(cell: Cell) -> str:
-    return f"{cell.runtime}/{cell.model}/{cell.precision}/{cell.shape}"
-
-
-def graph_name(runtime: Runtime, precision: str) -> str | None:
-    """The ONNX variant that a runtime executes, as its file is called without ``.onnx``; None for PyTorch modules."""
-    if runtime.executes == "weights":
-        return None
-    if runtime.executes == "engine" or runtime.floats == "fp16":
-        return _engine_graph(precision)
-    stored = stored_precision(precision)
-    if runtime.executes == "fused":
-        return f"{stored}.fused"
-    return "int8.cpu" if (runtime.device, stored) == ("cpu", "int8") else stored
-
-
-def counted_work(runtime: Runtime, precision: str) -> str | None:
-    """The work that bounds a cell: that of the graph which its runtime executes, before anything is fused.
-
-    The name of the unfused variant, except that tf32 stands for fp32's computed in TF32. None without a bound: the
-    limits of CPUs are not measured, and what an engine from elsewhere computes is in no graph of ours.
-    """
-    if runtime.device != "cuda" or runtime.engine == "external":
-        return None
-    return precision if precision == "tf32" else (graph_name(runtime, precision) or precision).removesuffix(".fused")
-
-
-def stored_precision(precision: str) -> str:
-    """The precision that a graph is stored in: tf32 is a way to compute fp32's."""
-    return "fp32" if precision == "tf32" else precision
-
-
-def _engine_graph(precision: str) -> str:
-    """The variant that TensorRT gets: what is not quantised stays in FP16, where it fuses attention."""
-    return f"{precision}.half" if precision in ("int8", "fp8") else stored_precision(precision)
 
 
 def canonical(value: Mapping[str, Any]) -> str:
