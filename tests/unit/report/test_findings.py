@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from ceilings.report.findings.finding import MARGIN
 from ceilings.report.findings.operating import cost_per_million, pareto
 from ceilings.report.hypotheses import HYPOTHESES, judged
 from ceilings.report.measured import Cell, Measured
-from ceilings.report.tables import BUDGET_COLUMNS, FLOOR_COLUMNS, KEY
+from ceilings.report.tables import BUDGET_COLUMNS, COLD_START, FLOOR_COLUMNS, KEY
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.config import checked
 
@@ -381,3 +382,20 @@ def test_intervals_are_what_findings_carry(tmp_path):
     found = findings(made(tmp_path, lambda *_: 1.0, LEVERS))
     assert all(f.effect is None or isinstance(f.effect, Interval) for f in found)
     assert all(f.cells for f in found if f.status in {"supported", "refuted"})
+
+
+# --- beyond the steady state -----------------------------------------------------------------------------------------
+
+
+def test_a_cold_start_is_the_sum_of_all_stages_that_runtimes_have(tmp_path):
+    """A stage that the tables do not know would be missing from the time to the first answer."""
+    source = Path(__file__).parents[3] / "workflow_scripts/ceilings/runtimes"
+    stages = {stage for path in source.glob("*.py") for stage in re.findall(r'\.phase\("(\w+)"\)', path.read_text())}
+    assert {"context", "libraries", "capture"} <= stages <= set(COLD_START)
+
+    maker = planted.StudyMaker(tmp_path, lambda *_: 1.0)
+    stages_ns = {stage: 100_000_000 for stage in ("import", "context", "libraries", "load", "first_run")}
+    for runtime in (ORT, f"{ORT}-graph"):
+        maker.add(GPU, runtime, "fp16", 1, 128, cold_start_ns=stages_ns)
+    (told,) = [f.text for f in findings(collect(maker.plan())) if f.topic == "Cold start"]
+    assert f"{ORT} fp16 500 ms" in told

@@ -47,7 +47,7 @@ def other_boundaries(measured: Measured) -> list[Finding]:
 
 
 def cold_start(measured: Measured) -> list[Finding]:
-    """Time to the first answer of a fresh process, in steady-state inferences."""
+    """Time to the first answer of a fresh process: all stages, the CUDA context and libraries among them."""
     found = []
     for cells in panels_at_common_shape(measured):
         prices = {}
