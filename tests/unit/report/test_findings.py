@@ -211,6 +211,15 @@ def test_a_cuda_graph_bounds_the_busy_share_from_above_only(tmp_path, graph, sta
     assert bool(finding.missing) == (status == "not decidable")
 
 
+def test_one_idle_size_refutes_that_the_gpu_is_busy_at_all_sizes(tmp_path):
+    """The smallest size has no graph, so nothing is known of it; the next one's graph takes 40% of the time."""
+    tables = made(tmp_path, lambda r, p, b, s: 0.4 if "graph" in r else 1.0, [ORT, f"{ORT}-graph"], batches=(1, 4))
+    lost = (tables.cells["runtime"] == f"{ORT}-graph") & (tables.cells["batch"] == 1)
+    (finding,) = of(findings(dataclasses.replace(tables, cells=tables.cells[~lost])), 1)
+    assert finding.status == "refuted"
+    assert "not known for b1-s128" in finding.text
+
+
 @pytest.mark.parametrize(("cost", "status"), [(1.01, "supported"), (1.6, "refuted")])
 def test_layers_stop_mattering_or_do_not(tmp_path, cost, status):
     def truth(runtime, precision, batch, sequence):
@@ -237,6 +246,25 @@ def test_tail_of_a_cuda_graph_is_judged_by_its_reach_not_by_the_p99(tmp_path, wi
     )
     (finding,) = of(findings(tables), 7)
     assert finding.status == status, finding.text
+
+
+def test_a_tail_within_the_noise_has_nothing_to_tighten(tmp_path):
+    """Without the graph p99 lies 4% above the median, less than the noise floor of the ratio: no graph could show a
+    gain, so finding none refutes nothing."""
+    tables = made(
+        tmp_path,
+        lambda r, *_: 0.5 if "graph" in r else 1.0,
+        [ORT, f"{ORT}-graph"],
+        n=6000,
+        spike=lambda r, b: 0.2 if r.endswith("twin") else 1e-6,
+        between=0.002,
+    )
+    (finding,) = of(findings(tables), 7)
+    assert finding.status == "not decidable", finding.text
+    assert "too short" in finding.text and finding.missing
+    graphs = next(ours for hypothesis, ours in judged(Measured(tables), Evidence()) if hypothesis.number == 5)
+    assert graphs.verdict == "not decidable"
+    assert "the p99 itself falls in 1 of 1" in graphs.ours
 
 
 def test_a_tail_needs_its_iterations(tmp_path):

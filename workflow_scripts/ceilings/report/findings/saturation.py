@@ -58,15 +58,19 @@ def saturation(measured: Measured) -> list[Finding]:
         first = next((share for share in shares if share.busy), None)
         status: Status = "not decidable"
         smallest = next((share for share in shares if share.cell == own[0]), None)
-        if smallest and smallest.busy is not None:
-            status = "supported" if smallest.busy else "refuted"
+        idle = next((share for share in shares if share.busy is False), None)
+        if idle:  # at whichever size: "from the smallest on" holds for all or not at all
+            status = "refuted"
+        elif smallest and smallest.busy:
+            status = "supported"
         if first and first is not smallest:
             told += f". Busy from batch {first.cell.batch}, sequence {first.cell.sequence} on"
         elif status == "refuted" and unknown:
             told += f". Where it becomes busy is not known for {text.cut(_size(cell) for cell in unknown)}"
         missing = (traces_entry(unknown),) if unknown else ()
         rests = [cell for share in shares for cell in share.rests_on]
-        effect = smallest.value if smallest else None
+        shown = smallest or idle
+        effect = shown.value if shown else None
         subject = own[0].label
         found.append(
             Finding(
@@ -116,7 +120,7 @@ def busy_share(measured: Measured, cell: Cell) -> Share | None:
 def _said(share: Share) -> str:
     at = f"{'at most ' if share.most else ''}{text.percent(min(share.value.estimate, 1))}"
     ends = f" [{text.percent(share.value.low)}, {text.percent(min(share.value.high, 1))}]"
-    how = "of its CUDA graph's time" if share.most else "captured"
+    how = "what its CUDA graph takes" if share.most else "captured"
     return f"{_size(share.cell)} {at}{ends if share.value.bounded else ''} ({how})"
 
 

@@ -76,7 +76,12 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
         told, status = f"{told}grows to {text.interval(reach.ratio, '×')}", "refuted"
     else:
         told += f"changes by {text.interval(reach.ratio, '×')}, {no_claim(reach.verdict, reach.beyond_noise)}"
-        status = "refuted" if reach.verdict == "same within noise" else status
+        without = _typical(plain)
+        if without <= 1 + reach.floor:
+            # A ratio cannot fall below 1, so even a graph without any tail would stay within the noise floor.
+            told += f" of {text.percent(reach.floor)}, and without the graph the tail is too short to show a gain"
+        elif reach.verdict == "same within noise":
+            status = "refuted"
     told += f"; the p99 itself {text.interval(absolute.ratio, '×')}"
     if absolute.verdict in {"faster", "slower"}:
         told += f", {'lower' if absolute.verdict == 'faster' else 'higher'}"
@@ -93,6 +98,10 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
     )
 
 
+def _typical(cell: Cell) -> float:
+    """p99 over p50 of a typical process: pooled over processes, a p99 would hold their differences too."""
+    return math.exp(float(np.median(process_logs(cell.groups, TAIL))))
+
+
 def _reach(cell: Cell) -> str:
-    """Of a typical process: pooled over processes, a p99 would hold their differences too."""
-    return signed_percent(math.exp(float(np.median(process_logs(cell.groups, TAIL)))))
+    return signed_percent(_typical(cell))

@@ -83,6 +83,8 @@ def graphs_tighten(measured: Measured, _: Evidence) -> Judgement:
         cuts = sorted(1 - step.ratio.estimate for step in faster)
         told += f", by {text.percent(cuts[0])} to {text.percent(cuts[-1])}"
     told += f"; tail ({reach}): p99 over p50 falls in {statuses.count('supported')} of {len(statuses)}"
+    p99 = [pair for step in gains if (pair := measured.compare_by(P99, step.with_, step.without))]
+    told += f", the p99 itself falls in {sum(pair.verdict == 'faster' for pair in p99)} of {len(p99)}"
     verdict = combined([latency, reach])
     missing = tuple(dict.fromkeys(entry for finding in tails for entry in finding.missing))
     return Judgement(verdict, told, missing if verdict == "not decidable" else ())
