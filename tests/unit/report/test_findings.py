@@ -422,7 +422,7 @@ def test_a_cold_start_is_the_sum_of_all_stages_that_runtimes_have(tmp_path):
     assert {"context", "libraries", "capture"} <= stages <= set(COLD_START)
 
     maker = planted.StudyMaker(tmp_path, lambda *_: 1.0)
-    stages_ns = {stage: 100_000_000 for stage in ("import", "context", "libraries", "load", "first_run")}
+    stages_ns = dict.fromkeys(("import", "context", "libraries", "load", "first_run"), 100000000)
     for runtime in (ORT, f"{ORT}-graph"):
         maker.add(GPU, runtime, "fp16", 1, 128, cold_start_ns=stages_ns)
     (told,) = [f.text for f in findings(collect(maker.plan())) if f.topic == "Cold start"]
