@@ -193,6 +193,14 @@ def test_batching_says_where_throughput_flattens(tmp_path):
     batching = [finding for finding in found if finding.topic == "Batching"]
     assert batching
     assert all("throughput flattens at batch 8" in finding.text for finding in batching)
+    assert not any("SM clock" in finding.text for finding in batching)
+
+
+def test_batching_names_the_clock_that_fell(tmp_path):
+    maker = planted.StudyMaker(tmp_path, lambda r, p, b, s: 1.0 * b)
+    maker.measure(GPU, [("onnxruntime-cuda", "fp16")], [(1, 128), (8, 128), (16, 128)])
+    (told,) = [finding.text for finding in findings(collect(maker.plan())) if finding.topic == "Batching"]
+    assert "At batch 16 the SM clock is 1,700 of 1,980 MHz" in told
 
 
 def test_sequence_exponent(tmp_path):
@@ -242,6 +250,20 @@ def test_pictures_are_drawn_the_same_twice(tables, tmp_path, name):
     for kind in ("svg", "png"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
     assert b"<dc:date>" not in (tmp_path / "a.svg").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["batch_sweep", "precision_crossover"])
+def test_a_legend_is_no_wider_than_its_picture(tmp_path, name):
+    """With as many configurations as a study of levers has, and names as long as theirs."""
+    maker = planted.StudyMaker(tmp_path, lambda *_: 1.0)
+    runtimes = [f"onnxruntime-cuda{end}" for end in ("", "-dynamic", "-graph", "-fused", "-fused-graph", "-noio")]
+    configurations = [(runtime, precision) for runtime in runtimes for precision in ("fp32", "fp16")]
+    figure = draw(name, collect(maker.measure(GPU, configurations, [(1, 128), (32, 128)]).plan()))
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    extent = legend.get_window_extent()
+    assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width
+    assert not any("not swept" in text.get_text() for axis in figure.axes for text in axis.texts)
 
 
 def test_nothing_measured_is_said_not_raised(tmp_path):

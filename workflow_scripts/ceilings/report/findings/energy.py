@@ -19,6 +19,8 @@ TOPIC = "Energy and clocks"
 BELOW_CLOCK = 0.97
 """A median SM clock below this share of the highest possible is told."""
 
+REGIMES = ("latency", "throughput")
+
 
 def energy(measured: Measured) -> list[Finding]:
     """Energy an inference: least and most at the common shape, and along the batch.
@@ -48,23 +50,24 @@ def energy(measured: Measured) -> list[Finding]:
 
 def clocks(measured: Measured) -> list[Finding]:
     """Cells whose SM clock stayed below what the device can do, and why if NVML says so."""
-    low = []
-    for cell in measured.cells:
-        records = _records(measured, cell, "gpu")
-        for regime in ("latency", "throughput"):
-            medians = [one[regime]["sm_mhz"]["median"] for one in records if (one.get(regime) or {}).get("sm_mhz")]
-            highest = [one["max_sm_mhz"] for one in records if one.get("max_sm_mhz")]
-            if medians and highest and min(medians) < BELOW_CLOCK * max(highest):
-                why = sorted({name for one in records for name in ((one.get(regime) or {}).get("throttled") or {})})
-                low.append((cell, regime, min(medians), max(highest), why))
+    loops = [(cell, regime, clock(measured, cell, regime)) for cell in measured.cells for regime in REGIMES]
+    low = [loop for loop in loops if loop[2]]
     if not low:
         return []
-    shown = (
-        f"{short(cell)} {regime} {mhz:,.0f} of {highest:,.0f} MHz{f' ({text.listed(why)})' if why else ''}"
-        for cell, regime, mhz, highest, why in low
-    )
+    shown = (f"{short(cell)} {regime} {at}" for cell, regime, at in low)
     told = f"{len(low)} of the measured loops ran below {BELOW_CLOCK:.0%} of the SM clock: {text.cut(shown)}."
     return [Finding(TOPIC, told, names(cell for cell, *_ in low))]
+
+
+def clock(measured: Measured, cell: Cell, regime: str) -> str:
+    """``1,740 of 1,980 MHz (SW power cap)`` where a loop ran below ``BELOW_CLOCK``; empty elsewhere, or unknown."""
+    records = _records(measured, cell, "gpu")
+    medians = [one[regime]["sm_mhz"]["median"] for one in records if (one.get(regime) or {}).get("sm_mhz")]
+    highest = [one["max_sm_mhz"] for one in records if one.get("max_sm_mhz")]
+    if not (medians and highest and min(medians) < BELOW_CLOCK * max(highest)):
+        return ""
+    why = sorted({name for one in records for name in ((one.get(regime) or {}).get("throttled") or {})})
+    return f"{min(medians):,.0f} of {max(highest):,.0f} MHz{f' ({text.listed(why)})' if why else ''}"
 
 
 def joules(measured: Measured, cell: Cell) -> Interval | None:
@@ -96,7 +99,7 @@ def _said(known: dict[Cell, Interval], cell: Cell, measured: Measured) -> str:
     at = f" at {text.number(power.estimate)} W" if power else ""
     limits = [limit for record in _records(measured, cell, "gpu") if (limit := record.get("power_limit_w"))]
     if power and limits and power.estimate > max(limits):
-        at += f" (above the limit of {max(limits):.0f} W: the counter is refreshed too slowly for loops so short)"
+        at += f" (above the limit of {max(limits):.0f} W, which acts on an average: a loop this short has few readings)"
     used = known[cell]
     shown = text.interval(used, "J") if used.estimate >= 0.1 else text.interval(used.scaled(1e3), "mJ")
     return f"{short(cell)}, {shown}{at}"

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from ceilings.measure.quantiles import Interval
 from ceilings.report import text
+from ceilings.report.findings.bottleneck import ORCHESTRATION, decides
+from ceilings.report.findings.energy import clock
 from ceilings.report.findings.finding import Finding, configuration, names, no_claim, signed_percent
-from ceilings.report.findings.selection import sweeps
+from ceilings.report.findings.selection import on_gpu, sweeps
 from ceilings.report.measured import Cell, Comparison, Measured, growth_exponent
 
 FLAT_GAIN = 0.10
@@ -37,7 +39,8 @@ def batching(measured: Measured) -> list[Finding]:
                 f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}, "
                 f"{no_claim(whole.verdict, whole.beyond_noise)}"
             )
-        told += f"; {_flattening(cells, steps)}."
+        told += f"; {_flattening(cells, steps)}"
+        told += f". At batch {last.batch} the SM clock is {at}." if (at := clock(measured, last, "latency")) else "."
         found.append(Finding("Batching", told, names(cells), whole.ratio, whole.verdict))
     return found
 
@@ -63,13 +66,19 @@ def sequences(measured: Measured) -> list[Finding]:
     for cells in sweeps(measured, "sequence"):
         sizes = [cell.sequence for cell in cells]
         exponent = growth_exponent(cells, sizes)
+        whole = measured.compare(cells[-1], cells[0])
         told = (
-            f"{configuration(measured, cells[0])} at batch {cells[0].batch}: latency grows as sequence to the "
-            f"power of {_exponent(exponent)} over {sizes[0]} to {sizes[-1]}"
+            f"{configuration(measured, cells[0])} at batch {cells[0].batch}: {sizes[-1] / sizes[0]:.3g} times "
+            f"the tokens ({sizes[0]} to {sizes[-1]}) take {text.interval(whole.ratio, '×')} the time"
         )
+        if whole.verdict not in {"faster", "slower"}:
+            told += f", {no_claim(whole.verdict, whole.beyond_noise)}"
+        told += f"; as a power of the sequence {_exponent(exponent)}"
         if len(cells) > 2:
             last = growth_exponent(cells[-2:], sizes[-2:])
             told += f", {_exponent(last)} over the last step ({sizes[-2]} to {sizes[-1]})"
+        if on_gpu(cells[0]) and {decides(measured, cell) for cell in cells} <= ORCHESTRATION:
+            told += ". The host decides at each of these sizes"
         found.append(Finding("Sequence length", told + ".", names(cells), exponent))
     return found
 

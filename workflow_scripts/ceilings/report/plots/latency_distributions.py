@@ -55,6 +55,6 @@ def draw(tables: Tables) -> Figure:
         axis.grid(axis="y", visible=False)
         axis.set_title(f"{model} on {device}")
     axes[-1][0].set_xlabel(
-        "latency of one request (ms, log scale). Ticks: single iterations; bar: their middle half; marker: their median"
+        "latency of one request (ms, log scale)\nticks: single iterations; bar: their middle half; marker: their median"
     )
     return figure

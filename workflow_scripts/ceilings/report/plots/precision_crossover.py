@@ -24,13 +24,17 @@ def draw(tables: Tables) -> Figure:
         return style.nothing("Lower precision against FP32", "no pair was measured at more than one shape")
     rows = group_by(swept, lambda series: (series.device, series.model))
     precisions = sorted({series.precision.upper() for series in swept})
+    names = [name for name in UNITS if any(series.axis == name for series in swept)]
     figure, axes = style.panels(
-        len(rows), 2, 4.0, f"{', '.join(precisions)} latency over FP32 latency: below 1 the lower precision is faster"
+        len(rows),
+        len(names),
+        4.0,
+        f"{', '.join(precisions)} latency over FP32 latency: below 1 the lower precision is faster",
     )
     looks = style.looks(measured)
     for row, ((device, model), own) in zip(axes, rows.items(), strict=True):
         floor = measured.noise_floor(device)
-        for axis, name in zip(row, UNITS, strict=True):
+        for axis, name in zip(row, names, strict=True):
             lines = longest([series for series in own if series.axis == name])
             draw_axis(axis, lines, looks, floor)
             fixed = f", {'sequence' if name == 'batch' else 'batch'} {lines[0].fixed}" if lines else ""
@@ -59,10 +63,12 @@ def draw_axis(axis: Axes, lines: list[PrecisionSeries], looks: dict, floor: floa
             1 / (1 + floor), 1 + floor, color="0.88", zorder=0.5, label=f"{style.noise_note(floor)} (A/A pair)"
         )
     axis.axhline(1, color="0.2", linewidth=1.0, zorder=0.8)
-    for series in lines:
+    for i, series in enumerate(lines):
+        apart = 1.02 ** (i - (len(lines) - 1) / 2)  # so that equal ratios do not hide one another
         look = looks[series.runtime, series.precision] | {"label": f"{series.label} / {series.reference_label}"}
         ratios = [point.ratio for point in series.points]
-        axis.errorbar(series.sizes, [r.estimate for r in ratios], yerr=style.error(ratios), capsize=3, **look)
+        sizes = [size * apart for size in series.sizes]
+        axis.errorbar(sizes, [r.estimate for r in ratios], yerr=style.error(ratios), capsize=3, **look)
         for crossing in series.crossovers:
             axis.plot(
                 crossing.size,

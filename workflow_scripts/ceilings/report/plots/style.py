@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
@@ -84,14 +85,19 @@ def looks(measured: Measured) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def legend(figure: Figure, axes: Iterable[Axes], columns: int = 4) -> None:
-    """One legend below all axes, so that it covers nothing."""
+    """One legend below all axes, so that it covers nothing; with as many of the columns as the figure is wide for."""
     handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=min(columns, len(handles)), handlelength=3.2
-    )
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for count in range(min(columns, len(handles)), 0, -1):
+        made = figure.legend(
+            handles.values(), handles.keys(), loc="outside lower center", ncols=count, handlelength=3.2
+        )
+        if count == 1 or made.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        made.remove()
 
 
 def plain_log(axis: Axes, which: str, ticks: Sequence[float] | None = None) -> None:
