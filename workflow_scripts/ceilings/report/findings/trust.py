@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import median
+
+import pandas as pd
 
 from ceilings.report import text
+from ceilings.report.findings.bottleneck import Bound, bound
 from ceilings.report.findings.finding import Finding, names, short
-from ceilings.report.measured import Cell, Measured
+from ceilings.report.findings.selection import on_gpu
+from ceilings.report.measured import Cell, Measured, group_by
 from ceilings.report.tables import KEY
 
 
@@ -17,7 +22,7 @@ def noise(measured: Measured) -> list[Finding]:
             "Noise",
             f"{pair.cell.label} on {pair.cell.device}, measured twice under two names (batch {pair.cell.batch}, "
             f"sequence {pair.cell.sequence}): ratio {text.interval(pair.ratio)}. The noise floor is "
-            f"**{text.percent(pair.floor)}**: no smaller difference is called one.",
+            f"**{text.percent(pair.floor)}**: no smaller difference between cells is called one.",
             names((pair.cell, pair.twin)),
             pair.ratio,
         )
@@ -27,7 +32,33 @@ def noise(measured: Measured) -> list[Finding]:
         if measured.noise_floor(device) is None:
             told = f"No A/A pair was measured on {device}: differences there rest on their intervals alone."
             found.append(Finding("Noise", told, ()))
+    return [*found, *_spread(measured)]
+
+
+def _spread(measured: Measured) -> list[Finding]:
+    """How much the processes of a cell differ, by what decides its latency: a quiet A/A pair knows of one kind only."""
+    found = []
+    for own in group_by(filter(on_gpu, measured.cells), lambda cell: cell.device).values():
+        several = [cell for cell in own if len(cell.groups) > 1 and pd.notna(cell.row["enqueue_p50_ms"])]
+        kinds = group_by(several, bound)
+        told = [
+            f"{text.percent(median(cell.row['process_spread'] for cell in kinds[kind]))} in the median of "
+            f"{len(kinds[kind])} {kind} cells"
+            for kind in SPREAD_KINDS
+            if kind in kinds
+        ]
+        if len(told) < 2:
+            continue
+        pairs = [pair for pair in measured.twin_pairs if pair.cell.device == own[0].device]
+        note = ""
+        if pairs and (kind := bound(pairs[0].cell)) in SPREAD_KINDS:
+            note = f" The A/A pair is {kind}; what other cells vary more is in their intervals."
+        text_ = f"The slowest process of a cell lies above its fastest by {text.listed(told)}.{note}"
+        found.append(Finding("Noise", text_, names(cell for kind in SPREAD_KINDS for cell in kinds.get(kind, []))))
     return found
+
+
+SPREAD_KINDS: tuple[Bound, ...] = ("host-bound", "device-bound")
 
 
 def warnings(measured: Measured) -> list[Finding]:
