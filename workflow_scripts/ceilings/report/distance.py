@@ -90,8 +90,9 @@ def own_sizes(own: list[tuple[Cell, Floor]]) -> list[str]:
     if not told:
         return []
     return [
-        "The products with weights alone, one after the other at the model's own sizes, as the library multiplies them "
-        f"that the limits were measured with: {'; '.join(told)}. Only faster products lead below these times."
+        "The products with weights alone, one after the other at the model's own sizes (Q, K and V apart), as the "
+        f"library multiplies them that the limits were measured with: {'; '.join(told)}. Only merged products (fusion "
+        "makes one of Q, K and V) or faster ones lead below these times."
     ]
 
 

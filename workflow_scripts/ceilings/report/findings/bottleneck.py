@@ -11,6 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
+from ceilings.measure.quantiles import Interval
 from ceilings.report import text
 from ceilings.report.findings.finding import (
     Finding,
@@ -20,6 +21,7 @@ from ceilings.report.findings.finding import (
     traces_entry,
     where,
 )
+from ceilings.report.findings.operating import saturated
 from ceilings.report.findings.selection import Axis, on_gpu, panels_at_common_shape, sweeps
 from ceilings.report.measured import Cell, Measured, group_by
 
@@ -30,6 +32,8 @@ HOST_BOUND_SHARE = 0.9
 
 DEVICE_BOUND_SHARE = 0.5
 """Up to here the host is done early, and the latency is the device's."""
+
+HIDDEN_SHOWN = 6
 
 Bound = Literal["host-bound", "between", "device-bound", "waits"]
 
@@ -74,6 +78,35 @@ def decides(measured: Measured, cell: Cell) -> str:
     return bound(cell) if pd.notna(cell.row["enqueue_p50_ms"]) else "unknown"
 
 
+def queued(cell: Cell) -> Interval | None:
+    """Time of a batch with requests queued, in ms: a bound of the device's work, which one stream does in turn.
+
+    None where it is not provably below the latency, so where queueing hides nothing of the host.
+    """
+    rate = saturated(cell)
+    if rate is None or bound(cell) == "waits":
+        return None
+    each = rate.inverted(cell.batch * 1e3)
+    return each if each.high < cell.p50.low else None
+
+
+def _hidden(measured: Measured, cells: list[Cell]) -> list[Finding]:
+    """What a device-bound latency holds of the host all the same: a graph starts only once it has been submitted."""
+    known = [(work, cell) for cell in cells if bound(cell) == "device-bound" and (work := queued(cell))]
+    if not known:
+        return []
+    known.sort(key=lambda pair: pair[0].estimate / pair[1].p50.estimate)
+    listed = text.cut(
+        (f"{cell.label} ({text.number(work.estimate)} of {text.number(cell.p50.estimate)} ms)" for work, cell in known),
+        HIDDEN_SHOWN,
+    )
+    told = (
+        f"{where(measured, cells[0])}: with requests queued, submitting is hidden behind the request before, and what "
+        f"remains bounds the device's work of these from above: {listed}."
+    )
+    return [Finding(TOPIC, told, names(cell for _, cell in known), question=4)]
+
+
 def _shares(measured: Measured) -> list[Finding]:
     found = []
     for cells in panels_at_common_shape(measured):
@@ -85,6 +118,7 @@ def _shares(measured: Measured) -> list[Finding]:
             )
             told = f"{where(measured, own[0])}: {BOUND[kind]}: {listed}."
             found.append(Finding(TOPIC, told, names(own), question=4))
+        found += _hidden(measured, shown)
         captured = [cell for cell in cells if measured.budget(cell)]
         for kind, own in group_by(captured, lambda cell: decides(measured, cell)).items():
             told = f"{where(measured, own[0])}: captured and **{kind}**: {text.listed(c.label for c in own)}."

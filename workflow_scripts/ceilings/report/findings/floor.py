@@ -8,6 +8,7 @@ import pandas as pd
 
 from ceilings.report import text
 from ceilings.report.distance import LIMITED_BY
+from ceilings.report.findings.bottleneck import queued
 from ceilings.report.findings.finding import Finding, Status, names, sweep_entry, traces_entry, where
 from ceilings.report.findings.selection import on_gpu, panels_at_common_shape
 from ceilings.report.measured import Cell, Measured
@@ -48,7 +49,7 @@ def _gap(measured: Measured, cell: Cell) -> Finding:
     )
     if pd.notna(row["mfu"]):
         told += f"; MFU {text.percent(row['mfu'])} of the highest measured matrix rate"
-    told += _products(cell, row)
+    told += _products(cell, row) + _queued(cell)
     budget = measured.budget(cell)
     missing: tuple[str, ...] = ()
     if budget:
@@ -70,12 +71,25 @@ def _products(cell: Cell, row: dict[str, Any]) -> str:
     if library is None or pd.isna(library) or library <= row["floor_ms"]:
         return ""
     told = (
-        f". Its products alone take a library {text.number(library)} ms at the model's own sizes: "
-        f"{text.number(library - row['floor_ms'])} ms of the gap lie in these sizes"
+        f". The model's products with weights, one by one at their own sizes, take a library {text.number(library)} "
+        f"ms, {text.number(library - row['floor_ms'])} ms above the floor (Q, K and V apart: merged by fusion they "
+        "take less)"
     )
     if library < p50:
-        told += f", {text.number(p50 - library)} ms in other kernels, the gaps between them and the host"
+        told += f"; {text.number(p50 - library)} ms are left for other kernels, the gaps between them and the host"
     return told
+
+
+def _queued(cell: Cell) -> str:
+    """Known without a capture too: what queueing hides is no work of the device."""
+    work = queued(cell)
+    if work is None:
+        return ""
+    hidden = cell.p50.estimate - work.estimate
+    return (
+        f". With requests queued an inference takes {text.number(work.estimate)} ms, so for at least "
+        f"{text.number(hidden)} ms of the latency the device does not work"
+    )
 
 
 def _split(budget: dict[str, Any]) -> str:
