@@ -34,11 +34,29 @@ def levers(measured: Measured) -> list[Finding]:
             found += [_lever(measured, every) for every in ranked]
             found += _batch(measured, own)
             found += _together(measured, own)
+    found += _larger(measured)
     if not any(on_gpu(cell) for cell in measured.cells):
         wanted = sweep_entry(measured, [f"onnxruntime-cuda{end}" for end in ("", "-graph", "-fused", "-fused-graph")])
         claim = "A lever still shortens a small static workload"
         told = "CUDA graph, fusion and IO binding: no cell of a GPU was measured."
         found.append(Finding(TOPIC, told, (), question=5, claim=claim, status="not decidable", missing=(wanted,)))
+    return found
+
+
+def _larger(measured: Measured) -> list[Finding]:
+    """The same levers at the largest size at which a stack has some: which of them fade there, grow or turn."""
+    found = []
+    for cells in measured.panels.values():
+        others = [cell for cell in cells if on_gpu(cell) and cell.shape != measured.common_shape]
+        stacks = group_by(others, lambda cell: (cell.batch * cell.sequence, cell.shape, recipe(cell).stack))
+        known = {key: own for key, same in stacks.items() if (own := steps(measured, same))}
+        largest = {stack: key for key in sorted(known) for stack in key[2:]}
+        for key in largest.values():
+            ranked = sorted(known[key].values(), key=_rank)
+            first = ranked[0][0].with_
+            said = "; ".join(f"{own[0].lever} {_said(own[0], own[0].without.label)}" for own in ranked)
+            cells_ = names(cell for own in ranked for cell in (own[0].without, own[0].with_))
+            found.append(Finding(TOPIC, f"{_at(measured, first)}: at this larger size {said}.", cells_, question=5))
     return found
 
 
@@ -55,6 +73,8 @@ def _lever(measured: Measured, own: list[Step]) -> Finding:
         told += _interaction(measured, alone, top)
     claim = f"A lever still shortens {_size(alone.with_)}, on top of the others"
     subject = f"{alone.lever} on {recipe(alone.with_).stack}"
+    if top is not alone:
+        subject += f" after {_named(top, alone)}"
     status = _status(measured, top)
     missing = (processes_entry([top.with_]),) if status == "not decidable" else ()
     cells = names(cell for step in (alone, top) for cell in (step.without, step.with_))
