@@ -67,6 +67,10 @@ def with_budgets(tables, rows):
     return dataclasses.replace(tables, budgets=pd.DataFrame(budgets, columns=BUDGET_COLUMNS))
 
 
+def told(found, topic):
+    return " ".join(finding.text for finding in found if finding.topic == topic)
+
+
 # --- nothing there ---------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +290,7 @@ def test_one_configuration_for_all_or_one_for_each(tmp_path, large, status):
     tables = made(tmp_path, truth, [ORT, f"{ORT}-graph"], batches=(1, 32), price={GPU: 3.6})
     (finding,) = of(findings(tables), 8)
     assert finding.status == status
+    assert "2 at batch 1 and 32" in finding.text
     kept = pareto(Measured(tables).cells)
     assert [(c.runtime, c.batch) for c in kept] == [(f"{ORT}-graph", 1), (f"{ORT}{'-graph' * (large < 1)}", 32)]
 
@@ -427,3 +432,41 @@ def test_a_cold_start_is_the_sum_of_all_stages_that_runtimes_have(tmp_path):
         maker.add(GPU, runtime, "fp16", 1, 128, cold_start_ns=stages_ns)
     (told,) = [f.text for f in findings(collect(maker.plan())) if f.topic == "Cold start"]
     assert f"{ORT} fp16 500 ms" in told
+
+
+@pytest.mark.parametrize(("enqueue", "bound"), [(0.1, "0.87"), (0.95, None)])
+def test_a_queue_bounds_the_work_of_a_device_that_decides(tmp_path, enqueue, bound):
+    """Queued, the planted throughput is 1.15 times that of the closed loop; of a host-bound cell this bounds none."""
+    tables = made(tmp_path, lambda *_: 1.0, [ORT, f"{ORT}-graph"], enqueue=lambda r, b: enqueue)
+    said = told(findings(tables), "Host or device")
+    assert ("with requests queued" in said) == (bound is not None)
+    assert bound is None or re.search(rf"{bound}\d of (0\.99\d|1\.0\d) ms", said)
+
+
+def test_levers_are_told_at_the_larger_size_too(tmp_path):
+    """At batch 1 the graph halves the latency; at 32 it costs a fifth."""
+
+    def truth(runtime, precision, batch, sequence):
+        return (0.5 if batch == 1 else 1.2 * batch) if "graph" in runtime else 1.0 * batch
+
+    said = told(findings(made(tmp_path, truth, [ORT, f"{ORT}-graph"], batches=(1, 32))), "Levers")
+    assert re.search(r"b32-s128, onnxruntime-cuda: at this larger size CUDA graph \*\*1\.[12]\d× .* slower\*\*", said)
+
+
+def test_a_latency_that_does_not_grow_is_not_said_to_grow(tmp_path):
+    maker = planted.StudyMaker(tmp_path, lambda *_: 1.0, runs=5, between=0.004, enqueue=lambda r, b: 0.95)
+    maker.measure(GPU, [(ORT, "fp16")], [(1, 16), (1, 128), (1, 512)])
+    said = told(findings(collect(maker.plan())), "Sequence length")
+    assert "32 times the tokens" in said and "grows" not in said
+    assert "The host decides at each of these sizes" in said
+
+
+def test_the_spread_of_processes_is_told_by_what_decides_the_latency(tmp_path):
+    maker = planted.StudyMaker(tmp_path, lambda *_: 1.0, runs=5, enqueue=lambda r, b: 0.1 if "graph" in r else 0.95)
+    for runtime, maker.between in ((ORT, 0.1), (f"{ORT}-graph", 0.001)):
+        maker.add(GPU, runtime, "fp16", 1, 128)
+    maker.twin(GPU, f"{ORT}-graph", "fp16", 1, 128)
+    said = told(findings(collect(maker.plan())), "Noise")
+    host, device = map(float, re.findall(r"([\d.]+)% in the median of 1 \S+ cells", said))
+    assert host > 10 * device
+    assert "The A/A pair is device-bound" in said

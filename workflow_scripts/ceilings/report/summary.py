@@ -90,8 +90,8 @@ def _weights(model: str, record: Mapping[str, Any] | None) -> str:
     why = f" ({record['why']})" if record.get("why") else ""
     if record["source"] == "random":
         return (
-            f"> **Weights of {model} are random**{why}. Latencies are valid, since they do not depend on the values; "
-            "accuracy, and agreement of the top class, mean nothing."
+            f"> **Weights of {model} are random**{why}. Latencies are valid: the work does not depend on the values "
+            "(at the power cap the clock may, a little); accuracy, and agreement of the top class, mean nothing."
         )
     where = f", {record['hub']}" if isinstance(record.get("hub"), str) else ""
     return f"Weights of {model}: {record['source']}{where}{why}."

@@ -28,18 +28,16 @@ def other_boundaries(measured: Measured) -> list[Finding]:
             cells = [cell for cell in panel if pd.notna(cell.row[column]) and pd.notna(cell.row[base])]
             if not cells:
                 continue
-            factors = {}
+            clear = []
             for cell in cells:
                 own = measured.runs(cell)
-                factors[cell.label] = mean_over_processes(own[column] / own[base])
-            clear = [
-                f"{label} {text.interval(factor, '×')}"
-                for label, factor in factors.items()
-                if factor.bounded and not factor.low <= 1 <= factor.high
-            ]
+                factor = mean_over_processes(own[column] / own[base])
+                if factor.bounded and not factor.low <= 1 <= factor.high:
+                    added = (own[column] - own[base]).median() * 1e3
+                    clear.append(f"{cell.label} {text.interval(factor, '×')}, {added:+.3g} µs")
             told = (
-                f"{where(measured, cells[0])}: {what}: "
-                f"{text.listed(clear) or 'no difference established'}"
+                f"{where(measured, cells[0])}: {what}, within each process: "
+                f"{'; '.join(clear) or 'no difference established'}"
                 f"{f'; no difference established for {len(cells) - len(clear)} others' if clear else ''}."
             )
             found.append(Finding("Beyond the closed loop", told, names(cells)))

@@ -15,6 +15,9 @@ RUNTIMES_TOPIC = "Runtimes at one precision"
 LAYER_MARGIN = 0.10
 """A layer that costs less than this has stopped mattering."""
 
+EAGER = "torch-cuda-eager"
+MASKED = "its graph keeps the attention mask, which eager drops once it is all ones, so not every kernel is the same"
+
 CLAIM = f"The layer above the kernels stops mattering (costs less than {LAYER_MARGIN:.0%}) within the sizes measured"
 
 
@@ -52,6 +55,8 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
         for (plain, _), cost in zip(pairs, costs, strict=True)
     )
     told = f"{panel(measured, first)}{first.label} over its CUDA graph (90% intervals): {shown}"
+    if first.runtime == EAGER:
+        told += f" ({MASKED})"
     status: Status = "not decidable"
     wanted = ""
     if free[-1]:

@@ -10,7 +10,7 @@ import pandas as pd
 from ceilings.measure.quantiles import Interval
 from ceilings.report import text
 from ceilings.report.findings.finding import Finding, Status, names, panel, processes_entry, sweep_entry
-from ceilings.report.measured import Cell, Measured
+from ceilings.report.measured import Cell, Measured, group_by
 
 TOPIC = "Latency or throughput"
 CLAIM = "One configuration is the best for every latency limit and every throughput target"
@@ -69,7 +69,7 @@ def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
         )
     told = (
         f"{panel(measured, cells[0])}sequence {cells[0].sequence}: the best for a limit on the median, from that limit "
-        f"on, with its throughput: {'; '.join(said)}."
+        f"on, with its throughput: {'; '.join(said)}. Of the configurations measured there: {_rivals(cells)}."
     )
     status = _one_for_all(measured, cells, kept)
     subject = text.cut(dict.fromkeys(cell.label for cell in kept), 3)
@@ -82,6 +82,12 @@ def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
             else (sweep_entry(measured, sorted(runtimes), {c.precision for c in cells}, (1, 8, 32)),)
         )
     return Finding(TOPIC, told, names(kept), question=8, claim=CLAIM, subject=subject, status=status, missing=missing)
+
+
+def _rivals(cells: list[Cell]) -> str:
+    """How many configurations each batch has: a winner without rivals has won little."""
+    counts = group_by(sorted({cell.batch for cell in cells}), lambda batch: sum(one.batch == batch for one in cells))
+    return text.listed(f"{count} at batch {text.listed(batches)}" for count, batches in counts.items())
 
 
 def _one_for_all(measured: Measured, cells: list[Cell], kept: list[Cell]) -> Status:

@@ -9,10 +9,10 @@ import pandas as pd
 from ceilings.report import text
 from ceilings.report.evidence import Evidence
 from ceilings.report.findings.factors import Recipe, recipe
-from ceilings.report.findings.finding import Status, combined, short
+from ceilings.report.findings.finding import Status, combined, panel, short
 from ceilings.report.findings.selection import on_gpu
 from ceilings.report.hypotheses.judgement import Judgement, in_range, said, turned_out, unknown
-from ceilings.report.measured import Measured
+from ceilings.report.measured import Cell, Measured
 from ceilings.report.precision import precision_series
 from ceilings.report.products import arithmetic, float_only
 
@@ -77,12 +77,23 @@ def runtime_over_precision(measured: Measured, _: Evidence) -> Judgement:
             runtime = min(graphs, key=lambda cell: cell.p50.estimate)
             found, verdict = measured.factor([runtime, precision], [1.0, -1.0])
             told = (
-                f"{short(runtime)} {said(measured.compare(runtime, eager))} than eager FP32, {precision.label} "
-                f"{said(measured.compare(precision, eager))}; the one over the other {text.interval(found, '×')}"
+                f"{panel(measured, eager)}{short(runtime)} {said(measured.compare(runtime, eager))} than eager FP32, "
+                f"{precision.label} {said(measured.compare(precision, eager))}; the one over the "
+                f"other {text.interval(found, '×')}{_elsewhere(measured, own, precision)}"
             )
             status: Status = {"faster": "supported", "slower": "refuted"}.get(verdict, "not decidable")  # type: ignore[assignment]
             return Judgement(status, told)
     return unknown(measured, ("torch-eager", "torch-int8-dynamic", "onnxruntime-cpu"), ("fp32", "int8"))
+
+
+def _elsewhere(measured: Measured, cells: Sequence[Cell], precision: Cell) -> str:
+    """The same precision on the fastest stack that has it and FP32: eager's host may hide what it gains."""
+    same = [cell for cell in cells if cell.precision == precision.precision and cell is not precision]
+    pairs = [(cell, base) for cell in same if (base := measured.find(cell, precision="fp32"))]
+    if not pairs:
+        return ""
+    fastest = min(pairs, key=lambda pair: pair[0].p50.estimate)
+    return f"; on the fastest stack, {fastest[0].label} {said(measured.compare(*fastest))} than FP32"
 
 
 def fp16_cosine(measured: Measured, _: Evidence) -> Judgement:
@@ -91,7 +102,8 @@ def fp16_cosine(measured: Measured, _: Evidence) -> Judgement:
     ]
     if not cosines:
         return unknown(measured, ("onnxruntime-cuda",), ("fp16",))
-    told = f"lowest cosine of the logits {min(cosines):.6f} over {text.plural(len(cosines), 'cell')}"
+    told = f"lowest cosine of the logits (a few classes each, no embeddings) {min(cosines):.6f} over "
+    told += text.plural(len(cosines), "cell")
     return Judgement("supported" if min(cosines) > 0.999 else "refuted", told)
 
 

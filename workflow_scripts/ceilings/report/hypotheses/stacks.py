@@ -8,7 +8,17 @@ from ceilings.measure.decisions import beyond, equivalence_interval
 from ceilings.report import text
 from ceilings.report.evidence import Evidence
 from ceilings.report.findings.factors import FUSION, steps
-from ceilings.report.findings.finding import MARGIN, Status, change, combined, short, sweep_entry, traces_entry
+from ceilings.report.findings.finding import (
+    MARGIN,
+    Status,
+    change,
+    combined,
+    configuration,
+    panel,
+    short,
+    sweep_entry,
+    traces_entry,
+)
 from ceilings.report.findings.providers import providers
 from ceilings.report.findings.saturation import RUNTIME, busy_share
 from ceilings.report.findings.selection import on_gpu
@@ -33,7 +43,7 @@ def saturated(measured: Measured, _: Evidence) -> Judgement:
         return unknown(measured, (RUNTIME, f"{RUNTIME}-graph"), ("fp32", "fp16"))
     verdicts: dict[bool | None, Status] = {True: "supported", False: "refuted", None: "not decidable"}
     told = "; ".join(
-        f"{share.cell.label}: the GPU works {'at most ' if share.most else ''}"
+        f"{configuration(measured, share.cell)}: the GPU works {'at most ' if share.most else ''}"
         f"{text.percent(min(share.value.estimate, 1))} of an iteration"
         for share in shares
     )
@@ -64,7 +74,9 @@ def fusion_diminishes(measured: Measured, _: Evidence) -> Judgement:
         else:
             statuses.append("refuted" if step.ratio.high < 1 / (1 + margin) else "not decidable")
     told = "what `onnxruntime.transformers` fuses beyond ORT's own optimiser: "
-    told += "; ".join(f"{short(step.with_)} {change(step.ratio, step.verdict)}" for step in found)
+    told += "; ".join(
+        f"{panel(measured, step.with_)}{short(step.with_)} {change(step.ratio, step.verdict)}" for step in found
+    )
     return Judgement(combined(statuses), told)
 
 

@@ -18,6 +18,8 @@ from ceilings.report.findings.tail import tail
 from ceilings.report.hypotheses.judgement import Judgement, by_stack, in_range, unknown
 from ceilings.report.measured import Groups, Measured, carries
 
+KINDS = ("pinned", "pageable")
+
 
 def mean_stable_tail_not(measured: Measured, _: Evidence) -> Judgement:
     """Spread over processes of the p99 against that of the mean, over the small GPU cells that know both.
@@ -99,12 +101,15 @@ def pinned(measured: Measured, evidence: Evidence) -> Judgement:
     said = []
     for device, record in sorted(evidence.peaks.items()):
         for way, words in (("h2d", "to the device"), ("d2h", "back")):
-            pinned, pageable = (record["peaks"].get(f"{way}_bandwidth.{kind}", {}) for kind in ("pinned", "pageable"))
+            pinned, pageable = (record["peaks"].get(f"{way}_bandwidth.{kind}", {}) for kind in KINDS)
             if pinned.get("median") and pageable.get("median"):
                 low = pinned["low"] / pageable["high"]
                 factor = Interval(low, pinned["median"] / pageable["median"], pinned["high"] / pageable["low"])
                 statuses.append(in_range(factor, 2, 3))
                 said.append(f"{device} {words} {text.interval(factor, '×')} (range over repeats)")
+                small = [record["peaks"].get(f"{way}_latency.{kind}", {}).get("median") for kind in KINDS]
+                if all(small):
+                    said[-1] += f", but 4 KiB take {text.number(small[0])} and {text.number(small[1])} µs"
     if not said:
         missing = ("results/hosts/{device}/peaks.json of a GPU",)
         return Judgement("not decidable", "", missing)
