@@ -309,6 +309,25 @@ def test_a_phone_does_not_scroll_sideways(reader, address):
         reader.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_legends_are_not_cut_off(chromium, tmp_path):
+    """Nine runtimes with names as long as there are: every label lies within its chart."""
+    maker = planted.StudyMaker(tmp_path, planted.flat)
+    runtimes = [f"torch-compile-reduce-overhead-{letter}" for letter in "abcdefghi"]
+    maker.measure(GPU, [(runtime, p) for runtime in runtimes for p in ("fp32", "fp16")], [(1, 128), (8, 128)])
+    path = tmp_path / "report.html"
+    path.write_text(page(maker.plan(), collect(maker.plan()), Evidence()), encoding="utf-8")
+    reader = Reader(chromium)
+    reader.open(path.as_uri())
+    reader.until("return document.querySelector('#chart-batches svg.marks')")
+    ends = """const end = one => (box => [box.right, box.bottom])(one.getBoundingClientRect());
+        const whole = end(document.querySelector('#chart-batches svg'));
+        return [...document.querySelectorAll('#chart-batches .role-legend-label text')].map(
+            text => end(text).map((value, i) => value - whole[i]))"""
+    beyond = reader.run(ends)
+    assert len(beyond) == len(runtimes) + 2  # and the two precisions
+    assert not [ends for ends in beyond if max(ends) > 0]
+
+
 def test_a_thousand_cells_open_at_once(chromium, tmp_path):
     maker = planted.StudyMaker(tmp_path, planted.flat)
     runtimes = [f"runtime-{letter}" for letter in "abcdefghij"]

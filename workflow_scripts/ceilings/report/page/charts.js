@@ -40,6 +40,7 @@ async function draw(target, name, values, nothing) {
     config: { ...config, axis: { ...config.axis, labelLimit: 0.4 * target.clientWidth } },
     actions: { export: true, source: false, compiled: false, editor: false },
   });
+  await view.resize().runAsync(); // the height of several legends is known only once they were laid out
   target.view = view;
   view.addEventListener("click", (_, item) => {
     if (item?.datum?.name) location.hash = `#${encodeURI(item.datum.name)}`;

@@ -76,6 +76,7 @@ CONFIG: Spec = {
         "labelFontSize": 12,
         "orient": "bottom",
         "columns": {"expr": "max(1, floor(width / 130))"},
+        "layout": {"bottom": {"direction": "vertical", "anchor": "start"}},  # one below the other: none pushed out
         "labelLimit": 260,
         "symbolSize": 90,
     },
@@ -263,7 +264,9 @@ def _runtime(runtimes: list[str], legend: bool = True) -> Spec:
     # Black, the last of the palette, is the page's own colour of text.
     palette = [*COLOURS[:-1], "currentColor"]
     named: Spec = {"field": "runtime", "type": "nominal", "title": None}
-    named["legend"] = {"values": {"expr": "runtimes"}} if legend else None
+    longest = 7 * max(map(len, runtimes), default=0) + 30  # a symbol and the letters, in pixels
+    columns = {"expr": f"max(1, floor(width / {longest}))"}
+    named["legend"] = {"values": {"expr": "runtimes"}, "columns": columns} if legend else None
     colours = [palette[i % len(palette)] for i in range(len(runtimes))]
     shapes = [SHAPES[i % len(SHAPES)] for i in range(len(runtimes))]
     return {
