@@ -14,6 +14,7 @@ import yaml
 
 from ceilings.measure.quantiles import Interval
 from ceilings.report.collect import collect
+from ceilings.report.conclusions import in_short
 from ceilings.report.evidence import Evidence
 from ceilings.report.findings import findings
 from ceilings.report.findings.factors import AUTOTUNING, COMPILATION, FUSION, GRAPH, IO_BINDING, STATIC, recipe
@@ -192,6 +193,20 @@ def test_the_turn_from_host_to_device_is_where_it_was_planted(tmp_path):
         (finding,) = of(findings(flat), 4)
         assert finding.status == "refuted"
         assert finding.text.startswith(f"{kind} at every size")
+
+
+def test_in_short_tells_batch_from_sequence_and_the_largest_gain_from_all(tmp_path):
+    """Over the batch one configuration turns, over the sequence it does not; FP16 gains 1.1 times, then 4 times."""
+
+    def truth(runtime, precision, batch, sequence):
+        return 1.0 / ((1.1 if batch == 1 else 4.0) if precision == "fp16" else 1.0)
+
+    maker = planted.StudyMaker(tmp_path, truth, runs=5, between=0.004, enqueue=lambda r, b: 0.95 if b == 1 else 0.1)
+    maker.measure(GPU, [(ORT, "fp32"), (ORT, "fp16")], [(1, 16), (1, 128), (32, 128)])
+    said = in_short(findings(collect(maker.plan())))
+    assert f"supported for {ORT} fp32 over batch" in said
+    assert f"refuted for {ORT} fp32 and {ORT} fp16 over sequence" in said
+    assert re.search(r"\(up to [34]\.\d+× faster\)", said)
 
 
 def test_a_capture_goes_before_the_hosts_share(tmp_path):

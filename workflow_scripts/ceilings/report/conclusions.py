@@ -21,6 +21,9 @@ SUBJECTS_SHOWN = 4
 FINDINGS_SHOWN = 12
 """Under one claim, of the summary."""
 
+OF_SEVERAL = {"Lower precision"}
+"""Topics whose findings carry the largest effect of several comparisons."""
+
 OBSERVATIONS = "results/engineering_observations.md"
 
 
@@ -75,7 +78,8 @@ def _subject(finding: Finding, panels: Mapping[str, str]) -> str:
             details.append(f"{finding.measure} {text.number(finding.effect.estimate)}×")
         else:
             factor = finding.effect.inverted() if finding.verdict == "faster" else finding.effect
-            details.append(f"{text.number(factor.estimate)}× {finding.verdict}")
+            most = "up to " if finding.topic in OF_SEVERAL and len(finding.cells) > 2 else ""
+            details.append(f"{most}{text.number(factor.estimate)}× {finding.verdict}")
     return f"{finding.subject} ({', '.join(details)})" if details else finding.subject
 
 

@@ -139,7 +139,7 @@ def _turns(measured: Measured, axis: Axis) -> list[Finding]:
             turn = sides.index(True)
             told = f"{_by_size(measured, sweep, kinds, axis)}. It turns between {axis} "
             told += f"{getattr(known[turn - 1][1], axis)} and {getattr(known[turn][1], axis)}."
-            subject = sweep[0].label
+            subject = f"{sweep[0].label} over {axis}"
             found.append(
                 Finding(TOPIC, told, names(sweep), question=4, claim=CLAIM, subject=subject, status="supported")
             )
@@ -153,13 +153,14 @@ def _turns(measured: Measured, axis: Axis) -> list[Finding]:
             for one in own
         )
         told = f"{kind} at every size: {text.listed(shown)}."
-        rests, subject = names(cell for one in own for cell in one), text.listed(one[0].label for one in own)
+        rests = names(cell for one in own for cell in one)
+        subject = f"{text.listed(one[0].label for one in own)} over {axis}"
         found.append(Finding(TOPIC, told, rests, question=4, claim=CLAIM, subject=subject, status="refuted"))
     if open_:
         told = "; ".join(_by_size(measured, one, [decides(measured, cell) for cell in one], axis) for one in open_)
         cells = [cell for one in open_ for cell in one]
         missing = (traces_entry(cell for cell in cells if decides(measured, cell) not in DECIDED),)
-        subject = text.listed(one[0].label for one in open_)
+        subject = f"{text.listed(one[0].label for one in open_)} over {axis}"
         found.append(
             Finding(
                 TOPIC,
