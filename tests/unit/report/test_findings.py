@@ -485,3 +485,14 @@ def test_the_spread_of_processes_is_told_by_what_decides_the_latency(tmp_path):
     host, device = map(float, re.findall(r"([\d.]+)% in the median of 1 \S+ cells", said))
     assert host > 10 * device
     assert "The A/A pair is device-bound" in said
+
+
+def test_a_start_that_compiles_is_not_averaged_with_those_that_find_it_compiled(tmp_path):
+    maker = planted.StudyMaker(tmp_path, lambda *_: 1.0)
+    cell = maker.add(GPU, "torch-compile", "fp16", 1, 128)
+    for run, seconds in ((1, 40), (2, 10), (3, 10)):
+        cache = "cold" if run == 1 else "warm: 1 graphs came from it"
+        stages = {"import": 10**9, "compile": (seconds - 1) * 10**9}
+        maker.change(cell, run, cold_start_ns=stages, runtime={"compile_cache": cache})
+    said = told(findings(collect(maker.plan())), "Cold start")
+    assert "40.0 s [one process" in said and "; 10.0 s [10.0, 10.0] with what the first process compiled" in said

@@ -111,6 +111,8 @@ def run_row(cell: Record, record: Record) -> dict[str, Any]:
     row |= {"failure_kind": failure.get("kind"), "failure_message": failure.get("message")}
     row |= {f"{stage}_ms": _ms(record.get("cold_start_ns", {}).get(stage)) for stage in COLD_START}
     row |= {
+        # "cold", or "warm" and how warm; None of what does not compile.
+        "compile_cache": str((record.get("runtime") or {}).get("compile_cache") or "").partition(":")[0] or None,
         "flags": "; ".join(record.get("flags", [])),
         "threads": _compact(record.get("threads")),
         "energy": _compact(record.get("energy")),
@@ -312,7 +314,7 @@ RUN_COLUMNS = [
     *("p50_ms", "mean_ms", "min_ms", "max_ms", "gpu_p50_ms", "enqueue_p50_ms", *OTHER_SERIES.values()),
     *("warmup_n", "warmup_stable", "stop_reason", "saturated_per_s", "concurrency"),
     *(f"{stage}_ms" for stage in COLD_START),
-    *("peak_rss_mb", "peak_device_mb", "threads", "energy", "gpu", "flags", "environment"),
+    *("compile_cache", "peak_rss_mb", "peak_device_mb", "threads", "energy", "gpu", "flags", "environment"),
 ]
 
 SAMPLE_COLUMNS = [*KEY, "run", "series", "i", "latency_ns"]

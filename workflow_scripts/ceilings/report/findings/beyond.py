@@ -9,7 +9,7 @@ from ceilings.measure.statistics import mean_over_processes
 from ceilings.report import text
 from ceilings.report.findings.finding import Finding, names, where
 from ceilings.report.findings.selection import panels_at_common_shape
-from ceilings.report.measured import Measured
+from ceilings.report.measured import Cell, Measured
 from ceilings.report.tables import COLD_START
 
 SHOWN = 3
@@ -48,25 +48,33 @@ def cold_start(measured: Measured) -> list[Finding]:
     """Time to the first answer of a fresh process: all stages, the CUDA context and libraries among them."""
     found = []
     for cells in panels_at_common_shape(measured):
-        prices = {}
+        prices, cached = dict[Cell, Interval](), dict[Cell, Interval | None]()
         for cell in cells:
             own = measured.runs(cell)
             total = own[[f"{stage}_ms" for stage in COLD_START]].sum(axis=1)
             if len(total) and (total > 0).all():
-                prices[cell] = mean_over_processes(total)
+                prices[cell], cached[cell] = _by_cache(total, own["compile_cache"])
         if not prices:
             continue
         ranked = sorted(prices, key=lambda cell: prices[cell].estimate)
         shown = ranked if len(ranked) <= SHOWN + 1 else [*ranked[:SHOWN], ranked[-1]]
         told = "; ".join(
             f"{cell.label} {_seconds(prices[cell])} (as long as {prices[cell].estimate / cell.p50.estimate:,.0f} "
-            "steady requests)"
-            for cell in shown
+            f"steady requests{f'; {_seconds(again)} with what the first process compiled' if again else ''})"
+            for cell, again in ((cell, cached[cell]) for cell in shown)
         )
         told += f"; {len(ranked) - len(shown)} between these" if len(ranked) > len(shown) else ""
         told = f"{where(measured, ranked[0])}: a fresh process gives its first answer after: {told}."
         found.append(Finding("Cold start", told, names(ranked), prices[ranked[0]]))
     return found
+
+
+def _by_cache(total: pd.Series, caches: pd.Series) -> tuple[Interval, Interval | None]:
+    """The start of processes that find no compiled code, and of those that do: no mean is taken over both."""
+    cold = caches == "cold"
+    if cold.any() and not cold.all():
+        return mean_over_processes(total[cold]), mean_over_processes(total[~cold])
+    return mean_over_processes(total), None
 
 
 def _seconds(value: Interval) -> str:
