@@ -375,6 +375,22 @@ def test_claims_of_others_follow_the_cells(tmp_path, small, large, expected):
         assert judgement.verdict != "not decidable" or judgement.missing
 
 
+@pytest.mark.parametrize(("precision", "verdict"), [("fp32", "refuted"), ("fp16", "not decidable")])
+def test_a_claim_about_fp32_is_decided_by_fp32(tmp_path, precision, verdict):
+    """TensorRT's provider wins, as claimed; batch 4 takes twice as long as batch 1, in FP32 or in FP16 alone."""
+
+    def truth(runtime, own, batch, sequence):
+        return (0.2 if runtime == "onnxruntime-tensorrt" else 1.0) * (2 if batch == 4 else 1)
+
+    maker = planted.StudyMaker(tmp_path, truth, runs=5)
+    for runtime, own, batch in sorted(
+        {(ORT, "fp32", 1), ("onnxruntime-tensorrt", "fp16", 1), (ORT, precision, 1), (ORT, precision, 4)}
+    ):
+        maker.add(GPU, runtime, own, batch, 128)
+    ours = next(j for hypothesis, j in judged(Measured(collect(maker.plan())), Evidence()) if hypothesis.number == 10)
+    assert ours.verdict == verdict, ours.ours
+
+
 def test_pinned_memory_is_judged_by_the_measured_limits(tmp_path):
     tables = made(tmp_path, lambda *_: 1.0, [ORT])
 
