@@ -133,6 +133,14 @@ def test_without_integer_products_the_findings_name_the_reason(tmp_path):
     assert finding.subject == "onnxruntime-cuda int8 (no product ran in it), batch 1 to 32"
 
 
+@pytest.mark.parametrize(("narrow", "told"), [(0, "INT8 (no product ran in it)"), (36, "INT8")])
+def test_a_lever_is_called_int8_only_where_int8_was_pulled(tmp_path, narrow, told):
+    found = findings(collect(study(tmp_path, ORT, 1.7, runtime=profile(narrow, 14, 114)).plan()))
+    alone, large = [finding for finding in found if finding.topic == "Levers" and "INT8" in finding.text]
+    assert alone.subject == f"{told} on onnxruntime-cuda" and f"**{told}** **1." in alone.text
+    assert f"at this larger size {told} **1." in large.text
+
+
 @pytest.mark.parametrize("runtime", [profile(36, 14, 114), {}])
 def test_with_integer_products_or_without_a_record_no_reason_is_claimed(tmp_path, runtime):
     finding = question_6(collect(study(tmp_path, ORT, 1.7, runtime=runtime).plan()))

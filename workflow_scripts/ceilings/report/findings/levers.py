@@ -21,6 +21,7 @@ from ceilings.report.findings.finding import (
 )
 from ceilings.report.findings.selection import on_gpu, panels_at_common_shape
 from ceilings.report.measured import Cell, Measured, group_by
+from ceilings.report.products import float_only
 
 TOPIC = "Levers"
 
@@ -54,7 +55,7 @@ def _larger(measured: Measured) -> list[Finding]:
         for key in largest.values():
             ranked = sorted(known[key].values(), key=_rank)
             first = ranked[0][0].with_
-            said = "; ".join(f"{own[0].lever} {_said(own[0], own[0].without.label)}" for own in ranked)
+            said = "; ".join(f"{_name(own[0])} {_said(own[0], own[0].without.label)}" for own in ranked)
             cells_ = names(cell for own in ranked for cell in (own[0].without, own[0].with_))
             found.append(Finding(TOPIC, f"{_at(measured, first)}: at this larger size {said}.", cells_, question=5))
     return found
@@ -66,13 +67,13 @@ def _rank(own: list[Step]) -> tuple[bool, float]:
 
 def _lever(measured: Measured, own: list[Step]) -> Finding:
     alone, top = own[0], own[-1]
-    told = f"{_at(measured, alone.with_)}: **{alone.lever}** {_said(alone, alone.without.label)}"
+    told = f"{_at(measured, alone.with_)}: **{_name(alone)}** {_said(alone, alone.without.label)}"
     told += " (both with copies)" if alone.lever == IO_BINDING else ""
     if top is not alone:
         told += f"; on top of {_named(top, alone)} {_said(top)}"
         told += _interaction(measured, alone, top)
     claim = f"A lever still shortens {_size(alone.with_)}, on top of the others"
-    subject = f"{alone.lever} on {recipe(alone.with_).stack}"
+    subject = f"{_name(alone)} on {recipe(alone.with_).stack}"
     if top is not alone:
         subject += f" after {_named(top, alone)}"
     status = _status(measured, top)
@@ -88,6 +89,11 @@ def _status(measured: Measured, step: Step) -> Status:
 
 def _said(step: Step, base: str = "") -> str:
     return change(step.ratio, step.verdict, step.beyond_noise, base)
+
+
+def _name(step: Step) -> str:
+    """A precision in which nothing was multiplied is the Q/DQ nodes' price, and is called so."""
+    return f"{step.lever} (no product ran in it)" if float_only(step.with_) else step.lever
 
 
 def _named(top: Step, alone: Step) -> str:
