@@ -114,4 +114,4 @@ def empty(meta: dict[str, Any]) -> capture.Capture:
     rows = {
         table: np.empty((0, len(capture.COLUMNS[table])), np.int64) for table in (capture.RUNTIME, *capture.OPERATIONS)
     }
-    return capture.assemble(rows, {}, np.empty((0, 3), np.int64), meta, "an empty capture")
+    return capture.assemble(rows, {}, [], meta, "an empty capture")
