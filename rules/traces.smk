@@ -14,7 +14,7 @@ rule capture_trace:
         "results/logs/capture_trace/{device}/{runtime}/{model}/{precision}/{shape}.log",
     priority: -1000  # after all that is timed
     conda:
-        "../envs/gpu.yaml"
+        measuring_environment
     threads: 1024  # nothing runs beside it
     resources:
         gpu=1,
@@ -75,7 +75,7 @@ rule profile_torch:
         "results/logs/profile_torch/{device}/{runtime}/{model}/{precision}/{shape}.log",
     priority: -1000
     conda:
-        "../envs/gpu.yaml"
+        measuring_environment
     threads: 1024
     resources:
         gpu=1,

@@ -119,16 +119,21 @@ def layers(found: Mapping[str, Any]) -> str:
     """Which layers of an engine take the most, and how much of the time has a layer at all, by which evidence."""
     evidence = [f"{kind} {text.percent(share)}" for kind, share in found["evidence_shares"].items() if share]
     told = f"{text.percent(found['matched_share'])} of the time in kernels and copies has a layer"
+    if found["in_order_share"] < 1:
+        told += f", and {text.percent(found['in_order_share'])} of the iterations ran in the order of the layers"
     if not evidence:
         return f"{told}."
     longest = sorted((one for one in found["each"] if one["ns"]), key=lambda one: -one["ns"])[:LAYERS_SHOWN]
     named = [
-        f"`{one['name'][:NAME_SHOWN]}{'…' * (len(one['name']) > NAME_SHOWN)}` ({', '.join(filter(None, (one['type'], one['precision'])))}) "
-        f"{text.number(one['ns'] / 1e3)} µs"
+        f"`{_cut(one['name'])}` ({one['type']}, {one['precision'] or 'no numbers'}) {text.number(one['ns'] / 1e3)} µs"
         + (f", by the profiler {text.number(one['profiler_ratio'])} times that" if one["profiler_ratio"] else "")
         for one in longest
     ]
     return f"{told} (by {', '.join(evidence)}); the longest: {'; '.join(named)}."
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME_SHOWN else f"{name[:NAME_SHOWN]}…"
 
 
 def _layers(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:

@@ -222,6 +222,11 @@ def trimmed(capture: Capture) -> Capture:
     )
 
 
+def without_ranges(capture: Capture) -> Capture:
+    """Iterations alone: what a library says in its ranges matters only where something reads it."""
+    return dataclasses.replace(capture, ranges=_only(capture.ranges, np.zeros(len(capture.ranges.text), bool)))
+
+
 def _only(columns: Columns, kept: NDArray[np.bool_]) -> Columns:
     """The rows that are kept."""
     return type(columns)(**{field.name: getattr(columns, field.name)[kept] for field in dataclasses.fields(columns)})

@@ -106,18 +106,20 @@ def join(capture: Capture, engine: Engine, times: Mapping[str, Any] | None = Non
     """
     operations, marks = capture.operations, capture.marks
     range_of_call = _range_of_calls(capture, engine)
-    known: dict[tuple[tuple[Step, ...], bool], tuple[Integers, Integers]] = {}
+    known: dict[tuple[tuple[Step, ...], bool], tuple[Integers, Integers, bool]] = {}
+    in_order = 0
     count, length = (np.zeros((len(marks.start), len(engine.layers) + 1)) for _ in range(2))
     evidence = np.zeros((len(engine.layers), len(EVIDENCE)))
     lost: dict[str, float] = defaultdict(float)
     for number, (start, end) in enumerate(zip(marks.start, marks.end, strict=True)):
-        ops = np.flatnonzero((operations.start >= start) & (operations.start < end))
+        ops = np.arange(*np.searchsorted(operations.start, (start, end)))
         # As they were launched: the order of the layers. The nodes of a graph have one launch, and the device's order.
         ops = ops[np.lexsort((operations.start[ops], operations.call[ops]))]
-        key = steps, ordered = _steps(capture, ops, range_of_call), len(np.unique(operations.stream[ops])) == 1
+        key = steps, one_stream = _steps(capture, ops, range_of_call), len(np.unique(operations.stream[ops])) == 1
         if key not in known:
-            known[key] = _assigned(steps, engine, ordered)
-        at, why = known[key]  # no layer: -1, the last column
+            known[key] = _assigned(steps, engine, one_stream)
+        at, why, ordered = known[key]  # no layer: -1, the last column
+        in_order += ordered
         ns = (operations.end - operations.start)[ops]
         np.add.at(count[number], at, 1)
         np.add.at(length[number], at, ns)
@@ -148,6 +150,7 @@ def join(capture: Capture, engine: Engine, times: Mapping[str, Any] | None = Non
     return {
         "matched_share": float(length[:, :-1].sum() / total),
         "evidence_shares": dict(zip(EVIDENCE, (evidence.sum(axis=0) / total).tolist(), strict=True)),
+        "in_order_share": in_order / iterations,
         "operations_ns": float(np.median(length.sum(axis=1))),
         "unmatched_ns": float(np.median(length[:, -1])),
         "unmatched": [
@@ -192,12 +195,10 @@ def _steps(capture: Capture, ops: Integers, range_of_call: Integers) -> tuple[St
     return tuple(steps)
 
 
-def _assigned(steps: Sequence[Step], engine: Engine, ordered: bool) -> tuple[Integers, Integers]:
-    """Layer of each operation, -1 for none, and by which evidence.
+def _assigned(steps: Sequence[Step], engine: Engine, one_stream: bool) -> tuple[Integers, Integers, bool]:
+    """Layer of each operation, -1 for none, and by which evidence; whether they came in the order of the layers.
 
-    Args:
-        ordered: Whether all ran on one stream. If not, their order is not the layers': only what can belong to one
-            layer alone is taken, and nothing is said of what lies between.
+    Where they did not, or on several streams cannot be known to, a layer has only what is nobody else's.
     """
     heads = [at for at, (_, _, goes_on) in enumerate(steps) if not goes_on]
     unit = np.cumsum([not goes_on for _, _, goes_on in steps], dtype=np.int64) - 1
@@ -207,19 +208,17 @@ def _assigned(steps: Sequence[Step], engine: Engine, ordered: bool) -> tuple[Int
         name, text, _ = steps[at]
         by_kernel, evidence = engine.of_kernel(name)
         by_range = engine.of_range(text) if text else frozenset()
-        fit = by_range & by_kernel or by_range or by_kernel
-        fits.append(fit if ordered or len(fit) == 1 else frozenset())
+        fits.append(by_range & by_kernel or by_range or by_kernel)
         why[place] = RANGE if by_range else evidence
-    layer = aligned(fits, len(engine.layers))
-    for place in np.flatnonzero(why == RANGE).tolist():
-        if len(fits[place]) == 1:
-            (layer[place],) = fits[place]
-    if ordered:
+    in_order = aligned(fits, len(engine.layers)) if one_stream else None
+    layer = np.array([next(iter(fit)) if len(fit) == 1 else -1 for fit in fits], np.int64)
+    if in_order is not None:
+        layer = in_order
         for first, last, left in _between(layer, fits, engine):
             classes = {kernel_class(steps[at][0]) for at in heads[first:last] if steps[at][0] != COPY}
             if classes & _PRODUCT_CLASSES or not engine.layers[left].product:
                 layer[first:last], why[first:last] = left, BETWEEN
-    return layer[unit], why[unit]
+    return layer[unit], why[unit], in_order is not None
 
 
 def _between(layer: Integers, fits: Sequence[frozenset[int]], engine: Engine) -> list[tuple[int, int, int]]:
