@@ -42,7 +42,8 @@ def made(kernels: int) -> capture.Capture:
     strings = {1: "cudaLaunchKernel_v7000", 2: "cudaGetDevice_v3020", 3: "cudaStreamSynchronize_v3020"}
     strings |= {4 + k: f"void kernel_{k}<gemm>(float)" for k in range(50)}
     marks = np.column_stack([begin[::LAUNCHES] - 2000, waits + 9000, np.full_like(waits, 1 << 24)])
-    return capture.assemble(rows, strings, marks, {"source": "cupti", "cell": None}, "made")
+    iterations = [(*mark, capture.ITERATION) for mark in marks.tolist()]
+    return capture.assemble(rows, strings, iterations, {"source": "cupti", "cell": None}, "made")
 
 
 def main() -> None:

@@ -105,6 +105,19 @@ def measured_artifact(wildcards):
     return STUDY.artifact(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.shape, wildcards.device)
 
 
+def engine_layers(wildcards):
+    w = wildcards
+    return STUDY.engine_layers(w.runtime, w.model, w.precision, w.shape, w.device)
+
+
+def layer_files(wildcards):
+    return list(engine_layers(wildcards).values())
+
+
+def layer_options(wildcards):
+    return [word for option in engine_layers(wildcards).items() for word in option]
+
+
 def counted_graph(wildcards):
     return STUDY.counted_graph(wildcards.model, wildcards.graph)
 

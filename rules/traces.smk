@@ -14,7 +14,7 @@ rule capture_trace:
         "results/logs/capture_trace/{device}/{runtime}/{model}/{precision}/{shape}.log",
     priority: -1000  # after all that is timed
     conda:
-        "../envs/gpu.yaml"
+        measuring_environment
     threads: 1024  # nothing runs beside it
     resources:
         gpu=1,
@@ -31,7 +31,8 @@ rule capture_trace:
 
 rule account_budget:
     input:
-        rules.capture_trace.output,
+        capture=rules.capture_trace.output,
+        layers=layer_files,
     output:
         "results/traces/{device}/{runtime}/{model}/{precision}/{shape}.budget.json",
     log:
@@ -40,10 +41,11 @@ rule account_budget:
         "../envs/cpu.yaml"
     params:
         code=digest("account_budget"),
+        layers=layer_options,
     message:
         "Accounting for {wildcards.model} {wildcards.precision} {wildcards.shape} on {wildcards.runtime}"
     shell:
-        "account_budget.py --capture {input} --output {output} > {log} 2>&1"
+        "account_budget.py --capture {input.capture} {params.layers} --output {output} > {log} 2>&1"
 
 
 rule export_perfetto:
@@ -73,7 +75,7 @@ rule profile_torch:
         "results/logs/profile_torch/{device}/{runtime}/{model}/{precision}/{shape}.log",
     priority: -1000
     conda:
-        "../envs/gpu.yaml"
+        measuring_environment
     threads: 1024
     resources:
         gpu=1,

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ceilings import SCHEMA_VERSION
-from ceilings.files import write_json
+from ceilings.files import read_json, write_json
 from ceilings.program import main
 from ceilings.provenance import provenance
+from ceilings.traces import layers
 from ceilings.traces.health import refuse_unsound
 from ceilings.traces.record import budget_record
 from ceilings.traces.store import read
@@ -27,7 +28,12 @@ def work(arguments: argparse.Namespace) -> None:
         iteration = record["iteration_ns"]["median"] / 1e6
         print(f"{record['iterations']} iterations of {iteration:.3f} ms: {record['verdict']['name']}")
         print("\n".join(record["flags"]))
-    record["provenance"] = provenance(("numpy",), {"capture": arguments.capture})
+        if arguments.layers and (engine := layers.read(arguments.layers, facts["cell"])).layers:
+            times = read_json(arguments.layer_times) if arguments.layer_times else None
+            record["layers"] = layers.join(capture, engine, times)
+            print(f"{record['layers']['matched_share']:.1%} of the time in kernels and copies has a layer")
+    sources = {"capture": arguments.capture, "layers": arguments.layers, "layer_times": arguments.layer_times}
+    record["provenance"] = provenance(("numpy",), {name: path for name, path in sources.items() if path})
     write_json(arguments.output, record, indent=None)
 
 
@@ -36,5 +42,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--capture", type=Path, required=True, help="of capture_trace.py, or `nsys export` with ranges named iteration"
     )
+    parser.add_argument("--layers", type=Path, help="x.layers.json of the engine that was captured: which took what")
+    parser.add_argument("--layer-times", type=Path, help="of profile_layers.py, to stand beside them")
     parser.add_argument("--output", type=Path, required=True)
     main(work, parser)

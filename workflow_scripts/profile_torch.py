@@ -9,10 +9,8 @@ from ceilings.errors import UserError
 from ceilings.files import read_json, write_json
 from ceilings.program import main
 from ceilings.traces import task
+from ceilings.traces.perfetto import without_machine
 from ceilings.traces.recorder import run_target
-
-PRIVATE = ("traceName", "host_name", "distributedInfo")
-"""Keys of the trace that tell of the machine and its folders."""
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -23,7 +21,7 @@ def work(arguments: argparse.Namespace) -> None:
         if failure := result.get("failure"):
             raise UserError(f"the cell failed ({failure['kind']}: {failure['message']}), so there is nothing to trace")
         trace = read_json(raw)
-    write_json(arguments.output, {name: value for name, value in trace.items() if name not in PRIVATE}, indent=None)
+    write_json(arguments.output, without_machine(trace), indent=None)
 
 
 if __name__ == "__main__":

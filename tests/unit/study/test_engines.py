@@ -77,6 +77,19 @@ def test_an_external_engine_serves_its_own_model_and_precision():
         engine_of(made, "external", precision="fp32")
 
 
+def test_a_budget_of_an_engine_reads_its_layers_and_their_times_once_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = study("profile", profiles={"large": [PROFILE]})
+    cell = ("m", "fp16", "b8-s32", "nvidia-h200")
+    told = "results/engines/nvidia-h200/tensorrt10/m/fp16/large.layers.json"
+    assert made.engine_layers("onnxruntime-cuda", *cell) == {}
+    assert made.engine_layers("profile", *cell) == {"--layers": told}
+    times = tmp_path / "results/traces/nvidia-h200/profile/m/fp16/b8-s32.layers.json"
+    times.parent.mkdir(parents=True)
+    times.touch()
+    assert made.engine_layers("profile", *cell)["--layer-times"] == str(times.relative_to(tmp_path))
+
+
 def test_graphs_of_engines_are_typed_and_checked():
     made = study(precisions=["fp32", "tf32", "fp16", "int8"])
     assert made.graphs == [("m", "fp16"), ("m", "fp32"), ("m", "int8.half")]

@@ -73,9 +73,9 @@ class Events:
             table: np.array(self.rows[table], np.int64).reshape(-1, len(COLUMNS[table]))
             for table in (RUNTIME, *OPERATIONS)
         }
-        marks = np.array([row[:3] for row in self.rows[NVTX] if row[4] == capture.ITERATION], np.int64).reshape(-1, 3)
+        ranges = [(*row[:3], row[4]) for row in self.rows[NVTX]]
         strings = {number: name for name, number in self.names.items()}
-        return capture.assemble(arrays, strings, marks, {"source": "cupti", **meta}, "test")
+        return capture.assemble(arrays, strings, ranges, {"source": "cupti", **meta}, "test")
 
     def export(self, path: Path, without: tuple[str, ...] = (), older: dict[str, str] | None = None) -> Path:
         """As ``nsys export`` writes it: more columns and tables than are read, and secrets in them.

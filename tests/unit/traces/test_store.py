@@ -12,7 +12,7 @@ from unit.traces.events import SECRETS, Events
 from ceilings.errors import UserError
 from ceilings.traces import health, store
 from ceilings.traces.budget import Account
-from ceilings.traces.capture import NVTX, OPERATIONS, RUNTIME, trimmed
+from ceilings.traces.capture import NVTX, OPERATIONS, RUNTIME, trimmed, without_ranges
 
 
 def two_iterations() -> Events:
@@ -20,6 +20,7 @@ def two_iterations() -> Events:
     for start in (0, 100):
         events.copy(events.call(start - 9, start - 8, "cudaMemcpyAsync_v3020"), start - 6, start - 5, kind=8)
         events.mark(start, start + 60)
+        events.mark(start + 9, start + 15, text="a layer")
         events.launch(start + 10, start + 14, (start + 16, start + 30, "gemm"))
         nodes = [(start + 32, start + 34, "softmax", 7, 1), (start + 35, start + 36, "gemm", 8, 2)]
         events.launch(start + 18, start + 22, *nodes, name="cudaGraphLaunch_v10000")
@@ -30,7 +31,7 @@ def two_iterations() -> Events:
 
 def same(a, b) -> bool:
     """Whether two captures hold the same."""
-    for part in ("calls", "operations", "marks"):
+    for part in ("calls", "operations", "marks", "ranges"):
         pairs = zip(dataclasses.astuple(getattr(a, part)), dataclasses.astuple(getattr(b, part)), strict=True)
         if not all(np.array_equal(one, other) for one, other in pairs):
             return False
@@ -42,6 +43,7 @@ def test_what_is_kept_is_what_was_recorded(tmp_path):
     store.write(tmp_path / "kept.sqlite", before)
     after = store.read(tmp_path / "kept.sqlite")
     assert same(before, after)
+    assert after.ranges.text.tolist() == ["a layer"] * 2 and len(without_ranges(after).ranges.text) == 0
     assert len(after.operations.start) == 10 and after.operations.node.sum() == 4 and len(after.marks.start) == 2
     assert health.refuse_unsound(after, "kept") == []
 
@@ -50,6 +52,7 @@ def test_what_lies_outside_of_the_iterations_is_cut_off():
     events = two_iterations()
     before = events.launch(-40, -38, (-30, 5, "reaches_in"))
     assert before
+    events.mark(-70, -65, text="a layer")
     events.launch(-60, -58, (-55, -50, "over"))
     events.launch(170, 172, (175, 180, "later"))
     cut = trimmed(events.capture())
@@ -59,11 +62,14 @@ def test_what_lies_outside_of_the_iterations_is_cut_off():
     launched = [cut.names[cut.calls.name[call]] for call in cut.operations.call]
     expected = two_iterations().capture()
     assert launched[1:] == [expected.names[expected.calls.name[call]] for call in expected.operations.call[1:]]
-    assert len(Account(cut).iterations()) == 2
+    assert len(Account(cut).iterations()) == 2 and len(cut.ranges.text) == 2
 
 
 def test_an_export_of_nsys_is_the_same_and_its_secrets_stay_behind(tmp_path):
     export = two_iterations().export(tmp_path / "raw.sqlite")
+    with sqlite3.connect(export) as database:  # a library may have registered its texts
+        database.execute("INSERT INTO StringIds (id, value) VALUES (800, 'a layer')")
+        database.execute("UPDATE NVTX_EVENTS SET text = NULL, textId = 800 WHERE text = 'a layer'")
     assert SECRETS[0].encode() in export.read_bytes()
     raw = store.read(export)
     expected = two_iterations().capture(source="nsys")

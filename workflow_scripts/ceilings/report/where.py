@@ -22,6 +22,7 @@ CAUSE_NAMES = {
     "queued": "the work was launched and had not started",
     "sync": "everything was done and the host had not noticed",
 }
+LAYERS_SHOWN, NAME_SHOWN = 3, 80
 PART_NAMES = {"framework": "framework code", "launch": "launch calls", "copy": "copy calls", "sync": "waiting"}
 
 
@@ -41,7 +42,7 @@ def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
         )
         records = [read_budget(row["path"], row) for row in rows]
         told = [f"- {sentence(row, record)}" for row, record in zip(rows, records, strict=True)]
-        lines += ["\n".join(told), _table(rows), *_warnings(rows, records)]
+        lines += ["\n".join(told), _table(rows), *_layers(rows, records), *_warnings(rows, records)]
     failed = [_failed(cell) for cell in plan["cells"] if cell.get("budget") and not _is_row(cell, rows)]
     lines += ["\n".join(failed)] if failed else []
     if len(lines) == 1:
@@ -112,6 +113,37 @@ def jitter(record: Mapping[str, Any]) -> str:
         f"{found['iteration_ns'] / 1e3:,.0f} µs longer: on the host {found['host_ns'][host] / 1e3:+,.0f} µs "
         f"{PART_NAMES[host]}, on the device {found['device_ns'][device] / 1e3:+,.0f} µs ({named})"
     )
+
+
+def layers(found: Mapping[str, Any]) -> str:
+    """Which layers of an engine take the most, and how much of the time has a layer at all, by which evidence."""
+    evidence = [f"{kind} {text.percent(share)}" for kind, share in found["evidence_shares"].items() if share]
+    told = f"{text.percent(found['matched_share'])} of the time in kernels and copies has a layer"
+    if found["in_order_share"] < 1:
+        told += f", and {text.percent(found['in_order_share'])} of the iterations ran in the order of the layers"
+    if not evidence:
+        return f"{told}."
+    longest = sorted((one for one in found["each"] if one["ns"]), key=lambda one: -one["ns"])[:LAYERS_SHOWN]
+    named = [
+        f"`{_cut(one['name'])}` ({one['type']}, {one['precision'] or 'no numbers'}) {text.number(one['ns'] / 1e3)} µs"
+        + (f", by the profiler {text.number(one['profiler_ratio'])} times that" if one["profiler_ratio"] else "")
+        for one in longest
+    ]
+    return f"{told} (by {', '.join(evidence)}); the longest: {'; '.join(named)}."
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME_SHOWN else f"{name[:NAME_SHOWN]}…"
+
+
+def _layers(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
+    told = [
+        f"- {configuration_label(row['runtime'], row['precision'])} {row['model']} b{row['batch']}-s{row['sequence']}: "
+        f"{layers(record['layers'])}"
+        for row, record in zip(rows, records, strict=True)
+        if record.get("layers")
+    ]
+    return ["\n".join(["Which layers of an engine (docs/budget.md says how they are found):\n", *told])] if told else []
 
 
 def _warnings(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:

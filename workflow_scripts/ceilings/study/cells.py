@@ -196,6 +196,18 @@ class Study:
         weights = f"{self.results}/models/{model}/weights"
         return [f"{weights}/model.safetensors", f"{weights}/config.json"]
 
+    def engine_layers(self, runtime: str, model: str, precision: str, shape: str, device: str) -> dict[str, str]:
+        """The options that join a capture to the layers of an engine of ours; none for what runs no such engine.
+
+        What each layer takes is among them once somebody had it profiled.
+        """
+        spec = self.runtime(runtime)
+        if spec.executes != "engine":
+            return {}
+        times = f"{self.results}/traces/{device}/{runtime}/{model}/{precision}/{shape}.layers.json"
+        told = f"{self.engines.path(spec, model, precision, shape, device)}.layers.json"
+        return {"--layers": told} | ({"--layer-times": times} if Path(times).is_file() else {})
+
     def counted_graph(self, model: str, work: str) -> str:
         """The graph that holds a cell's work, by its name from :func:`counted_work`."""
         return f"{self.results}/onnx/{model}/{stored_precision(work)}.onnx"

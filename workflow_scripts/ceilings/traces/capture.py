@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,25 +98,40 @@ class Marks:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ranges(Marks):
+    """The other NVTX ranges, of libraries, each with its text."""
+
+    text: NDArray[np.object_]
+
+
+Columns = TypeVar("Columns", Calls, Operations, Ranges)
+
+
+@dataclasses.dataclass(frozen=True)
 class Capture:
     """What was recorded, with the names of calls and kernels, and facts beside it."""
 
     calls: Calls
     operations: Operations
     marks: Marks
+    ranges: Ranges
     names: tuple[str, ...]
     meta: dict[str, Any]
 
 
 def assemble(
-    rows: Rows, strings: Mapping[int, str], marks: Integers, meta: dict[str, Any], where: Path | str
+    rows: Rows,
+    strings: Mapping[int, str],
+    ranges: Sequence[tuple[int, int, int, str]],
+    meta: dict[str, Any],
+    where: Path | str,
 ) -> Capture:
     """Join calls and operations.
 
     Args:
         rows: Of RUNTIME and OPERATIONS.
         strings: Names by id.
-        marks: Rows of start, end and globalTid.
+        ranges: Start, end, globalTid and text of each NVTX range, iterations among them.
         where: Named in messages.
 
     Raises:
@@ -127,17 +142,22 @@ def assemble(
         told = ", ".join(map(str, devices))
         raise UserError(f"{where} holds work of the devices {told}; capture one, with CUDA_VISIBLE_DEVICES=0")
     # Times from 0: a float holds those of a capture exactly, and not those since 1970.
-    spans = [*(rows[table][:, :2] for table in (RUNTIME, *OPERATIONS)), marks[:, :2]]
+    text = np.array([found[3] for found in ranges], object)
+    places = np.array([found[:3] for found in ranges], np.int64).reshape(-1, 3)
+    spans = [*(rows[table][:, :2] for table in (RUNTIME, *OPERATIONS)), places[:, :2]]
     zero = min((int(span[:, 0].min()) for span in spans if len(span)), default=0)
     for span in spans:
         np.subtract(span, zero, out=span)
     ids = np.array(sorted(strings), np.int64)
     names = tuple(strings[int(number)] for number in ids)
-    threads = np.unique(np.concatenate([rows[RUNTIME][:, 2], marks[:, 2]]))
+    threads = np.unique(np.concatenate([rows[RUNTIME][:, 2], places[:, 2]]))
     calls, keys, callers = _calls(rows[RUNTIME], ids, threads)
-    marks = marks[np.argsort(marks[:, 0], kind="stable")]
-    ranges = Marks(marks[:, 0], marks[:, 1], np.searchsorted(threads, marks[:, 2]))
-    return _pruned(Capture(calls, _operations(rows, ids, keys, callers), ranges, names, meta))
+    order = np.argsort(places[:, 0], kind="stable")
+    start, end, thread = places[order].T
+    every = Ranges(start, end, np.searchsorted(threads, thread), text[order])
+    iterations = every.text == ITERATION
+    marks = Marks(start[iterations], end[iterations], every.thread[iterations])
+    return _pruned(Capture(calls, _operations(rows, ids, keys, callers), marks, _only(every, ~iterations), names, meta))
 
 
 def _calls(rows: Integers, ids: Integers, threads: Integers) -> tuple[Calls, Integers, Integers]:
@@ -191,14 +211,25 @@ def trimmed(capture: Capture) -> Capture:
     called[operations.call[kept & (operations.call >= 0)]] = True
     number = np.cumsum(called) - 1
     call = np.where(operations.call >= 0, number[operations.call] if len(number) else -1, -1)
-    columns = {field.name: getattr(operations, field.name) for field in dataclasses.fields(Operations)} | {"call": call}
+    ranges = capture.ranges
     return _pruned(
         dataclasses.replace(
             capture,
-            calls=Calls(**{field.name: getattr(calls, field.name)[called] for field in dataclasses.fields(Calls)}),
-            operations=Operations(**{name: column[kept] for name, column in columns.items()}),
+            calls=_only(calls, called),
+            operations=_only(dataclasses.replace(operations, call=call), kept),
+            ranges=_only(ranges, (ranges.end > first) & (ranges.start < last)),
         )
     )
+
+
+def without_ranges(capture: Capture) -> Capture:
+    """Iterations alone: what a library says in its ranges matters only where something reads it."""
+    return dataclasses.replace(capture, ranges=_only(capture.ranges, np.zeros(len(capture.ranges.text), bool)))
+
+
+def _only(columns: Columns, kept: NDArray[np.bool_]) -> Columns:
+    """The rows that are kept."""
+    return type(columns)(**{field.name: getattr(columns, field.name)[kept] for field in dataclasses.fields(columns)})
 
 
 def _pruned(capture: Capture) -> Capture:

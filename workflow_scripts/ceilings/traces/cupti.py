@@ -98,9 +98,9 @@ class CuptiRecorder:
         }
         marks = np.column_stack([self._begun, self._ended]).astype(np.int64).reshape(-1, 2)
         thread = self._thread(rows[RUNTIME], marks)
-        marks = np.column_stack([marks, np.full(len(marks), thread)]).astype(np.int64)
+        iterations = [(int(begin), int(end), thread, capture.ITERATION) for begin, end in marks]
         strings = {number: demangled(name) for name, number in self._names.items()}
-        return capture.assemble(rows, strings, marks, {"source": "cupti", "dropped": dropped}, self._path)
+        return capture.assemble(rows, strings, iterations, {"source": "cupti", "dropped": dropped}, self._path)
 
     @staticmethod
     def _thread(calls: Integers, marks: Integers) -> int:

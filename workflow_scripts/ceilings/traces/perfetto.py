@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ceilings.traces import calls as kinds
@@ -9,6 +10,9 @@ from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET, Capture
 from ceilings.traces.kernels import kernel_class, short
 
 HOST, DEVICE = 1, 2
+PRIVATE = ("traceName", "host_name", "distributedInfo")
+"""Keys of PyTorch's own trace that tell of the machine and its folders."""
+
 _WHAT = {MEMCPY: "memcpy", MEMSET: "memset", GRAPH: "CUDA graph"}
 
 
@@ -42,6 +46,17 @@ def chrome_trace(capture: Capture) -> dict[str, Any]:
             events.append({**flow, "ph": "s", "pid": HOST, "tid": thread, "ts": begin / 1e3})
             events.append({**flow, "ph": "f", "bp": "e", "pid": DEVICE, "tid": stream, "ts": start / 1e3})
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": capture.meta}
+
+
+def without_machine(trace: dict[str, Any]) -> dict[str, Any]:
+    """A trace of PyTorch's profiler without the names of the host, its paths, the process and its threads."""
+    events = [dict(event) for event in trace["traceEvents"]]
+    for event in events:
+        if event["ph"] == "M" and event["name"] == "process_name":
+            event["args"] = {"name": "process"}
+        elif event["ph"] == "M" and event["name"] == "thread_name":
+            event["args"] = {"name": re.sub(r"\s*\(.*\)", "", event["args"]["name"])}
+    return {name: value for name, value in trace.items() if name not in PRIVATE} | {"traceEvents": events}
 
 
 def _lists(*columns: Any) -> list[list[int]]:

@@ -57,6 +57,8 @@ def record(task: dict[str, Any], output: Path) -> str:
         if source == "nsys":
             nsys.export(folder / "raw.nsys-rep", raw, environment(task["spec"]["threads"]), said)
         found = capture.trimmed(store.read(raw))
+        if Path(task["artifact"]).suffix != ".engine":  # whose layers' names are what is looked for
+            found = capture.without_ranges(found)
         found.meta.update({**found.meta, **meta})
         health.refuse_unsound(found, output)
         if source == "nsys":
@@ -114,4 +116,4 @@ def empty(meta: dict[str, Any]) -> capture.Capture:
     rows = {
         table: np.empty((0, len(capture.COLUMNS[table])), np.int64) for table in (capture.RUNTIME, *capture.OPERATIONS)
     }
-    return capture.assemble(rows, {}, np.empty((0, 3), np.int64), meta, "an empty capture")
+    return capture.assemble(rows, {}, [], meta, "an empty capture")

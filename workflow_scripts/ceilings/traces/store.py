@@ -61,7 +61,7 @@ def read(path: Path | str) -> Capture:
         with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as database:
             present = _check(database, path)
             rows = {table: _rows(database, table, present) for table in (RUNTIME, *OPERATIONS)}
-            return assemble(rows, _strings(database), _marks(database), _meta(database, path), path)
+            return assemble(rows, _strings(database), _ranges(database), _meta(database, path), path)
     except sqlite3.DatabaseError as error:
         raise UserError(
             f"{path} is no capture ({error}); give the .sqlite of capture_trace.py or of `nsys export --type sqlite`"
@@ -98,13 +98,14 @@ def _strings(database: sqlite3.Connection) -> dict[int, str]:
     return dict(database.execute(f"SELECT id, value FROM {STRINGS} WHERE id IN ({used})"))
 
 
-def _marks(database: sqlite3.Connection) -> Integers:
-    found = database.execute(
-        f"SELECT n.start, n.end, n.globalTid FROM {NVTX} n LEFT JOIN {STRINGS} s ON s.id = n.textId "
-        "WHERE coalesce(n.text, s.value) = ? AND n.eventType IN (?, ?) AND n.end IS NOT NULL",
-        (ITERATION, PUSH_POP, START_END),
+def _ranges(database: sqlite3.Connection) -> list[tuple[int, int, int, str]]:
+    """Iterations, which may be start-end ranges, and the nested ranges of libraries."""
+    return database.execute(
+        f"SELECT n.start, n.end, n.globalTid, coalesce(n.text, s.value) AS said FROM {NVTX} n "
+        f"LEFT JOIN {STRINGS} s ON s.id = n.textId WHERE said IS NOT NULL AND n.end IS NOT NULL "
+        "AND (n.eventType = ? OR n.eventType = ? AND said = ?)",
+        (PUSH_POP, START_END, ITERATION),
     ).fetchall()
-    return np.array(found, np.int64).reshape(-1, 3)
 
 
 def _meta(database: sqlite3.Connection, path: Path | str) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _meta(database: sqlite3.Connection, path: Path | str) -> dict[str, Any]:
 
 def write(path: Path | str, capture: Capture) -> None:
     """Keep a capture, its processes, correlations and names numbered anew."""
-    calls, operations, marks = capture.calls, capture.operations, capture.marks
+    calls, operations, marks, ranges = capture.calls, capture.operations, capture.marks, capture.ranges
     process = 1 << 24
     correlation = np.where(operations.call >= 0, operations.call, len(calls.start) + np.arange(len(operations.start)))
     common = (
@@ -132,6 +133,7 @@ def write(path: Path | str, capture: Capture) -> None:
         MEMSET: (graph_node, operations.bytes),
         GRAPH: (),
     }
+    texts = [*[ITERATION] * len(marks.start), *ranges.text]
     tables: dict[str, list[Any]] = {
         RUNTIME: [
             *(calls.start, calls.end, process + 1 + calls.thread, np.arange(1, len(calls.start) + 1)),
@@ -139,8 +141,9 @@ def write(path: Path | str, capture: Capture) -> None:
         ],
         STRINGS: [range(1, len(capture.names) + 1), capture.names],
         NVTX: [
-            *(marks.start, marks.end, process + 1 + marks.thread),
-            *(np.full_like(marks.start, PUSH_POP), [ITERATION] * len(marks.start), [None] * len(marks.start)),
+            *(np.concatenate([marks.start, ranges.start]), np.concatenate([marks.end, ranges.end])),
+            process + 1 + np.concatenate([marks.thread, ranges.thread]),
+            *([PUSH_POP] * len(texts), texts, [None] * len(texts)),
         ],
     }
     for kind, table in enumerate(OPERATIONS):
