@@ -27,7 +27,10 @@ WHEELS = {
 SURFACE = Path(__file__).with_name("tensorrt_surface.json")
 """What the classes below offer, by generation: what the double of the runner's tests is made from."""
 
-CLASSES = ("DataType", "ICudaEngine", "IExecutionContext", "ILogger", "IProfiler", "Runtime", "TensorIOMode")
+CLASSES = (
+    *("DataType", "ICudaEngine", "IExecutionContext", "ILogger", "IProfiler", "ProfilingVerbosity", "Runtime"),
+    "TensorIOMode",
+)
 
 DESCRIBE = r"""
 import importlib, json, re, sys

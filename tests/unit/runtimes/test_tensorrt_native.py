@@ -99,6 +99,16 @@ def test_inputs_reach_the_engine_and_logits_come_back(runner, generation, cuda_g
     assert len(behaviour.streams) == (2 if cuda_graph else 3)
 
 
+@pytest.mark.parametrize("generation", list(BUILDERS))
+def test_layers_are_named_to_profilers_in_captures_alone(runner, generation):
+    behaviour = double.Behaviour(profiles=(((1, 1), (2, 4), (4, 8)),))
+    loaded = runner(generation, behaviour)
+    loaded.load()
+    loaded.name_work()
+    told = [value.name for _, name, value in behaviour.written if name == "nvtx_verbosity"]
+    assert told == ["NONE", "LAYER_NAMES_ONLY"]
+
+
 def test_an_end_to_end_iteration_copies_through_pinned_memory(runner):
     loaded = runner("11", double.Behaviour(profiles=(((1, 1), (2, 4), (4, 8)),)))
     loaded.load()
@@ -176,7 +186,7 @@ def test_an_engine_that_does_not_belong_here_is_not_deserialised(runner, changes
 def test_code_inside_an_engine_runs_only_where_the_record_says_that_it_has_some(runner, allowed):
     behaviour = double.Behaviour(profiles=(((1, 1), (2, 4), (4, 8)),))
     runner("11", behaviour, version_compatible=allowed).load()
-    assert behaviour.written == [("Runtime", "engine_host_code_allowed", allowed)]
+    assert behaviour.written[0] == ("Runtime", "engine_host_code_allowed", allowed)
 
 
 def test_an_engine_of_something_else_is_refused(runner):

@@ -62,6 +62,8 @@ class TensorRt(PyCudaRunner):
         del content
         with self.phase("execution_context"):
             self.context = self._made(self.engine.create_execution_context(), "making an execution context")
+            # Engines are built to tell their layers; telling them to a profiler at each inference costs the host time.
+            self.context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
             self._select_profile()
         self._bind()
         self.prepare_launch()
@@ -116,6 +118,9 @@ class TensorRt(PyCudaRunner):
         for name, pointer in {**addresses, self.logits_name: self.output.pointer}.items():
             self._require(context.set_tensor_address(name, pointer), f"binding {name}")
         self._execute, self._handle = context.execute_async_v3, self.stream.handle
+
+    def name_work(self) -> None:
+        self.context.nvtx_verbosity = self.trt.ProfilingVerbosity.LAYER_NAMES_ONLY
 
     def enqueue(self) -> None:
         if not self._execute(self._handle):

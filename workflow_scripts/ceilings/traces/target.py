@@ -119,6 +119,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         Path(task["artifact"]), task["cell"]["precision"], shape, spec["threads"], spec["options"]
     )
     runner.load()
+    runner.name_work()
     slots = [runner.place(element) for element in ring]
     runner.run(slots[0])
     regime = Regime(runner.activate, runner.launch, slots)
