@@ -1,5 +1,5 @@
 # make summary   measure the default study and write results/summary.md and report.html
-# make test      every check and test
+# make test      every check and test, up to four tests at a time
 # Both make .venv first and install the pinned packages: the GPU's where there is an NVIDIA driver.
 
 PYTHON ?= python3
@@ -21,7 +21,8 @@ test: $(VENV)/$(KIND) $(VENV)/dev
 	snakefmt --check Snakefile rules
 	mypy
 	snakemake --lint
-	pytest
+	pytest -n auto --maxprocesses 4 --dist loadfile -m "not timing"
+	pytest -m timing
 
 unit: $(VENV)/$(KIND) $(VENV)/dev
 	pytest tests/unit

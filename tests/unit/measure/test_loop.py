@@ -9,6 +9,8 @@ import pytest
 from ceilings.measure.loop import closed_loop, saturated
 from ceilings.measure.stopping import NS, Protocol
 
+pytestmark = pytest.mark.timing
+
 PROTOCOL = Protocol(
     warmup_seconds=0.02,
     warmup_max_seconds=0.2,
