@@ -28,7 +28,7 @@ OBSERVATIONS = "results/engineering_observations.md"
 
 
 def in_short(found: Sequence[Finding]) -> str:
-    """A line a question: of what its claim is supported, of what refuted, of what open."""
+    """Question by question: of what its claim is supported, of what refuted, of what open."""
     if not found:
         return "## In short\n\nNothing: no cell was measured."
     lines = [f"- {finding.text}" for finding in found if finding.topic == "Fastest"]
@@ -37,10 +37,10 @@ def in_short(found: Sequence[Finding]) -> str:
     for number, question in QUESTIONS.items():
         own = [finding for finding in found if finding.question == number and finding.claim and finding.cells]
         if own:
-            claims = (
-                _claim(claim, same, panels) for claim, same in group_by(own, lambda finding: finding.claim).items()
-            )
-            lines.append(f"- **{question}** {' '.join(claims)}")
+            asked = f"**{question}** "
+            for claim, same in group_by(own, lambda finding: finding.claim).items():
+                lines.append(f"- {asked}{_claim(claim, same, panels)}")
+                asked = ""
         else:
             open_.append(question)
     if open_:
@@ -66,7 +66,7 @@ def _claim(claim: str, same: Sequence[Finding], panels: Mapping[str, str]) -> st
     for status, words in STATUSES.items():
         subjects = dict.fromkeys(_subject(finding, panels) for finding in same if finding.status == status)
         parts += [f"{words} {text.cut(subjects, SUBJECTS_SHOWN)}"] if subjects else []
-    return f"{claim}: {'; '.join(parts)}."
+    return f"{claim}: {parts[0]}." if len(parts) == 1 else "\n  - ".join([f"{claim}:", *parts])
 
 
 def _subject(finding: Finding, panels: Mapping[str, str]) -> str:
