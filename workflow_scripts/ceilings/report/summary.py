@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -27,8 +27,13 @@ MOST_ROWS = 200
 
 LAYERS_SHOWN = 5
 
-OF_CAPTURES = ("latency_budget", "iteration_timeline")
-"""Plots that a study without captures need not show."""
+NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
+    "latency_budget": lambda tables: tables.budgets.empty,
+    "iteration_timeline": lambda tables: tables.budgets.empty,
+    "roofline": lambda tables: tables.floors.empty,
+    "launch_to_kernel_map": lambda tables: bool(tables.cells["enqueue_p50_ms"].isna().all()),
+}
+"""Plots that stay empty without captures or without a GPU: the summary leaves them out."""
 
 GPU_COLUMNS = {
     "gpu_p50_ms": "GPU p50",
@@ -154,7 +159,8 @@ def error(value: float | None) -> str:
 
 def pictures(folder: str, tables: Tables) -> str:
     """PNG in the page, SVG behind it: some Markdown viewers show no SVG, and SVG text is lost on a dark page."""
-    shown = {name: what for name, what in PLOTS.items() if name not in OF_CAPTURES or not tables.budgets.empty}
+    empty = {name for name, nothing in NOTHING_TO_SHOW.items() if nothing(tables)}
+    shown = {name: what for name, what in PLOTS.items() if name not in empty}
     return "\n\n".join(
         ["## Pictures", *(f"[![{what}]({folder}/{name}.png)]({folder}/{name}.svg)" for name, what in shown.items())]
     )
