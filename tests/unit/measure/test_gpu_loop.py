@@ -29,29 +29,6 @@ PROTOCOL = Protocol(
 )
 
 
-@pytest.fixture
-def diary(monkeypatch):
-    """Replaces CUDA: every call is written down and succeeds."""
-    said = []
-
-    def call(name, *values):
-        def do(*_):
-            said.append(name)
-            return (0, *values)
-
-        return do
-
-    fake = types.SimpleNamespace(
-        cudaEventRecord=call("record"),
-        cudaStreamSynchronize=call("wait"),
-        cudaEventSynchronize=call("wait event"),
-        cudaEventElapsedTime=call("elapsed", 0.25),
-    )
-    monkeypatch.setattr(gpu_loop, "cudart", fake)
-    monkeypatch.setattr(cuda, "Event", lambda timing=True: types.SimpleNamespace(native="event"))
-    return said
-
-
 STREAM = types.SimpleNamespace(native="stream", synchronize=lambda: None)
 
 

@@ -19,29 +19,6 @@ STREAM = types.SimpleNamespace(native="stream")
 WARM = {"warmup_seconds": 0.0, "warmup_max_seconds": 0.01, "time_limit_seconds": 60}
 
 
-@pytest.fixture
-def diary(monkeypatch):
-    """Replaces CUDA in both loops: every call is written down and succeeds."""
-    said = []
-
-    def call(name, *values):
-        def do(*_):
-            said.append(name)
-            return (0, *values)
-
-        return do
-
-    fake = types.SimpleNamespace(
-        cudaEventRecord=call("record"),
-        cudaStreamSynchronize=call("wait"),
-        cudaEventElapsedTime=call("elapsed", 0.25),
-    )
-    for module in (gpu_loop, target):
-        monkeypatch.setattr(module, "cudart", fake)
-    monkeypatch.setattr(cuda, "Event", lambda timing=True: types.SimpleNamespace(native="event"))
-    return said
-
-
 def test_a_captured_iteration_is_a_timed_one_with_marks_for_the_clock(diary):
     regime = gpu_loop.Regime(
         lambda item: diary.append(f"prepare {item}"), lambda item: diary.append(f"launch {item}"), ["a", "b"]

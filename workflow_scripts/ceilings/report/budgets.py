@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION
-from ceilings.errors import UserError
-from ceilings.files import read_json
+from ceilings.report.records import read_record
 from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, KEY
 
 Record = Mapping[str, Any]
@@ -22,19 +20,13 @@ def read_budget(path: Path | str, cell: Record) -> dict[str, Any]:
     Raises:
         UserError: It is missing, damaged, or of another cell.
     """
-    remedy = f"delete it and run `snakemake --cores 1 {path}`"
-    record = read_json(path, remedy=remedy)
-    try:
-        if record["schema_version"] != SCHEMA_VERSION:
-            raise UserError(f"{path} has schema version {record['schema_version']}, not {SCHEMA_VERSION}; {remedy}")
-        different = [name for name in KEY if record["cell"][name] != cell[name]]
-        if different:
-            raise UserError(f"{path} was captured for another cell (other {', '.join(different)}); {remedy}")
+
+    def flaw(record: Record) -> str | None:
         if record["status"] == "ok":
             record["iteration_ns"]["median"], record["verdict"]["name"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged (no {error}); {remedy}") from None
-    return record
+        return None
+
+    return read_record(path, cell, "was captured for", flaw)
 
 
 def budget_row(cell: Record, untraced_p50_ms: float | None, path: str) -> dict[str, Any] | None:

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ceilings import SCHEMA_VERSION
-from ceilings.errors import FAILURE_KINDS, UserError
-from ceilings.files import read_json
+from ceilings.errors import FAILURE_KINDS
 from ceilings.measure.quantiles import Interval
 from ceilings.measure.statistics import mean_over_processes, median_over_processes, pooled_quantile
 from ceilings.report.budgets import budget_row
 from ceilings.report.floors import floor_table
 from ceilings.report.products import PRODUCT_COLUMNS, product_columns
+from ceilings.report.records import read_record
 from ceilings.report.tables import BUDGET_COLUMNS, COLD_START, KEY, PERCENTILES, Tables
 
 Record = Mapping[str, Any]
@@ -62,24 +61,13 @@ def collect(plan: Record) -> Tables:
 
 def read_run(path: str | Path, cell: Record) -> dict[str, Any]:
     """One run record, checked against the planned cell."""
-    remedy = f"delete it and run `snakemake --cores 1 {path}`"
-    record = read_json(path, remedy=remedy)
-    try:
-        if record["schema_version"] != SCHEMA_VERSION:
-            raise UserError(f"{path} has schema version {record['schema_version']}, not {SCHEMA_VERSION}; {remedy}")
-        different = [name for name in KEY if record["cell"][name] != cell[name]]
-        if different:
-            told = ", ".join(f"{name} {record['cell'][name]!r} instead of {cell[name]!r}" for name in different)
-            raise UserError(f"{path} was measured for another cell ({told}); {remedy}")
-        if record["status"] == "ok":
-            nothing = not record["series"]["latency"]["latency_ns"]
-        else:
-            nothing = not record["failure"]["kind"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged (no {error}); {remedy}") from None
-    if nothing:
-        raise UserError(f"{path} is damaged (it holds no latencies and no failure); {remedy}")
-    return record
+
+    def flaw(record: Record) -> str | None:
+        ok = record["status"] == "ok"
+        holds = record["series"]["latency"]["latency_ns"] if ok else record["failure"]["kind"]
+        return None if holds else "it holds no latencies and no failure"
+
+    return read_record(path, cell, "was measured for", flaw)
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

@@ -7,9 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ceilings import SCHEMA_VERSION
-from ceilings.errors import UserError
-from ceilings.files import read_json
+from ceilings.report.records import read_record
 from ceilings.report.tables import FLOOR_CLASSES, FLOOR_COLUMNS, KEY
 
 Record = Mapping[str, Any]
@@ -43,19 +41,13 @@ def floor_table(planned: Sequence[Record], rows: Sequence[Record]) -> pd.DataFra
 
 def read_floor(path: str, cell: Record) -> dict[str, Any]:
     """One floor record, checked against the planned cell."""
-    remedy = f"delete it and run `snakemake --cores 1 {path}`"
-    record = read_json(path, remedy=remedy)
-    try:
-        if record["schema_version"] != SCHEMA_VERSION:
-            raise UserError(f"{path} has schema version {record['schema_version']}, not {SCHEMA_VERSION}; {remedy}")
-        if different := [name for name in OF_ALL_RUNTIMES if record[name] != cell[name]]:
-            told = ", ".join(f"{name} {record[name]!r} instead of {cell[name]!r}" for name in different)
-            raise UserError(f"{path} is the floor of another cell ({told}); {remedy}")
+
+    def flaw(record: Record) -> str | None:
         if record["status"] == "ok" and not record["floor"]["floor_ms"] > 0:
-            raise UserError(f"{path} is damaged (its floor is {record['floor']['floor_ms']} ms); {remedy}")
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged (no {error}); {remedy}") from None
-    return record
+            return f"its floor is {record['floor']['floor_ms']} ms"
+        return None
+
+    return read_record(path, cell, "is the floor of", flaw, OF_ALL_RUNTIMES)
 
 
 def floor_row(record: Record, p50_ms: float) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""What several packages' tests stand on."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+
+@pytest.fixture
+def diary(monkeypatch):
+    """Replaces CUDA in the loops that time and that are captured: every call is written down and succeeds."""
+    from ceilings.measure import cuda, gpu_loop
+    from ceilings.traces import target
+
+    said = []
+
+    def call(name, *values):
+        def do(*_):
+            said.append(name)
+            return (0, *values)
+
+        return do
+
+    fake = types.SimpleNamespace(
+        cudaEventRecord=call("record"),
+        cudaStreamSynchronize=call("wait"),
+        cudaEventSynchronize=call("wait event"),
+        cudaEventElapsedTime=call("elapsed", 0.25),
+    )
+    for module in (gpu_loop, target):
+        monkeypatch.setattr(module, "cudart", fake)
+    monkeypatch.setattr(cuda, "Event", lambda timing=True: types.SimpleNamespace(native="event"))
+    return said
