@@ -13,6 +13,7 @@ import pytest
 from gpu.test_device import PROTOCOL, SHAPE, TOLERANCE, Artifacts
 
 from ceilings.measure.supervisor import supervise
+from ceilings.models.inputs import digest
 from ceilings.runtimes.catalogue import RUNTIMES
 
 LEFT_BYTES = 3 << 30
@@ -49,7 +50,8 @@ def task(artifacts, runtime, shape=SHAPE, folder=None, limit=300.0):
 def huge(tmp_path_factory):
     folder = tmp_path_factory.mktemp("huge")
     ids = np.random.default_rng(0).integers(5, 60, (1, *HUGE), np.int64)
-    np.savez(folder / "inputs.npz", input_ids=ids, attention_mask=np.ones_like(ids))
+    arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    np.savez(folder / "inputs.npz", **arrays, sha256=np.array(digest(arrays)))
     np.savez(folder / "reference.npz", logits=np.zeros((1, HUGE[0], 2), np.float32))
     return folder
 
