@@ -101,7 +101,8 @@ def test_every_pattern_has_a_class_that_the_tables_know():
         ({"kernel": 0.3, "host": 0.6}, "host-bound"),
         ({"transfer": 0.55, "kernel": 0.45}, "transfer-bound"),
         ({"sync": 0.9, "kernel": 0.1}, "sync-bound"),
-        ({"kernel": 0.45, "launch": 0.35, "host": 0.2}, "mixed"),
+        ({"kernel": 0.45, "launch": 0.35, "host": 0.2}, "launch-bound"),  # both are the host's
+        ({"kernel": 0.45, "launch": 0.1, "host": 0.15, "transfer": 0.3}, "mixed"),
     ],
 )
 def test_verdicts(shares, expected):
@@ -178,8 +179,8 @@ def test_the_report_has_what_the_records_say(tmp_path):
     page = summary(
         maker.plan() | {"traces": {"cells": ["*"], "source": "cupti", "reason": None}}, tables, Evidence(), "plots"
     )
-    assert "is launch-bound: 120 launches of 9.57 µs each (framework included) against 330 µs of work" in page
-    assert "is kernel-bound: of 391 µs the device is busy for 70%" in page
+    assert "is launch-bound: 120 launches of 8.74 µs each (framework included) against 330 µs of work" in page
+    assert "is kernel-bound: the device works 0.272 of 0.353 ms (77%)" in page
     assert "the slowest 1 iteration of 30 took 534 µs longer" in page
     assert page.index("## Where the time goes") < page.index("plots/latency_budget.png") < page.index("## Not run")
     for name in ("latency_budget", "iteration_timeline"):

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from ceilings.report.records import read_record
-from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, KEY
+from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, KEY, PATH_SHARES
+from ceilings.traces.verdict import MIXED, verdict
 
 Record = Mapping[str, Any]
 
@@ -29,17 +33,24 @@ def read_budget(path: Path | str, cell: Record) -> dict[str, Any]:
     return read_record(path, cell, "was captured for", flaw)
 
 
-def budget_row(cell: Record, untraced_p50_ms: float | None, path: str) -> dict[str, Any] | None:
+REPRODUCED = 0.1
+"""A replay explains a latency if it differs from it by no more than this."""
+
+
+def budget_row(cell: Record, measured: Record, path: str) -> dict[str, Any] | None:
     """The row of a captured cell; None for one that could not run.
 
     Args:
-        untraced_p50_ms: The cell's median latency as measured, if it was.
+        measured: The cell's row in the cells table, so with its latency untraced, if it was measured.
     """
     record = read_budget(path, cell)
     if record["status"] != "ok":
         return None
     iteration = {name: _ms(record["iteration_ns"][name]) for name in ("median", "low", "high")}
-    device = record["device_ns"]
+    device, untraced = record["device_ns"], measured.get("p50_ms")
+    replay = replayed(record, measured.get("enqueue_p50_ms"))
+    explained = replay and untraced and abs(replay["length_ms"] / untraced - 1) <= REPRODUCED
+    shares = replay["shares"] if replay and explained else record["shares"]
     mean, start = record["kernel_mean_ns"], record["launch_to_start_ns"]
     return {
         **{name: cell[name] for name in KEY},
@@ -48,8 +59,9 @@ def budget_row(cell: Record, untraced_p50_ms: float | None, path: str) -> dict[s
         "iteration_ms": iteration["median"],
         "iteration_low_ms": iteration["low"],
         "iteration_high_ms": iteration["high"],
-        "untraced_p50_ms": untraced_p50_ms,
-        "tracing_ratio": iteration["median"] / untraced_p50_ms if untraced_p50_ms and iteration["median"] else None,
+        **{f"untraced_{name}_ms": measured.get(f"{name}_ms") for name in ("p50", "p50_low", "p50_high")},
+        "untraced_enqueue_ms": measured.get("enqueue_p50_ms"),
+        "tracing_ratio": iteration["median"] / untraced if untraced and iteration["median"] else None,
         **{f"host_{part}_ms": _ms(record["host_ns"][part]["median"]) for part in HOST_PARTS},
         "host_residual_ms": _ms(record["residual_ns"]["host"]),
         "gpu_busy_ms": _ms(device["busy"]["median"]),
@@ -60,8 +72,36 @@ def budget_row(cell: Record, untraced_p50_ms: float | None, path: str) -> dict[s
         "kernels": record["counts"]["kernels"],
         "kernel_mean_us": None if mean is None else mean / NS_PER_US,
         "launch_to_start_us": None if start is None else start / NS_PER_US,
-        "verdict": record["verdict"]["name"],
+        **{f"{name}_ms": replay[f"{name}_ms"] if replay else None for name in ("no_work", "no_host")},
+        "replayed_ms": replay["length_ms"] if replay else None,
+        **{f"path_{share}": shares[share] for share in PATH_SHARES},
+        "verdict": verdict(shares) if explained or not replay or not untraced else MIXED,
         "path": path,
+    }
+
+
+def replayed(record: Record, enqueue_ms: float | None) -> dict[str, Any] | None:
+    """The iteration with a host as fast as untraced: submitting everything takes what a benchmark saw it take.
+
+    Returns:
+        ``length_ms``, ``no_work_ms`` if besides no work of the device took time, ``no_host_ms`` if instead the host
+        took none, ``shares`` of the critical path; None where that is not known.
+    """
+    replays = record.get("replays")
+    if not replays or enqueue_ms is None or pd.isna(enqueue_ms):
+        return None
+    submitted = np.array(replays["submitted_ns"]) / NS_PER_MS
+    if enqueue_ms > submitted[-1]:  # slower than it was replayed: its host is another one
+        return None
+
+    def at(values: list[float]) -> float:
+        return float(np.interp(enqueue_ms, submitted, values))
+
+    return {
+        "length_ms": at(replays["length_ns"]) / NS_PER_MS,
+        "no_work_ms": at(replays["no_work_ns"]) / NS_PER_MS,
+        "no_host_ms": replays["length_ns"][0] / NS_PER_MS,
+        "shares": {share: at(values) for share, values in replays["shares"].items()},
     }
 
 

@@ -48,7 +48,7 @@ def collect(plan: Record) -> Tables:
         runs += [run_row(cell, record) for record in records]
         samples += [frame for record in records for frame in sample_frames(cell, record)]
         if path := cell.get("budget"):
-            row = budget_row(cell, cells[-1].get("p50_ms"), path)
+            row = budget_row(cell, cells[-1], path)
             budgets += [row] if row else []
     return Tables(
         cells=pd.DataFrame(cells, columns=CELL_COLUMNS).astype(dict.fromkeys(PRODUCT_COLUMNS, "Int64")),
@@ -257,9 +257,9 @@ def _columns(name: str, unit: str, interval: Interval | None) -> dict[str, float
 
 
 def _median_ms(groups: Iterable[Sequence[int] | None]) -> float | None:
-    """Median over processes of their medians; None where a process has no such series."""
+    """Median over processes of their medians, in logarithms as the p50's; None where a process has no such series."""
     medians = [float(np.median(group)) if group else None for group in groups]
-    return None if None in medians else float(np.median(np.array(medians, dtype=np.float64))) / NS_PER_MS
+    return None if None in medians else float(np.exp(np.median(np.log(np.array(medians, np.float64))))) / NS_PER_MS
 
 
 def _ms(value_ns: float | None) -> float | None:

@@ -37,16 +37,25 @@ IDLE_CAUSES = ["starved", "launching", "queued", "sync"]
 """Why the device idles: the host is not in a launch yet, it is in the launch call, the work is launched and has not
 started, everything launched is done and the host has not noticed yet."""
 
+PATH_SHARES = ["kernel", "launch", "host", "transfer", "sync"]
+"""What the critical path of an iteration consists of."""
+
 BUDGET_COLUMNS = [
     *(*KEY, "source", "iterations", "iteration_ms", "iteration_low_ms", "iteration_high_ms"),
-    *("untraced_p50_ms", "tracing_ratio"),
+    *("untraced_p50_ms", "untraced_p50_low_ms", "untraced_p50_high_ms", "untraced_enqueue_ms", "tracing_ratio"),
     *(f"host_{part}_ms" for part in HOST_PARTS),
     *("host_residual_ms", "gpu_busy_ms"),
     *(f"gpu_{kind}_ms" for kind in KERNEL_CLASSES),
     *(f"idle_{cause}_ms" for cause in IDLE_CAUSES),
-    *("gpu_residual_ms", "launches", "kernels", "kernel_mean_us", "launch_to_start_us", "verdict", "path"),
+    *("gpu_residual_ms", "launches", "kernels", "kernel_mean_us", "launch_to_start_us"),
+    *("replayed_ms", "no_work_ms", "no_host_ms", *(f"path_{share}" for share in PATH_SHARES), "verdict", "path"),
 ]
-"""One row a cell with a capture: its median iteration, split on the host's side and on the device's."""
+"""One row a cell with a capture: its median iteration, split on the host's side and on the device's.
+
+``replayed_ms``: with the host as fast as untraced; ``no_work_ms``, ``no_host_ms``: if besides the device's work, or the
+host's own time, took no time; empty where that is not known. ``path_*``: shares of the critical path, replayed where
+the replay is as long as the untraced latency, else as recorded.
+"""
 
 FLOOR_CLASSES = [kind for kind in KERNEL_CLASSES if kind != "unknown"]
 """Those of ``KERNEL_CLASSES`` that an operator of a graph can be of."""

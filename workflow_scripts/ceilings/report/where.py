@@ -9,9 +9,9 @@ import pandas as pd
 
 from ceilings.measure.quantiles import Interval
 from ceilings.report import text
-from ceilings.report.budgets import read_budget
+from ceilings.report.budgets import REPRODUCED, read_budget
 from ceilings.report.measured import configuration_label
-from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, Tables
+from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES, Tables
 
 Row = Mapping[str, Any]
 
@@ -37,12 +37,14 @@ def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
     rows = tables.budgets.sort_values(["device", "model", "batch", "sequence", "iteration_ms"]).to_dict("records")
     if rows:
         lines.append(
-            "Captured apart from all timing; recording makes an iteration longer, and traced over untraced says by how "
-            "much. docs/budget.md defines each part; medians over iterations."
+            "What runs on the device, and in which order, is from captures made apart from all timing; latencies are "
+            "the untraced medians. Recording slows the host: so each captured iteration is replayed with a host that "
+            "submits as fast as untraced, and its critical path decides. docs/budget.md defines each part."
         )
         records = [read_budget(row["path"], row) for row in rows]
-        told = [f"- {sentence(row, record)}" for row, record in zip(rows, records, strict=True)]
-        lines += ["\n".join(told), _table(rows), *_layers(rows, records), *_warnings(rows, records)]
+        lines += ["\n".join(f"- {sentence(row)}" for row in rows), _decides(rows)]
+        lines.append("As recorded, medians over iterations; both sides sum to the iteration, the residual is printed:")
+        lines += [_recorded(rows), *_layers(rows, records), *_warnings(rows, records)]
     failed = [_failed(cell) for cell in plan["cells"] if cell.get("budget") and not _is_row(cell, rows)]
     lines += ["\n".join(failed)] if failed else []
     if len(lines) == 1:
@@ -53,46 +55,54 @@ def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
 # --- sentences -------------------------------------------------------------------------------------------------------
 
 
-def sentence(row: Row, record: Mapping[str, Any]) -> str:
+def sentence(row: Row) -> str:
     """What one budget supports."""
-    total, busy = row["iteration_ms"], row["gpu_busy_ms"]
-    where = f"{row['model']} b{row['batch']}-s{row['sequence']} on `{row['device']}`"
-    name = f"**{configuration_label(row['runtime'], row['precision'])}** {where}"
-    told, whole = f"{name} is {row['verdict']}", f"{_us(total)} µs"
-    launches = f"{count(row['launches'])} launch{'' if row['launches'] == 1 else 'es'}"
+    busy, launches = row["gpu_busy_ms"], row["launches"]
+    total, how = (row["untraced_p50_ms"], "") if _known(row["untraced_p50_ms"]) else (row["iteration_ms"], "recorded ")
+    submitting = row["host_framework_ms"] + row["host_launch_ms"] if how else row["untraced_enqueue_ms"]
+    name = f"**{_label(row)}** {row['model']} {_shape(row)} on `{row['device']}`"
+    told, whole = f"{name} is {row['verdict']}", f"{how}{text.number(total)} ms"
+    works = f"the device works {text.number(busy)} of {whole} ({text.percent(busy / total)})"
+    calls = f"{count(launches)} launch{'' if launches == 1 else 'es'}"
     match row["verdict"]:
         case "launch-bound":
-            submitting = row["host_framework_ms"] + row["host_launch_ms"]
-            each = f" of {_us(submitting / row['launches'])} µs each (framework included)" if row["launches"] else ""
-            return (
-                f"{told}: {launches}{each} against {_us(busy)} µs of work on the device; in {whole} the device is idle "
-                f"for {text.percent(1 - busy / total)}."
-            )
+            each = f" of {_us(submitting / launches)} µs each (framework included)" if launches else ""
+            told += f": {calls}{each} against {_us(busy)} µs of work on the device, which idles for "
+            told += f"{text.percent(1 - busy / total)} of {whole}"
         case "kernel-bound":
             largest = max(KERNEL_CLASSES, key=lambda kind: row[f"gpu_{kind}_ms"])
-            return (
-                f"{told}: of {whole} the device is busy for {_percent(row, 'gpu_busy_ms')}, and for "
-                f"{_percent(row, 'idle_queued_ms')} between what is queued; {count(row['kernels'])} kernels of "
-                f"{text.number(row['kernel_mean_us'])} µs on average; the largest class is "
-                f"{CLASS_NAMES.get(largest, largest)} with {text.percent(row[f'gpu_{largest}_ms'] / busy)} of the work."
+            told += (
+                f": {works}; {count(row['kernels'])} kernels of {text.number(row['kernel_mean_us'])} µs on average; "
             )
+            told += f"the largest class is {CLASS_NAMES.get(largest, largest)} with "
+            told += f"{text.percent(row[f'gpu_{largest}_ms'] / busy)} of the work"
         case "host-bound":
-            return (
-                f"{told}: for {_percent(row, 'idle_starved_ms')} of {whole} the device waits and the host is in no "
-                f"launch call; {_us(row['host_framework_ms'])} µs of framework code round {launches}, "
-                f"{_us(busy)} µs of work on the device."
-            )
+            told += f": {text.percent(row['path_host'])} of the critical path is code round its {calls} that launches "
+            told += f"nothing yet, or nothing more; {works}"
         case "transfer-bound":
-            return (
-                f"{told}: copies between host and device take most of {whole} ({_us(row['gpu_copy_ms'])} µs on the "
-                f"device, {_us(row['host_copy_ms'])} µs in the calls)."
-            )
+            told += f": copies between host and device are {text.percent(row['path_transfer'])} of the critical path "
+            told += f"({_us(row['gpu_copy_ms'])} µs on the device, {_us(row['host_copy_ms'])} µs in the calls)"
         case "sync-bound":
-            return f"{told}: for {_percent(row, 'idle_sync_ms')} of {whole} all is done and the host has not noticed."
+            told += f": for {text.percent(row['path_sync'])} of the critical path all is done and the host has not "
+            told += "noticed"
         case _:
-            shares = sorted(record["shares"].items(), key=lambda share: -share[1])
-            parts = text.listed(f"{share} {text.percent(value)}" for share, value in shares if value >= 0.05)
-            return f"{name} has no single cause for its {whole}: {parts}."
+            told = f"{name} has no single cause for its {whole}: {works}"
+    return f"{told}{_levers(row)}."
+
+
+def _levers(row: Row) -> str:
+    """What would remain if one side took no time, as far as a replay explains the latency."""
+    if not _explained(row):
+        return ""
+    return (
+        f". If the device's work took no time, {text.number(row['no_work_ms'])} ms would remain; if the host's took "
+        f"none, at most {text.number(min(row['no_host_ms'], row['untraced_p50_ms']))}"
+    )
+
+
+def _explained(row: Row) -> bool:
+    known = _known(row["replayed_ms"]) and _known(row["untraced_p50_ms"])
+    return known and abs(row["replayed_ms"] / row["untraced_p50_ms"] - 1) <= REPRODUCED
 
 
 def count(value: float) -> str:
@@ -138,8 +148,7 @@ def _cut(name: str) -> str:
 
 def _layers(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
     told = [
-        f"- {configuration_label(row['runtime'], row['precision'])} {row['model']} b{row['batch']}-s{row['sequence']}: "
-        f"{layers(record['layers'])}"
+        f"- {_label(row)} {row['model']} {_shape(row)}: {layers(record['layers'])}"
         for row, record in zip(rows, records, strict=True)
         if record.get("layers")
     ]
@@ -149,8 +158,14 @@ def _layers(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[s
 def _warnings(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row, record in zip(rows, records, strict=True):
-        name = configuration_label(row["runtime"], row["precision"])
+        name = f"{_label(row)} {_shape(row)}"
         lines += [f"- {name}: {flag}" for flag in record["flags"]]
+        if _known(row["untraced_p50_ms"]) and not _explained(row):
+            replay = f"takes {text.number(row['replayed_ms'])} ms" if _known(row["replayed_ms"]) else "is not possible"
+            lines.append(
+                f"- {name}: the replay {replay}, and the latency is {text.number(row['untraced_p50_ms'])} ms: the "
+                "capture does not explain it, and the critical path shown is the recorded iteration's"
+            )
         if record["unknown_kernels"]:
             named = text.cut([f"`{kernel['short']}`" for kernel in record["unknown_kernels"]])
             lines.append(f"- {name}: kernels of unknown class: {named}")
@@ -161,8 +176,7 @@ def _warnings(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list
 
 def _failed(cell: Row) -> str:
     failure = read_budget(cell["budget"], cell)["failure"]
-    name = configuration_label(cell["runtime"], cell["precision"])
-    return f"- {name} {cell['model']} b{cell['batch']}-s{cell['sequence']}: {failure['kind']}: {failure['message']}"
+    return f"- {_label(cell)} {cell['model']} {_shape(cell)}: {failure['kind']}: {failure['message']}"
 
 
 def _is_row(cell: Row, rows: list[dict[str, Any]]) -> bool:
@@ -172,7 +186,22 @@ def _is_row(cell: Row, rows: list[dict[str, Any]]) -> bool:
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _decides(rows: list[dict[str, Any]]) -> str:
+    headers = ["configuration", "shape", "p50, ms", "replayed, ms", *(f"path: {share}" for share in PATH_SHARES)]
+    headers += ["device works, ms", "without its work, ms", "without the host, ms", "verdict"]
+    shown = [
+        [
+            *(_label(row), _shape(row), text.number(row["untraced_p50_ms"]), text.number(row["replayed_ms"])),
+            *(text.percent(row[f"path_{share}"]) for share in PATH_SHARES),
+            *(text.number(row[name]) for name in ("gpu_busy_ms", "no_work_ms", "no_host_ms")),
+            row["verdict"],
+        ]
+        for row in rows
+    ]
+    return text.table(shown, headers, "ll" + "r" * (len(headers) - 3) + "l")
+
+
+def _recorded(rows: list[dict[str, Any]]) -> str:
     headers = ["configuration", "shape", "iteration, ms", "traced/untraced", "launches", "kernels", "mean, µs"]
     headers += [f"host: {part}" for part in HOST_PARTS] + ["busy"] + [f"idle: {cause}" for cause in IDLE_CAUSES]
     headers += ["residual host, device", "source"]
@@ -185,10 +214,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         )
         shown.append(
             [
-                configuration_label(row["runtime"], row["precision"]),
-                f"b{row['batch']}-s{row['sequence']}",
-                iteration,
-                text.number(row["tracing_ratio"]),
+                *(_label(row), _shape(row), iteration, text.number(row["tracing_ratio"])),
                 *(count(row[name]) for name in ("launches", "kernels")),
                 text.number(row["kernel_mean_us"]),
                 *(_percent(row, f"host_{part}_ms") for part in HOST_PARTS),
@@ -199,6 +225,18 @@ def _table(rows: list[dict[str, Any]]) -> str:
             ]
         )
     return text.table(shown, headers, "ll" + "r" * (len(headers) - 3) + "l")
+
+
+def _label(row: Row) -> str:
+    return configuration_label(row["runtime"], row["precision"])
+
+
+def _shape(row: Row) -> str:
+    return f"b{row['batch']}-s{row['sequence']}"
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and pd.notna(value)
 
 
 def _percent(row: Row, column: str) -> str:

@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 from ceilings.report.tables import IDLE_CAUSES, KERNEL_CLASSES
 from ceilings.traces import calls as kinds
 from ceilings.traces.capture import DEVICE_TO_HOST, GRAPH, HOST_TO_DEVICE, KERNEL, Capture, Integers
+from ceilings.traces.covered import Covered
 from ceilings.traces.kernels import kernel_class
-
-STRETCH_NS = 50_000
-"""A launch and the framework's work for it take microseconds: a wait for the host that is longer is no launch's."""
-
-SHARES = ("kernel", "launch", "host", "transfer", "sync")
-"""Who the device's time, busy or idle, is laid to; the verdict is read from these."""
+from ceilings.traces.path import UNREQUESTED, Calls, Work, critical_path
+from ceilings.traces.replay import Recorded
 
 COPY, UNKNOWN = KERNEL_CLASSES.index("copy"), KERNEL_CLASSES.index("unknown")
 STARVED, LAUNCHING, QUEUED, SYNC = range(len(IDLE_CAUSES))
@@ -37,7 +34,7 @@ class Iteration:
         classes: Busy time by KERNEL_CLASSES.
         idle: By IDLE_CAUSES.
         unexplained: Idle before work that no recorded call launched.
-        shares: By SHARES.
+        shares: The critical path by ``PATH_SHARES``; they sum to ``length``.
         launches: Calls that launch.
         graphs: Of these, graph launches.
         kernels: Kernels that ran.
@@ -106,11 +103,7 @@ class Account:
         host, other_calls, waiting = self._host(own, start, end, busy)
 
         classes = np.bincount(self.op_class[ops], busy.exclusive, len(KERNEL_CLASSES)).astype(np.float64)
-        transfer = self.op_transfer[ops]
-        shares = np.zeros(len(SHARES))
-        shares[SHARES.index("transfer")] = busy.exclusive[transfer].sum()
-        shares[SHARES.index("kernel")] = busy.exclusive[~transfer].sum()
-        idle, unexplained = self._idle(ops, busy, waiting, shares)
+        idle, unexplained = self._idle(ops, busy, waiting)
 
         launched = own[self.call_kind[own] == kinds.LAUNCH]
         delivered = launched[self._last_end[launched] >= 0]
@@ -122,7 +115,7 @@ class Account:
             classes=classes,
             idle=idle,
             unexplained=unexplained,
-            shares=shares,
+            shares=critical_path(self._work(ops), self._own(own, start, end), start, end),
             launches=len(launched),
             graphs=int(self.call_graph[launched].sum()),
             kernels=int(kernels.sum()),
@@ -143,7 +136,50 @@ class Account:
         some = np.arange(first, int(np.searchsorted(calls.start, end)))
         return some[(calls.thread[some] == thread) & (calls.end[some] > start)]
 
-    def _host(self, own: Integers, start: int, end: int, busy: _Busy) -> tuple[Floats, float, _Covered]:
+    def recorded(self, start: int, end: int, thread: int) -> Recorded:
+        """What lies between two instants of a thread, to be replayed."""
+        own = self.calls_of(start, end, thread)
+        own = own[self.call_kind[own] != kinds.OTHER]
+        ops, names = self.operations_of(start, end), self.capture.names
+        inside = self.capture.operations.start[ops] >= start
+        work, calls = self._work(ops), self._own(own, start, end)
+        place = np.full(len(self.call_kind) + 1, -1)
+        place[own] = np.arange(len(own))
+        return Recorded(
+            work=Work(
+                begin=work.begin[inside] - start,
+                end=work.end[inside] - start,
+                requested=np.maximum(work.requested[inside], start) - start,
+                transfer=work.transfer[inside],
+            ),
+            stream=self.capture.operations.stream[ops][inside],
+            call=place[self.capture.operations.call[ops][inside]],
+            calls=Calls(
+                begin=calls.begin - start,
+                end=calls.end - start,
+                kind=calls.kind,
+                copied=np.where(calls.copied >= 0, calls.copied - start, -1),
+            ),
+            polls=np.array(["Query" in names[name] for name in self.capture.calls.name[own]], bool),
+            length=end - start,
+        )
+
+    def _work(self, ops: slice) -> Work:
+        """What the critical path must know of operations."""
+        operations, call = self.capture.operations, self.capture.operations.call[ops]
+        requested = np.full(len(call), UNREQUESTED)
+        known = call >= 0
+        copies = self.call_kind[call[known]] == kinds.COPY
+        requested[known] = np.where(copies, self.capture.calls.start[call[known]], self._delivered[call[known]])
+        return Work(operations.start[ops], operations.end[ops], requested, self.op_transfer[ops])
+
+    def _own(self, own: Integers, start: int, end: int) -> Calls:
+        """What the critical path must know of the thread's calls."""
+        calls, kind = self.capture.calls, self.call_kind[own]
+        copied = np.where(kind == kinds.COPY, self._last_end[own], -1)
+        return Calls(np.clip(calls.start[own], start, end), np.clip(calls.end[own], start, end), kind, copied)
+
+    def _host(self, own: Integers, start: int, end: int, busy: _Busy) -> tuple[Floats, float, Covered]:
         """Host parts, the other calls' time, and when the thread waits."""
         calls = self.capture.calls
         begin, finish = np.clip(calls.start[own], start, end), np.clip(calls.end[own], start, end)
@@ -162,11 +198,11 @@ class Account:
         # HOST_PARTS: the framework, then the kinds of calls in their order, without the other ones.
         host = np.append((end - start) - inside[: kinds.OTHER].sum(), inside[: kinds.OTHER])
         waits = kind == kinds.SYNC
-        waiting = _Covered(np.concatenate([begin[waits], noticing]), np.concatenate([finish[waits], finish[blocking]]))
+        waiting = Covered(np.concatenate([begin[waits], noticing]), np.concatenate([finish[waits], finish[blocking]]))
         return host, float(inside[kinds.OTHER]), waiting
 
-    def _idle(self, ops: slice, busy: _Busy, waiting: _Covered, shares: Floats) -> tuple[Floats, float]:
-        """Idle time by cause and what of it is unexplained; adds to the shares whom it is laid to."""
+    def _idle(self, ops: slice, busy: _Busy, waiting: Covered) -> tuple[Floats, float]:
+        """Idle time by cause, and what of it is unexplained."""
         calls, operations = self.capture.calls, self.capture.operations
         begin, finish = busy.gaps
         call = np.append(operations.call[ops][busy.first_after_gap], -1)
@@ -185,37 +221,9 @@ class Account:
         for part in (synced, starved, launching, queued):
             part[lost] = 0
 
-        transfer = np.append(self.op_transfer[ops][busy.first_after_gap], False)
-        head = np.arange(len(begin)) == 0
-        hosts = head | tail | (starved > STRETCH_NS)
-        asleep = queued * (delivered > begin)  # the launch's own latency; behind earlier work it is the device's gap
-        laid = {
-            "kernel": (queued - asleep).sum(),
-            "launch": (launching + asleep)[~transfer].sum() + starved[~hosts].sum(),
-            "transfer": (launching + asleep)[transfer].sum(),
-            "host": starved[hosts].sum(),
-            "sync": synced.sum(),
-        }
-        shares += np.array([laid[share] for share in SHARES], dtype=np.float64)
         idle = np.zeros(len(IDLE_CAUSES))
         idle[[STARVED, LAUNCHING, QUEUED, SYNC]] = starved.sum(), launching.sum(), queued.sum(), synced.sum()
         return idle, unexplained
-
-
-class _Covered:
-    """A set of disjoint intervals, and how much of another interval lies in it."""
-
-    def __init__(self, begin: Floats | Integers, finish: Floats | Integers) -> None:
-        order = np.argsort(begin, kind="stable")
-        self._points = np.column_stack([begin[order], finish[order]]).ravel().astype(np.float64)
-        lengths = (finish - begin)[order]
-        self._sums = np.repeat(np.concatenate([[0.0], np.cumsum(lengths)]), 2)[1:-1]
-
-    def within(self, begin: Integers, finish: Integers) -> Floats:
-        """Covered length of each [begin, finish]."""
-        if not len(self._points):
-            return np.zeros(len(begin))
-        return np.interp(finish, self._points, self._sums) - np.interp(begin, self._points, self._sums)
 
 
 class _Busy:
@@ -234,7 +242,7 @@ class _Busy:
         stretch_begin = begin[self.first_after_gap]
         stretch_end = np.append(before[self.first_after_gap[1:]], finish.max(initial=start))[: len(stretch_begin)]
         self.gaps = np.concatenate([[start], stretch_end]), np.concatenate([stretch_begin, [end]])
-        self._set = _Covered(stretch_begin, stretch_end)
+        self._set = Covered(stretch_begin, stretch_end)
 
     def covered(self, begin: Integers, finish: Integers) -> Floats:
         """Busy time within each [begin, finish]."""

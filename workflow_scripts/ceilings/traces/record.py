@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ceilings.measure.quantiles import quantile_interval
-from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
+from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
 from ceilings.traces import calls as kinds
-from ceilings.traces.budget import SHARES, Account, Iteration
+from ceilings.traces.budget import Account, Iteration
 from ceilings.traces.capture import GRAPH, KERNEL, Capture
 from ceilings.traces.kernels import kernel_class, short
+from ceilings.traces.path import critical_path
+from ceilings.traces.replay import Replay
 from ceilings.traces.verdict import MAJORITY, MEANINGS, verdict
 
 CLOSING = 0.01
@@ -27,6 +29,12 @@ SLOW = 0.01
 """Share of the iterations, at least one, that are called slow."""
 
 FEWEST_FOR_JITTER = 20
+
+HOST_SPEEDS = np.arange(31) * 0.05
+"""The replays: the host's own time as recorded, times each of these."""
+
+MOST_REPLAYED = 40
+"""Iterations that are replayed, evenly spread."""
 
 
 def budget_record(capture: Capture, flags: Sequence[str] = ()) -> dict[str, Any]:
@@ -53,7 +61,7 @@ def budget_record(capture: Capture, flags: Sequence[str] = ()) -> dict[str, Any]
     unknown = [kernel for kernel in kernels if kernel["class"] == "unknown"]
     if sum(kernel["ns"] for kernel in unknown) > UNKNOWN * busy:
         told.append(f"{sum(kernel['ns'] for kernel in unknown) / busy:.1%} of busy time is in kernels of unknown class")
-    named = dict(zip(SHARES, shares.tolist(), strict=True))
+    named = dict(zip(PATH_SHARES, shares.tolist(), strict=True))
     found = verdict(named)
     return {
         "iterations": len(iterations),
@@ -73,6 +81,7 @@ def budget_record(capture: Capture, flags: Sequence[str] = ()) -> dict[str, Any]
         "launch_to_start_ns": _launch_to_start(iterations),
         "shares": named,
         "verdict": {"name": found, "meaning": MEANINGS[found], "majority": MAJORITY},
+        "replays": _replays(account),
         "jitter": _jitter(lengths, host, device),
         "kernels": kernels[:KERNELS_SHOWN],
         "unknown_kernels": unknown,
@@ -105,6 +114,34 @@ def _launch_to_start(iterations: Sequence[Iteration]) -> float | None:
     """Median over all launches of all iterations."""
     every = np.concatenate([one.launch_to_start for one in iterations])
     return float(np.median(every)) if len(every) else None
+
+
+def _replays(account: Account) -> dict[str, Any] | None:
+    """Medians over replayed iterations, a value for each of the host's speeds; None if work came from elsewhere.
+
+    ``length_ns`` of the iteration, ``submitted_ns`` until all was submitted, ``no_work_ns``: the length if no operation
+    of the device took any time; ``shares`` of the critical path.
+    """
+    marks = account.capture.marks
+    chosen = np.unique(np.linspace(0, len(marks.start) - 1, MOST_REPLAYED).astype(int))
+    recorded = [account.recorded(*(int(part[k]) for part in (marks.start, marks.end, marks.thread))) for k in chosen]
+    if not all(one.whole for one in recorded):
+        return None
+    replays = [Replay(one) for one in recorded]
+    values = []
+    for speed in HOST_SPEEDS:
+        runs = [replay.run(speed) for replay in replays]
+        length = float(np.median([run.length for run in runs]))
+        shares = np.median([critical_path(run.work, run.calls, 0, run.length) for run in runs], axis=0) / max(length, 1)
+        idle = float(np.median([replay.run(speed, device=0).length for replay in replays]))
+        values.append([length, float(np.median([run.submitted for run in runs])), idle, *shares.tolist()])
+    columns = np.array(values).T.tolist()
+    return {
+        "iterations": len(replays),
+        "host": HOST_SPEEDS.round(2).tolist(),
+        **dict(zip(("length_ns", "submitted_ns", "no_work_ns"), columns, strict=False)),
+        "shares": dict(zip(PATH_SHARES, columns[3:], strict=True)),
+    }
 
 
 def _jitter(

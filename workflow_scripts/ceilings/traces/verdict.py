@@ -1,11 +1,11 @@
-"""What a cell's latency is bound by, from the shares of its iteration, by stated thresholds."""
+"""What a cell's latency is bound by, from the shares of its critical path, by stated thresholds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 MAJORITY = 0.5
-"""A share of the iteration from which on it alone gives the verdict."""
+"""A share of the critical path from which on it gives the verdict."""
 
 NAMES = {
     "kernel": "kernel-bound",
@@ -19,20 +19,27 @@ NAMES = {
 MIXED = "mixed"
 
 MEANINGS = {
-    "kernel-bound": "the device computes, or works off what is queued",
-    "launch-bound": "the device waits for the next launch of a row of launches",
-    "host-bound": "the device waits for code that launches nothing yet, or nothing more",
+    "kernel-bound": "the host waits for work that the device has",
+    "launch-bound": "the host launches one thing after the other, and the device keeps up",
+    "host-bound": "the host is in code that launches nothing yet, or nothing more, and the device keeps up",
     "transfer-bound": "copies between host and device take the time",
     "sync-bound": "everything is done and the host has not noticed yet",
-    MIXED: "no single cause takes half of the iteration",
+    MIXED: "no single cause takes half of the critical path",
 }
+
+
+ORCHESTRATION = ("launch", "host")
+"""Both are the host's work: together they make a majority too, and the larger one gives it its name."""
 
 
 def verdict(shares: Mapping[str, float]) -> str:
     """The verdict.
 
     Args:
-        shares: Part of the iteration (0 to 1) by each of ``budget.SHARES``.
+        shares: Part of the critical path (0 to 1) by each of ``PATH_SHARES``.
     """
-    largest = max(shares, key=lambda share: shares[share])
-    return NAMES[largest] if shares[largest] >= MAJORITY else MIXED
+    sides = {share: value for share, value in shares.items() if share not in ORCHESTRATION}
+    largest = max(ORCHESTRATION, key=lambda share: shares.get(share, 0))
+    sides[largest] = sum(shares.get(share, 0) for share in ORCHESTRATION)
+    first = max(sides, key=lambda share: sides[share])
+    return NAMES[first] if sides[first] >= MAJORITY else MIXED

@@ -12,12 +12,14 @@ from ceilings.report.findings.bottleneck import queued
 from ceilings.report.findings.finding import Finding, Status, names, sweep_entry, traces_entry, where
 from ceilings.report.findings.selection import on_gpu, panels_at_common_shape
 from ceilings.report.measured import Cell, Measured
-from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
+from ceilings.report.tables import KERNEL_CLASSES
 
 TOPIC = "Hardware floor"
 
 NEAR = 2.0
 """Within this factor of the floor a cell counts as near it."""
+
+CLASSES_SHOWN = 4
 
 CLAIM = f"The best cell is within {NEAR:.0f}× of the least time that the hardware allows"
 
@@ -53,7 +55,7 @@ def _gap(measured: Measured, cell: Cell) -> Finding:
     budget = measured.budget(cell)
     missing: tuple[str, ...] = ()
     if budget:
-        told += f". Captured, an iteration is {_split(budget)}"
+        told += f". {_split(cell, budget)}"
     else:
         told += ". What the rest is needs a capture"
         missing = (traces_entry([cell]),)
@@ -92,14 +94,15 @@ def _queued(cell: Cell) -> str:
     )
 
 
-def _split(budget: dict[str, Any]) -> str:
-    """The parts of an iteration on the device, largest first, as shares of it."""
-    parts = {f"{kind} kernels": budget[f"gpu_{kind}_ms"] for kind in KERNEL_CLASSES}
-    parts |= {f"idle ({cause})": budget[f"idle_{cause}_ms"] for cause in IDLE_CAUSES}
-    whole = float(budget["iteration_ms"])
-    shares = {name: float(value) / whole for name, value in parts.items() if pd.notna(value)}
-    shown = sorted(shares.items(), key=lambda item: -item[1])
-    host = {part: budget[f"host_{part}_ms"] for part in HOST_PARTS}
-    largest = max((name for name in host if pd.notna(host[name])), key=lambda name: float(host[name]), default=None)
-    said = ", ".join(f"{text.percent(share)} {name}" for name, share in shown[:5] if share >= 0.01)
-    return said + (f"; the host spends most of it in {largest}" if largest else "")
+def _split(cell: Cell, budget: dict[str, Any]) -> str:
+    """What the device's part of the latency is, by class, and what each side would leave if it took no time."""
+    busy, p50 = float(budget["gpu_busy_ms"]), cell.p50.estimate
+    classes = {kind: float(budget[f"gpu_{kind}_ms"]) for kind in KERNEL_CLASSES if pd.notna(budget[f"gpu_{kind}_ms"])}
+    shown = sorted((item for item in classes.items() if item[1] >= 0.01 * busy), key=lambda item: -item[1])
+    told = f"Captured, the device works {text.number(busy)} ms of it ({text.percent(min(busy / p50, 1))}): "
+    told += text.listed(f"{text.number(value)} {kind}" for kind, value in shown[:CLASSES_SHOWN])
+    if pd.notna(budget["no_host_ms"]):
+        told += (
+            f"; with a host that took no time, at most {text.number(min(budget['no_host_ms'], p50))} ms would remain"
+        )
+    return told

@@ -1,7 +1,8 @@
 """Question 1: when ONNX Runtime's CUDA provider keeps the GPU busy.
 
-A capture says how long the GPU works in an iteration. Without one there is an upper bound: the same session replayed
-as a CUDA graph runs the same kernels without the host between them, so the GPU works at most as long as that takes.
+A capture says how long the GPU works in an iteration; recording hardly touches that, and it is held against the
+untraced latency. Without one there is an upper bound: the same session replayed as a CUDA graph runs the same kernels
+without the host between them, so the GPU works at most as long as that takes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from dataclasses import dataclass
 
 from ceilings.measure.quantiles import Interval
 from ceilings.report import text
-from ceilings.report.findings.finding import Finding, Status, configuration, names, short, sweep_entry, traces_entry
+from ceilings.report.findings.finding import (
+    Finding,
+    Status,
+    configuration,
+    names,
+    processes_entry,
+    short,
+    sweep_entry,
+    traces_entry,
+)
 from ceilings.report.measured import Cell, Measured, group_by
 
 TOPIC = "Busy GPU"
@@ -32,9 +42,13 @@ class Share:
 
     @property
     def busy(self) -> bool | None:
-        if self.most:
-            return False if self.value.high < BUSY else None
-        return self.value.estimate >= BUSY
+        if self.value.high < BUSY:
+            return False
+        return True if self.value.low >= BUSY and not self.most else None
+
+    @property
+    def would_decide(self) -> str:
+        return traces_entry([self.cell]) if self.most else processes_entry([self.cell])
 
 
 def saturation(measured: Measured) -> list[Finding]:
@@ -67,7 +81,9 @@ def saturation(measured: Measured) -> list[Finding]:
             told += f". Busy from batch {first.cell.batch}, sequence {first.cell.sequence} on"
         elif status == "refuted" and unknown:
             told += f". Where it becomes busy is not known for {text.cut(_size(cell) for cell in unknown)}"
-        missing = (traces_entry(unknown),) if unknown else ()
+        captured = [cell for cell in unknown if measured.budget(cell)]
+        missing = (traces_entry(cell for cell in unknown if cell not in captured),) if captured != unknown else ()
+        missing += (processes_entry(captured),) if captured else ()
         rests = [cell for share in shares for cell in share.rests_on]
         shown = smallest or idle
         effect = shown.value if shown else None
@@ -107,10 +123,8 @@ def saturation(measured: Measured) -> list[Finding]:
 def busy_share(measured: Measured, cell: Cell) -> Share | None:
     """From the capture, else bounded by the CUDA graph of the same session; None with neither."""
     budget = measured.budget(cell)
-    if budget and budget["iteration_ms"]:
-        share = budget["gpu_busy_ms"] / budget["iteration_ms"]
-        low, high = (budget["gpu_busy_ms"] / budget[f"iteration_{end}_ms"] for end in ("high", "low"))
-        return Share(cell, Interval(min(low, share), share, max(high, share)), False, (cell,))
+    if budget:
+        return Share(cell, cell.p50.inverted(budget["gpu_busy_ms"]), False, (cell,))
     graph = measured.find(cell, runtime=f"{cell.runtime}-graph")
     if graph is None:
         return None

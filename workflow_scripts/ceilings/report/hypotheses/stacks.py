@@ -17,7 +17,6 @@ from ceilings.report.findings.finding import (
     panel,
     short,
     sweep_entry,
-    traces_entry,
 )
 from ceilings.report.findings.providers import providers
 from ceilings.report.findings.saturation import RUNTIME, busy_share
@@ -47,7 +46,7 @@ def saturated(measured: Measured, _: Evidence) -> Judgement:
         f"{text.percent(min(share.value.estimate, 1))} of an iteration"
         for share in shares
     )
-    missing = tuple(traces_entry([share.cell]) for share in shares if share.busy is None)
+    missing = tuple(share.would_decide for share in shares if share.busy is None)
     return Judgement(combined(verdicts[share.busy] for share in shares), told, missing)
 
 

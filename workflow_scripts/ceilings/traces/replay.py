@@ -1,0 +1,145 @@
+"""An iteration replayed at another speed of the host or the device.
+
+A recorder makes the host's code and calls longer and leaves kernels as they are, so a recorded iteration can be bound
+by the host where none is in production. Here the recorded order of events runs again with the host's own time scaled,
+by three rules. Work of a stream begins when the work before it is done and the gap between the two is over, and not
+before its launch has reached the device. A waiting call returns once everything submitted is done and the host has
+noticed. Whatever else the host does takes its time.
+
+Scaled until submitting takes as long as a benchmark saw, the replay can be held against the benchmark's latency.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ceilings.traces import calls as kinds
+from ceilings.traces.path import UNREQUESTED, Calls, Work
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """An iteration as it was recorded; times in ns from its start.
+
+    Attributes:
+        work: What ran on the device, by its begin.
+        stream: Of each operation.
+        call: The call that submitted each operation, by its place in ``calls``; -1: it is none of them.
+        calls: The thread's calls that launch, copy or wait.
+        polls: Calls that ask about the device without waiting.
+        length: Of the iteration.
+    """
+
+    work: Work
+    stream: Integers
+    call: Integers
+    calls: Calls
+    polls: NDArray[np.bool_]
+    length: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether the iteration's own calls submitted all of its work: then it can be replayed."""
+        return bool((self.call >= 0).all())
+
+
+@dataclasses.dataclass(frozen=True)
+class Replayed:
+    """What became of it: ``submitted`` is when the last wait began, so when everything was submitted."""
+
+    work: Work
+    calls: Calls
+    length: int
+    submitted: int
+
+
+class Replay:
+    """An iteration's events, ready to run at any speed."""
+
+    def __init__(self, recorded: Recorded) -> None:
+        work, calls = recorded.work, recorded.calls
+        self._recorded = recorded
+        self._ahead, gap = _queue(work, recorded.stream)
+        ahead_done = np.array([work.end[k] if k >= 0 else 0 for k in self._ahead], np.int64)
+        held_up = work.requested > ahead_done
+        first = np.zeros(len(work.begin), bool)
+        first[np.unique(recorded.call, return_index=True)[1]] = True
+        latency = np.where(first, work.begin - work.requested, 0)
+        # Work that its launch held up does not show the device's own gap, and work that queued not its launch's
+        # latency: these are as of the others, and no longer than what was seen leaves room for.
+        self._gap = np.where(held_up, np.minimum(_typical(gap[~held_up]), gap), gap).tolist()
+        usual = np.minimum(_typical(latency[held_up & first]), latency)
+        self._latency = np.where(held_up, latency, usual).tolist()
+        self._length = (work.end - work.begin).tolist()
+        self._submits: list[list[int]] = [[] for _ in range(len(calls.begin))]
+        for number, call in enumerate(recorded.call.tolist()):
+            self._submits[call].append(number)
+        copying = (calls.copied >= 0) & (calls.copied <= calls.end)
+        waiting = (calls.kind == kinds.SYNC) & ~recorded.polls
+        self._waits = np.where(waiting, 2, copying).tolist()  # 2: for everything, 1: for its own copy
+        self._notice = _noticing(work, calls).tolist()
+
+    def run(self, host: float, device: float = 1.0) -> Replayed:
+        """Replay with the host's own time and the operations' lengths multiplied."""
+        calls, requested = self._recorded.calls, self._recorded.work.requested.tolist()
+        begin, end = [0.0] * len(requested), [0.0] * len(requested)
+        begins, ends, copied = [0.0] * len(calls.begin), [0.0] * len(calls.begin), calls.copied.tolist()
+        now = recorded = done = 0.0
+        submitted: float | None = None
+        for c, (start, stop) in enumerate(zip(calls.begin.tolist(), calls.end.tolist(), strict=True)):
+            now += host * (start - recorded)
+            begins[c], recorded = now, stop
+            for k in self._submits[c]:
+                requested[k] = now + host * (requested[k] - start)
+                ahead = self._ahead[k]
+                free = end[ahead] + self._gap[k] if ahead >= 0 else 0.0
+                begin[k] = max(free, requested[k] + self._latency[k])
+                end[k] = begin[k] + device * self._length[k]
+                copied[c] = end[k] if copied[c] >= 0 else -1
+                done = max(done, end[k])
+            if self._waits[c]:
+                submitted = now if self._waits[c] == 2 else submitted
+                until = done if self._waits[c] == 2 else copied[c]
+                now = max(now + host * self._notice[c], until + self._notice[c])
+            else:
+                now += host * (stop - start)
+            ends[c] = now
+        now += host * (self._recorded.length - recorded)
+        order = np.argsort(begin, kind="stable")
+        times = [_whole(values)[order] for values in (begin, end, requested)]
+        work = Work(times[0], times[1], times[2], self._recorded.work.transfer[order])
+        replayed = Calls(_whole(begins), _whole(ends), calls.kind, _whole(copied))
+        return Replayed(work, replayed, round(now), round(now if submitted is None else submitted))
+
+
+def _queue(work: Work, stream: Integers) -> tuple[list[int], Integers]:
+    """For each operation the one before it on its stream (-1: none), and the time between the two."""
+    ahead, gap, latest = [-1] * len(stream), np.zeros(len(stream), np.int64), dict[int, int]()
+    for number, own in enumerate(stream.tolist()):
+        ahead[number] = latest.get(own, -1)
+        if ahead[number] >= 0:
+            gap[number] = work.begin[number] - work.end[ahead[number]]
+        latest[own] = number
+    return ahead, gap
+
+
+def _noticing(work: Work, calls: Calls) -> Floats:
+    """How long each call that waits takes beyond its wait."""
+    ends = np.append(np.sort(work.end), np.iinfo(np.int64).max)
+    last = np.append(UNREQUESTED, ends)[np.searchsorted(ends, calls.end, "right")]
+    until = np.where(calls.copied >= 0, calls.copied, last)
+    return calls.end - np.clip(until, calls.begin, calls.end)
+
+
+def _whole(values: list[float]) -> Integers:
+    return np.round(values).astype(np.int64)
+
+
+def _typical(values: Integers) -> float:
+    return float(np.median(values)) if len(values) else 0.0
