@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from unit.traces import planted
 from unit.traces.events import Events
@@ -20,6 +19,7 @@ from ceilings.report.summary import summary
 from ceilings.report.tables import BUDGET_COLUMNS, read_tables
 from ceilings.report.where import where_time_goes
 from ceilings.traces import store
+from ceilings.traces.calls import plain
 from ceilings.traces.kernels import TABLE, kernel_class, short
 from ceilings.traces.perfetto import chrome_trace
 from ceilings.traces.record import budget_record
@@ -330,14 +330,40 @@ def test_a_bad_budget_is_named_with_the_remedy(tmp_path, change, told):
         collect(maker.plan())
 
 
-def test_the_trace_for_perfetto(tmp_path):
-    found = planted.capture(planted.graph, 2)
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.sqlite")), ids=lambda path: path.stem)
+def test_the_trace_for_perfetto_of_a_real_capture(path):
+    """As the viewer reads it: of two slices of a row that cross it drops one; an arrow's ends are on open slices."""
+    found = store.read(path)
+    calls, operations = found.calls, found.operations
     events = json.loads(json.dumps(chrome_trace(found)))["traceEvents"]
-    slices = pd.DataFrame([event for event in events if event["ph"] == "X"])
-    assert (slices["cat"] == "iteration").sum() == 2 and (slices["name"] == "cudaGraphLaunch").sum() == 2
-    assert (slices["pid"] == 2).sum() == len(found.operations.start) and (slices["dur"] >= 0).all()
-    begins = {event["id"] for event in events if event["ph"] == "s"}
-    assert begins == {event["id"] for event in events if event["ph"] == "f"} and len(begins) == 2 * 91
+    rows = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if (e["ph"], e["name"]) == ("M", "thread_name")}
+    open_slices = {row: [] for row in rows}
+    arrows = {}
+    for event in sorted((e for e in events if e["ph"] != "M"), key=lambda e: e["ts"]):  # the order of the file in a tie
+        row, ns = (event["pid"], event["tid"]), round(event["ts"] * 1000)
+        stack = open_slices[row]
+        while stack and stack[-1][1] <= ns:
+            stack.pop()
+        if event["ph"] == "X":
+            end = ns + round(event["dur"] * 1000)
+            assert ns <= end and 0 < len(event["name"]) <= 80
+            assert not stack or (end <= stack[-1][1] and event["pid"] == 1), f"{event} crosses {stack[-1]}"
+            stack.append((ns, end, event["name"]))
+        else:
+            arrows.setdefault(event["id"], {})[event["ph"]] = (event["pid"], *stack[-1])
+    slices = [e for e in events if e["ph"] == "X"]
+    assert sum(e["pid"] == 2 for e in slices) == len(operations.start)
+    assert sum(e["pid"] == 1 for e in slices) == len(calls.start) + len(found.marks.start)
+    assert len(arrows) == (operations.call >= 0).sum() > 0
+    for number, ends in arrows.items():
+        call = operations.call[number]
+        assert ends["s"] == (1, calls.start[call], calls.end[call], plain(found.names[calls.name[call]]))
+        assert ends["f"][:3] == (2, operations.start[number], operations.end[number])
+    (stream,) = set(operations.stream.tolist())
+    beside = {f"stream {stream}, overlapping"} if (operations.start[1:] < operations.end[:-1]).any() else set()
+    said = {e["args"]["name"] for e in events if e["ph"] == "M"}
+    assert said == {"host", "device", "thread 1", f"stream {stream}"} | beside
+    assert min(thread for _, thread in rows) == 1, "0 is taken for the process's own thread"
 
 
 def test_the_programs_by_hand(tmp_path):
