@@ -76,6 +76,15 @@ def artifacts(tmp_path_factory):
     return Artifacts(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_new_process():
+    """PyTorch's runtimes set a mode of their thread for good; here many of them follow each other in one."""
+    import torch
+
+    with torch.inference_mode(False):
+        yield
+
+
 def loaded(artifacts, runtime, precision="fp32"):
     import importlib
 

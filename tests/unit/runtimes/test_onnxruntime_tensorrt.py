@@ -167,6 +167,9 @@ def onnxruntime_gpu() -> Path | None:
 
 
 @pytest.mark.skipif(onnxruntime_gpu() is None, reason="onnxruntime-gpu is neither installed nor unpacked")
+@pytest.mark.skipif(
+    cuda.problem() is None, reason="the real CUDA is here, and empty libraries beside it; tests/gpu asks what is real"
+)
 @pytest.mark.parametrize(("more", "refused"), [({}, None), ({"trt_nonsense": "1"}, "Invalid TensorRT EP option")])
 def test_the_real_provider_takes_every_option_of_ours(graph, tmp_path, more, refused):
     """Beside empty libraries in place of TensorRT's and CUDA's it reads its options, then misses the CUDA provider."""

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from unit.traces import planted
 from unit.traces.events import Events
@@ -20,73 +19,175 @@ from ceilings.report.summary import summary
 from ceilings.report.tables import BUDGET_COLUMNS, read_tables
 from ceilings.report.where import where_time_goes
 from ceilings.traces import store
+from ceilings.traces.calls import plain
 from ceilings.traces.kernels import TABLE, kernel_class, short
 from ceilings.traces.perfetto import chrome_trace
 from ceilings.traces.record import budget_record
+from ceilings.traces.source import SOURCES
 from ceilings.traces.verdict import verdict
 
 SCRIPTS = Path(__file__).parents[3] / "workflow_scripts"
+DATA = Path(__file__).parent / "data"
 
 NAMES = {
-    "gemm": [
-        "nvjet_hsh_128x64_64x16_4x1_v_bz_TNT",
-        "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize64x64x64_warpgroupsize1x1x1_execute_segment_k_off_kernel__5x_cublas",
-        "void cublasLt::splitKreduce_kernel<(int)32, (int)16, int, __half, __half, __half, __half>(int)",
-        "void cutlass::Kernel2<cutlass_80_tensorop_s1688gemm_128x64_16x6_tn_align4>(T1::Params)",
-        "ampere_fp16_s16816gemm_fp16_128x64_ldg8_f2f_stages_64x3_tn",
-        "triton_tem_fused_addmm_view_3",
-        "void gemv2T_kernel_val<int, int, __half, __half, __half, float, (int)128, (int)16>(T11)",
-        "__myl_FcMulAdd_myl0_7",
-    ],
-    "attention": [
-        "void pytorch_flash::flash_fwd_kernel<pytorch_flash::Flash_fwd_kernel_traits<(int)64, (int)128>>(T9)",
-        "fmha_cutlassF_f16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel<cutlass::half_t>::Params)",
-        "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_6_128x128x64_4x1x1_kernel0_0",
-        "void onnxruntime::contrib::cuda::AddBiasTransposeQKV<__half>(int, const T1 *, const T1 *, T1 *)",
-        "void onnxruntime::contrib::cuda::SoftmaxKernelSmall<__half, (unsigned int)128>(int, const T1 *, T1 *)",
-        "_gemm_mha_v2_0x1a2b3c",
-    ],
-    "normalization": [
-        "void at::native::<unnamed>::vectorized_layer_norm_kernel<c10::Half, float>(int, T2)",
-        "void <unnamed>::softmax_warp_forward<float, float, float, (int)7, (bool)0, (bool)0>(T2 *, const T1 *)",
-        "void onnxruntime::cuda::cuApplyLayerNorm<__half, float, __half, (bool)0>(T3 *, float *)",
-        "void onnxruntime::contrib::cuda::SkipLayerNormKernelSmall<__half, (unsigned int)192, (int)4>(T1 *)",
-        "triton_per_fused_add_native_layer_norm_0",
-        "triton_red_fused__softmax_2",
-        "__myl_MeanSubMulMeanAddSqrtDivMulMulAdd_myl0_3",
-    ],
-    "elementwise": [
-        "void at::native::vectorized_elementwise_kernel<(int)4, at::native::GeluCUDAKernelImpl(at::TensorIterator &)>",
-        "void onnxruntime::cuda::_BinaryElementWiseSimple<(bool)1, (bool)1, __half, onnxruntime::cuda::OP_Add<__half>>",
-        "void onnxruntime::cuda::_UnaryElementWise<__half, __half, onnxruntime::cuda::OP_Erf<__half>, (int)256>",
-        "triton_poi_fused_add_gelu_1",
-        "void onnxruntime::contrib::cuda::FastGeluKernel2<(unsigned int)256>(const __half2, int)",
-    ],
-    "gather": [
-        "void at::native::<unnamed>::indexSelectLargeIndex<c10::Half, long, unsigned int, (int)2, (int)2, (int)-2>",
-        "void at::native::vectorized_gather_kernel<(int)16, long>(char *, char *, T2 *, int, long, long, bool)",
-        "void onnxruntime::cuda::_GatherKernel<__half>(long, long, onnxruntime::cuda::fast_divmod, const void *)",
-        "void onnxruntime::contrib::cuda::EmbedLayerNormKernel<__half, (unsigned int)256>(int, const int *)",
-        "triton_poi_fused_embedding_0",
-    ],
-    "copy": [
-        "void at::native::elementwise_kernel<(int)128, at::native::direct_copy_kernel_cuda(at::TensorIterator &)>(int)",
-        "void at::native::<unnamed>::CatArrayBatchedCopy<c10::Half, unsigned int, (int)3, (int)64, (int)64>(T1 *)",
-        "void onnxruntime::cuda::Transpose4DKernelParallelizeMultipleElementsPerThreadInInnermostDim<(int)8>",
-        "void onnxruntime::cuda::_SliceKernel<(bool)0, (int)3, float>(onnxruntime::cuda::TArray<long, (int)8>)",
-    ],
-    "other": [
-        "void at::native::reduce_kernel<(int)512, (int)1, at::native::ReduceOp<bool, at::native::func_wrapper_t>>",
-        "triton_red_fused_all_eq_0",
-    ],
-    "unknown": ["void my::own_thing<float>(float *)"],
+    "gemm": {
+        "nvjet_sm90_hsh_64x32_64x16_2x4_h_bz_splitK_bias_TNT": None,
+        "void cublasLt::splitKreduce_kernel<(int)32, (int)16, int, float, __half, float, __half, (bool)0, float, "
+        "__half, __half, (bool)1, (bool)1>(cublasLt::cublasSplitKParams<T6>, const T4 *)": "splitKreduce_kernel",
+        "void cutlass::Kernel2<cutlass_80_wmma_tensorop_f16_s161616gemm_f16_32x32_128x2_tn_align2>(T1::Params)": (
+            "Kernel2<cutlass_80_wmma_tensorop_f16_s161616gemm_f16_32x32_128x2_tn_align2>"
+        ),
+        "std::enable_if<!T7, void>::type internal::gemvx::kernel<int, int, __half, __half, __half, float, (bool)0, "
+        "cublasGemvParamsEx<int, cublasGemvTensorStridedBatched<const __half>, float>>(T13)": "gemvx::kernel",
+        "std::enable_if<!(false), void>::type internal::gemvx::kernel<int, int, __half, __half, __half, float, false, "
+        "cublasGemvParamsEx<int, cublasGemvTensorStridedBatched<__half const>, float> >(int)": "gemvx::kernel",
+        "void dot_kernel<float, (int)128, (int)0, cublasDotParams<cublasGemvTensorStridedBatched<const __half>, "
+        "cublasGemvTensorStridedBatched<float>>>(T4)": "dot_kernel",
+        "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize64x64x64_warpgroupsize1x1x1_execute_segment_k_off_kernel__5x_"
+        "cublas": "sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_tilesize64x64x6…nt_k_off_kernel__5x_cublas",
+        "ampere_fp16_s16816gemm_fp16_128x64_ldg8_f2f_stages_64x3_tn": None,
+        "triton_tem_fused_addmm_native_layer_norm_view_3": None,
+        "__myl_FcMulAdd_myl0_7": None,
+    },
+    "attention": {
+        "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x128x64_4x1x1_cga1x1x1_kernel0_0": (
+            "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgm…4_4x1x1_cga1x1x1_kernel0_0"
+        ),
+        "triton_poi_fused__scaled_dot_product_cudnn_attention__to_copy_add_arange_bitwise_and_expand_ge_index_new_ones_"
+        "scalar_tensor_transpose_unsqueeze_view_where_4": (
+            "triton_poi_fused__scaled_dot_product_cudnn_attention_…ose_unsqueeze_view_where_4"
+        ),
+        "void onnxruntime::contrib::cuda::AddBiasTransposeQKV<onnxruntime::cuda::Half4>(int, const T1 *, const T1 *, "
+        "T1 *, T1 *)": "AddBiasTransposeQKV",
+        "void onnxruntime::contrib::cuda::MaskIndexKernelSmall<(unsigned int)128>(int, const int *, int *)": (
+            "MaskIndexKernelSmall"
+        ),
+        "void onnxruntime::contrib::cuda::SoftmaxKernelSmall<__half, (unsigned int)128>(int, const T1 *, T1 *)": (
+            "SoftmaxKernelSmall"
+        ),
+        "void pytorch_flash::flash_fwd_kernel<pytorch_flash::Flash_fwd_kernel_traits<(int)64, (int)128>>(T9)": (
+            "flash_fwd_kernel"
+        ),
+        "fmha_cutlassF_f16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel<cutlass::half_t>::Params)": (
+            "fmha_cutlassF_f16_aligned_64x64_rf_sm80"
+        ),
+        "_gemm_mha_v2_0x1a2b3c": None,
+    },
+    "normalization": {
+        "void at::native::<unnamed>::vectorized_layer_norm_kernel<c10::Half, float, (bool)0>(int, T2, const T1 *)": (
+            "vectorized_layer_norm_kernel"
+        ),
+        "void onnxruntime::cuda::softmax_warp_forward<__half, __half, float, (int)7, (bool)0>(T2 *, const T1 *)": (
+            "softmax_warp_forward"
+        ),
+        "void onnxruntime::contrib::cuda::BiasSoftmaxWarpForward<__half, __half, float, (int)7, (bool)0>(T2 *, "
+        "const T1 *, const T1 *, int, int, onnxruntime::cuda::DivMod<int>)": "BiasSoftmaxWarpForward",
+        "void onnxruntime::cuda::cuApplyLayerNorm<__half, float, __half, (bool)0>(T3 *, T2 *)": "cuApplyLayerNorm",
+        "void onnxruntime::contrib::cuda::SkipLayerNormKernelSmall<__half, (unsigned int)96, (int)8, (bool)0>(T1 *)": (
+            "SkipLayerNormKernelSmall"
+        ),
+        "triton_per_fused_add_native_layer_norm_view_2": None,
+        "triton_red_fused__softmax_2": None,
+        "__myl_MeanSubMulMeanAddSqrtDivMulMulAdd_myl0_3": None,
+    },
+    "elementwise": {
+        "void at::native::vectorized_elementwise_kernel<(int)8, at::native::GeluCUDAKernelImpl(at::TensorIteratorBase "
+        "&, at::native::GeluType)::[lambda() (instance 2)]::operator ()() const::[lambda() (instance 3)]::operator "
+        "()() const::[lambda(c10::Half) (instance 1)], std::array<char *, (unsigned long)2>>(int, T2, T3)": (
+            "vectorized_elementwise_kernel<GeluCUDAKernelImpl>"
+        ),
+        "void at::native::vectorized_elementwise_kernel<8, at::native::(anonymous namespace)::launch_clamp_scalar("
+        "at::TensorIteratorBase&, c10::Scalar, c10::Scalar, at::native::detail::ClampLimits)::{lambda()#1}::operator()"
+        "() const::{lambda()#8}::operator()() const::{lambda(c10::Half)#1}, std::array<char*, 2ul> >(int)": (
+            "vectorized_elementwise_kernel<launch_clamp_scalar>"
+        ),
+        "void at::native::elementwise_kernel<(int)128, (int)4, void at::native::gpu_kernel_impl_nocast<"
+        "at::native::CUDAFunctor_add<c10::Half>>(at::TensorIteratorBase &, const T1 &)::[lambda(int) (instance 1)]>"
+        "(int, T3)": "elementwise_kernel<CUDAFunctor_add>",
+        "void at::native::vectorized_elementwise_kernel<(int)4, at::native::BinaryFunctor<float, float, float, "
+        "at::native::binary_internal::MulFunctor<float>>, std::array<char *, (unsigned long)3>>(int, T2, T3)": (
+            "vectorized_elementwise_kernel<MulFunctor>"
+        ),
+        "void onnxruntime::cuda::_BinaryElementWise<__half, __half, __half, onnxruntime::cuda::OP_Add<__half, __half, "
+        "__half>, (bool)0, (bool)1, (int)256, (int)4, int>(int, onnxruntime::cuda::TArray<long, (int)8>)": (
+            "_BinaryElementWise<OP_Add<__half, __half, __half>>"
+        ),
+        "void onnxruntime::cuda::_UnaryElementWise<long, bool, onnxruntime::cuda::OP_Cast<long, bool>, 256, 4>("
+        "long const*, bool*, onnxruntime::cuda::OP_Cast<long, bool>, long)": "_UnaryElementWise<OP_Cast<long, bool>>",
+        "void onnxruntime::cuda::_TenaryElementWiseSimple<__half, (onnxruntime::cuda::BroadcastIndexType)0, (int)256>("
+        "const bool *, const T1 *, const T1 *, T1 *, int)": "_TenaryElementWiseSimple",
+        "void onnxruntime::cuda::BroadcastBiasKernel<__half, int, false>(__half const*, __half*, long)": (
+            "BroadcastBiasKernel"
+        ),
+        "void onnxruntime::contrib::cuda::VectorizedBiasGeluKernel<__half>(long, const T1 *)": (
+            "VectorizedBiasGeluKernel"
+        ),
+        "void onnxruntime::cuda::_Fill<int, (int)256, (int)4>(T1 *, T1, int)": "_Fill",
+        "triton_poi_fused_gelu_view_3": None,
+    },
+    "gather": {
+        "void at::native::vectorized_gather_kernel<(int)16, long>(char *, char *, T2 *, int, long, long, bool)": (
+            "vectorized_gather_kernel"
+        ),
+        "void onnxruntime::cuda::_GatherKernel<short>(long, long, onnxruntime::cuda::DivMod<int>, const void *)": (
+            "_GatherKernel"
+        ),
+        "void onnxruntime::contrib::cuda::EmbedLayerNormKernel<__half, (unsigned int)256>(int, const int *)": (
+            "EmbedLayerNormKernel"
+        ),
+        "triton_red_fused_add_embedding_native_layer_norm_slice_0": None,
+        "void at::native::<unnamed>::indexSelectLargeIndex<c10::Half, long, unsigned int, (int)2>(int)": (
+            "indexSelectLargeIndex"
+        ),
+    },
+    "copy": {
+        "void at::native::unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda(at::TensorIteratorBase &)::"
+        "[lambda() (instance 3)]::operator ()() const::[lambda(bool) (instance 1)], (int)4>(int, T1)": (
+            "unrolled_elementwise_kernel<direct_copy_kernel_cuda>"
+        ),
+        "void onnxruntime::cuda::Transpose4DKernelParallelizeMultipleElementsPerThreadInInnermostDim<(int)2>("
+        "onnxruntime::cuda::TArray<long, (int)8>)": (
+            "Transpose4DKernelParallelizeMultipleElementsPerThreadInInnermostDim"
+        ),
+        "<unnamed>::transposeNoOverlap(__half *, const __half *, int, int)": "transposeNoOverlap",
+        "(anonymous namespace)::transposeNoOverlap(__half*, __half const*, int, int)": "transposeNoOverlap",
+        "memcpy32_post": None,
+        "void at::native::<unnamed>::CatArrayBatchedCopy<c10::Half, unsigned int, (int)3, (int)64, (int)64>(T1 *)": (
+            "CatArrayBatchedCopy"
+        ),
+        "void onnxruntime::cuda::_SliceKernel<(bool)0, (int)3, float>(onnxruntime::cuda::TArray<long, (int)8>)": (
+            "_SliceKernel"
+        ),
+    },
+    "other": {
+        "void at::native::reduce_kernel<(int)512, (int)1, at::native::ReduceOp<bool, at::native::func_wrapper_t<bool, "
+        "at::native::and_kernel_cuda(at::TensorIterator &)::[lambda() (instance 1)]::operator ()() const::"
+        "[lambda(bool, bool) (instance 1)]>, unsigned int, bool, (int)4, (int)4>>(T3)": (
+            "reduce_kernel<and_kernel_cuda>"
+        ),
+        "triton_red_fused_all_eq_0": None,
+    },
+    "unknown": {"void my::own_thing<float>(float *)": "own_thing"},
 }
+"""Class to full names to short ones (none: the same). The C++ of Nsight Systems and of CUPTI differs."""
 
 
-@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in NAMES.items() for name in names])
-def test_kernel_classes(kind, name):
-    assert kernel_class(name) == kind
-    assert 0 < len(short(name)) <= 80
+@pytest.mark.parametrize(
+    ("kind", "name", "shown"), [(kind, *entry) for kind, names in NAMES.items() for entry in names.items()]
+)
+def test_kernel_names(kind, name, shown):
+    assert (kernel_class(name), short(name)) == (kind, shown or name)
+
+
+@pytest.mark.parametrize("stack", ["torch-cuda-eager", "onnxruntime-cuda-graph"])
+def test_both_recorders_of_a_real_capture_name_the_same_kernels(stack):
+    """Each with the other's C++; CUPTI also reports the kernel by which the driver copies inside of a graph."""
+    both = [store.read(DATA / f"{stack}.{source}.sqlite") for source in SOURCES]
+    names = [{found.names[name] for name in found.operations.name if name >= 0} for found in both]
+    assert {kernel_class(name) for name in names[0] | names[1]}.isdisjoint({"unknown"})
+    one, other = ({(kernel_class(name), short(name)) for name in found} for found in names)
+    assert one ^ other <= {("copy", "memcpy32_post")}
+    assert all(len({short(name) for name in found}) >= len(found) - 1 for found in names), "short names that coincide"
 
 
 def test_every_pattern_has_a_class_that_the_tables_know():
@@ -230,14 +331,40 @@ def test_a_bad_budget_is_named_with_the_remedy(tmp_path, change, told):
         collect(maker.plan())
 
 
-def test_the_trace_for_perfetto(tmp_path):
-    found = planted.capture(planted.graph, 2)
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.sqlite")), ids=lambda path: path.stem)
+def test_the_trace_for_perfetto_of_a_real_capture(path):
+    """As the viewer reads it: of two slices of a row that cross it drops one; an arrow's ends are on open slices."""
+    found = store.read(path)
+    calls, operations = found.calls, found.operations
     events = json.loads(json.dumps(chrome_trace(found)))["traceEvents"]
-    slices = pd.DataFrame([event for event in events if event["ph"] == "X"])
-    assert (slices["cat"] == "iteration").sum() == 2 and (slices["name"] == "cudaGraphLaunch").sum() == 2
-    assert (slices["pid"] == 2).sum() == len(found.operations.start) and (slices["dur"] >= 0).all()
-    begins = {event["id"] for event in events if event["ph"] == "s"}
-    assert begins == {event["id"] for event in events if event["ph"] == "f"} and len(begins) == 2 * 91
+    rows = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if (e["ph"], e["name"]) == ("M", "thread_name")}
+    open_slices = {row: [] for row in rows}
+    arrows = {}
+    for event in sorted((e for e in events if e["ph"] != "M"), key=lambda e: e["ts"]):  # the order of the file in a tie
+        row, ns = (event["pid"], event["tid"]), round(event["ts"] * 1000)
+        stack = open_slices[row]
+        while stack and stack[-1][1] <= ns:
+            stack.pop()
+        if event["ph"] == "X":
+            end = ns + round(event["dur"] * 1000)
+            assert ns <= end and 0 < len(event["name"]) <= 80
+            assert not stack or (end <= stack[-1][1] and event["pid"] == 1), f"{event} crosses {stack[-1]}"
+            stack.append((ns, end, event["name"]))
+        else:
+            arrows.setdefault(event["id"], {})[event["ph"]] = (event["pid"], *stack[-1])
+    slices = [e for e in events if e["ph"] == "X"]
+    assert sum(e["pid"] == 2 for e in slices) == len(operations.start)
+    assert sum(e["pid"] == 1 for e in slices) == len(calls.start) + len(found.marks.start)
+    assert len(arrows) == (operations.call >= 0).sum() > 0
+    for number, ends in arrows.items():
+        call = operations.call[number]
+        assert ends["s"] == (1, calls.start[call], calls.end[call], plain(found.names[calls.name[call]]))
+        assert ends["f"][:3] == (2, operations.start[number], operations.end[number])
+    (stream,) = set(operations.stream.tolist())
+    beside = {f"stream {stream}, overlapping"} if (operations.start[1:] < operations.end[:-1]).any() else set()
+    said = {e["args"]["name"] for e in events if e["ph"] == "M"}
+    assert said == {"host", "device", "thread 1", f"stream {stream}"} | beside
+    assert min(thread for _, thread in rows) == 1, "0 is taken for the process's own thread"
 
 
 def test_the_programs_by_hand(tmp_path):

@@ -27,6 +27,10 @@ CACHE = "CEILINGS_COMPILE_CACHE"
 """Names a folder that keeps compiled kernels between processes. Without it every process compiles anew, so that the
 compile time is a cold one and each process makes its own autotuning choices, whose spread belongs to the result."""
 
+_FOR_GOOD = contextlib.ExitStack()
+"""Never left. A runner may not own it: the guard that dies with its runner, whenever the garbage collector comes, would
+set the modes of the thread back to what they were, in the midst of what the thread does by then."""
+
 MASK_CHECK = {
     "eager": "transformers asks on the host, each call, whether the mask is all ones, and if so drops it",
     "compile": "transformers keeps the mask while compiling, so attention kernels that take one run",
@@ -55,8 +59,7 @@ class TorchCuda(CudaRunner):
             self.output_type = DTYPES[self.precision]
             # Of this thread, for good: a server would not enter and leave them for each request either.
             torch.cuda.set_stream(torch.cuda.ExternalStream(self.stream.handle))
-            self._modes = contextlib.ExitStack()
-            self._modes.enter_context(torch.inference_mode())
+            _FOR_GOOD.enter_context(torch.inference_mode())
             self._forward: Any = self.model
             if self.mode == "compile":
                 self._compile()

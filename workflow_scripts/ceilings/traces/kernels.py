@@ -23,12 +23,16 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "attention",
-        r"contrib::cuda::.*(AddBiasTranspose|TransposeQKV|TransposeCtx|MaskIndex|MaskedSoftmax|Softmax)",
+        # BiasSoftmax is Add and Softmax of a graph whose attention is not fused.
+        r"contrib::cuda::.*(AddBiasTranspose|TransposeQKV|TransposeCtx|MaskIndex|(?<!Bias)Softmax)",
         "ORT",
     ),
     ("attention", r"attention", "any"),
+    # Inductor: tem templates of products, poi pointwise, per and red reductions; the name lists what is fused
+    ("gemm", r"^triton_(tem_|mm|bmm|.*_gemm)", "Inductor"),
     # embeddings, also with a LayerNorm fused to them
     ("gather", r"EmbedLayerNorm", "ORT"),
+    ("gather", r"^triton_\w*(embedding|gather|index_select)", "Inductor"),
     (
         "gather",
         r"embedding_?(bag|dense)?_?kernel|indexSelect|index_select|vectorized_gather|index_elementwise",
@@ -43,10 +47,7 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("normalization", r"layer_?norm|rms_?norm|group_?norm|batch_?norm|RowwiseMoments|cuApplyLayerNorm", "any"),
     ("normalization", r"soft_?max", "any"),
     ("normalization", r"__myl_\w*(Mean\w*Sqrt|Max\w*Exp)", "TensorRT (Myelin)"),
-    # Inductor: tem templates of products, poi pointwise, per and red reductions; the name lists what is fused
-    ("gemm", r"^triton_(tem_|mm|bmm|.*_gemm)", "Inductor"),
     ("normalization", r"^triton_(per|red)_\w*(var_mean|native_norm|_norm)", "Inductor"),
-    ("gather", r"^triton_\w*(embedding|gather|index_select)", "Inductor"),
     ("elementwise", r"^triton_(poi|for)_", "Inductor"),
     ("other", r"^triton_(per|red|spl|scan)_", "Inductor"),
     # matrix products, convolutions among them
@@ -64,6 +65,7 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         r"transpose|permut|_?(Concat|Slice|Split|Pad|Expand|Tile)\w*Kernel|cuSliceLayer|nchwTo|ToNchw",
         "ORT, TensorRT",
     ),
+    ("copy", r"^mem(cpy|set)\d*_", "the driver's own, for nodes of a graph"),
     ("copy", r"__myl_(Tran|Mov|Move|Resh|Repl|Slic|Conc|Cast)+_", "TensorRT (Myelin)"),
     # one value in, one value out
     ("elementwise", r"_(Unary|Binary|Ternary)ElementWise|elementwise|pointwise|gelu|relu|tanh|sigmoid", "any"),
@@ -89,18 +91,47 @@ def kernel_class(name: str) -> str:
     return next((kind for kind, pattern in _COMPILED if pattern.search(name)), "unknown")
 
 
-_ARGUMENTS = re.compile(r"\(.*$", re.DOTALL)
+_UNNAMED = re.compile(r"\(anonymous namespace\)|<unnamed>")
+_TELLING = re.compile(
+    r"\b(?!gpu_kernel_impl|[AB]?UnaryFunctor|BinaryFunctor)"  # these wrap the one that tells
+    r"(?:OP_\w+(?:<[\w:, ]*>)?"  # ORT, with its types: of a cast they are what it does
+    r"|\w*Functor\w*|\w+Ops\b|\w+(?=(?:<[^()]*>)?\([^()]*\)::[\[{]lambda)"  # PyTorch: a class, or a function's lambda
+    r"|cutlass_\w+)"
+)
+"""The template argument that tells one kernel of a name from another."""
 
 
+@functools.lru_cache(maxsize=65_536)
 def short(name: str, length: int = 80) -> str:
-    """A kernel's name without return type, template arguments and parameters, for a table."""
-    name = name.replace("(anonymous namespace)", "").replace("<unnamed>", "")
-    if "<" in name:
-        head, inner = name.split("<", 1)
-        # The functor is what tells one elementwise kernel of PyTorch from another.
-        functor = re.search(r"\b(\w*(?:Functor|kernel_cuda|Op|_impl)\w*)", inner)
-        name = head + (f"<{functor[1]}>" if functor else "")
-    name = _ARGUMENTS.sub("", name) if not name.startswith("(") else name
-    name = re.sub(r"^void\s+", "", name).strip()
-    name = re.sub(r"^(?:\w*::)+(?=\w)", "", name)
-    return name if len(name) <= length else name[: length - 1] + "…"
+    """A kernel's name for a table: without return type, namespaces, parameters, and all but the telling argument.
+
+    The same for the C++ of both recorders. If it is still too long, its middle goes: Inductor numbers at the end.
+
+    >>> short("void onnxruntime::cuda::_UnaryElementWise<__half, __half, onnxruntime::cuda::OP_Gelu<__half>>(long)")
+    '_UnaryElementWise<OP_Gelu<__half>>'
+    """
+    qualified, arguments = _split(_UNNAMED.sub("", name))
+    *namespaces, own = qualified.split("::")
+    if own == "kernel" and namespaces:
+        own = f"{namespaces[-1]}::{own}"
+    telling = _TELLING.search(arguments)
+    shown = (f"{own}<{telling[0]}>" if telling else own) or name
+    tail = length // 3
+    return shown if len(shown) <= length else f"{shown[: length - tail - 1]}…{shown[-tail:]}"
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A function's qualified name, and its template arguments."""
+    depth, qualified, arguments = 0, "", ""
+    for letter in name:
+        depth -= letter == ">"
+        if depth:
+            arguments += letter
+        elif letter == "(":
+            break
+        elif letter == " ":  # so far it was the return type
+            qualified = arguments = ""
+        elif letter not in "<>":
+            qualified += letter
+        depth += letter == "<"
+    return qualified, arguments

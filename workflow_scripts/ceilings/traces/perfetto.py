@@ -6,46 +6,70 @@ import re
 from typing import Any
 
 from ceilings.traces import calls as kinds
-from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET, Capture
+from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET, Capture, Operations
 from ceilings.traces.kernels import kernel_class, short
 
 HOST, DEVICE = 1, 2
 PRIVATE = ("traceName", "host_name", "distributedInfo")
 """Keys of PyTorch's own trace that tell of the machine and its folders."""
 
-_WHAT = {MEMCPY: "memcpy", MEMSET: "memset", GRAPH: "CUDA graph"}
+_WHAT = {MEMCPY: ("memcpy", "copy"), MEMSET: ("memset", "copy"), GRAPH: ("CUDA graph", "unknown")}
+"""Name and class of what is no kernel."""
 
 
 def chrome_trace(capture: Capture) -> dict[str, Any]:
-    """The trace, times in us from the first record."""
+    """The trace, times in us from the first record.
+
+    Threads are numbered from 1: the viewer takes a thread 0 for the one that has its process's number.
+    """
     calls, operations, marks = capture.calls, capture.operations, capture.marks
     events: list[dict[str, Any]] = [
         _metadata("process_name", HOST, 0, "host"),
         _metadata("process_name", DEVICE, 0, "device"),
     ]
-    threads = {int(thread) for part in (calls, marks) for thread in set(part.thread.tolist())}
-    events += [_metadata("thread_name", HOST, thread, f"thread {thread}") for thread in sorted(threads)]
-    streams = sorted(set(operations.stream.tolist()))
-    events += [_metadata("thread_name", DEVICE, stream, f"stream {stream}") for stream in streams]
+    threads = sorted({int(thread) + 1 for part in (calls, marks) for thread in set(part.thread.tolist())})
+    events += [_metadata("thread_name", HOST, thread, f"thread {thread}") for thread in threads]
+    lanes = _lanes(operations)
+    rows = {lane: number for number, lane in enumerate(sorted(set(lanes)), 1)}
+    for (stream, beside), row in rows.items():
+        events.append(_metadata("thread_name", DEVICE, row, f"stream {stream}" + ", overlapping" * bool(beside)))
     for number, (start, end, thread) in enumerate(zip(*_lists(marks.start, marks.end, marks.thread), strict=True)):
-        events.append(_slice(f"iteration {number}", "iteration", (HOST, thread), start, end))
+        events.append(_slice(f"iteration {number}", "iteration", (HOST, thread + 1), start, end))
     names = [kinds.plain(name) for name in capture.names] + ["a call without a name"]
     for start, end, thread, name in zip(*_lists(calls.start, calls.end, calls.thread, calls.name), strict=True):
-        events.append(_slice(names[name], kinds.KINDS[kinds.kind(names[name])], (HOST, thread), start, end))
-    columns = (operations.start, operations.end, operations.stream, operations.kind, operations.name, operations.call)
-    sizes = operations.bytes.tolist()
-    for number, (start, end, stream, kind, name, call) in enumerate(zip(*_lists(*columns), strict=True)):
-        full = capture.names[name] if kind == KERNEL else _WHAT[kind]
-        what = kernel_class(full) if kind == KERNEL else "copy"
-        shown = short(full) if kind == KERNEL else full
-        details = {"name": full} if kind == KERNEL else {"bytes": sizes[number]}
-        events.append(_slice(shown, what, (DEVICE, stream), start, end) | {"args": details})
+        events.append(_slice(names[name], kinds.KINDS[kinds.kind(names[name])], (HOST, thread + 1), start, end))
+    columns = (operations.start, operations.end, operations.kind, operations.name, operations.call, operations.bytes)
+    for number, (start, end, kind, name, call, size) in enumerate(zip(*_lists(*columns), strict=True)):
+        if kind == KERNEL:
+            full = capture.names[name]
+            (shown, what), details = (short(full), kernel_class(full)), {"name": full}
+        else:
+            (shown, what), details = _WHAT[kind], {"bytes": size} if size else {}
+        row = rows[lanes[number]]
+        events.append(_slice(shown, what, (DEVICE, row), start, end) | {"args": details})
         if call >= 0:
+            # After the slices that they join: the viewer binds an end of an arrow to the slice that is open by then.
             flow = {"name": "launch", "cat": "launch", "id": number}
-            begin, thread = int(calls.start[call]), int(calls.thread[call])
+            begin, thread = int(calls.start[call]), int(calls.thread[call]) + 1
             events.append({**flow, "ph": "s", "pid": HOST, "tid": thread, "ts": begin / 1e3})
-            events.append({**flow, "ph": "f", "bp": "e", "pid": DEVICE, "tid": stream, "ts": start / 1e3})
+            events.append({**flow, "ph": "f", "bp": "e", "pid": DEVICE, "tid": row, "ts": start / 1e3})
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": capture.meta}
+
+
+def _lanes(operations: Operations) -> list[tuple[int, int]]:
+    """Each operation's stream, and its row of that stream's: the first where nothing runs when it begins.
+
+    With programmatic dependent launch a kernel begins before the one ahead of it in its stream has ended, and of two
+    slices that overlap on one row the viewer drops one.
+    """
+    found: list[tuple[int, int]] = []
+    ends: dict[int, list[int]] = {}
+    for start, end, stream in zip(*_lists(operations.start, operations.end, operations.stream), strict=True):
+        rows = ends.setdefault(stream, [])
+        row = next((row for row, last in enumerate(rows) if last <= start), len(rows))
+        rows[row : row + 1] = [end]
+        found.append((stream, row))
+    return found
 
 
 def without_machine(trace: dict[str, Any]) -> dict[str, Any]:
