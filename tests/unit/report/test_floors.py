@@ -39,7 +39,7 @@ def maker(tmp_path):
 
 
 def section(tables):
-    return distance(tables, Measured(tables))
+    return distance(Measured(tables))
 
 
 def texts(figure):
@@ -106,16 +106,54 @@ def test_a_floor_that_was_beaten_is_an_alarm(maker):
     assert "**Below its floor: onnxruntime-cuda fp16 b16-s128 (0.8" in told
 
 
+def captured(tables, *changes):
+    """The tables with budgets of the first cells, their kernel times in ms by class as given."""
+    cells = tables.cells[KEY].to_dict("records")
+    rows = [
+        dict.fromkeys(BUDGET_COLUMNS, 0.0) | cell | {f"gpu_{kind}_ms": took for kind, took in times.items()}
+        for cell, times in zip(cells, changes, strict=False)
+    ]
+    return dataclasses.replace(tables, budgets=pd.DataFrame(rows))
+
+
+def entries(line):
+    return [entry.strip() for entry in line.strip("|").split("|")]
+
+
 def test_kernels_stand_against_the_limits_where_there_is_a_capture(maker):
+    bounded = collect(maker.plan())
+    floors = bounded.floors.assign(elementwise_unfused_ms=0.05, other_unfused_ms=0.0)
+    bounded = dataclasses.replace(bounded, floors=floors)
+    assert "Time of the kernels" not in section(bounded)
+    tables = captured(
+        bounded, {"gemm": 0.2, "elementwise": 0.01, "other": 0.002}, {"gemm": 0.03, "unknown": 0.004, "attention": 0.0}
+    )
+    told = section(tables).splitlines()
+    header, _, *rows = told[next(i for i, line in enumerate(told) if " gemm " in line) :]
+    # A class without kernels has no column, one without operators (or unknown) has no factor.
+    assert entries(header) == ["configuration", "batch", "seq.", "gemm", "elementwise", "other", "unknown"]
+    assert [entries(row) for row in rows] == [
+        ["onnxruntime-cuda fp16", "1", "128", "30.0 µs, 3.00×", "", "", "4.00 µs"],
+        ["torch-cuda-eager fp16", "1", "128", "200 µs, 20.0×", "10.0 µs, 0.200×", "2.00 µs", ""],
+    ]
+
+
+def test_of_many_captured_cells_the_common_shape_is_shown(maker, monkeypatch):
+    monkeypatch.setattr("ceilings.report.distance.MOST_ROWS", 3)
     tables = collect(maker.plan())
-    cell = maker.cells[1]
-    budget = dict.fromkeys(BUDGET_COLUMNS, 0.0) | {name: cell[name] for name in KEY}
-    budget |= {"gpu_gemm_ms": 0.2, "gpu_elementwise_ms": 0.0, "verdict": "launch-bound"}
-    tables = dataclasses.replace(tables, budgets=pd.DataFrame([budget]))
-    told = section(tables)
-    assert "Kernels of onnxruntime-cuda fp16 b1-s128" in told
-    assert "gemm 0.200 ms against 0.0100." in told  # a class without kernels is left out
-    assert sum("launch-bound" in text for text in texts(draw("launch_to_kernel_map", tables))) == 1
+    assert len([line for line in section(tables).splitlines() if "fp16 " in line and line.startswith("|")]) == 2
+    told = section(captured(tables, *[{"gemm": 0.2}] * 3))
+    assert "captured are in `tables/budgets.csv`" not in told
+    told = section(captured(tables, *[{"gemm": 0.2}] * 4))
+    assert "The common shape only; all 4 captured are in `tables/budgets.csv`" in told
+    assert len([line for line in told.splitlines() if "µs, " in line]) == 2
+
+
+def test_a_verdict_stands_in_the_tile_of_its_cell(maker):
+    tables = captured(collect(maker.plan()), {"gemm": 0.2})
+    tables = dataclasses.replace(tables, budgets=tables.budgets.assign(verdict="launch-bound"))
+    (text,) = [text for text in texts(draw("launch_to_kernel_map", tables)) if "launch-bound" in text]
+    assert text == "60%\nlaunch-bound"
 
 
 def test_map_shows_what_was_measured_and_nothing_else(maker):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ceilings.report import text
 from ceilings.report.measured import Cell, Measured, group_by
-from ceilings.report.tables import FLOOR_CLASSES, KEY, Tables
+from ceilings.report.tables import FLOOR_CLASSES, KERNEL_CLASSES
 
 MOST_ROWS = 60
 """Longer tables show the common shape only; the CSV holds all."""
@@ -22,15 +22,14 @@ LIMITED_BY = {
 """What sets a floor, as the sentences call it."""
 
 Floor = dict[str, Any]
+Budget = dict[str, Any]
 
 
-def distance(tables: Tables, measured: Measured) -> str:
+def distance(measured: Measured) -> str:
     """Floors, gaps and MFU, and what the products alone take; nothing where no device has measured limits."""
-    rows = {tuple(row[name] for name in KEY): row for row in tables.floors.to_dict("records")}
-    bounded = [(cell, rows[key]) for cell in measured.cells if (key := _key(cell)) in rows]
+    bounded = [(cell, floor) for cell in measured.cells if (floor := measured.hardware_floor(cell))]
     if not bounded:
         return ""
-    budgets = {tuple(row[name] for name in KEY): row for row in tables.budgets.to_dict("records")}
     lines = [
         "## How far from the hardware",
         "The floor is the least latency that the device's measured limits allow for the model's work: its matrix "
@@ -39,14 +38,28 @@ def distance(tables: Tables, measured: Measured) -> str:
         "share of the highest measured matrix rate. `docs/floors.md` says what is counted.",
     ]
     for (device, model), own in group_by(bounded, lambda pair: (pair[0].device, pair[0].model)).items():
-        shown = own
-        if len(own) > MOST_ROWS:
-            shown = [pair for pair in own if pair[0].shape == measured.common_shape]
-        sentences = [*beaten(own), nearest(own), *own_sizes(own), *caches(own), *classes(own, budgets)]
-        lines += [f"### {model} on `{device}`", "\n".join(f"- {one}" for one in sentences), _table(shown)]
+        sentences = [*beaten(own), nearest(own), *own_sizes(own), *caches(own)]
+        lines += [f"### {model} on `{device}`", "\n".join(f"- {one}" for one in sentences)]
+        shown = _shown(own, measured)
+        lines.append(_table(shown))
         if len(shown) < len(own):
             lines.append(f"The common shape only; all {len(own)} are in `tables/floors.csv`.")
-    if without := [cell for cell in measured.cells if _key(cell) not in rows and pd.notna(cell.row["enqueue_p50_ms"])]:
+        captured = [pair for pair in own if measured.budget(pair[0])]
+        if not captured:
+            continue
+        shown = _shown(captured, measured)
+        lines += [
+            "Time of the kernels of each class, and how many times the time it is that one kernel for each operator "
+            "would take at the limits; below 1× is fusion. A kernel that does the work of several classes counts as "
+            "one of them, so a class can be without kernels.",
+            classes([(cell, floor, measured.budget(cell) or {}) for cell, floor in shown]),
+        ]
+        if len(shown) < len(captured):
+            lines.append(
+                f"The common shape only; all {len(captured)} captured are in `tables/budgets.csv`, the times at the "
+                "limits in `tables/floors.csv`."
+            )
+    if without := [cell for cell in measured.cells if not measured.hardware_floor(cell) and _on_device(cell)]:
         told = text.cut(f"{cell.label} b{cell.batch}-s{cell.sequence}" for cell in without)
         lines.append(f"No floor: {told}. The records below `results/floors/` say why.")
     return "\n\n".join(lines)
@@ -111,49 +124,56 @@ def caches(own: list[tuple[Cell, Floor]]) -> list[str]:
     return [f"With nothing held in L2, memory would set these floors higher: {'; '.join(told.values())}."]
 
 
-def classes(own: list[tuple[Cell, Floor]], budgets: dict[tuple[Any, ...], dict[str, Any]]) -> list[str]:
-    """Measured kernel time by class against one kernel for each operator at the limits."""
-    told = []
-    for cell, floor in own:
-        budget = budgets.get(_key(cell))
-        if budget is None:
-            continue
-        parts = [
-            f"{kind} {text.number(took)} ms against {text.number(alone)}"
-            for kind in FLOOR_CLASSES
-            if (took := budget[f"gpu_{kind}_ms"]) and pd.notna(took) and (alone := floor[f"{kind}_unfused_ms"])
-        ]
-        if parts:
-            told.append(
-                f"Kernels of {cell.label} b{cell.batch}-s{cell.sequence}, against the time of one kernel for each "
-                f"operator at the limits (less than that is fusion): {', '.join(parts)}."
-            )
-    return told
+def classes(captured: list[tuple[Cell, Floor, Budget]]) -> str:
+    """A row a captured cell, a column a class of kernels that ran in one of them."""
+    kinds = [kind for kind in KERNEL_CLASSES if any(budget[f"gpu_{kind}_ms"] > 0 for *_, budget in captured)]
+    rows = [[_against(kind, floor, budget) for kind in kinds] for _, floor, budget in captured]
+    return _cells_table([cell for cell, *_ in captured], rows, kinds, "r" * len(kinds))
+
+
+def _against(kind: str, floor: Floor, budget: Budget) -> str:
+    """``203 µs, 14.2×``: the time alone where no operator of the class is counted, nothing where no kernel ran."""
+    took = budget[f"gpu_{kind}_ms"]
+    if not took > 0:
+        return ""
+    alone = floor[f"{kind}_unfused_ms"] if kind in FLOOR_CLASSES else 0.0
+    return f"{text.number(took * 1e3)} µs" + (f", {_times(took / alone)}" if alone > 0 else "")
 
 
 def _table(pairs: list[tuple[Cell, Floor]]) -> str:
-    headers = ["configuration", "batch", "seq.", "p50 (ms)", "floor (ms)", "gap", "MFU", "floor set by"]
-    rows, before = [], ""
-    for cell, floor in pairs:
-        rows.append(
-            [
-                cell.label if cell.label != before else "",
-                cell.batch,
-                cell.sequence,
-                text.number(cell.p50.estimate),
-                text.number(floor["floor_ms"]),
-                _times(floor["gap"]),
-                text.percent(floor["mfu"]),
-                floor["limited_by"],
-            ]
-        )
-        before = cell.label
-    return text.table(rows, headers, "lrrrrrrl")
+    rows = [
+        [
+            text.number(cell.p50.estimate),
+            text.number(floor["floor_ms"]),
+            _times(floor["gap"]),
+            text.percent(floor["mfu"]),
+            floor["limited_by"],
+        ]
+        for cell, floor in pairs
+    ]
+    headers = ["p50 (ms)", "floor (ms)", "gap", "MFU", "floor set by"]
+    return _cells_table([cell for cell, _ in pairs], rows, headers, "rrrrl")
+
+
+def _cells_table(cells: list[Cell], rows: list[list[str]], headers: list[str], align: str) -> str:
+    """The rows behind their cells, each configuration named once."""
+    labels = [cell.label for cell in cells]
+    named = [
+        [label if label != before else "", cell.batch, cell.sequence, *row]
+        for cell, label, before, row in zip(cells, labels, ["", *labels], rows, strict=False)
+    ]
+    return text.table(named, ["configuration", "batch", "seq.", *headers], "lrr" + align)
+
+
+def _shown(pairs: list[tuple[Cell, Floor]], measured: Measured) -> list[tuple[Cell, Floor]]:
+    """All, or of many those at the common shape, if there are some."""
+    common = [pair for pair in pairs if pair[0].shape == measured.common_shape]
+    return common if len(pairs) > MOST_ROWS and common else pairs
+
+
+def _on_device(cell: Cell) -> bool:
+    return bool(pd.notna(cell.row["enqueue_p50_ms"]))
 
 
 def _times(gap: float) -> str:
     return f"{text.number(gap)}×"
-
-
-def _key(cell: Cell) -> tuple[Any, ...]:
-    return tuple(getattr(cell, name) for name in KEY)

@@ -58,7 +58,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         in_short(found),
         conclusions(found, measured.common_shape),
         results(measured),
-        distance(tables, measured),
+        distance(measured),
         where_time_goes(plan, tables),
         pictures(plots, tables),
         claims_of_others(measured, evidence),

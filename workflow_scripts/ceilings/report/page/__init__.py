@@ -55,7 +55,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     after = [
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
-        distance(tables, measured),
+        distance(measured),
         sections.parity(evidence),
         sections.graphs(evidence),
         engines.section(evidence),
