@@ -51,21 +51,23 @@ def capture(shape, iterations: int = 30):
     return events.capture(iterations=iterations)
 
 
-def study(root: Path) -> planted_study.StudyMaker:
-    """Two captured cells on a GPU, with latencies a little below the captures'."""
+def study(root: Path, batches: tuple[int, ...] = (1,)) -> planted_study.StudyMaker:
+    """Two captured cells a batch on a GPU, with latencies a little below the captures'."""
     p50 = {"torch-cuda-eager": 1.08, "onnxruntime-cuda": 0.35}
     submitting = {"torch-cuda-eager": 0.97, "onnxruntime-cuda": 0.08}
     maker = planted_study.StudyMaker(root, lambda runtime, *_: p50[runtime], enqueue=lambda r, _: submitting[r])
     for runtime, shape in (("torch-cuda-eager", eager), ("onnxruntime-cuda", graph)):
-        cell = maker.add(planted_study.GPU, runtime, "fp16", 1, 128)
-        names = ("device", "runtime", "model", "precision", "batch", "sequence")
-        record = {
-            "schema_version": SCHEMA_VERSION,
-            "status": "ok",
-            "source": "cupti",
-            "cell": {name: cell[name] for name in names},
-            **budget_record(capture(shape)),
-        }
-        cell["budget"] = str(root / f"{runtime}.budget.json")
-        write_json(cell["budget"], record)
+        made = budget_record(capture(shape))
+        for batch in batches:
+            cell = maker.add(planted_study.GPU, runtime, "fp16", batch, 128)
+            names = ("device", "runtime", "model", "precision", "batch", "sequence")
+            record = {
+                "schema_version": SCHEMA_VERSION,
+                "status": "ok",
+                "source": "cupti",
+                "cell": {name: cell[name] for name in names},
+                **made,
+            }
+            cell["budget"] = str(root / f"{runtime}-{batch}.budget.json")
+            write_json(cell["budget"], record)
     return maker

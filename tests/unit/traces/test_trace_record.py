@@ -14,7 +14,7 @@ from unit.traces.events import Events
 from ceilings.errors import UserError
 from ceilings.report.collect import collect
 from ceilings.report.evidence import Evidence
-from ceilings.report.plots import draw, style
+from ceilings.report.plots import draw, iteration_timeline, style
 from ceilings.report.summary import summary
 from ceilings.report.tables import BUDGET_COLUMNS, read_tables
 from ceilings.report.where import where_time_goes
@@ -296,6 +296,27 @@ def test_the_report_has_what_the_records_say(tmp_path):
         said += [axis.get_title("left") for axis in figure.axes]
         for cell, bound in (("torch-cuda-eager fp16", "launch-bound"), ("onnxruntime-cuda fp16", "kernel-bound")):
             assert any(cell in text for text in said) and any(bound in text for text in said)
+
+
+def test_timelines_of_a_shape_have_one_scale_and_the_common_shape_comes_first(tmp_path, monkeypatch):
+    maker = planted.study(tmp_path, batches=(32, 1))
+    maker.add(planted.planted_study.GPU, "onnxruntime-cuda", "fp32", 32, 128)  # measured, not captured
+    tables = collect(maker.plan())
+    monkeypatch.setattr(iteration_timeline, "MOST", 3)
+    figure = draw("iteration_timeline", tables)
+    assert [axis.get_title("left").split(" on ")[0] for axis in figure.axes] == [
+        "onnxruntime-cuda fp16, distilbert b1-s128",
+        "onnxruntime-cuda fp16, distilbert b32-s128",
+        "torch-cuda-eager fp16, distilbert b32-s128",
+    ]
+    alone, graph, eager = figure.axes
+    assert "1 launch, 90 kernels" in graph.get_title("left")
+    assert "\n3 of 4 captured cells; the others open in Perfetto" in eager.get_xlabel()
+    assert graph.get_xlim() == eager.get_xlim() != alone.get_xlim()
+    assert alone.child_axes == eager.child_axes == []
+    (enlarged,) = graph.child_axes
+    assert enlarged.get_xlim() == alone.get_xlim()
+    assert [len(one.collections) for one in (enlarged, graph, alone)] == [len(alone.collections)] * 3
 
 
 def test_the_report_without_captures(tmp_path):

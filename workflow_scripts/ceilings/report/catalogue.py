@@ -11,7 +11,7 @@ PLOTS = {
     "roofline": "Rates that cells reach, below the roofs that their device was measured to have",
     "latency_distributions": "Latencies of single iterations, a row a process",
     "latency_budget": "Where the time of an iteration goes, on the host and on the device, runtimes side by side",
-    "iteration_timeline": "One iteration of each captured cell: host calls, launches, work of the device",
+    "iteration_timeline": "One iteration of captured cells, side by side: host calls, launches, work of the device",
 }
 """Every plot by name, and what it shows; in the order of the summary."""
 

@@ -24,7 +24,7 @@ def draw(tables: Tables) -> Figure:
     budgets = tables.budgets
     if budgets.empty:
         return style.nothing("Latency budget", "no cell was measured with a recorder")
-    groups = list(budgets.groupby(["device", "model", "batch", "sequence"], observed=True, sort=True))
+    groups = list(budgets.groupby(parts.SHAPE, observed=True, sort=True))
     most = max(len(own) for _, own in groups)
     figure, axes = style.panels(
         len(groups), 1, 1.6 + 0.75 * most, "Where an iteration's time goes: host above, device below (medians, traced)"

@@ -30,3 +30,9 @@ IDLE_LOOKS: dict[str, dict[str, Any]] = {
 }
 
 EDGE: dict[str, Any] = {"edgecolor": "0.25", "linewidth": 0.5}
+
+SHAPE = ["device", "model", "batch", "sequence"]
+"""What captured cells must share to stand side by side."""
+
+ORDER = [*SHAPE, "iteration_ms"]
+"""Captured cells in every picture: what may be compared together, the fastest first."""
