@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.colors import to_rgb
 from unit.traces import planted
 from unit.traces.events import Events
 
 from ceilings.errors import UserError
 from ceilings.report.collect import collect
 from ceilings.report.evidence import Evidence
-from ceilings.report.plots import draw, iteration_timeline, style
+from ceilings.report.plots import draw, iteration_timeline, parts, style
 from ceilings.report.summary import summary
 from ceilings.report.tables import BUDGET_COLUMNS, read_tables
 from ceilings.report.where import where_time_goes
@@ -296,6 +298,22 @@ def test_the_report_has_what_the_records_say(tmp_path):
         said += [axis.get_title("left") for axis in figure.axes]
         for cell, bound in (("torch-cuda-eager fp16", "launch-bound"), ("onnxruntime-cuda fp16", "kernel-bound")):
             assert any(cell in text for text in said) and any(bound in text for text in said)
+
+
+def test_idle_time_does_not_look_like_work_in_grey(tmp_path):
+    def grey(look):
+        return sum(weight * part for weight, part in zip((0.299, 0.587, 0.114), to_rgb(look["facecolor"]), strict=True))
+
+    assert min(map(grey, parts.IDLE_LOOKS.values())) > 0.2 + max(map(grey, parts.CLASS_LOOKS.values()))
+    on_a_bar = [*parts.CLASS_LOOKS.values(), *parts.IDLE_LOOKS.values()]
+    looks = sorted((look.get("hatch", ""), grey(look)) for look in on_a_bar)
+    assert all(a[0] != b[0] or b[1] - a[1] > 0.1 for a, b in itertools.pairwise(looks))
+    tables = collect(planted.study(tmp_path).plan())
+    (legend,) = draw("latency_budget", tables).legends
+    assert "median latency, not traced" in [label.get_text() for label in legend.get_texts()]
+    tables.budgets["untraced_p50_ms"] = None
+    (legend,) = draw("latency_budget", tables).legends
+    assert "median latency, not traced" not in [label.get_text() for label in legend.get_texts()]
 
 
 def test_timelines_of_a_shape_have_one_scale_and_the_common_shape_comes_first(tmp_path, monkeypatch):

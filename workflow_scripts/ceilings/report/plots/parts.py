@@ -18,14 +18,14 @@ CLASS_LOOKS: dict[str, dict[str, Any]] = {
     "elementwise": {"facecolor": "#56B4E9", "hatch": "....", "label": "elementwise"},
     "gather": {"facecolor": "#74C476", "hatch": "\\\\\\\\", "label": "embedding, gather"},
     "copy": {"facecolor": "#CC79A7", "hatch": "xxxx", "label": "copies, layout"},
-    "other": {"facecolor": "#807DBA", "label": "other kernels"},
+    "other": {"facecolor": "#807DBA", "hatch": "oo", "label": "other kernels"},
     "unknown": {"facecolor": "black", "hatch": "++++", "label": "unknown kernels"},
 }
 
 IDLE_LOOKS: dict[str, dict[str, Any]] = {
     "starved": {"facecolor": "#F5F5F5", "label": "idle: host not in a launch yet"},
-    "launching": {"facecolor": "#F5F5F5", "hatch": "....", "label": "idle: host in the launch call"},
-    "queued": {"facecolor": "#DADADA", "label": "idle: launched, not started"},
+    "launching": {"facecolor": "#F5F5F5", "hatch": "---", "label": "idle: host in the launch call"},
+    "queued": {"facecolor": "#F5F5F5", "hatch": "\\\\", "label": "idle: launched, not started"},
     "sync": {"facecolor": "#F5F5F5", "hatch": "////", "label": "idle: done, host has not noticed"},
 }
 
