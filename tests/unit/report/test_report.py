@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -264,6 +265,26 @@ def test_a_legend_is_no_wider_than_its_picture(tmp_path, name):
     extent = legend.get_window_extent()
     assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width
     assert not any("not swept" in text.get_text() for axis in figure.axes for text in axis.texts)
+
+
+@pytest.mark.parametrize("name", ["configurations", "batch_sweep", "sequence_sweep"])
+def test_an_interval_of_decades_does_not_stretch_its_picture(tables, name):
+    def arrows(figure):
+        return [line for axis in figure.axes for line in axis.lines if line.get_label() == "the interval goes on"]
+
+    assert not arrows(draw(name, tables))
+    cells = tables.cells.copy()
+    at = (cells["device"] == CPU) & (cells["runtime"] == "torch-eager") & (cells["batch"] == 1)
+    cells.loc[at, "p50_low_ms"] /= 100
+    cells.loc[at, "p50_high_ms"] *= 100
+    figure = draw(name, dataclasses.replace(tables, cells=cells))
+    axis = arrows(figure)[0].axes
+    low, high = axis.get_xlim() if name == "configurations" else axis.get_ylim()
+    own = cells[(cells["device"] == CPU) & cells["p50_ms"].notna()]
+    assert low >= own["p50_ms"].min() * 0.6 / style.REACH
+    assert high <= own["p90_ms"].max() * style.REACH
+    carets = [line.get_marker() for line in axis.lines if isinstance(line.get_marker(), int) and len(line.get_xdata())]
+    assert {"configurations": {4, 5}, "batch_sweep": {4, 5, 6, 7}, "sequence_sweep": {6, 7}}[name] == set(carets)
 
 
 def test_nothing_measured_is_said_not_raised(tmp_path):

@@ -11,6 +11,9 @@ from ceilings.report.measured import Cell, Measured, group_by
 from ceilings.report.plots import style
 from ceilings.report.tables import Tables
 
+TOUCHING = 1.06
+"""Points of one batch within this factor lie upon each other, and so would their numbers."""
+
 
 @style.settled
 def draw(tables: Tables) -> Figure:
@@ -35,6 +38,7 @@ def draw(tables: Tables) -> Figure:
     for axis in flat[len(panels) :]:
         axis.remove()
     for axis, ((device, model, sequence), lines) in zip(flat, panels.items(), strict=False):
+        named: list[Cell] = []
         for configuration, line in lines.items():
             latency = [cell.p50 for cell in line]
             rate = [cell.p50.inverted(cell.batch * 1e3) for cell in line]
@@ -47,6 +51,9 @@ def draw(tables: Tables) -> Figure:
                 **looks[configuration],
             )
             for cell, x, y in zip(line, rate, latency, strict=True):
+                if any(_together(cell, other) for other in named):
+                    continue
+                named.append(cell)
                 axis.annotate(
                     str(cell.batch),
                     (x.estimate, y.estimate),
@@ -56,6 +63,13 @@ def draw(tables: Tables) -> Figure:
                     path_effects=[withStroke(linewidth=3, foreground="white")],
                     color=looks[configuration]["color"],
                 )
+        drawn = [
+            (cell.p50, cell.p50.inverted(cell.batch * 1e3), looks[configuration]["color"])
+            for configuration, line in lines.items()
+            for cell in line
+        ]
+        style.within_reach(axis, "x", [(rate, latency.estimate, colour) for latency, rate, colour in drawn])
+        style.within_reach(axis, "y", [(latency, rate.estimate, colour) for latency, rate, colour in drawn])
         style.plain_log(axis, "x")
         style.plain_log(axis, "y")
         axis.set_title(f"{model} on {device}, sequence {sequence}")
@@ -70,3 +84,9 @@ def most_swept(cells: list[Cell]) -> int:
     shapes = {(cell.batch, cell.sequence) for cell in cells}
     counts = Counter(sequence for _, sequence in shapes)
     return min(counts, key=lambda sequence: (-counts[sequence], sequence))
+
+
+def _together(a: Cell, b: Cell) -> bool:
+    """Whether one number is enough for both."""
+    ratio = a.p50.estimate / b.p50.estimate  # of one batch, that of the throughputs too
+    return a.batch == b.batch and 1 / TOUCHING < ratio < TOUCHING

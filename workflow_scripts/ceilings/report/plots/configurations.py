@@ -44,6 +44,12 @@ def draw(tables: Tables) -> Figure:
                 axis.plot(cell.row["p90_ms"], y, "|", color=style.GREY, markersize=11, markeredgewidth=2, label="p90")
         axis.set_yticks(range(len(ranked)), [cell.label for cell in ranked])
         axis.set_ylim(len(ranked) - 0.4, -0.6)
+        style.within_reach(
+            axis,
+            "x",
+            [(cell.p50, y, looks[cell.configuration]["color"]) for y, cell in enumerate(ranked)],
+            [cell.row["p90_ms"] for cell in ranked if pd.notna(cell.row["p90_ms"])],
+        )
         style.plain_log(axis, "x")
         axis.grid(axis="y", visible=False)
         axis.set_title(f"{model} on {device} ({style.noise_note(floor)})")

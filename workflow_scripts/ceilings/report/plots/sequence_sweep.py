@@ -42,7 +42,13 @@ def draw(tables: Tables) -> Figure:
                 capsize=3,
                 **looks[configuration],
             )
+        drawn = [
+            (cell.p50, cell.sequence, looks[configuration]["color"])
+            for configuration, line in lines.items()
+            for cell in line
+        ]
         start = min(line[0].p50.estimate for line in lines.values()) * 0.6
+        style.within_reach(axis, "y", drawn, [start])
         axis.plot(
             [sizes[0], sizes[-1]],
             [start, start * sizes[-1] / sizes[0]],

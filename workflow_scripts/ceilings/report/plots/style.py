@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETDOWN, CARETLEFT, CARETRIGHT, CARETUP
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from ceilings.files import atomic
@@ -25,6 +26,9 @@ GREY = "0.45"
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p"]
 LINES = {"fp32": "-", "tf32": (0, (6, 1)), "bf16": "-.", "fp16": (0, (4, 2)), "fp8": (0, (1, 1)), "int8": (0, (2, 1.5))}
+
+REACH = 2.0
+"""How many times beyond the estimates an axis goes for the sake of intervals."""
 
 SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "ceilings",  # the same ids each time, so that the same data give the same bytes
@@ -114,6 +118,35 @@ def plain_log(axis: Axes, which: str, ticks: Sequence[float] | None = None) -> N
         part.set_major_locator(mpl.ticker.LogLocator(subs=subs, numticks=30))
         part.set_minor_formatter(NullFormatter())
     part.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def within_reach(
+    axis: Axes, which: str, drawn: Sequence[tuple[Interval, float, str]], marks: Sequence[float] = ()
+) -> None:
+    """Let the estimates set an axis that intervals would stretch, and end those that go on with an arrow.
+
+    Two processes that differ have an interval of decades, beside which nothing else could be told apart.
+
+    Args:
+        which: ``x`` or ``y``, the axis that the intervals lie along.
+        drawn: Intervals, where they lie on the other axis, and their colours.
+        marks: What else must be seen.
+    """
+    bounded = [one for one in drawn if one[0].bounded]
+    seen = [*(interval.estimate for interval, *_ in drawn), *marks]
+    lowest, highest = min(seen) / REACH, max(seen) * REACH
+    low = max(lowest, min((interval.low for interval, *_ in bounded), default=lowest))
+    high = min(highest, max((interval.high for interval, *_ in bounded), default=highest))
+    if all(low <= interval.low and interval.high <= high for interval, *_ in bounded):
+        return
+    getattr(axis, f"set_{which}lim")(low, high)
+    look: dict[str, Any] = {"markersize": 8, "linestyle": "none"}
+    markers = (CARETLEFT, CARETRIGHT) if which == "x" else (CARETDOWN, CARETUP)  # their tips lie at the limits
+    for interval, at, colour in bounded:
+        for goes_on, end, marker in zip((interval.low < low, interval.high > high), (low, high), markers, strict=True):
+            if goes_on:
+                axis.plot(*((end, at) if which == "x" else (at, end)), marker=marker, color=colour, **look)
+    axis.plot([], [], marker=CARETRIGHT, color=GREY, label="the interval goes on", **look)
 
 
 def error(intervals: Sequence[Interval]) -> list[list[float]] | None:
