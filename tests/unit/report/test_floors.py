@@ -149,11 +149,13 @@ def test_of_many_captured_cells_the_common_shape_is_shown(maker, monkeypatch):
     assert len([line for line in told.splitlines() if "µs, " in line]) == 2
 
 
-def test_a_verdict_stands_in_the_tile_of_its_cell(maker):
+def test_a_verdict_stands_in_the_tile_of_its_cell_where_it_fits(maker, monkeypatch):
     tables = captured(collect(maker.plan()), {"gemm": 0.2})
     tables = dataclasses.replace(tables, budgets=tables.budgets.assign(verdict="launch-bound"))
     (text,) = [text for text in texts(draw("launch_to_kernel_map", tables)) if "launch-bound" in text]
     assert text == "60%\nlaunch-bound"
+    monkeypatch.setattr("ceilings.report.plots.launch_to_kernel_map.MOST_WORDS", 2)
+    assert texts(draw("launch_to_kernel_map", tables)).count("60%") == 6
 
 
 def test_map_shows_what_was_measured_and_nothing_else(maker):

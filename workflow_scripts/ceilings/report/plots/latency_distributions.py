@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, withStroke
 
 from ceilings.report.measured import Measured
 from ceilings.report.plots import style
 from ceilings.report.tables import Tables
 
+OUTLINE = [withStroke(linewidth=3.2, foreground="white"), Normal()]
+"""Round what is black, since a runtime's own colour may be black too."""
+
 
 @style.settled
 def draw(tables: Tables) -> Figure:
-    """A row a process: all iterations as faint ticks, the middle half as a bar, the median as a marker."""
+    """A row a process: all iterations as faint ticks, the middle half as a line, the median as a marker."""
     measured = Measured(tables)
     shape = measured.common_shape
     if shape is None:
@@ -45,8 +49,20 @@ def draw(tables: Tables) -> Figure:
                     markersize=7,
                     rasterized=True,
                 )
-                axis.plot([low, high], [y, y], color=look["color"], linewidth=5, solid_capstyle="butt")
-                axis.plot(middle, y, marker=look["marker"], color="black", markersize=4.5, linestyle="none")
+                axis.plot(
+                    [low, high], [y, y], color="black", linewidth=1.6, solid_capstyle="butt", path_effects=OUTLINE
+                )
+                axis.plot(
+                    middle,
+                    y,
+                    marker=look["marker"],
+                    color="black",
+                    markerfacecolor="white",
+                    markersize=4.5,
+                    markeredgewidth=1.2,
+                    linestyle="none",
+                    path_effects=OUTLINE,
+                )
                 y += 1
             y += 0.8
         axis.set_yticks(ticks, [cell.label for cell in ranked])
@@ -55,6 +71,7 @@ def draw(tables: Tables) -> Figure:
         axis.grid(axis="y", visible=False)
         axis.set_title(f"{model} on {device}")
     axes[-1][0].set_xlabel(
-        "latency of one request (ms, log scale)\nticks: single iterations; bar: their middle half; marker: their median"
+        "latency of one request (ms, log scale)\n"
+        "ticks: single iterations; line: their middle half; marker: their median"
     )
     return figure

@@ -20,6 +20,9 @@ SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#f6d2a2", "#b3
 MOST_NUMBERS = 26
 """With more shapes side by side a tile is too narrow for its number."""
 
+MOST_WORDS = 6
+"""With more, for its verdict."""
+
 
 @style.settled
 def draw(tables: Tables) -> Figure:
@@ -67,20 +70,21 @@ def _draw_map(axis: Axes, cells: list[Cell], measured: Measured, verdicts: dict[
         share[row, column] = value = submitting_share(cell) or 0.0
         if len(shapes) > MOST_NUMBERS:
             continue
-        verdict = verdicts.get(tuple(getattr(cell, name) for name in KEY))
+        verdict = verdicts.get(tuple(getattr(cell, name) for name in KEY)) if len(shapes) <= MOST_WORDS else None
         axis.text(
             column,
             row,
             f"{value:.0%}" + (f"\n{verdict}" if verdict else ""),
             ha="center",
             va="center",
-            fontsize=8 if not verdict else 6.5,
+            fontsize=8,
             color="white" if value > 0.55 else "black",
         )
     image = axis.imshow(share, cmap=SHADES, vmin=0, vmax=1, aspect="auto")
     axis.set_yticks(range(len(configurations)), [configuration_label(*one) for one in configurations], fontsize=9)
     axis.set_xticks(range(len(shapes)), [str(batch) for batch, _ in shapes])
-    axis.set_xlabel("batch size (empty: not measured)")
+    told = "; words: the verdict of the capture" if verdicts and len(shapes) <= MOST_WORDS else ""
+    axis.set_xlabel(f"batch size (empty: not measured{told})")
     # Lines between the tiles, so that a white tile (0%) differs from an empty place.
     for row, column in np.argwhere(~np.isnan(share)):
         axis.add_patch(_frame(row, column))

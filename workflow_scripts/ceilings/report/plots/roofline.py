@@ -100,7 +100,8 @@ def _draw_roofs(axis: Axes, floors: pd.DataFrame) -> None:
     bottom, top = axis.get_ylim()
     rates = shapes.groupby("precision")["matrix"].max().sort_values()
     for precision, rate in rates.items():
-        axis.plot([left, right], [rate, rate], color="0.55", linewidth=0.8, linestyle=style.LINES[str(precision)])
+        line = style.LINES[str(precision)]
+        axis.plot([left, right], [rate, rate], color="0.55", linewidth=0.8, linestyle=line, zorder=1.5)  # below dashes
     for own in _close_together(rates):
         axis.annotate(
             ", ".join(f"{precision} {rates[precision]:,.0f}" for precision in own),
