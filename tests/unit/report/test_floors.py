@@ -129,13 +129,23 @@ def test_kernels_stand_against_the_limits_where_there_is_a_capture(maker):
         bounded, {"gemm": 0.2, "elementwise": 0.01, "other": 0.002}, {"gemm": 0.03, "unknown": 0.004, "attention": 0.0}
     )
     told = section(tables).splitlines()
-    header, _, *rows = told[next(i for i, line in enumerate(told) if " gemm " in line) :]
+    header, _, *rows = told[next(i for i, line in enumerate(told) if line.startswith("|") and " gemm " in line) :]
     # A class without kernels has no column, one without operators (or unknown) has no factor.
     assert entries(header) == ["configuration", "batch", "seq.", "gemm", "elementwise", "other", "unknown"]
     assert [entries(row) for row in rows] == [
         ["onnxruntime-cuda fp16", "1", "128", "30.0 µs, 3.00×", "", "", "4.00 µs"],
         ["torch-cuda-eager fp16", "1", "128", "200 µs, 20.0×", "10.0 µs, 0.200×", "2.00 µs", ""],
     ]
+
+
+def test_attention_in_parts_is_compared_with_the_classes_that_its_parts_are_in(maker):
+    bounded = collect(maker.plan())  # gemm 0.01 ms at the limits
+    floors = bounded.floors.assign(attention_unfused_ms=0.03, normalization_unfused_ms=0.02)
+    times = {"gemm": 0.2, "normalization": 0.04}
+    tables = captured(dataclasses.replace(bounded, floors=floors), times, times | {"attention": 0.06})
+    whole, parts = [entries(line)[3:] for line in section(tables).splitlines() if " µs" in line]
+    assert whole == ["200 µs, 20.0×", "60.0 µs, 2.00×", "40.0 µs, 2.00×"]
+    assert parts == ["200 µs", "← together 4.00× →", "40.0 µs"]
 
 
 def test_of_many_captured_cells_the_common_shape_is_shown(maker, monkeypatch):

@@ -13,6 +13,9 @@ from ceilings.report.tables import FLOOR_CLASSES, KERNEL_CLASSES
 MOST_ROWS = 60
 """Longer tables show the common shape only; the CSV holds all."""
 
+ATTENTION_APART = ("gemm", "attention", "normalization")
+"""Where no one kernel computes attention, its products are kernels of the first class, its softmax of the last."""
+
 LIMITED_BY = {
     "compute": "the matrix rate",
     "dram": "device memory",
@@ -50,8 +53,9 @@ def distance(measured: Measured) -> str:
         shown = _shown(captured, measured)
         lines += [
             "Time of the kernels of each class, and how many times the time it is that one kernel for each operator "
-            "would take at the limits; below 1× is fusion. A kernel that does the work of several classes counts as "
-            "one of them, so a class can be without kernels.",
+            "would take at the limits; below 1× is fusion. A kernel that does the work of several classes counts in "
+            "full as one of them. Where no one kernel computes attention, its products are among gemm and its softmax "
+            "among normalization, so the three have one factor together.",
             classes([(cell, floor, measured.budget(cell) or {}) for cell, floor in shown]),
         ]
         if len(shown) < len(captured):
@@ -126,18 +130,27 @@ def caches(own: list[tuple[Cell, Floor]]) -> list[str]:
 
 def classes(captured: list[tuple[Cell, Floor, Budget]]) -> str:
     """A row a captured cell, a column a class of kernels that ran in one of them."""
-    kinds = [kind for kind in KERNEL_CLASSES if any(budget[f"gpu_{kind}_ms"] > 0 for *_, budget in captured)]
-    rows = [[_against(kind, floor, budget) for kind in kinds] for _, floor, budget in captured]
+    entries = [_against(floor, budget) for _, floor, budget in captured]
+    kinds = [kind for kind in KERNEL_CLASSES if any(kind in own for own in entries)]
+    rows = [[own.get(kind, "") for kind in kinds] for own in entries]
     return _cells_table([cell for cell, *_ in captured], rows, kinds, "r" * len(kinds))
 
 
-def _against(kind: str, floor: Floor, budget: Budget) -> str:
-    """``203 µs, 14.2×``: the time alone where no operator of the class is counted, nothing where no kernel ran."""
-    took = budget[f"gpu_{kind}_ms"]
-    if not took > 0:
-        return ""
-    alone = floor[f"{kind}_unfused_ms"] if kind in FLOOR_CLASSES else 0.0
-    return f"{text.number(took * 1e3)} µs" + (f", {_times(took / alone)}" if alone > 0 else "")
+def _against(floor: Floor, budget: Budget) -> dict[str, str]:
+    """``203 µs, 14.2×`` by class; the time alone where no operator of the class is counted."""
+    took = {kind: budget[f"gpu_{kind}_ms"] for kind in KERNEL_CLASSES}
+    alone = {kind: floor[f"{kind}_unfused_ms"] for kind in FLOOR_CLASSES}
+    together = ATTENTION_APART if alone["attention"] > 0 and not took["attention"] > 0 else ()
+    entries = {
+        kind: f"{text.number(ms * 1e3)} µs"
+        + (f", {_times(ms / alone[kind])}" if alone.get(kind, 0) > 0 and kind not in together else "")
+        for kind, ms in took.items()
+        if ms > 0
+    }
+    if together:
+        factor = sum(took[kind] for kind in together) / sum(alone[kind] for kind in together)
+        entries["attention"] = f"← together {_times(factor)} →"
+    return entries
 
 
 def _table(pairs: list[tuple[Cell, Floor]]) -> str:
