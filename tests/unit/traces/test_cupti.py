@@ -10,7 +10,7 @@ from unit.traces.test_store import same
 
 from ceilings.errors import UserError
 from ceilings.traces import calls, health, store
-from ceilings.traces.cupti import CuptiRecorder, demangled
+from ceilings.traces.cupti import _ASKS, CuptiRecorder, demangled
 
 cupti = pytest.importorskip("cupti.cupti")
 
@@ -107,8 +107,16 @@ def test_the_names_that_the_recorder_calls_exist():
     for name in (
         *("set_thread_id_type", "activity_register_callbacks", "activity_enable", "activity_disable"),
         *("activity_flush_all", "activity_get_num_dropped_records", "get_timestamp"),
+        *("activity_enable_runtime_api", "activity_enable_driver_api"),
     ):
         assert callable(getattr(cupti, name)), name
+
+
+def test_calls_that_only_ask_do_nothing_that_the_account_knows():
+    names = [call.name for calls in (RUNTIME, DRIVER) for call in calls]
+    asking = [name for name in names if _ASKS.search(name)]
+    assert {"cudaGetDevice_v3020", "cudaGetLastError_v3020", "cuKernelGetAttribute"} <= set(asking)
+    assert {calls.kind(name) for name in asking if "Node" not in name} == {calls.OTHER}  # nodes: of a graph being built
 
 
 def test_without_a_driver_it_says_so(tmp_path):

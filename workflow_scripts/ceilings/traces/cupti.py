@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,12 @@ from ceilings.traces.capture import COLUMNS, KERNEL, MEMCPY, MEMSET, OPERATIONS,
 
 BUFFER_BYTES = 64 << 20
 """About 300,000 kernels or a million calls."""
+
+_ASKS = re.compile(r"Get|Peek|IsCapturing")
+"""Calls that only ask something: PyTorch's eager mode makes 2,000 an inference, ten times as many as all others.
+
+To leave them out makes the capture small, not the recording fast: each call costs the same, recorded or not.
+"""
 
 _FORCED = 1
 _PROCESS = 1 << 24
@@ -67,6 +74,13 @@ class CuptiRecorder:
             cupti.activity_register_callbacks(self._requested, self._completed)
             for kind in self._kinds:
                 cupti.activity_enable(kind)
+            for calls, record in (
+                (cupti.runtime_api_trace_cbid, cupti.activity_enable_runtime_api),
+                (cupti.driver_api_trace_cbid, cupti.activity_enable_driver_api),
+            ):
+                for call in calls:
+                    if _ASKS.search(call.name):
+                        record(int(call), 0)
         except Exception as error:  # cuptiError, or NotSupportedError where there is no driver
             raise UserError(
                 f"CUPTI cannot record here ({type(error).__name__}: {error}); end other profilers"

@@ -82,8 +82,9 @@ def saturation(measured: Measured) -> list[Finding]:
         elif status == "refuted" and unknown:
             told += f". Where it becomes busy is not known for {text.cut(_size(cell) for cell in unknown)}"
         captured = [cell for cell in unknown if measured.budget(cell)]
-        missing = (traces_entry(cell for cell in unknown if cell not in captured),) if captured != unknown else ()
-        missing += (processes_entry(captured),) if captured else ()
+        uncaptured = [cell for cell in unknown if cell not in captured]
+        missing = [traces_entry(uncaptured)] if uncaptured else []
+        missing += [processes_entry(captured)] if captured else []
         rests = [cell for share in shares for cell in share.rests_on]
         shown = smallest or idle
         effect = shown.value if shown else None
@@ -98,12 +99,11 @@ def saturation(measured: Measured) -> list[Finding]:
                 claim=claim,
                 subject=subject,
                 status=status,
-                missing=missing,
+                missing=tuple(missing),
             )
         )
     if blank:
         told = f"{text.cut(map(short, blank))}: neither a capture nor the CUDA graph was measured."
-        missing = (traces_entry(blank),)
         subject = text.listed(dict.fromkeys(cell.label for cell in blank))
         found.append(
             Finding(
@@ -114,7 +114,7 @@ def saturation(measured: Measured) -> list[Finding]:
                 claim=claim,
                 subject=subject,
                 status="not decidable",
-                missing=missing,
+                missing=(traces_entry(blank),),
             )
         )
     return found
