@@ -18,7 +18,7 @@ from ceilings.report.collect import collect
 from ceilings.report.evidence import Evidence
 from ceilings.report.plots import draw, iteration_timeline, parts, style
 from ceilings.report.summary import summary
-from ceilings.report.tables import BUDGET_COLUMNS, read_tables
+from ceilings.report.tables import BUDGET_COLUMNS, KERNEL_COLUMNS, read_tables
 from ceilings.report.where import where_time_goes
 from ceilings.traces import store
 from ceilings.traces.calls import plain
@@ -278,12 +278,16 @@ def test_the_report_has_what_the_records_say(tmp_path):
     budgets = tables.budgets.set_index("runtime")
     assert list(tables.budgets.columns) == BUDGET_COLUMNS and len(budgets) == 2
     eager = budgets.loc["torch-cuda-eager"]
+    kernels = tables.kernels[tables.kernels["runtime"] == "torch-cuda-eager"]
+    assert list(tables.kernels.columns) == KERNEL_COLUMNS and kernels["count"].sum() == 120
+    assert kernels["us"].sum() == pytest.approx(eager["gpu_busy_ms"] * 1e3, rel=0.01)
     assert eager["tracing_ratio"] == pytest.approx(eager["iteration_ms"] / 1.08, rel=0.02)
     page = summary(
         maker.plan() | {"traces": {"cells": ["*"], "source": "cupti", "reason": None}}, tables, Evidence(), "plots"
     )
     assert "is launch-bound: 120 launches of 8.74 µs each (framework included) against 330 µs of work" in page
     assert "is kernel-bound: the device works 0.272 of 0.353 ms (77%)" in page
+    assert "of the work, first `gatherKernel` (18 of 4.0" in page
     assert "the slowest 1 iteration of 30 took 534 µs longer" in page
     assert page.index("## Where the time goes") < page.index("plots/latency_budget.png") < page.index("## Not run")
     for name in ("latency_budget", "iteration_timeline"):

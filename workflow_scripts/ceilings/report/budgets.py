@@ -80,6 +80,17 @@ def budget_row(cell: Record, measured: Record, path: str) -> dict[str, Any] | No
     }
 
 
+def kernel_rows(cell: Record, path: str) -> list[dict[str, Any]]:
+    """The rows of a captured cell's kernels; none for one that could not run."""
+    key = {name: cell[name] for name in KEY}
+    return [
+        key
+        | {name: kernel[name] for name in ("class", "count", "name")}
+        | {"kernel": kernel["short"], "us": kernel["ns"] / NS_PER_US}
+        for kernel in read_budget(path, cell).get("kernels", [])
+    ]
+
+
 def replayed(record: Record, enqueue_ms: float | None) -> dict[str, Any] | None:
     """The iteration with a host as fast as untraced: submitting everything takes what a benchmark saw it take.
 

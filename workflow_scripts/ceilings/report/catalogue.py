@@ -19,6 +19,7 @@ TABLES = {
     "cells": "a row a planned cell, measured or not",
     "runs": "a row a process",
     "budgets": "a row a captured cell: where its time goes",
+    "kernels": "a row a kernel of a captured cell: how often it runs and how long",
     "floors": "a row a cell: what the hardware allows",
 }
 """Every table that a person would open, and what it holds. The samples are in one of their own."""

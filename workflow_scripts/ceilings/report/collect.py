@@ -17,11 +17,11 @@ import pandas as pd
 from ceilings.errors import FAILURE_KINDS
 from ceilings.measure.quantiles import Interval
 from ceilings.measure.statistics import mean_over_processes, median_over_processes, pooled_quantile
-from ceilings.report.budgets import budget_row
+from ceilings.report.budgets import budget_row, kernel_rows
 from ceilings.report.floors import floor_table
 from ceilings.report.products import PRODUCT_COLUMNS, product_columns
 from ceilings.report.records import read_record
-from ceilings.report.tables import BUDGET_COLUMNS, COLD_START, KEY, PERCENTILES, Tables
+from ceilings.report.tables import BUDGET_COLUMNS, COLD_START, KERNEL_COLUMNS, KEY, PERCENTILES, Tables
 
 Record = Mapping[str, Any]
 
@@ -42,6 +42,7 @@ def collect(plan: Record) -> Tables:
     runs: list[dict[str, Any]] = []
     samples: list[pd.DataFrame] = []
     budgets: list[dict[str, Any]] = []
+    kernels: list[dict[str, Any]] = []
     for cell in plan["cells"]:
         records = [read_run(path, cell) for path in cell["runs"]]
         cells.append(cell_row(cell, records) | _price(plan, cell))
@@ -50,12 +51,14 @@ def collect(plan: Record) -> Tables:
         if path := cell.get("budget"):
             row = budget_row(cell, cells[-1], path)
             budgets += [row] if row else []
+            kernels += kernel_rows(cell, path)
     return Tables(
         cells=pd.DataFrame(cells, columns=CELL_COLUMNS).astype(dict.fromkeys(PRODUCT_COLUMNS, "Int64")),
         runs=pd.DataFrame(runs, columns=RUN_COLUMNS),
         samples=_samples(samples),
         floors=floor_table(plan["cells"], cells),
         budgets=pd.DataFrame(budgets, columns=BUDGET_COLUMNS),
+        kernels=pd.DataFrame(kernels, columns=KERNEL_COLUMNS),
     )
 
 

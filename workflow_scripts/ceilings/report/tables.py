@@ -57,6 +57,9 @@ host's own time, took no time; empty where that is not known. ``path_*``: shares
 the replay is as long as the untraced latency, else as recorded.
 """
 
+KERNEL_COLUMNS = [*KEY, "kernel", "class", "count", "us", "name"]
+"""One row a kernel of a captured cell, per iteration; the longest in sum first. ``kernel`` is ``name`` in short."""
+
 FLOOR_CLASSES = [kind for kind in KERNEL_CLASSES if kind != "unknown"]
 """Those of ``KERNEL_CLASSES`` that an operator of a graph can be of."""
 
@@ -84,6 +87,7 @@ class Tables:
         runs: One row a process.
         samples: One row an iteration (``latency_ns``).
         budgets: One row a captured cell; columns ``BUDGET_COLUMNS``.
+        kernels: One row a kernel of a captured cell; columns ``KERNEL_COLUMNS``.
         floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
     """
 
@@ -91,6 +95,7 @@ class Tables:
     runs: pd.DataFrame
     samples: pd.DataFrame
     budgets: pd.DataFrame = field(default_factory=lambda: _empty(BUDGET_COLUMNS))
+    kernels: pd.DataFrame = field(default_factory=lambda: _empty(KERNEL_COLUMNS))
     floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
 
     def write(self, folder: Path | str) -> None:

@@ -11,11 +11,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from ceilings.report.budget_sentences import count
 from ceilings.report.budgets import read_budget
 from ceilings.report.measured import Measured, configuration_label, group_by
 from ceilings.report.plots import parts, style
 from ceilings.report.tables import Tables
-from ceilings.report.where import count
 
 MOST = 12
 """Cells shown, those at the common shape before others; the rest can be opened in Perfetto."""
