@@ -32,8 +32,11 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "iteration_timeline": lambda tables: tables.budgets.empty,
     "roofline": lambda tables: tables.floors.empty,
     "launch_to_kernel_map": lambda tables: bool(tables.cells["enqueue_p50_ms"].isna().all()),
+    "precision_crossover": lambda tables: tables.cells["precision"].nunique() < 2,
+    "batch_sweep": lambda tables: tables.cells["batch"].nunique() < 2,
+    "sequence_sweep": lambda tables: tables.cells["sequence"].nunique() < 2,
 }
-"""Plots that stay empty without captures or without a GPU: the summary leaves them out."""
+"""Plots that stay empty without captures, without a GPU or without a sweep: the summary leaves them out."""
 
 GPU_COLUMNS = {
     "gpu_p50_ms": "GPU p50",
