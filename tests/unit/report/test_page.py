@@ -15,7 +15,7 @@ import pytest
 from ceilings.report.collect import collect
 from ceilings.report.evidence import Evidence, read_evidence
 from ceilings.report.page import page
-from ceilings.report.tables import BUDGET_COLUMNS, FLOOR_COLUMNS, KEY
+from ceilings.report.tables import BUDGET_COLUMNS, FLOOR_COLUMNS, KERNEL_COLUMNS, KEY
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
@@ -67,10 +67,12 @@ def html(tmp_path_factory):
         "verdict": "launch-bound",
         "path": str(record),
     }
+    kernel = key | {"kernel": "splitKreduce_kernel", "class": "gemm", "count": 6.0, "us": 14.4, "name": "void ...>"}
     floor = key | {"floor_ms": 0.02, "limited_by": "dram", "gap": 36.5, "mfu": 0.04}
     tables = dataclasses.replace(
         tables,
         budgets=pd.DataFrame([budget], columns=BUDGET_COLUMNS),
+        kernels=pd.DataFrame([kernel], columns=KERNEL_COLUMNS),
         floors=pd.DataFrame([floor], columns=FLOOR_COLUMNS),
     )
     return page(maker.plan(), tables, read_evidence(planted.evidence(maker.root)))
@@ -260,6 +262,8 @@ def test_a_cell_with_a_capture_and_a_floor(reader):
     told = reader.find("#details").text
     assert "96 launches of" in reader.find("#where-the-time-goes").text
     assert "launch-bound" in told and "36.5 ×" in told and "captured.budget.json" in told
+    reader.find("#details-body details:nth-of-type(2) summary").click()
+    assert "splitKreduce_kernel gemm 6 2.40 14.4" in reader.find("#details-body").text
     assert [cell.text for cell in reader.browser.find_elements("css selector", f"tr[id='{CAPTURED}'] td")][-4:-1] == [
         "0.0200",
         "36.5",

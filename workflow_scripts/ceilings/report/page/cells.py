@@ -13,8 +13,8 @@ import pandas as pd
 
 from ceilings.report import text
 from ceilings.report.findings import Finding
-from ceilings.report.measured import configuration_label
-from ceilings.report.page.details import Row, budget, facts, p50, processes, records, timeline
+from ceilings.report.measured import configuration_label, group_by
+from ceilings.report.page.details import Row, budget, facts, kernels, p50, processes, records, timeline
 from ceilings.report.products import counted
 from ceilings.report.summary import error
 from ceilings.report.tables import KEY, PERCENTILES, Tables
@@ -111,6 +111,7 @@ def shown_cells(plan: Mapping[str, Any], tables: Tables, found: Sequence[Finding
     for index, finding in enumerate(found):
         for name in finding.cells:
             supports.setdefault(name, []).append(index)
+    own_kernels = group_by(records(tables.kernels), _key)
     cells = []
     for values in records(tables.cells):
         key = _key(values)
@@ -119,6 +120,7 @@ def shown_cells(plan: Mapping[str, Any], tables: Tables, found: Sequence[Finding
         more = {
             "paths": [*paths.get(key, []), *(row[name] for name in ("log", "path") if name in row)],
             "findings": supports.get(cell.name, []),
+            "kernels": kernels(own_kernels.get(key, [])),
         }
         cell.data.update({name: value for name, value in more.items() if value})
         cells.append(cell)

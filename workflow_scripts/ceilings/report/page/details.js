@@ -50,6 +50,7 @@ async function openCell(cell) {
         definitions(cell.budget.facts),
         chart("budget", budgetRows([cell], Math.min(innerWidth, 900))),
         make("details", {}, make("summary", {}, "as a table"), simpleTable(parts)),
+        ...(cell.kernels ? [make("details", {}, make("summary", {}, "its kernels"), simpleTable(cell.kernels))] : []),
       ),
     );
   }

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ceilings.files import read_json
 from ceilings.measure.quantiles import Interval
 from ceilings.report import text
+from ceilings.report.budget_sentences import count
 from ceilings.report.products import counted
 from ceilings.report.summary import error
 from ceilings.report.tables import COLD_START, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, KEY, PERCENTILES, Tables
@@ -24,6 +25,8 @@ Pairs = list[tuple[str, str]]
 """Terms and what is known of them."""
 
 NS_PER_US = 1e3
+
+KERNELS_SHOWN = 20
 
 QUANTILES = [0.0, 0.01, 0.025, *(i / 20 for i in range(1, 20)), 0.975, 0.98, 0.99, 0.995, 0.999, 1.0]
 """Points of a process's distribution: denser where the tail bends."""
@@ -105,6 +108,8 @@ def budget(row: Row) -> dict[str, Any] | None:
         "kernels": unit(row, "kernels"),
         "mean kernel": unit(row, "kernel_mean_us", "µs"),
         "launch to start": unit(row, "launch_to_start_us", "µs"),
+        "residual of the host's side": unit(row, "host_residual_ms", "ms"),
+        "residual of the device's side": unit(row, "gpu_residual_ms", "ms"),
     }
     return {
         "ms": _short(row["iteration_ms"]),
@@ -112,10 +117,24 @@ def budget(row: Row) -> dict[str, Any] | None:
             {"side": side, "part": part, "ms": _short(row[column])}
             for side, parts in (("host", host), ("device", device))
             for part, column in parts.items()
-            if row.get(column)
+            if row.get(column, 0) > 0  # a negative residual has no length; the facts tell it
         ],
         "facts": [(term, value) for term, value in told.items() if value],
     }
+
+
+def kernels(rows: list[Row]) -> list[dict[str, str]]:
+    """The kernels of an iteration that take most, as texts."""
+    return [
+        {
+            "kernel": row["kernel"],
+            "class": row["class"],
+            "times": count(row["count"]),
+            "each, µs": text.number(row["us"] / row["count"]),
+            "together, µs": text.number(row["us"]),
+        }
+        for row in rows[:KERNELS_SHOWN]
+    ]
 
 
 def timeline(row: Row) -> dict[str, Any] | None:
