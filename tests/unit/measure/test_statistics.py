@@ -199,6 +199,8 @@ def test_noise_floor_is_the_far_end_whichever_is_slower():
         (Interval(0.8, 1.0, 1.25), 0.05, "undecided"),  # too wide to say "same"
         (Interval(1.2, 1.3, 1.4), math.inf, "undecided"),
         (Interval(1.2, 1.3, 1.4), 0.31, "undecided"),
+        (Interval(0.28, 0.34, 0.45), 12.7, "undecided"),  # within a noise floor that bounds nothing
+        (Interval(0.92, 1.0, 1.09), 0.6, "same within noise"),
     ],
 )
 def test_verdicts(interval, floor, expected):

@@ -186,6 +186,20 @@ def test_a_difference_below_the_noise_floor_is_none(tmp_path):
     assert "**20%**" in noise.text
 
 
+def test_a_machine_that_is_too_noisy_refutes_nothing(tmp_path):
+    """INT8 is three times faster, and the twin reads ten times as much: neither claimed nor refuted, and said on top."""
+
+    def truth(runtime, precision, batch, sequence):
+        return 10.0 * (10.0 if runtime.endswith(".twin") else 0.33 if precision == "int8" else 1.0)
+
+    maker = planted.default_study(tmp_path, truth=truth)
+    tables = collect(maker.plan())
+    lower = [f for f in findings(tables) if f.question == 6 and f.claim]
+    assert lower and {f.status for f in lower} == {"not decidable"}
+    page = summary(maker.plan(), tables, Evidence(), "plots")
+    assert page.index("are coarse**: one cell measured twice is known to be the same only within") < page.index("## In")
+
+
 def test_batching_says_where_throughput_flattens(tmp_path):
     def truth(runtime, precision, batch, sequence):
         return 10.0 * max(1.0, batch / 8)

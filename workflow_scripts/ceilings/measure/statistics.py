@@ -135,6 +135,9 @@ def mean_over_processes(values: ArrayLike, confidence: float = 0.95) -> Interval
 
 Verdict = Literal["faster", "slower", "same within noise", "undecided"]
 
+SAME = 0.1
+"""Latencies whose ratio may lie further from 1 are never called the same, however noisy the machine."""
+
 
 def noise_floor(
     groups_a: Sequence[ArrayLike],
@@ -157,14 +160,16 @@ def verdict(latency_ratio: Interval, floor: float) -> Verdict:
     """What may be said of a, given a's latency over b's and the noise floor (a fraction).
 
     "faster" and "slower" need both: an interval without 1 and an estimate beyond the noise floor. "same within noise"
-    needs the whole interval within the noise floor. Anything else is undecided: the data exclude neither.
+    needs the whole interval within the noise floor, and within ``SAME``: on a machine whose noise is a factor of ten a
+    difference of three is no sameness. Anything else is undecided: the data exclude neither.
     """
     beyond = abs(math.log(latency_ratio.estimate)) > math.log1p(floor)
     if beyond and latency_ratio.high < 1:
         return "faster"
     if beyond and latency_ratio.low > 1:
         return "slower"
-    if latency_ratio.low >= 1 / (1 + floor) and latency_ratio.high <= 1 + floor and math.isfinite(floor):
+    most = 1 + min(floor, SAME)
+    if latency_ratio.low >= 1 / most and latency_ratio.high <= most:
         return "same within noise"
     return "undecided"
 

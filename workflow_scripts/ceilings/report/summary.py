@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,9 @@ from ceilings.report.tables import PERCENTILES, Tables
 from ceilings.report.where import where_time_goes
 
 Plan = Mapping[str, Any]
+
+COARSE = 0.25
+"""A noise floor from which on the page warns at its top: levers are often worth less."""
 
 MOST_ROWS = 200
 """Larger result tables show the common shape only; the CSV holds all."""
@@ -89,7 +93,19 @@ def introduction(plan: Plan, tables: Tables, measured: Measured, evidence: Evide
         f" ({counts['unavailable']} not available here, {counts['failed']} failed). "
         f"Models: {models}. {len(tables.runs)} processes, {len(tables.samples):,} timed iterations."
     )
-    return "\n\n".join([told, *(_weights(model, evidence.weights.get(model)) for model in plan["models"])])
+    weights = [_weights(model, evidence.weights.get(model)) for model in plan["models"]]
+    return "\n\n".join([told, *filter(None, (_noisy(measured, slug) for slug in devices)), *weights])
+
+
+def _noisy(measured: Measured, device: str) -> str:
+    floor = measured.noise_floor(device)
+    if floor is None or floor <= COARSE:
+        return ""
+    apart = f"only within {floor:.0%}" if math.isfinite(floor) else "in no way, having one process"
+    return (
+        f"> **Comparisons on `{device}` are coarse**: one cell measured twice is known to be the same {apart}, and no "
+        "smaller difference is claimed. End other work on the machine, or raise `protocol.processes`."
+    )
 
 
 def _weights(model: str, record: Mapping[str, Any] | None) -> str:
