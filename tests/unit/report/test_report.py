@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -119,6 +120,29 @@ def test_tables_survive_the_disk(tables, tmp_path):
         read_tables(tmp_path)
 
 
+MAKE_PAGE = """
+import hashlib, pathlib, sys
+import planted_study as planted
+from ceilings.report.collect import collect
+from ceilings.report.evidence import Evidence
+from ceilings.report.summary import summary
+maker = planted.StudyMaker(pathlib.Path(sys.argv[1]), lambda *_: 1.0, between=0.05)
+runtimes = ("onnxruntime-cuda", "onnxruntime-cuda-graph", "torch-cuda-eager", "torch-compile")
+maker.measure(planted.GPU, [(r, p) for r in runtimes for p in ("fp32", "fp16", "bf16")], [(1, 128)])
+print(hashlib.sha256(summary(maker.plan(), collect(maker.plan()), Evidence(), "plots").encode()).hexdigest())
+"""
+
+
+def test_the_page_does_not_depend_on_the_order_of_sets(tmp_path):
+    pages = set()
+    for seed in ("1", "2", "3"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", MAKE_PAGE, str(tmp_path)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        pages.add(done.stdout)
+    assert len(pages) == 1
+
+
 # --- findings --------------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +211,7 @@ def test_a_difference_below_the_noise_floor_is_none(tmp_path):
 
 
 def test_a_machine_that_is_too_noisy_refutes_nothing(tmp_path):
-    """INT8 is three times faster, and the twin reads ten times as much: neither claimed nor refuted, and said on top."""
+    """INT8 is three times faster, and the twin reads ten times as much: neither is claimed nor refuted."""
 
     def truth(runtime, precision, batch, sequence):
         return 10.0 * (10.0 if runtime.endswith(".twin") else 0.33 if precision == "int8" else 1.0)

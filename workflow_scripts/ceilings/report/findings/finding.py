@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,12 +100,17 @@ def sweep_entry(
     at = measured.common_shape or (int(asked["batch"].min()), int(asked["sequence"].min()))
     parts = {
         "models": models,
-        "runtimes": list(dict.fromkeys(runtimes)),
-        "precisions": list(dict.fromkeys(precisions or ("fp32", "fp16"))),
+        "runtimes": _in_order(runtimes),
+        "precisions": _in_order(precisions or ("fp32", "fp16")),
         "batches": sorted(set(batches or (at[0],))),
         "sequences": sorted(set(sequences or (at[1],))),
     }
     return json.dumps(parts).replace('"', "")
+
+
+def _in_order(values: Iterable[str]) -> list[str]:
+    """As given, each once; a set has no order of its own, and the page must not depend on chance."""
+    return sorted(values) if isinstance(values, Set) else list(dict.fromkeys(values))
 
 
 def traces_entry(cells: Iterable[Cell]) -> str:
