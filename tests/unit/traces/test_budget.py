@@ -113,6 +113,30 @@ def test_kernels_beside_a_busy_host_are_not_on_the_path():
     assert shares == {"kernel": 8, "launch": 1 + 4 + 7 * (6 + 4), "host": 10 + 3, "sync": 4}
 
 
+def test_asking_is_not_waiting():
+    """The kernel ends while the host asks, and the host would have gone on without it."""
+    events = Events()
+    events.mark(0, 60)
+    events.launch(5, 8, (10, 22))
+    events.call(20, 25, "cudaEventQuery_v3020")
+    events.launch(30, 33, (35, 40))
+    events.call(50, 52, "cudaStreamSynchronize_v3020")
+    *_, shares = account(events)
+    assert shares == {"host": 5 + 12 + 17 + 8, "launch": 3 + 5 + 3, "sync": 5 + 2}
+
+
+def test_work_that_seems_to_begin_before_its_call_was_launched_when_it_began():
+    """A device's clock that is 5 us early: the launch takes nothing of the path, and not less."""
+    events = Events()
+    events.mark(0, 40)
+    events.launch(10, 14, (8, 11))
+    events.copy(events.call(15, 19, "cudaMemcpyAsync_v3020"), 12, 13)
+    events.launch(20, 24, (18, 30))
+    events.call(25, 36, "cudaStreamSynchronize_v3020")
+    *_, shares = account(events)
+    assert shares == {"kernel": 12, "launch": 4, "host": 10 + 1 + 4, "transfer": 3, "sync": 6}
+
+
 def test_a_wait_in_the_middle_puts_what_it_waited_for_on_the_path():
     events = Events()
     events.mark(0, 100)

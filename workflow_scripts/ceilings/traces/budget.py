@@ -140,8 +140,8 @@ class Account:
         """What lies between two instants of a thread, to be replayed."""
         own = self.calls_of(start, end, thread)
         own = own[self.call_kind[own] != kinds.OTHER]
-        ops, names = self.operations_of(start, end), self.capture.names
-        inside = self.capture.operations.start[ops] >= start
+        ops = self.operations_of(start, end)
+        inside = self.capture.operations.end[ops] > start
         work, calls = self._work(ops), self._own(own, start, end)
         place = np.full(len(self.call_kind) + 1, -1)
         place[own] = np.arange(len(own))
@@ -158,9 +158,9 @@ class Account:
                 begin=calls.begin - start,
                 end=calls.end - start,
                 kind=calls.kind,
+                asks=calls.asks,
                 copied=np.where(calls.copied >= 0, calls.copied - start, -1),
             ),
-            polls=np.array(["Query" in names[name] for name in self.capture.calls.name[own]], bool),
             length=end - start,
         )
 
@@ -171,13 +171,16 @@ class Account:
         known = call >= 0
         copies = self.call_kind[call[known]] == kinds.COPY
         requested[known] = np.where(copies, self.capture.calls.start[call[known]], self._delivered[call[known]])
+        # The device's clock may be off by some us, so that work seems to begin before its call.
+        requested = np.minimum(requested, operations.start[ops])
         return Work(operations.start[ops], operations.end[ops], requested, self.op_transfer[ops])
 
     def _own(self, own: Integers, start: int, end: int) -> Calls:
         """What the critical path must know of the thread's calls."""
         calls, kind = self.capture.calls, self.call_kind[own]
         copied = np.where(kind == kinds.COPY, self._last_end[own], -1)
-        return Calls(np.clip(calls.start[own], start, end), np.clip(calls.end[own], start, end), kind, copied)
+        asks = np.isin(calls.name[own], [k for k, name in enumerate(self.capture.names) if "Query" in name])
+        return Calls(np.clip(calls.start[own], start, end), np.clip(calls.end[own], start, end), kind, asks, copied)
 
     def _host(self, own: Integers, start: int, end: int, busy: _Busy) -> tuple[Floats, float, Covered]:
         """Host parts, the other calls' time, and when the thread waits."""

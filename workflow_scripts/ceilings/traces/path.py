@@ -36,7 +36,7 @@ class Work:
     Attributes:
         begin, end: When each runs.
         requested: When the host had delivered it, or UNREQUESTED: for a launch its return, at the latest the first
-            operation's start; for a copy the call's begin, since the call itself may wait.
+            operation's start; for a copy the call's begin, since the call itself may wait. Never after its begin.
         transfer: Copies between host and device.
     """
 
@@ -53,12 +53,14 @@ class Calls:
     Attributes:
         begin, end: When the thread is in each.
         kind: Of ``calls.KINDS``.
+        asks: Calls that ask about the device: they return at once, so the thread waited for nothing in them.
         copied: For a copy, when the last of what it copied was done; -1 otherwise.
     """
 
     begin: Integers
     end: Integers
     kind: Integers
+    asks: NDArray[np.bool_]
     copied: Integers
 
 
@@ -117,7 +119,8 @@ def _walk(work: Work, calls: Calls, start: int, end: int) -> tuple[Floats, list[
 
 def _waits(calls: Calls, ends: Integers) -> list[tuple[int, int]]:
     """When each call that waited for work returned, and which work it was, by its place in the order of ends."""
-    until = np.where(calls.kind == kinds.SYNC, calls.end, np.where(calls.copied <= calls.end, calls.copied, -1))
+    copied = np.where(calls.copied <= calls.end, calls.copied, -1)
+    until = np.where((calls.kind == kinds.SYNC) & ~calls.asks, calls.end, copied)
     last = np.searchsorted(ends, until, "right") - 1
     waited = (last >= 0) & (until > calls.begin)
     waited[waited] = ends[last[waited]] > calls.begin[waited]

@@ -117,7 +117,7 @@ def _launch_to_start(iterations: Sequence[Iteration]) -> float | None:
 
 
 def _replays(account: Account) -> dict[str, Any] | None:
-    """Medians over replayed iterations, a value for each of the host's speeds; None if work came from elsewhere.
+    """Medians over replayed iterations, a value for each of the host's speeds; None if they cannot be replayed.
 
     ``length_ns`` of the iteration, ``submitted_ns`` until all was submitted, ``no_work_ns``: the length if no operation
     of the device took any time; ``shares`` of the critical path.
@@ -128,6 +128,11 @@ def _replays(account: Account) -> dict[str, Any] | None:
     if not all(one.whole for one in recorded):
         return None
     replays = [Replay(one) for one in recorded]
+    if any(
+        abs(replay.run(1).length - one.length) > CLOSING * one.length
+        for replay, one in zip(replays, recorded, strict=True)
+    ):
+        return None  # something waited for less than all that was submitted
     values = []
     for speed in HOST_SPEEDS:
         runs = [replay.run(speed) for replay in replays]

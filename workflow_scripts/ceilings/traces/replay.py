@@ -32,7 +32,6 @@ class Recorded:
         stream: Of each operation.
         call: The call that submitted each operation, by its place in ``calls``; -1: it is none of them.
         calls: The thread's calls that launch, copy or wait.
-        polls: Calls that ask about the device without waiting.
         length: Of the iteration.
     """
 
@@ -40,13 +39,15 @@ class Recorded:
     stream: Integers
     call: Integers
     calls: Calls
-    polls: NDArray[np.bool_]
     length: int
 
     @property
     def whole(self) -> bool:
-        """Whether the iteration's own calls submitted all of its work: then it can be replayed."""
-        return bool((self.call >= 0).all())
+        """Whether it can be replayed: its own calls submitted all of its work, and to one stream.
+
+        Streams wait for one another by events, which no capture holds: replayed, one would run ahead of what it needs.
+        """
+        return bool((self.call >= 0).all()) and len(np.unique(self.stream)) <= 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Replay:
         for number, call in enumerate(recorded.call.tolist()):
             self._submits[call].append(number)
         copying = (calls.copied >= 0) & (calls.copied <= calls.end)
-        waiting = (calls.kind == kinds.SYNC) & ~recorded.polls
+        waiting = (calls.kind == kinds.SYNC) & ~calls.asks
         self._waits = np.where(waiting, 2, copying).tolist()  # 2: for everything, 1: for its own copy
         self._notice = _noticing(work, calls).tolist()
 
@@ -114,7 +115,7 @@ class Replay:
         order = np.argsort(begin, kind="stable")
         times = [_whole(values)[order] for values in (begin, end, requested)]
         work = Work(times[0], times[1], times[2], self._recorded.work.transfer[order])
-        replayed = Calls(_whole(begins), _whole(ends), calls.kind, _whole(copied))
+        replayed = Calls(_whole(begins), _whole(ends), calls.kind, calls.asks, _whole(copied))
         return Replayed(work, replayed, round(now), round(now if submitted is None else submitted))
 
 
