@@ -26,7 +26,7 @@ def work(arguments: argparse.Namespace) -> None:
     if not facts["failure"]:
         record |= budget_record(capture, refuse_unsound(capture, arguments.capture))
         iteration = record["iteration_ns"]["median"] / 1e6
-        print(f"{record['iterations']} iterations of {iteration:.3f} ms: {record['verdict']['name']}")
+        print(f"{record['iterations']} iterations of {iteration:.3f} ms: as recorded {record['verdict']['name']}")
         print("\n".join(record["flags"]))
         if arguments.layers and (engine := layers.read(arguments.layers, facts["cell"])).layers:
             times = read_json(arguments.layer_times) if arguments.layer_times else None

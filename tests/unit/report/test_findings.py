@@ -221,6 +221,16 @@ def test_a_capture_goes_before_the_hosts_share(tmp_path):
     assert busy.effect.estimate == pytest.approx(0.4, rel=0.02)  # of the untraced latency
 
 
+def test_a_capture_that_is_mixed_is_not_asked_for_again(tmp_path):
+    tables = made(tmp_path, lambda r, p, b, s: 1.0, [ORT], batches=(1, 16), enqueue=lambda r, b: 0.7)
+    both, one = (
+        next(found for found in of(findings(with_budgets(tables, rows)), 4) if found.status)
+        for rows in ([(ORT, 1, 0.6, "mixed"), (ORT, 16, 0.7, "mixed")], [(ORT, 1, 0.6, "mixed")])
+    )
+    assert both.status == one.status == "not decidable" and both.missing == ()
+    assert "b16-s128" in one.missing[0] and "b1-s128" not in one.missing[0]
+
+
 def test_a_busy_share_whose_interval_holds_the_threshold_needs_more_processes(tmp_path):
     tables = made(tmp_path, lambda *_: 1.0, [ORT], between=0.05, runs=3)
     (finding,) = of(findings(with_budgets(tables, [(ORT, 1, 0.9, "kernel-bound")])), 1)

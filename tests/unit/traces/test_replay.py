@@ -9,7 +9,9 @@ import pytest
 from unit.traces import planted
 from unit.traces.events import Events
 
-from ceilings.report.budgets import replayed
+from ceilings.files import write_json
+from ceilings.report.budget_sentences import doubt
+from ceilings.report.budgets import budget_row, replayed
 from ceilings.traces import store
 from ceilings.traces.budget import Account
 from ceilings.traces.path import critical_path
@@ -100,6 +102,58 @@ def test_work_of_another_thread_cannot_be_replayed():
     assert not recorded(events.capture())[0].whole
     record = budget_record(events.capture())
     assert record["replays"] is None and replayed(record, 0.02) is None
+
+
+def test_what_no_capture_tells_cannot_be_replayed():
+    """A stream that waits for another, work of before, and a wait for a part of what was submitted."""
+    events = Events()
+    events.mark(0, 100)
+    events.launch(5, 8, (10, 40))
+    events.launch(9, 12, (41, 60, "gemm", 8))  # of another stream, behind an event of the first
+    events.call(14, 90, "cudaDeviceSynchronize")
+    assert not recorded(events.capture())[0].whole
+
+    events = Events()
+    events.launch(-20, -16, (-14, 10))
+    events.mark(0, 100)
+    events.launch(5, 8, (12, 40))
+    events.call(10, 90, "cudaStreamSynchronize")
+    assert not recorded(events.capture())[0].whole
+
+    events = Events()
+    events.mark(0, 100)
+    events.launch(5, 8, (10, 40))
+    events.launch(9, 12, (41, 120))
+    events.call(14, 44, "cudaEventSynchronize")
+    assert recorded(events.capture())[0].whole and budget_record(events.capture())["replays"] is None
+
+
+def waiting(host: float = 1.0, gap: float = 2.0) -> Events:
+    """The submitting call copies the result and waits for it: 40 us of host code, then 100 us more of the device."""
+    events, now = Events(), 40 * host
+    nodes = [(now + 2 + k * (20 + gap), now + 22 + k * (20 + gap), "gemm", 7, k + 1) for k in range(5)]
+    events.launch(now - 5, now, *nodes, name="cudaGraphLaunch_v10000")
+    done = nodes[-1][1]
+    events.copy(events.call(now + 1, done + 5, "cudaMemcpyAsync_v3020"), done + 1, done + 3)
+    events.call(done + 6, done + 7, "cudaStreamSynchronize_v3020")
+    events.mark(0, done + 8)
+    return events
+
+
+@pytest.mark.parametrize(("latency", "verdict"), [(0.152, "kernel-bound"), (0.1, "mixed")])
+def test_a_submitting_call_that_waits_does_not_tell_how_fast_the_host_was(tmp_path, latency, verdict):
+    """Its time is the device's: a host that takes none would submit as late. Only the recording can explain."""
+    record = budget_record(waiting().capture())
+    assert record["replays"]["submitted_ns"][0] > 0.1 * 1e6
+    cell = {"device": "nvidia-h200", "runtime": "onnxruntime-cuda-noio", "model": "distilbert", "precision": "fp16"}
+    cell |= {"batch": 1, "sequence": 128}
+    write_json(
+        tmp_path / "budget.json", {"schema_version": 1, "status": "ok", "source": "cupti", "cell": cell, **record}
+    )
+    row = budget_row(cell, {"p50_ms": latency, "enqueue_p50_ms": latency - 0.002}, str(tmp_path / "budget.json"))
+    assert (row["replayed_ms"], row["no_work_ms"], row["no_host_ms"]) == (None, None, None)
+    assert row["verdict"] == verdict and "it cannot be replayed" in doubt(row)
+    assert ("does not explain" in doubt(row)) == (verdict == "mixed")
 
 
 def test_the_report_picks_the_host_that_submits_as_fast_as_untraced():

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ceilings.report import text
-from ceilings.report.budgets import REPRODUCED
+from ceilings.report.budgets import explains
 from ceilings.report.measured import configuration_label
 from ceilings.report.tables import KERNEL_CLASSES
 
@@ -29,14 +29,16 @@ def sentence(row: Row, record: Mapping[str, Any]) -> str:
     """What one budget supports."""
     busy, launches = row["gpu_busy_ms"], row["launches"]
     total, how = (row["untraced_p50_ms"], "") if known(row["untraced_p50_ms"]) else (row["iteration_ms"], "recorded ")
-    submitting = row["host_framework_ms"] + row["host_launch_ms"] if how else row["untraced_enqueue_ms"]
+    replayed = known(row["replayed_ms"])
+    submitting = row["untraced_enqueue_ms"] if replayed else row["host_framework_ms"] + row["host_launch_ms"]
     name = f"**{label(row)}** {row['model']} {shape(row)} on `{row['device']}`"
     told, whole = f"{name} is {row['verdict']}", f"{how}{text.number(total)} ms"
     works = f"the device works {text.number(busy)} of {whole} ({text.percent(busy / total)})"
     calls = f"{count(launches)} launch{'' if launches == 1 else 'es'}"
     match row["verdict"]:
         case "launch-bound":
-            each = f" of {_us(submitting / launches)} µs each (framework included)" if launches else ""
+            included = f"framework included{'' if replayed else ', recorded'}"
+            each = f" of {_us(submitting / launches)} µs each ({included})" if launches else ""
             told += f": {calls}{each} against {_us(busy)} µs of work on the device, which idles for "
             told += f"{text.percent(1 - busy / total)} of {whole}"
         case "kernel-bound":
@@ -71,8 +73,8 @@ def _longest(record: Mapping[str, Any], kind: str) -> str:
 
 
 def _levers(row: Row) -> str:
-    """What would remain if one side took no time, as far as a replay explains the latency."""
-    if not explained(row):
+    """What would remain if one side took no time, where a replay explains the latency."""
+    if not known(row["no_work_ms"]):
         return ""
     return (
         f". If the device's work took no time, {text.number(row['no_work_ms'])} ms would remain; if the host's took "
@@ -80,10 +82,17 @@ def _levers(row: Row) -> str:
     )
 
 
-def explained(row: Row) -> bool:
-    """Whether a replay is as long as the latency."""
-    told = known(row["replayed_ms"]) and known(row["untraced_p50_ms"])
-    return told and abs(row["replayed_ms"] / row["untraced_p50_ms"] - 1) <= REPRODUCED
+def doubt(row: Row) -> str:
+    """Why a critical path may not be that of the latency; empty where a replay is as long as the latency."""
+    latency, replay = row["untraced_p50_ms"], row["replayed_ms"]
+    if not known(latency):
+        return ""
+    length = replay if known(replay) else row["iteration_ms"]
+    taken = "the replay takes" if known(replay) else "it cannot be replayed; recorded it takes"
+    told = f"{taken} {text.number(length)} ms, and the latency is {text.number(latency)} ms"
+    if not explains(length, latency):
+        return f"{told}: the capture does not explain it, and the critical path shown is the recorded iteration's"
+    return "" if known(replay) else f"{told}: the critical path shown is the recorded iteration's"
 
 
 def count(value: float) -> str:

@@ -34,7 +34,10 @@ def read_budget(path: Path | str, cell: Record) -> dict[str, Any]:
 
 
 REPRODUCED = 0.1
-"""A replay explains a latency if it differs from it by no more than this."""
+"""An iteration, replayed or recorded, explains a latency if it differs from it by no more than this."""
+
+WAITED = 0.1
+"""A submitting call that waits for the device for more than this part of its time hides how fast the host is."""
 
 
 def budget_row(cell: Record, measured: Record, path: str) -> dict[str, Any] | None:
@@ -46,22 +49,23 @@ def budget_row(cell: Record, measured: Record, path: str) -> dict[str, Any] | No
     record = read_budget(path, cell)
     if record["status"] != "ok":
         return None
-    iteration = {name: _ms(record["iteration_ns"][name]) for name in ("median", "low", "high")}
+    middle = record["iteration_ns"]["median"] / NS_PER_MS
     device, untraced = record["device_ns"], measured.get("p50_ms")
     replay = replayed(record, measured.get("enqueue_p50_ms"))
-    explained = replay and untraced and abs(replay["length_ms"] / untraced - 1) <= REPRODUCED
-    shares = replay["shares"] if replay and explained else record["shares"]
+    length = replay["length_ms"] if replay else middle
+    explained = not untraced or explains(length, untraced)
+    told = replay if explained else None
+    shares = told["shares"] if told else record["shares"]
     mean, start = record["kernel_mean_ns"], record["launch_to_start_ns"]
     return {
         **{name: cell[name] for name in KEY},
         "source": record["source"],
         "iterations": record["iterations"],
-        "iteration_ms": iteration["median"],
-        "iteration_low_ms": iteration["low"],
-        "iteration_high_ms": iteration["high"],
+        "iteration_ms": middle,
+        **{f"iteration_{end}_ms": _ms(record["iteration_ns"][end]) for end in ("low", "high")},
         **{f"untraced_{name}_ms": measured.get(f"{name}_ms") for name in ("p50", "p50_low", "p50_high")},
         "untraced_enqueue_ms": measured.get("enqueue_p50_ms"),
-        "tracing_ratio": iteration["median"] / untraced if untraced and iteration["median"] else None,
+        "tracing_ratio": middle / untraced if untraced else None,
         **{f"host_{part}_ms": _ms(record["host_ns"][part]["median"]) for part in HOST_PARTS},
         "host_residual_ms": _ms(record["residual_ns"]["host"]),
         "gpu_busy_ms": _ms(device["busy"]["median"]),
@@ -72,12 +76,17 @@ def budget_row(cell: Record, measured: Record, path: str) -> dict[str, Any] | No
         "kernels": record["counts"]["kernels"],
         "kernel_mean_us": None if mean is None else mean / NS_PER_US,
         "launch_to_start_us": None if start is None else start / NS_PER_US,
-        **{f"{name}_ms": replay[f"{name}_ms"] if replay else None for name in ("no_work", "no_host")},
+        **{f"{name}_ms": told[f"{name}_ms"] if told else None for name in ("no_work", "no_host")},
         "replayed_ms": replay["length_ms"] if replay else None,
         **{f"path_{share}": shares[share] for share in PATH_SHARES},
-        "verdict": verdict(shares) if explained or not replay or not untraced else MIXED,
+        "verdict": verdict(shares) if explained else MIXED,
         "path": path,
     }
+
+
+def explains(length_ms: float, latency_ms: float) -> bool:
+    """Whether an iteration is as long as the latency, so that its critical path is the latency's."""
+    return abs(length_ms / latency_ms - 1) <= REPRODUCED
 
 
 def kernel_rows(cell: Record, path: str) -> list[dict[str, Any]]:
@@ -96,13 +105,14 @@ def replayed(record: Record, enqueue_ms: float | None) -> dict[str, Any] | None:
 
     Returns:
         ``length_ms``, ``no_work_ms`` if besides no work of the device took time, ``no_host_ms`` if instead the host
-        took none, ``shares`` of the critical path; None where that is not known.
+        took none, ``shares`` of the critical path; None where the benchmark's submitting does not tell how fast its
+        host was: it was slower than all replays, or waited for the device itself.
     """
     replays = record.get("replays")
     if not replays or enqueue_ms is None or pd.isna(enqueue_ms):
         return None
     submitted = np.array(replays["submitted_ns"]) / NS_PER_MS
-    if enqueue_ms > submitted[-1]:  # slower than it was replayed: its host is another one
+    if not submitted[0] / WAITED <= enqueue_ms <= submitted[-1]:
         return None
 
     def at(values: list[float]) -> float:

@@ -52,9 +52,9 @@ BUDGET_COLUMNS = [
 ]
 """One row a cell with a capture: its median iteration, split on the host's side and on the device's.
 
-``replayed_ms``: with the host as fast as untraced; ``no_work_ms``, ``no_host_ms``: if besides the device's work, or the
-host's own time, took no time; empty where that is not known. ``path_*``: shares of the critical path, replayed where
-the replay is as long as the untraced latency, else as recorded.
+``replayed_ms``: with the host as fast as untraced, empty where that cannot be replayed; ``no_work_ms``, ``no_host_ms``:
+if besides the device's work, or the host's own time, took no time. ``path_*``: shares of the critical path. Where the
+replay is not as long as the untraced latency, these two are empty, and the path is the recorded iteration's.
 """
 
 KERNEL_COLUMNS = [*KEY, "kernel", "class", "count", "us", "name"]

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ceilings.measure.quantiles import Interval
 from ceilings.report import text
-from ceilings.report.budget_sentences import count, explained, jitter, known, label, layers, sentence, shape
+from ceilings.report.budget_sentences import count, doubt, jitter, label, layers, sentence, shape
 from ceilings.report.budgets import read_budget
 from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, PATH_SHARES, Tables
 
@@ -57,12 +57,8 @@ def _warnings(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list
     for row, record in zip(rows, records, strict=True):
         name = f"{label(row)} {shape(row)}"
         lines += [f"- {name}: {flag}" for flag in record["flags"]]
-        if known(row["untraced_p50_ms"]) and not explained(row):
-            replay = f"takes {text.number(row['replayed_ms'])} ms" if known(row["replayed_ms"]) else "is not possible"
-            lines.append(
-                f"- {name}: the replay {replay}, and the latency is {text.number(row['untraced_p50_ms'])} ms: the "
-                "capture does not explain it, and the critical path shown is the recorded iteration's"
-            )
+        if told := doubt(row):
+            lines.append(f"- {name}: {told}")
         if record["unknown_kernels"]:
             named = text.cut([f"`{kernel['short']}`" for kernel in record["unknown_kernels"]])
             lines.append(f"- {name}: kernels of unknown class: {named}")

@@ -159,7 +159,9 @@ def _turns(measured: Measured, axis: Axis) -> list[Finding]:
     if open_:
         told = "; ".join(_by_size(measured, one, [decides(measured, cell) for cell in one], axis) for one in open_)
         cells = [cell for one in open_ for cell in one]
-        missing = (traces_entry(cell for cell in cells if decides(measured, cell) not in DECIDED),)
+        # What was captured and is mixed would be so again.
+        uncaptured = [c for c in cells if decides(measured, c) not in DECIDED and not measured.budget(c)]
+        missing = (traces_entry(uncaptured),) if uncaptured else ()
         subject = f"{text.listed(one[0].label for one in open_)} over {axis}"
         found.append(
             Finding(
