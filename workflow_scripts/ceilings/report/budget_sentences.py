@@ -77,8 +77,8 @@ def _levers(row: Row) -> str:
     if not known(row["no_work_ms"]):
         return ""
     return (
-        f". If the device's work took no time, {text.number(row['no_work_ms'])} ms would remain; if the host's took "
-        f"none, at most {text.number(min(row['no_host_ms'], row['untraced_p50_ms']))}"
+        f". If the device's work took no time, {text.number(row['no_work_ms'])} ms would remain; if the host took "
+        f"none, at most {text.number(row['no_host_ms'])} ms"
     )
 
 
@@ -110,7 +110,8 @@ def jitter(record: Mapping[str, Any]) -> str:
     named = CAUSE_NAMES.get(device.removeprefix("idle_"), device) if device.startswith("idle_") else f"{device} kernels"
     return (
         f"the slowest {text.plural(found['slow_iterations'], 'iteration')} of {record['iterations']} took "
-        f"{found['iteration_ns'] / 1e3:,.0f} µs longer: on the host {found['host_ns'][host] / 1e3:+,.0f} µs "
+        f"{found['iteration_ns'] / 1e3:,.0f} µs longer than the median: on the host "
+        f"{found['host_ns'][host] / 1e3:+,.0f} µs "
         f"{PART_NAMES[host]}, on the device {found['device_ns'][device] / 1e3:+,.0f} µs ({named})"
     )
 

@@ -53,8 +53,8 @@ BUDGET_COLUMNS = [
 """One row a cell with a capture: its median iteration, split on the host's side and on the device's.
 
 ``replayed_ms``: with the host as fast as untraced, empty where that cannot be replayed; ``no_work_ms``, ``no_host_ms``:
-if besides the device's work, or the host's own time, took no time. ``path_*``: shares of the critical path. Where the
-replay is not as long as the untraced latency, these two are empty, and the path is the recorded iteration's.
+if besides the device's work took no time, or the host none (at most). ``path_*``: shares of the critical path. Where
+the replay is not as long as the untraced latency, these two are empty, and the path is the recorded iteration's.
 """
 
 KERNEL_COLUMNS = [*KEY, "kernel", "class", "count", "us", "name"]

@@ -34,7 +34,10 @@ def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
         records = [read_budget(row["path"], row) for row in rows]
         told = [f"- {sentence(row, record)}" for row, record in zip(rows, records, strict=True)]
         lines += ["\n".join(told), _decides(rows)]
-        lines.append("As recorded, medians over iterations; both sides sum to the iteration, the residual is printed:")
+        lines.append(
+            "As recorded, medians over iterations, parts in percent of the iteration. Those of the host sum to it, and "
+            "so do those of the device (busy and idle); medians need not, and what is left is the residual:"
+        )
         lines += [_recorded(rows), *_layers(rows, records), *_warnings(rows, records)]
     failed = [_failed(cell) for cell in plan["cells"] if cell.get("budget") and not _is_row(cell, rows)]
     lines += ["\n".join(failed)] if failed else []
@@ -81,7 +84,7 @@ def _is_row(cell: Row, rows: list[dict[str, Any]]) -> bool:
 
 def _decides(rows: list[dict[str, Any]]) -> str:
     headers = ["configuration", "shape", "p50, ms", "replayed, ms", *(f"path: {share}" for share in PATH_SHARES)]
-    headers += ["device works, ms", "without its work, ms", "without the host, ms", "verdict"]
+    headers += ["device works, ms", "if that took no time, ms", "if the host took none, at most, ms", "verdict"]
     shown = [
         [
             *(label(row), shape(row), text.number(row["untraced_p50_ms"]), text.number(row["replayed_ms"])),

@@ -102,7 +102,5 @@ def _split(cell: Cell, budget: dict[str, Any]) -> str:
     told = f"Captured, the device works {text.number(busy)} ms of it ({text.percent(min(busy / p50, 1))}): "
     told += text.listed(f"{text.number(value)} {kind}" for kind, value in shown[:CLASSES_SHOWN])
     if pd.notna(budget["no_host_ms"]):
-        told += (
-            f"; with a host that took no time, at most {text.number(min(budget['no_host_ms'], p50))} ms would remain"
-        )
+        told += f"; with a host that took no time, at most {text.number(budget['no_host_ms'])} ms would remain"
     return told
