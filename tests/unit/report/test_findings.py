@@ -333,6 +333,20 @@ def test_cost_of_a_million_inferences(tmp_path):
     assert any("A million inferences cost" in f.text for f in findings(tables))
 
 
+def test_what_faster_work_on_the_device_could_gain(tmp_path):
+    tables = with_budgets(made(tmp_path, lambda *_: 1.0, [ORT, f"{ORT}-graph"]), [(ORT, 1, 0.3, "launch-bound")])
+    row = tables.budgets.iloc[0].to_dict()
+    rows = [
+        row | {"replayed_ms": 1.01, "no_work_ms": 1.0},
+        row | {"runtime": f"{ORT}-graph", "replayed_ms": 1.01, "no_work_ms": 0.3},
+    ]
+    budgets = dataclasses.replace(tables, budgets=pd.DataFrame(rows, columns=BUDGET_COLUMNS))
+    host, device = of(findings(budgets), 5, "Faster work on the device")
+    assert (host.status, host.subject) == ("refuted", f"{ORT} fp16") and "1.00 of 1.01 ms" in host.text
+    assert (device.status, device.subject) == ("supported", f"{ORT}-graph fp16") and "0.300 of 1.01 ms" in device.text
+    assert not of(findings(tables), 5, "Faster work on the device")  # no replay explains the latency
+
+
 # --- floor -----------------------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from ceilings.report.findings.bottleneck import bottleneck
 from ceilings.report.findings.energy import clocks, energy
 from ceilings.report.findings.finding import QUESTIONS, Finding
 from ceilings.report.findings.floor import floor
+from ceilings.report.findings.headroom import headroom
 from ceilings.report.findings.layers import layers, runtimes
 from ceilings.report.findings.levers import levers
 from ceilings.report.findings.operating import operating_points
@@ -37,6 +38,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     runtimes,
     bottleneck,
     levers,
+    headroom,
     precisions,
     tail,
     operating_points,
