@@ -60,15 +60,19 @@ class Replayed:
     submitted: int
 
 
+_FOR_ALL, _FOR_ITS_COPY = 2, 1
+"""What a call waits for, if it waits."""
+
+
 class Replay:
     """An iteration's events, ready to run at any speed."""
 
     def __init__(self, recorded: Recorded) -> None:
         work, calls = recorded.work, recorded.calls
         self._recorded = recorded
-        self._ahead, gap = _queue(work, recorded.stream)
-        ahead_done = np.array([work.end[k] if k >= 0 else 0 for k in self._ahead], np.int64)
-        held_up = work.requested > ahead_done
+        ahead_done = np.append(0, work.end)[:-1]
+        gap, held_up = work.begin - ahead_done, work.requested > ahead_done
+        gap[:1] = 0  # nothing is ahead of the first
         first = np.zeros(len(work.begin), bool)
         first[np.unique(recorded.call, return_index=True)[1]] = True
         latency = np.where(first, work.begin - work.requested, 0)
@@ -83,7 +87,7 @@ class Replay:
             self._submits[call].append(number)
         copying = (calls.copied >= 0) & (calls.copied <= calls.end)
         waiting = (calls.kind == kinds.SYNC) & ~calls.asks
-        self._waits = np.where(waiting, 2, copying).tolist()  # 2: for everything, 1: for its own copy
+        self._waits = np.select([waiting, copying], [_FOR_ALL, _FOR_ITS_COPY], 0).tolist()
         self._notice = _noticing(work, calls).tolist()
 
     def run(self, host: float, device: float = 1.0) -> Replayed:
@@ -98,15 +102,15 @@ class Replay:
             begins[c], recorded = now, stop
             for k in self._submits[c]:
                 requested[k] = now + host * (requested[k] - start)
-                ahead = self._ahead[k]
-                free = end[ahead] + self._gap[k] if ahead >= 0 else 0.0
+                free = end[k - 1] + self._gap[k] if k else 0.0
                 begin[k] = max(free, requested[k] + self._latency[k])
                 end[k] = begin[k] + device * self._length[k]
                 copied[c] = end[k] if copied[c] >= 0 else -1
                 done = max(done, end[k])
             if self._waits[c]:
-                submitted = now if self._waits[c] == 2 else submitted
-                until = done if self._waits[c] == 2 else copied[c]
+                for_all = self._waits[c] == _FOR_ALL
+                submitted = now if for_all else submitted
+                until = done if for_all else copied[c]
                 now = max(now + host * self._notice[c], until + self._notice[c])
             else:
                 now += host * (stop - start)
@@ -117,17 +121,6 @@ class Replay:
         work = Work(times[0], times[1], times[2], self._recorded.work.transfer[order])
         replayed = Calls(_whole(begins), _whole(ends), calls.kind, calls.asks, _whole(copied))
         return Replayed(work, replayed, round(now), round(now if submitted is None else submitted))
-
-
-def _queue(work: Work, stream: Integers) -> tuple[list[int], Integers]:
-    """For each operation the one before it on its stream (-1: none), and the time between the two."""
-    ahead, gap, latest = [-1] * len(stream), np.zeros(len(stream), np.int64), dict[int, int]()
-    for number, own in enumerate(stream.tolist()):
-        ahead[number] = latest.get(own, -1)
-        if ahead[number] >= 0:
-            gap[number] = work.begin[number] - work.end[ahead[number]]
-        latest[own] = number
-    return ahead, gap
 
 
 def _noticing(work: Work, calls: Calls) -> Floats:
