@@ -28,8 +28,10 @@ PART_NAMES = {"framework": "framework code", "launch": "launch calls", "copy": "
 def sentence(row: Row, record: Mapping[str, Any]) -> str:
     """What one budget supports."""
     busy, launches = row["gpu_busy_ms"], row["launches"]
-    total, how = (row["untraced_p50_ms"], "") if known(row["untraced_p50_ms"]) else (row["iteration_ms"], "recorded ")
-    replayed = known(row["replayed_ms"])
+    total, how = row["untraced_p50_ms"], ""
+    if pd.isna(total):
+        total, how = row["iteration_ms"], "recorded "
+    replayed = pd.notna(row["replayed_ms"])
     submitting = row["untraced_enqueue_ms"] if replayed else row["host_framework_ms"] + row["host_launch_ms"]
     name = f"**{label(row)}** {row['model']} {shape(row)} on `{row['device']}`"
     told, whole = f"{name} is {row['verdict']}", f"{how}{text.number(total)} ms"
@@ -74,7 +76,7 @@ def _longest(record: Mapping[str, Any], kind: str) -> str:
 
 def _levers(row: Row) -> str:
     """What would remain if one side took no time, where a replay explains the latency."""
-    if not known(row["no_work_ms"]):
+    if not pd.notna(row["no_work_ms"]):
         return ""
     return (
         f". If the device's work took no time, {text.number(row['no_work_ms'])} ms would remain; if the host took "
@@ -85,14 +87,14 @@ def _levers(row: Row) -> str:
 def doubt(row: Row) -> str:
     """Why a critical path may not be that of the latency; empty where a replay is as long as the latency."""
     latency, replay = row["untraced_p50_ms"], row["replayed_ms"]
-    if not known(latency):
+    if not pd.notna(latency):
         return ""
-    length = replay if known(replay) else row["iteration_ms"]
-    taken = "the replay takes" if known(replay) else "it cannot be replayed; recorded it takes"
+    length = replay if pd.notna(replay) else row["iteration_ms"]
+    taken = "the replay takes" if pd.notna(replay) else "it cannot be replayed; recorded it takes"
     told = f"{taken} {text.number(length)} ms, and the latency is {text.number(latency)} ms"
     if not explains(length, latency):
         return f"{told}: the capture does not explain it, and the critical path shown is the recorded iteration's"
-    return "" if known(replay) else f"{told}: the critical path shown is the recorded iteration's"
+    return "" if pd.notna(replay) else f"{told}: the critical path shown is the recorded iteration's"
 
 
 def count(value: float) -> str:
@@ -141,11 +143,6 @@ def label(row: Row) -> str:
 def shape(row: Row) -> str:
     """Batch and sequence."""
     return f"b{row['batch']}-s{row['sequence']}"
-
-
-def known(value: float | None) -> bool:
-    """Whether a table holds a number there."""
-    return value is not None and pd.notna(value)
 
 
 def _cut(name: str) -> str:

@@ -40,13 +40,13 @@ WAITED = 0.1
 """A submitting call that waits for the device for more than this part of its time hides how fast the host is."""
 
 
-def budget_row(cell: Record, measured: Record, path: str) -> dict[str, Any] | None:
+def budget_row(cell: Record, measured: Record, record: Record) -> dict[str, Any] | None:
     """The row of a captured cell; None for one that could not run.
 
     Args:
         measured: The cell's row in the cells table, so with its latency untraced, if it was measured.
+        record: Its budget.
     """
-    record = read_budget(path, cell)
     if record["status"] != "ok":
         return None
     middle = record["iteration_ns"]["median"] / NS_PER_MS
@@ -81,7 +81,7 @@ def budget_row(cell: Record, measured: Record, path: str) -> dict[str, Any] | No
         "replayed_ms": replay["length_ms"] if replay else None,
         **{f"path_{share}": shares[share] for share in PATH_SHARES},
         "verdict": verdict(shares) if explained else MIXED,
-        "path": path,
+        "path": cell["budget"],
     }
 
 
@@ -90,14 +90,14 @@ def explains(length_ms: float, latency_ms: float) -> bool:
     return abs(length_ms / latency_ms - 1) <= REPRODUCED
 
 
-def kernel_rows(cell: Record, path: str) -> list[dict[str, Any]]:
+def kernel_rows(cell: Record, record: Record) -> list[dict[str, Any]]:
     """The rows of a captured cell's kernels; none for one that could not run."""
     key = {name: cell[name] for name in KEY}
     return [
         key
         | {name: kernel[name] for name in ("class", "count", "name")}
         | {"kernel": kernel["short"], "us": kernel["ns"] / NS_PER_US}
-        for kernel in read_budget(path, cell).get("kernels", [])
+        for kernel in record.get("kernels", [])
     ]
 
 

@@ -45,6 +45,11 @@ class Cell:
         return self.batch, self.sequence
 
     @property
+    def size(self) -> str:
+        """The shape in short: b1-s128."""
+        return f"b{self.batch}-s{self.sequence}"
+
+    @property
     def configuration(self) -> tuple[str, str]:
         return self.runtime, self.precision
 
@@ -55,7 +60,7 @@ class Cell:
     @property
     def name(self) -> str:
         """As a path would name it; unique within a study."""
-        return f"{self.device}/{self.runtime}/{self.model}/{self.precision}/b{self.batch}-s{self.sequence}"
+        return f"{self.device}/{self.runtime}/{self.model}/{self.precision}/{self.size}"
 
     @property
     def p50(self) -> Interval:

@@ -17,7 +17,7 @@ import pandas as pd
 from ceilings.errors import FAILURE_KINDS
 from ceilings.measure.quantiles import Interval
 from ceilings.measure.statistics import mean_over_processes, median_over_processes, pooled_quantile
-from ceilings.report.budgets import budget_row, kernel_rows
+from ceilings.report.budgets import budget_row, kernel_rows, read_budget
 from ceilings.report.floors import floor_table
 from ceilings.report.products import PRODUCT_COLUMNS, product_columns
 from ceilings.report.records import read_record
@@ -49,9 +49,10 @@ def collect(plan: Record) -> Tables:
         runs += [run_row(cell, record) for record in records]
         samples += [frame for record in records for frame in sample_frames(cell, record)]
         if path := cell.get("budget"):
-            row = budget_row(cell, cells[-1], path)
+            budget = read_budget(path, cell)
+            row = budget_row(cell, cells[-1], budget)
             budgets += [row] if row else []
-            kernels += kernel_rows(cell, path)
+            kernels += kernel_rows(cell, budget)
     return Tables(
         cells=pd.DataFrame(cells, columns=CELL_COLUMNS).astype(dict.fromkeys(PRODUCT_COLUMNS, "Int64")),
         runs=pd.DataFrame(runs, columns=RUN_COLUMNS),

@@ -64,18 +64,14 @@ def distance(measured: Measured) -> str:
                 "limits in `tables/floors.csv`."
             )
     if without := [cell for cell in measured.cells if not measured.hardware_floor(cell) and _on_device(cell)]:
-        told = text.cut(f"{cell.label} b{cell.batch}-s{cell.sequence}" for cell in without)
+        told = text.cut(f"{cell.label} {cell.size}" for cell in without)
         lines.append(f"No floor: {told}. The records below `results/floors/` say why.")
     return "\n\n".join(lines)
 
 
 def beaten(own: list[tuple[Cell, Floor]]) -> list[str]:
     """Floors that a cell went below: then a limit was measured too low, or work was counted that nobody does."""
-    told = [
-        f"{cell.label} b{cell.batch}-s{cell.sequence} ({_times(floor['gap'])})"
-        for cell, floor in own
-        if floor["gap"] < 1
-    ]
+    told = [f"{cell.label} {cell.size} ({_times(floor['gap'])})" for cell, floor in own if floor["gap"] < 1]
     if not told:
         return []
     return [f"**Below its floor: {text.cut(told)}.** Measure the device's limits anew; until then read no gap here."]
@@ -120,8 +116,7 @@ def caches(own: list[tuple[Cell, Floor]]) -> list[str]:
         cold = max(floor["cold_memory_floor_ms"], floor["floor_ms"])
         if cold > floor["floor_ms"] * 1.05:
             told[cell.precision, cell.shape, floor["floor_ms"]] = (
-                f"{cell.precision} at b{cell.batch}-s{cell.sequence} {text.number(cold)} instead of "
-                f"{text.number(floor['floor_ms'])} ms"
+                f"{cell.precision} at {cell.size} {text.number(cold)} instead of {text.number(floor['floor_ms'])} ms"
             )
     if not told:
         return []

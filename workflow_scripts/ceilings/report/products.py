@@ -114,7 +114,7 @@ def arithmetic(pairs: Sequence[Comparison]) -> str:
         if found is None:
             continue
         name = own[0].a.precision.upper()
-        cells = text.cut(f"{pair.a.label} b{pair.a.batch}-s{pair.a.sequence}" for pair in own)
+        cells = text.cut(f"{pair.a.label} {pair.a.size}" for pair in own)
         of = f"matrix products{f' of {cells}' if len(known) > 1 else ''}"
         if found.narrow:
             told.append(f" {found.narrow} of {found.all} {of} ran in {name}.")

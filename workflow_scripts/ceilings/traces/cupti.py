@@ -24,7 +24,7 @@ from ceilings.traces.capture import COLUMNS, KERNEL, MEMCPY, MEMSET, OPERATIONS,
 BUFFER_BYTES = 64 << 20
 """About 300,000 kernels or a million calls."""
 
-_ASKS = re.compile(r"Get|Peek|IsCapturing")
+UNRECORDED = re.compile(r"Get|Peek|IsCapturing")
 """Calls that only ask something: PyTorch's eager mode makes 2,000 an inference, ten times as many as all others.
 
 To leave them out makes the capture small, not the recording fast: each call costs the same, recorded or not.
@@ -79,7 +79,7 @@ class CuptiRecorder:
                 (cupti.driver_api_trace_cbid, cupti.activity_enable_driver_api),
             ):
                 for call in calls:
-                    if _ASKS.search(call.name):
+                    if UNRECORDED.search(call.name):
                         record(int(call), 0)
         except Exception as error:  # cuptiError, or NotSupportedError where there is no driver
             raise UserError(

@@ -133,19 +133,21 @@ def _replays(account: Account) -> dict[str, Any] | None:
         for replay, one in zip(replays, recorded, strict=True)
     ):
         return None  # something waited for less than all that was submitted
-    values = []
+    lengths, submitted, no_work, shares = list[float](), list[float](), list[float](), []
     for speed in HOST_SPEEDS:
         runs = [replay.run(speed) for replay in replays]
-        length = float(np.median([run.length for run in runs]))
-        shares = np.median([critical_path(run.work, run.calls, 0, run.length) for run in runs], axis=0) / max(length, 1)
-        idle = float(np.median([replay.run(speed, device=0).length for replay in replays]))
-        values.append([length, float(np.median([run.submitted for run in runs])), idle, *shares.tolist()])
-    columns = np.array(values).T.tolist()
+        lengths.append(float(np.median([run.length for run in runs])))
+        submitted.append(float(np.median([run.submitted for run in runs])))
+        no_work.append(float(np.median([replay.run(speed, device=0).length for replay in replays])))
+        paths = [critical_path(run.work, run.calls, 0, run.length) for run in runs]
+        shares.append(np.median(paths, axis=0) / max(lengths[-1], 1))
     return {
         "iterations": len(replays),
         "host": HOST_SPEEDS.round(2).tolist(),
-        **dict(zip(("length_ns", "submitted_ns", "no_work_ns"), columns, strict=False)),
-        "shares": dict(zip(PATH_SHARES, columns[3:], strict=True)),
+        "length_ns": lengths,
+        "submitted_ns": submitted,
+        "no_work_ns": no_work,
+        "shares": dict(zip(PATH_SHARES, np.array(shares).T.tolist(), strict=True)),
     }
 
 

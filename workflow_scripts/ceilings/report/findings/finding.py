@@ -115,7 +115,7 @@ def _in_order(values: Iterable[str]) -> list[str]:
 
 def traces_entry(cells: Iterable[Cell]) -> str:
     """The section of a study that asks for captures."""
-    names = (f"{cell.runtime}/{cell.model}/{cell.precision}/b{cell.batch}-s{cell.sequence}" for cell in cells)
+    names = (f"{cell.runtime}/{cell.model}/{cell.precision}/{cell.size}" for cell in cells)
     return f"traces: {{cells: [{', '.join(dict.fromkeys(names))}]}}"
 
 
@@ -159,7 +159,7 @@ def names(cells: Iterable[Cell]) -> tuple[str, ...]:
 
 
 def short(cell: Cell) -> str:
-    return f"{cell.label} b{cell.batch}-s{cell.sequence}"
+    return f"{cell.label} {cell.size}"
 
 
 def panel(measured: Measured, cell: Cell) -> str:

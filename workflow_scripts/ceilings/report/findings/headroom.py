@@ -13,11 +13,9 @@ from ceilings.report.measured import Cell, Measured, group_by
 
 TOPIC = "Levers"
 
-CONSEQUENCE: dict[Status, str] = {
-    "supported": "",
-    "refuted": ". Fewer launches, and less of the host's time for each, are what is left",
-    "not decidable": "",
-}
+CLAIM = "Faster work on the device (a lower precision, better kernels) can still shorten {}"
+
+HOSTS = ". Fewer launches, and less of the host's time for each, are what is left"
 
 
 def headroom(measured: Measured) -> list[Finding]:
@@ -34,16 +32,15 @@ def headroom(measured: Measured) -> list[Finding]:
             )
             told = (
                 f"{where(measured, own[0][0])}: work on the device that took no time would leave {text.listed(left)}"
-                f"{CONSEQUENCE[status]}."
+                f"{HOSTS if status == 'refuted' else ''}."
             )
-            size = f"b{own[0][0].batch}-s{own[0][0].sequence}"
             found.append(
                 Finding(
                     TOPIC,
                     told,
                     names(cell for cell, _ in own),
                     question=5,
-                    claim=f"Faster work on the device (a lower precision, better kernels) can still shorten {size}",
+                    claim=CLAIM.format(own[0][0].size),
                     subject=text.listed(cell.label for cell, _ in own),
                     status=status,
                 )

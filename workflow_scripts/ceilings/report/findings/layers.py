@@ -50,10 +50,7 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
     costs = [equivalence_interval(plain.groups, graph.groups) for plain, graph in pairs]
     free = [measured.equivalent(plain, graph, LAYER_MARGIN) for plain, graph in pairs]
     first, last = pairs[0][0], pairs[-1][0]
-    shown = "; ".join(
-        f"b{plain.batch}-s{plain.sequence} {text.interval(cost, '×')}"
-        for (plain, _), cost in zip(pairs, costs, strict=True)
-    )
+    shown = "; ".join(f"{plain.size} {text.interval(cost, '×')}" for (plain, _), cost in zip(pairs, costs, strict=True))
     told = f"{panel(measured, first)}{first.label} over its CUDA graph (90% intervals): {shown}"
     if first.runtime == EAGER:
         told += f" ({MASKED})"
@@ -86,7 +83,7 @@ def runtimes(measured: Measured) -> list[Finding]:
                 continue
             pairs.sort(key=lambda pair: pair.ratio.estimate)
             told = (
-                f"{panel(measured, base)}b{base.batch}-s{base.sequence} {precision}, against {base.label} "
+                f"{panel(measured, base)}{base.size} {precision}, against {base.label} "
                 f"({text.number(base.p50.estimate)} ms): "
                 + "; ".join(f"{pair.a.label} {speedup(pair)}" for pair in pairs)
             )

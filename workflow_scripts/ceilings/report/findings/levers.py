@@ -72,7 +72,7 @@ def _lever(measured: Measured, own: list[Step]) -> Finding:
     if top is not alone:
         told += f"; on top of {_named(top, alone)} {_said(top)}"
         told += _interaction(measured, alone, top)
-    claim = f"A lever still shortens {_size(alone.with_)}, on top of the others"
+    claim = f"A lever still shortens {alone.with_.size}, on top of the others"
     subject = f"{_name(alone)} on {recipe(alone.with_).stack}"
     if top is not alone:
         subject += f" after {_named(top, alone)}"
@@ -169,8 +169,4 @@ def _together(measured: Measured, own: list[Cell]) -> list[Finding]:
 
 
 def _at(measured: Measured, cell: Cell) -> str:
-    return f"{panel(measured, cell)}{_size(cell)}, {recipe(cell).stack}"
-
-
-def _size(cell: Cell) -> str:
-    return f"b{cell.batch}-s{cell.sequence}"
+    return f"{panel(measured, cell)}{cell.size}, {recipe(cell).stack}"

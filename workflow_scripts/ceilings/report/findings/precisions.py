@@ -81,7 +81,7 @@ def _at_one_shape(measured: Measured, own: list[PrecisionSeries]) -> Finding:
     undecided = [pair.a for pair, one in zip(pairs, statuses, strict=True) if one == "not decidable"]
     missing = (processes_entry(undecided),) if status == "not decidable" else ()
     strongest = max(pairs, key=_strength)
-    subject = f"{name}{_named(pairs)} at b{first.batch}-s{first.sequence}, " + (
+    subject = f"{name}{_named(pairs)} at {first.size}, " + (
         f"on {gains or 'any'} of {len(pairs)} configurations" if len(pairs) > 1 else first.runtime
     )
     cells = names(cell for pair in pairs for cell in (pair.a, pair.b))

@@ -80,7 +80,7 @@ def saturation(measured: Measured) -> list[Finding]:
         if first and first is not smallest:
             told += f". Busy from batch {first.cell.batch}, sequence {first.cell.sequence} on"
         elif status == "refuted" and unknown:
-            told += f". Where it becomes busy is not known for {text.cut(_size(cell) for cell in unknown)}"
+            told += f". Where it becomes busy is not known for {text.cut(cell.size for cell in unknown)}"
         captured = [cell for cell in unknown if measured.budget(cell)]
         uncaptured = [cell for cell in unknown if cell not in captured]
         missing = [traces_entry(uncaptured)] if uncaptured else []
@@ -135,8 +135,4 @@ def _said(share: Share) -> str:
     at = f"{'at most ' if share.most else ''}{text.percent(min(share.value.estimate, 1))}"
     ends = f" [{text.percent(share.value.low)}, {text.percent(min(share.value.high, 1))}]"
     how = "what its CUDA graph takes" if share.most else "captured"
-    return f"{_size(share.cell)} {at}{ends if share.value.bounded else ''} ({how})"
-
-
-def _size(cell: Cell) -> str:
-    return f"b{cell.batch}-s{cell.sequence}"
+    return f"{share.cell.size} {at}{ends if share.value.bounded else ''} ({how})"
