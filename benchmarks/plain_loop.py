@@ -45,7 +45,8 @@ def main():
     arguments = parser.parse_args()
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
-    from ceilings.measure import cuda, gpu_loop
+    from ceilings.cuda import device as cuda
+    from ceilings.measure import gpu_loop
     from ceilings.measure.stopping import Protocol
     from ceilings.models.inputs import load_inputs
     from ceilings.runtimes.catalogue import RUNTIMES

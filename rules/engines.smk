@@ -26,7 +26,7 @@ rule build_engine:
         gpu=1,
     params:
         spec=engine_slice,
-        code=digest("ceilings.engines.produce", "ceilings.engines.worker"),
+        code=digest("ceilings.engines.produce", "ceilings.engines.build_worker"),
     message:
         "Building the {wildcards.precision} engine of {wildcards.model} for {wildcards.profile} with {wildcards.builder}"
     shell:
@@ -81,7 +81,7 @@ rule build_engine_cache:
         gpu=1,
     params:
         spec=cache_slice,
-        code=digest("ceilings.engines.cache_worker", "ceilings.measure.supervisor"),
+        code=digest("ceilings.runtimes.tensorrt_cache_worker", "ceilings.measure.supervisor"),
     message:
         "Starting ONNX Runtime's TensorRT provider for the first time on {wildcards.model} {wildcards.precision} {wildcards.shape}"
     shell:

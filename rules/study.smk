@@ -7,11 +7,12 @@ from snakemake.exceptions import WorkflowError
 
 SCRIPTS = Path(workflow.basedir, "workflow_scripts")
 sys.path.insert(0, str(SCRIPTS))
+from ceilings import host
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.errors import UserError
 from ceilings.report.catalogue import PLOTS, TABLES
 from ceilings.runtimes.catalogue import PRECISIONS
-from ceilings.study import hosts, progress
+from ceilings.study import progress
 from ceilings.study.cells import Study
 from ceilings.study.code import digest
 from ceilings.study.config import refuse_duplicate_keys
@@ -19,16 +20,16 @@ from ceilings.study.config import refuse_duplicate_keys
 try:
     for file in workflow.configfiles:
         refuse_duplicate_keys(file)
-    STUDY = Study(config, hosts.detect())
+    STUDY = Study(config, host.detect())
     STUDY.refuse_unwritable_results()
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
 METHODS = ("minmax", "entropy", "percentile")
 
-hosts.pin(STUDY.host)
+host.pin(STUDY.host)
 # Jobs find the programs, and the interpreter that runs Snakemake also where its environment was not activated.
-hosts.lead_path(Path(sys.executable).parent, SCRIPTS)
+host.lead_path(Path(sys.executable).parent, SCRIPTS)
 progress.show(STUDY.expected_seconds)
 
 
@@ -160,7 +161,7 @@ def round_of_run(wildcards):
 
 
 def code_of_plot(wildcards):
-    return digest("draw_plot", f"ceilings.report.plots.{wildcards.plot}")
+    return digest("draw_plot", f"ceilings.report.render.plots.{wildcards.plot}")
 
 
 def plot_labels(wildcards):

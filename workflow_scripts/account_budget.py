@@ -9,9 +9,9 @@ from ceilings import SCHEMA_VERSION
 from ceilings.files import read_json, write_json
 from ceilings.program import main
 from ceilings.provenance import provenance
-from ceilings.traces import layers
+from ceilings.traces import engine_layers as layers
+from ceilings.traces.budget_record import budget_record
 from ceilings.traces.health import refuse_unsound
-from ceilings.traces.record import budget_record
 from ceilings.traces.store import read
 
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ceilings import host as hosts
 from ceilings.engines import produce
 from ceilings.engines.catalogue import BUILDERS, target_capability, target_slug
 from ceilings.errors import UserError
 from ceilings.program import json_argument, main
-from ceilings.study import hosts
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -5,13 +5,13 @@ import argparse
 from pathlib import Path
 
 from ceilings import SCHEMA_VERSION
+from ceilings import host as hosts
 from ceilings.engines.cache import Plan
 from ceilings.errors import UserError
 from ceilings.files import sha256, write_json
 from ceilings.measure.supervisor import supervise
 from ceilings.program import json_argument, main
 from ceilings.provenance import provenance
-from ceilings.study import hosts
 
 LIMIT_SECONDS = 3600
 PACKAGES = ("onnxruntime-gpu", "tensorrt-cu13-libs", "cuda-bindings")
@@ -36,7 +36,7 @@ def work(arguments: argparse.Namespace) -> None:
     # Also for a build that fails: the rule promises the folder, and the record says why it is empty.
     arguments.folder.mkdir(parents=True, exist_ok=True)
     spec = {"threads": 1, "protocol": {"time_limit_seconds": LIMIT_SECONDS}}
-    found = supervise({"cell": cell, "spec": spec, "plan": plan.to_json()}, "ceilings.engines.cache_worker")
+    found = supervise({"cell": cell, "spec": spec, "plan": plan.to_json()}, "ceilings.runtimes.tensorrt_cache_worker")
     record = {
         "schema_version": SCHEMA_VERSION,
         "status": found["status"],

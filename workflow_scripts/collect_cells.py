@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ceilings.files import read_json
 from ceilings.program import main
-from ceilings.report.collect import collect
+from ceilings.report.tables.collect import collect
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 
 from ceilings import files
-from ceilings.graphs import comparison, quantize
+from ceilings.graphs import calibration_comparison as comparison
+from ceilings.graphs import quantize
 from ceilings.program import json_argument, main
 
 

@@ -8,11 +8,12 @@ import argparse
 from pathlib import Path
 
 from ceilings.files import write_text
-from ceilings.measure.estimands import ESTIMANDS
 from ceilings.program import main
-from ceilings.report.compare import as_html, as_markdown, compare
-from ceilings.report.measured import Measured
-from ceilings.report.tables import read_tables
+from ceilings.report.analysis.comparison import compare
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.render.comparison_page import as_html, as_markdown
+from ceilings.report.tables.frames import read_tables
+from ceilings.statistics.estimands import ESTIMANDS
 
 
 def measured(folder: Path) -> Measured:

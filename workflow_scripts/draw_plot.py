@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ceilings.program import main
 from ceilings.report.catalogue import PLOTS
-from ceilings.report.plots import draw, style
-from ceilings.report.tables import read_tables
+from ceilings.report.render.plots import draw, style
+from ceilings.report.tables.frames import read_tables
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ceilings.models import options
+from ceilings import options
 from ceilings.models.inputs import Ring, make_inputs
 from ceilings.program import json_argument, main
 

@@ -5,11 +5,11 @@ import argparse
 from pathlib import Path
 
 from ceilings import SCHEMA_VERSION
+from ceilings import host as hosts
 from ceilings.errors import UserError
 from ceilings.files import write_json
 from ceilings.measure.supervisor import supervise
 from ceilings.program import json_argument, main
-from ceilings.study import hosts
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 from ceilings import SCHEMA_VERSION
+from ceilings import host as hosts
 from ceilings.errors import UserError
 from ceilings.files import write_json
 from ceilings.program import main
 from ceilings.provenance import provenance
-from ceilings.study import hosts
 
 PACKAGES = ("torch", "cuda-bindings", "nvidia-ml-py", "numpy")
 
@@ -22,8 +22,9 @@ def work(arguments: argparse.Namespace) -> None:
             f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; "
             "run it there, or ask for the path of this machine's GPU"
         )
+    from ceilings.cuda import device as cuda
+    from ceilings.cuda import monitor as gpu_monitor
     from ceilings.limits.peaks import TINY, Bench, Sizes
-    from ceilings.measure import cuda, gpu_monitor
 
     uuid = cuda.device_uuid()
     with gpu_monitor.Monitor(uuid) as monitor:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ceilings import SCHEMA_VERSION
+from ceilings import host as hosts
 from ceilings.engines import inspect
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
 from ceilings.program import json_argument, main
 from ceilings.provenance import provenance
-from ceilings.study import hosts
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ceilings.files import read_json, write_text
 from ceilings.program import main
-from ceilings.report.evidence import read_evidence
-from ceilings.report.notes import observations, summary_table
-from ceilings.report.tables import read_tables
+from ceilings.report.render.notes import observations, summary_table
+from ceilings.report.tables.evidence import read_evidence
+from ceilings.report.tables.frames import read_tables
 
 
 def work(arguments: argparse.Namespace) -> None:

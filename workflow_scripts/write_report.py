@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ceilings.files import read_json, write_text
 from ceilings.program import main
-from ceilings.report.evidence import read_evidence
-from ceilings.report.page import page
-from ceilings.report.tables import read_tables
+from ceilings.report.render.page import page
+from ceilings.report.tables.evidence import read_evidence
+from ceilings.report.tables.frames import read_tables
 
 
 def work(arguments: argparse.Namespace) -> None:

@@ -9,9 +9,9 @@ from ceilings.errors import UserError
 from ceilings.files import read_json, write_text
 from ceilings.program import main
 from ceilings.report.catalogue import PLOTS
-from ceilings.report.evidence import read_evidence
-from ceilings.report.summary import summary
-from ceilings.report.tables import read_tables
+from ceilings.report.render.summary import summary
+from ceilings.report.tables.evidence import read_evidence
+from ceilings.report.tables.frames import read_tables
 
 
 def work(arguments: argparse.Namespace) -> None:

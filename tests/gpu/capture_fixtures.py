@@ -21,11 +21,11 @@ from pathlib import Path
 
 import yaml
 
+from ceilings import host as hosts
 from ceilings.measure.supervisor import environment
-from ceilings.study import hosts
 from ceilings.study.cells import Study
 from ceilings.traces import capture, health, nsys, recorder, store
-from ceilings.traces.record import budget_record
+from ceilings.traces.budget_record import budget_record
 from ceilings.traces.source import SOURCES
 
 PROJECT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import pytest
 def why_not() -> str | None:
     """Why no test here can run; None if they can."""
     try:
-        from ceilings.measure import cuda
+        from ceilings.cuda import device as cuda
     except ImportError as error:
         return f"cuda.bindings is not installed ({error})"
     return cuda.problem()

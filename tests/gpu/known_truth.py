@@ -37,9 +37,9 @@ TRUTH = {
     "gemm_us": LAUNCHED["truth_gemm"][0] * LAUNCHED["truth_gemm"][1],
     "normalization_us": LAUNCHED["truth_softmax"][0] * LAUNCHED["truth_softmax"][1],
     "elementwise_us": LAUNCHED["truth_elementwise"][0] * LAUNCHED["truth_elementwise"][1] + REPLAYS * NODES * NODE_US,
-    "starved_us": HOST_US,
+    "idle_host_us": HOST_US,
 }
-"""An iteration's counts; busy times by class and starved idle time are at least these, and little more."""
+"""An iteration's counts; busy times by class and idle time that the host causes are at least these, and little more."""
 
 SOURCE = "".join(
     f"""
@@ -60,7 +60,7 @@ class Work:
         from cuda.bindings import driver, nvrtc
         from cuda.bindings import runtime as cudart
 
-        from ceilings.measure import cuda
+        from ceilings.cuda import device as cuda
 
         self.cuda, self.cudart, self.driver = cuda, cudart, driver
         cuda.initialise()

@@ -100,7 +100,7 @@ def loaded(artifacts, runtime, precision="fp32"):
 
 @pytest.fixture(scope="session")
 def stream():
-    from ceilings.measure import cuda
+    from ceilings.cuda import device as cuda
 
     cuda.initialise()
     return cuda.Stream()
@@ -109,7 +109,7 @@ def stream():
 def test_events_and_the_host_s_clock_agree_on_a_long_kernel(stream):
     import torch
 
-    from ceilings.measure import cuda
+    from ceilings.cuda import device as cuda
 
     begin, end = cuda.Event(), cuda.Event()
     with torch.cuda.stream(torch.cuda.ExternalStream(stream.handle)):
@@ -129,7 +129,7 @@ def test_events_and_the_host_s_clock_agree_on_a_long_kernel(stream):
 def test_what_torch_launches_is_on_our_stream(stream):
     import torch
 
-    from ceilings.measure import cuda
+    from ceilings.cuda import device as cuda
 
     a = torch.randn(4096, 4096, device="cuda")
     torch.cuda.synchronize()
@@ -148,7 +148,7 @@ def test_what_torch_launches_is_on_our_stream(stream):
 
 
 def test_pinned_copies_arrive_whole(stream):
-    from ceilings.measure import cuda
+    from ceilings.cuda import device as cuda
 
     values = np.random.default_rng(0).integers(0, 255, 1 << 20, dtype=np.uint8)
     there, back, device = cuda.PinnedBuffer(values.nbytes), cuda.PinnedBuffer(values.nbytes), cuda.DeviceBuffer(1 << 20)
@@ -164,7 +164,7 @@ def test_pinned_copies_arrive_whole(stream):
 
 
 def test_too_large_an_allocation_is_out_of_memory(stream):
-    from ceilings.measure import cuda
+    from ceilings.cuda import device as cuda
 
     with pytest.raises(CellFailure) as caught:
         cuda.DeviceBuffer(1 << 50)
@@ -184,7 +184,8 @@ def test_torch_s_lack_of_memory_is_out_of_memory(artifacts):
 def test_the_monitor_reads_the_device_that_cuda_uses(stream):
     import torch
 
-    from ceilings.measure import cuda, gpu_monitor
+    from ceilings.cuda import device as cuda
+    from ceilings.cuda import monitor as gpu_monitor
 
     uuid = cuda.device_uuid()
     device = gpu_monitor.Device(uuid)
@@ -228,7 +229,7 @@ def test_onnxruntime_s_launch_only_enqueues_and_on_our_stream(artifacts, runtime
     """The stream is kept busy, so a launch that waited, or ran elsewhere, would show in either clock."""
     import torch
 
-    from ceilings.measure import cuda
+    from ceilings.cuda import device as cuda
 
     runner = loaded(artifacts, runtime)
     slot = runner.place(artifacts.ring[0])
@@ -333,7 +334,7 @@ def test_a_runtime_measures_a_cell(artifacts, runtime, precision):
 
 
 def test_peaks_run_with_tiny_sizes(tmp_path):
-    from ceilings.study import hosts
+    from ceilings import host as hosts
 
     output = tmp_path / "peaks.json"
     program = Path(__file__).parents[2] / "workflow_scripts" / "measure_peaks.py"

@@ -60,7 +60,7 @@ def huge(tmp_path_factory):
 def test_a_batch_that_does_not_fit_is_out_of_memory(artifacts, huge, runtime):
     from cuda.bindings import runtime as cudart
 
-    from ceilings.measure import cuda
+    from ceilings.cuda import device as cuda
 
     cuda.initialise()
     hog = cuda.DeviceBuffer(cuda.check(cudart.cudaMemGetInfo(), "reading free memory")[0] - LEFT_BYTES)

@@ -129,8 +129,8 @@ def test_the_two_apis_share_one_context_stream_and_clock(make):
     from cuda.bindings import driver
     from pycuda import driver as pycuda
 
-    from ceilings.measure import cuda
-    from ceilings.runtimes import pycuda_memory
+    from ceilings.cuda import device as cuda
+    from ceilings.cuda import pycuda_memory
 
     runner = make(False)
     assert int(driver.cuCtxGetCurrent()[1]) == int(driver.cuDevicePrimaryCtxRetain(0)[1])
@@ -165,8 +165,8 @@ def test_a_launch_only_enqueues_behind_work_on_pycuda_s_stream(make, ring):
 
 
 def test_too_large_an_allocation_is_out_of_memory(make):
+    from ceilings.cuda import pycuda_memory
     from ceilings.errors import CellFailure
-    from ceilings.runtimes import pycuda_memory
 
     make(False)
     for kind in (pycuda_memory.DeviceBuffer, pycuda_memory.PinnedBuffer):
@@ -176,8 +176,8 @@ def test_too_large_an_allocation_is_out_of_memory(make):
 
 
 def test_a_capture_that_fails_leaves_the_stream_usable(make, ring, weights):
-    from ceilings.measure import cuda
-    from ceilings.measure.cuda_graph import captured
+    from ceilings.cuda import device as cuda
+    from ceilings.cuda.cuda_graph import captured
 
     runner = make(False)
     with pytest.raises(ZeroDivisionError), captured(runner.stream):

@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from ceilings import host as hosts
 from ceilings.engines import libraries
 from ceilings.errors import CellFailure
 from ceilings.runtimes.catalogue import RUNTIMES
-from ceilings.study import hosts
+from ceilings.study.availability import availability
 
 SHAPE = (2, 8)
 
@@ -49,7 +50,7 @@ def test_the_provider_that_cannot_load_fails_the_build_and_gives_no_number(graph
         "spec": {"threads": 1, "protocol": {"time_limit_seconds": 300}},
         "plan": plan.to_json(),
     }
-    found = supervise(task, "ceilings.engines.cache_worker")
+    found = supervise(task, "ceilings.runtimes.tensorrt_cache_worker")
     print(found["failure"], found["cold_start_ns"])
     assert found["status"] == "failed" and found["failure"]["kind"] == "fallback"
     assert "TensorRT" in found["failure"]["message"] or "nvinfer" in found["failure"]["message"]
@@ -61,17 +62,17 @@ def test_what_this_machine_says_of_each_tensorrt_runtime():
     assert host.gpu is not None
     for name, runtime in RUNTIMES.items():
         if "tensorrt" in name:
-            found = hosts.availability(runtime, "fp16", host)
+            found = availability(runtime, "fp16", host)
             print(f"{name}: {found.reason or 'available'}; {found.remedy or ''}")
             assert bool(found) or (found.reason and found.remedy)
-    rtx = hosts.availability(RUNTIMES["tensorrt-rtx"], "fp16", host)
+    rtx = availability(RUNTIMES["tensorrt-rtx"], "fp16", host)
     if host.gpu.capability == (9, 0):
         assert rtx.reason is not None and "compute capability 9.0" in rtx.reason
 
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime_ep_nv_tensorrt_rtx") is None, reason="no RTX plugin here")
 def test_the_rtx_plugin_runs_on_rtx_cards_only(graph):
-    from ceilings.measure import cuda
+    from ceilings.cuda import device as cuda
     from ceilings.runtimes import onnxruntime_tensorrt_rtx
 
     runner = onnxruntime_tensorrt_rtx.RUNNER(graph, "fp32", SHAPE, 1, {})

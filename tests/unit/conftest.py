@@ -10,7 +10,8 @@ import pytest
 @pytest.fixture
 def diary(monkeypatch):
     """Replaces CUDA in the loops that time and that are captured: every call is written down and succeeds."""
-    from ceilings.measure import cuda, gpu_loop
+    from ceilings.cuda import device as cuda
+    from ceilings.measure import gpu_loop
     from ceilings.traces import target
 
     said = []

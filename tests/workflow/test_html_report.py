@@ -20,5 +20,5 @@ def test_the_report_and_snakemakes_own(project):
     assert results["results/report.html"]["data_uri"].startswith("data:text/html")
 
     # What the page is made of counts as its code, and as nothing else's.
-    project.edit("workflow_scripts/ceilings/report/page/table.js", "// another line")
+    project.edit("workflow_scripts/ceilings/report/render/page/table.js", "// another line")
     assert project.planned("results/report.html") == {"write_report": 1}

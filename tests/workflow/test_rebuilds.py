@@ -87,7 +87,7 @@ def test_a_process_more_keeps_those_that_have_run(project):
 @pytest.mark.parametrize(
     ("file", "jobs"),
     [
-        ("workflow_scripts/ceilings/report/plots/batch_sweep.py", {"draw_plot": 1, "write_summary": 1}),
+        ("workflow_scripts/ceilings/report/render/plots/batch_sweep.py", {"draw_plot": 1, "write_summary": 1}),
         ("workflow_scripts/draw_plot.py", {"draw_plot": len(PLOTS), "write_summary": 1}),
         ("workflow_scripts/write_summary.py", {"write_summary": 1}),
         ("workflow_scripts/ceilings/measure/loop.py", {"measure_latency": CELLS * PROCESSES, **REPORT}),

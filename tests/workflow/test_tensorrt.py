@@ -8,7 +8,7 @@ import json
 
 from tiny import STUDY, SUMMARY
 
-from ceilings.study import hosts
+from ceilings import host as hosts
 
 H200 = hosts.Gpu("nvidia-h200", "NVIDIA H200", "GPU-1", "580.1", (9, 0), 141 << 30)
 RUNTIMES = [

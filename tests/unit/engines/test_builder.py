@@ -13,7 +13,7 @@ from ceilings.engines.library import make_monitor
 from ceilings.engines.profiles import Profile
 from ceilings.errors import UserError
 from ceilings.provenance import provenance
-from ceilings.report.products import product_columns
+from ceilings.report.tables.product_counts import product_columns
 
 PRODUCTS_OF_LAYERS = 2 * 6 + 2  # six of each of the two layers, and the two of the head
 

@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("cuda.bindings")
 
+from ceilings.cuda import device as cuda
 from ceilings.errors import CellFailure
-from ceilings.measure import cuda, gpu_loop
+from ceilings.measure import gpu_loop
 from ceilings.measure.stopping import Protocol
 from ceilings.runtimes.cuda_runner import as_float32
 

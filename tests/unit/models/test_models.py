@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ceilings import files
+from ceilings import files, options
 from ceilings.errors import UserError
-from ceilings.models import hub, inputs, options, reference, spec, tokens, weights
+from ceilings.models import hub, inputs, reference, spec, tokens, weights
 
 PROGRAMS = Path(weights.__file__).parents[2]
 DISTILBERT = {

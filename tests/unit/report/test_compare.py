@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from ceilings.errors import UserError
-from ceilings.measure.estimands import P99
-from ceilings.measure.statistics import noise_floor
-from ceilings.report.collect import collect
-from ceilings.report.compare import as_html, as_markdown, compare
-from ceilings.report.compare.decide import judge
-from ceilings.report.measured import Cell, Measured
+from ceilings.report.analysis.comparison import compare, judge
+from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.render.comparison_page import as_html, as_markdown
+from ceilings.report.tables.collect import collect
+from ceilings.statistics.estimands import P99
+from ceilings.statistics.intervals import noise_floor
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted

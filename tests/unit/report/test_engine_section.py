@@ -1,7 +1,7 @@
 """The summary's section on engines. A whole study's is in tests/workflow/test_engine_targets.py."""
 
-from ceilings.report import engines
-from ceilings.report.evidence import EngineKey, Evidence
+from ceilings.report.render import engine_section as engines
+from ceilings.report.tables.evidence import EngineKey, Evidence
 
 KEY = EngineKey("nvidia-h200", "tensorrt11", "distilbert", "int8", "b1-s128")
 

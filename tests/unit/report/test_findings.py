@@ -12,18 +12,18 @@ import pandas as pd
 import pytest
 import yaml
 
-from ceilings.measure.quantiles import Interval
-from ceilings.report.collect import collect
-from ceilings.report.conclusions import in_short
-from ceilings.report.evidence import Evidence
-from ceilings.report.findings import findings
-from ceilings.report.findings.factors import AUTOTUNING, COMPILATION, FUSION, GRAPH, IO_BINDING, STATIC, recipe
-from ceilings.report.findings.finding import MARGIN
-from ceilings.report.findings.operating import cost_per_million, pareto
-from ceilings.report.hypotheses import HYPOTHESES, judged
-from ceilings.report.measured import Cell, Measured
-from ceilings.report.tables import BUDGET_COLUMNS, COLD_START, FLOOR_COLUMNS, KEY
+from ceilings.report.analysis.findings import findings
+from ceilings.report.analysis.findings.factors import AUTOTUNING, COMPILATION, FUSION, GRAPH, IO_BINDING, STATIC, recipe
+from ceilings.report.analysis.findings.finding import MARGIN
+from ceilings.report.analysis.findings.operating import cost_per_million, pareto
+from ceilings.report.analysis.hypotheses import HYPOTHESES, judged
+from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.render.conclusions import in_short
+from ceilings.report.tables.collect import collect
+from ceilings.report.tables.evidence import Evidence
+from ceilings.report.tables.frames import BUDGET_COLUMNS, COLD_START, FLOOR_COLUMNS, KEY
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.statistics.quantiles import Interval
 from ceilings.study.config import checked
 
 sys.path.insert(0, str(Path(__file__).parent))

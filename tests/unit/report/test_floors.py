@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from ceilings.errors import UserError
-from ceilings.report.collect import collect
-from ceilings.report.distance import distance
-from ceilings.report.floors import floor_table
-from ceilings.report.measured import Measured
-from ceilings.report.plots import draw, style
-from ceilings.report.plots.launch_to_kernel_map import submitting_share
-from ceilings.report.tables import BUDGET_COLUMNS, FLOOR_COLUMNS, KEY, read_tables
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.render.hardware_distance import distance
+from ceilings.report.render.plots import draw, style
+from ceilings.report.render.plots.launch_to_kernel_map import submitting_share
+from ceilings.report.tables.collect import collect
+from ceilings.report.tables.floor_rows import floor_table
+from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS, KEY, read_tables
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
@@ -149,7 +149,7 @@ def test_attention_in_parts_is_compared_with_the_classes_that_its_parts_are_in(m
 
 
 def test_of_many_captured_cells_the_common_shape_is_shown(maker, monkeypatch):
-    monkeypatch.setattr("ceilings.report.distance.MOST_ROWS", 3)
+    monkeypatch.setattr("ceilings.report.render.hardware_distance.MOST_ROWS", 3)
     tables = collect(maker.plan())
     assert len([line for line in section(tables).splitlines() if "fp16 " in line and line.startswith("|")]) == 2
     told = section(captured(tables, *[{"gemm": 0.2}] * 3))
@@ -164,7 +164,7 @@ def test_a_verdict_stands_in_the_tile_of_its_cell_where_it_fits(maker, monkeypat
     tables = dataclasses.replace(tables, budgets=tables.budgets.assign(verdict="launch-bound"))
     (text,) = [text for text in texts(draw("launch_to_kernel_map", tables)) if "launch-bound" in text]
     assert text == "60%\nlaunch-bound"
-    monkeypatch.setattr("ceilings.report.plots.launch_to_kernel_map.MOST_WORDS", 2)
+    monkeypatch.setattr("ceilings.report.render.plots.launch_to_kernel_map.MOST_WORDS", 2)
     assert texts(draw("launch_to_kernel_map", tables)).count("60%") == 6
 
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from ceilings.report.collect import collect
+from ceilings.report.tables.collect import collect
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted

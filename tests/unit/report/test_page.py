@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ceilings.report.collect import collect
-from ceilings.report.evidence import Evidence, read_evidence
-from ceilings.report.page import page
-from ceilings.report.tables import BUDGET_COLUMNS, FLOOR_COLUMNS, KERNEL_COLUMNS, KEY
+from ceilings.report.render.page import page
+from ceilings.report.tables.collect import collect
+from ceilings.report.tables.evidence import Evidence, read_evidence
+from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS, KERNEL_COLUMNS, KEY
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from ceilings.errors import UserError
-from ceilings.report.collect import collect
-from ceilings.report.evidence import Evidence
-from ceilings.report.findings import findings
-from ceilings.report.hypotheses import judged
-from ceilings.report.measured import Measured
-from ceilings.report.products import counted
-from ceilings.report.summary import results
-from ceilings.report.tables import read_tables
+from ceilings.report.analysis.findings import findings
+from ceilings.report.analysis.hypotheses import judged
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.render.summary import results
+from ceilings.report.tables.collect import collect
+from ceilings.report.tables.evidence import Evidence
+from ceilings.report.tables.frames import read_tables
+from ceilings.report.tables.product_counts import counted
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted

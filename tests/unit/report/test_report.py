@@ -15,18 +15,18 @@ import pandas as pd
 import pytest
 
 from ceilings.errors import UserError
-from ceilings.measure.quantiles import Interval, minimum_samples
 from ceilings.report import text
+from ceilings.report.analysis.findings import findings
+from ceilings.report.analysis.findings.bottleneck import bound
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.analysis.precision_series import precision_series
 from ceilings.report.catalogue import PLOTS
-from ceilings.report.collect import CELL_COLUMNS, collect
-from ceilings.report.evidence import Evidence, read_evidence
-from ceilings.report.findings import findings
-from ceilings.report.findings.bottleneck import bound
-from ceilings.report.measured import Measured
-from ceilings.report.plots import draw, style
-from ceilings.report.precision import precision_series
-from ceilings.report.summary import summary
-from ceilings.report.tables import read_tables
+from ceilings.report.render.plots import draw, style
+from ceilings.report.render.summary import summary
+from ceilings.report.tables.collect import CELL_COLUMNS, collect
+from ceilings.report.tables.evidence import Evidence, read_evidence
+from ceilings.report.tables.frames import read_tables
+from ceilings.statistics.quantiles import Interval, minimum_samples
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
@@ -123,9 +123,9 @@ def test_tables_survive_the_disk(tables, tmp_path):
 MAKE_PAGE = """
 import hashlib, pathlib, sys
 import planted_study as planted
-from ceilings.report.collect import collect
-from ceilings.report.evidence import Evidence
-from ceilings.report.summary import summary
+from ceilings.report.tables.collect import collect
+from ceilings.report.tables.evidence import Evidence
+from ceilings.report.render.summary import summary
 maker = planted.StudyMaker(pathlib.Path(sys.argv[1]), lambda *_: 1.0, between=0.05)
 runtimes = ("onnxruntime-cuda", "onnxruntime-cuda-graph", "torch-cuda-eager", "torch-compile")
 maker.measure(planted.GPU, [(r, p) for r in runtimes for p in ("fp32", "fp16", "bf16")], [(1, 128)])

@@ -18,10 +18,10 @@ import onnxruntime
 import real_bindings
 
 from ceilings import SCHEMA_VERSION
+from ceilings.cuda import device as cuda
 from ceilings.engines import cache
 from ceilings.errors import CellFailure
 from ceilings.files import sha256, write_json
-from ceilings.measure import cuda
 from ceilings.runtimes import onnxruntime_tensorrt as provider
 from ceilings.runtimes import placement
 from ceilings.runtimes.onnxruntime_cuda import OnnxRuntimeCuda

@@ -15,10 +15,12 @@ import real_bindings
 import tensorrt_double as double
 
 from ceilings import SCHEMA_VERSION
+from ceilings.cuda import cuda_graph
+from ceilings.cuda import device as cuda
 from ceilings.engines import inspect
 from ceilings.errors import CellFailure
 from ceilings.files import write_json
-from ceilings.measure import cuda, cuda_graph, gpu_loop
+from ceilings.measure import gpu_loop
 
 BUILDERS = {"10": "tensorrt10", "11": "tensorrt11", "rtx": "tensorrt-rtx"}
 FRESH = ("pycuda_memory", "pycuda_runner", "tensorrt_native", "layer_times")
@@ -60,7 +62,7 @@ def runner(engine, monkeypatch):
     for name in FRESH:
         monkeypatch.delitem(sys.modules, f"ceilings.runtimes.{name}", raising=False)
     native = importlib.import_module("ceilings.runtimes.tensorrt_native")
-    memory = importlib.import_module("ceilings.runtimes.pycuda_memory")
+    memory = importlib.import_module("ceilings.cuda.pycuda_memory")
     fake = double.Cuda.namespace()
     monkeypatch.setattr(double.Cuda, "capturing", None)
     for module in (cuda, cuda_graph, gpu_loop, memory, importlib.import_module("ceilings.runtimes.cuda_runner")):

@@ -37,7 +37,7 @@ def digests():
         ("ceilings/runtimes/base.py", "X = 1", {"cpu", "torch"}),
         ("export_onnx.py", "X = 1", {"export"}),
         ("ceilings/measure/loop.py", "# a comment", set()),
-        ("ceilings/report/page/table.js", "// read with the page", {"report"}),
+        ("ceilings/report/render/page/table.js", "// read with the page", {"report"}),
         ("ceilings/files.py", "X = 1", set()),
         ("ceilings/study/progress.py", "X = 1", set()),
     ],

@@ -11,9 +11,9 @@ import pytest
 
 from ceilings.engines import catalogue
 from ceilings.errors import UserError
+from ceilings.host import Gpu, Host
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
 from ceilings.study.cells import Study
-from ceilings.study.hosts import Gpu, Host
 
 GPU = Gpu("nvidia-h200", "NVIDIA H200", "GPU-0", "580.1", (9, 0), 141 << 30)
 HOST = Host("cpu-test", "Test CPU", 4, GPU, None)

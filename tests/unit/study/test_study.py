@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from ceilings.errors import UserError
+from ceilings.host import Gpu, Host
 from ceilings.models.catalogue import ARCHITECTURES
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.availability import Availability
 from ceilings.study.cells import Study
 from ceilings.study.config import SCHEMA, refuse_duplicate_keys
-from ceilings.study.hosts import Availability, Gpu, Host
 from ceilings.study.variants import counted_work, graph_name
 
 LAPTOP = Host("cpu-test", "Test CPU", 4, None, "no CUDA device on this machine")

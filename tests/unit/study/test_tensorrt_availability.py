@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ceilings import host as hosts
 from ceilings.engines import libraries
 from ceilings.runtimes.catalogue import RUNTIMES
-from ceilings.study import hosts
+from ceilings.study.availability import availability
 from ceilings.study.cells import Study
 
 STUDY = Path(__file__).parents[3] / "studies" / "tensorrt.yaml"
@@ -48,7 +49,7 @@ def machine(tmp_path, monkeypatch):
 
 
 def reason(runtime, machine=None, precision="fp16"):
-    found = hosts.availability(RUNTIMES[runtime], precision, machine or host())
+    found = availability(RUNTIMES[runtime], precision, machine or host())
     assert bool(found.reason) == bool(found.remedy)
     return found.reason and f"{found.reason}: {found.remedy}"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from unit.traces.events import Events
 
-from ceilings.report.tables import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
 from ceilings.traces import calls
 from ceilings.traces.budget import Account
 
@@ -31,7 +31,7 @@ def account(events: Events):
 
 
 def test_parts_of_the_host_are_the_kinds_of_calls():
-    assert ["framework", *calls.KINDS[:-1]] == HOST_PARTS
+    assert ("framework", *calls.KINDS[:-1]) == HOST_PARTS
 
 
 def test_launches_that_the_device_waits_for():
@@ -46,7 +46,7 @@ def test_launches_that_the_device_waits_for():
     assert one.other_calls == 3000
     assert classes == {"gemm": 4, "normalization": 4}
     # after the last kernel: 20 until the host waits, 30 in which it notices, 10 until the iteration ends
-    assert idle == {"starved": 10 + 10 + 20 + 10, "launching": 8, "queued": 4, "sync": 30}
+    assert idle == {"host": 10 + 10 + 20 + 10, "launching": 8, "queued": 4, "sync": 30}
     # the host never waited for work: both kernels ran beside it
     assert shares == {"launch": 4 + 16 + 4, "host": 10 + 26 + 10, "sync": 30}
     assert (one.launches, one.graphs, one.kernels, one.kernel_ns, one.submit) == (2, 0, 2, 8000, 24_000)
@@ -72,7 +72,7 @@ def test_kernels_behind_one_another():
     events.call(14, 70, "cudaStreamSynchronize")
     _, host, classes, idle, shares = account(events)
     assert classes == {"gemm": 40}
-    assert idle == {"starved": 10 + 30, "launching": 1, "queued": 9 + 3 * 2, "sync": 4}
+    assert idle == {"host": 10 + 30, "launching": 1, "queued": 9 + 3 * 2, "sync": 4}
     assert shares == {"kernel": 40 + 6, "launch": 1 + 9, "host": 40, "sync": 4}
     assert host == {"framework": 40, "launch": 4, "sync": 56}
 
@@ -84,7 +84,7 @@ def test_a_kernel_that_begins_before_its_launch_returns():
     events.call(21, 40, "cudaStreamSynchronize")
     _, host, classes, idle, _ = account(events)
     assert host == {"framework": 11, "launch": 10, "sync": 19}
-    assert classes == {"gemm": 10} and idle == {"starved": 10, "launching": 5, "sync": 15}
+    assert classes == {"gemm": 10} and idle == {"host": 10, "launching": 5, "sync": 15}
 
 
 def test_a_graph_has_one_launch_and_many_nodes():
@@ -96,7 +96,7 @@ def test_a_graph_has_one_launch_and_many_nodes():
     events.call(38, 100, "cudaStreamSynchronize")
     one, _, classes, idle, shares = account(events)
     assert classes == {"gemm": 19, "normalization": 8}
-    assert idle == {"starved": 10, "launching": 10, "queued": 3, "sync": 50}
+    assert idle == {"host": 10, "launching": 10, "queued": 3, "sync": 50}
     assert shares == {"kernel": 27 + 3, "launch": 10, "host": 10, "sync": 50}
     assert (one.launches, one.graphs, one.kernels) == (1, 1, 3) and one.launch_to_start.tolist() == [10_000]
 
@@ -109,7 +109,7 @@ def test_kernels_beside_a_busy_host_are_not_on_the_path():
         events.launch(10 + 10 * number, 14 + 10 * number, (15 + 10 * number, 23 + 10 * number))
     events.call(86, 97, "cudaStreamSynchronize")
     _, _, classes, idle, shares = account(events)
-    assert classes == {"gemm": 64} and idle == {"starved": 10 + 3, "launching": 4 + 7, "queued": 8, "sync": 4}
+    assert classes == {"gemm": 64} and idle == {"host": 10 + 3, "launching": 4 + 7, "queued": 8, "sync": 4}
     assert shares == {"kernel": 8, "launch": 1 + 4 + 7 * (6 + 4), "host": 10 + 3, "sync": 4}
 
 
@@ -169,7 +169,7 @@ def test_a_copy_that_waits_for_the_device():
     _, host, classes, idle, shares = account(events)
     assert host == {"framework": 10 + 6 + 20, "launch": 4, "copy": 20, "sync": 40}
     assert classes == {"gemm": 44, "copy": 8}
-    assert idle == {"starved": 10 + 20, "launching": 4 + 2, "queued": 2, "sync": 10}
+    assert idle == {"host": 10 + 20, "launching": 4 + 2, "queued": 2, "sync": 10}
     assert shares == {"kernel": 44, "launch": 4 + 2, "transfer": 8 + 2, "host": 30, "sync": 10}
 
 
@@ -183,7 +183,7 @@ def test_copies_in_front_of_the_work():
     assert host == {"framework": 57, "launch": 4, "copy": 4, "sync": 35}
     assert classes == {"gemm": 2, "copy": 40}
     assert shares == {"transfer": 40 + 4 + 2, "kernel": 2 + 2, "host": 10 + 35, "sync": 5}
-    assert idle == {"starved": 45, "launching": 4, "queued": 4, "sync": 5}
+    assert idle == {"host": 45, "launching": 4, "queued": 4, "sync": 5}
 
 
 def test_a_driver_call_inside_a_runtime_call_counts_once():
@@ -195,7 +195,7 @@ def test_a_driver_call_inside_a_runtime_call_counts_once():
     events.call(30, 50, "cudaStreamSynchronize")
     one, host, _, idle, _ = account(events)
     assert host == {"framework": 20, "launch": 10, "sync": 20} and one.launches == 1
-    assert idle == {"starved": 10, "launching": 10, "queued": 2, "sync": 20}
+    assert idle == {"host": 10, "launching": 10, "queued": 2, "sync": 20}
 
 
 def test_calls_of_another_thread_launch_but_are_not_the_iterations_time():
@@ -205,7 +205,7 @@ def test_calls_of_another_thread_launch_but_are_not_the_iterations_time():
     events.call(5, 50, "cudaStreamSynchronize")
     one, host, _, idle, _ = account(events)
     assert host == {"framework": 5, "sync": 45} and one.launches == 0
-    assert idle == {"starved": 5, "launching": 10, "queued": 2, "sync": 5 + 20}
+    assert idle == {"host": 5, "launching": 10, "queued": 2, "sync": 5 + 20}
 
 
 def test_idle_before_work_that_nothing_launched_is_unexplained():
@@ -214,7 +214,7 @@ def test_idle_before_work_that_nothing_launched_is_unexplained():
     events.launch(10, 12, (13, 20))
     events.kernel(99_999, 30, 40)
     one, _, _, idle, _ = account(events)
-    assert one.unexplained == 10_000 and idle == {"starved": 20, "launching": 2, "queued": 1}
+    assert one.unexplained == 10_000 and idle == {"host": 20, "launching": 2, "queued": 1}
 
 
 def test_work_of_the_iteration_before_reaches_in_and_work_reaches_out():
@@ -224,7 +224,7 @@ def test_work_of_the_iteration_before_reaches_in_and_work_reaches_out():
     events.mark(0, 50)
     events.launch(20, 22, (25, 70))
     one, _, classes, idle, _ = account(events)
-    assert classes == {"gemm": 10 + 25} and idle == {"starved": 10, "launching": 2, "queued": 3}
+    assert classes == {"gemm": 10 + 25} and idle == {"host": 10, "launching": 2, "queued": 3}
     assert one.kernels == 1
 
 
@@ -233,7 +233,7 @@ def test_an_iteration_without_work_is_idle():
     events.mark(0, 50)
     events.call(10, 20, "cudaDeviceSynchronize")
     one, host, classes, idle, _ = account(events)
-    assert host == {"framework": 40, "sync": 10} and not classes and idle == {"starved": 40, "sync": 10}
+    assert host == {"framework": 40, "sync": 10} and not classes and idle == {"host": 40, "sync": 10}
     assert one.kernels == 0 and len(one.launch_to_start) == 0 and one.submit == 0
 
 

@@ -23,9 +23,10 @@ from unit.traces.events import Events
 
 from ceilings.engines import produce
 from ceilings.files import read_json, write_json
-from ceilings.report import where
-from ceilings.report.collect import collect
-from ceilings.traces import layers, store
+from ceilings.report.render import time_account as where
+from ceilings.report.tables.collect import collect
+from ceilings.traces import engine_layers as layers
+from ceilings.traces import store
 from ceilings.traces.alignment import aligned
 
 SCRIPTS = Path(__file__).parents[3] / "workflow_scripts"

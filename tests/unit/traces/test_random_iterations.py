@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from unit.traces.events import Events
 
-from ceilings.report.tables import PATH_SHARES
+from ceilings.taxonomy import PATH_SHARES
 from ceilings.traces.budget import Account
 from ceilings.traces.path import critical_path
 from ceilings.traces.replay import Replay

@@ -9,12 +9,12 @@ import pytest
 from unit.traces import planted
 from unit.traces.events import Events
 
-from ceilings.report.budget_sentences import doubt
-from ceilings.report.budgets import budget_row, replayed
+from ceilings.report.render.budget_sentences import doubt
+from ceilings.report.tables.budget_rows import budget_row, replayed
 from ceilings.traces import store
 from ceilings.traces.budget import Account
+from ceilings.traces.budget_record import budget_record
 from ceilings.traces.path import critical_path
-from ceilings.traces.record import budget_record
 from ceilings.traces.replay import Replay
 
 DATA = sorted((Path(__file__).parent / "data").glob("*.sqlite"))

@@ -10,8 +10,9 @@ import pytest
 
 pytest.importorskip("cuda.bindings")
 
+from ceilings.cuda import device as cuda
 from ceilings.errors import UserError
-from ceilings.measure import cuda, gpu_loop
+from ceilings.measure import gpu_loop
 from ceilings.traces import nvtx, target
 from ceilings.traces.perfetto import without_machine
 

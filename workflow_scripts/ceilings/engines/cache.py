@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ceilings import SCHEMA_VERSION
-from ceilings.engines.record import INCOMPATIBLE, rebuild
+from ceilings.engines.engine_record import INCOMPATIBLE, rebuild
 from ceilings.errors import CellFailure
 from ceilings.files import read_json, sha256
 

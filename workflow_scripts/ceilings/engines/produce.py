@@ -19,7 +19,7 @@ from typing import Any
 from ceilings import SCHEMA_VERSION, files
 from ceilings.engines import inspect, profiles, trtexec
 from ceilings.engines.catalogue import BUILDERS
-from ceilings.engines.record import sidecar
+from ceilings.engines.engine_record import sidecar
 from ceilings.errors import UserError
 from ceilings.graphs import graph as graphs
 from ceilings.provenance import provenance
@@ -99,7 +99,7 @@ def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -
     task = {"graph": str(graph), "settings": settings, "timing_cache": spec["timing_cache"]}
     files.write_json(folder / "task.json", task)
     path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-m", "ceilings.engines.worker", str(folder / "task.json"), str(folder)]
+    command = [sys.executable, "-m", "ceilings.engines.build_worker", str(folder / "task.json"), str(folder)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True, check=False
     )

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ceilings import files
+from ceilings import files, options
 from ceilings.errors import UserError
 from ceilings.graphs import graph
-from ceilings.models import inputs, options, tokens
+from ceilings.models import inputs, tokens
 from ceilings.provenance import provenance
 
 if TYPE_CHECKING:

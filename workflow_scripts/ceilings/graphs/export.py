@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import onnx
 
+from ceilings import options
 from ceilings.errors import UserError
 from ceilings.graphs import graph
-from ceilings.models import options
 from ceilings.models.weights import load_model, positions, read_config
 
 if TYPE_CHECKING:

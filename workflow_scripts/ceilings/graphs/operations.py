@@ -17,9 +17,7 @@ import onnx
 from ceilings.errors import UserError
 from ceilings.graphs import graph
 from ceilings.graphs.shapes import Tensor, resolve
-
-CLASSES = ("gemm", "attention", "normalization", "elementwise", "gather", "copy", "other")
-"""Classes of kernels, by the names that ``ceilings.report.tables`` gives them."""
+from ceilings.taxonomy import OPERATOR_CLASSES
 
 STORED = {
     "float": "fp32",
@@ -80,7 +78,7 @@ class Node:
     """What one operator computes and moves.
 
     Attributes:
-        kind: One of ``CLASSES``.
+        kind: One of ``OPERATOR_CLASSES``.
         product: The matrix product that it is, if it is one.
         operations: Of vector units: everything that is no matrix product.
         weight_bytes: Constants that it reads; of a table the gathered rows.
@@ -127,8 +125,8 @@ class Work:
         return flops_by_precision(self.nodes)
 
     def by_class(self) -> dict[str, list[Node]]:
-        """Nodes by class, in the order of ``CLASSES``; classes without any left out."""
-        found = {kind: [node for node in self.nodes if node.kind == kind] for kind in CLASSES}
+        """Nodes by class, in the order of ``OPERATOR_CLASSES``; classes without any left out."""
+        found = {kind: [node for node in self.nodes if node.kind == kind] for kind in OPERATOR_CLASSES}
         return {kind: nodes for kind, nodes in found.items() if nodes}
 
 

@@ -27,11 +27,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from ceilings import options
 from ceilings.errors import UserError
 from ceilings.graphs import graph
 from ceilings.graphs.calibration import Range
 from ceilings.graphs.precision import convert
-from ceilings.models import options
 
 PRECISIONS = ("int8", "fp8")
 FP8_OPSET = 19

@@ -19,9 +19,9 @@ import torch
 from cuda.bindings import driver
 from cuda.bindings import runtime as cudart
 
-from ceilings.limits.kernels import Kernels
-from ceilings.measure import cuda
-from ceilings.measure.cuda_graph import captured
+from ceilings.cuda import device as cuda
+from ceilings.cuda.cuda_graph import captured
+from ceilings.limits.peak_kernels import Kernels
 
 MODEL_PRODUCTS = tuple((m, n, k) for m in (128, 4096) for k, n in ((768, 768), (768, 3072), (3072, 768)))
 """(M, N, K) of the products in BERT-base and DistilBERT: M is batch times sequence."""

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from cuda.bindings import runtime as cudart
 
-from ceilings.measure import cuda, gpu_monitor
+from ceilings.cuda import device as cuda
+from ceilings.cuda import monitor as gpu_monitor
 from ceilings.measure.loop import block_size, undisturbed
 from ceilings.measure.stopping import NS, Protocol
 from ceilings.runtimes.base import Inputs

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ceilings.measure.quantiles import quantile_interval
+from ceilings.statistics.quantiles import quantile_interval
 
 NS = 1_000_000_000
 WINDOW_NS = 50_000_000

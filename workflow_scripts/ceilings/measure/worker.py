@@ -52,7 +52,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     runner: Runner = module.RUNNER(
         Path(task["artifact"]), task["cell"]["precision"], shape, spec["threads"], spec["options"]
     )
-    instrument: Instrument = getattr(module, "INSTRUMENT", CpuInstrument)()
+    instrument = instrument_for(runner)
     found: dict[str, Any] = {"status": "failed", "failure": None, "parity": None, "series": {}, "flags": []}
     try:
         runner.load()
@@ -90,8 +90,17 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def instrument_for(runner: Runner) -> Instrument:
+    """What measures a runner of this device; made before the runner loads."""
+    if runner.device == "cpu":
+        return CpuInstrument()
+    from ceilings.measure import gpu_loop
+
+    return gpu_loop.Instrument()
+
+
 class Instrument(typing.Protocol):
-    """Measures a loaded runner. A module of runtimes whose device is not the CPU names its own as ``INSTRUMENT``."""
+    """Measures a loaded runner."""
 
     def measure(
         self, runner: Any, slots: Sequence[Any], ring: Sequence[Mapping[str, np.ndarray]], protocol: Protocol

@@ -7,10 +7,19 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ceilings.measure.quantiles import Interval, minimum_samples
+from ceilings.statistics.quantiles import Interval, minimum_samples
 
 HOPELESS = 1000
 """An upper end this many times the estimate says nothing: two processes that differ, and one degree of freedom."""
+
+
+LIMITED_BY = {
+    "compute": "the matrix rate",
+    "dram": "device memory",
+    "l2": "the L2 cache's bandwidth",
+    "launch": "one graph launch",
+}
+"""What sets a floor, as the sentences call it."""
 
 
 def number(value: float | None) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ class Runner(abc.ABC):
         threads: Threads that CPU kernels use.
         options: Of the runtime's entry in the catalogue.
     """
+
+    device: ClassVar[Literal["cpu", "cuda"]] = "cpu"
+    """What executes it, so what measures it."""
 
     def __init__(
         self, artifact: Path, precision: str, shape: tuple[int, int], threads: int, options: Mapping[str, Any]

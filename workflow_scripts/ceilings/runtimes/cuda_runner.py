@@ -16,7 +16,7 @@ import numpy as np
 from cuda.bindings import runtime as cudart
 from numpy.typing import NDArray
 
-from ceilings.measure import cuda
+from ceilings.cuda import device as cuda
 from ceilings.runtimes.base import Inputs, Runner
 
 Slot = dict[str, Any]
@@ -35,6 +35,8 @@ class CudaRunner(Runner):
         output_shape: Of the logits.
         output_type: ``float32``, ``float16`` or ``bfloat16``.
     """
+
+    device = "cuda"
 
     transfers_inside: ClassVar[bool] = False
     """Whether a launch itself copies from and to the host, and waits: then there is no device-resident boundary."""

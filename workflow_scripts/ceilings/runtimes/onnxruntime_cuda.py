@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from ceilings.cuda import device as cuda
 from ceilings.errors import CellFailure, UserError
-from ceilings.measure import cuda, gpu_loop
 from ceilings.runtimes import placement
 from ceilings.runtimes.base import Inputs
 from ceilings.runtimes.cuda_runner import CudaRunner
@@ -243,6 +243,3 @@ def RUNNER(artifact: Path, precision: str, shape: tuple[int, int], threads: int,
     """The runner that the options ask for."""
     kind = OnnxRuntimeCuda if options.get("io_binding", True) else OnnxRuntimeCudaNoBinding
     return kind(artifact, precision, shape, threads, options)
-
-
-INSTRUMENT = gpu_loop.Instrument

@@ -13,9 +13,9 @@ from typing import Any
 
 import onnxruntime
 
+from ceilings.cuda import device as cuda
 from ceilings.engines import cache, libraries
 from ceilings.errors import CellFailure
-from ceilings.measure import cuda, gpu_loop
 from ceilings.runtimes import placement
 from ceilings.runtimes.onnxruntime_cpu import INPUTS, open_session, session_options
 from ceilings.runtimes.onnxruntime_cuda import WITHOUT, OnnxRuntimeCuda
@@ -171,4 +171,3 @@ def _load_tensorrt() -> list[str]:
 
 
 RUNNER = OnnxRuntimeTensorRt
-INSTRUMENT = gpu_loop.Instrument

@@ -9,7 +9,6 @@ import onnxruntime
 import onnxruntime_ep_nv_tensorrt_rtx as plugin
 
 from ceilings.errors import CellFailure
-from ceilings.measure import gpu_loop
 from ceilings.runtimes import placement
 from ceilings.runtimes.onnxruntime_cpu import open_session, session_options
 from ceilings.runtimes.onnxruntime_cuda import WITHOUT, OnnxRuntimeCuda
@@ -64,4 +63,3 @@ def provider_options(stream: int, cuda_graph: bool) -> Mapping[str, str]:
 
 
 RUNNER = OnnxRuntimeTensorRtRtx
-INSTRUMENT = gpu_loop.Instrument

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ceilings.cuda import device as cuda
+from ceilings.cuda import pycuda_memory
+from ceilings.cuda.cuda_graph import Graph, captured
 from ceilings.errors import CellFailure
-from ceilings.measure import cuda
-from ceilings.measure.cuda_graph import Graph, captured
-from ceilings.runtimes import pycuda_memory
 from ceilings.runtimes.cuda_runner import CudaRunner
 
 

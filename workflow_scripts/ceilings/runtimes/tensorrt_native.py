@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ceilings.engines import record
+from ceilings.cuda import device as cuda
+from ceilings.engines import engine_record as record
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.library import bindings, make_logger
 from ceilings.engines.profiles import Profile, covering
 from ceilings.errors import CellFailure
-from ceilings.measure import cuda, gpu_loop
 from ceilings.runtimes.pycuda_runner import PyCudaRunner
 from ceilings.slugs import gpu_name, slug
 
@@ -158,4 +158,3 @@ def failure(what: str, errors: list[str]) -> CellFailure:
 
 
 RUNNER = TensorRt
-INSTRUMENT = gpu_loop.Instrument

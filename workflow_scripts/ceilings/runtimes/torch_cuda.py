@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ceilings.errors import CellFailure
-from ceilings.measure import gpu_loop
 from ceilings.models.weights import load_model
 from ceilings.runtimes.cuda_runner import CudaRunner
 
@@ -172,4 +171,3 @@ def _first_line(error: BaseException) -> str:
 
 
 RUNNER = TorchCuda
-INSTRUMENT = gpu_loop.Instrument

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
-from ceilings.study.hosts import Availability
+from ceilings.study.availability import Availability
 
 TWIN = ".twin"
 """Suffix of the runtime's name in the second of the two cells of an A/A pair."""

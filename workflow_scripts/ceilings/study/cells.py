@@ -16,12 +16,13 @@ from typing import Any
 
 from ceilings import SCHEMA_VERSION
 from ceilings.errors import UserError
+from ceilings.host import Host
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
+from ceilings.study.availability import Availability, availability, installed
 from ceilings.study.cell import TWIN, Cell, Shape
 from ceilings.study.code import digest
 from ceilings.study.config import checked, nearest
 from ceilings.study.engines import Engines
-from ceilings.study.hosts import Availability, Host, availability, installed
 from ceilings.study.impossible import asked_cells, refuse_the_impossible
 from ceilings.study.variants import counted_work, engine_graph, graph_name, stored_precision
 from ceilings.traces import source

@@ -11,9 +11,10 @@ from ceilings.engines import libraries, profiles
 from ceilings.engines.catalogue import BUILDERS, target_capability, target_slug
 from ceilings.engines.profiles import Profile
 from ceilings.errors import UserError
+from ceilings.host import Host
 from ceilings.runtimes.catalogue import PRECISIONS, Runtime
+from ceilings.study.availability import installed
 from ceilings.study.config import nearest
-from ceilings.study.hosts import Host, installed
 
 
 class Engines:

@@ -10,16 +10,16 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from ceilings.report.tables import IDLE_CAUSES, KERNEL_CLASSES
+from ceilings.taxonomy import IDLE_CAUSES, KERNEL_CLASSES
 from ceilings.traces import calls as kinds
 from ceilings.traces.capture import DEVICE_TO_HOST, GRAPH, HOST_TO_DEVICE, KERNEL, Capture, Integers
 from ceilings.traces.covered import Covered
-from ceilings.traces.kernels import kernel_class
+from ceilings.traces.kernel_classes import kernel_class
 from ceilings.traces.path import UNREQUESTED, Calls, Work, critical_path
 from ceilings.traces.replay import Recorded
 
 COPY, UNKNOWN = KERNEL_CLASSES.index("copy"), KERNEL_CLASSES.index("unknown")
-STARVED, LAUNCHING, QUEUED, SYNC = range(len(IDLE_CAUSES))
+HOST, LAUNCHING, QUEUED, SYNC = range(len(IDLE_CAUSES))
 
 Floats = NDArray[np.float64]
 
@@ -217,15 +217,15 @@ class Account:
         queue_from = np.clip(delivered, launch_from, finish)
 
         synced = waiting.within(begin, launch_from)
-        starved = (launch_from - begin) - synced
+        unlaunched = (launch_from - begin) - synced
         launching, queued = queue_from - launch_from, finish - queue_from
         lost = ~known & ~tail
         unexplained = float((finish - begin)[lost].sum())
-        for part in (synced, starved, launching, queued):
+        for part in (synced, unlaunched, launching, queued):
             part[lost] = 0
 
         idle = np.zeros(len(IDLE_CAUSES))
-        idle[[STARVED, LAUNCHING, QUEUED, SYNC]] = starved.sum(), launching.sum(), queued.sum(), synced.sum()
+        idle[[HOST, LAUNCHING, QUEUED, SYNC]] = unlaunched.sum(), launching.sum(), queued.sum(), synced.sum()
         return idle, unexplained
 
 

@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from ceilings.report.tables import PATH_SHARES
+from ceilings.taxonomy import PATH_SHARES
 from ceilings.traces import calls as kinds
 from ceilings.traces.covered import Covered
 

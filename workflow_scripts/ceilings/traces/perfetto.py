@@ -7,7 +7,7 @@ from typing import Any
 
 from ceilings.traces import calls as kinds
 from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET, Capture, Operations
-from ceilings.traces.kernels import kernel_class, short
+from ceilings.traces.kernel_classes import kernel_class, short
 
 HOST, DEVICE = 1, 2
 PRIVATE = ("traceName", "host_name", "distributedInfo")

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from cuda.bindings import runtime as cudart
 
+from ceilings.cuda import device as cuda
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
-from ceilings.measure import cuda
 from ceilings.measure.gpu_loop import Regime, Samples, block
 from ceilings.measure.loop import block_size, undisturbed
 from ceilings.measure.stopping import NS, Protocol

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ceilings import host as hosts
 from ceilings.errors import UserError
 from ceilings.program import json_argument
-from ceilings.study import hosts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,60 @@
+"""Which machine this is."""
+
+import dataclasses
+import doctest
+
+import pytest
+
+from ceilings import host as hosts
+from ceilings import slugs
+from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study import progress
+from ceilings.study.availability import availability, installed
+
+
+def test_pinned_host_is_the_detected_one(monkeypatch):
+    gpu = hosts.Gpu("nvidia-test", "NVIDIA Test", "GPU-0", "580.1", (9, 0), 80 << 30)
+    host = dataclasses.replace(hosts.detect({}), gpu=gpu, gpu_problem=None)
+    monkeypatch.delenv(hosts.PIN, raising=False)
+    hosts.pin(host)
+    try:
+        assert hosts.detect() == host
+    finally:
+        monkeypatch.delenv(hosts.PIN)
+
+
+def test_gpu_is_read_from_the_driver(tmp_path, monkeypatch):
+    """nvidia-smi cannot run here; the double prints what ``--query-gpu ... --format=csv,noheader,nounits`` prints."""
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 3060 Ti, GPU-1, 580.95.05, 8.6, 8192'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    gpu = hosts.detect({}).gpu
+    assert (gpu.slug, gpu.driver, gpu.capability) == ("nvidia-geforce-rtx-3060-ti", "580.95.05", (8, 6))
+    assert gpu.memory_bytes == 8 << 30
+
+
+def test_hidden_gpu_is_named_as_the_reason(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CUDA_VISIBLE_DEVICES='' hides" in hosts.detect({}).gpu_problem
+
+
+@pytest.mark.parametrize(("capability", "can"), [((7, 5), False), ((8, 0), True)])
+def test_precision_needs_hardware(capability, can):
+    gpu = hosts.Gpu("nvidia-test", "NVIDIA Test", "GPU-0", "580.1", capability, 8 << 30)
+    host = hosts.Host("cpu-test", "Test", 4, gpu, None)
+    runtime = dataclasses.replace(RUNTIMES["onnxruntime-cpu"], device="cuda", packages=())
+    found = availability(runtime, "bf16", host)
+    assert bool(found) == can
+    assert can or found.reason == "NVIDIA Test has compute capability 7.5; bf16 needs 8.0"
+
+
+def test_either_of_two_packages_will_do():
+    assert list(installed(("no-such-thing|pytest",))) == ["pytest"]
+    assert installed(("no-such-thing|nor-this",)) == {"no-such-thing": None}
+
+
+def test_documented_examples_hold():
+    for module in (slugs, progress):
+        assert doctest.testmod(module).attempted and not doctest.testmod(module).failed

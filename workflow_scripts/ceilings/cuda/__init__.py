@@ -1,0 +1,1 @@
+"""Device memory, streams, events, graph capture and the GPU monitor."""

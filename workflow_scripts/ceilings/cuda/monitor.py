@@ -1,0 +1,304 @@
+"""What the GPU did while a cell was measured: clocks, power, temperature, throttling, energy, neighbours.
+
+``python -m ceilings.cuda.monitor UUID PERIOD_S`` samples and prints. It is a process of its own because a thread
+would hold the interpreter's lock now and then, and each time would end as an outlier of the latencies. Time stamps are
+``perf_counter_ns``, one clock for all processes of a Linux system. NVML may refuse any call, in virtual machines above
+all: then the field is null and the reason is kept. Nothing here changes a setting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+PERIOD_S = 0.025
+CLOCK_PLATEAU = 0.02
+"""SM clocks whose range is no more than this fraction of the highest lie on a plateau."""
+
+CLOCK_MOVED = 0.05
+"""From this range on, a run is flagged."""
+
+SHORTEST_ENERGY_S = 0.3
+"""The energy counter is refreshed about every 20 to 100 ms: over less than this it says nothing."""
+
+THROTTLES = {
+    0x4: "SW power cap",
+    0x8: "HW slowdown",
+    0x10: "sync boost",
+    0x20: "SW thermal slowdown",
+    0x40: "HW thermal slowdown",
+    0x80: "HW power brake",
+    0x200: "board limit",
+    0x400: "reliability limit",
+}
+"""Clock event reasons that make a GPU slower than it could be, by NVML's bit. Idle and a chosen clock are none."""
+
+FIELDS = ("sm_mhz", "memory_mhz", "power_w", "temperature_c", "reasons", "utilisation", "energy_j")
+SUMMARISED = ("sm_mhz", "memory_mhz", "power_w", "temperature_c", "utilisation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One reading; a field that NVML refuses is None. ``cost_s`` is what the reading itself took."""
+
+    t_ns: int
+    cost_s: float
+    sm_mhz: float | None
+    memory_mhz: float | None
+    power_w: float | None
+    temperature_c: float | None
+    reasons: int | None
+    utilisation: float | None
+    energy_j: float | None
+
+
+class Device:
+    """One GPU as NVML sees it.
+
+    Args:
+        uuid: As NVML writes it.
+        nvml: The module ``pynvml``, or a stand-in.
+
+    Attributes:
+        refused: Why a field cannot be read, by field.
+    """
+
+    def __init__(self, uuid: str, nvml: Any = None) -> None:
+        self.nvml = nvml = nvml or importlib.import_module("pynvml")
+        self.refused: dict[str, str] = {}
+        nvml.nvmlInit()
+        try:
+            self.handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        except TypeError:  # releases of the bindings differ in whether they encode
+            self.handle = nvml.nvmlDeviceGetHandleByUUID(uuid.encode())
+
+    def read(self, field: str, call: Callable[[], Any]) -> Any:
+        """A reading, or None; a call that is refused once is not tried again."""
+        if field in self.refused:
+            return None
+        try:
+            return call()
+        except (self.nvml.NVMLError, AttributeError) as error:
+            self.refused[field] = str(error) or type(error).__name__
+            return None
+
+    def sample(self) -> Sample:
+        """Read all fields now."""
+        n, h = self.nvml, self.handle
+        reasons = (
+            getattr(n, "nvmlDeviceGetCurrentClocksEventReasons", None) or n.nvmlDeviceGetCurrentClocksThrottleReasons
+        )
+        start = time.perf_counter_ns()
+        values = {
+            "sm_mhz": self.read("sm_mhz", lambda: n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_SM)),
+            "memory_mhz": self.read("memory_mhz", lambda: n.nvmlDeviceGetClockInfo(h, n.NVML_CLOCK_MEM)),
+            "power_w": self.read("power_w", lambda: n.nvmlDeviceGetPowerUsage(h) / 1e3),
+            "temperature_c": self.read("temperature_c", lambda: n.nvmlDeviceGetTemperature(h, n.NVML_TEMPERATURE_GPU)),
+            "reasons": self.read("reasons", lambda: reasons(h)),
+            "utilisation": self.read("utilisation", lambda: n.nvmlDeviceGetUtilizationRates(h).gpu / 100),
+            "energy_j": self.read("energy_j", lambda: n.nvmlDeviceGetTotalEnergyConsumption(h) / 1e3),
+        }
+        end = time.perf_counter_ns()
+        return Sample(t_ns=(start + end) // 2, cost_s=(end - start) / 1e9, **values)
+
+    def facts(self) -> dict[str, Any]:
+        """What does not change while measuring."""
+        n, h = self.nvml, self.handle
+        return {
+            "name": _text(self.read("name", lambda: n.nvmlDeviceGetName(h))),
+            "driver": _text(self.read("driver", n.nvmlSystemGetDriverVersion)),
+            "max_sm_mhz": self.read("max_sm_mhz", lambda: n.nvmlDeviceGetMaxClockInfo(h, n.NVML_CLOCK_SM)),
+            "power_limit_w": self.read("power_limit_w", lambda: n.nvmlDeviceGetEnforcedPowerLimit(h) / 1e3),
+        }
+
+    def processes(self) -> dict[int, int | None] | None:
+        """Bytes of device memory by process that computes; a value is None where NVML keeps it back."""
+        listed = self.read("processes", lambda: self.nvml.nvmlDeviceGetComputeRunningProcesses(self.handle))
+        return None if listed is None else {int(p.pid): p.usedGpuMemory for p in listed}
+
+    def used_bytes(self) -> int | None:
+        """Device memory in use, by whoever."""
+        found = self.read("used_bytes", lambda: self.nvml.nvmlDeviceGetMemoryInfo(self.handle))
+        return None if found is None else int(found.used)
+
+
+class Monitor:
+    """Context that samples in a process of its own.
+
+    Attributes:
+        samples: What was read, oldest first; :meth:`poll` fetches.
+        refused: Why a field, or everything, could not be read.
+    """
+
+    def __init__(self, uuid: str, period_s: float = PERIOD_S) -> None:
+        self.samples: list[Sample] = []
+        self.refused: dict[str, str] = {}
+        self._command = [sys.executable, "-m", "ceilings.cuda.monitor", uuid, str(period_s)]
+        self._rest = b""
+
+    def __enter__(self) -> Monitor:
+        scripts = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, (scripts, os.environ.get("PYTHONPATH"))))
+        self._process = subprocess.Popen(
+            self._command,
+            env={**os.environ, "PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # an inherited one would outlive a crash of this process and hide it
+        )
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout.fileno()
+        os.set_blocking(self._pipe, False)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self.poll()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def wait_for_samples(self, count: int = 2, timeout_s: float = 5.0) -> bool:
+        """Wait until the sampler runs, so that its start is over before anything is timed."""
+        deadline = time.monotonic() + timeout_s
+        while len(self.samples) < count and time.monotonic() < deadline and self._process.poll() is None:
+            time.sleep(0.01)
+            self.poll()
+        self.poll()
+        return len(self.samples) >= count
+
+    def poll(self) -> None:
+        """Fetch what was sampled; never waits. For between two blocks, not within one."""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._pipe, 1 << 16):
+                self._rest += chunk
+        *lines, self._rest = self._rest.split(b"\n")
+        for line in lines:
+            found = json.loads(line)
+            if isinstance(found, dict):
+                self.refused |= found
+            else:
+                self.samples.append(Sample(*found))
+
+
+def between(samples: Sequence[Sample], start_ns: int, end_ns: int) -> list[Sample]:
+    """The samples of a span of time."""
+    return [sample for sample in samples if start_ns <= sample.t_ns <= end_ns]
+
+
+def plateau(samples: Sequence[Sample], count: int = 4) -> bool:
+    """Whether the last ``count`` SM clocks agree; True where the clock cannot be read, since then nothing can tell."""
+    clocks = [sample.sm_mhz for sample in samples[-count:] if sample.sm_mhz is not None]
+    if samples and not clocks:
+        return True
+    return len(clocks) >= count and max(clocks) - min(clocks) <= CLOCK_PLATEAU * max(clocks)
+
+
+def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Minimum, median and maximum of each field, the share of samples with each throttle reason, and the cost."""
+    summary: dict[str, Any] = {"samples": len(samples)}
+    for name in SUMMARISED:
+        values = [value for sample in samples if (value := getattr(sample, name)) is not None]
+        summary[name] = {"min": min(values), "median": float(np.median(values)), "max": max(values)} if values else None
+    reasons = [sample.reasons for sample in samples if sample.reasons is not None]
+    summary["throttled"] = (
+        {
+            name: share
+            for bit, name in THROTTLES.items()
+            if (share := sum(bool(value & bit) for value in reasons) / len(reasons))
+        }
+        if reasons
+        else None
+    )
+    summary["sample_cost_s"] = float(np.median([sample.cost_s for sample in samples])) if samples else None
+    return summary
+
+
+def energy(samples: Sequence[Sample], start_ns: int, end_ns: int, inferences: int) -> dict[str, Any] | None:
+    """Energy over a span, from the cumulative counter, interpolated between the samples around its ends.
+
+    Returns:
+        Joules, seconds, mean watts and joules an inference; None where the counter is refused or the span too short.
+    """
+    known = [(sample.t_ns, sample.energy_j) for sample in samples if sample.energy_j is not None]
+    seconds = (end_ns - start_ns) / 1e9
+    if len(known) < 2 or seconds < SHORTEST_ENERGY_S or inferences < 1:
+        return None
+    times, joules = np.array([t for t, _ in known], np.float64), np.array([j for _, j in known], np.float64)
+    slack_ns = 4 * PERIOD_S * 1e9
+    if start_ns < times[0] - slack_ns or end_ns > times[-1] + slack_ns:
+        return None
+    used = float(np.interp(end_ns, times, joules) - np.interp(start_ns, times, joules))
+    return {
+        "joules": used,
+        "seconds": seconds,
+        "mean_watts": used / seconds,
+        "joules_per_inference": used / inferences,
+        "inferences": inferences,
+    }
+
+
+def flags(summary: dict[str, Any]) -> list[str]:
+    """Warnings that belong beside the numbers."""
+    found = [f"throttled: {name} in {share:.0%} of samples" for name, share in (summary["throttled"] or {}).items()]
+    clock = summary["sm_mhz"]
+    if clock and clock["max"] - clock["min"] > CLOCK_MOVED * clock["max"]:
+        found.append(f"SM clock moved between {clock['min']:.0f} and {clock['max']:.0f} MHz")
+    return found
+
+
+def neighbours(processes: dict[int, int | None] | None, own: int) -> tuple[dict[int, int | None], str | None]:
+    """Processes that compute on the GPU beside this one, and a flag if there are any.
+
+    Where this process itself is not listed by its own number (a container has numbers of its own), one unknown process
+    is taken for it.
+    """
+    if not processes:
+        return {}, None
+    others = {pid: used for pid, used in processes.items() if pid != own}
+    if own not in processes and len(others) == 1:
+        return {}, None
+    if not others:
+        return {}, None
+    return others, f"another process uses the GPU: {', '.join(f'pid {pid}' for pid in sorted(others))}"
+
+
+def _text(value: Any) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def main() -> None:
+    """Sample until whoever reads has gone."""
+    uuid, period = sys.argv[1], float(sys.argv[2])
+    parent = os.getppid()
+    out = sys.stdout
+    told: set[str] = set()
+    try:
+        device = Device(uuid)
+    except Exception as error:  # whatever is wrong with NVML, the run goes on without it
+        out.write(json.dumps({"everything": f"{type(error).__name__}: {error}"}) + "\n")
+        return
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        while os.getppid() == parent:
+            out.write(json.dumps(dataclasses.astuple(device.sample())) + "\n")
+            if new := {field: why for field, why in device.refused.items() if field not in told}:
+                told |= set(new)
+                out.write(json.dumps(new) + "\n")
+            out.flush()
+            time.sleep(period)
+
+
+if __name__ == "__main__":
+    main()

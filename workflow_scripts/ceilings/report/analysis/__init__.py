@@ -1,0 +1,1 @@
+"""What the data frames say: levers, findings, comparisons."""

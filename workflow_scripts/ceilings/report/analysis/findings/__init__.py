@@ -1,0 +1,61 @@
+"""What the data say: findings computed from the tables alone, a module a question.
+
+A sentence that calls something faster, slower or flat rests on ``statistics.verdict``: the interval excludes 1 and the
+estimate lies beyond the noise floor. Everything that was compared and not decided is said to be undecided, with the
+entries of a study that would decide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ceilings.report.analysis.findings.abstraction import layers, runtimes
+from ceilings.report.analysis.findings.beyond import cold_start, other_boundaries
+from ceilings.report.analysis.findings.bottleneck import bottleneck
+from ceilings.report.analysis.findings.energy import clocks, energy
+from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
+from ceilings.report.analysis.findings.floor import floor
+from ceilings.report.analysis.findings.headroom import headroom
+from ceilings.report.analysis.findings.levers import levers
+from ceilings.report.analysis.findings.operating import operating_points
+from ceilings.report.analysis.findings.overview import fastest
+from ceilings.report.analysis.findings.precisions import precisions
+from ceilings.report.analysis.findings.providers import providers
+from ceilings.report.analysis.findings.saturation import saturation
+from ceilings.report.analysis.findings.scaling import batching, sequences
+from ceilings.report.analysis.findings.tail import tail
+from ceilings.report.analysis.findings.trust import noise, warnings
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.tables.frames import Tables
+
+__all__ = ["QUESTIONS", "RULES", "Finding", "findings"]
+
+RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
+    fastest,
+    saturation,
+    providers,
+    layers,
+    runtimes,
+    bottleneck,
+    levers,
+    headroom,
+    precisions,
+    tail,
+    operating_points,
+    floor,
+    batching,
+    sequences,
+    other_boundaries,
+    cold_start,
+    energy,
+    clocks,
+    noise,
+    warnings,
+)
+"""In the order that a reader needs them."""
+
+
+def findings(tables: Tables) -> list[Finding]:
+    """All findings of a study; none where nothing was measured."""
+    measured = Measured(tables)
+    return [finding for rule in RULES for finding in rule(measured)] if measured.cells else []

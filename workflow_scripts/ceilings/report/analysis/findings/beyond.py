@@ -1,0 +1,81 @@
+"""What else a latency holds: copies, cold caches, the first answer."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.finding import Finding, names, where
+from ceilings.report.analysis.findings.selection import panels_at_common_shape
+from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.tables.frames import COLD_START
+from ceilings.statistics.intervals import mean_over_processes
+from ceilings.statistics.quantiles import Interval
+
+SHOWN = 3
+"""Of the quickest starts; the slowest one beside them."""
+
+
+def other_boundaries(measured: Measured) -> list[Finding]:
+    """End to end and cold caches against the closed loop, where they were measured."""
+    found = []
+    for column, base, what in (
+        ("e2e_p50_ms", "p50_ms", "End to end (with copies from and to pinned memory), against the closed-loop median"),
+        ("e2e_pageable_p50_ms", "e2e_p50_ms", "End to end with pageable instead of pinned host memory"),
+        ("cold_p50_ms", "p50_ms", "With cold caches, against the closed-loop median"),
+    ):
+        for panel in panels_at_common_shape(measured):
+            cells = [cell for cell in panel if pd.notna(cell.row[column]) and pd.notna(cell.row[base])]
+            if not cells:
+                continue
+            clear = []
+            for cell in cells:
+                own = measured.runs(cell)
+                factor = mean_over_processes(own[column] / own[base])
+                if factor.bounded and not factor.low <= 1 <= factor.high:
+                    added = (own[column] - own[base]).median() * 1e3
+                    clear.append(f"{cell.label} {text.interval(factor, '×')}, {added:+.3g} µs")
+            told = (
+                f"{where(measured, cells[0])}: {what}, within each process: "
+                f"{'; '.join(clear) or 'no difference established'}"
+                f"{f'; no difference established for {len(cells) - len(clear)} others' if clear else ''}."
+            )
+            found.append(Finding("Beyond the closed loop", told, names(cells)))
+    return found
+
+
+def cold_start(measured: Measured) -> list[Finding]:
+    """Time to the first answer of a fresh process: all stages, the CUDA context and libraries among them."""
+    found = []
+    for cells in panels_at_common_shape(measured):
+        prices, cached = dict[Cell, Interval](), dict[Cell, Interval | None]()
+        for cell in cells:
+            own = measured.runs(cell)
+            total = own[[f"{stage}_ms" for stage in COLD_START]].sum(axis=1)
+            if len(total) and (total > 0).all():
+                prices[cell], cached[cell] = _by_cache(total, own["compile_cache"])
+        if not prices:
+            continue
+        ranked = sorted(prices, key=lambda cell: prices[cell].estimate)
+        shown = ranked if len(ranked) <= SHOWN + 1 else [*ranked[:SHOWN], ranked[-1]]
+        told = "; ".join(
+            f"{cell.label} {_seconds(prices[cell])} (as long as {prices[cell].estimate / cell.p50.estimate:,.0f} "
+            f"steady requests{f'; {_seconds(again)} with what the first process compiled' if again else ''})"
+            for cell, again in ((cell, cached[cell]) for cell in shown)
+        )
+        told += f"; {len(ranked) - len(shown)} between these" if len(ranked) > len(shown) else ""
+        told = f"{where(measured, ranked[0])}: a fresh process gives its first answer after: {told}."
+        found.append(Finding("Cold start", told, names(ranked), prices[ranked[0]]))
+    return found
+
+
+def _by_cache(total: pd.Series, caches: pd.Series) -> tuple[Interval, Interval | None]:
+    """The start of processes that find no compiled code, and of those that do: no mean is taken over both."""
+    cold = caches == "cold"
+    if cold.any() and not cold.all():
+        return mean_over_processes(total[cold]), mean_over_processes(total[~cold])
+    return mean_over_processes(total), None
+
+
+def _seconds(value: Interval) -> str:
+    return text.interval(value, "ms") if value.estimate < 1000 else text.interval(value.scaled(1e-3), "s")

@@ -1,0 +1,186 @@
+"""Question 4: where latency turns from orchestration-bound to kernel-bound.
+
+A capture's verdict decides where there is one. Else the host's time in the submitting calls does; the span between two
+events does not tell: it holds the time in which the GPU waits for the next launch, so it is close to the latency in
+either case.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.finding import Finding, configuration, names, sweep_entry, traces_entry, where
+from ceilings.report.analysis.findings.operating import saturated
+from ceilings.report.analysis.findings.selection import Axis, on_gpu, panels_at_common_shape, sweeps
+from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.statistics.quantiles import Interval
+
+TOPIC = "Host or device"
+
+HOST_BOUND_SHARE = 0.9
+"""Of the latency, spent by the host in submitting: from here on the GPU has nothing to do but to wait for it."""
+
+DEVICE_BOUND_SHARE = 0.5
+"""Up to here the host is done early, and the latency is the device's."""
+
+HIDDEN_SHOWN = 6
+
+Bound = Literal["host-bound", "between", "device-bound", "waits"]
+
+BOUND: dict[Bound, str] = {
+    "host-bound": f"**host-bound**, submitting takes at least {HOST_BOUND_SHARE:.0%} of the latency",
+    "between": "between the two, neither the host nor the device alone",
+    "device-bound": f"**device-bound**, the host is done within {DEVICE_BOUND_SHARE:.0%} of the latency",
+    "waits": "not decided, the submitting call itself waits for the device",
+}
+
+ORCHESTRATION = {"host-bound", "launch-bound", "sync-bound", "transfer-bound"}
+KERNELS = {"device-bound", "kernel-bound"}
+DECIDED = ORCHESTRATION | KERNELS
+
+CLAIM = "What decides the latency turns from the host to the device within the sizes measured"
+
+
+def bottleneck(measured: Measured) -> list[Finding]:
+    """What decides each latency at the common shape, and the batch or sequence at which that changes."""
+    cells = [cell for cell in measured.cells if on_gpu(cell)]
+    if not cells:
+        wanted = sweep_entry(measured, ("onnxruntime-cuda",), ("fp16",), (1, 8, 64))
+        told = "no cell of a GPU was measured."
+        return [Finding(TOPIC, told, (), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))]
+    turns = [*_turns(measured, "batch"), *_turns(measured, "sequence")]
+    return [*_shares(measured), *(turns or [_no_sweep(measured, cells)])]
+
+
+def bound(cell: Cell) -> Bound:
+    """Read from the host's share of the latency."""
+    if pd.isna(cell.row["e2e_p50_ms"]):  # no boundary on the device: the call copies and waits
+        return "waits"
+    share = cell.row["enqueue_p50_ms"] / cell.p50.estimate
+    return "host-bound" if share >= HOST_BOUND_SHARE else "device-bound" if share <= DEVICE_BOUND_SHARE else "between"
+
+
+def decides(measured: Measured, cell: Cell) -> str:
+    """A capture's verdict, else the host's share's; ``waits`` and ``between`` decide nothing."""
+    budget = measured.budget(cell)
+    if budget and isinstance(budget["verdict"], str):
+        return budget["verdict"]
+    return bound(cell) if pd.notna(cell.row["enqueue_p50_ms"]) else "unknown"
+
+
+def queued(cell: Cell) -> Interval | None:
+    """Time of a batch with requests queued, in ms: a bound of the device's work, which one stream does in turn.
+
+    None where it is not provably below the latency, so where queueing hides nothing of the host.
+    """
+    rate = saturated(cell)
+    if rate is None or bound(cell) == "waits":
+        return None
+    each = rate.inverted(cell.batch * 1e3)
+    return each if each.high < cell.p50.low else None
+
+
+def _hidden(measured: Measured, cells: list[Cell]) -> list[Finding]:
+    """What a device-bound latency holds of the host all the same: a graph starts only once it has been submitted."""
+    known = [(work, cell) for cell in cells if bound(cell) == "device-bound" and (work := queued(cell))]
+    if not known:
+        return []
+    known.sort(key=lambda pair: pair[0].estimate / pair[1].p50.estimate)
+    listed = text.cut(
+        (f"{cell.label} ({text.number(work.estimate)} of {text.number(cell.p50.estimate)} ms)" for work, cell in known),
+        HIDDEN_SHOWN,
+    )
+    told = (
+        f"{where(measured, cells[0])}: with requests queued, submitting is hidden behind the request before, and what "
+        f"remains bounds the device's work of these from above: {listed}."
+    )
+    return [Finding(TOPIC, told, names(cell for _, cell in known), question=4)]
+
+
+def _shares(measured: Measured) -> list[Finding]:
+    found = []
+    for cells in panels_at_common_shape(measured):
+        shown = [cell for cell in cells if pd.notna(cell.row["enqueue_p50_ms"])]
+        for kind, own in group_by(shown, bound).items():
+            listed = text.listed(
+                f"{cell.label} ({text.number(cell.row['enqueue_p50_ms'])} of {text.number(cell.p50.estimate)} ms)"
+                for cell in own
+            )
+            told = f"{where(measured, own[0])}: {BOUND[kind]}: {listed}."
+            found.append(Finding(TOPIC, told, names(own), question=4))
+        found += _hidden(measured, shown)
+        captured = [cell for cell in cells if measured.budget(cell)]
+        for kind, own in group_by(captured, lambda cell: decides(measured, cell)).items():
+            told = f"{where(measured, own[0])}: captured and **{kind}**: {text.listed(c.label for c in own)}."
+            found.append(Finding(TOPIC, told, names(own), question=4))
+    return found
+
+
+def _turns(measured: Measured, axis: Axis) -> list[Finding]:
+    """One finding a sweep that turns, one for all that stay on one side, one for all that cannot be told."""
+    found, staying, open_ = [], dict[str, list[list[Cell]]](), list[list[Cell]]()
+    for sweep in sweeps(measured, axis):
+        if not on_gpu(sweep[0]):
+            continue
+        kinds = [decides(measured, cell) for cell in sweep]
+        known = [(kind in KERNELS, cell) for kind, cell in zip(kinds, sweep, strict=True) if kind in DECIDED]
+        sides = [kernels for kernels, _ in known]
+        if len(set(sides)) == 2 and sides == sorted(sides):
+            turn = sides.index(True)
+            told = f"{_by_size(measured, sweep, kinds, axis)}. It turns between {axis} "
+            told += f"{getattr(known[turn - 1][1], axis)} and {getattr(known[turn][1], axis)}."
+            subject = f"{sweep[0].label} over {axis}"
+            found.append(
+                Finding(TOPIC, told, names(sweep), question=4, claim=CLAIM, subject=subject, status="supported")
+            )
+        elif len(set(kinds)) == 1 and kinds[0] in DECIDED:
+            staying.setdefault(kinds[0], []).append(sweep)
+        else:
+            open_.append(sweep)
+    for kind, own in staying.items():
+        shown = (
+            f"{configuration(measured, one[0])} ({axis} {getattr(one[0], axis)} to {getattr(one[-1], axis)})"
+            for one in own
+        )
+        told = f"{kind} at every size: {text.listed(shown)}."
+        rests = names(cell for one in own for cell in one)
+        subject = f"{text.listed(one[0].label for one in own)} over {axis}"
+        found.append(Finding(TOPIC, told, rests, question=4, claim=CLAIM, subject=subject, status="refuted"))
+    if open_:
+        told = "; ".join(_by_size(measured, one, [decides(measured, cell) for cell in one], axis) for one in open_)
+        cells = [cell for one in open_ for cell in one]
+        # What was captured and is mixed would be so again.
+        uncaptured = [c for c in cells if decides(measured, c) not in DECIDED and not measured.budget(c)]
+        missing = (traces_entry(uncaptured),) if uncaptured else ()
+        subject = f"{text.listed(one[0].label for one in open_)} over {axis}"
+        found.append(
+            Finding(
+                TOPIC,
+                f"{told}.",
+                names(cells),
+                question=4,
+                claim=CLAIM,
+                subject=subject,
+                status="not decidable",
+                missing=missing,
+            )
+        )
+    return found
+
+
+def _by_size(measured: Measured, sweep: list[Cell], kinds: list[str], axis: Axis) -> str:
+    sizes = group_by(list(zip(kinds, sweep, strict=True)), lambda pair: pair[0])
+    places = "; ".join(
+        f"{kind} at {axis} {text.listed(getattr(cell, axis) for _, cell in own)}" for kind, own in sizes.items()
+    )
+    fixed = "sequence" if axis == "batch" else "batch"
+    return f"{configuration(measured, sweep[0])} at {fixed} {getattr(sweep[0], fixed)}: {places}"
+
+
+def _no_sweep(measured: Measured, cells: list[Cell]) -> Finding:
+    wanted = sweep_entry(measured, {cell.runtime for cell in cells}, {cell.precision for cell in cells}, (1, 8, 64))
+    told = "each configuration was measured at one size, so nothing can turn."
+    return Finding(TOPIC, told, names(cells), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))

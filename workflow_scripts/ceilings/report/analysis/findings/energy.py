@@ -1,0 +1,112 @@
+"""What an inference costs in energy, and at which clocks it ran."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.finding import Finding, configuration, names, short, where
+from ceilings.report.analysis.findings.selection import panels_at_common_shape, sweeps
+from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.statistics.intervals import mean_over_processes
+from ceilings.statistics.quantiles import Interval
+
+TOPIC = "Energy and clocks"
+
+BELOW_CLOCK = 0.97
+"""A median SM clock below this share of the highest possible is told."""
+
+REGIMES = ("latency", "throughput")
+
+
+def energy(measured: Measured) -> list[Finding]:
+    """Energy an inference: least and most at the common shape, and along the batch.
+
+    Energy is time times power, so a difference is told as both factors: whether a stack saves energy because it is
+    done earlier or because it draws less.
+    """
+    found = []
+    for cells in panels_at_common_shape(measured):
+        known = {cell: used for cell in cells if (used := joules(measured, cell))}
+        if len(known) > 1:
+            least = min(known, key=lambda cell: known[cell].estimate)
+            most = max(known, key=lambda cell: known[cell].estimate)
+            told = f"{where(measured, least)}: an inference takes least energy in {_said(known, least, measured)} and "
+            told += f"most in {_said(known, most, measured)}{_factors(known, least, most)}"
+            found.append(Finding(TOPIC, f"{told}.", names([least, most]), known[least]))
+    longest = group_by(sweeps(measured, "batch"), lambda sweep: (sweep[0].device, sweep[0].model))
+    for sweep in (min(own, key=lambda sweep: (-len(sweep), sweep[-1].p50.estimate)) for own in longest.values()):
+        known = {cell: used for cell in sweep if (used := joules(measured, cell))}
+        if len(known) > 1:
+            first, last = next(iter(known)), list(known)[-1]
+            told = f"{configuration(measured, first)}: {_said(known, first, measured)}; {_said(known, last, measured)}"
+            told += _factors(known, last, first)
+            found.append(Finding(TOPIC, f"{told}.", names(known), known[last]))
+    return found
+
+
+def clocks(measured: Measured) -> list[Finding]:
+    """Cells whose SM clock stayed below what the device can do, and why if NVML says so."""
+    loops = [(cell, regime, clock(measured, cell, regime)) for cell in measured.cells for regime in REGIMES]
+    low = [loop for loop in loops if loop[2]]
+    if not low:
+        return []
+    shown = (f"{short(cell)} {regime} {at}" for cell, regime, at in low)
+    told = f"{len(low)} of the measured loops ran below {BELOW_CLOCK:.0%} of the SM clock: {text.cut(shown)}."
+    return [Finding(TOPIC, told, names(cell for cell, *_ in low))]
+
+
+def clock(measured: Measured, cell: Cell, regime: str) -> str:
+    """``1,740 of 1,980 MHz (SW power cap)`` where a loop ran below ``BELOW_CLOCK``; empty elsewhere, or unknown."""
+    records = _records(measured, cell, "gpu")
+    medians = [one[regime]["sm_mhz"]["median"] for one in records if (one.get(regime) or {}).get("sm_mhz")]
+    highest = [one["max_sm_mhz"] for one in records if one.get("max_sm_mhz")]
+    if not (medians and highest and min(medians) < BELOW_CLOCK * max(highest)):
+        return ""
+    why = sorted({name for one in records for name in ((one.get(regime) or {}).get("throttled") or {})})
+    return f"{min(medians):,.0f} of {max(highest):,.0f} MHz{f' ({text.listed(why)})' if why else ''}"
+
+
+def joules(measured: Measured, cell: Cell) -> Interval | None:
+    """Energy of one inference in the closed loop; None unless every process knows it."""
+    return _mean(measured, cell, "joules_per_inference")
+
+
+def watts(measured: Measured, cell: Cell) -> Interval | None:
+    """Mean power over the closed loop."""
+    return _mean(measured, cell, "mean_watts")
+
+
+def _mean(measured: Measured, cell: Cell, field: str) -> Interval | None:
+    values = [(record.get("latency") or {}).get(field) for record in _records(measured, cell, "energy")]
+    # The counter is refreshed slowly: a loop that it did not notice reads 0, which is no energy but none known.
+    known = [float(value) for value in values if value]
+    return mean_over_processes(known) if known and len(known) == len(values) else None
+
+
+def _records(measured: Measured, cell: Cell, column: str) -> list[dict[str, Any]]:
+    runs = measured.runs(cell)
+    if column not in runs:
+        return []
+    return [json.loads(value) if pd.notna(value) else {} for value in runs[column]]
+
+
+def _said(known: dict[Cell, Interval], cell: Cell, measured: Measured) -> str:
+    power = watts(measured, cell)
+    at = f" at {text.number(power.estimate)} W" if power else ""
+    limits = [limit for record in _records(measured, cell, "gpu") if (limit := record.get("power_limit_w"))]
+    if power and limits and power.estimate > max(limits):
+        at += f" (above the limit of {max(limits):.0f} W, which acts on an average: a loop this short has few readings)"
+    used = known[cell]
+    shown = text.interval(used, "J") if used.estimate >= 0.1 else text.interval(used.scaled(1e3), "mJ")
+    return f"{short(cell)}, {shown}{at}"
+
+
+def _factors(known: dict[Cell, Interval], a: Cell, b: Cell) -> str:
+    """How the two differ: energy = time x power, per inference."""
+    whole = known[b].estimate / known[a].estimate
+    time = b.p50_per_inference.estimate / a.p50_per_inference.estimate
+    return f" ({text.number(whole)}× the energy: {text.number(time)}× the time, {text.number(whole / time)}× the power)"

@@ -1,0 +1,158 @@
+"""Cells as combinations of levers: what a configuration has, and which cells differ in one lever alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ceilings.report.analysis.findings.selection import on_gpu
+from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.statistics.intervals import Verdict, contrast, verdict
+from ceilings.statistics.quantiles import Interval
+
+GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
+COMPILATION, AUTOTUNING = "compilation", "autotuning"
+
+END_TO_END = "latency_end_to_end"
+
+TORCH = {
+    "torch-cuda-eager": frozenset[str](),
+    "torch-cudagraph": frozenset({GRAPH}),
+    "torch-compile": frozenset({COMPILATION}),
+    "torch-compile-reduce-overhead": frozenset({COMPILATION, GRAPH}),
+    "torch-compile-max-autotune": frozenset({COMPILATION, GRAPH, AUTOTUNING}),
+}
+"""PyTorch's runtimes on a GPU are one stack under many names."""
+
+SUFFIXES = {"graph": GRAPH, "fused": FUSION}
+WITHOUT = {"noio": IO_BINDING, "dynamic": STATIC}
+"""Suffixes of a runtime's name, and the lever that it has or lacks."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A stack, and the levers that are pulled on it (precision among them, unless FP32)."""
+
+    stack: str
+    levers: frozenset[str]
+
+
+def recipe(cell: Cell) -> Recipe:
+    """Read from the runtime's name and the precision."""
+    precision = frozenset() if cell.precision == "fp32" else frozenset({cell.precision.upper()})
+    if cell.runtime in TORCH:
+        return Recipe("PyTorch", TORCH[cell.runtime] | precision)
+    if not on_gpu(cell):
+        return Recipe("PyTorch" if cell.runtime.startswith("torch-") else cell.runtime, precision)
+    stack, *words = cell.runtime.split("-")
+    levers = {IO_BINDING, STATIC} if cell.runtime.startswith("onnxruntime") else set[str]()
+    for word in words:
+        if word in SUFFIXES:
+            levers.add(SUFFIXES[word])
+        elif word in WITHOUT:
+            levers.discard(WITHOUT[word])
+        else:
+            stack += f"-{word}"
+    return Recipe(stack, frozenset(levers) | precision)
+
+
+DEFAULTS = frozenset({IO_BINDING, STATIC})
+"""Levers that ONNX Runtime's cells have unless their name says otherwise."""
+
+
+def distance(own: Recipe) -> int:
+    """How many levers lie between a recipe and its stack as it is."""
+    defaults = DEFAULTS if own.stack.startswith("onnxruntime") and own.levers & DEFAULTS else frozenset[str]()
+    return len(own.levers ^ defaults)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Two cells that differ in one lever.
+
+    Attributes:
+        ratio: Latency with the lever over that without.
+    """
+
+    lever: str
+    without: Cell
+    with_: Cell
+    others: frozenset[str]
+    ratio: Interval
+    verdict: Verdict
+    beyond_noise: bool
+
+
+def steps(measured: Measured, cells: Sequence[Cell]) -> dict[str, list[Step]]:
+    """Every pair of cells of one stack that differ in one lever; by lever, closest to the stack as it is first."""
+    recipes = {recipe(cell): cell for cell in cells}
+    found: dict[str, list[Step]] = {}
+    for own, cell in recipes.items():
+        for lever in own.levers:
+            base = recipes.get(Recipe(own.stack, own.levers - {lever}))
+            if base is None:
+                continue
+            judged = _step(measured, lever, base, cell)
+            if judged is not None:
+                found.setdefault(lever, []).append(Step(lever, base, cell, own.levers - {lever}, *judged))
+    return {
+        lever: sorted(own, key=lambda step: (distance(recipe(step.with_)), sorted(step.others)))
+        for lever, own in found.items()
+    }
+
+
+def _step(measured: Measured, lever: str, base: Cell, cell: Cell) -> tuple[Interval, Verdict, bool] | None:
+    if lever != IO_BINDING:
+        pair = measured.compare(cell, base)
+        return pair.ratio, pair.verdict, pair.beyond_noise
+    # Without it each call copies, so it is held against the series with copies.
+    copied = measured.series(cell, END_TO_END)
+    if not copied:
+        return None
+    found = contrast([copied, base.groups], [1.0, -1.0])
+    floor = measured.noise_floor(cell.device) or 0.0
+    return found, verdict(found, floor), abs(math.log(found.estimate)) > math.log1p(floor)
+
+
+@dataclass(frozen=True)
+class Factorial:
+    """All combinations of some levers on one stack.
+
+    Attributes:
+        cells: By the levers (of ``levers``) that each has.
+    """
+
+    levers: tuple[str, ...]
+    cells: dict[frozenset[str], Cell]
+
+    def effect(self, measured: Measured, *levers: str) -> tuple[Interval, Verdict]:
+        """A lever's factor, averaged over the others on a log scale; of two, the factor of their interaction.
+
+        The log-additive model: log latency is a sum of one term a lever, one a pair of levers and so on, each a
+        contrast of all cells. An interaction is how many times the one's factor is with the other what it is without:
+        above 1 each takes from the other's gain.
+        """
+        signs = [1 if sum(lever not in has for lever in levers) % 2 == 0 else -1 for has in self.cells]
+        share = 2 ** (len(self.levers) - len(levers))
+        return measured.factor(list(self.cells.values()), [sign / share for sign in signs])
+
+
+def factorial(cells: Sequence[Cell]) -> Factorial | None:
+    """The largest full factorial of two levers or more among the cells of one stack; None if there is none."""
+    recipes = {recipe(cell).levers: cell for cell in cells}
+    levers = sorted(frozenset().union(*recipes))
+    for size in range(len(levers), 1, -1):
+        for chosen in itertools.combinations(levers, size):
+            if sum(lever in PRECISION_LEVERS for lever in chosen) > 1 or IO_BINDING in chosen:
+                continue  # two precisions exclude each other; IO binding changes what is timed
+            # What the cells have beside the chosen levers must be the same for all: the most common set.
+            for fixed in sorted({has - set(chosen) for has in recipes}, key=lambda has: (-len(has), sorted(has))):
+                combinations = [frozenset(part) for k in range(size + 1) for part in itertools.combinations(chosen, k)]
+                if all(fixed | part in recipes for part in combinations):
+                    return Factorial(chosen, {part: recipes[fixed | part] for part in combinations})
+    return None
+
+
+PRECISION_LEVERS = {"TF32", "FP16", "BF16", "INT8", "FP8"}

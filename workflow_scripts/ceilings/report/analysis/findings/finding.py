@@ -1,0 +1,177 @@
+"""What a finding is, and the words that all of them share."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from typing import Literal
+
+from ceilings.report import text
+from ceilings.report.analysis.measured import Cell, Comparison, Measured
+from ceilings.statistics.intervals import Verdict
+from ceilings.statistics.quantiles import Interval
+
+Status = Literal["supported", "refuted", "not decidable"]
+
+QUESTIONS = {
+    1: "When does ONNX Runtime's CUDA provider keep the GPU busy?",
+    2: "What does TensorRT add over the CUDA provider, and native TensorRT over ONNX Runtime's provider?",
+    3: "When do abstraction layers stop mattering?",
+    4: "Where does latency turn from orchestration-bound to kernel-bound?",
+    5: "Which levers still move a small static workload?",
+    6: "Does lower precision pay, from which size on, and what does it cost?",
+    7: "What do CUDA graphs do to the tail?",
+    8: "Which stack for a latency limit, which for a throughput target, at which cost?",
+    9: "What stands between the best cell and the hardware's floor?",
+}
+"""The questions of the study, by number, in the order of the summary."""
+
+MARGIN = 0.05
+"""Two latencies that provably differ by less are called equivalent."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that the data say.
+
+    Attributes:
+        topic: The group it is shown under; for a question, its short name.
+        text: Markdown, one line.
+        cells: Names of the cells it rests on.
+        effect: The number that it states, None for a warning.
+        verdict: What it claims of a latency; None where it compares none.
+        question: The question that it answers, a key of ``QUESTIONS``.
+        claim: The proposition that was put to the data, if one was.
+        subject: What the claim is about here, in a few words.
+        status: What the data say of the claim.
+        missing: What would decide it, as entries of a study: a sweep in braces, or a section.
+        measure: What the effect is a ratio of.
+    """
+
+    topic: str
+    text: str
+    cells: tuple[str, ...]
+    effect: Interval | None = None
+    verdict: Verdict | None = None
+    question: int | None = None
+    claim: str | None = None
+    subject: str = ""
+    status: Status | None = None
+    missing: tuple[str, ...] = ()
+    measure: str = "latency"
+
+    @property
+    def claims_difference(self) -> bool:
+        return self.verdict in {"faster", "slower"}
+
+
+def status_of(verdict: Verdict, equivalent: bool = False, hoped: Verdict = "faster") -> Status:
+    """Of the claim that something is ``hoped``: equality refutes it as well as its opposite."""
+    if verdict == hoped:
+        return "supported"
+    if verdict in {"faster", "slower", "same within noise"} or equivalent:
+        return "refuted"
+    return "not decidable"
+
+
+def combined(statuses: Iterable[Status]) -> Status:
+    """Of a claim that holds only if all its parts do."""
+    found = set(statuses)
+    if "refuted" in found:
+        return "refuted"
+    return "supported" if found == {"supported"} else "not decidable"
+
+
+# --- what would decide it --------------------------------------------------------------------------------------------
+
+
+def sweep_entry(
+    measured: Measured,
+    runtimes: Iterable[str],
+    precisions: Iterable[str] | None = None,
+    batches: Iterable[int] | None = None,
+    sequences: Iterable[int] | None = None,
+) -> str:
+    """A sweep of a study, as YAML on one line; what is not given is taken from the cells that were asked for."""
+    asked = measured.tables.cells
+    models = sorted(asked["model"].unique())
+    at = measured.common_shape or (int(asked["batch"].min()), int(asked["sequence"].min()))
+    parts = {
+        "models": models,
+        "runtimes": _in_order(runtimes),
+        "precisions": _in_order(precisions or ("fp32", "fp16")),
+        "batches": sorted(set(batches or (at[0],))),
+        "sequences": sorted(set(sequences or (at[1],))),
+    }
+    return json.dumps(parts).replace('"', "")
+
+
+def _in_order(values: Iterable[str]) -> list[str]:
+    """As given, each once; a set has no order of its own, and the page must not depend on chance."""
+    return sorted(values) if isinstance(values, Set) else list(dict.fromkeys(values))
+
+
+def traces_entry(cells: Iterable[Cell]) -> str:
+    """The section of a study that asks for captures."""
+    names = (f"{cell.runtime}/{cell.model}/{cell.precision}/{cell.size}" for cell in cells)
+    return f"traces: {{cells: [{', '.join(dict.fromkeys(names))}]}}"
+
+
+def processes_entry(cells: Sequence[Cell]) -> str:
+    """The section of a study that narrows intervals: twice the processes."""
+    return f"protocol: {{processes: {2 * max((len(cell.groups) for cell in cells), default=3)}}}"
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def speedup(pair: Comparison, base: str = "") -> str:
+    """``2.1× [1.9, 2.3] faster``, or the ratio and what keeps it from being a difference."""
+    return change(pair.ratio, pair.verdict, pair.beyond_noise, base)
+
+
+def change(ratio: Interval, verdict: Verdict, beyond_noise: bool = True, base: str = "") -> str:
+    """A ratio of latencies in words: ``2.1× [1.9, 2.3] faster than base``."""
+    if verdict in {"faster", "slower"}:
+        factor = ratio.inverted() if verdict == "faster" else ratio
+        return f"**{text.interval(factor, '×')} {verdict}**{f' than {base}' if base else ''}"
+    of = f" of {base}" if base else ""
+    return f"{text.interval(ratio, '×')} the latency{of}, {no_claim(verdict, beyond_noise)}"
+
+
+def no_claim(verdict: Verdict, beyond_noise: bool) -> str:
+    if verdict == "same within noise":
+        return "the same within noise"
+    return "not established as a difference" if beyond_noise else "within the noise floor"
+
+
+def signed_percent(factor: float) -> str:
+    if not math.isfinite(factor):
+        return "∞"
+    percent = (factor - 1) * 100
+    return f"{percent:+.1f}%" if abs(percent) < 10 else f"{percent:+.0f}%"
+
+
+def names(cells: Iterable[Cell]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(cell.name for cell in cells))
+
+
+def short(cell: Cell) -> str:
+    return f"{cell.label} {cell.size}"
+
+
+def panel(measured: Measured, cell: Cell) -> str:
+    """Names the device and the model only where there are several to confuse."""
+    words = [cell.model] if len({one.model for one in measured.cells}) > 1 else []
+    words += [cell.device] if len({one.device for one in measured.cells}) > 1 else []
+    return f"{', '.join(words)}: " if words else ""
+
+
+def where(measured: Measured, cell: Cell) -> str:
+    return f"{panel(measured, cell)}batch {cell.batch}, sequence {cell.sequence}"
+
+
+def configuration(measured: Measured, cell: Cell) -> str:
+    return f"{panel(measured, cell)}{cell.label}"

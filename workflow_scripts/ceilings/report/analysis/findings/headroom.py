@@ -1,0 +1,54 @@
+"""Question 5 as well: what a lever on the device's side could still gain, from replays of captured iterations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.finding import MARGIN, Finding, Status, names, where
+from ceilings.report.analysis.findings.selection import panels_at_common_shape
+from ceilings.report.analysis.measured import Cell, Measured, group_by
+
+TOPIC = "Levers"
+
+CLAIM = "Faster work on the device (a lower precision, better kernels) can still shorten {}"
+
+HOSTS = ". Fewer launches, and less of the host's time for each, are what is left"
+
+
+def headroom(measured: Measured) -> list[Finding]:
+    """Whether the latency would change if the device's work took no time at all; captured cells at the common shape."""
+    found = []
+    for cells in panels_at_common_shape(measured):
+        known = [
+            (cell, budget) for cell in cells if (budget := measured.budget(cell)) and pd.notna(budget["no_work_ms"])
+        ]
+        for status, own in group_by(known, _status).items():
+            left = (
+                f"{text.number(budget['no_work_ms'])} of {text.number(budget['replayed_ms'])} ms ({cell.label})"
+                for cell, budget in own
+            )
+            told = (
+                f"{where(measured, own[0][0])}: work on the device that took no time would leave {text.listed(left)}"
+                f"{HOSTS if status == 'refuted' else ''}."
+            )
+            found.append(
+                Finding(
+                    TOPIC,
+                    told,
+                    names(cell for cell, _ in own),
+                    question=5,
+                    claim=CLAIM.format(own[0][0].size),
+                    subject=text.listed(cell.label for cell, _ in own),
+                    status=status,
+                )
+            )
+    return found
+
+
+def _status(known: tuple[Cell, dict[str, Any]]) -> Status:
+    """Within one replay: its own gaps and waits are the same with the work and without."""
+    _, budget = known
+    return "supported" if budget["no_work_ms"] < (1 - MARGIN) * budget["replayed_ms"] else "refuted"

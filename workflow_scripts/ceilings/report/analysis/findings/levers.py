@@ -1,0 +1,172 @@
+"""Question 5: which levers still move a small static workload, alone and on top of the others."""
+
+from __future__ import annotations
+
+import itertools
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.factors import IO_BINDING, Step, distance, factorial, recipe, steps
+from ceilings.report.analysis.findings.finding import (
+    MARGIN,
+    Finding,
+    Status,
+    change,
+    names,
+    no_claim,
+    panel,
+    processes_entry,
+    speedup,
+    status_of,
+    sweep_entry,
+)
+from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape
+from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.narrow_products import float_only
+
+TOPIC = "Levers"
+
+
+def levers(measured: Measured) -> list[Finding]:
+    """Each lever of each stack, the strongest first; then how they act together."""
+    found = []
+    for cells in panels_at_common_shape(measured):
+        for own in group_by(cells, lambda cell: recipe(cell).stack).values():
+            ranked = sorted(steps(measured, own).values(), key=_rank)
+            found += [_lever(measured, every) for every in ranked]
+            found += _batch(measured, own)
+            found += _together(measured, own)
+    found += _larger(measured)
+    if not any(on_gpu(cell) for cell in measured.cells):
+        wanted = sweep_entry(measured, [f"onnxruntime-cuda{end}" for end in ("", "-graph", "-fused", "-fused-graph")])
+        claim = "A lever still shortens a small static workload"
+        told = "CUDA graph, fusion and IO binding: no cell of a GPU was measured."
+        found.append(Finding(TOPIC, told, (), question=5, claim=claim, status="not decidable", missing=(wanted,)))
+    return found
+
+
+def _larger(measured: Measured) -> list[Finding]:
+    """The same levers at the largest size at which a stack has some: which of them fade there, grow or turn."""
+    found = []
+    for cells in measured.panels.values():
+        others = [cell for cell in cells if on_gpu(cell) and cell.shape != measured.common_shape]
+        stacks = group_by(others, lambda cell: (cell.batch * cell.sequence, cell.shape, recipe(cell).stack))
+        known = {key: own for key, same in stacks.items() if (own := steps(measured, same))}
+        largest = {stack: key for key in sorted(known) for stack in key[2:]}
+        for key in largest.values():
+            ranked = sorted(known[key].values(), key=_rank)
+            first = ranked[0][0].with_
+            said = "; ".join(f"{_name(own[0])} {_said(own[0], own[0].without.label)}" for own in ranked)
+            cells_ = names(cell for own in ranked for cell in (own[0].without, own[0].with_))
+            found.append(Finding(TOPIC, f"{_at(measured, first)}: at this larger size {said}.", cells_, question=5))
+    return found
+
+
+def _rank(own: list[Step]) -> tuple[bool, float]:
+    return own[0].verdict not in {"faster", "slower"}, own[0].ratio.estimate
+
+
+def _lever(measured: Measured, own: list[Step]) -> Finding:
+    alone, top = own[0], own[-1]
+    told = f"{_at(measured, alone.with_)}: **{_name(alone)}** {_said(alone, alone.without.label)}"
+    told += " (both with copies)" if alone.lever == IO_BINDING else ""
+    if top is not alone:
+        told += f"; on top of {_named(top, alone)} {_said(top)}"
+        told += _interaction(measured, alone, top)
+    claim = f"A lever still shortens {alone.with_.size}, on top of the others"
+    subject = f"{_name(alone)} on {recipe(alone.with_).stack}"
+    if top is not alone:
+        subject += f" after {_named(top, alone)}"
+    status = _status(measured, top)
+    missing = (processes_entry([top.with_]),) if status == "not decidable" else ()
+    cells = names(cell for step in (alone, top) for cell in (step.without, step.with_))
+    return Finding(TOPIC, f"{told}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)
+
+
+def _status(measured: Measured, step: Step) -> Status:
+    equal = step.lever != IO_BINDING and measured.equivalent(step.with_, step.without, MARGIN)
+    return status_of(step.verdict, equal)
+
+
+def _said(step: Step, base: str = "") -> str:
+    return change(step.ratio, step.verdict, step.beyond_noise, base)
+
+
+def _name(step: Step) -> str:
+    """A precision in which nothing was multiplied is the Q/DQ nodes' price, and is called so."""
+    return f"{step.lever} (no product ran in it)" if float_only(step.with_) else step.lever
+
+
+def _named(top: Step, alone: Step) -> str:
+    return text.listed(sorted(top.others - alone.others)) or top.without.label
+
+
+def _interaction(measured: Measured, alone: Step, top: Step) -> str:
+    """Whether the lever's factor is another one on top of the others."""
+    if alone.lever == IO_BINDING:
+        return ""
+    four = [top.with_, top.without, alone.with_, alone.without]
+    if len(set(four)) < 4:
+        return ""
+    factor, judged = measured.factor(four, [1.0, -1.0, -1.0, 1.0])
+    if judged == "faster":
+        return f", a stronger effect there ({text.interval(factor, '×')} the factor)"
+    if judged == "slower":
+        return f", a weaker effect there ({text.interval(factor, '×')} the factor)"
+    return ""
+
+
+def _batch(measured: Measured, own: list[Cell]) -> list[Finding]:
+    """The largest batch against the smallest, per inference, with the fewest levers and with the most."""
+    pairs = []
+    for cell in own:
+        row = [one for one in measured.cells if (*one.configuration, one.device, one.model, one.sequence) == _but(cell)]
+        if len(row) > 1:
+            row.sort(key=lambda one: one.batch)
+            pairs.append(measured.compare_per_inference(row[-1], row[0]))
+    if not pairs:
+        return []
+    pairs.sort(key=lambda pair: distance(recipe(pair.a)))
+    alone, top = pairs[0], pairs[-1]
+    told = f"{_at(measured, alone.b)}: **batch** {alone.b.batch} to {alone.a.batch}, per inference: {speedup(alone)}"
+    told += f" in {alone.a.label}"
+    if top is not alone:
+        told += f"; {top.b.batch} to {top.a.batch} {speedup(top)} in {top.a.label}"
+    status = status_of(top.verdict)
+    missing = (processes_entry([top.a]),) if status == "not decidable" else ()
+    claim = "A larger batch makes an inference cheaper"
+    subject = f"batch {top.b.batch} to {top.a.batch}, {top.a.label}"
+    cells = names(cell for pair in (alone, top) for cell in (pair.a, pair.b))
+    return [Finding(TOPIC, f"{told}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)]
+
+
+def _but(cell: Cell) -> tuple[object, ...]:
+    return (*cell.configuration, cell.device, cell.model, cell.sequence)
+
+
+def _together(measured: Measured, own: list[Cell]) -> list[Finding]:
+    """The largest full factorial: each lever averaged over the others, and what two do to each other."""
+    design = factorial(own)
+    if design is None:
+        return []
+    mains = []
+    for lever in design.levers:
+        factor, judged = design.effect(measured, lever)
+        mains.append((factor.estimate, f"{lever} {change(factor, judged)}"))
+    told = (
+        f"{_at(measured, own[0])}: over all {len(design.cells)} combinations of {text.listed(design.levers)}, each "
+        f"averaged over the others: {'; '.join(said for _, said in sorted(mains))}"
+    )
+    clear, open_ = [], []
+    for a, b in itertools.combinations(design.levers, 2):
+        factor, judged = design.effect(measured, a, b)
+        if judged in {"faster", "slower"}:
+            what = "gain more together" if judged == "faster" else "take from each other's gain"
+            clear.append(f"{a} and {b} {what} ({text.interval(factor, '×')})")
+        else:
+            open_.append(f"{a} and {b} ({text.interval(factor, '×')}, {no_claim(judged, True)})")
+    told += f". Interactions: {'; '.join([*clear, *open_])}"
+    return [Finding(TOPIC, f"{told}.", names(design.cells.values()), question=5)]
+
+
+def _at(measured: Measured, cell: Cell) -> str:
+    return f"{panel(measured, cell)}{cell.size}, {recipe(cell).stack}"

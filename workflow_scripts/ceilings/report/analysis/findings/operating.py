@@ -1,0 +1,125 @@
+"""Question 8: latency against throughput; the best stack for a limit, for a target, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.finding import Finding, Status, names, panel, processes_entry, sweep_entry
+from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.statistics.quantiles import Interval
+
+TOPIC = "Latency or throughput"
+CLAIM = "One configuration is the best for every latency limit and every throughput target"
+
+
+def operating_points(measured: Measured) -> list[Finding]:
+    """The Pareto set of each device and model at the common sequence, the highest throughput, and its cost."""
+    found = []
+    for cells in measured.panels.values():
+        own = [cell for cell in cells if measured.common_shape and cell.sequence == measured.common_shape[1]]
+        if own:
+            found.append(_pareto(measured, own))
+            found += _throughput(measured, own)
+    return found
+
+
+def pareto(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that no other one beats in both latency and inferences a second (closed loop), fastest first."""
+    kept: list[Cell] = []
+    for cell in sorted(cells, key=lambda cell: (cell.p50.estimate, -_rate(cell))):
+        if not kept or _rate(cell) > _rate(kept[-1]):
+            kept.append(cell)
+    return kept
+
+
+def cost_per_million(cell: Cell) -> Interval | None:
+    """Price of a million inferences with requests queued, in the currency of the study; None without a price."""
+    price, rate = cell.row["price_per_hour"], saturated(cell)
+    return rate.inverted(price / 3600 * 1e6) if pd.notna(price) and rate else None
+
+
+def saturated(cell: Cell) -> Interval | None:
+    """Inferences a second with requests queued."""
+    if pd.isna(cell.row["saturated_per_s"]):
+        return None
+    low, high = cell.row["saturated_low_per_s"], cell.row["saturated_high_per_s"]
+    bounded = pd.notna(low) and pd.notna(high)
+    return Interval(low if bounded else 0.0, cell.row["saturated_per_s"], high if bounded else math.inf)
+
+
+def _rate(cell: Cell) -> float:
+    return cell.batch / cell.p50.estimate
+
+
+def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
+    kept = pareto(cells)
+    said = []
+    for cell in kept:
+        rivals = [one for one in cells if one.batch == cell.batch and one is not cell]
+        tied = [one.label for one in rivals if measured.compare(one, cell).verdict != "slower"]
+        also = f" (not told apart from {text.cut(tied, 2)})" if tied else ""
+        p99 = f", p99 {text.number(cell.row['p99_ms'])}" if pd.notna(cell.row["p99_ms"]) else ""
+        said.append(
+            f"{text.number(cell.p50.estimate)} ms{p99}: {cell.label} at batch {cell.batch}{also}, "
+            f"{text.number(_rate(cell) * 1e3)}/s"
+        )
+    told = (
+        f"{panel(measured, cells[0])}sequence {cells[0].sequence}: the best for a limit on the median, from that limit "
+        f"on, with its throughput: {'; '.join(said)}. Of the configurations measured there: {_rivals(cells)}."
+    )
+    status = _one_for_all(measured, cells, kept)
+    subject = text.cut(dict.fromkeys(cell.label for cell in kept), 3)
+    missing: tuple[str, ...] = ()
+    if status == "not decidable":
+        runtimes = {cell.runtime for cell in cells}
+        missing = (
+            (processes_entry(cells),)
+            if len({cell.batch for cell in cells}) > 1
+            else (sweep_entry(measured, sorted(runtimes), {c.precision for c in cells}, (1, 8, 32)),)
+        )
+    return Finding(TOPIC, told, names(kept), question=8, claim=CLAIM, subject=subject, status=status, missing=missing)
+
+
+def _rivals(cells: list[Cell]) -> str:
+    """How many configurations each batch has: a winner without rivals has won little."""
+    counts = group_by(sorted({cell.batch for cell in cells}), lambda batch: sum(one.batch == batch for one in cells))
+    return text.listed(f"{count} at batch {text.listed(batches)}" for count, batches in counts.items())
+
+
+def _one_for_all(measured: Measured, cells: list[Cell], kept: list[Cell]) -> Status:
+    """Refuted where two configurations each provably win at a batch of their own."""
+    winners, sure = set(), True
+    for batch in {cell.batch for cell in cells}:
+        own = sorted((cell for cell in cells if cell.batch == batch), key=lambda cell: cell.p50.estimate)
+        if any(measured.compare(other, own[0]).verdict != "slower" for other in own[1:]):
+            sure = False
+        elif len(own) > 1 and own[0] in kept:
+            winners.add(own[0].configuration)
+    if len(winners) > 1:
+        return "refuted"
+    one = {cell.configuration for cell in kept} == winners
+    return "supported" if sure and one and len({cell.batch for cell in cells}) > 1 else "not decidable"
+
+
+def _throughput(measured: Measured, cells: list[Cell]) -> list[Finding]:
+    known = [(rate, cell) for cell in cells if (rate := saturated(cell))]
+    if not known:
+        return []
+    rate, best = max(known, key=lambda pair: pair[0].estimate)
+    near = [cell for other, cell in known if cell is not best and other.high >= rate.low]
+    told = (
+        f"{panel(measured, best)}sequence {best.sequence}, requests queued: the highest throughput is "
+        f"**{text.interval(rate, 'inferences/s')}**, {best.label} at batch {best.batch}"
+    )
+    if near:
+        told += f"; the intervals of {text.cut((f'{c.label} b{c.batch}' for c in near), 3)} reach it"
+    cost = cost_per_million(best)
+    if cost:
+        told += f". A million inferences cost {text.interval(cost)} there, in the currency of the study's price"
+    else:
+        told += ". The study gives no `price_per_hour` for the device, so no cost"
+    return [Finding(TOPIC, f"{told}.", names([best, *near]), rate, question=8)]

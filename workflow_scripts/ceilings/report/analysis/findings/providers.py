@@ -1,0 +1,124 @@
+"""Question 2: what TensorRT adds over the CUDA provider, and native TensorRT over ONNX Runtime's provider."""
+
+from __future__ import annotations
+
+import json
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.factors import GRAPH, recipe
+from ceilings.report.analysis.findings.finding import (
+    MARGIN,
+    Finding,
+    Status,
+    names,
+    panel,
+    processes_entry,
+    short,
+    speedup,
+    status_of,
+    sweep_entry,
+)
+from ceilings.report.analysis.findings.selection import on_gpu
+from ceilings.report.analysis.measured import Cell, Measured, carries
+from ceilings.statistics.decisions import beyond, equivalence_interval
+from ceilings.statistics.estimands import MEAN, P50, P99, Estimand
+
+TOPIC = "TensorRT"
+PROVIDER, NATIVE, CUDA = "onnxruntime-tensorrt", "tensorrt", "onnxruntime-cuda"
+
+FASTER = "TensorRT is faster than the CUDA provider at the same precision"
+EQUIVALENT = "Native TensorRT and ONNX Runtime's TensorRT provider are equivalent in {} within {:.0%}"
+
+
+def providers(measured: Measured) -> list[Finding]:
+    """Each TensorRT cell against the CUDA provider's, and native against the provider by mean, p50 and p99."""
+    found = []
+    for cell in measured.cells:
+        if cell.runtime.removesuffix("-graph") in {PROVIDER, NATIVE}:
+            found += _against_cuda(measured, cell)
+    compared = False
+    for cell in measured.cells:
+        other = measured.find(cell, runtime=cell.runtime.replace(NATIVE, PROVIDER, 1))
+        if cell.runtime.startswith(NATIVE) and other is not None:
+            found += [_equivalence(measured, estimand, cell, other) for estimand in (MEAN, P50, P99)]
+            compared = True
+    precisions = sorted({cell.precision for cell in measured.cells if on_gpu(cell)} & {"fp32"} | {"fp16"})
+    both = (CUDA, PROVIDER, NATIVE)
+    if not any(finding.claim == FASTER for finding in found):
+        told = "no TensorRT cell was measured beside the CUDA provider's."
+        wanted = sweep_entry(measured, both, precisions)
+        found.append(Finding(TOPIC, told, (), question=2, claim=FASTER, status="not decidable", missing=(wanted,)))
+    if not compared:
+        told = "native TensorRT and the provider were not both measured."
+        claim = EQUIVALENT.format("mean, p50 and p99", MARGIN)
+        wanted = sweep_entry(measured, both[1:], precisions)
+        found.append(Finding(TOPIC, told, (), question=2, claim=claim, status="not decidable", missing=(wanted,)))
+    return found
+
+
+def _against_cuda(measured: Measured, cell: Cell) -> list[Finding]:
+    """Against the provider's fastest cell that is replayed as a CUDA graph too, or is not either; and its fastest."""
+    own = [
+        one
+        for one in measured.cells
+        if one.runtime.startswith(CUDA)
+        and (one.device, one.model, one.precision, one.shape) == (cell.device, cell.model, cell.precision, cell.shape)
+    ]
+    graph = GRAPH in recipe(cell).levers
+    like = [one for one in own if (GRAPH in recipe(one).levers) == graph]
+    if not like:
+        return []
+    fastest = [min(cells, key=lambda one: one.p50.estimate) for cells in (like, own)]
+    pairs = [measured.compare(cell, one) for one in dict.fromkeys(fastest)]
+    told = f"{panel(measured, cell)}{short(cell)}: "
+    told += "; ".join(speedup(pair, pair.b.label) for pair in pairs)
+    decisive = pairs[0]
+    status = status_of(decisive.verdict, measured.equivalent(decisive.a, decisive.b, MARGIN))
+    missing = (processes_entry([cell]),) if status == "not decidable" else ()
+    cells = names([cell, *(pair.b for pair in pairs)])
+    return [
+        Finding(TOPIC, f"{told}.", cells, decisive.ratio, decisive.verdict, 2, FASTER, short(cell), status, missing)
+    ]
+
+
+def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider: Cell) -> Finding:
+    claim = EQUIVALENT.format(estimand.name, MARGIN)
+    at = f"{panel(measured, native)}{short(native)} over {provider.label}, {estimand.name}: "
+    cells = names([native, provider])
+    versions = [tensorrt_versions(measured, cell) for cell in (native, provider)]
+    if all(versions) and versions[0].isdisjoint(versions[1]):
+        told = (
+            f"{at}not compared, TensorRT {text.listed(sorted(versions[0]))} against {text.listed(sorted(versions[1]))}."
+        )
+        return Finding(TOPIC, told, cells, question=2, claim=claim, status="not decidable")
+    if not all(carries(cell.groups, estimand) for cell in (native, provider)):
+        wanted = f"protocol: {{min_iterations: {estimand.samples}}}"
+        told = f"{at}needs {estimand.samples} iterations of each."
+        return Finding(TOPIC, told, cells, question=2, claim=claim, status="not decidable", missing=(wanted,))
+    ratio = equivalence_interval(native.groups, provider.groups, estimand)
+    status: Status = "not decidable"
+    if measured.equivalent(native, provider, MARGIN, estimand):
+        status = "supported"
+    elif beyond(ratio, max(MARGIN, measured.noise_floor(native.device, estimand) or 0.0)):
+        status = "refuted"
+    said = {
+        "supported": f"equivalent within {MARGIN:.0%}",
+        "refuted": f"further apart than {MARGIN:.0%}",
+        "not decidable": f"neither equivalence within {MARGIN:.0%} nor a larger difference is established",
+    }[status]
+    missing = (processes_entry([native, provider]),) if status == "not decidable" else ()
+    told = f"{at}{text.interval(ratio, '×')} (90%), {said}."
+    return Finding(TOPIC, told, cells, ratio, None, 2, claim, short(native), status, missing)
+
+
+def tensorrt_versions(measured: Measured, cell: Cell) -> set[str]:
+    """Major and minor versions of TensorRT that a cell's processes recorded."""
+    found = set()
+    for recorded in measured.runs(cell)["environment"].dropna():
+        packages = json.loads(recorded).get("packages") or {}
+        found |= {
+            ".".join(str(version).split(".")[:2])
+            for name, version in packages.items()
+            if name.startswith("tensorrt") and version
+        }
+    return found

@@ -1,0 +1,138 @@
+"""Question 1: when ONNX Runtime's CUDA provider keeps the GPU busy.
+
+A capture says how long the GPU works in an iteration; recording hardly touches that, and it is held against the
+untraced latency. Without one there is an upper bound: the same session replayed as a CUDA graph runs the same kernels
+without the host between them, so the GPU works at most as long as that takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.finding import (
+    Finding,
+    Status,
+    configuration,
+    names,
+    processes_entry,
+    short,
+    sweep_entry,
+    traces_entry,
+)
+from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.statistics.quantiles import Interval
+
+TOPIC = "Busy GPU"
+RUNTIME = "onnxruntime-cuda"
+GRAPH = "onnxruntime-cuda-graph"
+
+BUSY = 0.9
+"""From this share of an iteration on, the GPU counts as busy."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """How long the GPU works in an iteration, as a share of it; ``most`` where only a bound is known."""
+
+    cell: Cell
+    value: Interval
+    most: bool
+    rests_on: tuple[Cell, ...]
+
+    @property
+    def busy(self) -> bool | None:
+        if self.value.high < BUSY:
+            return False
+        return True if self.value.low >= BUSY and not self.most else None
+
+    @property
+    def would_decide(self) -> str:
+        return traces_entry([self.cell]) if self.most else processes_entry([self.cell])
+
+
+def saturation(measured: Measured) -> list[Finding]:
+    """The busy share at each size, and the first size at which the GPU is busy."""
+    cells = [cell for cell in measured.cells if cell.runtime == RUNTIME]
+    claim = f"The GPU works at least {BUSY:.0%} of an iteration of {RUNTIME}, from the smallest size on"
+    if not cells:
+        wanted = (sweep_entry(measured, (RUNTIME, GRAPH), ("fp16",), (1, 4, 8, 16, 32, 64)),)
+        told = f"no cell of {RUNTIME} was measured."
+        return [Finding(TOPIC, told, (), question=1, claim=claim, status="not decidable", missing=wanted)]
+    found, blank = [], list[Cell]()
+    groups = group_by(cells, lambda cell: (cell.device, cell.model, cell.precision)).values()
+    for own in (sorted(group, key=lambda cell: (cell.batch * cell.sequence, cell.batch)) for group in groups):
+        shares = [share for cell in own if (share := busy_share(measured, cell))]
+        if not shares:
+            blank += own
+            continue
+        unknown = [cell for cell in own if cell not in {share.cell for share in shares if share.busy is not None}]
+        told = f"{configuration(measured, own[0])}: "
+        told += "; ".join(map(_said, shares))
+        first = next((share for share in shares if share.busy), None)
+        status: Status = "not decidable"
+        smallest = next((share for share in shares if share.cell == own[0]), None)
+        idle = next((share for share in shares if share.busy is False), None)
+        if idle:  # at whichever size: "from the smallest on" holds for all or not at all
+            status = "refuted"
+        elif smallest and smallest.busy:
+            status = "supported"
+        if first and first is not smallest:
+            told += f". Busy from batch {first.cell.batch}, sequence {first.cell.sequence} on"
+        elif status == "refuted" and unknown:
+            told += f". Where it becomes busy is not known for {text.cut(cell.size for cell in unknown)}"
+        captured = [cell for cell in unknown if measured.budget(cell)]
+        uncaptured = [cell for cell in unknown if cell not in captured]
+        missing = [traces_entry(uncaptured)] if uncaptured else []
+        missing += [processes_entry(captured)] if captured else []
+        rests = [cell for share in shares for cell in share.rests_on]
+        shown = smallest or idle
+        effect = shown.value if shown else None
+        subject = own[0].label
+        found.append(
+            Finding(
+                TOPIC,
+                f"{told}.",
+                names(rests),
+                effect,
+                question=1,
+                claim=claim,
+                subject=subject,
+                status=status,
+                missing=tuple(missing),
+            )
+        )
+    if blank:
+        told = f"{text.cut(map(short, blank))}: neither a capture nor the CUDA graph was measured."
+        subject = text.listed(dict.fromkeys(cell.label for cell in blank))
+        found.append(
+            Finding(
+                TOPIC,
+                told,
+                names(blank),
+                question=1,
+                claim=claim,
+                subject=subject,
+                status="not decidable",
+                missing=(traces_entry(blank),),
+            )
+        )
+    return found
+
+
+def busy_share(measured: Measured, cell: Cell) -> Share | None:
+    """From the capture, else bounded by the CUDA graph of the same session; None with neither."""
+    budget = measured.budget(cell)
+    if budget:
+        return Share(cell, cell.p50.inverted(budget["gpu_busy_ms"]), False, (cell,))
+    graph = measured.find(cell, runtime=f"{cell.runtime}-graph")
+    if graph is None:
+        return None
+    return Share(cell, measured.compare(graph, cell).ratio, True, (cell, graph))
+
+
+def _said(share: Share) -> str:
+    at = f"{'at most ' if share.most else ''}{text.percent(min(share.value.estimate, 1))}"
+    ends = f" [{text.percent(share.value.low)}, {text.percent(min(share.value.high, 1))}]"
+    how = "what its CUDA graph takes" if share.most else "captured"
+    return f"{share.cell.size} {at}{ends if share.value.bounded else ''} ({how})"

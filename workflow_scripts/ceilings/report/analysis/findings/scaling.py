@@ -1,0 +1,89 @@
+"""How latency grows: with the batch, with the sequence."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.bottleneck import ORCHESTRATION, decides
+from ceilings.report.analysis.findings.energy import clock
+from ceilings.report.analysis.findings.finding import Finding, configuration, names, no_claim, signed_percent
+from ceilings.report.analysis.findings.selection import on_gpu, sweeps
+from ceilings.report.analysis.measured import Cell, Comparison, Measured, growth_exponent
+from ceilings.statistics.quantiles import Interval
+
+FLAT_GAIN = 0.10
+"""A step in batch that gains less throughput than this counts as flat."""
+
+
+def batching(measured: Measured) -> list[Finding]:
+    """What batching buys an inference, and where throughput flattens."""
+    found = []
+    everything = sweeps(measured, "batch")
+    curves = [cells for cells in everything if len(cells) > 2]
+    for cells in curves or everything:
+        first, last = cells[0], cells[-1]
+        whole = measured.compare_per_inference(last, first)
+        steps = [measured.compare_per_inference(b, a) for a, b in itertools.pairwise(cells)]
+        told = (
+            f"{configuration(measured, first)} at sequence {first.sequence}: an inference in a batch of {last.batch} "
+        )
+        if whole.verdict == "faster":
+            told += f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}"
+        elif whole.verdict == "slower":
+            told += f"takes longer, {text.interval(whole.ratio, '×')}, than one in a batch of {first.batch}"
+        else:
+            told += (
+                f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}, "
+                f"{no_claim(whole.verdict, whole.beyond_noise)}"
+            )
+        told += f"; {_flattening(cells, steps)}"
+        told += f". At batch {last.batch} the SM clock is {at}." if (at := clock(measured, last, "latency")) else "."
+        found.append(Finding("Batching", told, names(cells), whole.ratio, whole.verdict))
+    return found
+
+
+def _flattening(cells: Sequence[Cell], steps: Sequence[Comparison]) -> str:
+    for cell, step in zip(cells, steps, strict=False):
+        gain = step.ratio.inverted()
+        if step.verdict == "faster" and gain.estimate - 1 >= FLAT_GAIN:
+            continue
+        change = f"{signed_percent(gain.estimate)} [{signed_percent(gain.low)}, {signed_percent(gain.high)}] throughput"
+        why = "" if step.verdict in {"faster", "slower"} else f", {no_claim(step.verdict, step.beyond_noise)}"
+        return f"throughput flattens at batch {cell.batch}: going to {step.a.batch} changes it by {change}{why}"
+    gain = steps[-1].ratio.inverted()
+    return (
+        f"throughput still rises at batch {cells[-1].batch} ({signed_percent(gain.estimate)} from "
+        f"{cells[-2].batch} to {cells[-1].batch})"
+    )
+
+
+def sequences(measured: Measured) -> list[Finding]:
+    """How latency grows with the sequence: the exponent over the sweep and over its last step."""
+    found = []
+    for cells in sweeps(measured, "sequence"):
+        sizes = [cell.sequence for cell in cells]
+        exponent = growth_exponent(cells, sizes)
+        whole = measured.compare(cells[-1], cells[0])
+        told = (
+            f"{configuration(measured, cells[0])} at batch {cells[0].batch}: {sizes[-1] / sizes[0]:.3g} times "
+            f"the tokens ({sizes[0]} to {sizes[-1]}) take {text.interval(whole.ratio, '×')} the time"
+        )
+        if whole.verdict not in {"faster", "slower"}:
+            told += f", {no_claim(whole.verdict, whole.beyond_noise)}"
+        told += f"; as a power of the sequence {_exponent(exponent)}"
+        if len(cells) > 2:
+            last = growth_exponent(cells[-2:], sizes[-2:])
+            told += f", {_exponent(last)} over the last step ({sizes[-2]} to {sizes[-1]})"
+        if on_gpu(cells[0]) and {decides(measured, cell) for cell in cells} <= ORCHESTRATION:
+            told += ". The host decides at each of these sizes"
+        found.append(Finding("Sequence length", told + ".", names(cells), exponent))
+    return found
+
+
+def _exponent(value: Interval) -> str:
+    if not math.isfinite(value.high):
+        return f"{value.estimate:.2f} [one process: no interval]"
+    return f"{value.estimate:.2f} [{value.low:.2f}, {value.high:.2f}]"

@@ -1,0 +1,107 @@
+"""Question 7: what CUDA graphs do to the tail."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.factors import GRAPH, recipe, steps
+from ceilings.report.analysis.findings.finding import (
+    Finding,
+    Status,
+    names,
+    no_claim,
+    panel,
+    processes_entry,
+    short,
+    signed_percent,
+    sweep_entry,
+)
+from ceilings.report.analysis.findings.selection import on_gpu
+from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.statistics.estimands import JITTER, P99, TAIL
+from ceilings.statistics.intervals import process_logs
+
+TOPIC = "Tail"
+CLAIM = "A CUDA graph tightens the tail: its p99 is closer to its median"
+
+
+def tail(measured: Measured) -> list[Finding]:
+    """p99 over p50 with a CUDA graph against without, one finding a pair; the p99 itself beside it.
+
+    The ratio may grow while the p99 falls: a graph that halves the median and leaves the disturbances as they are makes
+    them weigh twice as much. So both are said, and the claim is about the ratio.
+    """
+    found, short_of_samples = [], list[Cell]()
+    for cells in group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape)).values():
+        for own in group_by(cells, lambda cell: recipe(cell).stack).values():
+            for step in steps(measured, own).get(GRAPH, []):
+                finding = _pair(measured, step.with_, step.without)
+                if finding:
+                    found.append(finding)
+                else:
+                    short_of_samples += [step.with_, step.without]
+    if found:
+        return found
+    if short_of_samples:
+        told = f"a p99 needs {P99.samples} iterations, and no pair with and without a CUDA graph has them."
+        wanted: tuple[str, ...] = (f"protocol: {{min_iterations: {P99.samples}}}",)
+        return [
+            Finding(
+                TOPIC, told, names(short_of_samples), question=7, claim=CLAIM, status="not decidable", missing=wanted
+            )
+        ]
+    gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)} | {"onnxruntime-cuda"})
+    told = "no pair with and without a CUDA graph was measured."
+    wanted = (sweep_entry(measured, [*gpu, "onnxruntime-cuda-graph"]),)
+    return [Finding(TOPIC, told, (), question=7, claim=CLAIM, status="not decidable", missing=wanted)]
+
+
+def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
+    reach = measured.compare_by(TAIL, graph, plain)
+    absolute = measured.compare_by(P99, graph, plain)
+    if reach is None or absolute is None:
+        return None
+    own = {cell: _reach(cell) for cell in (graph, plain)}
+    told = (
+        f"{panel(measured, graph)}{short(graph)}: p99 lies {own[graph]} above the median, without the graph "
+        f"{own[plain]}; p99 over p50 "
+    )
+    status: Status = "not decidable"
+    if reach.verdict == "faster":
+        told, status = f"{told}falls to {text.interval(reach.ratio, '×')}", "supported"
+    elif reach.verdict == "slower":
+        told, status = f"{told}grows to {text.interval(reach.ratio, '×')}", "refuted"
+    else:
+        told += f"changes by {text.interval(reach.ratio, '×')}, {no_claim(reach.verdict, reach.beyond_noise)}"
+        without = _typical(plain)
+        if without <= 1 + reach.floor:
+            # A ratio cannot fall below 1, so even a graph without any tail would stay within the noise floor.
+            told += f" of {text.percent(reach.floor)}, and without the graph the tail is too short to show a gain"
+        elif reach.verdict == "same within noise":
+            status = "refuted"
+    told += f"; the p99 itself {text.interval(absolute.ratio, '×')}"
+    if absolute.verdict in {"faster", "slower"}:
+        told += f", {'lower' if absolute.verdict == 'faster' else 'higher'}"
+    jitter = measured.compare_by(JITTER, graph, plain)
+    if jitter:
+        told += f"; jitter (interquartile range over median) {text.interval(jitter.ratio, '×')}"
+        if jitter.verdict in {"faster", "slower"}:
+            told += f", {'less' if jitter.verdict == 'faster' else 'more'}"
+    missing = (processes_entry([graph]),) if status == "not decidable" else ()
+    subject = short(graph)
+    return Finding(
+        *(TOPIC, f"{told}.", names([graph, plain]), reach.ratio, reach.verdict, 7, CLAIM, subject, status, missing),
+        measure="p99 over p50",
+    )
+
+
+def _typical(cell: Cell) -> float:
+    """p99 over p50 of a typical process: pooled over processes, a p99 would hold their differences too."""
+    return math.exp(float(np.median(process_logs(cell.groups, TAIL))))
+
+
+def _reach(cell: Cell) -> str:
+    return signed_percent(_typical(cell))

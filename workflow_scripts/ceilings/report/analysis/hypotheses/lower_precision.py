@@ -1,0 +1,142 @@
+"""Claims about precision: what it gains, where, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.analysis.findings.factors import Recipe, recipe
+from ceilings.report.analysis.findings.finding import Status, combined, panel, short
+from ceilings.report.analysis.findings.selection import on_gpu
+from ceilings.report.analysis.hypotheses.judgement import Judgement, in_range, said, turned_out, unknown
+from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.analysis.narrow_products import arithmetic, float_only
+from ceilings.report.analysis.precision_series import precision_series
+from ceilings.report.tables.evidence import Evidence
+
+
+def int8_needs_size(measured: Measured, _: Evidence) -> Judgement:
+    """Supported where INT8 loses at the smallest size and wins at a larger one, refuted where it wins throughout."""
+    statuses: list[Status] = []
+    lines = []
+    for series in precision_series(measured):
+        if series.precision != "int8" or len(series.points) < 2:
+            continue
+        verdicts = [point.verdict for point in series.points]
+        if any(float_only(point.a) for point in series.points):
+            statuses.append("not decidable")  # a latency without INT8 arithmetic says nothing of it
+        elif verdicts[0] == "faster":
+            statuses.append("refuted")
+        else:
+            small = verdicts[0] in {"slower", "same within noise"}
+            statuses.append("supported" if small and "faster" in verdicts[1:] else "not decidable")
+        first, last = series.points[0], series.points[-1]
+        lines.append(
+            f"{series.label} by {series.axis}: {getattr(first.a, series.axis)} {said(first)}, "
+            f"{getattr(last.a, series.axis)} {said(last)}.{arithmetic(series.points)}".removesuffix(".")
+        )
+    gpu = any(on_gpu(cell) for cell in measured.cells)
+    wanted = unknown(measured, ("tensorrt" if gpu else "onnxruntime-cpu",), ("fp32", "int8"), (1, 8, 32))
+    return _of(statuses, lines, wanted)
+
+
+def dynamic_int8_on_cpu(measured: Measured, _: Evidence) -> Judgement:
+    points = [
+        pair
+        for series in precision_series(measured)
+        if series.runtime == "torch-int8-dynamic" and series.axis == "batch"
+        for pair in series.points
+    ]
+    if len(points) < 2:
+        return unknown(measured, ("torch-eager", "torch-int8-dynamic"), ("fp32", "int8"), (1, 4, 8, 16))
+    first, last = points[0], points[-1]
+    halves = [turned_out(first, "slower"), turned_out(last, "faster")]
+    return Judgement(combined(halves), f"batch {first.a.batch} {said(first)}; batch {last.a.batch} {said(last)}")
+
+
+PLAIN = ("onnxruntime-cpu", "onnxruntime-cuda")
+"""ONNX Runtime as it is, no further lever pulled."""
+
+
+def runtime_over_precision(measured: Measured, _: Evidence) -> Judgement:
+    """At the common shape: ONNX Runtime as it is over eager at FP32, against the best precision over FP32 in eager."""
+    cells = measured.at(measured.common_shape)
+    for eager in (cell for cell in cells if cell.precision == "fp32" and cell.runtime.endswith("-eager")):
+        own = [cell for cell in cells if (cell.device, cell.model) == (eager.device, eager.model)]
+        # The eager stack with a lower precision and no other lever.
+        lower = [
+            one
+            for one in own
+            if one is not eager and recipe(one) == Recipe("PyTorch", frozenset({one.precision.upper()}))
+        ]
+        graphs = [one for one in own if one.precision == "fp32" and one.runtime in PLAIN]
+        if lower and graphs:
+            precision = min(lower, key=lambda cell: cell.p50.estimate)
+            runtime = min(graphs, key=lambda cell: cell.p50.estimate)
+            found, verdict = measured.factor([runtime, precision], [1.0, -1.0])
+            told = (
+                f"{panel(measured, eager)}{short(runtime)} {said(measured.compare(runtime, eager))} than eager FP32, "
+                f"{precision.label} {said(measured.compare(precision, eager))}; the one over the "
+                f"other {text.interval(found, '×')}{_elsewhere(measured, own, precision)}"
+            )
+            status: Status = {"faster": "supported", "slower": "refuted"}.get(verdict, "not decidable")  # type: ignore[assignment]
+            return Judgement(status, told)
+    return unknown(measured, ("torch-eager", "torch-int8-dynamic", "onnxruntime-cpu"), ("fp32", "int8"))
+
+
+def _elsewhere(measured: Measured, cells: Sequence[Cell], precision: Cell) -> str:
+    """The same precision on the fastest stack that has it and FP32: eager's host may hide what it gains."""
+    same = [cell for cell in cells if cell.precision == precision.precision and cell is not precision]
+    pairs = [(cell, base) for cell in same if (base := measured.find(cell, precision="fp32"))]
+    if not pairs:
+        return ""
+    fastest = min(pairs, key=lambda pair: pair[0].p50.estimate)
+    return f"; on the fastest stack, {fastest[0].label} {said(measured.compare(*fastest))} than FP32"
+
+
+def fp16_cosine(measured: Measured, _: Evidence) -> Judgement:
+    cosines = [
+        cell.row["cosine"] for cell in measured.cells if cell.precision == "fp16" and pd.notna(cell.row["cosine"])
+    ]
+    if not cosines:
+        return unknown(measured, ("onnxruntime-cuda",), ("fp16",))
+    told = f"lowest cosine of the logits (a few classes each, no embeddings) {min(cosines):.6f} over "
+    told += text.plural(len(cosines), "cell")
+    return Judgement("supported" if min(cosines) > 0.999 else "refuted", told)
+
+
+def factors_of_precision(measured: Measured, _: Evidence) -> Judgement:
+    ranges = {"fp16": (2.0, 4.0), "int8": (4.0, 8.0), "tf32": (1.8, 2.2), "fp8": (4.0, 8.0)}
+    statuses: list[Status] = []
+    lines = []
+    gpu = [s for s in precision_series(measured) if on_gpu(s.points[0].a)]
+    for precision, (low, high) in ranges.items():
+        points = {pair.a: pair for series in gpu if series.precision == precision for pair in series.points}
+        if not points:
+            continue
+        without = [cell for cell in points if float_only(cell)]
+        gains = [pair.ratio.inverted() for pair in points.values()]
+        # Where no product ran in the precision, the factor is not the precision's.
+        own: list[Status] = [
+            "not decidable" if cell in without else in_range(gain, low, high)
+            for cell, gain in zip(points, gains, strict=True)
+        ]
+        statuses += own
+        low_gain, high_gain = (pick(gains, key=lambda gain: gain.estimate) for pick in (min, max))
+        span = text.interval(low_gain, "×")
+        span += f" to {text.interval(high_gain, '×')}" if len(own) > 1 else ""
+        lines.append(f"{precision.upper()} {span}, outside the range in {own.count('refuted')} of {len(own)}")
+        if without:
+            lines[-1] += f", without any product in {precision.upper()} in {len(without)} of {len(own)}"
+    wanted = unknown(measured, ("onnxruntime-cuda-graph", "tensorrt"), ("fp32", "tf32", "fp16", "int8"), (1, 32))
+    return _of(statuses, lines, wanted)
+
+
+def _of(statuses: Sequence[Status], lines: Sequence[str], wanted: Judgement) -> Judgement:
+    """What the parts say together; ``wanted`` has what would decide where they do not."""
+    if not lines:
+        return wanted
+    status = combined(statuses)
+    return Judgement(status, "; ".join(lines), wanted.missing if status == "not decidable" else ())

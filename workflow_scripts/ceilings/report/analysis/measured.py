@@ -1,0 +1,218 @@
+"""The measured part of the tables, ready for comparisons."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ceilings.report.analysis.measured_cell import (
+    Cell,
+    Comparison,
+    Groups,
+    Shape,
+    TwinPair,
+    carries,
+    configuration_label,
+    group_by,
+)
+from ceilings.report.tables.frames import KEY, Tables
+from ceilings.runtimes.catalogue import PRECISIONS
+from ceilings.statistics.decisions import equivalence_interval, within
+from ceilings.statistics.estimands import P50, Estimand
+from ceilings.statistics.intervals import Verdict, contrast, log_contrast, noise_floor, ratio, verdict
+from ceilings.statistics.quantiles import Interval
+
+__all__ = ["Cell", "Comparison", "Groups", "Measured", "carries", "configuration_label", "group_by", "growth_exponent"]
+
+
+class Measured:
+    """Cells with latencies; twins apart, since they serve nothing but the noise floor."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        groups = _groups(tables.samples)
+        everything = [_cell(row, groups) for row in _records(tables.cells[tables.cells["status"] == "ok"])]
+        self.cells = sorted((cell for cell in everything if cell.twin_of is None), key=_order)
+        self._twins = [cell for cell in everything if cell.twin_of is not None]
+        self._by_key = {_key(cell): cell for cell in self.cells}
+
+    # --- one cell ----------------------------------------------------------------------------------------------------
+
+    def find(self, like: Cell, **changes: Any) -> Cell | None:
+        """The measured cell that differs from ``like`` in ``changes`` alone."""
+        key = dict(zip(KEY, _key(like), strict=True)) | changes
+        return self._by_key.get(tuple(key[name] for name in KEY))
+
+    def runs(self, cell: Cell) -> pd.DataFrame:
+        """The rows of a cell's processes."""
+        return self._runs.get(_key(cell), self.tables.runs.iloc[:0])
+
+    def series(self, cell: Cell, name: str) -> Groups:
+        """Latencies in ns of another series (``latency_end_to_end``), one array a process; empty where not measured."""
+        return self._series(name).get(_key(cell), ())
+
+    def budget(self, cell: Cell) -> dict[str, Any] | None:
+        """The row of a cell's latency budget; None where it was not captured."""
+        return self._budgets.get(_key(cell))
+
+    def hardware_floor(self, cell: Cell) -> dict[str, Any] | None:
+        """The row of a cell's hardware floor; None where its device's limits are not known."""
+        return self._hardware_floors.get(_key(cell))
+
+    @functools.cached_property
+    def _runs(self) -> dict[Any, pd.DataFrame]:
+        return {key: own for key, own in self.tables.runs.groupby(KEY, observed=True, sort=False)}  # noqa: C416
+
+    @functools.cache  # noqa: B019 - lives as long as the tables
+    def _series(self, name: str) -> dict[tuple[Any, ...], Groups]:
+        return _groups(self.tables.samples, name)
+
+    @functools.cached_property
+    def _budgets(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+        return {tuple(row[name] for name in KEY): row for row in _records(self.tables.budgets)}
+
+    @functools.cached_property
+    def _hardware_floors(self) -> dict[tuple[Any, ...], dict[str, Any]]:
+        return {tuple(row[name] for name in KEY): row for row in _records(self.tables.floors)}
+
+    # --- several -----------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def panels(self) -> dict[tuple[str, str], list[Cell]]:
+        """Cells by (device, model): latencies are compared within one of these, never across."""
+        return group_by(self.cells, lambda cell: (cell.device, cell.model))
+
+    @functools.cached_property
+    def common_shape(self) -> Shape | None:
+        """The shape that most cells were measured at; of several, where most sweeps cross, then the smallest."""
+        shapes = Counter(cell.shape for cell in self.cells)
+        batches = Counter(cell.batch for cell in self.cells)
+        lengths = Counter(cell.sequence for cell in self.cells)
+        rank = {shape: (-count, -batches[shape[0]] - lengths[shape[1]], shape) for shape, count in shapes.items()}
+        return min(rank, key=lambda shape: rank[shape], default=None)
+
+    @functools.cached_property
+    def configurations(self) -> list[tuple[str, str]]:
+        """All (runtime, precision), in one order for every picture."""
+        return sorted(
+            {cell.configuration for cell in self.cells}, key=lambda pair: (pair[0], _precision_order(pair[1]))
+        )
+
+    @functools.cached_property
+    def twin_pairs(self) -> list[TwinPair]:
+        pairs = []
+        for twin in self._twins:
+            cell = self._by_key.get((twin.device, twin.twin_of, *_key(twin)[2:]))
+            if cell is not None:
+                both = (cell.groups, twin.groups)
+                pairs.append(TwinPair(cell, twin, ratio(*both), noise_floor(*both)))
+        return pairs
+
+    def noise_floor(self, device: str, estimand: Estimand = P50) -> float | None:
+        """The widest noise floor of the device's A/A pairs; None where no pair carries the estimand."""
+        return self._floors(estimand).get(device)
+
+    @functools.cache  # noqa: B019
+    def _floors(self, estimand: Estimand) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for pair in self.twin_pairs:
+            if carries(pair.cell.groups, estimand) and carries(pair.twin.groups, estimand):
+                floor = noise_floor(pair.cell.groups, pair.twin.groups, estimand=estimand)
+                found[pair.cell.device] = max(floor, found.get(pair.cell.device, 0.0))
+        return found
+
+    def at(self, shape: Shape | None) -> list[Cell]:
+        return [cell for cell in self.cells if cell.shape == shape]
+
+    def compare(self, a: Cell, b: Cell) -> Comparison:
+        """Latencies of two cells of one device.
+
+        Without an A/A pair on the device the interval alone decides; the findings say that the pair is missing.
+        """
+        key = (_key(a), _key(b))
+        if key not in self._compared:
+            self._compared[key] = self._judge(a, b, ratio(a.groups, b.groups))
+        return self._compared[key]
+
+    def compare_per_inference(self, a: Cell, b: Cell) -> Comparison:
+        """As ``compare``, for latency over batch."""
+        return self._judge(a, b, self.compare(a, b).ratio.scaled(b.batch / a.batch))
+
+    def compare_by(self, estimand: Estimand, a: Cell, b: Cell) -> Comparison | None:
+        """As ``compare``, for another estimand; None where the iterations do not carry it."""
+        if estimand is P50:
+            return self.compare(a, b)
+        if not (carries(a.groups, estimand) and carries(b.groups, estimand)):
+            return None
+        factor = ratio(a.groups, b.groups, estimand=estimand)
+        floor = self.noise_floor(a.device, estimand) or 0.0
+        return Comparison(a, b, factor, verdict(factor, floor), floor)
+
+    def factor(self, cells: Sequence[Cell], weights: Sequence[float]) -> tuple[Interval, Verdict]:
+        """A product of the cells' medians to the power of ``weights``, and whether it differs from 1.
+
+        Each pair of cells in it may be off by the noise floor, so a ratio of ratios has it twice.
+        """
+        found = contrast([cell.groups for cell in cells], weights)
+        floor = self.noise_floor(cells[0].device) or 0.0
+        return found, verdict(found, math.expm1(math.log1p(floor) * sum(map(abs, weights)) / 2))
+
+    def equivalent(self, a: Cell, b: Cell, margin: float, estimand: Estimand = P50) -> bool:
+        """Whether a and b are the same within ``margin``, which must not be finer than the noise floor."""
+        if not (carries(a.groups, estimand) and carries(b.groups, estimand)):
+            return False
+        if (self.noise_floor(a.device, estimand) or 0.0) > margin:
+            return False
+        return within(equivalence_interval(a.groups, b.groups, estimand), margin)
+
+    def _judge(self, a: Cell, b: Cell, factor: Interval) -> Comparison:
+        floor = self.noise_floor(a.device) or 0.0
+        return Comparison(a, b, factor, verdict(factor, floor), floor)
+
+    @functools.cached_property
+    def _compared(self) -> dict[tuple[Any, Any], Comparison]:
+        return {}
+
+
+def growth_exponent(cells: Sequence[Cell], sizes: Sequence[int]) -> Interval:
+    """The exponent e of latency ~ size^e by least squares on the log medians, with its interval (may be negative)."""
+    x = np.log(np.asarray(sizes, dtype=np.float64))
+    weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    return log_contrast([cell.groups for cell in cells], weights.tolist())
+
+
+def _precision_order(precision: str) -> int:
+    return PRECISIONS.index(precision) if precision in PRECISIONS else len(PRECISIONS)
+
+
+def _order(cell: Cell) -> tuple[Any, ...]:
+    return cell.device, cell.model, cell.runtime, _precision_order(cell.precision), cell.precision, *cell.shape
+
+
+def _key(cell: Cell) -> tuple[Any, ...]:
+    return cell.device, cell.runtime, cell.model, cell.precision, cell.batch, cell.sequence
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _groups(samples: pd.DataFrame, series: str = "latency") -> dict[tuple[Any, ...], Groups]:
+    latency = samples[samples["series"] == series]
+    found: dict[tuple[Any, ...], list[NDArray[np.int64]]] = {}
+    for key, values in latency.groupby([*KEY, "run"], observed=True, sort=False)["latency_ns"]:
+        found.setdefault(tuple(key)[:-1], []).append(values.to_numpy())  # type: ignore[arg-type]
+    return {key: tuple(groups) for key, groups in found.items()}
+
+
+def _cell(row: dict[str, Any], groups: dict[tuple[Any, ...], Groups]) -> Cell:
+    key = tuple(row[name] for name in KEY)
+    twin_of = row["twin_of"] if isinstance(row["twin_of"], str) else None
+    return Cell(**{name: row[name] for name in KEY}, twin_of=twin_of, row=row, groups=groups[key])

@@ -1,0 +1,42 @@
+"""What the counts of narrow products say about a cell's latency."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ceilings.report import text
+from ceilings.report.analysis.measured_cell import Cell, Comparison, group_by
+from ceilings.report.tables.product_counts import products
+
+
+def float_only(cell: Cell) -> bool:
+    """Whether it is known that no product of a quantised cell ran in its precision."""
+    found = products(cell.row)
+    return found is not None and found.narrow == 0
+
+
+def arithmetic(pairs: Sequence[Comparison]) -> str:
+    """Of cells (each pair's ``a``) of one quantised precision: how many products ran in it, and what follows if none.
+
+    A cause is named only where the counts leave no other: without narrow products, Q/DQ is work and nothing else.
+    """
+    known = group_by(pairs, lambda pair: (products(pair.a.row), pair.verdict == "faster"))
+    told = []
+    for (found, faster), own in known.items():
+        if found is None:
+            continue
+        name = own[0].a.precision.upper()
+        cells = text.cut(f"{pair.a.label} {pair.a.size}" for pair in own)
+        of = f"matrix products{f' of {cells}' if len(known) > 1 else ''}"
+        if found.narrow:
+            told.append(f" {found.narrow} of {found.all} {of} ran in {name}.")
+        elif faster:
+            told.append(f" None of the {found.all} {of} ran in {name}: what made it faster is not {name} arithmetic.")
+        elif found.quantizers:
+            told.append(
+                f" None of the {found.all} {of} ran in {name}: its {found.quantizers} nodes that quantise or "
+                "dequantise are added work, and no product is the faster for it."
+            )
+        else:
+            told.append(f" None of the {found.all} {of} ran in {name}, so none is the faster for it.")
+    return "".join(told)

@@ -1,0 +1,103 @@
+"""Under which conditions a study was measured: what its devices allow, its environment, its method."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ceilings.report import text
+from ceilings.report.tables.evidence import Evidence
+from ceilings.report.tables.frames import PERCENTILES, Tables
+from ceilings.statistics.quantiles import Interval, minimum_samples
+
+Plan = Mapping[str, Any]
+
+
+def named(plan: Plan, tables: Tables, slug: str) -> str:
+    """A device by its full name: the plan's if it was this machine's, else as its runs recorded it."""
+    device = next((device for device in plan["devices"] if device["slug"] == slug), None) or _recorded(tables, slug)
+    if not device.get("name"):
+        return f"`{slug}`"
+    details = [f"{device['cores']} cores"] if "cores" in device else []
+    details += [f"driver {device['driver']}"] if device.get("driver") else []
+    return f"**{device['name']}** ({', '.join([f'`{slug}`', *details])})"
+
+
+def _recorded(tables: Tables, slug: str) -> dict[str, Any]:
+    runs = tables.runs[tables.runs["device"] == slug]["environment"].dropna()
+    return next((gpu for run in runs if (gpu := json.loads(run).get("gpu"))), {})
+
+
+def limits(evidence: Evidence) -> str:
+    """What the devices were measured to allow, each with its range over repeats."""
+    lines = []
+    for device, record in sorted(evidence.peaks.items()):
+        rows = []
+        for name, peak in record["peaks"].items():
+            if peak.get("median") is None:
+                rows.append([name, "n/a", peak.get("unit", ""), peak.get("reason", "")])
+                continue
+            shown = text.interval(Interval(peak["low"], peak["median"], peak["high"]))
+            rows.append([name, shown, peak["unit"], peak["method"]])
+        lines += [
+            f"`{device}`, median and range over repeats:",
+            text.table(rows, ["limit", "", "unit", "method"], "lrll"),
+        ]
+        lines += [f"- {flag}" for flag in record["flags"]]
+    return "\n\n".join(["## Hardware limits, measured", *lines]) if lines else ""
+
+
+def environment(plan: Plan, tables: Tables) -> str:
+    """One table a device: every value that its runs recorded, with all versions if they differ."""
+    lines = ["## Environment"]
+    for device, runs in tables.runs.groupby("device", observed=True, sort=True):
+        values: dict[str, dict[str, None]] = {}
+        for recorded in runs["environment"].dropna().unique():
+            record = json.loads(recorded)
+            packages = record.pop("packages", None) or {}
+            record.pop("protocol", None)
+            flat = _flat(record) | {name: value for name, value in packages.items() if value is not None}
+            for name, value in flat.items():
+                values.setdefault(name, {})[str(value)] = None
+        rows = [[name, "; ".join(found)] for name, found in values.items()]
+        lines += [f"{named(plan, tables, str(device))}:", text.table(rows, ["what", "value"], "ll")]
+    return "\n\n".join(lines) if len(lines) > 1 else ""
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        label = f"{prefix}{name}".replace("_", " ")
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name} ")
+        elif isinstance(value, list):
+            flat[label] = ", ".join(map(str, value))
+        elif value is not None:
+            flat[label] = value
+    return flat
+
+
+def method(plan: Plan, tables: Tables) -> str:
+    protocol = ", ".join(f"{name} {value}" for name, value in _flat(plan["protocol"]).items())
+    bounds = ", ".join(f"{name.replace('_', '.')} {minimum_samples(q):,}" for name, q in PERCENTILES.items())
+    processes = sorted(set(tables.cells.loc[tables.cells["status"] == "ok", "processes"]))
+    count = f" ({text.listed(processes)} here)" if processes else ""
+    lines = [
+        "## Method in brief",
+        f"- Protocol: {protocol}.",
+        f"- A cell is measured in fresh processes{count}, interleaved over the cells. Its interval is the wider of a "
+        "hierarchical bootstrap and a t interval over the processes' medians. Each is a 95% interval of its "
+        "own: of many, some miss.",
+        "- Faster and slower are said only where the interval of the ratio excludes 1 and the ratio lies beyond the "
+        "noise floor, which an A/A pair measures: one cell under two names.",
+        f"- A percentile needs enough iterations for two of them to lie beyond it with 99% confidence: {bounds}. Below "
+        "that the table prints n/a and the n.",
+        "- Iterations stop when the median is known well enough or at a cap; the reason is in `tables/cells.csv`. "
+        "Loading and first runs are timed apart.",
+    ]
+    reasons: Counter[str] = Counter(tables.runs["stop_reason"].dropna())
+    if reasons:
+        lines.append(f"- Stop reasons of the runs: {', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}.")
+    return "\n".join([lines[0], "", *lines[1:]])

@@ -1,0 +1,62 @@
+"""Every configuration at the common shape, sorted by its median."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ceilings.report import text
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.render.plots import style
+from ceilings.report.tables.frames import Tables
+
+
+@style.settled
+def draw(tables: Tables) -> Figure:
+    """Dot plot: median over processes with its 95% interval, p90 where enough iterations carry it."""
+    measured = Measured(tables)
+    shape = measured.common_shape
+    if shape is None:
+        return style.nothing("Median latency of configurations", "no cell was measured")
+    groups = {panel: [cell for cell in cells if cell.shape == shape] for panel, cells in measured.panels.items()}
+    groups = {panel: cells for panel, cells in groups.items() if cells}
+    looks = style.looks(measured)
+    most = max(len(cells) for cells in groups.values())
+    figure, axes = style.panels(
+        len(groups),
+        1,
+        1.0 + 0.34 * most,
+        f"Median latency at batch {shape[0]}, sequence {shape[1]}, fastest first (95% intervals over processes)",
+    )
+    for (axis,), ((device, model), cells) in zip(axes, groups.items(), strict=True):
+        ranked = sorted(cells, key=lambda cell: cell.p50.estimate)
+        best, floor = ranked[0].p50.estimate, measured.noise_floor(device)
+        if floor is not None and math.isfinite(floor):
+            axis.axvspan(
+                best, best * (1 + floor), color="0.85", zorder=0.5, label="within the noise floor of the fastest"
+            )
+        for y, cell in enumerate(ranked):
+            look = {key: value for key, value in looks[cell.configuration].items() if key not in {"label", "linestyle"}}
+            axis.errorbar(cell.p50.estimate, y, xerr=style.error([cell.p50]), capsize=4, **look, linestyle="none")
+            if pd.notna(cell.row["p90_ms"]):
+                axis.plot(cell.row["p90_ms"], y, "|", color=style.GREY, markersize=11, markeredgewidth=2, label="p90")
+        axis.set_yticks(range(len(ranked)), [cell.label for cell in ranked])
+        axis.set_ylim(len(ranked) - 0.4, -0.6)
+        style.within_reach(
+            axis,
+            "x",
+            [(cell.p50, y, looks[cell.configuration]["color"]) for y, cell in enumerate(ranked)],
+            [cell.row["p90_ms"] for cell in ranked if pd.notna(cell.row["p90_ms"])],
+        )
+        style.plain_log(axis, "x")
+        axis.grid(axis="y", visible=False)
+        axis.set_title(f"{model} on {device} ({style.noise_note(floor)})")
+        values = axis.secondary_yaxis("right")
+        values.set_yticks(range(len(ranked)), [f"{text.number(cell.p50.estimate)} ms" for cell in ranked])
+        values.tick_params(length=0)
+        values.spines["right"].set_visible(False)
+    axes[-1][0].set_xlabel("latency of one request (ms, log scale)")
+    style.legend(figure, [row[0] for row in axes])
+    return figure

@@ -1,0 +1,274 @@
+"""The summary: Markdown that a busy engineer reads in two minutes, computed from the tables and the evidence."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.analysis.findings import findings
+from ceilings.report.analysis.measured import Cell, Measured, configuration_label, group_by
+from ceilings.report.catalogue import PLOTS
+from ceilings.report.render import engine_section as engines
+from ceilings.report.render.conclusions import claims_of_others, conclusions, in_short
+from ceilings.report.render.conditions import environment, limits, method, named
+from ceilings.report.render.hardware_distance import distance
+from ceilings.report.render.time_account import where_time_goes
+from ceilings.report.tables.evidence import Evidence
+from ceilings.report.tables.frames import PERCENTILES, Tables
+from ceilings.report.tables.product_counts import counted
+
+Plan = Mapping[str, Any]
+
+COARSE = 0.25
+"""A noise floor from which on the page warns at its top: levers are often worth less."""
+
+MOST_ROWS = 200
+"""Larger result tables show the common shape only; the CSV holds all."""
+
+LAYERS_SHOWN = 5
+
+NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
+    "latency_budget": lambda tables: tables.budgets.empty,
+    "iteration_timeline": lambda tables: tables.budgets.empty,
+    "roofline": lambda tables: tables.floors.empty,
+    "launch_to_kernel_map": lambda tables: bool(tables.cells["enqueue_p50_ms"].isna().all()),
+    "precision_crossover": lambda tables: tables.cells["precision"].nunique() < 2,
+    "batch_sweep": lambda tables: tables.cells["batch"].nunique() < 2,
+    "sequence_sweep": lambda tables: tables.cells["sequence"].nunique() < 2,
+}
+"""Plots that stay empty without captures, without a GPU or without a sweep: the summary leaves them out."""
+
+GPU_COLUMNS = {
+    "gpu_p50_ms": "GPU p50",
+    "enqueue_p50_ms": "enqueue p50",
+    "e2e_p50_ms": "end to end p50",
+    "e2e_pageable_p50_ms": "pageable p50",
+}
+"""Columns of the result table where a device has them."""
+
+
+def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
+    """The whole page.
+
+    Args:
+        plots: Folder of the pictures, relative to the page.
+    """
+    measured = Measured(tables)
+    found = findings(tables)
+    parts = [
+        f"# Transformer inference latency: study `{plan['study']}`",
+        introduction(plan, tables, measured, evidence),
+        in_short(found),
+        conclusions(found, measured.common_shape),
+        results(measured),
+        distance(measured),
+        where_time_goes(plan, tables),
+        pictures(plots, tables),
+        claims_of_others(measured, evidence),
+        not_run(tables),
+        parity(evidence),
+        graphs(evidence),
+        engines.section(evidence),
+        limits(evidence),
+        environment(plan, tables),
+        method(plan, tables),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+# --- what was measured on what ---------------------------------------------------------------------------------------
+
+
+def introduction(plan: Plan, tables: Tables, measured: Measured, evidence: Evidence) -> str:
+    counts = Counter(tables.cells["status"])
+    devices = sorted({cell.device for cell in measured.cells})
+    on = text.listed(named(plan, tables, slug) for slug in devices) or "nothing"
+    models = text.listed(plan["models"])
+    told = (
+        f"{counts['ok']} of {text.plural(len(tables.cells), 'planned cell')} measured on {on}"
+        f" ({counts['unavailable']} not available here, {counts['failed']} failed). "
+        f"Models: {models}. {len(tables.runs)} processes, {len(tables.samples):,} timed iterations."
+    )
+    weights = [_weights(model, evidence.weights.get(model)) for model in plan["models"]]
+    return "\n\n".join([told, *filter(None, (_noisy(measured, slug) for slug in devices)), *weights])
+
+
+def _noisy(measured: Measured, device: str) -> str:
+    floor = measured.noise_floor(device)
+    if floor is None or floor <= COARSE:
+        return ""
+    apart = f"only within {floor:.0%}" if math.isfinite(floor) else "in no way, having one process"
+    return (
+        f"> **Comparisons on `{device}` are coarse**: one cell measured twice is known to be the same {apart}, and no "
+        "smaller difference is claimed. End other work on the machine, or raise `protocol.processes`."
+    )
+
+
+def _weights(model: str, record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return f"Weights of {model}: no record of where they came from."
+    why = f" ({record['why']})" if record.get("why") else ""
+    if record["source"] == "random":
+        return (
+            f"> **Weights of {model} are random**{why}. Latencies are valid: the work does not depend on the values "
+            "(at the power cap the clock may, a little); accuracy, and agreement of the top class, mean nothing."
+        )
+    where = f", {record['hub']}" if isinstance(record.get("hub"), str) else ""
+    return f"Weights of {model}: {record['source']}{where}{why}."
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def results(measured: Measured) -> str:
+    if not measured.cells:
+        return "## Results\n\nNo cell was measured."
+    cells = measured.cells
+    note = ""
+    if len(cells) > MOST_ROWS:
+        cells = measured.at(measured.common_shape)
+        note = f" The {len(cells)} cells at the common shape; all {len(measured.cells)} are in `tables/cells.csv`."
+    lines = [
+        "## Results",
+        "Latency of one request in ms, closed loop: the median over processes with its 95% interval, then percentiles "
+        "of all iterations. End to end: with copies from and to pinned host memory; pageable: from and to pageable. "
+        "Inferences/s: batch over median; saturated: with requests queued." + note,
+    ]
+    for (device, model), own in group_by(cells, lambda cell: (cell.device, cell.model)).items():
+        lines += [f"### {model} on `{device}`", _result_table(own)]
+    return "\n\n".join(lines)
+
+
+def _result_table(cells: list[Cell]) -> str:
+    headers = ["configuration", "batch", "seq.", "p50 [95%]", "p90", "p99"]
+    gpu = any(pd.notna(cell.row["gpu_p50_ms"]) for cell in cells)
+    extra = GPU_COLUMNS if gpu else {}
+    quantized = any(counted(cell.row) for cell in cells)
+    headers += [*extra.values(), "inferences/s", "saturated/s"]
+    headers += [*(["INT8/FP8 products"] if quantized else []), "rel. L2 error"]
+    rows, before = [], ""
+    for cell in cells:
+        row = cell.row
+        rows.append(
+            [
+                cell.label if cell.label != before else "",
+                cell.batch,
+                cell.sequence,
+                text.interval(cell.p50),
+                *(text.percentile(row[f"{name}_ms"], row["n"], PERCENTILES[name]) for name in ("p90", "p99")),
+                *(text.number(row[column]) for column in extra),
+                text.number(row["inferences_per_s"]),
+                text.number(row["saturated_per_s"]),
+                *([counted(row)] if quantized else []),
+                error(row["relative_l2"]),
+            ]
+        )
+        before = cell.label
+    return text.table(rows, headers, "l" + "r" * (len(headers) - 1))
+
+
+def error(value: float | None) -> str:
+    """A small number in powers of ten."""
+    return "n/a" if value is None or pd.isna(value) else f"{value:.1e}"
+
+
+def pictures(folder: str, tables: Tables) -> str:
+    """PNG in the page, SVG behind it: some Markdown viewers show no SVG, and SVG text is lost on a dark page."""
+    empty = {name for name, nothing in NOTHING_TO_SHOW.items() if nothing(tables)}
+    shown = {name: what for name, what in PLOTS.items() if name not in empty}
+    return "\n\n".join(
+        ["## Pictures", *(f"[![{what}]({folder}/{name}.png)]({folder}/{name}.svg)" for name, what in shown.items())]
+    )
+
+
+# --- not run ---------------------------------------------------------------------------------------------------------
+
+
+def not_run(tables: Tables) -> str:
+    lines = ["## Not run, and why"]
+    unavailable = tables.cells[tables.cells["status"] == "unavailable"]
+    failed = tables.cells[tables.cells["status"] == "failed"]
+    if unavailable.empty and failed.empty:
+        return lines[0] + "\n\nEvery planned cell was measured."
+    if not unavailable.empty:
+        rows = []
+        for (reason, remedy), own in unavailable.groupby(["reason", "remedy"], dropna=False, sort=True):
+            cells = ", ".join(
+                f"{label} ({len(same)})"
+                for label, same in own.groupby(
+                    [configuration_label(str(r), str(p)) for r, p in zip(own["runtime"], own["precision"], strict=True)]
+                )
+            )
+            rows.append([reason, len(own), cells, remedy if pd.notna(remedy) else ""])
+        lines += [text.table(rows, ["reason", "cells", "which (shapes)", "remedy"], "lrll")]
+    if not failed.empty:
+        rows = [
+            [
+                f"{configuration_label(row.runtime, row.precision)} {row.model} "
+                f"b{row.batch}-s{row.sequence} on {row.device}",
+                row.failure_kind,
+                str(row.reason).removeprefix(f"{row.failure_kind}: "),
+                f"`{row.log}`" if pd.notna(row.log) else "",
+            ]
+            for row in failed.itertuples()
+        ]
+        lines += ["Failed:", text.table(rows, ["cell", "class", "message", "log"], "llll")]
+    return "\n\n".join(lines)
+
+
+# --- parity and graphs -----------------------------------------------------------------------------------------------
+
+
+def parity(evidence: Evidence) -> str:
+    if not evidence.parity:
+        return ""
+    rows, layers = [], []
+    for (model, graph), record in sorted(evidence.parity.items()):
+        top1 = record.get("top1_agreement")
+        rows.append(
+            [
+                model,
+                graph,
+                record.get("status", "n/a"),
+                *(error(record.get(name)) for name in ("max_abs", "max_rel", "relative_l2")),
+                f"{record['cosine']:.6f}" if record.get("cosine") is not None else "n/a",
+                text.percent(top1) if top1 is not None else "n/a",
+                record.get("reason") or "",
+            ]
+        )
+        worst = sorted(record.get("layers") or [], key=lambda layer: layer["sqnr_db"])[:LAYERS_SHOWN]
+        if worst:
+            named = "; ".join(f"`{layer['node']}` {layer['sqnr_db']:.1f} dB" for layer in worst)
+            layers.append(f"- {model} {graph}: layers with the lowest signal-to-quantisation-noise: {named}.")
+    headers = ["model", "graph", "status", "max abs", "max rel", "rel. L2", "cosine", "top class", "note"]
+    lines = ["## Parity with FP32 PyTorch", text.table(rows, headers, "lllrrrrrl")]
+    random = [model for model, record in evidence.weights.items() if record["source"] == "random"]
+    if random:
+        lines.append(
+            f"The weights of {text.listed(random)} are random: agreement of the top class means nothing there."
+        )
+    return "\n\n".join([*lines, *(["\n".join(layers)] if layers else [])])
+
+
+def graphs(evidence: Evidence) -> str:
+    """The plain values of each report, as it tells them."""
+    if not evidence.graphs:
+        return ""
+    rows = [
+        [model, graph, "; ".join(_plain(record)) or "no details"] for (model, graph), record in evidence.graphs.items()
+    ]
+    return "## Graphs\n\n" + text.table(sorted(rows), ["model", "graph", "report"], "lll")
+
+
+def _plain(record: Mapping[str, Any]) -> list[str]:
+    hidden = {"schema_version", "provenance", "sources"}
+    return [
+        f"{name.replace('_', ' ')} {f'{value:.2g}' if isinstance(value, float) else value}"
+        for name, value in record.items()
+        if name not in hidden and not name.endswith("sha256") and isinstance(value, str | int | float)
+    ]

@@ -1,0 +1,128 @@
+"""The section on captures: what each budget supports, what decides each latency, and the recorded iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.render.budget_sentences import count, doubt, jitter, label, layers, sentence, shape
+from ceilings.report.tables.budget_rows import read_budget
+from ceilings.report.tables.frames import Tables
+from ceilings.statistics.quantiles import Interval
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, PATH_SHARES
+
+Row = Mapping[str, Any]
+
+
+def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
+    """The section; empty where the study asks for no capture and has none."""
+    asked = plan.get("traces") or {}
+    if tables.budgets.empty and not asked.get("cells"):
+        return ""
+    lines = ["## Where the time goes"]
+    if asked.get("reason"):
+        lines.append(f"Nothing can be captured here: {asked['reason']}.")
+    rows = tables.budgets.sort_values(["device", "model", "batch", "sequence", "iteration_ms"]).to_dict("records")
+    if rows:
+        lines.append(
+            "What runs on the device, and in which order, is from captures made apart from all timing; latencies are "
+            "the untraced medians. Recording slows the host: so each captured iteration is replayed with a host that "
+            "submits as fast as untraced, and its critical path decides. docs/budget.md defines each part."
+        )
+        records = [read_budget(row["path"], row) for row in rows]
+        told = [f"- {sentence(row, record)}" for row, record in zip(rows, records, strict=True)]
+        lines += ["\n".join(told), _decides(rows)]
+        lines.append(
+            "As recorded, medians over iterations, parts in percent of the iteration. Those of the host sum to it, and "
+            "so do those of the device (busy and idle); medians need not, and what is left is the residual:"
+        )
+        lines += [_recorded(rows), *_layers(rows, records), *_warnings(rows, records)]
+    failed = [_failed(cell) for cell in plan["cells"] if cell.get("budget") and not _is_row(cell, rows)]
+    lines += ["\n".join(failed)] if failed else []
+    if len(lines) == 1:
+        lines.append("No cell was captured: none of the cells of `traces` can be measured here.")
+    return "\n\n".join(lines)
+
+
+def _layers(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
+    told = [
+        f"- {label(row)} {row['model']} {shape(row)}: {layers(record['layers'])}"
+        for row, record in zip(rows, records, strict=True)
+        if record.get("layers")
+    ]
+    return ["\n".join(["Which layers of an engine (docs/budget.md says how they are found):\n", *told])] if told else []
+
+
+def _warnings(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for row, record in zip(rows, records, strict=True):
+        name = f"{label(row)} {shape(row)}"
+        lines += [f"- {name}: {flag}" for flag in record["flags"]]
+        if told := doubt(row):
+            lines.append(f"- {name}: {told}")
+        if record["unknown_kernels"]:
+            named = text.cut([f"`{kernel['short']}`" for kernel in record["unknown_kernels"]])
+            lines.append(f"- {name}: kernels of unknown class: {named}")
+        if slow := jitter(record):
+            lines.append(f"- {name}: {slow}")
+    return ["\n".join(lines)] if lines else []
+
+
+def _failed(cell: Row) -> str:
+    failure = read_budget(cell["budget"], cell)["failure"]
+    return f"- {label(cell)} {cell['model']} {shape(cell)}: {failure['kind']}: {failure['message']}"
+
+
+def _is_row(cell: Row, rows: list[dict[str, Any]]) -> bool:
+    return any(row["path"] == cell["budget"] for row in rows)
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def _decides(rows: list[dict[str, Any]]) -> str:
+    headers = ["configuration", "shape", "p50, ms", "replayed, ms", *(f"path: {share}" for share in PATH_SHARES)]
+    headers += ["device works, ms", "if that took no time, ms", "if the host took none, at most, ms", "verdict"]
+    shown = [
+        [
+            *(label(row), shape(row), text.number(row["untraced_p50_ms"]), text.number(row["replayed_ms"])),
+            *(text.percent(row[f"path_{share}"]) for share in PATH_SHARES),
+            *(text.number(row[name]) for name in ("gpu_busy_ms", "no_work_ms", "no_host_ms")),
+            row["verdict"],
+        ]
+        for row in rows
+    ]
+    return text.table(shown, headers, "ll" + "r" * (len(headers) - 3) + "l")
+
+
+def _recorded(rows: list[dict[str, Any]]) -> str:
+    headers = ["configuration", "shape", "iteration, ms", "traced/untraced", "launches", "kernels", "mean, µs"]
+    headers += [f"host: {part}" for part in HOST_PARTS] + ["busy"] + [f"idle: {cause}" for cause in IDLE_CAUSES]
+    headers += ["residual host, device", "source"]
+    shown = []
+    for row in rows:
+        low, high = row["iteration_low_ms"], row["iteration_high_ms"]
+        bounded = pd.notna(low) and pd.notna(high)
+        iteration = (
+            text.interval(Interval(low, row["iteration_ms"], high)) if bounded else text.number(row["iteration_ms"])
+        )
+        shown.append(
+            [
+                *(label(row), shape(row), iteration, text.number(row["tracing_ratio"])),
+                *(count(row[name]) for name in ("launches", "kernels")),
+                text.number(row["kernel_mean_us"]),
+                *(_percent(row, f"host_{part}_ms") for part in HOST_PARTS),
+                _percent(row, "gpu_busy_ms"),
+                *(_percent(row, f"idle_{cause}_ms") for cause in IDLE_CAUSES),
+                f"{_percent(row, 'host_residual_ms')}, {_percent(row, 'gpu_residual_ms')}",
+                row["source"],
+            ]
+        )
+    return text.table(shown, headers, "ll" + "r" * (len(headers) - 3) + "l")
+
+
+def _percent(row: Row, column: str) -> str:
+    return text.percent(row[column] / row["iteration_ms"])

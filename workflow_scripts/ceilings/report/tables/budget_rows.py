@@ -1,0 +1,132 @@
+"""Budget records to the budgets table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ceilings.report.tables.frames import KEY
+from ceilings.report.tables.records import read_record
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
+from ceilings.traces.verdict import MIXED, verdict
+
+Record = Mapping[str, Any]
+
+NS_PER_MS, NS_PER_US = 1e6, 1e3
+
+
+def read_budget(path: Path | str, cell: Record) -> dict[str, Any]:
+    """One budget record, checked against the planned cell.
+
+    Raises:
+        UserError: It is missing, damaged, or of another cell.
+    """
+
+    def flaw(record: Record) -> str | None:
+        if record["status"] == "ok":
+            record["iteration_ns"]["median"], record["verdict"]["name"]
+        return None
+
+    return read_record(path, cell, "was captured for", flaw)
+
+
+REPRODUCED = 0.1
+"""An iteration, replayed or recorded, explains a latency if it differs from it by no more than this."""
+
+WAITED = 0.1
+"""A submitting call that waits for the device for more than this part of its time hides how fast the host is."""
+
+
+def budget_row(cell: Record, measured: Record, record: Record) -> dict[str, Any] | None:
+    """The row of a captured cell; None for one that could not run.
+
+    Args:
+        measured: The cell's row in the cells table, so with its latency untraced, if it was measured.
+        record: Its budget.
+    """
+    if record["status"] != "ok":
+        return None
+    middle = record["iteration_ns"]["median"] / NS_PER_MS
+    device, untraced = record["device_ns"], measured.get("p50_ms")
+    replay = replayed(record, measured.get("enqueue_p50_ms"))
+    length = replay["length_ms"] if replay else middle
+    explained = not untraced or explains(length, untraced)
+    told = replay if explained else None
+    shares = told["shares"] if told else record["shares"]
+    mean, start = record["kernel_mean_ns"], record["launch_to_start_ns"]
+    return {
+        **{name: cell[name] for name in KEY},
+        "source": record["source"],
+        "iterations": record["iterations"],
+        "iteration_ms": middle,
+        **{f"iteration_{end}_ms": _ms(record["iteration_ns"][end]) for end in ("low", "high")},
+        **{f"untraced_{name}_ms": measured.get(f"{name}_ms") for name in ("p50", "p50_low", "p50_high")},
+        "untraced_enqueue_ms": measured.get("enqueue_p50_ms"),
+        "tracing_ratio": middle / untraced if untraced else None,
+        **{f"host_{part}_ms": _ms(record["host_ns"][part]["median"]) for part in HOST_PARTS},
+        "host_residual_ms": _ms(record["residual_ns"]["host"]),
+        "gpu_busy_ms": _ms(device["busy"]["median"]),
+        **{f"gpu_{kind}_ms": _ms(device["classes"][kind]["median"]) for kind in KERNEL_CLASSES},
+        **{f"idle_{cause}_ms": _ms(device["idle"][cause]["median"]) for cause in IDLE_CAUSES},
+        "gpu_residual_ms": _ms(record["residual_ns"]["device"]),
+        "launches": record["counts"]["launches"],
+        "kernels": record["counts"]["kernels"],
+        "kernel_mean_us": None if mean is None else mean / NS_PER_US,
+        "launch_to_start_us": None if start is None else start / NS_PER_US,
+        "no_work_ms": told["no_work_ms"] if told else None,
+        "no_host_ms": min(told["no_host_ms"], untraced) if told else None,
+        "replayed_ms": replay["length_ms"] if replay else None,
+        **{f"path_{share}": shares[share] for share in PATH_SHARES},
+        "verdict": verdict(shares) if explained else MIXED,
+        "path": cell["budget"],
+    }
+
+
+def explains(length_ms: float, latency_ms: float) -> bool:
+    """Whether an iteration is as long as the latency, so that its critical path is the latency's."""
+    return abs(length_ms / latency_ms - 1) <= REPRODUCED
+
+
+def kernel_rows(cell: Record, record: Record) -> list[dict[str, Any]]:
+    """The rows of a captured cell's kernels; none for one that could not run."""
+    key = {name: cell[name] for name in KEY}
+    return [
+        key
+        | {name: kernel[name] for name in ("class", "count", "name")}
+        | {"kernel": kernel["short"], "us": kernel["ns"] / NS_PER_US}
+        for kernel in record.get("kernels", [])
+    ]
+
+
+def replayed(record: Record, enqueue_ms: float | None) -> dict[str, Any] | None:
+    """The iteration with a host as fast as untraced: submitting everything takes what a benchmark saw it take.
+
+    Returns:
+        ``length_ms``, ``no_work_ms`` if besides no work of the device took time, ``no_host_ms`` if instead the host
+        took none, ``shares`` of the critical path; None where the benchmark's submitting does not tell how fast its
+        host was: it was slower than all replays, or waited for the device itself.
+    """
+    replays = record.get("replays")
+    if not replays or enqueue_ms is None or pd.isna(enqueue_ms):
+        return None
+    submitted = np.array(replays["submitted_ns"]) / NS_PER_MS
+    if not submitted[0] / WAITED <= enqueue_ms <= submitted[-1]:
+        return None
+
+    def at(values: list[float]) -> float:
+        return float(np.interp(enqueue_ms, submitted, values))
+
+    return {
+        "length_ms": at(replays["length_ns"]) / NS_PER_MS,
+        "no_work_ms": at(replays["no_work_ns"]) / NS_PER_MS,
+        "no_host_ms": replays["length_ns"][0] / NS_PER_MS,
+        "shares": {share: at(values) for share, values in replays["shares"].items()},
+    }
+
+
+def _ms(value_ns: float | None) -> float | None:
+    return None if value_ns is None else value_ns / NS_PER_MS

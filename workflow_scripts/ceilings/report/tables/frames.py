@@ -1,0 +1,112 @@
+"""The tables folder: written once a study, read by every plot and by the summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from ceilings.errors import UserError
+from ceilings.files import atomic
+from ceilings.report.catalogue import TABLES
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES
+
+KEY = ["device", "runtime", "model", "precision", "batch", "sequence"]
+"""The columns that name a cell."""
+
+PERCENTILES = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
+"""Column stem and quantile of the percentiles that need a minimum of samples."""
+
+SAMPLES = "samples"
+"""The table that nobody would open as CSV."""
+
+COLD_START = [
+    *("import", "context", "libraries", "load", "quantize", "deserialize", "execution_context"),
+    *("compile", "other_shapes", "capture", "first_run"),
+]
+"""Stages before the steady state, in the order they happen, none within another; not every runtime has all."""
+
+BUDGET_COLUMNS = [
+    *(*KEY, "source", "iterations", "iteration_ms", "iteration_low_ms", "iteration_high_ms"),
+    *("untraced_p50_ms", "untraced_p50_low_ms", "untraced_p50_high_ms", "untraced_enqueue_ms", "tracing_ratio"),
+    *(f"host_{part}_ms" for part in HOST_PARTS),
+    *("host_residual_ms", "gpu_busy_ms"),
+    *(f"gpu_{kind}_ms" for kind in KERNEL_CLASSES),
+    *(f"idle_{cause}_ms" for cause in IDLE_CAUSES),
+    *("gpu_residual_ms", "launches", "kernels", "kernel_mean_us", "launch_to_start_us"),
+    *("replayed_ms", "no_work_ms", "no_host_ms", *(f"path_{share}" for share in PATH_SHARES), "verdict", "path"),
+]
+"""One row a cell with a capture: its median iteration, split on the host's side and on the device's.
+
+``replayed_ms``: with the host as fast as untraced, empty where that cannot be replayed; ``no_work_ms``, ``no_host_ms``:
+if besides the device's work took no time, or the host none (at most). ``path_*``: shares of the critical path. Where
+the replay is not as long as the untraced latency, these two are empty, and the path is the recorded iteration's.
+"""
+
+KERNEL_COLUMNS = [*KEY, "kernel", "class", "count", "us", "name"]
+"""One row a kernel of a captured cell, per iteration; the longest in sum first. ``kernel`` is ``name`` in short."""
+
+FLOOR_COLUMNS = [
+    *(*KEY, "flops", "bytes", "compute_floor_ms", "memory_floor_ms", "floor_ms", "limited_by", "gap", "mfu"),
+    *("launch_floor_ms", "cold_memory_floor_ms", "gemm_library_ms"),
+    *(f"{kind}_unfused_ms" for kind in OPERATOR_CLASSES),
+]
+"""One row a measured cell of a device with measured peaks: the least time that they allow, and how far it is.
+
+``gemm_library_ms`` is empty where the library was not measured at the sizes of nearly all of its products.
+"""
+
+
+def _empty(columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(columns=columns)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The study as data.
+
+    Attributes:
+        cells: One row a planned cell, measured or not.
+        runs: One row a process.
+        samples: One row an iteration (``latency_ns``).
+        budgets: One row a captured cell; columns ``BUDGET_COLUMNS``.
+        kernels: One row a kernel of a captured cell; columns ``KERNEL_COLUMNS``.
+        floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
+    """
+
+    cells: pd.DataFrame
+    runs: pd.DataFrame
+    samples: pd.DataFrame
+    budgets: pd.DataFrame = field(default_factory=lambda: _empty(BUDGET_COLUMNS))
+    kernels: pd.DataFrame = field(default_factory=lambda: _empty(KERNEL_COLUMNS))
+    floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
+
+    def write(self, folder: Path | str) -> None:
+        """Write Parquet for programs, and CSV for people where a person would open it."""
+        folder = Path(folder)
+        for name in (*TABLES, SAMPLES):
+            with atomic(folder / f"{name}.parquet") as temporary:
+                getattr(self, name).to_parquet(temporary, index=False)
+        for name in TABLES:
+            with atomic(folder / f"{name}.csv") as temporary:
+                getattr(self, name).to_csv(temporary, index=False)
+
+
+def read_tables(folder: Path | str) -> Tables:
+    """Read the tables folder.
+
+    Raises:
+        UserError: A table is missing or damaged.
+    """
+    return Tables(**{name: _read(Path(folder) / f"{name}.parquet") for name in (*TABLES, SAMPLES)})
+
+
+def _read(path: Path) -> pd.DataFrame:
+    remedy = "run collect_cells.py again to make it anew"
+    try:
+        return pd.read_parquet(path)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; {remedy}") from None
+    except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
+        raise UserError(f"{path} is damaged ({error}); {remedy}") from None

@@ -1,0 +1,95 @@
+"""Whether a quantised cell computed in INT8 or FP8 at all: what its runtime, or its engine's layers, say of products.
+
+A Q/DQ graph only allows a runtime to multiply in the narrow type. Where it does not, the graph is the float one with
+nodes added that quantise and dequantise, and its latency says nothing of narrow arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ceilings.errors import UserError
+from ceilings.files import read_json
+
+Record = Mapping[str, Any]
+
+QUANTIZED = ("int8", "fp8")
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+class Products(NamedTuple):
+    """The matrix products that ran in one inference; fused ones count as the one kernel or layer that they are.
+
+    Attributes:
+        narrow: Those in INT8 or FP8.
+        all: Those in any type.
+        quantizers: Nodes that quantise or dequantise and ran; None where only layers of an engine are known.
+    """
+
+    narrow: int
+    all: int
+    quantizers: int | None
+
+
+PRODUCT_COLUMNS = ["quantized_products", "matrix_products", "quantize_nodes"]
+"""``Products`` as columns of the table of cells; empty for other precisions and where nothing tells."""
+
+
+# --- from records ----------------------------------------------------------------------------------------------------
+
+
+def product_columns(cell: Record, records: Sequence[Record]) -> dict[str, int | None]:
+    """What ran in a planned cell, from its processes' records; unknown where these differ.
+
+    Raises:
+        UserError: The record of its engine is missing or damaged.
+    """
+    if cell["precision"] not in QUANTIZED:
+        return {}
+    engine = cell.get("engine")
+    told = {_of_engine(engine, record) if engine else _of_session(record) for record in records}
+    found = told.pop() if len(told) == 1 else None
+    return dict(zip(PRODUCT_COLUMNS, found, strict=True)) if found else {}
+
+
+def _of_session(record: Record) -> Products | None:
+    """From ONNX Runtime's profile of one inference; a provider that runs the graph as one engine shows no products."""
+    placement = (record.get("runtime") or {}).get("placement")
+    if not placement:
+        return None
+    narrow, wide = (sum(placement[name].values()) for name in ("int8_products", "float_products"))
+    quantizers = sum(placement["operators"].get(name, 0) for name in QUANTIZERS)
+    return Products(narrow, narrow + wide, quantizers) if narrow + wide else None
+
+
+def _of_engine(path: str, record: Record) -> Products | None:
+    """From the layers of the engine that was timed; unknown of another one, or of profiles that were not summarised."""
+    remedy = f"delete it and run `snakemake --cores 1 {path}`"
+    engine = read_json(path, remedy=remedy)
+    try:
+        counts, timed = engine["summary"]["products"], record["provenance"]["sources"]["artifact"]
+        same = engine["engine_sha256"] == timed and record["runtime"]["profile"] == 0
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}, or the record of a run on it, is damaged (no {error}); {remedy}") from None
+    if not same or not counts or "none" in counts:
+        return None
+    return Products(sum(counts.get(name, 0) for name in QUANTIZED), sum(counts.values()), None)
+
+
+# --- from rows --------------------------------------------------------------------------------------------------------
+
+
+def products(row: Mapping[str, Any]) -> Products | None:
+    """Of a row of the table of cells."""
+    values = [row.get(name) for name in PRODUCT_COLUMNS]
+    narrow, everything, quantizers = (int(value) if value is not None and pd.notna(value) else None for value in values)
+    return None if narrow is None or everything is None else Products(narrow, everything, quantizers)
+
+
+def counted(row: Mapping[str, Any]) -> str:
+    """``26 of 32``; empty where it is not known."""
+    found = products(row)
+    return f"{found.narrow} of {found.all}" if found else ""

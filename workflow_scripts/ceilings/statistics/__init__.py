@@ -1,0 +1,1 @@
+"""Quantiles, estimands, intervals and decisions: pure functions of numbers."""

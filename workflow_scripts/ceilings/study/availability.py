@@ -1,0 +1,87 @@
+"""Whether a runtime can run on a host, and if not, why and what would help. Standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable
+
+from ceilings import provenance
+from ceilings.engines import libraries
+from ceilings.engines.catalogue import BUILDERS, Builder
+from ceilings.host import Host
+from ceilings.runtimes.catalogue import MINIMUM_CAPABILITY, Runtime
+
+TITLES = {"tensorrt10": "TensorRT 10", "tensorrt11": "TensorRT 11", "tensorrt-rtx": "TensorRT for RTX"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Availability:
+    """Whether a runtime can run here; if not, why and what would help."""
+
+    reason: str | None = None
+    remedy: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.reason is None
+
+
+def availability(runtime: Runtime, precision: str, host: Host) -> Availability:
+    """Whether ``runtime`` can run ``precision`` on ``host``, with the reason and the remedy if not."""
+    if runtime.device == "cuda":
+        if host.gpu is None:
+            return Availability(host.gpu_problem, "run on a machine with an NVIDIA GPU and its driver")
+        needed = MINIMUM_CAPABILITY.get(precision, (0, 0))
+        if host.gpu.capability < needed:
+            return Availability(
+                f"{host.gpu.name} has compute capability {_dotted(host.gpu.capability)}; {precision} needs "
+                f"{_dotted(needed)}",
+                "run on a newer GPU or drop the precision",
+            )
+        have = _dotted(host.gpu.capability)
+        if runtime.capabilities and not any(fnmatch.fnmatch(have, pattern) for pattern in runtime.capabilities):
+            return Availability(
+                f"{host.gpu.name} has compute capability {have}; {runtime.name} runs on "
+                f"{', '.join(runtime.capabilities).replace('*', 'x')} only",
+                "run on such a GPU (GeForce RTX and its like), or use the tensorrt runtimes here",
+            )
+    if runtime.builder and not (missing := _generation(BUILDERS[runtime.builder])):
+        return missing
+    for package, version in installed(runtime.packages).items():
+        if version is None:
+            return Availability(f"package {package} is not installed", f"pip install {package}")
+        if runtime.device == "cuda" and version.endswith("+cpu"):
+            return Availability(f"{package} {version} is a CPU build", f"install a CUDA build of {package}")
+    if runtime.library and not libraries.find(runtime.library):
+        return Availability(
+            f"{runtime.library} is neither where the dynamic linker looks nor in an installed package",
+            f"install TensorRT's libraries ({_package_of(runtime.library)}), or name their folder in LD_LIBRARY_PATH",
+        )
+    return Availability()
+
+
+def _generation(builder: Builder) -> Availability:
+    """Whether a generation of TensorRT is installed: two of them cannot be, in one environment."""
+    if builder.installed():
+        return Availability()
+    others = {name: version for name, version in provenance.versions(builder.distributions).items() if version}
+    remedy = f"run in an environment with it: envs/{builder.name}.yaml"
+    for name, version in others.items():
+        return Availability(f"{name} is {version}; {builder.name} needs {builder.major}.x", remedy)
+    return Availability(f"{TITLES[builder.name]} is not installed", remedy)
+
+
+def _package_of(library: str) -> str:
+    """The vendor's package that brings a library."""
+    major = library.rsplit(".", 1)[1]
+    return "tensorrt-rtx" if "rtx" in library else f"tensorrt-cu13-libs=={major}.*"
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
+
+
+def installed(packages: Iterable[str]) -> dict[str, str | None]:
+    """Version of each package; of ``a|b`` the first one that is installed, else ``a``. None: not installed."""
+    found = [provenance.versions(package.split("|")) for package in packages]
+    return dict(next((pair for pair in either.items() if pair[1]), next(iter(either.items()))) for either in found)

@@ -1,0 +1,137 @@
+"""What kind of work a kernel does, by its name.
+
+The first pattern that occurs in the name decides. Order: what is special before what is general, since a name tells of
+several things (a fused attention contains matrix products; a copy of PyTorch's is an elementwise kernel by template).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+TABLE: tuple[tuple[str, str, str], ...] = (
+    # attention computed by one kernel, and the helpers that exist only for it
+    (
+        "attention",
+        r"fmha|flash_?(fwd|attn|attention)|flash_fprop|pytorch_flash|flash::",
+        "FlashAttention, CUTLASS FMHA",
+    ),
+    (
+        "attention",
+        r"fused_multihead|multi_?head_attention|_mha_|mha_v\d|sdpa|flex_attention",
+        "TensorRT, cuDNN, Inductor",
+    ),
+    (
+        "attention",
+        # BiasSoftmax is Add and Softmax of a graph whose attention is not fused.
+        r"contrib::cuda::.*(AddBiasTranspose|TransposeQKV|TransposeCtx|MaskIndex|(?<!Bias)Softmax)",
+        "ORT",
+    ),
+    ("attention", r"attention", "any"),
+    # Inductor: tem templates of products, poi pointwise, per and red reductions; the name lists what is fused
+    ("gemm", r"^triton_(tem_|mm|bmm|.*_gemm)", "Inductor"),
+    # embeddings, also with a LayerNorm fused to them
+    ("gather", r"EmbedLayerNorm", "ORT"),
+    ("gather", r"^triton_\w*(embedding|gather|index_select)", "Inductor"),
+    (
+        "gather",
+        r"embedding_?(bag|dense)?_?kernel|indexSelect|index_select|vectorized_gather|index_elementwise",
+        "PyTorch",
+    ),
+    (
+        "gather",
+        r"_?Gather(ND|Elements|Block)?_?Kernel|cuGather|gatherAxis|__myl_Gath|\bgather_?kernel",
+        "ORT, TensorRT",
+    ),
+    # statistics over a row, then scaling
+    ("normalization", r"layer_?norm|rms_?norm|group_?norm|batch_?norm|RowwiseMoments|cuApplyLayerNorm", "any"),
+    ("normalization", r"soft_?max", "any"),
+    ("normalization", r"__myl_\w*(Mean\w*Sqrt|Max\w*Exp)", "TensorRT (Myelin)"),
+    ("normalization", r"^triton_(per|red)_\w*(var_mean|native_norm|_norm)", "Inductor"),
+    ("elementwise", r"^triton_(poi|for)_", "Inductor"),
+    ("other", r"^triton_(per|red|spl|scan)_", "Inductor"),
+    # matrix products, convolutions among them
+    ("gemm", r"gemm|gemv|nvjet|cublas|splitKreduce|matmul|__myl_Fc|wgrad|dgrad|fprop|conv2d|convolve", "any"),
+    ("gemm", r"^(void )?cutlass::(Kernel2?|device_kernel)<", "CUTLASS, not named more closely"),
+    ("gemm", r"dot_kernel|reduce_1Block_kernel", "cuBLAS"),
+    # moves data without computing
+    (
+        "copy",
+        r"direct_copy|copy_kernel|CatArrayBatchedCopy|copyPacked|copyVectorized|genericReformat",
+        "PyTorch, TensorRT",
+    ),
+    (
+        "copy",
+        r"transpose|permut|_?(Concat|Slice|Split|Pad|Expand|Tile)\w*Kernel|cuSliceLayer|nchwTo|ToNchw",
+        "ORT, TensorRT",
+    ),
+    ("copy", r"^mem(cpy|set)\d*_", "the driver's own, for nodes of a graph"),
+    ("copy", r"__myl_(Tran|Mov|Move|Resh|Repl|Slic|Conc|Cast)+_", "TensorRT (Myelin)"),
+    # one value in, one value out
+    ("elementwise", r"_(Unary|Binary|Ternary)ElementWise|elementwise|pointwise|gelu|relu|tanh|sigmoid", "any"),
+    ("elementwise", r"_Fill\b|FillKernel|fill_kernel|FillFunctor|WhereKernel|CastKernel|_?(De)?quantize", "ORT"),
+    ("elementwise", r"onnxruntime::(contrib::)?cuda::\w*(Bias|Add|Scale|Clip)\w*Kernel", "ORT"),
+    ("elementwise", r"__myl_", "TensorRT (Myelin)"),
+    # known, and none of these
+    (
+        "other",
+        r"reduce|reduction|cub::|thrust::|sort|topk|scan|cumsum|arange|range_kernel|random|philox|distribution",
+        "any",
+    ),
+    ("other", r"spin|sleep|barrier|nonzero|triu_tril|compact|isfinite", "any"),
+)
+"""Class, pattern (case does not count), and whose kernels it is for."""
+
+_COMPILED = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern, _ in TABLE)
+
+
+@functools.lru_cache(maxsize=65_536)
+def kernel_class(name: str) -> str:
+    """One of ``taxonomy.KERNEL_CLASSES``; ``unknown`` where no pattern fits."""
+    return next((kind for kind, pattern in _COMPILED if pattern.search(name)), "unknown")
+
+
+_UNNAMED = re.compile(r"\(anonymous namespace\)|<unnamed>")
+_TELLING = re.compile(
+    r"\b(?!gpu_kernel_impl|[AB]?UnaryFunctor|BinaryFunctor)"  # these wrap the one that tells
+    r"(?:OP_\w+(?:<[\w:, ]*>)?"  # ORT, with its types: of a cast they are what it does
+    r"|\w*Functor\w*|\w+Ops\b|\w+(?=(?:<[^()]*>)?\([^()]*\)::[\[{]lambda)"  # PyTorch: a class, or a function's lambda
+    r"|cutlass_\w+)"
+)
+"""The template argument that tells one kernel of a name from another."""
+
+
+@functools.lru_cache(maxsize=65_536)
+def short(name: str, length: int = 80) -> str:
+    """A kernel's name for a table: without return type, namespaces, parameters, and all but the telling argument.
+
+    The same for the C++ of both recorders. If it is still too long, its middle goes: Inductor numbers at the end.
+
+    >>> short("void onnxruntime::cuda::_UnaryElementWise<__half, __half, onnxruntime::cuda::OP_Gelu<__half>>(long)")
+    '_UnaryElementWise<OP_Gelu<__half>>'
+    """
+    qualified, arguments = _split(_UNNAMED.sub("", name))
+    *namespaces, own = qualified.split("::")
+    if own == "kernel" and namespaces:
+        own = f"{namespaces[-1]}::{own}"
+    telling = _TELLING.search(arguments)
+    shown = (f"{own}<{telling[0]}>" if telling else own) or name
+    tail = length // 3
+    return shown if len(shown) <= length else f"{shown[: length - tail - 1]}…{shown[-tail:]}"
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A function's qualified name, and its template arguments."""
+    depth, qualified, arguments = 0, "", ""
+    for letter in name:
+        depth -= letter == ">"
+        if depth:
+            arguments += letter
+        elif letter == "(":
+            break
+        elif letter == " ":  # so far it was the return type
+            qualified = arguments = ""
+        elif letter not in "<>":
+            qualified += letter
+        depth += letter == "<"
+    return qualified, arguments
