@@ -4,15 +4,15 @@
 import argparse
 
 from ceilings.program import main
-from ceilings.traces import task
+from ceilings.traces import arguments as trace_arguments
 from ceilings.traces.recorder import record
 
 
 def work(arguments: argparse.Namespace) -> None:
-    print(record(task.task(arguments), arguments.output))
+    print(record(trace_arguments.task(arguments), arguments.output))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    task.add_arguments(parser)
+    trace_arguments.add_arguments(parser)
     main(work, parser)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ceilings.errors import UserError
 from ceilings.files import read_json, write_json
 from ceilings.program import main
-from ceilings.traces import task
+from ceilings.traces import arguments as trace_arguments
 from ceilings.traces.perfetto import without_machine
 from ceilings.traces.recorder import run_target
 
@@ -16,7 +16,7 @@ from ceilings.traces.recorder import run_target
 def work(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
         raw = Path(folder, "raw.json")
-        asked = {**task.task(arguments), "source": "torch", "raw": str(raw)}
+        asked = {**trace_arguments.task(arguments), "source": "torch", "raw": str(raw)}
         result, _ = run_target(asked, Path(folder), "torch")
         if failure := result.get("failure"):
             raise UserError(f"the cell failed ({failure['kind']}: {failure['message']}), so there is nothing to trace")
@@ -26,5 +26,5 @@ def work(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    task.add_arguments(parser)
+    trace_arguments.add_arguments(parser)
     main(work, parser)

@@ -15,7 +15,10 @@ from pathlib import Path
 SCRIPTS = Path(__file__).parents[2]
 """The folder that holds the programs and the package ``ceilings``."""
 
-PLUMBING = {SCRIPTS / "ceilings" / f"{name}.py" for name in ("__init__", "errors", "files", "program", "provenance")}
+PLUMBING = {
+    SCRIPTS / "ceilings" / f"{name}.py"
+    for name in ("__init__", "artifacts", "errors", "files", "plugins", "program", "provenance")
+}
 """Modules that carry results without shaping them: a change to one makes nothing anew."""
 
 

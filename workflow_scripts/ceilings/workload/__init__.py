@@ -1,1 +1,1 @@
-"""What is asked of a model: named axes, tensors in and out, tasks."""
+"""What is asked of a model: named axes, tensors in and out, tasks. Standard library only."""
