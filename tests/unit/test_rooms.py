@@ -8,7 +8,19 @@ import pytest
 from ceilings.study import code
 
 PACKAGE = code.SCRIPTS / "ceilings"
-GROUND = ("artifacts", "errors", "files", "host", "options", "plugins", "program", "provenance", "slugs", "taxonomy")
+GROUND = (
+    "artifacts",
+    "errors",
+    "files",
+    "host",
+    "options",
+    "plugins",
+    "program",
+    "provenance",
+    "quantity",
+    "slugs",
+    "taxonomy",
+)
 """Modules that know nothing of inference; among themselves they may import each other."""
 
 ROOMS = (
