@@ -9,17 +9,8 @@ from ceilings.study import code
 
 PACKAGE = code.SCRIPTS / "ceilings"
 GROUND = (
-    "artifacts",
-    "errors",
-    "files",
-    "host",
-    "options",
-    "plugins",
-    "program",
-    "provenance",
-    "quantity",
-    "slugs",
-    "taxonomy",
+    *("artifacts", "errors", "files", "host", "options", "plugins"),
+    *("program", "provenance", "quantity", "slugs", "taxonomy"),
 )
 """Modules that know nothing of inference; among themselves they may import each other."""
 

@@ -19,9 +19,9 @@ class Quantity:
         form: ``number`` (three digits), ``percent`` (a share of 1), ``powers`` (of ten), ``count`` or ``text``.
         meaning: One sentence.
         group: Heading under which a page shows it.
-        interval: Whether two columns beside it hold the ends of its 95% interval, ``_low`` and ``_high`` before the unit.
-        source: Where a run record holds it, dotted: ``series.latency_end_to_end.latency_ns``; empty for what is computed
-            otherwise. Of a list the median counts.
+        interval: Whether two columns hold the ends of its 95% interval: ``_low`` and ``_high`` before the unit.
+        source: Where a run record holds it, dotted: ``series.latency_end_to_end.latency_ns``. Of a list the median counts.
+            Empty: it is computed otherwise.
         scale: What the record's number is multiplied by: 1e-6 for ns to ms.
         over: How the processes' values become the cell's: their ``median`` (in logarithms) or ``max``.
     """
