@@ -89,7 +89,7 @@ def test_a_change_rebuilds_the_engines_concerned(project, changes, jobs):
 
 
 def test_edited_code_rebuilds_what_it_shaped(project):
-    for file in ("report/engines.py", "measure/gpu_loop.py", "runtimes/torch_cuda.py"):
+    for file in ("report/render/engine_section.py", "measure/gpu_loop.py", "runtimes/torch_cuda.py"):
         project.edit(f"workflow_scripts/ceilings/{file}", "EDITED = True")
     assert project.planned() == {"write_summary": 1}
     project.edit("workflow_scripts/ceilings/engines/inspect.py", "EDITED = True")

@@ -20,7 +20,7 @@ class Quantity:
         meaning: One sentence.
         group: Heading under which a page shows it.
         interval: Whether two columns hold the ends of its 95% interval: ``_low`` and ``_high`` before the unit.
-        source: Where a run record holds it, dotted: ``series.latency_end_to_end.latency_ns``. Of a list the median counts.
+        source: Where a run record holds it, dotted: ``series.latency_cold.latency_ns``. Of a list the median counts.
             Empty: it is computed otherwise.
         scale: What the record's number is multiplied by: 1e-6 for ns to ms.
         over: How the processes' values become the cell's: their ``median`` (in logarithms) or ``max``.
