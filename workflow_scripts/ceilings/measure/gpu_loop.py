@@ -13,25 +13,21 @@ Nothing is allocated, printed or decided between two iterations of a block; deci
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from cuda.bindings import runtime as cudart
 
 from ceilings.cuda import device as cuda
 from ceilings.cuda import monitor as gpu_monitor
 from ceilings.measure.loop import block_size, undisturbed
 from ceilings.measure.stopping import NS, Protocol
-from ceilings.runtimes.base import Inputs
-from ceilings.runtimes.cuda_runner import CudaRunner, as_float32
 
 IN_FLIGHT = 8
 """Launches queued at most in the saturated regime: enough to hide any host, few enough to bound the queue."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Regime:
@@ -105,16 +101,16 @@ def closed_loop(
 def block(
     regime: Regime, stream: cuda.Stream, events: tuple[cuda.Event, cuda.Event], count: int, samples: Samples
 ) -> None:
-    """Time ``count`` inferences, one at a time, going on in the ring where ``samples`` end."""
+    """Time ``count`` inferences, one at a time, going on in the pool where ``samples`` end."""
     clock = time.perf_counter_ns
     record, synchronize, elapsed = cudart.cudaEventRecord, cudart.cudaStreamSynchronize, cudart.cudaEventElapsedTime
     prepare, submit, items = regime.prepare, regime.submit, regime.items
     handle, begin, end = stream.native, events[0].native, events[1].native
     keep_latency, keep_enqueue = samples.latency_ns.append, samples.enqueue_ns.append
-    keep_gpu, ring = samples.gpu_ns.append, len(items)
+    keep_gpu, pool = samples.gpu_ns.append, len(items)
     position = len(samples.latency_ns)
     for i in range(position, position + count):
-        item = items[i % ring]
+        item = items[i % pool]
         prepare(item)
         synchronize(handle)
         record(begin, handle)
@@ -149,11 +145,11 @@ def saturated(
     natives = [event.native for event in events]
     record, wait, clock = cudart.cudaEventRecord, cudart.cudaEventSynchronize, time.perf_counter_ns
     submit, items, handle = regime.submit, regime.items, stream.native
-    ring = len(items)
+    pool = len(items)
     with undisturbed():
         stream.synchronize()
         for i in range(depth):
-            submit(items[i % ring])
+            submit(items[i % pool])
             record(natives[i], handle)
         cuda.check(wait(natives[0]), "waiting for an inference")
         start = clock()
@@ -162,7 +158,7 @@ def saturated(
         while clock() < deadline:
             slot = launched % depth
             wait(natives[slot])
-            submit(items[launched % ring])
+            submit(items[launched % pool])
             record(natives[slot], handle)
             launched += 1
         stream.synchronize()

@@ -1,77 +1,99 @@
+"""The boundary at the host: an inference with the copies of its inputs and outputs, on one stream."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from cuda.bindings import runtime as cudart
+
+from ceilings.cuda import device as cuda
+from ceilings.runtimes.base import Inputs
+from ceilings.runtimes.cuda_runner import CudaRunner, as_float32
+
+
 @dataclasses.dataclass(frozen=True)
 class HostElement:
-    """One element of the ring in host memory, with room for its logits.
+    """One element of the input pool in host memory, with room for its outputs.
 
     Attributes:
         copies: (device pointer, host pointer, bytes) of each input.
-        output: Host pointer of the logits.
-        values: The logits' bytes.
+        room: (host pointer, bytes) of each output, in the workload's order.
+        values: Each output's bytes.
         slot: The same element on the device.
-        keep: What owns the memory.
+        keep: What holds the memory.
     """
 
     copies: tuple[tuple[int, int, int], ...]
-    output: int
-    values: np.ndarray
+    room: tuple[tuple[int, int], ...]
+    values: tuple[np.ndarray, ...]
     slot: Any
     keep: tuple[Any, ...]
 
 
 def host_element(runner: CudaRunner, inputs: Inputs, slot: Any, pinned: bool) -> HostElement:
-    """Put one element into host memory, page-locked or not, once and for all iterations."""
+    """One element in host memory, page-locked or not, once and for all iterations."""
     copies: list[tuple[int, int, int]] = []
     keep: list[Any] = []
     for name, (pointer, nbytes) in runner.input_buffers.items():
         source = np.ascontiguousarray(inputs[name])
         if source.nbytes != nbytes:
             raise ValueError(f"input {name} has {source.nbytes} bytes; the runtime reads {nbytes}")
-        if pinned:
-            buffer = runner.memory.PinnedBuffer(nbytes)
-            buffer.array(source.shape, source.dtype)[...] = source
-            copies.append((pointer, buffer.pointer, nbytes))
-            keep.append(buffer)
-        else:
-            source = source.copy()
-            copies.append((pointer, source.ctypes.data, nbytes))
-            keep.append(source)
-    if pinned:
-        room = runner.memory.PinnedBuffer(runner.output_bytes)
-        values = room.array((runner.output_bytes,), np.uint8)
-        return HostElement(tuple(copies), room.pointer, values, slot, (*keep, room))
-    values = np.zeros(runner.output_bytes, np.uint8)
-    return HostElement(tuple(copies), values.ctypes.data, values, slot, tuple(keep))
+        host, values, owner = _memory(runner, source.shape, source.dtype, pinned)
+        values[...] = source
+        copies.append((pointer, host, nbytes))
+        keep.append(owner)
+    room = [_memory(runner, (nbytes,), np.dtype(np.uint8), pinned) for nbytes in runner.output_bytes]
+    return HostElement(
+        tuple(copies),
+        tuple((host, values.nbytes) for host, values, _ in room),
+        tuple(values for _, values, _ in room),
+        slot,
+        (*keep, *(owner for _, _, owner in room)),
+    )
 
 
-def end_to_end(runner: CudaRunner, elements: Sequence[HostElement]) -> Regime:
-    """Copy in, launch, copy out, on one stream; the wait is the loop's."""
+def _memory(runner: CudaRunner, sizes: tuple[int, ...], dtype: np.dtype, pinned: bool) -> tuple[int, np.ndarray, Any]:
+    """Host memory: its pointer, an array on it, and what frees it."""
+    if not pinned:
+        values = np.zeros(sizes, dtype)
+        return values.ctypes.data, values, values
+    buffer = runner.memory.PinnedBuffer(int(np.prod(sizes)) * dtype.itemsize)
+    return buffer.pointer, buffer.array(sizes, dtype), buffer
+
+
+def end_to_end(runner: CudaRunner) -> Callable[[HostElement], Any]:
+    """What enqueues an inference from host to host: copy in, launch, copy out, on one stream; the wait is the loop's."""
     copy, to_device, to_host = cudart.cudaMemcpyAsync, cuda.H2D, cuda.D2H
-    handle, launch, pointer, nbytes = runner.stream.native, runner.launch, runner.output_pointer, runner.output_bytes
+    handle, launch, pointers = runner.stream.native, runner.launch, runner.output_pointers
 
     def submit(element: HostElement) -> Any:
         for destination, source, size in element.copies:
             copy(destination, source, size, to_device, handle)
         launched = launch(element.slot)
-        copy(element.output, pointer(launched), nbytes, to_host, handle)
+        for (host, size), device in zip(element.room, pointers(launched), strict=True):
+            copy(host, device, size, to_host, handle)
         return launched
 
-    return Regime(_nothing, submit, elements)
-
-
-def _nothing(_: Any) -> None:
-    pass
+    return submit
 
 
 def verify_transfers(runner: CudaRunner, element: HostElement) -> None:
-    """Compare the logits that an end-to-end iteration leaves on the host with the runner's own.
+    """Compare the outputs that an end-to-end iteration leaves on the host with those that the runner reads.
 
     Raises:
         RuntimeError: They differ: the timed copies are not those of this inference.
     """
-    element.values[:] = 0
-    end_to_end(runner, [element]).submit(element)
+    for values in element.values:
+        values[:] = 0
+    end_to_end(runner)(element)
     runner.stream.synchronize()
-    found = as_float32(element.values, runner.output_type)
-    expected = runner.logits(runner.run(element.slot)).ravel()
-    scale = float(np.abs(expected).max()) or 1.0
-    if not np.allclose(found, expected, rtol=0, atol=0.02 * scale):
-        raise RuntimeError(f"copied logits differ from the runner's by {np.abs(found - expected).max():.3g}")
+    copied = [as_float32(raw, kind) for raw, kind in zip(element.values, runner.output_types, strict=True)]
+    outputs = runner.outputs(runner.run(element.slot))
+    for (name, read), values in zip(outputs.items(), copied, strict=True):
+        expected = read.ravel()
+        scale = float(np.abs(expected).max(initial=0)) or 1.0
+        if not np.allclose(values, expected, rtol=0, atol=0.02 * scale):
+            raise RuntimeError(f"output {name} as copied differs from what it is by {np.abs(values - expected).max():.3g}")

@@ -22,6 +22,6 @@ def measure(bench: CudaBench) -> dict[str, Any]:
     for name, pinned in (("latency_end_to_end", True), ("latency_end_to_end_pageable", False)):
         pairs = zip(bench.elements, bench.slots, strict=True)
         elements = [host_element(bench.runner, inputs, slot, pinned) for inputs, slot in pairs]
-        series[name] = bench.closed_loop(end_to_end(bench.runner), items=elements, prepare=None)
+        series[name] = bench.closed_loop(end_to_end(bench.runner), items=elements)
         verify_transfers(bench.runner, elements[0])
     return series
