@@ -107,7 +107,7 @@ class Bench(abc.ABC):
             self.note_memory()
         return series
 
-    def note_memory(self) -> None:
+    def note_memory(self) -> None:  # noqa: B027 - a CPU has none
         """Read how much memory of the device the process has now."""
 
     def memory(self) -> dict[str, Any]:

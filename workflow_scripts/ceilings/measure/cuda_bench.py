@@ -84,9 +84,7 @@ class CudaBench(Bench):
         depth = 1 if self.runner.transfers_inside else IN_FLIGHT
         self.runner.activate(self.slots[0])
         resident = Regime(self.runner.activate, self.runner.launch, self.slots)
-        series, span, inferences = saturated(
-            resident, self.runner.stream, self.protocol, batch=self.batch, depth=depth
-        )
+        series, span, inferences = saturated(resident, self.runner.stream, self.protocol, batch=self.batch, depth=depth)
         self._spans["throughput"] = (*span, inferences)
         self._facts["in_flight"] = depth
         return series

@@ -96,4 +96,6 @@ def verify_transfers(runner: CudaRunner, element: HostElement) -> None:
         expected = read.ravel()
         scale = float(np.abs(expected).max(initial=0)) or 1.0
         if not np.allclose(values, expected, rtol=0, atol=0.02 * scale):
-            raise RuntimeError(f"output {name} as copied differs from what it is by {np.abs(values - expected).max():.3g}")
+            raise RuntimeError(
+                f"output {name} as copied differs from what it is by {np.abs(values - expected).max():.3g}"
+            )

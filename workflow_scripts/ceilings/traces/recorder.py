@@ -45,11 +45,7 @@ def record(task: dict[str, Any], output: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
         folder = Path(name)
         raw = folder / "raw.sqlite"
-        try:
-            refuse_failed(artifact_file(task), task["inputs"])
-            result, log = run_target({**task, "source": source, "raw": str(raw)}, folder, source)
-        except CellFailure as failure:
-            result, log = {"failure": {"kind": failure.kind, "message": str(failure)}}, ""
+        result, log = run_target({**task, "source": source, "raw": str(raw)}, folder, source)
         meta: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "source": source,
@@ -83,6 +79,10 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
         UserError: It met something that the user can mend, or took too long.
         RuntimeError: It met an error of the pipeline's own.
     """
+    try:
+        refuse_failed(artifact_file(task), task["inputs"])
+    except CellFailure as failure:
+        return {"failure": {"kind": failure.kind, "message": str(failure)}}, ""
     write_json(folder / "task.json", task)
     command = [sys.executable, "-m", "ceilings.traces.target", f"{folder}/task.json", f"{folder}/result.json"]
     if source == "nsys":

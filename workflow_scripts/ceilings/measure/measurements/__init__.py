@@ -1,6 +1,6 @@
-"""What is measured of a loaded cell: a module a measurement, each with ``measure(bench)``, which returns series by name.
+"""What is measured of a loaded cell: a module a measurement.
 
-Modules of plug-ins are found here too.
+Each has a function ``measure(bench)``, which returns series by name. Modules of plug-ins are imported from here too.
 """
 
 from ceilings import plugins
