@@ -29,13 +29,13 @@ class Estimand:
 
     Attributes:
         name: As tables and messages call it.
-        of: From a process's samples, ascending, to the log of the number.
+        log: From a process's samples, ascending, to the log of the number.
         draw: (samples ascending, random, count) to ``count`` bootstrap draws of it.
         samples: Fewest iterations of all processes together that carry it.
     """
 
     name: str
-    of: Callable[[Floats], float]
+    log: Callable[[Floats], float]
     draw: Callable[[Floats, np.random.Generator, int], Floats]
     samples: int
 
@@ -43,17 +43,17 @@ class Estimand:
 def quantile(q: float, name: str) -> Estimand:
     """A quantile: its log."""
 
-    def of(ordered: Floats) -> float:
+    def log(ordered: Floats) -> float:
         return math.log(np.quantile(ordered, q))
 
     def draw(ordered: Floats, random: np.random.Generator, count: int) -> Floats:
         return np.log(ordered[_ranks(len(ordered), q, random, count)])
 
     # Whatever the number of iterations, a median is one: only tails need some to lie in.
-    return Estimand(name, of, draw, 1 if q == 0.5 else minimum_samples(q))
+    return Estimand(name, log, draw, 1 if q == 0.5 else minimum_samples(q))
 
 
-def _of_mean(ordered: Floats) -> float:
+def _log_mean(ordered: Floats) -> float:
     return math.log(ordered.mean())
 
 
@@ -90,7 +90,7 @@ def _ranks(n: int, q: float, random: np.random.Generator, count: int) -> NDArray
 
 P50 = quantile(0.5, "p50")
 P99 = quantile(0.99, "p99")
-MEAN = Estimand("mean", _of_mean, _draw_mean, 1)
+MEAN = Estimand("mean", _log_mean, _draw_mean, 1)
 TAIL = Estimand("p99/p50", _of_tail, _draw_tail, minimum_samples(0.99))
 """The 99th percentile over the median: how far the tail reaches, whatever the speed."""
 
