@@ -114,9 +114,7 @@ def test_what_cannot_be_read_is_named_with_its_place_and_a_remedy(tmp_path, name
 
 def test_a_missing_column_or_file_is_named(tmp_path):
     path = write(tmp_path / "a.csv", "text,label\nx,1\n")
-    with pytest.raises(
-        UserError, match=r"no column 'gold'; its columns are text, label: name one"
-    ):
+    with pytest.raises(UserError, match=r"no column 'gold'; its columns are text, label: name one"):
         read(path, SENTIMENT, None, "gold")
     for suffix in ("csv", "parquet"):
         with pytest.raises(UserError, match=r"does not exist; name the labelled file under models\.NAME\.data\.file"):

@@ -5,19 +5,17 @@ Started by :mod:`ceilings.measure.supervisor`. Nothing is timed. The answers go 
 
 from __future__ import annotations
 
-import importlib
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
+from ceilings.measure.setup import artifact_file, make_runner
 from ceilings.models import dataset
 from ceilings.program import leave
 from ceilings.provenance import provenance
-from ceilings.runtimes.base import Runner
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -31,15 +29,12 @@ def answer(task: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The record's fields that come from running: status, failure, runtime, provenance.
     """
-    spec, shape = task["spec"], Shape.parse(task["cell"]["shape"])
-    workload, rows = Workload.read(task["workload"]), dataset.load(task["data"])
-    found: dict[str, Any] = {"status": "failed", "failure": None, "runtime": None}
+    shape, workload = Shape.parse(task["cell"]["shape"]), Workload.read(task["workload"])
+    rows = dataset.load(task["data"])
+    record: dict[str, Any] = {"status": "failed", "failure": None, "runtime": None}
     try:
         size = dataset.rows_at_once(workload, shape)
-        module = importlib.import_module(f"ceilings.runtimes.{spec['module']}")
-        runner: Runner = module.RUNNER(
-            Path(task["artifact"]), task["cell"]["precision"], workload, shape, spec["threads"], spec["options"]
-        )
+        runner, _ = make_runner(task)
         runner.load()
         parts = []
         for element, count in rows.batches(size):
@@ -47,13 +42,14 @@ def answer(task: dict[str, Any]) -> dict[str, Any]:
             parts.append({name: np.array(values[:count], np.float32) for name, values in outputs.items()})
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         dataset.save_outputs(task["outputs"], joined, rows)
-        found |= {"status": "ok", "runtime": runner.describe()}
+        record |= {"status": "ok", "runtime": runner.describe()}
     except CellFailure as failure:
-        found["failure"] = {"kind": failure.kind, "message": str(failure)}
+        record["failure"] = {"kind": failure.kind, "message": str(failure)}
     except MemoryError as error:
-        found["failure"] = {"kind": "out-of-memory", "message": str(error) or "MemoryError"}
-    found["provenance"] = provenance([*spec["packages"], "numpy"], {"data": task["data"], "workload": task["workload"]})
-    return found
+        record["failure"] = {"kind": "out-of-memory", "message": str(error) or "MemoryError"}
+    sources = {name: task[name] for name in ("data", "workload")} | {"artifact": str(artifact_file(task))}
+    record["provenance"] = provenance([*task["spec"]["packages"], "numpy"], sources)
+    return record
 
 
 def main() -> None:
