@@ -317,7 +317,10 @@ class Study:
                 "runtime": spec.name,
                 "module": spec.module,
                 "code": digest(
-                    "ceilings.measure.supervisor", "ceilings.measure.worker", f"ceilings.runtimes.{spec.module}"
+                    "ceilings.measure.supervisor",
+                    "ceilings.measure.worker",
+                    *(["ceilings.measure.gpu_loop"] if spec.device == "cuda" else []),
+                    f"ceilings.runtimes.{spec.module}",
                 ),
                 "options": dict(spec.options),
                 "packages": installed(spec.packages),
