@@ -18,7 +18,7 @@ from typing import Any
 
 import onnx
 
-from ceilings import SCHEMA_VERSION, artifacts, files
+from ceilings import SCHEMA_VERSION, files
 from ceilings.engines import inspect, profiles, trtexec
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.engine_record import sidecar
@@ -62,8 +62,7 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
     with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
         folder = Path(name)
         try:
-            artifacts.refuse_failed(graph)
-            model = graphs.load(graph)
+            model = graphs.load(graph, values=False)
             built = _adopt(spec, external, folder) if external else _build(spec, precision, graph, folder)
         except CellFailure as failure:
             built = _failed(failure.kind, str(failure), spec)
