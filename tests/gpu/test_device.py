@@ -290,6 +290,7 @@ def test_peaks_run_with_tiny_sizes(tmp_path):
     program = Path(__file__).parents[2] / "workflow_scripts" / "measure_peaks.py"
     slug = hosts.detect().device("cuda")
     arguments = ["--device", slug, "--repeats", "3", "--seconds-budget", "5", "--tiny", "--output", output]
+    arguments += ["--products", "[[64, 64, 64]]"]
     subprocess.run([sys.executable, program, *arguments], check=True, timeout=300)
     peaks = json.loads(output.read_text())["peaks"]
     unavailable = {name: peak["unavailable"] for name, peak in peaks.items() if "unavailable" in peak}
@@ -302,7 +303,10 @@ def test_the_plain_loop_agrees_roughly_even_on_a_tiny_model(artifacts):
     program = Path(__file__).parents[2] / "benchmarks" / "plain_loop.py"
     arguments = ["--runtime", "torch-cudagraph", "--precision", "fp32", "--seconds", "0.2", "--rounds", "3"]
     done = subprocess.run(
-        [sys.executable, program, *arguments, "--artifact", artifacts.weights, "--inputs", artifacts.inputs],
+        [
+            *(sys.executable, program, *arguments, "--artifact", artifacts.weights, "--inputs", artifacts.inputs),
+            *("--workload", artifacts.weights / "workload.json", "--shape", str(artifacts.shape)),
+        ],
         check=True,
         timeout=300,
         capture_output=True,
