@@ -65,7 +65,7 @@ def _memory(runner: CudaRunner, sizes: tuple[int, ...], dtype: np.dtype, pinned:
 
 
 def end_to_end(runner: CudaRunner) -> Callable[[HostElement], Any]:
-    """What enqueues an inference from host to host: copy in, launch, copy out, on one stream; the wait is the loop's."""
+    """What enqueues an inference from host to host: copies in, launch, copies out, on one stream; the loop waits."""
     copy, to_device, to_host = cudart.cudaMemcpyAsync, cuda.H2D, cuda.D2H
     handle, launch, pointers = runner.stream.native, runner.launch, runner.output_pointers
 
@@ -96,6 +96,5 @@ def verify_transfers(runner: CudaRunner, element: HostElement) -> None:
         expected = read.ravel()
         scale = float(np.abs(expected).max(initial=0)) or 1.0
         if not np.allclose(values, expected, rtol=0, atol=0.02 * scale):
-            raise RuntimeError(
-                f"output {name} as copied differs from what it is by {np.abs(values - expected).max():.3g}"
-            )
+            difference = np.abs(values - expected).max()
+            raise RuntimeError(f"output {name} as copied differs from what the runner reads by {difference:.3g}")

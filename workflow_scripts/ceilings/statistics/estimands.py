@@ -62,7 +62,7 @@ def _draw_mean(ordered: Floats, random: np.random.Generator, count: int) -> Floa
     return np.log(np.maximum(random.normal(ordered.mean(), error, count), ordered[0]))
 
 
-def _of_tail(ordered: Floats) -> float:
+def _log_tail(ordered: Floats) -> float:
     return math.log(np.quantile(ordered, 0.99) / np.quantile(ordered, 0.5))
 
 
@@ -72,7 +72,7 @@ def _draw_tail(ordered: Floats, random: np.random.Generator, count: int) -> Floa
     return np.log(ordered[_ranks(n, 0.99, random, count)] / ordered[_ranks(n, 0.5, random, count)])
 
 
-def _of_jitter(ordered: Floats) -> float:
+def _log_jitter(ordered: Floats) -> float:
     low, middle, high = np.quantile(ordered, [0.25, 0.5, 0.75])
     return math.log(max(high - low, RESOLUTION * middle) / middle)
 
@@ -91,10 +91,10 @@ def _ranks(n: int, q: float, random: np.random.Generator, count: int) -> NDArray
 P50 = quantile(0.5, "p50")
 P99 = quantile(0.99, "p99")
 MEAN = Estimand("mean", _log_mean, _draw_mean, 1)
-TAIL = Estimand("p99/p50", _of_tail, _draw_tail, minimum_samples(0.99))
+TAIL = Estimand("p99/p50", _log_tail, _draw_tail, minimum_samples(0.99))
 """The 99th percentile over the median: how far the tail reaches, whatever the speed."""
 
-JITTER = Estimand("jitter", _of_jitter, _draw_jitter, minimum_samples(0.9))
+JITTER = Estimand("jitter", _log_jitter, _draw_jitter, minimum_samples(0.9))
 """The interquartile range over the median: how much ordinary iterations differ, tails apart."""
 
 ESTIMANDS = {estimand.name: estimand for estimand in (P50, MEAN, P99, TAIL, JITTER)}

@@ -180,9 +180,8 @@ class Account:
         calls, kind = self.capture.calls, self.call_kind[called]
         copied = np.where(kind == kinds.COPY, self._last_end[called], -1)
         asks = np.isin(calls.name[called], [k for k, name in enumerate(self.capture.names) if "Query" in name])
-        return Calls(
-            np.clip(calls.start[called], start, end), np.clip(calls.end[called], start, end), kind, asks, copied
-        )
+        begin, finish = np.clip(calls.start[called], start, end), np.clip(calls.end[called], start, end)
+        return Calls(begin, finish, kind, asks, copied)
 
     def _host(self, called: Integers, start: int, end: int, busy: _Busy) -> tuple[Floats, float, Covered]:
         """Host parts, the other calls' time, and when the thread waits."""

@@ -59,10 +59,9 @@ def budget_record(capture: Capture, flags: Sequence[str] = ()) -> dict[str, Any]
     kernels = _kernels(account)
     busy = float(np.median(classes.sum(axis=1)))
     unknown = [kernel for kernel in kernels if kernel["class"] == "unknown"]
-    if sum(kernel["ns"] for kernel in unknown) > UNKNOWN * busy:
-        warnings.append(
-            f"{sum(kernel['ns'] for kernel in unknown) / busy:.1%} of busy time is in kernels of unknown class"
-        )
+    unknown_ns = sum(kernel["ns"] for kernel in unknown)
+    if unknown_ns > UNKNOWN * busy:
+        warnings.append(f"{unknown_ns / busy:.1%} of busy time is in kernels of unknown class")
     named = dict(zip(PATH_SHARES, shares.tolist(), strict=True))
     bound = verdict(named)
     return {
@@ -165,7 +164,7 @@ def _jitter(
     sides: dict[str, dict[str, float]] = {}
     for side, names, values in (("host_ns", HOST_PARTS, host), ("device_ns", (*KERNEL_CLASSES, *IDLE_CAUSES), device)):
         more = values[slow].mean(axis=0) - np.median(values, axis=0)
-        # A class and a cause may share a name; the causes are told apart by a prefix.
+        # A class and a cause may share a name; a prefix distinguishes the causes.
         labels = [
             name if k < len(KERNEL_CLASSES) or side == "host_ns" else f"idle_{name}" for k, name in enumerate(names)
         ]
