@@ -2,7 +2,8 @@
 """Is the instrument right? Time the same runner, in one process, with a loop of twenty lines and with the instrument.
 
     python benchmarks/plain_loop.py --runtime torch-cuda-eager --precision fp16 --artifact WEIGHTS_DIR \
-        --inputs results/models/distilbert/inputs/b1-s128.npz
+        --workload results/models/distilbert/weights/workload.json \
+        --inputs results/models/distilbert/inputs/b1-s128.npz --shape b1-s128
 
 ``plain_loop`` is the loop, and it knows nothing of this project: a call, a wait, a clock. Building the runner, and the
 instrument itself, are the library's. The two take turns, so that a drift falls on both: the difference of each round is
@@ -39,7 +40,9 @@ def main():
     parser.add_argument("--runtime", required=True)
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--artifact", type=Path, required=True, help="the ONNX graph, or the folder of the weights")
+    parser.add_argument("--workload", type=Path, required=True, help="the model's workload.json")
     parser.add_argument("--inputs", type=Path, required=True)
+    parser.add_argument("--shape", required=True, help="of the inputs, such as b1-s128")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each turn")
     parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args()
@@ -48,17 +51,17 @@ def main():
     from ceilings.cuda import device as cuda
     from ceilings.measure import gpu_loop
     from ceilings.measure.stopping import Protocol
-    from ceilings.models.inputs import load_inputs
+    from ceilings.models import pool
     from ceilings.runtimes.catalogue import RUNTIMES
+    from ceilings.workload.shape import Shape
+    from ceilings.workload.workload import Workload
 
     runtime = RUNTIMES[arguments.runtime]
-    arrays = load_inputs(arguments.inputs)
-    ring = [{name: values[i] for name, values in arrays.items()} for i in range(len(arrays["input_ids"]))]
-    shape = ring[0]["input_ids"].shape
+    shape, workload = Shape.parse(arguments.shape), Workload.read(arguments.workload)
     module = importlib.import_module(f"ceilings.runtimes.{runtime.module}")
-    runner = module.RUNNER(arguments.artifact, arguments.precision, shape, 1, runtime.options)
+    runner = module.RUNNER(arguments.artifact, arguments.precision, workload, shape, 1, runtime.options)
     runner.load()
-    slots = [runner.place(element) for element in ring]
+    slots = [runner.place(element) for element in pool.elements(pool.load_pool(arguments.inputs))]
     runner.run(slots[0])
 
     # The wait is the framework's own where there is one: not a call of this project.
@@ -98,7 +101,7 @@ def main():
     found = {
         "runtime": arguments.runtime,
         "precision": arguments.precision,
-        "shape": f"b{shape[0]}-s{shape[1]}",
+        "shape": str(shape),
         "plain_us": statistics.median(plain),
         "instrument_us": statistics.median(ours),
         "difference_us": statistics.median(differences),

@@ -14,11 +14,11 @@ def diary(monkeypatch):
     from ceilings.measure import gpu_loop
     from ceilings.traces import target
 
-    said = []
+    calls = []
 
     def call(name, *values):
         def do(*_):
-            said.append(name)
+            calls.append(name)
             return (0, *values)
 
         return do
@@ -32,4 +32,4 @@ def diary(monkeypatch):
     for module in (gpu_loop, target):
         monkeypatch.setattr(module, "cudart", fake)
     monkeypatch.setattr(cuda, "Event", lambda timing=True: types.SimpleNamespace(native="event"))
-    return said
+    return calls

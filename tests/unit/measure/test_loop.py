@@ -37,7 +37,7 @@ def test_latency_of_known_work_is_found():
     assert series["stop_reason"] == "precise" and series["warmup_stable"]
 
 
-def test_iterations_go_through_the_ring_in_order():
+def test_iterations_go_through_the_pool_in_order():
     seen = []
     series = closed_loop(seen.append, ["a", "b", "c"], PROTOCOL)
     measured = seen[len(series["warmup_ns"]) :]

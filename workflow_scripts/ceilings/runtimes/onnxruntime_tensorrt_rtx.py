@@ -10,8 +10,8 @@ import onnxruntime_ep_nv_tensorrt_rtx as plugin
 
 from ceilings.errors import CellFailure
 from ceilings.runtimes import placement
-from ceilings.runtimes.onnxruntime_cpu import open_session, session_options
 from ceilings.runtimes.onnxruntime_cuda import WITHOUT, OnnxRuntimeCuda
+from ceilings.runtimes.onnxruntime_session import open_session, session_options
 from ceilings.runtimes.onnxruntime_tensorrt import TF32_SWITCH, tensorrt_failure
 
 
