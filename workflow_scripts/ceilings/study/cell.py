@@ -26,7 +26,7 @@ class Cell:
         floor: The record of the least time that its device allows; None where nothing bounds it.
         engine: The record of the engine that it executes, which says what its layers compute in; None without one.
         budget: Its budget, if the study asks for a capture of it and one can be made or was.
-        quality: Its accuracy on labelled data, if the study asks for that.
+        quality: The record of its answers to rows of data, if the study asks for that.
         recorded: Whether these were made earlier, on another device or in another environment; they are only read.
     """
 

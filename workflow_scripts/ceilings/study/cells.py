@@ -154,8 +154,7 @@ class Planner:
         return cell.spec.device == "cuda" and _fits(cell.identity, self.config["traces"]["cells"])
 
     def _asks_quality(self, cell: Cell) -> bool:
-        name = f"{cell.runtime}/{cell.model}/{cell.precision}"
-        return bool(self.models.definition(cell.model).data) and _fits(name, self.config["quality"]["cells"])
+        return _fits(f"{cell.runtime}/{cell.model}/{cell.precision}", self.config["quality"]["cells"])
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:

@@ -41,7 +41,7 @@ class Paths:
         return f"{self.results}/models/{model}/reference/{shape}.npz"
 
     def data(self, model: str) -> str:
-        """A model's labelled inputs."""
+        """The rows that a model's quality is evaluated on."""
         return f"{self.results}/models/{model}/data.npz"
 
     def graph(self, model: str, graph: str) -> str:
@@ -69,7 +69,7 @@ class Paths:
         return f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json"
 
     def quality(self, device: str, runtime: str, model: str, precision: str) -> str:
-        """The accuracy on labelled data."""
+        """What a cell's answers are worth."""
         return f"{self.results}/quality/{device}/{runtime}/{model}/{precision}.json"
 
     def trace(self, device: str, runtime: str, model: str, precision: str, shape: Shape | str) -> str:

@@ -100,20 +100,17 @@ class Slices:
         return canonical({**wanted, "shape": str(self.parity_shape(model))})
 
     def data(self, model: str) -> str:
-        """What a model's labelled inputs depend on beside the file and the tokenizer.
+        """What a model's rows for quality depend on beside their file and the tokenizer.
 
-        Raises:
-            UserError: The study names none.
+        Without labelled data they are texts and images of the package, on which precisions are held against FP32.
         """
-        data = self.models.definition(model).data
-        if not data:
-            raise UserError(f"models.{model} names no labelled data; add models.{model}.data: FILE")
-        given = {"path": data} if isinstance(data, str) else data
+        data = self.models.definition(model).data or {}
+        given = {"file": data} if isinstance(data, str) else dict(data)
         return canonical({**given, "limit": self.config["quality"]["limit"], "seed": self.config["seed"]})
 
     @functools.cache  # noqa: B019
     def quality_shape(self, model: str) -> Shape:
-        """The shape at which a model's accuracy is evaluated."""
+        """The shape at which the quality of a model's cells is evaluated."""
         return self._chosen(model, self.config["quality"]["batch"], self.config["quality"]["sequence"])
 
     # ---- what runs ---------------------------------------------------------------------------------------------------
@@ -154,13 +151,13 @@ class Slices:
 
     @functools.cache  # noqa: B019
     def quality(self, runtime: str, model: str) -> str:
-        """What an accuracy depends on beside artifact and data."""
+        """What a record of quality depends on beside artifact and rows."""
         spec = self.runtime(runtime)
         return canonical(
             {
                 **self._execution(spec),
-                "code": digest("evaluate_quality", *self._executed(spec, model)),
-                "time_limit_seconds": self.config["protocol"]["time_limit_seconds"],
+                "code": digest("evaluate_quality", "ceilings.measure.evaluation_worker", *self._executed(spec, model)),
+                "protocol": {"time_limit_seconds": self.config["protocol"]["time_limit_seconds"]},
             }
         )
 

@@ -84,10 +84,10 @@ class Study:
         return [distribution["file"]] if "file" in distribution else []
 
     def data_files(self, model: str) -> list[str]:
-        """The labelled file of a model."""
+        """The labelled file of a model; none where its quality is agreement with FP32."""
         data = self.models.definition(model).data
-        path = data.get("path") if isinstance(data, Mapping) else data
-        return [str(path)] if path else []
+        file = data.get("file") if isinstance(data, Mapping) else data
+        return [str(file)] if file else []
 
     def artifact(self, runtime: str, model: str, precision: str, shape: str, device: str) -> list[str]:
         """The files that a cell executes: an ONNX graph, an engine with its record, or the weights."""

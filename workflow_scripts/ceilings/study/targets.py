@@ -48,7 +48,7 @@ class Targets:
 
     @functools.cached_property
     def qualities(self) -> list[str]:
-        """The accuracies that this machine evaluates."""
+        """The records of quality that this machine makes."""
         return sorted({cell.quality for cell in self.measured if cell.quality})
 
     @functools.cached_property

@@ -26,7 +26,7 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
         problems = [
             *unknown_noise_cells(config, cells),
             *unknown_traces(config, cells),
-            *impossible_quality(config, models, cells),
+            *unknown_quality(config, cells),
             *engines.problems((cell.sweep, RUNTIMES[cell.runtime], cell.model, cell.precision) for cell in cells),
         ]
     if problems:
@@ -140,16 +140,12 @@ def unknown_traces(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[st
             yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
 
 
-def impossible_quality(config: Mapping[str, Any], models: StudyModels, cells: list[Asked]) -> Iterator[str]:
-    """Patterns of evaluated cells that fit none, or of none whose model has labelled data."""
+def unknown_quality(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
+    """Patterns of evaluated cells that fit none."""
     known = sorted({f"{cell.runtime}/{cell.model}/{cell.precision}" for cell in cells})
     for pattern in config["quality"]["cells"]:
-        fitting = fnmatch.filter(known, pattern)
-        if not fitting:
+        if not fnmatch.filter(known, pattern):
             yield f"quality.cells: {pattern!r} fits no cell of the study, {nearest(pattern, known)}"
-        elif not any(models.definition(cell.split("/")[1]).data for cell in fitting):
-            model = fitting[0].split("/")[1]
-            yield f"quality.cells: {pattern!r} fits no model with labelled data; add models.{model}.data: FILE"
 
 
 def _key(axis: str) -> str:
