@@ -39,6 +39,7 @@ class Planner:
         paths: Paths,
         models: StudyModels,
         engines: Engines,
+        *,
         traced: bool,
     ) -> None:
         self.config = config
@@ -133,7 +134,9 @@ class Planner:
 
     def _runs(self, cell: Cell, device: str) -> tuple[str, ...]:
         name = (device, cell.runtime, cell.model, cell.precision, cell.shape)
-        return tuple(self.paths.run(*name, run) for run in range(1, self.config["protocol"]["processes"] + 1))
+        return tuple(
+            self.paths.run(*name, process=number) for number in range(1, self.config["protocol"]["processes"] + 1)
+        )
 
     def _engine(self, cell: Cell, device: str) -> str | None:
         if cell.spec.artifact != "engine":

@@ -101,7 +101,9 @@ class Study:
         if graph := graph_name(spec, precision):
             return [self.paths.graph(model, graph)]
         if self.models.definition(model).onnx:
-            raise UserError(f"{model!r} is an ONNX file, and {runtime} executes PyTorch modules; choose another runtime")
+            raise UserError(
+                f"{model!r} is an ONNX file, and {runtime} executes PyTorch modules; choose another runtime"
+            )
         return [f"{self.paths.weights(model)}/{name}" for name in WEIGHTS]
 
     def engine_graph(self, model: str, precision: str) -> str:
