@@ -19,7 +19,7 @@ from ceilings.files import read_json
 from ceilings.measure import catalogue
 from ceilings.measure.supervisor import SCRIPTS, environment, supervise
 
-PLUGIN = '''
+PLUGIN = """
 from ceilings.measure.catalogue import Measurement
 from ceilings.quantity import Quantity
 
@@ -33,7 +33,7 @@ MEASUREMENTS = [
         "Latency of two calls in a row.",
     )
 ]
-'''
+"""
 
 PAIRS = '''
 def measure(bench):

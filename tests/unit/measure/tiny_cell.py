@@ -49,7 +49,10 @@ def make(folder: Path, measurements: list[list[str]], error: float = 0.0) -> dic
     dims = ["batch", "sequence"]
     tensors = [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, dims) for t in WORKLOAD.inputs]
     results = [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, dims) for t in WORKLOAD.outputs]
-    nodes = [helper.make_node("Add", ["left", "right"], ["sum"]), helper.make_node("Mul", ["left", "right"], ["product"])]
+    nodes = [
+        helper.make_node("Add", ["left", "right"], ["sum"]),
+        helper.make_node("Mul", ["left", "right"], ["product"]),
+    ]
     graph = helper.make_graph(nodes, "tiny", tensors, results)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "fp32.onnx")
     random = np.random.default_rng(0)
