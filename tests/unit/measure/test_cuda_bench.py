@@ -215,8 +215,6 @@ def test_an_input_of_another_size_is_refused(make, diary):
 class Nvml:
     """A device whose memory is read as these numbers, one after the other."""
 
-    refused: dict = {}
-
     def __init__(self, listed, used):
         self.listed, self.used = iter(listed), iter(used)
 
