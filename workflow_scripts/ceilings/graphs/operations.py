@@ -18,6 +18,7 @@ from ceilings.errors import UserError
 from ceilings.graphs import graph
 from ceilings.graphs.shapes import Tensor, resolve
 from ceilings.taxonomy import OPERATOR_CLASSES
+from ceilings.workload.shape import Shape
 
 STORED = {
     "float": "fp32",
@@ -139,21 +140,20 @@ def flops_by_precision(nodes: Iterable[Node]) -> dict[str, int]:
     return dict(total)
 
 
-def count(model: onnx.ModelProto, batch: int, sequence: int) -> Work:
+def count(model: onnx.ModelProto, shape: Shape) -> Work:
     """Count the work of one inference.
 
     Args:
         model: A graph of standard operators; Q/DQ is read as the type of what is stored, not as work.
-        batch: Rows of the inputs.
-        sequence: Tokens of a row.
+        shape: Sizes of the graph's axes; how long inputs really are makes no difference.
 
     Raises:
-        UserError: The graph has other fixed axes, or operators whose shapes cannot be found.
+        UserError: The graph has other axes or other fixed sizes, or operators whose shapes cannot be found.
     """
-    fixed = graph.fixed_axes(model)
-    if any({"batch": batch, "sequence": sequence}[axis] != size for axis, size in fixed.items()):
-        raise UserError(f"the graph is fixed to {fixed}, so there is nothing to count at b{batch}-s{sequence}")
-    resolved = resolve(model, batch, sequence)
+    if not graph.takes(model, shape):
+        fixed = graph.fixed_axes(model)
+        raise UserError(f"the graph is fixed to {fixed}, so there is nothing to count at {shape.full}")
+    resolved = resolve(model, shape)
     counter = _Counter(resolved.tensors, resolved.constants)
     nodes = [node for proto in resolved.nodes if (node := counter.node(proto))]
     ends = [value.name for value in (*model.graph.input, *model.graph.output)]
