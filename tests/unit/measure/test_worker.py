@@ -49,7 +49,8 @@ def measure(bench):
 OUTSIDE = """
 import json
 from ceilings.measure import catalogue
-print(json.dumps([catalogue.task_entries("cpu"), [one.column for one in catalogue.quantities()], catalogue.modules("cpu")]))
+columns = [one.column for one in catalogue.quantities()]
+print(json.dumps([catalogue.task_entries("cpu"), columns, catalogue.modules("cpu")]))
 """
 
 

@@ -1,4 +1,4 @@
-"""A cell that is measured in milliseconds: an ONNX model of two inputs and two outputs, on ONNX Runtime's CPU kernels."""
+"""A cell that is measured in milliseconds: an ONNX model of two inputs and two outputs, on ONNX Runtime's kernels."""
 
 from __future__ import annotations
 
