@@ -237,7 +237,7 @@ def test_what_two_stacks_are_bound_by(eager, graph):
         assert interval["low"] <= interval["median"] <= interval["high"]
 
 
-def test_slow_iterations_are_told_by_what_they_have_more_of(eager, graph):
+def test_slow_iterations_are_explained_by_what_they_have_more_of(eager, graph):
     assert max(eager["jitter"]["host_ns"], key=eager["jitter"]["host_ns"].get) == "framework"
     assert max(eager["jitter"]["device_ns"], key=eager["jitter"]["device_ns"].get) == "idle_host"
     assert max(graph["jitter"]["host_ns"], key=graph["jitter"]["host_ns"].get) == "sync"
@@ -259,7 +259,7 @@ def test_kernels_by_name_leave_out_what_lies_between_iterations():
     assert any("83.3% of busy time is in kernels of unknown class" in flag for flag in record["flags"])
 
 
-def test_parts_whose_medians_do_not_add_up_are_told():
+def test_parts_whose_medians_do_not_add_up_are_flagged():
     """Iterations of three kinds: each part is short in two of them, and the account of each closes."""
     events = Events()
     for number, (unlaunched, busy) in enumerate([(60, 20), (20, 60), (20, 20)] * 3):

@@ -183,7 +183,7 @@ def test_a_failed_launch_is_no_lost_record():
     assert health.refuse_unsound(events.capture(), "it") == []
 
 
-def test_clocks_that_disagree_are_told():
+def test_clocks_that_disagree_are_flagged():
     events = Events()
     events.mark(0, 50)
     events.launch(20, 22, (15, 30))
