@@ -2,7 +2,8 @@
 """Is the instrument right? Time the same runner, in one process, with a loop of twenty lines and with the instrument.
 
     python benchmarks/plain_loop.py --runtime torch-cuda-eager --precision fp16 --artifact WEIGHTS_DIR \
-        --inputs results/models/distilbert/inputs/b1-s128.npz --workload results/models/distilbert/weights/workload.json
+        --workload results/models/distilbert/weights/workload.json \
+        --inputs results/models/distilbert/inputs/b1-s128.npz --shape b1-s128
 
 ``plain_loop`` is the loop, and it knows nothing of this project: a call, a wait, a clock. Building the runner, and the
 instrument itself, are the library's. The two take turns, so that a drift falls on both: the difference of each round is
@@ -38,7 +39,8 @@ def main():
     parser.add_argument("--runtime", required=True)
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--artifact", type=Path, required=True, help="the ONNX graph, or the folder of the weights")
-    parser.add_argument("--inputs", type=Path, required=True, help="named by its shape")
+    parser.add_argument("--inputs", type=Path, required=True)
+    parser.add_argument("--shape", required=True, help="of the inputs, such as b1-s128")
     parser.add_argument("--workload", type=Path, required=True, help="workload.json beside the weights")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each turn")
     parser.add_argument("--rounds", type=int, default=8)
@@ -53,7 +55,7 @@ def main():
 
     runtime = RUNTIMES[arguments.runtime]
     task = {
-        "cell": {"precision": arguments.precision, "shape": arguments.inputs.stem},
+        "cell": {"precision": arguments.precision, "shape": arguments.shape},
         "spec": {"module": runtime.module, "threads": 1, "options": runtime.options},
         "artifact": arguments.artifact,
         "inputs": arguments.inputs,
@@ -101,7 +103,7 @@ def main():
     result = {
         "runtime": arguments.runtime,
         "precision": arguments.precision,
-        "shape": arguments.inputs.stem,
+        "shape": arguments.shape,
         "plain_us": statistics.median(plain),
         "instrument_us": statistics.median(ours),
         "difference_us": statistics.median(differences),
