@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from unit.graphs.conftest import CALIBRATION, Tiny
+from unit.runtimes.workloads import CLASSIFIER
 
 from ceilings.graphs import calibration, graph, quantize
 from ceilings.runtimes import placement
-from ceilings.runtimes.onnxruntime_cpu import INPUTS, OnnxRuntimeCpu, open_session, session_options
+from ceilings.runtimes.base import example
+from ceilings.runtimes.onnxruntime_cpu import OnnxRuntimeCpu
+from ceilings.runtimes.onnxruntime_session import open_session, session_options
+from ceilings.workload.shape import Shape
 
-SHAPE = (2, 32)
+SHAPE = Shape.parse("b2-s32")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,7 @@ def products(found):
 
 
 def test_integer_products_of_a_run_are_those_of_the_optimised_graph(quantised):
-    runner = OnnxRuntimeCpu(quantised, "int8", SHAPE, 1, {})
+    runner = OnnxRuntimeCpu(quantised, "int8", CLASSIFIER, SHAPE, 1, {})
     runner.load()
     kernels = quantize.integer_kernels(graph.load(quantised))
     integer, floating = products(runner.describe()["placement"])
@@ -42,7 +45,7 @@ def test_integer_products_of_a_run_are_those_of_the_optimised_graph(quantised):
 
 def test_without_integer_kernels_none_is_counted(quantised):
     """Axes fixed beforehand: ORT merges products and biases before it looks for integer kernels."""
-    feed = dict.fromkeys(INPUTS, np.ones(SHAPE, np.int64))
+    feed = example(CLASSIFIER, SHAPE)
     found = placement.summary(
         placement.profile(
             session_options(1, SHAPE), lambda options: open_session(quantised, options, [placement.CPU]), feed

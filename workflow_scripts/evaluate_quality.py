@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Evaluate one cell's answers over all rows of its model's data, in one fresh process: accuracy, or agreement."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ceilings import SCHEMA_VERSION, artifacts
+from ceilings import host as hosts
+from ceilings.errors import CellFailure, UserError
+from ceilings.files import write_json
+from ceilings.measure.evaluation import evaluate
+from ceilings.measure.supervisor import supervise
+from ceilings.models import dataset
+from ceilings.program import json_argument, main
+from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
+
+WORKER = "ceilings.measure.evaluation_worker"
+
+
+def work(arguments: argparse.Namespace) -> None:
+    kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
+    here = hosts.detect({}).device(kind)
+    if here != arguments.device:
+        raise UserError(
+            f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
+            "run it there, or ask for the path of this machine's device"
+        )
+    names = ("device", "runtime", "model", "precision")
+    cell = {name: getattr(arguments, name) for name in names} | {"shape": str(Shape.parse(arguments.shape))}
+    record = {"schema_version": SCHEMA_VERSION, "cell": cell, "log": arguments.log}
+    try:
+        artifacts.refuse_failed(arguments.artifact, arguments.data)
+        record |= run(arguments, cell)
+    except CellFailure as failure:
+        record |= {"status": "failed", "failure": {"kind": failure.kind, "message": str(failure)}, "metrics": None}
+    write_json(arguments.output, record, indent=None)
+    print(f"{arguments.output}: {record['status']}")
+
+
+def run(arguments: argparse.Namespace, cell: dict[str, Any]) -> dict[str, Any]:
+    """The record's fields of a cell whose artifacts are there.
+
+    Raises:
+        CellFailure: Its outputs are no numbers.
+    """
+    artifact = arguments.artifact.parent if arguments.artifact.suffix == ".safetensors" else arguments.artifact
+    reference = arguments.reference or arguments.data.with_name(f"{arguments.data.stem}.reference.npz")
+    rows = dataset.load(arguments.data)
+    workload = Workload.read(arguments.workload)
+    data = {
+        **rows.facts,
+        "rows": len(rows),
+        "truncated": int(rows.truncated.sum()),
+        "labelled": rows.labels is not None,
+    }
+    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+        outputs = f"{folder}/outputs.npz"
+        task = {
+            "cell": cell,
+            "spec": arguments.spec,
+            "artifact": str(artifact),
+            "workload": str(arguments.workload),
+            "data": str(arguments.data),
+            "outputs": outputs,
+        }
+        done = supervise(task, WORKER)
+        record = {
+            "status": done["status"],
+            "failure": done["failure"],
+            "task": workload.task.name,
+            "data": data,
+            "metrics": None,
+            "runtime": done.get("runtime"),
+            "provenance": done["provenance"],
+        }
+        if done["status"] == "ok":
+            answers = dataset.load_outputs(outputs, rows)
+            record["metrics"] = evaluate(workload, rows, answers, dataset.load_outputs(reference, rows))
+    return record
+
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--device", required=True, help="slug of the device that must run it")
+parser.add_argument("--runtime", required=True)
+parser.add_argument("--model", required=True)
+parser.add_argument("--precision", required=True)
+parser.add_argument("--shape", required=True, help="such as b8-s128")
+parser.add_argument(
+    "--spec", type=json_argument, required=True, help="module, threads, options, packages, protocol.time_limit_seconds"
+)
+parser.add_argument("--artifact", type=Path, required=True, help="the ONNX graph, the engine, or model.safetensors")
+parser.add_argument("--workload", type=Path, required=True)
+parser.add_argument("--data", type=Path, required=True, help="made by make_data.py")
+parser.add_argument(
+    "--reference", type=Path, help="answers of FP32 PyTorch; left out: data.reference.npz beside --data"
+)
+parser.add_argument("--log", help="path of the log, for the record")
+parser.add_argument("--output", type=Path, required=True)
+
+if __name__ == "__main__":
+    main(work, parser)
