@@ -84,7 +84,7 @@ def model(tmp_path_factory):
     config = {"id2label": {"0": "negative", "1": "positive"}, "pad_token_id": 0}
     (weights / "config.json").write_text(json.dumps(config))
     (weights / "provenance.json").write_text(json.dumps({"source": "path"}))
-    ids = TensorSpec("ids", "int64", ("batch", "sequence"), "tokens", 1, len(WORDS) - 1)
+    ids = TensorSpec("ids", "int64", ("batch", "sequence"), "tokens", 0, len(WORDS) - 1)
     mask = TensorSpec("mask", "int64", ("batch", "sequence"), "mask")
     logits = TensorSpec("logits", "float32", ("batch", 2))
     Workload(TASKS["sequence-classification"], (ids, mask), (logits,)).write(weights)
