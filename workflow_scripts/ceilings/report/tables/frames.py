@@ -10,22 +10,13 @@ import pandas as pd
 from ceilings.errors import UserError
 from ceilings.files import atomic
 from ceilings.report.catalogue import TABLES
+from ceilings.report.tables.earlier import upgraded
+from ceilings.report.tables.keys import KEY
+from ceilings.report.tables.quantities import CELL_COLUMNS
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES
-
-KEY = ["device", "runtime", "model", "precision", "batch", "sequence"]
-"""The columns that name a cell."""
-
-PERCENTILES = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
-"""Column stem and quantile of the percentiles that need a minimum of samples."""
 
 SAMPLES = "samples"
 """The table that nobody would open as CSV."""
-
-COLD_START = [
-    *("import", "context", "libraries", "load", "quantize", "deserialize", "execution_context"),
-    *("compile", "other_shapes", "capture", "first_run"),
-]
-"""Stages before the steady state, in the order they happen, none within another; not every runtime has all."""
 
 BUDGET_COLUMNS = [
     *(*KEY, "source", "iterations", "iteration_ms", "iteration_low_ms", "iteration_high_ms"),
@@ -94,12 +85,16 @@ class Tables:
 
 
 def read_tables(folder: Path | str) -> Tables:
-    """Read the tables folder.
+    """Read the tables folder; tables of an earlier schema become those of today.
 
     Raises:
         UserError: A table is missing or damaged.
     """
-    return Tables(**{name: _read(Path(folder) / f"{name}.parquet") for name in (*TABLES, SAMPLES)})
+    tables = {name: upgraded(name, _read(Path(folder) / f"{name}.parquet")) for name in (*TABLES, SAMPLES)}
+    # Tables may be older than a quantity, or made without a plug-in that is here now.
+    missing = [name for name in CELL_COLUMNS if name not in tables["cells"].columns]
+    tables["cells"] = tables["cells"].assign(**dict.fromkeys(missing))
+    return Tables(**tables)
 
 
 def _read(path: Path) -> pd.DataFrame:
