@@ -32,56 +32,41 @@ def work(arguments: argparse.Namespace) -> None:
         )
     names = ("device", "runtime", "model", "precision")
     cell = {name: getattr(arguments, name) for name in names} | {"shape": str(Shape.parse(arguments.shape))}
-    record = {"schema_version": SCHEMA_VERSION, "cell": cell, "log": arguments.log}
+    record: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "cell": cell, "log": arguments.log, "metrics": None}
     try:
         artifacts.refuse_failed(arguments.artifact, arguments.data)
-        record |= run(arguments, cell)
+        fill(record, arguments)
     except CellFailure as failure:
-        record |= {"status": "failed", "failure": {"kind": failure.kind, "message": str(failure)}, "metrics": None}
+        record |= {"status": "failed", "failure": {"kind": failure.kind, "message": str(failure)}}
     write_json(arguments.output, record, indent=None)
     print(f"{arguments.output}: {record['status']}")
 
 
-def run(arguments: argparse.Namespace, cell: dict[str, Any]) -> dict[str, Any]:
-    """The record's fields of a cell whose artifacts are there.
+def fill(record: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Answer all rows, and put into the record what comes of it.
 
     Raises:
-        CellFailure: Its outputs are no numbers.
+        CellFailure: The answers are no numbers.
     """
+    rows, workload = dataset.load(arguments.data), Workload.read(arguments.workload)
+    counts = {"rows": len(rows), "truncated": int(rows.truncated.sum()), "labelled": rows.labels is not None}
+    record |= {"task": workload.task.name, "data": {**rows.facts, **counts}}
     artifact = arguments.artifact.parent if arguments.artifact.suffix == ".safetensors" else arguments.artifact
     reference = arguments.reference or arguments.data.with_name(f"{arguments.data.stem}.reference.npz")
-    rows = dataset.load(arguments.data)
-    workload = Workload.read(arguments.workload)
-    data = {
-        **rows.facts,
-        "rows": len(rows),
-        "truncated": int(rows.truncated.sum()),
-        "labelled": rows.labels is not None,
-    }
     with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
-        outputs = f"{folder}/outputs.npz"
         task = {
-            "cell": cell,
+            "cell": record["cell"],
             "spec": arguments.spec,
             "artifact": str(artifact),
             "workload": str(arguments.workload),
             "data": str(arguments.data),
-            "outputs": outputs,
+            "outputs": f"{folder}/outputs.npz",
         }
         done = supervise(task, WORKER)
-        record = {
-            "status": done["status"],
-            "failure": done["failure"],
-            "task": workload.task.name,
-            "data": data,
-            "metrics": None,
-            "runtime": done.get("runtime"),
-            "provenance": done["provenance"],
-        }
+        record |= {name: done.get(name) for name in ("status", "failure", "runtime", "provenance")}
         if done["status"] == "ok":
-            answers = dataset.load_outputs(outputs, rows)
+            answers = dataset.load_outputs(task["outputs"], rows)
             record["metrics"] = evaluate(workload, rows, answers, dataset.load_outputs(reference, rows))
-    return record
 
 
 parser = argparse.ArgumentParser(description=__doc__)

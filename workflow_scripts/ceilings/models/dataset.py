@@ -34,7 +34,7 @@ class Dataset:
         inputs: By tensor, (rows, *dims without the batch).
         labels: int64 classes or float64 numbers, (rows,); None where nobody knows the right answers.
         truncated: Whether a text was longer than the sequence, (rows,).
-        facts: Where they come from: ``source`` (file, corpus, random or images), ``file``, ``text``, ``label``,
+        facts: Where they come from: ``source`` (file, corpus, random or spectrum), ``file``, ``text``, ``label``,
             ``available`` rows, ``seed``, and ``weights`` (the source of the model's).
     """
 

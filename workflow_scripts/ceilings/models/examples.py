@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,12 +13,11 @@ from numpy.typing import NDArray
 
 from ceilings.errors import UserError
 from ceilings.files import read_json
-from ceilings.models import inputs, labelled
+from ceilings.models import inputs, labelled, tokens, weights_folder
 from ceilings.models.dataset import Arrays, Dataset, rows_at_once
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
-TOKENIZER = "tokenizer.json"
 TEXT_CONTENTS = {"tokens", "mask", "zeros"}
 CORPUS = "corpus.txt"
 
@@ -51,12 +49,12 @@ def make(weights_dir: Path, wanted: Wanted, shape: Shape) -> Dataset:
     if wanted.limit < 1:
         raise UserError(f"quality.limit is {wanted.limit}; it must be at least 1")
     workload = Workload.read(weights_dir)
-    tokenizer = weights_dir / TOKENIZER
+    tokenizer = weights_dir / weights_folder.TOKENIZER
     textual = {tensor.content for tensor in workload.inputs} <= TEXT_CONTENTS and tokenizer.is_file()
     facts = {"weights": _weights(weights_dir), "seed": wanted.seed, "sequence": shape.get("sequence")}
     if wanted.file:
         if not textual:
-            why = "takes other inputs than texts" if tokenizer.is_file() else f"has no {TOKENIZER}"
+            why = "takes other inputs than texts" if tokenizer.is_file() else f"has no {weights_folder.TOKENIZER}"
             raise UserError(
                 f"models: {weights_dir} {why}, so the texts of {wanted.file} cannot be read by it; "
                 "leave its data out, or give weights with a tokenizer (weights: {path: FOLDER})"
@@ -65,7 +63,7 @@ def make(weights_dir: Path, wanted: Wanted, shape: Shape) -> Dataset:
     if textual:
         texts = resources.files("ceilings.models").joinpath(CORPUS).read_text(encoding="utf-8").splitlines()
         chosen = _sample(len(texts), wanted)
-        arrays, truncated = encode(tokenizer, workload, [texts[i] for i in chosen], shape, _pad(weights_dir))
+        arrays, truncated = encode(weights_dir, workload, [texts[i] for i in chosen], shape)
         return Dataset(arrays, None, truncated, facts | {"source": "corpus", "available": len(texts)})
     return _made(weights_dir, workload, wanted, shape, facts)
 
@@ -101,31 +99,34 @@ def reference_of_graph(graph: Path, workload: Workload, rows: Dataset, shape: Sh
 
 
 def encode(
-    tokenizer: Path, workload: Workload, texts: Sequence[str], shape: Shape, pad: int
+    weights_dir: Path, workload: Workload, texts: Sequence[str], shape: Shape
 ) -> tuple[Arrays, NDArray[np.bool_]]:
-    """Texts as a model's inputs, padded at their end or cut to the sequence; and which of them were cut.
-
-    Args:
-        pad: The token that fills a row, unless the tokenizer names one.
-    """
+    """Texts as a model's inputs, padded at their end or cut to the sequence; and which of them were cut, (rows,)."""
     from tokenizers import Tokenizer
 
-    sequence = shape["sequence"]
+    weights_folder.refuse_impossible(weights_dir, shape)
+    path, sequence = weights_dir / weights_folder.TOKENIZER, shape["sequence"]
     try:
-        encoder = Tokenizer.from_file(str(tokenizer))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
-        raise UserError(f"{tokenizer} is damaged ({error}); delete its folder and run again to make it anew") from None
-    pad = (encoder.padding or {}).get("pad_id", pad)
-    encoder.no_padding()
-    if sequence <= encoder.num_special_tokens_to_add(False):
+        raise UserError(f"{path} is damaged ({error}); {weights_folder.REMEDY}") from None
+    if sequence <= tokenizer.num_special_tokens_to_add(False):
         raise UserError(f"a sequence of {sequence} has no room for text beside the special tokens; use a longer one")
-    encoder.enable_truncation(sequence)
-    encoded = encoder.encode_batch(list(texts))
+    tensor = next(tensor for tensor in workload.inputs if tensor.content == "tokens")
+    pad = tokens.special_ids(weights_folder.read_config(weights_dir), tensor, tokenizer).padding
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(sequence)
+    encoded = tokenizer.encode_batch(list(texts))
     ids = np.full((len(texts), sequence), pad, np.int64)
     mask = np.zeros_like(ids)
     for row, one in enumerate(encoded):
         ids[row, : len(one.ids)] = one.ids
         mask[row, : len(one.ids)] = 1
+    if ids.max() > tensor.high:
+        raise UserError(
+            f"{path} gives the id {ids.max()}, but the model's largest is {tensor.high}; "
+            "put the tokenizer of this model beside its weights"
+        )
     values = {"tokens": ids, "mask": mask, "zeros": np.zeros_like(ids)}
     arrays = {tensor.name: values[tensor.content].astype(tensor.dtype) for tensor in workload.inputs}
     return arrays, np.array([bool(one.overflowing) for one in encoded])
@@ -136,8 +137,7 @@ def classes(weights_dir: Path, workload: Workload) -> labelled.Classes | None:
     if workload.task.name != "sequence-classification":
         return None
     last = workload.outputs[0].dims[-1]
-    config = Path(weights_dir, "config.json")
-    return labelled.Classes.of(int(last), read_json(config) if config.is_file() else {})
+    return labelled.Classes.of(int(last), weights_folder.read_config(weights_dir))
 
 
 def _of_file(weights_dir: Path, workload: Workload, wanted: Wanted, shape: Shape, facts: dict[str, Any]) -> Dataset:
@@ -150,9 +150,7 @@ def _of_file(weights_dir: Path, workload: Workload, wanted: Wanted, shape: Shape
     path = Path(wanted.file).expanduser()
     table = labelled.read(path, known, wanted.text or None, wanted.label or None)
     chosen = _sample(len(table.texts), wanted)
-    arrays, truncated = encode(
-        weights_dir / TOKENIZER, workload, [table.texts[i] for i in chosen], shape, _pad(weights_dir)
-    )
+    arrays, truncated = encode(weights_dir, workload, [table.texts[i] for i in chosen], shape)
     labels = None
     if table.labels is not None and known is not None:
         labels = np.array([table.labels[i] for i in chosen], np.float64 if known.count == 1 else np.int64)
@@ -164,9 +162,10 @@ def _made(weights_dir: Path, workload: Workload, wanted: Wanted, shape: Shape, f
     """Rows for a model that reads no text here: seeded images, token ids or numbers."""
     size = rows_at_once(workload, shape)
     elements = -(-wanted.limit // size)
-    arrays, source = inputs.sample(weights_dir, shape, elements, wanted.seed)
-    flat = {name: values.reshape(-1, *values.shape[2:])[: wanted.limit] for name, values in arrays.items()}
-    return Dataset(flat, None, np.zeros(wanted.limit, bool), facts | {"source": source, "available": wanted.limit})
+    made = inputs.sample(weights_dir, shape, elements, wanted.seed)
+    flat = {name: values.reshape(-1, *values.shape[2:])[: wanted.limit] for name, values in made.arrays.items()}
+    facts |= {"source": made.source, "available": wanted.limit}
+    return Dataset(flat, None, np.zeros(wanted.limit, bool), facts)
 
 
 def _answers(rows: Dataset, workload: Workload, shape: Shape, answer: Any) -> Arrays:
@@ -188,9 +187,5 @@ def _sample(available: int, wanted: Wanted) -> list[int]:
 
 
 def _weights(weights_dir: Path) -> str | None:
-    path = weights_dir / "provenance.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("source") if path.is_file() else None
-
-
-def _pad(weights_dir: Path) -> int:
-    return int(read_json(weights_dir / "config.json").get("pad_token_id") or 0)
+    path = weights_dir / weights_folder.PROVENANCE
+    return read_json(path, weights_folder.REMEDY).get("source") if path.is_file() else None

@@ -142,7 +142,7 @@ def _pair(measured: Measured, row: Row, pairs: list[Comparison]) -> Comparison |
 def _missing(row: Row) -> str:
     if row["weights"] == "random":
         return f"models: {{{row['model']}: {{weights: pretrained}}}}"
-    if row["source"] in ("corpus", "random", "images"):
+    if row["source"] == "corpus":  # all of it was used
         return f"models: {{{row['model']}: {{data: {{file: FILE}}}}}}"
     return f"quality: {{limit: {4 * int(row['rows'])}}}"
 
