@@ -1,23 +1,29 @@
 #!/usr/bin/env python3
-"""Fetch, copy or make the weights of one model, and record which of these it was and why."""
+"""Fetch, copy, convert or make the weights of one model, and record which of these it was and why."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from ceilings.models import spec, weights
+from ceilings import artifacts
+from ceilings.models import definition, weights
+from ceilings.models.weights_folder import CONFIG, PROVENANCE, WEIGHTS
 from ceilings.program import json_argument, main
+from ceilings.workload import workload
 
 
 def work(arguments: argparse.Namespace) -> None:
-    model = spec.read(arguments.model)
-    record = weights.fetch(model, arguments.output_dir)
-    print(f"{model.name}: {record['source']} weights, {record['parameters']:,} parameters: {record['why']}")
+    model = definition.read(arguments.model.get("name", "model"), arguments.model)
+    folder: Path = arguments.output_dir
+    outputs = [folder / name for name in (WEIGHTS, CONFIG, workload.FILE)]
+    with artifacts.made(folder / PROVENANCE, outputs, model=model.name):
+        record = weights.fetch(model, folder)
+        print(f"{model.name}: {record['source']} weights, {record['parameters']:,} parameters: {record['why']}")
 
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--model", type=json_argument, required=True, help="name, architecture, hub, config, weights, seed")
+parser.add_argument("--model", type=json_argument, required=True, help="name, and what a study says of the model")
 parser.add_argument("--output-dir", type=Path, required=True)
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def test_noisy_work_stops_at_the_cap_and_says_so():
     lengths = iter(np.random.default_rng(0).uniform(0.001, 0.02, 10_000))
     series = closed_loop(lambda slot: wait(next(lengths)), ["a"], PROTOCOL)
     assert series["stop_reason"] == "time-cap"
-    assert 0.3 * NS <= sum(series["latency_ns"]) < 0.5 * NS
+    assert 0.29 * NS <= sum(series["latency_ns"]) < 0.5 * NS
 
 
 def test_at_least_the_minimum_of_iterations_however_slow():

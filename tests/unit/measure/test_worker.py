@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
@@ -16,8 +17,11 @@ from unit.measure import tiny_cell
 from ceilings import artifacts, host, plugins
 from ceilings.errors import CellFailure
 from ceilings.files import read_json
-from ceilings.measure import catalogue
+from ceilings.measure import catalogue, worker
 from ceilings.measure.supervisor import SCRIPTS, environment, supervise
+from ceilings.workload.task import TASKS
+from ceilings.workload.tensors import TensorSpec
+from ceilings.workload.workload import Workload
 
 PLUGIN = """
 from ceilings.measure.catalogue import Measurement
@@ -99,6 +103,24 @@ def test_a_measurement_from_outside_the_package(tmp_path, monkeypatch):
     assert list(series) == ["latency", "throughput", "latency_pair"]
     single, pair = (min(series[name]["latency_ns"]) for name in ("latency", "latency_pair"))
     assert pair > 1.3 * single
+
+
+def test_what_padding_gives_does_not_count():
+    """Of an output with a sequence; one vector an input counts whole, even if it is as wide as the sequence is long."""
+    dims = ("batch", "sequence")
+    outputs = (TensorSpec("tokens", "float32", (*dims, 2)), TensorSpec("vector", "float32", ("batch", 3)))
+    workload = Workload(TASKS["token-classification"], (TensorSpec("mask", "int64", dims, "mask"),), outputs)
+    elements = [{"mask": np.array([[1, 1, 0]])}]
+    reference = {"tokens": np.ones((1, 1, 3, 2), np.float32), "vector": np.ones((1, 1, 3), np.float32)}
+    padded = {name: array.copy() for name, array in reference.items()}
+    padded["tokens"][0, 0, 2] = np.nan
+    assert worker.gate(workload, elements, padded, reference, 1e-3)["relative_l2"] == 0
+    padded["vector"][0, 0, 2] = 2
+    with pytest.raises(CellFailure, match=r"relative L2 difference from the FP32 reference is 0\.577; allowed 0\.001"):
+        worker.gate(workload, elements, padded, reference, 1e-3)
+    padded["vector"][0, 0, 2] = np.nan
+    with pytest.raises(CellFailure, match="not finite"):
+        worker.gate(workload, elements, padded, reference, 1e-3)
 
 
 def test_what_could_not_be_made_is_a_failed_record_without_a_process(tmp_path):

@@ -57,7 +57,8 @@ def make(folder: Path, measurements: list[list[str]], error: float = 0.0) -> dic
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), folder / "fp32.onnx")
     random = np.random.default_rng(0)
     arrays = {t.name: random.standard_normal((3, *t.sizes(SHAPE))).astype(np.float32) for t in WORKLOAD.inputs}
-    pool.save(folder / "inputs.npz", **arrays, sha256=np.array(pool.digest(arrays)), source=np.array("random"))
+    named = {f"{pool.PREFIX}{name}": array for name, array in arrays.items()}
+    pool.save(folder / "inputs.npz", **named, sha256=np.array(pool.digest(arrays)), source=np.array("random"))
     left, right = (arrays[name][:2] for name in ("left", "right"))
     reference = {"output/sum": left + right, "output/product": left * right + np.float32(error)}
     pool.save(folder / "reference.npz", **reference, inputs_sha256=np.array(pool.digest(arrays)))

@@ -21,7 +21,7 @@ from ceilings.cuda import device as cuda
 from ceilings.engines import inspect
 from ceilings.errors import CellFailure
 from ceilings.files import write_json
-from ceilings.measure import gpu_loop
+from ceilings.measure import transfers
 from ceilings.workload.shape import Shape
 
 BUILDERS = {"10": "tensorrt10", "11": "tensorrt11", "rtx": "tensorrt-rtx"}
@@ -68,7 +68,7 @@ def runner(engine, monkeypatch):
     memory = importlib.import_module("ceilings.cuda.pycuda_memory")
     fake = double.Cuda.namespace()
     monkeypatch.setattr(double.Cuda, "capturing", None)
-    for module in (cuda, cuda_graph, gpu_loop, memory, importlib.import_module("ceilings.runtimes.cuda_runner")):
+    for module in (cuda, cuda_graph, transfers, memory, importlib.import_module("ceilings.runtimes.cuda_runner")):
         monkeypatch.setattr(module, "cudart", fake)
     monkeypatch.setattr(cuda, "device_name", lambda: "Double")
     monkeypatch.setattr(cuda, "capability", lambda: (8, 9))
@@ -118,9 +118,9 @@ def test_an_end_to_end_iteration_copies_through_pinned_memory(runner):
     loaded = runner("11", double.Behaviour(CLASSIFIER, PROFILES))
     loaded.load()
     inputs = {"input_ids": np.array([[1, 2, 3], [4, 5, 6]]), "attention_mask": np.array(MASK)}
-    element = gpu_loop.host_element(loaded, inputs, loaded.place(inputs), pinned=True)
-    gpu_loop.verify_transfers(loaded, element)
-    assert element.values.view(np.float32).tolist() == [3, -3, 15, -15]
+    element = transfers.host_element(loaded, inputs, loaded.place(inputs), pinned=True)
+    transfers.verify_transfers(loaded, element)
+    assert element.values[0].view(np.float32).tolist() == [3, -3, 15, -15]
 
 
 @pytest.mark.parametrize(("shape", "profile"), [("b1-s8", 0), ("b2-s32", 1), ("b8-s16", 1)])

@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("cuda.bindings")
 
 import torch
-
 from unit.runtimes.workloads import ANSWERER, EMBEDDER
 
 from ceilings.errors import CellFailure
@@ -20,7 +19,7 @@ from ceilings.workload.shape import Shape
 
 
 def answer(ids, mask):
-    return (ids * mask).to(torch.float16), (ids - mask).float()
+    return (ids * mask).half(), (ids - mask).float()
 
 
 @pytest.fixture
@@ -59,22 +58,49 @@ def test_a_runner_that_dies_leaves_the_modes_of_its_thread_alone(without_cuda, t
     assert modes() == before
 
 
-def test_types_and_places_of_outputs_are_those_of_the_first_inference(without_cuda, tmp_path):
+@pytest.fixture
+def in_a_thread():
+    """Modes are a thread's own: run a test's work in one that ends, and undo there what a runner leaves."""
+
+    def run(work):
+        def whole():
+            try:
+                return work()
+            finally:
+                torch_cuda._FOR_GOOD.close()
+
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            return threads.submit(whole).result()
+
+    return run
+
+
+def loaded(tmp_path, workload, shape):
+    runner = torch_cuda.RUNNER(tmp_path, "fp16", workload, Shape.parse(shape), 1, {})
+    runner.load()
+    return runner
+
+
+def test_types_and_places_of_outputs_are_those_of_the_first_inference(without_cuda, tmp_path, in_a_thread):
     """In the workload's order, which is also that in which the module takes the inputs."""
 
     def work():
-        runner = torch_cuda.RUNNER(tmp_path, "fp16", ANSWERER, Shape.parse("b1-s8"), 1, {})
-        runner.load()
-        assert {name: nbytes for name, (_, nbytes) in runner.input_buffers.items()} == {
-            "input_ids": 64,
-            "attention_mask": 64,
-        }
+        runner = loaded(tmp_path, ANSWERER, "b1-s8")
+        assert {name: nbytes for name, (_, nbytes) in runner.input_buffers.items()} == dict.fromkeys(
+            ("input_ids", "attention_mask"), 64
+        )
         launched = runner.launch(None)
         runner._take_outputs(launched)
-        found = runner.output_types, runner.output_bytes, runner.output_pointers(launched)
-        torch_cuda._FOR_GOOD.close()
-        return found, tuple(value.data_ptr() for value in launched), runner.describe_mask()
+        assert (runner.output_types, runner.output_bytes) == (("float16", "float32"), (16, 32))
+        assert runner.output_pointers(launched) == tuple(value.data_ptr() for value in launched)
+        with pytest.raises(CellFailure, match=r"start_logits has shape \(1, 4\), not \(1, 8\)"):
+            runner._take_outputs(tuple(value[:, :4] for value in launched))
+        with pytest.raises(ValueError, match="start_logits is a view with gaps"):
+            runner._take_outputs(tuple(value.repeat(1, 2)[:, ::2] for value in launched))
 
-    with concurrent.futures.ThreadPoolExecutor(1) as threads:
-        (kinds, nbytes, pointers), expected, _ = threads.submit(work).result()
-    assert (kinds, nbytes, pointers) == (("float16", "float32"), (16, 32), expected)
+    in_a_thread(work)
+
+
+def test_the_mask_is_spoken_of_where_there_is_one(without_cuda, tmp_path, in_a_thread):
+    assert "mask" in in_a_thread(lambda: loaded(tmp_path, ANSWERER, "b1-s8").describe())
+    assert "mask" not in in_a_thread(lambda: loaded(tmp_path, EMBEDDER, "b1-i8").describe())

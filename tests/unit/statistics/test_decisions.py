@@ -82,5 +82,5 @@ def test_a_tail_moves_the_p99_and_not_the_median(estimand, shift):
             np.where(np.arange(1000) % 40 == 0, height, 1.0) * np.exp(random.normal(0, 0.01, 1000)) for _ in range(4)
         ]
 
-    found = log_contrast([tailed(np.e), tailed(1.0)], [1.0, -1.0], estimand=estimand)
-    assert found.estimate == pytest.approx(shift, abs=0.06)
+    contrast_of_tails = log_contrast([tailed(np.e), tailed(1.0)], [1.0, -1.0], estimand=estimand)
+    assert contrast_of_tails.estimate == pytest.approx(shift, abs=0.06)

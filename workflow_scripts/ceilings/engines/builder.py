@@ -255,8 +255,8 @@ def _layers(trt: Any, logger: Any, engine: bytes, gpu: bool) -> tuple[str, str]:
 
 def _failure(errors: Sequence[str]) -> CellFailure:
     """The class and the message of a build that gave nothing."""
-    told = [error for error in errors if "catchCudaError" not in error] or ["it gave no reason"]
-    text = " ".join("; ".join(told[:ERRORS_SHOWN]).split())[:600]
+    reasons = [error for error in errors if "catchCudaError" not in error] or ["it gave no reason"]
+    text = " ".join("; ".join(reasons[:ERRORS_SHOWN]).split())[:600]
     for pattern, kind in REASONS:
         if re.search(pattern, text, re.IGNORECASE):
             return CellFailure(kind, f"the builder gave up: {text}")

@@ -18,7 +18,7 @@ from typing import Any
 
 import onnx
 
-from ceilings import SCHEMA_VERSION, artifacts, files
+from ceilings import SCHEMA_VERSION, files
 from ceilings.engines import inspect, profiles, trtexec
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.engine_record import sidecar
@@ -36,7 +36,7 @@ SETTINGS = {
 }
 """Keys of the slice that become the builder's settings, and what is recorded of an engine from elsewhere."""
 
-NOTHING_TOLD = {"source": "none", "Layers": [], "I/O Tensors": []}
+NO_LAYERS = {"source": "none", "Layers": [], "I/O Tensors": []}
 
 Record = dict[str, Any]
 
@@ -62,13 +62,12 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
     with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
         folder = Path(name)
         try:
-            artifacts.refuse_failed(graph)
-            model = graphs.load(graph)
+            model = graphs.load(graph, values=False)
             built = _adopt(spec, external, folder) if external else _build(spec, precision, graph, folder)
         except CellFailure as failure:
             built = _failed(failure.kind, str(failure), spec)
         content, timed = (_bytes(folder / part) for part in ("engine", "timing.cache"))
-        told = files.read_json(folder / "layers.json") if (folder / "layers.json").exists() else NOTHING_TOLD
+        listing = files.read_json(folder / "layers.json") if (folder / "layers.json").exists() else NO_LAYERS
     operators = {node.name: node.op_type for node in model.graph.node}
     record = {
         "schema_version": SCHEMA_VERSION,
@@ -82,8 +81,8 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
         "profiles": (external or spec)["profiles"],
         **{key: spec.get(key, default) for key, default in SETTINGS.items()},
         "trtexec": None if external or not model.graph.node else _trtexec(spec, graph, engine, model),
-        "layers_from": told["source"],
-        "summary": inspect.summary(inspect.layers(told), operators, graphs.quantized_products(model)),
+        "layers_from": listing["source"],
+        "summary": inspect.summary(inspect.layers(listing), operators, graphs.quantized_products(model)),
         "engine_bytes": len(content),
         "engine_sha256": hashlib.sha256(content).hexdigest(),
         "provenance": provenance(BUILDERS[spec["builder"]].distributions, {"graph": graph}),
@@ -92,7 +91,7 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
     files.write_bytes(engine, content)
     if BUILDERS[spec["builder"]].timing_cache:
         files.write_bytes(engine.with_suffix(".timing.cache"), timed)
-    files.write_json(engine.with_suffix(".layers.json"), {"schema_version": SCHEMA_VERSION, **told})
+    files.write_json(engine.with_suffix(".layers.json"), {"schema_version": SCHEMA_VERSION, **listing})
     files.write_json(sidecar(engine), record)
     return record
 

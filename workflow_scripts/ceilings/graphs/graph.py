@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from ceilings import artifacts, files
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import hollow
 from ceilings.provenance import provenance
 from ceilings.workload.shape import Shape
@@ -45,12 +45,13 @@ SMALLEST_OUTSIDE = 1024
 """Bytes; smaller tensors stay in the graph even where the others lie beside it."""
 
 
-def load(path: Path | str, values: bool = True) -> onnx.ModelProto:
+def load(path: Path | str, values: bool = True, remedy: str = REMEDY) -> onnx.ModelProto:
     """Read a graph.
 
     Args:
         path: Its file; weights that lie beside it are found by its own word.
         values: False leaves such weights where they are: for programs that look at the structure only.
+        remedy: What mends a damaged file.
 
     Raises:
         UserError: Missing or damaged, or with weights in a file outside its folder.
@@ -64,9 +65,9 @@ def load(path: Path | str, values: bool = True) -> onnx.ModelProto:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the rule that makes it") from None
     except (DecodeError, ValueError) as error:
-        raise UserError(f"{path} is a damaged ONNX file ({first_line(error)}); {REMEDY}") from None
+        raise UserError(f"{path} is a damaged ONNX file ({first_line(error)}); {remedy}") from None
     if not model.graph.node or not model.graph.output:
-        raise UserError(f"{path} is a damaged ONNX file (it has no nodes or no outputs); {REMEDY}")
+        raise UserError(f"{path} is a damaged ONNX file (it has no nodes or no outputs); {remedy}")
     for place in _outside(model):
         data = path.parent / place
         if Path(place).is_absolute() or not data.resolve().is_relative_to(path.parent.resolve()):
@@ -77,8 +78,8 @@ def load(path: Path | str, values: bool = True) -> onnx.ModelProto:
         try:
             onnx.load_external_data_for_model(model, str(path.parent))
         except (ValueError, OSError, onnx.checker.ValidationError) as error:
-            raise UserError(f"{path} has damaged weights beside it ({first_line(error)}); {REMEDY}") from None
-        _forget_data(model)
+            raise UserError(f"{path} has damaged weights beside it ({first_line(error)}); {remedy}") from None
+        forget_data(model)
     return model
 
 
@@ -105,6 +106,17 @@ def save(model: onnx.ModelProto, path: Path | str, limit: int = LARGEST) -> None
     shell.metadata_props.add(key=DATA_SHA256, value=written)
     with files.atomic(path) as temporary:
         onnx.save(shell, temporary)
+
+
+@contextlib.contextmanager
+def made(report_path: Path | str, path: Path | str, **facts: Any) -> Iterator[None]:
+    """``artifacts.made`` for one graph, whose weights of an earlier run must not outlive it."""
+    with artifacts.made(report_path, [path], **facts):
+        try:
+            yield
+        except CellFailure:
+            data_path(path).unlink(missing_ok=True)
+            raise
 
 
 def data_path(path: Path | str) -> Path:
@@ -362,7 +374,7 @@ def _write_data(shell: onnx.ModelProto, aside: Mapping[str, TensorProto], path: 
     return digest.hexdigest()
 
 
-def _forget_data(model: onnx.ModelProto) -> None:
+def forget_data(model: onnx.ModelProto) -> None:
     """Strike out the digest of weights that are now in the graph, in place."""
     kept = [entry for entry in model.metadata_props if entry.key != DATA_SHA256]
     if len(kept) < len(model.metadata_props):

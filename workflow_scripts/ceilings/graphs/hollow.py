@@ -8,22 +8,31 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure
+
+
+def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The graph of a model and every graph inside its nodes, such as the branches of an If."""
+    waiting = [model.graph]
+    while waiting:
+        here = waiting.pop(0)
+        yield here
+        for node in here.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    waiting.append(attribute.g)
+                elif attribute.type == onnx.AttributeProto.GRAPHS:
+                    waiting.extend(attribute.graphs)
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a graph: initialisers and attributes, those of subgraphs too."""
-    yield from _tensors(model.graph)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                yield attribute.t
-            elif attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _tensors(attribute.g)
+    """Every tensor of a model: initialisers and attributes, those of inner graphs too."""
+    for here in graphs(model):
+        yield from here.initializer
+        for node in here.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.TENSOR:
+                    yield attribute.t
 
 
 def tensor_bytes(model: onnx.ModelProto) -> int:
@@ -43,7 +52,9 @@ def raw(tensor: TensorProto) -> bytes:
     return tensor.raw_data or numpy_helper.from_array(numpy_helper.to_array(tensor)).raw_data
 
 
-def emptied(model: onnx.ModelProto, smallest: int) -> tuple[onnx.ModelProto, dict[str, TensorProto]]:
+def emptied(
+    model: onnx.ModelProto, smallest: int, matrices: bool = False
+) -> tuple[onnx.ModelProto, dict[str, TensorProto]]:
     """A copy without the values of large initialisers, and these by name as they stand in the graph given.
 
     What has no values is marked as lying elsewhere, under its own name, so that each still equals only itself.
@@ -51,6 +62,7 @@ def emptied(model: onnx.ModelProto, smallest: int) -> tuple[onnx.ModelProto, dic
     Args:
         model: A graph; stays as it is.
         smallest: Bytes from which on an initialiser is large.
+        matrices: Leave vectors where they are, however long.
     """
     copy = onnx.ModelProto()
     for field, value in model.ListFields():
@@ -61,7 +73,7 @@ def emptied(model: onnx.ModelProto, smallest: int) -> tuple[onnx.ModelProto, dic
         if field.name != "initializer":
             _set(copy.graph, field, value)
     for tensor in model.graph.initializer:
-        if nbytes(tensor) < smallest:
+        if nbytes(tensor) < smallest or (matrices and len(tensor.dims) < 2):
             copy.graph.initializer.append(tensor)
             continue
         aside[tensor.name] = tensor
@@ -81,17 +93,36 @@ def fill(model: onnx.ModelProto, aside: Mapping[str, TensorProto]) -> onnx.Model
     return model
 
 
-def infer_shapes(model: onnx.ModelProto, strict: bool = False) -> onnx.GraphProto:
-    """The graph without large weights and with the shapes that can be inferred, for its inputs as they are.
+def infer_shapes(model: onnx.ModelProto, strict: bool = False) -> onnx.ModelProto:
+    """The model without the values of large weights, and with the shapes and types that can be inferred.
+
+    Args:
+        model: A graph; stays as it is.
+        strict: Contradictions are errors.
 
     Raises:
-        UserError: They contradict each other.
+        onnx.shape_inference.InferenceError: Types or shapes contradict each other.
     """
     shell, _ = emptied(model, 1 << 16)
+    return onnx.shape_inference.infer_shapes(shell, strict_mode=strict, data_prop=True)
+
+
+def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that says the shape and type of every inner tensor for which they can be inferred.
+
+    Raises:
+        CellFailure: They contradict what the graph says of them.
+    """
     try:
-        return onnx.shape_inference.infer_shapes(shell, strict_mode=strict, data_prop=True).graph
+        found = infer_shapes(model).graph.value_info
     except onnx.shape_inference.InferenceError as error:
-        raise UserError(f"shapes cannot be inferred: {str(error).strip().splitlines()[0][:300]}") from None
+        line = str(error).strip().splitlines()[0][:300]
+        raise CellFailure("unsupported", f"the graph's shapes contradict each other: {line}") from None
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.value_info[:]
+    copy.graph.value_info.extend(found)
+    return copy
 
 
 def _set(message: object, field: object, value: object) -> None:

@@ -127,8 +127,12 @@ def gate(
     Raises:
         CellFailure: The difference is larger, or an output is not finite.
     """
-    mask = np.stack([element[workload.mask.name] for element in elements]) if workload.mask else None
-    parity = {**compare(outputs, reference, workload.task.compared, mask).to_json(), "tolerance": tolerance}
+    mask, masked = None, set[str]()
+    if workload.mask:
+        dims = workload.mask.dims
+        mask = np.stack([element[workload.mask.name] for element in elements])
+        masked = {output.name for output in workload.outputs if output.dims[: len(dims)] == dims}
+    parity = {**compare(outputs, reference, workload.task.compared, mask, masked).to_json(), "tolerance": tolerance}
     difference = parity["relative_l2"]
     if difference is None:
         raise CellFailure("parity", "an output is not finite, or the FP32 reference is zero where the output is not")

@@ -1,64 +1,131 @@
-"""The architectures that the pipeline knows. Standard library only: read while the workflow is parsed."""
+"""Families of models, and what the graph optimiser's fusions need of an architecture.
+
+Standard library only: read while the workflow is parsed, and by no program whose result a new family must not touch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from importlib import metadata
+
+from ceilings import plugins
+from ceilings.errors import UserError
+from ceilings.models.clip_towers import CLIP_TOWERS
+
+TEXT, IMAGE = ("batch", "sequence"), ("batch", "image")
 
 
 @dataclasses.dataclass(frozen=True)
-class Architecture:
-    """What differs between Transformer encoders with a sequence classification head.
+class Family:
+    """Models that one module builds, loads and wraps.
 
     Attributes:
-        model_type: The name that ``transformers.AutoConfig.for_model`` takes.
-        optimizer: The ``model_type`` of ``onnxruntime.transformers.optimizer`` whose fusions fit.
-        hub: Default repository of pretrained weights.
-        layers_key, heads_key, hidden_key: What this architecture's configuration calls these sizes.
-        defaults: The sizes of the base model, as ``transformers`` has them.
+        name: Its module below ``ceilings.models.families``.
+        axes: Tasks, each with the axes of its inputs.
+        packages: Distributions that it needs.
+        architectures: The ``model_type``s that it takes; empty: whatever ``transformers`` knows for the task.
+        implementation: Whose classes it uses, as a study's ``implementation`` says.
     """
 
-    model_type: str
-    optimizer: str
-    hub: str
-    layers_key: str
-    heads_key: str
-    hidden_key: str
-    defaults: Mapping[str, int]
+    name: str
+    axes: Mapping[str, tuple[str, ...]]
+    packages: tuple[str, ...] = ("torch", "transformers", "safetensors")
+    architectures: tuple[str, ...] = ()
+    implementation: str = "transformers"
 
-    def size(self, key: str, config: Mapping[str, Any]) -> int:
-        """A size by its configuration key: as overridden, else the base model's."""
-        return int(config.get(key, self.defaults[key]))
+    @property
+    def module(self) -> str:
+        """As Python imports it."""
+        return f"ceilings.models.families.{self.name}"
 
-    def positions(self, config: Mapping[str, Any]) -> int:
-        """The longest sequence that the position embeddings allow."""
-        return self.size("max_position_embeddings", config)
+    def missing(self) -> list[str]:
+        """Distributions that it needs and that are not installed."""
+        return [package for package in self.packages if not _installed(package)]
 
 
-ARCHITECTURES = {
-    "distilbert": Architecture(
-        model_type="distilbert",
-        optimizer="bert",
-        hub="distilbert/distilbert-base-uncased-finetuned-sst-2-english",
-        layers_key="n_layers",
-        heads_key="n_heads",
-        hidden_key="dim",
-        defaults={"n_layers": 6, "n_heads": 12, "dim": 768, "max_position_embeddings": 512, "vocab_size": 30522},
-    ),
-    "bert": Architecture(
-        model_type="bert",
-        optimizer="bert",
-        hub="textattack/bert-base-uncased-SST-2",
-        layers_key="num_hidden_layers",
-        heads_key="num_attention_heads",
-        hidden_key="hidden_size",
-        defaults={
-            "num_hidden_layers": 12,
-            "num_attention_heads": 12,
-            "hidden_size": 768,
-            "max_position_embeddings": 512,
-            "vocab_size": 30522,
-        },
-    ),
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        *plugins.entries("FAMILIES"),
+        Family(
+            "clip",
+            {"image-embedding": IMAGE, "sentence-embedding": TEXT},
+            architectures=tuple(CLIP_TOWERS.values()),
+        ),
+        Family(
+            "open_clip",
+            {"image-embedding": IMAGE, "sentence-embedding": TEXT},
+            packages=("torch", "open_clip_torch", "torchvision", "safetensors"),
+            architectures=("open_clip",),
+            implementation="open_clip",
+        ),
+        Family(
+            "text_encoder",
+            dict.fromkeys(
+                ("sequence-classification", "token-classification", "question-answering", "sentence-embedding"), TEXT
+            ),
+        ),
+        Family("image_encoder", dict.fromkeys(("image-embedding", "image-classification"), IMAGE)),
+    )
 }
+"""Every family by name, those of plug-ins first; the first that takes a model has it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fusion:
+    """What ONNX Runtime's Transformer optimiser needs of an architecture.
+
+    Attributes:
+        optimizer: Its ``model_type`` whose patterns fit.
+        layers_key, heads_key, hidden_key: What the architecture's config.json calls these sizes.
+    """
+
+    optimizer: str
+    layers_key: str = "num_hidden_layers"
+    heads_key: str = "num_attention_heads"
+    hidden_key: str = "hidden_size"
+
+
+FUSIONS = {
+    "bert": Fusion("bert"),
+    "distilbert": Fusion("bert", "n_layers", "n_heads", "dim"),
+    "roberta": Fusion("bert"),
+    "xlm-roberta": Fusion("bert"),
+    "camembert": Fusion("bert"),
+    "electra": Fusion("bert"),
+    "clip_vision_model": Fusion("clip"),
+    "clip_text_model": Fusion("clip"),
+    "vit": Fusion("vit"),
+}
+"""By ``model_type``. Of what is not listed no fusion is known."""
+
+
+def family_of(architecture: str, task: str, implementation: str) -> Family:
+    """The family that takes a model.
+
+    Raises:
+        UserError: None does.
+    """
+    takes = [
+        family
+        for family in FAMILIES.values()
+        if family.implementation == implementation
+        and (not family.architectures or architecture in family.architectures)
+    ]
+    for family in takes:
+        if task in family.axes:
+            return family
+    tasks = list(dict.fromkeys(task for family in takes for task in family.axes))
+    raise UserError(
+        f"no family takes the task {task!r} of a {architecture!r} by the implementation {implementation!r}; "
+        + (f"its tasks: {', '.join(tasks)}" if tasks else "choose another implementation or architecture")
+    )
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import threading
 from pathlib import Path
@@ -11,9 +12,16 @@ ANSWER_SECONDS = 4.0
 """How long the hub may take to answer at all. A firewall that drops packets, or a resolver that hangs, must cost no
 more than this: the HTTP client's own time-out covers neither name look-ups nor its retries."""
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
-SAFETENSORS = "model.safetensors"
-PICKLED = "pytorch_model.bin"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model")
+SMALL_FILES = (
+    *("config.json", "open_clip_config.json", "preprocessor_config.json", "modules.json", "*_Pooling/config.json"),
+    *(*TOKENIZER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json"),
+)
+WEIGHTS = (
+    *("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+    *("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+)
+"""Files that hold weights, or name the parts that do; of two kinds for one implementation the first is taken."""
 
 
 class Unavailable(Exception):
@@ -54,13 +62,11 @@ def fetch(repository: str) -> Snapshot:
     if constants.is_offline_mode():
         raise Unavailable(f"{repository} is not in the hub cache and HF_HUB_OFFLINE is set")
     revision, files = _ask(repository)
-    weights = SAFETENSORS if SAFETENSORS in files else PICKLED
-    if weights not in files or "config.json" not in files:
-        raise Unavailable(f"{repository} has no config.json with {SAFETENSORS} or {PICKLED}")
+    weights = _weights(files)
+    if not weights or not files & {"config.json", "open_clip_config.json"}:
+        raise Unavailable(f"{repository} has no config.json with weights beside it ({', '.join(WEIGHTS)})")
     try:
-        folder = snapshot_download(
-            repository, revision=revision, allow_patterns=["config.json", weights, *TOKENIZER_FILES]
-        )
+        folder = snapshot_download(repository, revision=revision, allow_patterns=[*weights, *SMALL_FILES])
     except Exception as error:  # the client's error types differ between its releases
         raise Unavailable(f"downloading {repository} failed: {_first_line(error)}") from None
     return Snapshot(Path(folder), revision, "hub")
@@ -74,9 +80,29 @@ def _cached(repository: str) -> Snapshot | None:
         folder = Path(snapshot_download(repository, local_files_only=True))
     except Exception:  # not cached, or a name that is no repository: the hub's answer will say which
         return None
-    if not (folder / "config.json").exists() or not any((folder / name).exists() for name in (SAFETENSORS, PICKLED)):
+    files = {path.name for path in folder.iterdir()}
+    weights = _weights(files)
+    if not weights or not files & {"config.json", "open_clip_config.json"} or not _whole(folder, weights):
         return None
     return Snapshot(folder, folder.name, "hub cache")
+
+
+def _weights(files: set[str]) -> list[str]:
+    """Patterns of the files of weights to take: one form of Transformers', one of open_clip's."""
+    plain = [name for name in WEIGHTS[:4] if name in files][:1]
+    patterns = [*plain, *[name for name in WEIGHTS[4:] if name in files][:1]]
+    if plain and plain[0].endswith(".index.json"):
+        patterns.append(
+            plain[0].replace(".safetensors.index.json", "-*.safetensors").replace(".bin.index.json", "-*.bin")
+        )
+    return patterns
+
+
+def _whole(folder: Path, weights: list[str]) -> bool:
+    """Whether every part that an index names is there."""
+    index = next((folder / name for name in weights if name.endswith(".index.json")), None)
+    parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index else set()
+    return all((folder / part).exists() for part in parts)
 
 
 def _ask(repository: str) -> tuple[str, set[str]]:

@@ -1,103 +1,142 @@
-"""The ring of inputs that every runtime is measured with. No torch."""
+"""Making the input pool that every runtime is measured with. No torch."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ceilings import files
 from ceilings.errors import UserError
-from ceilings.models import tokens
-
-NAMES = ("input_ids", "attention_mask")
-REMEDY = "delete it and run again to make it anew"
+from ceilings.models import images, pool, tokens, weights_folder
+from ceilings.workload.shape import Shape
+from ceilings.workload.tensors import TensorSpec
+from ceilings.workload.workload import Workload
 
 
 @dataclasses.dataclass(frozen=True)
-class Ring:
-    """Which inputs: ``ring`` distinct ones of ``batch`` rows of ``sequence`` tokens, drawn with ``seed``.
+class Wanted:
+    """Which inputs: ``pool`` distinct ones, drawn with ``seed``, that follow ``lengths`` (see ``tokens.sample``).
 
     A benchmark walks round them, so that no cache sees one input twice in a row.
     """
 
-    batch: int
-    sequence: int
-    ring: int
+    pool: int
     seed: int
+    lengths: dict[str, Any] | None = None
 
 
-def make_inputs(weights_dir: Path | str, wanted: Ring, output: Path | str) -> str:
-    """Write a ring of distinct inputs. Same arguments, same bytes.
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Inputs of one shape.
+
+    Attributes:
+        arrays: By tensor name: (count, *dims).
+        source: Where they come from: ``corpus``, ``random``, ``texts`` (of a file) or ``spectrum`` (images).
+        real_share: Mean share of the tokens that are no padding; 1 where nothing is padded.
+    """
+
+    arrays: dict[str, np.ndarray]
+    source: str
+    real_share: float
+
+
+def sample(
+    weights_dir: Path | str, shape: Shape, count: int, seed: int, lengths: Mapping[str, Any] | None = None
+) -> Sample:
+    """Distinct inputs of a model.
 
     Args:
         weights_dir: The model's weights folder.
+        shape: Of each input.
+        count: How many.
+        seed: Same seed, same inputs.
+        lengths: How much of each row is real: see ``tokens.sample``.
+
+    Raises:
+        UserError: The model cannot take the shape, it allows no ``count`` distinct inputs, or no such lengths.
+    """
+    if count < 1:
+        raise UserError(f"cannot make {count} inputs; ask for at least 1")
+    workload = Workload.read(weights_dir)
+    if missing := [axis for axis in workload.axes if shape.get(axis) is None]:
+        raise UserError(f"shape {shape} lacks the axis {missing[0]!r}; {weights_dir} has {', '.join(workload.axes)}")
+    weights_folder.refuse_impossible(weights_dir, shape)
+    texts = [tensor for tensor in workload.inputs if tensor.content == "tokens"]
+    if lengths and not texts:
+        raise UserError(f"{weights_dir} reads no tokens, so that no lengths apply to it; leave lengths out")
+    rows: dict[tuple[int, ...], tokens.Rows] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for tensor in texts:
+        sizes = (count, *tensor.sizes(shape))
+        drawn = tokens.sample(
+            weights_dir, tensor, (int(np.prod(sizes[:-1])), sizes[-1]), seed=seed + len(rows), lengths=lengths
+        )
+        rows.setdefault(sizes, drawn)
+        arrays[tensor.name] = drawn.ids.reshape(sizes).astype(tensor.dtype)
+    for index, tensor in enumerate(workload.inputs):
+        if tensor.name not in arrays:
+            arrays[tensor.name] = _other(weights_dir, tensor, (count, *tensor.sizes(shape)), (seed, index), rows)
+    arrays = {tensor.name: arrays[tensor.name] for tensor in workload.inputs}
+    if len({pool.digest(element) for element in pool.elements(arrays)}) < count:
+        raise UserError(
+            f"cannot make {count} distinct inputs of {shape}; use a larger shape, fewer inputs, or more texts"
+        )
+    if not rows:
+        source = "spectrum" if any(tensor.content == "pixels" for tensor in workload.inputs) else "random"
+        return Sample(arrays, source, 1.0)
+    first = next(iter(rows.values()))
+    return Sample(arrays, first.source, float(first.mask.mean()))
+
+
+def make_inputs(weights_dir: Path | str, shape: Shape, wanted: Wanted, output: Path | str) -> Sample:
+    """Write a pool of distinct inputs. Same arguments, same bytes.
+
+    Args:
+        weights_dir: The model's weights folder.
+        shape: Of each input.
         wanted: Which inputs.
-        output: An ``.npz`` with ``input_ids`` and ``attention_mask`` int64 (ring, batch, sequence), ``sha256`` of their
-            content, and ``source``: ``corpus`` or ``random``.
-
-    Returns:
-        ``source``.
-    """
-    if wanted.ring < 1 or wanted.batch < 1:
-        raise UserError(f"cannot make a ring of {wanted.ring} inputs of batch {wanted.batch}; both must be at least 1")
-    ids, source = tokens.sample(weights_dir, wanted.ring * wanted.batch, wanted.sequence, wanted.seed)
-    ids = ids.reshape(wanted.ring, wanted.batch, wanted.sequence)
-    arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    save(output, **arrays, sha256=np.array(digest(arrays)), source=np.array(source))
-    return source
-
-
-def load_inputs(path: Path | str) -> dict[str, np.ndarray]:
-    """The arrays of an inputs file: ``input_ids`` and ``attention_mask``, int64 (ring, batch, sequence).
+        output: An ``.npz`` with ``input/{name}`` (pool, *dims) for each input, ``sha256`` of their content, ``source``
+            and ``real_share``.
 
     Raises:
-        UserError: Missing, damaged, or changed since it was written.
+        UserError: See ``sample``.
     """
-    content = load(path)
-    if not {*NAMES, "sha256"} <= set(content):
-        raise UserError(f"{path} is no inputs file (it holds {', '.join(content) or 'nothing'}); {REMEDY}")
-    arrays = {name: content[name] for name in NAMES}
-    if digest(arrays) != str(content["sha256"]):
-        raise UserError(f"{path} does not match its own sha256 {str(content['sha256'])[:12]}; {REMEDY}")
-    return arrays
+    if bool(shape.lengths) != bool(wanted.lengths):
+        raise UserError(
+            f"shape {shape} {'names' if shape.lengths else 'names no'} lengths, but --inputs has lengths "
+            f"{wanted.lengths!r}; make them agree"
+        )
+    made = sample(weights_dir, shape, wanted.pool, wanted.seed, wanted.lengths)
+    pool.save(
+        output,
+        **{pool.PREFIX + name: array for name, array in made.arrays.items()},
+        sha256=np.array(pool.digest(made.arrays)),
+        source=np.array(made.source),
+        real_share=np.array(made.real_share),
+    )
+    return made
 
 
-def inputs_digest(path: Path | str) -> str:
-    """The sha256 that identifies the content of an inputs file, checked."""
-    return digest(load_inputs(path))
-
-
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Hex sha256 over names, types, shapes and values."""
-    total = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()
-
-
-def save(path: Path | str, **arrays: np.ndarray) -> None:
-    """Write an ``.npz`` atomically."""
-    with files.atomic(path) as temporary:
-        np.savez(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-
-
-def load(path: Path | str) -> dict[str, np.ndarray]:
-    """Read a whole ``.npz``.
-
-    Raises:
-        UserError: Missing or damaged.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run the rule that makes it") from None
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
+def _other(
+    weights_dir: Path | str,
+    tensor: TensorSpec,
+    sizes: tuple[int, ...],
+    seed: tuple[int, int],
+    rows: Mapping[tuple[int, ...], tokens.Rows],
+) -> np.ndarray:
+    """An input that holds no tokens."""
+    rng = np.random.default_rng(seed)
+    if tensor.content == "mask":
+        values = rows[sizes].mask.reshape(sizes) if sizes in rows else np.ones(sizes)
+    elif tensor.content == "zeros":
+        values = np.zeros(sizes)
+    elif tensor.content == "pixels" and len(sizes) > 3:
+        values = images.sample(weights_dir, sizes, seed[0])
+    elif tensor.content == "integers":
+        values = rng.integers(tensor.low, tensor.high + 1, sizes)
+    else:
+        values = rng.standard_normal(sizes)
+    return values.astype(tensor.dtype)

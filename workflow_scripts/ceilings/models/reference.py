@@ -1,54 +1,71 @@
-"""FP32 PyTorch logits: what every variant and runtime is compared with."""
+"""Outputs in FP32, of PyTorch or of an ONNX file as it is given: what every variant and runtime is compared with."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from ceilings.errors import UserError
-from ceilings.models import inputs as ring
-from ceilings.models.weights import load_model
+from ceilings.models import pool
+from ceilings.workload.workload import Workload
 
 ELEMENTS = 2
-"""How many elements of the ring are compared: two, so that a runtime that answers from a stale buffer is caught."""
+"""How many elements of the pool are compared: two, so that a runtime that answers from a stale buffer is caught."""
+
+PREFIX = "output/"
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """``logits`` float32 (elements, batch, classes) of the first elements of the ring named by ``inputs_sha256``."""
+    """What the model answers to the first elements of the pool named by ``inputs_sha256``.
 
-    logits: np.ndarray
+    Attributes:
+        outputs: By name, in the workload's order: float32 (elements, *dims).
+        inputs_sha256: The pool's digest.
+    """
+
+    outputs: dict[str, np.ndarray]
     inputs_sha256: str
 
 
-def compute(weights_dir: Path | str, inputs: Path | str, threads: int, output: Path | str) -> tuple[int, ...]:
-    """Run the model in FP32 with plain (eager) attention on the CPU and write the logits.
+def compute(
+    weights_dir: Path | str, inputs: Path | str, threads: int, output: Path | str, graph: Path | str | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Run the model on the CPU in FP32 and write its outputs.
 
     Args:
         weights_dir: The model's weights folder.
-        inputs: The ring.
+        inputs: The pool.
         threads: CPU threads; more of them only reorder sums.
-        output: An ``.npz`` with ``logits`` and ``inputs_sha256``.
+        output: An ``.npz`` with ``output/{name}`` for each output, and ``inputs_sha256``.
+        graph: An ONNX file to run as written, by ONNX Runtime. None: the weights, by PyTorch with plain attention.
 
     Returns:
-        The shape of the logits.
-    """
-    import torch
+        The shape of each output.
 
-    arrays = ring.load_inputs(inputs)
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    model = load_model(weights_dir, attention="eager")
-    with torch.inference_mode():
-        logits = [
-            model(input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask)).logits.numpy()
-            for ids, mask in zip(arrays["input_ids"][:ELEMENTS], arrays["attention_mask"][:ELEMENTS], strict=True)
-        ]
-    stacked = np.stack(logits).astype(np.float32)
-    ring.save(output, logits=stacked, inputs_sha256=np.array(ring.digest(arrays)))
-    return stacked.shape
+    Raises:
+        UserError: Damaged weights, inputs or graph.
+    """
+    arrays = pool.load_pool(inputs)
+    elements = pool.elements(arrays)[:ELEMENTS]
+    workload = Workload.read(weights_dir)
+    if graph is None:
+        answers = _by_torch(weights_dir, workload, elements, threads)
+    else:
+        answers = _by_onnxruntime(graph, workload, elements, threads)
+    outputs = {
+        tensor.name: np.stack([np.asarray(answer[index], np.float32) for answer in answers])
+        for index, tensor in enumerate(workload.outputs)
+    }
+    pool.save(
+        output,
+        **{PREFIX + name: values for name, values in outputs.items()},
+        inputs_sha256=np.array(pool.digest(arrays)),
+    )
+    return {name: values.shape for name, values in outputs.items()}
 
 
 def load(path: Path | str) -> Reference:
@@ -57,23 +74,64 @@ def load(path: Path | str) -> Reference:
     Raises:
         UserError: Missing, damaged or of another kind.
     """
-    content = ring.load(path)
-    if {"logits", "inputs_sha256"} - set(content):
-        raise UserError(f"{path} is no reference file; {ring.REMEDY}")
-    return Reference(content["logits"], str(content["inputs_sha256"]))
+    content = pool.load(path)
+    outputs = {name.removeprefix(PREFIX): values for name, values in content.items() if name.startswith(PREFIX)}
+    if not outputs or "inputs_sha256" not in content:
+        raise UserError(f"{path} is no reference file; {pool.REMEDY}")
+    return Reference(outputs, str(content["inputs_sha256"]))
 
 
 def load_for(path: Path | str, inputs: Path | str) -> tuple[Reference, dict[str, np.ndarray]]:
-    """A reference and the elements of the ring that it belongs to.
+    """A reference, and the elements of the pool that it belongs to: (elements, *dims) by tensor name.
 
     Raises:
         UserError: They do not belong together.
     """
-    reference, arrays = load(path), ring.load_inputs(inputs)
-    found = ring.digest(arrays)
-    if found != reference.inputs_sha256:
+    reference, arrays = load(path), pool.load_pool(inputs)
+    actual = pool.digest(arrays)
+    if actual != reference.inputs_sha256:
         raise UserError(
-            f"{path} was computed from inputs {reference.inputs_sha256[:12]}, but {inputs} is {found[:12]}; "
+            f"{path} was computed from inputs {reference.inputs_sha256[:12]}, but {inputs} is {actual[:12]}; "
             f"compute the reference again from these inputs"
         )
-    return reference, {name: array[: len(reference.logits)] for name, array in arrays.items()}
+    count = len(next(iter(reference.outputs.values())))
+    return reference, {name: array[:count] for name, array in arrays.items()}
+
+
+def _by_torch(
+    weights_dir: Path | str, workload: Workload, elements: list[dict[str, np.ndarray]], threads: int
+) -> list[list[np.ndarray]]:
+    import torch
+
+    from ceilings.models.load import load_module
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    module = load_module(weights_dir, attention="eager")
+    with torch.inference_mode():
+        return [
+            [value.numpy() for value in module(*(torch.from_numpy(element[t.name]) for t in workload.inputs))]
+            for element in elements
+        ]
+
+
+def _by_onnxruntime(
+    graph: Path | str, workload: Workload, elements: list[dict[str, np.ndarray]], threads: int
+) -> list[list[np.ndarray]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    names = [tensor.name for tensor in workload.outputs]
+    feeds: list[Mapping[str, np.ndarray]] = list(elements)
+    try:
+        session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        return [session.run(names, dict(feed)) for feed in feeds]
+    except Exception as error:  # ONNX Runtime's own types, without a common base
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"ONNX Runtime cannot run {graph} on the CPU ({line}); correct the file, or the axes and inputs that the "
+            "study gives of it"
+        ) from None

@@ -1,68 +1,147 @@
-"""Token ids for a model: packed English sentences where there is a tokenizer, else seeded random ids. No torch."""
+"""Token ids: packed English sentences, lines of a file, or seeded random ids. No torch."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ceilings.errors import UserError
-from ceilings.models.weights import REMEDY, TOKENIZER, positions, read_config
+from ceilings.models.weights_folder import REMEDY, TOKENIZER, read_config
+from ceilings.workload.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 Array = np.ndarray
 
 
-def sample(weights_dir: Path | str, count: int, sequence: int, seed: int) -> tuple[Array, str]:
-    """Distinct rows of token ids without padding.
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows of token ids.
+
+    Attributes:
+        ids: int64 (rows, sequence).
+        real: Tokens of each row that are no padding, int64 (rows,). Padding stands on the right.
+        source: ``corpus``, ``random`` or ``texts`` (of a file).
+    """
+
+    ids: Array
+    real: Array
+    source: str
+
+    @property
+    def mask(self) -> Array:
+        """1 for what counts, 0 for padding: int64 (rows, sequence)."""
+        return (np.arange(self.ids.shape[1]) < self.real[:, None]).astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Special:
+    """Ids with a meaning: of padding, and those that open and close a text where there are such."""
+
+    padding: int
+    start: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
+
+
+def sample(
+    weights_dir: Path | str, tensor: TensorSpec, size: tuple[int, int], *, seed: int, lengths: Mapping[str, Any] | None
+) -> Rows:
+    """Rows of token ids.
 
     Args:
         weights_dir: A weights folder; its tokenizer is used if it has one.
-        count: How many rows.
-        sequence: Tokens a row.
+        tensor: The input whose ids these are.
+        size: Rows, and tokens a row, padding included.
         seed: Same seed, same rows.
-
-    Returns:
-        ``input_ids`` int64 (count, sequence) and where they come from, ``corpus`` or ``random``.
+        lengths: None: every row is full. ``{"share": 0.5}``: so much of every row is. ``{"file": PATH}``: lines of
+            text, one a row, cut to the sequence.
 
     Raises:
-        UserError: The sequence is longer than the model allows, or too short for ``count`` distinct rows.
+        UserError: No such file, no tokenizer to read it with, or a tokenizer of another model.
     """
-    config = read_config(weights_dir)
-    if count < 1 or sequence < 1:
-        raise UserError(f"cannot make {count} inputs of {sequence} tokens; both must be at least 1")
-    if sequence > positions(config):
-        raise UserError(
-            f"sequence {sequence} is longer than the {positions(config)} positions of {weights_dir}; shorten it"
-        )
     rng = np.random.default_rng(seed)
-    tokenizer = Path(weights_dir, TOKENIZER)
-    if tokenizer.exists():
-        rows, source = _sentences(tokenizer, count, sequence, rng), "corpus"
+    count, sequence = size
+    config = read_config(weights_dir)
+    tokenizer = _tokenizer(weights_dir)
+    special = special_ids(config, tensor, tokenizer)
+    if tokenizer is not None:
+        tokenizer.no_padding()
+    if lengths and "file" in lengths:
+        if tokenizer is None:
+            raise UserError(
+                f"lengths follow the texts of {lengths['file']}, but {weights_dir} has no {TOKENIZER} to read them "
+                "with; use weights that come with one, or give lengths as a share"
+            )
+        rows = _lines(_texts(lengths["file"]), tokenizer, special, size, rng)
     else:
-        # Id 0 is the padding token of these vocabularies: an input that is all real tokens has none.
-        rows, source = rng.integers(1, int(config["vocab_size"]), (count, sequence), dtype=np.int64), "random"
-    if len(np.unique(rows, axis=0)) < count:
+        real = _real(lengths, sequence)
+        if tokenizer is not None:
+            ids, source = _sentences(tokenizer, count, real, rng), "corpus"
+        else:
+            ids, source = _random(tensor, special, count, real, rng), "random"
+        padded = np.full((count, sequence), special.padding, np.int64)
+        padded[:, :real] = ids
+        rows = Rows(padded, np.full(count, real), source)
+    if rows.ids.max() > tensor.high:
         raise UserError(
-            f"cannot make {count} distinct inputs of {sequence} tokens; use longer sequences or fewer inputs"
+            f"{Path(weights_dir, TOKENIZER)} gives the id {rows.ids.max()}, but the model's largest is {tensor.high}; "
+            "put the tokenizer of this model beside its weights"
         )
-    return rows, source
+    return rows
 
 
-def _sentences(tokenizer: Path, count: int, sequence: int, rng: np.random.Generator) -> Array:
+def special_ids(config: Mapping[str, Any], tensor: TensorSpec, tokenizer: Tokenizer | None = None) -> Special:
+    """The ids with a meaning: as the configuration says, else the tokenizer."""
+
+    def known(key: str) -> int | None:
+        value = config.get(key)
+        return value if isinstance(value, int) and tensor.low <= value <= tensor.high else None
+
+    padding, start, end = known("pad_token_id"), known("bos_token_id"), known("eos_token_id")
+    if config.get("model_type") == "clip_text_model" and end == 2:
+        end = tensor.high  # Older configurations say 2, and the model then takes the largest id for the end.
+    if padding is None and tokenizer is not None and tokenizer.padding:
+        padding = tokenizer.padding["pad_id"]
+    return Special(
+        tensor.low if padding is None else padding,
+        () if start is None else (start,),
+        () if end is None else (end,),
+    )
+
+
+def _real(lengths: Mapping[str, Any] | None, sequence: int) -> int:
+    if not lengths:
+        return sequence
+    share = lengths.get("share")
+    if set(lengths) != {"share"} or isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise UserError(f'lengths are {dict(lengths)!r}; give {{"share": above 0, at most 1}} or {{"file": PATH}}')
+    return max(1, round(share * sequence))
+
+
+def _random(tensor: TensorSpec, special: Special, count: int, sequence: int, rng: np.random.Generator) -> Array:
+    """Ids without a meaning, between those that open and close a text."""
+    meant = sorted({special.padding, *special.start, *special.end})
+    ids = rng.integers(0, tensor.high - tensor.low + 1 - len(meant), (count, sequence), dtype=np.int64) + tensor.low
+    for value in meant:
+        ids += ids >= value
+    if sequence > len(special.start) + len(special.end):
+        ids[:, : len(special.start)] = special.start
+        ids[:, sequence - len(special.end) :] = special.end
+    return ids
+
+
+def _sentences(tokenizer: Tokenizer, count: int, sequence: int, rng: np.random.Generator) -> Array:
     """Rows of whole sentences in random order, cut at the end so that no row is padded."""
-    from tokenizers import Tokenizer
-
-    try:
-        encoder = Tokenizer.from_file(str(tokenizer))
-    except Exception as error:  # the library raises plain Exception
-        raise UserError(f"{tokenizer} is damaged ({error}); {REMEDY}") from None
-    encoder.no_padding()
-    encoder.no_truncation()
     text = resources.files("ceilings.models").joinpath("corpus.txt").read_text(encoding="utf-8")
-    sentences = [encoded.ids for encoded in encoder.encode_batch(text.splitlines(), add_special_tokens=False)]
+    sentences = [encoded.ids for encoded in tokenizer.encode_batch(text.splitlines(), add_special_tokens=False)]
     # An empty text shows which special tokens this tokenizer puts around a text; the last one closes it.
-    special = encoder.encode("").ids
+    special = tokenizer.encode("").ids
     if sequence <= len(special):
         special = []
     start, end = special[:-1], special[-1:]
@@ -74,3 +153,45 @@ def _sentences(tokenizer: Path, count: int, sequence: int, rng: np.random.Genera
                 body += sentences[index]
         row[:] = [*start, *body[: sequence - len(special)], *end]
     return rows
+
+
+def _texts(file: Any) -> list[str]:
+    """Lines of a file of texts that are not blank."""
+    path = Path(str(file)).expanduser()
+    try:
+        texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the file of texts {path} cannot be read ({error}); correct lengths.file") from None
+    if not texts:
+        raise UserError(f"the file of texts {path} holds no line of text; put one text on each line")
+    return texts
+
+
+def _lines(
+    texts: list[str], tokenizer: Tokenizer, special: Special, size: tuple[int, int], rng: np.random.Generator
+) -> Rows:
+    """Texts in random order, from the start again when they are used up."""
+    count, sequence = size
+    tokenizer.enable_truncation(sequence)
+    order = np.concatenate([rng.permutation(len(texts)) for _ in range(-(-count // len(texts)))])[:count]
+    ids = np.full((count, sequence), special.padding, np.int64)
+    real = np.empty(count, np.int64)
+    for row, encoded in enumerate(tokenizer.encode_batch([texts[index] for index in order])):
+        real[row] = len(encoded.ids)
+        ids[row, : real[row]] = encoded.ids
+    return Rows(ids, real, "texts")
+
+
+def _tokenizer(weights_dir: Path | str) -> Tokenizer | None:
+    """The folder's tokenizer, without truncation of its own."""
+    path = Path(weights_dir, TOKENIZER)
+    if not path.exists():
+        return None
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
+    tokenizer.no_truncation()
+    return tokenizer

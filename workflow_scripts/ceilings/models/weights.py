@@ -1,34 +1,26 @@
-"""Weights on disk: fetched, made or copied once, then loaded by everything that runs PyTorch.
-
-A weights folder holds ``config.json``, ``model.safetensors``, ``provenance.json`` and, where the weights came with a
-tokenizer, ``tokenizer.json``. Heavy: imports torch and transformers inside its functions.
-"""
+"""Filling a weights folder: fetched, copied, converted or made, and why. Heavy imports inside its functions."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import importlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ceilings import files
 from ceilings.errors import UserError
-from ceilings.models import hub
-from ceilings.models.catalogue import ARCHITECTURES
-from ceilings.models.spec import ModelSpec
+from ceilings.models import configuration, hub, open_clip_checkpoint, pretrained
+from ceilings.models.definition import Definition
+from ceilings.models.weights_folder import CONFIG, PROCESSOR, PROVENANCE, TOKENIZER, WEIGHTS
 from ceilings.provenance import provenance
+from ceilings.workload import workload as workloads
 
 if TYPE_CHECKING:
     import torch
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-PROVENANCE = "provenance.json"
-TOKENIZER = "tokenizer.json"
-REMEDY = "delete the weights folder and run again to make it anew"
+PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "open_clip_torch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,224 +34,141 @@ class Origin:
     revision: str | None = None
 
 
-def fetch(spec: ModelSpec, output: Path) -> dict[str, Any]:
+def fetch(definition: Definition, output: Path) -> dict[str, Any]:
     """Fill a weights folder.
 
     Args:
-        spec: The model.
+        definition: The model.
         output: The folder; its ``provenance.json`` is written last, so that it stands for a whole folder.
 
     Returns:
         What ``provenance.json`` holds.
 
     Raises:
-        UserError: Weights that the study insists on cannot be had, are damaged or do not fit the architecture.
+        UserError: Weights that the study insists on cannot be had, are damaged or do not fit.
+        CellFailure: The model is of a kind that is not known here.
     """
-    _quiet()
-    origin = choose(spec)
-    model = random_model(spec) if origin.folder is None else read_folder(origin.folder, spec)
+    pretrained.quiet()
+    origin = choose(definition)
+    # By name: which architectures a catalogue lists besides this one shapes no weights.
+    config = (
+        configuration.find(definition) if origin.folder is None else configuration.of_folder(origin.folder, definition)
+    )
+    resolved = importlib.import_module("ceilings.models.outline").resolve(definition, config)
+    family = importlib.import_module(f"ceilings.models.families.{resolved.family}")
+    model = _make(definition, origin.folder, resolved, family)
+    workload = family.workload(model, resolved.task)
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as fresh:
-        # One file whatever the size: everything downstream names it.
-        model.save_pretrained(fresh, max_shard_size="1TB")  # type: ignore[operator]
+    with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as folder:
+        fresh = Path(folder)
+        family.save(model, fresh)
+        workload.write(fresh)
         if origin.folder is not None:
-            _save_tokenizer(origin.folder, Path(fresh))
+            _save_tokenizer(origin.folder, fresh)
+            _save_processor(origin.folder, fresh)
         record = {
             "schema_version": 1,
-            "model": spec.name,
-            "architecture": spec.architecture,
+            "status": "ok",
+            "model": definition.name,
+            "architecture": workload.architecture,
+            "task": resolved.task,
+            "family": resolved.family,
             "source": origin.source,
             "why": origin.why,
             "hub": origin.repository,
             "revision": origin.revision,
-            "seed": spec.seed if origin.source == "random" else None,
+            "seed": definition.seed if origin.source == "random" else None,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "sha256": files.sha256(Path(fresh, WEIGHTS)),
-            "tokenizer": Path(fresh, TOKENIZER).exists(),
-            "provenance": provenance(["torch", "transformers", "safetensors", "huggingface_hub"]),
+            "limits": {axis: list(bounds) for axis, bounds in resolved.limits.items()},
+            "sha256": files.sha256(fresh / WEIGHTS),
+            "tokenizer": (fresh / TOKENIZER).exists(),
+            "provenance": provenance(PACKAGES),
         }
-        for stale in (PROVENANCE, TOKENIZER):
+        for stale in (PROVENANCE, TOKENIZER, PROCESSOR):
             (output / stale).unlink(missing_ok=True)
-        for name in (CONFIG, WEIGHTS, TOKENIZER):
-            if Path(fresh, name).exists():
-                Path(fresh, name).replace(output / name)
+        for name in (CONFIG, WEIGHTS, workloads.FILE, TOKENIZER, PROCESSOR):
+            if (fresh / name).exists():
+                (fresh / name).replace(output / name)
     files.write_json(output / PROVENANCE, record)
     return record
 
 
-def choose(spec: ModelSpec) -> Origin:
+def choose(definition: Definition) -> Origin:
     """Decide where the weights come from; ``auto`` is decided here and nowhere else."""
-    if isinstance(spec.weights, Path):
-        return Origin("path", f"the study names the folder {spec.weights}", folder=spec.weights)
-    if spec.weights == "random":
+    if definition.weights == "random":
         return Origin("random", "the study asks for random weights")
-    resized = sorted(key for key in spec.config if key in spec.family.defaults)
-    if spec.weights == "auto" and spec.hub is None and resized:
-        return Origin("random", f"the study changes {', '.join(resized)}, so no pretrained weights fit")
-    try:
-        snapshot = hub.fetch(spec.repository)
-    except hub.Unavailable as error:
-        if spec.weights == "pretrained":
+    if definition.folder is not None:
+        return Origin("path", f"the study names the folder {definition.path}", folder=definition.folder)
+    if definition.hub is None:
+        if definition.weights == "pretrained":
             raise UserError(
-                f"model {spec.name!r} has weights 'pretrained', but {error}; connect to the hub, "
-                f'put the files into a folder and set weights: {{"path": ...}}, or set weights: random'
+                f"model {definition.name!r} has weights 'pretrained', but names none; set hub or path, or weights: "
+                "random"
+            )
+        return Origin("random", "the study names neither hub nor path, so no pretrained weights")
+    try:
+        snapshot = hub.fetch(definition.hub)
+    except hub.Unavailable as error:
+        if definition.weights == "pretrained":
+            raise UserError(
+                f"model {definition.name!r} has weights 'pretrained', but {error}; connect to the hub, "
+                f"put the files into a folder and name it as path, or set weights: random"
             ) from None
         return Origin("random", str(error))
     return Origin(
         "pretrained",
-        f"{spec.repository} was found in the {snapshot.origin}",
+        f"{definition.hub} was found in the {snapshot.origin}",
         folder=snapshot.folder,
-        repository=spec.repository,
+        repository=definition.hub,
         revision=snapshot.revision,
     )
 
 
-def random_model(spec: ModelSpec) -> torch.nn.Module:
-    """Seeded weights of the architecture.
-
-    Biases and normalisation weights get noise too, which no usual initialisation does: a graph optimiser removes an
-    addition of zeros and a multiplication by ones, and what is left is not the pretrained model's graph any more.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    try:
-        config = AutoConfig.for_model(spec.family.model_type, **spec.config)
-        torch.manual_seed(spec.seed)
-        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"model {spec.name!r} has a config that {spec.architecture} cannot take: {error}") from None
-    deviation = float(getattr(config, "initializer_range", 0.02))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(torch.randn(parameter.shape) * deviation)
-    return model
+def _make(definition: Definition, folder: Path | None, resolved: Any, family: Any) -> torch.nn.Module:
+    """The model, with the weights of a folder or with random ones."""
+    name, task, base, changes = definition.name, resolved.task, resolved.base, definition.config
+    if resolved.converted:
+        base, changes = None, open_clip_checkpoint.converted_config(resolved.base, task, name)
+    if folder is None:
+        return family.build(resolved.architecture, task, base, changes, seed=definition.seed, name=name)
+    if resolved.converted:
+        model = family.build(resolved.architecture, task, base, changes, seed=definition.seed, name=name)
+        return _load_converted(model, folder, task)
+    return family.load(folder, task, changes=base if resolved.family == "open_clip" else changes)
 
 
-def read_folder(folder: Path, spec: ModelSpec) -> torch.nn.Module:
-    """Load a folder of somebody else's making, strictly.
-
-    Raises:
-        UserError: Missing or damaged files, another architecture, or tensors that do not fit.
-    """
-    for name in (CONFIG,) if (folder / hub.PICKLED).exists() else (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise UserError(f"the weights folder {folder} of model {spec.name!r} has no {name}; put it there")
-    remedy = "put an undamaged copy there"
-    config = files.read_json(folder / CONFIG, remedy)
-    found = config.get("model_type") if isinstance(config, dict) else None
-    if found != spec.family.model_type:
-        raise UserError(
-            f"{folder / CONFIG} has model_type {found!r}, but model {spec.name!r} is a {spec.family.model_type!r}; "
-            f"name another folder or change the model's architecture"
-        )
-    for key, wanted in spec.config.items():
-        if key in config and config[key] != wanted:
-            raise UserError(
-                f"{folder / CONFIG} has {key} = {config[key]!r}, but model {spec.name!r} overrides it with {wanted!r}; "
-                f"remove the override or use random weights"
-            )
-    with _damage_is_a_user_error(folder / WEIGHTS, remedy):
-        model, report = _from_pretrained(folder, "sdpa", "float32")
-    wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
-    if wrong:
-        raise UserError(
-            f"{folder} holds no sequence classifier: {len(wrong)} tensors are missing or of another shape "
-            f"({', '.join(wrong[:3])}); use a fine-tuned classification model"
-        )
-    return model
-
-
-def load_model(
-    weights_dir: Path | str, attention: str = "sdpa", dtype: str = "float32", device: str = "cpu"
-) -> torch.nn.Module:
-    """The model of a weights folder, in eval mode, without gradients.
-
-    Args:
-        weights_dir: A folder that ``fetch`` filled.
-        attention: ``sdpa`` or ``eager``.
-        dtype: ``float32``, ``float16`` or ``bfloat16``.
-        device: As torch names it.
-
-    Returns:
-        A module that takes ``input_ids`` and ``attention_mask`` (batch, sequence) and has ``.logits`` (batch, classes).
-
-    Raises:
-        UserError: The folder is incomplete or damaged.
-    """
-    folder = Path(weights_dir)
-    read_config(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise UserError(f"{folder / WEIGHTS} does not exist; {REMEDY}")
-    with _damage_is_a_user_error(folder / WEIGHTS, REMEDY):
-        model, report = _from_pretrained(folder, attention, dtype)
-    if report["missing_keys"] or report["mismatched_keys"]:
-        raise UserError(f"{folder / WEIGHTS} does not fit {folder / CONFIG}; {REMEDY}")
-    return model.eval().requires_grad_(False).to(device)
-
-
-def read_config(weights_dir: Path | str) -> dict[str, Any]:
-    """The model's configuration; light, for programs without torch.
-
-    Raises:
-        UserError: Missing or damaged.
-    """
-    path = Path(weights_dir, CONFIG)
-    config = files.read_json(path, REMEDY)
-    if not isinstance(config, dict) or config.get("model_type") not in {a.model_type for a in ARCHITECTURES.values()}:
-        raise UserError(f"{path} names no architecture that this project knows; {REMEDY}")
-    return config
-
-
-def positions(config: Mapping[str, Any]) -> int:
-    """The longest sequence that the model takes."""
-    return int(config["max_position_embeddings"])
-
-
-def _from_pretrained(folder: Path, attention: str, dtype: str) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Load with transformers, quietly; it puts the tensors straight into a model on the meta device."""
-    import transformers
-
-    _quiet()
-    return transformers.AutoModelForSequenceClassification.from_pretrained(
+def _load_converted(model: torch.nn.Module, folder: Path, task: str) -> torch.nn.Module:
+    """A model of Transformers with the weights of an open_clip checkpoint, every tensor of whose tower is used."""
+    state = open_clip_checkpoint.convert(open_clip_checkpoint.read(folder), task)
+    wanted = {key: value for key, value in model.state_dict().items() if not key.endswith("position_ids")}
+    pretrained.refuse(
         folder,
-        attn_implementation=attention,
-        dtype=dtype,
-        local_files_only=True,
-        output_loading_info=True,
-        # Reported as keys that do not fit, rather than raised as a page of text.
-        ignore_mismatched_sizes=True,
+        task,
+        sorted(set(wanted) - set(state)),
+        sorted(key for key in set(wanted) & set(state) if wanted[key].shape != state[key].shape),
+        sorted(set(state) - set(wanted)),
     )
-
-
-def _quiet() -> None:
-    """Keep progress bars and warnings of transformers out of the log; errors stay."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    model.load_state_dict(state, strict=False)
+    return model
 
 
 def _save_tokenizer(folder: Path, output: Path) -> None:
     """Copy the tokenizer that came with the weights, in the one format that ``tokenizers`` reads alone."""
     if (folder / TOKENIZER).is_file():
         shutil.copyfile(folder / TOKENIZER, output / TOKENIZER)
-    elif (folder / "vocab.txt").is_file():
+    elif any((folder / name).is_file() for name in hub.TOKENIZER_FILES):
         from transformers import AutoTokenizer
 
-        AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer.save(str(output / TOKENIZER))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer.backend_tokenizer.save(str(output / TOKENIZER))
+        except Exception as error:  # a package that it needs, or no such tokenizer: the inputs are then random ids
+            print(f"{folder}: its tokenizer cannot be converted ({pretrained.first_line(error)})")
 
 
-@contextlib.contextmanager
-def _damage_is_a_user_error(path: Path, remedy: str) -> Iterator[None]:
-    """Turn what a reader of damaged weights raises into a message."""
-    import pickle
-
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (SafetensorError, pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"{path} cannot be loaded ({line}); {remedy}") from None
+def _save_processor(folder: Path, output: Path) -> None:
+    """Copy what images are normalised by."""
+    if (folder / PROCESSOR).is_file():
+        shutil.copyfile(folder / PROCESSOR, output / PROCESSOR)
+    elif (folder / configuration.OPEN_CLIP_CONFIG).is_file():
+        files.write_json(output / PROCESSOR, open_clip_checkpoint.processor_of(folder))

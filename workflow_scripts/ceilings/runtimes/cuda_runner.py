@@ -87,7 +87,7 @@ class CudaRunner(Runner):
         )
 
     def outputs(self, launched: Any) -> dict[str, NDArray[np.float32]]:
-        found = {}
+        arrays = {}
         for output, pointer, nbytes, kind in zip(
             self.workload.outputs,
             self.output_pointers(launched),
@@ -96,8 +96,8 @@ class CudaRunner(Runner):
             strict=True,
         ):
             values = as_float32(cuda.download(pointer, nbytes), kind)
-            found[output.name] = values.reshape(output.sizes(self.shape))
-        return found
+            arrays[output.name] = values.reshape(output.sizes(self.shape))
+        return arrays
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:

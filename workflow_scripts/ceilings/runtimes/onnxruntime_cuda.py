@@ -220,20 +220,20 @@ def other_shapes(shape: Shape, axes: Sequence[str]) -> list[Shape]:
 def preload() -> str:
     """Load the CUDA libraries of the ``nvidia-*`` packages, wherever those are installed, without PyTorch.
 
-    ``onnxruntime.preload_dlls`` looks beside onnxruntime only; elsewhere it must be told the folder.
+    ``onnxruntime.preload_dlls`` looks beside onnxruntime only; elsewhere it must be given the folder.
 
     Returns:
         What could not be loaded, in ONNX Runtime's words; empty if nothing.
     """
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    refused = io.StringIO()
+    with contextlib.redirect_stdout(refused):
         for kind, part in (("cuda", "cu13"), ("cudnn", "cudnn")):
-            found = [folder / part / "lib" for folder in folders if (folder / part / "lib").is_dir()]
+            places = [folder / part / "lib" for folder in folders if (folder / part / "lib").is_dir()]
             chosen = {"cuda": kind == "cuda", "cudnn": kind == "cudnn"}
-            onnxruntime.preload_dlls(**chosen, directory=str(found[0]) if found else None)
-    return " ".join(told.getvalue().split())
+            onnxruntime.preload_dlls(**chosen, directory=str(places[0]) if places else None)
+    return " ".join(refused.getvalue().split())
 
 
 def explain(error: Exception) -> CellFailure | None:

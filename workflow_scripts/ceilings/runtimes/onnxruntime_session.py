@@ -104,11 +104,11 @@ def output_types(session: Any, workload: Workload) -> tuple[str, ...]:
         CellFailure: It does not write one, or as a type that cannot be read.
     """
     written = {value.name: value.type for value in session.get_outputs()}
-    found = []
+    kinds = []
     for output in workload.outputs:
         if output.name not in written:
             raise CellFailure("unsupported", f"the graph writes {', '.join(written)}, and not {output.name}")
         if (kind := written[output.name]) not in ELEMENT_TYPES:
             raise CellFailure("unsupported", f"the graph's {output.name} is {kind}; known: {', '.join(ELEMENT_TYPES)}")
-        found.append(ELEMENT_TYPES[kind])
-    return tuple(found)
+        kinds.append(ELEMENT_TYPES[kind])
+    return tuple(kinds)

@@ -25,7 +25,7 @@ from ceilings.workload.workload import Workload
 
 LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
 TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"
-"""The provider has no option for TF32, which TensorRT allows unless told otherwise. 0 in this variable forbids it to
+"""The provider has no option for TF32, which TensorRT allows unless it is forbidden. 0 in this variable forbids it to
 NVIDIA's libraries, TensorRT's builder among them; it must be set before they are loaded."""
 
 
@@ -70,8 +70,8 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
         return session_options(1)
 
     def _session(self, options: onnxruntime.SessionOptions, graph: bool = False) -> onnxruntime.InferenceSession:
-        options_of_provider = provider_options(self.plan, shapes(self.workload, self.shape), self.stream.handle, graph)
-        return open_session(self.plan.graph, options, [(self.provider, options_of_provider)], WITHOUT, retry=False)
+        settings = provider_options(self.plan, shapes(self.workload, self.shape), self.stream.handle, graph)
+        return open_session(self.plan.graph, options, [(self.provider, settings)], WITHOUT, retry=False)
 
     def _refuse_fallback(self) -> None:
         super()._refuse_fallback()
@@ -81,7 +81,7 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
         return super()._explain(error) or tensorrt_failure(error, self._libraries)
 
     def facts(self) -> dict[str, Any]:
-        """What the provider was told and what it took."""
+        """The provider's options, and what it took."""
         options = dict(self.session.get_provider_options().get(self.provider) or {})
         options.pop("user_compute_stream", None)  # an address
         nodes = placement.assigned(self.session)

@@ -54,7 +54,7 @@ class OnnxRuntimeTensorRtRtx(OnnxRuntimeCuda):
 
 
 def provider_options(stream: int, cuda_graph: bool) -> Mapping[str, str]:
-    """What the plugin is told: in 0 and 1, where ONNX Runtime's own TensorRT provider has False and True."""
+    """The plugin's options: in 0 and 1, where ONNX Runtime's own TensorRT provider has False and True."""
     return {
         "has_user_compute_stream": "1",
         "user_compute_stream": str(stream),

@@ -26,19 +26,19 @@ def build(task: dict[str, Any]) -> dict[str, Any]:
     Path(plan.folder).mkdir(parents=True, exist_ok=True)
     Path(plan.timing_cache).mkdir(parents=True, exist_ok=True)
     runner = Builder(plan, task["cell"]["precision"], workload, shape)
-    found: dict[str, Any] = {"status": "failed", "failure": None, "files": {}, "provider": None}
+    record: dict[str, Any] = {"status": "failed", "failure": None, "files": {}, "provider": None}
     try:
         runner.load()
         slot = runner.place(example(workload, shape))
         with runner.phase("first_run"):
             runner.run(slot)
-        found |= {"files": contents(plan.folder), "provider": runner.facts()}
-        if not any(name.endswith(".engine") for name in found["files"]):
+        record |= {"files": contents(plan.folder), "provider": runner.facts()}
+        if not any(name.endswith(".engine") for name in record["files"]):
             raise CellFailure("fallback", f"the provider kept no engine in {plan.folder}")
-        found["status"] = "ok"
+        record["status"] = "ok"
     except CellFailure as failure:
-        found["failure"] = {"kind": failure.kind, "message": str(failure)}
-    return {**found, "cold_start_ns": runner.cold_start_ns, "versions": runner.versions()}
+        record["failure"] = {"kind": failure.kind, "message": str(failure)}
+    return {**record, "cold_start_ns": runner.cold_start_ns, "versions": runner.versions()}
 
 
 def main() -> None:

@@ -139,8 +139,8 @@ class TensorRt(PyCudaRunner):
             if (kind := self._type(output.name)) not in ELEMENT_TYPES.values():
                 known = ", ".join(ELEMENT_TYPES.values())
                 raise CellFailure("unsupported", f"the engine's {output.name} is {kind}; known: {known}")
-            if (found := tuple(context.get_tensor_shape(output.name))) != sizes:
-                raise CellFailure("unsupported", f"the engine's {output.name} has shape {found}, not {sizes}")
+            if (actual := tuple(context.get_tensor_shape(output.name))) != sizes:
+                raise CellFailure("unsupported", f"the engine's {output.name} has shape {actual}, not {sizes}")
         self.output_types = tuple(self._type(output.name) for output in self.workload.outputs)
         self.allocate()
         addresses = {name: pointer for name, (pointer, _) in self.input_buffers.items()}
@@ -181,8 +181,8 @@ class TensorRt(PyCudaRunner):
 
 def failure(what: str, errors: list[str]) -> CellFailure:
     """What TensorRT's errors say about a cell, once ``what`` did not succeed."""
-    told = " | ".join(errors[-3:]) or "TensorRT gave no reason"
-    text = f"{what} failed: {told}"
+    reason = " | ".join(errors[-3:]) or "TensorRT gave no reason"
+    text = f"{what} failed: {reason}"
     kind = next((kind for kind, pattern in MESSAGES if pattern.search(text)), "runtime-error")
     return CellFailure(kind, text[:600])
 

@@ -1,0 +1,45 @@
+"""The module of a weights folder, ready to run."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ceilings.errors import UserError
+from ceilings.models import weights_folder
+from ceilings.workload.workload import Workload
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load_module(
+    weights_dir: Path | str, attention: str = "sdpa", dtype: str = "float32", device: str = "cpu"
+) -> torch.nn.Module:
+    """The module of a weights folder, in eval mode, without gradients.
+
+    Args:
+        weights_dir: A folder that ``fetch_weights.py`` filled.
+        attention: ``sdpa`` or ``eager``. A model that has no ``sdpa`` gets ``eager``; the module's ``attention`` says
+            which it is.
+        dtype: ``float32``, ``float16`` or ``bfloat16``. Pixels stay float32 and are cast inside.
+        device: As torch names it.
+
+    Returns:
+        A module that takes the workload's inputs in their order and returns the tuple of its outputs in theirs.
+
+    Raises:
+        UserError: The folder is incomplete or damaged, or belongs to an ONNX file.
+    """
+    folder = Path(weights_dir)
+    workload = Workload.read(folder)
+    if not workload.family:
+        raise UserError(f"{folder} belongs to an ONNX file, which has no module; use runtimes that take graphs")
+    for name in (weights_folder.CONFIG, weights_folder.WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} does not exist; {weights_folder.REMEDY}")
+    # By name, so that a family touches the results of its models only.
+    family = importlib.import_module(f"ceilings.models.families.{workload.family}")
+    model = family.load(folder, workload.task.name, attention, dtype)
+    return family.wrap(model, workload.task.name).eval().requires_grad_(False).to(device)

@@ -1,0 +1,161 @@
+"""What planning knows of a model before anything of it is made. Standard library only; ``onnx`` for ONNX files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ceilings.models import configuration
+from ceilings.models.catalogue import FUSIONS, Fusion, family_of
+from ceilings.models.clip_towers import CLIP_TOWERS, tower_config
+from ceilings.models.definition import Definition
+
+POSITIONS = {
+    **dict.fromkeys(("albert", "bert", "camembert", "deberta-v2", "distilbert", "electra"), 512),
+    **dict.fromkeys(("mpnet", "roberta", "xlm-roberta"), 512),
+    **dict.fromkeys(("clip_text_model", "open_clip"), 77),
+    "modernbert": 8192,
+}
+"""``max_position_embeddings`` of base models, as ``transformers`` has them."""
+
+OFFSET = (
+    *("camembert", "data2vec-text", "ibert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta"),
+    *("xlm-roberta-xl", "xmod"),
+)
+"""Architectures whose first positions stand for padding: position ids start at ``pad_token_id + 1``."""
+
+IMAGES = dict.fromkeys(("beit", "clip_vision_model", "convnext", "deit", "dinov2", "open_clip", "swin", "vit"), 224)
+"""``image_size`` of base models, as ``transformers`` has them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outline:
+    """What a plan needs of a model.
+
+    Attributes:
+        family: Module below ``ceilings.models.families``; empty for an ONNX file.
+        architecture: ``model_type``, of a CLIP that of the tower which the task asks; empty where nobody knows it.
+        task: A key of ``TASKS``.
+        axes: Of its inputs, in the order of names of shapes.
+        limits: The largest size of an axis, where there is one.
+        fixed: The only size of an axis, where there is one.
+        fusion: What the graph optimiser needs; None where no fusion of the architecture is known.
+        has_weights: Whether there is a module to load, and not only a graph.
+    """
+
+    family: str
+    architecture: str
+    task: str
+    axes: tuple[str, ...]
+    limits: Mapping[str, int]
+    fixed: Mapping[str, int]
+    fusion: Fusion | None
+    has_weights: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """What a model is, from its definition and the configuration that was found.
+
+    Attributes:
+        family: Module below ``ceilings.models.families``.
+        architecture: ``model_type``, of a CLIP that of the tower which the task asks.
+        task: A key of ``TASKS``.
+        axes: Of its inputs.
+        base: The configuration before the study's changes; None: the base model's. Of open_clip with the changes.
+        converted: Whether ``base`` is open_clip's, although Transformers' classes run the model.
+        limits: Smallest and largest size of the axes that have bounds.
+    """
+
+    family: str
+    architecture: str
+    task: str
+    axes: tuple[str, ...]
+    base: Mapping[str, Any] | None
+    converted: bool
+    limits: Mapping[str, tuple[int, int]]
+
+
+def outline(definition: Definition) -> Outline:
+    """What planning needs of a model.
+
+    Raises:
+        UserError: Nothing says what the model is, or it contradicts itself.
+    """
+    if definition.onnx:
+        from ceilings.models import onnx_file
+
+        workload = onnx_file.workload(definition)
+        return Outline("", workload.architecture, workload.task.name, workload.axes, {}, {}, None, False)
+    model = resolve(definition, configuration.find(definition))
+    return Outline(
+        model.family,
+        model.architecture,
+        model.task,
+        model.axes,
+        {axis: high for axis, (_, high) in model.limits.items()},
+        {axis: high for axis, (low, high) in model.limits.items() if low == high},
+        FUSIONS.get(model.architecture) if definition.implementation == "transformers" else None,
+        True,
+    )
+
+
+def resolve(definition: Definition, config: Mapping[str, Any] | None) -> Resolved:
+    """What a model is.
+
+    Args:
+        definition: Its definition, not of an ONNX file.
+        config: As ``configuration.find`` returns it.
+
+    Raises:
+        UserError: Nothing says what it is, or it contradicts itself.
+    """
+    architecture = configuration.architecture_of(definition, config)
+    task = configuration.task_of(definition, architecture, config)
+    converted = architecture == "open_clip" and definition.implementation == "transformers"
+    base: Mapping[str, Any] | None = config
+    if architecture == "open_clip":
+        base = configuration.merged(config or configuration.OPEN_CLIP_BASE, definition.config)
+        sizes: Mapping[str, Any] = base["vision_cfg" if task == "image-embedding" else "text_cfg"]
+    else:
+        if config is not None and task in CLIP_TOWERS:
+            base = tower_config(config, task)
+        sizes = {**(base or {}), **definition.config}
+    if architecture in ("clip", "open_clip") and definition.implementation == "transformers":
+        architecture = CLIP_TOWERS.get(task, architecture)
+    family = family_of(architecture, task, definition.implementation)
+    limits = _limits(architecture, family.axes[task], sizes, fixed_text=family.implementation == "open_clip")
+    axes = family.axes[task]
+    if isinstance(size := sizes.get("image_size"), list) and len(set(size)) > 1:
+        axes = tuple(axis for axis in axes if axis != "image")  # Not square, and nothing to choose.
+    return Resolved(family.name, architecture, task, axes, base, converted, limits)
+
+
+def positions(architecture: str, config: Mapping[str, Any]) -> int | None:
+    """The longest sequence that a model takes; None where nothing bounds it.
+
+    >>> positions("roberta", {"max_position_embeddings": 514, "pad_token_id": 1}), positions("bert", {})
+    (512, 512)
+    """
+    longest = config.get("max_position_embeddings", config.get("context_length", POSITIONS.get(architecture)))
+    if not isinstance(longest, int):
+        return None
+    padding = config.get("pad_token_id", 1)
+    # MPNet's padding position is 1 whatever its configuration says.
+    first = 1 if architecture == "mpnet" or padding is None else int(padding)
+    return longest - first - 1 if architecture in OFFSET else longest
+
+
+def _limits(
+    architecture: str, axes: tuple[str, ...], sizes: Mapping[str, Any], fixed_text: bool
+) -> dict[str, tuple[int, int]]:
+    """Bounds of the axes. open_clip's own text tower adds all of its positions, so that it has one length only."""
+    limits = {}
+    if "sequence" in axes and (longest := positions(architecture, sizes)):
+        limits["sequence"] = (longest if fixed_text else 1, longest)
+    size = sizes.get("image_size", IMAGES.get(architecture))
+    edges = set(size if isinstance(size, list) else [size])
+    if "image" in axes and len(edges) == 1 and isinstance(edge := edges.pop(), int):
+        limits["image"] = (edge, edge)
+    return limits

@@ -1,0 +1,59 @@
+"""What a weights folder holds, and what its small files say. Standard library only.
+
+``config.json``, ``model.safetensors``, ``workload.json``, ``provenance.json`` and, where the weights came with them,
+``tokenizer.json`` and ``preprocessor_config.json``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ceilings import files
+from ceilings.errors import UserError
+from ceilings.workload.shape import Shape
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+PROVENANCE = "provenance.json"
+TOKENIZER = "tokenizer.json"
+PROCESSOR = "preprocessor_config.json"
+REMEDY = "delete the weights folder and run again to make it anew"
+
+
+def read_config(weights_dir: Path | str) -> dict[str, Any]:
+    """The model's configuration; empty for an ONNX file, which has none.
+
+    Raises:
+        UserError: Damaged.
+    """
+    path = Path(weights_dir, CONFIG)
+    if not path.exists():
+        return {}
+    config = files.read_json(path, REMEDY)
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is no JSON object; {REMEDY}")
+    return config
+
+
+def limits(weights_dir: Path | str) -> dict[str, tuple[int, int]]:
+    """Smallest and largest size of the axes that have bounds, as ``provenance.json`` has them."""
+    record = files.read_json(Path(weights_dir, PROVENANCE), REMEDY)
+    return {axis: (low, high) for axis, (low, high) in record.get("limits", {}).items()}
+
+
+def refuse_impossible(weights_dir: Path | str, shape: Shape) -> None:
+    """Refuse a shape that the model cannot take.
+
+    Raises:
+        UserError: An axis is larger than the model's, or not its only size.
+    """
+    for axis, (low, high) in limits(weights_dir).items():
+        size = shape.get(axis)
+        if size is None:
+            continue
+        if low == high != size:
+            raise UserError(f"{axis} {size} is not the {high} that {weights_dir} takes; set it to {high}")
+        if size > high:
+            what = "positions" if axis == "sequence" else axis
+            raise UserError(f"{axis} {size} is longer than the {high} {what} of {weights_dir}; shorten it")
