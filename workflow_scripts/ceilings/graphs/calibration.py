@@ -129,9 +129,13 @@ def calibrate(
     sample = inputs.sample(weights_dir, shape, calibration.count, calibration.seed)
     large = graph.data_path(graph_path).exists()
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        calibrator = _calibrator(Path(graph_path), calibration, wanted, Path(folder, "augmented.onnx"), large)
-        calibrator.augment_graph()
-        calibrator.infer_session = graph.session(calibrator.augmented_model_path, threads)
+        try:
+            calibrator = _calibrator(Path(graph_path), calibration, wanted, Path(folder, "augmented.onnx"), large)
+            calibrator.augment_graph()
+            calibrator.infer_session = graph.session(calibrator.augmented_model_path, threads)
+        except Exception as error:  # ONNX's and ONNX Runtime's errors share no class
+            line = graph.first_line(error)
+            raise CellFailure("unsupported", f"ONNX Runtime cannot run the graph for calibration: {line}") from error
         start = time.monotonic()
         for first in range(0, calibration.count, chunk):
             rows = {

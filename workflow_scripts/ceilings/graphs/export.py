@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import logging
 import tempfile
@@ -17,7 +18,7 @@ import onnx
 
 from ceilings import options
 from ceilings.errors import CellFailure, UserError
-from ceilings.graphs import examples, graph
+from ceilings.graphs import examples, graph, hollow
 from ceilings.graphs.bounds import bounds
 from ceilings.models.load import load_module
 from ceilings.workload.shape import Shape
@@ -86,7 +87,7 @@ def export_onnx(weights_dir: Path | str, export: Export, output: Path | str) -> 
             raise CellFailure(
                 "unsupported",
                 f"the {export.exporter} exporter refuses opset {export.opset} with attention {export.attention}: "
-                f"{type(error).__name__}: {graph.first_line(error)}; choose another exporter, opset or attention",
+                f"{_reason(error)}; choose another exporter, opset or attention",
             ) from error
         exported = graph.load(path)
     if graph.opset(exported) != export.opset:
@@ -95,8 +96,16 @@ def export_onnx(weights_dir: Path | str, export: Export, output: Path | str) -> 
             f"the {export.exporter} exporter gives opset {graph.opset(exported)} when asked for {export.opset}; "
             f"set opset to {graph.opset(exported)}",
         )
+    _rename(exported, {_interim(tensor): tensor.name for tensor in (*workload.inputs, *workload.outputs)})
     _restore_interface(exported, workload, sizes.fixed)
     graph.save(normalise(exported), output)
+
+
+def _reason(error: BaseException) -> str:
+    """What an exporter stumbled over first, under all that it says of where to read on."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {graph.first_line(error)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,19 +140,44 @@ def _export(model: torch.nn.Module, workload: Workload, export: Export, sizes: _
     arrays = examples.make(workload.inputs, sizes.example, 0)
     inputs = tuple(torch.from_numpy(arrays[tensor.name]) for tensor in workload.inputs)
     common: dict[str, Any] = {
-        "input_names": [tensor.name for tensor in workload.inputs],
-        "output_names": [tensor.name for tensor in workload.outputs],
+        "input_names": list(map(_interim, workload.inputs)),
+        "output_names": list(map(_interim, workload.outputs)),
         "opset_version": export.opset,
     }
     if export.exporter == "torchscript":
-        axes = {tensor.name: dynamic(tensor) for tensor in (*workload.inputs, *workload.outputs)}
+        axes = {_interim(tensor): dynamic(tensor) for tensor in (*workload.inputs, *workload.outputs)}
         common |= {"dynamo": False, "dynamic_axes": axes}
     else:
         dims = {axis: torch.export.Dim(axis) for axis in workload.axes if axis not in sizes.fixed}
         shapes = tuple({i: dims[axis] for i, axis in dynamic(tensor).items()} for tensor in workload.inputs)
-        # All inputs are one argument of the module: its star.
-        common |= {"dynamo": True, "dynamic_shapes": (shapes,), "external_data": True, "verbose": False}
+        parameters = inspect.signature(model.forward).parameters.values()
+        starred = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+        common |= {
+            "dynamo": True,
+            "dynamic_shapes": (shapes,) if starred else shapes,
+            "external_data": True,
+            "verbose": False,
+        }
     torch.onnx.export(model.eval(), inputs, str(path), **common)
+
+
+def _interim(tensor: TensorSpec) -> str:
+    """What a tensor is called while exporters name the others, of which one may be called like it."""
+    return f"interface.{tensor.name}"
+
+
+def _rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    """Give tensors their final names, in place; inner ones that have such a name already get another."""
+    final = {**{new: f"inner.{new}" for new in names.values()}, **names}
+    for here in hollow.graphs(model):
+        for node in here.node:
+            for ends in (node.input, node.output):
+                for index, name in enumerate(ends):
+                    if name in final:
+                        ends[index] = final[name]
+        for values in (here.input, here.output, here.value_info, here.initializer):
+            for value in values:
+                value.name = final.get(value.name, value.name)
 
 
 def _restore_interface(model: onnx.ModelProto, workload: Workload, fixed: Mapping[str, int]) -> None:
@@ -182,7 +216,7 @@ def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
         del node.metadata_props[:]
     for values in (model.graph.input, model.graph.output, model.graph.value_info, model.graph.initializer):
         for item in values:
-            item.doc_string = ""
+            item.ClearField("doc_string")
             del item.metadata_props[:]
     del model.metadata_props[:]
     del model.graph.metadata_props[:]

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ceilings.errors import CellFailure
+
 
 def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
     """The graph of a model and every graph inside its nodes, such as the branches of an If."""
@@ -106,10 +108,18 @@ def infer_shapes(model: onnx.ModelProto, strict: bool = False) -> onnx.ModelProt
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy that says the shape and type of every inner tensor for which they can be inferred."""
+    """A copy that says the shape and type of every inner tensor for which they can be inferred.
+
+    Raises:
+        CellFailure: They contradict what the graph says of them.
+    """
+    try:
+        found = infer_shapes(model).graph.value_info
+    except onnx.shape_inference.InferenceError as error:
+        line = str(error).strip().splitlines()[0][:300]
+        raise CellFailure("unsupported", f"the graph's shapes contradict each other: {line}") from None
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    found = infer_shapes(model).graph.value_info
     del copy.graph.value_info[:]
     copy.graph.value_info.extend(found)
     return copy

@@ -17,6 +17,9 @@ BF16_OPSET = 17
 """First operator set whose LayerNormalization exists, and takes bfloat16 like the operators around it."""
 
 
+WIDENED = "_cast_to_fp32_node"
+"""How ONNX Runtime's converter names the casts before what stays in FP32."""
+
 MASK_ELEMENTS = 1 << 20
 """Constants of more elements are weights and no masks."""
 
@@ -29,7 +32,8 @@ def convert(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, di
         precision: One of ``PRECISIONS``.
 
     Returns:
-        The graph and what was done: ``clamped`` counts mask constants that were brought into range.
+        The graph and what was done: ``clamped`` counts mask constants that were brought into range, ``kept_in_fp32``
+        the operators that do not have the type in this operator set and stay between casts.
 
     Raises:
         CellFailure: The operator set is too old for the type, or a part of the graph has no form in it.
@@ -37,7 +41,7 @@ def convert(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, di
     if precision == "fp32":
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        return copy, {"clamped": 0}
+        return copy, {"clamped": 0, "kept_in_fp32": 0}
     if precision == "bf16" and graph.opset(model) < BF16_OPSET:
         raise CellFailure(
             "unsupported",
@@ -45,13 +49,15 @@ def convert(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, di
         )
     clamped = hollow.with_shapes(model)
     changed = clamp_masks(clamped, precision)
-    half = _to_fp16(clamped)
+    half = _to_fp16(clamped, _without(model, precision))
     if precision == "bf16":
         exact = hollow.with_shapes(model)  # the converter works in place
         clamp_masks(exact, precision)
         _to_bf16(half, dict(_float_tensors(exact)))
     _check_types(half, model, precision)
-    return half, {"clamped": changed}
+    widened = {node.output[0] for node in half.graph.node if node.name.endswith(WIDENED)}
+    kept = sum(not widened.isdisjoint(node.input) for node in half.graph.node)
+    return half, {"clamped": changed, "kept_in_fp32": kept}
 
 
 def clamp_masks(model: onnx.ModelProto, precision: str) -> int:
@@ -89,13 +95,40 @@ def _largest(precision: str) -> float:
     return float(ml_dtypes.finfo(np.float16 if precision == "fp16" else ml_dtypes.bfloat16).max)
 
 
-def _to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+def _without(model: onnx.ModelProto, precision: str) -> list[str]:
+    """Nodes that take FP32 and not this type in the graph's operator set, such as a Conv in BF16 before 22."""
+    wanted = {"fp16": "tensor(float16)", "bf16": "tensor(bfloat16)"}[precision]
+    opset, found = graph.opset(model), []
+    for node in (node for here in hollow.graphs(model) for node in here.node if not node.domain):
+        try:
+            schema = onnx.defs.get_schema(node.op_type, opset, "")
+        except onnx.defs.SchemaError:  # too new or too old for this installation: left to the runtimes
+            continue
+        allowed = {
+            constraint.type_param_str: set(constraint.allowed_type_strs) for constraint in schema.type_constraints
+        }
+        for formals, names in ((schema.inputs, node.input), (schema.outputs, node.output)):
+            # The last formal parameter stands for all that follow; what is left out has no name.
+            used = [formals[min(index, len(formals) - 1)].type_str for index, name in enumerate(names) if name]
+            if any("tensor(float)" in allowed.get(kind, ()) and wanted not in allowed[kind] for kind in used):
+                found.append(node.name)
+                break
+    return found
+
+
+def _to_fp16(model: onnx.ModelProto, without: list[str]) -> onnx.ModelProto:
     """ONNX Runtime's converter, with casts to keep the inputs and outputs; it needs the shapes that it is not to infer,
     because inference of its own could not serialise a large graph."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    half = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True)
+    half = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True, node_block_list=without)
+    # A tensor that two nodes read in FP32 is cast for each of them, by the same name.
+    nodes = {node.output[0]: node for node in half.graph.node}
+    if len(nodes) < len(half.graph.node):
+        kept = list(nodes.values())
+        del half.graph.node[:]
+        half.graph.node.extend(kept)
     # Its casts of inputs stand at the end.
     OnnxModel.graph_topological_sort(half.graph)
     return half
