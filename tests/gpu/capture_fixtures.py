@@ -52,7 +52,7 @@ def truth(source: str, output: Path) -> None:
 
 def cell(study: Study, runtime: str, source: str, output: Path) -> None:
     """Capture a cell of the default study, with few iterations."""
-    spec = json.loads(study.trace_slice(runtime, PRECISION)) | {"iterations": ITERATIONS, "source": source}
+    spec = json.loads(study.slices.trace(runtime, MODEL)) | {"iterations": ITERATIONS, "source": source}
     artifact = Path(study.artifact(runtime, MODEL, PRECISION, SHAPE, study.host.device("cuda"))[0])
     task = {
         "cell": {

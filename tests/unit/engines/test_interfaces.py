@@ -8,6 +8,7 @@ from unit.runtimes.workloads import ANSWERER, EMBEDDER
 
 from ceilings import files
 from ceilings.engines import produce
+from ceilings.graphs import graph, precision
 
 CASES = {
     "answers": (ANSWERER, {"batch": [1, 2, 4], "sequence": [8, 16, 32]}),
@@ -15,18 +16,21 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("kind", ["fp32", "fp16"])
 @pytest.mark.parametrize("case", list(CASES))
-def test_an_engine_takes_ranges_of_the_axes_that_its_model_has(case, spec, tmp_path):
+def test_an_engine_takes_ranges_of_the_axes_that_its_model_has(case, kind, spec, tmp_path):
     workload, profile = CASES[case]
-    source, engine = tmp_path / "fp32.onnx", tmp_path / "x.engine"
+    source, engine = tmp_path / "g.onnx", tmp_path / "x.engine"
     tiny.export(workload, tiny.module(workload), source)
-    record = produce.produce(spec("wide", profiles=[profile]), source, engine, precision="fp32", device="sm-8.9")
+    graph.save(precision.convert(graph.load(source), kind)[0], source)
+    record = produce.produce(spec("wide", profiles=[profile]), source, engine, precision=kind, device="sm-8.9")
     assert (record["status"], record["failure"], record["profiles"]) == ("ok", None, [profile])
     tensors = files.read_json(tmp_path / "x.layers.json")["I/O Tensors"]
     assert [tensor["Name"] for tensor in tensors] == [t.name for t in (*workload.inputs, *workload.outputs)]
     largest = {"input_ids": [4, 32], "attention_mask": [4, 32], "pixel_values": [4, 3, 16, 16]}
     for tensor in tensors[: len(workload.inputs)]:
         assert [each["MaxShape"] for each in tensor["ProfileInfo"]] == [largest[tensor["Name"]]]
+    assert set(record["summary"]["products"]) == {kind}
     words = {"answers": "input_ids:1x8,attention_mask:1x8", "images": "pixel_values:1x3x16x16"}
     assert f" --minShapes={words[case]} " in record["trtexec"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 
 from ceilings.engines import profiles
@@ -52,3 +54,7 @@ def test_sizes_that_are_out_of_order_are_named():
     assert Profile({"image": (224, 112, 336)}).problem() == (
         "image has min 224, opt 112, max 336; 1 <= min <= opt <= max must hold"
     )
+
+
+def test_the_examples_hold():
+    assert doctest.testmod(profiles).attempted and not doctest.testmod(profiles).failed

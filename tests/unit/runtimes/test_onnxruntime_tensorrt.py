@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import subprocess
 import sys
@@ -23,8 +24,8 @@ from ceilings.cuda import device as cuda
 from ceilings.engines import cache
 from ceilings.errors import CellFailure
 from ceilings.files import sha256, write_json
+from ceilings.runtimes import onnxruntime_cuda, placement
 from ceilings.runtimes import onnxruntime_tensorrt as provider
-from ceilings.runtimes import placement
 from ceilings.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
 from ceilings.workload.shape import Shape
 
@@ -146,6 +147,11 @@ def test_the_graph_must_be_one_partition_of_the_provider():
     with pytest.raises(CellFailure, match="took the graph in 2 partitions") as caught:
         placement.require_one_partition(opened(model(*nodes)), placement.CPU)
     assert caught.value.kind == "fallback"
+
+
+def test_the_examples_hold():
+    for module in (provider, onnxruntime_cuda):
+        assert doctest.testmod(module).attempted and not doctest.testmod(module).failed
 
 
 def test_every_input_has_its_shape_in_the_only_profile():

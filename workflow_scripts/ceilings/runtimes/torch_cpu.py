@@ -64,7 +64,7 @@ class TorchCpu(Runner):
 
     def describe(self) -> dict[str, Any]:
         return {
-            "attention": ATTENTION,
+            "attention": self.model.attention,
             "quantized_linears": self._quantized(),
             "quantized_engine": torch.backends.quantized.engine,
         }

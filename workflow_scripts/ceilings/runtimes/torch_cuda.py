@@ -163,7 +163,7 @@ class TorchCuda(CudaRunner):
     def describe(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
             "mode": self.mode,
-            "attention": ATTENTION,
+            "attention": self.model.attention,
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),

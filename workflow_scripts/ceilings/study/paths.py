@@ -64,9 +64,9 @@ class Paths:
         """An engine or a kept engine, less its suffixes, by the name of its profile or shape."""
         return f"{self.engines(device, builder)}/{model}/{precision}/{name}"
 
-    def run(self, device: str, runtime: str, model: str, precision: str, shape: Shape | str, run: int) -> str:
+    def run(self, device: str, runtime: str, model: str, precision: str, shape: Shape | str, *, process: int) -> str:
         """The record of one process."""
-        return f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json"
+        return f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{process}.json"
 
     def quality(self, device: str, runtime: str, model: str, precision: str) -> str:
         """What a cell's answers are worth."""

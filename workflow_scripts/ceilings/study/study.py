@@ -55,7 +55,7 @@ class Study:
     def cells(self) -> list[Cell]:
         """Every cell that the study asks for."""
         traced = self.trace_source[0] is not None
-        return Planner(self.config, self.host, self.paths, self.models, self.engines, traced).cells()
+        return Planner(self.config, self.host, self.paths, self.models, self.engines, traced=traced).cells()
 
     @functools.cached_property
     def targets(self) -> Targets:
