@@ -177,21 +177,14 @@ def test_results_of_another_device_are_shown_and_never_made(tmp_path):
 
 
 def test_slices_are_cut_to_what_each_file_depends_on():
-    plain = Study(CONFIG, LAPTOP)
-    more_processes = Study({**CONFIG, "protocol": {"processes": 7}}, LAPTOP)
-    longer = Study({**CONFIG, "protocol": {"min_seconds": 7}}, LAPTOP)
-    assert plain.slices.measure("onnxruntime-cpu", "m", "fp32") == more_processes.slices.measure(
-        "onnxruntime-cpu", "m", "fp32"
-    )
-    assert plain.slices.measure("onnxruntime-cpu", "m", "fp32") != longer.slices.measure("onnxruntime-cpu", "m", "fp32")
-    assert plain.slices.model("m") == longer.slices.model("m")
-    tighter = Study({**CONFIG, "parity": {"int8": 0.1}}, LAPTOP)
-    assert plain.slices.measure("onnxruntime-cpu", "m", "fp32") == tighter.slices.measure(
-        "onnxruntime-cpu", "m", "fp32"
-    )
-    assert plain.slices.measure("onnxruntime-cpu", "m", "int8") != tighter.slices.measure(
-        "onnxruntime-cpu", "m", "int8"
-    )
+    def sliced(precision="fp32", **changes):
+        return Study({**CONFIG, **changes}, LAPTOP).slices.measure("onnxruntime-cpu", "m", precision)
+
+    longer, tighter = {"protocol": {"min_seconds": 7}}, {"parity": {"int8": 0.1}}
+    assert sliced() == sliced(protocol={"processes": 7}) == sliced(**tighter)
+    assert sliced() != sliced(**longer) and sliced("int8") != sliced("int8", **tighter)
+    weights = [Study({**CONFIG, **changes}, LAPTOP).slices.model("m") for changes in ({}, longer, {"seed": 1})]
+    assert weights[0] == weights[1] != weights[2]
 
 
 def test_precision_names_the_stored_graph():

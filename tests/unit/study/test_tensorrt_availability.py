@@ -117,9 +117,8 @@ def test_two_environments_one_after_the_other_give_one_summary(machine, tmp_path
     then = {c.runtime: c for c in second.cells if (c.precision, c.shape.batch) == ("fp16", 1)}
     assert then["tensorrt"].available and not then["tensorrt"].recorded
     assert then["tensorrt10"].recorded and then["tensorrt10"].runs == of["tensorrt10"].runs
-    assert set(then["tensorrt10"].runs) <= set(second.targets.recorded_runs) and not set(
-        second.targets.recorded_runs
-    ) & set(second.targets.runs)
+    recorded = set(second.targets.recorded_runs)
+    assert set(then["tensorrt10"].runs) <= recorded and not recorded & set(second.targets.runs)
     assert not then["tensorrt10-graph"].available
 
 

@@ -9,7 +9,7 @@ from unit.traces.events import Events
 
 from ceilings import SCHEMA_VERSION
 from ceilings.files import write_json
-from ceilings.report.tables.frames import KEY
+from ceilings.report.tables.keys import KEY
 from ceilings.traces.budget_record import budget_record
 
 KINDS = ("nvjet_hsh_128x64", "layer_norm_kernel", "vectorized_elementwise_kernel", "flash_fwd_kernel", "gatherKernel")

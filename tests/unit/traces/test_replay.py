@@ -11,7 +11,7 @@ from unit.traces.events import Events
 
 from ceilings.report.render.budget_sentences import doubt
 from ceilings.report.tables.budget_rows import budget_row, replayed
-from ceilings.report.tables.frames import KEY
+from ceilings.report.tables.keys import KEY
 from ceilings.traces import store
 from ceilings.traces.budget import Account
 from ceilings.traces.budget_record import budget_record

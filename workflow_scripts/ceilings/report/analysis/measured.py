@@ -32,7 +32,14 @@ from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
 
 __all__ = [
-    *("Cell", "Comparison", "Groups", "Measured", "carries", "configuration_label", "group_by", "growth_exponent"),
+    "Cell",
+    "Comparison",
+    "Groups",
+    "Measured",
+    "carries",
+    "configuration_label",
+    "group_by",
+    "growth_exponent",
     "without_axis",
 ]
 
@@ -109,7 +116,7 @@ class Measured:
 
     @functools.cached_property
     def common_shapes(self) -> dict[tuple[str, str], Shape]:
-        """The shape that most cells of a panel were measured at; of several, where most sweeps cross, then the first."""
+        """The shape that most cells of a panel were measured at; of several, where most sweeps cross."""
         return {panel: _common_shape(cells) for panel, cells in self.panels.items()}
 
     @functools.cached_property

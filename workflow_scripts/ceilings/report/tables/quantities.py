@@ -47,9 +47,7 @@ IDENTITY = (
     _text("aa_of", "A/A pair of", "The runtime that is measured a second time under this name, for the noise floor."),
     _text("model", "model", "The model, as the study calls it."),
     _text("precision", "precision", "What its matrix products are asked to compute in."),
-    _text(
-        "shape", "shape", "Sizes of its axes, and the lengths of its inputs; each axis has a column of its own, too."
-    ),
+    _text("shape", "shape", "Sizes of its axes and the lengths of its inputs; each axis has a column of its own."),
     _text("lengths", "lengths", "The length distribution that its inputs follow; empty: every input fills its row."),
     _text("stack", "stack", "What executes, whatever is done to it."),
     _text("levers", "levers", "What is done to the stack, beside choosing a precision."),
@@ -99,12 +97,10 @@ FLOORS = (
         "floor of computing",
         "ms",
         "number",
-        "What its products take at the matrix rate.",
+        "Its products at the matrix rate.",
         "Hardware",
     ),
-    Quantity(
-        "memory_floor_ms", "floor of moving bytes", "ms", "number", "What its bytes take at the bandwidth.", "Hardware"
-    ),
+    Quantity("memory_floor_ms", "floor of moving bytes", "ms", "number", "Its bytes at the bandwidth.", "Hardware"),
     _text("limited_by", "floor set by", "Which limit sets the floor.", "Hardware"),
     Quantity("gap", "gap", "×", "number", "Latency over floor.", "Hardware"),
     Quantity("mfu", "MFU", "", "percent", "Share of the highest measured matrix rate.", "Hardware"),

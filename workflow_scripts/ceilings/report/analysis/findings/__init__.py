@@ -22,7 +22,7 @@ from ceilings.report.analysis.findings.overview import fastest
 from ceilings.report.analysis.findings.precisions import precisions
 from ceilings.report.analysis.findings.providers import providers
 from ceilings.report.analysis.findings.saturation import saturation
-from ceilings.report.analysis.findings.scaling import batching, sequences
+from ceilings.report.analysis.findings.scaling import batching, sizes
 from ceilings.report.analysis.findings.tail import tail
 from ceilings.report.analysis.findings.trust import noise, warnings
 from ceilings.report.analysis.measured import Measured
@@ -44,7 +44,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     operating_points,
     floor,
     batching,
-    sequences,
+    sizes,
     other_boundaries,
     cold_start,
     energy,
