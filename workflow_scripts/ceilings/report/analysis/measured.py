@@ -249,7 +249,10 @@ def _groups(samples: pd.DataFrame, series: str = "latency") -> dict[tuple[Any, .
 
 def _cell(row: dict[str, Any], groups: dict[tuple[Any, ...], Groups]) -> Cell:
     return Cell(
-        *(row[name] for name in KEY[:-1]),
+        device=row["device"],
+        runtime=row["runtime"],
+        model=row["model"],
+        precision=row["precision"],
         shape=Shape.parse(row["shape"]),
         stack=row["stack"],
         levers=parsed_levers(row["levers"]),

@@ -6,7 +6,7 @@ Those of a run record come from the measurements' catalogue, so what a plug-in m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -197,6 +197,16 @@ def heading(one: Quantity) -> str:
     return f"{one.label}, {one.unit}" if one.unit and one.unit != RATE else one.label
 
 
+FORMS: dict[str, Callable[[Any], str]] = {
+    "number": text.number,
+    "percent": text.percent,
+    "powers": text.powers,
+    "count": lambda value: f"{int(value):,}",
+    "text": str,
+}
+"""A value in words, by the form of its quantity."""
+
+
 def known(one: Quantity, row: Row) -> bool:
     """Whether a row has a value of it."""
     value = row.get(one.column)
@@ -210,13 +220,9 @@ def show(one: Quantity, row: Row, unit: bool = False) -> str:
     if not known(one, row):
         return "" if one.form in {"text", "count"} else "n/a"
     value = row[one.column]
-    shown = {
-        "number": text.number if one.unit else text.ratio,
-        "percent": text.percent,
-        "powers": text.powers,
-        "count": lambda number: f"{int(number):,}",
-        "text": str,
-    }[one.form](value)
+    shown = FORMS[one.form](value)
+    if one.form == "number" and not one.unit:
+        shown = text.ratio(value)
     return f"{shown} {one.unit}" if unit and one.unit and one.unit != RATE else shown
 
 
@@ -238,26 +244,22 @@ def interval_of(one: Quantity, row: Row) -> Interval | None:
     return Interval(low, row[one.column], high)
 
 
+INTRODUCTION = """\
+# Quantities
+
+Every column of `results/tables/cells.csv`, as the summary, the report and the lab note show it. Generated from the
+declarations of the measurements and of the report; in `workflow_scripts/`:
+`python -m ceilings.report.tables.quantities > ../docs/quantities.md`.
+
+Behind `shape` stands a column for each axis (`batch`, `sequence`, `image` and so on). A quantity with an interval (±)
+has two more columns, `_low` and `_high` before the unit: the ends of its 95% interval.
+"""
+
+
 def documentation() -> str:
     """docs/quantities.md: every column of the table of cells."""
-    rows = [
-        [f"`{one.column}`", one.label, one.unit or "", one.meaning, "±" if one.interval else ""] for one in QUANTITIES
-    ]
-    headers = ["column", "label", "unit", "meaning", "interval"]
-    return (
-        "\n\n".join(
-            [
-                "# Quantities",
-                "Every column of `results/tables/cells.csv`, as the summary, the report and the lab note show it. Generated "
-                "from the measurements' and the report's declarations: "
-                "`python -m ceilings.report.tables.quantities > docs/quantities.md`, in `workflow_scripts/`.\n\n"
-                "Behind `shape` stands a column for each axis (`batch`, `sequence`, `image` and so on). A quantity with an "
-                "interval (±) has two more columns, `_low` and `_high` before the unit: the ends of its 95% interval.",
-                text.table(rows, headers, "lllll"),
-            ]
-        )
-        + "\n"
-    )
+    rows = [(f"`{one.column}`", one.label, one.unit, one.meaning, "±" if one.interval else "") for one in QUANTITIES]
+    return f"{INTRODUCTION}\n{text.table(rows, ('column', 'label', 'unit', 'meaning', 'interval'), 'lllll')}\n"
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def runtime_over_precision(measured: Measured, _: Evidence) -> Judgement:
             runtime = min(graphs, key=lambda cell: cell.p50.estimate)
             found, verdict = measured.factor([runtime, precision], [1.0, -1.0])
             told = (
-                f"{panel(measured, eager)}{short(runtime)} {in_words(measured.compare(runtime, eager))} than eager FP32, "
+                f"{panel(measured, eager)}{short(runtime)} {in_words(measured.compare(runtime, eager))} "
+                "than eager FP32, "
                 f"{precision.label} {in_words(measured.compare(precision, eager))}; the one over the "
                 f"other {text.interval(found, '×')}{_elsewhere(measured, own, precision)}"
             )
