@@ -72,7 +72,6 @@ rule quantize_graph:
     input:
         graph=rules.simplify_onnx.output.graph,
         calibration=f"results/calibration/{{model}}/{STUDY.config['calibration']['method']}.json",
-        workload="results/models/{model}/weights/workload.json",
         inputs=sensitivity_inputs,
     output:
         graph="results/onnx/{model}/{precision}.onnx",
@@ -95,7 +94,7 @@ rule quantize_graph:
     shell:
         "quantize_graph.py --graph {input.graph} --calibration {input.calibration}"
         " --precision {wildcards.precision} --quantization {params.quantization:q} --floats {params.floats}"
-        " --workload {input.workload} {params.inputs:q} --threads {params.threads}"
+        " {params.inputs:q} --threads {params.threads}"
         " --output {output.graph} --report {output.report} > {log} 2>&1"
 
 
@@ -144,6 +143,7 @@ rule fuse_graph:
         "../envs/cpu.yaml"
     params:
         code=digest("fuse_graph"),
+        fusion=fusion_slice,
         folder=weights_folder,
     message:
         "Fusing the {wildcards.precision} graph of {wildcards.model}"

@@ -109,6 +109,10 @@ def export_slice(wildcards):
     return SLICES.export(wildcards.model)
 
 
+def fusion_slice(wildcards):
+    return SLICES.fusion(wildcards.model)
+
+
 def calibration_slice(wildcards):
     return SLICES.calibration(wildcards.model, wildcards.method)
 

@@ -352,7 +352,8 @@ def test_shapes_that_the_pipeline_chooses_fit_the_model():
     config["models"] = {**TWO, "text": {"architecture": "bert", "config": {"max_position_embeddings": 64}}}
     study = Study({**config, "quality": {"sequence": 48}}, LAPTOP)
     assert (str(study.slices.parity_shape("text")), str(study.slices.parity_shape("image"))) == ("b8-s64", "b8-i32")
-    assert json.loads(study.slices.calibration("text", "minmax"))["shape"] == "b8-s64"
+    assert json.loads(study.slices.calibration("text", "minmax"))["sequence"] == 64
+    assert "sequence" not in json.loads(study.slices.calibration("image", "minmax"))
     assert str(study.slices.quality_shape("text")) == "b8-s48"
     fixed = Study({**config, "export": {"axes": {"batch": 1}}}, LAPTOP)
     assert str(fixed.slices.parity_shape("text")) == "b1-s64"

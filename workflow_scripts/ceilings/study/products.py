@@ -34,7 +34,9 @@ def products(definitions: Iterable[tuple[Definition, str]]) -> list[list[int]]:
 
 def _pairs(definition: Definition, task: str) -> Iterator[tuple[int, int]]:
     """(K, N) of one layer's products; none where the sizes of the model are those of its base, or unknown."""
-    settings = configuration.merged({} if definition.onnx else configuration.find(definition) or {}, definition.config)
+    found = None if definition.onnx else configuration.find(definition)
+    base = configuration.OPEN_CLIP_BASE if definition.architecture == "open_clip" else {}
+    settings = configuration.merged(found or base, definition.config)
     for key in TOWERS.get(task, ()):
         if isinstance(inner := settings.get(key), Mapping):
             settings = {**settings, **inner}

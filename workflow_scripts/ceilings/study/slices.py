@@ -5,6 +5,7 @@ Slices are canonical JSON texts: as a rule's param they change exactly when some
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Mapping
@@ -86,6 +87,11 @@ class Slices:
             wanted["axes"] = {axis: size for axis, size in wanted["axes"].items() if axis in axes} or "dynamic"
         return canonical(wanted)
 
+    def fusion(self, model: str) -> str:
+        """What a fusion depends on beside graph and sizes: what the optimiser needs of the architecture."""
+        fusion = self.models.outline(model).fusion
+        return canonical(dataclasses.asdict(fusion)) if fusion else ""
+
     @functools.cache  # noqa: B019
     def parity_shape(self, model: str) -> Shape:
         """The shape at which a model's graphs are compared with the reference: 8 inputs, or as many as it takes."""
@@ -94,10 +100,10 @@ class Slices:
     def calibration(self, model: str, method: str) -> str:
         """What a calibration with ``method`` depends on beside the graph."""
         wanted = {**self.config["calibration"], "method": method, "seed": self.config["seed"]}
-        del wanted["sequence"]
+        wanted["sequence"] = self.parity_shape(model).get("sequence")
         if method != "percentile":
             del wanted["percentile"]
-        return canonical({**wanted, "shape": str(self.parity_shape(model))})
+        return canonical({key: value for key, value in wanted.items() if value is not None})
 
     def data(self, model: str) -> str:
         """What a model's rows for quality depend on beside their file and the tokenizer.
