@@ -11,7 +11,8 @@ from ceilings.errors import UserError
 from ceilings.measure.evaluation import evaluate
 from ceilings.models.dataset import Dataset
 from ceilings.report.analysis.findings.padding import what_becomes
-from ceilings.report.analysis.findings.quality import status_of_quality, worth
+from ceilings.report.analysis.findings.quality import status_of_quality
+from ceilings.report.analysis.quality_words import worth
 from ceilings.report.render.quality_section import section
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS, quality_table
 from ceilings.statistics.quantiles import Interval
