@@ -216,7 +216,7 @@ def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
         del node.metadata_props[:]
     for values in (model.graph.input, model.graph.output, model.graph.value_info, model.graph.initializer):
         for item in values:
-            item.doc_string = ""
+            item.ClearField("doc_string")
             del item.metadata_props[:]
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
