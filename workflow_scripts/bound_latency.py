@@ -5,17 +5,20 @@ import argparse
 from pathlib import Path
 
 from ceilings import files
-from ceilings.graphs import graph
 from ceilings.limits import floors
 from ceilings.program import main
+from ceilings.workload.shape import Shape
 
 
 def work(arguments: argparse.Namespace) -> None:
-    batch, sequence = (int(part[1:]) for part in arguments.shape.split("-"))
-    cell = {"model": arguments.model, "precision": arguments.precision, "batch": batch, "sequence": sequence}
-    cell["graph"] = arguments.graph.stem
+    cell = {
+        "model": arguments.model,
+        "precision": arguments.precision,
+        "graph": arguments.graph.stem,
+        "shape": str(Shape.parse(arguments.shape)),
+    }
     sources = {"graph": arguments.graph, "peaks": arguments.peaks}
-    record = floors.bound(graph.load(arguments.graph), files.read_json(arguments.peaks), cell, sources)
+    record = floors.bound(arguments.graph, files.read_json(arguments.peaks), cell, sources)
     files.write_json(arguments.output, record)
     print(f"{arguments.output}: {floors.sentence(record)}")
 

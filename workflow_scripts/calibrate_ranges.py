@@ -4,26 +4,29 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
+from ceilings import artifacts
 from ceilings.graphs import calibration
 from ceilings.program import json_argument, main
 
 
 def work(arguments: argparse.Namespace) -> None:
     settings = calibration.read(arguments.calibration)
-    ranges, described = calibration.calibrate(
-        arguments.graph, arguments.weights_dir, settings, arguments.threads, calibration.say_progress
-    )
-    calibration.write(
-        arguments.output,
-        cache=arguments.tensorrt_cache,
-        graph_path=arguments.graph,
-        calibration=settings,
-        ranges=ranges,
-        described=described,
-    )
-    print(f"{arguments.output}: {len(ranges)} tensors, {settings.method} over {settings.count} inputs")
+    with artifacts.made(arguments.output, [arguments.tensorrt_cache], **dataclasses.asdict(settings)):
+        ranges, described = calibration.calibrate(
+            arguments.graph, arguments.weights_dir, settings, arguments.threads, calibration.say_progress
+        )
+        calibration.write(
+            arguments.output,
+            cache=arguments.tensorrt_cache,
+            graph_path=arguments.graph,
+            calibration=settings,
+            ranges=ranges,
+            described=described,
+        )
+        print(f"{arguments.output}: {len(ranges)} tensors, {settings.method} over {settings.count} inputs")
 
 
 parser = argparse.ArgumentParser(description=__doc__)

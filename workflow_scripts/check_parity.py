@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare a graph on ONNX Runtime's CPU provider with the FP32 PyTorch reference."""
+"""Compare a graph on ONNX Runtime's CPU provider with the FP32 reference."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ def work(arguments: argparse.Namespace) -> None:
     record = check.check(
         arguments.graph,
         precision=arguments.precision,
+        workload=arguments.workload,
         inputs=arguments.inputs,
         reference=arguments.reference,
         base=arguments.base,
         threads=arguments.threads,
     )
     files.write_json(arguments.output, record)
-    said = f"relative L2 {record['relative_l2']:.2g}" if record.get("relative_l2") is not None else record["reason"]
-    print(f"{arguments.output}: {record['status']}, {said}")
+    measured = record.get("relative_l2")
+    print(f"{arguments.output}: {record['status']}, {record['reason'] or f'relative L2 {measured:.2g}'}")
 
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--graph", type=Path, required=True)
 parser.add_argument("--precision", required=True)
+parser.add_argument("--workload", type=Path, required=True, help="workload.json of the model")
 parser.add_argument("--inputs", type=Path, required=True)
 parser.add_argument("--reference", type=Path, required=True)
 parser.add_argument(

@@ -11,10 +11,11 @@ from ceilings.program import main
 
 
 def work(arguments: argparse.Namespace) -> None:
-    converted, done = precision.convert(graph.load(arguments.graph), arguments.precision)
-    graph.save(converted, arguments.output)
-    sources = {"graph": arguments.graph}
-    graph.report(arguments.report, arguments.output, sources, precision=arguments.precision, **done)
+    with graph.made(arguments.report, arguments.output, precision=arguments.precision):
+        converted, done = precision.convert(graph.load(arguments.graph), arguments.precision)
+        graph.save(converted, arguments.output)
+        sources = {"graph": arguments.graph}
+        graph.report(arguments.report, arguments.output, sources, precision=arguments.precision, **done)
 
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -7,15 +7,19 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+from ceilings import artifacts
 from ceilings.graphs import export, graph
 from ceilings.program import json_argument, main
 
 
 def work(arguments: argparse.Namespace) -> None:
     settings = export.read(arguments.export)
-    export.export_onnx(arguments.weights_dir, settings, arguments.output)
     weights = arguments.weights_dir / "model.safetensors"
-    graph.report(arguments.report, arguments.output, {"weights": weights}, export=dataclasses.asdict(settings))
+    facts = {"export": dataclasses.asdict(settings)}
+    with graph.made(arguments.report, arguments.output, **facts):
+        artifacts.refuse_failed(weights)
+        export.export_onnx(arguments.weights_dir, settings, arguments.output)
+        graph.report(arguments.report, arguments.output, {"weights": weights}, **facts)
 
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -11,17 +11,22 @@ from ceilings.program import main
 
 
 def work(arguments: argparse.Namespace) -> None:
-    fused = fuse.fuse(arguments.graph, arguments.weights_dir, arguments.architecture)
-    graph.save(fused.model, arguments.output)
-    sources = {"graph": arguments.graph}
-    graph.report(arguments.report, arguments.output, sources, fusions=fused.fusions, layers=fused.layers)
-    print(f"{arguments.output}: {', '.join(f'{count} {name}' for name, count in fused.fusions.items())}")
+    with graph.made(arguments.report, arguments.output):
+        fused = fuse.fuse(arguments.graph, arguments.weights_dir)
+        graph.save(fused.model, arguments.output)
+        graph.report(
+            arguments.report,
+            arguments.output,
+            {"graph": arguments.graph},
+            fusions=fused.fusions,
+            attentions=fused.attentions,
+        )
+        print(f"{arguments.output}: {', '.join(f'{count} {name}' for name, count in fused.fusions.items())}")
 
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--graph", type=Path, required=True)
 parser.add_argument("--weights-dir", type=Path, required=True)
-parser.add_argument("--architecture", required=True)
 parser.add_argument("--output", type=Path, required=True)
 parser.add_argument("--report", type=Path, required=True)
 

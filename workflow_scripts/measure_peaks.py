@@ -2,6 +2,7 @@
 """Measure what this GPU allows: bandwidths, matrix rate per precision, launch costs, copy rates."""
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from ceilings.errors import UserError
 from ceilings.files import write_json
 from ceilings.program import main
 from ceilings.provenance import provenance
+
+DEFAULT_PRODUCTS = tuple((m, n, k) for m in (128, 4096) for k, n in ((768, 768), (768, 3072), (3072, 768)))
+"""(M, N, K) of the products in BERT-base and DistilBERT: M is batch times sequence."""
 
 PACKAGES = ("torch", "cuda-bindings", "nvidia-ml-py", "numpy")
 
@@ -30,7 +34,8 @@ def work(arguments: argparse.Namespace) -> None:
     with gpu_monitor.Monitor(uuid) as monitor:
         monitor.wait_for_samples()
         start = time.perf_counter_ns()
-        bench = Bench(arguments.repeats, arguments.seconds_budget, TINY if arguments.tiny else Sizes())
+        sizes = TINY if arguments.tiny else Sizes(products=arguments.products)
+        bench = Bench(arguments.repeats, arguments.seconds_budget, sizes)
         peaks = bench.run()
         monitor.poll()
         summary = gpu_monitor.summarise(gpu_monitor.between(monitor.samples, start, time.perf_counter_ns()))
@@ -50,11 +55,24 @@ def work(arguments: argparse.Namespace) -> None:
     write_json(arguments.output, record)
 
 
+def products(text: str) -> tuple[tuple[int, int, int], ...]:
+    """An argparse type: sizes (M, N, K) of matrix products as JSON, each once."""
+    try:
+        sizes = [tuple(size) for size in json.loads(text)]
+    except (json.JSONDecodeError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"not a JSON list of [m, n, k]: {error}") from None
+    for size in sizes:
+        if len(size) != len("mnk") or any(not isinstance(edge, int) or edge < 1 for edge in size):
+            raise argparse.ArgumentTypeError(f"{list(size)} is no [m, n, k] of whole numbers from 1 on")
+    return tuple(dict.fromkeys(sizes))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", required=True, help="slug of the GPU that must run it")
     parser.add_argument("--repeats", type=int, default=10, help="of each limit")
     parser.add_argument("--seconds-budget", type=float, default=40, help="for all limits, about")
+    parser.add_argument("--products", type=products, default=DEFAULT_PRODUCTS, help="JSON: [[m, n, k], ...]")
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
     parser.add_argument("--output", type=Path, required=True)
     main(work, parser)

@@ -11,11 +11,12 @@ from ceilings.program import main
 
 
 def work(arguments: argparse.Namespace) -> None:
-    model = quantize.unsigned(graph.load(arguments.graph))
-    graph.save(model, arguments.output)
-    kernels = quantize.integer_kernels(model)
-    graph.report(arguments.report, arguments.output, {"graph": arguments.graph}, cpu_kernels=kernels)
-    print(f"{arguments.output}: {kernels['integer']} products with integer kernels, {kernels['float']} without")
+    with graph.made(arguments.report, arguments.output):
+        model = quantize.unsigned(graph.load(arguments.graph))
+        graph.save(model, arguments.output)
+        kernels = quantize.integer_kernels(model)
+        graph.report(arguments.report, arguments.output, {"graph": arguments.graph}, cpu_kernels=kernels)
+        print(f"{arguments.output}: {kernels['integer']} products with integer kernels, {kernels['float']} without")
 
 
 parser = argparse.ArgumentParser(description=__doc__)

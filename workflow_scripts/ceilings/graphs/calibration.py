@@ -18,10 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ceilings import files, options
-from ceilings.errors import UserError
-from ceilings.graphs import graph
-from ceilings.models import inputs, tokens
+from ceilings.errors import CellFailure, UserError
+from ceilings.graphs import examples, graph
+from ceilings.graphs.bounds import bounds
+from ceilings.models import inputs, pool
 from ceilings.provenance import provenance
+from ceilings.workload.shape import Shape
+from ceilings.workload.tensors import TensorSpec
+from ceilings.workload.workload import Workload
 
 if TYPE_CHECKING:
     import onnx
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 CHUNK_TOKENS = 512
 """Tokens calibrated at once. The histogram methods hold every calibrated tensor of a chunk in memory: some 75,000
 numbers a token on DistilBERT, so 150 MB."""
+
+CHUNK_INPUTS = 4
+"""Inputs calibrated at once where they have no sequence: images become some 50 to 200 tokens each."""
 
 ENTROPY_BINS = 512
 PERCENTILE_BINS = 2048
@@ -50,7 +57,7 @@ class Calibration:
     Attributes:
         method: ``minmax``, ``entropy`` (least Kullback-Leibler divergence) or ``percentile``.
         count: Inputs.
-        sequence: Tokens an input.
+        sequence: Tokens an input, of models that have that axis; cut to what a model takes.
         percentile: Share of the values, in percent, that the range of ``percentile`` covers.
         seed: Of the inputs.
     """
@@ -95,40 +102,47 @@ def calibrate(
 
     Args:
         graph_path: An FP32 graph.
-        weights_dir: Whose tokenizer or vocabulary makes the inputs.
+        weights_dir: Whose workload and tokenizer make the inputs.
         calibration: Method and inputs.
         threads: CPU threads.
         progress: Called after each chunk with inputs done, inputs in all, seconds so far.
 
     Returns:
-        Ranges by tensor name, and what describes the inputs: ``inputs_sha256`` and ``inputs_source``.
+        Ranges by tensor name, and what describes the inputs: ``inputs_sha256``, ``inputs_source`` and ``shape`` (of
+        one input).
 
     Raises:
-        UserError: The graph is damaged, has nothing to quantise, or is fixed to another sequence.
+        UserError: The graph is damaged, or its fixed batch does not divide the inputs.
+        CellFailure: It has nothing to quantise, or gives NaN or infinities.
     """
-    model = graph.load(graph_path)
-    fixed = graph.fixed_axes(model)
-    if fixed.get("sequence", calibration.sequence) != calibration.sequence:
-        raise UserError(
-            f"the calibration's sequence is {calibration.sequence}, but {graph_path} is fixed to {fixed['sequence']}; "
-            f"make them equal"
-        )
+    model = graph.load(graph_path, values=False)
     # Inputs are what explicit quantisation needs, outputs what TensorRT's own (the cache) asks for too.
     wanted = {name for product in graph.weight_products(model) for name in (product.activation, product.output)}
     if not wanted:
-        raise UserError(f"{graph_path} has no MatMul or Gemm with constant weights, so nothing to calibrate")
-    ids, source = tokens.sample(weights_dir, calibration.count, calibration.sequence, calibration.seed)
-    chunk = fixed.get("batch", max(1, CHUNK_TOKENS // calibration.sequence))
-    if calibration.count % chunk and "batch" in fixed:
+        raise CellFailure(
+            "unsupported", "the graph has no MatMul or Gemm with constant weights, so nothing to calibrate"
+        )
+    workload = Workload.read(weights_dir)
+    shape, chunk = _shapes(model, weights_dir, workload, calibration)
+    if calibration.count % chunk and "batch" in graph.fixed_axes(model):
         raise UserError(f"the calibration's count is {calibration.count}, but {graph_path} takes batches of {chunk}")
+    sample = inputs.sample(weights_dir, shape, calibration.count, calibration.seed)
+    large = graph.data_path(graph_path).exists()
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        calibrator = _calibrator(Path(graph_path), calibration, wanted, Path(folder, "augmented.onnx"))
-        calibrator.augment_graph()
-        calibrator.infer_session = graph.session(calibrator.augmented_model_path, threads)
+        try:
+            calibrator = _calibrator(Path(graph_path), calibration, wanted, Path(folder, "augmented.onnx"), large)
+            calibrator.augment_graph()
+            calibrator.infer_session = graph.session(calibrator.augmented_model_path, threads)
+        except Exception as error:  # ONNX's and ONNX Runtime's errors share no class
+            line = graph.first_line(error)
+            raise CellFailure("unsupported", f"ONNX Runtime cannot run the graph for calibration: {line}") from error
         start = time.monotonic()
         for first in range(0, calibration.count, chunk):
-            rows = ids[first : first + chunk]
-            calibrator.collect_data(_Reader({"input_ids": rows, "attention_mask": np.ones_like(rows)}))
+            rows = {
+                tensor.name: _joined(tensor, sample.arrays[tensor.name][first : first + chunk])
+                for tensor in workload.inputs
+            }
+            calibrator.collect_data(_Reader(examples.feed(model, rows)))
             if progress is not None:
                 progress(min(first + chunk, calibration.count), calibration.count, time.monotonic() - start)
         found = calibrator.compute_data()
@@ -137,8 +151,36 @@ def calibrate(
     }
     infinite = [name for name, span in ranges.items() if not math.isfinite(span.largest)]
     if infinite:
-        raise UserError(f"{graph_path} gives NaN or infinities at {infinite[0]}; its weights are damaged")
-    return ranges, {"inputs_sha256": inputs.digest({"input_ids": ids}), "inputs_source": source}
+        raise CellFailure(
+            "unsupported", f"the graph gives NaN or infinities at {infinite[0]}: no scale represents them"
+        )
+    described = {"inputs_sha256": pool.digest(sample.arrays), "inputs_source": sample.source, "shape": str(shape)}
+    return ranges, described
+
+
+def _joined(tensor: TensorSpec, inputs: np.ndarray) -> np.ndarray:
+    """Inputs (count, *dims) of batch 1 as one input of batch count; without a batch, there is one only."""
+    if "batch" not in tensor.dims:
+        return inputs[0]
+    return np.concatenate(list(inputs), axis=tensor.dims.index("batch"))
+
+
+def _shapes(
+    model: onnx.ModelProto, weights_dir: Path | str, workload: Workload, calibration: Calibration
+) -> tuple[Shape, int]:
+    """The shape of one input (batch 1), and how many go through the graph at once."""
+    fixed = graph.fixed_axes(model)
+    able = bounds(weights_dir)
+    sizes = {"batch": 1, "sequence": calibration.sequence}
+    unknown = [axis for axis in workload.axes if axis not in {*sizes, *fixed, *able.fixed}]
+    if unknown:
+        raise CellFailure("unsupported", f"nothing says how large {unknown[0]} is for calibration; fix it in the graph")
+    shape = Shape.of({axis: fixed.get(axis) or able.size(axis, sizes.get(axis, 0)) for axis in workload.axes})
+    sequence = shape.get("sequence")
+    chunk = max(1, CHUNK_TOKENS // sequence) if sequence else CHUNK_INPUTS
+    if "batch" not in workload.axes:
+        return shape, 1
+    return shape.with_sizes(batch=1), fixed.get("batch", chunk)
 
 
 def write(
@@ -154,7 +196,8 @@ def write(
     record = {
         "schema_version": 1,
         **dataclasses.asdict(calibration),
-        "graph_sha256": files.sha256(graph_path),
+        "status": "ok",
+        "graph_sha256": graph.sha256(graph_path),
         **described,
         "ranges": {name: dataclasses.asdict(span) for name, span in ranges.items()},
         "provenance": provenance(graph.PACKAGES, {"graph": graph_path}),
@@ -168,14 +211,17 @@ def load(path: Path | str, graph_path: Path | str) -> dict[str, Range]:
 
     Raises:
         UserError: Missing, damaged, or made for another graph.
+        CellFailure: It could not be made.
     """
     record = files.read_json(path)
+    if isinstance(record, dict) and record.get("status") == "failed":
+        raise CellFailure(record["failure"]["kind"], record["failure"]["message"])
     try:
         made_for = record["graph_sha256"]
         ranges = {name: Range(float(span["low"]), float(span["high"])) for name, span in record["ranges"].items()}
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise UserError(f"{path} is no calibration ({error!r}); delete it and run again to make it anew") from None
-    given = files.sha256(graph_path)
+    given = graph.sha256(graph_path)
     if made_for != given:
         raise UserError(
             f"the calibration {path} was made for graph {made_for[:12]}, but {graph_path} is {given[:12]}; "
@@ -214,11 +260,15 @@ class _Reader:
         return feed
 
 
-def _calibrator(path: Path, calibration: Calibration, wanted: set[str], augmented: Path) -> CalibraterBase:
+def _calibrator(path: Path, calibration: Calibration, wanted: set[str], augmented: Path, large: bool) -> CalibraterBase:
     """The calibrator of a method, told to look at the wanted tensors and no others."""
     from onnxruntime.quantization import calibrate as ort
 
-    common: dict[str, Any] = {"model_path": path, "augmented_model_path": str(augmented)}
+    common: dict[str, Any] = {
+        "model_path": path,
+        "augmented_model_path": str(augmented),
+        "use_external_data_format": large,
+    }
     calibrator: CalibraterBase
     if calibration.method == "minmax":
         calibrator = ort.MinMaxCalibrater(**common)

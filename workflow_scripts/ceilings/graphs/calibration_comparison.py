@@ -1,13 +1,13 @@
-"""Calibration methods side by side: the same products quantised with each one's ranges, each against FP32 PyTorch."""
+"""Calibration methods side by side: the same products quantised with each one's ranges, each against FP32."""
 
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ceilings.errors import CellFailure
 from ceilings.graphs import calibration, check, graph, quantize
 from ceilings.provenance import provenance
 
@@ -19,6 +19,7 @@ def compare(
     calibrations: Mapping[str, Path],
     settings: quantize.Quantization,
     *,
+    workload: Path,
     inputs: Path,
     reference: Path,
     threads: int,
@@ -29,7 +30,8 @@ def compare(
         base: The FP32 graph that was calibrated.
         calibrations: Ranges by method.
         settings: What to keep by name. The most sensitive layers are not looked for: they would differ by method.
-        inputs, reference: The ring and FP32 PyTorch's logits for its first elements.
+        workload: The model's ``workload.json``.
+        inputs, reference: The input pool and the FP32 outputs for its first elements.
         threads: CPU threads.
 
     Returns:
@@ -43,18 +45,27 @@ def compare(
     settings = dataclasses.replace(settings, keep_most_sensitive=0)
     methods: dict[str, dict[str, Any]] = {}
     for method, path in calibrations.items():
-        done = quantize.quantize(model, calibration.load(path, base), "int8", settings)
-        with tempfile.TemporaryDirectory() as folder:
-            quantized = Path(folder, "int8.onnx")
-            graph.save(done.model, quantized)
+        try:
+            done = quantize.quantize(model, calibration.load(path, base), "int8", settings)
+        except CellFailure as failure:
+            methods[method] = {**dict.fromkeys(MEASURES), "status": "failed", "reason": str(failure), "layers": []}
+            continue
+        with graph.stored(done.model) as quantized:
             found = check.check(
-                quantized, precision="int8", inputs=inputs, reference=reference, base=base, threads=threads
+                quantized,
+                precision="int8",
+                workload=workload,
+                inputs=inputs,
+                reference=reference,
+                base=base,
+                threads=threads,
             )
         methods[method] = {name: found.get(name) for name in MEASURES}
-    measured = {name: each["relative_l2"] for name, each in methods.items() if each["relative_l2"] is not None}
+    measured = {name: each["relative_l2"] for name, each in methods.items() if each["status"] == "ok"}
     sources = {"base": base, "inputs": inputs, "reference": reference, **calibrations}
     return {
         "schema_version": 1,
+        "status": "ok",
         "precision": "int8",
         "keep": settings.keep,
         "methods": methods,

@@ -1,17 +1,21 @@
-"""The parity record of one graph: ONNX Runtime's CPU provider against FP32 PyTorch."""
+"""The parity record of one graph: ONNX Runtime's CPU provider against the FP32 reference."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from ceilings.graphs import graph, sensitivity
+from ceilings.errors import CellFailure
+from ceilings.graphs import examples, graph, sensitivity
 from ceilings.graphs.parity import compare
 from ceilings.models import reference as references
 from ceilings.provenance import provenance
+from ceilings.workload.workload import Workload
 
 QUANTIZED = ("int8", "fp8")
 
@@ -20,6 +24,7 @@ def check(
     path: Path | str,
     *,
     precision: str,
+    workload: Path | str,
     inputs: Path | str,
     reference: Path | str,
     base: Path | str | None,
@@ -30,21 +35,21 @@ def check(
     Args:
         path: The graph.
         precision: As the study names it.
-        inputs, reference: The ring and the logits of its first elements.
+        workload: The model's ``workload.json``.
+        inputs, reference: The input pool and the outputs for its first elements.
         base: The FP32 graph that a quantised one was made from; layers are measured if it is given.
         threads: CPU threads.
 
     Returns:
-        The record; ``status`` is ``unavailable`` where ONNX Runtime has no CPU kernel for a type or operator.
+        The record. ``status`` is ``unavailable`` where ONNX Runtime has no CPU kernel for a type or operator, and
+        ``failed`` where the graph could not be made, or where its outputs cannot be compared: a NaN, an infinity,
+        another shape, or a reference of zeros; ``reason`` says which.
 
     Raises:
         UserError: Files that are damaged or do not belong together.
     """
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    model = graph.load(path)
-    expected, feeds = references.load_for(reference, inputs)
-    sources = {"graph": path, "inputs": inputs, "reference": reference} | ({"base": base} if base else {})
     record: dict[str, Any] = {
         "schema_version": 1,
         "precision": precision,
@@ -53,22 +58,63 @@ def check(
         "optimized": True,
         "layers": [],
     }
+    sources = {"graph": path, "inputs": inputs, "reference": reference} | ({"base": base} if base else {})
     try:
-        try:
-            session = graph.session(path, threads)
-        except (state.InvalidGraph, state.Fail):
-            # Its optimiser takes FP8 for int8 and breaks its own graph; as written the graph is fine.
-            session = graph.session(path, threads, optimize=False)
-            record["optimized"] = False
-        elements = [dict(zip(feeds, arrays, strict=True)) for arrays in zip(*feeds.values(), strict=True)]
-        logits = np.stack([session.run([graph.OUTPUT], element)[0] for element in elements])
-        record |= compare(logits, expected.logits).to_json()
+        model = graph.load(path)
+        given = Workload.read(workload)
+        expected, pool = references.load_for(reference, inputs)
+        elements = [dict(zip(pool, arrays, strict=True)) for arrays in zip(*pool.values(), strict=True)]
+        outputs, record["optimized"] = _outputs(model, path, elements, threads)
+        record |= _compare(outputs, expected.outputs, given, pool)
         if base is not None and precision in QUANTIZED:
-            found = sensitivity.layers(model, graph.load(base), elements[0], threads, bool(record["optimized"]))
+            feed = examples.feed(model, elements[0])
+            found = sensitivity.layers(model, graph.load(base), feed, threads, bool(record["optimized"]))
             record["layers"] = [dataclasses.asdict(layer) for layer in found]
-    except (state.NotImplemented, state.InvalidGraph, state.Fail) as error:
+    except CellFailure as failure:
+        record |= {"status": "failed", "reason": f"{failure.kind}: {failure}"}
+    except (state.NotImplemented, state.InvalidGraph, state.Fail, state.RuntimeException) as error:
         record |= {
             "status": "unavailable",
             "reason": f"ONNX Runtime cannot run this graph on a CPU: {graph.first_line(error)}",
         }
     return {**record, "provenance": provenance(graph.PACKAGES, sources)}
+
+
+def _outputs(
+    model: onnx.ModelProto, path: Path | str, elements: list[dict[str, np.ndarray]], threads: int
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Outputs (elements, *dims) by name, and whether ONNX Runtime optimised the graph."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    optimized = True
+    try:
+        session = graph.session(path, threads)
+    except (state.InvalidGraph, state.Fail):
+        # Its optimiser takes FP8 for int8 and breaks its own graph; as written the graph is fine.
+        session = graph.session(path, threads, optimize=False)
+        optimized = False
+    names = [value.name for value in model.graph.output]
+    runs = [session.run(names, examples.feed(model, element)) for element in elements]
+    return {name: np.stack(arrays) for name, arrays in zip(names, zip(*runs, strict=True), strict=True)}, optimized
+
+
+def _compare(
+    outputs: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    workload: Workload,
+    pool: Mapping[str, np.ndarray],
+) -> dict[str, Any]:
+    """The measures of parity, and why they are no good where they are not."""
+    mask = pool[workload.mask.name] if workload.mask else None
+    dims = workload.mask.dims if workload.mask else ()
+    masked = {tensor.name for tensor in workload.outputs if dims and tensor.dims[: len(dims)] == dims}
+    try:
+        parity = compare(outputs, expected, workload.task.compared, mask, masked)
+    except ValueError as error:
+        return {"status": "failed", "reason": str(error)}
+    found = parity.to_json()
+    if not parity.finite:
+        return found | {"status": "failed", "reason": "a NaN or an infinity among the outputs or in the reference"}
+    if parity.relative_l2 is None:
+        return found | {"status": "failed", "reason": "the reference is zero everywhere, and the output is not"}
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import logging
 import tempfile
@@ -12,19 +13,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import onnx
 
 from ceilings import options
-from ceilings.errors import UserError
-from ceilings.graphs import graph
-from ceilings.models.weights import load_model, positions, read_config
+from ceilings.errors import CellFailure, UserError
+from ceilings.graphs import examples, graph, hollow
+from ceilings.graphs.bounds import bounds
+from ceilings.models.load import load_module
+from ceilings.workload.shape import Shape
+from ceilings.workload.tensors import TensorSpec
+from ceilings.workload.workload import Workload
 
 if TYPE_CHECKING:
     import torch
 
-AXES = ("batch", "sequence")
 EXAMPLE = {"batch": 2, "sequence": 16}
 """Size of a dynamic axis in the example input. Not 1: exporters take a size of 1 for a constant to broadcast."""
+
+OTHER = 8
+"""Of a dynamic axis that is not in ``EXAMPLE``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,88 +58,157 @@ class Export:
 
 
 def read(value: Mapping[str, Any]) -> Export:
-    """Check an export's slice of the study."""
+    """Check an export's slice of the study. Which axes a model has is known once its workload is read."""
     export = options.read(Export, value, "--export")
     for axis, size in export.fixed.items():
-        if axis not in AXES or not isinstance(size, int) or size < 1:
-            raise UserError(f"--export fixes {axis!r} to {size!r}; the axes are {', '.join(AXES)}, sizes at least 1")
+        if not isinstance(size, int) or size < 1:
+            raise UserError(f"--export fixes {axis!r} to {size!r}; a size is a whole number, at least 1")
     return export
 
 
 def export_onnx(weights_dir: Path | str, export: Export, output: Path | str) -> None:
-    """Write a graph with inputs ``input_ids`` and ``attention_mask`` (batch, sequence) and output ``logits``.
+    """Write a graph with the inputs and outputs of the model's workload.
+
+    Axes that a model has at one size only are fixed; of the others those that ``export`` fixes, where the model has
+    them.
 
     Raises:
-        UserError: Damaged weights, a fixed sequence that the model cannot take, or an exporter that refuses.
+        UserError: Damaged weights, or a fixed size that the model cannot take.
+        CellFailure: The exporter refuses this model.
     """
-    longest = positions(read_config(weights_dir))
-    if export.fixed.get("sequence", 1) > longest:
-        raise UserError(f"--export fixes sequence to {export.fixed['sequence']}; the model has {longest} positions")
-    model = load_model(weights_dir, attention=export.attention)
-    sizes = {axis: export.fixed.get(axis, min(EXAMPLE[axis], longest)) for axis in AXES}
+    workload = Workload.read(weights_dir)
+    sizes = _sizes(weights_dir, workload, export)
+    model = load_module(weights_dir, attention=export.attention)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder, "model.onnx")
         try:
-            _export(model, export, sizes, path)
+            _export(model, workload, export, sizes, path)
         except Exception as error:  # exporters raise anything, chained to pages of explanation
-            raise UserError(
+            raise CellFailure(
+                "unsupported",
                 f"the {export.exporter} exporter refuses opset {export.opset} with attention {export.attention}: "
-                f"{type(error).__name__}: {graph.first_line(error)}; choose another exporter, opset or attention"
+                f"{_reason(error)}; choose another exporter, opset or attention",
             ) from error
-        exported = onnx.load(path)
+        exported = graph.load(path)
     if graph.opset(exported) != export.opset:
-        raise UserError(
+        raise CellFailure(
+            "unsupported",
             f"the {export.exporter} exporter gives opset {graph.opset(exported)} when asked for {export.opset}; "
-            f"set opset to {graph.opset(exported)}"
+            f"set opset to {graph.opset(exported)}",
         )
-    graph.save(_normalise(exported, export), output)
+    _rename(exported, {_interim(tensor): tensor.name for tensor in (*workload.inputs, *workload.outputs)})
+    _restore_interface(exported, workload, sizes.fixed)
+    graph.save(normalise(exported), output)
 
 
-def _export(model: torch.nn.Module, export: Export, sizes: Mapping[str, int], path: Path) -> None:
+def _reason(error: BaseException) -> str:
+    """What an exporter stumbled over first, under all that it says of where to read on."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {graph.first_line(error)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+    """The axes of fixed size, and sizes of all for the example input."""
+
+    fixed: Mapping[str, int]
+    example: Shape
+
+
+def _sizes(weights_dir: Path | str, workload: Workload, export: Export) -> _Sizes:
+    able = bounds(weights_dir)
+    fixed = dict(able.fixed)
+    for axis, size in export.fixed.items():
+        if axis not in workload.axes:
+            continue
+        if able.size(axis, size) != size:
+            allowed = f"only {able.fixed[axis]}" if axis in able.fixed else f"at most {able.limits[axis]}"
+            raise UserError(f"--export fixes {axis} to {size}; the model of {weights_dir} takes {allowed}")
+        fixed[axis] = size
+    example = {axis: fixed.get(axis) or able.size(axis, EXAMPLE.get(axis, OTHER)) for axis in workload.axes}
+    return _Sizes(fixed, Shape.of(example))
+
+
+def _export(model: torch.nn.Module, workload: Workload, export: Export, sizes: _Sizes, path: Path) -> None:
     """Run the exporter that is asked for."""
     import torch
 
-    class Logits(torch.nn.Module):
-        """Takes and gives tensors only, since a graph has no records."""
+    def dynamic(tensor: TensorSpec) -> dict[int, str]:
+        return {i: dim for i, dim in enumerate(tensor.dims) if isinstance(dim, str) and dim not in sizes.fixed}
 
-        def __init__(self, model: torch.nn.Module) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-
-    ids = torch.ones(sizes["batch"], sizes["sequence"], dtype=torch.int64)
-    dynamic = {index: axis for index, axis in enumerate(AXES) if axis not in export.fixed}
+    arrays = examples.make(workload.inputs, sizes.example, 0)
+    inputs = tuple(torch.from_numpy(arrays[tensor.name]) for tensor in workload.inputs)
     common: dict[str, Any] = {
-        "input_names": list(graph.INPUTS),
-        "output_names": [graph.OUTPUT],
+        "input_names": list(map(_interim, workload.inputs)),
+        "output_names": list(map(_interim, workload.outputs)),
         "opset_version": export.opset,
     }
     if export.exporter == "torchscript":
-        axes = dict.fromkeys(graph.INPUTS, dynamic)
-        axes[graph.OUTPUT] = {index: axis for index, axis in dynamic.items() if axis == "batch"}
+        axes = {_interim(tensor): dynamic(tensor) for tensor in (*workload.inputs, *workload.outputs)}
         common |= {"dynamo": False, "dynamic_axes": axes}
     else:
-        dims = {index: torch.export.Dim(axis) for index, axis in dynamic.items()}
+        dims = {axis: torch.export.Dim(axis) for axis in workload.axes if axis not in sizes.fixed}
+        shapes = tuple({i: dims[axis] for i, axis in dynamic(tensor).items()} for tensor in workload.inputs)
+        parameters = inspect.signature(model.forward).parameters.values()
+        starred = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
         common |= {
             "dynamo": True,
-            "dynamic_shapes": dict.fromkeys(graph.INPUTS, dims),
-            "external_data": False,
+            "dynamic_shapes": (shapes,) if starred else shapes,
+            "external_data": True,
             "verbose": False,
         }
-    torch.onnx.export(Logits(model).eval(), (ids, torch.ones_like(ids)), str(path), **common)
+    torch.onnx.export(model.eval(), inputs, str(path), **common)
 
 
-def _normalise(model: onnx.ModelProto, export: Export) -> onnx.ModelProto:
-    """Fixed names for the axes, a name for every node, and no traces of the machine that exported."""
-    for value in (*model.graph.input, *model.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        for dim, axis in zip(dims, AXES if value.name in graph.INPUTS else AXES[:1], strict=False):
-            if axis in export.fixed:
-                dim.dim_value = export.fixed[axis]
-            else:
-                dim.dim_param = axis
+def _interim(tensor: TensorSpec) -> str:
+    """What a tensor is called while exporters name the others, of which one may be called like it."""
+    return f"interface.{tensor.name}"
+
+
+def _rename(model: onnx.ModelProto, names: Mapping[str, str]) -> None:
+    """Give tensors their final names, in place; inner ones that have such a name already get another."""
+    final = {**{new: f"inner.{new}" for new in names.values()}, **names}
+    for here in hollow.graphs(model):
+        for node in here.node:
+            for ends in (node.input, node.output):
+                for index, name in enumerate(ends):
+                    if name in final:
+                        ends[index] = final[name]
+        for values in (here.input, here.output, here.value_info, here.initializer):
+            for value in values:
+                value.name = final.get(value.name, value.name)
+
+
+def _restore_interface(model: onnx.ModelProto, workload: Workload, fixed: Mapping[str, int]) -> None:
+    """Give a graph exactly the workload's inputs and outputs, in place: in its order, with its axes by name."""
+    for side, tensors in (("input", workload.inputs), ("output", workload.outputs)):
+        there = {value.name: value for value in getattr(model.graph, side)}
+        values = []
+        for tensor in tensors:
+            kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+            value = onnx.helper.make_tensor_value_info(tensor.name, kind, [1] * len(tensor.dims))
+            if side == "output":
+                value.type.tensor_type.elem_type = there[tensor.name].type.tensor_type.elem_type
+            name_dims(value, tensor.dims, fixed)
+            values.append(value)
+        del getattr(model.graph, side)[:]
+        getattr(model.graph, side).extend(values)
+
+
+def name_dims(value: onnx.ValueInfoProto, dims: tuple[str | int, ...], fixed: Mapping[str, int]) -> None:
+    """Write a tensor's dimensions, in place: names of dynamic axes; sizes of fixed ones, denoted by their names."""
+    for dim, axis in zip(value.type.tensor_type.shape.dim, dims, strict=True):
+        if isinstance(axis, int):
+            dim.dim_value = axis
+        elif axis in fixed:
+            dim.dim_value, dim.denotation = fixed[axis], axis
+        else:
+            dim.dim_param = axis
+
+
+def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A name for every node, and no traces of the machine that exported, in place; returns the same graph."""
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
         # These quote source lines with the paths of this machine.
@@ -139,6 +216,7 @@ def _normalise(model: onnx.ModelProto, export: Export) -> onnx.ModelProto:
         del node.metadata_props[:]
     for values in (model.graph.input, model.graph.output, model.graph.value_info, model.graph.initializer):
         for item in values:
+            item.ClearField("doc_string")
             del item.metadata_props[:]
     del model.metadata_props[:]
     del model.graph.metadata_props[:]

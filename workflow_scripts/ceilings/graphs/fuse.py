@@ -4,78 +4,114 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 
-from ceilings.errors import UserError
+from ceilings import files
+from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import graph
-from ceilings.models.catalogue import ARCHITECTURES
-from ceilings.models.weights import read_config
+from ceilings.workload.workload import Workload
 
 ATTENTION = ("Attention", "MultiHeadAttention")
+
+TOWERS = {"image-embedding": ("vision_config", "vision_cfg"), "sentence-embedding": ("text_config", "text_cfg")}
+"""Where the configuration of a model of two towers holds the sizes of the one that does a task."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Fused:
-    """The fused graph, how often each fusion was made, and the model's layers."""
+    """The fused graph, how often each fusion was made, and the attentions that the model has (None: not known)."""
 
     model: onnx.ModelProto
     fusions: dict[str, int]
-    layers: int
+    expected: int | None
+
+    @property
+    def attentions(self) -> dict[str, int | None]:
+        """How many attentions were fused, of how many."""
+        return {"fused": sum(self.fusions.get(name, 0) for name in ATTENTION), "expected": self.expected}
 
 
-def fuse(path: Path | str, weights_dir: Path | str, architecture: str) -> Fused:
+def fuse(path: Path | str, weights_dir: Path | str) -> Fused:
     """Fuse attention, normalisation, activation and embedding.
 
     Args:
         path: A floating point graph.
-        weights_dir: Whose configuration says heads and hidden size.
-        architecture: A key of the catalogue.
+        weights_dir: Whose workload says the architecture, and whose configuration says heads and hidden size.
 
     Raises:
-        UserError: A quantised graph, an unknown architecture, or not one fused attention for every layer.
+        UserError: A quantised graph.
+        CellFailure: An architecture that no fusion is known for, or nothing that was fused.
     """
-    if architecture not in ARCHITECTURES:
-        raise UserError(f"--architecture is {architecture!r}; known: {', '.join(ARCHITECTURES)}")
-    model = graph.load(path)
+    workload = Workload.read(weights_dir)
+    # By name: another architecture in the table must not fuse any graph anew.
+    known = importlib.import_module("ceilings.models.catalogue").FUSIONS
+    if workload.architecture not in known:
+        raise CellFailure(
+            "unsupported",
+            f"no fusion of ONNX Runtime is known for the architecture {workload.architecture or 'of an ONNX file'!r}; "
+            f"known: {', '.join(sorted(known))}",
+        )
+    model = graph.load(path, values=False)
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise UserError(
             f"{path} is quantised: Q/DQ nodes stand inside the patterns that fusion looks for, so no attention would "
             f"be fused; fuse fp32, fp16 or bf16, and leave int8 and fp8 to the runtime's own fusions"
         )
-    family, config = ARCHITECTURES[architecture], read_config(weights_dir)
-    layers = int(config[family.layers_key])
+    fusion, config = known[workload.architecture], _sizes(weights_dir, workload)
+    layers = config.get(fusion.layers_key)
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
-    settings = FusionOptions(family.optimizer)
+    settings = FusionOptions(fusion.optimizer)
     # The fused embedding has no bfloat16 form: a graph with it would be invalid everywhere.
     settings.enable_embed_layer_norm = all(
         tensor.data_type != onnx.TensorProto.BFLOAT16 for tensor in model.graph.initializer
     )
     with _quiet():
-        optimizer = optimize_model(
-            str(path),
-            model_type=family.optimizer,
-            num_heads=int(config[family.heads_key]),
-            hidden_size=int(config[family.hidden_key]),
-            # The runtime optimises by itself when it loads the graph; doing it here too would fix it to this machine.
-            opt_level=0,
-            optimization_options=settings,
+        try:
+            optimizer = optimize_model(
+                str(path),
+                model_type=fusion.optimizer,
+                # 0: found in the graph.
+                num_heads=int(config.get(fusion.heads_key, 0)),
+                hidden_size=int(config.get(fusion.hidden_key, 0)),
+                # The runtime optimises by itself when it loads the graph; doing it here too would fix it to this
+                # machine.
+                opt_level=0,
+                optimization_options=settings,
+            )
+            fusions = {name: count for name, count in optimizer.get_fused_operator_statistics().items() if count}
+            optimizer.topological_sort()
+        except Exception as error:  # pattern matchers raise what they stumble over
+            raise CellFailure(
+                "unsupported",
+                f"ONNX Runtime's optimiser for {fusion.optimizer} fails on this graph: {type(error).__name__}: "
+                f"{graph.first_line(error)}",
+            ) from error
+    if not fusions:
+        raise CellFailure(
+            "unsupported",
+            "nothing of the graph was fused; the fusions know what the torchscript exporter writes with eager "
+            "attention: set exporter: torchscript and attention: eager",
         )
-        fusions = {name: count for name, count in optimizer.get_fused_operator_statistics().items() if count}
-        optimizer.topological_sort()
-    attentions = sum(fusions.get(name, 0) for name in ATTENTION)
-    if attentions != layers:
-        raise UserError(
-            f"{attentions} of {layers} attentions of {path} were fused; the fusions know what the torchscript exporter "
-            f"writes with eager attention: set exporter: torchscript and attention: eager"
-        )
-    return Fused(optimizer.model, fusions, layers)
+    graph.forget_data(optimizer.model)
+    return Fused(optimizer.model, fusions, int(layers) if isinstance(layers, int) else None)
+
+
+def _sizes(weights_dir: Path | str, workload: Workload) -> Mapping[str, Any]:
+    """The configuration of the model, of one with two towers that of the tower in use."""
+    config: dict[str, Any] = files.read_json(Path(weights_dir, "config.json"))
+    for name in TOWERS.get(workload.task.name, ()):
+        if isinstance(inner := config.get(name), dict):
+            return {**config, **inner}
+    return config
 
 
 @contextlib.contextmanager

@@ -1,63 +1,137 @@
-"""ONNX graphs on disk: reading, writing, describing and running them on the CPU."""
+"""ONNX graphs: on disk, with their weights beside them where one file cannot hold them, described, and run on the CPU.
+
+The axes of a graph are the names of its dynamic dimensions. A dimension of fixed size keeps the name of its axis as its
+denotation, so that a graph says which axes it fixes.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import os
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import TensorProto
 
-from ceilings import files
-from ceilings.errors import UserError
+from ceilings import artifacts, files
+from ceilings.errors import CellFailure, UserError
+from ceilings.graphs import hollow
 from ceilings.provenance import provenance
+from ceilings.workload.shape import Shape
 
 if TYPE_CHECKING:
     import onnxruntime
 
-INPUTS = ("input_ids", "attention_mask")
-OUTPUT = "logits"
 REMEDY = "delete it and run again to make it anew"
 PACKAGES = ("onnx", "onnxruntime", "numpy")
 STANDARD_DOMAINS = {"", "ai.onnx"}
-LARGEST = 2**31 - 1
-"""Bytes that one protobuf file can hold."""
+LARGEST = 2**31 - 2**26
+"""Bytes of tensors that one ONNX file may hold: what protobuf allows, less 64 MiB for everything else."""
+
+DATA_SHA256 = "data_sha256"
+"""Metadata of a graph whose weights lie beside it: their digest, so that the file's own digest covers them."""
+
+ALIGNMENT = 4096
+"""Offsets of tensors in a file of weights are multiples of a page, so that they can be mapped into memory."""
+
+SMALLEST_OUTSIDE = 1024
+"""Bytes; smaller tensors stay in the graph even where the others lie beside it."""
 
 
-def load(path: Path | str) -> onnx.ModelProto:
+def load(path: Path | str, values: bool = True, remedy: str = REMEDY) -> onnx.ModelProto:
     """Read a graph.
 
+    Args:
+        path: Its file; weights that lie beside it are found by its own word.
+        values: False leaves such weights where they are: for programs that look at the structure only.
+        remedy: What mends a damaged file.
+
     Raises:
-        UserError: Missing, damaged, or not a graph of this pipeline.
+        UserError: Missing or damaged, or with weights in a file outside its folder.
+        CellFailure: It could not be made.
     """
+    path = Path(path)
+    if path.is_file() and path.stat().st_size == 0 and artifacts.report_of(path).is_file():
+        artifacts.refuse_failed(path)
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; run the rule that makes it") from None
-    except (DecodeError, ValueError, onnx.checker.ValidationError) as error:
-        raise UserError(f"{path} is a damaged ONNX file ({first_line(error)}); {REMEDY}") from None
-    if tuple(value.name for value in model.graph.input) != INPUTS or not model.graph.node:
-        raise UserError(f"{path} is a damaged ONNX file (its inputs are not {', '.join(INPUTS)}); {REMEDY}")
+    except (DecodeError, ValueError) as error:
+        raise UserError(f"{path} is a damaged ONNX file ({first_line(error)}); {remedy}") from None
+    if not model.graph.node or not model.graph.output:
+        raise UserError(f"{path} is a damaged ONNX file (it has no nodes or no outputs); {remedy}")
+    for place in _outside(model):
+        data = path.parent / place
+        if Path(place).is_absolute() or not data.resolve().is_relative_to(path.parent.resolve()):
+            raise UserError(f"{path} has weights at {place!r}, outside its folder; put them beside it and name them so")
+        if not data.is_file():
+            raise UserError(f"{path} has its weights in {place}, which is not there; put that file beside it")
+    if values:
+        try:
+            onnx.load_external_data_for_model(model, str(path.parent))
+        except (ValueError, OSError, onnx.checker.ValidationError) as error:
+            raise UserError(f"{path} has damaged weights beside it ({first_line(error)}); {remedy}") from None
+        forget_data(model)
     return model
 
 
-def save(model: onnx.ModelProto, path: Path | str) -> None:
-    """Write a graph atomically.
+def save(model: onnx.ModelProto, path: Path | str, limit: int = LARGEST) -> None:
+    """Write a graph atomically; its weights into ``NAME.onnx.data`` beside it where one file cannot hold them.
 
-    Raises:
-        UserError: It does not fit into one file.
+    Args:
+        model: A graph; stays as it is.
+        path: Of the graph.
+        limit: Bytes of tensors in one file.
     """
-    if model.ByteSize() > LARGEST:
-        raise UserError(
-            f"{path} would have {model.ByteSize():,} bytes, more than one ONNX file holds; use a smaller model"
-        )
+    path = Path(path)
+    beside = data_path(path)
+    if hollow.tensor_bytes(model) <= limit:
+        with files.atomic(path) as temporary:
+            onnx.save(model, temporary)
+        beside.unlink(missing_ok=True)
+        return
+    shell, aside = hollow.emptied(model, SMALLEST_OUTSIDE)
+    with files.atomic(beside) as temporary:
+        written = _write_data(shell, aside, temporary, beside.name)
+        # No graph stands beside weights that are not its own, whenever this process ends.
+        path.unlink(missing_ok=True)
+    shell.metadata_props.add(key=DATA_SHA256, value=written)
     with files.atomic(path) as temporary:
-        onnx.save(model, temporary)
+        onnx.save(shell, temporary)
+
+
+@contextlib.contextmanager
+def made(report_path: Path | str, path: Path | str, **facts: Any) -> Iterator[None]:
+    """``artifacts.made`` for one graph, whose weights of an earlier run must not outlive it."""
+    with artifacts.made(report_path, [path], **facts):
+        try:
+            yield
+        except CellFailure:
+            data_path(path).unlink(missing_ok=True)
+            raise
+
+
+def data_path(path: Path | str) -> Path:
+    """Where the weights of a graph lie that one file cannot hold."""
+    return Path(f"{path}.data")
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a graph and of the weights beside it, whose digest stands in the graph's file."""
+    return files.sha256(path)
+
+
+def nbytes(path: Path | str) -> int:
+    """Bytes on disk, weights beside it included."""
+    return sum(part.stat().st_size for part in (Path(path), data_path(path)) if part.exists())
 
 
 def report(path: Path | str, graph: Path | str, sources: Mapping[str, Path | str], **content: Any) -> None:
@@ -69,34 +143,40 @@ def report(path: Path | str, graph: Path | str, sources: Mapping[str, Path | str
         sources: What the graph was made from.
         content: What was done.
     """
-    model = load(graph)
+    model = load(graph, values=False)
     record = {
         "schema_version": 1,
+        "status": "ok",
         **content,
         "opset": opset(model),
         "nodes": len(model.graph.node),
         "op_types": op_types(model),
         "inputs": [describe(value) for value in model.graph.input],
         "outputs": [describe(value) for value in model.graph.output],
-        "bytes": Path(graph).stat().st_size,
-        "graph_sha256": files.sha256(graph),
+        "bytes": nbytes(graph),
+        "graph_sha256": sha256(graph),
         "provenance": provenance([*PACKAGES, "onnxslim", "torch"], sources),
     }
     files.write_json(path, record)
 
 
+# --- what a graph says of itself ------------------------------------------------------------------------------------
+
+
 def op_types(model: onnx.ModelProto) -> dict[str, int]:
     """Nodes by operator, most frequent first; ``domain::Operator`` outside the standard domain."""
-    names = (
-        node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
-        for node in model.graph.node
-    )
-    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
+    found = Counter(map(operator, model.graph.node))
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def operator(node: onnx.NodeProto) -> str:
+    """What a node does: ``Operator``, or ``domain::Operator`` outside the standard domain."""
+    return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
 
 
 def opset(model: onnx.ModelProto) -> int:
-    """Version of the standard operator set."""
-    return max(entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)
+    """Version of the standard operator set; 0 where a graph uses none of it."""
+    return max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
 
 
 def describe(value: onnx.ValueInfoProto) -> dict[str, Any]:
@@ -104,15 +184,45 @@ def describe(value: onnx.ValueInfoProto) -> dict[str, Any]:
     kind = value.type.tensor_type
     return {
         "name": value.name,
-        "type": onnx.TensorProto.DataType.Name(kind.elem_type).lower(),
+        "type": TensorProto.DataType.Name(kind.elem_type).lower(),
         "shape": [dim.dim_param or dim.dim_value for dim in kind.shape.dim],
     }
 
 
+def axes(model: onnx.ModelProto) -> dict[str, int | None]:
+    """Axes of the inputs: their size where it is fixed, None where it is dynamic."""
+    found: dict[str, int | None] = {}
+    for value in model.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if name := dim.dim_param or dim.denotation:
+                found[name] = None if dim.dim_param else dim.dim_value
+    return found
+
+
 def fixed_axes(model: onnx.ModelProto) -> dict[str, int]:
     """The axes of the inputs that are not dynamic: ``{"batch": 1, "sequence": 128}`` or a part of it."""
-    dims = model.graph.input[0].type.tensor_type.shape.dim
-    return {axis: dim.dim_value for axis, dim in zip(("batch", "sequence"), dims, strict=True) if not dim.dim_param}
+    return {axis: size for axis, size in axes(model).items() if size is not None}
+
+
+def dynamic_axes(model: onnx.ModelProto) -> tuple[str, ...]:
+    """The axes of the inputs that take any size."""
+    return tuple(axis for axis, size in axes(model).items() if size is None)
+
+
+def takes(model: onnx.ModelProto, shape: Shape) -> bool:
+    """Whether no fixed axis has another size in a shape."""
+    return all(shape.get(axis) in (None, size) for axis, size in fixed_axes(model).items())
+
+
+def copy_interface(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
+    """Give a graph the inputs and outputs of the one that it was made from, in place: order, axes, unused inputs."""
+    for side in ("input", "output"):
+        values = getattr(model.graph, side)
+        del values[:]
+        values.extend(getattr(source.graph, side))
+
+
+# --- products with weights ------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,9 +247,9 @@ class WeightProduct:
 
 
 def weight_products(model: onnx.ModelProto) -> list[WeightProduct]:
-    """The MatMul and Gemm nodes with constant weights, in graph order: what quantisation is about."""
+    """The MatMul and Gemm nodes with constant matrices, in graph order: what quantisation is about."""
+    matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
     constants = {tensor.name for tensor in model.graph.initializer}
-    constants |= {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
     return [
         WeightProduct(
             node.name,
@@ -150,7 +260,11 @@ def weight_products(model: onnx.ModelProto) -> list[WeightProduct]:
             any(attribute.name == "transB" and attribute.i for attribute in node.attribute),
         )
         for node in model.graph.node
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in constants and node.input[0] not in constants
+        if node.op_type in ("MatMul", "Gemm")
+        and node.domain in STANDARD_DOMAINS
+        and node.input[1] in matrices
+        and node.input[0] not in constants
+        and not any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
     ]
 
 
@@ -164,14 +278,7 @@ def quantized_products(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def example(model: onnx.ModelProto, vocabulary: int, shape: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
-    """Seeded inputs of a shape, or of the graph's fixed axes; in all rows but the first the last quarter is masked."""
-    fixed = fixed_axes(model)
-    batch, sequence = fixed.get("batch", shape[0]), fixed.get("sequence", shape[1])
-    ids = np.random.default_rng(seed).integers(1, vocabulary, (batch, sequence), dtype=np.int64)
-    mask = np.ones_like(ids)
-    mask[1:, sequence - sequence // 4 :] = 0
-    return {"input_ids": ids, "attention_mask": mask}
+# --- running --------------------------------------------------------------------------------------------------------
 
 
 def session(
@@ -179,6 +286,7 @@ def session(
     threads: int = 0,
     optimized: Path | str | None = None,
     optimize: bool = True,
+    limit: int = LARGEST,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on the CPU.
 
@@ -187,6 +295,7 @@ def session(
         threads: CPU threads; 0 leaves it to ONNX Runtime.
         optimized: Where to write the graph as ONNX Runtime rewrote it.
         optimize: False runs the graph as it is written.
+        limit: Bytes of tensors that are handed over in memory; more go through a file.
     """
     import onnxruntime
 
@@ -197,11 +306,77 @@ def session(
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized is not None:
         settings.optimized_model_filepath = os.fspath(optimized)
-    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else os.fspath(model)
-    return onnxruntime.InferenceSession(source, settings, providers=["CPUExecutionProvider"])
+        name = data_path(optimized).name
+        settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", name)
+    providers = ["CPUExecutionProvider"]
+    if not isinstance(model, onnx.ModelProto):
+        return onnxruntime.InferenceSession(os.fspath(model), settings, providers=providers)
+    if hollow.tensor_bytes(model) <= limit:
+        return onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=providers)
+    with stored(model) as path:
+        return onnxruntime.InferenceSession(os.fspath(path), settings, providers=providers)
+
+
+@contextlib.contextmanager
+def stored(model: onnx.ModelProto, limit: int = LARGEST) -> Iterator[Path]:
+    """A graph as a file for the block: for tools that serialise, which no large graph survives in memory."""
+    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+        path = Path(folder, "model.onnx")
+        save(model, path, limit)
+        yield path
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, cut to one line."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
+
+
+# --- weights beside the graph ---------------------------------------------------------------------------------------
+
+
+def _outside(model: onnx.ModelProto) -> list[str]:
+    """Files that hold tensors of a graph, as it names them."""
+    places = (
+        entry.value
+        for tensor in hollow.tensors(model)
+        if tensor.data_location == TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    )
+    return list(dict.fromkeys(places))
+
+
+def _write_data(shell: onnx.ModelProto, aside: Mapping[str, TensorProto], path: Path, name: str) -> str:
+    """Write the tensors that are not in ``shell`` and tell it, in place, where they are.
+
+    Returns:
+        Hex digest of the file.
+    """
+    digest, end = hashlib.sha256(), 0
+    with open(path, "wb") as file:
+        for tensor in shell.graph.initializer:
+            if tensor.name not in aside:
+                continue
+            padding = bytes(-end % ALIGNMENT)
+            content = hollow.raw(aside[tensor.name])
+            for part in (padding, content):
+                file.write(part)
+                digest.update(part)
+            del tensor.external_data[:]
+            for key, value in (
+                ("location", name),
+                ("offset", str(end + len(padding))),
+                ("length", str(len(content))),
+            ):
+                tensor.external_data.add(key=key, value=value)
+            end += len(padding) + len(content)
+    return digest.hexdigest()
+
+
+def forget_data(model: onnx.ModelProto) -> None:
+    """Strike out the digest of weights that are now in the graph, in place."""
+    kept = [entry for entry in model.metadata_props if entry.key != DATA_SHA256]
+    if len(kept) < len(model.metadata_props):
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept)

@@ -9,6 +9,7 @@ not counted.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -18,6 +19,7 @@ from ceilings.errors import UserError
 from ceilings.graphs import graph
 from ceilings.graphs.shapes import Tensor, resolve
 from ceilings.taxonomy import OPERATOR_CLASSES
+from ceilings.workload.shape import Shape
 
 STORED = {
     "float": "fp32",
@@ -36,24 +38,51 @@ QUANTIZERS = {"QuantizeLinear", "DequantizeLinear"}
 VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity", "Shape"}
 """Change how a tensor is read, and move nothing."""
 
-COPIES = {"Transpose", "Cast", "Concat", "Slice", "Split", "Expand", "Tile", "Pad"}
-NORMALIZATIONS = {"LayerNormalization": 7, "ReduceMean": 1}
-"""Operations an input element. LayerNormalization: mean, difference, square, its mean, product, scale, shift."""
+COPIES = {
+    *("Transpose", "Cast", "Concat", "Slice", "Split", "Expand", "Tile", "Pad", "Trilu", "DepthToSpace"),
+    *("Constant", "ConstantOfShape", "Range", "EyeLike", "OneHot", "ScatterND", "ScatterElements"),
+}
+GATHERS = {"Gather", "GatherND", "GatherElements"}
+NORMALIZATIONS = {
+    "LayerNormalization": 7,
+    "RMSNormalization": 4,
+    "BatchNormalization": 2,
+    "LpNormalization": 3,
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"), 1),
+    **dict.fromkeys(("ReduceL2", "ReduceSumSquare"), 2),
+}
+"""Operations an input element. LayerNormalization: mean, difference, square, its mean, product, scale, shift;
+RMSNormalization has no mean and no shift, BatchNormalization a scale and a shift."""
 
 SOFTMAX = 5
 """Operations an element: maximum, difference, exponential, sum, quotient."""
 
 ELEMENTWISE = {
-    *("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Neg", "Abs", "Reciprocal", "Exp", "Log", "Min", "Max", "Clip"),
-    *("Erf", "Tanh", "Sigmoid", "Relu", "Gelu", "Sin", "Cos"),
-    *("Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "IsNaN"),
+    **dict.fromkeys(
+        (
+            *("Add", "Sub", "Mul", "Div", "Mod", "Pow", "Sqrt", "Neg", "Abs", "Sign", "Reciprocal", "Exp", "Log"),
+            *("Min", "Max", "Sum", "Clip", "Floor", "Ceil", "Round", "Erf", "Tanh", "Sigmoid", "Softplus", "Relu"),
+            *("LeakyRelu", "Elu", "HardSigmoid", "Sin", "Cos", "CumSum"),
+            *("Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Not", "Xor"),
+            *("IsNaN", "IsInf"),
+        ),
+        1,
+    ),
+    # Written out, GELU is a quotient, an Erf, a sum and two products; HardSwish and Swish a Sigmoid and a product.
+    "Gelu": 5,
+    "HardSwish": 2,
+    "Swish": 2,
+    "Mish": 3,
 }
-"""One operation an output element each, transcendental or not."""
+"""Operations an output element, transcendental or not."""
+
+SELECTIONS = {"ArgMax": 1, "ArgMin": 1}
+"""Operations an input element."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """A matrix product.
+    """A matrix product, or a convolution as one.
 
     Attributes:
         m, n, k: Rows of the left side (all leading dimensions together where the right side is one matrix), columns of
@@ -139,21 +168,20 @@ def flops_by_precision(nodes: Iterable[Node]) -> dict[str, int]:
     return dict(total)
 
 
-def count(model: onnx.ModelProto, batch: int, sequence: int) -> Work:
+def count(model: onnx.ModelProto, shape: Shape) -> Work:
     """Count the work of one inference.
 
     Args:
         model: A graph of standard operators; Q/DQ is read as the type of what is stored, not as work.
-        batch: Rows of the inputs.
-        sequence: Tokens of a row.
+        shape: Sizes of the graph's axes; how long inputs really are makes no difference.
 
     Raises:
-        UserError: The graph has other fixed axes, or operators whose shapes cannot be found.
+        UserError: The graph has other axes or other fixed sizes, or operators whose shapes cannot be found.
     """
-    fixed = graph.fixed_axes(model)
-    if any({"batch": batch, "sequence": sequence}[axis] != size for axis, size in fixed.items()):
-        raise UserError(f"the graph is fixed to {fixed}, so there is nothing to count at b{batch}-s{sequence}")
-    resolved = resolve(model, batch, sequence)
+    if not graph.takes(model, shape):
+        fixed = graph.fixed_axes(model)
+        raise UserError(f"the graph is fixed to {fixed}, so there is nothing to count at {shape.full}")
+    resolved = resolve(model, shape)
     counter = _Counter(resolved.tensors, resolved.constants)
     nodes = [node for proto in resolved.nodes if (node := counter.node(proto))]
     ends = [value.name for value in (*model.graph.input, *model.graph.output)]
@@ -178,14 +206,16 @@ class _Counter:
     def node(self, proto: onnx.NodeProto) -> Node | None:
         inputs = [name for name in proto.input if name]
         outputs = [name for name in proto.output if name]
-        turned_weight = proto.op_type == "Transpose" and inputs[0] in self._constants
+        constant = proto.op_type in ("Transpose", "Expand") and inputs[0] in self._constants
+        if constant and proto.op_type == "Expand" and self._tensors[inputs[0]].kind in STORED:
+            self._stored[outputs[0]] = self._stored.get(inputs[0], inputs[0])
         if proto.op_type == "DequantizeLinear":
             self._stored[outputs[0]] = inputs[0]
-        elif inputs[0] in self._stored and proto.op_type in VIEWS | {"Transpose"}:
+        elif inputs and inputs[0] in self._stored and proto.op_type in VIEWS | {"Transpose"}:
             self._stored[outputs[0]] = self._stored[inputs[0]]
-        if turned_weight or proto.op_type in QUANTIZERS | VIEWS:
+        if constant or proto.op_type in QUANTIZERS | VIEWS:
             return None
-        table = proto.op_type == "Gather" and inputs[0] in self._constants
+        table = proto.op_type in GATHERS and inputs[0] in self._constants
         kind, operations, product = self._work(proto, inputs, outputs)
         weight = activation = 0
         for position, name in enumerate(inputs):
@@ -196,7 +226,7 @@ class _Counter:
             elif name in self._constants:
                 self.weights[self._stored.get(name, name)] = self._read(name)
                 weight += self._read(name)
-            elif proto.op_type == "Gather" and position == 0:
+            elif proto.op_type in GATHERS and position == 0:
                 activation += self._tensors[outputs[0]].bytes
             else:
                 activation += self._read(name)
@@ -205,20 +235,22 @@ class _Counter:
 
     def _work(self, proto: onnx.NodeProto, inputs: list[str], outputs: list[str]) -> tuple[str, int, Product | None]:
         """Class, operations of vector units, matrix product."""
-        name, elements = proto.op_type, self._tensors[outputs[0]].elements
-        if proto.domain not in graph.STANDARD_DOMAINS:
-            name = f"{proto.domain}::{name}"
+        name, elements = graph.operator(proto), self._tensors[outputs[0]].elements
         if name in PRODUCTS:
             kind = "gemm" if self._constants.intersection(inputs[:2]) else "attention"
             # Gemm's bias is one addition an element of the result.
             return kind, elements if len(inputs) > 2 else 0, self._product(proto, inputs, outputs[0])
-        if name == "Softmax":
+        if name == "Conv":
+            return "gemm", elements if len(inputs) > 2 else 0, self._convolution(inputs, outputs[0])
+        if name in ("Softmax", "LogSoftmax"):
             return "attention", SOFTMAX * elements, None
         if name in NORMALIZATIONS:
             return "normalization", NORMALIZATIONS[name] * self._tensors[inputs[0]].elements, None
         if name in ELEMENTWISE:
-            return "elementwise", elements, None
-        if name in ("Gather", "GatherND"):
+            return "elementwise", ELEMENTWISE[name] * elements, None
+        if name in SELECTIONS:
+            return "other", SELECTIONS[name] * self._tensors[inputs[0]].elements, None
+        if name in GATHERS:
             return "gather", 0, None
         if name in COPIES:
             return "copy", 0, None
@@ -226,16 +258,28 @@ class _Counter:
         return "other", 0, None
 
     def _product(self, proto: onnx.NodeProto, inputs: list[str], output: str) -> Product:
-        left, right = (self._tensors[name] for name in inputs[:2])
+        left, right = (self._tensors[name].shape for name in inputs[:2])
         turned = any(attribute.name == "transA" and attribute.i for attribute in proto.attribute)
-        k = left.shape[-2 if turned else -1]
-        n = self._tensors[output].shape[-1]
+        k = left[-2 if turned else -1]
+        # A vector on the right is a matrix of one column, which the result has lost.
+        n = self._tensors[output].shape[-1] if len(right) > 1 else 1
         rows = self._tensors[output].elements // n
-        one_matrix = len(right.shape) == 2
-        m = rows if one_matrix else self._tensors[output].shape[-2]
+        # One matrix on the right: all leading dimensions of the left side are rows.
+        m = rows if len(right) <= 2 else self._tensors[output].shape[-2] if len(left) > 1 else 1
+        return Product(m, n, k, rows // m, self._precision(inputs))
+
+    def _convolution(self, inputs: list[str], output: str) -> Product:
+        """A Conv as the product that it is: a row for each place of the result, a column for each output channel."""
+        kernel, result = self._tensors[inputs[1]].shape, self._tensors[output]
+        groups = self._tensors[inputs[0]].shape[1] // kernel[1]
+        channels = kernel[0] // groups
+        places = result.elements // kernel[0]
+        return Product(places, channels, math.prod(kernel[1:]), groups, self._precision(inputs))
+
+    def _precision(self, inputs: list[str]) -> str:
         kinds = {STORED.get(self._tensor(name).kind, self._tensor(name).kind) for name in inputs[:2]}
         # Where one side alone is quantised, the other's type computes.
-        return Product(m, n, k, rows // m, min(kinds, key=lambda kind: WIDEST_FIRST.get(kind, -1)))
+        return min(kinds, key=lambda kind: WIDEST_FIRST.get(kind, -1))
 
     def _tensor(self, name: str) -> Tensor:
         """The tensor as it is stored."""

@@ -1,8 +1,9 @@
-"""How far outputs are from the FP32 PyTorch reference. numpy only: every runtime's worker uses it."""
+"""How far outputs are from the FP32 reference. numpy only: every runtime's worker uses it."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,17 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """Distance of logits from a reference.
+    """Distance of outputs from a reference; of several outputs, each number is the worst one's.
 
     Attributes:
-        finite: Whether there is no NaN or infinity; if there is, the numbers below are None.
+        finite: Whether neither side has a NaN or an infinity; if one has, the numbers below are None.
         max_abs: Largest absolute difference.
-        max_rel: ``max_abs`` over the largest reference logit; element by element it would say nothing near zero.
-        relative_l2: Norm of the difference over the norm of the reference.
-        cosine: Smallest cosine similarity of a row (one input) with its reference.
-        top1_agreement: Share of the rows whose top class is the reference's, 0 to 1.
-        rows: Rows compared.
+        max_rel: ``max_abs`` over the output's largest reference value; element by element it would say nothing near
+            zero. None where the reference is zero everywhere and the output is not.
+        relative_l2: Norm of the difference over the norm of the reference; None as ``max_rel``.
+        cosine: Smallest cosine similarity of a row with its reference.
+        top1_agreement: Share of the rows whose top class is the reference's, 0 to 1; None where outputs are no classes.
+        rows: Rows compared: vectors along the last dimension.
     """
 
     finite: bool
@@ -35,40 +37,99 @@ class Parity:
         return dataclasses.asdict(self)
 
 
-def compare(outputs: np.ndarray, reference: np.ndarray) -> Parity:
-    """Compare logits.
+def compare(
+    outputs: Mapping[str, np.ndarray],
+    reference: Mapping[str, np.ndarray],
+    compared: str,
+    mask: np.ndarray | None = None,
+    masked: Container[str] | None = None,
+) -> Parity:
+    """Compare every output of the reference.
 
     Args:
-        outputs: (..., batch, classes), any floating type.
-        reference: The same shape.
+        outputs: (elements, *dims) by name, any type of number.
+        reference: The same names and shapes.
+        compared: What outputs are: ``classes``, ``embedding`` or ``values``, as the task says.
+        mask: (elements, batch, sequence); where it is 0, outputs that begin with these dimensions are not compared.
+        masked: Names of the outputs that have a sequence; None: those whose shapes begin with the mask's, but for
+            embeddings of one vector an input, whose width may happen to be the sequence's length.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: An output is missing, shapes differ, or the mask leaves nothing.
     """
-    if outputs.shape != reference.shape:
-        raise ValueError(f"outputs have shape {outputs.shape}, the reference {reference.shape}")
-    classes = reference.shape[-1]
-    found = outputs.astype(np.float64).reshape(-1, classes)
-    expected = reference.astype(np.float64).reshape(-1, classes)
-    if not np.isfinite(found).all():
-        return Parity(False, None, None, None, None, None, len(found))
-    difference = np.abs(found - expected)
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    # A row of zeros has no direction: it agrees with another row of zeros and with nothing else.
-    cosines = np.where(
-        norms > 0,
-        np.sum(found * expected, axis=1) / np.where(norms > 0, norms, 1),
-        np.all(found == expected, axis=1),
-    )
+    parts = []
+    for name, expected in reference.items():
+        if name not in outputs:
+            raise ValueError(f"there is no output {name}; there are {', '.join(outputs) or 'none'}")
+        if outputs[name].shape != expected.shape:
+            raise ValueError(f"output {name} has shape {outputs[name].shape}, the reference {expected.shape}")
+        covers = mask is not None and expected.shape[: mask.ndim] == mask.shape
+        if masked is None:
+            covers = covers and not (compared == "embedding" and mask is not None and expected.ndim == mask.ndim)
+        else:
+            covers = covers and name in masked
+        parts.append(_compare(outputs[name], expected, compared, mask if covers else None, name))
+    rows = sum(part.rows for part in parts)
+    if not all(part.finite for part in parts):
+        return Parity(False, None, None, None, None, None, rows)
     return Parity(
         finite=True,
-        max_abs=float(difference.max()),
-        max_rel=ratio(float(difference.max()), float(np.abs(expected).max())),
-        relative_l2=ratio(float(np.linalg.norm(found - expected)), float(np.linalg.norm(expected))),
-        cosine=float(np.clip(cosines, -1, 1).min()),
-        top1_agreement=float(np.mean(found.argmax(axis=1) == expected.argmax(axis=1))),
-        rows=len(found),
+        max_abs=max(part.max_abs for part in parts if part.max_abs is not None),
+        max_rel=_largest([part.max_rel for part in parts]),
+        relative_l2=_largest([part.relative_l2 for part in parts]),
+        cosine=min(part.cosine for part in parts if part.cosine is not None),
+        top1_agreement=min((p.top1_agreement for p in parts if p.top1_agreement is not None), default=None),
+        rows=rows,
     )
+
+
+def _compare(found: np.ndarray, expected: np.ndarray, compared: str, mask: np.ndarray | None, name: str) -> Parity:
+    """One output; ``mask`` covers its leading dimensions."""
+    # Elements and batch lead; an output without more dimensions, or with one number a row, is one vector in all.
+    width = expected.shape[-1] if expected.ndim > 2 else 1
+    left, right = (array.astype(np.float64).reshape(-1, width) for array in (found, expected))
+    here = None
+    if mask is not None and expected.ndim == mask.ndim:
+        # One number a token, such as a score of being an answer's begin: a row is an input, its columns are tokens.
+        here = (mask != 0).reshape(-1, width)
+        here, left, right = (array[here.any(axis=1)] for array in (here, left, right))
+        left, right = np.where(here, left, 0), np.where(here, right, 0)
+    elif mask is not None:
+        kept = np.repeat((mask != 0).reshape(-1), left.shape[0] // mask.size)
+        left, right = left[kept], right[kept]
+    if not right.size:
+        raise ValueError(f"output {name} has no value that counts; the mask leaves nothing to compare")
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        return Parity(False, None, None, None, None, None, len(right))
+    difference = float(np.abs(left - right).max())
+    agreement = None
+    if compared == "classes" and width > 1:
+        scores = (left, right) if here is None else (np.where(here, side, -np.inf) for side in (left, right))
+        agreement = float(np.mean(np.equal(*(side.argmax(axis=1) for side in scores))))
+    return Parity(
+        finite=True,
+        max_abs=difference,
+        max_rel=ratio(difference, float(np.abs(right).max())),
+        relative_l2=ratio(float(np.linalg.norm(left - right)), float(np.linalg.norm(right))),
+        cosine=_cosine(left, right) if width > 1 else _cosine(left.reshape(1, -1), right.reshape(1, -1)),
+        top1_agreement=agreement,
+        rows=len(right),
+    )
+
+
+def _cosine(left: np.ndarray, right: np.ndarray) -> float:
+    """The smallest of all rows. A row of zeros has no direction: it agrees with another one and with nothing else."""
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    cosines = np.where(
+        norms > 0, np.sum(left * right, axis=1) / np.where(norms > 0, norms, 1), np.all(left == right, axis=1)
+    )
+    return float(np.clip(cosines, -1, 1).min())
+
+
+def _largest(values: list[float | None]) -> float | None:
+    """The largest; None if one of them is."""
+    known = [value for value in values if value is not None]
+    return max(known) if len(known) == len(values) else None
 
 
 def ratio(part: float, whole: float) -> float | None:

@@ -28,16 +28,20 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from ceilings import options
-from ceilings.errors import UserError
-from ceilings.graphs import graph
+from ceilings.errors import CellFailure, UserError
+from ceilings.graphs import graph, hollow
 from ceilings.graphs.calibration import Range
 from ceilings.graphs.precision import convert
 
 PRECISIONS = ("int8", "fp8")
 FP8_OPSET = 19
 """First operator set whose QuantizeLinear knows E4M3FN, and scales in FP16."""
+INT8_OPSET = 13
+"""First operator set whose QuantizeLinear has a scale for each column."""
 FP8_LARGEST = 448.0
 OPERATORS = ("MatMul", "Gemm")
+SHAPES_KNOWN = ("onnx.infer", "onnxruntime.quant")
+"""Metadata by which ONNX Runtime's quantiser knows that shapes were inferred."""
 INTEGER_KERNELS = ("QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")
 
 
@@ -91,9 +95,14 @@ def quantize(
         floats: What the rest computes in: ``fp32`` or ``fp16``.
 
     Raises:
-        UserError: A pattern without a node, a range that is missing, or an operator set too old for FP8.
+        UserError: A pattern without a node, or a range that is missing.
+        CellFailure: Nothing to quantise, or an operator set that is too old and cannot be raised.
     """
     products = graph.weight_products(model)
+    if not products:
+        raise CellFailure(
+            "unsupported", "the graph has no MatMul or Gemm with constant weights, so nothing to quantise"
+        )
     kept = matching([product.node for product in products], quantization.keep)
     chosen = [product for product in products if product.node not in kept]
     if not chosen:
@@ -105,9 +114,8 @@ def quantize(
                 f"delete the calibration and run again"
             )
     before = graph.opset(model)
-    copy = _raise_opset(model, precision) if precision == "fp8" or floats == "fp16" else _copy(model)
-    if floats == "fp16":
-        copy, _ = convert(copy, "fp16")
+    raised = _raise_opset(model, precision, FP8_OPSET if precision == "fp8" or floats == "fp16" else INT8_OPSET)
+    copy = convert(raised, "fp16")[0] if floats == "fp16" else raised
     used = {product.activation: ranges[product.activation] for product in chosen}
     quantized = _insert(copy, [product.node for product in chosen], used, precision, quantization.per_channel)
     if floats == "fp16":
@@ -157,7 +165,7 @@ def integer_kernels(model: onnx.ModelProto) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimized.onnx")
         graph.session(model, optimized=path)
-        optimized = onnx.load(path)
+        optimized = graph.load(path, values=False)
     integer = sum(node.op_type in INTEGER_KERNELS for node in optimized.graph.node)
     dequantized = {node.output[0] for node in optimized.graph.node if node.op_type == "DequantizeLinear"}
     constants = {tensor.name for tensor in optimized.graph.initializer}
@@ -187,6 +195,9 @@ def _insert(
         )
         for name, span in ranges.items()
     }
+    # Its own inference of shapes would write the whole graph to a file.
+    model = hollow.with_shapes(model)
+    model.metadata_props.add(key=SHAPES_KNOWN[0], value=SHAPES_KNOWN[1])
     kind = QuantType.QInt8
     settings: dict[str, Any] = {
         "ActivationSymmetric": True,
@@ -214,7 +225,10 @@ def _insert(
         quantized = quantizer.quantize_model()
         _only_products(quantized, set(nodes))
         quantizer.model.topological_sort()
-        return quantized
+    kept = [entry for entry in quantized.metadata_props if entry.key != SHAPES_KNOWN[0]]
+    del quantized.metadata_props[:]
+    quantized.metadata_props.extend(kept)
+    return quantized
 
 
 def _only_products(model: onnx.ModelProto, nodes: set[str]) -> None:
@@ -282,17 +296,26 @@ def _half_scales(model: onnx.ModelProto) -> None:
             tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
 
 
-def _raise_opset(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
-    """The graph in an operator set that has FP8 and scales in FP16, converted if need be."""
-    if graph.opset(model) >= FP8_OPSET:
+def _raise_opset(model: onnx.ModelProto, precision: str, wanted: int) -> onnx.ModelProto:
+    """A copy of the graph in an operator set that has the quantised types, converted if need be.
+
+    Raises:
+        CellFailure: The converter does not know a part of the graph.
+    """
+    if graph.opset(model) >= wanted:
         return _copy(model)
+    shell, aside = hollow.emptied(model, 1 << 16)
     try:
-        return onnx.version_converter.convert_version(model, FP8_OPSET)
+        raised = onnx.version_converter.convert_version(shell, wanted)
+        hollow.fill(raised, aside)
     except Exception as error:  # the converter raises RuntimeError and its own types
-        raise UserError(
-            f"{precision} needs opset {FP8_OPSET} here, the graph has {graph.opset(model)} and cannot be converted "
-            f"({graph.first_line(error)}); export with opset {FP8_OPSET} or later"
+        raise CellFailure(
+            "unsupported",
+            f"{precision} needs opset {wanted} here, the graph has {graph.opset(model)} and cannot be converted "
+            f"({graph.first_line(error)}); export with opset {wanted} or later",
         ) from None
+    graph.copy_interface(raised, model)
+    return raised
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

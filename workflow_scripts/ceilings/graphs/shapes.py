@@ -11,18 +11,18 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ceilings.errors import UserError
-from ceilings.graphs import graph
+from ceilings.graphs import graph, hollow
+from ceilings.workload.shape import Shape
 
 SMALL = 1 << 16
 """Constants of more elements are weights: their shape counts, and their values are never looked at."""
 
-
 EVALUATED = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 """Types of the constants that shapes are computed from."""
 
-KEPT = {"Gather", "DequantizeLinear", "Transpose", "Reshape"}
-"""What is not dropped where it depends on no input: look-ups, and how a quantised weight comes to its reader, who reads
-what is stored."""
+KEPT = {"Gather", "DequantizeLinear", "Transpose", "Reshape", "Expand"}
+"""What is not dropped where it depends on no input: look-ups, and how a quantised or repeated weight comes to its
+reader, who reads what is stored."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,16 +62,19 @@ class Resolved:
     constants: set[str]
 
 
-def resolve(model: onnx.ModelProto, batch: int, sequence: int) -> Resolved:
-    """Shapes of all tensors for inputs of (``batch``, ``sequence``).
+def resolve(model: onnx.ModelProto, shape: Shape) -> Resolved:
+    """Shapes of all tensors for inputs of a shape.
 
     Raises:
-        UserError: A shape stays unknown.
+        UserError: A shape stays unknown, or the graph has an axis that the shape has not.
     """
     static = _skeleton(model)
     for value in static.graph.input:
-        for dim, size in zip(value.type.tensor_type.shape.dim, (batch, sequence), strict=True):
-            dim.dim_value = size
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                if (size := shape.get(dim.dim_param)) is None:
+                    raise UserError(f"input {value.name} has the axis {dim.dim_param}, which {shape} gives no size")
+                dim.dim_value = size
     while True:
         tensors, unknown = _infer(static)
         if not _fold(static, tensors):
@@ -88,7 +91,7 @@ def resolve(model: onnx.ModelProto, batch: int, sequence: int) -> Resolved:
     needed = {name for node in nodes for name in (*node.input, *node.output) if name}
     if missing := sorted(needed & unknown):
         raise UserError(
-            f"the shape of {missing[0]} (and of {len(missing) - 1} more tensors) at b{batch}-s{sequence} cannot be "
+            f"the shape of {missing[0]} (and of {len(missing) - 1} more tensors) at {shape.full} cannot be "
             "inferred, so nothing can be counted; simplify the graph, or export it with other operators"
         )
     return Resolved(nodes, tensors, constants)
@@ -96,23 +99,11 @@ def resolve(model: onnx.ModelProto, batch: int, sequence: int) -> Resolved:
 
 def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without the weights' values and without shapes that were inferred for other inputs."""
-    copy = onnx.ModelProto()
-    copy.ir_version = model.ir_version
-    copy.opset_import.extend(model.opset_import)
-    copy.graph.name = model.graph.name
-    copy.graph.input.extend(model.graph.input)
-    copy.graph.node.extend(model.graph.node)
-    for value in model.graph.output:
+    copy, _ = hollow.emptied(model, SMALL * 8 + 1)
+    del copy.graph.value_info[:]
+    for value in copy.graph.output:
         # Its dynamic dimensions have names; the inferred ones are numbers.
-        kind = value.type.tensor_type.elem_type
-        copy.graph.output.append(helper.make_tensor_value_info(value.name, kind, None))
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) > SMALL:
-            copy.graph.initializer.append(
-                TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=b"")
-            )
-        else:
-            copy.graph.initializer.append(tensor)
+        value.type.tensor_type.ClearField("shape")
     return copy
 
 

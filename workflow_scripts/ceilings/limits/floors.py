@@ -10,28 +10,33 @@ from typing import Any
 import onnx
 
 from ceilings import SCHEMA_VERSION
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
+from ceilings.graphs import graph as graphs
 from ceilings.graphs import operations
 from ceilings.limits.roofline import Roofline, missing, read_limits
 from ceilings.provenance import provenance
+from ceilings.workload.shape import Shape
 
 PACKAGES = ("onnx", "numpy")
 
 
 def bound(
-    graph: onnx.ModelProto, peaks: Mapping[str, Any], cell: Mapping[str, Any], sources: Mapping[str, Path | str]
+    graph: onnx.ModelProto | Path | str,
+    peaks: Mapping[str, Any],
+    cell: Mapping[str, Any],
+    sources: Mapping[str, Path | str],
 ) -> dict[str, Any]:
     """Count a graph at a shape and bound its latency on a device.
 
     Args:
-        graph: The unfused graph in the cell's precision.
+        graph: The unfused graph in the cell's precision, or its path.
         peaks: Content of the device's ``peaks.json``.
-        cell: ``model``, ``precision``, ``batch`` and ``sequence``; what else it holds is recorded.
+        cell: ``model``, ``precision``, ``graph`` and ``shape`` (its name); what else it holds is recorded.
         sources: The files that graph and peaks came from.
 
     Returns:
         ``status`` is ``ok``, or ``unavailable`` with a ``reason``: a limit that could not be measured, or a graph that
-        cannot be counted.
+        could not be made or cannot be counted.
 
     Raises:
         UserError: ``peaks`` is no record of measured limits.
@@ -41,7 +46,11 @@ def bound(
     head = {"schema_version": SCHEMA_VERSION, "device": peaks["device"], **cell}
     tail = {"provenance": provenance(PACKAGES, sources)}
     try:
-        work = operations.count(graph, cell["batch"], cell["sequence"])
+        model = graph if isinstance(graph, onnx.ModelProto) else graphs.load(graph)
+    except CellFailure as failure:
+        return {**head, "status": "unavailable", "reason": str(failure), **tail}
+    try:
+        work = operations.count(model, Shape.parse(cell["shape"]))
     except UserError as error:
         return {**head, "status": "unavailable", "reason": str(error), **tail}
     limits = read_limits(peaks)

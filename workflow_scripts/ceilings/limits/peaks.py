@@ -23,24 +23,32 @@ from ceilings.cuda import device as cuda
 from ceilings.cuda.cuda_graph import captured
 from ceilings.limits.peak_kernels import Kernels
 
-MODEL_PRODUCTS = tuple((m, n, k) for m in (128, 4096) for k, n in ((768, 768), (768, 3072), (3072, 768)))
-"""(M, N, K) of the products in BERT-base and DistilBERT: M is batch times sequence."""
-
 MIB = 1 << 20
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+OTHER_LIMITS = 18
+"""Limits that are no matrix rates: each limit has an equal share of the time."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How large the work is. ``bytes`` of the bandwidth buffers, ``square`` edge of the large product, and so on."""
+    """How large the work is.
 
+    Attributes:
+        products: (M, N, K) of the models' products.
+        buffer_bytes: Of the bandwidth buffers.
+        transfer_bytes: Of a copy between host and device.
+        square: Edge of the large product.
+        launches: Repetitions of a launch.
+    """
+
+    products: tuple[tuple[int, int, int], ...]
     buffer_bytes: int = 1024 * MIB
     transfer_bytes: int = 256 * MIB
     square: int = 8192
-    products: tuple[tuple[int, int, int], ...] = MODEL_PRODUCTS
     launches: int = 1000
 
 
-TINY = Sizes(32 * MIB, 4 * MIB, 256, ((128, 768, 768),), 50)
+TINY = Sizes(((128, 768, 768),), 32 * MIB, 4 * MIB, 256, 50)
 """For a check that everything runs; the numbers mean nothing."""
 
 
@@ -96,7 +104,7 @@ class Bench:
             once()
             start = time.monotonic()
             values: list[float] = []
-            share = self.seconds / 60  # there are about sixty limits
+            share = self.seconds / (OTHER_LIMITS + len(PRECISIONS) * (1 + len(self.sizes.products)))
             while len(values) < self.repeats and (len(values) < 3 or time.monotonic() - start < share):
                 values.append(once())
         except Exception as error:  # a precision that the device or the library does not have
@@ -263,7 +271,7 @@ class Bench:
     def _products(self) -> None:
         edge = self.sizes.square
         for shape in ((edge, edge, edge), *self.sizes.products):
-            for precision in ("fp32", "tf32", "fp16", "bf16", "int8", "fp8"):
+            for precision in PRECISIONS:
                 name = f"matrix_rate.{precision}.{'x'.join(map(str, shape))}"
                 self._take(name, "TFLOP/s", self._product_method(precision, shape), self._product(precision, shape))
 
