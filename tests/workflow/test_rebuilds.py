@@ -90,7 +90,7 @@ def test_a_process_more_keeps_those_that_have_run(project):
 @pytest.mark.parametrize(
     ("file", "jobs"),
     [
-        ("workflow_scripts/ceilings/report/render/plots/batch_sweep.py", {"draw_plot": 1, "write_summary": 1}),
+        ("workflow_scripts/ceilings/report/render/plots/configurations.py", {"draw_plot": 1, "write_summary": 1}),
         ("workflow_scripts/draw_plot.py", {"draw_plot": len(PLOTS), "write_summary": 1}),
         ("workflow_scripts/write_summary.py", {"write_summary": 1}),
         ("workflow_scripts/ceilings/measure/loop.py", {"measure_latency": CELLS * PROCESSES, **REPORT}),
@@ -196,7 +196,7 @@ def test_run_records_say_where_they_come_from(finished):
     for path in (finished.folder / "results/benchmarks").rglob("*.json"):
         record = json.loads(Path(path).read_text())
         assert record["status"] == "ok", record["failure"]
-        assert record["provenance"]["sources"].keys() == {"inputs", "reference", "artifact"}
+        assert record["provenance"]["sources"].keys() == {"inputs", "reference", "artifact", "workload"}
         assert record["threads"]["intra_op"] == 1 and record["threads"]["OMP_NUM_THREADS"] == "1"
 
 
