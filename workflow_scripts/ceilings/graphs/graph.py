@@ -80,20 +80,22 @@ def load(path: Path | str, values: bool = True, remedy: str = REMEDY) -> onnx.Mo
         except (ValueError, OSError, onnx.checker.ValidationError) as error:
             raise UserError(f"{path} has damaged weights beside it ({first_line(error)}); {remedy}") from None
         forget_data(model)
+        for tensor in model.graph.initializer:
+            tensor.ClearField("data_location")  # as if it had never been elsewhere
     return model
 
 
-def save(model: onnx.ModelProto, path: Path | str, limit: int = LARGEST) -> None:
+def save(model: onnx.ModelProto, path: Path | str, limit: int | None = None) -> None:
     """Write a graph atomically; its weights into ``NAME.onnx.data`` beside it where one file cannot hold them.
 
     Args:
         model: A graph; stays as it is.
         path: Of the graph.
-        limit: Bytes of tensors in one file.
+        limit: Bytes of tensors in one file; None: ``LARGEST``.
     """
     path = Path(path)
     beside = data_path(path)
-    if hollow.tensor_bytes(model) <= limit:
+    if fits(model, limit):
         with files.atomic(path) as temporary:
             onnx.save(model, temporary)
         beside.unlink(missing_ok=True)
@@ -117,6 +119,11 @@ def made(report_path: Path | str, path: Path | str, **facts: Any) -> Iterator[No
         except CellFailure:
             data_path(path).unlink(missing_ok=True)
             raise
+
+
+def fits(model: onnx.ModelProto, limit: int | None = None) -> bool:
+    """Whether one file holds a graph, so whether it can be serialised."""
+    return hollow.tensor_bytes(model) <= (LARGEST if limit is None else limit)
 
 
 def data_path(path: Path | str) -> Path:
@@ -286,7 +293,6 @@ def session(
     threads: int = 0,
     optimized: Path | str | None = None,
     optimize: bool = True,
-    limit: int = LARGEST,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on the CPU.
 
@@ -295,7 +301,6 @@ def session(
         threads: CPU threads; 0 leaves it to ONNX Runtime.
         optimized: Where to write the graph as ONNX Runtime rewrote it.
         optimize: False runs the graph as it is written.
-        limit: Bytes of tensors that are handed over in memory; more go through a file.
     """
     import onnxruntime
 
@@ -311,18 +316,18 @@ def session(
     providers = ["CPUExecutionProvider"]
     if not isinstance(model, onnx.ModelProto):
         return onnxruntime.InferenceSession(os.fspath(model), settings, providers=providers)
-    if hollow.tensor_bytes(model) <= limit:
+    if fits(model):
         return onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=providers)
     with stored(model) as path:
         return onnxruntime.InferenceSession(os.fspath(path), settings, providers=providers)
 
 
 @contextlib.contextmanager
-def stored(model: onnx.ModelProto, limit: int = LARGEST) -> Iterator[Path]:
+def stored(model: onnx.ModelProto) -> Iterator[Path]:
     """A graph as a file for the block: for tools that serialise, which no large graph survives in memory."""
     with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
         path = Path(folder, "model.onnx")
-        save(model, path, limit)
+        save(model, path)
         yield path
 
 
