@@ -136,6 +136,11 @@ def sha256(path: Path | str) -> str:
     return files.sha256(path)
 
 
+def beside(path: Path | str) -> list[str]:
+    """The files that hold weights of a graph, as it names them, relative to its folder."""
+    return _outside(load(path, values=False))
+
+
 def nbytes(path: Path | str) -> int:
     """Bytes on disk, weights beside it included."""
     return sum(part.stat().st_size for part in (Path(path), data_path(path)) if part.exists())
@@ -254,8 +259,9 @@ class WeightProduct:
 
 
 def weight_products(model: onnx.ModelProto) -> list[WeightProduct]:
-    """The MatMul and Gemm nodes with constant matrices, in graph order: what quantisation is about."""
-    matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    """The MatMul and Gemm nodes with constant matrices in a type that quantisation replaces, in graph order."""
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    matrices = {t.name for t in model.graph.initializer if len(t.dims) == len("kn") and t.data_type in kinds}
     constants = {tensor.name for tensor in model.graph.initializer}
     return [
         WeightProduct(
