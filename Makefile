@@ -1,5 +1,6 @@
 # make summary   measure the default study and write results/summary.md and report.html
-# make test      every check and test, up to four tests at a time
+# make test      every check, and every test but the slow ones, up to four at a time
+# make test-slow the slow tests: long faults, engine builds, the browser
 # Both make .venv first and install the pinned packages: the GPU's where there is an NVIDIA driver.
 
 PYTHON ?= python3
@@ -21,8 +22,11 @@ test: $(VENV)/$(KIND) $(VENV)/dev
 	snakefmt --check Snakefile rules
 	mypy
 	snakemake --lint
-	pytest -n auto --maxprocesses 4 --dist loadfile -m "not timing"
+	pytest -n auto --maxprocesses 4 --dist loadfile -m "not timing and not slow"
 	pytest -m timing
+
+test-slow: $(VENV)/$(KIND) $(VENV)/dev
+	pytest -n auto --maxprocesses 4 --dist loadfile -m slow
 
 unit: $(VENV)/$(KIND) $(VENV)/dev
 	pytest tests/unit
@@ -50,4 +54,4 @@ clean:
 	rm -rf results/* .snakemake
 	git checkout -- results
 
-.PHONY: summary test unit lock clean
+.PHONY: summary test test-slow unit lock clean

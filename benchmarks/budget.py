@@ -53,14 +53,14 @@ def main() -> None:
     kernels = parser.parse_args().kernels
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "made.sqlite")
-        found = made(kernels)
-        store.write(path, found)
+        capture_made = made(kernels)
+        store.write(path, capture_made)
         start = time.perf_counter()
         command = [sys.executable, SCRIPTS / "account_budget.py", "--capture", path, "--output", Path(folder, "x.json")]
         subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(SCRIPTS)})
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-        calls = len(found.calls.start)
+        calls = len(capture_made.calls.start)
         print(
             f"{kernels:,} kernels, {calls:,} calls, {path.stat().st_size / 1e6:.0f} MB: {seconds:.1f} s, {peak:.0f} MB"
         )

@@ -11,16 +11,29 @@ import argparse
 import collections
 import json
 import statistics
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
 
-def measure(graph: Path, shape: tuple[int, int], threads: int, fixed: bool, disabled: list[str]) -> tuple[float, str]:
+from ceilings.workload.shape import Shape
+
+TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
+
+
+def ones(session: onnxruntime.InferenceSession, sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Inputs of a graph, all ones: its axes by name, or of the size that the graph gives."""
+    return {
+        one.name: np.ones([sizes.get(dim, dim) for dim in one.shape], TYPES[one.type]) for one in session.get_inputs()
+    }
+
+
+def measure(graph: Path, sizes: dict[str, int], threads: int, fixed: bool, disabled: list[str]) -> tuple[float, str]:
     """Median ms without profiling, and the three operators that take most in a profiled session."""
-    feeds = dict.fromkeys(("input_ids", "attention_mask"), np.ones(shape, np.int64))
 
     def session(profile: bool) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
@@ -28,16 +41,18 @@ def measure(graph: Path, shape: tuple[int, int], threads: int, fixed: bool, disa
         options.enable_profiling = profile
         options.profile_file_prefix = "fixed_axes"
         if fixed:
-            for axis, size in zip(("batch", "sequence"), shape, strict=True):
+            for axis, size in sizes.items():
                 options.add_free_dimension_override_by_name(axis, size)
         made = onnxruntime.InferenceSession(
             str(graph), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
         )
+        feeds = ones(made, sizes)
         for _ in range(5):
             made.run(None, feeds)
         return made
 
     timed = session(profile=False)
+    feeds = ones(timed, sizes)
     times = []
     for _ in range(20):
         start = time.perf_counter()
@@ -55,11 +70,10 @@ def measure(graph: Path, shape: tuple[int, int], threads: int, fixed: bool, disa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("graphs", type=Path, nargs="+")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--sequence", type=int, default=128)
+    parser.add_argument("--shape", default="b1-s128", help="sizes of the graph's axes")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    shape = (arguments.batch, arguments.sequence)
+    sizes = dict(Shape.parse(arguments.shape).sizes)
     print("| graph | session | p50 (ms) | operators (ms a run) |\n|---|---|---:|---|")
     for graph in arguments.graphs:
         for name, fixed, disabled in (
@@ -67,7 +81,7 @@ def main() -> None:
             ("fixed axes", True, []),
             ("fixed axes, no MatMulAddFusion", True, ["MatMulAddFusion"]),
         ):
-            median, operators = measure(graph, shape, arguments.threads, fixed, disabled)
+            median, operators = measure(graph, sizes, arguments.threads, fixed, disabled)
             print(f"| {graph.stem} | {name} | {median:.1f} | {operators} |", flush=True)
 
 

@@ -2,7 +2,8 @@
 """Is the instrument right? Time the same runner, in one process, with a loop of twenty lines and with the instrument.
 
     python benchmarks/plain_loop.py --runtime torch-cuda-eager --precision fp16 --artifact WEIGHTS_DIR \
-        --inputs results/models/distilbert/inputs/b1-s128.npz
+        --workload results/models/distilbert/weights/workload.json \
+        --inputs results/models/distilbert/inputs/b1-s128.npz --shape b1-s128
 
 ``plain_loop`` is the loop, and it knows nothing of this project: a call, a wait, a clock. Building the runner, and the
 instrument itself, are the library's. The two take turns, so that a drift falls on both: the difference of each round is
@@ -10,7 +11,6 @@ between its instrument and the mean of the plain loops around it.
 """
 
 import argparse
-import importlib
 import itertools
 import json
 import statistics
@@ -40,6 +40,8 @@ def main():
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--artifact", type=Path, required=True, help="the ONNX graph, or the folder of the weights")
     parser.add_argument("--inputs", type=Path, required=True)
+    parser.add_argument("--shape", required=True, help="of the inputs, such as b1-s128")
+    parser.add_argument("--workload", type=Path, required=True, help="workload.json beside the weights")
     parser.add_argument("--seconds", type=float, default=0.5, help="of each turn")
     parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args()
@@ -47,21 +49,24 @@ def main():
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
     from ceilings.cuda import device as cuda
     from ceilings.measure import gpu_loop
+    from ceilings.measure.setup import make_runner, read_pool
     from ceilings.measure.stopping import Protocol
-    from ceilings.models.inputs import load_inputs
     from ceilings.runtimes.catalogue import RUNTIMES
 
     runtime = RUNTIMES[arguments.runtime]
-    arrays = load_inputs(arguments.inputs)
-    ring = [{name: values[i] for name, values in arrays.items()} for i in range(len(arrays["input_ids"]))]
-    shape = ring[0]["input_ids"].shape
-    module = importlib.import_module(f"ceilings.runtimes.{runtime.module}")
-    runner = module.RUNNER(arguments.artifact, arguments.precision, shape, 1, runtime.options)
+    task = {
+        "cell": {"precision": arguments.precision, "shape": arguments.shape},
+        "spec": {"module": runtime.module, "threads": 1, "options": runtime.options},
+        "artifact": arguments.artifact,
+        "inputs": arguments.inputs,
+        "workload": arguments.workload,
+    }
+    runner, _ = make_runner(task)
     runner.load()
-    slots = [runner.place(element) for element in ring]
+    slots = [runner.place(element) for element in read_pool(task)]
     runner.run(slots[0])
 
-    # The wait is the framework's own where there is one: not a call of this project.
+    # The wait is the framework's where there is one: not a call of this project.
     if runtime.module == "torch_cuda":
         import torch
 
@@ -95,10 +100,10 @@ def main():
         plain.append(plain_loop(call, wait, arguments.seconds)[0] * 1e6)
     around = [(before + after) / 2 for before, after in itertools.pairwise(plain)]
     differences = sorted(mine - beside for mine, beside in zip(ours, around, strict=True))
-    found = {
+    result = {
         "runtime": arguments.runtime,
         "precision": arguments.precision,
-        "shape": f"b{shape[0]}-s{shape[1]}",
+        "shape": arguments.shape,
         "plain_us": statistics.median(plain),
         "instrument_us": statistics.median(ours),
         "difference_us": statistics.median(differences),
@@ -110,7 +115,7 @@ def main():
         "rounds": arguments.rounds,
         "call_costs_ns": cuda.call_costs(runner.stream),
     }
-    print(json.dumps(found, indent=1))
+    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 # Needs: a graph (or weights), inputs and the reference; the device that {device} names.
 # Makes: results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json, one fresh process each;
+#        results/quality/{device}/{runtime}/{model}/{precision}.json, what a cell's answers are worth, untimed;
 #        results/hosts/{device}/peaks.json, what the device allows
 
 
@@ -8,6 +9,7 @@ rule measure_latency:
         artifact=measured_artifact,
         inputs=rules.make_inputs.output,
         reference=rules.compute_reference.output,
+        workload="results/models/{model}/weights/workload.json",
     output:
         "results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json",
     log:
@@ -26,7 +28,35 @@ rule measure_latency:
         "measure_latency.py --device {wildcards.device} --runtime {wildcards.runtime}"
         " --model {wildcards.model} --precision {wildcards.precision} --shape {wildcards.shape} --run {wildcards.run}"
         " --spec {params.spec:q} --artifact {input.artifact[0]} --inputs {input.inputs} --reference {input.reference}"
-        " --log {log} --output {output} > {log} 2>&1"
+        " --workload {input.workload} --log {log} --output {output} > {log} 2>&1"
+
+
+rule evaluate_quality:
+    input:
+        artifact=evaluated_artifact,
+        data=rules.make_data.output.data,
+        reference=rules.make_data.output.reference,
+        workload="results/models/{model}/weights/workload.json",
+    output:
+        "results/quality/{device}/{runtime}/{model}/{precision}.json",
+    log:
+        "results/logs/evaluate_quality/{device}/{runtime}/{model}/{precision}.log",
+    priority: -500  # after all that is timed
+    conda:
+        measuring_environment
+    threads: SLICES.cpu_threads
+    resources:
+        gpu=1,
+    params:
+        spec=quality_slice,
+        shape=data_shape,
+    message:
+        "Evaluating the answers of {wildcards.model} {wildcards.precision} on {wildcards.runtime}"
+    shell:
+        "evaluate_quality.py --device {wildcards.device} --runtime {wildcards.runtime}"
+        " --model {wildcards.model} --precision {wildcards.precision} --shape {params.shape}"
+        " --spec {params.spec:q} --artifact {input.artifact[0]} --data {input.data} --reference {input.reference}"
+        " --workload {input.workload} --log {log} --output {output} > {log} 2>&1"
 
 
 rule measure_peaks:
@@ -40,8 +70,9 @@ rule measure_peaks:
     resources:
         gpu=1,
     params:
+        products=SLICES.products,
         code=digest("measure_peaks"),
     message:
         "Measuring what {wildcards.device} allows"
     shell:
-        "measure_peaks.py --device {wildcards.device} --output {output} > {log} 2>&1"
+        "measure_peaks.py --device {wildcards.device} --products {params.products:q} --output {output} > {log} 2>&1"

@@ -6,7 +6,7 @@
 rule calibrate_ranges:
     input:
         graph=rules.simplify_onnx.output.graph,
-        weights=rules.fetch_weights.output,
+        model=model_files,
     output:
         ranges="results/calibration/{model}/{method}.json",
         cache="results/calibration/{model}/{method}.cache",
@@ -14,11 +14,11 @@ rule calibrate_ranges:
         "results/logs/calibrate_ranges/{model}/{method}.log",
     conda:
         "../envs/cpu.yaml"
-    threads: STUDY.cpu_threads
+    threads: SLICES.cpu_threads
     params:
         calibration=calibration_slice,
         code=digest("calibrate_ranges"),
-        threads=STUDY.cpu_threads,
+        threads=SLICES.cpu_threads,
         folder=weights_folder,
     message:
         "Calibrating activation ranges of {wildcards.model} ({wildcards.method})"
@@ -32,22 +32,23 @@ rule compare_calibrations:
     input:
         graph=rules.simplify_onnx.output.graph,
         calibrations=expand("results/calibration/{{model}}/{method}.json", method=METHODS),
-        inputs=f"results/models/{{model}}/inputs/{STUDY.parity_shape}.npz",
-        reference=f"results/models/{{model}}/reference/{STUDY.parity_shape}.npz",
+        workload="results/models/{model}/weights/workload.json",
+        inputs=parity_inputs,
+        reference=parity_reference,
     output:
         "results/calibration/{model}/comparison.json",
     log:
         "results/logs/compare_calibrations/{model}.log",
     conda:
         "../envs/cpu.yaml"
-    threads: STUDY.cpu_threads
+    threads: SLICES.cpu_threads
     params:
-        quantization=STUDY.section("quantization"),
+        quantization=SLICES.section("quantization"),
         code=digest("compare_calibrations"),
-        threads=STUDY.cpu_threads,
+        threads=SLICES.cpu_threads,
     message:
         "Comparing calibration methods of {wildcards.model} by parity"
     shell:
         "compare_calibrations.py --graph {input.graph} --calibrations {input.calibrations}"
-        " --quantization {params.quantization:q} --inputs {input.inputs} --reference {input.reference}"
+        " --quantization {params.quantization:q} --workload {input.workload} --inputs {input.inputs} --reference {input.reference}"
         " --threads {params.threads} --output {output} > {log} 2>&1"

@@ -94,6 +94,7 @@ rule profile_layers:
     input:
         artifact=measured_artifact,
         inputs=rules.make_inputs.output,
+        workload="results/models/{model}/weights/workload.json",
     output:
         "results/traces/{device}/{runtime}/{model}/{precision}/{shape}.layers.json",
     log:
@@ -111,4 +112,4 @@ rule profile_layers:
     shell:
         "profile_layers.py --device {wildcards.device} --runtime {wildcards.runtime} --precision {wildcards.precision}"
         " --shape {wildcards.shape} --spec {params.spec:q} --engine {input.artifact[0]} --inputs {input.inputs}"
-        " --output {output} > {log} 2>&1"
+        " --workload {input.workload} --output {output} > {log} 2>&1"

@@ -1,20 +1,22 @@
-# Needs: weights, inputs and the reference of a model; a calibration for int8 and fp8.
+# Needs: weights or an imported graph, inputs and the reference of a model; a calibration for int8 and fp8.
 # Makes: results/onnx/{model}/exported.onnx, simplified.onnx, {precision}.onnx, {precision}.fused.onnx, each with a .json
 #        report beside it, int8.cpu.onnx for the CPU's kernels, int8.half.onnx (the rest in fp16) for TensorRT; results/parity/{model}/{graph}.json
 
 
 rule export_onnx:
     input:
-        weights=rules.fetch_weights.output,
+        rules.fetch_weights.output,
     output:
         graph="results/onnx/{model}/exported.onnx",
         report="results/onnx/{model}/exported.json",
     log:
         "results/logs/export_onnx/{model}.log",
+    wildcard_constraints:
+        model=WITH_WEIGHTS,
     conda:
         "../envs/cpu.yaml"
     params:
-        export=STUDY.section("export"),
+        export=export_slice,
         code=digest("export_onnx"),
         folder=weights_folder,
     message:
@@ -26,7 +28,8 @@ rule export_onnx:
 
 rule simplify_onnx:
     input:
-        graph=rules.export_onnx.output.graph,
+        graph="results/onnx/{model}/exported.onnx",
+        workload="results/models/{model}/weights/workload.json",
     output:
         graph="results/onnx/{model}/simplified.onnx",
         report="results/onnx/{model}/simplified.json",
@@ -39,7 +42,8 @@ rule simplify_onnx:
     message:
         "Simplifying the graph of {wildcards.model}"
     shell:
-        "simplify_onnx.py --graph {input.graph} --output {output.graph} --report {output.report}" " > {log} 2>&1"
+        "simplify_onnx.py --graph {input.graph} --workload {input.workload}"
+        " --output {output.graph} --report {output.report} > {log} 2>&1"
 
 
 rule convert_precision:
@@ -77,19 +81,19 @@ rule quantize_graph:
         precision="int8|fp8",
     conda:
         "../envs/cpu.yaml"
-    threads: STUDY.cpu_threads
+    threads: SLICES.cpu_threads
     params:
-        quantization=STUDY.section("quantization"),
+        quantization=SLICES.section("quantization"),
         code=digest("quantize_graph"),
         floats="fp32",
         inputs=sensitivity_option,
-        threads=STUDY.cpu_threads,
+        threads=SLICES.cpu_threads,
     message:
         "Quantising the graph of {wildcards.model} to {wildcards.precision}, the rest in {params.floats}"
     shell:
         "quantize_graph.py --graph {input.graph} --calibration {input.calibration}"
         " --precision {wildcards.precision} --quantization {params.quantization:q} --floats {params.floats}"
-        " {params.inputs} --threads {params.threads}"
+        " {params.inputs:q} --threads {params.threads}"
         " --output {output.graph} --report {output.report} > {log} 2>&1"
 
 
@@ -100,11 +104,11 @@ use rule quantize_graph as quantize_half_graph with:
     log:
         "results/logs/quantize_graph/{model}/{precision}.half.log",
     params:
-        quantization=STUDY.section("quantization"),
+        quantization=SLICES.section("quantization"),
         code=digest("quantize_graph"),
         floats="fp16",
         inputs=sensitivity_option,
-        threads=STUDY.cpu_threads,
+        threads=SLICES.cpu_threads,
 
 
 rule offset_activations:
@@ -128,7 +132,7 @@ rule offset_activations:
 rule fuse_graph:
     input:
         graph="results/onnx/{model}/{precision}.onnx",
-        weights=rules.fetch_weights.output,
+        model=model_files,
     output:
         graph="results/onnx/{model}/{precision}.fused.onnx",
         report="results/onnx/{model}/{precision}.fused.json",
@@ -137,36 +141,37 @@ rule fuse_graph:
     conda:
         "../envs/cpu.yaml"
     params:
-        architecture=architecture,
         code=digest("fuse_graph"),
+        fusion=fusion_slice,
         folder=weights_folder,
     message:
         "Fusing the {wildcards.precision} graph of {wildcards.model}"
     shell:
         "fuse_graph.py --graph {input.graph} --weights-dir {params.folder}"
-        " --architecture {params.architecture} --output {output.graph} --report {output.report} > {log} 2>&1"
+        " --output {output.graph} --report {output.report} > {log} 2>&1"
 
 
 rule check_parity:
     input:
         graph="results/onnx/{model}/{graph}.onnx",
         base=rules.simplify_onnx.output.graph,
-        inputs=f"results/models/{{model}}/inputs/{STUDY.parity_shape}.npz",
-        reference=f"results/models/{{model}}/reference/{STUDY.parity_shape}.npz",
+        workload="results/models/{model}/weights/workload.json",
+        inputs=parity_inputs,
+        reference=parity_reference,
     output:
         "results/parity/{model}/{graph}.json",
     log:
         "results/logs/check_parity/{model}/{graph}.log",
     conda:
         "../envs/cpu.yaml"
-    threads: STUDY.cpu_threads
+    threads: SLICES.cpu_threads
     params:
         code=digest("check_parity"),
-        threads=STUDY.cpu_threads,
+        threads=SLICES.cpu_threads,
         precision=graph_precision,
     message:
-        "Comparing the {wildcards.graph} graph of {wildcards.model} with FP32 PyTorch"
+        "Comparing the {wildcards.graph} graph of {wildcards.model} with the FP32 reference"
     shell:
         "check_parity.py --graph {input.graph} --base {input.base} --precision {params.precision}"
-        " --inputs {input.inputs} --reference {input.reference} --threads {params.threads} --output {output}"
-        " > {log} 2>&1"
+        " --workload {input.workload} --inputs {input.inputs} --reference {input.reference}"
+        " --threads {params.threads} --output {output} > {log} 2>&1"

@@ -1,20 +1,24 @@
-# Needs: a model of the study.
-# Makes: results/models/{model}/weights/, inputs/{shape}.npz, reference/{shape}.npz
+# Needs: a model of the study: from a hub, a folder, an ONNX file or a seed.
+# Makes: results/models/{model}/weights/ (of an ONNX file: its workload, and results/onnx/{model}/exported.onnx),
+#        inputs/{shape}.npz, reference/{shape}.npz, data.npz (the rows that quality is evaluated on)
 
 
 rule fetch_weights:
     input:
-        local_weights,
+        local_files,
     output:
         weights="results/models/{model}/weights/model.safetensors",
         config="results/models/{model}/weights/config.json",
+        workload="results/models/{model}/weights/workload.json",
         provenance="results/models/{model}/weights/provenance.json",
     log:
         "results/logs/fetch_weights/{model}.log",
+    wildcard_constraints:
+        model=WITH_WEIGHTS,
     conda:
         "../envs/cpu.yaml"
     params:
-        model=weights_slice,
+        model=model_slice,
         code=digest("fetch_weights"),
         folder=weights_folder,
     message:
@@ -23,9 +27,35 @@ rule fetch_weights:
         "fetch_weights.py --model {params.model:q} --output-dir {params.folder} > {log} 2>&1"
 
 
+rule import_onnx:
+    input:
+        local_files,
+    output:
+        graph="results/onnx/{model}/exported.onnx",
+        report="results/onnx/{model}/exported.json",
+        workload="results/models/{model}/weights/workload.json",
+        provenance="results/models/{model}/weights/provenance.json",
+    log:
+        "results/logs/import_onnx/{model}.log",
+    wildcard_constraints:
+        model=OF_ONNX,
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        model=model_slice,
+        code=digest("import_onnx"),
+        folder=weights_folder,
+    message:
+        "Importing the ONNX file of {wildcards.model}"
+    shell:
+        "import_onnx.py --model {params.model:q} --weights-dir {params.folder}"
+        " --output {output.graph} --report {output.report} > {log} 2>&1"
+
+
 rule make_inputs:
     input:
-        weights=rules.fetch_weights.output,
+        model=model_files,
+        lengths=length_files,
     output:
         "results/models/{model}/inputs/{shape}.npz",
     log:
@@ -39,12 +69,14 @@ rule make_inputs:
     message:
         "Making inputs of {wildcards.model} at {wildcards.shape}"
     shell:
-        "make_inputs.py --weights-dir {params.folder} --inputs {params.inputs:q} --output {output}" " > {log} 2>&1"
+        "make_inputs.py --weights-dir {params.folder} --shape {wildcards.shape} --inputs {params.inputs:q}"
+        " --output {output} > {log} 2>&1"
 
 
 rule compute_reference:
     input:
-        weights=rules.fetch_weights.output,
+        model=model_files,
+        graph=reference_graph,
         inputs=rules.make_inputs.output,
     output:
         "results/models/{model}/reference/{shape}.npz",
@@ -52,13 +84,42 @@ rule compute_reference:
         "results/logs/compute_reference/{model}/{shape}.log",
     conda:
         "../envs/cpu.yaml"
-    threads: STUDY.cpu_threads
+    threads: SLICES.cpu_threads
     params:
         code=digest("compute_reference"),
-        threads=STUDY.cpu_threads,
+        graph=reference_option,
+        threads=SLICES.cpu_threads,
         folder=weights_folder,
     message:
         "Computing the FP32 reference of {wildcards.model} at {wildcards.shape}"
     shell:
-        "compute_reference.py --weights-dir {params.folder} --inputs {input.inputs}"
+        "compute_reference.py --weights-dir {params.folder} {params.graph:q} --inputs {input.inputs}"
         " --threads {params.threads} --output {output} > {log} 2>&1"
+
+
+rule make_data:
+    input:
+        model=model_files,
+        graph=reference_graph,
+        data=data_files,
+    output:
+        data="results/models/{model}/data.npz",
+        report="results/models/{model}/data.json",
+        reference="results/models/{model}/data.reference.npz",
+    log:
+        "results/logs/make_data/{model}.log",
+    conda:
+        "../envs/cpu.yaml"
+    threads: SLICES.cpu_threads
+    params:
+        data=data_slice,
+        shape=data_shape,
+        code=digest("make_data"),
+        graph=reference_option,
+        threads=SLICES.cpu_threads,
+        folder=weights_folder,
+    message:
+        "Making the rows that the quality of {wildcards.model} is evaluated on"
+    shell:
+        "make_data.py --weights-dir {params.folder} {params.graph:q} --data {params.data:q} --shape {params.shape}"
+        " --threads {params.threads} --reference {output.reference} --output {output.data} > {log} 2>&1"

@@ -20,10 +20,11 @@ rule collect_cells:
     input:
         # A literal path: beside rules.plan_study.output, Snakemake's time to plan grows with the square of the runs.
         plan="results/plan.json",
-        runs=STUDY.runs,
-        floors=STUDY.floors,
-        engines=STUDY.engine_records,
-        budgets=STUDY.budgets,
+        runs=TARGETS.runs,
+        floors=TARGETS.floors,
+        engines=TARGETS.engine_records,
+        budgets=TARGETS.budgets,
+        quality=TARGETS.qualities,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),
@@ -35,7 +36,7 @@ rule collect_cells:
     params:
         code=digest("collect_cells"),
     message:
-        "Collecting {} run records".format(len(STUDY.runs) + len(STUDY.recorded_runs))
+        "Collecting {} run records".format(len(TARGETS.runs) + len(TARGETS.recorded_runs))
     shell:
         "collect_cells.py --plan {input.plan} --output-dir results/tables > {log} 2>&1"
 
@@ -83,7 +84,8 @@ rule write_summary:
         "../envs/cpu.yaml"
     params:
         code=digest("write_summary"),
-        recorded=STUDY.recorded_evidence,
+        plots=PLOTS,
+        recorded=TARGETS.recorded_evidence,
     message:
         "Writing the summary"
     shell:
@@ -109,7 +111,7 @@ rule write_report:
         "../envs/cpu.yaml"
     params:
         code=digest("write_report"),
-        recorded=STUDY.recorded_evidence,
+        recorded=TARGETS.recorded_evidence,
     message:
         "Writing the report"
     shell:
@@ -141,7 +143,7 @@ rule write_notes:
         "../envs/cpu.yaml"
     params:
         code=digest("write_notes"),
-        recorded=STUDY.recorded_evidence,
+        recorded=TARGETS.recorded_evidence,
     message:
         "Writing the table and the observations of a lab note"
     shell:

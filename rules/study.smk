@@ -1,30 +1,36 @@
 # Needs: the study (config), this machine.
 # Makes: STUDY, on which every other stage's paths and params rest; the constraints on names in paths.
+import re
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-SCRIPTS = Path(workflow.basedir, "workflow_scripts")
+# Of this file, not of the workflow: another workflow may use this one as a module.
+SCRIPTS = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
-from ceilings import host
-from ceilings.engines.catalogue import BUILDERS
+from ceilings import host, plugins
 from ceilings.errors import UserError
-from ceilings.report.catalogue import PLOTS, TABLES
-from ceilings.runtimes.catalogue import PRECISIONS
-from ceilings.study import progress
-from ceilings.study.cells import Study
-from ceilings.study.code import digest
-from ceilings.study.config import refuse_duplicate_keys
+from ceilings.study.config import checked, refuse_duplicate_keys
+from ceilings.workload.shape import PATTERN
 
 try:
     for file in workflow.configfiles:
         refuse_duplicate_keys(file)
+    plugins.activate(checked(config)["plugins"])  # before any catalogue is read
+    from ceilings.engines.catalogue import BUILDERS
+    from ceilings.report.catalogue import PLOTS, TABLES
+    from ceilings.runtimes.catalogue import PRECISIONS
+    from ceilings.study import progress
+    from ceilings.study.code import digest
+    from ceilings.study.study import Study
+
     STUDY = Study(config, host.detect())
     STUDY.refuse_unwritable_results()
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+SLICES, TARGETS = STUDY.slices, STUDY.targets
 METHODS = ("minmax", "entropy", "percentile")
 
 host.pin(STUDY.host)
@@ -42,12 +48,12 @@ onstart:
 
 wildcard_constraints:
     device="[a-z0-9][a-z0-9.-]*",
-    runtime="[a-z0-9][a-z0-9-]*(\\.twin)?",
+    runtime="[a-z0-9][a-z0-9-]*(\\.aa)?",
     model="[a-z0-9][a-z0-9.-]*",
     precision="|".join(PRECISIONS),
     graph=f"({'|'.join(PRECISIONS)})(\\.fused|\\.cpu|\\.half)?",
     method="|".join(METHODS),
-    shape="b[1-9][0-9]*-s[1-9][0-9]*",
+    shape=PATTERN,
     run="[1-9][0-9]*",
     builder="|".join(BUILDERS),
     profile="[a-z0-9][a-z0-9-]*",
@@ -55,31 +61,64 @@ wildcard_constraints:
     plot="[a-z0-9_]+",
 
 
+# Models that are ONNX files are imported; everything else has weights, also a name that no model has.
+OF_ONNX = "|".join(map(re.escape, STUDY.models.of_onnx)) or "(?!)"
+WITH_WEIGHTS = f"(?!({OF_ONNX})/)[a-z0-9][a-z0-9.-]*"
+
+
 # What the rules ask the study for, by wildcards.
 
 
-def weights_slice(wildcards):
-    return STUDY.weights_slice(wildcards.model)
+def model_slice(wildcards):
+    return SLICES.model(wildcards.model)
 
 
 def weights_folder(wildcards):
-    return f"results/models/{wildcards.model}/weights"
+    return STUDY.paths.weights(wildcards.model)
 
 
-def local_weights(wildcards):
-    return STUDY.local_weights(wildcards.model)
+def local_files(wildcards):
+    return STUDY.models.files(wildcards.model)
 
 
-def architecture(wildcards):
-    return STUDY.model(wildcards.model)["architecture"]
+def model_files(wildcards):
+    return STUDY.model_files(wildcards.model)
 
 
 def inputs_slice(wildcards):
-    return STUDY.inputs_slice(wildcards.shape)
+    return SLICES.inputs(wildcards.shape)
+
+
+def length_files(wildcards):
+    return STUDY.length_files(wildcards.shape)
+
+
+def reference_graph(wildcards):
+    return STUDY.reference_graph(wildcards.model)
+
+
+def reference_option(wildcards):
+    return ["--graph", *reference_graph(wildcards)] if reference_graph(wildcards) else []
+
+
+def export_slice(wildcards):
+    return SLICES.export(wildcards.model)
+
+
+def fusion_slice(wildcards):
+    return SLICES.fusion(wildcards.model)
 
 
 def calibration_slice(wildcards):
-    return STUDY.calibration_slice(wildcards.method)
+    return SLICES.calibration(wildcards.model, wildcards.method)
+
+
+def parity_inputs(wildcards):
+    return STUDY.paths.inputs(wildcards.model, SLICES.parity_shape(wildcards.model))
+
+
+def parity_reference(wildcards):
+    return STUDY.paths.reference(wildcards.model, SLICES.parity_shape(wildcards.model))
 
 
 def sensitivity_inputs(wildcards):
@@ -87,7 +126,7 @@ def sensitivity_inputs(wildcards):
 
 
 def sensitivity_option(wildcards):
-    return " ".join(["--inputs", *sensitivity_inputs(wildcards)]) if sensitivity_inputs(wildcards) else ""
+    return ["--inputs", *sensitivity_inputs(wildcards)] if sensitivity_inputs(wildcards) else []
 
 
 def graph_precision(wildcards):
@@ -95,15 +134,36 @@ def graph_precision(wildcards):
 
 
 def measure_slice(wildcards):
-    return STUDY.measure_slice(wildcards.runtime, wildcards.precision)
+    return SLICES.measure(wildcards.runtime, wildcards.model, wildcards.precision)
 
 
 def trace_slice(wildcards):
-    return STUDY.trace_slice(wildcards.runtime, wildcards.precision)
+    return SLICES.trace(wildcards.runtime, wildcards.model)
 
 
 def measured_artifact(wildcards):
     return STUDY.artifact(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.shape, wildcards.device)
+
+
+def data_slice(wildcards):
+    return SLICES.data(wildcards.model)
+
+
+def data_files(wildcards):
+    return STUDY.data_files(wildcards.model)
+
+
+def data_shape(wildcards):
+    return str(SLICES.quality_shape(wildcards.model))
+
+
+def quality_slice(wildcards):
+    return SLICES.quality(wildcards.runtime, wildcards.model)
+
+
+def evaluated_artifact(wildcards):
+    w = wildcards
+    return STUDY.artifact(w.runtime, w.model, w.precision, data_shape(w), w.device)
 
 
 def engine_layers(wildcards):
@@ -124,11 +184,11 @@ def counted_graph(wildcards):
 
 
 def measuring_environment(wildcards):
-    return f"../envs/{STUDY.runtime(wildcards.runtime).environment}.yaml"
+    return f"../envs/{SLICES.runtime(wildcards.runtime).environment}.yaml"
 
 
 def layers_slice(wildcards):
-    return STUDY.layers_slice(wildcards.runtime)
+    return SLICES.layers(wildcards.runtime)
 
 
 def cache_slice(wildcards):
@@ -144,7 +204,8 @@ def engine_files(wildcards):
 
 
 def engine_slice(wildcards):
-    return STUDY.engines.slice(wildcards.device, wildcards.builder, wildcards.precision, wildcards.profile)
+    w = wildcards
+    return STUDY.engines.slice(w.device, w.builder, w.model, w.precision, w.profile)
 
 
 def engine_environment(wildcards):
@@ -186,4 +247,4 @@ def comparison_options(wildcards):
 
 
 def summary_evidence(wildcards):
-    return STUDY.evidence
+    return TARGETS.evidence

@@ -8,6 +8,7 @@ rule capture_trace:
     input:
         artifact=measured_artifact,
         inputs=rules.make_inputs.output,
+        workload="results/models/{model}/weights/workload.json",
     output:
         "results/traces/{device}/{runtime}/{model}/{precision}/{shape}.sqlite",
     log:
@@ -25,8 +26,8 @@ rule capture_trace:
     shell:
         "capture_trace.py --device {wildcards.device} --runtime {wildcards.runtime}"
         " --model {wildcards.model} --precision {wildcards.precision} --shape {wildcards.shape}"
-        " --spec {params.spec:q} --artifact {input.artifact[0]} --inputs {input.inputs} --output {output}"
-        " > {log} 2>&1"
+        " --spec {params.spec:q} --artifact {input.artifact[0]} --inputs {input.inputs}"
+        " --workload {input.workload} --output {output} > {log} 2>&1"
 
 
 rule account_budget:
@@ -69,6 +70,7 @@ rule profile_torch:
     input:
         artifact=measured_artifact,
         inputs=rules.make_inputs.output,
+        workload="results/models/{model}/weights/workload.json",
     output:
         "results/traces/{device}/{runtime}/{model}/{precision}/{shape}.torch.json",
     log:
@@ -86,5 +88,5 @@ rule profile_torch:
     shell:
         "profile_torch.py --device {wildcards.device} --runtime {wildcards.runtime}"
         " --model {wildcards.model} --precision {wildcards.precision} --shape {wildcards.shape}"
-        " --spec {params.spec:q} --artifact {input.artifact[0]} --inputs {input.inputs} --output {output}"
-        " > {log} 2>&1"
+        " --spec {params.spec:q} --artifact {input.artifact[0]} --inputs {input.inputs}"
+        " --workload {input.workload} --output {output} > {log} 2>&1"

@@ -29,10 +29,10 @@ def work(arguments: argparse.Namespace) -> None:
     )
     if record["status"] == "ok":
         layers = " + ".join(map(str, record["summary"]["layers"])) or "unknown"
-        told = f"{record['engine_bytes'] / 1e6:.1f} MB, {layers} layers, by {record['built_by']}"
+        outcome = f"{record['engine_bytes'] / 1e6:.1f} MB, {layers} layers, by {record['built_by']}"
     else:
-        told = f"no engine ({record['failure']['kind']}): {record['failure']['message']}"
-    print(f"{arguments.output}: {told}")
+        outcome = f"no engine ({record['failure']['kind']}): {record['failure']['message']}"
+    print(f"{arguments.output}: {outcome}")
 
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -4,12 +4,12 @@
 import argparse
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION
+from ceilings import SCHEMA_VERSION, artifacts
 from ceilings import host as hosts
 from ceilings.engines.cache import Plan
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.files import sha256, write_json
-from ceilings.measure.supervisor import supervise
+from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
 from ceilings.provenance import provenance
 
@@ -24,8 +24,7 @@ def work(arguments: argparse.Namespace) -> None:
             f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; build it "
             "there, or ask for the path of this machine's GPU"
         )
-    batch, sequence = (int(part[1:]) for part in arguments.shape.split("-"))
-    cell = {"precision": arguments.precision, "batch": batch, "sequence": sequence}
+    cell = {"precision": arguments.precision, "shape": arguments.shape}
     plan = Plan(
         graph=str(arguments.graph),
         folder=str(arguments.folder),
@@ -36,19 +35,24 @@ def work(arguments: argparse.Namespace) -> None:
     # Also for a build that fails: the rule promises the folder, and the record says why it is empty.
     arguments.folder.mkdir(parents=True, exist_ok=True)
     spec = {"threads": 1, "protocol": {"time_limit_seconds": LIMIT_SECONDS}}
-    found = supervise({"cell": cell, "spec": spec, "plan": plan.to_json()}, "ceilings.runtimes.tensorrt_cache_worker")
+    task = {"cell": cell, "spec": spec, "plan": plan.to_json(), "workload": str(arguments.workload)}
+    try:
+        artifacts.refuse_failed(arguments.graph)
+        built = supervise(task, "ceilings.runtimes.tensorrt_cache_worker")
+    except CellFailure as failure:
+        built = failed(failure.kind, str(failure))
     record = {
         "schema_version": SCHEMA_VERSION,
-        "status": found["status"],
-        "failure": found["failure"],
+        "status": built["status"],
+        "failure": built["failure"],
         "device": arguments.device,
         **cell,
         "plan": plan.to_json(),
         "graph_sha256": sha256(arguments.graph),
-        "files": found.get("files", {}),
-        "versions": found.get("versions", {}),
-        "cold_start_ns": found["cold_start_ns"],
-        "provider": found.get("provider"),
+        "files": built.get("files", {}),
+        "versions": built.get("versions", {}),
+        "cold_start_ns": built["cold_start_ns"],
+        "provider": built.get("provider"),
         "provenance": provenance(PACKAGES, {"graph": arguments.graph}),
     }
     write_json(arguments.output, record)
@@ -60,6 +64,7 @@ if __name__ == "__main__":
     parser.add_argument("--precision", required=True)
     parser.add_argument("--shape", required=True, help="such as b8-s128")
     parser.add_argument("--graph", type=Path, required=True, help="typed ONNX graph with dynamic axes")
+    parser.add_argument("--workload", type=Path, required=True, help="the model's workload.json")
     parser.add_argument("--spec", type=json_argument, required=True, help="settings of the builder, and versions")
     parser.add_argument("--folder", type=Path, required=True, help="where the provider keeps its engine")
     parser.add_argument("--output", type=Path, required=True, help="the record")

@@ -13,8 +13,8 @@ def work(arguments: argparse.Namespace) -> None:
     tables = collect(read_json(arguments.plan))
     tables.write(arguments.output_dir)
     counts = tables.cells["status"].value_counts()
-    told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    print(f"{len(tables.cells)} cells ({told}), {len(tables.runs)} runs, {len(tables.samples)} iterations")
+    statuses = ", ".join(f"{count} {status}" for status, count in counts.items())
+    print(f"{len(tables.cells)} cells ({statuses}), {len(tables.runs)} runs, {len(tables.samples)} iterations")
 
 
 if __name__ == "__main__":

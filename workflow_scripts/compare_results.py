@@ -22,21 +22,21 @@ def measured(folder: Path) -> Measured:
 
 
 def work(arguments: argparse.Namespace) -> int:
-    found = compare(
+    comparison = compare(
         measured(arguments.before),
         measured(arguments.after),
         margin=arguments.margin,
         estimand=ESTIMANDS[arguments.statistic],
         devices=(arguments.before_device, arguments.after_device),
     )
-    page = as_markdown(found)
+    page = as_markdown(comparison)
     if arguments.output:
         write_text(arguments.output, page)
     else:
         print(page)
     if arguments.html:
-        write_text(arguments.html, as_html(found))
-    return int(found.worse and not arguments.report_only)
+        write_text(arguments.html, as_html(comparison))
+    return int(comparison.worse and not arguments.report_only)
 
 
 def fraction(text: str) -> float:

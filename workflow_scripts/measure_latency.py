@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Measure one cell in one fresh process, behind a parity gate: cold start, latency, saturated throughput."""
+"""Measure one cell in one fresh process, behind a parity gate: cold start, and the measurements that the spec lists."""
 
 import argparse
 from pathlib import Path
 
 from ceilings import SCHEMA_VERSION
 from ceilings import host as hosts
-from ceilings.errors import UserError
+from ceilings.artifacts import refuse_failed
+from ceilings.errors import CellFailure, UserError
 from ceilings.files import write_json
-from ceilings.measure.supervisor import supervise
+from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
+from ceilings.workload.shape import Shape
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -21,31 +23,29 @@ def work(arguments: argparse.Namespace) -> None:
             f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
             "run it there, or ask for the path of this machine's device"
         )
-    batch, sequence = (int(part[1:]) for part in arguments.shape.split("-"))
     cell = {
         "device": arguments.device,
         "runtime": arguments.runtime,
         "model": arguments.model,
         "precision": arguments.precision,
-        "batch": batch,
-        "sequence": sequence,
+        "shape": str(Shape.parse(arguments.shape)),
     }
-    artifact = arguments.artifact.parent if arguments.artifact.suffix == ".safetensors" else arguments.artifact
-    found = supervise(
-        {
-            "cell": cell,
-            "spec": spec,
-            "artifact": str(artifact),
-            "inputs": str(arguments.inputs),
-            "reference": str(arguments.reference),
-        }
-    )
+    paths = {name: getattr(arguments, name) for name in ("artifact", "inputs", "reference", "workload")}
+    try:
+        refuse_failed(arguments.artifact, arguments.inputs, arguments.reference)
+    except CellFailure as failure:
+        measured = failed(failure.kind, str(failure))
+    else:
+        if arguments.artifact.suffix == ".safetensors":
+            paths["artifact"] = arguments.artifact.parent
+        task = {"cell": cell, "spec": spec, **{name: str(path) for name, path in paths.items()}}
+        measured = supervise(task)
     record = {
         "schema_version": SCHEMA_VERSION,
         "cell": cell,
         "run": arguments.run,
         "log": arguments.log,
-        **found,
+        **measured,
         "protocol": spec["protocol"],
     }
     write_json(arguments.output, record, indent=None)
@@ -59,10 +59,13 @@ if __name__ == "__main__":
     parser.add_argument("--precision", required=True)
     parser.add_argument("--shape", required=True, help="such as b8-s128")
     parser.add_argument("--run", type=int, default=1, help="number of this process among the cell's")
-    parser.add_argument("--spec", type=json_argument, required=True, help="runtime, threads, tolerance and protocol")
+    parser.add_argument(
+        "--spec", type=json_argument, required=True, help="runtime, threads, tolerance, protocol and measurements"
+    )
     parser.add_argument("--artifact", type=Path, required=True, help="the ONNX graph, or model.safetensors")
     parser.add_argument("--inputs", type=Path, required=True)
     parser.add_argument("--reference", type=Path, required=True)
+    parser.add_argument("--workload", type=Path, required=True, help="workload.json beside the weights")
     parser.add_argument("--log", help="path of the log, for the record")
     parser.add_argument("--output", type=Path, required=True)
     main(work, parser)

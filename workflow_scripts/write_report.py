@@ -12,8 +12,8 @@ from ceilings.report.tables.frames import read_tables
 
 
 def work(arguments: argparse.Namespace) -> None:
-    told = page(read_json(arguments.plan), read_tables(arguments.tables), read_evidence(arguments.evidence))
-    write_text(arguments.output, told)
+    report = page(read_json(arguments.plan), read_tables(arguments.tables), read_evidence(arguments.evidence))
+    write_text(arguments.output, report)
 
 
 if __name__ == "__main__":

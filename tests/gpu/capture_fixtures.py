@@ -52,16 +52,20 @@ def truth(source: str, output: Path) -> None:
 
 def cell(study: Study, runtime: str, source: str, output: Path) -> None:
     """Capture a cell of the default study, with few iterations."""
-    spec = json.loads(study.trace_slice(runtime, PRECISION)) | {"iterations": ITERATIONS, "source": source}
+    spec = json.loads(study.slices.trace(runtime, MODEL)) | {"iterations": ITERATIONS, "source": source}
     artifact = Path(study.artifact(runtime, MODEL, PRECISION, SHAPE, study.host.device("cuda"))[0])
     task = {
         "cell": {
-            **{"device": study.host.device("cuda"), "runtime": runtime, "model": MODEL, "precision": PRECISION},
-            **{"batch": 1, "sequence": 128},
+            "device": study.host.device("cuda"),
+            "runtime": runtime,
+            "model": MODEL,
+            "precision": PRECISION,
+            "shape": SHAPE,
         },
         "spec": spec,
         "artifact": str(artifact.parent if artifact.suffix == ".safetensors" else artifact),
         "inputs": f"results/models/{MODEL}/inputs/{SHAPE}.npz",
+        "workload": f"results/models/{MODEL}/weights/workload.json",
     }
     print(recorder.record(task, output))
     output.with_suffix(".nsys-rep").unlink(missing_ok=True)

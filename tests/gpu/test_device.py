@@ -11,69 +11,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gpu.tiny_artifacts import COMPARED, TOLERANCE, Artifacts
 
 from ceilings.errors import CellFailure
 from ceilings.runtimes.catalogue import RUNTIMES
 
-SHAPE = (2, 32)
-PROTOCOL = {
-    "warmup_seconds": 0.1,
-    "warmup_max_seconds": 1,
-    "min_iterations": 50,
-    "min_seconds": 0.5,
-    "max_seconds": 1,
-    "precision": 0.05,
-    "saturated_seconds": 0.4,
-    "concurrency": 1,
-    "time_limit_seconds": 400,
-}
-TOLERANCE = {"fp32": 1e-4, "tf32": 2e-2, "fp16": 2e-2, "bf16": 1e-1}
 CELLS = [
     (name, precision)
     for name, runtime in RUNTIMES.items()
     if runtime.device == "cuda" and runtime.module in ("torch_cuda", "onnxruntime_cuda")
     for precision in (("fp32", "fp16") if "max-autotune" not in name else ("fp16",))
 ]
-
-
-class Artifacts:
-    """A tiny model in all forms."""
-
-    def __init__(self, folder: Path) -> None:
-        from ceilings.graphs import export, fuse, graph, precision
-        from ceilings.models import inputs, reference, spec, weights
-
-        sizes = {"dim": 64, "n_layers": 2, "n_heads": 2, "hidden_dim": 128, "vocab_size": 500}
-        model = {"name": "tiny", "architecture": "distilbert", "weights": "random", "config": sizes, "seed": 1}
-        self.folder, self.weights = folder, folder / "weights"
-        weights.fetch(spec.read(model), self.weights)
-        self.inputs, self.reference = folder / "inputs.npz", folder / "reference.npz"
-        inputs.make_inputs(self.weights, inputs.Ring(*SHAPE, ring=4, seed=0), self.inputs)
-        reference.compute(self.weights, self.inputs, 2, self.reference)
-        export.export_onnx(self.weights, export.Export(), folder / "fp32.onnx")
-        half, _ = precision.convert(graph.load(folder / "fp32.onnx"), "fp16")
-        graph.save(half, folder / "fp16.onnx")
-        for kind in ("fp32", "fp16"):
-            fused = fuse.fuse(folder / f"{kind}.onnx", self.weights, "distilbert")
-            graph.save(fused.model, folder / f"{kind}.fused.onnx")
-
-    def of(self, runtime: str, precision: str) -> Path:
-        executes = RUNTIMES[runtime].executes
-        if executes == "weights":
-            return self.weights
-        return self.folder / (f"{precision}.onnx" if executes == "plain" else f"{precision}.fused.onnx")
-
-    @property
-    def ring(self) -> list[dict[str, np.ndarray]]:
-        from ceilings.models.inputs import load_inputs
-
-        arrays = load_inputs(self.inputs)
-        return [{name: values[i] for name, values in arrays.items()} for i in range(len(arrays["input_ids"]))]
+OTHERS = [
+    (model, runtime, precision)
+    for model in ("answerer", "images")
+    for runtime in ("torch-cuda-eager", "torch-cudagraph", "onnxruntime-cuda", "onnxruntime-cuda-graph")
+    for precision in ("fp32", "fp16")
+]
 
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory):
     return Artifacts(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory):
+    """Models with two outputs and with images."""
+    return {model: Artifacts(tmp_path_factory.mktemp(model), model) for model in ("answerer", "images")}
 
 
 @pytest.fixture(autouse=True)
@@ -83,16 +48,6 @@ def as_in_a_new_process():
 
     with torch.inference_mode(False):
         yield
-
-
-def loaded(artifacts, runtime, precision="fp32"):
-    import importlib
-
-    entry = RUNTIMES[runtime]
-    module = importlib.import_module(f"ceilings.runtimes.{entry.module}")
-    runner = module.RUNNER(artifacts.of(runtime, precision), precision, SHAPE, 2, entry.options)
-    runner.load()
-    return runner
 
 
 # --- the layer below ------------------------------------------------------------------------------------------------
@@ -175,7 +130,7 @@ def test_too_large_an_allocation_is_out_of_memory(stream):
 def test_torch_s_lack_of_memory_is_out_of_memory(artifacts):
     import torch
 
-    runner = loaded(artifacts, "torch-cuda-eager")
+    runner = artifacts.loaded("torch-cuda-eager")
     with pytest.raises(CellFailure) as caught, runner.failures():
         torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
     assert caught.value.kind == "out-of-memory"
@@ -214,14 +169,25 @@ def test_the_monitor_reads_the_device_that_cuda_uses(stream):
 
 @pytest.mark.parametrize("runtime", ["torch-cudagraph", "onnxruntime-cuda-graph"])
 def test_a_replay_reads_the_inputs_that_were_activated(artifacts, runtime):
-    runner = loaded(artifacts, runtime)
-    slots = [runner.place(one) for one in artifacts.ring]
-    reference = np.load(artifacts.reference)["logits"]
-    found = [runner.logits(runner.run(slot)) for slot in (slots[0], slots[1], slots[0])]
-    np.testing.assert_allclose(found[0], reference[0], rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(found[1], reference[1], rtol=1e-3, atol=1e-4)
+    runner = artifacts.loaded(runtime)
+    slots = [runner.place(element) for element in artifacts.pool]
+    found = [runner.outputs(runner.run(slot))["logits"] for slot in (slots[0], slots[1], slots[0])]
+    for index in range(COMPARED):
+        np.testing.assert_allclose(found[index], artifacts.expected[index]["logits"], rtol=1e-3, atol=1e-4)
     assert (found[0] == found[2]).all()
     assert not np.allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("model", "runtime", "precision"), OTHERS, ids=["-".join(case) for case in OTHERS])
+def test_every_output_of_other_models_is_the_reference_s(others, model, runtime, precision):
+    runner = others[model].loaded(runtime, precision)
+    for element, expected in zip(others[model].pool, others[model].expected, strict=False):
+        found = runner.outputs(runner.run(runner.place(element)))
+        assert list(found) == list(expected) and len(found) == len(runner.output_bytes)
+        for name, values in expected.items():
+            assert found[name].shape == values.shape
+            difference = np.linalg.norm(found[name] - values) / np.linalg.norm(values)
+            assert difference < TOLERANCE[precision], f"{name} differs by {difference:.2g}"
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime-cuda", "onnxruntime-cuda-graph"])
@@ -231,8 +197,8 @@ def test_onnxruntime_s_launch_only_enqueues_and_on_our_stream(artifacts, runtime
 
     from ceilings.cuda import device as cuda
 
-    runner = loaded(artifacts, runtime)
-    slot = runner.place(artifacts.ring[0])
+    runner = artifacts.loaded(runtime)
+    slot = runner.place(artifacts.pool[0])
     runner.run(slot)
     begin, end = cuda.Event(), cuda.Event()
     with torch.cuda.stream(torch.cuda.ExternalStream(runner.stream.handle)):
@@ -278,7 +244,7 @@ def test_a_planted_fallback_to_the_cpu_is_refused(artifacts, tmp_path):
     from ceilings.runtimes import onnxruntime_cuda
 
     for options in ({}, {"cuda_graph": True}):
-        runner = onnxruntime_cuda.RUNNER(path, "fp32", SHAPE, 2, options)
+        runner = onnxruntime_cuda.RUNNER(path, "fp32", artifacts.workload, artifacts.shape, 2, options)
         with pytest.raises(CellFailure) as caught:
             runner.load()
         assert caught.value.kind == "fallback", str(caught.value)
@@ -291,23 +257,7 @@ def test_a_planted_fallback_to_the_cpu_is_refused(artifacts, tmp_path):
 def test_a_runtime_measures_a_cell(artifacts, runtime, precision):
     from ceilings.measure.supervisor import supervise
 
-    entry = RUNTIMES[runtime]
-    record = supervise(
-        {
-            "cell": {"precision": precision, "batch": SHAPE[0], "sequence": SHAPE[1]},
-            "spec": {
-                "module": entry.module,
-                "options": dict(entry.options),
-                "packages": list(entry.packages),
-                "threads": 2,
-                "tolerance": TOLERANCE[precision],
-                "protocol": PROTOCOL,
-            },
-            "artifact": str(artifacts.of(runtime, precision)),
-            "inputs": str(artifacts.inputs),
-            "reference": str(artifacts.reference),
-        }
-    )
+    record = supervise(artifacts.task(runtime, precision))
     p50 = {
         name: round(float(np.median(s["latency_ns"])) / 1e3, 1)
         for name, s in record["series"].items()
@@ -340,6 +290,7 @@ def test_peaks_run_with_tiny_sizes(tmp_path):
     program = Path(__file__).parents[2] / "workflow_scripts" / "measure_peaks.py"
     slug = hosts.detect().device("cuda")
     arguments = ["--device", slug, "--repeats", "3", "--seconds-budget", "5", "--tiny", "--output", output]
+    arguments += ["--products", "[[64, 64, 64]]"]
     subprocess.run([sys.executable, program, *arguments], check=True, timeout=300)
     peaks = json.loads(output.read_text())["peaks"]
     unavailable = {name: peak["unavailable"] for name, peak in peaks.items() if "unavailable" in peak}
@@ -352,7 +303,10 @@ def test_the_plain_loop_agrees_roughly_even_on_a_tiny_model(artifacts):
     program = Path(__file__).parents[2] / "benchmarks" / "plain_loop.py"
     arguments = ["--runtime", "torch-cudagraph", "--precision", "fp32", "--seconds", "0.2", "--rounds", "3"]
     done = subprocess.run(
-        [sys.executable, program, *arguments, "--artifact", artifacts.weights, "--inputs", artifacts.inputs],
+        [
+            *(sys.executable, program, *arguments, "--artifact", artifacts.weights, "--inputs", artifacts.inputs),
+            *("--workload", artifacts.weights / "workload.json", "--shape", str(artifacts.shape)),
+        ],
         check=True,
         timeout=300,
         capture_output=True,

@@ -10,16 +10,16 @@ import time
 import numpy as np
 import psutil
 import pytest
-from gpu.test_device import PROTOCOL, SHAPE, TOLERANCE, Artifacts
+from gpu.tiny_artifacts import Artifacts
 
 from ceilings.measure.supervisor import supervise
-from ceilings.models.inputs import digest
-from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.models import pool
+from ceilings.workload.shape import Shape
 
 LEFT_BYTES = 3 << 30
 """Device memory that the hog leaves: room for context, libraries and a small batch."""
 
-HUGE = (1 << 17, 64)
+HUGE = Shape.of({"batch": 1 << 17, "sequence": 64})
 """A batch whose activations take some 10 GB even in a model this small."""
 
 
@@ -28,31 +28,20 @@ def artifacts(tmp_path_factory):
     return Artifacts(tmp_path_factory.mktemp("tiny"))
 
 
-def task(artifacts, runtime, shape=SHAPE, folder=None, limit=300.0):
-    entry = RUNTIMES[runtime]
-    return {
-        "cell": {"precision": "fp32", "batch": shape[0], "sequence": shape[1]},
-        "spec": {
-            "module": entry.module,
-            "options": dict(entry.options),
-            "packages": list(entry.packages),
-            "threads": 2,
-            "tolerance": TOLERANCE["fp32"],
-            "protocol": {**PROTOCOL, "time_limit_seconds": limit},
-        },
-        "artifact": str(artifacts.of(runtime, "fp32")),
-        "inputs": str(folder / "inputs.npz" if folder else artifacts.inputs),
-        "reference": str(folder / "reference.npz" if folder else artifacts.reference),
-    }
+def task(artifacts, runtime, shape=None, folder=None, limit=300.0):
+    made = artifacts.task(runtime, shape=shape, folder=folder)
+    made["spec"]["protocol"] = {**made["spec"]["protocol"], "time_limit_seconds": limit}
+    return made
 
 
 @pytest.fixture(scope="module")
-def huge(tmp_path_factory):
+def huge(artifacts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("huge")
-    ids = np.random.default_rng(0).integers(5, 60, (1, *HUGE), np.int64)
+    ids = np.random.default_rng(0).integers(5, 60, (1, HUGE["batch"], HUGE["sequence"]), np.int64)
     arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    np.savez(folder / "inputs.npz", **arrays, sha256=np.array(digest(arrays)))
-    np.savez(folder / "reference.npz", logits=np.zeros((1, HUGE[0], 2), np.float32))
+    pool.save(folder / "inputs.npz", **arrays, sha256=np.array(pool.digest(arrays)))
+    outputs = {f"output/{one.name}": np.zeros((1, *one.sizes(HUGE)), np.float32) for one in artifacts.workload.outputs}
+    pool.save(folder / "reference.npz", **outputs, inputs_sha256=np.array(pool.digest(arrays)))
     return folder
 
 

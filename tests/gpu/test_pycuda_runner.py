@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 
 import numpy as np
 import pytest
 
+from ceilings.workload.shape import Shape
+from ceilings.workload.task import TASKS
+from ceilings.workload.tensors import TensorSpec
+from ceilings.workload.workload import Workload
+
 pytest.importorskip("pycuda")
 
-SHAPE = (4, 64)
+SHAPE = Shape.parse("b4-s64")
+SIZES = (SHAPE["batch"], SHAPE["sequence"])
 WIDTH = 256
+WORKLOAD = Workload(
+    TASKS["sequence-classification"],
+    (
+        TensorSpec("input_ids", "int64", ("batch", "sequence"), "tokens", 0, 999),
+        TensorSpec("attention_mask", "int64", ("batch", "sequence"), "mask"),
+    ),
+    (TensorSpec("logits", "float32", ("batch", 2)), TensorSpec("hidden", "float32", ("batch", WIDTH))),
+)
 
 
 @pytest.fixture(scope="session")
 def weights():
     random = np.random.default_rng(0)
-    return [random.normal(0, 0.1, size).astype(np.float32) for size in ((SHAPE[1], WIDTH), (WIDTH, WIDTH), (WIDTH, 2))]
+    return [random.normal(0, 0.1, size).astype(np.float32) for size in ((SIZES[1], WIDTH), (WIDTH, WIDTH), (WIDTH, 2))]
 
 
 @pytest.fixture(scope="session")
-def ring():
+def pool():
     random = np.random.default_rng(1)
     return [
         {
-            "input_ids": random.integers(0, 1000, SHAPE, dtype=np.int64),
-            "attention_mask": random.integers(0, 2, SHAPE, dtype=np.int64),
+            "input_ids": random.integers(0, 1000, SIZES, dtype=np.int64),
+            "attention_mask": random.integers(0, 2, SIZES, dtype=np.int64),
         }
         for _ in range(3)
     ]
@@ -35,7 +50,13 @@ def expected(weights, inputs):
     values = (inputs["input_ids"] * inputs["attention_mask"]).astype(np.float32) / 1000
     for weight in weights[:-1]:
         values = np.tanh(values @ weight)
-    return values @ weights[-1]
+    return {"logits": values @ weights[-1], "hidden": values}
+
+
+def close(found, wanted):
+    assert list(found) == list(wanted)
+    for name, values in wanted.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-4)
 
 
 class View:
@@ -55,17 +76,20 @@ def make(weights):
     class Payload(PyCudaRunner):
         def load(self) -> None:
             self.open_device()
-            self.output_shape, self.output_type = (SHAPE[0], 2), "float32"
-            self.allocate(dict.fromkeys(("input_ids", "attention_mask"), SHAPE[0] * SHAPE[1] * 8))
+            self.output_types = ("float32", "float32")
+            self.allocate()
             torch.cuda.set_stream(torch.cuda.ExternalStream(self.stream.handle))
-            views = [View(pointer, SHAPE, "<i8") for pointer, _ in self.input_buffers.values()]
+            views = [View(pointer, SIZES, "<i8") for pointer, _ in self.input_buffers.values()]
             self.tokens, self.mask = (torch.as_tensor(view, device="cuda") for view in views)
-            self.logits_view = torch.as_tensor(View(self.output.pointer, self.output_shape, "<f4"), device="cuda")
-            assert self.logits_view.data_ptr() == self.output.pointer
+            self.logits, self.last = (
+                torch.as_tensor(View(buffer.pointer, sizes, "<f4"), device="cuda")
+                for buffer, sizes in zip(self.output_buffers.values(), self.output_sizes(), strict=True)
+            )
+            assert (self.logits.data_ptr(), self.last.data_ptr()) == self.output_pointers(None)
             self.matrices = [torch.from_numpy(weight).cuda() for weight in weights]
-            self.product = torch.empty(SHAPE, dtype=torch.int64, device="cuda")
-            self.values = torch.empty(SHAPE, dtype=torch.float32, device="cuda")
-            self.hidden = [torch.empty((SHAPE[0], WIDTH), device="cuda") for _ in range(2)]
+            self.product = torch.empty(SIZES, dtype=torch.int64, device="cuda")
+            self.values = torch.empty(SIZES, dtype=torch.float32, device="cuda")
+            self.first = torch.empty((SIZES[0], WIDTH), device="cuda")
             torch.cuda.synchronize()
             self.prepare_launch()
 
@@ -73,13 +97,13 @@ def make(weights):
             torch.mul(self.tokens, self.mask, out=self.product)
             self.values.copy_(self.product)
             self.values.mul_(0.001)
-            torch.mm(self.values, self.matrices[0], out=self.hidden[0]).tanh_()
-            torch.mm(self.hidden[0], self.matrices[1], out=self.hidden[1]).tanh_()
-            torch.mm(self.hidden[1], self.matrices[2], out=self.logits_view)
+            torch.mm(self.values, self.matrices[0], out=self.first).tanh_()
+            torch.mm(self.first, self.matrices[1], out=self.last).tanh_()
+            torch.mm(self.last, self.matrices[2], out=self.logits)
 
     def load(cuda_graph: bool) -> Payload:
         torch.backends.cuda.matmul.allow_tf32 = False
-        runner = Payload("payload", "fp32", SHAPE, 1, {"cuda_graph": cuda_graph})
+        runner = Payload("payload", "fp32", WORKLOAD, SHAPE, 1, {"cuda_graph": cuda_graph})
         runner.load()
         return runner
 
@@ -88,29 +112,34 @@ def make(weights):
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True], ids=["enqueued", "captured"])
-def test_each_replay_reads_the_inputs_that_were_activated(make, weights, ring, cuda_graph):
+def test_each_replay_reads_the_inputs_that_were_activated(make, weights, pool, cuda_graph):
     runner = make(cuda_graph)
-    slots = [runner.place(one) for one in ring]
+    slots = [runner.place(element) for element in pool]
     for index in (0, 1, 2, 0):
-        np.testing.assert_allclose(
-            runner.logits(runner.run(slots[index])), expected(weights, ring[index]), rtol=1e-3, atol=1e-4
-        )
+        close(runner.outputs(runner.run(slots[index])), expected(weights, pool[index]))
     facts = runner.describe()
     print(facts)
     assert facts["cuda_graph"] == cuda_graph
     assert (facts["graph_nodes"] or 0) >= (8 if cuda_graph else 0)
 
 
-def test_the_instrument_measures_a_pycuda_runner_whole(make, ring):
+def test_the_instrument_measures_a_pycuda_runner_whole(make, pool):
     """Every series, pinned copies included, by the instrument of all runtimes; a graph costs the host less."""
-    from ceilings.measure.gpu_loop import Instrument
+    from ceilings.measure import catalogue
+    from ceilings.measure.cuda_bench import CudaBench
     from ceilings.measure.stopping import Protocol
 
+    measurements = {
+        name: importlib.import_module(f"ceilings.measure.measurements.{module}")
+        for name, module in catalogue.task_entries("cuda")
+    }
     protocol = Protocol(0.1, 1, 50, 0.3, 0.6, 0.05, 0.2, 1, 100)
     enqueue_us = {}
     for cuda_graph in (False, True):
         runner = make(cuda_graph)
-        found = Instrument().measure(runner, [runner.place(one) for one in ring], ring, protocol)
+        slots = [runner.place(element) for element in pool]
+        runner.run(slots[0])
+        found = CudaBench(runner).measure(slots, pool, protocol, measurements)
         series = found["series"]
         assert {"latency", "latency_end_to_end", "latency_cold", "throughput"} <= set(series)
         medians = {
@@ -148,12 +177,12 @@ def test_the_two_apis_share_one_context_stream_and_clock(make):
     assert theirs > 5_000_000 and abs(theirs / cuda.elapsed_ns(begin, end) - 1) < 0.01
 
 
-def test_a_launch_only_enqueues_behind_work_on_pycuda_s_stream(make, ring):
+def test_a_launch_only_enqueues_behind_work_on_pycuda_s_stream(make, pool):
     import torch
 
     for cuda_graph in (False, True):
         runner = make(cuda_graph)
-        slot = runner.place(ring[0])
+        slot = runner.place(pool[0])
         runner.run(slot)
         torch.cuda._sleep(100_000_000)  # about 50 ms
         start = time.perf_counter_ns()
@@ -175,7 +204,7 @@ def test_too_large_an_allocation_is_out_of_memory(make):
         assert caught.value.kind == "out-of-memory"
 
 
-def test_a_capture_that_fails_leaves_the_stream_usable(make, ring, weights):
+def test_a_capture_that_fails_leaves_the_stream_usable(make, pool, weights):
     from ceilings.cuda import device as cuda
     from ceilings.cuda.cuda_graph import captured
 
@@ -184,5 +213,5 @@ def test_a_capture_that_fails_leaves_the_stream_usable(make, ring, weights):
         1 / 0  # noqa: B018
     with pytest.raises(cuda.CudaError), captured(runner.stream):
         cuda.cudart.cudaStreamSynchronize(runner.stream.native)  # not allowed in a capture
-    slot = runner.place(ring[0])
-    np.testing.assert_allclose(runner.logits(runner.run(slot)), expected(weights, ring[0]), rtol=1e-3, atol=1e-4)
+    slot = runner.place(pool[0])
+    close(runner.outputs(runner.run(slot)), expected(weights, pool[0]))

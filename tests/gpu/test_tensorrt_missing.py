@@ -12,10 +12,24 @@ from onnx import TensorProto, helper
 from ceilings import host as hosts
 from ceilings.engines import libraries
 from ceilings.errors import CellFailure
+from ceilings.runtimes.base import example
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.availability import availability
+from ceilings.workload.shape import Shape
+from ceilings.workload.task import TASKS
+from ceilings.workload.tensors import TensorSpec
+from ceilings.workload.workload import Workload
 
-SHAPE = (2, 8)
+SHAPE = Shape.parse("b2-s8")
+TOKENS = ("batch", SHAPE["sequence"])
+WORKLOAD = Workload(
+    TASKS["sequence-classification"],
+    (
+        TensorSpec("input_ids", "int64", TOKENS, "tokens", 1, 9),
+        TensorSpec("attention_mask", "int64", TOKENS, "mask"),
+    ),
+    (TensorSpec("logits", "float32", ("batch", 2)),),
+)
 
 
 @pytest.fixture
@@ -26,11 +40,9 @@ def graph(tmp_path):
         helper.make_node("Cast", ["kept"], ["values"], to=TensorProto.FLOAT),
         helper.make_node("MatMul", ["values", "weight"], ["logits"]),
     ]
-    weight = helper.make_tensor("weight", TensorProto.FLOAT, [SHAPE[1], 2], np.ones(2 * SHAPE[1], np.float32))
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", SHAPE[1]])
-        for name in ("input_ids", "attention_mask")
-    ]
+    rows = SHAPE["sequence"]
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [rows, 2], np.ones(2 * rows, np.float32))
+    inputs = [helper.make_tensor_value_info(one.name, TensorProto.INT64, TOKENS) for one in WORKLOAD.inputs]
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
     made = helper.make_graph(nodes, "g", inputs, [output], [weight])
     path = tmp_path / "fp32.onnx"
@@ -46,10 +58,12 @@ def test_the_provider_that_cannot_load_fails_the_build_and_gives_no_number(graph
 
     plan = Plan(str(graph), str(tmp_path / "b2-s8.cache"), str(tmp_path / "timing"), 3, None)
     task = {
-        "cell": {"precision": "fp32", "batch": SHAPE[0], "sequence": SHAPE[1]},
+        "cell": {"precision": "fp32", "shape": str(SHAPE)},
         "spec": {"threads": 1, "protocol": {"time_limit_seconds": 300}},
         "plan": plan.to_json(),
+        "workload": str(tmp_path / "workload.json"),
     }
+    WORKLOAD.write(tmp_path)
     found = supervise(task, "ceilings.runtimes.tensorrt_cache_worker")
     print(found["failure"], found["cold_start_ns"])
     assert found["status"] == "failed" and found["failure"]["kind"] == "fallback"
@@ -75,11 +89,11 @@ def test_the_rtx_plugin_runs_on_rtx_cards_only(graph):
     from ceilings.cuda import device as cuda
     from ceilings.runtimes import onnxruntime_tensorrt_rtx
 
-    runner = onnxruntime_tensorrt_rtx.RUNNER(graph, "fp32", SHAPE, 1, {})
+    runner = onnxruntime_tensorrt_rtx.RUNNER(graph, "fp32", WORKLOAD, SHAPE, 1, {})
     if cuda.capability() != (9, 0):
         runner.load()
-        inputs = {name: np.ones(SHAPE, np.int64) for name in ("input_ids", "attention_mask")}
-        assert (runner.logits(runner.run(runner.place(inputs))) == SHAPE[1]).all()
+        outputs = runner.outputs(runner.run(runner.place(example(WORKLOAD, SHAPE))))
+        assert (outputs["logits"] == SHAPE["sequence"]).all()
         return
     with pytest.raises(CellFailure) as caught:
         runner.load()

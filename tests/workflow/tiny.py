@@ -32,7 +32,7 @@ STUDY = {
             },
         }
     },
-    "inputs": {"ring": 2},
+    "inputs": {"pool": 2},
     "calibration": {"count": 8, "sequence": 16},
     "cpu_threads": 1,
     "sweeps": {
@@ -55,7 +55,7 @@ STUDY = {
         "time_limit_seconds": 60,
     },
 }
-# onnxruntime-cpu in fp32 and int8 and torch-eager in fp32, at two shapes, and the twin of the first
+# onnxruntime-cpu in fp32 and int8 and torch-eager in fp32, at two shapes, and the second of the first's A/A pair
 CELLS = 3 * 2 + 1
 
 

@@ -7,29 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unit.graphs.conftest import CALIBRATION, Tiny
+from unit.engines.variants import Variants
 
 from ceilings.engines.catalogue import BUILDERS
-from ceilings.graphs import calibration, graph, precision, quantize
 
 RTX = BUILDERS["tensorrt-rtx"]
+GRAPHS = ("fp32", "fp16", "bf16", "int8", "fp8", "int8.plain", "int8.kept")
 
 
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What engines are built from, by precision; ``int8.plain`` has its rest in FP32."""
-    tiny = Tiny("distilbert", tmp_path_factory.mktemp("distilbert"))
-    ranges = calibration.calibrate(tiny.simplified, tiny.weights, CALIBRATION, 1)[0]
-    kept = quantize.Quantization(keep=["*ffn/lin1/MatMul"])
-    models = {name: precision.convert(tiny.model, name)[0] for name in ("fp32", "fp16", "bf16")}
-    for name in ("int8", "fp8"):
-        models[name] = quantize.quantize(tiny.model, ranges, name, quantize.Quantization(), "fp16").model
-    models["int8.plain"] = quantize.quantize(tiny.model, ranges, "int8", quantize.Quantization()).model
-    models["int8.kept"] = quantize.quantize(tiny.model, ranges, "int8", kept, "fp16").model
-    paths = {name: tiny.folder / f"{name}.onnx" for name in models}
-    for name, model in models.items():
-        graph.save(model, paths[name])
-    return paths
+    """What engines are built from, by precision."""
+    variants = Variants(tmp_path_factory.mktemp("distilbert"))
+    return {name: variants.save(name) for name in GRAPHS}
 
 
 @pytest.fixture(scope="session")

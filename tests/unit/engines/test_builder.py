@@ -8,12 +8,14 @@ import pytest
 from onnx import numpy_helper
 
 from ceilings import files
+from ceilings.artifacts import made, refuse_failed
 from ceilings.engines import builder, produce
 from ceilings.engines.library import make_monitor
 from ceilings.engines.profiles import Profile
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.provenance import provenance
 from ceilings.report.tables.product_counts import product_columns
+from ceilings.workload.shape import Shape
 
 PRODUCTS_OF_LAYERS = 2 * 6 + 2  # six of each of the two layers, and the two of the head
 
@@ -86,7 +88,7 @@ def test_tf32_is_a_flag_of_the_builder(build):
 def test_a_long_build_says_where_it_is(graphs, spec, capsys, monkeypatch):
     spec()  # skips where the library is not installed
     monkeypatch.setattr(builder, "make_monitor", lambda trt, label: make_monitor(trt, label, quiet_seconds=0))
-    profiles = [Profile.static(1, 32)]
+    profiles = [Profile.static(Shape.parse("b1-s32"))]
     builder.build(graphs["fp16"], builder.Settings("tensorrt-rtx", "fp16", profiles, capability=(8, 9)))
     said = capsys.readouterr().out.splitlines()
     assert any(line.startswith("building ") and "Building engine > " in line and " of " in line for line in said)
@@ -158,8 +160,28 @@ def test_a_fixed_graph_takes_no_other_shape(graphs, build, tmp_path):
     fixed = tmp_path / "fixed.onnx"
     onnx.save(model, fixed)
     assert build("fp16", source=fixed)["status"] == "ok"
-    failure = build("fp16", source=fixed, profiles=[Profile.static(2, 32).to_json()])["failure"]
-    assert failure["kind"] == "outside-profiles" and "fixed to (1, 32), not b2-s32" in failure["message"]
+    failure = build("fp16", source=fixed, profiles=[Profile.static(Shape.parse("b2-s32")).to_json()])["failure"]
+    assert failure["kind"] == "outside-profiles"
+    assert (
+        "no input of the graph has the batch of b2-s32: input_ids (1, 32), attention_mask (1, 32)" in failure["message"]
+    )
+
+
+def test_a_profile_gives_a_range_of_every_symbolic_axis(build):
+    failure = build("fp16", profiles=[{"batch": [1, 2, 4]}])["failure"]
+    assert failure["kind"] == "invalid-profile"
+    assert "b1 to b4, best at b2 has no range of sequence, an axis of input_ids" in failure["message"]
+
+
+def test_a_graph_that_could_not_be_made_gives_an_engine_that_could_not(build, tmp_path):
+    source = tmp_path / "fp8.onnx"
+    with made(tmp_path / "fp8.json", [source]):
+        raise CellFailure("missing-scales", "no ranges")
+    record = build("fp8", source=source)
+    assert record["failure"] == {"kind": "missing-scales", "message": "no ranges"}
+    assert (record["engine_bytes"], record["trtexec"]) == (0, None)
+    with pytest.raises(CellFailure, match="no ranges"):
+        refuse_failed(tmp_path / "x.engine")
 
 
 def test_a_builder_that_crashes_is_a_result(build, tmp_path, monkeypatch):

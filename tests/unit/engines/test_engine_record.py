@@ -104,12 +104,3 @@ def test_a_build_that_failed_gives_its_own_class(engine):
     with pytest.raises(CellFailure, match="no engine: the parser refuses x") as caught:
         record.verified(engine, **HERE)
     assert caught.value.kind == "unsupported"
-
-
-def test_the_profile_of_a_shape(engine):
-    sequence = [8, 16, 64]
-    stored(engine, profiles=[{"batch": [1, 1, 1], "sequence": sequence}, {"batch": [2, 4, 8], "sequence": sequence}])
-    found = record.load(engine)
-    assert [record.profile_of(found, batch, 16)[0] for batch in (1, 8)] == [0, 1]
-    with pytest.raises(CellFailure, match="b9-s16 lies in no profile of the engine: b1-s8 to b1-s64, best at b1"):
-        record.profile_of(found, 9, 16)

@@ -14,7 +14,7 @@ pytest.importorskip("cuda.bindings")
 from ceilings.cuda import device as cuda
 from ceilings.errors import CellFailure
 from ceilings.measure import gpu_loop
-from ceilings.measure.stopping import Protocol
+from ceilings.measure.stopping import Protocol, secondary
 from ceilings.runtimes.cuda_runner import as_float32
 
 PROTOCOL = Protocol(
@@ -42,7 +42,7 @@ def test_one_iteration_prepares_waits_and_only_then_is_timed(diary):
     assert 0 < samples.enqueue_ns[0] <= samples.latency_ns[0]
 
 
-def test_the_ring_goes_on_from_block_to_block(diary):
+def test_the_pool_goes_on_from_block_to_block(diary):
     seen = []
     regime = gpu_loop.Regime(lambda _: None, seen.append, ["a", "b", "c"])
     samples = gpu_loop.Samples()
@@ -79,10 +79,10 @@ def test_saturated_counts_what_ended_after_the_first(diary):
 
 
 def test_further_series_get_a_quarter_of_the_time():
-    shorter = gpu_loop.secondary(dataclasses.replace(PROTOCOL, min_seconds=2, max_seconds=8, min_iterations=1000))
+    shorter = secondary(dataclasses.replace(PROTOCOL, min_seconds=2, max_seconds=8, min_iterations=1000))
     assert (shorter.min_seconds, shorter.max_seconds, shorter.min_iterations) == (0.5, 2, 250)
     assert shorter.precision == PROTOCOL.precision
-    assert gpu_loop.secondary(dataclasses.replace(PROTOCOL, min_iterations=3)).min_iterations == 2
+    assert secondary(dataclasses.replace(PROTOCOL, min_iterations=3)).min_iterations == 2
 
 
 def test_a_lack_of_memory_is_a_failure_of_the_cell(monkeypatch):

@@ -37,7 +37,7 @@ def test_latency_of_known_work_is_found():
     assert series["stop_reason"] == "precise" and series["warmup_stable"]
 
 
-def test_iterations_go_through_the_ring_in_order():
+def test_iterations_go_through_the_pool_in_order():
     seen = []
     series = closed_loop(seen.append, ["a", "b", "c"], PROTOCOL)
     measured = seen[len(series["warmup_ns"]) :]
@@ -48,7 +48,7 @@ def test_noisy_work_stops_at_the_cap_and_says_so():
     lengths = iter(np.random.default_rng(0).uniform(0.001, 0.02, 10_000))
     series = closed_loop(lambda slot: wait(next(lengths)), ["a"], PROTOCOL)
     assert series["stop_reason"] == "time-cap"
-    assert 0.3 * NS <= sum(series["latency_ns"]) < 0.5 * NS
+    assert 0.29 * NS <= sum(series["latency_ns"]) < 0.5 * NS
 
 
 def test_at_least_the_minimum_of_iterations_however_slow():

@@ -1,6 +1,6 @@
 """Makes a study's results with known truth: plan, run records and evidence, as the pipeline would write them."""
 
-# A cell has six coordinates, and they read best in their usual order.
+# A cell has many coordinates, and they read best in their usual order.
 # ruff: noqa: PLR0917
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.workload.shape import Shape
+
 CPU, GPU = "cpu-amd-epyc", "nvidia-h200"
 SHAPES = [(1, 128), (4, 128), (8, 128), (16, 128), (1, 32), (1, 64), (1, 256), (1, 512)]
 CPU_CONFIGURATIONS = [
@@ -19,10 +22,15 @@ CPU_CONFIGURATIONS = [
     ("onnxruntime-cpu", "fp32"),
     ("onnxruntime-cpu", "int8"),
 ]
+IMAGE_CONFIGURATIONS = [("torch-eager", "fp32"), ("onnxruntime-cpu", "fp32")]
 GPU_CONFIGURATIONS = [("torch-cuda-eager", "fp16"), ("onnxruntime-cuda", "fp32"), ("tensorrt", "fp16")]
 
+TEXT, IMAGE = "distilbert", "clip-image"
+AXES = {TEXT: ("batch", "sequence"), IMAGE: ("batch", "image")}
+"""What the sizes of a model's shapes are along."""
+
 Truth = Callable[[str, str, int, int], float]
-"""(runtime, precision, batch, sequence) to the median latency in ms."""
+"""(runtime, precision, batch, size of an input) to the median latency in ms."""
 
 
 def realistic(runtime: str, precision: str, batch: int, sequence: int) -> float:
@@ -35,7 +43,7 @@ def realistic(runtime: str, precision: str, batch: int, sequence: int) -> float:
         ("torch-cuda-eager", "fp16"): (1.6, 0.02),
         ("onnxruntime-cuda", "fp32"): (0.6, 0.12),
         ("tensorrt", "fp16"): (0.25, 0.02),
-    }[runtime.removesuffix(".twin"), precision]
+    }[runtime.removesuffix(".aa"), precision]
     return fixed + each * work
 
 
@@ -69,15 +77,15 @@ class StudyMaker:
         self.random = np.random.default_rng(seed)
         self.cells: list[dict] = []
 
-    def measure(self, device: str, configurations, shapes=SHAPES, n: int = 120) -> StudyMaker:
+    def measure(self, device: str, configurations, shapes=SHAPES, n: int = 120, model: str = TEXT) -> StudyMaker:
         for runtime, precision in configurations:
-            for batch, sequence in shapes:
-                self.add(device, runtime, precision, batch, sequence, n=n)
+            for batch, size in shapes:
+                self.add(device, runtime, precision, batch, size, n=n, model=model)
         return self
 
-    def add(self, device, runtime, precision, batch, sequence, /, n=120, **changes) -> dict:
-        cell = self._cell(device, runtime, precision, batch, sequence)
-        folder = f"results/benchmarks/{device}/{runtime}/distilbert/{precision}/b{batch}-s{sequence}"
+    def add(self, device, runtime, precision, batch, size, /, n=120, model=TEXT, lengths="", **changes) -> dict:
+        cell = self._cell(device, runtime, precision, (batch, size), model, lengths)
+        folder = f"results/benchmarks/{device}/{runtime}/{model}/{precision}/{cell['shape']}"
         cell["runs"] = [str(self.root / folder / f"run{k}.json") for k in range(1, self.runs + 1)]
         for k, path in enumerate(cell["runs"], 1):
             record = self._record(cell, k, n) | changes
@@ -86,13 +94,14 @@ class StudyMaker:
         self.cells.append(cell)
         return cell
 
-    def twin(self, device, runtime, precision, batch, sequence, n=120) -> dict:
-        cell = self.add(device, f"{runtime}.twin", precision, batch, sequence, n)
-        cell["twin_of"] = runtime
+    def repeat(self, device, runtime, precision, batch, size, n=120) -> dict:
+        """The second cell of an A/A pair."""
+        cell = self.add(device, f"{runtime}.aa", precision, batch, size, n)
+        cell["aa_of"] = runtime
         return cell
 
-    def unavailable(self, runtime, precision, batch, sequence, reason, remedy, device=None) -> None:
-        cell = self._cell(device, runtime, precision, batch, sequence)
+    def unavailable(self, runtime, precision, batch, size, reason, remedy, device=None) -> None:
+        cell = self._cell(device, runtime, precision, (batch, size))
         self.cells.append(cell | {"available": False, "reason": reason, "remedy": remedy, "runs": []})
 
     def change(self, cell: dict, run: int, **changes) -> None:
@@ -104,12 +113,12 @@ class StudyMaker:
 
     def bound(self, cell: dict, floor_ms: float, limited_by: str = "compute", graph: str = "", **changes) -> Path:
         """Give a cell a floor. Its products take half of it at the matrix rate, unless that sets it."""
-        shape = f"b{cell['batch']}-s{cell['sequence']}"
-        path = self.root / f"results/floors/{cell['device']}/distilbert/{graph or cell['precision']}/{shape}.json"
+        folder = f"results/floors/{cell['device']}/{cell['model']}/{graph or cell['precision']}"
+        path = self.root / folder / f"{cell['shape']}.json"
         compute = floor_ms if limited_by == "compute" else floor_ms / 2
         record = {
             "schema_version": 1,
-            **{name: cell[name] for name in ("device", "model", "precision", "batch", "sequence")},
+            **{name: cell[name] for name in ("device", "model", "precision", "shape")},
             "status": "ok",
             "work": {"flops": int(compute * 1e12), "bytes": int(floor_ms * 4e9)},
             "floor": {
@@ -140,7 +149,14 @@ class StudyMaker:
             ],
             "protocol": PROTOCOL,
             "price_per_hour": self.price_per_hour,
-            "models": {"distilbert": {"architecture": "distilbert", "weights": "auto"}},
+            "models": {
+                TEXT: {"architecture": "distilbert", "task": "sequence-classification", "weights": "auto"},
+                **(
+                    {IMAGE: {"architecture": "clip", "task": "image-embedding", "weights": "auto"}}
+                    if self._images
+                    else {}
+                ),
+            },
             "cells": self.cells,
         }
 
@@ -150,30 +166,41 @@ class StudyMaker:
         path.write_text(json.dumps(self.plan()))
         return path
 
-    def _cell(self, device, runtime, precision, batch, sequence) -> dict:
+    @property
+    def _images(self) -> bool:
+        return any(cell["model"] == IMAGE for cell in self.cells)
+
+    def _cell(self, device, runtime, precision, sizes, model=TEXT, lengths="") -> dict:
+        known = RUNTIMES.get(runtime.removesuffix(".aa"))
+        axes = dict(zip(AXES[model], sizes, strict=True))
         return {
             "device": device,
             "runtime": runtime,
-            "model": "distilbert",
+            "stack": known.stack if known else runtime,
+            "levers": sorted(known.levers) if known else [],
+            "artifact": known.artifact if known else "plain",
+            "aa_of": None,
+            "model": model,
             "precision": precision,
-            "batch": batch,
-            "sequence": sequence,
-            "sweeps": ["batch"] if sequence == 128 else ["sequence"],
-            "twin_of": None,
+            "shape": str(Shape.of(axes, lengths)),
+            "axes": axes,
+            "lengths": lengths,
+            "sweeps": ["batch"] if axes.get("sequence") == 128 else ["sequence"],
             "available": True,
             "reason": None,
             "remedy": None,
         }
 
     def _record(self, cell: dict, run: int, n: int) -> dict:
-        median = self.truth(cell["runtime"], cell["precision"], cell["batch"], cell["sequence"])
+        batch, size = cell["axes"].values()
+        median = self.truth(cell["runtime"], cell["precision"], batch, size)
         median *= np.exp(self.random.normal(0, self.between))
         latency_ms = median * np.exp(np.abs(self.random.normal(0, 0.02, n)) + self._spikes(cell, n) - 0.0135)
         gpu = cell["device"] == GPU
         latency = {
             "latency_ns": (latency_ms * 1e6).astype(int).tolist(),
             "gpu_ns": (latency_ms * 0.3e6).astype(int).tolist() if gpu else None,
-            "enqueue_ns": (latency_ms * 1e6 * self.enqueue(cell["runtime"], cell["batch"])).astype(int).tolist()
+            "enqueue_ns": (latency_ms * 1e6 * self.enqueue(cell["runtime"], batch)).astype(int).tolist()
             if gpu
             else None,
             "warmup_ns": (latency_ms[:10] * 1.2e6).astype(int).tolist(),
@@ -186,15 +213,15 @@ class StudyMaker:
             series["latency_end_to_end"] = transfer
             slower = latency | {"latency_ns": (latency_ms * 1.2e6).astype(int).tolist()}
             series["latency_end_to_end_pageable"] = slower
-        per_s = 1.15 * cell["batch"] * 1e3 / median
+        per_s = 1.15 * batch * 1e3 / median
         series["throughput"] = {"concurrency": 2, "completions": 12, "seconds": 12 / per_s, "inferences_per_s": per_s}
         return {
             "schema_version": 1,
-            "cell": {name: cell[name] for name in ("device", "runtime", "model", "precision", "batch", "sequence")},
+            "cell": {name: cell[name] for name in ("device", "runtime", "model", "precision", "shape")},
             "run": run,
             "status": "ok",
             "failure": None,
-            "log": f"results/logs/{cell['runtime']}.b{cell['batch']}-s{cell['sequence']}.run{run}.log",
+            "log": f"results/logs/{cell['runtime']}.{cell['shape']}.run{run}.log",
             "parity": {
                 "relative_l2": 0.031 if cell["precision"] == "int8" else 2.1e-7,
                 "max_abs": 0.02,
@@ -223,7 +250,7 @@ class StudyMaker:
         }
 
     def _spikes(self, cell: dict, n: int) -> np.ndarray:
-        scale = self.spike(cell["runtime"], cell["batch"])
+        scale = self.spike(cell["runtime"], cell["axes"]["batch"])
         return np.where(self.random.random(n) < 0.03, self.random.exponential(scale, n), 0.0)
 
 
@@ -231,13 +258,13 @@ PROTOCOL = {"processes": 3, "minimum_iterations": 30, "minimum_seconds": 0.5, "m
 
 
 def default_study(root: Path, **options) -> StudyMaker:
-    """A CPU-only machine: 33 measured cells, one of them failed and one flagged, and 60 that need a GPU."""
+    """A CPU-only machine: 37 cells, 4 of them of an image model, one failed, one flagged; and 60 that need a GPU."""
     maker = StudyMaker(root, **options)
     maker.measure(CPU, CPU_CONFIGURATIONS)
-    maker.twin(CPU, "onnxruntime-cpu", "fp32", 1, 128)
+    maker.repeat(CPU, "onnxruntime-cpu", "fp32", 1, 128)
     flagged = maker.cells[2]
     maker.change(flagged, 2, flags=["other processes used 35% of a core"])
-    failed = next(c for c in maker.cells if c["runtime"] == "torch-int8-dynamic" and c["sequence"] == 512)
+    failed = next(c for c in maker.cells if c["runtime"] == "torch-int8-dynamic" and c["axes"]["sequence"] == 512)
     for run in (1, 2, 3):
         maker.fail(failed, run)
     for runtime in ("torch-cuda-eager", "onnxruntime-cuda", "tensorrt"):
@@ -248,6 +275,7 @@ def default_study(root: Path, **options) -> StudyMaker:
     for batch, sequence in [*SHAPES, (2, 128), (32, 128), (64, 128), (128, 128)]:
         reason, remedy = "package tensorrt not installed", "pip install tensorrt"
         maker.unavailable("tensorrt", "int8", batch, sequence, reason, remedy)
+    maker.measure(CPU, IMAGE_CONFIGURATIONS, [(1, 224), (4, 224)], model=IMAGE)
     return maker
 
 

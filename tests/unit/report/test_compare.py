@@ -16,12 +16,14 @@ from ceilings.report.render.comparison_page import as_html, as_markdown
 from ceilings.report.tables.collect import collect
 from ceilings.statistics.estimands import P99
 from ceilings.statistics.intervals import noise_floor
+from ceilings.workload.shape import Shape
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
 
 CPU, GPU = planted.CPU, planted.GPU
 PROGRAM = Path(__file__).parents[3] / "workflow_scripts" / "compare_results.py"
+SHAPE = Shape.parse("b1-s128")
 CONFIGURATIONS = [("torch-eager", "fp32"), ("onnxruntime-cpu", "fp32"), ("onnxruntime-cpu", "int8")]
 
 
@@ -33,9 +35,9 @@ def tree(root, factors=None, *, seed, fail=None, device=CPU, between=0.004, envi
 
     maker = planted.StudyMaker(root, truth, seed=seed, runs=4, between=between)
     maker.measure(device, CONFIGURATIONS, [(1, 128), (8, 128)])
-    maker.twin(device, "onnxruntime-cpu", "fp32", 1, 128)
+    maker.repeat(device, "onnxruntime-cpu", "fp32", 1, 128)
     for cell in maker.cells:
-        if (cell["runtime"], cell["precision"], cell["batch"]) == fail:
+        if (cell["runtime"], cell["precision"], cell["axes"]["batch"]) == fail:
             for run in range(1, 5):
                 maker.fail(cell, run)
         for run in range(1, 5) if environment else ():
@@ -56,7 +58,7 @@ def test_the_same_twice_is_same_or_undecided_in_99_of_100_resamplings():
     def cell(spread, heavy):
         offsets = random.standard_t(3, 3) / np.sqrt(3) if heavy else random.normal(0, 1, 3)
         groups = tuple(1e6 * np.exp(spread * offset + np.abs(random.normal(0, 0.02, 60))) for offset in offsets)
-        return Cell("d", "r", "m", "fp32", 1, 128, None, {}, groups)
+        return Cell("d", "r", "m", "fp32", SHAPE, "r", frozenset(), "plain", None, {}, groups)
 
     false = sames = 0
     for resampling in range(100):
@@ -90,7 +92,7 @@ def test_planted_changes_are_found_and_nothing_else(tmp_path):
 
 def test_below_the_noise_floor_nothing_is_told(tmp_path):
     """The A/A twin reads 20% more: then 10% is no difference, and nothing is provably the same within 5%."""
-    twin = {("onnxruntime-cpu.twin", "fp32"): 1.2}
+    twin = {("onnxruntime-cpu.aa", "fp32"): 1.2}
     before = tree(tmp_path / "before", twin, seed=1)
     after = tree(tmp_path / "after", twin | {("torch-eager", "fp32"): 1.1}, seed=2)
     found = compare(before, after, margin=0.05)
@@ -113,7 +115,7 @@ def test_a_cell_that_stopped_working_is_worse(tmp_path):
 
 
 def test_two_devices_of_which_one_is_slower(tmp_path):
-    twice = dict.fromkeys([*CONFIGURATIONS, ("onnxruntime-cpu.twin", "fp32")], 2.0)
+    twice = dict.fromkeys([*CONFIGURATIONS, ("onnxruntime-cpu.aa", "fp32")], 2.0)
     both = tree(tmp_path / "cpu", seed=1), tree(tmp_path / "other", twice, seed=2, device=GPU)
     with pytest.raises(UserError, match="--before-device"):
         compare(*both, margin=0.05)

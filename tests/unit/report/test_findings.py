@@ -12,17 +12,18 @@ import pandas as pd
 import pytest
 import yaml
 
+from ceilings.measure.catalogue import STAGES
 from ceilings.report.analysis.findings import findings
-from ceilings.report.analysis.findings.factors import AUTOTUNING, COMPILATION, FUSION, GRAPH, IO_BINDING, STATIC, recipe
 from ceilings.report.analysis.findings.finding import MARGIN
 from ceilings.report.analysis.findings.operating import cost_per_million, pareto
 from ceilings.report.analysis.hypotheses import HYPOTHESES, judged
-from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.analysis.measured import Measured
 from ceilings.report.render.conclusions import in_short
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
-from ceilings.report.tables.frames import BUDGET_COLUMNS, COLD_START, FLOOR_COLUMNS, KEY
-from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS
+from ceilings.report.tables.keys import KEY
+from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, FUSION, GRAPH, IO_BINDING, RUNTIMES, STATIC
 from ceilings.statistics.quantiles import Interval
 from ceilings.study.config import checked
 
@@ -42,7 +43,7 @@ def made(root, truth, runtimes, *, precisions=("fp16",), batches=(1,), n=240, pr
         for precision in precisions:
             for batch in batches:
                 maker.add(GPU, runtime, precision, batch, 128, n=n)
-    maker.twin(GPU, runtimes[0], precisions[0], next(iter(batches)), 128, n=n)
+    maker.repeat(GPU, runtimes[0], precisions[0], next(iter(batches)), 128, n=n)
     maker.price_per_hour = price or {}
     return collect(maker.plan())
 
@@ -60,7 +61,7 @@ def with_budgets(tables, rows):
     budgets = []
     for runtime, batch, busy, verdict in rows:
         row = dict.fromkeys(BUDGET_COLUMNS) | dict(
-            zip(KEY, (GPU, runtime, "distilbert", "fp16", batch, 128), strict=True)
+            zip(KEY, (GPU, runtime, "distilbert", "fp16", f"b{batch}-s128"), strict=True)
         )
         row |= {"iteration_ms": 1.5, "gpu_busy_ms": busy, "gpu_gemm_ms": busy, "no_host_ms": 1.1 * busy}
         row |= {"verdict": verdict}
@@ -121,18 +122,17 @@ def test_levers_are_ranked_and_their_interaction_is_found(tmp_path, interaction,
 
 
 def test_every_runtime_of_the_catalogue_has_its_recipe():
-    """The levers are read from names; the catalogue's options are what the cells do."""
+    """Levers that the catalogue lists are what its options do."""
     for name, spec in RUNTIMES.items():
         if spec.device == "cpu":
             continue
-        row = {"gpu_p50_ms": 1.0}
-        levers = recipe(Cell("d", name, "m", "fp32", 1, 128, None, row, ())).levers
+        levers = spec.levers
         options = spec.options
         compiled = options.get("mode") == "compile"
         graph = options.get("cuda_graph") or options.get("mode") == "cudagraph"
         graph = graph or options.get("compile_mode") in {"reduce-overhead", "max-autotune"}
         assert (GRAPH in levers) == bool(graph), name
-        assert (FUSION in levers) == (spec.executes == "fused"), name
+        assert (FUSION in levers) == (spec.artifact == "fused"), name
         assert (COMPILATION in levers) == compiled, name
         assert (AUTOTUNING in levers) == (options.get("compile_mode") == "max-autotune"), name
         if spec.module == "onnxruntime_cuda":
@@ -146,7 +146,7 @@ def test_every_runtime_of_the_catalogue_has_its_recipe():
 @pytest.mark.parametrize(("factor", "status"), [(1.0, "supported"), (1.25, "refuted"), (0.8, "refuted")])
 def test_native_and_provider_are_equivalent_or_not_and_so_is_the_tail(tmp_path, factor, status):
     def truth(runtime, precision, batch, sequence):
-        return {ORT: 2.0, "onnxruntime-tensorrt": 1.0}.get(runtime.removesuffix(".twin"), factor)
+        return {ORT: 2.0, "onnxruntime-tensorrt": 1.0}.get(runtime.removesuffix(".aa"), factor)
 
     tables = made(tmp_path, truth, [ORT, *TENSORRT], between=0.002, spike=lambda runtime, batch: 0.02)
     found = findings(tables)
@@ -291,7 +291,7 @@ def test_a_tail_within_the_noise_has_nothing_to_tighten(tmp_path):
         lambda r, *_: 0.5 if "graph" in r else 1.0,
         [ORT, f"{ORT}-graph"],
         n=6000,
-        spike=lambda r, b: 0.2 if r.endswith("twin") else 1e-6,
+        spike=lambda r, b: 0.2 if r.endswith(".aa") else 1e-6,
         between=0.002,
     )
     (finding,) = of(findings(tables), 7)
@@ -353,7 +353,7 @@ def test_what_faster_work_on_the_device_could_gain(tmp_path):
 @pytest.mark.parametrize(("floor_ms", "status"), [(0.08, "refuted"), (0.8, "supported")])
 def test_gap_to_the_floor(tmp_path, floor_ms, status):
     tables = made(tmp_path, lambda *_: 1.0, [ORT])
-    row = dict.fromkeys(FLOOR_COLUMNS) | dict(zip(KEY, (GPU, ORT, "distilbert", "fp16", 1, 128), strict=True))
+    row = dict.fromkeys(FLOOR_COLUMNS) | dict(zip(KEY, (GPU, ORT, "distilbert", "fp16", "b1-s128"), strict=True))
     row |= {"floor_ms": floor_ms, "limited_by": "memory", "mfu": 0.02}
     tables = dataclasses.replace(tables, floors=pd.DataFrame([row], columns=FLOOR_COLUMNS))
     (finding,) = of(findings(tables), 9)
@@ -396,7 +396,7 @@ def test_claims_of_others_follow_the_cells(tmp_path, small, large, expected):
 
     maker = planted.StudyMaker(tmp_path, truth, runs=5, between=0.004)
     maker.measure(CPU, [("torch-eager", "fp32"), ("torch-int8-dynamic", "int8")], [(1, 128), (16, 128)])
-    maker.twin(CPU, "torch-eager", "fp32", 1, 128)
+    maker.repeat(CPU, "torch-eager", "fp32", 1, 128)
     found = judged(Measured(collect(maker.plan())), Evidence())
     verdicts = {hypothesis.number: judgement for hypothesis, judgement in found}
     assert sorted(verdicts) == list(range(1, 17)) == [hypothesis.number for hypothesis in HYPOTHESES]
@@ -486,7 +486,7 @@ def test_a_cold_start_is_the_sum_of_all_stages_that_runtimes_have(tmp_path):
     """A stage that the tables do not know would be missing from the time to the first answer."""
     source = Path(__file__).parents[3] / "workflow_scripts/ceilings/runtimes"
     stages = {stage for path in source.glob("*.py") for stage in re.findall(r'\.phase\("(\w+)"\)', path.read_text())}
-    assert {"context", "libraries", "capture"} <= stages <= set(COLD_START)
+    assert {"context", "libraries", "capture"} <= stages <= set(STAGES)
 
     maker = planted.StudyMaker(tmp_path, lambda *_: 1.0)
     stages_ns = dict.fromkeys(("import", "context", "libraries", "load", "first_run"), 100000000)
@@ -527,7 +527,7 @@ def test_the_spread_of_processes_is_told_by_what_decides_the_latency(tmp_path):
     maker = planted.StudyMaker(tmp_path, lambda *_: 1.0, runs=5, enqueue=lambda r, b: 0.1 if "graph" in r else 0.95)
     for runtime, maker.between in ((ORT, 0.1), (f"{ORT}-graph", 0.001)):
         maker.add(GPU, runtime, "fp16", 1, 128)
-    maker.twin(GPU, f"{ORT}-graph", "fp16", 1, 128)
+    maker.repeat(GPU, f"{ORT}-graph", "fp16", 1, 128)
     said = told(findings(collect(maker.plan())), "Noise")
     host, device = map(float, re.findall(r"([\d.]+)% in the median of 1 \S+ cells", said))
     assert host > 10 * device

@@ -16,7 +16,9 @@ from ceilings.report.render.plots import draw, style
 from ceilings.report.render.plots.launch_to_kernel_map import submitting_share
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.floor_rows import floor_table
-from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS, KEY, read_tables
+from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS, read_tables
+from ceilings.report.tables.keys import KEY
+from ceilings.workload.shape import Shape
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
@@ -29,12 +31,12 @@ RUNTIMES = ("torch-cuda-eager", "onnxruntime-cuda")
 @pytest.fixture
 def maker(tmp_path):
     """Two runtimes at three shapes with floors of 0.1 ms a row, and a twin."""
-    maker = planted.StudyMaker(tmp_path, lambda runtime, *_: LATENCY_MS[runtime.removesuffix(".twin")], between=0.0)
+    maker = planted.StudyMaker(tmp_path, lambda runtime, *_: LATENCY_MS[runtime.removesuffix(".aa")], between=0.0)
     for batch in (1, 4, 16):
         for runtime in RUNTIMES:
             cell = maker.add(GPU, runtime, "fp16", batch, 128)
             maker.bound(cell, 0.01 * batch, "l2" if batch == 1 else "compute")
-    maker.bound(maker.twin(GPU, "onnxruntime-cuda", "fp16", 1, 128), 0.01, "l2")
+    maker.bound(maker.repeat(GPU, "onnxruntime-cuda", "fp16", 1, 128), 0.01, "l2")
     return maker
 
 
@@ -49,7 +51,7 @@ def texts(figure):
 def test_each_measured_cell_stands_against_its_floor(maker, tmp_path):
     collect(maker.plan()).write(tmp_path / "tables")
     floors = read_tables(tmp_path / "tables").floors
-    assert list(floors.columns) == FLOOR_COLUMNS
+    assert list(floors.columns) == [*KEY, "batch", "sequence", *FLOOR_COLUMNS[len(KEY) :]]
     assert len(floors) == 6  # the twin has none
     row = floors.query("runtime == 'onnxruntime-cuda' and batch == 16").iloc[0]
     assert row["gap"] == pytest.approx(0.5 / 0.16, rel=0.02)
@@ -69,7 +71,7 @@ def test_failed_cells_and_unavailable_floors_have_no_row(maker):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"batch": 8}, "is the floor of another cell \\(batch 8 instead of 1\\)"),
+        ({"shape": "b8-s128"}, "is the floor of another cell \\(shape 'b8-s128' instead of 'b1-s128'\\)"),
         ({"floor": {"floor_ms": 0}}, "is damaged \\(its floor is 0 ms\\)"),
         ({"floor": {}}, "is damaged \\(no 'floor_ms'\\)"),
         ({"schema_version": 0}, "schema version 0"),
@@ -131,7 +133,7 @@ def test_kernels_stand_against_the_limits_where_there_is_a_capture(maker):
     told = section(tables).splitlines()
     header, _, *rows = told[next(i for i, line in enumerate(told) if line.startswith("|") and " gemm " in line) :]
     # A class without kernels has no column, one without operators (or unknown) has no factor.
-    assert entries(header) == ["configuration", "batch", "seq.", "gemm", "elementwise", "other", "unknown"]
+    assert entries(header) == ["configuration", "batch", "sequence", "gemm", "elementwise", "other", "unknown"]
     assert [entries(row) for row in rows] == [
         ["onnxruntime-cuda fp16", "1", "128", "30.0 µs, 3.00×", "", "", "4.00 µs"],
         ["torch-cuda-eager fp16", "1", "128", "200 µs, 20.0×", "10.0 µs, 0.200×", "2.00 µs", ""],
@@ -176,8 +178,8 @@ def test_map_shows_what_was_measured_and_nothing_else(maker):
     tables = collect(maker.plan())
     measured = Measured(tables)
     shares = {cell.shape: submitting_share(cell) for cell in measured.cells if cell.runtime == "onnxruntime-cuda"}
-    assert shares[1, 256] is None
-    assert shares[1, 128] == pytest.approx(0.6, rel=0.01)
+    assert shares[Shape.parse("b1-s256")] is None
+    assert shares[Shape.parse("b1-s128")] == pytest.approx(0.6, rel=0.01)
     assert [text for text in texts(draw("launch_to_kernel_map", tables)) if "%" in text] == ["60%"] * 6
 
 

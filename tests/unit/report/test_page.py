@@ -15,7 +15,8 @@ import pytest
 from ceilings.report.render.page import page
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence, read_evidence
-from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS, KERNEL_COLUMNS, KEY
+from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS, KERNEL_COLUMNS
+from ceilings.report.tables.keys import KEY
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
@@ -44,10 +45,12 @@ TIMELINE = {
 def html(tmp_path_factory):
     """A study on two devices: failures, one with a hostile message, cells that cannot run, a budget and a floor."""
     maker = planted.default_study(tmp_path_factory.mktemp("study")).measure(GPU, planted.GPU_CONFIGURATIONS)
-    failed = next(cell for cell in maker.cells if cell["runtime"] == "torch-int8-dynamic" and cell["sequence"] == 512)
+    failed = next(
+        cell for cell in maker.cells if cell["runtime"] == "torch-int8-dynamic" and cell["axes"].get("sequence") == 512
+    )
     maker.fail(failed, 1, "crashed", HOSTILE)
     tables = collect(maker.plan())
-    row = tables.cells.query("device == @GPU and runtime == 'onnxruntime-cuda' and batch == 1 and sequence == 128")
+    row = tables.cells.query("device == @GPU and runtime == 'onnxruntime-cuda' and shape == 'b1-s128'")
     key = row.iloc[0][KEY].to_dict()
     record = maker.root / "captured.budget.json"
     kept = {"schema_version": 1, "status": "ok", "cell": key, "iterations": 20, "timeline": TIMELINE}
@@ -175,7 +178,7 @@ def contrast(one, other):
 
 def test_it_stands_alone(reader, address):
     assert reader.requests() == [address]
-    assert len(reader.rows()) == 117
+    assert len(reader.rows()) == 121
     drawn = reader.run(
         "return [...document.querySelectorAll('#charts figure')].map(f => f.querySelectorAll('svg.marks').length)"
     )

@@ -65,7 +65,7 @@ def study(root, runtime, factor, /, **record):
     for batch in BATCHES:
         maker.add(GPU, runtime, "fp32", batch, 128)
         maker.add(GPU, runtime, "int8", batch, 128, **record)
-    maker.twin(GPU, runtime, "fp32", 1, 128)
+    maker.repeat(GPU, runtime, "fp32", 1, 128)
     return maker
 
 
@@ -165,7 +165,7 @@ def test_an_engine_without_integer_products_says_so_and_nothing_of_nodes(tmp_pat
 
 def test_shapes_that_differ_are_told_apart(tmp_path):
     maker = study(tmp_path, ORT, 1.7, runtime=profile(0, 50, 198))
-    large = next(cell for cell in maker.cells if (cell["precision"], cell["batch"]) == ("int8", 32))
+    large = next(cell for cell in maker.cells if (cell["precision"], cell["axes"]["batch"]) == ("int8", 32))
     for run in range(1, 6):
         maker.change(large, run, runtime=profile(36, 14, 114))
     finding = question_6(collect(maker.plan()))

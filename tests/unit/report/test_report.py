@@ -23,9 +23,10 @@ from ceilings.report.analysis.precision_series import precision_series
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.render.plots import draw, style
 from ceilings.report.render.summary import summary
-from ceilings.report.tables.collect import CELL_COLUMNS, collect
+from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence, read_evidence
 from ceilings.report.tables.frames import read_tables
+from ceilings.report.tables.quantities import CELL_COLUMNS
 from ceilings.statistics.quantiles import Interval, minimum_samples
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -52,7 +53,7 @@ def page(default, tables):
 
 def made(tmp_path, truth, *, configurations=planted.CPU_CONFIGURATIONS, shapes=planted.SHAPES, **options):
     maker = planted.StudyMaker(tmp_path, truth, **options).measure(CPU, configurations, shapes)
-    maker.twin(CPU, "onnxruntime-cpu", "fp32", 1, 128)
+    maker.repeat(CPU, "onnxruntime-cpu", "fp32", 1, 128)
     return collect(maker.plan())
 
 
@@ -60,16 +61,19 @@ def made(tmp_path, truth, *, configurations=planted.CPU_CONFIGURATIONS, shapes=p
 
 
 def test_every_planned_cell_has_its_row(default, tables):
-    assert list(tables.cells.columns) == CELL_COLUMNS
-    assert dict(tables.cells["status"].value_counts()) == {"unavailable": 60, "ok": 32, "failed": 1}
+    axes = ["batch", "sequence", "image"]
+    assert [name for name in tables.cells.columns if name not in axes] == CELL_COLUMNS
+    behind = list(tables.cells.columns).index("shape") + 1
+    assert list(tables.cells.columns)[behind : behind + 3] == axes
+    assert dict(tables.cells["status"].value_counts()) == {"unavailable": 60, "ok": 36, "failed": 1}
     assert len(tables.cells) == len(default.cells)
-    assert len(tables.runs) == 99
+    assert len(tables.runs) == 111
     assert set(tables.samples.columns) >= {"run", "series", "i", "latency_ns"}
 
 
 def test_numbers_are_the_samples_own(tables):
-    row = tables.cells[(tables.cells["runtime"] == "onnxruntime-cpu") & (tables.cells["batch"] == 4)].iloc[0]
-    own = tables.samples.query("runtime == 'onnxruntime-cpu' and batch == 4 and precision == @row.precision")
+    row = tables.cells[(tables.cells["runtime"] == "onnxruntime-cpu") & (tables.cells["shape"] == "b4-s128")].iloc[0]
+    own = tables.samples.query("runtime == 'onnxruntime-cpu' and shape == 'b4-s128' and precision == @row.precision")
     medians = own.groupby("run")["latency_ns"].median() / 1e6
     assert row["p50_ms"] == pytest.approx(medians.median())
     assert row["p90_ms"] == pytest.approx(own["latency_ns"].quantile(0.9) / 1e6)
@@ -96,7 +100,7 @@ def test_runs_that_disagree_make_a_failed_cell(tmp_path):
         (lambda path: path.write_text('{"schema_version": 1, "cel'), "is damaged"),
         (lambda path: path.write_text('{"schema_version": 1}'), "is damaged"),
         (lambda path: path.write_text('{"schema_version": 99}'), "schema version 99"),
-        (lambda path: path.write_text(path.read_text().replace('"batch": 1,', '"batch": 2,', 1)), "another cell"),
+        (lambda path: path.write_text(path.read_text().replace("b1-s128", "b2-s128", 1)), "another cell"),
     ],
 )
 def test_a_bad_run_file_is_named_with_the_remedy(tmp_path, damage, told):
@@ -201,7 +205,7 @@ def test_a_difference_below_the_noise_floor_is_none(tmp_path):
     """The twin reads 20% more: 10% between runtimes, however precise, is then no difference."""
 
     def truth(runtime, precision, batch, sequence):
-        return 10.0 * (1.2 if runtime.endswith(".twin") else 1.1 if "torch" in runtime else 1.0)
+        return 10.0 * (1.2 if runtime.endswith(".aa") else 1.1 if "torch" in runtime else 1.0)
 
     found = findings(made(tmp_path, truth, between=0.0005))
     per_request = (finding for finding in found if finding.topic != "Batching" and "batch" not in finding.subject)
@@ -214,7 +218,7 @@ def test_a_machine_that_is_too_noisy_refutes_nothing(tmp_path):
     """INT8 is three times faster, and the twin reads ten times as much: neither is claimed nor refuted."""
 
     def truth(runtime, precision, batch, sequence):
-        return 10.0 * (10.0 if runtime.endswith(".twin") else 0.33 if precision == "int8" else 1.0)
+        return 10.0 * (10.0 if runtime.endswith(".aa") else 0.33 if precision == "int8" else 1.0)
 
     maker = planted.default_study(tmp_path, truth=truth)
     tables = collect(maker.plan())
@@ -353,7 +357,7 @@ def test_page_order(page):
 
 
 def test_page_says_what_matters(page):
-    assert "32 of 93 planned cells measured on **AMD EPYC 9B14**" in page
+    assert "36 of 97 planned cells measured on **AMD EPYC 9B14**" in page
     assert "Weights of distilbert are random" in page
     assert "n/a (n=360)" in page
     lines = page.splitlines()
@@ -397,7 +401,7 @@ def test_programs_by_hand(default, tmp_path):
     plan, tables, plots = default.write_plan(), tmp_path / "tables", tmp_path / "plots"
     done = run("collect_cells", "--plan", plan, "--output-dir", tables)
     assert done.returncode == 0, done.stderr
-    assert "93 cells" in done.stdout
+    assert "97 cells" in done.stdout
     output = ["--output-svg", plots / "configurations.svg", "--output-png", plots / "configurations.png"]
     assert run("draw_plot", "--plot", "configurations", "--tables", tables, *output).returncode == 0
     for name in PLOTS:

@@ -16,7 +16,19 @@ from typing import Any
 import numpy as np
 import real_bindings as real
 
-INPUTS = ("input_ids", "attention_mask")
+from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
+
+TYPES = {"int64": "INT64", "float32": "FLOAT"}
+"""TensorRT's names of the types that workloads have here."""
+
+NUMPY = {"INT64": np.int64, "FLOAT": np.float32, "HALF": np.float16}
+
+
+def sums(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Logits of a classifier that, per row, are the sum of the unmasked tokens, and its negative."""
+    row = (inputs["input_ids"] * inputs["attention_mask"]).sum(axis=1)
+    return {"logits": np.stack([row, -row], axis=1)}
 
 
 def module(generation: str, behaviour: Behaviour) -> types.ModuleType:
@@ -78,22 +90,32 @@ def _property(owner: str, name: str, settable: bool, behaviour: Behaviour) -> pr
 
 
 class Behaviour:
-    """An engine of a classifier: its logits are, per row, the sum of the unmasked tokens, and its negative.
+    """An engine of a workload.
 
     Attributes:
-        profiles: (min, opt, max) shapes of each optimisation profile.
-        refuses: Calls that fail, as TensorRT's calls do, with what the logger is then told.
+        workload: Its tensors; none of its axes is fixed.
+        profiles: Names of the shapes at min, opt and max of each optimisation profile.
+        compute: Its outputs by name, of its inputs by name.
+        types: TensorRT's type of each tensor.
+        refuses: Calls that fail, as TensorRT's calls do, with what the logger then gets.
         written: (class, property, value) of what was set.
     """
 
-    def __init__(self, profiles: Any = (((1, 8), (2, 8), (4, 8)), ((1, 16), (2, 32), (8, 32)))) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        profiles: Any = (("b1-s8", "b2-s8", "b4-s8"), ("b1-s16", "b2-s32", "b8-s32")),
+        compute: Any = sums,
+    ) -> None:
         self.trt: Any = None
-        self.profiles = profiles
+        self.specs = {tensor.name: tensor for tensor in (*workload.inputs, *workload.outputs)}
+        self.outputs = [tensor.name for tensor in workload.outputs]
+        self.profiles = [tuple(map(Shape.parse, profile)) for profile in profiles]
+        self.compute = compute
         self.refuses: dict[str, str] = {}
-        self.logits = "FLOAT"
-        self.tensors = dict.fromkeys(INPUTS, "INT64") | {"logits": ""}
+        self.types = {name: TYPES[tensor.dtype] for name, tensor in self.specs.items()}
         self.active = 0
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.sizes: dict[str, int] = {}
         self.addresses: dict[str, int] = {}
         self.streams: list[int] = []
         self.written: list[tuple[str, str, Any]] = []
@@ -127,26 +149,26 @@ class Behaviour:
         return self.trt.IExecutionContext.__new__(self.trt.IExecutionContext)
 
     def ICudaEngine_num_io_tensors(self, _: Any) -> int:
-        return len(self.tensors)
+        return len(self.specs)
 
     def ICudaEngine_get_tensor_name(self, _: Any, index: int) -> str:
-        return list(self.tensors)[index]
+        return list(self.specs)[index]
 
     def ICudaEngine_get_tensor_mode(self, _: Any, name: str) -> Any:
-        return self.trt.TensorIOMode["OUTPUT" if name == "logits" else "INPUT"]
+        return self.trt.TensorIOMode["OUTPUT" if name in self.outputs else "INPUT"]
 
     def ICudaEngine_get_tensor_dtype(self, _: Any, name: str) -> Any:
-        return self.trt.DataType[self.tensors[name] or self.logits]
+        return self.trt.DataType[self.types[name]]
 
     def ICudaEngine_get_tensor_shape(self, _: Any, name: str) -> tuple[int, ...]:
-        return (-1, 2) if name == "logits" else (-1, -1)
+        return tuple(-1 if isinstance(dim, str) else dim for dim in self.specs[name].dims)
 
     def ICudaEngine_num_optimization_profiles(self, _: Any) -> int:
         return len(self.profiles)
 
     def ICudaEngine_get_tensor_profile_shape(self, _: Any, name: str, index: int) -> Any:
-        assert name in INPUTS
-        return list(self.profiles[index])
+        assert name not in self.outputs
+        return [self.specs[name].sizes(shape) for shape in self.profiles[index]]
 
     def ICudaEngine_num_layers(self, _: Any) -> int:
         return 1
@@ -166,12 +188,14 @@ class Behaviour:
         return True
 
     def IExecutionContext_set_input_shape(self, _: Any, name: str, shape: tuple[int, ...]) -> bool:
-        low, _opt, high = self.profiles[self.active]
-        self.shapes[name] = tuple(shape)
+        self.sizes |= {
+            dim: size for dim, size in zip(self.specs[name].dims, shape, strict=True) if isinstance(dim, str)
+        }
+        low, _opt, high = (self.specs[name].sizes(each) for each in self.profiles[self.active])
         return all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
 
     def IExecutionContext_get_tensor_shape(self, _: Any, name: str) -> tuple[int, ...]:
-        return (self.shapes[INPUTS[0]][0], 2)
+        return self.specs[name].sizes(Shape.of(self.sizes))
 
     def IExecutionContext_set_tensor_address(self, _: Any, name: str, memory: int) -> bool:
         self.addresses[name] = memory
@@ -188,12 +212,14 @@ class Behaviour:
     profiler: Any = None
 
     def _infer(self) -> None:
-        batch, sequence = self.shapes[INPUTS[0]]
-        read = [np.frombuffer(ctypes.string_at(self.addresses[n], batch * sequence * 8), np.int64) for n in INPUTS]
-        sums = (read[0] * read[1]).reshape(batch, sequence).sum(axis=1)
-        kind = {"FLOAT": np.float32, "HALF": np.float16}[self.logits]
-        logits = np.stack([sums, -sums], axis=1).astype(kind)
-        ctypes.memmove(self.addresses["logits"], logits.ctypes.data, logits.nbytes)
+        shape, inputs = Shape.of(self.sizes), {}
+        for name, tensor in self.specs.items():
+            if name not in self.outputs:
+                raw = ctypes.string_at(self.addresses[name], tensor.nbytes(shape))
+                inputs[name] = np.frombuffer(raw, NUMPY[self.types[name]]).reshape(tensor.sizes(shape))
+        for name, values in self.compute(inputs).items():
+            written = np.ascontiguousarray(values, NUMPY[self.types[name]])
+            ctypes.memmove(self.addresses[name], written.ctypes.data, written.nbytes)
 
 
 class Cuda:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from unit.graphs.conftest import CALIBRATION, Tiny
+from unit.engines.variants import Variants
 
-from ceilings.graphs import calibration, graph, quantize
+from ceilings.graphs import graph, quantize
 from ceilings.runtimes import placement
-from ceilings.runtimes.onnxruntime_cpu import INPUTS, OnnxRuntimeCpu, open_session, session_options
+from ceilings.runtimes.base import example
+from ceilings.runtimes.onnxruntime_cpu import OnnxRuntimeCpu
+from ceilings.runtimes.onnxruntime_session import open_session, session_options
+from ceilings.workload.shape import Shape
 
-SHAPE = (2, 32)
+SHAPE = Shape.parse("b2-s32")
 
 
 @pytest.fixture(scope="module")
-def quantised(tmp_path_factory):
+def variants(tmp_path_factory):
+    return Variants(tmp_path_factory.mktemp("distilbert"))
+
+
+@pytest.fixture(scope="module")
+def quantised(variants):
     """The tiny model's ``int8.cpu`` graph."""
-    tiny = Tiny("distilbert", tmp_path_factory.mktemp("distilbert"))
-    ranges = calibration.calibrate(tiny.simplified, tiny.weights, CALIBRATION, 1)[0]
-    path = tiny.folder / "int8.cpu.onnx"
-    done = quantize.quantize(tiny.model, ranges, "int8", quantize.Quantization())
+    path = variants.folder / "int8.cpu.onnx"
+    done = quantize.quantize(variants.model, variants.ranges, "int8", quantize.Quantization())
     graph.save(quantize.unsigned(done.model), path)
     return path
 
@@ -28,8 +33,8 @@ def products(found):
     return sum(found["int8_products"].values()), sum(found["float_products"].values())
 
 
-def test_integer_products_of_a_run_are_those_of_the_optimised_graph(quantised):
-    runner = OnnxRuntimeCpu(quantised, "int8", SHAPE, 1, {})
+def test_integer_products_of_a_run_are_those_of_the_optimised_graph(variants, quantised):
+    runner = OnnxRuntimeCpu(quantised, "int8", variants.workload, SHAPE, 1, {})
     runner.load()
     kernels = quantize.integer_kernels(graph.load(quantised))
     integer, floating = products(runner.describe()["placement"])
@@ -40,9 +45,9 @@ def test_integer_products_of_a_run_are_those_of_the_optimised_graph(quantised):
     assert "placement" not in runner.describe()
 
 
-def test_without_integer_kernels_none_is_counted(quantised):
+def test_without_integer_kernels_none_is_counted(variants, quantised):
     """Axes fixed beforehand: ORT merges products and biases before it looks for integer kernels."""
-    feed = dict.fromkeys(INPUTS, np.ones(SHAPE, np.int64))
+    feed = example(variants.workload, SHAPE)
     found = placement.summary(
         placement.profile(
             session_options(1, SHAPE), lambda options: open_session(quantised, options, [placement.CPU]), feed

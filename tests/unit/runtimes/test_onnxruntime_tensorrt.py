@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import subprocess
 import sys
@@ -16,17 +17,20 @@ pytest.importorskip("cuda.bindings")
 
 import onnxruntime
 import real_bindings
+from unit.runtimes.workloads import ANSWERER, CLASSIFIER, EMBEDDER
 
 from ceilings import SCHEMA_VERSION
 from ceilings.cuda import device as cuda
 from ceilings.engines import cache
 from ceilings.errors import CellFailure
 from ceilings.files import sha256, write_json
+from ceilings.runtimes import onnxruntime_cuda, placement
 from ceilings.runtimes import onnxruntime_tensorrt as provider
-from ceilings.runtimes import placement
 from ceilings.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
+from ceilings.workload.shape import Shape
 
 PLAN = cache.Plan("graph.onnx", "folder", "timing", 3, None)
+SHAPE = Shape.parse("b1-s8")
 
 
 def model(*nodes):
@@ -58,14 +62,14 @@ def kept(graph, monkeypatch):
             "status": "ok",
             "plan": plan.to_json(),
             "device": "nvidia-double",
-            "versions": provider.Builder(plan, "fp16", (1, 8)).versions(),
+            "versions": provider.Builder(plan, "fp16", CLASSIFIER, SHAPE).versions(),
             "graph_sha256": sha256(graph),
             "files": cache.contents(folder),
             "cold_start_ns": {"load": 9_000_000_000},
         }
         path = graph.parent / "b1-s8.cache.json"
         write_json(path, record | changes)
-        return provider.RUNNER(path, "fp16", (1, 8), 1, {})
+        return provider.RUNNER(path, "fp16", CLASSIFIER, SHAPE, 1, {})
 
     return make
 
@@ -120,7 +124,7 @@ def test_without_the_provider_there_is_no_number(graph, capfd):
     if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this build of ONNX Runtime has the provider")
     plan = cache.Plan(str(graph), str(graph.parent), str(graph.parent), 3, None)
-    runner = provider.Builder(plan, "fp16", (1, 8))
+    runner = provider.Builder(plan, "fp16", CLASSIFIER, SHAPE)
     runner.stream, runner._libraries = type("Stream", (), {"handle": 0}), ""
     with pytest.raises(CellFailure, match="could not load its TensorrtExecutionProvider") as caught:
         runner._open()
@@ -143,6 +147,18 @@ def test_the_graph_must_be_one_partition_of_the_provider():
     with pytest.raises(CellFailure, match="took the graph in 2 partitions") as caught:
         placement.require_one_partition(opened(model(*nodes)), placement.CPU)
     assert caught.value.kind == "fallback"
+
+
+def test_the_examples_hold():
+    for module in (provider, onnxruntime_cuda):
+        assert doctest.testmod(module).attempted and not doctest.testmod(module).failed
+
+
+def test_every_input_has_its_shape_in_the_only_profile():
+    assert provider.shapes(ANSWERER, SHAPE) == "input_ids:1x8,attention_mask:1x8"
+    images = provider.shapes(EMBEDDER, Shape.parse("b2-i224"))
+    told = provider.provider_options(PLAN, images, 4711, False)
+    assert {told[f"trt_profile_{part}_shapes"] for part in ("min", "opt", "max")} == {"pixel_values:2x3x224x224"}
 
 
 OPEN = """
@@ -178,7 +194,7 @@ def test_the_real_provider_takes_every_option_of_ours(graph, tmp_path, more, ref
     folder = onnxruntime_gpu()
     extension = folder / "onnxruntime" / "capi" / "libonnxruntime_providers_tensorrt.so"
     real_bindings.make_libraries(extension, tmp_path / "lib", "libnv|libcu")
-    options = {**provider.provider_options(PLAN, (1, 8), 4711, True), **more}
+    options = {**provider.provider_options(PLAN, provider.shapes(CLASSIFIER, SHAPE), 4711, True), **more}
     environment = {**os.environ, "PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(tmp_path / "lib")}
     command = [sys.executable, "-P", "-c", OPEN, str(graph), json.dumps(options)]
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout

@@ -16,6 +16,7 @@ BUILDING = {
     "trt": None,
     "builder": "Builder",
     "network": "INetworkDefinition",
+    "tensor": "ITensor",
     "config": "IBuilderConfig",
     "parser": "OnnxParser",
     "error": "ParserError",
@@ -120,7 +121,7 @@ sys.modules["pycuda"].driver = sys.modules["pycuda.driver"]
 from ceilings.runtimes import tensorrt_native
 from ceilings.errors import CellFailure
 trt = importlib.import_module(sys.argv[1])
-runner = tensorrt_native.RUNNER("x.engine", "fp16", (1, 8), 1, {})
+runner = tensorrt_native.RUNNER("x.engine", "fp16", None, None, 1, {})
 runner.trt, runner.log = trt, tensorrt_native.make_logger(trt)
 runner.log.log(trt.ILogger.Severity.INFO, "unheard")
 runner.log.log(trt.ILogger.Severity.ERROR, "no CUDA-capable device")

@@ -4,7 +4,13 @@ import shutil
 
 import pytest
 
+from ceilings import plugins
+from ceilings.measure import catalogue
+from ceilings.models.catalogue import FAMILIES
+from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study import code
+
+LEFT_OUT = ("PLUMBING", "HANDED_ON")
 
 
 @pytest.fixture
@@ -12,9 +18,10 @@ def scripts(tmp_path, monkeypatch):
     """A copy of workflow_scripts that a test may edit."""
     copy = tmp_path / "workflow_scripts"
     shutil.copytree(code.SCRIPTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    plumbing = {copy / path.relative_to(code.SCRIPTS) for path in code.PLUMBING}
+    moved = {name: {copy / path.relative_to(code.SCRIPTS) for path in getattr(code, name)} for name in LEFT_OUT}
     monkeypatch.setattr(code, "SCRIPTS", copy)
-    monkeypatch.setattr(code, "PLUMBING", plumbing)
+    for name, paths in moved.items():
+        monkeypatch.setattr(code, name, paths)
     return copy
 
 
@@ -22,8 +29,8 @@ def digests():
     code.digest.cache_clear()
     code._read.cache_clear()
     return {
-        "cpu": code.digest("ceilings.measure.worker", "ceilings.runtimes.onnxruntime_cpu"),
-        "torch": code.digest("ceilings.measure.worker", "ceilings.runtimes.torch_cpu"),
+        "cpu": code.digest(*catalogue.modules("cpu"), "ceilings.runtimes.onnxruntime_cpu"),
+        "torch": code.digest(*catalogue.modules("cpu"), "ceilings.runtimes.torch_cpu"),
         "export": code.digest("export_onnx"),
         "report": code.digest("write_report"),
     }
@@ -40,6 +47,10 @@ def digests():
         ("ceilings/report/render/page/table.js", "// read with the page", {"report"}),
         ("ceilings/files.py", "X = 1", set()),
         ("ceilings/study/progress.py", "X = 1", set()),
+        ("ceilings/models/catalogue.py", "X = 1", set()),
+        ("ceilings/runtimes/catalogue.py", "X = 1", set()),
+        ("ceilings/report/catalogue.py", "X = 1", set()),
+        ("ceilings/measure/catalogue.py", "X = 1", {"report"}),  # which declares what the report's columns mean
     ],
 )
 def test_an_edit_changes_the_digests_of_what_imports_it(scripts, file, addition, changed):
@@ -53,3 +64,39 @@ def test_an_edit_changes_the_digests_of_what_imports_it(scripts, file, addition,
 def test_unknown_module_is_refused():
     with pytest.raises(ModuleNotFoundError, match="no_such_program"):
         code.digest("no_such_program")
+
+
+def test_modules_of_plug_ins_are_found_and_named_alike_wherever_they_lie(tmp_path, monkeypatch):
+    before = []
+    for place in ("here", "there"):
+        module = tmp_path / place / "runtimes" / "theirs.py"
+        module.parent.mkdir(parents=True)
+        (tmp_path / place / "catalogue.py").touch()
+        module.write_text("from ceilings.runtimes import base\n")
+        monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / place))
+        code.digest.cache_clear()
+        before.append(code.digest("ceilings.runtimes.theirs"))
+    assert before[0] == before[1]
+    assert code.SCRIPTS / "ceilings/runtimes/base.py" in code.reached("ceilings.runtimes.theirs")
+    module.write_text("from ceilings.runtimes import base\nX = 1\n")
+    code.digest.cache_clear()
+    code._read.cache_clear()
+    assert code.digest("ceilings.runtimes.theirs") != before[1]
+
+
+CATALOGUES = {f"ceilings/{room}/catalogue.py" for room in ("models", "runtimes", "measure", "report")}
+RUN = [
+    *(module for device in ("cpu", "cuda") for module in catalogue.modules(device)),
+    *sorted({f"ceilings.runtimes.{runtime.module}" for runtime in RUNTIMES.values()}),
+    *sorted(family.module for family in FAMILIES.values()),
+    *("capture_trace", "ceilings.traces.target", "ceilings.traces.cupti", "account_budget", "measure_peaks"),
+    *("fetch_weights", "import_onnx", "make_inputs", "compute_reference", "export_onnx", "simplify_onnx"),
+    *("convert_precision", "quantize_graph", "calibrate_ranges", "check_parity", "bound_latency"),
+]
+
+
+@pytest.mark.parametrize("module", dict.fromkeys(RUN))
+def test_no_catalogue_shapes_what_is_made_timed_captured_or_measured(module):
+    """A new family, runtime, measurement or plot makes nothing anew."""
+    reached = {str(path.relative_to(code.SCRIPTS)) for path in code.reached(module)}
+    assert not reached & CATALOGUES

@@ -13,7 +13,7 @@ from ceilings.engines import catalogue
 from ceilings.errors import UserError
 from ceilings.host import Gpu, Host
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
-from ceilings.study.cells import Study
+from ceilings.study.study import Study
 
 GPU = Gpu("nvidia-h200", "NVIDIA H200", "GPU-0", "580.1", (9, 0), 141 << 30)
 HOST = Host("cpu-test", "Test CPU", 4, GPU, None)
@@ -34,6 +34,9 @@ def runtimes(monkeypatch):
     """Three runtimes of engines, one for each way to choose one; packages that are here; a builder as if it were."""
     monkeypatch.setattr(catalogue.Builder, "installed", lambda _: "10.16.1.11")
     shared = {
+        "stack": "tensorrt10",
+        "levers": frozenset(),
+        "environment": "tensorrt10",
         "device": "cuda",
         "module": "x",
         "packages": ("numpy",),
@@ -42,7 +45,7 @@ def runtimes(monkeypatch):
     }
     for engine in ("static", "profile", "external"):
         monkeypatch.setitem(
-            RUNTIMES, engine, Runtime(engine, executes="engine", builder="tensorrt10", engine=engine, **shared)
+            RUNTIMES, engine, Runtime(engine, artifact="engine", builder="tensorrt10", engine=engine, **shared)
         )
 
 
@@ -69,6 +72,27 @@ def test_a_cell_runs_on_the_first_profile_that_takes_its_shape():
     assert chosen == ["small.engine", "large.engine", "small.engine"]
 
 
+def test_engines_know_nothing_of_padding():
+    made = study("profile", profiles={"large": [PROFILE]})
+    assert made.artifact("static", "m", "fp16", "b1-s32.half", "nvidia-h200")[0].endswith("/b1-s32.engine")
+    assert engine_of(made, "profile", "b8-s32.half")[0].endswith("/large.engine")
+
+
+def test_a_profile_need_not_give_what_a_model_has_in_one_size():
+    images = {"batch": [1, 4, 8]}
+    config = {
+        "study": "s",
+        "models": {"m": {"architecture": "vit", "config": {"image_size": 32}}},
+        "sweeps": {"one": {"models": ["m"], "runtimes": ["profile"], "precisions": ["fp16"], "batches": [1, 8]}},
+        "engines": {"profiles": {"text": [PROFILE], "images": [images]}},
+    }
+    made = Study(config, HOST)
+    assert [str(cell.shape) for cell in made.cells[:2]] == ["b1-i32", "b8-i32"]
+    assert engine_of(made, "profile", "b8-i32")[0].endswith("/images.engine")
+    slice_ = json.loads(made.engines.slice("nvidia-h200", "tensorrt10", "m", "fp16", "images"))
+    assert slice_["profiles"] == [{"batch": [1, 4, 8], "image": [32, 32, 32]}]
+
+
 def test_an_external_engine_serves_its_own_model_and_precision():
     made = study("external", external={"theirs": EXTERNAL})
     assert engine_of(made, "external")[0].endswith("/fp16/theirs.engine")
@@ -81,9 +105,9 @@ def test_a_budget_of_an_engine_reads_its_layers_and_their_times_once_taken(tmp_p
     monkeypatch.chdir(tmp_path)
     made = study("profile", profiles={"large": [PROFILE]})
     cell = ("m", "fp16", "b8-s32", "nvidia-h200")
-    told = "results/engines/nvidia-h200/tensorrt10/m/fp16/large.layers.json"
+    layers = "results/engines/nvidia-h200/tensorrt10/m/fp16/large.layers.json"
     assert made.engine_layers("onnxruntime-cuda", *cell) == {}
-    assert made.engine_layers("profile", *cell) == {"--layers": told}
+    assert made.engine_layers("profile", *cell) == {"--layers": layers}
     times = tmp_path / "results/traces/nvidia-h200/profile/m/fp16/b8-s32.layers.json"
     times.parent.mkdir(parents=True)
     times.touch()
@@ -92,9 +116,9 @@ def test_a_budget_of_an_engine_reads_its_layers_and_their_times_once_taken(tmp_p
 
 def test_graphs_of_engines_are_typed_and_checked():
     made = study(precisions=["fp32", "tf32", "fp16", "int8"])
-    assert made.graphs == [("m", "fp16"), ("m", "fp32"), ("m", "int8.half")]
-    assert {"results/parity/m/int8.half.json", "results/onnx/m/int8.half.json"} <= set(made.evidence)
-    assert "results/engines/nvidia-h200/tensorrt10/m/tf32/b1-s32.json" in made.evidence
+    assert made.targets.graphs == [("m", "fp16"), ("m", "fp32"), ("m", "int8.half")]
+    assert {"results/parity/m/int8.half.json", "results/onnx/m/int8.half.json"} <= set(made.targets.evidence)
+    assert "results/engines/nvidia-h200/tensorrt10/m/tf32/b1-s32.json" in made.targets.evidence
     assert made.engine_graph("m", "tf32") == "results/onnx/m/fp32.onnx"
     assert len(made.timing_caches("nvidia-h200", "tensorrt10")) == 4
     with pytest.raises(UserError, match="builds no engine with tensorrt11 on nvidia-h200"):
@@ -103,7 +127,7 @@ def test_graphs_of_engines_are_typed_and_checked():
 
 def slices(made):
     names = ["b1-s32", "b2-s32", "any", "other", "theirs"]
-    return {name: made.engines.slice("nvidia-h200", "tensorrt10", "fp16", name) for name in names}
+    return {name: made.engines.slice("nvidia-h200", "tensorrt10", "m", "fp16", name) for name in names}
 
 
 def test_a_slice_changes_with_what_its_engine_depends_on_and_nothing_else():
@@ -123,13 +147,13 @@ def test_a_slice_changes_with_what_its_engine_depends_on_and_nothing_else():
 
 def test_tf32_and_the_gpu_are_part_of_a_slice():
     made = study().engines
-    fp32, tf32 = (json.loads(made.slice("nvidia-h200", "tensorrt10", name, "b1-s32")) for name in ("fp32", "tf32"))
+    fp32, tf32 = (json.loads(made.slice("nvidia-h200", "tensorrt10", "m", name, "b1-s32")) for name in ("fp32", "tf32"))
     assert (fp32.pop("tf32"), tf32.pop("tf32")) == (False, True) and fp32 == tf32
     assert (fp32["gpu"], fp32["capability"]) == ("NVIDIA H200", [9, 0])
-    rtx = json.loads(made.slice("sm-8.9", "tensorrt-rtx", "fp16", "b1-s32"))
+    rtx = json.loads(made.slice("sm-8.9", "tensorrt-rtx", "m", "fp16", "b1-s32"))
     assert (rtx["gpu"], rtx["capability"]) == (None, [8, 9])
     asked = study(version_compatible=True, hardware_compatibility="ampere-plus", timing_cache="any.cache").engines
-    assert json.loads(asked.slice("sm-8.9", "tensorrt-rtx", "fp16", "b1-s32")) == rtx  # it has none of these
+    assert json.loads(asked.slice("sm-8.9", "tensorrt-rtx", "m", "fp16", "b1-s32")) == rtx  # it has none of these
 
 
 @pytest.mark.parametrize(
@@ -168,13 +192,13 @@ def test_targets_are_built_for_without_such_a_gpu(monkeypatch):
     monkeypatch.setitem(RUNTIMES, "rtx", rtx)
     monkeypatch.setattr(catalogue.Builder, "installed", lambda self: "1.7.1.116")
     made = study("rtx", targets=["sm-8.9", "sm-12.0"])
-    assert not made.measured
-    assert made.engine_files == [
+    assert not made.targets.measured
+    assert made.targets.engine_files == [
         "results/engines/sm-12.0/tensorrt-rtx/m/fp16/b1-s32",
         "results/engines/sm-8.9/tensorrt-rtx/m/fp16/b1-s32",
     ]
     assert {"results/engines/sm-8.9/tensorrt-rtx/m/fp16/b1-s32.json", "results/parity/m/fp16.json"} <= set(
-        made.evidence
+        made.targets.evidence
     )
 
 

@@ -3,17 +3,19 @@
 import copy
 import dataclasses
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from ceilings.errors import UserError
 from ceilings.host import Gpu, Host
-from ceilings.models.catalogue import ARCHITECTURES
+from ceilings.models.catalogue import FAMILIES
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study import code
 from ceilings.study.availability import Availability
-from ceilings.study.cells import Study
-from ceilings.study.config import SCHEMA, refuse_duplicate_keys
+from ceilings.study.config import refuse_duplicate_keys
+from ceilings.study.study import Study
 from ceilings.study.variants import counted_work, graph_name
 
 LAPTOP = Host("cpu-test", "Test CPU", 4, None, "no CUDA device on this machine")
@@ -26,24 +28,38 @@ def with_sweep(**changes):
     return {**CONFIG, "sweeps": {"one": {**SWEEP, **changes}}}
 
 
+def only(**shapes):
+    """A sweep with these keys in place of batches and sequences."""
+    names = {key: SWEEP[key] for key in ("models", "runtimes", "precisions")}
+    return {**CONFIG, "sweeps": {"one": {**names, **shapes}}}
+
+
+def lengths(**distributions):
+    return {**CONFIG, "inputs": {"lengths": distributions}}
+
+
+def shapes_of(study, model="m"):
+    return [str(cell.shape) for cell in study.cells if cell.model == model and not cell.aa_of]
+
+
 def test_union_of_sweeps_has_each_cell_once():
     config = copy.deepcopy(CONFIG)
     config["sweeps"]["two"] = {**SWEEP, "batches": [1, 2]}
-    cells = [cell for cell in Study(config, LAPTOP).cells if not cell.twin_of]
+    cells = [cell for cell in Study(config, LAPTOP).cells if not cell.aa_of]
     assert [(str(cell.shape), cell.sweeps) for cell in cells] == [("b1-s32", ("one", "two")), ("b2-s32", ("two",))]
 
 
 def test_every_study_measures_one_cell_twice():
     study = Study(CONFIG, LAPTOP)
-    cell, twin = study.cells
-    assert twin.twin_of == cell.runtime and twin.spec is cell.spec
-    assert dataclasses.replace(twin, runtime=cell.runtime, runs=cell.runs) == cell
-    assert not set(cell.runs) & set(twin.runs)
+    cell, second = study.cells
+    assert second.aa_of == cell.runtime and second.spec is cell.spec
+    assert dataclasses.replace(second, runtime=cell.runtime, runs=cell.runs) == cell
+    assert not set(cell.runs) & set(second.runs)
 
 
 def test_noise_cell_can_be_named():
     config = {**with_sweep(batches=[1, 2]), "noise_cells": ["onnxruntime-cpu/m/fp32/b2-s32"]}
-    assert [str(cell.shape) for cell in Study(config, LAPTOP).cells if cell.twin_of] == ["b2-s32"]
+    assert [str(cell.shape) for cell in Study(config, LAPTOP).cells if cell.aa_of] == ["b2-s32"]
     with pytest.raises(UserError, match=r"'onnxruntime-cpu/m/fp32/b3-s32' is no cell.*did you mean"):
         Study({**config, "noise_cells": ["onnxruntime-cpu/m/fp32/b3-s32"]}, LAPTOP)
 
@@ -59,7 +75,7 @@ def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
     assert by_runtime["no-package"].available.reason == "package no-such-thing is not installed"
     assert by_runtime["no-package"].available.remedy == "pip install no-such-thing"
     assert by_runtime["gpu-runtime"].runs == () and by_runtime["gpu-runtime"].device is None
-    assert all("onnxruntime-cpu" in run for run in study.runs)
+    assert all("onnxruntime-cpu" in run for run in study.targets.runs)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +87,32 @@ def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
         ({**CONFIG, "weights": "hub"}, r'weights: "hub" is not allowed; allowed: auto, pretrained, random'),
         ({**CONFIG, "study": "a/b"}, r'study: "a/b" is not allowed here; use lower-case'),
         ({**CONFIG, "models": {"m; rm -rf": {"architecture": "bert"}}}, r'"m; rm -rf" is not allowed here'),
-        ({**CONFIG, "models": {"m": {"architecture": "distillbert"}}}, r"did you mean 'distilbert'\?"),
+        ({**CONFIG, "models": {"m": {"architecture": "bert", "task": "x"}}}, r"m: model 'm' has the unknown task 'x'"),
+        ({**CONFIG, "models": {"m": {}}}, r"models.m: must not be empty"),
+        (
+            {**CONFIG, "models": {"m": {"architecure": "bert"}}},
+            r"models.m: unknown key 'architecure', did you mean 'architecture'\?",
+        ),
+        ({**CONFIG, "inputs": {"ring": 2}}, r"inputs: 'ring' is called 'pool'; write inputs.pool"),
+        ({**CONFIG, "study": "s\n"}, r"not allowed here; use lower-case"),
+        ({**CONFIG, "models": {"m\n": {"architecture": "bert"}}}, r"is not allowed here"),
+        ({**CONFIG, "seed": 1 << 40}, r"seed: 1099511627776 is greater than the maximum"),
+        ({**CONFIG, "parity": {"fp32": math.nan}}, r"parity.fp32: NaN is not a number \(finite\)"),
+        ({**CONFIG, "protocol": {"max_seconds": math.inf}}, r"max_seconds: Infinity is not a number \(finite\)"),
+        ({**CONFIG, "protocol": {"measurements": ["cold-cash"]}}, r"'cold-cash' is unknown, did you mean 'cold-cache'"),
+        (with_sweep(batches=[1.0]), r"sweeps.one.batches.0: 1.0 is not a integer"),
+        (with_sweep(axes={"batch": [2]}), r"sweeps.one: batches and axes.batch say the same; keep one"),
+        (with_sweep(axes={"image": [224]}), r"sweeps.one: no model of it has the axis 'image', allowed: batch, sequ"),
+        (with_sweep(axes={"x": [2]}), r'"x" is not allowed here; use an axis: batch, sequence, image'),
+        (with_sweep(shapes=["b1-s32"]), r"sweeps.one: shapes stands alone, but batches is there too"),
+        (with_sweep(lengths=["half"]), r"sweeps.one: the lengths 'half' are unknown, allowed: full"),
+        (lengths(full={"share": 0.5}), r"inputs.lengths.full: that name stands for inputs that fill their rows"),
+        (lengths(half={"share": 1.5}), r"inputs.lengths.half.share: 1.5 is greater than the maximum of 1"),
+        (lengths(half={"share": 0.5, "file": "x"}), r"inputs.lengths.half"),
+        (only(shapes=["b1"]), r"sweeps.one says no size of the axis 'sequence'; add sequences: \[SIZES\]"),
+        (only(shapes=["s32-b1"]), r"sweeps.one.shapes: shape 's32-b1' is written 'b1-s32'"),
+        (only(), r"sweeps.one: says no shape; add batches"),
+        ({**CONFIG, "quality": {"cells": ["*/n/*"]}}, r"quality.cells: '\*/n/\*' fits no cell of the study"),
         (with_sweep(runtimes=["onnxruntime-cpuu"]), r"'onnxruntime-cpuu' is unknown, did you mean 'onnxruntime-cpu'\?"),
         (with_sweep(precisions=["fp33"]), r"'fp33' is unknown, did you mean 'fp32'\?"),
         (with_sweep(models=["n"]), r"sweeps.one.models: 'n' is unknown, allowed: m"),
@@ -102,12 +143,13 @@ def test_duplicate_keys_are_refused(tmp_path):
 
 
 def test_positions_of_a_local_model_come_from_its_own_configuration(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 16}))
+    sizes = {"model_type": "distilbert", "max_position_embeddings": 16}
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
     local = {**CONFIG, "models": {"m": {"architecture": "distilbert", "weights": {"path": str(tmp_path)}}}}
     with pytest.raises(UserError, match="32 is longer than the 16 positions"):
         Study(local, LAPTOP)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"models\.m\.weights\.path: .* holds no readable config\.json"):
+    with pytest.raises(UserError, match=r"models\.m: .*config\.json is damaged"):
         Study(local, LAPTOP)
 
 
@@ -115,14 +157,14 @@ def test_results_of_another_device_are_shown_and_never_made(tmp_path):
     gpu_sweep = with_sweep(runtimes=["onnxruntime-cpu"])
     results = str(tmp_path)
     elsewhere = Study(gpu_sweep, dataclasses.replace(LAPTOP, cpu_slug="cpu-other"), results)
-    for run in elsewhere.runs:
+    for run in elsewhere.targets.runs:
         path = tmp_path / run.removeprefix(results + "/")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     here = Study({**gpu_sweep, "devices": ["auto", "cpu-other"]}, LAPTOP, results)
     recorded = [cell for cell in here.cells if cell.device == "cpu-other"]
     assert [cell.runs for cell in recorded] == [cell.runs for cell in elsewhere.cells]
-    assert not set(here.runs) & {run for cell in recorded for run in cell.runs}
+    assert not set(here.targets.runs) & {run for cell in recorded for run in cell.runs}
 
     # Without "auto" this machine takes no part; what came with the records is evidence, and nothing is made.
     parity = tmp_path / "parity" / "m" / "fp32.json"
@@ -130,32 +172,26 @@ def test_results_of_another_device_are_shown_and_never_made(tmp_path):
     parity.write_text("{}")
     alone = Study({**gpu_sweep, "devices": ["cpu-other"]}, LAPTOP, results)
     assert {cell.device for cell in alone.cells} == {"cpu-other"}
-    assert alone.recorded_evidence == [str(parity)]
-    assert not (alone.runs or alone.evidence or alone.floors)
+    assert alone.targets.recorded_evidence == [str(parity)]
+    assert not (alone.targets.runs or alone.targets.evidence or alone.targets.floors)
 
 
 def test_slices_are_cut_to_what_each_file_depends_on():
-    plain = Study(CONFIG, LAPTOP)
-    more_processes = Study({**CONFIG, "protocol": {"processes": 7}}, LAPTOP)
-    longer = Study({**CONFIG, "protocol": {"min_seconds": 7}}, LAPTOP)
-    assert plain.measure_slice("onnxruntime-cpu", "fp32") == more_processes.measure_slice("onnxruntime-cpu", "fp32")
-    assert plain.measure_slice("onnxruntime-cpu", "fp32") != longer.measure_slice("onnxruntime-cpu", "fp32")
-    assert plain.weights_slice("m") == longer.weights_slice("m")
-    tighter = Study({**CONFIG, "parity": {"int8": 0.1}}, LAPTOP)
-    assert plain.measure_slice("onnxruntime-cpu", "fp32") == tighter.measure_slice("onnxruntime-cpu", "fp32")
-    assert plain.measure_slice("onnxruntime-cpu", "int8") != tighter.measure_slice("onnxruntime-cpu", "int8")
+    def sliced(precision="fp32", **changes):
+        return Study({**CONFIG, **changes}, LAPTOP).slices.measure("onnxruntime-cpu", "m", precision)
+
+    longer, tighter = {"protocol": {"min_seconds": 7}}, {"parity": {"int8": 0.1}}
+    assert sliced() == sliced(protocol={"processes": 7}) == sliced(**tighter)
+    assert sliced() != sliced(**longer) and sliced("int8") != sliced("int8", **tighter)
+    weights = [Study({**CONFIG, **changes}, LAPTOP).slices.model("m") for changes in ({}, longer, {"seed": 1})]
+    assert weights[0] == weights[1] != weights[2]
 
 
 def test_precision_names_the_stored_graph():
     runtime = RUNTIMES["onnxruntime-cpu"]
     assert graph_name(runtime, "tf32") == "fp32"
-    assert graph_name(dataclasses.replace(runtime, executes="fused"), "fp16") == "fp16.fused"
+    assert graph_name(dataclasses.replace(runtime, artifact="fused"), "fp16") == "fp16.fused"
     assert graph_name(RUNTIMES["torch-eager"], "fp32") is None
-
-
-def test_schema_knows_the_same_architectures_as_the_catalogue():
-    allowed = SCHEMA["properties"]["models"]["additionalProperties"]["properties"]["architecture"]["enum"]
-    assert allowed == list(ARCHITECTURES)
 
 
 def test_cells_of_a_gpu_have_the_floor_of_their_graph(monkeypatch, tmp_path):
@@ -164,14 +200,14 @@ def test_cells_of_a_gpu_have_the_floor_of_their_graph(monkeypatch, tmp_path):
     config["sweeps"]["cpu"] = {**SWEEP, "runtimes": ["onnxruntime-cpu"]}
     study = Study(config, dataclasses.replace(LAPTOP, gpu=GPU), str(tmp_path))
     floor = f"{tmp_path}/floors/nvidia-test/m/tf32/b1-s32.json"
-    assert study.floors == [floor]
-    assert {cell.floor for cell in study.measured} == {floor, None}
-    assert all((cell.floor is None) == (cell.spec.device == "cpu") for cell in study.measured)
+    assert study.targets.floors == [floor]
+    assert {cell.floor for cell in study.targets.measured} == {floor, None}
+    assert all((cell.floor is None) == (cell.spec.device == "cpu") for cell in study.targets.measured)
     assert study.counted_graph("m", "tf32") == f"{tmp_path}/onnx/m/fp32.onnx"
     assert study.counted_graph("m", "int8.half") == f"{tmp_path}/onnx/m/int8.half.onnx"
 
     # Elsewhere a recorded floor is shown and never made.
-    for run in study.runs:
+    for run in study.targets.runs:
         Path(run).parent.mkdir(parents=True, exist_ok=True)
         Path(run).touch()
     away = {**config, "devices": ["auto", "nvidia-test"]}
@@ -180,7 +216,7 @@ def test_cells_of_a_gpu_have_the_floor_of_their_graph(monkeypatch, tmp_path):
     Path(floor).touch()
     here = Study(away, LAPTOP, str(tmp_path))
     assert {cell.floor for cell in here.cells if cell.device == "nvidia-test"} == {floor}
-    assert here.floors == []
+    assert here.targets.floors == []
 
 
 @pytest.mark.parametrize(
@@ -209,8 +245,8 @@ def test_a_cell_on_an_engine_names_the_record_of_it(monkeypatch, tmp_path):
     config = with_sweep(runtimes=["tensorrt", "tensorrt-graph", "onnxruntime-cuda"], precisions=["int8"])
     study = Study(config, dataclasses.replace(LAPTOP, gpu=GPU), str(tmp_path))
     record = f"{tmp_path}/engines/nvidia-test/tensorrt11/m/int8/b1-s32.json"
-    assert study.engine_records == [record]
-    named = {cell["runtime"]: cell["engine"] for cell in json.loads(study.plan())["cells"] if not cell["twin_of"]}
+    assert study.targets.engine_records == [record]
+    named = {cell["runtime"]: cell["engine"] for cell in json.loads(study.plan())["cells"] if not cell["aa_of"]}
     assert named == {"tensorrt": record, "tensorrt-graph": record, "onnxruntime-cuda": None}
 
 
@@ -233,22 +269,22 @@ def gpu_study(monkeypatch):
 
 
 def test_captures_are_made_of_the_cells_that_are_named(gpu_study):
-    assert gpu_study().budgets == []
+    assert gpu_study().targets.budgets == []
     study = gpu_study(cells=["*/m/fp32/b8-s32"])
     folder = "results/traces/nvidia-test"
-    assert study.budgets == [
+    assert study.targets.budgets == [
         f"{folder}/onnxruntime-cuda/m/fp32/b8-s32.budget.json",
         f"{folder}/onnxruntime-cuda-graph/m/fp32/b8-s32.budget.json",
     ]
     plan = json.loads(study.plan())
     assert plan["traces"] == {"cells": ["*/m/fp32/b8-s32"], "iterations": 100, "source": "cupti", "reason": None}
-    assert [cell["budget"] for cell in plan["cells"] if cell["budget"]] == study.budgets
-    assert all(cell.budget is None for cell in study.cells if cell.twin_of)
+    assert [cell["budget"] for cell in plan["cells"] if cell["budget"]] == study.targets.budgets
+    assert all(cell.budget is None for cell in study.cells if cell.aa_of)
 
 
 def test_without_a_recorder_nothing_is_captured_and_the_plan_says_why(gpu_study):
     study = gpu_study(cells=["onnxruntime-cuda/*"], source="nsys")
-    assert study.budgets == [] and json.loads(study.plan())["traces"]["reason"] == "nsys is not on PATH"
+    assert study.targets.budgets == [] and json.loads(study.plan())["traces"]["reason"] == "nsys is not on PATH"
 
 
 def test_a_pattern_that_fits_no_cell_of_a_gpu_is_refused(gpu_study):
@@ -261,16 +297,16 @@ def test_a_pattern_that_fits_no_cell_of_a_gpu_is_refused(gpu_study):
 
 
 def test_a_capture_depends_on_the_warm_up_and_not_on_the_rest_of_the_protocol(gpu_study):
-    before = gpu_study(cells=["*"]).trace_slice("onnxruntime-cuda", "fp32")
+    before = gpu_study(cells=["*"]).slices.trace("onnxruntime-cuda", "m")
     longer = gpu_study(cells=["onnxruntime-cuda/*"])
     longer.config["protocol"]["max_seconds"] += 1
-    assert longer.trace_slice("onnxruntime-cuda", "fp32") == before
-    assert gpu_study(cells=["*"], iterations=7).trace_slice("onnxruntime-cuda", "fp32") != before
+    assert longer.slices.trace("onnxruntime-cuda", "m") == before
+    assert gpu_study(cells=["*"], iterations=7).slices.trace("onnxruntime-cuda", "m") != before
 
 
 def test_budgets_of_another_machine_are_read_where_they_are(gpu_study, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for path in (run for run in gpu_study().runs if "onnxruntime-cuda/" in run):
+    for path in (run for run in gpu_study().targets.runs if "onnxruntime-cuda/" in run):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).touch()
     budget = Path("results/traces/nvidia-test/onnxruntime-cuda/m/fp32/b8-s32.budget.json")
@@ -278,4 +314,149 @@ def test_budgets_of_another_machine_are_read_where_they_are(gpu_study, tmp_path,
     budget.touch()
     config = {**with_sweep(runtimes=["onnxruntime-cuda"], batches=[1, 8]), "devices": ["auto", "nvidia-test"]}
     other = Study(config, LAPTOP)
-    assert [cell.budget for cell in other.cells if cell.device] == [None, str(budget)] and other.budgets == []
+    assert [cell.budget for cell in other.cells if cell.device] == [None, str(budget)] and other.targets.budgets == []
+
+
+TWO = {"text": {"architecture": "bert"}, "image": {"architecture": "vit", "config": {"image_size": 32}}}
+
+
+def two_models(**sweep):
+    names = {"models": ["text", "image"], "runtimes": ["onnxruntime-cpu"], "precisions": ["fp32"]}
+    return {"study": "s", "models": TWO, "sweeps": {"one": {**names, **sweep}}}
+
+
+def test_a_model_takes_of_a_sweep_the_axes_that_it_has():
+    study = Study(two_models(batches=[1, 2], sequences=[16, 32]), LAPTOP)
+    assert shapes_of(study, "text") == ["b1-s16", "b1-s32", "b2-s16", "b2-s32"]
+    assert shapes_of(study, "image") == ["b1-i32", "b2-i32"]
+    named = Study(two_models(shapes=["b1-s16", "b4-s16-i32"]), LAPTOP)
+    assert shapes_of(named, "text") == ["b1-s16", "b4-s16"] and shapes_of(named, "image") == ["b1-i32", "b4-i32"]
+    with pytest.raises(UserError, match=r"image 64 is not the only size that 'image' takes, 32; leave image out"):
+        Study(two_models(batches=[1], sequences=[16], axes={"image": [64]}), LAPTOP)
+
+
+def test_lengths_are_a_part_of_the_shape_of_what_can_be_padded():
+    config = two_models(batches=[1], sequences=[16], lengths=["full", "half"])
+    config["inputs"] = {"lengths": {"half": {"share": 0.5}, "texts": {"file": "texts.txt"}}}
+    study = Study(config, LAPTOP)
+    assert shapes_of(study, "text") == ["b1-s16", "b1-s16.half"] and shapes_of(study, "image") == ["b1-i32"]
+    assert json.loads(study.slices.inputs("b1-s16"))["lengths"] is None
+    assert json.loads(study.slices.inputs("b1-s16.half"))["lengths"] == {"share": 0.5}
+    assert study.length_files("b1-s16.texts") == ["texts.txt"] and study.length_files("b1-s16.half") == []
+    (padded,) = (cell for cell in json.loads(study.plan())["cells"] if cell["lengths"])
+    assert (padded["shape"], padded["axes"]) == ("b1-s16.half", {"batch": 1, "sequence": 16})
+
+
+def test_shapes_that_the_pipeline_chooses_fit_the_model():
+    config = two_models(batches=[1], sequences=[16])
+    config["models"] = {**TWO, "text": {"architecture": "bert", "config": {"max_position_embeddings": 64}}}
+    study = Study({**config, "quality": {"sequence": 48}}, LAPTOP)
+    assert (str(study.slices.parity_shape("text")), str(study.slices.parity_shape("image"))) == ("b8-s64", "b8-i32")
+    assert json.loads(study.slices.calibration("text", "minmax"))["sequence"] == 64
+    assert "sequence" not in json.loads(study.slices.calibration("image", "minmax"))
+    assert str(study.slices.quality_shape("text")) == "b8-s48"
+    fixed = Study({**config, "export": {"axes": {"batch": 1}}}, LAPTOP)
+    assert str(fixed.slices.parity_shape("text")) == "b1-s64"
+    assert json.loads(fixed.slices.export("image"))["axes"] == {"batch": 1}
+    other = {**config, "export": {"axes": {"sequence": 16}}}
+    assert json.loads(Study(other, LAPTOP).slices.export("image"))["axes"] == "dynamic"
+
+
+@pytest.fixture
+def onnx_file(tmp_path):
+    """A graph with one input (n, 4) and one output."""
+    from onnx import TensorProto, helper, save
+
+    dims = ["n", 4]
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, dims)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, dims)],
+    )
+    path = tmp_path / "mine.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def test_cells_that_a_model_cannot_have_say_why_and_the_others_run(onnx_file, monkeypatch):
+    runtimes = ["onnxruntime-cpu", "torch-eager", "onnxruntime-cuda-fused"]
+    models = {"mine": str(onnx_file), "other": {"architecture": "deberta-v2"}}
+    sweep = {"models": list(models), "runtimes": runtimes, "precisions": ["fp32"], "batches": [1], "sequences": [16]}
+    study = Study({"study": "s", "models": models, "sweeps": {"one": sweep}}, LAPTOP)
+    why = {(cell.model, cell.runtime): cell.available for cell in study.cells if not cell.aa_of}
+    assert all(why[model, "onnxruntime-cpu"] for model in models) and why["other", "torch-eager"]
+    assert why["mine", "torch-eager"].reason == "mine is an ONNX file, and torch-eager executes PyTorch modules"
+    assert why["mine", "onnxruntime-cuda-fused"].reason == "no fusion of mine, an ONNX file is known"
+    assert why["other", "onnxruntime-cuda-fused"].reason == "no fusion of the architecture deberta-v2 is known"
+    assert all(reason.remedy for reason in why.values() if not reason)
+    assert {run.split("/")[3] for run in study.targets.runs} >= {"onnxruntime-cpu", "torch-eager"}
+    assert study.models.of_onnx == ["mine"] and study.models.files("mine") == [str(onnx_file)]
+    assert study.model_files("mine") == ["results/models/mine/weights/workload.json"]
+    assert study.reference_graph("mine") == ["results/onnx/mine/exported.onnx"] and not study.reference_graph("other")
+
+    family = FAMILIES["text_encoder"]
+    monkeypatch.setitem(FAMILIES, "text_encoder", dataclasses.replace(family, packages=("no-such-thing",)))
+    study = Study({"study": "s", "models": models, "sweeps": {"one": sweep}}, LAPTOP)
+    without = next(cell for cell in study.cells if (cell.model, cell.runtime) == ("other", "onnxruntime-cpu"))
+    assert "package no-such-thing is not installed" in without.available.reason
+    assert without.available.remedy == "pip install no-such-thing"
+
+
+def test_only_a_family_s_pytorch_cells_depend_on_its_module(monkeypatch):
+    config = two_models(batches=[1], sequences=[16])
+    config["sweeps"]["one"]["runtimes"] = ["onnxruntime-cpu", "torch-eager"]
+
+    def slices():
+        study = Study(config, LAPTOP)
+        names = ("onnxruntime-cpu", "torch-eager")
+        return {(name, model): study.slices.measure(name, model, "fp32") for name in names for model in TWO}
+
+    before = slices()
+    real = code._read
+
+    def edited(path):
+        digest, imports = real(path)
+        return (f"{digest} edited", imports) if path.name == "text_encoder.py" else (digest, imports)
+
+    monkeypatch.setattr(code, "_read", edited)
+    code.digest.cache_clear()
+    after = slices()
+    code.digest.cache_clear()
+    assert [key for key in before if before[key] != after[key]] == [("torch-eager", "text")]
+
+
+def test_measurements_can_be_chosen_and_only_those_shape_a_run():
+    every = json.loads(Study(CONFIG, LAPTOP).slices.measure("onnxruntime-cpu", "m", "fp32"))
+    one = {**CONFIG, "protocol": {"measurements": ["closed-loop"]}}
+    chosen = json.loads(Study(one, LAPTOP).slices.measure("onnxruntime-cpu", "m", "fp32"))
+    assert [name for name, _ in every["measurements"]] == ["closed-loop", "saturated"]
+    assert chosen["measurements"] == [["closed-loop", "closed_loop"]] and chosen["code"] != every["code"]
+    assert "measurements" not in chosen["protocol"]
+
+
+def test_rates_are_measured_of_the_models_own_products(gpu_study):
+    base = [[m, n, k] for m in (128, 4096) for k, n in ((768, 768), (768, 3072), (3072, 768))]
+    study = gpu_study()
+    assert json.loads(study.slices.products) == base
+    study.config["models"]["m"]["config"] = {"dim": 1024, "hidden_dim": 4096}
+    other = json.loads(Study(study.config, study.host).slices.products)
+    assert [product for product in base if product not in other] == []
+    assert {tuple(product) for product in other} > {(128, 1024, 1024), (4096, 4096, 1024), (128, 1024, 4096)}
+    larger = {**study.config, "sweeps": {"one": {**study.config["sweeps"]["one"], "batches": [64]}}}
+    larger["traces"] = {}
+    assert json.loads(Study(larger, study.host).slices.products) == other  # another shape measures nothing anew
+
+
+def test_quality_is_evaluated_once_for_all_shapes_of_a_cell():
+    config = {**with_sweep(batches=[1, 2], precisions=["fp32", "int8"]), "quality": {"cells": ["*/int8"]}}
+    study = Study(config, LAPTOP)
+    record = "results/quality/cpu-test/onnxruntime-cpu/m/int8.json"
+    assert study.targets.qualities == [record]
+    assert {(cell.precision, cell.quality) for cell in study.cells} == {("fp32", None), ("int8", record)}
+    assert json.loads(study.slices.data("m")) == {"limit": 1000, "seed": 0} and study.data_files("m") == []
+    labelled = {**config, "models": {"m": {"architecture": "bert", "data": {"file": "a.csv", "text": "t"}}}}
+    study = Study(labelled, LAPTOP)
+    assert json.loads(study.slices.data("m")) == {"file": "a.csv", "text": "t", "limit": 1000, "seed": 0}
+    assert study.data_files("m") == ["a.csv"]
+    assert json.loads(study.plan())["cells"][0].keys() >= {"stack", "levers", "artifact", "aa_of", "quality"}

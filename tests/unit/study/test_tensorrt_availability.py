@@ -12,7 +12,7 @@ from ceilings import host as hosts
 from ceilings.engines import libraries
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.availability import availability
-from ceilings.study.cells import Study
+from ceilings.study.study import Study
 
 STUDY = Path(__file__).parents[3] / "studies" / "tensorrt.yaml"
 NEEDED = {"onnxruntime-gpu": "1.31.1", "pycuda": "2026.1", "cuda-bindings": "13.3.1", "nvidia-ml-py": "13.6"}
@@ -80,10 +80,10 @@ def test_tensorrt_for_rtx_runs_on_rtx_cards_only(machine, capability, native, pl
     machine({**NEEDED, **RTX_PLUGIN, "tensorrt-rtx-cu13-bindings": "1.7.1.116"}, "libtensorrt_rtx.so.1")
     card = host(capability, "NVIDIA Card")
     for runtime, can in (("tensorrt-rtx-graph", native), ("onnxruntime-tensorrt-rtx", plugin)):
-        told = reason(runtime, card)
-        assert (told is None) == bool(can)
+        text = reason(runtime, card)
+        assert (text is None) == bool(can)
         version = ".".join(map(str, capability))
-        assert can or told.startswith(f"NVIDIA Card has compute capability {version}; {runtime} runs on 8.")
+        assert can or text.startswith(f"NVIDIA Card has compute capability {version}; {runtime} runs on 8.")
 
 
 def test_a_library_is_found_in_the_vendor_s_package_without_importing_it(tmp_path, monkeypatch):
@@ -117,9 +117,8 @@ def test_two_environments_one_after_the_other_give_one_summary(machine, tmp_path
     then = {c.runtime: c for c in second.cells if (c.precision, c.shape.batch) == ("fp16", 1)}
     assert then["tensorrt"].available and not then["tensorrt"].recorded
     assert then["tensorrt10"].recorded and then["tensorrt10"].runs == of["tensorrt10"].runs
-    assert set(then["tensorrt10"].runs) <= set(second.recorded_runs) and not set(second.recorded_runs) & set(
-        second.runs
-    )
+    recorded = set(second.targets.recorded_runs)
+    assert set(then["tensorrt10"].runs) <= recorded and not recorded & set(second.targets.runs)
     assert not then["tensorrt10-graph"].available
 
 
@@ -130,4 +129,4 @@ def test_a_kept_engine_is_shared_by_the_runtimes_that_start_from_it_and_keyed_by
     base = "results/engines/nvidia-h200/onnxruntime-tensorrt-1.31.1/distilbert/tf32/b1-s128.cache"
     assert kept == [f"{base}.json", base, "results/onnx/distilbert/fp32.onnx"]
     assert kept == study.artifact("onnxruntime-tensorrt-graph", "distilbert", "tf32", "b1-s128", "nvidia-h200")
-    assert ("distilbert", "fp16") in study.graphs  # behind the parity gate like every graph
+    assert ("distilbert", "fp16") in study.targets.graphs  # behind the parity gate like every graph

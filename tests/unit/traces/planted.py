@@ -9,6 +9,7 @@ from unit.traces.events import Events
 
 from ceilings import SCHEMA_VERSION
 from ceilings.files import write_json
+from ceilings.report.tables.keys import KEY
 from ceilings.traces.budget_record import budget_record
 
 KINDS = ("nvjet_hsh_128x64", "layer_norm_kernel", "vectorized_elementwise_kernel", "flash_fwd_kernel", "gatherKernel")
@@ -60,12 +61,11 @@ def study(root: Path, batches: tuple[int, ...] = (1,)) -> planted_study.StudyMak
         made = budget_record(capture(shape))
         for batch in batches:
             cell = maker.add(planted_study.GPU, runtime, "fp16", batch, 128)
-            names = ("device", "runtime", "model", "precision", "batch", "sequence")
             record = {
                 "schema_version": SCHEMA_VERSION,
                 "status": "ok",
                 "source": "cupti",
-                "cell": {name: cell[name] for name in names},
+                "cell": {name: cell[name] for name in KEY},
                 **made,
             }
             cell["budget"] = str(root / f"{runtime}-{batch}.budget.json")

@@ -17,17 +17,17 @@ def account(events: Events):
     assert one.host.sum() == pytest.approx(one.length)
     assert one.classes.sum() + one.idle.sum() + one.unexplained == pytest.approx(one.length)
     assert one.shares.sum() == pytest.approx(one.length)
-    found = {}
+    parts = {}
     for names, values in (
         (HOST_PARTS, one.host),
         (KERNEL_CLASSES, one.classes),
         (IDLE_CAUSES, one.idle),
         (PATH_SHARES, one.shares),
     ):
-        found[tuple(names)] = {
+        parts[tuple(names)] = {
             name: us for name, value in zip(names, values, strict=True) if (us := round(value) / 1000)
         }
-    return one, *(found[tuple(names)] for names in (HOST_PARTS, KERNEL_CLASSES, IDLE_CAUSES, PATH_SHARES))
+    return one, *(parts[tuple(names)] for names in (HOST_PARTS, KERNEL_CLASSES, IDLE_CAUSES, PATH_SHARES))
 
 
 def test_parts_of_the_host_are_the_kinds_of_calls():

@@ -19,7 +19,7 @@ from ceilings.report.render.summary import summary
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
-from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, read_tables
+from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, KEY, read_tables
 from ceilings.traces import store
 from ceilings.traces.budget_record import budget_record
 from ceilings.traces.calls import plain
@@ -185,11 +185,13 @@ def test_kernel_names(kind, name, shown):
 def test_both_recorders_of_a_real_capture_name_the_same_kernels(stack):
     """Each with the other's C++; CUPTI also reports the kernel by which the driver copies inside of a graph."""
     both = [store.read(DATA / f"{stack}.{source}.sqlite") for source in SOURCES]
-    names = [{found.names[name] for name in found.operations.name if name >= 0} for found in both]
+    names = [{kept.names[name] for name in kept.operations.name if name >= 0} for kept in both]
     assert {kernel_class(name) for name in names[0] | names[1]}.isdisjoint({"unknown"})
-    one, other = ({(kernel_class(name), short(name)) for name in found} for found in names)
+    one, other = ({(kernel_class(name), short(name)) for name in kernels} for kernels in names)
     assert one ^ other <= {("copy", "memcpy32_post")}
-    assert all(len({short(name) for name in found}) >= len(found) - 1 for found in names), "short names that coincide"
+    assert all(len({short(name) for name in kernels}) >= len(kernels) - 1 for kernels in names), (
+        "short names that coincide"
+    )
 
 
 def test_every_pattern_has_a_class_that_the_tables_know():
@@ -235,7 +237,7 @@ def test_what_two_stacks_are_bound_by(eager, graph):
         assert interval["low"] <= interval["median"] <= interval["high"]
 
 
-def test_slow_iterations_are_told_by_what_they_have_more_of(eager, graph):
+def test_slow_iterations_are_explained_by_what_they_have_more_of(eager, graph):
     assert max(eager["jitter"]["host_ns"], key=eager["jitter"]["host_ns"].get) == "framework"
     assert max(eager["jitter"]["device_ns"], key=eager["jitter"]["device_ns"].get) == "idle_host"
     assert max(graph["jitter"]["host_ns"], key=graph["jitter"]["host_ns"].get) == "sync"
@@ -257,7 +259,7 @@ def test_kernels_by_name_leave_out_what_lies_between_iterations():
     assert any("83.3% of busy time is in kernels of unknown class" in flag for flag in record["flags"])
 
 
-def test_parts_whose_medians_do_not_add_up_are_told():
+def test_parts_whose_medians_do_not_add_up_are_flagged():
     """Iterations of three kinds: each part is short in two of them, and the account of each closes."""
     events = Events()
     for number, (unlaunched, busy) in enumerate([(60, 20), (20, 60), (20, 20)] * 3):
@@ -296,12 +298,12 @@ def test_the_report_has_what_the_records_say(tmp_path):
         figure = draw(name, tables)
         style.save(figure, tmp_path / "b.svg", tmp_path / "b.png")
         assert (tmp_path / "b.svg").read_bytes() == svg
-        said = [
+        shown = [
             label.get_text() for axis in figure.axes for label in (axis.title, *axis.texts, *axis.get_yticklabels())
         ]
-        said += [axis.get_title("left") for axis in figure.axes]
+        shown += [axis.get_title("left") for axis in figure.axes]
         for cell, bound in (("torch-cuda-eager fp16", "launch-bound"), ("onnxruntime-cuda fp16", "kernel-bound")):
-            assert any(cell in text for text in said) and any(bound in text for text in said)
+            assert any(cell in text for text in shown) and any(bound in text for text in shown)
 
 
 def test_idle_time_does_not_look_like_work_in_grey(tmp_path):
@@ -351,35 +353,34 @@ def test_the_report_without_captures(tmp_path):
     asked = maker.plan() | {"traces": {"cells": ["*"], "source": None, "reason": "nsys is not on PATH"}}
     assert "Nothing can be captured here: nsys is not on PATH." in where_time_goes(asked, tables)
     cell["budget"] = str(tmp_path / "x.budget.json")
-    names = ("device", "runtime", "model", "precision", "batch", "sequence")
-    failed = {"schema_version": 1, "status": "failed", "cell": {name: cell[name] for name in names}}
+    failed = {"schema_version": 1, "status": "failed", "cell": {name: cell[name] for name in KEY}}
     Path(cell["budget"]).write_text(json.dumps(failed | {"failure": {"kind": "out-of-memory", "message": "too large"}}))
-    told = where_time_goes(asked | {"cells": maker.cells}, collect(maker.plan()))
-    assert "torch-cuda-eager fp16 distilbert b1-s128: out-of-memory: too large" in told
+    page = where_time_goes(asked | {"cells": maker.cells}, collect(maker.plan()))
+    assert "torch-cuda-eager fp16 distilbert b1-s128: out-of-memory: too large" in page
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"schema_version": 99}, "has schema version 99"),
         ({"cell": {}}, "is damaged"),
         ({"verdict": None}, "is damaged"),
     ],
 )
-def test_a_bad_budget_is_named_with_the_remedy(tmp_path, change, told):
+def test_a_bad_budget_is_named_with_the_remedy(tmp_path, change, message):
     maker = planted.study(tmp_path)
     path = Path(maker.cells[0]["budget"])
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match=f"{told}.*delete it and run `snakemake"):
+    with pytest.raises(UserError, match=f"{message}.*delete it and run `snakemake"):
         collect(maker.plan())
 
 
 @pytest.mark.parametrize("path", sorted(DATA.glob("*.sqlite")), ids=lambda path: path.stem)
 def test_the_trace_for_perfetto_of_a_real_capture(path):
     """As the viewer reads it: of two slices of a row that cross it drops one; an arrow's ends are on open slices."""
-    found = store.read(path)
-    calls, operations = found.calls, found.operations
-    events = json.loads(json.dumps(chrome_trace(found)))["traceEvents"]
+    kept = store.read(path)
+    calls, operations = kept.calls, kept.operations
+    events = json.loads(json.dumps(chrome_trace(kept)))["traceEvents"]
     rows = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if (e["ph"], e["name"]) == ("M", "thread_name")}
     open_slices = {row: [] for row in rows}
     arrows = {}
@@ -397,16 +398,16 @@ def test_the_trace_for_perfetto_of_a_real_capture(path):
             arrows.setdefault(event["id"], {})[event["ph"]] = (event["pid"], *stack[-1])
     slices = [e for e in events if e["ph"] == "X"]
     assert sum(e["pid"] == 2 for e in slices) == len(operations.start)
-    assert sum(e["pid"] == 1 for e in slices) == len(calls.start) + len(found.marks.start)
+    assert sum(e["pid"] == 1 for e in slices) == len(calls.start) + len(kept.marks.start)
     assert len(arrows) == (operations.call >= 0).sum() > 0
     for number, ends in arrows.items():
         call = operations.call[number]
-        assert ends["s"] == (1, calls.start[call], calls.end[call], plain(found.names[calls.name[call]]))
+        assert ends["s"] == (1, calls.start[call], calls.end[call], plain(kept.names[calls.name[call]]))
         assert ends["f"][:3] == (2, operations.start[number], operations.end[number])
     (stream,) = set(operations.stream.tolist())
     beside = {f"stream {stream}, overlapping"} if (operations.start[1:] < operations.end[:-1]).any() else set()
-    said = {e["args"]["name"] for e in events if e["ph"] == "M"}
-    assert said == {"host", "device", "thread 1", f"stream {stream}"} | beside
+    named = {e["args"]["name"] for e in events if e["ph"] == "M"}
+    assert named == {"host", "device", "thread 1", f"stream {stream}"} | beside
     assert min(thread for _, thread in rows) == 1, "0 is taken for the process's own thread"
 
 

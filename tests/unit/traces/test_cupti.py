@@ -66,20 +66,20 @@ def test_records_become_a_sound_capture(tmp_path):
     kept = records()
     recorder._completed(kept)
     assert recorder._errors == []
-    found = recorder.capture()
-    assert health.refuse_unsound(found, "it") == []
-    named = [found.names[name] for name in found.calls.name]
+    recorded = recorder.capture()
+    assert health.refuse_unsound(recorded, "it") == []
+    named = [recorded.names[name] for name in recorded.calls.name]
     assert [calls.plain(name) for name in named] == [
         *("cudaLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync", "cuMemsetD32Async", "cudaStreamSynchronize"),
         "call 60000",
     ]
-    assert found.operations.call.tolist() == [0, 1, 1, 2, 3]
-    assert found.operations.node.tolist() == [False, True, True, False, False]
-    assert found.operations.start.tolist() == [20, 55, 67, 85, 91]
-    assert "void cutlass::Kernel<int>(int)" in found.names
-    assert (found.marks.start.tolist(), found.marks.thread.tolist()) == ([0], found.calls.thread[:1].tolist())
-    store.write(tmp_path / "kept.sqlite", found)
-    assert same(store.read(tmp_path / "kept.sqlite"), found)
+    assert recorded.operations.call.tolist() == [0, 1, 1, 2, 3]
+    assert recorded.operations.node.tolist() == [False, True, True, False, False]
+    assert recorded.operations.start.tolist() == [20, 55, 67, 85, 91]
+    assert "void cutlass::Kernel<int>(int)" in recorded.names
+    assert (recorded.marks.start.tolist(), recorded.marks.thread.tolist()) == ([0], recorded.calls.thread[:1].tolist())
+    store.write(tmp_path / "kept.sqlite", recorded)
+    assert same(store.read(tmp_path / "kept.sqlite"), recorded)
 
 
 def test_threads_that_cupti_numbers_in_its_own_way(tmp_path):
@@ -90,8 +90,8 @@ def test_threads_that_cupti_numbers_in_its_own_way(tmp_path):
     for one in kept[5:]:
         one.thread_id = 0x9ABCDEF0
     recorder._completed(kept)
-    found = recorder.capture()
-    assert set(found.marks.thread.tolist()) == set(found.calls.thread.tolist())
+    recorded = recorder.capture()
+    assert set(recorded.marks.thread.tolist()) == set(recorded.calls.thread.tolist())
 
 
 def test_a_record_that_cannot_be_read_is_an_error_not_a_gap(tmp_path):

@@ -11,6 +11,7 @@ from unit.traces.events import Events
 
 from ceilings.report.render.budget_sentences import doubt
 from ceilings.report.tables.budget_rows import budget_row, replayed
+from ceilings.report.tables.keys import KEY
 from ceilings.traces import store
 from ceilings.traces.budget import Account
 from ceilings.traces.budget_record import budget_record
@@ -144,8 +145,7 @@ def test_a_submitting_call_that_waits_does_not_tell_how_fast_the_host_was(latenc
     """Its time is the device's: a host that takes none would submit as late. Only the recording can explain."""
     record = budget_record(waiting().capture())
     assert record["replays"]["submitted_ns"][0] > 0.1 * 1e6
-    cell = {"device": "nvidia-h200", "runtime": "onnxruntime-cuda-noio", "model": "distilbert", "precision": "fp16"}
-    cell |= {"batch": 1, "sequence": 128, "budget": "x.budget.json"}
+    cell = {**dict.fromkeys(KEY, "x"), "runtime": "onnxruntime-cuda-noio", "budget": "x.budget.json"}
     measured = {"p50_ms": latency, "enqueue_p50_ms": latency - 0.002}
     row = budget_row(cell, measured, {"status": "ok", "source": "cupti", **record})
     assert (row["replayed_ms"], row["no_work_ms"], row["no_host_ms"]) == (None, None, None)

@@ -89,7 +89,7 @@ def test_an_export_leaves_out_tables_without_rows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"without": (RUNTIME,)}, "no table CUPTI_ACTIVITY_KIND_RUNTIME: no CUDA call was recorded; .*--lazy=false"),
         ({"without": (OPERATIONS[0],)}, "no kernel was recorded"),
@@ -101,9 +101,9 @@ def test_an_export_leaves_out_tables_without_rows(tmp_path):
         ({"older": {RUNTIME: "globalTid"}}, "older schema: CUPTI_ACTIVITY_KIND_RUNTIME has no globalTid"),
     ],
 )
-def test_an_export_that_cannot_be_read_says_why(tmp_path, changes, told):
+def test_an_export_that_cannot_be_read_says_why(tmp_path, changes, message):
     export = two_iterations().export(tmp_path / "raw.sqlite", **changes)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         store.read(export)
 
 
@@ -161,7 +161,7 @@ def overlapping() -> Events:
 
 
 @pytest.mark.parametrize(
-    ("events", "meta", "told"),
+    ("events", "meta", "message"),
     [
         (unmarked(), {}, "holds no iteration"),
         (idle(), {}, "is empty: no kernel ran during its 1 iterations"),
@@ -172,8 +172,8 @@ def overlapping() -> Events:
         (overlapping(), {}, "iterations that overlap"),
     ],
 )
-def test_a_capture_that_is_not_sound_carries_no_budget(events, meta, told):
-    with pytest.raises(UserError, match=told):
+def test_a_capture_that_is_not_sound_carries_no_budget(events, meta, message):
+    with pytest.raises(UserError, match=message):
         health.refuse_unsound(events.capture(**meta), "it")
 
 
@@ -183,7 +183,7 @@ def test_a_failed_launch_is_no_lost_record():
     assert health.refuse_unsound(events.capture(), "it") == []
 
 
-def test_clocks_that_disagree_are_told():
+def test_clocks_that_disagree_are_flagged():
     events = Events()
     events.mark(0, 50)
     events.launch(20, 22, (15, 30))

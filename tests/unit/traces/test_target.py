@@ -25,10 +25,10 @@ def test_a_captured_iteration_is_a_timed_one_with_marks_for_the_clock(diary):
         lambda item: diary.append(f"prepare {item}"), lambda item: diary.append(f"launch {item}"), ["a", "b"]
     )
     gpu_loop.block(regime, STREAM, (cuda.Event(), cuda.Event()), 3, gpu_loop.Samples())
-    timed = [said for said in diary if said != "elapsed"]
+    timed = [call for call in diary if call != "elapsed"]
     diary.clear()
     target.iterate(regime, STREAM, 3, (lambda: diary.append("begin"), lambda: diary.append("end")))
-    assert [said for said in diary if said not in ("begin", "end")] == timed
+    assert [call for call in diary if call not in ("begin", "end")] == timed
     assert diary[:8] == ["prepare a", "wait", "record", "begin", "launch a", "record", "wait", "end"]
 
 
@@ -50,8 +50,8 @@ def test_pytorchs_own_trace_holds_the_iterations_and_nothing_of_the_machine(diar
     recorder.stop()
     raw = (tmp_path / "raw.json").read_text()
     trace = without_machine(json.loads(raw))
-    told = json.dumps(trace)
-    assert str(tmp_path) in raw and str(tmp_path) not in told and not {"host_name", "traceName"} & trace.keys()
+    text = json.dumps(trace)
+    assert str(tmp_path) in raw and str(tmp_path) not in text and not {"host_name", "traceName"} & trace.keys()
     named = [
         event["args"]["name"] for event in trace["traceEvents"] if event["name"] in ("process_name", "thread_name")
     ]

@@ -130,8 +130,8 @@ class Device:
 
     def used_bytes(self) -> int | None:
         """Device memory in use, by whoever."""
-        found = self.read("used_bytes", lambda: self.nvml.nvmlDeviceGetMemoryInfo(self.handle))
-        return None if found is None else int(found.used)
+        memory = self.read("used_bytes", lambda: self.nvml.nvmlDeviceGetMemoryInfo(self.handle))
+        return None if memory is None else int(memory.used)
 
 
 class Monitor:
@@ -186,11 +186,11 @@ class Monitor:
                 self._rest += chunk
         *lines, self._rest = self._rest.split(b"\n")
         for line in lines:
-            found = json.loads(line)
-            if isinstance(found, dict):
-                self.refused |= found
+            message = json.loads(line)
+            if isinstance(message, dict):
+                self.refused |= message
             else:
-                self.samples.append(Sample(*found))
+                self.samples.append(Sample(*message))
 
 
 def between(samples: Sequence[Sample], start_ns: int, end_ns: int) -> list[Sample]:
@@ -252,11 +252,11 @@ def energy(samples: Sequence[Sample], start_ns: int, end_ns: int, inferences: in
 
 def flags(summary: dict[str, Any]) -> list[str]:
     """Warnings that belong beside the numbers."""
-    found = [f"throttled: {name} in {share:.0%} of samples" for name, share in (summary["throttled"] or {}).items()]
+    flags = [f"throttled: {name} in {share:.0%} of samples" for name, share in (summary["throttled"] or {}).items()]
     clock = summary["sm_mhz"]
     if clock and clock["max"] - clock["min"] > CLOCK_MOVED * clock["max"]:
-        found.append(f"SM clock moved between {clock['min']:.0f} and {clock['max']:.0f} MHz")
-    return found
+        flags.append(f"SM clock moved between {clock['min']:.0f} and {clock['max']:.0f} MHz")
+    return flags
 
 
 def neighbours(processes: dict[int, int | None] | None, own: int) -> tuple[dict[int, int | None], str | None]:
@@ -284,7 +284,7 @@ def main() -> None:
     uuid, period = sys.argv[1], float(sys.argv[2])
     parent = os.getppid()
     out = sys.stdout
-    told: set[str] = set()
+    reported: set[str] = set()
     try:
         device = Device(uuid)
     except Exception as error:  # whatever is wrong with NVML, the run goes on without it
@@ -293,8 +293,8 @@ def main() -> None:
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
         while os.getppid() == parent:
             out.write(json.dumps(dataclasses.astuple(device.sample())) + "\n")
-            if new := {field: why for field, why in device.refused.items() if field not in told}:
-                told |= set(new)
+            if new := {field: why for field, why in device.refused.items() if field not in reported}:
+                reported |= set(new)
                 out.write(json.dumps(new) + "\n")
             out.flush()
             time.sleep(period)

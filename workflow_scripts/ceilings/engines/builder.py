@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,22 +195,42 @@ def _configure(trt: Any, config: Any, settings: Settings) -> None:
 
 def _add_profiles(builder: Any, network: Any, config: Any, wanted: Sequence[Profile], logger: Any) -> None:
     """One optimisation profile each; a graph whose axes are all fixed takes none, and only its own shape."""
-    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    inputs = {tensor.name: _dims(tensor) for tensor in map(network.get_input, range(network.num_inputs))}
+    dynamic = {name: dims for name, dims in inputs.items() if any(isinstance(dim, str) for dim in dims)}
     for profile in wanted:
-        ranges = profile.shapes()
-        for tensor in inputs:
-            for axis, size in enumerate(tensor.shape):
-                if size >= 0 and any(shape[axis] != size for shape in ranges):
-                    raise CellFailure(
-                        "outside-profiles", f"{tensor.name} is fixed to {tuple(tensor.shape)}, not {profile}"
-                    )
-        if all(size >= 0 for tensor in inputs for size in tensor.shape):
+        _refuse_unfit(profile, inputs)
+        if not dynamic:
             continue
         made = builder.create_optimization_profile()
-        for tensor in inputs:
-            made.set_shape(tensor.name, *ranges)
+        for name, dims in dynamic.items():
+            made.set_shape(
+                name, *(tuple(shape[d] if isinstance(d, str) else d for d in dims) for shape in profile.shapes())
+            )
         if config.add_optimization_profile(made) < 0:
             raise CellFailure("invalid-profile", f"the builder refuses {profile}: {'; '.join(logger.errors)}")
+
+
+def _dims(tensor: Any) -> tuple[str | int, ...]:
+    """Dimensions of an input: its axis by name where it is dynamic, else its size."""
+    dims: list[str | int] = []
+    for index, size in enumerate(tensor.shape):
+        name = tensor.get_dimension_name(index) if size < 0 else size
+        if not name:
+            raise CellFailure("unsupported", f"dimension {index} of {tensor.name} is dynamic and has no name")
+        dims.append(name)
+    return tuple(dims)
+
+
+def _refuse_unfit(profile: Profile, inputs: Mapping[str, Sequence[str | int]]) -> None:
+    """A profile has a range of every dynamic axis of the graph, and of a fixed one exactly the graph's size."""
+    dims = {dim for each in inputs.values() for dim in each}
+    for name, each in inputs.items():
+        if missing := [dim for dim in each if isinstance(dim, str) and dim not in profile.ranges]:
+            raise CellFailure("invalid-profile", f"{profile} has no range of {missing[0]}, an axis of {name}")
+    for axis, (low, _, high) in profile.ranges.items():
+        if axis not in dims and not (low == high and low in dims):
+            known = ", ".join(f"{name} {tuple(each)}" for name, each in inputs.items())
+            raise CellFailure("outside-profiles", f"no input of the graph has the {axis} of {profile}: {known}")
 
 
 def _start_cache(config: Any, content: bytes) -> Any:
@@ -235,8 +255,8 @@ def _layers(trt: Any, logger: Any, engine: bytes, gpu: bool) -> tuple[str, str]:
 
 def _failure(errors: Sequence[str]) -> CellFailure:
     """The class and the message of a build that gave nothing."""
-    told = [error for error in errors if "catchCudaError" not in error] or ["it gave no reason"]
-    text = " ".join("; ".join(told[:ERRORS_SHOWN]).split())[:600]
+    reasons = [error for error in errors if "catchCudaError" not in error] or ["it gave no reason"]
+    text = " ".join("; ".join(reasons[:ERRORS_SHOWN]).split())[:600]
     for pattern, kind in REASONS:
         if re.search(pattern, text, re.IGNORECASE):
             return CellFailure(kind, f"the builder gave up: {text}")

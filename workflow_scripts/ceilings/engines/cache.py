@@ -22,7 +22,7 @@ SUFFIX = ".cache.json"
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the provider is told, when it builds and when it starts from the folder alike.
+    """The settings of the provider, when it builds and when it starts from the folder alike.
 
     Attributes:
         graph: The typed ONNX graph.
@@ -50,14 +50,14 @@ class Plan:
 
 def contents(folder: Path | str) -> dict[str, dict[str, Any]]:
     """The files below a folder by name: size, digest, and when it was written last, in ns."""
-    found = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
     return {
         str(path.relative_to(folder)): {
             "bytes": path.stat().st_size,
             "sha256": sha256(path),
             "modified_ns": path.stat().st_mtime_ns,
         }
-        for path in found
+        for path in paths
     }
 
 
@@ -91,13 +91,13 @@ def load(path: Path, *, device: str, versions: Mapping[str, str | None]) -> tupl
     return record, plan
 
 
-def _differing(kept: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def _differing(kept: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
     """Names of files that are missing, added or changed; when they were written does not count: folders are copied."""
 
     def content(files: Mapping[str, Any], name: str) -> Any:
         return files[name]["sha256"] if name in files else None
 
-    return [name for name in sorted({*kept, *found}) if content(kept, name) != content(found, name)]
+    return [name for name in sorted({*kept, *present}) if content(kept, name) != content(present, name)]
 
 
 def _refused(path: Path, why: str) -> CellFailure:

@@ -35,8 +35,8 @@ class Builder:
 
     def installed(self) -> str | None:
         """The version of its bindings here; None if they are not installed, or of another generation only."""
-        found = versions(self.distributions).values()
-        return next((version for version in found if version and int(version.split(".")[0]) == self.major), None)
+        present = versions(self.distributions).values()
+        return next((version for version in present if version and int(version.split(".")[0]) == self.major), None)
 
 
 _TENSORRT = ("tensorrt", "tensorrt-cu13", "tensorrt-cu13-bindings", "tensorrt-cu12", "tensorrt-cu12-bindings")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from ceilings import SCHEMA_VERSION
-from ceilings.engines.profiles import Profile, covering, read
 from ceilings.errors import CellFailure
 from ceilings.files import read_json
 
@@ -75,17 +74,6 @@ def verified(engine: Path | str, *, builder: str, version: str, device: str, cap
         size = "" if len(content) == record["engine_bytes"] else f", {len(content)} bytes of {record['engine_bytes']}"
         raise _refused(engine, f"the file is not what was built (sha256 {digest[:12]}{size})")
     return content
-
-
-def profile_of(record: Mapping[str, Any], batch: int, sequence: int) -> tuple[int, Profile]:
-    """Index in the engine, and ranges, of the first profile that takes a shape.
-
-    Raises:
-        CellFailure: ``outside-profiles``: none does.
-    """
-    profiles = read(record["profiles"])
-    index = covering(profiles, batch, sequence)
-    return index, profiles[index]
 
 
 def rebuild(engine: Path | str) -> str:

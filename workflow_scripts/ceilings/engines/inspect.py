@@ -54,21 +54,21 @@ class Layer:
     profile: int
 
 
-def read(told: str, wording: str) -> dict[str, Any]:
+def read(listing: str, wording: str) -> dict[str, Any]:
     """What TensorRT tells of an engine, as one JSON object with ``Layers`` and ``I/O Tensors``.
 
     Args:
-        told: The inspector's JSON, or the lines of a verbose build; may be empty.
+        listing: The inspector's JSON, or the lines of a verbose build; may be empty.
         wording: ``json`` or ``text``.
     """
     if wording == "json":
-        found = json.loads(told)
+        parsed = json.loads(listing)
         layers, tensors = (
-            [each if isinstance(each, dict) else {"Name": each} for each in listed]
-            for listed in (found.get("Layers", []), found.get("I/O Tensors", found.get("Bindings", [])))
+            [each if isinstance(each, dict) else {"Name": each} for each in entries]
+            for entries in (parsed.get("Layers", []), parsed.get("I/O Tensors", parsed.get("Bindings", [])))
         )
         return {"source": "inspector", "Layers": layers, "I/O Tensors": tensors}
-    lines = [line.strip() for line in told.split("\n") if line.strip().startswith("Name: ")]
+    lines = [line.strip() for line in listing.split("\n") if line.strip().startswith("Name: ")]
     parsed = [_fields(line) for line in lines]
     return {
         "source": "build log",
@@ -77,34 +77,34 @@ def read(told: str, wording: str) -> dict[str, Any]:
     }
 
 
-def layers(told: Mapping[str, Any]) -> list[Layer]:
+def layers(listing: Mapping[str, Any]) -> list[Layer]:
     """The layers of :func:`read`'s object. They stand profile by profile; only some names say which."""
-    found, profile = [], 0
-    for entry in told["Layers"]:
+    listed, profile = [], 0
+    for entry in listing["Layers"]:
         tags = re.findall(r"\[profile (\d+)\]", f"{entry.get('Name')} {entry.get('Metadata')}")
         profile = max([profile, *map(int, tags)])
-        found.append(_layer(entry, profile))
-    return found
+        listed.append(_layer(entry, profile))
+    return listed
 
 
-def summary(found: Sequence[Layer], operators: Mapping[str, str], quantized: Sequence[str]) -> dict[str, Any]:
+def summary(listed: Sequence[Layer], operators: Mapping[str, str], quantized: Sequence[str]) -> dict[str, Any]:
     """How many layers of each type and precision there are, what was fused, and which products run quantised.
 
     All of it of the first optimisation profile; ``layers`` counts those of each.
 
     Args:
-        found: The layers.
+        listed: The layers.
         operators: Operator of each node of the ONNX graph, by name.
         quantized: The products of the graph that have Q/DQ pairs.
     """
-    counts = Counter(layer.profile for layer in found)
-    found = [layer for layer in found if layer.profile == 0]
+    counts = Counter(layer.profile for layer in listed)
+    listed = [layer for layer in listed if layer.profile == 0]
     types: dict[str, Counter[str]] = {}
     fusions: Counter[tuple[str, str, str]] = Counter()
     alone: Counter[str] = Counter()
     ran: dict[str, set[str]] = {}
     attention = 0
-    for layer in found:
+    for layer in listed:
         precision = layer.precision or "none"
         types.setdefault(layer.kind, Counter())[precision] += 1
         # Constants that were folded have nodes of the parser's making, which the graph does not know.
@@ -123,8 +123,8 @@ def summary(found: Sequence[Layer], operators: Mapping[str, str], quantized: Seq
     return {
         "layers": [counts[profile] for profile in sorted(counts)],
         "types": {kind: dict(each) for kind, each in sorted(types.items())},
-        "products": dict(Counter(layer.precision or "none" for layer in found if layer.product)),
-        "reformats": sum(bool(REFORMAT_LAYER.search(f"{layer.kind} {layer.name}")) for layer in found),
+        "products": dict(Counter(layer.precision or "none" for layer in listed if layer.product)),
+        "reformats": sum(bool(REFORMAT_LAYER.search(f"{layer.kind} {layer.name}")) for layer in listed),
         "fused": [
             {"operators": operators_, "type": kind, "precision": precision, "layers": count}
             for (operators_, kind, precision), count in fusions.most_common()
@@ -143,16 +143,16 @@ def _layer(entry: Mapping[str, Any], profile: int) -> Layer:
     name, kind = str(entry.get("Name", "")), str(entry.get("LayerType", "unknown"))
     inputs, outputs = ([_precision(tensor) for tensor in entry.get(side) or []] for side in ("Inputs", "Outputs"))
     product = bool(PRODUCT_LAYER.search(f"{kind} {entry.get('TacticName', '')}")) or "_gemm_" in name
-    widths = [found for found in (inputs if product else [*inputs, *outputs]) if found]
+    widths = [width for width in (inputs if product else [*inputs, *outputs]) if width]
     nodes = re.findall(r"\[ONNX Layer: (.*?)\](?=[\[\x1c-\x1f]|$)", str(entry.get("Metadata", "")))
-    precision = max(widths, key=lambda found: WIDTH[found], default=None)
+    precision = max(widths, key=lambda name: WIDTH[name], default=None)
     return Layer(name, kind, precision, tuple(dict.fromkeys(nodes)), product, profile)
 
 
 def _precision(tensor: Mapping[str, Any]) -> str | None:
     words_of = {key.lower(): str(value) for key, value in tensor.items()}  # both "Datatype" and "DataType" occur
-    told = words_of.get("datatype") or words_of.get("format/datatype") or ""
-    return next((ours for words, ours in PRECISIONS if re.search(words, told, re.IGNORECASE)), None)
+    kind = words_of.get("datatype") or words_of.get("format/datatype") or ""
+    return next((ours for words, ours in PRECISIONS if re.search(words, kind, re.IGNORECASE)), None)
 
 
 def _fields(text: str) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _value(text: str) -> Any:
 
 def _braced(text: str) -> list[str]:
     """The contents of the outermost braces."""
-    found, depth, start = [], 0, 0
+    contents, depth, start = [], 0, 0
     for at, sign in enumerate(text):
         if sign == "{":
             depth += 1
@@ -187,5 +187,5 @@ def _braced(text: str) -> list[str]:
         elif sign == "}":
             depth -= 1
             if depth == 0:
-                found.append(text[start:at].strip())
-    return found
+                contents.append(text[start:at].strip())
+    return contents

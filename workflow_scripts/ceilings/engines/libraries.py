@@ -27,8 +27,8 @@ def find(soname: str) -> Path | None:
 
 def version(soname: str) -> str | None:
     """What tells one build of a library from another: the real file's name and its size. None: it is nowhere."""
-    found = find(soname)
-    return f"{found.resolve().name} ({found.stat().st_size} bytes)" if found else None
+    path = find(soname)
+    return f"{path.resolve().name} ({path.stat().st_size} bytes)" if path else None
 
 
 def package_folders() -> list[Path]:

@@ -71,7 +71,7 @@ def make_monitor(trt: Any, label: str, quiet_seconds: float = 5.0) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.start = self.said = time.monotonic()
+            self.start = self.printed = time.monotonic()
             self.steps: dict[str, int] = {}
             self.parents: dict[str, str | None] = {}
 
@@ -87,8 +87,8 @@ def make_monitor(trt: Any, label: str, quiet_seconds: float = 5.0) -> Any:
         def step_complete(self, phase_name: str, step: int) -> bool:
             """A step of a phase is done; True lets the build go on."""
             now = time.monotonic()
-            if now - self.said >= quiet_seconds:
-                self.said = now
+            if now - self.printed >= quiet_seconds:
+                self.printed = now
                 path: list[str] = []
                 name = self.parents.get(phase_name)
                 while name:

@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from ceilings import SCHEMA_VERSION, files
 from ceilings.engines import inspect, profiles, trtexec
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.engine_record import sidecar
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import graph as graphs
 from ceilings.provenance import provenance
 
@@ -34,7 +36,7 @@ SETTINGS = {
 }
 """Keys of the slice that become the builder's settings, and what is recorded of an engine from elsewhere."""
 
-NOTHING_TOLD = {"source": "none", "Layers": [], "I/O Tensors": []}
+NO_LAYERS = {"source": "none", "Layers": [], "I/O Tensors": []}
 
 Record = dict[str, Any]
 
@@ -56,16 +58,20 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
         UserError: The builder is not here, or an external engine is another than the study names.
     """
     external = spec.get("external")
+    model = onnx.ModelProto()
     with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
         folder = Path(name)
-        found = _adopt(spec, external, folder) if external else _build(spec, precision, graph, folder)
+        try:
+            model = graphs.load(graph, values=False)
+            built = _adopt(spec, external, folder) if external else _build(spec, precision, graph, folder)
+        except CellFailure as failure:
+            built = _failed(failure.kind, str(failure), spec)
         content, timed = (_bytes(folder / part) for part in ("engine", "timing.cache"))
-        told = files.read_json(folder / "layers.json") if (folder / "layers.json").exists() else NOTHING_TOLD
-    model = graphs.load(graph)
+        listing = files.read_json(folder / "layers.json") if (folder / "layers.json").exists() else NO_LAYERS
     operators = {node.name: node.op_type for node in model.graph.node}
     record = {
         "schema_version": SCHEMA_VERSION,
-        **found,
+        **built,
         "builder": spec["builder"],
         "precision": precision,
         "device": device,
@@ -74,9 +80,9 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
         "name": spec["name"],
         "profiles": (external or spec)["profiles"],
         **{key: spec.get(key, default) for key, default in SETTINGS.items()},
-        "trtexec": None if external else _trtexec(spec, graph, engine, model),
-        "layers_from": told["source"],
-        "summary": inspect.summary(inspect.layers(told), operators, graphs.quantized_products(model)),
+        "trtexec": None if external or not model.graph.node else _trtexec(spec, graph, engine, model),
+        "layers_from": listing["source"],
+        "summary": inspect.summary(inspect.layers(listing), operators, graphs.quantized_products(model)),
         "engine_bytes": len(content),
         "engine_sha256": hashlib.sha256(content).hexdigest(),
         "provenance": provenance(BUILDERS[spec["builder"]].distributions, {"graph": graph}),
@@ -85,7 +91,7 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
     files.write_bytes(engine, content)
     if BUILDERS[spec["builder"]].timing_cache:
         files.write_bytes(engine.with_suffix(".timing.cache"), timed)
-    files.write_json(engine.with_suffix(".layers.json"), {"schema_version": SCHEMA_VERSION, **told})
+    files.write_json(engine.with_suffix(".layers.json"), {"schema_version": SCHEMA_VERSION, **listing})
     files.write_json(sidecar(engine), record)
     return record
 
@@ -107,8 +113,7 @@ def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -
     if done.returncode < 0:
         ended = signal.Signals(-done.returncode).name
         hint = "; the system may have run out of memory" if ended == "SIGKILL" else ""
-        failure = {"kind": "crashed", "message": f"the builder was ended by {ended}{hint}"}
-        return _record_of({"status": "failed", "failure": failure}, spec["version"], "pipeline")
+        return _failed("crashed", f"the builder was ended by {ended}{hint}", spec)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
         if last.startswith("error: "):
@@ -135,6 +140,11 @@ def _adopt(spec: Mapping[str, Any], external: Mapping[str, Any], folder: Path) -
     return _record_of({"status": "ok", "failure": None}, external["version"], "trtexec")
 
 
+def _failed(kind: str, message: str, spec: Mapping[str, Any]) -> Record:
+    failure = {"kind": kind, "message": message}
+    return _record_of({"status": "failed", "failure": failure}, spec.get("version"), "pipeline")
+
+
 def _bytes(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
 
@@ -153,12 +163,18 @@ def _record_of(built: Mapping[str, Any], version: str | None, by: str) -> Record
 
 def _trtexec(spec: Mapping[str, Any], graph: Path, engine: Path, model: Any) -> str:
     builder = BUILDERS[spec["builder"]]
-    fixed = len(graphs.fixed_axes(model)) == len(("batch", "sequence"))
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in model.graph.input
+        if value.name not in constants
+    }
     return trtexec.command(
         builder.name,
         str(graph),
         str(engine),
-        [] if fixed else profiles.read(spec["profiles"]),
+        inputs,
+        profiles.read(spec["profiles"]),
         **{key: spec[key] for key in SETTINGS},
         timing_cache=(spec["timing_cache"] or "timing.cache") if builder.timing_cache else None,
         capability=tuple(spec["capability"]) if builder.capabilities else None,

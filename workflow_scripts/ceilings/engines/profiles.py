@@ -1,18 +1,18 @@
-"""Optimisation profiles: the ranges of shapes that an engine takes. Standard library only."""
+"""Optimisation profiles: the ranges of named axes that an engine takes. Standard library only."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ceilings.errors import CellFailure
-
-STATIC = re.compile(r"b([1-9][0-9]*)-s([1-9][0-9]*)")
-"""The name of a profile of one shape."""
+from ceilings.errors import CellFailure, UserError
+from ceilings.workload.shape import Shape
 
 PARTS = ("min", "opt", "max")
+
+Range = tuple[int, int, int]
+"""Smallest, optimal and largest size of an axis."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,53 +20,67 @@ class Profile:
     """One range of shapes, with the shape that kernels are chosen for.
 
     Attributes:
-        batch: Smallest, optimal and largest batch.
-        sequence: The same of the sequence length, in tokens.
+        ranges: Of each axis.
     """
 
-    batch: tuple[int, int, int]
-    sequence: tuple[int, int, int]
+    ranges: Mapping[str, Range]
 
     @classmethod
-    def static(cls, batch: int, sequence: int) -> Profile:
+    def static(cls, shape: Shape) -> Profile:
         """The profile of exactly one shape."""
-        return cls((batch,) * 3, (sequence,) * 3)
+        return cls({axis: (size, size, size) for axis, size in shape.sizes})
 
     @classmethod
     def from_json(cls, value: Mapping[str, Sequence[int]]) -> Profile:
         """Of ``{"batch": [min, opt, max], "sequence": [min, opt, max]}``."""
-        batch, sequence = (tuple(value[axis]) for axis in ("batch", "sequence"))
-        return cls((batch[0], batch[1], batch[2]), (sequence[0], sequence[1], sequence[2]))
+        ranges: dict[str, Range] = {}
+        for axis in Shape.of(dict.fromkeys(value, 1)).axes:
+            low, best, high = value[axis]
+            ranges[axis] = (low, best, high)
+        return cls(ranges)
 
     def to_json(self) -> dict[str, list[int]]:
         """As :meth:`from_json` takes it."""
-        return {"batch": list(self.batch), "sequence": list(self.sequence)}
+        return {axis: list(sizes) for axis, sizes in self.ranges.items()}
 
-    def covers(self, batch: int, sequence: int) -> bool:
-        """Whether the shape lies in the range."""
-        return self.batch[0] <= batch <= self.batch[2] and self.sequence[0] <= sequence <= self.sequence[2]
+    def completed(self, fixed: Mapping[str, int]) -> Profile:
+        """The same with the axes that a model has in one size only, where it gives no range of them.
 
-    def shapes(self) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        """(batch, sequence) at min, opt and max."""
-        (b0, b1, b2), (s0, s1, s2) = self.batch, self.sequence
-        return (b0, s0), (b1, s1), (b2, s2)
+        >>> Profile({"batch": (1, 4, 8)}).completed({"image": 224}).to_json()
+        {'batch': [1, 4, 8], 'image': [224, 224, 224]}
+        """
+        return Profile.from_json({**{axis: [size] * 3 for axis, size in fixed.items()}, **self.to_json()})
+
+    def covers(self, shape: Shape) -> bool:
+        """Whether the shape has the axes of the profile and lies in their ranges."""
+        return set(shape.axes) == set(self.ranges) and all(
+            low <= shape[axis] <= high for axis, (low, _, high) in self.ranges.items()
+        )
+
+    def shapes(self) -> tuple[Shape, Shape, Shape]:
+        """The shape at min, opt and max."""
+        low, best, high = (Shape.of({axis: sizes[part] for axis, sizes in self.ranges.items()}) for part in range(3))
+        return low, best, high
 
     def problem(self) -> str | None:
         """Why no engine can have this profile; None if one can."""
-        for axis, (low, best, high) in (("batch", self.batch), ("sequence", self.sequence)):
+        for axis, (low, best, high) in self.ranges.items():
             if not 1 <= low <= best <= high:
                 return f"{axis} has min {low}, opt {best}, max {high}; 1 <= min <= opt <= max must hold"
         return None
 
     def __str__(self) -> str:
-        low, best, high = (f"b{batch}-s{sequence}" for batch, sequence in self.shapes())
-        return low if low == high else f"{low} to {high}, best at {best}"
+        low, best, high = self.shapes()
+        return str(low) if low == high else f"{low} to {high}, best at {best}"
 
 
 def static(name: str) -> Profile | None:
     """The profile that a static name such as ``b1-s128`` stands for; None for any other name."""
-    found = STATIC.fullmatch(name)
-    return Profile.static(int(found[1]), int(found[2])) if found else None
+    try:
+        shape = Shape.parse(name)
+    except UserError:
+        return None
+    return None if shape.lengths else Profile.static(shape)
 
 
 def read(profiles: Sequence[Mapping[str, Any]]) -> list[Profile]:
@@ -74,14 +88,14 @@ def read(profiles: Sequence[Mapping[str, Any]]) -> list[Profile]:
     return [Profile.from_json(profile) for profile in profiles]
 
 
-def covering(profiles: Sequence[Profile], batch: int, sequence: int) -> int:
+def covering(profiles: Sequence[Profile], shape: Shape) -> int:
     """Index of the first profile that takes a shape.
 
     Raises:
         CellFailure: None does.
     """
     for index, profile in enumerate(profiles):
-        if profile.covers(batch, sequence):
+        if profile.covers(shape):
             return index
     known = "; ".join(map(str, profiles))
-    raise CellFailure("outside-profiles", f"shape b{batch}-s{sequence} lies in no profile of the engine: {known}")
+    raise CellFailure("outside-profiles", f"shape {shape} lies in no profile of the engine: {known}")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ceilings.engines.profiles import PARTS, Profile
-
-INPUTS = ("input_ids", "attention_mask")
+from ceilings.workload.shape import Shape
 
 
 def command(
     builder: str,
     graph: str,
     engine: str,
+    inputs: Mapping[str, Sequence[str | int]],
     profiles: Sequence[Profile],
     *,
     tf32: bool,
@@ -29,7 +29,8 @@ def command(
     Args:
         builder: A name of ``ceilings.engines.catalogue``.
         graph, engine: Paths.
-        profiles: In the engine's order; none for a graph whose axes are all fixed.
+        inputs: Dimensions of the graph's inputs, each an axis or a fixed size.
+        profiles: In the engine's order; of a graph whose axes are all fixed they are left out.
         tf32, optimization_level, workspace_mb, version_compatible, hardware_compatibility: As in ``Settings``.
         timing_cache: Path; None where the builder keeps none.
         capability: Compute capability that RTX builds for.
@@ -37,11 +38,11 @@ def command(
     words = ["tensorrt_rtx" if builder == "tensorrt-rtx" else "trtexec", f"--onnx={graph}"]
     if builder == "tensorrt10":
         words.append("--stronglyTyped")  # always on in TensorRT 11 and RTX
-    for index, profile in enumerate(profiles):
+    dynamic = {name: dims for name, dims in inputs.items() if any(isinstance(dim, str) for dim in dims)}
+    for index, profile in enumerate(profiles if dynamic else ()):
         words += [f"--profile={index}"] if len(profiles) > 1 else []
-        for part, (batch, sequence) in zip(PARTS, profile.shapes(), strict=True):
-            shapes = ",".join(f"{name}:{batch}x{sequence}" for name in INPUTS)
-            words.append(f"--{part}Shapes={shapes}")
+        for part, shape in zip(PARTS, profile.shapes(), strict=True):
+            words.append(f"--{part}Shapes={','.join(_shape(name, dims, shape) for name, dims in dynamic.items())}")
     words.append(f"--builderOptimizationLevel={optimization_level}")
     words += [] if tf32 else ["--noTF32"]
     words += [] if workspace_mb is None else [f"--memPoolSize=workspace:{workspace_mb}M"]
@@ -53,3 +54,9 @@ def command(
     words += [] if capability is None else ["--computeCapabilities={}{}".format(*capability)]
     words += ["--profilingVerbosity=detailed", "--skipInference", f"--saveEngine={engine}"]
     return shlex.join(words)
+
+
+def _shape(name: str, dims: Sequence[str | int], shape: Shape) -> str:
+    """An input at a shape; ``?`` for an axis of which the profile has no range, with which no engine can be built."""
+    sizes = (shape.get(dim) or "?" if isinstance(dim, str) else dim for dim in dims)
+    return f"{name}:{'x'.join(map(str, sizes))}"

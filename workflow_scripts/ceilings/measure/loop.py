@@ -27,7 +27,7 @@ def closed_loop(
 
     Args:
         launch: Runs one inference on a slot, to its end.
-        slots: The ring of inputs; iterations go through it in order.
+        slots: The input pool; iterations go through it in order.
         warmed_ns: Inferences that ran just before: they belong to the warm-up.
 
     Returns:
@@ -58,11 +58,11 @@ def closed_loop(
 
 
 def block(launch: Launch, slots: Sequence[Any], count: int, latency_ns: list[int]) -> None:
-    """Time ``count`` inferences, one at a time, going on in the ring where ``latency_ns`` ends."""
-    clock, record, ring = time.perf_counter_ns, latency_ns.append, len(slots)
+    """Time ``count`` inferences, one at a time, going on in the pool where ``latency_ns`` ends."""
+    clock, record, pool = time.perf_counter_ns, latency_ns.append, len(slots)
     position = len(latency_ns)
     for i in range(position, position + count):
-        slot = slots[i % ring]
+        slot = slots[i % pool]
         start = clock()
         launch(slot)
         record(clock() - start)

@@ -30,30 +30,33 @@ class Neighbours:
         end = self._read()
         if self._start is None or end is None:
             return
-        wall, busy, stolen, own = (after - before for before, after in zip(self._start, end, strict=True))
+        wall, busy, stolen, used = (after - before for before, after in zip(self._start, end, strict=True))
         if wall > 0:
-            self.others_cores = max(0.0, (busy - own) / wall)
+            self.others_cores = max(0.0, (busy - used) / wall)
             self.stolen_cores = stolen / wall
 
     def flags(self) -> list[str]:
         """Warnings that belong beside the numbers."""
-        found = []
+        flags = []
         if (self.others_cores or 0) >= BUSY_CORES:
-            found.append(f"other processes used {self.others_cores:.0%} of a core")
+            flags.append(f"other processes used {self.others_cores:.0%} of a core")
         if (self.stolen_cores or 0) >= BUSY_CORES:
-            found.append(f"the hypervisor took {self.stolen_cores:.0%} of a core")
-        return found
+            flags.append(f"the hypervisor took {self.stolen_cores:.0%} of a core")
+        return flags
 
     @staticmethod
     def _read() -> tuple[float, float, float, float] | None:
-        """Wall time, busy time of all processes, stolen time, own CPU time; seconds. None where /proc has no stat."""
+        """Wall time, busy time of all processes, stolen time, this process's CPU time, in seconds.
+
+        None where /proc has no stat.
+        """
         try:
             first = Path("/proc/stat").read_text().splitlines()[0].split()[1:]
         except OSError:
             return None
         # user nice system idle iowait irq softirq steal; guest time is in user already
         ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in first]
-        own = os.times()
+        times = os.times()
         # Children count once they have ended: a sampler that the block starts and ends is no neighbour.
-        spent = own.user + own.system + own.children_user + own.children_system
+        spent = times.user + times.system + times.children_user + times.children_system
         return time.monotonic(), sum(ticks[:3]) + sum(ticks[5:7]), ticks[7], spent

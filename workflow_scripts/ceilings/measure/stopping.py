@@ -20,6 +20,12 @@ STABLE_FRACTION = 0.05
 MAX_ITERATIONS = 200_000
 """Bounds the memory and the size of a record; 20 s of a 0.1 ms cell."""
 
+SECONDARY_SHARE = 0.25
+"""Part of the main series' minimum and maximum time that each further series gets."""
+
+SECONDARY_WARMUP_SECONDS = 0.05
+"""Warm-up of a further series: clocks are up already, only its path is new."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
@@ -68,6 +74,18 @@ class Protocol:
             return False
         a, b = float(np.median(last)), float(np.median(before))
         return abs(a - b) <= STABLE_FRACTION * min(a, b)
+
+
+def secondary(protocol: Protocol) -> Protocol:
+    """The protocol of the series beside the main one: the same stop rule within ``SECONDARY_SHARE`` of its time."""
+    return dataclasses.replace(
+        protocol,
+        warmup_seconds=min(protocol.warmup_seconds, SECONDARY_WARMUP_SECONDS),
+        warmup_max_seconds=max(SECONDARY_WARMUP_SECONDS, protocol.warmup_max_seconds * SECONDARY_SHARE),
+        min_iterations=max(2, min(protocol.min_iterations, round(protocol.min_iterations * SECONDARY_SHARE))),
+        min_seconds=protocol.min_seconds * SECONDARY_SHARE,
+        max_seconds=protocol.max_seconds * SECONDARY_SHARE,
+    )
 
 
 def _last_window(latencies_ns: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:

@@ -2,6 +2,11 @@
 
 Started by :mod:`ceilings.measure.supervisor`. Ends with status 0 and a record, also of a cell that cannot run; with
 status 1 and a message where the user must act; with a traceback where the pipeline is wrong.
+
+The task holds ``cell`` (``device``, ``runtime``, ``model``, ``precision``, ``shape``), the paths ``artifact``,
+``inputs``, ``reference`` and ``workload``, and ``spec``: ``module`` and ``options`` of the runtime, ``packages``,
+``threads``, ``tolerance``, ``protocol`` and ``measurements``, a list of (name, module) in order. All modules are
+imported by these names, so that a cell depends on its own alone.
 """
 
 from __future__ import annotations
@@ -10,9 +15,7 @@ import importlib
 import os
 import resource
 import sys
-import time
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,17 @@ import numpy as np
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
 from ceilings.graphs.parity import compare
-from ceilings.measure.loop import closed_loop, saturated
+from ceilings.measure.bench import Bench
 from ceilings.measure.neighbours import Neighbours
+from ceilings.measure.setup import artifact_file, make_runner, pool_facts, read_pool
 from ceilings.measure.stopping import Protocol
-from ceilings.models.inputs import load_inputs
+from ceilings.models import pool
 from ceilings.program import leave
 from ceilings.provenance import provenance
 from ceilings.runtimes.base import Runner
+from ceilings.workload.workload import Workload
+
+Arrays = Mapping[str, np.ndarray]
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
@@ -40,122 +47,110 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         The record's fields that come from measuring: status, failure, parity, series, flags and so on.
     """
     spec = task["spec"]
-    shape = (task["cell"]["batch"], task["cell"]["sequence"])
-    inputs = load_inputs(task["inputs"])
-    ring = [{name: values[i] for name, values in inputs.items()} for i in range(len(inputs["input_ids"]))]
-    reference = np.load(task["reference"])["logits"]
-
-    start = time.perf_counter_ns()
-    module = importlib.import_module(f"ceilings.runtimes.{spec['module']}")
-    imported_ns = time.perf_counter_ns() - start
-
-    runner: Runner = module.RUNNER(
-        Path(task["artifact"]), task["cell"]["precision"], shape, spec["threads"], spec["options"]
-    )
-    instrument = instrument_for(runner)
-    found: dict[str, Any] = {"status": "failed", "failure": None, "parity": None, "series": {}, "flags": []}
+    elements = read_pool(task)
+    reference = read_reference(task["reference"])
+    runner, imported_ns = make_runner(task)
+    bench = make_bench(runner)
+    measurements = {
+        name: importlib.import_module(f"ceilings.measure.measurements.{module}")
+        for name, module in spec["measurements"]
+    }
+    record: dict[str, Any] = {"status": "failed", "failure": None, "parity": None, "series": {}, "flags": []}
+    record["inputs"] = pool_facts(task)
     try:
         runner.load()
-        slots = [runner.place(element) for element in ring]
+        slots = [runner.place(element) for element in elements]
         with runner.phase("first_run"):
             first = runner.run(slots[0])
-        outputs = np.stack([runner.logits(first), *(runner.logits(runner.run(s)) for s in slots[1 : len(reference)])])
-        found["parity"] = gate(outputs, reference, spec["tolerance"])
-        protocol = Protocol.from_json(spec["protocol"])
+        compared = len(next(iter(reference.values())))
+        outputs = [runner.outputs(first), *(runner.outputs(runner.run(slot)) for slot in slots[1:compared])]
+        record["parity"] = gate(runner.workload, elements[:compared], stacked(outputs), reference, spec["tolerance"])
         with Neighbours() as neighbours:
-            found |= instrument.measure(runner, slots, ring, protocol)
-        found["flags"] = neighbours.flags() + found["flags"]
-        if not found["series"]["latency"]["warmup_stable"]:
-            found["flags"].append("warm-up ended before two windows agreed within 5%")
-        found["neighbours"] = {"others_cores": neighbours.others_cores, "stolen_cores": neighbours.stolen_cores}
-        found["memory"] = memory(instrument)  # before a runtime looks at itself, with a second session perhaps
-        found["runtime"] = runner.describe()
-        found["status"] = "ok"
+            record |= bench.measure(slots, elements, Protocol.from_json(spec["protocol"]), measurements)
+        record["flags"] = neighbours.flags() + record["flags"]
+        if not record["series"]["latency"]["warmup_stable"]:
+            record["flags"].append("warm-up ended before two windows agreed within 5%")
+        record["neighbours"] = {"others_cores": neighbours.others_cores, "stolen_cores": neighbours.stolen_cores}
+        record["memory"] = memory(bench)  # before a runtime looks at itself, with a second session perhaps
+        record["runtime"] = runner.describe()
+        record["status"] = "ok"
     except CellFailure as failure:
-        found |= {"failure": {"kind": failure.kind, "message": str(failure)}, "series": {}}
+        record |= {"failure": {"kind": failure.kind, "message": str(failure)}, "series": {}}
     except MemoryError as error:
-        found |= {"failure": {"kind": "out-of-memory", "message": str(error) or "MemoryError"}, "series": {}}
-    found["cold_start_ns"] = {"import": imported_ns, **runner.cold_start_ns}
-    if "memory" not in found:
-        found["memory"] = memory(instrument)
-    found["threads"] = {
+        record |= {"failure": {"kind": "out-of-memory", "message": str(error) or "MemoryError"}, "series": {}}
+    record["cold_start_ns"] = {"import": imported_ns, **runner.cold_start_ns}
+    if "memory" not in record:
+        record["memory"] = memory(bench)
+    record["threads"] = {
         "intra_op": spec["threads"],
         "affinity": len(os.sched_getaffinity(0)),
         **{name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
     }
-    sources = {"inputs": task["inputs"], "reference": task["reference"]}
-    artifact = Path(task["artifact"])
-    sources["artifact"] = str(artifact / "model.safetensors" if artifact.is_dir() else artifact)
-    found["provenance"] = provenance([*spec["packages"], "numpy"], sources)
-    return found
+    record["provenance"] = provenance([*spec["packages"], "numpy"], sources(task))
+    return record
 
 
-def instrument_for(runner: Runner) -> Instrument:
+def make_bench(runner: Runner) -> Bench:
     """What measures a runner of this device; made before the runner loads."""
-    if runner.device == "cpu":
-        return CpuInstrument()
-    from ceilings.measure import gpu_loop
-
-    return gpu_loop.Instrument()
+    # By name: a cell of one device does not depend on the other's loops.
+    bench: Bench = importlib.import_module(f"ceilings.measure.{runner.device}_bench").BENCH(runner)
+    return bench
 
 
-class Instrument(typing.Protocol):
-    """Measures a loaded runner."""
-
-    def measure(
-        self, runner: Any, slots: Sequence[Any], ring: Sequence[Mapping[str, np.ndarray]], protocol: Protocol
-    ) -> dict[str, Any]:
-        """The record's ``series`` and ``flags``, and what else belongs beside them."""
-        ...
-
-    def memory(self) -> dict[str, Any]:
-        """The record's ``memory`` beside the host's."""
-        ...
+def read_reference(path: str) -> dict[str, np.ndarray]:
+    """The reference's outputs by name, each (elements, *dims)."""
+    prefix = "output/"
+    return {name.removeprefix(prefix): array for name, array in pool.load(path).items() if name.startswith(prefix)}
 
 
-class CpuInstrument:
-    """Work that is done when its call returns."""
-
-    def measure(
-        self, runner: Runner, slots: Sequence[Any], ring: Sequence[Mapping[str, np.ndarray]], protocol: Protocol
-    ) -> dict[str, Any]:
-        """The closed loop and the saturated one."""
-        return {
-            "series": {
-                "latency": closed_loop(runner.launch, slots, protocol, runner.runs_ns[1:]),
-                "throughput": saturated(runner.launch, slots, protocol, runner.shape[0]),
-            },
-            "flags": [],
-        }
-
-    def memory(self) -> dict[str, Any]:
-        """No device's."""
-        return {"peak_device_bytes": None}
+def stacked(elements: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays of single elements as one array a name, (elements, *dims)."""
+    return {name: np.stack([element[name] for element in elements]) for name in elements[0]}
 
 
-def memory(instrument: Instrument) -> dict[str, Any]:
+def memory(bench: Bench) -> dict[str, Any]:
     """Peaks of the process so far, on the host and on the device."""
-    return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, **instrument.memory()}
+    return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, **bench.memory()}
 
 
-def gate(outputs: np.ndarray, reference: np.ndarray, tolerance: float) -> dict[str, Any]:
-    """Compare with FP32 PyTorch; wrong outputs get no speed number.
+def gate(
+    workload: Workload, elements: list[dict[str, np.ndarray]], outputs: Arrays, reference: Arrays, tolerance: float
+) -> dict[str, Any]:
+    """Compare all outputs with the FP32 reference; wrong ones get no speed number.
 
     Args:
-        outputs: Logits (elements of the ring, batch, classes).
-        reference: The same of FP32 PyTorch.
+        workload: Says how outputs are compared, and which input is the mask.
+        elements: The elements of the pool that were run.
+        outputs: (elements, *dims) by name.
+        reference: The same.
         tolerance: Largest relative L2 difference.
 
     Raises:
         CellFailure: The difference is larger, or an output is not finite.
     """
-    parity = {**compare(outputs, reference).to_json(), "tolerance": tolerance}
-    if not parity["relative_l2"] <= tolerance:
+    mask, masked = None, set[str]()
+    if workload.mask:
+        dims = workload.mask.dims
+        mask = np.stack([element[workload.mask.name] for element in elements])
+        masked = {output.name for output in workload.outputs if output.dims[: len(dims)] == dims}
+    parity = {**compare(outputs, reference, workload.task.compared, mask, masked).to_json(), "tolerance": tolerance}
+    difference = parity["relative_l2"]
+    if difference is None:
+        raise CellFailure("parity", "an output is not finite, or the FP32 reference is zero where the output is not")
+    if not difference <= tolerance:
         raise CellFailure(
             "parity",
-            f"relative L2 difference from FP32 PyTorch is {parity['relative_l2']:.3g}; allowed {tolerance:.3g}",
+            f"relative L2 difference from the FP32 reference is {difference:.3g}; allowed {tolerance:.3g}",
         )
     return parity
+
+
+def sources(task: Mapping[str, Any]) -> dict[str, str]:
+    """The files that a measurement is made from."""
+    artifact = artifact_file(task)
+    paths = {name: task[name] for name in ("inputs", "reference", "workload")} | {"artifact": str(artifact)}
+    external = f"{artifact}.data"  # what a graph of more than 2 GB keeps beside itself
+    return paths | ({"artifact_data": external} if Path(external).is_file() else {})
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from ceilings.statistics.quantiles import Interval, minimum_samples
+from ceilings.workload.shape import Shape
 
 HOPELESS = 1000
 """An upper end this many times the estimate says nothing: two processes that differ, and one degree of freedom."""
@@ -32,6 +33,22 @@ def number(value: float | None) -> str:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}"
+
+
+def ratio(value: float | None) -> str:
+    """A number without a unit; with six decimals if it is close to 1, where three digits would hide what is missing."""
+    return f"{value:.6f}" if value is not None and 0.9 < value <= 1 else number(value)
+
+
+def powers(value: float | None) -> str:
+    """A small number in powers of ten."""
+    return "n/a" if value is None or pd.isna(value) else f"{value:.1e}"
+
+
+def sizes(shape: Shape) -> str:
+    """A shape in words: ``batch 1, sequence 128``."""
+    words = [f"{axis} {size}" for axis, size in shape.sizes]
+    return ", ".join([*words, *([f"lengths {shape.lengths}"] if shape.lengths else [])])
 
 
 def interval(value: Interval, unit: str = "", signed: bool = False) -> str:

@@ -1,6 +1,7 @@
 """What every way to execute a model offers to the instrument.
 
-Making ready, launching and reading are apart, so that the timed part is one call.
+Making ready, launching and reading are apart, so that the timed part is one call. Names, types and dimensions of
+tensors are the workload's: no runtime knows any of its own.
 """
 
 from __future__ import annotations
@@ -15,19 +16,25 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ceilings.errors import CellFailure
+from ceilings.workload.shape import Shape
+from ceilings.workload.tensors import TensorSpec
+from ceilings.workload.workload import Workload
+
 Inputs = Mapping[str, NDArray[Any]]
-"""One element of the ring: ``input_ids`` and ``attention_mask``, int64 (batch, sequence)."""
+"""One element of the input pool: an array for each of the workload's inputs, of its type and its sizes at the shape."""
 
 
 class Runner(abc.ABC):
     """One model, ready to run at one precision and shape.
 
-    A slot is one element of the input ring where the runtime wants it, made by :meth:`place`.
+    A slot is one element of the input pool where the runtime wants it, made by :meth:`place`.
 
     Args:
-        artifact: The ONNX graph, or the folder of the weights.
+        artifact: The ONNX graph, the engine or its record, or the folder of the weights.
         precision: Precision of the cell.
-        shape: (batch, sequence).
+        workload: The tensors that the model reads and writes.
+        shape: Sizes of the workload's axes.
         threads: Threads that CPU kernels use.
         options: Of the runtime's entry in the catalogue.
     """
@@ -35,11 +42,18 @@ class Runner(abc.ABC):
     device: ClassVar[Literal["cpu", "cuda"]] = "cpu"
     """What executes it, so what measures it."""
 
-    def __init__(
-        self, artifact: Path, precision: str, shape: tuple[int, int], threads: int, options: Mapping[str, Any]
+    def __init__(  # noqa: PLR0917 - the order is every runner's interface
+        self,
+        artifact: Path,
+        precision: str,
+        workload: Workload,
+        shape: Shape,
+        threads: int,
+        options: Mapping[str, Any],
     ) -> None:
         self.artifact = artifact
         self.precision = precision
+        self.workload = workload
         self.shape = shape
         self.threads = threads
         self.options = options
@@ -64,8 +78,8 @@ class Runner(abc.ABC):
         """
 
     @abc.abstractmethod
-    def place(self, inputs: Inputs) -> Any:
-        """Put one element of the ring where the runtime wants it."""
+    def place(self, element: Inputs) -> Any:
+        """Put one element of the input pool where the runtime wants it."""
 
     @abc.abstractmethod
     def launch(self, slot: Any) -> Any:
@@ -86,9 +100,35 @@ class Runner(abc.ABC):
         return launched
 
     @abc.abstractmethod
-    def logits(self, launched: Any) -> NDArray[np.float32]:
-        """The logits (batch, classes) in float32, of what :meth:`launch` returned."""
+    def outputs(self, launched: Any) -> dict[str, NDArray[np.float32]]:
+        """The workload's outputs by name, in float32, of what :meth:`launch` returned."""
+
+    def output_sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Dimensions of the outputs, in the workload's order.
+
+        Raises:
+            CellFailure: An output has an axis that the shape does not give.
+        """
+        for output in self.workload.outputs:
+            if unknown := [dim for dim in output.dims if isinstance(dim, str) and self.shape.get(dim) is None]:
+                raise CellFailure("unsupported", f"the size of {output.name} along {unknown[0]} follows from no input")
+        return tuple(output.sizes(self.shape) for output in self.workload.outputs)
 
     def describe(self) -> dict[str, Any]:
         """Facts about how it runs that belong beside the numbers."""
         return {}
+
+
+def example(workload: Workload, shape: Shape) -> dict[str, NDArray[Any]]:
+    """Inputs that every model takes, by name: all elements of a tensor alike. Nothing is measured with them."""
+    return {
+        tensor.name: np.full(tensor.sizes(shape), _element(tensor), np.dtype(tensor.dtype))
+        for tensor in workload.inputs
+    }
+
+
+def _element(tensor: TensorSpec) -> int:
+    """1, or what is nearest to it among the values that a tensor may hold."""
+    if tensor.content in ("tokens", "integers"):
+        return min(max(1, tensor.low), max(tensor.low, tensor.high))
+    return 0 if tensor.content == "zeros" else 1

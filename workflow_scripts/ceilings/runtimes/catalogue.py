@@ -6,13 +6,22 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from ceilings import plugins
 from ceilings.engines.catalogue import BUILDERS
+from ceilings.errors import UserError
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 """Every precision that a study can name. tf32 is fp32's graph with TF32 matrix units allowed."""
 
 MINIMUM_CAPABILITY = {"tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}
 """CUDA compute capability from which on a precision has hardware; absent: any."""
+
+GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
+COMPILATION, AUTOTUNING = "compilation", "autotuning"
+LEVERS = (GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING)
+"""What can be done to a stack beside choosing a precision."""
+
+Artifact = Literal["weights", "plain", "fused", "engine", "engine-cache"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +30,16 @@ class Runtime:
 
     Attributes:
         name: As the study, the paths and the tables call it.
+        stack: What executes, whatever is done to it: runtimes of one stack are compared by their levers.
+        levers: What is done to it, of ``LEVERS``; precision apart.
         device: Where it runs.
-        module: The module below ``ceilings.runtimes`` that holds its ``Runner``.
-        executes: ``weights`` (a PyTorch module), ``plain`` or ``fused`` (an ONNX variant), ``engine`` (built from a
+        module: The module below ``ceilings.runtimes`` that holds its ``RUNNER``.
+        artifact: ``weights`` (a PyTorch module), ``plain`` or ``fused`` (an ONNX variant), ``engine`` (built from a
             plain variant), ``engine-cache`` (a plain variant, with the engine that the runtime itself built and kept).
+        environment: The environment of ``envs/`` that has its packages.
         precisions: The precisions that it can run.
         packages: Distributions that it needs, ``a|b`` for either; their versions are part of what is measured.
+        note: What it is, for the documentation.
         options: Passed to the runner as they are.
         builder: What builds the engine, a name of ``ceilings.engines.catalogue``; None where there is none.
         engine: Which engine: ``static`` (of exactly the cell's shape), ``profile`` (the first of the study's named
@@ -34,13 +47,15 @@ class Runtime:
         floats: What the part of an int8 or fp8 graph that is not quantised computes in; always fp16 in engines.
         library: Shared library that must be loadable, by its soname; None where a package's presence says it all.
         capabilities: CUDA compute capabilities that it runs on, as patterns such as ``12.*``; empty: any.
-        note: What it is, for the documentation.
     """
 
     name: str
+    stack: str
+    levers: frozenset[str]
     device: Literal["cpu", "cuda"]
     module: str
-    executes: Literal["weights", "plain", "fused", "engine", "engine-cache"]
+    artifact: Artifact
+    environment: str
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
     note: str
@@ -50,17 +65,6 @@ class Runtime:
     floats: Literal["fp32", "fp16"] = "fp32"
     library: str | None = None
     capabilities: tuple[str, ...] = ()
-
-    @property
-    def environment(self) -> str:
-        """The environment of ``envs/`` that has its packages: each generation of TensorRT needs one of its own."""
-        if self.builder:
-            return self.builder
-        if self.module == "onnxruntime_tensorrt":
-            return "tensorrt10"
-        if self.module == "onnxruntime_tensorrt_rtx":
-            return "onnxruntime-tensorrt-rtx"
-        return "gpu" if self.device == "cuda" else "cpu"
 
 
 _TORCH = ("torch", "transformers", "safetensors")
@@ -76,33 +80,60 @@ _LIBRARIES = {
     "tensorrt-rtx": "libtensorrt_rtx.so.1",
 }
 _RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.*")
+_NONE = frozenset[str]()
 
 
-def _torch(name: str, note: str, **options: Any) -> Runtime:
+def _torch(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
     """PyTorch on a GPU."""
-    return Runtime(name, "cuda", "torch_cuda", "weights", _FLOATS, _TORCH_CUDA, note, options)
+    return Runtime(name, "PyTorch", levers, "cuda", "torch_cuda", "weights", "gpu", _FLOATS, _TORCH_CUDA, note, options)
 
 
 def _ort(
-    name: str, executes: Literal["plain", "fused"], precisions: tuple[str, ...], note: str, **options: Any
+    name: str,
+    levers: frozenset[str],
+    note: str,
+    precisions: tuple[str, ...] = _GRAPHS,
+    artifact: Artifact = "plain",
+    **options: Any,
 ) -> Runtime:
     """ONNX Runtime on a GPU."""
-    return Runtime(name, "cuda", "onnxruntime_cuda", executes, precisions, _ORT_CUDA, note, options)
+    return Runtime(
+        name,
+        "onnxruntime-cuda",
+        levers,
+        "cuda",
+        "onnxruntime_cuda",
+        artifact,
+        "gpu",
+        precisions,
+        _ORT_CUDA,
+        note,
+        options,
+    )
 
 
 def _tensorrt(
-    name: str, builder: str, note: str, engine: Literal["static", "profile", "external"] = "static", **options: Any
+    name: str,
+    stack: str,
+    builder: str,
+    note: str,
+    *,
+    engine: Literal["static", "profile", "external"] = "static",
+    cuda_graph: bool = False,
 ) -> Runtime:
     """TensorRT, natively."""
     return Runtime(
         name,
+        stack,
+        frozenset({GRAPH}) if cuda_graph else _NONE,
         "cuda",
         "tensorrt_native",
         "engine",
+        builder,  # each generation of TensorRT needs an environment of its own
         PRECISIONS,
         ("|".join(BUILDERS[builder].distributions), "pycuda", "cuda-bindings"),
         note,
-        {"builder": builder, **options},
+        {"builder": builder, **({"cuda_graph": True} if cuda_graph else {})},
         builder=builder,
         engine=engine,
         floats="fp16",
@@ -111,13 +142,16 @@ def _tensorrt(
     )
 
 
-def _ort_tensorrt(name: str, note: str, **options: Any) -> Runtime:
+def _ort_tensorrt(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
     """ONNX Runtime on its TensorRT EP."""
     return Runtime(
         name,
+        "onnxruntime-tensorrt",
+        levers,
         "cuda",
         "onnxruntime_tensorrt",
         "engine-cache",
+        "tensorrt10",
         PRECISIONS,
         _ORT_CUDA,
         note,
@@ -127,67 +161,133 @@ def _ort_tensorrt(name: str, note: str, **options: Any) -> Runtime:
     )
 
 
+_BOUND = frozenset({IO_BINDING, STATIC})
+"""What ONNX Runtime's entries on a GPU do unless their note says otherwise."""
+
 _ALL = (
-    Runtime("torch-eager", "cpu", "torch_cpu", "weights", ("fp32", "bf16"), _TORCH, "PyTorch, operator by operator"),
     Runtime(
-        "torch-int8-dynamic",
+        "torch-eager",
+        "PyTorch",
+        _NONE,
         "cpu",
         "torch_cpu",
         "weights",
+        "cpu",
+        ("fp32", "bf16"),
+        _TORCH,
+        "PyTorch, operator by operator",
+    ),
+    Runtime(
+        "torch-int8-dynamic",
+        "PyTorch",
+        _NONE,
+        "cpu",
+        "torch_cpu",
+        "weights",
+        "cpu",
         ("int8",),
         _TORCH,
         "PyTorch, linear layers in INT8 with activation ranges taken at run time",
         {"quantize": "dynamic"},
     ),
-    Runtime("onnxruntime-cpu", "cpu", "onnxruntime_cpu", "plain", ("fp32", "int8"), _ORT_CPU, "ORT's CPU EP"),
-    _torch("torch-cuda-eager", "PyTorch, kernel by kernel", mode="eager"),
-    _torch("torch-compile", "torch.compile", mode="compile", compile_mode="default"),
+    Runtime(
+        "onnxruntime-cpu",
+        "onnxruntime-cpu",
+        _NONE,
+        "cpu",
+        "onnxruntime_cpu",
+        "plain",
+        "cpu",
+        ("fp32", "int8"),
+        _ORT_CPU,
+        "ORT's CPU EP",
+    ),
+    _torch("torch-cuda-eager", _NONE, "PyTorch, kernel by kernel", mode="eager"),
+    _torch("torch-compile", frozenset({COMPILATION}), "torch.compile", mode="compile", compile_mode="default"),
     _torch(
         "torch-compile-reduce-overhead",
+        frozenset({COMPILATION, GRAPH}),
         "torch.compile with CUDA graphs",
         mode="compile",
         compile_mode="reduce-overhead",
     ),
     _torch(
         "torch-compile-max-autotune",
+        frozenset({COMPILATION, GRAPH, AUTOTUNING}),
         "torch.compile with CUDA graphs and kernels chosen by timing",
         mode="compile",
         compile_mode="max-autotune",
     ),
-    _torch("torch-cudagraph", "PyTorch's eager kernels, captured into one CUDA graph", mode="cudagraph"),
-    _ort("onnxruntime-cuda", "plain", _GRAPHS, "ORT's CUDA EP with IO binding"),
-    _ort("onnxruntime-cuda-noio", "plain", _GRAPHS, "ORT's CUDA EP called with host arrays", io_binding=False),
+    _torch(
+        "torch-cudagraph",
+        frozenset({GRAPH}),
+        "PyTorch's eager kernels, captured into one CUDA graph",
+        mode="cudagraph",
+    ),
+    _ort("onnxruntime-cuda", _BOUND, "ORT's CUDA EP with IO binding"),
+    _ort("onnxruntime-cuda-noio", frozenset({STATIC}), "ORT's CUDA EP called with host arrays", io_binding=False),
     _ort(
         "onnxruntime-cuda-dynamic",
-        "plain",
-        _GRAPHS,
+        frozenset({IO_BINDING}),
         "ORT's CUDA EP with symbolic axes, after other shapes have run",
         dynamic=True,
     ),
-    _ort("onnxruntime-cuda-graph", "plain", _GRAPHS, "ORT's CUDA EP replaying a CUDA graph", cuda_graph=True),
-    _ort("onnxruntime-cuda-fused", "fused", _FUSABLE, "ORT's CUDA EP on fused operators"),
+    _ort("onnxruntime-cuda-graph", _BOUND | {GRAPH}, "ORT's CUDA EP replaying a CUDA graph", cuda_graph=True),
+    _ort("onnxruntime-cuda-fused", _BOUND | {FUSION}, "ORT's CUDA EP on fused operators", _FUSABLE, "fused"),
     _ort(
         "onnxruntime-cuda-fused-graph",
-        "fused",
-        _FUSABLE,
+        _BOUND | {FUSION, GRAPH},
         "ORT's CUDA EP on fused operators, replaying a CUDA graph",
+        _FUSABLE,
+        "fused",
         cuda_graph=True,
     ),
-    _tensorrt("tensorrt", "tensorrt11", "TensorRT 11, an engine for the shape"),
-    _tensorrt("tensorrt-graph", "tensorrt11", "TensorRT 11, replaying a CUDA graph", cuda_graph=True),
-    _tensorrt("tensorrt-profile", "tensorrt11", "TensorRT 11, an engine for a range of shapes", "profile"),
-    _tensorrt("tensorrt-trtexec", "tensorrt11", "TensorRT 11, an engine that trtexec built", "external"),
-    _tensorrt("tensorrt10", "tensorrt10", "TensorRT 10, an engine for the shape: what ORT's TensorRT EP runs inside"),
-    _tensorrt("tensorrt10-graph", "tensorrt10", "TensorRT 10, replaying a CUDA graph", cuda_graph=True),
-    _ort_tensorrt("onnxruntime-tensorrt", "ORT's TensorRT EP with IO binding"),
-    _ort_tensorrt("onnxruntime-tensorrt-graph", "ORT's TensorRT EP replaying a CUDA graph", cuda_graph=True),
-    _tensorrt("tensorrt-rtx", "tensorrt-rtx", "TensorRT for RTX, an engine for the shape"),
-    _tensorrt("tensorrt-rtx-graph", "tensorrt-rtx", "TensorRT for RTX, replaying a CUDA graph", cuda_graph=True),
+    _tensorrt("tensorrt", "tensorrt", "tensorrt11", "TensorRT 11, an engine for the shape"),
+    _tensorrt("tensorrt-graph", "tensorrt", "tensorrt11", "TensorRT 11, replaying a CUDA graph", cuda_graph=True),
+    _tensorrt(
+        "tensorrt-profile",
+        "tensorrt-profile",
+        "tensorrt11",
+        "TensorRT 11, an engine for a range of shapes",
+        engine="profile",
+    ),
+    _tensorrt(
+        "tensorrt-trtexec",
+        "tensorrt-trtexec",
+        "tensorrt11",
+        "TensorRT 11, an engine that trtexec built",
+        engine="external",
+    ),
+    _tensorrt(
+        "tensorrt10",
+        "tensorrt10",
+        "tensorrt10",
+        "TensorRT 10, an engine for the shape: what ORT's TensorRT EP runs inside",
+    ),
+    _tensorrt("tensorrt10-graph", "tensorrt10", "tensorrt10", "TensorRT 10, replaying a CUDA graph", cuda_graph=True),
+    _ort_tensorrt("onnxruntime-tensorrt", _BOUND, "ORT's TensorRT EP with IO binding"),
+    _ort_tensorrt(
+        "onnxruntime-tensorrt-graph",
+        _BOUND | {GRAPH},
+        "ORT's TensorRT EP replaying a CUDA graph",
+        cuda_graph=True,
+    ),
+    _tensorrt("tensorrt-rtx", "tensorrt-rtx", "tensorrt-rtx", "TensorRT for RTX, an engine for the shape"),
+    _tensorrt(
+        "tensorrt-rtx-graph",
+        "tensorrt-rtx",
+        "tensorrt-rtx",
+        "TensorRT for RTX, replaying a CUDA graph",
+        cuda_graph=True,
+    ),
     Runtime(
         "onnxruntime-tensorrt-rtx",
+        "onnxruntime-tensorrt-rtx",
+        _BOUND,
         "cuda",
         "onnxruntime_tensorrt_rtx",
         "plain",
+        "onnxruntime-tensorrt-rtx",
         PRECISIONS,
         (
             "onnxruntime|onnxruntime-gpu",
@@ -200,5 +300,16 @@ _ALL = (
     ),
 )
 
-RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in _ALL}
+
+def _by_name() -> dict[str, Runtime]:
+    """The package's runtimes, and after them the plug-ins'."""
+    known = {runtime.name: runtime for runtime in _ALL}
+    for runtime in plugins.entries("RUNTIMES"):
+        if runtime.name in known:
+            raise UserError(f"plugins: there is a runtime {runtime.name!r} already; give the plug-in's another name")
+        known[runtime.name] = runtime
+    return known
+
+
+RUNTIMES: dict[str, Runtime] = _by_name()
 """Every runtime by name."""

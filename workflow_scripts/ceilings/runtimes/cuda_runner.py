@@ -1,14 +1,15 @@
 """What every runtime on a GPU shares: one stream, one set of input buffers, one boundary.
 
-An inference reads ``input_buffers`` and leaves its logits where :meth:`CudaRunner.output_pointer` says. All of it is
+An inference reads ``input_buffers`` and leaves its outputs where :meth:`CudaRunner.output_pointers` says. All of it is
 enqueued on ``stream``. So the same four steps fit a runtime that replays a captured graph and one that launches kernel
-by kernel: put an element of the ring into the input buffers (from the device or from the host), launch, fetch, wait.
+by kernel: put an element of the pool into the input buffers (from the device or from the host), launch, fetch, wait.
 """
 
 from __future__ import annotations
 
 import abc
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -20,10 +21,7 @@ from ceilings.cuda import device as cuda
 from ceilings.runtimes.base import Inputs, Runner
 
 Slot = dict[str, Any]
-"""One element of the ring, resident on the device: a buffer of the runner's ``memory`` for each input."""
-
-NUMPY_TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
-"""How the bytes of logits are read; numpy has no bfloat16."""
+"""One element of the pool, resident on the device: a buffer of the runner's ``memory`` for each input."""
 
 
 class CudaRunner(Runner):
@@ -32,8 +30,7 @@ class CudaRunner(Runner):
     Attributes:
         stream: Where everything happens.
         input_buffers: (pointer, bytes) of what a launch reads, by input.
-        output_shape: Of the logits.
-        output_type: ``float32``, ``float16`` or ``bfloat16``.
+        output_types: Element types of the outputs, in the workload's order: as NumPy calls them, or ``bfloat16``.
     """
 
     device = "cuda"
@@ -42,12 +39,11 @@ class CudaRunner(Runner):
     """Whether a launch itself copies from and to the host, and waits: then there is no device-resident boundary."""
 
     memory: ClassVar[Any] = cuda
-    """What makes the stream, the ring's slots and the pinned buffers: a module with ``Stream``, ``DeviceBuffer`` and
+    """What makes the stream, the pool's slots and the pinned buffers: a module with ``Stream``, ``DeviceBuffer`` and
     ``PinnedBuffer``."""
 
     input_buffers: Mapping[str, tuple[int, int]]
-    output_shape: tuple[int, int]
-    output_type: str = "float32"
+    output_types: tuple[str, ...]
 
     def open_device(self) -> None:
         """Create the context and the stream; its own phase, since it belongs to no runtime."""
@@ -58,11 +54,11 @@ class CudaRunner(Runner):
     def name_work(self) -> None:
         """Called once before a capture: tell a profiler what the work is, where that costs time. Never timed."""
 
-    def place(self, inputs: Inputs) -> Any:
+    def place(self, element: Inputs) -> Any:
         slot: Slot = {}
         for name, (_, nbytes) in self.input_buffers.items():
             slot[name] = self.memory.DeviceBuffer(nbytes)
-            slot[name].upload(inputs[name])
+            slot[name].upload(element[name])
         return slot
 
     def activate(self, slot: Any) -> None:
@@ -79,18 +75,29 @@ class CudaRunner(Runner):
             return launched
 
     @abc.abstractmethod
-    def output_pointer(self, launched: Any) -> int:
-        """Where the logits of a launch are, on the device."""
+    def output_pointers(self, launched: Any) -> tuple[int, ...]:
+        """Where the outputs of a launch are on the device, in the workload's order."""
 
     @property
-    def output_bytes(self) -> int:
-        """Size of the logits."""
-        return int(np.prod(self.output_shape)) * np.dtype(NUMPY_TYPES[self.output_type]).itemsize
-
-    def logits(self, launched: Any) -> NDArray[np.float32]:
-        return as_float32(cuda.download(self.output_pointer(launched), self.output_bytes), self.output_type).reshape(
-            self.output_shape
+    def output_bytes(self) -> tuple[int, ...]:
+        """Sizes of the outputs, in the workload's order."""
+        return tuple(
+            math.prod(sizes) * storage(kind).itemsize
+            for sizes, kind in zip(self.output_sizes(), self.output_types, strict=True)
         )
+
+    def outputs(self, launched: Any) -> dict[str, NDArray[np.float32]]:
+        arrays = {}
+        for output, pointer, nbytes, kind in zip(
+            self.workload.outputs,
+            self.output_pointers(launched),
+            self.output_bytes,
+            self.output_types,
+            strict=True,
+        ):
+            values = as_float32(cuda.download(pointer, nbytes), kind)
+            arrays[output.name] = values.reshape(output.sizes(self.shape))
+        return arrays
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:
@@ -102,9 +109,14 @@ class CudaRunner(Runner):
         return 0
 
 
+def storage(kind: str) -> np.dtype[Any]:
+    """How the bytes of an element type are read; numpy has no bfloat16."""
+    return np.dtype(np.uint16 if kind == "bfloat16" else kind)
+
+
 def as_float32(raw: NDArray[Any], kind: str) -> NDArray[np.float32]:
-    """Bytes of logits as float32. A bfloat16 is the upper half of a float32."""
-    values = np.frombuffer(raw.tobytes(), NUMPY_TYPES[kind])
+    """Bytes of a tensor as float32. A bfloat16 is the upper half of a float32."""
+    values = np.frombuffer(raw.tobytes(), storage(kind))
     if kind == "bfloat16":
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32)

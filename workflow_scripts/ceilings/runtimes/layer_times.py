@@ -20,11 +20,11 @@ WARM_RUNS = 20
 
 
 def layer_times(runner: TensorRt, slots: Sequence[Any], iterations: int) -> dict[str, Any]:
-    """Times of ``iterations`` inferences over the ring, one at a time.
+    """Times of ``iterations`` inferences over the input pool, one at a time.
 
     Args:
         runner: Loaded, without a CUDA graph: a replay has no layers to report.
-        slots: The ring, placed.
+        slots: The pool, placed.
         iterations: With the profiler, and as many without.
 
     Returns:
@@ -64,10 +64,10 @@ def layer_times(runner: TensorRt, slots: Sequence[Any], iterations: int) -> dict
 def described(layers: Sequence[Mapping[str, Any]], known: Sequence[Layer]) -> list[dict[str, Any]]:
     """``layers`` with what the engine's inspector says of each: kind, precision and ONNX nodes; None where nothing."""
     by_name = {layer.name: layer for layer in known}
-    found = []
+    rows = []
     for layer in layers:
         about = by_name.get(layer["name"])
-        found.append(
+        rows.append(
             {
                 **layer,
                 "kind": about.kind if about else None,
@@ -75,7 +75,7 @@ def described(layers: Sequence[Mapping[str, Any]], known: Sequence[Layer]) -> li
                 "nodes": list(about.nodes) if about else None,
             }
         )
-    return found
+    return rows
 
 
 def make_profiler(trt: Any) -> Any:

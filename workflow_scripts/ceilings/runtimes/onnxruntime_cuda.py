@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,20 +16,25 @@ from numpy.typing import NDArray
 from ceilings.cuda import device as cuda
 from ceilings.errors import CellFailure, UserError
 from ceilings.runtimes import placement
-from ceilings.runtimes.base import Inputs
+from ceilings.runtimes.base import Inputs, example
 from ceilings.runtimes.cuda_runner import CudaRunner
-from ceilings.runtimes.onnxruntime_cpu import INPUTS, open_session, session_options
+from ceilings.runtimes.onnxruntime_session import (
+    ONNX_NUMBERS,
+    inputs_of,
+    open_session,
+    output_types,
+    session_options,
+)
+from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
 
 PROVIDER = "CUDAExecutionProvider"
-OUTPUT_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(bfloat16)": "bfloat16"}
-ELEMENT_TYPES = {"float32": 1, "float16": 10, "bfloat16": 16}
-"""onnx.TensorProto's numbers; as numbers, because numpy has no bfloat16."""
 
 ARENA = "kSameAsRequested"
 """The default doubles with each extension: peak memory would tell powers of two rather than what the model needs."""
 
 WITHOUT = ["WeightBiasQuantization"]
-"""Optimizers of ORT that are left out. This one gives the classifier's bias an int32 DequantizeLinear, for which the
+"""Optimizers of ORT that are left out. This one gives a classifier's bias an int32 DequantizeLinear, for which the
 CUDA provider has no kernel: a copy to the CPU and back in each run, for which no integer product is gained."""
 
 RUNS_BEFORE_CAPTURE = 3
@@ -37,7 +42,7 @@ RUNS_BEFORE_CAPTURE = 3
 
 
 class OnnxRuntimeCuda(CudaRunner):
-    """Executes an ONNX variant with inputs and output bound to fixed addresses of the device.
+    """Executes an ONNX variant with inputs and outputs bound to fixed addresses of the device.
 
     Options: ``cuda_graph`` (ORT captures and replays), ``dynamic`` (axes stay symbolic, and other shapes run first).
     """
@@ -92,47 +97,46 @@ class OnnxRuntimeCuda(CudaRunner):
         return open_session(self.artifact, options, [(PROVIDER, provider), "CPUExecutionProvider"], WITHOUT)
 
     def _bind(self) -> None:
-        nbytes = int(np.prod(self.shape)) * 8
-        self._buffers = {name: cuda.DeviceBuffer(nbytes) for name in INPUTS}
-        for buffer in self._buffers.values():
-            buffer.upload(np.ones(self.shape, np.int64))
-        self.input_buffers = {name: (buffer.pointer, buffer.nbytes) for name, buffer in self._buffers.items()}
-        output = self.session.get_outputs()[0]
-        if output.type not in OUTPUT_TYPES:
-            raise CellFailure("unsupported", f"the graph's logits are {output.type}; known: {', '.join(OUTPUT_TYPES)}")
-        self.output_type = OUTPUT_TYPES[output.type]
-        self.output_shape = (self.shape[0], self._classes())
-        self._output = cuda.DeviceBuffer(self.output_bytes)
+        self._read_interface()
+        self._buffers: dict[str, cuda.DeviceBuffer] = {}
         self._binding = self.session.io_binding()
-        for name, buffer in self._buffers.items():
-            self._binding.bind_input(name, "cuda", 0, np.int64, self.shape, buffer.pointer)
-        kind = ELEMENT_TYPES[self.output_type]
-        self._binding.bind_output(output.name, "cuda", 0, kind, self.output_shape, self._output.pointer)
+        for name, values in self._example(self.shape).items():
+            buffer = self._buffers[name] = cuda.DeviceBuffer(values.nbytes)
+            buffer.upload(values)
+            self._binding.bind_input(name, "cuda", 0, values.dtype.type, values.shape, buffer.pointer)
+        self.input_buffers = {name: (buffer.pointer, buffer.nbytes) for name, buffer in self._buffers.items()}
+        self._outputs = [cuda.DeviceBuffer(nbytes) for nbytes in self.output_bytes]
+        self._pointers = tuple(buffer.pointer for buffer in self._outputs)
+        for output, kind, sizes, pointer in zip(
+            self.workload.outputs, self.output_types, self.output_sizes(), self._pointers, strict=True
+        ):
+            self._binding.bind_output(output.name, "cuda", 0, ONNX_NUMBERS[kind], sizes, pointer)
         # Else a run ends with a wait of its own, and host and device could not be told apart.
         self._unsynchronised = onnxruntime.RunOptions()
         self._unsynchronised.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._run = self.session.run_with_iobinding
 
-    def _classes(self) -> int:
-        """Width of the logits, from the graph; where it has none, from an inference."""
-        width = self.session.get_outputs()[0].shape[-1]
-        if isinstance(width, int):
-            return width
-        ones = np.ones(self.shape, np.int64)
-        return int(self.session.run(None, dict.fromkeys(INPUTS, ones))[0].shape[-1])
+    def _read_interface(self) -> None:
+        """Which tensors the graph reads, and as what it writes the outputs."""
+        self._inputs = inputs_of(self.session, self.workload)
+        self.output_types = output_types(self.session, self.workload)
+
+    def _example(self, shape: Shape) -> dict[str, NDArray[Any]]:
+        """A feed of a shape."""
+        values = example(self.workload, shape)
+        return {tensor.name: values[tensor.name] for tensor in self._inputs}
 
     def _run_other_shapes(self) -> None:
-        batch, sequence = self.shape
+        dynamic = {dim for value in self.session.get_inputs() for dim in value.shape if isinstance(dim, str)}
         with self.phase("other_shapes"):
-            for shape in {(1, 16), (batch, max(1, sequence // 2)), (max(1, batch // 2), sequence)} - {self.shape}:
-                ones = np.ones(shape, np.int64)
-                self.session.run(None, dict.fromkeys(INPUTS, ones))
+            for shape in other_shapes(self.shape, [axis for axis in self.shape.axes if axis in dynamic]):
+                self.session.run(None, self._example(shape))
 
     def launch(self, slot: Any) -> Any:
         self._run(self._binding, self._unsynchronised)
 
-    def output_pointer(self, launched: Any) -> int:
-        return self._output.pointer
+    def output_pointers(self, launched: Any) -> tuple[int, ...]:
+        return self._pointers
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:
@@ -173,8 +177,7 @@ class OnnxRuntimeCuda(CudaRunner):
         return facts | {"placement": placement.summary(nodes)}
 
     def _profile(self) -> list[placement.Node]:
-        ones = np.ones(self.shape, np.int64)
-        return placement.profile(self._options(), self._session, dict.fromkeys(INPUTS, ones))
+        return placement.profile(self._options(), self._session, self._example(self.shape))
 
 
 class OnnxRuntimeCudaNoBinding(OnnxRuntimeCuda):
@@ -183,42 +186,54 @@ class OnnxRuntimeCudaNoBinding(OnnxRuntimeCuda):
     transfers_inside = True
 
     def _bind(self) -> None:
-        self.output_shape = (self.shape[0], self._classes())
+        self._read_interface()
+        self._names = [output.name for output in self.workload.outputs]
         self.input_buffers = {}
 
-    def place(self, inputs: Inputs) -> Any:
-        return {name: np.ascontiguousarray(inputs[name]) for name in INPUTS}
+    def place(self, element: Inputs) -> Any:
+        return {tensor.name: np.ascontiguousarray(element[tensor.name]) for tensor in self._inputs}
 
     def activate(self, slot: Any) -> None:
         pass
 
     def launch(self, slot: Any) -> Any:
-        return self.session.run(None, slot)
+        return self.session.run(self._names, slot)
 
-    def output_pointer(self, launched: Any) -> int:
-        raise TypeError("the logits are on the host")
+    def output_pointers(self, launched: Any) -> tuple[int, ...]:
+        raise TypeError("the outputs are on the host")
 
-    def logits(self, launched: Any) -> NDArray[np.float32]:
-        return launched[0].astype(np.float32, copy=False)
+    def outputs(self, launched: Any) -> dict[str, NDArray[np.float32]]:
+        return {name: value.astype(np.float32, copy=False) for name, value in zip(self._names, launched, strict=True)}
+
+
+def other_shapes(shape: Shape, axes: Sequence[str]) -> list[Shape]:
+    """Shapes that a session has run before it is timed: each of ``axes`` halved, and all of them small.
+
+    >>> [str(other) for other in other_shapes(Shape.parse("b8-s128"), ["batch", "sequence"])]
+    ['b1-s16', 'b4-s128', 'b8-s64']
+    """
+    small = {axis: 1 if axis == "batch" else min(16, shape[axis]) for axis in axes}
+    halved = [{axis: max(1, shape[axis] // 2)} for axis in axes]
+    return sorted({shape.with_sizes(**sizes) for sizes in (small, *halved)} - {shape})
 
 
 def preload() -> str:
     """Load the CUDA libraries of the ``nvidia-*`` packages, wherever those are installed, without PyTorch.
 
-    ``onnxruntime.preload_dlls`` looks beside onnxruntime only; elsewhere it must be told the folder.
+    ``onnxruntime.preload_dlls`` looks beside onnxruntime only; elsewhere it must be given the folder.
 
     Returns:
         What could not be loaded, in ONNX Runtime's words; empty if nothing.
     """
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    refused = io.StringIO()
+    with contextlib.redirect_stdout(refused):
         for kind, part in (("cuda", "cu13"), ("cudnn", "cudnn")):
-            found = [folder / part / "lib" for folder in folders if (folder / part / "lib").is_dir()]
+            places = [folder / part / "lib" for folder in folders if (folder / part / "lib").is_dir()]
             chosen = {"cuda": kind == "cuda", "cudnn": kind == "cudnn"}
-            onnxruntime.preload_dlls(**chosen, directory=str(found[0]) if found else None)
-    return " ".join(told.getvalue().split())
+            onnxruntime.preload_dlls(**chosen, directory=str(places[0]) if places else None)
+    return " ".join(refused.getvalue().split())
 
 
 def explain(error: Exception) -> CellFailure | None:
@@ -239,7 +254,9 @@ def explain(error: Exception) -> CellFailure | None:
     return None
 
 
-def RUNNER(artifact: Path, precision: str, shape: tuple[int, int], threads: int, options: Any) -> CudaRunner:
+def RUNNER(  # noqa: PLR0917 - a runner's own arguments
+    artifact: Path, precision: str, workload: Workload, shape: Shape, threads: int, options: Any
+) -> CudaRunner:
     """The runner that the options ask for."""
     kind = OnnxRuntimeCuda if options.get("io_binding", True) else OnnxRuntimeCudaNoBinding
-    return kind(artifact, precision, shape, threads, options)
+    return kind(artifact, precision, workload, shape, threads, options)

@@ -17,13 +17,15 @@ from ceilings.cuda import device as cuda
 from ceilings.engines import cache, libraries
 from ceilings.errors import CellFailure
 from ceilings.runtimes import placement
-from ceilings.runtimes.onnxruntime_cpu import INPUTS, open_session, session_options
 from ceilings.runtimes.onnxruntime_cuda import WITHOUT, OnnxRuntimeCuda
+from ceilings.runtimes.onnxruntime_session import open_session, session_options
 from ceilings.slugs import gpu_name, slug
+from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
 
 LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
 TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"
-"""The provider has no option for TF32, which TensorRT allows unless told otherwise. 0 in this variable forbids it to
+"""The provider has no option for TF32, which TensorRT allows unless it is forbidden. 0 in this variable forbids it to
 NVIDIA's libraries, TensorRT's builder among them; it must be set before they are loaded."""
 
 
@@ -68,8 +70,8 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
         return session_options(1)
 
     def _session(self, options: onnxruntime.SessionOptions, graph: bool = False) -> onnxruntime.InferenceSession:
-        provider = (self.provider, provider_options(self.plan, self.shape, self.stream.handle, graph))
-        return open_session(self.plan.graph, options, [provider], WITHOUT, retry=False)
+        settings = provider_options(self.plan, shapes(self.workload, self.shape), self.stream.handle, graph)
+        return open_session(self.plan.graph, options, [(self.provider, settings)], WITHOUT, retry=False)
 
     def _refuse_fallback(self) -> None:
         super()._refuse_fallback()
@@ -79,7 +81,7 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
         return super()._explain(error) or tensorrt_failure(error, self._libraries)
 
     def facts(self) -> dict[str, Any]:
-        """What the provider was told and what it took."""
+        """The provider's options, and what it took."""
         options = dict(self.session.get_provider_options().get(self.provider) or {})
         options.pop("user_compute_stream", None)  # an address
         nodes = placement.assigned(self.session)
@@ -99,22 +101,41 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
 class Builder(OnnxRuntimeTensorRt):
     """The same, from an empty folder: the provider builds the engine while the session opens."""
 
-    def __init__(self, plan: cache.Plan, precision: str, shape: tuple[int, int]) -> None:
-        super().__init__(Path(plan.graph), precision, shape, 1, {})
+    def __init__(self, plan: cache.Plan, precision: str, workload: Workload, shape: Shape) -> None:
+        super().__init__(Path(plan.graph), precision, workload, shape, 1, {})
         self.plan = plan
 
     def load(self) -> None:
         OnnxRuntimeCuda.load(self)
 
 
-def provider_options(plan: cache.Plan, shape: tuple[int, int], stream: int, cuda_graph: bool) -> Mapping[str, str]:
+def shapes(workload: Workload, shape: Shape) -> str:
+    """Every input with its dimensions, as the provider takes them.
+
+    >>> from ceilings.workload.task import TASKS
+    >>> from ceilings.workload.tensors import TensorSpec
+    >>> image = TensorSpec("pixel_values", "float32", ("batch", 3, "image", "image"))
+    >>> shapes(Workload(TASKS["image-embedding"], (image,), ()), Shape.parse("b2-i224"))
+    'pixel_values:2x3x224x224'
+    """
+    return ",".join(
+        f"{tensor.name}:{'x'.join(map(str, sizes))}" for tensor in workload.inputs if (sizes := tensor.sizes(shape))
+    )
+
+
+def provider_options(plan: cache.Plan, one_shape: str, stream: int, cuda_graph: bool) -> Mapping[str, str]:
     """All that shapes an engine or a run, also where it is the default.
 
     fp16, bf16 and int8 are off, so that the typed graph alone says what computes in which type. According to the change
     that brought it (pull request 19695 of microsoft/onnxruntime, 2024) the provider then makes a strongly typed
     network. That it takes these options is tested; which network it makes of them was not seen: that takes TensorRT.
+
+    Args:
+        plan: Graph, folders and the builder's settings.
+        one_shape: What the only optimisation profile takes, of :func:`shapes`.
+        stream: Handle of the stream to run on.
+        cuda_graph: Whether the provider captures and replays.
     """
-    one_shape = ",".join(f"{name}:{shape[0]}x{shape[1]}" for name in INPUTS)
     return {
         "device_id": "0",
         "user_compute_stream": str(stream),

@@ -10,8 +10,8 @@ import onnxruntime_ep_nv_tensorrt_rtx as plugin
 
 from ceilings.errors import CellFailure
 from ceilings.runtimes import placement
-from ceilings.runtimes.onnxruntime_cpu import open_session, session_options
 from ceilings.runtimes.onnxruntime_cuda import WITHOUT, OnnxRuntimeCuda
+from ceilings.runtimes.onnxruntime_session import open_session, session_options
 from ceilings.runtimes.onnxruntime_tensorrt import TF32_SWITCH, tensorrt_failure
 
 
@@ -54,7 +54,7 @@ class OnnxRuntimeTensorRtRtx(OnnxRuntimeCuda):
 
 
 def provider_options(stream: int, cuda_graph: bool) -> Mapping[str, str]:
-    """What the plugin is told: in 0 and 1, where ONNX Runtime's own TensorRT provider has False and True."""
+    """The plugin's options: in 0 and 1, where ONNX Runtime's own TensorRT provider has False and True."""
     return {
         "has_user_compute_stream": "1",
         "user_compute_stream": str(stream),

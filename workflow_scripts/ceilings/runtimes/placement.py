@@ -143,9 +143,9 @@ def refuse_fallback(nodes: Sequence[Node], provider: str) -> None:
     """
     wrong = [node for node in nodes if node.provider == CPU != provider and node.heavy]
     if wrong:
-        told = ", ".join(f"{node.operator} {node.name!r}" for node in wrong[:5])
+        names = ", ".join(f"{node.operator} {node.name!r}" for node in wrong[:5])
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CellFailure("fallback", f"{len(wrong)} of {len(nodes)} nodes ran on the CPU: {told}{more}")
+        raise CellFailure("fallback", f"{len(wrong)} of {len(nodes)} nodes ran on the CPU: {names}{more}")
 
 
 def require_one_partition(session: Any, provider: str) -> None:

@@ -1,21 +1,20 @@
 """A runner whose stream and buffers are PyCUDA's, and which can replay its work as a CUDA graph.
 
 What is enqueued is a subclass's business: a TensorRT engine, or anything else that reads ``input_buffers`` and writes
-``output``.
+``output_buffers``.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
-
-import numpy as np
 
 from ceilings.cuda import device as cuda
 from ceilings.cuda import pycuda_memory
 from ceilings.cuda.cuda_graph import Graph, captured
 from ceilings.errors import CellFailure
+from ceilings.runtimes.base import example
 from ceilings.runtimes.cuda_runner import CudaRunner
 
 
@@ -23,26 +22,31 @@ class PyCudaRunner(CudaRunner):
     """Allocates once, when it loads; a launch is one call. Options: ``cuda_graph``.
 
     Attributes:
-        output: Where the logits are.
+        output_buffers: Where the outputs are, by name in the workload's order.
         graph: What is replayed; None if every launch enqueues anew.
     """
 
     memory: ClassVar[Any] = pycuda_memory
 
-    output: pycuda_memory.DeviceBuffer
+    output_buffers: dict[str, pycuda_memory.DeviceBuffer]
     graph: Graph | None = None
 
     @abc.abstractmethod
     def enqueue(self) -> None:
         """Enqueue one inference on ``stream``."""
 
-    def allocate(self, inputs: Mapping[str, int]) -> None:
-        """Make the buffers of inputs, by their size in bytes, filled with ones, and that of the logits."""
-        self._buffers = {name: self.memory.DeviceBuffer(nbytes) for name, nbytes in inputs.items()}
-        for buffer in self._buffers.values():
-            buffer.upload(np.ones(buffer.nbytes // 8, np.int64))
+    def allocate(self) -> None:
+        """Make the buffers of the inputs, with values that every model takes, and those of the outputs."""
+        self._buffers: dict[str, pycuda_memory.DeviceBuffer] = {}
+        for name, values in example(self.workload, self.shape).items():
+            buffer = self._buffers[name] = self.memory.DeviceBuffer(values.nbytes)
+            buffer.upload(values)
         self.input_buffers = {name: (buffer.pointer, buffer.nbytes) for name, buffer in self._buffers.items()}
-        self.output = self.memory.DeviceBuffer(self.output_bytes)
+        self.output_buffers = {
+            output.name: self.memory.DeviceBuffer(nbytes)
+            for output, nbytes in zip(self.workload.outputs, self.output_bytes, strict=True)
+        }
+        self._pointers = tuple(buffer.pointer for buffer in self.output_buffers.values())
 
     def prepare_launch(self) -> None:
         """Decide what a launch does, once the buffers are there."""
@@ -62,8 +66,8 @@ class PyCudaRunner(CudaRunner):
     def launch(self, slot: Any) -> Any:
         self._launch()
 
-    def output_pointer(self, launched: Any) -> int:
-        return self.output.pointer
+    def output_pointers(self, launched: Any) -> tuple[int, ...]:
+        return self._pointers
 
     def describe(self) -> dict[str, Any]:
         return {"cuda_graph": self.graph is not None, "graph_nodes": self.graph.nodes if self.graph else None}

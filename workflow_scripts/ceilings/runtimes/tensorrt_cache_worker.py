@@ -9,35 +9,36 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ceilings.engines.cache import Plan, contents
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
 from ceilings.program import leave
-from ceilings.runtimes.onnxruntime_cpu import INPUTS
+from ceilings.runtimes.base import example
 from ceilings.runtimes.onnxruntime_tensorrt import Builder
+from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
 
 
 def build(task: dict[str, Any]) -> dict[str, Any]:
     """Let the provider build the engine of ``task`` into its folder, and run it once."""
-    plan, shape = Plan.from_json(task["plan"]), (task["cell"]["batch"], task["cell"]["sequence"])
+    plan, shape = Plan.from_json(task["plan"]), Shape.parse(task["cell"]["shape"])
+    workload = Workload.read(task["workload"])
     Path(plan.folder).mkdir(parents=True, exist_ok=True)
     Path(plan.timing_cache).mkdir(parents=True, exist_ok=True)
-    runner = Builder(plan, task["cell"]["precision"], shape)
-    found: dict[str, Any] = {"status": "failed", "failure": None, "files": {}, "provider": None}
+    runner = Builder(plan, task["cell"]["precision"], workload, shape)
+    record: dict[str, Any] = {"status": "failed", "failure": None, "files": {}, "provider": None}
     try:
         runner.load()
-        slot = runner.place(dict.fromkeys(INPUTS, np.ones(shape, np.int64)))
+        slot = runner.place(example(workload, shape))
         with runner.phase("first_run"):
             runner.run(slot)
-        found |= {"files": contents(plan.folder), "provider": runner.facts()}
-        if not any(name.endswith(".engine") for name in found["files"]):
+        record |= {"files": contents(plan.folder), "provider": runner.facts()}
+        if not any(name.endswith(".engine") for name in record["files"]):
             raise CellFailure("fallback", f"the provider kept no engine in {plan.folder}")
-        found["status"] = "ok"
+        record["status"] = "ok"
     except CellFailure as failure:
-        found["failure"] = {"kind": failure.kind, "message": str(failure)}
-    return {**found, "cold_start_ns": runner.cold_start_ns, "versions": runner.versions()}
+        record["failure"] = {"kind": failure.kind, "message": str(failure)}
+    return {**record, "cold_start_ns": runner.cold_start_ns, "versions": runner.versions()}
 
 
 def main() -> None:

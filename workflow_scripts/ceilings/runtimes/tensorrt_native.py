@@ -12,14 +12,22 @@ from ceilings.cuda import device as cuda
 from ceilings.engines import engine_record as record
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.library import bindings, make_logger
-from ceilings.engines.profiles import Profile, covering
+from ceilings.engines.profiles import Profile, Range, covering
 from ceilings.errors import CellFailure
 from ceilings.runtimes.pycuda_runner import PyCudaRunner
 from ceilings.slugs import gpu_name, slug
 
-INPUTS = ("input_ids", "attention_mask")
-OUTPUT_TYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
-"""TensorRT's names of the types that logits may have."""
+ELEMENT_TYPES = {
+    "BOOL": "bool",
+    "UINT8": "uint8",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "HALF": "float16",
+    "BF16": "bfloat16",
+    "FLOAT": "float32",
+}
+"""TensorRT's names of element types that cross the boundary, and NumPy's."""
 
 MESSAGES = (
     ("out-of-memory", re.compile(r"out of ?memory|OutOfMemory", re.IGNORECASE)),
@@ -75,47 +83,69 @@ class TensorRt(PyCudaRunner):
             raise failure(f"making a runtime ({error})", self.log.errors) from error
 
     def _select_profile(self) -> None:
+        self._refuse_another_interface()
         engine, context = self.engine, self.context
-        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        modes = {name: engine.get_tensor_mode(name) for name in names}
-        inputs = [name for name, mode in modes.items() if mode == self.trt.TensorIOMode.INPUT]
-        outputs = [name for name in names if name not in inputs]
-        if sorted(inputs) != sorted(INPUTS) or len(outputs) != 1:
-            told = f"it reads {', '.join(inputs)} and writes {', '.join(outputs)}"
-            raise CellFailure("unsupported", f"the engine is not of a classifier of tokens: {told}")
-        for name in INPUTS:
-            if (kind := engine.get_tensor_dtype(name)) != self.trt.DataType.INT64:
-                raise CellFailure("unsupported", f"the engine reads {name} as {kind.name}; the inputs are INT64")
-        (self.logits_name,) = outputs
         self.profiles = [self._profile(i) for i in range(engine.num_optimization_profiles)]
-        self.profile = covering(self.profiles, *self.shape)
+        self.profile = covering(self.profiles, self.shape)
         if context.active_optimization_profile != self.profile:
             done = context.set_optimization_profile_async(self.profile, self.stream.handle)
             self._require(done, f"selecting optimisation profile {self.profile}")
             self.stream.synchronize()
-        for name in INPUTS:
-            self._require(context.set_input_shape(name, self.shape), f"setting the shape of {name} to {self.shape}")
+        for tensor in self.workload.inputs:
+            sizes = tensor.sizes(self.shape)
+            done = context.set_input_shape(tensor.name, sizes)
+            self._require(done, f"setting the shape of {tensor.name} to {sizes}")
+
+    def _refuse_another_interface(self) -> None:
+        """An engine of another model, or of other types, is not fed."""
+        engine = self.engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == self.trt.TensorIOMode.INPUT]
+        outputs = [name for name in names if name not in inputs]
+        wanted = [tensor.name for tensor in self.workload.inputs], [tensor.name for tensor in self.workload.outputs]
+        if (set(inputs), set(outputs)) != tuple(map(set, wanted)):
+            raise CellFailure(
+                "unsupported",
+                f"the engine is of another model: it reads {', '.join(inputs)} and writes {', '.join(outputs)}, and "
+                f"the model reads {', '.join(wanted[0])} and writes {', '.join(wanted[1])}",
+            )
+        for tensor in self.workload.inputs:
+            if (kind := self._type(tensor.name)) != tensor.dtype:
+                raise CellFailure(
+                    "unsupported", f"the engine reads {tensor.name} as {kind}; the inputs are {tensor.dtype}"
+                )
+
+    def _type(self, name: str) -> str:
+        """Element type of a tensor: NumPy's name, else TensorRT's."""
+        kind = self.engine.get_tensor_dtype(name).name
+        return ELEMENT_TYPES.get(kind, kind)
 
     def _profile(self, index: int) -> Profile:
         """A profile as the engine itself has it; an engine without dynamic axes has one, which holds no ranges."""
-        shape = tuple(self.engine.get_tensor_shape(INPUTS[0]))
-        if all(axis >= 0 for axis in shape):
-            return Profile.static(*shape)
-        low, best, high = (tuple(each) for each in self.engine.get_tensor_profile_shape(INPUTS[0], index))
-        return Profile((low[0], best[0], high[0]), (low[1], best[1], high[1]))
+        ranges: dict[str, Range] = {}
+        for tensor in self.workload.inputs:
+            sizes = tuple(self.engine.get_tensor_shape(tensor.name))
+            low = best = high = sizes
+            if any(size < 0 for size in sizes):
+                low, best, high = (tuple(part) for part in self.engine.get_tensor_profile_shape(tensor.name, index))
+            for axis, *range_ in zip(tensor.dims, low, best, high, strict=True):
+                if isinstance(axis, str):
+                    ranges.setdefault(axis, (range_[0], range_[1], range_[2]))
+        return Profile(ranges)
 
     def _bind(self) -> None:
-        engine, context = self.engine, self.context
-        kind = engine.get_tensor_dtype(self.logits_name).name
-        if kind not in OUTPUT_TYPES:
-            raise CellFailure("unsupported", f"the engine's logits are {kind}; known: {', '.join(OUTPUT_TYPES)}")
-        shape = tuple(context.get_tensor_shape(self.logits_name))
-        if len(shape) != 2 or shape[0] != self.shape[0] or shape[1] < 1:
-            raise CellFailure("unsupported", f"the engine's logits have shape {shape}, not (batch, classes)")
-        self.output_type, self.output_shape = OUTPUT_TYPES[kind], (shape[0], shape[1])
-        self.allocate(dict.fromkeys(INPUTS, self.shape[0] * self.shape[1] * 8))
+        context = self.context
+        for output, sizes in zip(self.workload.outputs, self.output_sizes(), strict=True):
+            if (kind := self._type(output.name)) not in ELEMENT_TYPES.values():
+                known = ", ".join(ELEMENT_TYPES.values())
+                raise CellFailure("unsupported", f"the engine's {output.name} is {kind}; known: {known}")
+            if (actual := tuple(context.get_tensor_shape(output.name))) != sizes:
+                raise CellFailure("unsupported", f"the engine's {output.name} has shape {actual}, not {sizes}")
+        self.output_types = tuple(self._type(output.name) for output in self.workload.outputs)
+        self.allocate()
         addresses = {name: pointer for name, (pointer, _) in self.input_buffers.items()}
-        for name, pointer in {**addresses, self.logits_name: self.output.pointer}.items():
+        addresses |= {name: buffer.pointer for name, buffer in self.output_buffers.items()}
+        for name, pointer in addresses.items():
             self._require(context.set_tensor_address(name, pointer), f"binding {name}")
         self._execute, self._handle = context.execute_async_v3, self.stream.handle
 
@@ -151,8 +181,8 @@ class TensorRt(PyCudaRunner):
 
 def failure(what: str, errors: list[str]) -> CellFailure:
     """What TensorRT's errors say about a cell, once ``what`` did not succeed."""
-    told = " | ".join(errors[-3:]) or "TensorRT gave no reason"
-    text = f"{what} failed: {told}"
+    reason = " | ".join(errors[-3:]) or "TensorRT gave no reason"
+    text = f"{what} failed: {reason}"
     kind = next((kind for kind, pattern in MESSAGES if pattern.search(text)), "runtime-error")
     return CellFailure(kind, text[:600])
 

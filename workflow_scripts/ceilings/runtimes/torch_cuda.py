@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from ceilings.errors import CellFailure
-from ceilings.models.weights import load_model
+from ceilings.models.load import load_module
+from ceilings.runtimes.base import example
 from ceilings.runtimes.cuda_runner import CudaRunner
 
 ATTENTION = "sdpa"
 """transformers' own default: what a user of PyTorch runs. Exports use another, which fuses."""
 
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-INPUTS = ("input_ids", "attention_mask")
 WARM_RUNS = 3
 """Before a capture: libraries choose kernels and allocate workspaces in the first calls."""
 
@@ -38,7 +38,12 @@ MASK_CHECK = {
 
 
 class TorchCuda(CudaRunner):
-    """Executes the weights. Options: ``mode`` (eager, compile or cudagraph) and, to compile, ``compile_mode``."""
+    """Executes the weights. Options: ``mode`` (eager, compile or cudagraph) and, to compile, ``compile_mode``.
+
+    ``output_types`` are known once it has run.
+    """
+
+    output_types: tuple[str, ...] = ()
 
     def load(self) -> None:
         self.mode = str(self.options.get("mode", "eager"))
@@ -47,15 +52,15 @@ class TorchCuda(CudaRunner):
             # Sets both of PyTorch's own switches alike; setting one of them makes reading the other an error.
             torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
             with self.phase("load"):
-                model: Any = load_model(self.artifact, ATTENTION, DTYPES[self.precision], "cuda")
-                self.model = model
-                self._inputs = {name: torch.ones(self.shape, dtype=torch.int64, device="cuda") for name in INPUTS}
+                self.model: Any = load_module(self.artifact, ATTENTION, DTYPES[self.precision], "cuda")
+                values = example(self.workload, self.shape)
+                self._inputs = tuple(torch.from_numpy(value).to("cuda") for value in values.values())
                 torch.cuda.synchronize()
             self.input_buffers = {
-                name: (value.data_ptr(), value.numel() * value.element_size()) for name, value in self._inputs.items()
+                name: (value.data_ptr(), value.numel() * value.element_size())
+                for name, value in zip(values, self._inputs, strict=True)
             }
-            self.output_shape = (self.shape[0], int(model.config.num_labels))
-            self.output_type = DTYPES[self.precision]
+            self.output_sizes()  # refuses outputs of unknown size before anything runs
             # Of this thread, for good: a server would not enter and leave them for each request either.
             torch.cuda.set_stream(torch.cuda.ExternalStream(self.stream.handle))
             _FOR_GOOD.enter_context(torch.inference_mode())
@@ -68,10 +73,25 @@ class TorchCuda(CudaRunner):
                 raise ValueError(f"unknown mode {self.mode!r} of the PyTorch runtime")
 
     def launch(self, slot: Any) -> Any:
-        return self._forward(**self._inputs).logits
+        return self._forward(*self._inputs)
 
-    def output_pointer(self, launched: Any) -> int:
-        return launched.data_ptr()
+    def run(self, slot: Any) -> Any:
+        launched = super().run(slot)
+        if not self.output_types:
+            self._take_outputs(launched)
+        return launched
+
+    def _take_outputs(self, launched: tuple[torch.Tensor, ...]) -> None:
+        """What the first inference shows of the outputs: their types are the model's business."""
+        for output, value, sizes in zip(self.workload.outputs, launched, self.output_sizes(), strict=True):
+            if tuple(value.shape) != sizes:
+                raise CellFailure("unsupported", f"{output.name} has shape {tuple(value.shape)}, not {sizes}")
+            if not value.is_contiguous():
+                raise ValueError(f"{output.name} is a view with gaps; models give outputs that lie in one piece")
+        self.output_types = tuple(str(value.dtype).removeprefix("torch.") for value in launched)
+
+    def output_pointers(self, launched: Any) -> tuple[int, ...]:
+        return tuple(value.data_ptr() for value in launched)
 
     def _compile(self) -> None:
         if folder := os.environ.get(CACHE):
@@ -102,15 +122,15 @@ class TorchCuda(CudaRunner):
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_RUNS):
-                    self.model(**self._inputs)
+                    self.model(*self._inputs)
             torch.cuda.current_stream().wait_stream(side)
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=side):
-                captured = self.model(**self._inputs)
+                captured = self.model(*self._inputs)
             replay, self._graph, self._captured = graph.replay, graph, captured
 
-        def forward(**_: Any) -> Any:
+        def forward(*_: Any) -> Any:
             replay()
             return captured
 
@@ -143,13 +163,14 @@ class TorchCuda(CudaRunner):
     def describe(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
             "mode": self.mode,
-            "attention": ATTENTION,
-            "mask": MASK_CHECK[self.mode],
+            "attention": self.model.attention,
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
             "allocator_peak_bytes": torch.cuda.max_memory_reserved(),
         }
+        if self.workload.mask:
+            facts["mask"] = MASK_CHECK[self.mode]
         if self.mode == "compile":
             from torch._dynamo.utils import counters
 

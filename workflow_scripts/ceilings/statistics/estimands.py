@@ -29,13 +29,13 @@ class Estimand:
 
     Attributes:
         name: As tables and messages call it.
-        of: From a process's samples, ascending, to the log of the number.
+        log: From a process's samples, ascending, to the log of the number.
         draw: (samples ascending, random, count) to ``count`` bootstrap draws of it.
         samples: Fewest iterations of all processes together that carry it.
     """
 
     name: str
-    of: Callable[[Floats], float]
+    log: Callable[[Floats], float]
     draw: Callable[[Floats, np.random.Generator, int], Floats]
     samples: int
 
@@ -43,17 +43,17 @@ class Estimand:
 def quantile(q: float, name: str) -> Estimand:
     """A quantile: its log."""
 
-    def of(ordered: Floats) -> float:
+    def log(ordered: Floats) -> float:
         return math.log(np.quantile(ordered, q))
 
     def draw(ordered: Floats, random: np.random.Generator, count: int) -> Floats:
         return np.log(ordered[_ranks(len(ordered), q, random, count)])
 
     # Whatever the number of iterations, a median is one: only tails need some to lie in.
-    return Estimand(name, of, draw, 1 if q == 0.5 else minimum_samples(q))
+    return Estimand(name, log, draw, 1 if q == 0.5 else minimum_samples(q))
 
 
-def _of_mean(ordered: Floats) -> float:
+def _log_mean(ordered: Floats) -> float:
     return math.log(ordered.mean())
 
 
@@ -62,7 +62,7 @@ def _draw_mean(ordered: Floats, random: np.random.Generator, count: int) -> Floa
     return np.log(np.maximum(random.normal(ordered.mean(), error, count), ordered[0]))
 
 
-def _of_tail(ordered: Floats) -> float:
+def _log_tail(ordered: Floats) -> float:
     return math.log(np.quantile(ordered, 0.99) / np.quantile(ordered, 0.5))
 
 
@@ -72,7 +72,7 @@ def _draw_tail(ordered: Floats, random: np.random.Generator, count: int) -> Floa
     return np.log(ordered[_ranks(n, 0.99, random, count)] / ordered[_ranks(n, 0.5, random, count)])
 
 
-def _of_jitter(ordered: Floats) -> float:
+def _log_jitter(ordered: Floats) -> float:
     low, middle, high = np.quantile(ordered, [0.25, 0.5, 0.75])
     return math.log(max(high - low, RESOLUTION * middle) / middle)
 
@@ -90,11 +90,11 @@ def _ranks(n: int, q: float, random: np.random.Generator, count: int) -> NDArray
 
 P50 = quantile(0.5, "p50")
 P99 = quantile(0.99, "p99")
-MEAN = Estimand("mean", _of_mean, _draw_mean, 1)
-TAIL = Estimand("p99/p50", _of_tail, _draw_tail, minimum_samples(0.99))
+MEAN = Estimand("mean", _log_mean, _draw_mean, 1)
+TAIL = Estimand("p99/p50", _log_tail, _draw_tail, minimum_samples(0.99))
 """The 99th percentile over the median: how far the tail reaches, whatever the speed."""
 
-JITTER = Estimand("jitter", _of_jitter, _draw_jitter, minimum_samples(0.9))
+JITTER = Estimand("jitter", _log_jitter, _draw_jitter, minimum_samples(0.9))
 """The interquartile range over the median: how much ordinary iterations differ, tails apart."""
 
 ESTIMANDS = {estimand.name: estimand for estimand in (P50, MEAN, P99, TAIL, JITTER)}

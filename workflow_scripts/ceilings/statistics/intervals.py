@@ -141,19 +141,19 @@ SAME = 0.1
 
 def noise_floor(
     groups_a: Sequence[ArrayLike],
-    groups_a_twin: Sequence[ArrayLike],
+    groups_aa: Sequence[ArrayLike],
     confidence: float = 0.95,
     seed: int = 0,
     estimand: Estimand = P50,
 ) -> float:
     """The largest difference, as a fraction, that two measurements of the same thing are compatible with.
 
-    The upper end of the interval of \\|log(a / twin)\\|: 0.03 means that 3% may be nothing but noise.
+    The upper end of the interval of \\|log(a / aa)\\|: 0.03 means that 3% may be nothing but noise.
     """
-    twin = ratio(groups_a, groups_a_twin, confidence, seed, estimand)
-    if not twin.bounded:
+    aa = ratio(groups_a, groups_aa, confidence, seed, estimand)
+    if not aa.bounded:
         return math.inf
-    return math.expm1(max(abs(math.log(twin.low)), abs(math.log(twin.high))))
+    return math.expm1(max(abs(math.log(aa.low)), abs(math.log(aa.high))))
 
 
 def verdict(latency_ratio: Interval, floor: float) -> Verdict:
@@ -184,7 +184,7 @@ def process_logs(groups: Sequence[ArrayLike], estimand: Estimand = P50) -> Float
         ordered = np.sort(np.asarray(group, dtype=np.float64))
         if not len(ordered) or not ordered[0] > 0 or np.isnan(ordered[-1]):
             raise ValueError("every process needs at least one sample, and latencies are positive")
-        logs.append(estimand.of(ordered))
+        logs.append(estimand.log(ordered))
     if not logs:
         raise ValueError("a cell needs at least one process, and latencies are positive")
     return np.array(logs)

@@ -10,6 +10,8 @@ from ceilings import provenance
 from ceilings.engines import libraries
 from ceilings.engines.catalogue import BUILDERS, Builder
 from ceilings.host import Host
+from ceilings.models.catalogue import FAMILIES
+from ceilings.models.outline import Outline
 from ceilings.runtimes.catalogue import MINIMUM_CAPABILITY, Runtime
 
 TITLES = {"tensorrt10": "TensorRT 10", "tensorrt11": "TensorRT 11", "tensorrt-rtx": "TensorRT for RTX"}
@@ -57,6 +59,24 @@ def availability(runtime: Runtime, precision: str, host: Host) -> Availability:
             f"{runtime.library} is neither where the dynamic linker looks nor in an installed package",
             f"install TensorRT's libraries ({_package_of(runtime.library)}), or name their folder in LD_LIBRARY_PATH",
         )
+    return Availability()
+
+
+def of_model(runtime: Runtime, model: str, outline: Outline) -> Availability:
+    """Whether a model has what ``runtime`` executes, wherever it runs; with the reason and the remedy if not."""
+    if outline.family:
+        for package, version in installed(FAMILIES[outline.family].packages).items():
+            if version is None:
+                reason = f"package {package} is not installed, which models of the family {outline.family} need"
+                return Availability(reason, f"pip install {package}")
+    if runtime.artifact == "weights" and not outline.has_weights:
+        return Availability(
+            f"{model} is an ONNX file, and {runtime.name} executes PyTorch modules",
+            "name the checkpoint that it was exported from (hub or path) as a model of its own",
+        )
+    if runtime.artifact == "fused" and outline.fusion is None:
+        of = f"the architecture {outline.architecture}" if outline.architecture else f"{model}, an ONNX file"
+        return Availability(f"no fusion of {of} is known", "measure it on a runtime without fusion")
     return Availability()
 
 

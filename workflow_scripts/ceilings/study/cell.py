@@ -7,20 +7,10 @@ from typing import Any
 
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
 from ceilings.study.availability import Availability
+from ceilings.workload.shape import Shape
 
-TWIN = ".twin"
+SECOND = ".aa"
 """Suffix of the runtime's name in the second of the two cells of an A/A pair."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """A static input shape."""
-
-    batch: int
-    sequence: int
-
-    def __str__(self) -> str:
-        return f"b{self.batch}-s{self.sequence}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +18,15 @@ class Cell:
     """One thing to measure: a model, as a runtime executes it, at a precision and a shape, on a device.
 
     Attributes:
-        runtime: Name of the runtime, with ``.twin`` for the second of an A/A pair.
         device: Slug of the device that runs it; None if this machine has none of its kind.
+        runtime: Name of the runtime, with ``.aa`` for the second of an A/A pair.
         sweeps: The sweeps of the study that ask for it.
         available: Whether it can be measured here.
         runs: Its run records, one for each fresh process; empty if it can neither be measured nor was recorded.
         floor: The record of the least time that its device allows; None where nothing bounds it.
         engine: The record of the engine that it executes, which says what its layers compute in; None without one.
         budget: Its budget, if the study asks for a capture of it and one can be made or was.
+        quality: The record of its answers to rows of data, if the study asks for that.
         recorded: Whether these were made earlier, on another device or in another environment; they are only read.
     """
 
@@ -46,16 +37,17 @@ class Cell:
     shape: Shape
     sweeps: tuple[str, ...]
     available: Availability
-    runs: tuple[str, ...]
+    runs: tuple[str, ...] = ()
     floor: str | None = None
     engine: str | None = None
     budget: str | None = None
+    quality: str | None = None
     recorded: bool = False
 
     @property
-    def twin_of(self) -> str | None:
-        """The runtime whose A/A twin this is, if it is one."""
-        return self.runtime.removesuffix(TWIN) if self.runtime.endswith(TWIN) else None
+    def aa_of(self) -> str | None:
+        """The runtime of the first cell of the A/A pair whose second this is, if it is one."""
+        return self.runtime.removesuffix(SECOND) if self.runtime.endswith(SECOND) else None
 
     @property
     def identity(self) -> str:
@@ -65,18 +57,22 @@ class Cell:
     @property
     def spec(self) -> Runtime:
         """The runtime that executes it."""
-        return RUNTIMES[self.twin_of or self.runtime]
+        return RUNTIMES[self.aa_of or self.runtime]
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in ``plan.json``."""
         return {
             "device": self.device,
             "runtime": self.runtime,
-            "twin_of": self.twin_of,
+            "stack": self.spec.stack,
+            "levers": sorted(self.spec.levers),
+            "artifact": self.spec.artifact,
+            "aa_of": self.aa_of,
             "model": self.model,
             "precision": self.precision,
-            "batch": self.shape.batch,
-            "sequence": self.shape.sequence,
+            "shape": str(self.shape),
+            "axes": dict(self.shape.sizes),
+            "lengths": self.shape.lengths,
             "sweeps": list(self.sweeps),
             "available": bool(self.available),
             "reason": self.available.reason,
@@ -85,4 +81,5 @@ class Cell:
             "floor": self.floor,
             "engine": self.engine,
             "budget": self.budget,
+            "quality": self.quality,
         }

@@ -12,6 +12,8 @@ import functools
 import hashlib
 from pathlib import Path
 
+from ceilings import plugins
+
 SCRIPTS = Path(__file__).parents[2]
 """The folder that holds the programs and the package ``ceilings``."""
 
@@ -21,6 +23,9 @@ PLUMBING = {
 }
 """Modules that carry results without shaping them: a change to one makes nothing anew."""
 
+HANDED_ON = {SCRIPTS / "ceilings" / room / "catalogue.py" for room in ("models", "runtimes", "report")}
+"""Catalogues of which each job gets what concerns it in its params: a new entry makes nothing anew that exists."""
+
 
 @functools.cache
 def digest(*modules: str) -> str:
@@ -28,25 +33,34 @@ def digest(*modules: str) -> str:
 
     Args:
         modules: Names as Python imports them from ``workflow_scripts``: a program such as ``export_onnx``, or a
-            module such as ``ceilings.runtimes.torch_cpu``.
+            module such as ``ceilings.runtimes.torch_cpu``, of a plug-in too.
 
     Raises:
         ModuleNotFoundError: One does not exist.
     """
-    reached: set[Path] = set()
+    total = hashlib.sha256()
+    for name, path in sorted((_name(path), path) for path in reached(*modules) - HANDED_ON):
+        total.update(f"{name} {_read(path)[0]}\n".encode())
+    return total.hexdigest()[:16]
+
+
+def reached(*modules: str) -> set[Path]:
+    """The files behind ``digest(*modules)``.
+
+    Raises:
+        ModuleNotFoundError: A module does not exist.
+    """
+    files: set[Path] = set()
     waiting = [_file(module) for module in modules]
     if missing := [module for module, path in zip(modules, waiting, strict=True) if path is None]:
-        raise ModuleNotFoundError(f"no module {', '.join(missing)} in {SCRIPTS}")
+        raise ModuleNotFoundError(f"no module {', '.join(missing)} in {' or '.join(map(str, _roots()))}")
     while waiting:
         path = waiting.pop()
-        if path is None or path in reached or path in PLUMBING:
+        if path is None or path in files or path in PLUMBING:
             continue
-        reached.add(path)
+        files.add(path)
         waiting += _read(path)[1]
-    total = hashlib.sha256()
-    for path in sorted(reached):
-        total.update(f"{path.relative_to(SCRIPTS)} {_read(path)[0]}\n".encode())
-    return total.hexdigest()[:16]
+    return files
 
 
 @functools.cache
@@ -77,6 +91,22 @@ def _drop_docstring(node: ast.AST) -> None:
 
 
 def _file(module: str) -> Path | None:
-    """The file of a module of ours; None for anything else."""
-    base = SCRIPTS.joinpath(*module.split("."))
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+    """The file of a module of ours or of a plug-in; None for anything else."""
+    parts = module.split(".")
+    bases = [SCRIPTS.joinpath(*parts)]
+    if parts[0] == "ceilings" and len(parts) > 1:
+        bases += [folder.joinpath(*parts[1:]) for folder in plugins.folders()]
+    files = (path for base in bases for path in (base.with_suffix(".py"), base / "__init__.py"))
+    return next((path for path in files if path.is_file()), None)
+
+
+def _name(path: Path) -> str:
+    """A file as digests call it: the same wherever the project and the plug-ins lie."""
+    for root in _roots():
+        if path.is_relative_to(root):
+            return str(path.relative_to(root))
+    return path.name
+
+
+def _roots() -> list[Path]:
+    return [SCRIPTS, *plugins.folders()]

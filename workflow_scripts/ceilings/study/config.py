@@ -1,11 +1,16 @@
-"""Reads and checks a study: every problem is one message that names the key, the value and what is allowed."""
+"""Reads and checks a study: every problem is one message that names the key, the value and what is allowed.
+
+Imports no catalogue: the plug-ins that a study names must be active before one is read.
+"""
 
 from __future__ import annotations
 
 import copy
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,9 @@ from ceilings.errors import UserError
 
 SCHEMA = json.loads((Path(__file__).parent / "schema.json").read_text())
 
+RENAMED = {"inputs.ring": "inputs.pool"}
+"""Keys that have another name now, by their place."""
+
 
 def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with every default filled in.
@@ -23,8 +31,7 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: It does not fit the schema. All problems are named at once.
     """
-    validator = jsonschema.Draft202012Validator(SCHEMA)
-    problems = sorted({_message(error) for error in validator.iter_errors(config)})
+    problems = sorted({_message(error) for error in _Validator(SCHEMA).iter_errors(config)})
     if problems:
         raise UserError("the study cannot be read:\n" + "\n".join(f"  {problem}" for problem in problems))
     return _with_defaults(copy.deepcopy(dict(config)), SCHEMA)
@@ -44,6 +51,30 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(known)}"
+
+
+def _matches(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
+    """``pattern`` on the whole string: Python's ``$`` would let a line break pass."""
+    if isinstance(instance, str) and not re.fullmatch(pattern, instance):
+        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
+def _is_integer(_: Any, value: Any) -> bool:
+    """A whole number as YAML has it: 1.0 would be printed into paths as it is."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: Any, value: Any) -> bool:
+    return _is_integer(_, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    {"pattern": _matches},
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": _is_integer, "number": _is_number}
+    ),
+)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -66,7 +97,7 @@ def _message(error: jsonschema.ValidationError) -> str:
         case "additionalProperties" if isinstance(error.instance, dict):
             known = error.schema.get("properties", {})
             unknown = [key for key in error.instance if key not in known]
-            return "; ".join(f"{where}: unknown key {key!r}, {nearest(str(key), known)}" for key in unknown)
+            return "; ".join(f"{where}: {_unknown_key(where, key, known)}" for key in unknown)
         case "required":
             missing = [key for key in error.validator_value if key not in error.instance]
             return f"{where}: missing {', '.join(map(repr, missing))}"
@@ -88,9 +119,16 @@ def _message(error: jsonschema.ValidationError) -> str:
         case "minItems" | "minProperties":
             return f"{where}: must not be empty"
         case "type":
-            return f"{where}: {value} is not a {error.validator_value}"
+            kinds = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
+            return f"{where}: {value} is not a {' or '.join(kinds)}" + (" (finite)" if "number" in kinds else "")
         case _:
             return f"{where}: {error.message}"
+
+
+def _unknown_key(where: str, key: Any, known: Iterable[str]) -> str:
+    if new := RENAMED.get(f"{where}.{key}"):
+        return f"{key!r} is called {new.rsplit('.', 1)[1]!r}; write {new}"
+    return f"unknown key {key!r}, {nearest(str(key), known)}"
 
 
 def _with_defaults(value: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from ceilings.host import Host
 from ceilings.runtimes.catalogue import PRECISIONS, Runtime
 from ceilings.study.availability import installed
 from ceilings.study.config import nearest
+from ceilings.study.paths import Paths
+from ceilings.study.study_models import StudyModels
+from ceilings.workload.shape import Shape
 
 
 class Engines:
@@ -23,16 +26,17 @@ class Engines:
     Args:
         config: The study, checked, with its defaults.
         host: The machine that would build them.
-        results: The folder of all results.
+        paths: The results tree.
+        models: The models of the study.
     """
 
-    def __init__(self, config: Mapping[str, Any], host: Host, results: str) -> None:
+    def __init__(self, config: Mapping[str, Any], host: Host, paths: Paths, models: StudyModels) -> None:
         self.settings: Mapping[str, Any] = config["engines"]
-        self.models: Mapping[str, Any] = config["models"]
+        self.models = models
         self.host = host
-        self.results = results
+        self.paths = paths
 
-    def path(self, spec: Runtime, model: str, precision: str, shape: str, device: str) -> str:
+    def path(self, spec: Runtime, model: str, precision: str, shape: Shape, device: str) -> str:
         """The engine that a cell runs on, less its suffix.
 
         Where no profile takes the shape it is the first one's: that cell then fails with the reason, and no other does.
@@ -40,15 +44,14 @@ class Engines:
         Raises:
             UserError: The study defines no engine for the runtime.
         """
-        name = shape
+        name = str(shape.full)
         if spec.engine != "static":
-            shaped = profiles.static(shape)
             known = self._choices(spec, model, precision)
-            if shaped is None or not known:
+            if not known:
                 raise UserError(self._no_engine(spec, model, precision))
-            taking = (n for n, own in known.items() if any(p.covers(shaped.batch[0], shaped.sequence[0]) for p in own))
+            taking = (name for name, ranges in known.items() if any(one.covers(shape.full) for one in ranges))
             name = next(taking, next(iter(known)))
-        return f"{self.results}/engines/{device}/{spec.builder}/{model}/{precision}/{name}"
+        return self.paths.engine(device, spec.builder or "", model, precision, name)
 
     @staticmethod
     def cache_name() -> str:
@@ -56,9 +59,9 @@ class Engines:
         (version,) = installed(("onnxruntime-gpu",)).values()
         return f"onnxruntime-tensorrt-{version or 'none'}"
 
-    def cache(self, model: str, precision: str, shape: str, device: str) -> str:
+    def cache(self, model: str, precision: str, shape: Shape, device: str) -> str:
         """The engine that ONNX Runtime's provider builds for a cell and keeps, less the suffix of its record."""
-        return f"{self.results}/engines/{device}/{self.cache_name()}/{model}/{precision}/{shape}"
+        return self.paths.engine(device, self.cache_name(), model, precision, str(shape.full))
 
     def cache_slice(self) -> str:
         """What such an engine depends on beside its graph and its shape."""
@@ -79,12 +82,13 @@ class Engines:
         """Slugs of the compute capabilities that engines are built for without such a GPU; none without the builder."""
         return list(self.settings["targets"]) if BUILDERS["tensorrt-rtx"].installed() else []
 
-    def slice(self, device: str, builder: str, precision: str, name: str) -> str:
+    def slice(self, device: str, builder: str, model: str, precision: str, name: str) -> str:
         """What an engine depends on beside its graph: builder, settings, profiles, target.
 
         Args:
             device: Slug of a GPU, or of a compute capability such as ``sm-8.9``.
             builder: A name of ``ceilings.engines.catalogue``.
+            model: Whose engine: a profile leaves out the axes that a model has in one size only.
             precision: Of the engine; tf32 is fp32's graph with TF32 allowed.
             name: A shape such as ``b1-s128``, or a profile or an external engine of the study.
 
@@ -107,8 +111,8 @@ class Engines:
         if not BUILDERS[builder].needs_gpu:
             # Its engines run on every GPU of their capability already; it times nothing and ships no lean runtime.
             settings |= {"hardware_compatibility": "none", "timing_cache": None, "version_compatible": False}
-        own = [profile.to_json() for profile in self._profiles(name)]
-        return json.dumps({**shared, **settings, "tf32": precision == "tf32", "profiles": own}, sort_keys=True)
+        ranges = [profile.to_json() for profile in self._profiles(name, model)]
+        return json.dumps({**shared, **settings, "tf32": precision == "tf32", "profiles": ranges}, sort_keys=True)
 
     def problems(self, asked: Iterable[tuple[str, Runtime, str, str]]) -> Iterator[str]:
         """What the study asks for and cannot be.
@@ -116,10 +120,10 @@ class Engines:
         Args:
             asked: (sweep, runtime, model, precision) of its cells.
         """
-        defined = {f"profiles.{name}": own for name, own in self.settings["profiles"].items()}
+        defined = {f"profiles.{name}": ranges for name, ranges in self.settings["profiles"].items()}
         defined |= {f"external.{name}": one["profiles"] for name, one in self.settings["external"].items()}
-        for key, own in defined.items():
-            for index, profile in enumerate(profiles.read(own)):
+        for key, ranges in defined.items():
+            for index, profile in enumerate(profiles.read(ranges)):
                 if problem := profile.problem():
                     yield f"engines.{key}.{index}: {problem}"
             if profiles.static(key.split(".", 1)[1]):
@@ -127,7 +131,7 @@ class Engines:
         for name, external in self.settings["external"].items():
             if name in self.settings["profiles"]:
                 yield f"engines.external.{name}: engines.profiles has that name too; choose another"
-            for key, names in (("model", list(self.models)), ("precision", list(PRECISIONS))):
+            for key, names in (("model", list(self.models.config["models"])), ("precision", list(PRECISIONS))):
                 value = external[key]
                 if value not in names:
                     yield f"engines.external.{name}.{key}: {value!r} is unknown, {nearest(value, names)}"
@@ -136,31 +140,36 @@ class Engines:
             if target not in known:
                 yield f"engines.targets: tensorrt-rtx does not build for {target}; allowed: {', '.join(known)}"
         cache = self.settings.get("timing_cache")
-        if cache and Path(self.results).resolve() in Path(cache).resolve().parents:
+        if cache and Path(self.paths.results).resolve() in Path(cache).resolve().parents:
             yield f"engines.timing_cache: {cache} is made from the builds that would start from it; name a copy of it"
         for sweep, spec, model, precision in asked:
             if spec.engine != "static" and not self._choices(spec, model, precision):
                 yield f"sweeps.{sweep}.runtimes: {self._no_engine(spec, model, precision)}"
 
-    def _profiles(self, name: str) -> list[Profile]:
+    def _profiles(self, name: str, model: str) -> list[Profile]:
         if static := profiles.static(name):
             return [static]
         known = self.settings["profiles"]
         if name not in known:
             hint = nearest(name, known) if known else "engines.profiles is empty"
             raise UserError(f"no optimisation profile is called {name!r}, {hint}")
-        return profiles.read(known[name])
+        return self._completed(known[name], model)
 
     def _choices(self, spec: Runtime, model: str, precision: str) -> dict[str, list[Profile]]:
         """The engines with names of their own that a runtime can choose from, in the study's order."""
         if spec.engine == "profile":
-            return {name: profiles.read(own) for name, own in self.settings["profiles"].items()}
+            return {name: self._completed(ranges, model) for name, ranges in self.settings["profiles"].items()}
         wanted = {"builder": spec.builder, "model": model, "precision": precision}
         return {
-            name: profiles.read(external["profiles"])
+            name: self._completed(external["profiles"], model)
             for name, external in self.settings["external"].items()
             if all(external[key] == value for key, value in wanted.items())
         }
+
+    def _completed(self, ranges: Sequence[Mapping[str, Any]], model: str) -> list[Profile]:
+        """Profiles with the axes that a model has in one size only."""
+        fixed = self.models.fixed_axes(model)
+        return [profile.completed(fixed) for profile in profiles.read(ranges)]
 
     def _no_engine(self, spec: Runtime, model: str, precision: str) -> str:
         if spec.engine == "profile":

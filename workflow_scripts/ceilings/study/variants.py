@@ -7,12 +7,12 @@ from ceilings.runtimes.catalogue import Runtime
 
 def graph_name(runtime: Runtime, precision: str) -> str | None:
     """The ONNX variant that a runtime executes, as its file is called without ``.onnx``; None for PyTorch modules."""
-    if runtime.executes == "weights":
+    if runtime.artifact == "weights":
         return None
-    if runtime.executes == "engine" or runtime.floats == "fp16":
+    if runtime.artifact == "engine" or runtime.floats == "fp16":
         return engine_graph(precision)
     stored = stored_precision(precision)
-    if runtime.executes == "fused":
+    if runtime.artifact == "fused":
         return f"{stored}.fused"
     return "int8.cpu" if (runtime.device, stored) == ("cpu", "int8") else stored
 

@@ -9,6 +9,7 @@ from typing import Any
 from ceilings import host as hosts
 from ceilings.errors import UserError
 from ceilings.program import json_argument
+from ceilings.workload.shape import Shape
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--artifact", type=Path, required=True, help="the ONNX graph, or model.safetensors")
     parser.add_argument("--inputs", type=Path, required=True)
+    parser.add_argument("--workload", type=Path, required=True, help="workload.json beside the weights")
     parser.add_argument("--output", type=Path, required=True)
 
 
@@ -38,12 +40,12 @@ def task(arguments: argparse.Namespace) -> dict[str, Any]:
             f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; run it "
             "there, or ask for the path of this machine's GPU"
         )
-    batch, sequence = (int(part[1:]) for part in arguments.shape.split("-"))
     names = {name: getattr(arguments, name) for name in ("device", "runtime", "model", "precision")}
     artifact = arguments.artifact.parent if arguments.artifact.suffix == ".safetensors" else arguments.artifact
     return {
-        "cell": {**names, "batch": batch, "sequence": sequence},
+        "cell": {**names, "shape": str(Shape.parse(arguments.shape))},
         "spec": arguments.spec,
         "artifact": str(artifact),
         "inputs": str(arguments.inputs),
+        "workload": str(arguments.workload),
     }

@@ -98,14 +98,14 @@ class Account:
         """The account of what lies between two instants of a thread."""
         calls, operations = self.capture.calls, self.capture.operations
         ops = self.operations_of(start, end)
-        own = self.calls_of(start, end, thread)
+        called = self.calls_of(start, end, thread)
         busy = _Busy(np.clip(operations.start[ops], start, end), np.clip(operations.end[ops], start, end), start, end)
-        host, other_calls, waiting = self._host(own, start, end, busy)
+        host, other_calls, waiting = self._host(called, start, end, busy)
 
         classes = np.bincount(self.op_class[ops], busy.exclusive, len(KERNEL_CLASSES)).astype(np.float64)
         idle, unexplained = self._idle(ops, busy, waiting)
 
-        launched = own[self.call_kind[own] == kinds.LAUNCH]
+        launched = called[self.call_kind[called] == kinds.LAUNCH]
         delivered = launched[self._last_end[launched] >= 0]
         kernels = (operations.kind[ops] == KERNEL) & (operations.start[ops] >= start)
         return Iteration(
@@ -115,7 +115,7 @@ class Account:
             classes=classes,
             idle=idle,
             unexplained=unexplained,
-            shares=critical_path(self._work(ops), self._own(own, start, end), start, end),
+            shares=critical_path(self._work(ops), self._path_calls(called, start, end), start, end),
             launches=len(launched),
             graphs=int(self.call_graph[launched].sum()),
             kernels=int(kernels.sum()),
@@ -133,18 +133,18 @@ class Account:
         """The calls of a thread that overlap the iteration."""
         calls = self.capture.calls
         first = int(np.searchsorted(self._latest_return, start, "right"))
-        some = np.arange(first, int(np.searchsorted(calls.start, end)))
-        return some[(calls.thread[some] == thread) & (calls.end[some] > start)]
+        candidates = np.arange(first, int(np.searchsorted(calls.start, end)))
+        return candidates[(calls.thread[candidates] == thread) & (calls.end[candidates] > start)]
 
     def recorded(self, start: int, end: int, thread: int) -> Recorded:
         """What lies between two instants of a thread, to be replayed."""
-        own = self.calls_of(start, end, thread)
-        own = own[self.call_kind[own] != kinds.OTHER]
+        called = self.calls_of(start, end, thread)
+        called = called[self.call_kind[called] != kinds.OTHER]
         ops = self.operations_of(start, end)
         inside = self.capture.operations.end[ops] > start
-        work, calls = self._work(ops), self._own(own, start, end)
+        work, calls = self._work(ops), self._path_calls(called, start, end)
         place = np.full(len(self.call_kind) + 1, -1)
-        place[own] = np.arange(len(own))
+        place[called] = np.arange(len(called))
         return Recorded(
             work=Work(
                 begin=work.begin[inside] - start,
@@ -175,28 +175,29 @@ class Account:
         requested = np.minimum(requested, operations.start[ops])
         return Work(operations.start[ops], operations.end[ops], requested, self.op_transfer[ops])
 
-    def _own(self, own: Integers, start: int, end: int) -> Calls:
+    def _path_calls(self, called: Integers, start: int, end: int) -> Calls:
         """What the critical path must know of the thread's calls."""
-        calls, kind = self.capture.calls, self.call_kind[own]
-        copied = np.where(kind == kinds.COPY, self._last_end[own], -1)
-        asks = np.isin(calls.name[own], [k for k, name in enumerate(self.capture.names) if "Query" in name])
-        return Calls(np.clip(calls.start[own], start, end), np.clip(calls.end[own], start, end), kind, asks, copied)
+        calls, kind = self.capture.calls, self.call_kind[called]
+        copied = np.where(kind == kinds.COPY, self._last_end[called], -1)
+        asks = np.isin(calls.name[called], [k for k, name in enumerate(self.capture.names) if "Query" in name])
+        begin, finish = np.clip(calls.start[called], start, end), np.clip(calls.end[called], start, end)
+        return Calls(begin, finish, kind, asks, copied)
 
-    def _host(self, own: Integers, start: int, end: int, busy: _Busy) -> tuple[Floats, float, Covered]:
+    def _host(self, called: Integers, start: int, end: int, busy: _Busy) -> tuple[Floats, float, Covered]:
         """Host parts, the other calls' time, and when the thread waits."""
         calls = self.capture.calls
-        begin, finish = np.clip(calls.start[own], start, end), np.clip(calls.end[own], start, end)
-        kind = self.call_kind[own]
+        begin, finish = np.clip(calls.start[called], start, end), np.clip(calls.end[called], start, end)
+        kind = self.call_kind[called]
         inside = np.bincount(kind, finish - begin, len(kinds.KINDS))
 
         # A copy call that returns after its copy is done has waited: for the device while that did earlier work, ...
-        blocking = (kind == kinds.COPY) & (self._last_end[own] >= 0) & (self._last_end[own] <= calls.end[own])
-        copied_from = np.clip(self._first_start[own], begin, finish)[blocking]
+        blocking = (kind == kinds.COPY) & (self._last_end[called] >= 0) & (self._last_end[called] <= calls.end[called])
+        copied_from = np.clip(self._first_start[called], begin, finish)[blocking]
         waited = float(busy.covered(begin[blocking], copied_from).sum())
         inside[kinds.COPY] -= waited
         inside[kinds.SYNC] += waited
         # ... and to notice, once the copy was done.
-        noticing = np.clip(self._last_end[own], begin, finish)[blocking]
+        noticing = np.clip(self._last_end[called], begin, finish)[blocking]
 
         # HOST_PARTS: the framework, then the kinds of calls in their order, without the other ones.
         host = np.append((end - start) - inside[: kinds.OTHER].sum(), inside[: kinds.OTHER])

@@ -52,17 +52,18 @@ def budget_record(capture: Capture, flags: Sequence[str] = ()) -> dict[str, Any]
     shares = np.median([one.shares for one in iterations], axis=0) / middle
     device = np.column_stack([classes, idle])
     residual = {"host": middle - np.median(host, axis=0).sum(), "device": middle - np.median(device, axis=0).sum()}
-    told = list(flags)
+    warnings = list(flags)
     for side, value in residual.items():
         if abs(value) > CLOSING * middle:
-            told.append(f"the {side} side leaves {value / middle:+.1%} of the iteration unexplained")
+            warnings.append(f"the {side} side leaves {value / middle:+.1%} of the iteration unexplained")
     kernels = _kernels(account)
     busy = float(np.median(classes.sum(axis=1)))
     unknown = [kernel for kernel in kernels if kernel["class"] == "unknown"]
-    if sum(kernel["ns"] for kernel in unknown) > UNKNOWN * busy:
-        told.append(f"{sum(kernel['ns'] for kernel in unknown) / busy:.1%} of busy time is in kernels of unknown class")
+    unknown_ns = sum(kernel["ns"] for kernel in unknown)
+    if unknown_ns > UNKNOWN * busy:
+        warnings.append(f"{unknown_ns / busy:.1%} of busy time is in kernels of unknown class")
     named = dict(zip(PATH_SHARES, shares.tolist(), strict=True))
-    found = verdict(named)
+    bound = verdict(named)
     return {
         "iterations": len(iterations),
         "iteration_ns": _median(lengths),
@@ -80,13 +81,13 @@ def budget_record(capture: Capture, flags: Sequence[str] = ()) -> dict[str, Any]
         "submit_ns": _middle(iterations, "submit"),
         "launch_to_start_ns": _launch_to_start(iterations),
         "shares": named,
-        "verdict": {"name": found, "meaning": MEANINGS[found], "majority": MAJORITY},
+        "verdict": {"name": bound, "meaning": MEANINGS[bound], "majority": MAJORITY},
         "replays": _replays(account),
         "jitter": _jitter(lengths, host, device),
         "kernels": kernels[:KERNELS_SHOWN],
         "unknown_kernels": unknown,
         "timeline": _timeline(account, int(np.argmin(np.abs(lengths - middle)))),
-        "flags": told,
+        "flags": warnings,
     }
 
 
@@ -163,7 +164,7 @@ def _jitter(
     sides: dict[str, dict[str, float]] = {}
     for side, names, values in (("host_ns", HOST_PARTS, host), ("device_ns", (*KERNEL_CLASSES, *IDLE_CAUSES), device)):
         more = values[slow].mean(axis=0) - np.median(values, axis=0)
-        # A class and a cause may share a name; the causes are told apart by a prefix.
+        # A class and a cause may share a name; a prefix distinguishes the causes.
         labels = [
             name if k < len(KERNEL_CLASSES) or side == "host_ns" else f"idle_{name}" for k, name in enumerate(names)
         ]
@@ -183,7 +184,7 @@ def _kernels(account: Account) -> list[dict[str, Any]]:
     count = np.bincount(operations.name[kernels], minlength=len(capture.names))
     total = np.bincount(operations.name[kernels], (operations.end - operations.start)[kernels], len(capture.names))
     n = len(marks.start)
-    found = [
+    rows = [
         {
             "name": capture.names[index],
             "short": short(capture.names[index]),
@@ -198,8 +199,8 @@ def _kernels(account: Account) -> list[dict[str, Any]]:
     if whole.any():
         length = float((operations.end - operations.start)[whole].sum() / n)
         name = "CUDA graph, traced as a whole"
-        found.append({"name": name, "short": name, "class": "unknown", "count": whole.sum() / n, "ns": length})
-    return sorted(found, key=lambda kernel: -kernel["ns"])
+        rows.append({"name": name, "short": name, "class": "unknown", "count": whole.sum() / n, "ns": length})
+    return sorted(rows, key=lambda kernel: -kernel["ns"])
 
 
 def _timeline(account: Account, number: int) -> dict[str, Any]:
@@ -207,14 +208,14 @@ def _timeline(account: Account, number: int) -> dict[str, Any]:
     capture = account.capture
     calls, operations, marks = capture.calls, capture.operations, capture.marks
     start, end, thread = (int(part[number]) for part in (marks.start, marks.end, marks.thread))
-    own = account.calls_of(start, end, thread)
-    own = own[account.call_kind[own] != kinds.OTHER]
+    called = account.calls_of(start, end, thread)
+    called = called[account.call_kind[called] != kinds.OTHER]
     ops = account.operations_of(start, end)
     return {
         "iteration": number,
         "length": end - start,
         "calls": [
-            [int(calls.start[k] - start), int(calls.end[k] - start), kinds.KINDS[account.call_kind[k]]] for k in own
+            [int(calls.start[k] - start), int(calls.end[k] - start), kinds.KINDS[account.call_kind[k]]] for k in called
         ],
         "operations": [
             [

@@ -139,11 +139,11 @@ def assemble(
     """
     devices = sorted({int(device) for table in OPERATIONS for device in np.unique(rows[table][:, 2])})
     if len(devices) > 1:
-        told = ", ".join(map(str, devices))
-        raise UserError(f"{where} holds work of the devices {told}; capture one, with CUDA_VISIBLE_DEVICES=0")
+        listed = ", ".join(map(str, devices))
+        raise UserError(f"{where} holds work of the devices {listed}; capture one, with CUDA_VISIBLE_DEVICES=0")
     # Times from 0: a float holds those of a capture exactly, and not those since 1970.
-    text = np.array([found[3] for found in ranges], object)
-    places = np.array([found[:3] for found in ranges], np.int64).reshape(-1, 3)
+    text = np.array([entry[3] for entry in ranges], object)
+    places = np.array([entry[:3] for entry in ranges], np.int64).reshape(-1, 3)
     spans = [*(rows[table][:, :2] for table in (RUNTIME, *OPERATIONS)), places[:, :2]]
     zero = min((int(span[:, 0].min()) for span in spans if len(span)), default=0)
     for span in spans:
@@ -168,8 +168,8 @@ def _calls(rows: Integers, ids: Integers, threads: Integers) -> tuple[Calls, Int
     start, end, tid, correlation, name, returned = rows[np.lexsort((-rows[:, 1], rows[:, 0], rows[:, 2]))].T
     outer = np.ones(len(start), bool)
     for thread in threads:
-        own = np.flatnonzero(tid == thread)
-        outer[own[1:]] = end[own[1:]] > np.maximum.accumulate(end[own])[:-1]
+        at = np.flatnonzero(tid == thread)
+        outer[at[1:]] = end[at[1:]] > np.maximum.accumulate(end[at])[:-1]
     outermost = np.flatnonzero(outer)
     order = np.argsort(start[outermost], kind="stable")
     rank = np.empty_like(order)

@@ -119,12 +119,12 @@ class CuptiRecorder:
     @staticmethod
     def _thread(calls: Integers, marks: Integers) -> int:
         """The thread that ran the iterations: this one; by its calls, where CUPTI numbers threads otherwise."""
-        own = _PROCESS | (threading.get_native_id() & 0xFFFFFF)
-        if (calls[:, 2] == own).any() or not len(calls) or not len(marks):
-            return own
+        this = _PROCESS | (threading.get_native_id() & 0xFFFFFF)
+        if (calls[:, 2] == this).any() or not len(calls) or not len(marks):
+            return this
         inside = calls[(calls[:, 0] >= marks[0, 0]) & (calls[:, 1] <= marks[-1, 1]), 2]
         values, counts = np.unique(inside, return_counts=True)
-        return int(values[counts.argmax()]) if len(values) else own
+        return int(values[counts.argmax()]) if len(values) else this
 
     # --- CUPTI's callbacks -------------------------------------------------------------------------------------------
 

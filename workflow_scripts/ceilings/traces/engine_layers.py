@@ -1,7 +1,7 @@
 """Which layer of a TensorRT engine each kernel of a capture belongs to, as far as there is evidence.
 
-docs/budget.md says what counts as evidence. Where two answers fit, there is none: time without a layer is told, a layer
-is never guessed.
+docs/budget.md says what counts as evidence. Where two answers fit, there is none: time without a layer is reported, a
+layer is never guessed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from ceilings.traces import calls as kinds
 from ceilings.traces.alignment import aligned
 from ceilings.traces.capture import KERNEL, Capture, Integers
 from ceilings.traces.kernel_classes import kernel_class, short
+from ceilings.workload.shape import Shape
 
 EVIDENCE = ("range", "tactic", "name", "between")
-"""Best first: an NVTX range of TensorRT's round the launch; the layer's tactic in the kernel's name; the layer's own
-name in it, where no tactic is told; the only layer without a kernel between two that have one."""
+"""Best first: an NVTX range of TensorRT's round the launch; the layer's tactic in the kernel's name; the layer's
+name in it, where no tactic is known; the only layer without a kernel between two that have one."""
 
 RANGE, TACTIC, NAME, BETWEEN = range(len(EVIDENCE))
 UNMATCHED_SHOWN = 10
@@ -43,17 +44,17 @@ class Engine:
     """The layers of one optimisation profile in their order, and which of them a kernel or a range may belong to.
 
     Args:
-        told: What TensorRT tells of the engine, as ``engines.inspect.read`` gives it.
+        description: What TensorRT says of the engine, as ``engines.inspect.read`` gives it.
         profile: Index of the optimisation profile.
     """
 
-    def __init__(self, told: Mapping[str, Any], profile: int = 0) -> None:
-        pairs = zip(inspect.layers(told), told["Layers"], strict=True)
-        own = [(layer, str(entry.get("TacticName", ""))) for layer, entry in pairs if layer.profile == profile]
-        self.layers = [layer for layer, _ in own]
+    def __init__(self, description: Mapping[str, Any], profile: int = 0) -> None:
+        pairs = zip(inspect.layers(description), description["Layers"], strict=True)
+        entries = [(layer, str(entry.get("TacticName", ""))) for layer, entry in pairs if layer.profile == profile]
+        self.layers = [layer for layer, _ in entries]
         self._tactics: dict[str, set[int]] = {}
         self._texts: dict[str, set[int]] = {}
-        for index, (layer, tactic) in enumerate(own):
+        for index, (layer, tactic) in enumerate(entries):
             stem = _MYELIN.sub("", layer.name)
             if tactic != _STUB and len(tactic) >= _LEAST:
                 self._tactics.setdefault(tactic, set()).add(index)
@@ -76,8 +77,8 @@ class Engine:
         held = [tactic for tactic in self._tactics if re.search(rf"(?<!\w){re.escape(tactic)}", name)]
         if not held:
             return frozenset(), TACTIC
-        found = max(held, key=len)
-        return frozenset(self._tactics[found]), NAME if found.endswith("_0x") else TACTIC
+        longest = max(held, key=len)
+        return frozenset(self._tactics[longest]), NAME if longest.endswith("_0x") else TACTIC
 
 
 def read(path: Path, cell: Mapping[str, Any] | None) -> Engine:
@@ -85,13 +86,14 @@ def read(path: Path, cell: Mapping[str, Any] | None) -> Engine:
 
     Args:
         path: x.layers.json of an engine, with its record x.json beside it.
-        cell: With ``batch`` and ``sequence``; where it is not known, the first profile's.
+        cell: With ``shape``; where it is not known, the first profile's.
     """
-    told = read_json(path)
+    description = read_json(path)
     if cell is None:
-        return Engine(told)
+        return Engine(description)
     record = read_json(path.with_name(path.name.removesuffix(".layers.json") + ".json"))
-    return Engine(told, profiles.covering(profiles.read(record["profiles"]), cell["batch"], cell["sequence"]))
+    shape = Shape.parse(cell["shape"]).full
+    return Engine(description, profiles.covering(profiles.read(record["profiles"]), shape))
 
 
 def join(capture: Capture, engine: Engine, times: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -123,9 +125,9 @@ def join(capture: Capture, engine: Engine, times: Mapping[str, Any] | None = Non
         ns = (operations.end - operations.start)[ops]
         np.add.at(count[number], at, 1)
         np.add.at(length[number], at, ns)
-        found = at >= 0
-        np.add.at(evidence, (at[found], why[found]), ns[found])
-        for place in np.flatnonzero(~found):
+        placed = at >= 0
+        np.add.at(evidence, (at[placed], why[placed]), ns[placed])
+        for place in np.flatnonzero(~placed):
             lost[steps[place][0]] += float(ns[place])
     total, iterations = length.sum(), len(marks.start)
     profiled = {one["name"]: one["median_ns"] for one in (times or {}).get("layers", [])}
@@ -169,13 +171,13 @@ Step = tuple[str, str | None, bool]
 def _range_of_calls(capture: Capture, engine: Engine) -> Integers:
     """For each call the innermost range round it that names a layer; -1 where none does, and for a graph's launch."""
     calls, ranges = capture.calls, capture.ranges
-    found = np.full(len(calls.start), -1, np.int64)
+    innermost = np.full(len(calls.start), -1, np.int64)
     named = np.array([bool(engine.of_range(text)) for text in ranges.text], bool)
     for index in sorted(np.flatnonzero(named).tolist(), key=lambda k: ranges.start[k] - ranges.end[k]):  # longest first
         inside = slice(*np.searchsorted(calls.start, (ranges.start[index], ranges.end[index])))
-        found[inside][calls.thread[inside] == ranges.thread[index]] = index
+        innermost[inside][calls.thread[inside] == ranges.thread[index]] = index
     graph = np.array([kinds.launches_graph(name) for name in capture.names] + [False])
-    return np.where(graph[calls.name], -1, found)
+    return np.where(graph[calls.name], -1, innermost)
 
 
 def _steps(capture: Capture, ops: Integers, range_of_call: Integers) -> tuple[Step, ...]:
@@ -185,13 +187,13 @@ def _steps(capture: Capture, ops: Integers, range_of_call: Integers) -> tuple[St
     before, stream = -1, -1
     for op in ops.tolist():
         call = operations.call[op]
-        own = int(range_of_call[call]) if call >= 0 else -1
+        named = int(range_of_call[call]) if call >= 0 else -1
         name = capture.names[operations.name[op]] if operations.kind[op] == KERNEL else COPY
-        goes_on = own >= 0 and own == before
-        if steps and own in (-1, before) and operations.stream[op] == stream and _ENDS_PRODUCT.search(name):
+        goes_on = named >= 0 and named == before
+        if steps and named in (-1, before) and operations.stream[op] == stream and _ENDS_PRODUCT.search(name):
             goes_on = kernel_class(steps[-1][0]) == "gemm"
-        steps.append((name, str(capture.ranges.text[own]) if own >= 0 else None, goes_on))
-        before, stream = own, int(operations.stream[op])
+        steps.append((name, str(capture.ranges.text[named]) if named >= 0 else None, goes_on))
+        before, stream = named, int(operations.stream[op])
     return tuple(steps)
 
 
@@ -227,10 +229,10 @@ def _between(layer: Integers, fits: Sequence[frozenset[int]], engine: Engine) ->
     A kernel that bears the tactic of some layer is of that one, wherever it stands, and of none that is left.
     """
     anchors = np.flatnonzero(layer >= 0)
-    found = []
+    runs = []
     for before, after in itertools.pairwise(anchors.tolist()):
         run = range(before + 1, after)
         left = [index for index in range(layer[before] + 1, layer[after]) if engine.launching[index]]
         if run and len(left) == 1 and left[0] not in layer and not any(fits[place] for place in run):
-            found.append((before + 1, after, left[0]))
-    return found
+            runs.append((before + 1, after, left[0]))
+    return runs

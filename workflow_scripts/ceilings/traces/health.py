@@ -11,7 +11,7 @@ from ceilings.traces import calls as kinds
 from ceilings.traces.capture import GRAPH, KERNEL, Capture
 
 MANY = 0.01
-"""Share of kernels from which on an oddity is told."""
+"""Share of kernels from which on an oddity is reported."""
 
 
 def refuse_unsound(capture: Capture, where: Path | str) -> list[str]:

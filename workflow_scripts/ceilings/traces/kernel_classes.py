@@ -111,11 +111,11 @@ def short(name: str, length: int = 80) -> str:
     '_UnaryElementWise<OP_Gelu<__half>>'
     """
     qualified, arguments = _split(_UNNAMED.sub("", name))
-    *namespaces, own = qualified.split("::")
-    if own == "kernel" and namespaces:
-        own = f"{namespaces[-1]}::{own}"
+    *namespaces, base = qualified.split("::")
+    if base == "kernel" and namespaces:
+        base = f"{namespaces[-1]}::{base}"
     telling = _TELLING.search(arguments)
-    shown = (f"{own}<{telling[0]}>" if telling else own) or name
+    shown = (f"{base}<{telling[0]}>" if telling else base) or name
     tail = length // 3
     return shown if len(shown) <= length else f"{shown[: length - tail - 1]}…{shown[-tail:]}"
 

@@ -27,8 +27,8 @@ def executable() -> str:
     Raises:
         UserError: It is not on PATH.
     """
-    if found := shutil.which("nsys"):
-        return found
+    if path := shutil.which("nsys"):
+        return path
     raise UserError("nsys is not on PATH; install Nsight Systems, or set traces.source to cupti")
 
 
@@ -44,20 +44,20 @@ def wrapped(command: Sequence[str], report: Path) -> list[str]:
     return [executable(), "profile", *PROFILE, f"--output={report.with_suffix('')}", *command]
 
 
-def export(report: Path, database: Path, environment: Mapping[str, str], said: str) -> None:
+def export(report: Path, database: Path, environment: Mapping[str, str], log: str) -> None:
     """Turn a report into SQLite.
 
     Args:
-        said: What nsys said while it recorded, for the message.
+        log: What nsys printed while it recorded, for the message.
 
     Raises:
         UserError: There is no report, or it cannot be exported.
     """
     if not report.is_file():
-        last = " ".join(said.split())[-300:]
+        last = " ".join(log.split())[-300:]
         raise UserError(f"nsys left no report ({last}); see the log, or set traces.source to cupti")
     command = [executable(), "export", *EXPORT, f"--output={database}", str(report)]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(environment), check=False, timeout=1200)
     if done.returncode or not database.is_file():
-        told = " ".join((done.stderr or done.stdout).split())[-300:]
-        raise UserError(f"nsys could not export its report ({told}); see the log, or set traces.source to cupti")
+        message = " ".join((done.stderr or done.stdout).split())[-300:]
+        raise UserError(f"nsys could not export its report ({message}); see the log, or set traces.source to cupti")

@@ -33,8 +33,8 @@ def ranges(text: str) -> tuple[Callable[[], Any], Callable[[], Any]]:
 def _path() -> Path:
     spec = importlib.util.find_spec("nvidia")
     for place in (spec.submodule_search_locations or []) if spec else []:
-        if found := sorted(Path(place).glob(f"*/lib/{LIBRARY}")):
-            return found[-1]
+        if libraries := sorted(Path(place).glob(f"*/lib/{LIBRARY}")):
+            return libraries[-1]
     raise UserError(
         f"{LIBRARY} is not there, and without it a profiler cannot tell iterations; pip install nvidia-nvtx"
     )

@@ -11,7 +11,7 @@ from ceilings.traces.kernel_classes import kernel_class, short
 
 HOST, DEVICE = 1, 2
 PRIVATE = ("traceName", "host_name", "distributedInfo")
-"""Keys of PyTorch's own trace that tell of the machine and its folders."""
+"""Keys of PyTorch's trace that name the machine and its folders."""
 
 _WHAT = {MEMCPY: ("memcpy", "copy"), MEMSET: ("memset", "copy"), GRAPH: ("CUDA graph", "unknown")}
 """Name and class of what is no kernel."""
@@ -62,14 +62,14 @@ def _lanes(operations: Operations) -> list[tuple[int, int]]:
     With programmatic dependent launch a kernel begins before the one ahead of it in its stream has ended, and of two
     slices that overlap on one row the viewer drops one.
     """
-    found: list[tuple[int, int]] = []
+    lanes: list[tuple[int, int]] = []
     ends: dict[int, list[int]] = {}
     for start, end, stream in zip(*_lists(operations.start, operations.end, operations.stream), strict=True):
         rows = ends.setdefault(stream, [])
         row = next((row for row, last in enumerate(rows) if last <= start), len(rows))
         rows[row : row + 1] = [end]
-        found.append((stream, row))
-    return found
+        lanes.append((stream, row))
+    return lanes
 
 
 def without_machine(trace: dict[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from ceilings import SCHEMA_VERSION
-from ceilings.errors import UserError
+from ceilings.artifacts import refuse_failed
+from ceilings.errors import CellFailure, UserError
 from ceilings.files import atomic, read_json, write_json
+from ceilings.measure.setup import artifact_file
 from ceilings.measure.supervisor import environment
 from ceilings.traces import capture, health, nsys, store
 
@@ -27,8 +29,8 @@ def record(task: dict[str, Any], output: Path) -> str:
     """Capture a cell in a fresh process.
 
     Args:
-        task: ``cell``, ``spec`` (a slice of the study, with ``source`` and ``iterations``), and the paths ``artifact``
-            and ``inputs``.
+        task: ``cell``, ``spec`` (a slice of the study, with ``source`` and ``iterations``), and the paths ``artifact``,
+            ``inputs`` and ``workload``.
         output: The capture to keep. Beside it stays what Nsight Systems wrote, which is never to be published.
 
     Returns:
@@ -43,7 +45,7 @@ def record(task: dict[str, Any], output: Path) -> str:
     with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
         folder = Path(name)
         raw = folder / "raw.sqlite"
-        result, said = run_target({**task, "source": source, "raw": str(raw)}, folder, source)
+        result, log = run_target({**task, "source": source, "raw": str(raw)}, folder, source)
         meta: dict[str, Any] = {
             "schema_version": SCHEMA_VERSION,
             "source": source,
@@ -55,28 +57,32 @@ def record(task: dict[str, Any], output: Path) -> str:
             store.write(output, empty(meta))
             return f"the cell failed: {result['failure']['kind']}: {result['failure']['message']}"
         if source == "nsys":
-            nsys.export(folder / "raw.nsys-rep", raw, environment(task["spec"]["threads"]), said)
-        found = capture.trimmed(store.read(raw))
+            nsys.export(folder / "raw.nsys-rep", raw, environment(task["spec"]["threads"]), log)
+        kept = capture.trimmed(store.read(raw))
         if Path(task["artifact"]).suffix != ".engine":  # whose layers' names are what is looked for
-            found = capture.without_ranges(found)
-        found.meta.update({**found.meta, **meta})
-        health.refuse_unsound(found, output)
+            kept = capture.without_ranges(kept)
+        kept.meta.update({**kept.meta, **meta})
+        health.refuse_unsound(kept, output)
         if source == "nsys":
             with atomic(report) as temporary:
                 shutil.copy(folder / "raw.nsys-rep", temporary)
                 temporary.chmod(0o600)
-        store.write(output, found)
-    operations, calls = len(found.operations.start), len(found.calls.start)
+        store.write(output, kept)
+    operations, calls = len(kept.operations.start), len(kept.calls.start)
     return f"{result['iterations']} iterations: {operations:,} operations, {calls:,} calls, by {meta['tool']}"
 
 
 def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[str, Any], str]:
-    """Run the process; what it left, and what it and the profiler said.
+    """Run the process; what it left, and what it and the profiler printed.
 
     Raises:
         UserError: It met something that the user can mend, or took too long.
         RuntimeError: It met an error of the pipeline's own.
     """
+    try:
+        refuse_failed(artifact_file(task), task["inputs"])
+    except CellFailure as failure:
+        return {"failure": {"kind": failure.kind, "message": str(failure)}}, ""
     write_json(folder / "task.json", task)
     command = [sys.executable, "-m", "ceilings.traces.target", f"{folder}/task.json", f"{folder}/result.json"]
     if source == "nsys":
@@ -91,7 +97,7 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
         start_new_session=True,
     )
     try:
-        said = process.communicate(timeout=limit)[0]
+        log = process.communicate(timeout=limit)[0]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -101,14 +107,14 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    sys.stderr.write(said)
+    sys.stderr.write(log)
     if not (folder / "result.json").is_file():
-        last = (said.strip().splitlines() or [""])[-1]
+        last = (log.strip().splitlines() or [""])[-1]
         raise RuntimeError(f"the captured process ended with status {process.returncode}: {last}")
     result = read_json(folder / "result.json")
     if "error" in result:
         raise UserError(result["error"])
-    return result, said
+    return result, log
 
 
 def empty(meta: dict[str, Any]) -> capture.Capture:

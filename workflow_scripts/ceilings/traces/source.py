@@ -27,5 +27,5 @@ def choose(wanted: str) -> tuple[str | None, str | None]:
         wanted: One of ``SOURCES``, or ``auto`` for the first that can be had.
     """
     lacking = {source: missing(source) for source in (SOURCES if wanted == "auto" else (wanted,))}
-    found = next((source for source, lacks in lacking.items() if lacks is None), None)
-    return found, None if found else "; ".join(filter(None, lacking.values()))
+    first = next((source for source, lacks in lacking.items() if lacks is None), None)
+    return first, None if first else "; ".join(filter(None, lacking.values()))

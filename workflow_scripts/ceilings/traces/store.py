@@ -88,8 +88,8 @@ def _rows(database: sqlite3.Connection, table: str, present: set[str]) -> Intege
     if table in present:
         columns = ", ".join(f'coalesce("{column}", -1)' for column in COLUMNS[table])
         cursor = database.execute(f"SELECT {columns} FROM {table}")
-        while some := cursor.fetchmany(_CHUNK):
-            chunks.append(np.array(some, np.int64))
+        while rows := cursor.fetchmany(_CHUNK):
+            chunks.append(np.array(rows, np.int64))
     return np.concatenate(chunks)
 
 
@@ -101,9 +101,9 @@ def _strings(database: sqlite3.Connection) -> dict[int, str]:
 def _ranges(database: sqlite3.Connection) -> list[tuple[int, int, int, str]]:
     """Iterations, which may be start-end ranges, and the nested ranges of libraries."""
     return database.execute(
-        f"SELECT n.start, n.end, n.globalTid, coalesce(n.text, s.value) AS said FROM {NVTX} n "
-        f"LEFT JOIN {STRINGS} s ON s.id = n.textId WHERE said IS NOT NULL AND n.end IS NOT NULL "
-        "AND (n.eventType = ? OR n.eventType = ? AND said = ?)",
+        f"SELECT n.start, n.end, n.globalTid, coalesce(n.text, s.value) AS label FROM {NVTX} n "
+        f"LEFT JOIN {STRINGS} s ON s.id = n.textId WHERE label IS NOT NULL AND n.end IS NOT NULL "
+        "AND (n.eventType = ? OR n.eventType = ? AND label = ?)",
         (PUSH_POP, START_END, ITERATION),
     ).fetchall()
 
@@ -147,8 +147,8 @@ def write(path: Path | str, capture: Capture) -> None:
         ],
     }
     for kind, table in enumerate(OPERATIONS):
-        own = operations.kind == kind
-        tables[table] = [column[own] for column in (*common, *further[kind])]
+        chosen = operations.kind == kind
+        tables[table] = [column[chosen] for column in (*common, *further[kind])]
     with atomic(path) as temporary, contextlib.closing(sqlite3.connect(temporary)) as database:
         for table, columns in tables.items():
             names = ", ".join(f'"{name}"' for name in COLUMNS[table])

@@ -7,7 +7,6 @@ and a few settling iterations are outside the marks. What it measures is thrown 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 import time
 import typing
@@ -23,9 +22,8 @@ from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
 from ceilings.measure.gpu_loop import Regime, Samples, block
 from ceilings.measure.loop import block_size, undisturbed
+from ceilings.measure.setup import make_runner, read_pool
 from ceilings.measure.stopping import NS, Protocol
-from ceilings.models.inputs import load_inputs
-from ceilings.runtimes.cuda_runner import CudaRunner
 from ceilings.traces import nvtx
 from ceilings.traces.capture import ITERATION
 
@@ -110,17 +108,12 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         CellFailure: The cell cannot run.
     """
     spec = task["spec"]
-    inputs = load_inputs(task["inputs"])
-    ring = [{name: values[i] for name, values in inputs.items()} for i in range(len(inputs["input_ids"]))]
+    elements = read_pool(task)
     recording = recorder(task["source"], Path(task["raw"]))
-    module = importlib.import_module(f"ceilings.runtimes.{spec['module']}")
-    shape = (task["cell"]["batch"], task["cell"]["sequence"])
-    runner: CudaRunner = module.RUNNER(
-        Path(task["artifact"]), task["cell"]["precision"], shape, spec["threads"], spec["options"]
-    )
+    runner: Any = make_runner(task)[0]
     runner.load()
     runner.name_work()
-    slots = [runner.place(element) for element in ring]
+    slots = [runner.place(element) for element in elements]
     runner.run(slots[0])
     regime = Regime(runner.activate, runner.launch, slots)
     with runner.failures(), undisturbed():
@@ -159,10 +152,10 @@ def iterate(regime: Regime, stream: cuda.Stream, count: int, marks: tuple[Mark, 
     record, synchronize = cudart.cudaEventRecord, cudart.cudaStreamSynchronize
     prepare, submit, items = regime.prepare, regime.submit, regime.items
     begin, end = cuda.Event().native, cuda.Event().native
-    handle, ring = stream.native, len(items)
+    handle, pool = stream.native, len(items)
     enter, leave = marks
     for i in range(count):
-        item = items[i % ring]
+        item = items[i % pool]
         prepare(item)
         synchronize(handle)
         record(begin, handle)

@@ -23,7 +23,7 @@ import pandas as pd
 
 from ceilings.errors import UserError
 from ceilings.report.analysis.measured import Cell, Measured, carries
-from ceilings.report.tables.frames import KEY
+from ceilings.report.tables.keys import KEY
 from ceilings.statistics.decisions import equivalence_interval, holm, p_value, within
 from ceilings.statistics.estimands import P50, Estimand
 from ceilings.statistics.intervals import ratio
@@ -138,7 +138,7 @@ def judge(pairs: Sequence[tuple[Cell, Cell]], floor: float, margin: float, estim
     for (before, after), p in zip(pairs, adjusted, strict=True):
         factor = ratio(after.groups, before.groups, estimand=estimand)
         verdict: Verdict = "undecided"
-        # Below the noise floor nothing is told from nothing, and so neither is sameness.
+        # Below the noise floor nothing can be distinguished from nothing, and so neither is sameness.
         if floor <= margin and within(equivalence_interval(after.groups, before.groups, estimand), margin):
             verdict = "same"
         elif p <= ALPHA and not factor.low <= 1 <= factor.high and abs(math.log(factor.estimate)) > math.log1p(floor):
@@ -159,15 +159,15 @@ def _across(devices: tuple[str | None, str | None]) -> tuple[str | None, str | N
 
 def _by_key(measured: Measured, device: str | None) -> dict[tuple[object, ...], Cell]:
     """Cells by what names them; without the device where one was chosen."""
-    names = KEY if device is None else KEY[1:]
+    first = 0 if device is None else 1
     cells = (cell for cell in measured.cells if device is None or cell.device == device)
-    return {tuple(getattr(cell, name) for name in names): cell for cell in cells}
+    return {cell.key[first:]: cell for cell in cells}
 
 
 def _nothing_in_common(before: Measured, after: Measured) -> str:
     devices = [sorted({cell.device for cell in side.cells}) for side in (before, after)]
-    told = f"no cell was measured on both sides (devices: {devices[0]} before, {devices[1]} after)"
-    return f"{told}; to compare two devices, name them with --before-device and --after-device"
+    problem = f"no cell was measured on both sides (devices: {devices[0]} before, {devices[1]} after)"
+    return f"{problem}; to compare two devices, name them with --before-device and --after-device"
 
 
 def _broken(after: Measured, device: str | None, lost: dict[tuple[object, ...], Cell]) -> list[tuple[str, str]]:
@@ -181,21 +181,21 @@ def _broken(after: Measured, device: str | None, lost: dict[tuple[object, ...], 
 def _differences(before: Measured, after: Measured, matched: Sequence[tuple[Cell, Cell]]) -> list[tuple[str, str, str]]:
     """Packages, versions and protocol that differ between the records of the matched cells."""
     sides = [_environment(side, {p[i] for p in matched}) for i, side in enumerate((before, after))]
-    found = []
+    differences = []
     for name in dict.fromkeys([*sides[0], *sides[1]]):
         old, new = ("; ".join(sorted(side.get(name, ()))) or "not recorded" for side in sides)
         if old != new:
-            found.append((name, old, new))
-    return found
+            differences.append((name, old, new))
+    return differences
 
 
 def _environment(measured: Measured, cells: set[Cell]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    values: dict[str, set[str]] = {}
     for recorded in pd.concat([measured.runs(cell)["environment"] for cell in cells]).dropna().unique():
         record = json.loads(recorded)
         for section in ("packages", "gpu", "host", "threads", "protocol"):
             for name, value in (record.pop(section, None) or {}).items():
-                found.setdefault(f"{section} {name}", set()).add(str(value))
+                values.setdefault(f"{section} {name}", set()).add(str(value))
         for name, value in record.items():
-            found.setdefault(name, set()).add(str(value))
-    return found
+            values.setdefault(name, set()).add(str(value))
+    return values

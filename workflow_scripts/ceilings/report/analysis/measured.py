@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -13,62 +13,87 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ceilings.report.analysis.measured_cell import (
+    AAPair,
     Cell,
     Comparison,
     Groups,
-    Shape,
-    TwinPair,
     carries,
     configuration_label,
     group_by,
+    without_axis,
 )
-from ceilings.report.tables.frames import KEY, Tables
+from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.keys import KEY, axes_of, key_of, parsed_levers
 from ceilings.runtimes.catalogue import PRECISIONS
 from ceilings.statistics.decisions import equivalence_interval, within
 from ceilings.statistics.estimands import P50, Estimand
 from ceilings.statistics.intervals import Verdict, contrast, log_contrast, noise_floor, ratio, verdict
 from ceilings.statistics.quantiles import Interval
+from ceilings.workload.shape import Shape
 
-__all__ = ["Cell", "Comparison", "Groups", "Measured", "carries", "configuration_label", "group_by", "growth_exponent"]
+__all__ = [
+    "Cell",
+    "Comparison",
+    "Groups",
+    "Measured",
+    "carries",
+    "configuration_label",
+    "group_by",
+    "growth_exponent",
+    "without_axis",
+]
 
 
 class Measured:
-    """Cells with latencies; twins apart, since they serve nothing but the noise floor."""
+    """Cells with latencies; the second of an A/A pair apart, since it serves nothing but the noise floor."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         groups = _groups(tables.samples)
         everything = [_cell(row, groups) for row in _records(tables.cells[tables.cells["status"] == "ok"])]
-        self.cells = sorted((cell for cell in everything if cell.twin_of is None), key=_order)
-        self._twins = [cell for cell in everything if cell.twin_of is not None]
-        self._by_key = {_key(cell): cell for cell in self.cells}
+        self.cells = sorted((cell for cell in everything if cell.aa_of is None), key=_order)
+        self._seconds = [cell for cell in everything if cell.aa_of is not None]
+        self._by_key = {cell.key: cell for cell in self.cells}
 
     # --- one cell ----------------------------------------------------------------------------------------------------
 
-    def find(self, like: Cell, **changes: Any) -> Cell | None:
-        """The measured cell that differs from ``like`` in ``changes`` alone."""
-        key = dict(zip(KEY, _key(like), strict=True)) | changes
-        return self._by_key.get(tuple(key[name] for name in KEY))
+    def find(self, like: Cell, *, precision: str | None = None, shape: Shape | None = None) -> Cell | None:
+        """The measured cell that differs from ``like`` in precision or shape alone."""
+        device, runtime, model, own_precision, own_shape = like.key
+        return self._by_key.get((device, runtime, model, precision or own_precision, str(shape or own_shape)))
+
+    def find_stack(self, like: Cell, stack: str, levers: Set[str], precision: str | None = None) -> Cell | None:
+        """The measured cell of a stack with just these levers, on the device, model and shape of ``like``."""
+        wanted = (like.device, like.model, precision or like.precision, like.shape, stack, frozenset(levers))
+        return self._by_stack.get(wanted)
+
+    @functools.cached_property
+    def _by_stack(self) -> dict[tuple[Any, ...], Cell]:
+        found: dict[tuple[Any, ...], Cell] = {}
+        for cell in self.cells:
+            place = (cell.device, cell.model, cell.precision, cell.shape, cell.stack, cell.levers)
+            found.setdefault(place, cell)
+        return found
 
     def runs(self, cell: Cell) -> pd.DataFrame:
         """The rows of a cell's processes."""
-        return self._runs.get(_key(cell), self.tables.runs.iloc[:0])
+        return self._runs.get(cell.key, self.tables.runs.iloc[:0])
 
     def series(self, cell: Cell, name: str) -> Groups:
         """Latencies in ns of another series (``latency_end_to_end``), one array a process; empty where not measured."""
-        return self._series(name).get(_key(cell), ())
+        return self._series(name).get(cell.key, ())
 
     def budget(self, cell: Cell) -> dict[str, Any] | None:
         """The row of a cell's latency budget; None where it was not captured."""
-        return self._budgets.get(_key(cell))
+        return self._budgets.get(cell.key)
 
     def hardware_floor(self, cell: Cell) -> dict[str, Any] | None:
         """The row of a cell's hardware floor; None where its device's limits are not known."""
-        return self._hardware_floors.get(_key(cell))
+        return self._hardware_floors.get(cell.key)
 
     @functools.cached_property
     def _runs(self) -> dict[Any, pd.DataFrame]:
-        return {key: own for key, own in self.tables.runs.groupby(KEY, observed=True, sort=False)}  # noqa: C416
+        return dict(iter(self.tables.runs.groupby(KEY, observed=True, sort=False)))
 
     @functools.cache  # noqa: B019 - lives as long as the tables
     def _series(self, name: str) -> dict[tuple[Any, ...], Groups]:
@@ -76,11 +101,11 @@ class Measured:
 
     @functools.cached_property
     def _budgets(self) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {tuple(row[name] for name in KEY): row for row in _records(self.tables.budgets)}
+        return {key_of(row): row for row in _records(self.tables.budgets)}
 
     @functools.cached_property
     def _hardware_floors(self) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {tuple(row[name] for name in KEY): row for row in _records(self.tables.floors)}
+        return {key_of(row): row for row in _records(self.tables.floors)}
 
     # --- several -----------------------------------------------------------------------------------------------------
 
@@ -90,13 +115,23 @@ class Measured:
         return group_by(self.cells, lambda cell: (cell.device, cell.model))
 
     @functools.cached_property
-    def common_shape(self) -> Shape | None:
-        """The shape that most cells were measured at; of several, where most sweeps cross, then the smallest."""
-        shapes = Counter(cell.shape for cell in self.cells)
-        batches = Counter(cell.batch for cell in self.cells)
-        lengths = Counter(cell.sequence for cell in self.cells)
-        rank = {shape: (-count, -batches[shape[0]] - lengths[shape[1]], shape) for shape, count in shapes.items()}
-        return min(rank, key=lambda shape: rank[shape], default=None)
+    def common_shapes(self) -> dict[tuple[str, str], Shape]:
+        """The shape that most cells of a panel were measured at; of several, where most sweeps cross."""
+        return {panel: _common_shape(cells) for panel, cells in self.panels.items()}
+
+    @functools.cached_property
+    def at_common_shape(self) -> list[Cell]:
+        """The cells at the common shape of their panel."""
+        return [cell for cell in self.cells if self.is_common(cell)]
+
+    def is_common(self, cell: Cell) -> bool:
+        """Whether a cell is at the common shape of its panel."""
+        return cell.shape == self.common_shapes[cell.device, cell.model]
+
+    @functools.cached_property
+    def axes(self) -> tuple[str, ...]:
+        """Every axis that a measured shape has, in the order of names of shapes."""
+        return axes_of(cell.shape for cell in self.cells)
 
     @functools.cached_property
     def configurations(self) -> list[tuple[str, str]]:
@@ -106,13 +141,14 @@ class Measured:
         )
 
     @functools.cached_property
-    def twin_pairs(self) -> list[TwinPair]:
+    def aa_pairs(self) -> list[AAPair]:
+        """Cells that were measured twice."""
         pairs = []
-        for twin in self._twins:
-            cell = self._by_key.get((twin.device, twin.twin_of, *_key(twin)[2:]))
+        for second in self._seconds:
+            cell = self._by_key.get((second.device, str(second.aa_of), *second.key[2:]))
             if cell is not None:
-                both = (cell.groups, twin.groups)
-                pairs.append(TwinPair(cell, twin, ratio(*both), noise_floor(*both)))
+                both = (cell.groups, second.groups)
+                pairs.append(AAPair(cell, second, ratio(*both), noise_floor(*both)))
         return pairs
 
     def noise_floor(self, device: str, estimand: Estimand = P50) -> float | None:
@@ -122,21 +158,18 @@ class Measured:
     @functools.cache  # noqa: B019
     def _floors(self, estimand: Estimand) -> dict[str, float]:
         found: dict[str, float] = {}
-        for pair in self.twin_pairs:
-            if carries(pair.cell.groups, estimand) and carries(pair.twin.groups, estimand):
-                floor = noise_floor(pair.cell.groups, pair.twin.groups, estimand=estimand)
+        for pair in self.aa_pairs:
+            if carries(pair.cell.groups, estimand) and carries(pair.second.groups, estimand):
+                floor = noise_floor(pair.cell.groups, pair.second.groups, estimand=estimand)
                 found[pair.cell.device] = max(floor, found.get(pair.cell.device, 0.0))
         return found
-
-    def at(self, shape: Shape | None) -> list[Cell]:
-        return [cell for cell in self.cells if cell.shape == shape]
 
     def compare(self, a: Cell, b: Cell) -> Comparison:
         """Latencies of two cells of one device.
 
         Without an A/A pair on the device the interval alone decides; the findings say that the pair is missing.
         """
-        key = (_key(a), _key(b))
+        key = (a.key, b.key)
         if key not in self._compared:
             self._compared[key] = self._judge(a, b, ratio(a.groups, b.groups))
         return self._compared[key]
@@ -193,11 +226,13 @@ def _precision_order(precision: str) -> int:
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:
-    return cell.device, cell.model, cell.runtime, _precision_order(cell.precision), cell.precision, *cell.shape
+    return cell.device, cell.model, cell.runtime, _precision_order(cell.precision), cell.precision, cell.shape
 
 
-def _key(cell: Cell) -> tuple[Any, ...]:
-    return cell.device, cell.runtime, cell.model, cell.precision, cell.batch, cell.sequence
+def _common_shape(cells: Sequence[Cell]) -> Shape:
+    shapes = Counter(cell.shape for cell in cells)
+    sizes = Counter(item for cell in cells for item in cell.shape.sizes)
+    return min(shapes, key=lambda shape: (-shapes[shape], -sum(sizes[item] for item in shape.sizes), shape))
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -213,6 +248,16 @@ def _groups(samples: pd.DataFrame, series: str = "latency") -> dict[tuple[Any, .
 
 
 def _cell(row: dict[str, Any], groups: dict[tuple[Any, ...], Groups]) -> Cell:
-    key = tuple(row[name] for name in KEY)
-    twin_of = row["twin_of"] if isinstance(row["twin_of"], str) else None
-    return Cell(**{name: row[name] for name in KEY}, twin_of=twin_of, row=row, groups=groups[key])
+    return Cell(
+        device=row["device"],
+        runtime=row["runtime"],
+        model=row["model"],
+        precision=row["precision"],
+        shape=Shape.parse(row["shape"]),
+        stack=row["stack"],
+        levers=parsed_levers(row["levers"]),
+        artifact=row["artifact"],
+        aa_of=row["aa_of"] if isinstance(row["aa_of"], str) and row["aa_of"] else None,
+        row=row,
+        groups=groups[key_of(row)],
+    )

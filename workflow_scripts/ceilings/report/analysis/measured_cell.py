@@ -11,14 +11,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.statistics.estimands import Estimand
 from ceilings.statistics.intervals import Verdict
 from ceilings.statistics.quantiles import Interval
+from ceilings.workload.shape import Shape
+
+REFERENCE = "fp32"
+"""The precision that others are held against."""
 
 T = TypeVar("T")
 Groups = tuple[NDArray[np.int64], ...]
-Shape = tuple[int, int]
-"""Batch and sequence."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Cell:
     """A cell that was measured.
 
     Attributes:
+        stack, levers, artifact: What its runtime is: what executes, what is done to it, what it executes.
+        aa_of: The runtime that it repeats, where it is the second cell of an A/A pair.
         row: The cell's row of the table, for what is only shown.
         groups: Latencies in ns, one array a process.
     """
@@ -34,33 +39,47 @@ class Cell:
     runtime: str
     model: str
     precision: str
-    batch: int
-    sequence: int
-    twin_of: str | None
+    shape: Shape
+    stack: str
+    levers: frozenset[str]
+    artifact: str
+    aa_of: str | None
     row: dict[str, Any] = field(compare=False, repr=False)
     groups: Groups = field(compare=False, repr=False)
 
     @property
-    def shape(self) -> Shape:
-        return self.batch, self.sequence
+    def key(self) -> tuple[str, ...]:
+        """What names it in every table."""
+        return self.device, self.runtime, self.model, self.precision, str(self.shape)
 
     @property
-    def size(self) -> str:
-        """The shape in short: b1-s128."""
-        return f"b{self.batch}-s{self.sequence}"
+    def batch(self) -> int:
+        """Inputs at once."""
+        return self.shape.batch
+
+    def axis(self, name: str) -> int:
+        """Its size along an axis that its shape has."""
+        return self.shape[name]
+
+    @property
+    def volume(self) -> int:
+        """Product of its sizes: in the order of the work, but not in its proportion."""
+        return math.prod(size for _, size in self.shape.sizes)
 
     @property
     def configuration(self) -> tuple[str, str]:
+        """Runtime and precision."""
         return self.runtime, self.precision
 
     @property
     def label(self) -> str:
+        """Runtime and precision in words."""
         return configuration_label(self.runtime, self.precision)
 
     @property
     def name(self) -> str:
         """As a path would name it; unique within a study."""
-        return f"{self.device}/{self.runtime}/{self.model}/{self.precision}/{self.size}"
+        return "/".join(self.key)
 
     @property
     def p50(self) -> Interval:
@@ -92,11 +111,11 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class TwinPair:
+class AAPair:
     """One cell measured twice under two names."""
 
     cell: Cell
-    twin: Cell
+    second: Cell
     ratio: Interval
     floor: float
 
@@ -107,8 +126,15 @@ def carries(groups: Groups, estimand: Estimand) -> bool:
 
 
 def configuration_label(runtime: str, precision: str) -> str:
-    """A runtime that names its precision is not made to say it twice."""
-    return runtime if precision in runtime.split("-") else f"{runtime} {precision}"
+    """Runtime and precision; a runtime that has one precision, and a lower one, is not made to name it."""
+    known = RUNTIMES.get(runtime)
+    alone = known is not None and known.precisions == (precision,) and precision != REFERENCE
+    return runtime if alone else f"{runtime} {precision}"
+
+
+def without_axis(shape: Shape, axis: str) -> Shape:
+    """The rest of a shape: what stays the same along an axis."""
+    return Shape(tuple(item for item in shape.sizes if item[0] != axis), shape.lengths)
 
 
 def group_by(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:

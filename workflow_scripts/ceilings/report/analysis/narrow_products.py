@@ -11,8 +11,8 @@ from ceilings.report.tables.product_counts import products
 
 def float_only(cell: Cell) -> bool:
     """Whether it is known that no product of a quantised cell ran in its precision."""
-    found = products(cell.row)
-    return found is not None and found.narrow == 0
+    counts = products(cell.row)
+    return counts is not None and counts.narrow == 0
 
 
 def arithmetic(pairs: Sequence[Comparison]) -> str:
@@ -21,22 +21,24 @@ def arithmetic(pairs: Sequence[Comparison]) -> str:
     A cause is named only where the counts leave no other: without narrow products, Q/DQ is work and nothing else.
     """
     known = group_by(pairs, lambda pair: (products(pair.a.row), pair.verdict == "faster"))
-    told = []
-    for (found, faster), own in known.items():
-        if found is None:
+    sentences = []
+    for (counts, faster), same in known.items():
+        if counts is None:
             continue
-        name = own[0].a.precision.upper()
-        cells = text.cut(f"{pair.a.label} {pair.a.size}" for pair in own)
-        of = f"matrix products{f' of {cells}' if len(known) > 1 else ''}"
-        if found.narrow:
-            told.append(f" {found.narrow} of {found.all} {of} ran in {name}.")
+        name = same[0].a.precision.upper()
+        cells = text.cut(f"{pair.a.label} {pair.a.shape}" for pair in same)
+        which = f"matrix products{f' of {cells}' if len(known) > 1 else ''}"
+        if counts.narrow:
+            sentences.append(f" {counts.narrow} of {counts.all} {which} ran in {name}.")
         elif faster:
-            told.append(f" None of the {found.all} {of} ran in {name}: what made it faster is not {name} arithmetic.")
-        elif found.quantizers:
-            told.append(
-                f" None of the {found.all} {of} ran in {name}: its {found.quantizers} nodes that quantise or "
+            sentences.append(
+                f" None of the {counts.all} {which} ran in {name}: what made it faster is not {name} arithmetic."
+            )
+        elif counts.quantizers:
+            sentences.append(
+                f" None of the {counts.all} {which} ran in {name}: its {counts.quantizers} nodes that quantise or "
                 "dequantise are added work, and no product is the faster for it."
             )
         else:
-            told.append(f" None of the {found.all} {of} ran in {name}, so none is the faster for it.")
-    return "".join(told)
+            sentences.append(f" None of the {counts.all} {which} ran in {name}, so none is the faster for it.")
+    return "".join(sentences)

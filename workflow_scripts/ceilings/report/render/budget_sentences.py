@@ -33,43 +33,43 @@ def sentence(row: Row, record: Mapping[str, Any]) -> str:
         total, how = row["iteration_ms"], "recorded "
     replayed = pd.notna(row["replayed_ms"])
     submitting = row["untraced_enqueue_ms"] if replayed else row["host_framework_ms"] + row["host_launch_ms"]
-    name = f"**{label(row)}** {row['model']} {shape(row)} on `{row['device']}`"
-    told, whole = f"{name} is {row['verdict']}", f"{how}{text.number(total)} ms"
+    name = f"**{label(row)}** {row['model']} {row['shape']} on `{row['device']}`"
+    words, whole = f"{name} is {row['verdict']}", f"{how}{text.number(total)} ms"
     works = f"the device works {text.number(busy)} of {whole} ({text.percent(busy / total)})"
     calls = f"{count(launches)} launch{'' if launches == 1 else 'es'}"
     match row["verdict"]:
         case "launch-bound":
             included = f"framework included{'' if replayed else ', recorded'}"
             each = f" of {_us(submitting / launches)} µs each ({included})" if launches else ""
-            told += f": {calls}{each} against {_us(busy)} µs of work on the device, which idles for "
-            told += f"{text.percent(1 - busy / total)} of {whole}"
+            words += f": {calls}{each} against {_us(busy)} µs of work on the device, which idles for "
+            words += f"{text.percent(1 - busy / total)} of {whole}"
         case "kernel-bound":
             largest = max(KERNEL_CLASSES, key=lambda kind: row[f"gpu_{kind}_ms"])
-            told += (
+            words += (
                 f": {works}; {count(row['kernels'])} kernels of {text.number(row['kernel_mean_us'])} µs on average; "
             )
-            told += f"the largest class is {CLASS_NAMES.get(largest, largest)} with "
-            told += f"{text.percent(row[f'gpu_{largest}_ms'] / busy)} of the work{_longest(record, largest)}"
+            words += f"the largest class is {CLASS_NAMES.get(largest, largest)} with "
+            words += f"{text.percent(row[f'gpu_{largest}_ms'] / busy)} of the work{_longest(record, largest)}"
         case "host-bound":
-            told += f": {text.percent(row['path_host'])} of the critical path is code round its {calls} that launches "
-            told += f"nothing yet, or nothing more; {works}"
+            words += f": {text.percent(row['path_host'])} of the critical path is code round its {calls} that launches "
+            words += f"nothing yet, or nothing more; {works}"
         case "transfer-bound":
-            told += f": copies between host and device are {text.percent(row['path_transfer'])} of the critical path "
-            told += f"({_us(row['gpu_copy_ms'])} µs on the device, {_us(row['host_copy_ms'])} µs in the calls)"
+            words += f": copies between host and device are {text.percent(row['path_transfer'])} of the critical path "
+            words += f"({_us(row['gpu_copy_ms'])} µs on the device, {_us(row['host_copy_ms'])} µs in the calls)"
         case "sync-bound":
-            told += f": for {text.percent(row['path_sync'])} of the critical path all is done and the host has not "
-            told += "noticed"
+            words += f": for {text.percent(row['path_sync'])} of the critical path all is done and the host has not "
+            words += "noticed"
         case _:
-            told = f"{name} has no single cause for its {whole}: {works}"
-    return f"{told}{_levers(row)}."
+            words = f"{name} has no single cause for its {whole}: {works}"
+    return f"{words}{_levers(row)}."
 
 
 def _longest(record: Mapping[str, Any], kind: str) -> str:
     """The kernel of a class that takes most."""
-    own = [kernel for kernel in record["kernels"] if kernel["class"] == kind]
-    if not own:
+    same = [kernel for kernel in record["kernels"] if kernel["class"] == kind]
+    if not same:
         return ""
-    first = max(own, key=lambda kernel: kernel["ns"])
+    first = max(same, key=lambda kernel: kernel["ns"])
     each = text.number(first["ns"] / first["count"] / 1e3)
     return f", first `{first['short']}` ({count(first['count'])} of {each} µs)"
 
@@ -91,10 +91,10 @@ def doubt(row: Row) -> str:
         return ""
     length = replay if pd.notna(replay) else row["iteration_ms"]
     taken = "the replay takes" if pd.notna(replay) else "it cannot be replayed; recorded it takes"
-    told = f"{taken} {text.number(length)} ms, and the latency is {text.number(latency)} ms"
+    words = f"{taken} {text.number(length)} ms, and the latency is {text.number(latency)} ms"
     if not explains(length, latency):
-        return f"{told}: the capture does not explain it, and the critical path shown is the recorded iteration's"
-    return "" if pd.notna(replay) else f"{told}: the critical path shown is the recorded iteration's"
+        return f"{words}: the capture does not explain it, and the critical path shown is the recorded iteration's"
+    return "" if pd.notna(replay) else f"{words}: the critical path shown is the recorded iteration's"
 
 
 def count(value: float) -> str:
@@ -104,45 +104,40 @@ def count(value: float) -> str:
 
 def jitter(record: Mapping[str, Any]) -> str:
     """What slow iterations have more of; empty where that is not known."""
-    found = record["jitter"]
-    if not found or found["iteration_ns"] <= 0:
+    slow = record["jitter"]
+    if not slow or slow["iteration_ns"] <= 0:
         return ""
-    host = max(found["host_ns"], key=lambda part: found["host_ns"][part])
-    device = max(found["device_ns"], key=lambda part: found["device_ns"][part])
+    host = max(slow["host_ns"], key=lambda part: slow["host_ns"][part])
+    device = max(slow["device_ns"], key=lambda part: slow["device_ns"][part])
     named = CAUSE_NAMES.get(device.removeprefix("idle_"), device) if device.startswith("idle_") else f"{device} kernels"
     return (
-        f"the slowest {text.plural(found['slow_iterations'], 'iteration')} of {record['iterations']} took "
-        f"{found['iteration_ns'] / 1e3:,.0f} µs longer than the median: on the host "
-        f"{found['host_ns'][host] / 1e3:+,.0f} µs "
-        f"{PART_NAMES[host]}, on the device {found['device_ns'][device] / 1e3:+,.0f} µs ({named})"
+        f"the slowest {text.plural(slow['slow_iterations'], 'iteration')} of {record['iterations']} took "
+        f"{slow['iteration_ns'] / 1e3:,.0f} µs longer than the median: on the host "
+        f"{slow['host_ns'][host] / 1e3:+,.0f} µs "
+        f"{PART_NAMES[host]}, on the device {slow['device_ns'][device] / 1e3:+,.0f} µs ({named})"
     )
 
 
-def layers(found: Mapping[str, Any]) -> str:
+def layers(matched: Mapping[str, Any]) -> str:
     """Which layers of an engine take the most, and how much of the time has a layer at all, by which evidence."""
-    evidence = [f"{kind} {text.percent(share)}" for kind, share in found["evidence_shares"].items() if share]
-    told = f"{text.percent(found['matched_share'])} of the time in kernels and copies has a layer"
-    if found["in_order_share"] < 1:
-        told += f", and {text.percent(found['in_order_share'])} of the iterations ran in the order of the layers"
+    evidence = [f"{kind} {text.percent(share)}" for kind, share in matched["evidence_shares"].items() if share]
+    words = f"{text.percent(matched['matched_share'])} of the time in kernels and copies has a layer"
+    if matched["in_order_share"] < 1:
+        words += f", and {text.percent(matched['in_order_share'])} of the iterations ran in the order of the layers"
     if not evidence:
-        return f"{told}."
-    longest = sorted((one for one in found["each"] if one["ns"]), key=lambda one: -one["ns"])[:LAYERS_SHOWN]
+        return f"{words}."
+    longest = sorted((one for one in matched["each"] if one["ns"]), key=lambda one: -one["ns"])[:LAYERS_SHOWN]
     named = [
         f"`{_cut(one['name'])}` ({one['type']}, {one['precision'] or 'no numbers'}) {text.number(one['ns'] / 1e3)} µs"
         + (f", by the profiler {text.number(one['profiler_ratio'])} times that" if one["profiler_ratio"] else "")
         for one in longest
     ]
-    return f"{told} (by {', '.join(evidence)}); the longest: {'; '.join(named)}."
+    return f"{words} (by {', '.join(evidence)}); the longest: {'; '.join(named)}."
 
 
 def label(row: Row) -> str:
     """Runtime and precision, as everywhere."""
     return configuration_label(row["runtime"], row["precision"])
-
-
-def shape(row: Row) -> str:
-    """Batch and sequence."""
-    return f"b{row['batch']}-s{row['sequence']}"
 
 
 def _cut(name: str) -> str:

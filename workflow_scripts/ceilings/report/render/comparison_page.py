@@ -22,18 +22,18 @@ th, td { padding: .25rem .75rem; border-bottom: 1px solid #8886; text-align: lef
 """
 
 
-def as_markdown(found: Comparison) -> str:
+def as_markdown(comparison: Comparison) -> str:
     """The page for a terminal, a pull request or a summary."""
-    parts = ["# Comparison", *_sentences(found)]
-    for title, headers, rows in _tables(found):
+    parts = ["# Comparison", *_sentences(comparison)]
+    for title, headers, rows in _tables(comparison):
         parts += [f"## {title}", text.table(rows, headers)]
     return "\n\n".join(parts) + "\n"
 
 
-def as_html(found: Comparison) -> str:
+def as_html(comparison: Comparison) -> str:
     """The same, as one file that needs nothing else."""
-    parts = ["<h1>Comparison</h1>", *(f"<p>{html.escape(sentence)}</p>" for sentence in _sentences(found))]
-    for title, headers, rows in _tables(found):
+    parts = ["<h1>Comparison</h1>", *(f"<p>{html.escape(sentence)}</p>" for sentence in _sentences(comparison))]
+    for title, headers, rows in _tables(comparison):
         # tabulate escapes what stands in a cell
         parts += [f"<h2>{html.escape(title)}</h2>", tabulate(rows, headers, tablefmt="html", disable_numparse=True)]
     body = "\n".join(parts)
@@ -44,47 +44,49 @@ def as_html(found: Comparison) -> str:
     )
 
 
-def _sentences(found: Comparison) -> list[str]:
+def _sentences(comparison: Comparison) -> list[str]:
     counts = (
-        f"{text.plural(len(found.changes), 'cell')} on both sides, by {found.estimand.name}: "
-        f"{found.count('slower')} slower, {found.count('faster')} faster, {found.count('same')} the same within "
-        f"{found.margin:.0%}, {found.count('undecided')} undecided."
+        f"{text.plural(len(comparison.changes), 'cell')} on both sides, by {comparison.estimand.name}: "
+        f"{comparison.count('slower')} slower, {comparison.count('faster')} faster, "
+        f"{comparison.count('same')} the same within {comparison.margin:.0%}, {comparison.count('undecided')} undecided."
     )
     noise = (
         "Neither side has an A/A pair, so the noise floor is unknown and taken for 0."
-        if found.floor is None
-        else f"Noise floor {text.percent(found.floor)}: no smaller difference is called one."
+        if comparison.floor is None
+        else f"Noise floor {text.percent(comparison.floor)}: no smaller difference is called one."
     )
-    if found.floor is not None and found.floor > found.margin:
+    if comparison.floor is not None and comparison.floor > comparison.margin:
         noise += " It is wider than the margin, so nothing can be called the same."
     method = (
-        f"Faster and slower: p at most {ALPHA} after Holm's adjustment for {len(found.changes)} comparisons, 95% "
+        f"Faster and slower: p at most {ALPHA} after Holm's adjustment for {len(comparison.changes)} comparisons, 95% "
         f"interval without 1, ratio beyond the noise floor. The same: two one-sided tests at 5%."
     )
     return [counts, noise, method]
 
 
-def _tables(found: Comparison) -> list[Table]:
-    tables: list[Table] = [("Cells", HEADERS, [_row(change, found) for change in found.changes])]
-    if found.broken:
-        tables.append(("Measured before, failed after", ("cell", "why"), [list(row) for row in found.broken]))
-    if found.environment:
-        tables.append(("Different environments", ("what", "before", "after"), [list(r) for r in found.environment]))
+def _tables(comparison: Comparison) -> list[Table]:
+    tables: list[Table] = [("Cells", HEADERS, [_row(change, comparison) for change in comparison.changes])]
+    if comparison.broken:
+        tables.append(("Measured before, failed after", ("cell", "why"), [list(row) for row in comparison.broken]))
+    if comparison.environment:
+        tables.append(
+            ("Different environments", ("what", "before", "after"), [list(r) for r in comparison.environment])
+        )
     for title, names in (
-        ("Measured before only", found.only_before),
-        ("Measured after only", found.only_after),
-        (f"Too few iterations for {found.estimand.name}", found.too_few),
+        ("Measured before only", comparison.only_before),
+        ("Measured after only", comparison.only_after),
+        (f"Too few iterations for {comparison.estimand.name}", comparison.too_few),
     ):
         if names:
             tables.append((title, ("cell",), [[name] for name in names]))
     return tables
 
 
-def _row(change: Change, found: Comparison) -> list[str]:
+def _row(change: Change, comparison: Comparison) -> list[str]:
     name = change.after.name
     if change.before.device != change.after.device:
         name = f"{name.split('/', 1)[1]}: {change.before.device} to {change.after.device}"
-    column = "mean_ms" if found.estimand.name == "mean" else f"{found.estimand.name}_ms"
+    column = "mean_ms" if comparison.estimand.name == "mean" else f"{comparison.estimand.name}_ms"
     shown = [text.number(cell.row.get(column)) for cell in (change.before, change.after)]
     p = "< 0.0001" if change.p < 0.0001 else f"{change.p:.4f}"
     return [name, *shown, text.interval(change.ratio), p, change.verdict]

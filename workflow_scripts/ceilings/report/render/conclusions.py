@@ -10,8 +10,8 @@ from ceilings.report.analysis.findings import QUESTIONS, Finding
 from ceilings.report.analysis.findings.finding import Status
 from ceilings.report.analysis.hypotheses import judged
 from ceilings.report.analysis.measured import Measured, group_by
-from ceilings.report.analysis.measured_cell import Shape
 from ceilings.report.tables.evidence import Evidence
+from ceilings.workload.shape import Shape
 
 EVIDENCE_SHOWN = 4
 """Cells linked behind a finding; a finding on more is linked to the table."""
@@ -53,8 +53,8 @@ STATUSES: dict[Status, str] = {"supported": "supported for", "refuted": "refuted
 
 def _panels(cells: Sequence[str]) -> dict[str, str]:
     """What tells each cell's panel from the others: its model, its device, both; "" where there is one of each."""
-    parts = {cell: (cell.split("/")[2], cell.split("/")[0]) for cell in cells}
-    models, devices = ({own[i] for own in parts.values()} for i in range(2))
+    parts = {cell: (model, device) for cell in cells for device, _, model, *_ in [cell.split("/")]}
+    models, devices = ({place[i] for place in parts.values()} for i in range(2))
     return {
         cell: " on ".join([*([model] if len(models) > 1 else []), *([device] if len(devices) > 1 else [])])
         for cell, (model, device) in parts.items()
@@ -83,10 +83,10 @@ def _subject(finding: Finding, panels: Mapping[str, str]) -> str:
     return f"{finding.subject} ({', '.join(details)})" if details else finding.subject
 
 
-def conclusions(found: Sequence[Finding], shape: Shape | None = None) -> str:
+def conclusions(found: Sequence[Finding], common: Mapping[tuple[str, str], Shape]) -> str:
     """The findings with claim, status and links to the cells that they rest on.
 
-    Of a long list under one claim only the first are shown, those at ``shape`` (the common one) before others.
+    Of a long list under one claim only the first are shown, those at the common shape of their panel before others.
     """
     if not found:
         return ""
@@ -98,16 +98,15 @@ def conclusions(found: Sequence[Finding], shape: Shape | None = None) -> str:
             for claim, same in group_by(own, lambda finding: finding.claim).items():
                 if claim:
                     lines.append(f"*{claim}?*")
-                lines.append(_listed(same, shape))
+                lines.append(_listed(same, common))
     rest = [finding for finding in found if finding.question is None and finding.topic != "Fastest"]
     for topic, same in group_by(rest, lambda finding: finding.topic).items():
-        lines.append(f"### {topic}\n\n{_listed(same, shape)}")
+        lines.append(f"### {topic}\n\n{_listed(same, common)}")
     return "\n\n".join([*lines, *undecided(found)])
 
 
-def _listed(same: Sequence[Finding], shape: Shape | None) -> str:
-    at = f"/b{shape[0]}-s{shape[1]}" if shape else ""
-    first = sorted(same, key=lambda finding: not any(name.endswith(at) for name in finding.cells))[:FINDINGS_SHOWN]
+def _listed(same: Sequence[Finding], common: Mapping[tuple[str, str], Shape]) -> str:
+    first = sorted(same, key=lambda finding: not any(_at(name, common) for name in finding.cells))[:FINDINGS_SHOWN]
     lines = [f"- {stated(finding)}" for finding in first]
     if len(same) > len(first):
         counts = Counter(finding.status for finding in same if finding.status)
@@ -116,6 +115,12 @@ def _listed(same: Sequence[Finding], shape: Shape | None) -> str:
         )
         lines.append(f"- {len(same) - len(first)} more{told}: `snakemake --cores 1 {OBSERVATIONS}` lists all.")
     return "\n".join(lines)
+
+
+def _at(name: str, common: Mapping[tuple[str, str], Shape]) -> bool:
+    """Whether a cell of this name is at the common shape of its panel."""
+    device, _, model, _, shape = name.split("/")
+    return shape == str(common.get((device, model)))
 
 
 def stated(finding: Finding) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ceilings.report import text
 from ceilings.report.tables.evidence import Evidence
-from ceilings.report.tables.frames import PERCENTILES, Tables
+from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.quantities import PERCENTILES
 from ceilings.statistics.quantiles import Interval, minimum_samples
 
 Plan = Mapping[str, Any]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.render.axes import axis_cells, axis_headers
 from ceilings.taxonomy import KERNEL_CLASSES, OPERATOR_CLASSES
 
 MOST_ROWS = 60
@@ -56,24 +57,24 @@ def distance(measured: Measured) -> str:
                 "limits in `tables/floors.csv`."
             )
     if without := [cell for cell in measured.cells if not measured.hardware_floor(cell) and _on_device(cell)]:
-        told = text.cut(f"{cell.label} {cell.size}" for cell in without)
-        lines.append(f"No floor: {told}. The records below `results/floors/` say why.")
+        names = text.cut(f"{cell.label} {cell.shape}" for cell in without)
+        lines.append(f"No floor: {names}. The records below `results/floors/` say why.")
     return "\n\n".join(lines)
 
 
 def beaten(own: list[tuple[Cell, Floor]]) -> list[str]:
     """Floors that a cell went below: then a limit was measured too low, or work was counted that nobody does."""
-    told = [f"{cell.label} {cell.size} ({_times(floor['gap'])})" for cell, floor in own if floor["gap"] < 1]
-    if not told:
+    below = [f"{cell.label} {cell.shape} ({_times(floor['gap'])})" for cell, floor in own if floor["gap"] < 1]
+    if not below:
         return []
-    return [f"**Below its floor: {text.cut(told)}.** Measure the device's limits anew; until then read no gap here."]
+    return [f"**Below its floor: {text.cut(below)}.** Measure the device's limits anew; until then read no gap here."]
 
 
 def nearest(own: list[tuple[Cell, Floor]]) -> str:
     """The cell with the smallest gap."""
     cell, floor = min(own, key=lambda pair: pair[1]["gap"])
     return (
-        f"Nearest to its floor is **{cell.label}** at batch {cell.batch}, sequence {cell.sequence}: "
+        f"Nearest to its floor is **{cell.label}** at {text.sizes(cell.shape)}: "
         f"{text.number(cell.p50.estimate)} ms, {_times(floor['gap'])} the {text.number(floor['floor_ms'])} ms that "
         f"{text.LIMITED_BY[floor['limited_by']]} allows."
     )
@@ -82,14 +83,12 @@ def nearest(own: list[tuple[Cell, Floor]]) -> str:
 def own_sizes(own: list[tuple[Cell, Floor]]) -> list[str]:
     """What the vendor's library takes for the products alone, at the sizes that the model has: part of the gap."""
     told = []
-    for (batch, sequence, precision), same in group_by(
-        own, lambda pair: (pair[0].batch, pair[0].sequence, pair[0].precision)
-    ).items():
+    for (shape, precision), same in group_by(own, lambda pair: (pair[0].shape, pair[0].precision)).items():
         cell, floor = min(same, key=lambda pair: pair[0].p50.estimate)
         if pd.isna(floor["gemm_library_ms"]):
             continue
         told.append(
-            f"{precision} at b{batch}-s{sequence} {text.number(floor['gemm_library_ms'])} ms, of "
+            f"{precision} at {shape} {text.number(floor['gemm_library_ms'])} ms, of "
             f"{text.number(cell.p50.estimate)} ms of the fastest ({cell.label})"
         )
     if not told:
@@ -108,7 +107,7 @@ def caches(own: list[tuple[Cell, Floor]]) -> list[str]:
         cold = max(floor["cold_memory_floor_ms"], floor["floor_ms"])
         if cold > floor["floor_ms"] * 1.05:
             told[cell.precision, cell.shape, floor["floor_ms"]] = (
-                f"{cell.precision} at {cell.size} {text.number(cold)} instead of {text.number(floor['floor_ms'])} ms"
+                f"{cell.precision} at {cell.shape} {text.number(cold)} instead of {text.number(floor['floor_ms'])} ms"
             )
     if not told:
         return []
@@ -157,17 +156,17 @@ def _table(pairs: list[tuple[Cell, Floor]]) -> str:
 
 def _cells_table(cells: list[Cell], rows: list[list[str]], headers: list[str], align: str) -> str:
     """The rows behind their cells, each configuration named once."""
-    labels = [cell.label for cell in cells]
+    labels, axes = [cell.label for cell in cells], axis_headers(cell.shape for cell in cells)
     named = [
-        [label if label != before else "", cell.batch, cell.sequence, *row]
+        [label if label != before else "", *axis_cells(cell.shape, axes), *row]
         for cell, label, before, row in zip(cells, labels, ["", *labels], rows, strict=False)
     ]
-    return text.table(named, ["configuration", "batch", "seq.", *headers], "lrr" + align)
+    return text.table(named, ["configuration", *axes, *headers], "l" + "r" * len(axes) + align)
 
 
 def _shown(pairs: list[tuple[Cell, Floor]], measured: Measured) -> list[tuple[Cell, Floor]]:
     """All, or of many those at the common shape, if there are some."""
-    common = [pair for pair in pairs if pair[0].shape == measured.common_shape]
+    common = [pair for pair in pairs if measured.is_common(pair[0])]
     return common if len(pairs) > MOST_ROWS and common else pairs
 
 

@@ -11,11 +11,15 @@ from ceilings.report import text
 from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
 from ceilings.report.analysis.findings.energy import joules
 from ceilings.report.analysis.findings.operating import cost_per_million
-from ceilings.report.analysis.measured import Measured, group_by
+from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.render.axes import axis_cells, axis_headers
 from ceilings.report.render.conclusions import claims_of_others, evidence_links
 from ceilings.report.tables.evidence import Evidence
-from ceilings.report.tables.frames import PERCENTILES, Tables
+from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.keys import key_of
+from ceilings.report.tables.quantities import BY_COLUMN, MEASURED, show, show_interval
 from ceilings.statistics.quantiles import Interval
+from ceilings.workload.shape import Shape
 
 Plan = Mapping[str, Any]
 
@@ -29,41 +33,42 @@ def summary_table(plan: Plan, tables: Tables) -> str:
         "Latency of one request in ms, closed loop. p50: median over processes with its 95% interval. Inferences/s: "
         "requests queued. What was not measured has its status in place of numbers.",
     ]
-    rows = tables.cells[tables.cells["twin_of"].isna()].to_dict("records")
+    rows = tables.cells[tables.cells["aa_of"].isna()].to_dict("records")
     for (device, model), own in group_by(rows, lambda row: (row["device"], row["model"])).items():
         lines.append(f"## {model} on {device if isinstance(device, str) else 'no device of this machine'}")
+        shapes = [Shape.parse(row["shape"]) for row in own]
+        axes = axis_headers(shapes)
         shown = []
-        for row in own:
-            head = [row["runtime"], row["precision"], row["batch"], row["sequence"]]
-            name = f"{device}/{row['runtime']}/{model}/{row['precision']}/b{row['batch']}-s{row['sequence']}"
-            cell = by_name.get(name)
-            if cell is None:
-                shown.append([*head, row["status"], *[""] * (len(HEADERS) - len(head) - 1)])
-                continue
-            energy, cost = joules(measured, cell), cost_per_million(cell)
-            shown.append(
-                [
-                    *head,
-                    text.interval(cell.p50),
-                    text.number(row["mean_ms"]),
-                    *(text.percentile(row[f"{q}_ms"], row["n"], PERCENTILES[q]) for q in ("p90", "p95", "p99")),
-                    text.number(row["e2e_p50_ms"]),
-                    text.number(row["e2e_pageable_p50_ms"]),
-                    text.number(row["saturated_per_s"]),
-                    text.number(energy.estimate) if energy else "n/a",
-                    text.number(cost.estimate) if cost else "n/a",
-                    text.number(row["peak_device_mb"] if pd.notna(row["peak_device_mb"]) else row["peak_rss_mb"]),
-                    f"{row['cosine']:.6f}" if pd.notna(row["cosine"]) else "n/a",
-                ]
-            )
-        lines.append(text.table(shown, HEADERS, "ll" + "r" * (len(HEADERS) - 2)))
+        for row, shape in zip(own, shapes, strict=True):
+            head = [row["runtime"], row["precision"], *axis_cells(shape, axes)]
+            cell = by_name.get("/".join(map(str, key_of(row))))
+            values = [row["status"], *[""] * (len(HEADERS) - 1)] if cell is None else _values(measured, cell, row)
+            shown.append([*head, *values])
+        headers = ["runtime", "precision", *axes, *HEADERS]
+        lines.append(text.table(shown, headers, "ll" + "r" * (len(headers) - 2)))
     return "\n\n".join(lines) + "\n"
 
 
+LEFT_OUT = {"p99_9_ms", "gpu_p50_ms", "enqueue_p50_ms", "cold_p50_ms", "inferences_per_s", "energy_j", "power_w"}
+"""What is measured and has no column: too much for one table, or shown with its interval behind the others."""
+
+SHOWN = tuple(one for one in MEASURED if one.column not in LEFT_OUT)
+
 HEADERS = [
-    *("runtime", "precision", "batch", "seq.", "p50 [95%]", "mean", "p90", "p95", "p99"),
-    *("end to end", "pageable", "inferences/s", "J/inference", "cost/million", "memory, MB", "cosine"),
+    *("p50 [95%]" if one.column == "p50_ms" else one.label for one in SHOWN),
+    *("J/inference", "cost/million", "memory, MB", BY_COLUMN["cosine"].label),
 ]
+
+
+def _values(measured: Measured, cell: Cell, row: dict[str, Any]) -> list[str]:
+    energy, cost = joules(measured, cell), cost_per_million(cell)
+    return [
+        *(show_interval(one, row) if one.column == "p50_ms" else show(one, row) for one in SHOWN),
+        text.number(energy.estimate) if energy else "n/a",
+        text.number(cost.estimate) if cost else "n/a",
+        text.number(row["peak_device_mb"] if pd.notna(row["peak_device_mb"]) else row["peak_rss_mb"]),
+        show(BY_COLUMN["cosine"], row),
+    ]
 
 
 def observations(plan: Plan, tables: Tables, evidence: Evidence) -> str:

@@ -14,13 +14,18 @@ from ceilings.report.analysis.findings import findings
 from ceilings.report.analysis.measured import Cell, Measured, configuration_label, group_by
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.render import engine_section as engines
+from ceilings.report.render import quality_section
+from ceilings.report.render.axes import axis_cells, axis_headers
 from ceilings.report.render.conclusions import claims_of_others, conclusions, in_short
 from ceilings.report.render.conditions import environment, limits, method, named
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
-from ceilings.report.tables.frames import PERCENTILES, Tables
+from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.keys import axes_of
 from ceilings.report.tables.product_counts import counted
+from ceilings.report.tables.quantities import BY_COLUMN, MEASURED, known, show, show_interval
+from ceilings.workload.shape import Shape
 
 Plan = Mapping[str, Any]
 
@@ -38,18 +43,25 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "roofline": lambda tables: tables.floors.empty,
     "launch_to_kernel_map": lambda tables: bool(tables.cells["enqueue_p50_ms"].isna().all()),
     "precision_crossover": lambda tables: tables.cells["precision"].nunique() < 2,
-    "batch_sweep": lambda tables: tables.cells["batch"].nunique() < 2,
-    "sequence_sweep": lambda tables: tables.cells["sequence"].nunique() < 2,
+    "batch_sweep": lambda tables: not swept(tables, lambda axis: axis == "batch"),
+    "sequence_sweep": lambda tables: not swept(tables, lambda axis: axis != "batch"),
 }
 """Plots that stay empty without captures, without a GPU or without a sweep: the summary leaves them out."""
 
-GPU_COLUMNS = {
-    "gpu_p50_ms": "GPU p50",
-    "enqueue_p50_ms": "enqueue p50",
-    "e2e_p50_ms": "end to end p50",
-    "e2e_pageable_p50_ms": "pageable p50",
-}
-"""Columns of the result table where a device has them."""
+LEFT_OUT = {"mean_ms", "p95_ms", "p99_9_ms", "cold_p50_ms", "energy_j", "power_w"}
+"""What is measured and has no column in the results: the tables and the report have it."""
+
+ALWAYS = {"p50_ms", "p90_ms", "p99_ms", "inferences_per_s", "saturated_per_s"}
+"""Columns of every table of results; others where a cell has a value."""
+
+
+def swept(tables: Tables, which: Callable[[str], bool]) -> bool:
+    """Whether a model was asked for at several sizes along an axis of some kind."""
+    for _, names in tables.cells.groupby("model")["shape"]:
+        shapes = [Shape.parse(name) for name in names.unique()]
+        if any(len({shape.get(axis) for shape in shapes}) > 1 for axis in axes_of(shapes) if which(axis)):
+            return True
+    return False
 
 
 def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
@@ -64,13 +76,14 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         f"# Transformer inference latency: study `{plan['study']}`",
         introduction(plan, tables, measured, evidence),
         in_short(found),
-        conclusions(found, measured.common_shape),
+        conclusions(found, measured.common_shapes),
         results(measured),
         distance(measured),
         where_time_goes(plan, tables),
         pictures(plots, tables),
         claims_of_others(measured, evidence),
         not_run(tables),
+        quality_section.section(tables),
         parity(evidence),
         graphs(evidence),
         engines.section(evidence),
@@ -131,7 +144,7 @@ def results(measured: Measured) -> str:
     cells = measured.cells
     note = ""
     if len(cells) > MOST_ROWS:
-        cells = measured.at(measured.common_shape)
+        cells = measured.at_common_shape
         note = f" The {len(cells)} cells at the common shape; all {len(measured.cells)} are in `tables/cells.csv`."
     lines = [
         "## Results",
@@ -145,36 +158,26 @@ def results(measured: Measured) -> str:
 
 
 def _result_table(cells: list[Cell]) -> str:
-    headers = ["configuration", "batch", "seq.", "p50 [95%]", "p90", "p99"]
-    gpu = any(pd.notna(cell.row["gpu_p50_ms"]) for cell in cells)
-    extra = GPU_COLUMNS if gpu else {}
-    quantized = any(counted(cell.row) for cell in cells)
-    headers += [*extra.values(), "inferences/s", "saturated/s"]
-    headers += [*(["INT8/FP8 products"] if quantized else []), "rel. L2 error"]
+    columns = [one for one in MEASURED if one.column not in LEFT_OUT]
+    columns = [one for one in columns if one.column in ALWAYS or any(known(one, cell.row) for cell in cells)]
+    axes = axis_headers(cell.shape for cell in cells)
+    quantized, error = any(counted(cell.row) for cell in cells), BY_COLUMN["relative_l2"]
+    headers = ["configuration", *axes, *("p50 [95%]" if one.column == "p50_ms" else one.label for one in columns)]
+    headers += [*([BY_COLUMN["quantized_products"].label] if quantized else []), error.label]
     rows, before = [], ""
     for cell in cells:
         row = cell.row
         rows.append(
             [
                 cell.label if cell.label != before else "",
-                cell.batch,
-                cell.sequence,
-                text.interval(cell.p50),
-                *(text.percentile(row[f"{name}_ms"], row["n"], PERCENTILES[name]) for name in ("p90", "p99")),
-                *(text.number(row[column]) for column in extra),
-                text.number(row["inferences_per_s"]),
-                text.number(row["saturated_per_s"]),
+                *axis_cells(cell.shape, axes),
+                *(show_interval(one, row) if one.column == "p50_ms" else show(one, row) for one in columns),
                 *([counted(row)] if quantized else []),
-                error(row["relative_l2"]),
+                show(error, row),
             ]
         )
         before = cell.label
     return text.table(rows, headers, "l" + "r" * (len(headers) - 1))
-
-
-def error(value: float | None) -> str:
-    """A small number in powers of ten."""
-    return "n/a" if value is None or pd.isna(value) else f"{value:.1e}"
 
 
 def pictures(folder: str, tables: Tables) -> str:
@@ -209,8 +212,7 @@ def not_run(tables: Tables) -> str:
     if not failed.empty:
         rows = [
             [
-                f"{configuration_label(row.runtime, row.precision)} {row.model} "
-                f"b{row.batch}-s{row.sequence} on {row.device}",
+                f"{configuration_label(row.runtime, row.precision)} {row.model} {row.shape} on {row.device}",
                 row.failure_kind,
                 str(row.reason).removeprefix(f"{row.failure_kind}: "),
                 f"`{row.log}`" if pd.notna(row.log) else "",
@@ -235,7 +237,7 @@ def parity(evidence: Evidence) -> str:
                 model,
                 graph,
                 record.get("status", "n/a"),
-                *(error(record.get(name)) for name in ("max_abs", "max_rel", "relative_l2")),
+                *(text.powers(record.get(name)) for name in ("max_abs", "max_rel", "relative_l2")),
                 f"{record['cosine']:.6f}" if record.get("cosine") is not None else "n/a",
                 text.percent(top1) if top1 is not None else "n/a",
                 record.get("reason") or "",

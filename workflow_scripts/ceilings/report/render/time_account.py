@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from ceilings.report import text
-from ceilings.report.render.budget_sentences import count, doubt, jitter, label, layers, sentence, shape
+from ceilings.report.render.budget_sentences import count, doubt, jitter, label, layers, sentence
 from ceilings.report.tables.budget_rows import read_budget
-from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.frames import Tables, in_order
 from ceilings.statistics.quantiles import Interval
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, PATH_SHARES
 
@@ -25,7 +25,7 @@ def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
     lines = ["## Where the time goes"]
     if asked.get("reason"):
         lines.append(f"Nothing can be captured here: {asked['reason']}.")
-    rows = tables.budgets.sort_values(["device", "model", "batch", "sequence", "iteration_ms"]).to_dict("records")
+    rows = in_order(tables.budgets).to_dict("records")
     if rows:
         lines.append(
             "What runs on the device, and in which order, is from captures made apart from all timing; latencies are "
@@ -33,8 +33,8 @@ def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
             "submits as fast as untraced, and its critical path decides. docs/budget.md defines each part."
         )
         records = [read_budget(row["path"], row) for row in rows]
-        told = [f"- {sentence(row, record)}" for row, record in zip(rows, records, strict=True)]
-        lines += ["\n".join(told), _decides(rows)]
+        sentences = [f"- {sentence(row, record)}" for row, record in zip(rows, records, strict=True)]
+        lines += ["\n".join(sentences), _decides(rows)]
         lines.append(
             "As recorded, medians over iterations, parts in percent of the iteration. Those of the host sum to it, and "
             "so do those of the device (busy and idle); medians need not, and what is left is the residual:"
@@ -48,21 +48,23 @@ def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
 
 
 def _layers(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
-    told = [
-        f"- {label(row)} {row['model']} {shape(row)}: {layers(record['layers'])}"
+    lines = [
+        f"- {label(row)} {row['model']} {row['shape']}: {layers(record['layers'])}"
         for row, record in zip(rows, records, strict=True)
         if record.get("layers")
     ]
-    return ["\n".join(["Which layers of an engine (docs/budget.md says how they are found):\n", *told])] if told else []
+    return (
+        ["\n".join(["Which layers of an engine (docs/budget.md says how they are found):\n", *lines])] if lines else []
+    )
 
 
 def _warnings(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row, record in zip(rows, records, strict=True):
-        name = f"{label(row)} {shape(row)}"
+        name = f"{label(row)} {row['shape']}"
         lines += [f"- {name}: {flag}" for flag in record["flags"]]
-        if told := doubt(row):
-            lines.append(f"- {name}: {told}")
+        if doubtful := doubt(row):
+            lines.append(f"- {name}: {doubtful}")
         if record["unknown_kernels"]:
             named = text.cut([f"`{kernel['short']}`" for kernel in record["unknown_kernels"]])
             lines.append(f"- {name}: kernels of unknown class: {named}")
@@ -73,7 +75,7 @@ def _warnings(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list
 
 def _failed(cell: Row) -> str:
     failure = read_budget(cell["budget"], cell)["failure"]
-    return f"- {label(cell)} {cell['model']} {shape(cell)}: {failure['kind']}: {failure['message']}"
+    return f"- {label(cell)} {cell['model']} {cell['shape']}: {failure['kind']}: {failure['message']}"
 
 
 def _is_row(cell: Row, rows: list[dict[str, Any]]) -> bool:
@@ -88,7 +90,7 @@ def _decides(rows: list[dict[str, Any]]) -> str:
     headers += ["device works, ms", "if that took no time, ms", "if the host took none, at most, ms", "verdict"]
     shown = [
         [
-            *(label(row), shape(row), text.number(row["untraced_p50_ms"]), text.number(row["replayed_ms"])),
+            *(label(row), row["shape"], text.number(row["untraced_p50_ms"]), text.number(row["replayed_ms"])),
             *(text.percent(row[f"path_{share}"]) for share in PATH_SHARES),
             *(text.number(row[name]) for name in ("gpu_busy_ms", "no_work_ms", "no_host_ms")),
             row["verdict"],
@@ -111,7 +113,7 @@ def _recorded(rows: list[dict[str, Any]]) -> str:
         )
         shown.append(
             [
-                *(label(row), shape(row), iteration, text.number(row["tracing_ratio"])),
+                *(label(row), row["shape"], iteration, text.number(row["tracing_ratio"])),
                 *(count(row[name]) for name in ("launches", "kernels")),
                 text.number(row["kernel_mean_us"]),
                 *(_percent(row, f"host_{part}_ms") for part in HOST_PARTS),

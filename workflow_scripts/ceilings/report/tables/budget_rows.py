@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ceilings.report.tables.frames import KEY
+from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.records import read_record
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
 from ceilings.traces.verdict import MIXED, verdict
@@ -55,8 +55,8 @@ def budget_row(cell: Record, measured: Record, record: Record) -> dict[str, Any]
     replay = replayed(record, measured.get("enqueue_p50_ms"))
     length = replay["length_ms"] if replay else middle
     explained = not untraced or explains(length, untraced)
-    told = replay if explained else None
-    shares = told["shares"] if told else record["shares"]
+    explaining = replay if explained else None
+    shares = explaining["shares"] if explaining else record["shares"]
     mean, start = record["kernel_mean_ns"], record["launch_to_start_ns"]
     return {
         **{name: cell[name] for name in KEY},
@@ -77,8 +77,8 @@ def budget_row(cell: Record, measured: Record, record: Record) -> dict[str, Any]
         "kernels": record["counts"]["kernels"],
         "kernel_mean_us": None if mean is None else mean / NS_PER_US,
         "launch_to_start_us": None if start is None else start / NS_PER_US,
-        "no_work_ms": told["no_work_ms"] if told else None,
-        "no_host_ms": min(told["no_host_ms"], untraced) if told else None,
+        "no_work_ms": explaining["no_work_ms"] if explaining else None,
+        "no_host_ms": min(explaining["no_host_ms"], untraced) if explaining else None,
         "replayed_ms": replay["length_ms"] if replay else None,
         **{f"path_{share}": shares[share] for share in PATH_SHARES},
         "verdict": verdict(shares) if explained else MIXED,

@@ -17,16 +17,27 @@ import pandas as pd
 from ceilings.errors import FAILURE_KINDS
 from ceilings.report.tables.budget_rows import budget_row, kernel_rows, read_budget
 from ceilings.report.tables.floor_rows import floor_table
-from ceilings.report.tables.frames import BUDGET_COLUMNS, COLD_START, KERNEL_COLUMNS, KEY, PERCENTILES, Tables
-from ceilings.report.tables.product_counts import PRODUCT_COLUMNS, product_columns
+from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, Tables
+from ceilings.report.tables.keys import KEY, joined_levers, with_axes
+from ceilings.report.tables.product_counts import product_columns
+from ceilings.report.tables.quality_rows import quality_table
+from ceilings.report.tables.quantities import (
+    BY_COLUMN,
+    CELL_COLUMNS,
+    PERCENTILES,
+    PRODUCT_COLUMNS,
+    SOURCED,
+    interval_columns,
+    of_cell,
+    of_process,
+)
 from ceilings.report.tables.records import read_record
 from ceilings.statistics.intervals import mean_over_processes, median_over_processes, pooled_quantile
-from ceilings.statistics.quantiles import Interval
+from ceilings.workload.shape import Shape
 
 Record = Mapping[str, Any]
 
 NS_PER_MS = 1e6
-BYTES_PER_MB = 1e6
 
 
 def collect(plan: Record) -> Tables:
@@ -36,7 +47,8 @@ def collect(plan: Record) -> Tables:
         plan: Content of ``plan.json``.
 
     Raises:
-        UserError: A run, a floor or an engine's record that the plan names is missing, damaged or of another cell.
+        UserError: A run, a floor, a record of quality or of an engine that the plan names is missing, damaged or of
+            another cell.
     """
     cells: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
@@ -54,12 +66,13 @@ def collect(plan: Record) -> Tables:
             budgets += [row] if row else []
             kernels += kernel_rows(cell, budget)
     return Tables(
-        cells=pd.DataFrame(cells, columns=CELL_COLUMNS).astype(dict.fromkeys(PRODUCT_COLUMNS, "Int64")),
-        runs=pd.DataFrame(runs, columns=RUN_COLUMNS),
+        cells=with_axes(pd.DataFrame(cells, columns=CELL_COLUMNS).astype(dict.fromkeys(PRODUCT_COLUMNS, "Int64"))),
+        runs=with_axes(pd.DataFrame(runs, columns=RUN_COLUMNS)),
         samples=_samples(samples),
         floors=floor_table(plan["cells"], cells),
-        budgets=pd.DataFrame(budgets, columns=BUDGET_COLUMNS),
-        kernels=pd.DataFrame(kernels, columns=KERNEL_COLUMNS),
+        budgets=with_axes(pd.DataFrame(budgets, columns=BUDGET_COLUMNS)),
+        kernels=with_axes(pd.DataFrame(kernels, columns=KERNEL_COLUMNS)),
+        quality=quality_table(plan["cells"]),
     )
 
 
@@ -80,7 +93,9 @@ def read_run(path: str | Path, cell: Record) -> dict[str, Any]:
 def cell_row(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
     """The row of one planned cell, whatever became of it."""
     row = {name: cell[name] for name in KEY} | {
-        "twin_of": cell.get("twin_of"),
+        **{name: cell.get(name) for name in ("aa_of", "stack", "artifact")},
+        "lengths": cell.get("lengths") or "",
+        "levers": joined_levers(cell.get("levers") or ()),
         "sweeps": ";".join(cell.get("sweeps") or []),
         "processes": len(records),
         "flags": _counted((flag for record in records for flag in record.get("flags", [])), len(records)),
@@ -92,7 +107,9 @@ def cell_row(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
     if failed:
         return row | _failure(failed, len(records))
     row |= {"status": "ok"} | _latencies(records) | _throughput(cell, records)
-    return row | _costs(records) | product_columns(cell, records)
+    for one in SOURCED:
+        row |= of_cell(one, records)
+    return row | product_columns(cell, records)
 
 
 def run_row(cell: Record, record: Record) -> dict[str, Any]:
@@ -101,7 +118,7 @@ def run_row(cell: Record, record: Record) -> dict[str, Any]:
     row |= {name: record.get(name) for name in ("run", "status", "log")}
     failure = record.get("failure") or {}
     row |= {"failure_kind": failure.get("kind"), "failure_message": failure.get("message")}
-    row |= {f"{stage}_ms": _ms(record.get("cold_start_ns", {}).get(stage)) for stage in COLD_START}
+    row |= {one.column: of_process(one, record) for one in SOURCED}
     row |= {
         # "cold", or "warm" and how warm; None of what does not compile.
         "compile_cache": str((record.get("runtime") or {}).get("compile_cache") or "").partition(":")[0] or None,
@@ -111,8 +128,6 @@ def run_row(cell: Record, record: Record) -> dict[str, Any]:
         "gpu": _compact(_gpu(record)),
         "environment": _compact(_environment(record)),
     }
-    memory = record.get("memory") or {}
-    row |= {"peak_rss_mb": _mb(memory.get("peak_rss_bytes")), "peak_device_mb": _mb(memory.get("peak_device_bytes"))}
     series = record.get("series") or {}
     latency = series.get("latency")
     if latency:
@@ -123,14 +138,10 @@ def run_row(cell: Record, record: Record) -> dict[str, Any]:
             "mean_ms": float(values.mean()),
             "min_ms": float(values.min()),
             "max_ms": float(values.max()),
-            "gpu_p50_ms": _median_ms([latency.get("gpu_ns")]),
-            "enqueue_p50_ms": _median_ms([latency.get("enqueue_ns")]),
             "warmup_n": len(latency.get("warmup_ns") or []),
             "warmup_stable": latency.get("warmup_stable"),
             "stop_reason": latency.get("stop_reason"),
         }
-    for name, column in OTHER_SERIES.items():
-        row[column] = _median_ms([(series.get(name) or {}).get("latency_ns")])
     throughput = series.get("throughput") or {}
     row |= {"saturated_per_s": throughput.get("inferences_per_s"), "concurrency": throughput.get("concurrency")}
     return row
@@ -139,20 +150,11 @@ def run_row(cell: Record, record: Record) -> dict[str, Any]:
 def sample_frames(cell: Record, record: Record) -> list[pd.DataFrame]:
     """The iterations of one process, in the order they were measured."""
     frames = []
-    for name in ("latency", *OTHER_SERIES):
-        values = ((record.get("series") or {}).get(name) or {}).get("latency_ns")
-        if values:
+    for name, series in (record.get("series") or {}).items():
+        if values := (series or {}).get("latency_ns"):
             key = {column: cell[column] for column in KEY} | {"run": record["run"], "series": name}
             frames.append(pd.DataFrame(key | {"i": np.arange(len(values)), "latency_ns": np.asarray(values, np.int64)}))
     return frames
-
-
-OTHER_SERIES = {
-    "latency_end_to_end": "e2e_p50_ms",
-    "latency_end_to_end_pageable": "e2e_pageable_p50_ms",
-    "latency_cold": "cold_p50_ms",
-}
-"""Series beside the device-resident closed loop, and the column of each one's median."""
 
 
 # --- the parts of a cell's row ---------------------------------------------------------------------------------------
@@ -186,46 +188,30 @@ def _latencies(records: Sequence[Record]) -> dict[str, Any]:
         "mean_ms": float(pool.mean()),
         "process_spread": max(medians) / min(medians) - 1,
     }
-    row |= _columns("p50", "_ms", median_over_processes(groups))
+    row |= interval_columns(BY_COLUMN["p50_ms"], median_over_processes(groups))
     for name, q in PERCENTILES.items():
-        row |= _columns(name, "_ms", pooled_quantile(groups, q))
-    row |= {
-        "gpu_p50_ms": _median_ms([latency.get("gpu_ns") for latency in latencies]),
-        "enqueue_p50_ms": _median_ms([latency.get("enqueue_ns") for latency in latencies]),
+        row |= interval_columns(BY_COLUMN[f"{name}_ms"], pooled_quantile(groups, q))
+    return row | {
         "warmup_stable": all(latency.get("warmup_stable", True) for latency in latencies),
         "stop_reasons": _counted((latency.get("stop_reason") for latency in latencies), len(latencies)),
     }
-    for name, column in OTHER_SERIES.items():
-        row[column] = _median_ms([(record["series"].get(name) or {}).get("latency_ns") for record in records])
-    return row
 
 
 def _throughput(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
     median_ms = median_over_processes([record["series"]["latency"]["latency_ns"] for record in records]).estimate
-    row: dict[str, Any] = {"inferences_per_s": cell["batch"] * 1e9 / median_ms}
+    row: dict[str, Any] = {"inferences_per_s": Shape.parse(cell["shape"]).batch * 1e9 / median_ms}
     saturated: list[Any] = [(record["series"].get("throughput") or {}).get("inferences_per_s") for record in records]
     if all(saturated):
-        row |= _columns("saturated", "_per_s", mean_over_processes(saturated))
-    return row
-
-
-def _costs(records: Sequence[Record]) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for stage in COLD_START:
-        values = [record.get("cold_start_ns", {}).get(stage) for record in records]
-        row[f"{stage}_ms"] = _ms(float(np.median(values))) if None not in values else None
-    for name in ("rss", "device"):
-        values = [(record.get("memory") or {}).get(f"peak_{name}_bytes") for record in records]
-        row[f"peak_{name}_mb"] = _mb(max(values)) if None not in values else None
+        row |= interval_columns(BY_COLUMN["saturated_per_s"], mean_over_processes(saturated))
     return row
 
 
 def _parity(records: Sequence[Record]) -> dict[str, Any]:
     """The worst over the processes."""
-    found = [record["parity"] for record in records if record.get("parity")]
+    compared = [record["parity"] for record in records if record.get("parity")]
     row = {}
     for name, worst in (("relative_l2", max), ("cosine", min), ("top1_agreement", min)):
-        values = [parity[name] for parity in found if parity.get(name) is not None]
+        values = [parity[name] for parity in compared if parity.get(name) is not None]
         row[name] = worst(values) if values else None
     return row
 
@@ -252,30 +238,8 @@ def _gpu(record: Record) -> dict[str, Any] | None:
     return {name: gpu[name] for name in shown if gpu.get(name) is not None} or None
 
 
-def _columns(name: str, unit: str, interval: Interval | None) -> dict[str, float | None]:
-    """Three columns; the ends stay empty where nothing bounds the estimate."""
-    if interval is None:
-        return {f"{name}{unit}": None, f"{name}_low{unit}": None, f"{name}_high{unit}": None}
-    ends = (interval.low, interval.high) if interval.bounded else (None, None)
-    return {f"{name}{unit}": interval.estimate, f"{name}_low{unit}": ends[0], f"{name}_high{unit}": ends[1]}
-
-
-def _median_ms(groups: Iterable[Sequence[int] | None]) -> float | None:
-    """Median over processes of their medians, in logarithms as the p50's; None where a process has no such series."""
-    medians = [float(np.median(group)) if group else None for group in groups]
-    return None if None in medians else float(np.exp(np.median(np.log(np.array(medians, np.float64))))) / NS_PER_MS
-
-
-def _ms(value_ns: float | None) -> float | None:
-    return None if value_ns is None else value_ns / NS_PER_MS
-
-
-def _mb(value_bytes: float | None) -> float | None:
-    return None if value_bytes is None else value_bytes / BYTES_PER_MB
-
-
-def _counted(values: Iterable[str | None], of: int) -> str:
-    return "; ".join(f"{value} ({count} of {of} runs)" for value, count in Counter(values).items() if value)
+def _counted(values: Iterable[str | None], runs: int) -> str:
+    return "; ".join(f"{value} ({count} of {runs} runs)" for value, count in Counter(values).items() if value)
 
 
 def _compact(value: object) -> str | None:
@@ -285,28 +249,12 @@ def _compact(value: object) -> str | None:
 # --- columns ---------------------------------------------------------------------------------------------------------
 
 
-def _triple(name: str, unit: str) -> list[str]:
-    return [f"{name}{unit}", f"{name}_low{unit}", f"{name}_high{unit}"]
-
-
-CELL_COLUMNS = [
-    *("device", "runtime", "twin_of", "model", "precision", "batch", "sequence", "sweeps"),
-    *("status", "reason", "remedy", "failure_kind", "log", "processes", "n"),
-    *_triple("p50", "_ms"),
-    *(column for name in PERCENTILES for column in _triple(name, "_ms")),
-    *("mean_ms", "gpu_p50_ms", "enqueue_p50_ms", *OTHER_SERIES.values(), "process_spread"),
-    *("inferences_per_s", *_triple("saturated", "_per_s"), "price_per_hour"),
-    *(f"{stage}_ms" for stage in COLD_START),
-    *("relative_l2", "cosine", "top1_agreement", *PRODUCT_COLUMNS, "peak_rss_mb", "peak_device_mb"),
-    *("warmup_stable", "stop_reasons", "flags"),
-]
-
 RUN_COLUMNS = [
     *(*KEY, "run", "status", "failure_kind", "failure_message", "log", "n"),
-    *("p50_ms", "mean_ms", "min_ms", "max_ms", "gpu_p50_ms", "enqueue_p50_ms", *OTHER_SERIES.values()),
-    *("warmup_n", "warmup_stable", "stop_reason", "saturated_per_s", "concurrency"),
-    *(f"{stage}_ms" for stage in COLD_START),
-    *("compile_cache", "peak_rss_mb", "peak_device_mb", "threads", "energy", "gpu", "flags", "environment"),
+    *("p50_ms", "mean_ms", "min_ms", "max_ms", "warmup_n", "warmup_stable", "stop_reason"),
+    *("saturated_per_s", "concurrency"),
+    *(one.column for one in SOURCED),
+    *("compile_cache", "threads", "energy", "gpu", "flags", "environment"),
 ]
 
 SAMPLE_COLUMNS = [*KEY, "run", "series", "i", "latency_ns"]
@@ -317,4 +265,4 @@ def _samples(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
         return pd.DataFrame(columns=SAMPLE_COLUMNS)
     samples = pd.concat(frames, ignore_index=True)[SAMPLE_COLUMNS]
     # The key repeats a million times: as categories it costs a byte or two a row, in memory and in the file.
-    return samples.astype(dict.fromkeys(("device", "runtime", "model", "precision", "series"), "category"))
+    return samples.astype(dict.fromkeys((*KEY, "series"), "category"))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from ceilings.report.tables.frames import FLOOR_COLUMNS, KEY
+from ceilings.report.tables.frames import FLOOR_COLUMNS
+from ceilings.report.tables.keys import KEY, with_axes
 from ceilings.report.tables.records import read_record
 from ceilings.taxonomy import OPERATOR_CLASSES
 
@@ -30,14 +31,14 @@ def floor_table(planned: Sequence[Record], rows: Sequence[Record]) -> pd.DataFra
     Raises:
         UserError: A floor that the plan names is missing, damaged or of another cell.
     """
-    found = []
+    bounded = []
     for cell, row in zip(planned, rows, strict=True):
-        # A twin serves the noise floor alone.
-        if cell.get("floor") and row["status"] == "ok" and not cell.get("twin_of"):
+        # The second cell of an A/A pair serves the noise floor alone.
+        if cell.get("floor") and row["status"] == "ok" and not cell.get("aa_of"):
             record = read_floor(cell["floor"], cell)
             if record["status"] == "ok":
-                found.append({name: cell[name] for name in KEY} | floor_row(record, row["p50_ms"]))
-    return pd.DataFrame(found, columns=FLOOR_COLUMNS)
+                bounded.append({name: cell[name] for name in KEY} | floor_row(record, row["p50_ms"]))
+    return with_axes(pd.DataFrame(bounded, columns=FLOOR_COLUMNS))
 
 
 def read_floor(path: str, cell: Record) -> dict[str, Any]:

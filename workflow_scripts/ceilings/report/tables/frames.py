@@ -10,22 +10,18 @@ import pandas as pd
 from ceilings.errors import UserError
 from ceilings.files import atomic
 from ceilings.report.catalogue import TABLES
+from ceilings.report.tables.earlier import upgraded
+from ceilings.report.tables.keys import KEY
+from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
+from ceilings.report.tables.quantities import CELL_COLUMNS
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES
-
-KEY = ["device", "runtime", "model", "precision", "batch", "sequence"]
-"""The columns that name a cell."""
-
-PERCENTILES = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
-"""Column stem and quantile of the percentiles that need a minimum of samples."""
+from ceilings.workload.shape import Shape
 
 SAMPLES = "samples"
 """The table that nobody would open as CSV."""
 
-COLD_START = [
-    *("import", "context", "libraries", "load", "quantize", "deserialize", "execution_context"),
-    *("compile", "other_shapes", "capture", "first_run"),
-]
-"""Stages before the steady state, in the order they happen, none within another; not every runtime has all."""
+LATER = {"quality"}
+"""Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
     *(*KEY, "source", "iterations", "iteration_ms", "iteration_low_ms", "iteration_high_ms"),
@@ -73,6 +69,7 @@ class Tables:
         budgets: One row a captured cell; columns ``BUDGET_COLUMNS``.
         kernels: One row a kernel of a captured cell; columns ``KERNEL_COLUMNS``.
         floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
+        quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
     """
 
     cells: pd.DataFrame
@@ -81,6 +78,7 @@ class Tables:
     budgets: pd.DataFrame = field(default_factory=lambda: _empty(BUDGET_COLUMNS))
     kernels: pd.DataFrame = field(default_factory=lambda: _empty(KERNEL_COLUMNS))
     floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
+    quality: pd.DataFrame = field(default_factory=lambda: _empty(QUALITY_COLUMNS))
 
     def write(self, folder: Path | str) -> None:
         """Write Parquet for programs, and CSV for people where a person would open it."""
@@ -93,13 +91,25 @@ class Tables:
                 getattr(self, name).to_csv(temporary, index=False)
 
 
+def in_order(budgets: pd.DataFrame) -> pd.DataFrame:
+    """Captured cells in the order of every list and picture: what may be compared together, the fastest first."""
+    order = {name: i for i, name in enumerate(sorted(budgets["shape"].unique(), key=Shape.parse))}
+    by = ["device", "model", "shape", "iteration_ms"]
+    return budgets.sort_values(by, key=lambda column: column.map(order) if column.name == "shape" else column)
+
+
 def read_tables(folder: Path | str) -> Tables:
-    """Read the tables folder.
+    """Read the tables folder; tables of an earlier schema become those of today.
 
     Raises:
         UserError: A table is missing or damaged.
     """
-    return Tables(**{name: _read(Path(folder) / f"{name}.parquet") for name in (*TABLES, SAMPLES)})
+    names = [name for name in (*TABLES, SAMPLES) if name not in LATER or Path(folder, f"{name}.parquet").is_file()]
+    tables = {name: upgraded(name, _read(Path(folder) / f"{name}.parquet")) for name in names}
+    # Tables may be older than a quantity, or made without a plug-in that is here now.
+    missing = [name for name in CELL_COLUMNS if name not in tables["cells"].columns]
+    tables["cells"] = tables["cells"].assign(**dict.fromkeys(missing))
+    return Tables(**tables)
 
 
 def _read(path: Path) -> pd.DataFrame:

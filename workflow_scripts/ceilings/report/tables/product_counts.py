@@ -13,6 +13,7 @@ import pandas as pd
 
 from ceilings.errors import UserError
 from ceilings.files import read_json
+from ceilings.report.tables.quantities import PRODUCT_COLUMNS
 
 Record = Mapping[str, Any]
 
@@ -34,10 +35,6 @@ class Products(NamedTuple):
     quantizers: int | None
 
 
-PRODUCT_COLUMNS = ["quantized_products", "matrix_products", "quantize_nodes"]
-"""``Products`` as columns of the table of cells; empty for other precisions and where nothing tells."""
-
-
 # --- from records ----------------------------------------------------------------------------------------------------
 
 
@@ -50,9 +47,9 @@ def product_columns(cell: Record, records: Sequence[Record]) -> dict[str, int | 
     if cell["precision"] not in QUANTIZED:
         return {}
     engine = cell.get("engine")
-    told = {_of_engine(engine, record) if engine else _of_session(record) for record in records}
-    found = told.pop() if len(told) == 1 else None
-    return dict(zip(PRODUCT_COLUMNS, found, strict=True)) if found else {}
+    counts = {_of_engine(engine, record) if engine else _of_session(record) for record in records}
+    same = counts.pop() if len(counts) == 1 else None
+    return dict(zip(PRODUCT_COLUMNS, same, strict=True)) if same else {}
 
 
 def _of_session(record: Record) -> Products | None:
@@ -91,5 +88,5 @@ def products(row: Mapping[str, Any]) -> Products | None:
 
 def counted(row: Mapping[str, Any]) -> str:
     """``26 of 32``; empty where it is not known."""
-    found = products(row)
-    return f"{found.narrow} of {found.all}" if found else ""
+    counts = products(row)
+    return f"{counts.narrow} of {counts.all}" if counts else ""

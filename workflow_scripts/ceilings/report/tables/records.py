@@ -9,7 +9,7 @@ from typing import Any
 from ceilings import SCHEMA_VERSION
 from ceilings.errors import UserError
 from ceilings.files import read_json
-from ceilings.report.tables.frames import KEY
+from ceilings.report.tables.keys import KEY
 
 Record = Mapping[str, Any]
 
@@ -32,10 +32,10 @@ def read_record(
     try:
         if record["schema_version"] != SCHEMA_VERSION:
             raise UserError(f"{path} has schema version {record['schema_version']}, not {SCHEMA_VERSION}; {remedy}")
-        own = record.get("cell", record)
-        if different := [name for name in key if own[name] != cell[name]]:
-            told = ", ".join(f"{name} {own[name]!r} instead of {cell[name]!r}" for name in different)
-            raise UserError(f"{path} {made_for} another cell ({told}); {remedy}")
+        recorded = record.get("cell", record)
+        if different := [name for name in key if recorded[name] != cell[name]]:
+            differences = ", ".join(f"{name} {recorded[name]!r} instead of {cell[name]!r}" for name in different)
+            raise UserError(f"{path} {made_for} another cell ({differences}); {remedy}")
         problem = flaw(record)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged (no {error}); {remedy}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ceilings.report import text
-from ceilings.report.analysis.findings.factors import GRAPH, recipe, steps
+from ceilings.report.analysis.findings.factors import steps
 from ceilings.report.analysis.findings.finding import (
     Finding,
     Status,
@@ -14,7 +14,9 @@ from ceilings.report.analysis.findings.finding import (
     sweep_entry,
 )
 from ceilings.report.analysis.findings.selection import baseline, on_gpu, panels_at_common_shape
+from ceilings.report.analysis.known_stacks import ORT_CUDA, is_eager, runtimes_of
 from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.runtimes.catalogue import GRAPH
 from ceilings.statistics.decisions import beyond, equivalence_interval
 
 TOPIC = "Abstraction layers"
@@ -23,7 +25,6 @@ RUNTIMES_TOPIC = "Runtimes at one precision"
 LAYER_MARGIN = 0.10
 """A layer that costs less than this has stopped mattering."""
 
-EAGER = "torch-cuda-eager"
 MASKED = "its graph keeps the attention mask, which eager drops once it is all ones, so not every kernel is the same"
 
 CLAIM = f"The layer above the kernels stops mattering (costs less than {LAYER_MARGIN:.0%}) within the sizes measured"
@@ -33,23 +34,19 @@ def layers(measured: Measured) -> list[Finding]:
     """What launching through a runtime costs: its latency over that of the same kernels replayed as a CUDA graph."""
     found = []
     pairs: dict[tuple[object, ...], list[tuple[Cell, Cell]]] = {}
-    for own in group_by(
-        measured.cells, lambda cell: (cell.device, cell.model, cell.shape, recipe(cell).stack)
-    ).values():
+    for own in group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape, cell.stack)).values():
         for step in steps(measured, own).get(GRAPH, []):
             key = (*step.without.configuration, step.without.device, step.without.model)
             pairs.setdefault(key, []).append((step.without, step.with_))
     for own_pairs in pairs.values():
-        found.append(_by_size(measured, sorted(own_pairs, key=lambda pair: pair[0].batch * pair[0].sequence)))
+        found.append(_by_size(measured, sorted(own_pairs, key=lambda pair: pair[0].volume)))
     if any(finding.status != "not decidable" for finding in found):
         # One size shows no turn; beside configurations with several it is only in the way.
         found = [finding for finding in found if len(finding.cells) > 2]
     if not found:
         told = "no runtime was measured both with and without a CUDA graph."
-        base = sorted({cell.runtime for cell in measured.cells if on_gpu(cell) and not recipe(cell).levers & {GRAPH}})
-        wanted = sweep_entry(
-            measured, [*base, "onnxruntime-cuda", "onnxruntime-cuda-graph"], ("fp16",), batches=(1, 8, 32, 64)
-        )
+        base = sorted({cell.runtime for cell in measured.cells if on_gpu(cell) and GRAPH not in cell.levers})
+        wanted = sweep_entry(measured, [*base, *runtimes_of(ORT_CUDA, (), (GRAPH,))], ("fp16",), batches=(1, 8, 32, 64))
         found = [Finding(TOPIC, told, (), question=3, claim=CLAIM, status="not decidable", missing=(wanted,))]
     return found
 
@@ -58,19 +55,21 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
     costs = [equivalence_interval(plain.groups, graph.groups) for plain, graph in pairs]
     free = [measured.equivalent(plain, graph, LAYER_MARGIN) for plain, graph in pairs]
     first, last = pairs[0][0], pairs[-1][0]
-    shown = "; ".join(f"{plain.size} {text.interval(cost, '×')}" for (plain, _), cost in zip(pairs, costs, strict=True))
+    shown = "; ".join(
+        f"{plain.shape} {text.interval(cost, '×')}" for (plain, _), cost in zip(pairs, costs, strict=True)
+    )
     told = f"{panel(measured, first)}{first.label} over its CUDA graph (90% intervals): {shown}"
-    if first.runtime == EAGER:
+    if is_eager(first):
         told += f" ({MASKED})"
     status: Status = "not decidable"
     wanted = ""
     if free[-1]:
         since = len(free) - next((i for i, one in enumerate(reversed(free)) if not one), len(free))
-        told += f"; less than {LAYER_MARGIN:.0%} from b{pairs[since][0].batch}-s{pairs[since][0].sequence} on"
+        told += f"; less than {LAYER_MARGIN:.0%} from {pairs[since][0].shape} on"
         status = "supported"
     elif len(pairs) == 1:
         wanted = sweep_entry(
-            measured, (first.runtime, pairs[0][1].runtime), (first.precision,), (8, 32, 64), (first.sequence,)
+            measured, (first.runtime, pairs[0][1].runtime), (first.precision,), (8, 32, 64), first.shape
         )
     elif beyond(costs[-1], LAYER_MARGIN):
         told += f"; still more than {LAYER_MARGIN:.0%} at the largest size measured"
@@ -91,7 +90,7 @@ def runtimes(measured: Measured) -> list[Finding]:
                 continue
             pairs.sort(key=lambda pair: pair.ratio.estimate)
             told = (
-                f"{panel(measured, base)}{base.size} {precision}, against {base.label} "
+                f"{panel(measured, base)}{base.shape} {precision}, against {base.label} "
                 f"({text.number(base.p50.estimate)} ms): "
                 + "; ".join(f"{pair.a.label} {speedup(pair)}" for pair in pairs)
             )

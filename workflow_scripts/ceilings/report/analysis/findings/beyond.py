@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ceilings.measure.catalogue import STAGES
 from ceilings.report import text
 from ceilings.report.analysis.findings.finding import Finding, names, where
 from ceilings.report.analysis.findings.selection import panels_at_common_shape
 from ceilings.report.analysis.measured import Cell, Measured
-from ceilings.report.tables.frames import COLD_START
 from ceilings.statistics.intervals import mean_over_processes
 from ceilings.statistics.quantiles import Interval
 
@@ -51,7 +51,7 @@ def cold_start(measured: Measured) -> list[Finding]:
         prices, cached = dict[Cell, Interval](), dict[Cell, Interval | None]()
         for cell in cells:
             own = measured.runs(cell)
-            total = own[[f"{stage}_ms" for stage in COLD_START]].sum(axis=1)
+            total = own[[f"{stage}_ms" for stage in STAGES]].sum(axis=1)
             if len(total) and (total > 0).all():
                 prices[cell], cached[cell] = _by_cache(total, own["compile_cache"])
         if not prices:

@@ -14,8 +14,9 @@ import pandas as pd
 from ceilings.report import text
 from ceilings.report.analysis.findings.finding import Finding, configuration, names, sweep_entry, traces_entry, where
 from ceilings.report.analysis.findings.operating import saturated
-from ceilings.report.analysis.findings.selection import Axis, on_gpu, panels_at_common_shape, sweeps
-from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape, sweeps
+from ceilings.report.analysis.known_stacks import ORT_CUDA, runtimes_of
+from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
 from ceilings.statistics.quantiles import Interval
 
 TOPIC = "Host or device"
@@ -45,13 +46,13 @@ CLAIM = "What decides the latency turns from the host to the device within the s
 
 
 def bottleneck(measured: Measured) -> list[Finding]:
-    """What decides each latency at the common shape, and the batch or sequence at which that changes."""
+    """What decides each latency at the common shape, and the size at which that changes."""
     cells = [cell for cell in measured.cells if on_gpu(cell)]
     if not cells:
-        wanted = sweep_entry(measured, ("onnxruntime-cuda",), ("fp16",), (1, 8, 64))
+        wanted = sweep_entry(measured, runtimes_of(ORT_CUDA, ()), ("fp16",), (1, 8, 64))
         told = "no cell of a GPU was measured."
         return [Finding(TOPIC, told, (), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))]
-    turns = [*_turns(measured, "batch"), *_turns(measured, "sequence")]
+    turns = [finding for axis in measured.axes for finding in _turns(measured, axis)]
     return [*_shares(measured), *(turns or [_no_sweep(measured, cells)])]
 
 
@@ -119,8 +120,8 @@ def _shares(measured: Measured) -> list[Finding]:
     return found
 
 
-def _turns(measured: Measured, axis: Axis) -> list[Finding]:
-    """One finding a sweep that turns, one for all that stay on one side, one for all that cannot be told."""
+def _turns(measured: Measured, axis: str) -> list[Finding]:
+    """One finding a sweep that turns, one for all that stay on one side, one for all that nothing decides."""
     found, staying, open_ = [], dict[str, list[list[Cell]]](), list[list[Cell]]()
     for sweep in sweeps(measured, axis):
         if not on_gpu(sweep[0]):
@@ -131,7 +132,7 @@ def _turns(measured: Measured, axis: Axis) -> list[Finding]:
         if len(set(sides)) == 2 and sides == sorted(sides):
             turn = sides.index(True)
             told = f"{_by_size(measured, sweep, kinds, axis)}. It turns between {axis} "
-            told += f"{getattr(known[turn - 1][1], axis)} and {getattr(known[turn][1], axis)}."
+            told += f"{known[turn - 1][1].axis(axis)} and {known[turn][1].axis(axis)}."
             subject = f"{sweep[0].label} over {axis}"
             found.append(
                 Finding(TOPIC, told, names(sweep), question=4, claim=CLAIM, subject=subject, status="supported")
@@ -142,8 +143,7 @@ def _turns(measured: Measured, axis: Axis) -> list[Finding]:
             open_.append(sweep)
     for kind, own in staying.items():
         shown = (
-            f"{configuration(measured, one[0])} ({axis} {getattr(one[0], axis)} to {getattr(one[-1], axis)})"
-            for one in own
+            f"{configuration(measured, one[0])} ({axis} {one[0].axis(axis)} to {one[-1].axis(axis)})" for one in own
         )
         told = f"{kind} at every size: {text.listed(shown)}."
         rests = names(cell for one in own for cell in one)
@@ -171,13 +171,13 @@ def _turns(measured: Measured, axis: Axis) -> list[Finding]:
     return found
 
 
-def _by_size(measured: Measured, sweep: list[Cell], kinds: list[str], axis: Axis) -> str:
+def _by_size(measured: Measured, sweep: list[Cell], kinds: list[str], axis: str) -> str:
     sizes = group_by(list(zip(kinds, sweep, strict=True)), lambda pair: pair[0])
     places = "; ".join(
-        f"{kind} at {axis} {text.listed(getattr(cell, axis) for _, cell in own)}" for kind, own in sizes.items()
+        f"{kind} at {axis} {text.listed(cell.axis(axis) for _, cell in own)}" for kind, own in sizes.items()
     )
-    fixed = "sequence" if axis == "batch" else "batch"
-    return f"{configuration(measured, sweep[0])} at {fixed} {getattr(sweep[0], fixed)}: {places}"
+    fixed = text.sizes(without_axis(sweep[0].shape, axis))
+    return f"{configuration(measured, sweep[0])}{f' at {fixed}' if fixed else ''}: {places}"
 
 
 def _no_sweep(measured: Measured, cells: list[Cell]) -> Finding:

@@ -17,7 +17,7 @@ from ceilings.statistics.quantiles import Interval
 TOPIC = "Energy and clocks"
 
 BELOW_CLOCK = 0.97
-"""A median SM clock below this share of the highest possible is told."""
+"""A median SM clock below this share of the highest possible is mentioned."""
 
 REGIMES = ("latency", "throughput")
 
@@ -25,7 +25,7 @@ REGIMES = ("latency", "throughput")
 def energy(measured: Measured) -> list[Finding]:
     """Energy an inference: least and most at the common shape, and along the batch.
 
-    Energy is time times power, so a difference is told as both factors: whether a stack saves energy because it is
+    Energy is time times power, so a difference is given as both factors: whether a stack saves energy because it is
     done earlier or because it draws less.
     """
     found = []
@@ -34,15 +34,15 @@ def energy(measured: Measured) -> list[Finding]:
         if len(known) > 1:
             least = min(known, key=lambda cell: known[cell].estimate)
             most = max(known, key=lambda cell: known[cell].estimate)
-            told = f"{where(measured, least)}: an inference takes least energy in {_said(known, least, measured)} and "
-            told += f"most in {_said(known, most, measured)}{_factors(known, least, most)}"
+            told = f"{where(measured, least)}: an inference takes least energy in {_used(known, least, measured)} and "
+            told += f"most in {_used(known, most, measured)}{_factors(known, least, most)}"
             found.append(Finding(TOPIC, f"{told}.", names([least, most]), known[least]))
     longest = group_by(sweeps(measured, "batch"), lambda sweep: (sweep[0].device, sweep[0].model))
     for sweep in (min(own, key=lambda sweep: (-len(sweep), sweep[-1].p50.estimate)) for own in longest.values()):
         known = {cell: used for cell in sweep if (used := joules(measured, cell))}
         if len(known) > 1:
             first, last = next(iter(known)), list(known)[-1]
-            told = f"{configuration(measured, first)}: {_said(known, first, measured)}; {_said(known, last, measured)}"
+            told = f"{configuration(measured, first)}: {_used(known, first, measured)}; {_used(known, last, measured)}"
             told += _factors(known, last, first)
             found.append(Finding(TOPIC, f"{told}.", names(known), known[last]))
     return found
@@ -94,7 +94,7 @@ def _records(measured: Measured, cell: Cell, column: str) -> list[dict[str, Any]
     return [json.loads(value) if pd.notna(value) else {} for value in runs[column]]
 
 
-def _said(known: dict[Cell, Interval], cell: Cell, measured: Measured) -> str:
+def _used(known: dict[Cell, Interval], cell: Cell, measured: Measured) -> str:
     power = watts(measured, cell)
     at = f" at {text.number(power.estimate)} W" if power else ""
     limits = [limit for record in _records(measured, cell, "gpu") if (limit := record.get("power_limit_w"))]

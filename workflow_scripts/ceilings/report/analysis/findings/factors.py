@@ -7,28 +7,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ceilings.report.analysis.findings.selection import on_gpu
+from ceilings.report.analysis.known_stacks import base_levers
 from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.analysis.measured_cell import REFERENCE
+from ceilings.runtimes.catalogue import IO_BINDING
 from ceilings.statistics.intervals import Verdict, contrast, verdict
 from ceilings.statistics.quantiles import Interval
 
-GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
-COMPILATION, AUTOTUNING = "compilation", "autotuning"
-
 END_TO_END = "latency_end_to_end"
-
-TORCH = {
-    "torch-cuda-eager": frozenset[str](),
-    "torch-cudagraph": frozenset({GRAPH}),
-    "torch-compile": frozenset({COMPILATION}),
-    "torch-compile-reduce-overhead": frozenset({COMPILATION, GRAPH}),
-    "torch-compile-max-autotune": frozenset({COMPILATION, GRAPH, AUTOTUNING}),
-}
-"""PyTorch's runtimes on a GPU are one stack under many names."""
-
-SUFFIXES = {"graph": GRAPH, "fused": FUSION}
-WITHOUT = {"noio": IO_BINDING, "dynamic": STATIC}
-"""Suffixes of a runtime's name, and the lever that it has or lacks."""
 
 
 @dataclass(frozen=True)
@@ -40,32 +26,14 @@ class Recipe:
 
 
 def recipe(cell: Cell) -> Recipe:
-    """Read from the runtime's name and the precision."""
-    precision = frozenset() if cell.precision == "fp32" else frozenset({cell.precision.upper()})
-    if cell.runtime in TORCH:
-        return Recipe("PyTorch", TORCH[cell.runtime] | precision)
-    if not on_gpu(cell):
-        return Recipe("PyTorch" if cell.runtime.startswith("torch-") else cell.runtime, precision)
-    stack, *words = cell.runtime.split("-")
-    levers = {IO_BINDING, STATIC} if cell.runtime.startswith("onnxruntime") else set[str]()
-    for word in words:
-        if word in SUFFIXES:
-            levers.add(SUFFIXES[word])
-        elif word in WITHOUT:
-            levers.discard(WITHOUT[word])
-        else:
-            stack += f"-{word}"
-    return Recipe(stack, frozenset(levers) | precision)
+    """The stack and the levers of its runtime, and its precision."""
+    precision = frozenset() if cell.precision == REFERENCE else frozenset({cell.precision.upper()})
+    return Recipe(cell.stack, cell.levers | precision)
 
 
-DEFAULTS = frozenset({IO_BINDING, STATIC})
-"""Levers that ONNX Runtime's cells have unless their name says otherwise."""
-
-
-def distance(own: Recipe) -> int:
+def distance(one: Recipe) -> int:
     """How many levers lie between a recipe and its stack as it is."""
-    defaults = DEFAULTS if own.stack.startswith("onnxruntime") and own.levers & DEFAULTS else frozenset[str]()
-    return len(own.levers ^ defaults)
+    return len(one.levers ^ base_levers(one.stack))
 
 
 @dataclass(frozen=True)
@@ -88,18 +56,18 @@ class Step:
 def steps(measured: Measured, cells: Sequence[Cell]) -> dict[str, list[Step]]:
     """Every pair of cells of one stack that differ in one lever; by lever, closest to the stack as it is first."""
     recipes = {recipe(cell): cell for cell in cells}
-    found: dict[str, list[Step]] = {}
-    for own, cell in recipes.items():
-        for lever in own.levers:
-            base = recipes.get(Recipe(own.stack, own.levers - {lever}))
+    by_lever: dict[str, list[Step]] = {}
+    for one, cell in recipes.items():
+        for lever in one.levers:
+            base = recipes.get(Recipe(one.stack, one.levers - {lever}))
             if base is None:
                 continue
             judged = _step(measured, lever, base, cell)
             if judged is not None:
-                found.setdefault(lever, []).append(Step(lever, base, cell, own.levers - {lever}, *judged))
+                by_lever.setdefault(lever, []).append(Step(lever, base, cell, one.levers - {lever}, *judged))
     return {
-        lever: sorted(own, key=lambda step: (distance(recipe(step.with_)), sorted(step.others)))
-        for lever, own in found.items()
+        lever: sorted(every, key=lambda step: (distance(recipe(step.with_)), sorted(step.others)))
+        for lever, every in by_lever.items()
     }
 
 
@@ -111,9 +79,9 @@ def _step(measured: Measured, lever: str, base: Cell, cell: Cell) -> tuple[Inter
     copied = measured.series(cell, END_TO_END)
     if not copied:
         return None
-    found = contrast([copied, base.groups], [1.0, -1.0])
+    factor = contrast([copied, base.groups], [1.0, -1.0])
     floor = measured.noise_floor(cell.device) or 0.0
-    return found, verdict(found, floor), abs(math.log(found.estimate)) > math.log1p(floor)
+    return factor, verdict(factor, floor), abs(math.log(factor.estimate)) > math.log1p(floor)
 
 
 @dataclass(frozen=True)

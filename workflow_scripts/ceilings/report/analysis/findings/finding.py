@@ -10,8 +10,10 @@ from typing import Literal
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import Cell, Comparison, Measured
+from ceilings.report.tables.keys import axes_of
 from ceilings.statistics.intervals import Verdict
 from ceilings.statistics.quantiles import Interval
+from ceilings.workload.shape import Shape
 
 Status = Literal["supported", "refuted", "not decidable"]
 
@@ -78,10 +80,10 @@ def status_of(verdict: Verdict, equivalent: bool = False, hoped: Verdict = "fast
 
 def combined(statuses: Iterable[Status]) -> Status:
     """Of a claim that holds only if all its parts do."""
-    found = set(statuses)
-    if "refuted" in found:
+    parts = set(statuses)
+    if "refuted" in parts:
         return "refuted"
-    return "supported" if found == {"supported"} else "not decidable"
+    return "supported" if parts == {"supported"} else "not decidable"
 
 
 # --- what would decide it --------------------------------------------------------------------------------------------
@@ -92,20 +94,42 @@ def sweep_entry(
     runtimes: Iterable[str],
     precisions: Iterable[str] | None = None,
     batches: Iterable[int] | None = None,
-    sequences: Iterable[int] | None = None,
+    shape: Shape | None = None,
 ) -> str:
-    """A sweep of a study, as YAML on one line; what is not given is taken from the cells that were asked for."""
+    """A sweep of a study, as YAML on one line; what is not given is taken from the cells that were asked for.
+
+    Args:
+        batches: Sizes of the batch in place of the shape's.
+        shape: The sizes otherwise; None: the common shape of each panel.
+    """
     asked = measured.tables.cells
-    models = sorted(asked["model"].unique())
-    at = measured.common_shape or (int(asked["batch"].min()), int(asked["sequence"].min()))
+    sizes: dict[str, set[int]] = {}
+    for one in [shape] if shape else measured.common_shapes.values() or [_smallest(asked["shape"])]:
+        for axis, size in one.sizes:
+            sizes.setdefault(axis, set()).add(size)
+    if batches:
+        sizes["batch"] = set(batches)
+    listed = {axis: sorted(sizes[axis]) for axis in Shape.of(dict.fromkeys(sizes, 1)).axes}
+    others = {axis: own for axis, own in listed.items() if axis not in SHORTHANDS}
     parts = {
-        "models": models,
+        "models": sorted(asked["model"].unique()),
         "runtimes": _in_order(runtimes),
         "precisions": _in_order(precisions or ("fp32", "fp16")),
-        "batches": sorted(set(batches or (at[0],))),
-        "sequences": sorted(set(sequences or (at[1],))),
+        **{SHORTHANDS[axis]: own for axis, own in listed.items() if axis in SHORTHANDS},
+        **({"axes": others} if others else {}),
     }
     return json.dumps(parts).replace('"', "")
+
+
+SHORTHANDS = {"batch": "batches", "sequence": "sequences"}
+"""Keys of a sweep that stand for an axis; others are named below ``axes``."""
+
+
+def _smallest(names: Iterable[str]) -> Shape:
+    """The smallest size along each axis."""
+    shapes = [Shape.parse(name) for name in set(names)]
+    sizes = {axis: min(size for shape in shapes if (size := shape.get(axis))) for axis in axes_of(shapes)}
+    return Shape.of(sizes)
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
@@ -115,7 +139,7 @@ def _in_order(values: Iterable[str]) -> list[str]:
 
 def traces_entry(cells: Iterable[Cell]) -> str:
     """The section of a study that asks for captures."""
-    names = (f"{cell.runtime}/{cell.model}/{cell.precision}/{cell.size}" for cell in cells)
+    names = (f"{cell.runtime}/{cell.model}/{cell.precision}/{cell.shape}" for cell in cells)
     return f"traces: {{cells: [{', '.join(dict.fromkeys(names))}]}}"
 
 
@@ -137,8 +161,8 @@ def change(ratio: Interval, verdict: Verdict, beyond_noise: bool = True, base: s
     if verdict in {"faster", "slower"}:
         factor = ratio.inverted() if verdict == "faster" else ratio
         return f"**{text.interval(factor, '×')} {verdict}**{f' than {base}' if base else ''}"
-    of = f" of {base}" if base else ""
-    return f"{text.interval(ratio, '×')} the latency{of}, {no_claim(verdict, beyond_noise)}"
+    whose = f" of {base}" if base else ""
+    return f"{text.interval(ratio, '×')} the latency{whose}, {no_claim(verdict, beyond_noise)}"
 
 
 def no_claim(verdict: Verdict, beyond_noise: bool) -> str:
@@ -159,7 +183,7 @@ def names(cells: Iterable[Cell]) -> tuple[str, ...]:
 
 
 def short(cell: Cell) -> str:
-    return f"{cell.label} {cell.size}"
+    return f"{cell.label} {cell.shape}"
 
 
 def panel(measured: Measured, cell: Cell) -> str:
@@ -170,7 +194,7 @@ def panel(measured: Measured, cell: Cell) -> str:
 
 
 def where(measured: Measured, cell: Cell) -> str:
-    return f"{panel(measured, cell)}batch {cell.batch}, sequence {cell.sequence}"
+    return f"{panel(measured, cell)}{text.sizes(cell.shape)}"
 
 
 def configuration(measured: Measured, cell: Cell) -> str:

@@ -10,7 +10,9 @@ from ceilings.report import text
 from ceilings.report.analysis.findings.bottleneck import queued
 from ceilings.report.analysis.findings.finding import Finding, Status, names, sweep_entry, traces_entry, where
 from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape
+from ceilings.report.analysis.known_stacks import ORT_CUDA, runtimes_of
 from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.runtimes.catalogue import FUSION, GRAPH
 from ceilings.taxonomy import KERNEL_CLASSES
 
 TOPIC = "Hardware floor"
@@ -31,7 +33,9 @@ def floor(measured: Measured) -> list[Finding]:
         if known:
             found.append(_gap(measured, min(known, key=lambda cell: cell.p50.estimate)))
     if not found:
-        gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)}) or ["onnxruntime-cuda-fused-graph"]
+        gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)}) or runtimes_of(
+            ORT_CUDA, (FUSION, GRAPH)
+        )
         told = "the hardware's floor is known of no measured cell."
         missing = () if any(map(on_gpu, measured.cells)) else (sweep_entry(measured, gpu, ("fp16",)),)
         found = [Finding(TOPIC, told, (), question=9, claim=CLAIM, status="not decidable", missing=missing)]

@@ -40,7 +40,7 @@ def headroom(measured: Measured) -> list[Finding]:
                     told,
                     names(cell for cell, _ in own),
                     question=5,
-                    claim=CLAIM.format(own[0][0].size),
+                    claim=CLAIM.format(own[0][0].shape),
                     subject=text.listed(cell.label for cell, _ in own),
                     status=status,
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from ceilings.report import text
-from ceilings.report.analysis.findings.factors import IO_BINDING, Step, distance, factorial, recipe, steps
+from ceilings.report.analysis.findings.factors import Step, distance, factorial, recipe, steps
 from ceilings.report.analysis.findings.finding import (
     MARGIN,
     Finding,
@@ -20,8 +20,10 @@ from ceilings.report.analysis.findings.finding import (
     sweep_entry,
 )
 from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape
-from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.known_stacks import ORT_CUDA, runtimes_of
+from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
 from ceilings.report.analysis.narrow_products import float_only
+from ceilings.runtimes.catalogue import FUSION, GRAPH, IO_BINDING
 
 TOPIC = "Levers"
 
@@ -30,14 +32,14 @@ def levers(measured: Measured) -> list[Finding]:
     """Each lever of each stack, the strongest first; then how they act together."""
     found = []
     for cells in panels_at_common_shape(measured):
-        for own in group_by(cells, lambda cell: recipe(cell).stack).values():
+        for own in group_by(cells, lambda cell: cell.stack).values():
             ranked = sorted(steps(measured, own).values(), key=_rank)
             found += [_lever(measured, every) for every in ranked]
             found += _batch(measured, own)
             found += _together(measured, own)
     found += _larger(measured)
     if not any(on_gpu(cell) for cell in measured.cells):
-        wanted = sweep_entry(measured, [f"onnxruntime-cuda{end}" for end in ("", "-graph", "-fused", "-fused-graph")])
+        wanted = sweep_entry(measured, runtimes_of(ORT_CUDA, (), (GRAPH,), (FUSION,), (FUSION, GRAPH)))
         claim = "A lever still shortens a small static workload"
         told = "CUDA graph, fusion and IO binding: no cell of a GPU was measured."
         found.append(Finding(TOPIC, told, (), question=5, claim=claim, status="not decidable", missing=(wanted,)))
@@ -48,16 +50,16 @@ def _larger(measured: Measured) -> list[Finding]:
     """The same levers at the largest size at which a stack has some: which of them fade there, grow or turn."""
     found = []
     for cells in measured.panels.values():
-        others = [cell for cell in cells if on_gpu(cell) and cell.shape != measured.common_shape]
-        stacks = group_by(others, lambda cell: (cell.batch * cell.sequence, cell.shape, recipe(cell).stack))
+        others = [cell for cell in cells if on_gpu(cell) and not measured.is_common(cell)]
+        stacks = group_by(others, lambda cell: (cell.volume, cell.shape, cell.stack))
         known = {key: own for key, same in stacks.items() if (own := steps(measured, same))}
         largest = {stack: key for key in sorted(known) for stack in key[2:]}
         for key in largest.values():
             ranked = sorted(known[key].values(), key=_rank)
             first = ranked[0][0].with_
-            said = "; ".join(f"{_name(own[0])} {_said(own[0], own[0].without.label)}" for own in ranked)
+            shown = "; ".join(f"{_name(own[0])} {_change(own[0], own[0].without.label)}" for own in ranked)
             cells_ = names(cell for own in ranked for cell in (own[0].without, own[0].with_))
-            found.append(Finding(TOPIC, f"{_at(measured, first)}: at this larger size {said}.", cells_, question=5))
+            found.append(Finding(TOPIC, f"{_at(measured, first)}: at this larger size {shown}.", cells_, question=5))
     return found
 
 
@@ -67,13 +69,13 @@ def _rank(own: list[Step]) -> tuple[bool, float]:
 
 def _lever(measured: Measured, own: list[Step]) -> Finding:
     alone, top = own[0], own[-1]
-    told = f"{_at(measured, alone.with_)}: **{_name(alone)}** {_said(alone, alone.without.label)}"
+    told = f"{_at(measured, alone.with_)}: **{_name(alone)}** {_change(alone, alone.without.label)}"
     told += " (both with copies)" if alone.lever == IO_BINDING else ""
     if top is not alone:
-        told += f"; on top of {_named(top, alone)} {_said(top)}"
+        told += f"; on top of {_named(top, alone)} {_change(top)}"
         told += _interaction(measured, alone, top)
-    claim = f"A lever still shortens {alone.with_.size}, on top of the others"
-    subject = f"{_name(alone)} on {recipe(alone.with_).stack}"
+    claim = f"A lever still shortens {alone.with_.shape}, on top of the others"
+    subject = f"{_name(alone)} on {alone.with_.stack}"
     if top is not alone:
         subject += f" after {_named(top, alone)}"
     status = _status(measured, top)
@@ -87,7 +89,7 @@ def _status(measured: Measured, step: Step) -> Status:
     return status_of(step.verdict, equal)
 
 
-def _said(step: Step, base: str = "") -> str:
+def _change(step: Step, base: str = "") -> str:
     return change(step.ratio, step.verdict, step.beyond_noise, base)
 
 
@@ -119,7 +121,7 @@ def _batch(measured: Measured, own: list[Cell]) -> list[Finding]:
     """The largest batch against the smallest, per inference, with the fewest levers and with the most."""
     pairs = []
     for cell in own:
-        row = [one for one in measured.cells if (*one.configuration, one.device, one.model, one.sequence) == _but(cell)]
+        row = [one for one in measured.cells if _but_batch(one) == _but_batch(cell)]
         if len(row) > 1:
             row.sort(key=lambda one: one.batch)
             pairs.append(measured.compare_per_inference(row[-1], row[0]))
@@ -139,8 +141,8 @@ def _batch(measured: Measured, own: list[Cell]) -> list[Finding]:
     return [Finding(TOPIC, f"{told}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)]
 
 
-def _but(cell: Cell) -> tuple[object, ...]:
-    return (*cell.configuration, cell.device, cell.model, cell.sequence)
+def _but_batch(cell: Cell) -> tuple[object, ...]:
+    return (*cell.configuration, cell.device, cell.model, without_axis(cell.shape, "batch"))
 
 
 def _together(measured: Measured, own: list[Cell]) -> list[Finding]:
@@ -154,7 +156,7 @@ def _together(measured: Measured, own: list[Cell]) -> list[Finding]:
         mains.append((factor.estimate, f"{lever} {change(factor, judged)}"))
     told = (
         f"{_at(measured, own[0])}: over all {len(design.cells)} combinations of {text.listed(design.levers)}, each "
-        f"averaged over the others: {'; '.join(said for _, said in sorted(mains))}"
+        f"averaged over the others: {'; '.join(shown for _, shown in sorted(mains))}"
     )
     clear, open_ = [], []
     for a, b in itertools.combinations(design.levers, 2):
@@ -169,4 +171,4 @@ def _together(measured: Measured, own: list[Cell]) -> list[Finding]:
 
 
 def _at(measured: Measured, cell: Cell) -> str:
-    return f"{panel(measured, cell)}{cell.size}, {recipe(cell).stack}"
+    return f"{panel(measured, cell)}{cell.shape}, {cell.stack}"

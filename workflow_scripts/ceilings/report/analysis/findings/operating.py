@@ -9,7 +9,7 @@ import pandas as pd
 
 from ceilings.report import text
 from ceilings.report.analysis.findings.finding import Finding, Status, names, panel, processes_entry, sweep_entry
-from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
 from ceilings.statistics.quantiles import Interval
 
 TOPIC = "Latency or throughput"
@@ -17,13 +17,13 @@ CLAIM = "One configuration is the best for every latency limit and every through
 
 
 def operating_points(measured: Measured) -> list[Finding]:
-    """The Pareto set of each device and model at the common sequence, the highest throughput, and its cost."""
+    """The Pareto set of each device and model at the common size of an input, the highest throughput, and its cost."""
     found = []
-    for cells in measured.panels.values():
-        own = [cell for cell in cells if measured.common_shape and cell.sequence == measured.common_shape[1]]
-        if own:
-            found.append(_pareto(measured, own))
-            found += _throughput(measured, own)
+    for panel_, cells in measured.panels.items():
+        common = without_axis(measured.common_shapes[panel_], "batch")
+        same = [cell for cell in cells if without_axis(cell.shape, "batch") == common]
+        found.append(_pareto(measured, same))
+        found += _throughput(measured, same)
     return found
 
 
@@ -51,25 +51,31 @@ def saturated(cell: Cell) -> Interval | None:
     return Interval(low if bounded else 0.0, cell.row["saturated_per_s"], high if bounded else math.inf)
 
 
+def _input(cell: Cell, after: str = ": ") -> str:
+    """The size of an input in words, and what follows it; empty where a shape is a batch alone."""
+    words = text.sizes(without_axis(cell.shape, "batch"))
+    return words + after if words else ""
+
+
 def _rate(cell: Cell) -> float:
     return cell.batch / cell.p50.estimate
 
 
 def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
     kept = pareto(cells)
-    said = []
+    points = []
     for cell in kept:
         rivals = [one for one in cells if one.batch == cell.batch and one is not cell]
         tied = [one.label for one in rivals if measured.compare(one, cell).verdict != "slower"]
         also = f" (not told apart from {text.cut(tied, 2)})" if tied else ""
         p99 = f", p99 {text.number(cell.row['p99_ms'])}" if pd.notna(cell.row["p99_ms"]) else ""
-        said.append(
+        points.append(
             f"{text.number(cell.p50.estimate)} ms{p99}: {cell.label} at batch {cell.batch}{also}, "
             f"{text.number(_rate(cell) * 1e3)}/s"
         )
     told = (
-        f"{panel(measured, cells[0])}sequence {cells[0].sequence}: the best for a limit on the median, from that limit "
-        f"on, with its throughput: {'; '.join(said)}. Of the configurations measured there: {_rivals(cells)}."
+        f"{panel(measured, cells[0])}{_input(cells[0])}the best for a limit on the median, from that limit "
+        f"on, with its throughput: {'; '.join(points)}. Of the configurations measured there: {_rivals(cells)}."
     )
     status = _one_for_all(measured, cells, kept)
     subject = text.cut(dict.fromkeys(cell.label for cell in kept), 3)
@@ -112,7 +118,7 @@ def _throughput(measured: Measured, cells: list[Cell]) -> list[Finding]:
     rate, best = max(known, key=lambda pair: pair[0].estimate)
     near = [cell for other, cell in known if cell is not best and other.high >= rate.low]
     told = (
-        f"{panel(measured, best)}sequence {best.sequence}, requests queued: the highest throughput is "
+        f"{panel(measured, best)}{_input(best, ', ')}requests queued: the highest throughput is "
         f"**{text.interval(rate, 'inferences/s')}**, {best.label} at batch {best.batch}"
     )
     if near:

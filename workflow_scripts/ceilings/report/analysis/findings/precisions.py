@@ -45,12 +45,12 @@ def precisions(measured: Measured) -> list[Finding]:
 
 
 def _series(measured: Measured, series: PrecisionSeries) -> Finding:
-    shapes = "; ".join(f"{getattr(point.a, series.axis)}: {speedup(point)}" for point in series.points)
+    shapes = "; ".join(f"{point.a.axis(series.axis)}: {speedup(point)}" for point in series.points)
     first = series.points[0].a
-    other = "sequence" if series.axis == "batch" else "batch"
+    fixed = text.sizes(series.fixed)
     told = (
-        f"{panel(measured, first)}{series.label} against {series.reference_label} over {series.axis} "
-        f"({other} {series.fixed}): {_summary(series)} By {series.axis}: {shapes}."
+        f"{panel(measured, first)}{series.label} against {series.reference_label} over {series.axis}"
+        f"{f' ({fixed})' if fixed else ''}: {_summary(series)} By {series.axis}: {shapes}."
         f"{arithmetic(series.points)}{_cost(series.points)}"
     )
     strongest = max(series.points, key=_strength)
@@ -69,9 +69,9 @@ def _at_one_shape(measured: Measured, own: list[PrecisionSeries]) -> Finding:
     """Every configuration that has the precision and FP32 at one shape, the largest gain first."""
     pairs = sorted((series.points[0] for series in own), key=lambda pair: pair.ratio.estimate)
     first = pairs[0].a
-    said = [f"{pair.a.label}{_reference(pair)} {speedup(pair)}" for pair in pairs]
+    shown = [f"{pair.a.label}{_reference(pair)} {speedup(pair)}" for pair in pairs]
     name = first.precision.upper()
-    told = f"{where(measured, first)}: {name} against FP32: {'; '.join(said)}.{arithmetic(pairs)}{_cost(pairs)}"
+    told = f"{where(measured, first)}: {name} against FP32: {'; '.join(shown)}.{arithmetic(pairs)}{_cost(pairs)}"
     statuses = [
         status_of(pair.verdict, pair.verdict == "undecided" and measured.equivalent(pair.a, pair.b, MARGIN))
         for pair in pairs
@@ -81,7 +81,7 @@ def _at_one_shape(measured: Measured, own: list[PrecisionSeries]) -> Finding:
     undecided = [pair.a for pair, one in zip(pairs, statuses, strict=True) if one == "not decidable"]
     missing = (processes_entry(undecided),) if status == "not decidable" else ()
     strongest = max(pairs, key=_strength)
-    subject = f"{name}{_named(pairs)} at {first.size}, " + (
+    subject = f"{name}{_named(pairs)} at {first.shape}, " + (
         f"on {gains or 'any'} of {len(pairs)} configurations" if len(pairs) > 1 else first.runtime
     )
     cells = names(cell for pair in pairs for cell in (pair.a, pair.b))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from ceilings.report import text
-from ceilings.report.analysis.findings.factors import GRAPH, recipe
 from ceilings.report.analysis.findings.finding import (
     MARGIN,
     Finding,
@@ -19,12 +18,20 @@ from ceilings.report.analysis.findings.finding import (
     sweep_entry,
 )
 from ceilings.report.analysis.findings.selection import on_gpu
+from ceilings.report.analysis.known_stacks import (
+    ORT_CUDA,
+    ORT_TENSORRT,
+    PROVIDERS,
+    TENSORRT,
+    like_native,
+    runtimes_of,
+)
 from ceilings.report.analysis.measured import Cell, Measured, carries
+from ceilings.runtimes.catalogue import GRAPH
 from ceilings.statistics.decisions import beyond, equivalence_interval
 from ceilings.statistics.estimands import MEAN, P50, P99, Estimand
 
 TOPIC = "TensorRT"
-PROVIDER, NATIVE, CUDA = "onnxruntime-tensorrt", "tensorrt", "onnxruntime-cuda"
 
 FASTER = "TensorRT is faster than the CUDA provider at the same precision"
 EQUIVALENT = "Native TensorRT and ONNX Runtime's TensorRT provider are equivalent in {} within {:.0%}"
@@ -34,16 +41,18 @@ def providers(measured: Measured) -> list[Finding]:
     """Each TensorRT cell against the CUDA provider's, and native against the provider by mean, p50 and p99."""
     found = []
     for cell in measured.cells:
-        if cell.runtime.removesuffix("-graph") in {PROVIDER, NATIVE}:
+        if cell.stack in {ORT_TENSORRT, TENSORRT}:
             found += _against_cuda(measured, cell)
     compared = False
     for cell in measured.cells:
-        other = measured.find(cell, runtime=cell.runtime.replace(NATIVE, PROVIDER, 1))
-        if cell.runtime.startswith(NATIVE) and other is not None:
+        if cell.stack not in PROVIDERS:
+            continue
+        other = measured.find_stack(cell, PROVIDERS[cell.stack], like_native(cell))
+        if other is not None:
             found += [_equivalence(measured, estimand, cell, other) for estimand in (MEAN, P50, P99)]
             compared = True
     precisions = sorted({cell.precision for cell in measured.cells if on_gpu(cell)} & {"fp32"} | {"fp16"})
-    both = (CUDA, PROVIDER, NATIVE)
+    both = [*runtimes_of(ORT_CUDA, ()), *runtimes_of(ORT_TENSORRT, ()), *runtimes_of(TENSORRT, ())]
     if not any(finding.claim == FASTER for finding in found):
         told = "no TensorRT cell was measured beside the CUDA provider's."
         wanted = sweep_entry(measured, both, precisions)
@@ -61,11 +70,11 @@ def _against_cuda(measured: Measured, cell: Cell) -> list[Finding]:
     own = [
         one
         for one in measured.cells
-        if one.runtime.startswith(CUDA)
+        if one.stack == ORT_CUDA
         and (one.device, one.model, one.precision, one.shape) == (cell.device, cell.model, cell.precision, cell.shape)
     ]
-    graph = GRAPH in recipe(cell).levers
-    like = [one for one in own if (GRAPH in recipe(one).levers) == graph]
+    graph = GRAPH in cell.levers
+    like = [one for one in own if (GRAPH in one.levers) == graph]
     if not like:
         return []
     fastest = [min(cells, key=lambda one: one.p50.estimate) for cells in (like, own)]
@@ -101,24 +110,24 @@ def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider:
         status = "supported"
     elif beyond(ratio, max(MARGIN, measured.noise_floor(native.device, estimand) or 0.0)):
         status = "refuted"
-    said = {
+    words = {
         "supported": f"equivalent within {MARGIN:.0%}",
         "refuted": f"further apart than {MARGIN:.0%}",
         "not decidable": f"neither equivalence within {MARGIN:.0%} nor a larger difference is established",
     }[status]
     missing = (processes_entry([native, provider]),) if status == "not decidable" else ()
-    told = f"{at}{text.interval(ratio, '×')} (90%), {said}."
+    told = f"{at}{text.interval(ratio, '×')} (90%), {words}."
     return Finding(TOPIC, told, cells, ratio, None, 2, claim, short(native), status, missing)
 
 
 def tensorrt_versions(measured: Measured, cell: Cell) -> set[str]:
     """Major and minor versions of TensorRT that a cell's processes recorded."""
-    found = set()
+    versions = set()
     for recorded in measured.runs(cell)["environment"].dropna():
         packages = json.loads(recorded).get("packages") or {}
-        found |= {
+        versions |= {
             ".".join(str(version).split(".")[:2])
             for name, version in packages.items()
             if name.startswith("tensorrt") and version
         }
-    return found
+    return versions

@@ -20,12 +20,12 @@ from ceilings.report.analysis.findings.finding import (
     sweep_entry,
     traces_entry,
 )
+from ceilings.report.analysis.known_stacks import ORT_CUDA, as_it_is, runtimes_of
 from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.runtimes.catalogue import GRAPH
 from ceilings.statistics.quantiles import Interval
 
 TOPIC = "Busy GPU"
-RUNTIME = "onnxruntime-cuda"
-GRAPH = "onnxruntime-cuda-graph"
 
 BUSY = 0.9
 """From this share of an iteration on, the GPU counts as busy."""
@@ -53,22 +53,22 @@ class Share:
 
 def saturation(measured: Measured) -> list[Finding]:
     """The busy share at each size, and the first size at which the GPU is busy."""
-    cells = [cell for cell in measured.cells if cell.runtime == RUNTIME]
-    claim = f"The GPU works at least {BUSY:.0%} of an iteration of {RUNTIME}, from the smallest size on"
+    cells = plain_cells(measured)
+    claim = f"The GPU works at least {BUSY:.0%} of an iteration of {ORT_CUDA}, from the smallest size on"
     if not cells:
-        wanted = (sweep_entry(measured, (RUNTIME, GRAPH), ("fp16",), (1, 4, 8, 16, 32, 64)),)
-        told = f"no cell of {RUNTIME} was measured."
+        wanted = (sweep_entry(measured, runtimes_of(ORT_CUDA, (), (GRAPH,)), ("fp16",), (1, 4, 8, 16, 32, 64)),)
+        told = f"no cell of {ORT_CUDA} was measured."
         return [Finding(TOPIC, told, (), question=1, claim=claim, status="not decidable", missing=wanted)]
     found, blank = [], list[Cell]()
     groups = group_by(cells, lambda cell: (cell.device, cell.model, cell.precision)).values()
-    for own in (sorted(group, key=lambda cell: (cell.batch * cell.sequence, cell.batch)) for group in groups):
+    for own in (sorted(group, key=lambda cell: (cell.volume, cell.batch)) for group in groups):
         shares = [share for cell in own if (share := busy_share(measured, cell))]
         if not shares:
             blank += own
             continue
         unknown = [cell for cell in own if cell not in {share.cell for share in shares if share.busy is not None}]
         told = f"{configuration(measured, own[0])}: "
-        told += "; ".join(map(_said, shares))
+        told += "; ".join(map(_shown, shares))
         first = next((share for share in shares if share.busy), None)
         status: Status = "not decidable"
         smallest = next((share for share in shares if share.cell == own[0]), None)
@@ -78,9 +78,9 @@ def saturation(measured: Measured) -> list[Finding]:
         elif smallest and smallest.busy:
             status = "supported"
         if first and first is not smallest:
-            told += f". Busy from batch {first.cell.batch}, sequence {first.cell.sequence} on"
+            told += f". Busy from {text.sizes(first.cell.shape)} on"
         elif status == "refuted" and unknown:
-            told += f". Where it becomes busy is not known for {text.cut(cell.size for cell in unknown)}"
+            told += f". Where it becomes busy is not known for {text.cut(str(cell.shape) for cell in unknown)}"
         captured = [cell for cell in unknown if measured.budget(cell)]
         uncaptured = [cell for cell in unknown if cell not in captured]
         missing = [traces_entry(uncaptured)] if uncaptured else []
@@ -120,19 +120,24 @@ def saturation(measured: Measured) -> list[Finding]:
     return found
 
 
+def plain_cells(measured: Measured) -> list[Cell]:
+    """The CUDA provider's cells with no lever pulled."""
+    return [cell for cell in measured.cells if cell.stack == ORT_CUDA and as_it_is(cell)]
+
+
 def busy_share(measured: Measured, cell: Cell) -> Share | None:
     """From the capture, else bounded by the CUDA graph of the same session; None with neither."""
     budget = measured.budget(cell)
     if budget:
         return Share(cell, cell.p50.inverted(budget["gpu_busy_ms"]), False, (cell,))
-    graph = measured.find(cell, runtime=f"{cell.runtime}-graph")
+    graph = measured.find_stack(cell, cell.stack, cell.levers | {GRAPH})
     if graph is None:
         return None
     return Share(cell, measured.compare(graph, cell).ratio, True, (cell, graph))
 
 
-def _said(share: Share) -> str:
+def _shown(share: Share) -> str:
     at = f"{'at most ' if share.most else ''}{text.percent(min(share.value.estimate, 1))}"
     ends = f" [{text.percent(share.value.low)}, {text.percent(min(share.value.high, 1))}]"
     how = "what its CUDA graph takes" if share.most else "captured"
-    return f"{share.cell.size} {at}{ends if share.value.bounded else ''} ({how})"
+    return f"{share.cell.shape} {at}{ends if share.value.bounded else ''} ({how})"

@@ -1,4 +1,4 @@
-"""How latency grows: with the batch, with the sequence."""
+"""How latency grows: with the batch, with the size of an input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ceilings.report.analysis.findings.bottleneck import ORCHESTRATION, decides
 from ceilings.report.analysis.findings.energy import clock
 from ceilings.report.analysis.findings.finding import Finding, configuration, names, no_claim, signed_percent
 from ceilings.report.analysis.findings.selection import on_gpu, sweeps
-from ceilings.report.analysis.measured import Cell, Comparison, Measured, growth_exponent
+from ceilings.report.analysis.measured import Cell, Comparison, Measured, growth_exponent, without_axis
 from ceilings.statistics.quantiles import Interval
 
 FLAT_GAIN = 0.10
@@ -27,9 +27,7 @@ def batching(measured: Measured) -> list[Finding]:
         first, last = cells[0], cells[-1]
         whole = measured.compare_per_inference(last, first)
         steps = [measured.compare_per_inference(b, a) for a, b in itertools.pairwise(cells)]
-        told = (
-            f"{configuration(measured, first)} at sequence {first.sequence}: an inference in a batch of {last.batch} "
-        )
+        told = f"{configuration(measured, first)}{_at(first, 'batch')}: an inference in a batch of {last.batch} "
         if whole.verdict == "faster":
             told += f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}"
         elif whole.verdict == "slower":
@@ -60,27 +58,42 @@ def _flattening(cells: Sequence[Cell], steps: Sequence[Comparison]) -> str:
     )
 
 
-def sequences(measured: Measured) -> list[Finding]:
-    """How latency grows with the sequence: the exponent over the sweep and over its last step."""
+def sizes(measured: Measured) -> list[Finding]:
+    """How latency grows with the size of an input: the exponent over each sweep and over its last step."""
+    return [finding for axis in measured.axes if axis != "batch" for finding in _along(measured, axis)]
+
+
+def _along(measured: Measured, axis: str) -> list[Finding]:
     found = []
-    for cells in sweeps(measured, "sequence"):
-        sizes = [cell.sequence for cell in cells]
+    topic, what = TOPICS.get(axis, (f"Size along {axis}", f"size along {axis}"))
+    for cells in sweeps(measured, axis):
+        sizes = [cell.axis(axis) for cell in cells]
         exponent = growth_exponent(cells, sizes)
         whole = measured.compare(cells[-1], cells[0])
         told = (
-            f"{configuration(measured, cells[0])} at batch {cells[0].batch}: {sizes[-1] / sizes[0]:.3g} times "
-            f"the tokens ({sizes[0]} to {sizes[-1]}) take {text.interval(whole.ratio, '×')} the time"
+            f"{configuration(measured, cells[0])}{_at(cells[0], axis)}: {sizes[-1] / sizes[0]:.3g} times "
+            f"the {what} ({sizes[0]} to {sizes[-1]}) take {text.interval(whole.ratio, '×')} the time"
         )
         if whole.verdict not in {"faster", "slower"}:
             told += f", {no_claim(whole.verdict, whole.beyond_noise)}"
-        told += f"; as a power of the sequence {_exponent(exponent)}"
+        told += f"; as a power of the {axis} {_exponent(exponent)}"
         if len(cells) > 2:
             last = growth_exponent(cells[-2:], sizes[-2:])
             told += f", {_exponent(last)} over the last step ({sizes[-2]} to {sizes[-1]})"
         if on_gpu(cells[0]) and {decides(measured, cell) for cell in cells} <= ORCHESTRATION:
             told += ". The host decides at each of these sizes"
-        found.append(Finding("Sequence length", told + ".", names(cells), exponent))
+        found.append(Finding(topic, told + ".", names(cells), exponent))
     return found
+
+
+TOPICS = {"sequence": ("Sequence length", "tokens"), "image": ("Image size", "pixels along an edge")}
+"""Topic of an axis, and what it counts."""
+
+
+def _at(cell: Cell, axis: str) -> str:
+    """The rest of a cell's shape, where there is any."""
+    rest = text.sizes(without_axis(cell.shape, axis))
+    return f" at {rest}" if rest else ""
 
 
 def _exponent(value: Interval) -> str:

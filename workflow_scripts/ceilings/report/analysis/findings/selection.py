@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import pandas as pd
 
-from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.known_stacks import is_eager
+from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
 from ceilings.runtimes.catalogue import RUNTIMES
-
-Axis = Literal["batch", "sequence"]
 
 
 def on_gpu(cell: Cell) -> bool:
@@ -19,25 +16,24 @@ def on_gpu(cell: Cell) -> bool:
 
 
 def panels_at_common_shape(measured: Measured) -> list[list[Cell]]:
-    """Cells that may be compared, a list a device and model, at the shape that most were measured at."""
-    cells = measured.at(measured.common_shape)
-    return list(group_by(cells, lambda cell: (cell.device, cell.model)).values())
+    """Cells that may be compared, a list a device and model, at the shape that most of each were measured at."""
+    return list(group_by(measured.at_common_shape, lambda cell: (cell.device, cell.model)).values())
 
 
-def sweeps(measured: Measured, axis: Axis) -> list[list[Cell]]:
-    """Cells that differ in one axis only, at the most common value of the other, ascending."""
-    other: Axis = "sequence" if axis == "batch" else "batch"
-    found = []
+def sweeps(measured: Measured, axis: str) -> list[list[Cell]]:
+    """Cells that differ in one axis only, at the most common rest of the shape, ascending."""
+    longest_of_each = []
     for cells in measured.panels.values():
-        for own in group_by(cells, lambda cell: cell.configuration).values():
-            rows = group_by(own, lambda cell: getattr(cell, other)).values()
+        along = [cell for cell in cells if axis in cell.shape.axes]
+        for same in group_by(along, lambda cell: cell.configuration).values():
+            rows = group_by(same, lambda cell: without_axis(cell.shape, axis)).values()
             longest = max(rows, key=len)
             if len(longest) > 1:
-                found.append(sorted(longest, key=lambda cell: getattr(cell, axis)))
-    return found
+                longest_of_each.append(sorted(longest, key=lambda cell: cell.axis(axis)))
+    return longest_of_each
 
 
 def baseline(cells: list[Cell]) -> Cell:
     """The eager runtime; without one, the slowest."""
-    eager = [cell for cell in cells if cell.runtime.endswith("-eager")]
+    eager = [cell for cell in cells if is_eager(cell)]
     return eager[0] if eager else max(cells, key=lambda cell: cell.p50.estimate)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from ceilings.report import text
-from ceilings.report.analysis.findings.factors import GRAPH, recipe, steps
+from ceilings.report.analysis.findings.factors import steps
 from ceilings.report.analysis.findings.finding import (
     Finding,
     Status,
@@ -20,7 +20,9 @@ from ceilings.report.analysis.findings.finding import (
     sweep_entry,
 )
 from ceilings.report.analysis.findings.selection import on_gpu
+from ceilings.report.analysis.known_stacks import ORT_CUDA, runtime_of
 from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.runtimes.catalogue import GRAPH
 from ceilings.statistics.estimands import JITTER, P99, TAIL
 from ceilings.statistics.intervals import process_logs
 
@@ -36,7 +38,7 @@ def tail(measured: Measured) -> list[Finding]:
     """
     found, short_of_samples = [], list[Cell]()
     for cells in group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape)).values():
-        for own in group_by(cells, lambda cell: recipe(cell).stack).values():
+        for own in group_by(cells, lambda cell: cell.stack).values():
             for step in steps(measured, own).get(GRAPH, []):
                 finding = _pair(measured, step.with_, step.without)
                 if finding:
@@ -53,9 +55,9 @@ def tail(measured: Measured) -> list[Finding]:
                 TOPIC, told, names(short_of_samples), question=7, claim=CLAIM, status="not decidable", missing=wanted
             )
         ]
-    gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)} | {"onnxruntime-cuda"})
+    gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)} | {runtime_of(ORT_CUDA)})
     told = "no pair with and without a CUDA graph was measured."
-    wanted = (sweep_entry(measured, [*gpu, "onnxruntime-cuda-graph"]),)
+    wanted = (sweep_entry(measured, [*gpu, runtime_of(ORT_CUDA, GRAPH)]),)
     return [Finding(TOPIC, told, (), question=7, claim=CLAIM, status="not decidable", missing=wanted)]
 
 
@@ -64,10 +66,10 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
     absolute = measured.compare_by(P99, graph, plain)
     if reach is None or absolute is None:
         return None
-    own = {cell: _reach(cell) for cell in (graph, plain)}
+    reaches = {cell: _reach(cell) for cell in (graph, plain)}
     told = (
-        f"{panel(measured, graph)}{short(graph)}: p99 lies {own[graph]} above the median, without the graph "
-        f"{own[plain]}; p99 over p50 "
+        f"{panel(measured, graph)}{short(graph)}: p99 lies {reaches[graph]} above the median, without the graph "
+        f"{reaches[plain]}; p99 over p50 "
     )
     status: Status = "not decidable"
     if reach.verdict == "faster":

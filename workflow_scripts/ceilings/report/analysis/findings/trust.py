@@ -12,7 +12,7 @@ from ceilings.report.analysis.findings.bottleneck import Bound, bound
 from ceilings.report.analysis.findings.finding import Finding, names, short
 from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.measured import Cell, Measured, group_by
-from ceilings.report.tables.frames import KEY
+from ceilings.report.tables.keys import KEY
 
 
 def noise(measured: Measured) -> list[Finding]:
@@ -20,13 +20,13 @@ def noise(measured: Measured) -> list[Finding]:
     found = [
         Finding(
             "Noise",
-            f"{pair.cell.label} on {pair.cell.device}, measured twice under two names (batch {pair.cell.batch}, "
-            f"sequence {pair.cell.sequence}): ratio {text.interval(pair.ratio)}. The noise floor is "
+            f"{pair.cell.label} on {pair.cell.device}, measured twice under two names "
+            f"({text.sizes(pair.cell.shape)}): ratio {text.interval(pair.ratio)}. The noise floor is "
             f"**{text.percent(pair.floor)}**: no smaller difference between cells is called one.",
-            names((pair.cell, pair.twin)),
+            names((pair.cell, pair.second)),
             pair.ratio,
         )
-        for pair in measured.twin_pairs
+        for pair in measured.aa_pairs
     ]
     for device in sorted({cell.device for cell in measured.cells}):
         if measured.noise_floor(device) is None:
@@ -49,7 +49,7 @@ def _spread(measured: Measured) -> list[Finding]:
         ]
         if len(told) < 2:
             continue
-        pairs = [pair for pair in measured.twin_pairs if pair.cell.device == own[0].device]
+        pairs = [pair for pair in measured.aa_pairs if pair.cell.device == own[0].device]
         note = ""
         if pairs and (kind := bound(pairs[0].cell)) in SPREAD_KINDS:
             note = f" The A/A pair is {kind}; what other cells vary more is in their intervals."
@@ -84,9 +84,7 @@ def warnings(measured: Measured) -> list[Finding]:
     # Two flags that differ by a number only are one kind: "used 35% of a core".
     flags["kind"] = flags["flag"].str.replace(r"\d+(\.\d+)?", "…", regex=True)
     for _, own in flags.groupby("kind", sort=True):
-        hit_runs = (
-            f"{row.runtime} {row.precision} b{row.batch}-s{row.sequence} run {row.run}" for row in own.itertuples()
-        )
+        hit_runs = (f"{row.runtime} {row.precision} {row.shape} run {row.run}" for row in own.itertuples())
         example = "" if len(own) == 1 else ", for one"
         told = f"{text.plural(len(own), 'run')} flagged{example}: {own['flag'].iloc[0]} ({text.cut(hit_runs, 3)})."
         found.append(Finding("Warnings", told, ()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ceilings.report.analysis.findings.factors import recipe
 from ceilings.report.analysis.findings.finding import Finding, Status, change, sweep_entry
 from ceilings.report.analysis.measured import Cell, Comparison, Measured, group_by
 from ceilings.statistics.quantiles import Interval
@@ -27,7 +26,7 @@ class Judgement:
 
 def by_stack(measured: Measured) -> list[list[Cell]]:
     """Cells that may differ in levers alone."""
-    groups = group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape, recipe(cell).stack))
+    groups = group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape, cell.stack))
     return list(groups.values())
 
 
@@ -42,7 +41,7 @@ def joined(found: Sequence[Finding]) -> str:
     return " ".join(finding.text for finding in found)
 
 
-def said(pair: Comparison) -> str:
+def in_words(pair: Comparison) -> str:
     return change(pair.ratio, pair.verdict, pair.beyond_noise)
 
 
@@ -53,7 +52,7 @@ def turned_out(pair: Comparison, wanted: str) -> Status:
     return "not decidable" if pair.verdict == "undecided" else "refuted"
 
 
-def some(holds: Iterable[bool]) -> Status:
+def happens(holds: Iterable[bool]) -> Status:
     """Of a claim that something happens: one example supports it, none refutes it."""
     return "supported" if any(holds) else "refuted"
 

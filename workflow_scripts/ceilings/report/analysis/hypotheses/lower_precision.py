@@ -7,14 +7,24 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ceilings.report import text
-from ceilings.report.analysis.findings.factors import Recipe, recipe
 from ceilings.report.analysis.findings.finding import Status, combined, panel, short
 from ceilings.report.analysis.findings.selection import on_gpu
-from ceilings.report.analysis.hypotheses.judgement import Judgement, in_range, said, turned_out, unknown
+from ceilings.report.analysis.hypotheses.judgement import Judgement, in_range, in_words, turned_out, unknown
+from ceilings.report.analysis.known_stacks import (
+    ORT_CPU,
+    ORT_CUDA,
+    PYTORCH,
+    TENSORRT,
+    as_it_is,
+    is_eager,
+    runtime_of,
+    runtimes_of,
+)
 from ceilings.report.analysis.measured import Cell, Measured
 from ceilings.report.analysis.narrow_products import arithmetic, float_only
 from ceilings.report.analysis.precision_series import precision_series
 from ceilings.report.tables.evidence import Evidence
+from ceilings.runtimes.catalogue import GRAPH
 
 
 def int8_needs_size(measured: Measured, _: Evidence) -> Judgement:
@@ -34,11 +44,13 @@ def int8_needs_size(measured: Measured, _: Evidence) -> Judgement:
             statuses.append("supported" if small and "faster" in verdicts[1:] else "not decidable")
         first, last = series.points[0], series.points[-1]
         lines.append(
-            f"{series.label} by {series.axis}: {getattr(first.a, series.axis)} {said(first)}, "
-            f"{getattr(last.a, series.axis)} {said(last)}.{arithmetic(series.points)}".removesuffix(".")
+            f"{series.label} by {series.axis}: {first.a.axis(series.axis)} {in_words(first)}, "
+            f"{last.a.axis(series.axis)} {in_words(last)}.{arithmetic(series.points)}".removesuffix(".")
         )
     gpu = any(on_gpu(cell) for cell in measured.cells)
-    wanted = unknown(measured, ("tensorrt" if gpu else "onnxruntime-cpu",), ("fp32", "int8"), (1, 8, 32))
+    wanted = unknown(
+        measured, (runtime_of(TENSORRT) if gpu else runtime_of(ORT_CPU, device="cpu"),), ("fp32", "int8"), (1, 8, 32)
+    )
     return _of(statuses, lines, wanted)
 
 
@@ -46,44 +58,49 @@ def dynamic_int8_on_cpu(measured: Measured, _: Evidence) -> Judgement:
     points = [
         pair
         for series in precision_series(measured)
-        if series.runtime == "torch-int8-dynamic" and series.axis == "batch"
+        if _dynamic_int8(series.points[0].a) and series.axis == "batch"
         for pair in series.points
     ]
     if len(points) < 2:
-        return unknown(measured, ("torch-eager", "torch-int8-dynamic"), ("fp32", "int8"), (1, 4, 8, 16))
+        return unknown(measured, (EAGER, DYNAMIC), ("fp32", "int8"), (1, 4, 8, 16))
     first, last = points[0], points[-1]
     halves = [turned_out(first, "slower"), turned_out(last, "faster")]
-    return Judgement(combined(halves), f"batch {first.a.batch} {said(first)}; batch {last.a.batch} {said(last)}")
+    return Judgement(
+        combined(halves), f"batch {first.a.batch} {in_words(first)}; batch {last.a.batch} {in_words(last)}"
+    )
 
 
-PLAIN = ("onnxruntime-cpu", "onnxruntime-cuda")
-"""ONNX Runtime as it is, no further lever pulled."""
+PLAIN = {ORT_CPU, ORT_CUDA}
+EAGER = runtime_of(PYTORCH, device="cpu")
+DYNAMIC = runtime_of(PYTORCH, device="cpu", precision="int8")
+
+
+def _dynamic_int8(cell: Cell) -> bool:
+    """PyTorch on a CPU with weights quantised when they are loaded, ranges of activations as they come."""
+    return cell.stack == PYTORCH and cell.precision == "int8" and not on_gpu(cell)
 
 
 def runtime_over_precision(measured: Measured, _: Evidence) -> Judgement:
     """At the common shape: ONNX Runtime as it is over eager at FP32, against the best precision over FP32 in eager."""
-    cells = measured.at(measured.common_shape)
-    for eager in (cell for cell in cells if cell.precision == "fp32" and cell.runtime.endswith("-eager")):
+    cells = measured.at_common_shape
+    for eager in (cell for cell in cells if cell.precision == "fp32" and is_eager(cell)):
         own = [cell for cell in cells if (cell.device, cell.model) == (eager.device, eager.model)]
         # The eager stack with a lower precision and no other lever.
-        lower = [
-            one
-            for one in own
-            if one is not eager and recipe(one) == Recipe("PyTorch", frozenset({one.precision.upper()}))
-        ]
-        graphs = [one for one in own if one.precision == "fp32" and one.runtime in PLAIN]
+        lower = [one for one in own if one.precision != "fp32" and one.stack == PYTORCH and not one.levers]
+        graphs = [one for one in own if one.precision == "fp32" and one.stack in PLAIN and as_it_is(one)]
         if lower and graphs:
             precision = min(lower, key=lambda cell: cell.p50.estimate)
             runtime = min(graphs, key=lambda cell: cell.p50.estimate)
             found, verdict = measured.factor([runtime, precision], [1.0, -1.0])
             told = (
-                f"{panel(measured, eager)}{short(runtime)} {said(measured.compare(runtime, eager))} than eager FP32, "
-                f"{precision.label} {said(measured.compare(precision, eager))}; the one over the "
+                f"{panel(measured, eager)}{short(runtime)} {in_words(measured.compare(runtime, eager))} "
+                "than eager FP32, "
+                f"{precision.label} {in_words(measured.compare(precision, eager))}; the one over the "
                 f"other {text.interval(found, '×')}{_elsewhere(measured, own, precision)}"
             )
             status: Status = {"faster": "supported", "slower": "refuted"}.get(verdict, "not decidable")  # type: ignore[assignment]
             return Judgement(status, told)
-    return unknown(measured, ("torch-eager", "torch-int8-dynamic", "onnxruntime-cpu"), ("fp32", "int8"))
+    return unknown(measured, (EAGER, DYNAMIC, runtime_of(ORT_CPU, device="cpu")), ("fp32", "int8"))
 
 
 def _elsewhere(measured: Measured, cells: Sequence[Cell], precision: Cell) -> str:
@@ -93,7 +110,7 @@ def _elsewhere(measured: Measured, cells: Sequence[Cell], precision: Cell) -> st
     if not pairs:
         return ""
     fastest = min(pairs, key=lambda pair: pair[0].p50.estimate)
-    return f"; on the fastest stack, {fastest[0].label} {said(measured.compare(*fastest))} than FP32"
+    return f"; on the fastest stack, {fastest[0].label} {in_words(measured.compare(*fastest))} than FP32"
 
 
 def fp16_cosine(measured: Measured, _: Evidence) -> Judgement:
@@ -101,7 +118,7 @@ def fp16_cosine(measured: Measured, _: Evidence) -> Judgement:
         cell.row["cosine"] for cell in measured.cells if cell.precision == "fp16" and pd.notna(cell.row["cosine"])
     ]
     if not cosines:
-        return unknown(measured, ("onnxruntime-cuda",), ("fp16",))
+        return unknown(measured, runtimes_of(ORT_CUDA, ()), ("fp16",))
     told = f"lowest cosine of the logits (a few classes each, no embeddings) {min(cosines):.6f} over "
     told += text.plural(len(cosines), "cell")
     return Judgement("supported" if min(cosines) > 0.999 else "refuted", told)
@@ -130,7 +147,9 @@ def factors_of_precision(measured: Measured, _: Evidence) -> Judgement:
         lines.append(f"{precision.upper()} {span}, outside the range in {own.count('refuted')} of {len(own)}")
         if without:
             lines[-1] += f", without any product in {precision.upper()} in {len(without)} of {len(own)}"
-    wanted = unknown(measured, ("onnxruntime-cuda-graph", "tensorrt"), ("fp32", "tf32", "fp16", "int8"), (1, 32))
+    wanted = unknown(
+        measured, (runtime_of(ORT_CUDA, GRAPH), runtime_of(TENSORRT)), ("fp32", "tf32", "fp16", "int8"), (1, 32)
+    )
     return _of(statuses, lines, wanted)
 
 

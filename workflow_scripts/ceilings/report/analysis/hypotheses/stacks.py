@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ceilings.report import text
-from ceilings.report.analysis.findings.factors import FUSION, steps
+from ceilings.report.analysis.findings.factors import steps
 from ceilings.report.analysis.findings.finding import (
     MARGIN,
     Status,
@@ -17,21 +17,43 @@ from ceilings.report.analysis.findings.finding import (
     sweep_entry,
 )
 from ceilings.report.analysis.findings.providers import providers
-from ceilings.report.analysis.findings.saturation import RUNTIME, busy_share
+from ceilings.report.analysis.findings.saturation import busy_share, plain_cells
 from ceilings.report.analysis.findings.selection import on_gpu
-from ceilings.report.analysis.hypotheses.judgement import Judgement, by_stack, joined, said, some, turned_out, unknown
-from ceilings.report.analysis.measured import Comparison, Measured, group_by
+from ceilings.report.analysis.hypotheses.judgement import (
+    Judgement,
+    by_stack,
+    happens,
+    in_words,
+    joined,
+    turned_out,
+    unknown,
+)
+from ceilings.report.analysis.known_stacks import (
+    ORT_CUDA,
+    ORT_TENSORRT,
+    TENSORRT,
+    TENSORRT_STACKS,
+    as_it_is,
+    base_levers,
+    runtime_of,
+    runtimes_of,
+)
+from ceilings.report.analysis.measured import Cell, Comparison, Measured, group_by
 from ceilings.report.analysis.precision_series import precision_series
 from ceilings.report.tables.evidence import Evidence
+from ceilings.runtimes.catalogue import FUSION, GRAPH
 from ceilings.statistics.decisions import beyond, equivalence_interval
+from ceilings.workload.shape import Shape
+
+SMALL = Shape.of({"batch": 1, "sequence": 128})
 
 
 def saturated(measured: Measured, _: Evidence) -> Judgement:
     """At the shape of the claim alone: batch 1, sequence 128."""
-    own = [cell for cell in measured.cells if cell.runtime == RUNTIME and cell.shape == (1, 128)]
-    shares = [share for cell in own if (share := busy_share(measured, cell))]
+    small = [cell for cell in plain_cells(measured) if cell.shape == SMALL]
+    shares = [share for cell in small if (share := busy_share(measured, cell))]
     if not shares:
-        return unknown(measured, (RUNTIME, f"{RUNTIME}-graph"), ("fp32", "fp16"))
+        return unknown(measured, runtimes_of(ORT_CUDA, (), (GRAPH,)), ("fp32", "fp16"))
     verdicts: dict[bool | None, Status] = {True: "supported", False: "refuted", None: "not decidable"}
     told = "; ".join(
         f"{configuration(measured, share.cell)}: the GPU works {'at most ' if share.most else ''}"
@@ -45,7 +67,7 @@ def saturated(measured: Measured, _: Evidence) -> Judgement:
 def provider_equals_native(measured: Measured, _: Evidence) -> Judgement:
     found = [f for f in providers(measured) if f.claim and "equivalent" in f.claim and "fp16" in " ".join(f.cells)]
     if not found:
-        return unknown(measured, ("onnxruntime-tensorrt", "tensorrt"), ("fp16",))
+        return unknown(measured, (runtime_of(ORT_TENSORRT), runtime_of(TENSORRT)), ("fp16",))
     same = [f.status for f in found if f.status and "p99" not in (f.claim or "")]
     # The claim has two halves: means agree, the p99 does not.
     tails = [f.status for f in found if f.status and "p99" in (f.claim or "")]
@@ -56,7 +78,7 @@ def provider_equals_native(measured: Measured, _: Evidence) -> Judgement:
 def fusion_diminishes(measured: Measured, _: Evidence) -> Judgement:
     found = [step for own in by_stack(measured) for step in steps(measured, own).get(FUSION, [])]
     if not found:
-        return unknown(measured, ("onnxruntime-cuda-graph", "onnxruntime-cuda-fused-graph"), ("fp16",))
+        return unknown(measured, runtimes_of(ORT_CUDA, (GRAPH,), (FUSION, GRAPH)), ("fp16",))
     margin = 0.10
     statuses: list[Status] = []
     for step in found:
@@ -74,23 +96,28 @@ def fusion_diminishes(measured: Measured, _: Evidence) -> Judgement:
 def tensorrt_can_lose(measured: Measured, _: Evidence) -> Judgement:
     """Two things that happen: one example each supports it."""
     halves: list[Status] = []
-    provider = [cell for cell in measured.cells if cell.runtime == "onnxruntime-tensorrt"]
+    provider = [cell for cell in measured.cells if _provider(cell)]
     pairs = [
         measured.compare(cell, base)
         for cell in provider
-        if (base := measured.find(cell, runtime="onnxruntime-cuda")) is not None
+        if (base := measured.find_stack(cell, ORT_CUDA, base_levers(ORT_CUDA))) is not None
     ]
-    halves.append(some(pair.verdict == "slower" for pair in pairs) if pairs else "not decidable")
+    halves.append(happens(pair.verdict == "slower" for pair in pairs) if pairs else "not decidable")
     told = [f"TensorRT's provider is slower in {sum(p.verdict == 'slower' for p in pairs)} of {len(pairs)} pairs"]
     fp16 = [pair for series in precision_series(measured) if series.precision == "fp16" for pair in series.points]
     no_gain = [p for p in fp16 if p.verdict in {"slower", "same within noise"} or measured.equivalent(p.a, p.b, MARGIN)]
     sure = no_gain or all(pair.verdict == "faster" for pair in fp16)
-    halves.append(some([bool(no_gain)]) if fp16 and sure else "not decidable")
+    halves.append(happens([bool(no_gain)]) if fp16 and sure else "not decidable")
     unclear = sum(pair.verdict == "undecided" for pair in fp16)
     told.append(f"FP16 provably gains nothing in {len(no_gain)} of {len(fp16)} ({unclear} undecided)")
     verdict = combined(halves)
-    entry = sweep_entry(measured, ("onnxruntime-cuda", "onnxruntime-tensorrt"), ("fp32", "fp16"))
+    entry = sweep_entry(measured, (runtime_of(ORT_CUDA), runtime_of(ORT_TENSORRT)), ("fp32", "fp16"))
     return Judgement(verdict, "; ".join(told), (entry,) if verdict == "not decidable" else ())
+
+
+def _provider(cell: Cell) -> bool:
+    """ONNX Runtime on TensorRT's provider, no lever pulled."""
+    return cell.stack == ORT_TENSORRT and as_it_is(cell)
 
 
 def clip_tensorrt(measured: Measured, _: Evidence) -> Judgement:
@@ -98,32 +125,34 @@ def clip_tensorrt(measured: Measured, _: Evidence) -> Judgement:
     halves: list[Status] = []
     lines = []
     for cell in measured.cells:
-        base = measured.find(cell, runtime="onnxruntime-cuda", precision="fp32")
-        if (cell.runtime, cell.precision) == ("onnxruntime-tensorrt", "fp16") and base is not None:
+        base = measured.find_stack(cell, ORT_CUDA, base_levers(ORT_CUDA), "fp32")
+        if _provider(cell) and cell.precision == "fp16" and base is not None:
             pair = measured.compare(cell, base)
             halves.append(turned_out(pair, "faster"))
-            parts = [said(pair)]
-            for label, middle in (("runtime alone", {"precision": "fp32"}), ("precision alone", {"precision": "fp16"})):
-                runtime = "onnxruntime-tensorrt" if label.startswith("runtime") else "onnxruntime-cuda"
-                one = measured.find(base, runtime=runtime, **middle)
-                parts += [f"{label} {said(measured.compare(one, base))}"] if one else []
+            parts = [in_words(pair)]
+            for label, stack, precision in (
+                ("runtime alone", ORT_TENSORRT, "fp32"),
+                ("precision alone", ORT_CUDA, "fp16"),
+            ):
+                one = measured.find_stack(base, stack, base_levers(stack), precision)
+                parts += [f"{label} {in_words(measured.compare(one, base))}"] if one else []
             lines.append(f"{short(cell)} {', '.join(parts)}")
-        four = measured.find(cell, batch=4)
-        if cell.runtime == "onnxruntime-cuda" and cell.batch == 1 and four is not None:
+        four = measured.find(cell, shape=cell.shape.with_sizes(batch=4))
+        if cell.stack == ORT_CUDA and as_it_is(cell) and cell.batch == 1 and four is not None:
             same = measured.equivalent(four, cell, MARGIN)
             ratio = equivalence_interval(four.groups, cell.groups)
             if cell.precision == "fp32":  # what the claim is about; another precision is shown and decides nothing
                 halves.append("supported" if same else "refuted" if beyond(ratio, MARGIN) else "not decidable")
             lines.append(f"{cell.label} batch 4 over batch 1 {text.interval(ratio, '×')} (90% interval)")
-    entry = sweep_entry(measured, ("onnxruntime-cuda", "onnxruntime-tensorrt"), ("fp32", "fp16"), (1, 4))
+    entry = sweep_entry(measured, (runtime_of(ORT_CUDA), runtime_of(ORT_TENSORRT)), ("fp32", "fp16"), (1, 4))
     verdict = combined(halves) if len(halves) > 1 else "not decidable"
     return Judgement(verdict, "; ".join(lines), (entry,) if verdict == "not decidable" else ())
 
 
 def engine_build(measured: Measured, _: Evidence) -> Judgement:
-    cells = [cell for cell in measured.cells if "tensorrt" in cell.runtime and pd.notna(cell.row["load_ms"])]
+    cells = [cell for cell in measured.cells if cell.stack in TENSORRT_STACKS and pd.notna(cell.row["load_ms"])]
     if not cells:
-        return unknown(measured, ("onnxruntime-tensorrt",), ("fp16",))
+        return unknown(measured, runtimes_of(ORT_TENSORRT, ()), ("fp16",))
     loads = sorted(cell.row["load_ms"] / 1e3 for cell in cells)
     told = f"loading with the engine in its cache {text.number(loads[0])} to {text.number(loads[-1])} s"
     missing = ("the build's seconds stand beside the engines, not in the tables",)
@@ -134,13 +163,13 @@ def engine_build(measured: Measured, _: Evidence) -> Judgement:
 def tensorrt_fastest(measured: Measured, _: Evidence) -> Judgement:
     wins: list[Comparison] = []
     for cells in group_by(measured.cells, lambda c: (c.device, c.model, c.precision, c.shape)).values():
-        own = [cell for cell in cells if "tensorrt" in cell.runtime]
-        others = [cell for cell in cells if "tensorrt" not in cell.runtime and on_gpu(cell)]
-        if own and others:
-            best = [min(group, key=lambda cell: cell.p50.estimate) for group in (own, others)]
+        ours = [cell for cell in cells if cell.stack in TENSORRT_STACKS]
+        others = [cell for cell in cells if cell.stack not in TENSORRT_STACKS and on_gpu(cell)]
+        if ours and others:
+            best = [min(group, key=lambda cell: cell.p50.estimate) for group in (ours, others)]
             wins.append(measured.compare(*best))
     if not wins:
-        return unknown(measured, ("tensorrt-graph", "onnxruntime-cuda-fused-graph"), ("fp16",))
+        return unknown(measured, (runtime_of(TENSORRT, GRAPH), runtime_of(ORT_CUDA, FUSION, GRAPH)), ("fp16",))
     count = sum(pair.verdict == "faster" for pair in wins)
     lost = sum(pair.verdict in {"slower", "same within noise"} for pair in wins)
     verdict: Status = "supported" if count > len(wins) / 2 else "refuted" if lost >= len(wins) / 2 else "not decidable"

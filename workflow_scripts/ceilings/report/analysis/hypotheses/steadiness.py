@@ -7,13 +7,15 @@ import math
 import numpy as np
 
 from ceilings.report import text
-from ceilings.report.analysis.findings.factors import GRAPH, steps
+from ceilings.report.analysis.findings.factors import steps
 from ceilings.report.analysis.findings.finding import MARGIN, Status, combined
 from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.findings.tail import tail
 from ceilings.report.analysis.hypotheses.judgement import Judgement, by_stack, in_range, unknown
+from ceilings.report.analysis.known_stacks import ORT_CUDA, PYTORCH, runtime_of, runtimes_of
 from ceilings.report.analysis.measured import Groups, Measured, carries
 from ceilings.report.tables.evidence import Evidence
+from ceilings.runtimes.catalogue import GRAPH
 from ceilings.statistics.estimands import MEAN, P99, Estimand
 from ceilings.statistics.intervals import bootstrap_logs, process_logs
 from ceilings.statistics.quantiles import Interval
@@ -32,7 +34,7 @@ def mean_stable_tail_not(measured: Measured, _: Evidence) -> Judgement:
         if on_gpu(cell) and cell.batch == 1 and len(cell.groups) > 1 and carries(cell.groups, P99)
     ]
     if len(small) < 3:
-        return unknown(measured, ("onnxruntime-cuda", "torch-cuda-eager", "torch-cudagraph"), ("fp32", "fp16"))
+        return unknown(measured, (runtime_of(ORT_CUDA), *runtimes_of(PYTORCH, (), (GRAPH,))), ("fp32", "fp16"))
     variances = np.array([[_between(cell.groups, estimand) for estimand in (MEAN, P99)] for cell in small])
     draws = np.random.default_rng(0).integers(len(small), size=(1000, len(small)))
     spreads = np.sqrt(variances[draws].mean(axis=1))
@@ -72,7 +74,7 @@ def graphs_tighten(measured: Measured, _: Evidence) -> Judgement:
         step for own in by_stack(measured) for step in steps(measured, own).get(GRAPH, []) if step.with_.batch == 1
     ]
     if not gains:
-        return unknown(measured, ("onnxruntime-cuda", "onnxruntime-cuda-graph"), ("fp16",))
+        return unknown(measured, runtimes_of(ORT_CUDA, (), (GRAPH,)), ("fp16",))
     names = {step.with_.name for step in gains}
     tails = [finding for finding in tail(measured) if finding.effect and finding.cells[0] in names]
     faster = [step for step in gains if step.verdict == "faster"]
@@ -98,7 +100,7 @@ def network(measured: Measured, _: Evidence) -> Judgement:
 
 def pinned(measured: Measured, evidence: Evidence) -> Judgement:
     statuses: list[Status] = []
-    said = []
+    lines = []
     for device, record in sorted(evidence.peaks.items()):
         for way, words in (("h2d", "to the device"), ("d2h", "back")):
             pinned, pageable = (record["peaks"].get(f"{way}_bandwidth.{kind}", {}) for kind in KINDS)
@@ -106,11 +108,11 @@ def pinned(measured: Measured, evidence: Evidence) -> Judgement:
                 low = pinned["low"] / pageable["high"]
                 factor = Interval(low, pinned["median"] / pageable["median"], pinned["high"] / pageable["low"])
                 statuses.append(in_range(factor, 2, 3))
-                said.append(f"{device} {words} {text.interval(factor, '×')} (range over repeats)")
+                lines.append(f"{device} {words} {text.interval(factor, '×')} (range over repeats)")
                 small = [record["peaks"].get(f"{way}_latency.{kind}", {}).get("median") for kind in KINDS]
                 if all(small):
-                    said[-1] += f", but 4 KiB take {text.number(small[0])} and {text.number(small[1])} µs"
-    if not said:
+                    lines[-1] += f", but 4 KiB take {text.number(small[0])} and {text.number(small[1])} µs"
+    if not lines:
         missing = ("results/hosts/{device}/peaks.json of a GPU",)
         return Judgement("not decidable", "", missing)
-    return Judgement(combined(statuses), "; ".join(said))
+    return Judgement(combined(statuses), "; ".join(lines))

@@ -18,6 +18,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from ceilings.report import text
 from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
 from ceilings.report.analysis.measured import Measured, group_by
 from ceilings.report.render import conditions
@@ -25,10 +26,10 @@ from ceilings.report.render import engine_section as engines
 from ceilings.report.render import summary as sections
 from ceilings.report.render.conclusions import claims_of_others
 from ceilings.report.render.hardware_distance import distance
-from ceilings.report.render.page.charts import charts
-from ceilings.report.render.page.details import QUANTILES
+from ceilings.report.render.page.charts import charts, curve_name
+from ceilings.report.render.page.details import SHARES
 from ceilings.report.render.page.markdown import block, inline
-from ceilings.report.render.page.rows import choices, shown_cells, shown_columns
+from ceilings.report.render.page.rows import choices, shown_cells, shown_columns, title
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
@@ -47,10 +48,14 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     measured = Measured(tables)
     found = findings(tables)
     cells = shown_cells(plan, tables, found)
+    axes = list(cells[0].columns) if cells else []
     data = {
         "cells": [cell.data for cell in cells],
         "charts": charts(measured),
-        "quantiles": QUANTILES,
+        "axes": measured.axes,
+        "curves": {axis: curve_name(axis) for axis in measured.axes},
+        "shapes": _shapes(measured),
+        "quantiles": SHARES,
     }
     scripts = [*(Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS)]
     after = [
@@ -76,14 +81,26 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         names={cell.name: cell for cell in cells},
         cells=cells,
         columns=shown_columns(cells),
-        facets=choices(cells),
+        axes=axes,
+        facets=choices(cells, axes),
+        title=title,
+        curves=[(curve_name(axis), axis) for axis in measured.axes],
         several=len({cell.panel for cell in cells}) > 1,
         panels=list(dict.fromkeys(cell.panel for cell in cells if cell.plotted)),
-        shapes=sorted({(cell.row["batch"], cell.row["sequence"]) for cell in cells if cell.plotted}),
-        common_shape=measured.common_shape,
         budgets=not tables.budgets.empty,
-        sections=[_section(text) for text in after if text],
+        sections=[_section(section) for section in after if section],
     )
+
+
+def _shapes(measured: Measured) -> dict[str, list[dict[str, Any]]]:
+    """The measured shapes of each panel, the common one marked."""
+    return {
+        f"{model} on {device}": [
+            {"name": str(shape), "where": text.sizes(shape), "common": shape == measured.common_shapes[device, model]}
+            for shape in sorted({cell.shape for cell in same})
+        ]
+        for (device, model), same in measured.panels.items()
+    }
 
 
 @functools.cache
@@ -110,16 +127,16 @@ def _template() -> jinja2.Template:
     return environment.get_template("page.html")
 
 
-def _section(text: str) -> dict[str, Any]:
+def _section(markdown: str) -> dict[str, Any]:
     """A section of the summary: its title apart, to be linked to."""
-    title, _, rest = text.removeprefix("## ").partition("\n")
+    title, _, rest = markdown.removeprefix("## ").partition("\n")
     return {"title": title, "id": title.split(",")[0].lower().replace(" ", "-"), "body": block(rest)}
 
 
 def _embedded(value: object) -> Markup:
     """JSON that cannot end the script element it stands in."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+    shown = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return Markup(shown.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _policy(scripts: list[Markup]) -> str:

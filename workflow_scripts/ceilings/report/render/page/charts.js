@@ -13,8 +13,9 @@ function fitted(spec, rows) {
   });
 }
 
-/** Draw a chart of DATA.charts with its rows, or say that there is nothing to draw. Resolves once it is drawn. */
-async function draw(target, name, values, nothing) {
+/** Draw a chart of DATA.charts with its rows, or say that there is nothing to draw. Resolves once it is drawn.
+ *  `along`: the axis of shapes that it is drawn along, if it is. */
+async function draw(target, name, values, nothing, along) {
   target.view?.finalize();
   target.view = undefined;
   if (values.length === 0) {
@@ -28,10 +29,12 @@ async function draw(target, name, values, nothing) {
     data: { values },
     width: "container",
     ...(rows && { height: height * unique(values.map((value) => value[rows])).length }),
-    params: ["runtime", "precision", "sequence", "part"].map((field) => ({
-      name: `${field}s`,
-      value: unique(values.map((value) => value[field]).filter((value) => value !== undefined)),
-    })),
+    params: Object.entries({ runtimes: "runtime", precisions: "precision", parts: "part", sizes: along }).map(
+      ([param, field]) => ({
+        name: param,
+        value: unique(values.map((value) => value[field]).filter((value) => value !== undefined)),
+      }),
+    ),
   };
   const { view } = await vegaEmbed(target, spec, {
     mode: "vega-lite",
@@ -47,30 +50,48 @@ async function draw(target, name, values, nothing) {
   });
 }
 
+/** Offer the shapes that the chosen model was measured at; the common one first chosen. */
+function offerShapes() {
+  const panel = document.getElementById("panel");
+  if (!panel) return;
+  const options = DATA.shapes[panel.value].map(({ name, where, common }) => new Option(where, name, common, common));
+  document.getElementById("shape").replaceChildren(...options);
+}
+
 /** The charts over all cells, of what the filter and the choice of model and shape leave. */
 function drawOverview() {
   const panel = document.getElementById("panel");
   if (!panel) return undefined;
-  const [batch, sequence] = document.getElementById("shape").value.split(" ").map(Number);
-  const cells = passing.filter((cell) => cell.status === "ok" && !cell.twin && cell.panel === panel.value);
+  const shape = document.getElementById("shape").value;
+  const cells = passing.filter((cell) => cell.status === "ok" && !cell.second && cell.panel === panel.value);
   const swept = (axis) => {
     const counts = new Map();
     for (const cell of cells) counts.set(cell.label, (counts.get(cell.label) ?? new Set()).add(cell[axis]));
     return (cell) => counts.get(cell.label).size > 1;
   };
-  const here = cells.filter((cell) => cell.batch === batch && cell.sequence === sequence);
+  const here = cells.filter((cell) => cell.shape === shape);
+  const sizes = DATA.cells.find((cell) => cell.panel === panel.value && cell.shape === shape);
+  /** Cells that differ from the shape along one axis alone, of configurations with several. */
+  const line = (axis) =>
+    cells
+      .filter((cell) => [...DATA.axes, "lengths"].every((other) => other === axis || cell[other] === sizes[other]))
+      .filter((cell) => cell[axis] !== undefined)
+      .filter(swept(axis));
   const nothing = "No measured cell that the filter lets through belongs here.";
   const jobs = {
     configurations: here,
-    batches: cells.filter((cell) => cell.sequence === sequence).filter(swept("batch")),
-    sequences: cells.filter((cell) => cell.batch === batch).filter(swept("sequence")),
     budgets: budgetRows(here, document.getElementById("charts").clientWidth),
   };
+  const axisOf = {};
+  for (const [axis, name] of Object.entries(DATA.curves)) {
+    jobs[name] = line(axis);
+    axisOf[name] = axis;
+  }
   return Promise.all(
     Object.entries(jobs)
       .map(([name, values]) => [document.getElementById(`chart-${name}`), name, values])
       .filter(([target]) => target)
-      .map(([target, name, values]) => draw(target, name, values.map(flat), nothing)),
+      .map(([target, name, values]) => draw(target, name, values.map(flat), nothing, axisOf[name])),
   );
 }
 

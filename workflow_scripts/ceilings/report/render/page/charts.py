@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ceilings.report.analysis.measured import Measured
+from ceilings.report.render.axes import title
 from ceilings.report.render.plots.style import COLOURS
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
 
@@ -39,8 +40,7 @@ ZOOM: Spec = {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shif
 
 TOOLTIP: list[Spec] = [
     {"field": "label"},
-    {"field": "batch"},
-    {"field": "sequence"},
+    {"field": "where", "title": "at"},
     *(
         {"field": field, "title": title, "type": "quantitative", "format": ".3~r"}
         for field, title in {
@@ -92,10 +92,7 @@ def charts(measured: Measured) -> dict[str, Any]:
     return {
         "config": CONFIG,
         "configurations": _configurations(runtimes),
-        "batches": _curve(runtimes, _log("inferences_per_s", "inferences/s in the closed loop (log scale)"), "batch"),
-        "sequences": _curve(
-            runtimes, _log("sequence", "sequence length (tokens, log scale)", values={"expr": "sequences"}), "sequence"
-        ),
+        **{curve_name(axis): _curve(runtimes, _along(axis), axis) for axis in measured.axes},
         "budgets": _budgets("label"),
         "budget": _budgets("side"),
         "timeline": _timeline(),
@@ -104,29 +101,41 @@ def charts(measured: Measured) -> dict[str, Any]:
     }
 
 
+def curve_name(axis: str) -> str:
+    """What the chart along an axis is called."""
+    return {"batch": "batches", "sequence": "sequences"}.get(axis, f"along-{axis}")
+
+
+def _along(axis: str) -> Spec:
+    """The horizontal axis of a chart along an axis of shapes: of batches, the throughput."""
+    if axis == "batch":
+        return _log("inferences_per_s", "inferences/s in the closed loop (log scale)")
+    return _log(axis, f"{title(axis)}, log scale", values={"expr": "sizes"})
+
+
 def _configurations(runtimes: list[str]) -> Spec:
-    title = "median latency (ms, log scale)"
+    latency = "median latency (ms, log scale)"
     y = {"field": "label", "type": "nominal", "sort": {"field": "p50_ms", "op": "min"}, "title": None}
     return {
         **_rows("label", 24),
         "encoding": {"y": y},
         "layer": [
-            {**_needs("low"), "mark": "rule", "encoding": {"x": _log("low", title), "x2": {"field": "high"}}},
+            {**_needs("low"), "mark": "rule", "encoding": {"x": _log("low", latency), "x2": {"field": "high"}}},
             {
                 "mark": POINT,
-                "encoding": {"x": _log("p50_ms", title), "tooltip": TOOLTIP, **_runtime(runtimes, legend=False)},
+                "encoding": {"x": _log("p50_ms", latency), "tooltip": TOOLTIP, **_runtime(runtimes, legend=False)},
             },
             {
                 **_needs("floor_ms"),
                 "mark": {"type": "tick", "thickness": 2, "size": 16},
-                "encoding": {"x": _log("floor_ms", title)},
+                "encoding": {"x": _log("floor_ms", latency)},
             },
         ],
     }
 
 
 def _curve(runtimes: list[str], x: Spec, along: str) -> Spec:
-    """Median latency along batches or sequences, a line a configuration."""
+    """Median latency along an axis of shapes, a line a configuration."""
     latency = "median latency (ms, log scale)"
     runtime = _runtime(runtimes)
     precision = {
@@ -240,14 +249,14 @@ def _distribution() -> Spec:
 def _course() -> Spec:
     """Medians (filled) and maxima (open) of stretches of the iterations, in the order they were measured."""
     x = {"field": "iteration", "type": "quantitative", "title": "iteration of the process"}
-    title = "a stretch's median (filled) and maximum (ms, log scale)"
+    latency = "a stretch's median (filled) and maximum (ms, log scale)"
     return {
         "height": 240,
         "encoding": {"x": x, **_process()},
         "layer": [
             {
                 "mark": {"type": "point", "filled": filled, "size": 30, "tooltip": True},
-                "encoding": {"y": _log(field, title)},
+                "encoding": {"y": _log(field, latency)},
             }
             for field, filled in (("median", True), ("max", False))
         ],

@@ -12,7 +12,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function definitions(pairs) {
-  return make("dl", {}, ...pairs.map(([term, told]) => make("div", {}, make("dt", {}, term), make("dd", {}, told))));
+  return make("dl", {}, ...pairs.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value))));
 }
 
 function section(title, ...children) {
@@ -34,7 +34,7 @@ function simpleTable(rows) {
 /** Fill the dialog and open it; resolves once its charts are drawn. */
 async function openCell(cell) {
   const body = document.getElementById("details-body");
-  document.getElementById("details-title").textContent = `${cell.label}, batch ${cell.batch}, sequence ${cell.sequence}`;
+  document.getElementById("details-title").textContent = `${cell.label}, ${cell.where}`;
   body.replaceChildren(make("p", {}, cell.panel, " · ", make("span", { class: `status ${cell.status}` }, cell.status)));
   const charts = [];
   const chart = (name, values) => {
@@ -73,8 +73,8 @@ async function openCell(cell) {
   }
   if (cell.processes) body.append(section("Its processes", simpleTable(cell.processes)));
   if (cell.findings) {
-    const own = cell.findings.map((index) => document.querySelector(`#finding-${index} .told`).cloneNode(true));
-    body.append(section("Findings that rest on it", make("ul", {}, ...own.map((told) => make("li", {}, told)))));
+    const texts = cell.findings.map((index) => document.querySelector(`#finding-${index} .text`).cloneNode(true));
+    body.append(section("Findings that rest on it", make("ul", {}, ...texts.map((text) => make("li", {}, text)))));
   }
   if (cell.paths) {
     const items = cell.paths.map((path) => make("li", {}, make("code", {}, path)));

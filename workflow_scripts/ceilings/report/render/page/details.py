@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Iterable
 from typing import Any
@@ -13,12 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ceilings.files import read_json
+from ceilings.quantity import Quantity
 from ceilings.report import text
+from ceilings.report.analysis.measured import group_by
 from ceilings.report.render.budget_sentences import count
-from ceilings.report.render.summary import error
-from ceilings.report.tables.frames import COLD_START, KEY, PERCENTILES, Tables
+from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.keys import KEY, key_of
 from ceilings.report.tables.product_counts import counted
-from ceilings.statistics.quantiles import Interval
+from ceilings.report.tables.quantities import FLOORS, IDENTITY, QUANTILES, QUANTITIES, known, show_interval
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
 
 Row = dict[str, Any]
@@ -29,7 +30,7 @@ NS_PER_US = 1e3
 
 KERNELS_SHOWN = 20
 
-QUANTILES = [0.0, 0.01, 0.025, *(i / 20 for i in range(1, 20)), 0.975, 0.98, 0.99, 0.995, 0.999, 1.0]
+SHARES = [0.0, 0.01, 0.025, *(i / 20 for i in range(1, 20)), 0.975, 0.98, 0.99, 0.995, 0.999, 1.0]
 """Points of a process's distribution: denser where the tail bends."""
 
 MOST_STRETCHES = 40
@@ -40,54 +41,22 @@ def facts(row: Row) -> list[tuple[str, Pairs]]:
     """All of a cell's row, by group; terms without a value left out, and groups without a term."""
     if row["status"] != "ok":
         return [("Not measured", [(name, str(row[name])) for name in ("reason", "remedy", "log") if name in row])]
-    groups = {
-        "Latency": _latency(row),
-        "Throughput, inferences/s": [
-            ("closed loop", unit(row, "inferences_per_s")),
-            ("saturated", _interval(row, "saturated", "_per_s") or unit(row, "saturated_per_s")),
-        ],
-        "How far from the hardware": [
-            ("floor", unit(row, "floor_ms", "ms")),
-            ("of computing", unit(row, "compute_floor_ms", "ms")),
-            ("of moving bytes", unit(row, "memory_floor_ms", "ms")),
-            ("limited by", row.get("limited_by", "")),
-            ("latency over floor", unit(row, "gap", "×")),
-            ("of the matrix rate", text.percent(row["mfu"]) if "mfu" in row else ""),
-        ],
-        "Matrix products": [
-            ("in INT8 or FP8", counted(row)),
-            ("Q/DQ nodes", str(row.get("quantize_nodes", ""))),
-        ],
-        "Exactness": [
-            ("relative L2 error", error(row["relative_l2"]) if "relative_l2" in row else ""),
-            ("cosine", f"{row['cosine']:.6f}" if "cosine" in row else ""),
-            ("same top class", text.percent(row["top1_agreement"]) if "top1_agreement" in row else ""),
-        ],
-        "Before the steady state": [(stage.replace("_", " "), unit(row, f"{stage}_ms", "ms")) for stage in COLD_START],
-        "Peak memory": [("process", unit(row, "peak_rss_mb", "MB")), ("device", unit(row, "peak_device_mb", "MB"))],
+    values = {
+        one: _value(one, row) for one in (*QUANTITIES, *FLOORS) if one not in IDENTITY or one.column in DESCRIBING
     }
-    known = ((title, [(term, told) for term, told in pairs if told]) for title, pairs in groups.items())
-    return [(title, pairs) for title, pairs in known if pairs]
+    groups = group_by((one for one, value in values.items() if value), lambda one: one.group)
+    return [(group, [(one.label, values[one]) for one in same]) for group, same in groups.items()]
 
 
-def _latency(row: Row) -> Pairs:
-    tails = [
-        (name.replace("_", "."), _interval(row, name, "_ms") or text.percentile(row.get(f"{name}_ms"), row["n"], q))
-        for name, q in PERCENTILES.items()
-    ]
-    return [
-        ("p50 [95%], ms", p50(row)),
-        ("mean, ms", unit(row, "mean_ms")),
-        *((f"{name}, ms", told) for name, told in tails),
-        ("iterations", f"{int(row['n']):,} in {text.plural(row['processes'], 'process')}"),
-        ("stopped", row.get("stop_reasons", "")),
-        ("processes differ by", text.percent(row["process_spread"])),
-        ("GPU p50, ms", unit(row, "gpu_p50_ms")),
-        ("enqueue p50, ms", unit(row, "enqueue_p50_ms")),
-        ("end to end p50, ms", unit(row, "e2e_p50_ms")),
-        ("p50 with L2 overwritten, ms", unit(row, "cold_p50_ms")),
-        ("flags", row.get("flags", "")),
-    ]
+DESCRIBING = {"stack", "levers", "artifact", "lengths", "processes", "n"}
+"""What names a cell and is not in its title."""
+
+
+def _value(one: Quantity, row: Row) -> str:
+    """With its unit and its interval; empty where it is not known."""
+    if one.column == "quantized_products":
+        return counted(row)
+    return show_interval(one, row, unit=True) if known(one, row) or one.column in QUANTILES else ""
 
 
 def budget(row: Row) -> dict[str, Any] | None:
@@ -97,7 +66,7 @@ def budget(row: Row) -> dict[str, Any] | None:
     host = {part: f"host_{part}_ms" for part in HOST_PARTS} | {"residual": "host_residual_ms"}
     device = {kind: f"gpu_{kind}_ms" for kind in KERNEL_CLASSES}
     device |= {f"idle: {cause}": f"idle_{cause}_ms" for cause in IDLE_CAUSES} | {"residual": "gpu_residual_ms"}
-    told = {
+    shown = {
         "iteration": unit(row, "iteration_ms", "ms"),
         "verdict": row.get("verdict", ""),
         "captured by": row.get("source", ""),
@@ -118,9 +87,9 @@ def budget(row: Row) -> dict[str, Any] | None:
             {"side": side, "part": part, "ms": _short(row[column])}
             for side, parts in (("host", host), ("device", device))
             for part, column in parts.items()
-            if row.get(column, 0) > 0  # a negative residual has no length; the facts tell it
+            if row.get(column, 0) > 0  # a negative residual has no length; the facts show it
         ],
-        "facts": [(term, value) for term, value in told.items() if value],
+        "facts": [(term, value) for term, value in shown.items() if value],
     }
 
 
@@ -165,22 +134,22 @@ def timeline(row: Row) -> dict[str, Any] | None:
 
 def processes(tables: Tables) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
     """What each process of each cell did: a row to show, and the shape of its samples."""
-    own = tables.samples[tables.samples["series"] == "latency"]
+    latencies = tables.samples[tables.samples["series"] == "latency"]
     samples = {
         tuple(key): values.to_numpy() / 1e6  # type: ignore[arg-type]
-        for key, values in own.groupby([*KEY, "run"], observed=True, sort=False)["latency_ns"]
+        for key, values in latencies.groupby([*KEY, "run"], observed=True, sort=False)["latency_ns"]
     }
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    by_cell: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in records(tables.runs):
-        key = tuple(row[name] for name in KEY)
+        key = key_of(row)
         process: dict[str, Any] = {"shown": _process(row)}
         values = samples.get((*key, row["run"]))
         if values is not None:
             name = {"process": str(row["run"])}
-            process["quantiles"] = name | {"ms": _shorts(np.quantile(values, QUANTILES, method="inverted_cdf"))}
+            process["quantiles"] = name | {"ms": _shorts(np.quantile(values, SHARES, method="inverted_cdf"))}
             process["stretches"] = name | {"n": len(values), **_stretches(values)}
-        found.setdefault(key, []).append(process)
-    return found
+        by_cell.setdefault(key, []).append(process)
+    return by_cell
 
 
 def _process(row: Row) -> dict[str, str]:
@@ -199,12 +168,12 @@ def _process(row: Row) -> dict[str, str]:
 
 def _versions(environment: str) -> str:
     record = json.loads(environment)
-    told = {
+    versions = {
         "Python": record.get("python"),
         **(record.get("packages") or {}),
         "revision": record.get("project_revision"),
     }
-    return ", ".join(f"{name} {version}" for name, version in told.items() if version)
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version)
 
 
 def _stretches(values: NDArray[np.float64]) -> dict[str, list[float]]:
@@ -215,22 +184,9 @@ def _stretches(values: NDArray[np.float64]) -> dict[str, list[float]]:
 # --- small things ----------------------------------------------------------------------------------------------------
 
 
-def p50(row: Row) -> str:
-    """The median with its interval, in ms; empty for a cell without one."""
-    if "p50_ms" not in row:
-        return ""
-    return _interval(row, "p50", "_ms") or text.interval(Interval(0.0, row["p50_ms"], math.inf))
-
-
-def unit(row: Row, name: str, of: str = "") -> str:
+def unit(row: Row, name: str, symbol: str = "") -> str:
     """A value with its unit; empty where there is none."""
-    return f"{text.number(row[name])} {of}".strip() if name in row else ""
-
-
-def _interval(row: Row, name: str, suffix: str) -> str:
-    """Three columns as one text; empty where one has no value."""
-    low, estimate, high = (row.get(f"{name}{end}{suffix}") for end in ("_low", "", "_high"))
-    return "" if low is None or estimate is None or high is None else text.interval(Interval(low, estimate, high))
+    return f"{text.number(row[name])} {symbol}".strip() if name in row else ""
 
 
 def _short(value: float) -> float:

@@ -31,11 +31,13 @@ document.addEventListener("filtered", () => {
   clearTimeout(waiting);
   waiting = setTimeout(drawOverview, 150); // not for every letter of a word
 });
+document.getElementById("panel")?.addEventListener("change", offerShapes);
 document.getElementById("view")?.addEventListener("change", drawOverview);
 addEventListener("hashchange", openAddressed);
 
 // A mark for whoever waits for the page: everything is drawn.
 (async () => {
+  offerShapes();
   await drawOverview();
   await openAddressed();
   document.documentElement.dataset.ready = "true";

@@ -5,68 +5,43 @@ Numbers become text here, so that they read as in the summary; the scripts only 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from ceilings.quantity import Quantity
 from ceilings.report import text
 from ceilings.report.analysis.findings import Finding
 from ceilings.report.analysis.measured import configuration_label, group_by
-from ceilings.report.render.page.details import Row, budget, facts, kernels, p50, processes, records, timeline
-from ceilings.report.render.summary import error
-from ceilings.report.tables.frames import KEY, PERCENTILES, Tables
+from ceilings.report.render.axes import axis_cells, axis_headers
+from ceilings.report.render.page.details import Row, budget, facts, kernels, processes, records, timeline
+from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.product_counts import counted
-
-FACETS = ("device", "model", "runtime", "precision", "batch", "sequence", "status")
-"""What the table is filtered by."""
+from ceilings.report.tables.quantities import BY_COLUMN, MEASURED, QUANTILES, heading, known, show, show_interval
+from ceilings.workload.shape import Shape
 
 NO_DEVICE = "none"
 """Shown as the device of cells whose kind of device this machine lacks."""
 
+LEFT_OUT = {"mean_ms", "p95_ms", "p99_9_ms", "cold_p50_ms", "energy_j", "power_w"}
+"""What is measured and has no column: what opens for a cell has it."""
 
-@dataclass(frozen=True)
-class Column:
-    """A column of the table of cells.
-
-    Attributes:
-        name: The value that it is sorted by.
-        about: What it shows, for those who ask.
-        show: The row's text; empty where there is no value.
-    """
-
-    name: str
-    title: str
-    about: str
-    show: Callable[[Row], str]
-
-
-def _plain(name: str, title: str, about: str) -> Column:
-    return Column(name, title, about, lambda row: text.number(row[name]) if name in row else "")
-
-
-def _percentile(name: str) -> Column:
-    column, q = f"{name}_ms", PERCENTILES[name]
-    return Column(column, f"{name}, ms", "Of all iterations", lambda row: text.percentile(row.get(column), row["n"], q))
-
+WITH_INTERVAL = {"p50_ms"}
+"""Columns that have room for an interval."""
 
 COLUMNS = (
-    Column("p50_ms", "p50 [95%], ms", "Median latency over processes, with its interval", p50),
-    _percentile("p90"),
-    _percentile("p99"),
-    _plain("gpu_p50_ms", "GPU p50, ms", "Between two events on the stream; the device's waits for the host count"),
-    _plain("enqueue_p50_ms", "enqueue p50, ms", "The host's submitting calls alone"),
-    _plain("e2e_p50_ms", "end to end p50, ms", "With copies from and to the host"),
-    _plain("e2e_pageable_p50_ms", "pageable p50, ms", "With copies from and to pageable memory"),
-    _plain("inferences_per_s", "inferences/s", "Batch over median"),
-    _plain("saturated_per_s", "saturated/s", "Inferences a second with requests queued"),
-    _plain("floor_ms", "floor, ms", "The least time that the measured limits allow"),
-    _plain("gap", "gap, ×", "Latency over floor"),
-    Column("verdict", "verdict", "What a capture of the iteration says", lambda row: row.get("verdict", "")),
-    Column("quantized_products", "INT8/FP8 products", "Of the matrix products that ran, those in INT8 or FP8", counted),
-    Column("relative_l2", "rel. L2 error", "Against FP32 PyTorch", lambda row: error(row.get("relative_l2"))),
+    *(one for one in MEASURED if one.column not in LEFT_OUT),
+    *(BY_COLUMN[name] for name in ("floor_ms", "gap", "verdict", "quantized_products", "relative_l2")),
 )
+"""Columns of the table of cells behind its axes."""
+
+
+def facets_of(axes: Sequence[str]) -> tuple[str, ...]:
+    """What the table is filtered by."""
+    return ("device", "model", "runtime", "precision", *axes, "status")
 
 
 @dataclass(frozen=True)
@@ -77,16 +52,24 @@ class Shown:
         name: Unique; also the cell's address within the page.
         row: Its values in the tables of cells, floors and budgets; those that are missing left out.
         data: What the page's scripts get.
+        columns: The axes of the study, and the lengths where inputs have some.
     """
 
     name: str
     label: str
     row: Row
     data: dict[str, Any]
+    shape: Shape
+    columns: Sequence[str]
 
     @property
-    def facets(self) -> dict[str, str]:
-        return {facet: str(self.data[facet]) for facet in FACETS}
+    def axes(self) -> list[str]:
+        """Its sizes along all axes of the study, empty along those that it does not have."""
+        return axis_cells(self.shape, self.columns)
+
+    def texts(self, columns: Sequence[Quantity]) -> list[str]:
+        """Its values in these columns; empty where there is none."""
+        return [_shown_value(one, self.row) for one in columns]
 
     @property
     def panel(self) -> str:
@@ -95,11 +78,11 @@ class Shown:
 
     @property
     def plotted(self) -> bool:
-        return self.row["status"] == "ok" and "twin_of" not in self.row
+        return self.row["status"] == "ok" and "aa_of" not in self.row
 
     @property
     def short(self) -> str:
-        return f"{self.label} b{self.row['batch']}-s{self.row['sequence']}"
+        return f"{self.label} {self.shape}"
 
 
 def shown_cells(plan: Mapping[str, Any], tables: Tables, found: Sequence[Finding]) -> list[Shown]:
@@ -111,58 +94,79 @@ def shown_cells(plan: Mapping[str, Any], tables: Tables, found: Sequence[Finding
     for index, finding in enumerate(found):
         for name in finding.cells:
             supports.setdefault(name, []).append(index)
-    own_kernels = group_by(records(tables.kernels), _key)
+    cell_kernels = group_by(records(tables.kernels), _key)
+    columns = axis_headers(map(Shape.parse, tables.cells["shape"].unique()))
     cells = []
     for values in records(tables.cells):
         key = _key(values)
         row = floors.get(key, {}) | budgets.get(key, {}) | values
-        cell = _shown(row, key, runs.get(key, []))
+        cell = _shown(row, key, runs.get(key, []), columns)
         more = {
             "paths": [*paths.get(key, []), *(row[name] for name in ("log", "path") if name in row)],
             "findings": supports.get(cell.name, []),
-            "kernels": kernels(own_kernels.get(key, [])),
+            "kernels": kernels(cell_kernels.get(key, [])),
         }
         cell.data.update({name: value for name, value in more.items() if value})
         cells.append(cell)
     return cells
 
 
-def _shown(row: Row, key: tuple[Any, ...], own: list[dict[str, Any]]) -> Shown:
-    device, runtime, model, precision, batch, sequence = key
-    name = f"{'/'.join(key[:4])}/b{batch}-s{sequence}"
-    label = configuration_label(row.get("twin_of", runtime), precision)
-    label += " (A/A twin)" if "twin_of" in row else ""
+def _shown(row: Row, key: tuple[Any, ...], runs: list[dict[str, Any]], columns: list[str]) -> Shown:
+    device, runtime, model, precision, shape_name = key
+    name, shape = "/".join(key), Shape.parse(shape_name)
+    label = configuration_label(row.get("aa_of", runtime), precision)
+    label += " (A/A pair)" if "aa_of" in row else ""
     data = {
         "name": name,
         "label": label,
         "panel": f"{model}, no such device here" if device == NO_DEVICE else f"{model} on {device}",
-        "twin": "twin_of" in row,
-        **{facet: row.get(facet, NO_DEVICE) for facet in FACETS},
-        **{column.name: row.get(column.name) for column in COLUMNS},
+        "second": "aa_of" in row,
+        "shape": shape_name,
+        "where": text.sizes(shape),
+        "device": device,
+        **{name: row[name] for name in ("model", "runtime", "precision", "status")},
+        **dict(shape.sizes),
+        "lengths": shape.lengths,
+        **{one.column: row.get(one.column) for one in COLUMNS},
         "low": row.get("p50_low_ms"),
         "high": row.get("p50_high_ms"),
         "facts": facts(row),
-        "processes": [process["shown"] for process in own],
-        "quantiles": [process["quantiles"] for process in own if "quantiles" in process],
-        "stretches": [process["stretches"] for process in own if "stretches" in process],
+        "processes": [process["shown"] for process in runs],
+        "quantiles": [process["quantiles"] for process in runs if "quantiles" in process],
+        "stretches": [process["stretches"] for process in runs if "stretches" in process],
         "budget": budget(row),
         "timeline": timeline(row),
     }
-    return Shown(name, label, row, {name: value for name, value in data.items() if value not in (None, [])})
+    return Shown(
+        name, label, row, {name: value for name, value in data.items() if value not in (None, [], "")}, shape, columns
+    )
 
 
-def shown_columns(cells: Sequence[Shown]) -> list[Column]:
+def _shown_value(one: Quantity, row: Row) -> str:
+    if one.column == "quantized_products":
+        return counted(row)
+    if not (known(one, row) or one.column in QUANTILES):
+        return ""
+    return show_interval(one, row) if one.column in WITH_INTERVAL else show(one, row)
+
+
+def title(one: Quantity) -> str:
+    """Heading of a column."""
+    return f"{one.label} [95%], {one.unit}" if one.column in WITH_INTERVAL else heading(one)
+
+
+def shown_columns(cells: Sequence[Shown]) -> list[Quantity]:
     """The columns that any cell has a value in."""
-    return [column for column in COLUMNS if any(column.name in cell.row for cell in cells)]
+    return [one for one in COLUMNS if any(one.column in cell.row for cell in cells)]
 
 
-def choices(cells: Sequence[Shown]) -> dict[str, list[str]]:
+def choices(cells: Sequence[Shown], axes: Sequence[str]) -> dict[str, list[str]]:
     """The values of each facet: sizes ascending, names as they come in the plan."""
-    values = {facet: dict.fromkeys(cell.data[facet] for cell in cells) for facet in FACETS}
-    return {
-        facet: [str(value) for value in (sorted(own) if facet in {"batch", "sequence"} else own)]
-        for facet, own in values.items()
+    values = {facet: dict.fromkeys(cell.data.get(facet, "") for cell in cells) for facet in facets_of(axes)}
+    sizes = {
+        facet: sorted(size for size in values[facet] if size) if facet in axes else values[facet] for facet in values
     }
+    return {facet: [str(value) for value in each] for facet, each in sizes.items()}
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -7,9 +7,11 @@ from collections import Counter
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report import text
+from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
+from ceilings.workload.shape import Shape
 
 TOUCHING = 1.06
 """Points of one batch within this factor lie upon each other, and so would their numbers."""
@@ -21,11 +23,13 @@ def draw(tables: Tables) -> Figure:
     measured = Measured(tables)
     panels = {}
     for (device, model), cells in measured.panels.items():
-        sequence = most_swept(cells)
-        lines = group_by([cell for cell in cells if cell.sequence == sequence], lambda cell: cell.configuration)
+        rest = most_swept(cells, "batch")
+        lines = group_by(
+            [cell for cell in cells if without_axis(cell.shape, "batch") == rest], lambda cell: cell.configuration
+        )
         lines = {key: sorted(line, key=lambda cell: cell.batch) for key, line in lines.items() if len(line) > 1}
         if lines:
-            panels[device, model, sequence] = lines
+            panels[device, model, rest] = lines
     if not panels:
         return style.nothing("Batch sweep", "no configuration was measured at more than one batch")
     looks = style.looks(measured)
@@ -37,7 +41,7 @@ def draw(tables: Tables) -> Figure:
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(panels) :]:
         axis.remove()
-    for axis, ((device, model, sequence), lines) in zip(flat, panels.items(), strict=False):
+    for axis, ((device, model, rest), lines) in zip(flat, panels.items(), strict=False):
         named: list[Cell] = []
         for configuration, line in lines.items():
             latency = [cell.p50 for cell in line]
@@ -72,18 +76,17 @@ def draw(tables: Tables) -> Figure:
         style.within_reach(axis, "y", [(latency, rate.estimate, colour) for latency, rate, colour in drawn])
         style.plain_log(axis, "x")
         style.plain_log(axis, "y")
-        axis.set_title(f"{model} on {device}, sequence {sequence}")
+        axis.set_title(", ".join(filter(None, (f"{model} on {device}", text.sizes(rest)))))
         axis.set_xlabel("throughput of the closed loop (inferences/s, log scale)")
         axis.set_ylabel("median latency of one request (ms, log scale)")
     style.legend(figure, flat[: len(panels)])
     return figure
 
 
-def most_swept(cells: list[Cell]) -> int:
-    """The sequence at which the most batches were measured; of several, the shortest."""
-    shapes = {(cell.batch, cell.sequence) for cell in cells}
-    counts = Counter(sequence for _, sequence in shapes)
-    return min(counts, key=lambda sequence: (-counts[sequence], sequence))
+def most_swept(cells: list[Cell], axis: str) -> Shape:
+    """The rest of the shape at which the most sizes along an axis were measured; of several, the smallest."""
+    counts = Counter(without_axis(shape, axis) for shape in {cell.shape for cell in cells})
+    return min(counts, key=lambda rest: (-counts[rest], rest))
 
 
 def _together(a: Cell, b: Cell) -> bool:

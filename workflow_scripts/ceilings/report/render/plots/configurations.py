@@ -8,27 +8,28 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ceilings.report import text
-from ceilings.report.analysis.measured import Measured
+from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
+from ceilings.workload.shape import Shape
 
 
 @style.settled
 def draw(tables: Tables) -> Figure:
     """Dot plot: median over processes with its 95% interval, p90 where enough iterations carry it."""
     measured = Measured(tables)
-    shape = measured.common_shape
-    if shape is None:
+    if not measured.cells:
         return style.nothing("Median latency of configurations", "no cell was measured")
-    groups = {panel: [cell for cell in cells if cell.shape == shape] for panel, cells in measured.panels.items()}
-    groups = {panel: cells for panel, cells in groups.items() if cells}
+    groups = group_by(measured.at_common_shape, lambda cell: (cell.device, cell.model))
+    shapes = set(measured.common_shapes.values())
+    at = f"at {text.sizes(*shapes)}" if len(shapes) == 1 else "at each model's common shape"
     looks = style.looks(measured)
     most = max(len(cells) for cells in groups.values())
     figure, axes = style.panels(
         len(groups),
         1,
         1.0 + 0.34 * most,
-        f"Median latency at batch {shape[0]}, sequence {shape[1]}, fastest first (95% intervals over processes)",
+        f"Median latency {at}, fastest first (95% intervals over processes)",
     )
     for (axis,), ((device, model), cells) in zip(axes, groups.items(), strict=True):
         ranked = sorted(cells, key=lambda cell: cell.p50.estimate)
@@ -52,7 +53,7 @@ def draw(tables: Tables) -> Figure:
         )
         style.plain_log(axis, "x")
         axis.grid(axis="y", visible=False)
-        axis.set_title(f"{model} on {device} ({style.noise_note(floor)})")
+        axis.set_title(f"{model} on {device}{_shape(cells, shapes)} ({style.noise_note(floor)})")
         values = axis.secondary_yaxis("right")
         values.set_yticks(range(len(ranked)), [f"{text.number(cell.p50.estimate)} ms" for cell in ranked])
         values.tick_params(length=0)
@@ -60,3 +61,8 @@ def draw(tables: Tables) -> Figure:
     axes[-1][0].set_xlabel("latency of one request (ms, log scale)")
     style.legend(figure, [row[0] for row in axes])
     return figure
+
+
+def _shape(cells: list[Cell], shapes: set[Shape]) -> str:
+    """The panel's own shape, where the panels differ in it."""
+    return f", {text.sizes(cells[0].shape)}" if len(shapes) > 1 else ""

@@ -15,7 +15,7 @@ from ceilings.report.analysis.measured import Measured, configuration_label, gro
 from ceilings.report.render.budget_sentences import count
 from ceilings.report.render.plots import parts, style
 from ceilings.report.tables.budget_rows import read_budget
-from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.frames import Tables, in_order
 
 MOST = 12
 """Cells shown, those at the common shape before others; the rest can be opened in Perfetto."""
@@ -42,25 +42,27 @@ def draw(tables: Tables) -> Figure:
     )
     timelines = [read_budget(row["path"], row)["timeline"] for row in rows]
     seen: dict[str, dict[str, Any]] = {}
-    shape = itemgetter(*parts.SHAPE)
-    for same in group_by(zip(axes, rows, timelines, strict=True), lambda entry: shape(entry[1])).values():
+    panel = itemgetter(*parts.PANEL)
+    for same in group_by(zip(axes, rows, timelines, strict=True), lambda entry: panel(entry[1])).values():
         longest = max(timeline["length"] for _, _, timeline in same) / NS_PER_US
         for (axis,), row, timeline in same:
             _panel(axis, timeline, longest, seen)
             launches, kernels = row["launches"], row["kernels"]
             axis.set_title(
                 f"{configuration_label(row['runtime'], row['precision'])}, {row['model']} "
-                f"b{row['batch']}-s{row['sequence']} on {row['device']}: "
+                f"{row['shape']} on {row['device']}: "
                 f"{count(launches)} launch{'' if launches == 1 else 'es'}, "
                 f"{count(kernels)} kernel{'' if kernels == 1 else 's'}, {row['verdict']}"
             )
-    told = "time from the iteration's start (µs); all iterations of a shape to one scale, short ones enlarged beside it"
+    label = (
+        "time from the iteration's start (µs); all iterations of a shape to one scale, short ones enlarged beside it"
+    )
     if len(rows) < len(tables.budgets):
-        told += (
+        label += (
             f"\n{len(rows)} of {len(tables.budgets)} captured cells; the others open in Perfetto: "
             "results/traces/**/*.perfetto.json"
         )
-    axes[-1][0].set_xlabel(told)
+    axes[-1][0].set_xlabel(label)
     handles = [Patch(**look, **parts.EDGE) for look in seen.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9, handlelength=2.6, handleheight=1.3)
     return figure
@@ -68,11 +70,11 @@ def draw(tables: Tables) -> Figure:
 
 def chosen(tables: Tables) -> list[dict[str, Any]]:
     """Rows of the budgets table that are shown, in the order of all pictures of captures."""
-    ordered = tables.budgets.sort_values(parts.ORDER)
-    shapes = pd.Series(list(zip(ordered["batch"], ordered["sequence"], strict=True)), index=ordered.index)
-    common = shapes == Measured(tables).common_shape
+    ordered, shapes = in_order(tables.budgets), Measured(tables).common_shapes
+    places = zip(ordered["device"], ordered["model"], ordered["shape"], strict=True)
+    common = pd.Series([shape == str(shapes.get((device, model))) for device, model, shape in places], ordered.index)
     first = pd.concat([ordered[common], ordered[~common]]).head(MOST)
-    return first.sort_values(parts.ORDER).to_dict("records")
+    return in_order(first).to_dict("records")
 
 
 def _panel(axis: Axes, timeline: dict[str, Any], longest: float, seen: dict[str, dict[str, Any]]) -> None:

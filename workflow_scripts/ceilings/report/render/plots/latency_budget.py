@@ -14,8 +14,9 @@ from matplotlib.patches import Patch
 from ceilings.report import text
 from ceilings.report.analysis.measured import configuration_label
 from ceilings.report.render.plots import parts, style
-from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.frames import Tables, in_order
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
+from ceilings.workload.shape import Shape
 
 HEIGHT = 0.36
 """Of a bar; a cell has two, and the distance to the next cell is 1."""
@@ -30,12 +31,12 @@ def draw(tables: Tables) -> Figure:
     budgets = tables.budgets
     if budgets.empty:
         return style.nothing("Latency budget", "no cell was measured with a recorder")
-    groups = list(budgets.groupby(parts.SHAPE, observed=True, sort=True))
+    groups = list(in_order(budgets).groupby(parts.PANEL, observed=True, sort=False))
     most = max(len(own) for _, own in groups)
     figure, axes = style.panels(
         len(groups), 1, 1.6 + 0.75 * most, "Where an iteration's time goes: host above, device below (medians, traced)"
     )
-    for (axis,), ((device, model, batch, sequence), own) in zip(axes, groups, strict=True):
+    for (axis,), ((device, model, shape), own) in zip(axes, groups, strict=True):
         ranked = own.sort_values("iteration_ms")
         for y, row in enumerate(ranked.to_dict("records")):
             _bar(axis, y - HEIGHT / 2, [(row[f"host_{part}_ms"], parts.HOST_LOOKS[part]) for part in HOST_PARTS])
@@ -57,7 +58,7 @@ def draw(tables: Tables) -> Figure:
         axis.set_ylim(len(ranked) - 0.45, -0.55)
         axis.set_xlim(0, 1.27 * max(ranked["iteration_ms"].max(), ranked["untraced_p50_ms"].max(skipna=True)))
         axis.grid(axis="y", visible=False)
-        axis.set_title(f"{model} on {device}, batch {batch}, sequence {sequence}")
+        axis.set_title(f"{model} on {device}, {text.sizes(Shape.parse(shape))}")
     axes[-1][0].set_xlabel("time of one iteration (ms)")
     _legend(figure, budgets)
     return figure

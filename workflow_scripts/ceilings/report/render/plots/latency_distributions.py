@@ -6,9 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, withStroke
 
-from ceilings.report.analysis.measured import Measured
+from ceilings.report import text
+from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
+from ceilings.workload.shape import Shape
 
 OUTLINE = [withStroke(linewidth=3.2, foreground="white"), Normal()]
 """Round what is black, since a runtime's own colour may be black too."""
@@ -18,18 +20,18 @@ OUTLINE = [withStroke(linewidth=3.2, foreground="white"), Normal()]
 def draw(tables: Tables) -> Figure:
     """A row a process: all iterations as faint ticks, the middle half as a line, the median as a marker."""
     measured = Measured(tables)
-    shape = measured.common_shape
-    if shape is None:
+    if not measured.cells:
         return style.nothing("Latency distributions", "no cell was measured")
-    groups = {panel: [cell for cell in cells if cell.shape == shape] for panel, cells in measured.panels.items()}
-    groups = {panel: cells for panel, cells in groups.items() if cells}
+    groups = group_by(measured.at_common_shape, lambda cell: (cell.device, cell.model))
+    shapes = set(measured.common_shapes.values())
+    at = f"at {text.sizes(*shapes)}" if len(shapes) == 1 else "at each model's common shape"
     looks = style.looks(measured)
     most = max(sum(len(cell.groups) for cell in cells) for cells in groups.values())
     figure, axes = style.panels(
         len(groups),
         1,
         1.0 + 0.16 * most,
-        f"Latency of single iterations at batch {shape[0]}, sequence {shape[1]}: a row a process",
+        f"Latency of single iterations {at}: a row a process",
     )
     for (axis,), ((device, model), cells) in zip(axes, groups.items(), strict=True):
         ranked = sorted(cells, key=lambda cell: cell.p50.estimate)
@@ -69,9 +71,14 @@ def draw(tables: Tables) -> Figure:
         axis.set_ylim(y - 0.8, -1)
         style.plain_log(axis, "x")
         axis.grid(axis="y", visible=False)
-        axis.set_title(f"{model} on {device}")
+        axis.set_title(f"{model} on {device}{_shape(cells, shapes)}")
     axes[-1][0].set_xlabel(
         "latency of one request (ms, log scale)\n"
         "ticks: single iterations; line: their middle half; marker: their median"
     )
     return figure
+
+
+def _shape(cells: list[Cell], shapes: set[Shape]) -> str:
+    """The panel's own shape, where the panels differ in it."""
+    return f", {text.sizes(cells[0].shape)}" if len(shapes) > 1 else ""

@@ -10,9 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from ceilings.report.analysis.measured import Cell, Measured, configuration_label, group_by
+from ceilings.report import text
+from ceilings.report.analysis.measured import Cell, Measured, configuration_label, group_by, without_axis
 from ceilings.report.render.plots import style
-from ceilings.report.tables.frames import KEY, Tables
+from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.keys import axes_of, key_of
+from ceilings.workload.shape import Shape
 
 SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#f6d2a2", "#b3541e", "#3b1203"])
 """From white to nearly black, so that it reads the same in grey."""
@@ -28,11 +31,11 @@ MOST_WORDS = 6
 def draw(tables: Tables) -> Figure:
     """A row a configuration, a column a shape: the share of the latency in which the host submits work."""
     measured = Measured(tables)
-    told = [cell for cell in measured.cells if submitting_share(cell) is not None]
-    if not told:
+    known = [cell for cell in measured.cells if submitting_share(cell) is not None]
+    if not known:
         return style.nothing("Host or device", "no cell was measured whose host and device times are known apart")
-    verdicts = {tuple(row[name] for name in KEY): row["verdict"] for row in tables.budgets.to_dict("records")}
-    panels = group_by(told, lambda cell: (cell.device, cell.model))
+    verdicts = {key_of(row): row["verdict"] for row in tables.budgets.to_dict("records")}
+    panels = group_by(known, lambda cell: (cell.device, cell.model))
     rows = [len({cell.configuration for cell in own}) for own in panels.values()]
     figure, axes = style.panels(
         len(panels),
@@ -43,7 +46,7 @@ def draw(tables: Tables) -> Figure:
     )
     for (axis,), ((device, model), own) in zip(axes, panels.items(), strict=True):
         image = _draw_map(axis, own, measured, verdicts)
-        axis.set_title(f"{model} on {device} (above the columns: sequence length)", pad=18)
+        axis.set_title(f"{model} on {device}{_above(own)}", pad=18)
     bar = figure.colorbar(image, ax=[axis for (axis,) in axes], pad=0.01, aspect=30, ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.ax.set_yticklabels(["0: the device decides", "25%", "50%", "75%", "100%: the host decides"])
     return figure
@@ -63,14 +66,14 @@ def submitting_share(cell: Cell) -> float | None:
 def _draw_map(axis: Axes, cells: list[Cell], measured: Measured, verdicts: dict[tuple[Any, ...], str]) -> Any:
     present = {cell.configuration for cell in cells}
     configurations = [one for one in measured.configurations if one in present]
-    shapes = sorted({cell.shape for cell in cells}, key=lambda shape: (shape[1], shape[0]))
+    shapes = sorted({cell.shape for cell in cells}, key=lambda shape: (without_axis(shape, "batch"), shape))
     share = np.full((len(configurations), len(shapes)), np.nan)
     for cell in cells:
         row, column = configurations.index(cell.configuration), shapes.index(cell.shape)
         share[row, column] = value = submitting_share(cell) or 0.0
         if len(shapes) > MOST_NUMBERS:
             continue
-        verdict = verdicts.get(tuple(getattr(cell, name) for name in KEY)) if len(shapes) <= MOST_WORDS else None
+        verdict = verdicts.get(cell.key) if len(shapes) <= MOST_WORDS else None
         axis.text(
             column,
             row,
@@ -82,16 +85,16 @@ def _draw_map(axis: Axes, cells: list[Cell], measured: Measured, verdicts: dict[
         )
     image = axis.imshow(share, cmap=SHADES, vmin=0, vmax=1, aspect="auto")
     axis.set_yticks(range(len(configurations)), [configuration_label(*one) for one in configurations], fontsize=9)
-    axis.set_xticks(range(len(shapes)), [str(batch) for batch, _ in shapes])
-    told = "; words: the verdict of the capture" if verdicts and len(shapes) <= MOST_WORDS else ""
-    axis.set_xlabel(f"batch size (empty: not measured{told})")
+    axis.set_xticks(range(len(shapes)), [str(shape.batch) for shape in shapes])
+    words = "; words: the verdict of the capture" if verdicts and len(shapes) <= MOST_WORDS else ""
+    axis.set_xlabel(f"batch size (empty: not measured{words})")
     # Lines between the tiles, so that a white tile (0%) differs from an empty place.
     for row, column in np.argwhere(~np.isnan(share)):
         axis.add_patch(_frame(row, column))
-    for sequence, own in group_by(list(enumerate(shapes)), lambda entry: entry[1][1]).items():
+    for rest, own in group_by(list(enumerate(shapes)), lambda entry: without_axis(entry[1], "batch")).items():
         first, last = own[0][0], own[-1][0]
         axis.annotate(
-            str(sequence),
+            _short(rest),
             ((first + last) / 2, 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, 4),
@@ -103,6 +106,18 @@ def _draw_map(axis: Axes, cells: list[Cell], measured: Measured, verdicts: dict[
             axis.axvline(first - 0.5, color="black", linewidth=1.2)
     axis.grid(visible=False)
     return image
+
+
+def _above(cells: list[Cell]) -> str:
+    """What stands above the columns, where a shape is more than a batch."""
+    axes = [axis for axis in axes_of(cell.shape for cell in cells) if axis != "batch"]
+    names = {"sequence": "sequence length", "image": "image size"}
+    return f" (above the columns: {text.listed(names.get(axis, axis) for axis in axes)})" if axes else ""
+
+
+def _short(rest: Shape) -> str:
+    """A size alone where there is one, else the shape's name."""
+    return str(rest.sizes[0][1]) if len(rest.sizes) == 1 and not rest.lengths else str(rest)
 
 
 def _frame(row: int, column: int) -> Any:

@@ -31,8 +31,5 @@ IDLE_LOOKS: dict[str, dict[str, Any]] = {
 
 EDGE: dict[str, Any] = {"edgecolor": "0.25", "linewidth": 0.5}
 
-SHAPE = ["device", "model", "batch", "sequence"]
+PANEL = ["device", "model", "shape"]
 """What captured cells must share to stand side by side."""
-
-ORDER = [*SHAPE, "iteration_ms"]
-"""Captured cells in every picture: what may be compared together, the fastest first."""

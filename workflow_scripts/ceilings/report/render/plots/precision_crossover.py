@@ -1,4 +1,4 @@
-"""Lower precisions against FP32 along both axes."""
+"""Lower precisions against FP32 along each axis."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import math
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ceilings.report import text
 from ceilings.report.analysis.measured import Measured, group_by
-from ceilings.report.analysis.precision_series import Axis, PrecisionSeries, precision_series
+from ceilings.report.analysis.precision_series import PrecisionSeries, precision_series
+from ceilings.report.render.axes import title
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
-
-UNITS: dict[Axis, str] = {"batch": "batch size (log scale)", "sequence": "sequence length (tokens, log scale)"}
 
 
 @style.settled
 def draw(tables: Tables) -> Figure:
-    """Latency ratio to FP32 (below 1: the lower precision is faster), over batch and over sequence."""
+    """Latency ratio to FP32 (below 1: the lower precision is faster), along each axis."""
     measured = Measured(tables)
     swept = [series for series in precision_series(measured) if len(series.points) > 1]
     if not swept:
         return style.nothing("Lower precision against FP32", "no pair was measured at more than one shape")
     rows = group_by(swept, lambda series: (series.device, series.model))
     precisions = sorted({series.precision.upper() for series in swept})
-    names = [name for name in UNITS if any(series.axis == name for series in swept)]
+    names = [name for name in measured.axes if any(series.axis == name for series in swept)]
     figure, axes = style.panels(
         len(rows),
         len(names),
@@ -37,9 +37,9 @@ def draw(tables: Tables) -> Figure:
         for axis, name in zip(row, names, strict=True):
             lines = longest([series for series in own if series.axis == name])
             draw_axis(axis, lines, looks, floor)
-            fixed = f", {'sequence' if name == 'batch' else 'batch'} {lines[0].fixed}" if lines else ""
-            axis.set_title(f"{model} on {device}{fixed}")
-            axis.set_xlabel(UNITS[name])
+            fixed = text.sizes(lines[0].fixed) if lines else ""
+            axis.set_title(", ".join(filter(None, (f"{model} on {device}", fixed))))
+            axis.set_xlabel(f"{title(name)}, log scale")
             axis.set_ylabel("latency ratio to FP32")
         top = [line for axis in row for line in axis.get_ylim()]
         for axis in row:
@@ -49,7 +49,7 @@ def draw(tables: Tables) -> Figure:
 
 
 def longest(series: list[PrecisionSeries]) -> list[PrecisionSeries]:
-    """Of the fixed values of the other axis, the one with the most points: one line a configuration."""
+    """Of the fixed rests of a shape, the one with the most points: one line a configuration."""
     by_fixed = group_by(series, lambda one: one.fixed)
     return max(by_fixed.values(), key=lambda group: sum(len(one.points) for one in group), default=[])
 

@@ -12,7 +12,9 @@ from matplotlib.patheffects import withStroke
 
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.render.plots import style
-from ceilings.report.tables.frames import KEY, Tables
+from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.keys import key_of
+from ceilings.workload.shape import Shape
 
 HALO = [withStroke(linewidth=3, foreground="white")]
 FILLS = {"fp32": "full", "tf32": "left", "fp16": "none", "bf16": "bottom", "int8": "top", "fp8": "right"}
@@ -35,8 +37,8 @@ NEAR = 1.12
 def draw(tables: Tables) -> Figure:
     """Operations a second against operations a byte: a dash is what a cell's limits allow, a marker what it reached."""
     measured = Measured(tables)
-    rows = {tuple(row[name] for name in KEY): row for row in tables.floors.to_dict("records")}
-    bounded = [(cell, rows[key]) for cell in measured.cells if (key := _key(cell)) in rows]
+    rows = {key_of(row): row for row in tables.floors.to_dict("records")}
+    bounded = [(cell, rows[key]) for cell in measured.cells if (key := cell.key) in rows]
     if not bounded:
         return style.nothing("Roofline", "no cell was measured on a device with measured limits")
     panels = group_by(bounded, lambda pair: (pair[0].device, pair[0].model))
@@ -82,7 +84,7 @@ def _draw_roofs(axis: Axes, floors: pd.DataFrame) -> None:
         matrix=floors["flops"] / floors["compute_floor_ms"] / 1e9,
     )
     # Engines and ONNX Runtime execute different INT8 graphs, so a precision can have two floors at a shape.
-    shapes = floors.drop_duplicates(["precision", "batch", "sequence", "floor_ms", "bytes"])
+    shapes = floors.drop_duplicates(["precision", "shape", "floor_ms", "bytes"])
     axis.plot(
         shapes["intensity"],
         shapes["allowed"],
@@ -117,7 +119,7 @@ def _draw_roofs(axis: Axes, floors: pd.DataFrame) -> None:
     x = np.array([left, right])
     axis.plot(x, x * bandwidth / 1e3, color="0.35", linewidth=1.2, label=f"memory without cache, {bandwidth:,.0f} GB/s")
     for own in _neighbours(shapes):
-        names = dict.fromkeys(f"b{row.batch}-s{row.sequence}" for row in own.itertuples())
+        names = dict.fromkeys(own["shape"])
         axis.annotate(
             "\n".join(names) if len(names) <= MOST_NAMES else f"{len(names)} shapes",
             (own["intensity"].median(), own["allowed"].max()),
@@ -134,7 +136,7 @@ def _draw_roofs(axis: Axes, floors: pd.DataFrame) -> None:
 def _neighbours(shapes: pd.DataFrame) -> list[pd.DataFrame]:
     """Dashes that touch each other, so that they share one label."""
     groups: list[pd.DataFrame] = []
-    for _, row in shapes.sort_values(["intensity", "batch"]).iterrows():
+    for _, row in shapes.sort_values(["intensity", "shape"], key=_in_order).iterrows():
         near = [
             index
             for index, own in enumerate(groups)
@@ -159,5 +161,9 @@ def _close_together(rates: pd.Series) -> list[list[str]]:
     return groups
 
 
-def _key(cell: Cell) -> tuple[Any, ...]:
-    return tuple(getattr(cell, name) for name in KEY)
+def _in_order(column: pd.Series) -> pd.Series:
+    """Shapes by their sizes, other columns as they are."""
+    names = (
+        {name: i for i, name in enumerate(sorted(column.unique(), key=Shape.parse))} if column.name == "shape" else {}
+    )
+    return column.map(names) if names else column

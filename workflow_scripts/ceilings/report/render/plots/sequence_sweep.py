@@ -1,49 +1,58 @@
-"""Latency against sequence length."""
+"""Latency against the size of an input: the length of a sequence, the edge of an image."""
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
 
 from matplotlib.figure import Figure
 
-from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report import text
+from ceilings.report.analysis.measured import Measured, group_by, without_axis
+from ceilings.report.render.axes import title
 from ceilings.report.render.plots import style
+from ceilings.report.render.plots.batch_sweep import most_swept
 from ceilings.report.tables.frames import Tables
+
+NAMES = {"sequence": "sequence length", "image": "image size"}
 
 
 @style.settled
 def draw(tables: Tables) -> Figure:
-    """A line a configuration, and a dotted one for latency in proportion to the sequence."""
+    """A line a configuration, and a dotted one for latency in proportion to the size."""
     measured = Measured(tables)
     panels = {}
-    for (device, model), cells in measured.panels.items():
-        batch = most_swept(cells)
-        lines = group_by([cell for cell in cells if cell.batch == batch], lambda cell: cell.configuration)
-        lines = {key: sorted(line, key=lambda cell: cell.sequence) for key, line in lines.items() if len(line) > 1}
+    for ((device, model), cells), along in itertools.product(measured.panels.items(), measured.axes):
+        having = [cell for cell in cells if along in cell.shape.axes]
+        if along == "batch" or not having:
+            continue
+        rest = most_swept(having, along)
+        lines = group_by([c for c in having if without_axis(c.shape, along) == rest], lambda cell: cell.configuration)
+        lines = {key: sorted(line, key=lambda cell: cell.axis(along)) for key, line in lines.items() if len(line) > 1}
         if lines:
-            panels[device, model, batch] = lines
+            panels[device, model, along, rest] = lines
     if not panels:
         return style.nothing("Sequence sweep", "no configuration was measured at more than one sequence length")
     looks = style.looks(measured)
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    figure, axes = style.panels(rows, columns, 4.3, "Median latency against sequence length (95% intervals)")
+    swept = text.listed(dict.fromkeys(NAMES.get(along, along) for *_, along, _ in panels))
+    figure, axes = style.panels(rows, columns, 4.3, f"Median latency against {swept} (95% intervals)")
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(panels) :]:
         axis.remove()
-    for axis, ((device, model, batch), lines) in zip(flat, panels.items(), strict=False):
-        sizes = sorted({cell.sequence for line in lines.values() for cell in line})
+    for axis, ((device, model, along, rest), lines) in zip(flat, panels.items(), strict=False):
+        sizes = sorted({cell.axis(along) for line in lines.values() for cell in line})
         for configuration, line in lines.items():
             latency = [cell.p50 for cell in line]
             axis.errorbar(
-                [cell.sequence for cell in line],
+                [cell.axis(along) for cell in line],
                 [value.estimate for value in latency],
                 yerr=style.error(latency),
                 capsize=3,
                 **looks[configuration],
             )
         drawn = [
-            (cell.p50, cell.sequence, looks[configuration]["color"])
+            (cell.p50, cell.axis(along), looks[configuration]["color"])
             for configuration, line in lines.items()
             for cell in line
         ]
@@ -55,19 +64,12 @@ def draw(tables: Tables) -> Figure:
             color=style.GREY,
             linestyle=":",
             linewidth=1.2,
-            label="in proportion to the sequence",
+            label="in proportion to it",
         )
         style.plain_log(axis, "x", sizes)
         style.plain_log(axis, "y")
-        axis.set_title(f"{model} on {device}, batch {batch}")
-        axis.set_xlabel("sequence length (tokens, log scale)")
+        axis.set_title(", ".join(filter(None, (f"{model} on {device}", text.sizes(rest)))))
+        axis.set_xlabel(f"{title(along)}, log scale")
         axis.set_ylabel("median latency of one request (ms, log scale)")
     style.legend(figure, flat[: len(panels)], columns=3)
     return figure
-
-
-def most_swept(cells: list[Cell]) -> int:
-    """The batch at which the most sequence lengths were measured; of several, the smallest."""
-    shapes = {(cell.batch, cell.sequence) for cell in cells}
-    counts = Counter(batch for batch, _ in shapes)
-    return min(counts, key=lambda batch: (-counts[batch], batch))

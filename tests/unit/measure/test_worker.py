@@ -1,0 +1,141 @@
+"""Cells measured in real processes: what a record holds, what passes no gate, and measurements from outside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+from unit.measure import tiny_cell
+
+from ceilings import artifacts, host, plugins
+from ceilings.errors import CellFailure
+from ceilings.files import read_json
+from ceilings.measure import catalogue, worker
+from ceilings.measure.supervisor import SCRIPTS, environment, supervise
+from ceilings.workload.task import TASKS
+from ceilings.workload.tensors import TensorSpec
+from ceilings.workload.workload import Workload
+
+PLUGIN = """
+from ceilings.measure.catalogue import Measurement
+from ceilings.quantity import Quantity
+
+MEASUREMENTS = [
+    Measurement(
+        "pairs",
+        "pairs",
+        ("cpu", "cuda"),
+        (Quantity("pair_p50_ms", "pair p50", "ms", "number", "Two calls in a row.", "Latency",
+                  source="series.latency_pair.latency_ns", scale=1e-6),),
+        "Latency of two calls in a row.",
+    )
+]
+"""
+
+PAIRS = '''
+def measure(bench):
+    """The series ``latency_pair``."""
+
+    def pair(slot):
+        bench.runner.launch(slot)
+        return bench.runner.launch(slot)
+
+    return {"latency_pair": bench.closed_loop(pair)}
+'''
+
+OUTSIDE = """
+import json
+from ceilings.measure import catalogue
+columns = [one.column for one in catalogue.quantities()]
+print(json.dumps([catalogue.task_entries("cpu"), columns, catalogue.modules("cpu")]))
+"""
+
+
+def test_a_record_holds_every_measurement_of_the_task(tmp_path):
+    record = supervise(tiny_cell.make(tmp_path, catalogue.task_entries("cpu")))
+    assert record["status"] == "ok", record["failure"]
+    assert list(record["series"]) == ["latency", "throughput"]
+    latency = record["series"]["latency"]
+    assert set(latency) == {"latency_ns", "gpu_ns", "enqueue_ns", "warmup_ns", "warmup_stable", "stop_reason"}
+    assert len(latency["latency_ns"]) >= 20 and latency["gpu_ns"] is None
+    assert record["parity"]["relative_l2"] < 1e-6 and record["parity"]["rows"] == 8
+    assert record["parity"]["tolerance"] == 1e-3
+    assert {"import", "load", "first_run"} <= set(record["cold_start_ns"])
+    assert record["memory"]["peak_rss_bytes"] > 1e6 and record["memory"]["peak_device_bytes"] is None
+    assert set(record["provenance"]["sources"]) == {"inputs", "reference", "workload", "artifact"}
+
+
+def test_what_is_not_asked_for_is_not_measured(tmp_path):
+    record = supervise(tiny_cell.make(tmp_path, catalogue.task_entries("cpu", ["closed-loop"])))
+    assert record["status"] == "ok" and list(record["series"]) == ["latency"]
+
+
+def test_every_output_passes_the_gate(tmp_path):
+    record = supervise(tiny_cell.make(tmp_path, catalogue.task_entries("cpu"), error=1.0))
+    assert record["status"] == "failed" and record["failure"]["kind"] == "parity"
+    assert record["series"] == {} and record["memory"]["peak_rss_bytes"] > 0
+
+
+def test_a_measurement_from_outside_the_package(tmp_path, monkeypatch):
+    """A plug-in folder: a row, a module, and nothing of the library is touched."""
+    folder = tmp_path / "mine"
+    (folder / "measure/measurements").mkdir(parents=True)
+    (folder / "catalogue.py").write_text(PLUGIN)
+    (folder / "measure/measurements/pairs.py").write_text(PAIRS)
+    monkeypatch.setenv(plugins.VARIABLE, "")  # restored at the end
+    plugins.activate([folder])
+    done = subprocess.run(
+        [sys.executable, "-c", OUTSIDE], env=environment(1), capture_output=True, text=True, check=True
+    )
+    entries, columns, modules = json.loads(done.stdout)
+    assert entries == [["closed-loop", "closed_loop"], ["saturated", "saturated"], ["pairs", "pairs"]]
+    assert "pair_p50_ms" in columns and "ceilings.measure.measurements.pairs" in modules
+    record = supervise(tiny_cell.make(tmp_path, entries))
+    assert record["status"] == "ok", record["failure"]
+    series = record["series"]
+    assert list(series) == ["latency", "throughput", "latency_pair"]
+    single, pair = (min(series[name]["latency_ns"]) for name in ("latency", "latency_pair"))
+    assert pair > 1.3 * single
+
+
+def test_what_padding_gives_does_not_count():
+    """Of an output with a sequence; one vector an input counts whole, even if it is as wide as the sequence is long."""
+    dims = ("batch", "sequence")
+    outputs = (TensorSpec("tokens", "float32", (*dims, 2)), TensorSpec("vector", "float32", ("batch", 3)))
+    workload = Workload(TASKS["token-classification"], (TensorSpec("mask", "int64", dims, "mask"),), outputs)
+    elements = [{"mask": np.array([[1, 1, 0]])}]
+    reference = {"tokens": np.ones((1, 1, 3, 2), np.float32), "vector": np.ones((1, 1, 3), np.float32)}
+    padded = {name: array.copy() for name, array in reference.items()}
+    padded["tokens"][0, 0, 2] = np.nan
+    assert worker.gate(workload, elements, padded, reference, 1e-3)["relative_l2"] == 0
+    padded["vector"][0, 0, 2] = 2
+    with pytest.raises(CellFailure, match=r"relative L2 difference from the FP32 reference is 0\.577; allowed 0\.001"):
+        worker.gate(workload, elements, padded, reference, 1e-3)
+    padded["vector"][0, 0, 2] = np.nan
+    with pytest.raises(CellFailure, match="not finite"):
+        worker.gate(workload, elements, padded, reference, 1e-3)
+
+
+def test_what_could_not_be_made_is_a_failed_record_without_a_process(tmp_path):
+    """The worker would call the empty graph an error of another kind."""
+    task = tiny_cell.make(tmp_path, catalogue.task_entries("cpu"))
+    with artifacts.made(tmp_path / "fp32.json", [task["artifact"]]):
+        raise CellFailure("unsupported", "no such operator")
+    device = host.detect({}).device("cpu")
+    arguments = [
+        *("--device", device, "--runtime", "onnxruntime-cpu", "--model", "tiny", "--precision", "fp32"),
+        *("--shape", "b2-s4", "--spec", json.dumps(task["spec"]), "--output", tmp_path / "run1.json"),
+        *(part for name in ("artifact", "inputs", "reference", "workload") for part in (f"--{name}", task[name])),
+    ]
+    subprocess.run([sys.executable, SCRIPTS / "measure_latency.py", *arguments], check=True, env=environment(1))
+    record = read_json(tmp_path / "run1.json")
+    assert record["status"] == "failed" and record["series"] == {}
+    assert record["failure"] == {"kind": "unsupported", "message": "no such operator"}
+    assert record["cell"] == {**task["cell"], "device": device}

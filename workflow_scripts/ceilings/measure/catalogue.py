@@ -1,0 +1,275 @@
+"""What is measured of a cell: an entry a measurement. Standard library only: read while the workflow is parsed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from ceilings import plugins
+from ceilings.errors import UserError
+from ceilings.quantity import Quantity
+
+NS_TO_MS = 1e-6
+BYTES_TO_MB = 1e-6
+
+LATENCY = "Latency"
+THROUGHPUT = "Throughput"
+ENERGY = "Energy"
+MEMORY = "Peak memory"
+COLD_START = "Before the steady state"
+EXACTNESS = "Exactness"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """One thing that is measured of every cell.
+
+    Attributes:
+        name: As studies name it.
+        module: Of ``ceilings.measure.measurements``: its function ``measure(bench)`` returns series by name, which
+            become ``series`` of the run record.
+        devices: Kinds of devices that it can be done on: ``cpu``, ``cuda``.
+        quantities: Columns of the table of cells that come from it.
+        meaning: One sentence.
+    """
+
+    name: str
+    module: str
+    devices: tuple[str, ...]
+    quantities: tuple[Quantity, ...]
+    meaning: str
+
+
+def _median(column: str, label: str, source: str, meaning: str) -> Quantity:
+    return Quantity(column, label, "ms", "number", meaning, LATENCY, source=source, scale=NS_TO_MS)
+
+
+def _percentile(column: str, label: str, share: str) -> Quantity:
+    meaning = f"{share} of all iterations of all processes took no longer; empty where they are too few to bound it."
+    return Quantity(column, label, "ms", "number", meaning, LATENCY, interval=True)
+
+
+def _energy(column: str, label: str, key: str, unit: str, meaning: str) -> Quantity:
+    return Quantity(column, label, unit, "number", meaning, ENERGY, source=f"energy.{key}")
+
+
+CLOSED_LOOP = Measurement(
+    "closed-loop",
+    "closed_loop",
+    ("cpu", "cuda"),
+    (
+        Quantity(
+            "p50_ms",
+            "p50",
+            "ms",
+            "number",
+            "Median over processes of each one's median latency, each inference waiting for the one before.",
+            LATENCY,
+            interval=True,
+        ),
+        _percentile("p90_ms", "p90", "90%"),
+        _percentile("p95_ms", "p95", "95%"),
+        _percentile("p99_ms", "p99", "99%"),
+        _percentile("p99_9_ms", "p99.9", "99.9%"),
+        Quantity("mean_ms", "mean", "ms", "number", "Mean over all iterations of all processes.", LATENCY),
+        _median(
+            "gpu_p50_ms",
+            "GPU p50",
+            "series.latency.gpu_ns",
+            "Between two events on the stream; the device's waits for the host count.",
+        ),
+        _median("enqueue_p50_ms", "enqueue p50", "series.latency.enqueue_ns", "The host's submitting calls alone."),
+        Quantity(
+            "inferences_per_s", "inferences/s", "1/s", "number", "Batch over median latency, one at a time.", THROUGHPUT
+        ),
+        _energy(
+            "energy_j",
+            "energy",
+            "latency.joules_per_inference",
+            "J",
+            "Energy of the device for one inference in the closed loop, by its cumulative counter.",
+        ),
+        _energy("power_w", "mean power", "latency.mean_watts", "W", "Mean power of the device over the closed loop."),
+    ),
+    "Latency with inputs and outputs on the device, each inference waiting for the one before.",
+)
+
+MEASUREMENTS: dict[str, Measurement] = {
+    measurement.name: measurement
+    for measurement in (
+        CLOSED_LOOP,
+        Measurement(
+            "boundaries",
+            "boundaries",
+            ("cuda",),
+            (
+                _median(
+                    "e2e_p50_ms",
+                    "end to end p50",
+                    "series.latency_end_to_end.latency_ns",
+                    "With copies of inputs and outputs from and to pinned host memory.",
+                ),
+                _median(
+                    "e2e_pageable_p50_ms",
+                    "pageable p50",
+                    "series.latency_end_to_end_pageable.latency_ns",
+                    "With copies of inputs and outputs from and to pageable host memory.",
+                ),
+            ),
+            "Latency end to end: copies in, inference, copies out, with pinned and with pageable host memory.",
+        ),
+        Measurement(
+            "saturated",
+            "saturated",
+            ("cpu", "cuda"),
+            (
+                Quantity(
+                    "saturated_per_s",
+                    "saturated/s",
+                    "1/s",
+                    "number",
+                    "Inferences a second with requests queued.",
+                    THROUGHPUT,
+                    interval=True,
+                ),
+            ),
+            "Throughput with requests queued, so that the device never waits for the next one.",
+        ),
+        Measurement(
+            "cold-cache",
+            "cold_cache",
+            ("cuda",),
+            (
+                _median(
+                    "cold_p50_ms",
+                    "cold p50",
+                    "series.latency_cold.latency_ns",
+                    "With the L2 cache overwritten before each inference.",
+                ),
+            ),
+            "Latency when the L2 cache holds nothing of the inference.",
+        ),
+        *plugins.entries("MEASUREMENTS"),
+    )
+}
+"""Every measurement by name, in the order in which they are done: those of plug-ins last."""
+
+STAGES = {
+    "import": "Importing the runtime's module and its libraries.",
+    "context": "Creating the device's context and the stream.",
+    "libraries": "Loading the libraries of kernels.",
+    "load": "Reading the weights or the graph.",
+    "quantize": "Quantising weights.",
+    "deserialize": "Reading an engine.",
+    "execution_context": "Creating what executes an engine.",
+    "compile": "Compiling kernels.",
+    "other_shapes": "Compiling for further shapes.",
+    "capture": "Capturing the CUDA graph.",
+    "first_run": "The first inference.",
+}
+"""Stages before the steady state, in the order they happen, none within another; not every runtime has all."""
+
+COMMON: tuple[Quantity, ...] = (
+    *(
+        Quantity(
+            f"{stage}_ms",
+            stage.replace("_", " "),
+            "ms",
+            "number",
+            meaning,
+            COLD_START,
+            source=f"cold_start_ns.{stage}",
+            scale=NS_TO_MS,
+        )
+        for stage, meaning in STAGES.items()
+    ),
+    Quantity(
+        "peak_rss_mb",
+        "process",
+        "MB",
+        "number",
+        "Highest resident memory of the process on the host.",
+        MEMORY,
+        source="memory.peak_rss_bytes",
+        scale=BYTES_TO_MB,
+        over="max",
+    ),
+    Quantity(
+        "peak_device_mb",
+        "device",
+        "MB",
+        "number",
+        "Highest memory of the process on the device, context and libraries included.",
+        MEMORY,
+        source="memory.peak_device_bytes",
+        scale=BYTES_TO_MB,
+        over="max",
+    ),
+    Quantity(
+        "relative_l2",
+        "relative L2 error",
+        "",
+        "powers",
+        "Norm of the outputs' difference from the FP32 reference over the reference's norm; the worst process.",
+        EXACTNESS,
+    ),
+    Quantity(
+        "cosine",
+        "cosine",
+        "",
+        "number",
+        "Smallest cosine similarity of an output with the FP32 reference's; the worst process.",
+        EXACTNESS,
+    ),
+    Quantity(
+        "top1_agreement",
+        "same top class",
+        "",
+        "percent",
+        "Share of the answers whose top class is the FP32 reference's; the worst process.",
+        EXACTNESS,
+    ),
+)
+"""What every run record holds, whichever measurements were done."""
+
+
+def quantities() -> tuple[Quantity, ...]:
+    """Every quantity of a run record that is a column of the table of cells, in the order of a reader's interest."""
+    return (*(one for measurement in MEASUREMENTS.values() for one in measurement.quantities), *COMMON)
+
+
+def chosen(device: str, names: Sequence[str] | None = None) -> tuple[Measurement, ...]:
+    """The measurements that are done on a kind of device, in their order.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+        names: Those that a study asks for; None: all. The closed loop is always among them: every record has it.
+
+    Raises:
+        UserError: There is no such measurement.
+    """
+    if unknown := sorted(set(names or ()) - set(MEASUREMENTS)):
+        raise UserError(f"there is no measurement {unknown[0]!r}; known: {', '.join(MEASUREMENTS)}")
+    return tuple(
+        measurement
+        for name, measurement in MEASUREMENTS.items()
+        if device in measurement.devices and (names is None or name in names or measurement is CLOSED_LOOP)
+    )
+
+
+def task_entries(device: str, names: Sequence[str] | None = None) -> list[list[str]]:
+    """``spec["measurements"]`` of a worker's task: name and module of each measurement, in order."""
+    return [[measurement.name, measurement.module] for measurement in chosen(device, names)]
+
+
+def modules(device: str, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Modules that shape a run record on a kind of device, but for the runtime's and the model's: for a digest of code.
+
+    A measurement of a plug-in is named as those of the package are: ``ceilings.measure.measurements.{module}``.
+    """
+    return (
+        "ceilings.measure.supervisor",
+        "ceilings.measure.worker",
+        f"ceilings.measure.{device}_bench",
+        *(f"ceilings.measure.measurements.{measurement.module}" for measurement in chosen(device, names)),
+    )

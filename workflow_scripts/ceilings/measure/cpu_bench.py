@@ -1,0 +1,26 @@
+"""The bench of a CPU: work that is done when its call returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ceilings.measure.bench import Bench
+from ceilings.measure.loop import closed_loop, saturated
+
+
+class CpuBench(Bench):
+    """Measures a :class:`ceilings.runtimes.base.Runner`."""
+
+    def closed_loop(
+        self, submit: Callable[[Any], Any] | None = None, *, items: Sequence[Any] | None = None, main: bool = False
+    ) -> dict[str, Any]:
+        protocol = self.protocol if main else self.shorter
+        warmed = self.runner.runs_ns[1:] if main else ()
+        return closed_loop(submit or self.runner.launch, self.slots if items is None else items, protocol, warmed)
+
+    def saturated(self) -> dict[str, Any]:
+        return saturated(self.runner.launch, self.slots, self.protocol, self.batch)
+
+
+BENCH = CpuBench

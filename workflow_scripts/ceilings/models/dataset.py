@@ -1,0 +1,121 @@
+"""The rows that quality is evaluated on: inputs one row a text or image, labels if there are any. Reading only.
+
+An ``.npz`` with ``input/{name}`` (rows, *dims without the batch), ``labels`` (rows,), ``truncated`` (rows,), ``facts``
+(JSON) and ``sha256`` of the inputs. Beside it lies what FP32 PyTorch answers: ``output/{name}`` (rows, *dims).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ceilings.errors import CellFailure, UserError
+from ceilings.models import pool
+from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
+
+Arrays = dict[str, NDArray[Any]]
+
+REMEDY = "delete it and run again to make it anew"
+INPUT, OUTPUT = "input/", "output/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Rows of a model.
+
+    Attributes:
+        inputs: By tensor, (rows, *dims without the batch).
+        labels: int64 classes or float64 numbers, (rows,); None where nobody knows the right answers.
+        truncated: Whether a text was longer than the sequence, (rows,).
+        facts: Where they come from: ``source`` (file, corpus, random or spectrum), ``file``, ``text``, ``label``,
+            ``available`` rows, ``seed``, and ``weights`` (the source of the model's).
+    """
+
+    inputs: Arrays
+    labels: NDArray[Any] | None
+    truncated: NDArray[np.bool_]
+    facts: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.truncated)
+
+    @property
+    def sha256(self) -> str:
+        """Of the inputs."""
+        return pool.digest(self.inputs)
+
+    def batches(self, size: int) -> Iterator[tuple[Arrays, int]]:
+        """Elements of ``size`` rows, and how many of them count: the last is filled up with rows from the start."""
+        for start in range(0, len(self), size):
+            chosen = np.arange(start, start + size) % len(self)
+            element = {name: values[chosen] for name, values in self.inputs.items()}
+            yield element, min(size, len(self) - start)
+
+    def save(self, path: Path | str) -> None:
+        """Write the ``.npz``."""
+        labels = {} if self.labels is None else {"labels": self.labels}
+        facts = json.dumps(dict(self.facts), sort_keys=True)
+        inputs = {f"{INPUT}{name}": values for name, values in self.inputs.items()}
+        digest = np.array(self.sha256)
+        pool.save(path, **inputs, **labels, truncated=self.truncated, facts=np.array(facts), sha256=digest)
+
+
+def load(path: Path | str) -> Dataset:
+    """Read a dataset.
+
+    Raises:
+        UserError: Missing, damaged, of another kind, or changed since it was written.
+    """
+    content = pool.load(path)
+    if {"truncated", "facts", "sha256"} - set(content):
+        raise UserError(f"{path} holds no rows to evaluate; {REMEDY}")
+    facts = json.loads(str(content["facts"]))
+    rows = Dataset(_named(content, INPUT), content.get("labels"), content["truncated"], facts)
+    if rows.sha256 != str(content["sha256"]):
+        raise UserError(f"{path} does not match its sha256 {str(content['sha256'])[:12]}; {REMEDY}")
+    return rows
+
+
+def save_outputs(path: Path | str, outputs: Mapping[str, NDArray[Any]], rows: Dataset) -> None:
+    """Write what a model answers to the rows, (rows, *dims) float32 by output."""
+    named = {f"{OUTPUT}{name}": values for name, values in outputs.items()}
+    pool.save(path, **named, inputs_sha256=np.array(rows.sha256))
+
+
+def load_outputs(path: Path | str, rows: Dataset) -> Arrays:
+    """Read what a model answered.
+
+    Raises:
+        UserError: Missing, damaged, or answers to other rows.
+    """
+    content = pool.load(path)
+    if str(content.get("inputs_sha256")) != rows.sha256:
+        raise UserError(f"{path} holds answers to other rows than these; {REMEDY}")
+    return _named(content, OUTPUT)
+
+
+def rows_at_once(workload: Workload, shape: Shape) -> int:
+    """How many rows one inference takes.
+
+    Raises:
+        CellFailure: The first dimension of some input or output is not the rows'.
+    """
+    sizes = {spec.name: spec.sizes(shape)[:1] for spec in (*workload.inputs, *workload.outputs)}
+    first = sizes[workload.inputs[0].name]
+    for name, size in sizes.items():
+        if not size or size != first:
+            raise CellFailure(
+                "unsupported", f"{name} has no dimension for rows at {shape}, so they cannot be told apart"
+            )
+    return first[0]
+
+
+def _named(content: Mapping[str, NDArray[Any]], prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): values for name, values in content.items() if name.startswith(prefix)}

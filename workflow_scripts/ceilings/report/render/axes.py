@@ -1,0 +1,29 @@
+"""How axes of shapes are shown: as columns of tables, as titles of a plot's axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ceilings.report.tables.keys import axes_of
+from ceilings.workload.shape import Shape
+
+LENGTHS = "lengths"
+
+TITLES = {"batch": "batch size", "sequence": "sequence length (tokens)", "image": "image size (pixels along an edge)"}
+"""Of axes that have a unit of their own."""
+
+
+def axis_headers(shapes: Iterable[Shape]) -> list[str]:
+    """Columns that show what the shapes of a table are: its axes, and the lengths where inputs have some."""
+    known = list(shapes)
+    return [*axes_of(known), *([LENGTHS] if any(shape.lengths for shape in known) else [])]
+
+
+def axis_cells(shape: Shape, headers: Sequence[str]) -> list[str]:
+    """One shape in these columns; empty where it has no such axis."""
+    return [shape.lengths if name == LENGTHS else str(shape.get(name) or "") for name in headers]
+
+
+def title(axis: str) -> str:
+    """What an axis of a plot is called."""
+    return TITLES.get(axis, f"size along {axis}")

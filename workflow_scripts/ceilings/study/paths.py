@@ -1,0 +1,85 @@
+"""Every path of the results tree, by what lies there. Standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ceilings.workload.shape import Shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths:
+    """The paths below a results folder.
+
+    A graph is named as its file is without ``.onnx``: ``fp32``, ``int8.half``, ``fp16.fused``. What knows nothing of
+    padding (engines, floors) lies under a shape's name without its length distribution.
+
+    Attributes:
+        results: The folder of all results.
+    """
+
+    results: str = "results"
+
+    def weights(self, model: str) -> str:
+        """Folder of a model's weights, workload and provenance."""
+        return f"{self.results}/models/{model}/weights"
+
+    def workload(self, model: str) -> str:
+        """What a model reads and writes."""
+        return f"{self.weights(model)}/workload.json"
+
+    def provenance(self, model: str) -> str:
+        """Where a model's weights come from."""
+        return f"{self.weights(model)}/provenance.json"
+
+    def inputs(self, model: str, shape: Shape | str) -> str:
+        """The pool of inputs."""
+        return f"{self.results}/models/{model}/inputs/{shape}.npz"
+
+    def reference(self, model: str, shape: Shape | str) -> str:
+        """What FP32 gives for these inputs."""
+        return f"{self.results}/models/{model}/reference/{shape}.npz"
+
+    def data(self, model: str) -> str:
+        """The rows that a model's quality is evaluated on."""
+        return f"{self.results}/models/{model}/data.npz"
+
+    def graph(self, model: str, graph: str) -> str:
+        """An ONNX graph."""
+        return f"{self.results}/onnx/{model}/{graph}.onnx"
+
+    def graph_report(self, model: str, graph: str) -> str:
+        """How an ONNX graph was made."""
+        return f"{self.results}/onnx/{model}/{graph}.json"
+
+    def parity(self, model: str, graph: str) -> str:
+        """How far a graph's outputs are from the reference."""
+        return f"{self.results}/parity/{model}/{graph}.json"
+
+    def engines(self, device: str, builder: str) -> str:
+        """Folder of what a builder made for a device."""
+        return f"{self.results}/engines/{device}/{builder}"
+
+    def engine(self, device: str, builder: str, model: str, precision: str, name: str) -> str:
+        """An engine or a kept engine, less its suffixes, by the name of its profile or shape."""
+        return f"{self.engines(device, builder)}/{model}/{precision}/{name}"
+
+    def run(self, device: str, runtime: str, model: str, precision: str, shape: Shape | str, *, process: int) -> str:
+        """The record of one process."""
+        return f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{process}.json"
+
+    def quality(self, device: str, runtime: str, model: str, precision: str) -> str:
+        """What a cell's answers are worth."""
+        return f"{self.results}/quality/{device}/{runtime}/{model}/{precision}.json"
+
+    def trace(self, device: str, runtime: str, model: str, precision: str, shape: Shape | str) -> str:
+        """What is captured of a cell, less the suffixes: ``.sqlite``, ``.budget.json``, ``.layers.json``."""
+        return f"{self.results}/traces/{device}/{runtime}/{model}/{precision}/{shape}"
+
+    def floor(self, device: str, model: str, work: str, shape: Shape) -> str:
+        """The least time that the hardware allows."""
+        return f"{self.results}/floors/{device}/{model}/{work}/{shape.full}.json"
+
+    def peaks(self, device: str) -> str:
+        """What a device reaches."""
+        return f"{self.results}/hosts/{device}/peaks.json"

@@ -1,0 +1,60 @@
+"""``plan.json``: what a study measures where, written down for everything that reads its results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ceilings import SCHEMA_VERSION
+from ceilings.host import Host
+from ceilings.study.cell import Cell
+from ceilings.study.study_models import StudyModels
+
+
+def plan(
+    config: Mapping[str, Any],
+    host: Host,
+    models: StudyModels,
+    cells: Sequence[Cell],
+    trace_source: tuple[str | None, str | None],
+) -> str:
+    """The content of ``plan.json``.
+
+    Args:
+        config: The study, checked, with its defaults.
+        host: This machine.
+        models: The models of the study.
+        cells: Its cells.
+        trace_source: What records captures here, and why nothing does.
+    """
+    devices: list[dict[str, Any]] = [  # whose names this machine knows; those of others stand in their records
+        {"slug": host.cpu_slug, "kind": "cpu", "name": host.cpu_name, "cores": host.cores}
+    ]
+    if host.gpu:
+        devices.append({"kind": "cuda", **dataclasses.asdict(host.gpu)})
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "study": config["study"],
+        "seed": config["seed"],
+        "devices": devices,
+        "protocol": config["protocol"],
+        "lengths": config["inputs"]["lengths"],
+        "traces": {**config["traces"], "source": trace_source[0], "reason": trace_source[1]},
+        "price_per_hour": config["price_per_hour"],
+        "models": {name: _model(models, name) for name in dict.fromkeys(cell.model for cell in cells)},
+        "cells": [cell.to_json() for cell in cells],
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def _model(models: StudyModels, name: str) -> dict[str, Any]:
+    definition, outline = models.definition(name), models.outline(name)
+    weights = {"path": definition.path} if definition.path and definition.weights != "random" else definition.weights
+    return {
+        "architecture": outline.architecture,
+        "task": outline.task,
+        "family": outline.family,
+        "weights": {"onnx": definition.onnx} if definition.onnx else weights,
+    }

@@ -1,0 +1,50 @@
+"""The matrix products whose rates are measured: those of the study's models, at two numbers of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ceilings.models import configuration
+from ceilings.models.definition import Definition
+
+ROWS = (128, 4096)
+"""M: batch times sequence, of one short text and of a large batch. The same for every study, so that another shape does
+not measure a device anew."""
+
+BASE = ((768, 768), (768, 3072), (3072, 768))
+"""(K, N) of BERT-base's products, always among them: so devices of any two studies can be compared."""
+
+WIDTH = ("hidden_size", "dim", "d_model", "width", "n_embd")
+INNER = ("intermediate_size", "hidden_dim", "encoder_ffn_dim", "d_ff", "n_inner")
+TOWERS = {"image-embedding": ("vision_config", "vision_cfg"), "sentence-embedding": ("text_config", "text_cfg")}
+
+
+def products(definitions: Iterable[tuple[Definition, str]]) -> list[list[int]]:
+    """[M, N, K] of the products in models, each once, BERT-base's first.
+
+    Args:
+        definitions: Models, each with its task.
+    """
+    pairs = dict.fromkeys(BASE)
+    for definition, task in definitions:
+        pairs |= dict.fromkeys(_pairs(definition, task))
+    return [[rows, n, k] for rows in ROWS for k, n in pairs]
+
+
+def _pairs(definition: Definition, task: str) -> Iterator[tuple[int, int]]:
+    """(K, N) of one layer's products; none where the sizes of the model are those of its base, or unknown."""
+    found = None if definition.onnx else configuration.find(definition)
+    base = configuration.OPEN_CLIP_BASE if definition.architecture == "open_clip" else {}
+    settings = configuration.merged(found or base, definition.config)
+    for key in TOWERS.get(task, ()):
+        if isinstance(inner := settings.get(key), Mapping):
+            settings = {**settings, **inner}
+    width, inner = _size(settings, WIDTH), _size(settings, INNER)
+    if width:
+        inner = inner or 4 * width
+        yield from ((width, width), (width, inner), (inner, width))
+
+
+def _size(settings: Mapping[str, Any], keys: Iterable[str]) -> int | None:
+    return next((value for key in keys if isinstance(value := settings.get(key), int) and value > 0), None)

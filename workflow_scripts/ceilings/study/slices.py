@@ -1,0 +1,230 @@
+"""What each file of a study depends on beside its inputs.
+
+Slices are canonical JSON texts: as a rule's param they change exactly when something changes that the file depends on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ceilings.errors import UserError
+from ceilings.host import Host
+from ceilings.measure import catalogue as measurements
+from ceilings.models.catalogue import FAMILIES
+from ceilings.runtimes.catalogue import RUNTIMES, Runtime
+from ceilings.study.availability import installed
+from ceilings.study.cell import SECOND
+from ceilings.study.code import digest
+from ceilings.study.config import nearest
+from ceilings.study.products import products
+from ceilings.study.study_models import BATCH, StudyModels
+from ceilings.study.sweeps import smallest_sizes
+from ceilings.workload.shape import Shape
+
+TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
+"""What of the protocol matters to a capture."""
+
+LAYER_ITERATIONS = 100
+"""Inferences of which each layer is timed."""
+
+
+class Slices:
+    """Cuts a study to what each file depends on.
+
+    Args:
+        config: The study, checked, with its defaults.
+        host: The machine that runs it.
+        models: The models of the study.
+        trace_source: What records captures.
+    """
+
+    def __init__(self, config: Mapping[str, Any], host: Host, models: StudyModels, trace_source: str) -> None:
+        self.config = config
+        self.host = host
+        self.models = models
+        self.trace_source = trace_source
+
+    @property
+    def cpu_threads(self) -> int:
+        """Threads that a CPU cell uses."""
+        threads = self.config["cpu_threads"]
+        return self.host.cores if threads == "physical" else int(threads)
+
+    def section(self, key: str) -> str:
+        """One section of the study, whole."""
+        return canonical(self.config[key])
+
+    # ---- models and graphs -------------------------------------------------------------------------------------------
+
+    @functools.cache  # noqa: B019 - one study lives as long as the process
+    def model(self, name: str) -> str:
+        """What a model's weights, or the graph of an ONNX file, depend on."""
+        return canonical({"name": name, **self.models.definition(name).to_json()})
+
+    def inputs(self, shape: str) -> str:
+        """What the inputs of one shape depend on beside the model."""
+        lengths = Shape.parse(shape).lengths
+        known = self.config["inputs"]["lengths"]
+        if lengths and lengths not in known:
+            raise UserError(f"inputs.lengths has no {lengths!r}, {nearest(lengths, known)}")
+        distribution = known[lengths] if lengths else None
+        return canonical({"pool": self.config["inputs"]["pool"], "seed": self.config["seed"], "lengths": distribution})
+
+    def export(self, model: str) -> str:
+        """What an export depends on beside the weights: of fixed axes, those that the model has."""
+        wanted = dict(self.config["export"])
+        if wanted["axes"] != "dynamic":
+            axes = self.models.outline(model).axes
+            wanted["axes"] = {axis: size for axis, size in wanted["axes"].items() if axis in axes} or "dynamic"
+        return canonical(wanted)
+
+    def fusion(self, model: str) -> str:
+        """What a fusion depends on beside graph and sizes: what the optimiser needs of the architecture."""
+        fusion = self.models.outline(model).fusion
+        return canonical(dataclasses.asdict(fusion)) if fusion else ""
+
+    @functools.cache  # noqa: B019
+    def parity_shape(self, model: str) -> Shape:
+        """The shape at which a model's graphs are compared with the reference: 8 inputs, or as many as it takes."""
+        return self._chosen(model, BATCH, self.config["calibration"]["sequence"])
+
+    def calibration(self, model: str, method: str) -> str:
+        """What a calibration with ``method`` depends on beside the graph."""
+        wanted = {**self.config["calibration"], "method": method, "seed": self.config["seed"]}
+        wanted["sequence"] = self.parity_shape(model).get("sequence")
+        if method != "percentile":
+            del wanted["percentile"]
+        return canonical({key: value for key, value in wanted.items() if value is not None})
+
+    def data(self, model: str) -> str:
+        """What a model's rows for quality depend on beside their file and the tokenizer.
+
+        Without labelled data they are texts and images of the package, on which precisions are held against FP32.
+        """
+        data = self.models.definition(model).data or {}
+        given = {"file": data} if isinstance(data, str) else dict(data)
+        return canonical({**given, "limit": self.config["quality"]["limit"], "seed": self.config["seed"]})
+
+    @functools.cache  # noqa: B019
+    def quality_shape(self, model: str) -> Shape:
+        """The shape at which the quality of a model's cells is evaluated."""
+        return self._chosen(model, self.config["quality"]["batch"], self.config["quality"]["sequence"])
+
+    # ---- what runs ---------------------------------------------------------------------------------------------------
+
+    @functools.cache  # noqa: B019
+    def measure(self, runtime: str, model: str, precision: str) -> str:
+        """What a run record depends on beside artifact and inputs: protocol, runtime, packages, measurements, code."""
+        spec = self.runtime(runtime)
+        names = self.config["protocol"].get("measurements")
+        return canonical(
+            {
+                **self._execution(spec),
+                "code": digest(*measurements.modules(spec.device, names), *self._executed(spec, model)),
+                "tolerance": self.config["parity"][precision],
+                "protocol": {
+                    key: value
+                    for key, value in self.config["protocol"].items()
+                    if key not in ("processes", "measurements")
+                },
+                "measurements": measurements.task_entries(spec.device, names),
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def trace(self, runtime: str, model: str) -> str:
+        """What a capture depends on beside artifact and inputs: of the protocol, the warm-up and the time limit."""
+        spec = self.runtime(runtime)
+        modules = ("capture_trace", "ceilings.traces.target", "ceilings.traces.cupti")
+        return canonical(
+            {
+                **self._execution(spec),
+                "code": digest(*modules, *self._executed(spec, model)),
+                "iterations": self.config["traces"]["iterations"],
+                "source": self.trace_source,
+                "protocol": {key: self.config["protocol"][key] for key in TRACE_PROTOCOL},
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def quality(self, runtime: str, model: str) -> str:
+        """What a record of quality depends on beside artifact and rows."""
+        spec = self.runtime(runtime)
+        return canonical(
+            {
+                **self._execution(spec),
+                "code": digest("evaluate_quality", "ceilings.measure.evaluation_worker", *self._executed(spec, model)),
+                "protocol": {"time_limit_seconds": self.config["protocol"]["time_limit_seconds"]},
+            }
+        )
+
+    def layers(self, runtime: str) -> str:
+        """What the times of an engine's layers depend on beside the engine and the inputs.
+
+        Raises:
+            UserError: The runtime executes no engine whose layers could be timed.
+        """
+        spec = self.runtime(runtime)
+        if spec.artifact != "engine":
+            known = [name for name, other in RUNTIMES.items() if other.artifact == "engine"]
+            raise UserError(f"{runtime!r} executes no TensorRT engine of ours; layers are timed of {', '.join(known)}")
+        return canonical(
+            {"options": dict(spec.options), "packages": installed(spec.packages), "iterations": LAYER_ITERATIONS}
+        )
+
+    @functools.cached_property
+    def products(self) -> str:
+        """The products whose rates are measured: those of every model that a sweep puts on a GPU."""
+        names = [
+            model
+            for sweep in self.config["sweeps"].values()
+            if any(RUNTIMES[runtime].device == "cuda" for runtime in sweep["runtimes"])
+            for model in sweep["models"]
+        ]
+        unique = dict.fromkeys(names)
+        return json.dumps(products((self.models.definition(name), self.models.outline(name).task) for name in unique))
+
+    def runtime(self, name: str) -> Runtime:
+        """The runtime of a cell, also of the second of an A/A pair.
+
+        Raises:
+            UserError: No such runtime.
+        """
+        plain = name.removesuffix(SECOND)
+        if plain not in RUNTIMES:
+            raise UserError(f"no runtime is called {plain!r}, {nearest(plain, RUNTIMES)}")
+        return RUNTIMES[plain]
+
+    # ---- inner -------------------------------------------------------------------------------------------------------
+
+    def _execution(self, spec: Runtime) -> dict[str, Any]:
+        """What every execution by a runtime depends on."""
+        return {
+            "runtime": spec.name,
+            "module": spec.module,
+            "options": dict(spec.options),
+            "packages": installed(spec.packages),
+            "driver": self.host.gpu.driver if spec.device == "cuda" and self.host.gpu else None,
+            "threads": self.cpu_threads,
+        }
+
+    def _executed(self, spec: Runtime, model: str) -> tuple[str, ...]:
+        """Modules of the runtime, and of the model's family where the runtime executes that and no graph."""
+        family = self._family(model) if spec.artifact == "weights" else ()
+        return f"ceilings.runtimes.{spec.module}", *family
+
+    def _family(self, model: str) -> tuple[str, ...]:
+        outline = self.models.outline(model)
+        return (FAMILIES[outline.family].module,) if outline.family else ()
+
+    def _chosen(self, model: str, batch: int, sequence: int) -> Shape:
+        return self.models.chosen_shape(model, batch, sequence, smallest_sizes(self.config, self.models, model))
+
+
+def canonical(value: Mapping[str, Any]) -> str:
+    """JSON with sorted keys: equal for equal values."""
+    return json.dumps(value, sort_keys=True)

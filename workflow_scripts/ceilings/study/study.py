@@ -1,0 +1,188 @@
+"""A study as the rules ask it: cells, targets, artifacts, and for each file the slice that it depends on."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ceilings.errors import UserError
+from ceilings.host import Host
+from ceilings.study import plan
+from ceilings.study.cell import Cell
+from ceilings.study.cells import Planner
+from ceilings.study.config import checked
+from ceilings.study.engines import Engines
+from ceilings.study.paths import Paths
+from ceilings.study.slices import Slices
+from ceilings.study.study_models import StudyModels
+from ceilings.study.targets import Targets
+from ceilings.study.validation import refuse_the_impossible
+from ceilings.study.variants import engine_graph, graph_name, stored_precision
+from ceilings.traces import source
+from ceilings.workload.shape import Shape
+
+WEIGHTS = ("model.safetensors", "config.json")
+"""What a model's folder of weights holds beside its workload, where it has weights."""
+
+
+class Study:
+    """A checked study on a host.
+
+    Args:
+        config: The study as read from YAML.
+        host: The machine that would run it.
+        results: The folder of all results.
+
+    Raises:
+        UserError: The study asks for something that cannot be; all such things are named at once.
+    """
+
+    def __init__(self, config: Mapping[str, Any], host: Host, results: str = "results") -> None:
+        self.config = checked(config)
+        self.host = host
+        self.paths = Paths(results)
+        self.models = StudyModels(self.config)
+        self.engines = Engines(self.config, host, self.paths, self.models)
+        self.trace_source = source.choose(self.config["traces"]["source"])
+        """What records captures here, and why nothing does."""
+        self.slices = Slices(self.config, host, self.models, self.trace_source[0] or "nsys")
+        refuse_the_impossible(self.config, self.models, self.engines)
+
+    @functools.cached_property
+    def cells(self) -> list[Cell]:
+        """Every cell that the study asks for."""
+        traced = self.trace_source[0] is not None
+        return Planner(self.config, self.host, self.paths, self.models, self.engines, traced=traced).cells()
+
+    @functools.cached_property
+    def targets(self) -> Targets:
+        """The files that it asks for."""
+        return Targets(self.cells, self.paths, self.engines)
+
+    def plan(self) -> str:
+        """The content of ``plan.json``."""
+        return plan.plan(self.config, self.host, self.models, self.cells, self.trace_source)
+
+    # ---- files that a rule reads -------------------------------------------------------------------------------------
+
+    def model_files(self, model: str) -> list[str]:
+        """What is known of a model: its workload and, unless it is an ONNX file, its weights."""
+        folder = self.paths.weights(model)
+        weights = WEIGHTS if not self.models.definition(model).onnx else ()
+        return [self.paths.workload(model), *(f"{folder}/{name}" for name in weights)]
+
+    def reference_graph(self, model: str) -> list[str]:
+        """The graph that gives the FP32 reference; none where the weights do."""
+        return [self.paths.graph(model, "exported")] if self.models.definition(model).onnx else []
+
+    def length_files(self, shape: str) -> list[str]:
+        """The file of texts whose lengths the inputs of a shape follow, if they do."""
+        distribution = self.config["inputs"]["lengths"].get(Shape.parse(shape).lengths, {})
+        return [distribution["file"]] if "file" in distribution else []
+
+    def data_files(self, model: str) -> list[str]:
+        """The labelled file of a model; none where its quality is agreement with FP32."""
+        data = self.models.definition(model).data
+        file = data.get("file") if isinstance(data, Mapping) else data
+        return [str(file)] if file else []
+
+    def artifact(self, runtime: str, model: str, precision: str, shape: str, device: str) -> list[str]:
+        """The files that a cell executes: an ONNX graph, an engine with its record, or the weights."""
+        spec, asked = self.slices.runtime(runtime), Shape.parse(shape)
+        if spec.artifact == "engine":
+            engine = self.engines.path(spec, model, precision, asked, device)
+            return [f"{engine}.engine", f"{engine}.json"]
+        if spec.artifact == "engine-cache":
+            kept = self.engines.cache(model, precision, asked, device)
+            return [f"{kept}.cache.json", f"{kept}.cache", self.engine_graph(model, precision)]
+        if graph := graph_name(spec, precision):
+            return [self.paths.graph(model, graph)]
+        if self.models.definition(model).onnx:
+            raise UserError(
+                f"{model!r} is an ONNX file, and {runtime} executes PyTorch modules; choose another runtime"
+            )
+        return [f"{self.paths.weights(model)}/{name}" for name in WEIGHTS]
+
+    def engine_graph(self, model: str, precision: str) -> str:
+        """The ONNX graph that an engine is built from."""
+        self.models.definition(model)
+        return self.paths.graph(model, engine_graph(precision))
+
+    def counted_graph(self, model: str, work: str) -> str:
+        """The graph that holds a cell's work, by its name from :func:`counted_work`."""
+        return self.paths.graph(model, stored_precision(work))
+
+    def sensitivity_inputs(self, model: str) -> list[str]:
+        """The inputs by which the most sensitive layers are found; none if the study keeps none as such."""
+        wanted = self.config["quantization"]["keep_most_sensitive"]
+        return [self.paths.inputs(model, self.slices.parity_shape(model))] if wanted else []
+
+    def engine_layers(self, runtime: str, model: str, precision: str, shape: str, device: str) -> dict[str, str]:
+        """The options that join a capture to the layers of an engine of ours; none for what runs no such engine.
+
+        What each layer takes is among them once somebody had it profiled.
+        """
+        spec = self.slices.runtime(runtime)
+        if spec.artifact != "engine":
+            return {}
+        times = f"{self.paths.trace(device, runtime, model, precision, shape)}.layers.json"
+        engine = self.engines.path(spec, model, precision, Shape.parse(shape), device)
+        profiled = {"--layer-times": times} if Path(times).is_file() else {}
+        return {"--layers": f"{engine}.layers.json"} | profiled
+
+    def timing_caches(self, device: str, builder: str) -> list[str]:
+        """What the builds of one builder for one device timed.
+
+        Raises:
+            UserError: The study has no such builds.
+        """
+        folder = f"{self.paths.engines(device, builder)}/"
+        caches = [f"{engine}.timing.cache" for engine in self.targets.engine_files if engine.startswith(folder)]
+        if not caches:
+            raise UserError(
+                f"the study builds no engine with {builder} on {device}; name one of its runtimes in a sweep"
+            )
+        return caches
+
+    @functools.cached_property
+    def comparison(self) -> dict[str, Any]:
+        """What ``results/comparison.md`` holds these results against.
+
+        Raises:
+            UserError: The study names nothing.
+        """
+        if "compare" not in self.config:
+            raise UserError(
+                "the study does not say what to compare with; add compare: {before: FOLDER}, an earlier results folder"
+            )
+        return self.config["compare"]
+
+    # ---- the run -----------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def expected_seconds(self) -> dict[str, float]:
+        """A first guess of a job's length per rule, for the time left."""
+        protocol = self.config["protocol"]
+        timed = sum(protocol[key] for key in ("warmup_seconds", "min_seconds", "saturated_seconds"))
+        return {
+            "measure_latency": 2 + 1.5 * timed,
+            "export_onnx": 10,
+            "simplify_onnx": 10,
+            "calibrate_ranges": 20,
+            "capture_trace": 30,
+            "build_engine": 60,
+            "evaluate_quality": 20,
+        }
+
+    def refuse_unwritable_results(self) -> None:
+        """Raise UserError now where every job would fail to write later."""
+        folder = Path(self.paths.results)
+        holder = folder if folder.exists() else folder.absolute().parent
+        if not holder.is_dir() or not os.access(holder, os.W_OK | os.X_OK):
+            raise UserError(
+                f"the results folder {folder.absolute()} cannot be written; make it a writable folder, or run in "
+                "another with snakemake --directory"
+            )

@@ -1,0 +1,91 @@
+"""The models of a study: what it says of each, and what planning knows of each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ceilings.errors import UserError
+from ceilings.models import definition as definitions
+from ceilings.models import outline as outlines
+from ceilings.models.definition import Definition
+from ceilings.models.outline import Outline
+from ceilings.study.config import nearest
+from ceilings.workload.shape import Shape
+
+BATCH = 8
+"""Inputs at once where the pipeline chooses for itself: a graph's parity, a labelled file."""
+
+FILES = (
+    *("config.json", "open_clip_config.json", "model.safetensors", "open_clip_model.safetensors"),
+    *("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "vocab.txt", "modules.json"),
+)
+"""What a folder of weights may hold that shapes a result."""
+
+
+class StudyModels:
+    """The models of a study by name, each read when somebody asks for it.
+
+    Args:
+        config: The study, checked, with its defaults.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+
+    @functools.cache  # noqa: B019 - one study lives as long as the process
+    def definition(self, name: str) -> Definition:
+        """What the study says of a model.
+
+        Raises:
+            UserError: No such model, or it says what cannot be.
+        """
+        models = self.config["models"]
+        if name not in models:
+            raise UserError(f"no model is called {name!r}, {nearest(name, models)}")
+        return definitions.read(name, models[name], self.config["weights"], self.config["seed"])
+
+    @functools.cache  # noqa: B019
+    def outline(self, name: str) -> Outline:
+        """What planning knows of a model.
+
+        Raises:
+            UserError: Nothing says what it is.
+        """
+        return outlines.outline(self.definition(name))
+
+    @property
+    def of_onnx(self) -> list[str]:
+        """Names of the models that are ONNX files."""
+        return [name for name in self.config["models"] if self.definition(name).onnx]
+
+    def files(self, name: str) -> list[str]:
+        """The files of the user that a model is made from, so that a change is seen; none if from elsewhere."""
+        definition = self.definition(name)
+        if definition.onnx:
+            data = Path(f"{definition.onnx}.data").expanduser()
+            return [str(Path(definition.onnx).expanduser()), *([str(data)] if data.is_file() else [])]
+        folder = definition.folder
+        return [str(folder / file) for file in FILES if (folder / file).is_file()] if folder else []
+
+    def fixed_axes(self, name: str) -> dict[str, int]:
+        """The axes that a model, or its graph as exported, has in one size only."""
+        exported = self.config["export"]["axes"]
+        outline = self.outline(name)
+        sizes = {} if exported == "dynamic" or not outline.has_weights else exported
+        return {axis: size for axis, size in {**sizes, **outline.fixed}.items() if axis in outline.axes}
+
+    def chosen_shape(self, name: str, batch: int, sequence: int, others: Mapping[str, int]) -> Shape:
+        """A shape that fits a model, as near to what is wanted as its limits allow.
+
+        Args:
+            name: The model.
+            batch, sequence: Wanted sizes, where it has these axes.
+            others: Sizes of further axes that it may have.
+        """
+        outline = self.outline(name)
+        wanted = {**others, "batch": batch, "sequence": sequence}
+        sizes = {axis: min(wanted.get(axis, 1), outline.limits.get(axis, 1 << 30)) for axis in outline.axes}
+        return Shape.of({**sizes, **self.fixed_axes(name)})

@@ -1,0 +1,121 @@
+"""The files that a study asks for, from its cells."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ceilings.study.cell import Cell
+from ceilings.study.engines import Engines
+from ceilings.study.paths import Paths
+from ceilings.study.variants import graph_name
+
+
+class Targets:
+    """What the rules must make, and what of other machines they may read.
+
+    Args:
+        cells: Every cell of the study.
+        paths: The results tree.
+        engines: The engines of the study.
+    """
+
+    def __init__(self, cells: list[Cell], paths: Paths, engines: Engines) -> None:
+        self.cells = cells
+        self.paths = paths
+        self.engines = engines
+
+    @functools.cached_property
+    def measured(self) -> list[Cell]:
+        """The cells that this machine measures."""
+        return [cell for cell in self.cells if cell.available and not cell.recorded]
+
+    @functools.cached_property
+    def runs(self) -> list[str]:
+        """The run records that this machine makes."""
+        return [run for cell in self.measured for run in cell.runs]
+
+    @functools.cached_property
+    def recorded_runs(self) -> list[str]:
+        """Run records of other machines and other environments: read, never made."""
+        return [run for cell in self.cells if cell.recorded for run in cell.runs]
+
+    @functools.cached_property
+    def budgets(self) -> list[str]:
+        """The budgets that this machine makes."""
+        return [cell.budget for cell in self.measured if cell.budget]
+
+    @functools.cached_property
+    def qualities(self) -> list[str]:
+        """The records of quality that this machine makes."""
+        return sorted({cell.quality for cell in self.measured if cell.quality})
+
+    @functools.cached_property
+    def floors(self) -> list[str]:
+        """The floors of the cells that this machine measures: those of its GPU."""
+        return sorted({cell.floor for cell in self.measured if cell.floor})
+
+    @functools.cached_property
+    def engine_records(self) -> list[str]:
+        """The records of the engines that its cells execute."""
+        return sorted({cell.engine for cell in self.measured if cell.engine})
+
+    @functools.cached_property
+    def graphs(self) -> list[tuple[str, str]]:
+        """(model, graph) of every ONNX variant that is measured, such as ``("distilbert", "fp16.fused")``."""
+        return sorted(set(_graphs((*self.measured, *self._crossed))))
+
+    @functools.cached_property
+    def engine_files(self) -> list[str]:
+        """The engines that this machine builds, less their suffix: what its cells run on, and those of the targets."""
+        here = {self._engine(cell, cell.device or "") for cell in self.measured if cell.spec.artifact == "engine"}
+        elsewhere = {self._engine(cell, target) for cell in self._crossed for target in self.engines.targets}
+        return sorted(here | elsewhere)
+
+    @functools.cached_property
+    def evidence(self) -> list[str]:
+        """What the summary rests on beside the tables: provenance of weights, reports of graphs, parity, limits."""
+        paths = self.paths
+        models = sorted({cell.model for cell in (*self.measured, *self._crossed)})
+        exported = sorted({model for model, _ in self.graphs})
+        gpus = sorted({cell.device or "" for cell in self.measured if cell.spec.device == "cuda"})
+        return [
+            *map(paths.provenance, models),
+            *(paths.graph_report(model, "simplified") for model in exported),
+            *(paths.graph_report(*graph) for graph in self.graphs),
+            *(paths.parity(*graph) for graph in self.graphs),
+            *(f"{engine}.json" for engine in self.engine_files),
+            *map(paths.peaks, gpus),
+        ]
+
+    @functools.cached_property
+    def recorded_evidence(self) -> list[str]:
+        """The same of other machines, as far as it came with their records: read, never made."""
+        paths = self.paths
+        cells = [cell for cell in self.cells if cell.recorded]
+        graphs = list(_graphs(cells))
+        found = [
+            *(paths.provenance(cell.model) for cell in cells),
+            *(paths.graph_report(model, "simplified") for model, _ in graphs),
+            *(paths.graph_report(*graph) for graph in graphs),
+            *(paths.parity(*graph) for graph in graphs),
+            *(paths.peaks(cell.device or "") for cell in cells),
+        ]
+        return [path for path in dict.fromkeys(found) if path not in self.evidence and Path(path).is_file()]
+
+    @functools.cached_property
+    def _crossed(self) -> list[Cell]:
+        """Cells whose engines are built for compute capabilities that this machine does not have."""
+        if not self.engines.targets:
+            return []
+        return [cell for cell in self.cells if cell.spec.builder == "tensorrt-rtx" and cell.spec.engine != "external"]
+
+    def _engine(self, cell: Cell, device: str) -> str:
+        return self.engines.path(cell.spec, cell.model, cell.precision, cell.shape, device)
+
+
+def _graphs(cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:
+    for cell in cells:
+        if graph := graph_name(cell.spec, cell.precision):
+            yield cell.model, graph

@@ -1,0 +1,161 @@
+"""What a study asks for that cannot be, each with its place in the study and its remedy."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ceilings.errors import UserError
+from ceilings.measure.catalogue import MEASUREMENTS
+from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES
+from ceilings.study.config import nearest
+from ceilings.study.engines import Engines
+from ceilings.study.study_models import StudyModels
+from ceilings.study.sweeps import FULL, SHORTHANDS, Asked, asked, asked_shapes, sizes
+from ceilings.workload.shape import Shape
+
+
+def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engines: Engines) -> None:
+    """Raise UserError that names everything at once that a study asks for and cannot be."""
+    problems = [*unknown_names(config), *impossible_models(config, models), *impossible_sweeps(config)]
+    if not problems:
+        problems = [*impossible_shapes(config, models)]
+    if not problems:
+        cells = list(asked(config, models))
+        problems = [
+            *unknown_noise_cells(config, cells),
+            *unknown_traces(config, cells),
+            *unknown_quality(config, cells),
+            *engines.problems((cell.sweep, RUNTIMES[cell.runtime], cell.model, cell.precision) for cell in cells),
+        ]
+    if problems:
+        raise UserError("the study asks for what cannot be:\n" + "\n".join(f"  {p}" for p in dict.fromkeys(problems)))
+
+
+def unknown_names(config: Mapping[str, Any]) -> Iterator[str]:
+    """Names of models, runtimes, precisions and measurements that nobody knows."""
+    known = {"models": list(config["models"]), "runtimes": list(RUNTIMES), "precisions": list(PRECISIONS)}
+    for name, sweep in config["sweeps"].items():
+        for key, names in known.items():
+            for value in sweep[key]:
+                if value not in names:
+                    yield f"sweeps.{name}.{key}: {value!r} is unknown, {nearest(value, names)}"
+        for runtime in sweep["runtimes"]:
+            can = RUNTIMES[runtime].precisions if runtime in RUNTIMES else sweep["precisions"]
+            if not set(can) & set(sweep["precisions"]):
+                yield (
+                    f"sweeps.{name}.runtimes: {runtime!r} runs none of {', '.join(sweep['precisions'])}; "
+                    f"it runs {', '.join(can)}"
+                )
+    for value in config["protocol"].get("measurements", ()):
+        if value not in MEASUREMENTS:
+            yield f"protocol.measurements: {value!r} is unknown, {nearest(value, MEASUREMENTS)}"
+
+
+def impossible_models(config: Mapping[str, Any], models: StudyModels) -> Iterator[str]:
+    """Models of which nothing, or a contradiction, is said; what a plan needs is read of those in sweeps only."""
+    swept = {model for sweep in config["sweeps"].values() for model in sweep["models"]}
+    for model in config["models"]:
+        try:
+            models.definition(model)
+            if model in swept:
+                models.outline(model)
+        except UserError as error:
+            yield f"models.{model}: {error}"
+
+
+def impossible_sweeps(config: Mapping[str, Any]) -> Iterator[str]:
+    """Sweeps that say two things of one axis, or name what is not defined."""
+    lengths = config["inputs"]["lengths"]
+    if FULL in lengths:
+        yield f"inputs.lengths.{FULL}: that name stands for inputs that fill their rows; choose another"
+    for name, sweep in config["sweeps"].items():
+        where = f"sweeps.{name}"
+        for key, axis in SHORTHANDS.items():
+            if key in sweep and axis in sweep.get("axes", {}):
+                yield f"{where}: {key} and axes.{axis} say the same; keep one of the two"
+        beside = [key for key in (*SHORTHANDS, "axes", "lengths") if key in sweep]
+        if "shapes" in sweep and beside:
+            yield f"{where}: shapes stands alone, but {beside[0]} is there too; keep one of the two"
+        if "shapes" not in sweep and not sizes(sweep):
+            yield f"{where}: says no shape; add batches: [SIZES] and sequences: [SIZES], axes, or shapes"
+        asked_lengths = list(sweep.get("lengths", []))
+        for shape in sweep.get("shapes", []):
+            try:
+                asked_lengths += filter(None, [Shape.parse(shape).lengths])
+            except UserError as error:
+                yield f"{where}.shapes: {error}"
+        for value in asked_lengths:
+            if value not in (FULL, *lengths):
+                yield f"{where}: the lengths {value!r} are unknown, {nearest(value, [FULL, *lengths])}"
+
+
+def impossible_shapes(config: Mapping[str, Any], models: StudyModels) -> Iterator[str]:
+    """Axes that no model has, and sizes that a model does not take."""
+    for name, sweep in config["sweeps"].items():
+        axes = {axis for model in sweep["models"] for axis in models.outline(model).axes}
+        named = {axis for shape in sweep.get("shapes", []) for axis in Shape.parse(shape).axes}
+        for axis in sorted({*sizes(sweep), *named} - axes):
+            yield f"sweeps.{name}: no model of it has the axis {axis!r}, {nearest(axis, sorted(axes))}"
+        if "sequence" not in axes and set(sweep.get("lengths", [])) - {FULL}:
+            yield f"sweeps.{name}.lengths: no model of it has a sequence that could be padded; leave it out"
+        for model in sweep["models"]:
+            outline, fixed = models.outline(model), models.fixed_axes(model)
+            try:
+                shapes = asked_shapes(sweep, outline.axes, fixed)
+            except UserError as error:
+                yield f"sweeps.{name} {error} ({model!r} has it)"
+                continue
+            for axis, size in dict.fromkeys(pair for shape in shapes for pair in shape.sizes):
+                limit = outline.limits.get(axis)
+                if axis in outline.fixed and size != outline.fixed[axis]:
+                    yield (
+                        f"sweeps.{name}: {axis} {size} is not the only size that {model!r} takes, "
+                        f"{outline.fixed[axis]}; leave {axis} out, or sweep that model apart"
+                    )
+                elif limit is not None and size > limit:
+                    yield f"sweeps.{name}.{_key(axis)}: {size} is {_beyond(axis, model, limit)}"
+                elif axis in fixed and size != fixed[axis]:
+                    yield (
+                        f"sweeps.{name}: {axis} {size} cannot run on a graph exported with {axis} fixed to "
+                        f"{fixed[axis]}; set export.axes to dynamic"
+                    )
+
+
+def unknown_noise_cells(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
+    """Cells to be measured twice that are none of the study."""
+    identities = sorted({cell.identity for cell in cells})
+    for wanted in config.get("noise_cells", ()):
+        if wanted not in identities:
+            yield f"noise_cells: {wanted!r} is no cell of the study, {nearest(wanted, identities)}"
+
+
+def unknown_traces(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
+    """Patterns of captured cells that fit none on a GPU."""
+    known = sorted({cell.identity for cell in cells if RUNTIMES[cell.runtime].device == "cuda"})
+    for pattern in config["traces"]["cells"]:
+        if not fnmatch.filter(known, pattern):
+            hint = nearest(pattern, known) if known else "it has none on a GPU"
+            yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
+
+
+def unknown_quality(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
+    """Patterns of evaluated cells that fit none."""
+    known = sorted({f"{cell.runtime}/{cell.model}/{cell.precision}" for cell in cells})
+    for pattern in config["quality"]["cells"]:
+        if not fnmatch.filter(known, pattern):
+            yield f"quality.cells: {pattern!r} fits no cell of the study, {nearest(pattern, known)}"
+
+
+def _key(axis: str) -> str:
+    return next((key for key, short in SHORTHANDS.items() if short == axis), f"axes.{axis}")
+
+
+def _beyond(axis: str, model: str, limit: int) -> str:
+    if axis == "sequence":
+        return (
+            f"longer than the {limit} positions of {model!r}; shorten it, or set "
+            f"models.{model}.config.max_position_embeddings with weights: random"
+        )
+    return f"more than the {limit} that {model!r} takes; choose a smaller one"
