@@ -92,14 +92,19 @@ class Imported:
             artifacts.refuse_failed(self.graph)
         return str(failure.value)
 
-    def through(self, name: str, shape: str = "b2-s8") -> dict[str, object]:
+    def shape(self, batch: int = 2) -> Shape:
+        """A shape with the axes that the file has."""
+        sizes = {"batch": batch, "sequence": 8, "image": 16, "frames": 6}
+        return Shape.of({axis: sizes[axis] for axis in self.workload.axes})
+
+    def through(self, name: str) -> dict[str, object]:
         """The parity record of a variant, made by every step before it."""
         made = graph.load(self.graph)
         base = self.folder / "simplified.onnx"
         outcome = simplify.simplify(made, self.workload)
         graph.save(outcome.model, base)
         pool, answers = self.folder / "in.npz", self.folder / "ref.npz"
-        inputs.make_inputs(self.weights, Shape.parse(shape), inputs.Wanted(2, 0), pool)
+        inputs.make_inputs(self.weights, self.shape(), inputs.Wanted(2, 0), pool)
         reference.compute(self.weights, pool, 1, answers, self.graph)
         path = self.folder / f"{name}.onnx"
         if name in precision.PRECISIONS:
@@ -139,7 +144,7 @@ def test_a_file_of_texts(tmp_path: Path, opset: int) -> None:
     for name, tolerance in (("fp32", 1e-6), ("fp16", 5e-3), ("int8", 0.1)):
         found = own.through(name)
         assert found["status"] == "ok" and found["relative_l2"] < tolerance, (name, found)
-    assert operations.count(made, Shape.parse("b3-s8")).flops == 2 * 3 * 16 * 2
+    assert operations.count(made, own.shape(batch=3)).flops == 2 * 3 * 16 * 2
     if opset == 11:
         with pytest.raises(CellFailure, match="bf16 needs opset 17"):
             own.through("bf16")
@@ -148,8 +153,7 @@ def test_a_file_of_texts(tmp_path: Path, opset: int) -> None:
 def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
     own = Imported(classifier(batch=2), tmp_path)
     assert graph.describe(graph.load(own.graph).graph.input[0])["shape"] == [2, "sequence"]
-    shape = "b2-s8" if "batch" in own.workload.axes else "s8"
-    assert own.through("int8", shape)["status"] == "ok"
+    assert own.through("int8")["status"] == "ok"
 
 
 def test_a_file_of_images_with_several_outputs(tmp_path: Path) -> None:
@@ -171,9 +175,9 @@ def test_a_file_of_images_with_several_outputs(tmp_path: Path) -> None:
     )
     assert [tensor.dims for tensor in own.workload.outputs] == [("batch", 10), ("batch",)]
     for name in ("fp32", "fp16", "int8"):
-        found = own.through(name, "b3")
+        found = own.through(name)
         assert found["status"] == "ok" and found["top1_agreement"] is None, (name, found)
-    work = operations.count(graph.load(own.graph), Shape.parse("b3"))
+    work = operations.count(graph.load(own.graph), own.shape(batch=3))
     assert work.flops == 3 * 2 * (16 * 8 * 48 + 128 * 10) and not work.unknown
 
 
@@ -196,7 +200,7 @@ def test_axes_and_contents_as_the_study_says(tmp_path: Path) -> None:
         inputs={"places": {"content": "integers", "low": 10, "high": 12}},
     )
     assert graph.axes(graph.load(own.graph)) == {"batch": None, "frames": None}
-    found = own.through("fp16", "b2-frames6")
+    found = own.through("fp16")
     assert found["status"] == "ok" and found["relative_l2"] < 5e-3
     pool = np.load(tmp_path / "in.npz")["input/places"]
     assert pool.dtype == np.int32 and (pool.min(), pool.max()) == (10, 12)
@@ -225,11 +229,11 @@ def test_branches_work(tmp_path: Path) -> None:
         tmp_path,
         task="tensors",
     )
-    assert own.through("fp32", "b2")["relative_l2"] < 1e-6
-    assert own.through("fp16", "b2")["relative_l2"] < 5e-3
+    assert own.through("fp32")["relative_l2"] < 1e-6
+    assert own.through("fp16")["relative_l2"] < 5e-3
     # Calibrated on a batch that goes through one branch, so that only the form can be right.
-    assert own.through("int8", "b2")["status"] == "ok"
-    work = operations.count(graph.load(own.graph), Shape.parse("b2"))
+    assert own.through("int8")["status"] == "ok"
+    work = operations.count(graph.load(own.graph), own.shape())
     assert (work.flops, work.unknown) == (2 * 2 * 4 * 4, {"If": 1})
 
 
@@ -251,11 +255,10 @@ def test_double_precision_inside_works(tmp_path: Path) -> None:
         task="tensors",
     )
     for name in ("fp32", "fp16", "int8", "fp8"):
-        found = own.through(name, "b2")
+        found = own.through(name)
         assert found["status"] == "ok" and found["relative_l2"] < 0.1, (name, found)
     assert {
-        product.precision
-        for product, *_ in operations.products(operations.count(graph.load(own.graph), Shape.parse("b2")))
+        product.precision for product, *_ in operations.products(operations.count(graph.load(own.graph), own.shape()))
     } == {"double", "fp32"}
 
 
@@ -288,9 +291,9 @@ def test_operators_of_onnx_runtime_work(tmp_path: Path) -> None:
         model(nodes, ends[:1], ends[1:], [weight("w", 8, 8)], **{"com.microsoft": 1}), tmp_path, task="tensors"
     )
     for name in ("fp32", "fp16", "int8"):
-        assert own.through(name, "b2")["status"] == "ok"
+        assert own.through(name)["status"] == "ok"
     with pytest.raises(UserError, match="the shape of y"):
-        operations.count(graph.load(own.graph), Shape.parse("b2"))
+        operations.count(graph.load(own.graph), own.shape())
 
 
 def test_weights_beside_the_file_come_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
