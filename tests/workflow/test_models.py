@@ -8,7 +8,7 @@ import shutil
 import pytest
 from tiny import PROJECT, STUDY, Project
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 SIZES = {
     "hidden_size": 32,
