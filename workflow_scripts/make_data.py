@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ceilings import SCHEMA_VERSION, artifacts, options
 from ceilings.files import write_json
-from ceilings.models import dataset, examples
+from ceilings.models import dataset, dataset_rows
 from ceilings.program import json_argument, main
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
@@ -17,12 +17,12 @@ WEIGHTS = "model.safetensors"
 
 
 def work(arguments: argparse.Namespace) -> None:
-    wanted, shape = options.read(examples.Wanted, arguments.data, "--data"), Shape.parse(arguments.shape)
+    wanted, shape = options.read(dataset_rows.Wanted, arguments.data, "--data"), Shape.parse(arguments.shape)
     report = arguments.output.with_suffix(".json")
     outputs = [arguments.output, *filter(None, [arguments.reference])]
     with artifacts.made(report, outputs):
         artifacts.refuse_failed(*arguments.weights_dir.glob(WEIGHTS), *filter(None, [arguments.graph]))
-        made = examples.make(arguments.weights_dir, wanted, shape)
+        made = dataset_rows.make(arguments.weights_dir, wanted, shape)
         if arguments.reference:
             dataset.save_outputs(arguments.reference, answers(arguments, made, shape), made)
         made.save(arguments.output)
@@ -38,8 +38,8 @@ def work(arguments: argparse.Namespace) -> None:
 def answers(arguments: argparse.Namespace, made: dataset.Dataset, shape: Shape) -> dataset.Arrays:
     if arguments.graph:
         workload = Workload.read(arguments.weights_dir)
-        return examples.reference_of_graph(arguments.graph, workload, made, shape, arguments.threads)
-    return examples.reference(arguments.weights_dir, made, shape, arguments.threads)
+        return dataset_rows.reference_of_graph(arguments.graph, workload, made, shape, arguments.threads)
+    return dataset_rows.reference(arguments.weights_dir, made, shape, arguments.threads)
 
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -9,33 +9,71 @@ import numpy as np
 import onnx
 import pytest
 
-from ceilings.graphs import calibration, export, graph, simplify
-from ceilings.models import inputs, reference, spec, weights
+from ceilings.graphs import calibration, check, examples, export, graph, simplify
+from ceilings.models import definition, inputs, reference, weights
+from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
 
-SIZES = {
-    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
-    "bert": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+TEXT = {"vocab_size": 500, "max_position_embeddings": 64}
+BERT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+MODELS = {
+    "distilbert": {
+        "architecture": "distilbert",
+        "config": {**TEXT, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+    },
+    "bert": {"architecture": "bert", "config": {**TEXT, **BERT}},
+    "answers": {"architecture": "bert", "task": "question-answering", "config": {**TEXT, **BERT}},
+    "tokens": {"architecture": "bert", "task": "token-classification", "config": {**TEXT, **BERT}},
+    "clip": {
+        "architecture": "clip_vision_model",
+        "task": "image-embedding",
+        "config": {**BERT, "image_size": 32, "patch_size": 8, "projection_dim": 16},
+    },
+    "clip-text": {
+        "architecture": "clip_text_model",
+        "task": "sentence-embedding",
+        "config": {**BERT, **TEXT, "max_position_embeddings": 20, "eos_token_id": 499, "projection_dim": 16},
+    },
+    "roberta": {"architecture": "roberta", "task": "sentence-embedding", "config": {**TEXT, **BERT}},
+    "deberta": {
+        "architecture": "deberta-v2",
+        "config": {**TEXT, **BERT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    },
+    "modernbert": {
+        "architecture": "modernbert",
+        "task": "sentence-embedding",
+        "config": {**TEXT, **BERT, "local_attention": 8}
+        | {f"{name}_token_id": number for number, name in enumerate(("pad", "bos", "eos", "cls", "sep"))},
+    },
 }
 CALIBRATION = calibration.Calibration("minmax", count=8, sequence=32)
+
+
+def make_weights(name: str, folder: Path) -> Path:
+    """The weights folder of a tiny model."""
+    model = {"weights": "random", **MODELS[name]}
+    weights.fetch(definition.read(name, model), folder)
+    return folder
 
 
 class Tiny:
     """The files of one tiny model."""
 
-    def __init__(self, architecture: str, folder: Path) -> None:
-        self.architecture = architecture
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.architecture = MODELS[name]["architecture"]
         self.folder = folder
-        self.weights = folder / "weights"
-        config = {**SIZES[architecture], "vocab_size": 500, "max_position_embeddings": 64}
-        model = {"name": "tiny", "architecture": architecture, "weights": "random", "config": config}
-        weights.fetch(spec.read(model), self.weights)
+        self.weights = make_weights(name, folder / "weights")
+        self.workload = Workload.read(self.weights)
         self.exported = folder / "exported.onnx"
         export.export_onnx(self.weights, export.Export(), self.exported)
-        self.outcome = simplify.simplify(graph.load(self.exported))
+        self.outcome = simplify.simplify(graph.load(self.exported), self.workload)
         self.simplified = folder / "simplified.onnx"
         graph.save(self.outcome.model, self.simplified)
+        sizes = {"batch": 2, "sequence": 20 if name == "clip-text" else 32, "image": 32}
+        self.shape = Shape.of({axis: sizes[axis] for axis in self.workload.axes})
         self.inputs, self.reference = folder / "in.npz", folder / "ref.npz"
-        inputs.make_inputs(self.weights, inputs.Ring(2, 32, 3, 0), self.inputs)
+        inputs.make_inputs(self.weights, self.shape, inputs.Wanted(3, 0), self.inputs)
         reference.compute(self.weights, self.inputs, 1, self.reference)
 
     @property
@@ -43,19 +81,43 @@ class Tiny:
         return graph.load(self.simplified)
 
     def feed(self, batch: int = 2, sequence: int = 32) -> dict[str, np.ndarray]:
-        return graph.example(self.model, 500, (batch, sequence), seed=1)
+        sizes = {"batch": batch, "sequence": sequence, "image": 32}
+        return examples.make(self.workload.inputs, Shape.of({axis: sizes[axis] for axis in self.workload.axes}), 1)
+
+    def check(self, path: Path, precision: str, base: Path | None = None) -> dict[str, object]:
+        """The parity record of a graph of this model."""
+        return check.check(
+            path,
+            precision=precision,
+            workload=self.weights / "workload.json",
+            inputs=self.inputs,
+            reference=self.reference,
+            base=base,
+            threads=1,
+        )
 
 
 @pytest.fixture(scope="session")
-def distilbert(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny("distilbert", tmp_path_factory.mktemp("distilbert"))
+def make_tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tiny]:
+    """Tiny models by name, each made at its first use."""
+    made: dict[str, Tiny] = {}
+
+    def make(name: str) -> Tiny:
+        if name not in made:
+            made[name] = Tiny(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def distilbert(make_tiny: Callable[[str], Tiny]) -> Tiny:
+    return make_tiny("distilbert")
 
 
 @pytest.fixture(scope="session", params=["distilbert", "bert"])
-def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    if request.param == "distilbert":
-        return request.getfixturevalue("distilbert")
-    return Tiny("bert", tmp_path_factory.mktemp("bert"))
+def tiny(request: pytest.FixtureRequest, make_tiny: Callable[[str], Tiny]) -> Tiny:
+    return make_tiny(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -65,5 +127,5 @@ def ranges(distilbert: Tiny) -> dict[str, calibration.Range]:
 
 @pytest.fixture(scope="session")
 def run() -> Callable[[onnx.ModelProto, dict[str, np.ndarray]], np.ndarray]:
-    """Logits of a graph as written, on the CPU."""
-    return lambda model, feed: graph.session(model, 1, optimize=False).run(["logits"], feed)[0]
+    """The first output of a graph as written, on the CPU."""
+    return lambda model, feed: graph.session(model, 1, optimize=False).run(None, feed)[0]

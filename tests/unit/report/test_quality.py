@@ -6,20 +6,26 @@ import types
 
 import numpy as np
 import pytest
+from unit.report.planted_study import CPU, StudyMaker
 
 from ceilings.errors import UserError
 from ceilings.measure.evaluation import evaluate
 from ceilings.models.dataset import Dataset
-from ceilings.report.analysis.findings.padding import what_becomes
-from ceilings.report.analysis.findings.quality import status_of_quality, worth
+from ceilings.report.analysis.findings.padding import padding, what_becomes
+from ceilings.report.analysis.findings.quality import quality, status_of_quality
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.analysis.quality_words import worth
 from ceilings.report.render.quality_section import section
+from ceilings.report.render.summary import summary
+from ceilings.report.tables.collect import collect
+from ceilings.report.tables.evidence import Evidence
+from ceilings.report.tables.frames import read_tables
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS, quality_table
 from ceilings.statistics.quantiles import Interval
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
 
-CPU = "cpu-amd-epyc"
 IDS = TensorSpec("ids", "int64", ("batch", "sequence"), "tokens", 1, 9)
 CLASSIFIER = Workload(TASKS["sequence-classification"], (IDS,), (TensorSpec("logits", "float32", ("batch", 2)),))
 EMBEDDING = Workload(TASKS["sentence-embedding"], (IDS,), (TensorSpec("vector", "float32", ("batch", 8)),))
@@ -185,3 +191,73 @@ def test_without_quality_there_is_no_section(planted):
 def test_a_ratio_says_what_becomes_of_padding(ratio, verdict, equivalent, becomes, status):
     pair = types.SimpleNamespace(ratio=Interval(*ratio), verdict=verdict)
     assert what_becomes(pair, 0.5, equivalent) == (becomes, status)
+
+
+# --- a whole study ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(planted, tmp_path):
+    """One runtime in FP32 and INT8 with quality, INT8 twice as fast; and padded inputs on three runtimes."""
+    maker = StudyMaker(tmp_path, lambda runtime, precision, batch, size: 10.0 if precision == "int8" else 20.0)
+    for precision, lost in (("fp32", 0), ("int8", 100)):
+        cell = maker.add(CPU, "onnxruntime-cpu", precision, 8, 128, inputs={"real_share": 1.0})
+        cell["quality"] = planted.classified("onnxruntime-cpu", precision, lost=lost)["quality"]
+    maker.repeat(CPU, "onnxruntime-cpu", "fp32", 8, 128)
+    maker.add(CPU, "torch-eager", "fp32", 8, 128, inputs={"real_share": 1.0})
+    for runtime, padded_ms in (("onnxruntime-cpu", 20.0), ("torch-eager", 26.0)):
+        maker.truth = lambda *_, latency=padded_ms: latency
+        maker.add(CPU, runtime, "fp32", 8, 128, lengths="half", inputs={"real_share": 0.5})
+    return maker
+
+
+def test_a_precision_s_cost_stands_beside_its_gain(study):
+    measured = Measured(collect(study.plan()))
+    cost, control = quality(measured)
+    assert (cost.status, cost.claim, cost.question) == (
+        "refuted",
+        "A lower precision costs at most one point of accuracy",
+        6,
+    )
+    assert "onnxruntime-cpu int8: accuracy 85.0%" in cost.text and "-5.0 points" in cost.text
+    assert cost.verdict == "faster" and cost.effect.estimate == pytest.approx(0.5, rel=0.05)
+    assert "faster** than onnxruntime-cpu fp32." in cost.text
+    assert cost.cells == tuple(f"{CPU}/onnxruntime-cpu/distilbert/{name}/b8-s128" for name in ("int8", "fp32"))
+    assert "onnxruntime-cpu fp32 (control)" in control.text and control.claim is None
+
+
+def test_padding_costs_what_a_real_token_pays_for(study):
+    found = {finding.subject: finding for finding in padding(Measured(collect(study.plan())))}
+    assert set(found) == {"onnxruntime-cpu fp32 b8-s128.half", "torch-eager fp32 b8-s128.half"}
+    computed, extra = (found[f"{runtime} fp32 b8-s128.half"] for runtime in ("onnxruntime-cpu", "torch-eager"))
+    assert computed.status == extra.status == "supported"
+    assert "with 50% real tokens" in computed.text and "it computes the padding." in computed.text
+    assert "A real token costs 2.0" in computed.text.replace("1.9", "2.0")
+    assert (
+        extra.verdict == "slower" and "pays extra for the mask" in extra.text and "drops a mask of ones" in extra.text
+    )
+
+
+def test_a_study_without_lengths_or_quality_says_nothing_of_them(tmp_path):
+    tables = collect(StudyMaker(tmp_path).measure(CPU, [("onnxruntime-cpu", "fp32")], [(1, 128)]).plan())
+    measured = Measured(tables)
+    assert quality(measured) == padding(measured) == []
+    assert section(tables) == ""
+
+
+def test_the_summary_and_the_tables_on_disk_hold_it(study, tmp_path):
+    tables = collect(study.plan())
+    tables.write(tmp_path / "tables")
+    back = read_tables(tmp_path / "tables")
+    assert back.quality["metric"].tolist() == ["accuracy", "accuracy"]
+    assert back.cells[back.cells["lengths"] == "half"]["real_share"].tolist() == [0.5, 0.5]
+    page = summary(study.plan(), back, Evidence(), "plots")
+    assert "## Quality" in page and "### Price of padding" in page
+    assert "*A lower precision costs at most one point of accuracy?*" in page
+
+
+def test_tables_of_an_earlier_study_have_no_quality(study, tmp_path):
+    collect(study.plan()).write(tmp_path / "tables")
+    for suffix in ("csv", "parquet"):
+        (tmp_path / "tables" / f"quality.{suffix}").unlink()
+    assert read_tables(tmp_path / "tables").quality.empty

@@ -18,15 +18,20 @@ from ceilings.runtimes import torch_cuda
 from ceilings.workload.shape import Shape
 
 
-def answer(ids, mask):
-    return (ids * mask).half(), (ids - mask).float()
+class Answer(torch.nn.Module):
+    """Outputs of two types."""
+
+    attention = "sdpa"
+
+    def forward(self, ids, mask):
+        return (ids * mask).half(), (ids - mask).float()
 
 
 @pytest.fixture
 def without_cuda(monkeypatch):
     stream = types.SimpleNamespace(handle=0)
     monkeypatch.setattr(torch_cuda.TorchCuda, "open_device", lambda self: setattr(self, "stream", stream))
-    monkeypatch.setattr(torch_cuda, "load_module", lambda *_: answer)
+    monkeypatch.setattr(torch_cuda, "load_module", lambda *_: Answer())
     monkeypatch.setattr(torch.Tensor, "to", lambda self, device: self)
     for call in ("synchronize", "set_stream", "ExternalStream"):
         monkeypatch.setattr(torch.cuda, call, lambda *_: None)

@@ -190,6 +190,7 @@ def _restore_interface(model: onnx.ModelProto, workload: Workload, fixed: Mappin
             value = onnx.helper.make_tensor_value_info(tensor.name, kind, [1] * len(tensor.dims))
             if side == "output":
                 value.type.tensor_type.elem_type = there[tensor.name].type.tensor_type.elem_type
+            value.ClearField("doc_string")
             name_dims(value, tensor.dims, fixed)
             values.append(value)
         del getattr(model.graph, side)[:]
@@ -216,7 +217,7 @@ def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
         del node.metadata_props[:]
     for values in (model.graph.input, model.graph.output, model.graph.value_info, model.graph.initializer):
         for item in values:
-            item.doc_string = ""
+            item.ClearField("doc_string")
             del item.metadata_props[:]
     del model.metadata_props[:]
     del model.graph.metadata_props[:]

@@ -30,6 +30,16 @@ def read_pool(task: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
     return pool.elements(pool.load_pool(task["inputs"]))
 
 
+def pool_facts(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the inputs of a task come from, and the share of their tokens that are no padding; None if not known."""
+    content = pool.load(task["inputs"])
+    share, source = content.get("real_share"), content.get("source")
+    return {
+        "source": None if source is None else str(source),
+        "real_share": None if share is None else float(share),
+    }
+
+
 def make_runner(task: Mapping[str, Any]) -> tuple[Runner, int]:
     """The runner of a task's cell, not loaded yet.
 

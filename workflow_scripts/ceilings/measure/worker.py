@@ -26,7 +26,7 @@ from ceilings.files import read_json, write_json
 from ceilings.graphs.parity import compare
 from ceilings.measure.bench import Bench
 from ceilings.measure.neighbours import Neighbours
-from ceilings.measure.setup import artifact_file, make_runner, read_pool
+from ceilings.measure.setup import artifact_file, make_runner, pool_facts, read_pool
 from ceilings.measure.stopping import Protocol
 from ceilings.models import pool
 from ceilings.program import leave
@@ -56,6 +56,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         for name, module in spec["measurements"]
     }
     record: dict[str, Any] = {"status": "failed", "failure": None, "parity": None, "series": {}, "flags": []}
+    record["inputs"] = pool_facts(task)
     try:
         runner.load()
         slots = [runner.place(element) for element in elements]

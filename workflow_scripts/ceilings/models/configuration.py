@@ -125,12 +125,13 @@ def task_of(definition: Definition, architecture: str, config: Mapping[str, Any]
     Raises:
         UserError: Its configuration names none that is known, and the study neither.
     """
-    if definition.task is not None:
+    towers = architecture in ("clip", "open_clip")
+    if definition.task is not None and (not towers or definition.task in CLIP_TOWERS):
         return definition.task
     for tower_task, tower in CLIP_TOWERS.items():
         if architecture == tower:
             return tower_task
-    if architecture not in ("clip", "open_clip"):
+    if not towers:
         classes = [str(name) for name in (config or {}).get("architectures") or []]
         for name in classes:
             for end, task in HEADS.items():

@@ -50,7 +50,7 @@ class Definition:
     seed: int = 0
     axes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     inputs: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    data: Any = None
+    data: str | dict[str, Any] | None = None
 
     @property
     def folder(self) -> Path | None:

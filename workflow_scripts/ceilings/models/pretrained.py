@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 import pickle
 import re
@@ -17,6 +18,11 @@ HARMLESS = (r"(.*\.)?position_ids", r"(.*\.)?token_type_ids", r"(.*\.)?inv_freq"
 
 INTERNAL = ("architectures", "dtype", "model_type", "sentence_transformer", "torch_dtype", "transformers_version")
 """Keys of a config.json that say nothing of the network."""
+
+UNDECLARED = {
+    "deberta-v2": ("conv_act", "conv_groups", "conv_kernel_size", "norm_rel_ebd", "position_buckets", "share_att_key")
+}
+"""Keys that a model reads and its configuration class does not declare."""
 
 
 def quiet() -> None:
@@ -59,7 +65,7 @@ def configure(architecture: str, base: Mapping[str, Any] | None, changes: Mappin
     import transformers
 
     kind = config_class(architecture)
-    wanted = canonical(kind, changes, name, architecture)
+    wanted = canonical(kind, changes, name, base)
     try:
         if base is None:
             return transformers.AutoConfig.for_model(architecture, **wanted)
@@ -73,23 +79,24 @@ def configure(architecture: str, base: Mapping[str, Any] | None, changes: Mappin
         ) from None
 
 
-def canonical(kind: type[Any], changes: Mapping[str, Any], name: str, architecture: str) -> dict[str, Any]:
+def canonical(
+    kind: type[Any], changes: Mapping[str, Any], name: str, base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """``changes`` with aliases replaced by the keys that they stand for.
 
     Raises:
-        UserError: A key that the class does not know, or one size given twice.
+        UserError: A key that neither the class nor ``base`` knows, or one size given twice.
     """
-    example = kind()
+    example, architecture = kind(), kind.model_type
     aliases = dict(kind.attribute_map)
     known = set(vars(example)) | set(example.to_dict()) | set(inspect.signature(kind.__init__).parameters)
-    known |= {"num_labels"}
+    known |= {"num_labels", *UNDECLARED.get(architecture, ()), *(base or ())}
+    known = {key for key in known - {*INTERNAL, "self", "kwargs"} if not key.startswith("_")}
     wanted: dict[str, Any] = {}
     for key, value in changes.items():
         real = aliases.get(key, key)
-        if real not in known or key.startswith("_") or key in ("self", "kwargs", "model_type"):
-            public = sorted({k for k in known if not k.startswith("_")} | set(aliases))
-            import difflib
-
+        if real not in known:
+            public = sorted(known | set(aliases))
             near = difflib.get_close_matches(key, public, 3) or public
             raise UserError(
                 f"model {name!r} has the config key {key!r}, which {architecture} does not know; did you mean "
@@ -107,7 +114,7 @@ def refuse_changes(config: Any, changes: Mapping[str, Any] | None, folder: Path)
     Raises:
         UserError: A value differs.
     """
-    for key, value in canonical(type(config), changes or {}, str(folder), config.model_type).items():
+    for key, value in canonical(type(config), changes or {}, str(folder), vars(config)).items():
         if (actual := getattr(config, key, None)) != value:
             raise UserError(
                 f"{folder} has {key} = {actual!r} in its config.json, but the study overrides it with {value!r}; "
@@ -127,7 +134,10 @@ def automatic_class(auto: Any, config: Any, task: str) -> Any:
         raise CellFailure(
             "unsupported", f"transformers has no {auto.__name__} for {config.model_type!r}, so no {task} of it"
         ) from None
-    return chosen[0] if isinstance(chosen, tuple) else chosen
+    if not isinstance(chosen, tuple):
+        return chosen
+    named = [kind for kind in chosen if kind.__name__ in (config.architectures or ())]
+    return (named or chosen)[0]
 
 
 def takes(function: Callable[..., Any], parameter: str) -> bool:
@@ -138,8 +148,9 @@ def takes(function: Callable[..., Any], parameter: str) -> bool:
 def seeded(make: Callable[[], Any], seed: int, name: str) -> Any:
     """A model with seeded weights.
 
-    Biases and normalisation weights get noise too, which no usual initialisation does: a graph optimiser removes an
-    addition of zeros and a multiplication by ones, and what is left is not the pretrained model's graph any more.
+    Biases and normalisation weights get noise too, and whatever starts at zero, which no usual initialisation does: a
+    graph optimiser removes an addition of zeros and a multiplication by ones, and what is left is not the pretrained
+    model's graph any more.
 
     Raises:
         UserError: The sizes of its configuration do not go together.
@@ -156,7 +167,7 @@ def seeded(make: Callable[[], Any], seed: int, name: str) -> Any:
     deviation = float(getattr(getattr(model, "config", None), "initializer_range", None) or 0.02)
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:
+            if parameter.ndim == 1 or not parameter.any():
                 parameter.add_(torch.randn(parameter.shape) * deviation)
     return model
 

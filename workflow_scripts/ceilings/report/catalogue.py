@@ -21,5 +21,6 @@ TABLES = {
     "budgets": "a row a captured cell: where its time goes",
     "kernels": "a row a kernel of a captured cell: how often it runs and how long",
     "floors": "a row a cell: what the hardware allows",
+    "quality": "a row an evaluated configuration: accuracy, or agreement with FP32",
 }
 """Every table that a person would open, and what it holds. The samples are in one of their own."""

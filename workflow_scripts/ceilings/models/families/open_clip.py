@@ -134,10 +134,10 @@ def _towers(config: Mapping[str, Any]) -> Any:
     """
     try:
         import open_clip
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter of a torchvision for another torch
         raise UserError(
-            f"implementation: open_clip needs the package open_clip_torch ({pretrained.first_line(error)}); install it "
-            "with pip install open_clip_torch, or set implementation: transformers"
+            f"implementation: open_clip needs open_clip_torch and this torch's torchvision "
+            f"({pretrained.first_line(error)}); install both, or set implementation: transformers"
         ) from None
     text = config.get("text_cfg", {})
     if config.get("multimodal_cfg") or config.get("custom_text") or text.get("hf_model_name"):

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ceilings.report import text
-from ceilings.report.analysis.findings import quality as words
+from ceilings.report.analysis import quality_words as words
 from ceilings.report.analysis.measured import configuration_label
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.quality_rows import LABELLED, METRICS

@@ -14,6 +14,7 @@ from ceilings.report.analysis.findings import findings
 from ceilings.report.analysis.measured import Cell, Measured, configuration_label, group_by
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.render import engine_section as engines
+from ceilings.report.render import quality_section
 from ceilings.report.render.axes import axis_cells, axis_headers
 from ceilings.report.render.conclusions import claims_of_others, conclusions, in_short
 from ceilings.report.render.conditions import environment, limits, method, named
@@ -82,6 +83,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         pictures(plots, tables),
         claims_of_others(measured, evidence),
         not_run(tables),
+        quality_section.section(tables),
         parity(evidence),
         graphs(evidence),
         engines.section(evidence),

@@ -20,6 +20,7 @@ from ceilings.report.tables.floor_rows import floor_table
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, Tables
 from ceilings.report.tables.keys import KEY, joined_levers, with_axes
 from ceilings.report.tables.product_counts import product_columns
+from ceilings.report.tables.quality_rows import quality_table
 from ceilings.report.tables.quantities import (
     BY_COLUMN,
     CELL_COLUMNS,
@@ -46,7 +47,8 @@ def collect(plan: Record) -> Tables:
         plan: Content of ``plan.json``.
 
     Raises:
-        UserError: A run, a floor or an engine's record that the plan names is missing, damaged or of another cell.
+        UserError: A run, a floor, a record of quality or of an engine that the plan names is missing, damaged or of
+            another cell.
     """
     cells: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
@@ -70,6 +72,7 @@ def collect(plan: Record) -> Tables:
         floors=floor_table(plan["cells"], cells),
         budgets=with_axes(pd.DataFrame(budgets, columns=BUDGET_COLUMNS)),
         kernels=with_axes(pd.DataFrame(kernels, columns=KERNEL_COLUMNS)),
+        quality=quality_table(plan["cells"]),
     )
 
 
@@ -90,7 +93,7 @@ def read_run(path: str | Path, cell: Record) -> dict[str, Any]:
 def cell_row(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
     """The row of one planned cell, whatever became of it."""
     row = {name: cell[name] for name in KEY} | {
-        **{name: cell.get(name) for name in ("aa_of", "stack", "artifact", "real_share")},
+        **{name: cell.get(name) for name in ("aa_of", "stack", "artifact")},
         "lengths": cell.get("lengths") or "",
         "levers": joined_levers(cell.get("levers") or ()),
         "sweeps": ";".join(cell.get("sweeps") or []),

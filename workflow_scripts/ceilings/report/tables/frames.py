@@ -12,12 +12,16 @@ from ceilings.files import atomic
 from ceilings.report.catalogue import TABLES
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
+from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import CELL_COLUMNS
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES
 from ceilings.workload.shape import Shape
 
 SAMPLES = "samples"
 """The table that nobody would open as CSV."""
+
+LATER = {"quality"}
+"""Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
     *(*KEY, "source", "iterations", "iteration_ms", "iteration_low_ms", "iteration_high_ms"),
@@ -65,6 +69,7 @@ class Tables:
         budgets: One row a captured cell; columns ``BUDGET_COLUMNS``.
         kernels: One row a kernel of a captured cell; columns ``KERNEL_COLUMNS``.
         floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
+        quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
     """
 
     cells: pd.DataFrame
@@ -73,6 +78,7 @@ class Tables:
     budgets: pd.DataFrame = field(default_factory=lambda: _empty(BUDGET_COLUMNS))
     kernels: pd.DataFrame = field(default_factory=lambda: _empty(KERNEL_COLUMNS))
     floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
+    quality: pd.DataFrame = field(default_factory=lambda: _empty(QUALITY_COLUMNS))
 
     def write(self, folder: Path | str) -> None:
         """Write Parquet for programs, and CSV for people where a person would open it."""
@@ -98,7 +104,8 @@ def read_tables(folder: Path | str) -> Tables:
     Raises:
         UserError: A table is missing or damaged.
     """
-    tables = {name: upgraded(name, _read(Path(folder) / f"{name}.parquet")) for name in (*TABLES, SAMPLES)}
+    names = [name for name in (*TABLES, SAMPLES) if name not in LATER or Path(folder, f"{name}.parquet").is_file()]
+    tables = {name: upgraded(name, _read(Path(folder) / f"{name}.parquet")) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
     missing = [name for name in CELL_COLUMNS if name not in tables["cells"].columns]
     tables["cells"] = tables["cells"].assign(**dict.fromkeys(missing))

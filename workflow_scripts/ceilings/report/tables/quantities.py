@@ -71,6 +71,7 @@ COMPUTED = (
         "percent",
         "Of the input's positions, those that are no padding.",
         "Cell",
+        source="inputs.real_share",
     ),
     Quantity("price_per_hour", "price of an hour", "", "number", "Of the device, in the study's currency.", "Cell"),
     Quantity(
@@ -138,7 +139,7 @@ def columns(declared: Sequence[Quantity]) -> list[str]:
 CELL_COLUMNS = columns(QUANTITIES)
 """Of the table of cells; those of the axes stand behind ``shape``."""
 
-SOURCED = tuple(one for one in RECORDED if one.source)
+SOURCED = tuple(one for one in (*RECORDED, *COMPUTED) if one.source)
 """Quantities that are read from a place in the run records, with no arithmetic of their own."""
 
 

@@ -19,8 +19,10 @@ from ceilings.report.analysis.findings.headroom import headroom
 from ceilings.report.analysis.findings.levers import levers
 from ceilings.report.analysis.findings.operating import operating_points
 from ceilings.report.analysis.findings.overview import fastest
+from ceilings.report.analysis.findings.padding import padding
 from ceilings.report.analysis.findings.precisions import precisions
 from ceilings.report.analysis.findings.providers import providers
+from ceilings.report.analysis.findings.quality import quality
 from ceilings.report.analysis.findings.saturation import saturation
 from ceilings.report.analysis.findings.scaling import batching, sizes
 from ceilings.report.analysis.findings.tail import tail
@@ -40,11 +42,13 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     levers,
     headroom,
     precisions,
+    quality,
     tail,
     operating_points,
     floor,
     batching,
     sizes,
+    padding,
     other_boundaries,
     cold_start,
     energy,

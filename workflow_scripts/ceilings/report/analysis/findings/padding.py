@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from ceilings.report import text
 from ceilings.report.analysis.findings.finding import (
     MARGIN,
@@ -31,7 +33,7 @@ def padding(measured: Measured) -> list[Finding]:
     findings = []
     for cell in measured.cells:
         full = measured.find(cell, shape=cell.shape.full) if cell.shape.lengths else None
-        if full is not None:
+        if full is not None and pd.notna(cell.row["real_share"]):
             findings.append(_price(measured, measured.compare(cell, full)))
     return findings
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from ceilings.report import text
 from ceilings.report.analysis.findings.finding import Finding, Status, names, speedup
 from ceilings.report.analysis.measured import Comparison, Measured, configuration_label
 from ceilings.report.analysis.precision_series import REFERENCE, precision_series
+from ceilings.report.analysis.quality_words import worth
 from ceilings.report.tables.quality_rows import CONFIGURATION
 
 TOPIC = "What a precision costs in quality"
@@ -59,60 +59,6 @@ def kind(row: Row) -> str:
     return "neighbours" if row["metric"] == "cosine" and pd.notna(row["neighbour_overlap"]) else str(row["metric"])
 
 
-def worth(row: Row) -> str:
-    """A row's metric in words, with its interval and what FP32 PyTorch reaches."""
-    metric, over = row["metric"], f"over {text.plural(int(row['rows']), 'row')}"
-    if metric == "accuracy":
-        return (
-            f"accuracy {share(row, 'value', 'low', 'high')}, FP32 PyTorch's {row['reference_value']:.1%}, {over}: "
-            f"{points(row)}, McNemar's p {probability(row['p_value'])}; "
-            f"{share(row, 'agreement', 'agreement_low', 'agreement_high')} of the answers agree"
-        )
-    if metric == "pearson":
-        sentence = f"correlation with the labels {decimal(row, 'value', 'low', 'high')} {over}"
-        if pd.isna(row["difference"]):
-            return sentence
-        return (
-            f"{sentence}, FP32 PyTorch's plus {decimal(row, 'difference', 'difference_low', 'difference_high')} "
-            f"(p {probability(row['p_value'])})"
-        )
-    if metric == "agreement":
-        return f"{share(row, 'value', 'low', 'high')} of the answers are FP32 PyTorch's, {over}"
-    if metric == "correlation":
-        return f"correlation with FP32 PyTorch {decimal(row, 'value', 'low', 'high')} {over}"
-    cosine = f"{row['cosine_median']:.6f} (median), {row['cosine_min']:.6f} (lowest)"
-    sentence = f"cosine with FP32 PyTorch {cosine} {over}"
-    if pd.isna(row["neighbour_overlap"]):
-        return sentence
-    kept = share(row, "neighbour_overlap", "neighbour_overlap_low", "neighbour_overlap_high")
-    return (
-        f"{sentence}; {kept} of the ten nearest rows are kept, rank correlation {row['neighbour_rank_correlation']:.4f}"
-    )
-
-
-def share(row: Row, value: str, low: str, high: str) -> str:
-    """``91.2% [89.1%, 92.9%]``."""
-    return f"{row[value]:.1%} [{row[low]:.1%}, {row[high]:.1%}]"
-
-
-def points(row: Row) -> str:
-    """The difference of two shares: ``-1.1 points [-2.1, -0.2]``."""
-    ends = ", ".join(f"{100 * row[name]:+.1f}" for name in ("difference_low", "difference_high"))
-    return f"{100 * row['difference']:+.1f} points [{ends}]"
-
-
-def decimal(row: Row, value: str, low: str, high: str) -> str:
-    """``0.912 [0.881, 0.934]``."""
-    if pd.isna(row[value]):
-        return "undefined (all answers are the same)"
-    return f"{row[value]:.4f} [{row[low]:.4f}, {row[high]:.4f}]"
-
-
-def probability(value: float) -> str:
-    """A p value to two digits."""
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
-
-
 def _cost(measured: Measured, row: Row, points_measured: list[Comparison]) -> Finding:
     pair = _pair(measured, row, points_measured)
     label = configuration_label(row["runtime"], row["precision"])
@@ -134,11 +80,8 @@ def _cost(measured: Measured, row: Row, points_measured: list[Comparison]) -> Fi
 
 def _pair(measured: Measured, row: Row, pairs: list[Comparison]) -> Comparison | None:
     """Latencies at the shape that was evaluated, else at the common one, else at any."""
-    by_shape = {str(pair.a.shape): pair for pair in pairs}
-    for shape in (row["shape"], str(measured.common_shape)):
-        if shape in by_shape:
-            return by_shape[shape]
-    return pairs[0] if pairs else None
+    at_shape = [pair for pair in pairs if str(pair.a.shape) == row["shape"]]
+    return next(iter(at_shape or [pair for pair in pairs if measured.is_common(pair.a)] or pairs), None)
 
 
 def _missing(row: Row) -> str:

@@ -115,6 +115,9 @@ def encode(
     tensor = next(tensor for tensor in workload.inputs if tensor.content == "tokens")
     pad = tokens.special_ids(weights_folder.read_config(weights_dir), tensor, tokenizer).padding
     tokenizer.no_padding()
+    tokenizer.no_truncation()
+    # Not by what overflows: a tokenizer without special tokens drops that.
+    whole = [len(one.ids) for one in tokenizer.encode_batch(list(texts))]
     tokenizer.enable_truncation(sequence)
     encoded = tokenizer.encode_batch(list(texts))
     ids = np.full((len(texts), sequence), pad, np.int64)
@@ -129,7 +132,7 @@ def encode(
         )
     values = {"tokens": ids, "mask": mask, "zeros": np.zeros_like(ids)}
     arrays = {tensor.name: values[tensor.content].astype(tensor.dtype) for tensor in workload.inputs}
-    return arrays, np.array([bool(one.overflowing) for one in encoded])
+    return arrays, np.array(whole) > sequence
 
 
 def classes(weights_dir: Path, workload: Workload) -> labelled.Classes | None:
