@@ -20,7 +20,6 @@ rule fetch_weights:
     params:
         model=model_slice,
         code=digest("fetch_weights"),
-        family=family_code,
         folder=weights_folder,
     message:
         "Fetching the weights of {wildcards.model}"
@@ -88,7 +87,6 @@ rule compute_reference:
     threads: SLICES.cpu_threads
     params:
         code=digest("compute_reference"),
-        family=family_code,
         graph=reference_option,
         threads=SLICES.cpu_threads,
         folder=weights_folder,
@@ -117,7 +115,6 @@ rule make_data:
         data=data_slice,
         shape=data_shape,
         code=digest("make_data"),
-        family=family_code,
         graph=reference_option,
         threads=SLICES.cpu_threads,
         folder=weights_folder,

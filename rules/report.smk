@@ -84,6 +84,7 @@ rule write_summary:
         "../envs/cpu.yaml"
     params:
         code=digest("write_summary"),
+        plots=PLOTS,
         recorded=TARGETS.recorded_evidence,
     message:
         "Writing the summary"

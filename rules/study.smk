@@ -73,10 +73,6 @@ def model_slice(wildcards):
     return SLICES.model(wildcards.model)
 
 
-def family_code(wildcards):
-    return SLICES.family_code(wildcards.model)
-
-
 def weights_folder(wildcards):
     return STUDY.paths.weights(wildcards.model)
 

@@ -25,7 +25,12 @@ def refused(project, *arguments, traceback=False):
         ("protocoll", {}, "unknown key 'protocoll', did you mean 'protocol'?"),
         ("study", "a; rm -rf /", '"a; rm -rf /" is not allowed here'),
         ("calibration", {"method": "entropi"}, "did you mean 'entropy'?"),
-        ("calibration", {"sequence": 4096}, "4096 is longer than the 64 positions of 'tiny'"),
+        ("inputs", {"ring": 2}, "'ring' is called 'pool'; write inputs.pool"),
+        (
+            "sweeps",
+            {"one": {**STUDY["sweeps"]["one"], "sequences": [4096]}},
+            "4096 is longer than the 64 positions of 'tiny'",
+        ),
     ],
 )
 def test_bad_study_is_refused_before_any_job(project, section, value, message):
@@ -74,11 +79,11 @@ def test_damaged_file_is_named_with_a_remedy(project, damaged, target):
 
 def test_calibration_of_another_graph_is_refused(project):
     path = project.folder / "results/calibration/tiny/minmax.json"
-    text = path.read_text()
-    start = text.index('"graph_sha256": "') + len('"graph_sha256": "')
-    path.write_text(text[:start] + "0" * 64 + text[start + 64 :])
-    found = refused(project, "--force", "results/onnx/tiny/int8.onnx")
-    assert "minmax.json" in found and "simplified.onnx" in found and "000000" in found
+    record = path.read_text()
+    start = record.index('"graph_sha256": "') + len('"graph_sha256": "')
+    path.write_text(record[:start] + "0" * 64 + record[start + 64 :])
+    text = refused(project, "--force", "results/onnx/tiny/int8.onnx")
+    assert "minmax.json" in text and "simplified.onnx" in text and "000000" in text
 
 
 def test_result_of_another_device_is_not_made_here(project):

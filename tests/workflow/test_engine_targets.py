@@ -24,8 +24,8 @@ REPORT = {"collect_cells": 1, "draw_plot": len(PLOTS), "write_summary": 1}
 RUNTIME = """
 for _engine in ("static", "profile"):
     RUNTIMES[f"rtx-{_engine}"] = Runtime(
-        f"rtx-{_engine}", "cuda", "tensorrt_native", "engine", PRECISIONS, ("tensorrt-rtx-cu13-bindings",), "engines",
-        builder="tensorrt-rtx", engine=_engine,
+        f"rtx-{_engine}", "rtx", frozenset(), "cuda", "tensorrt_native", "engine", "tensorrt-rtx", PRECISIONS,
+        ("tensorrt-rtx-cu13-bindings",), "engines", builder="tensorrt-rtx", engine=_engine,
     )
 """
 
@@ -62,7 +62,7 @@ def record(project, engine):
     return json.loads((project.folder / FOLDER / f"{engine}.json").read_text())
 
 
-def test_engines_of_a_study_are_built_and_told_of(built):
+def test_engines_of_a_study_are_built_and_summarised(built):
     assert built.planned() == {}
     engines = {path.relative_to(built.folder / FOLDER).with_suffix("") for path in built.folder.rglob("*.engine")}
     assert set(map(str, engines)) == {"fp16/b1-s16", "int8/b1-s16", "fp16/any"}
@@ -127,7 +127,7 @@ def test_int8_can_be_tuned(project):
     summary = record(project, "int8/b1-s16")["summary"]
     assert summary["quantized"]["asked"] == summary["quantized"]["ran"] == 12
 
-    found = json.loads((project.folder / compared).read_text())
-    errors = {name: method["relative_l2"] for name, method in found["methods"].items()}
+    comparison = json.loads((project.folder / compared).read_text())
+    errors = {name: method["relative_l2"] for name, method in comparison["methods"].items()}
     assert set(errors) == {"minmax", "entropy", "percentile"} and len(set(errors.values())) == 3
-    assert errors[found["best"]] == min(errors.values())
+    assert errors[comparison["best"]] == min(errors.values())

@@ -1,12 +1,15 @@
 """A change rebuilds what depends on it, and nothing else: the exact jobs that Snakemake would run."""
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from tiny import CELLS, PROJECT, STUDY, SUMMARY
 
+from ceilings import host as hosts
+from ceilings.host import Gpu
 from ceilings.report.catalogue import PLOTS
 
 pytestmark = pytest.mark.workflow
@@ -203,5 +206,82 @@ def test_a_capture_is_a_target_of_its_own(project):
     assert project.planned(f"{target}.budget.json") == {"capture_trace": 1, "account_budget": 1}
     assert project.planned(f"{target}.perfetto.json") == {"capture_trace": 1, "export_perfetto": 1}
     assert project.planned(f"{target}.torch.json") == {"profile_torch": 1}
-    told = project.snakemake(f"{target}.sqlite", check=False)
-    assert "belongs to nvidia-test, but this machine's GPU is" in told.stdout + told.stderr
+    refused = project.snakemake(f"{target}.sqlite", check=False)
+    assert "belongs to nvidia-test, but this machine's GPU is" in refused.stdout + refused.stderr
+
+
+CEILINGS = "workflow_scripts/ceilings"
+FAMILY = """
+FAMILIES["later"] = Family("later", {"sequence-classification": TEXT}, architectures=("later",))
+FUSIONS["later"] = Fusion("bert")
+"""
+RUNTIME = 'RUNTIMES["later"] = dataclasses.replace(RUNTIMES["onnxruntime-cpu"], name="later", module="later")'
+ENTRIES = {
+    "family": ("models/families/later.py", "models/catalogue.py", FAMILY, {}),
+    "runtime": ("runtimes/later.py", "runtimes/catalogue.py", RUNTIME, {}),
+    "plot": (
+        "report/render/plots/later.py",
+        "report/catalogue.py",
+        'PLOTS["later"] = "Nothing yet"',
+        {"draw_plot": 1, "write_summary": 1},
+    ),
+}
+
+
+@pytest.fixture
+def captured(project):
+    """The project with a capture, an account and limits of a GPU that look as if they had been made here."""
+    gpu = Gpu("nvidia-test", "NVIDIA Test", "GPU-1", "580.1", (9, 0), 80 << 30)
+    host = dataclasses.replace(hosts.detect({}), gpu=gpu, gpu_problem=None)
+    cell = "results/traces/nvidia-test/onnxruntime-cuda/tiny/fp32/b1-s16"
+    targets = [f"{cell}.sqlite", f"{cell}.budget.json", "results/hosts/nvidia-test/peaks.json"]
+    for target in targets:
+        path = project.folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    environment = {hosts.PIN: json.dumps(dataclasses.asdict(host))}
+    project.snakemake("--touch", *targets[1:], **environment)  # records the params and the code that they rest on
+
+    def planned():
+        return project.planned(targets[1], targets[2], **environment)
+
+    assert planned() == {}
+    return planned
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_an_entry_added_makes_nothing_anew_that_exists(project, captured, kind):
+    module, catalogue, entry, jobs = ENTRIES[kind]
+    (project.folder / CEILINGS / module).write_text('"""Something new."""\n')
+    project.edit(f"{CEILINGS}/{catalogue}", entry)
+    assert project.planned() == jobs
+    assert captured() == {}
+
+
+def test_captures_follow_the_code_that_they_rest_on(project, captured):
+    """So that the test above cannot pass because nothing is noticed."""
+    project.edit(f"{CEILINGS}/traces/budget.py", "EDITED = True")
+    assert captured() == {"account_budget": 1}
+    project.edit(f"{CEILINGS}/runtimes/onnxruntime_cuda.py", "EDITED = True")
+    project.edit(f"{CEILINGS}/limits/peaks.py", "EDITED = True")
+    assert captured() == {"capture_trace": 1, "account_budget": 1, "measure_peaks": 1}
+
+
+def test_a_plug_in_makes_nothing_anew_that_exists(project):
+    for file in ("models/families/later.py", "runtimes/later.py", "catalogue.py"):
+        path = project.folder / "mine" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('"""Something new."""\n')
+    project.configure(changed(plugins=["mine"]))
+    assert project.planned() == {}
+
+
+@pytest.mark.parametrize(("family", "jobs"), [("text_encoder", 2 * PROCESSES), ("image_encoder", 0)])
+def test_a_family_s_module_times_its_pytorch_cells_anew(project, family, jobs):
+    project.edit(f"{CEILINGS}/models/families/{family}.py", "EDITED = True")
+    assert project.planned() == ({"measure_latency": jobs, **REPORT} if jobs else {})
+
+
+def test_measurements_can_be_left_out(project):
+    project.configure(changed(protocol={"measurements": []}))
+    assert project.planned() == {"measure_latency": CELLS * PROCESSES, **PLANNED}

@@ -34,7 +34,7 @@ def study():
 
 
 def with_gpu():
-    """This machine, told that it has a GPU: what is planned is the same, and nothing that needs one is run."""
+    """This machine as if it had a GPU: what is planned is the same, and nothing that needs one is run."""
     host = dataclasses.replace(hosts.detect({}), gpu=H200, gpu_problem=None)
     return {hosts.PIN: json.dumps(dataclasses.asdict(host))}
 
@@ -67,6 +67,6 @@ def test_where_tensorrt_10_is_there_its_engines_are_built_and_timed(project, tmp
     processes = STUDY["protocol"]["processes"]
     assert planned["build_engine"] == 3  # an engine each for fp32, tf32 and fp16
     assert planned["build_engine_cache"] == 3  # shared by the provider's two runtimes
-    cells = 3 * 3 + 1  # tensorrt10 and the provider's two, and the noise cell's twin
+    cells = 3 * 3 + 1  # tensorrt10 and the provider's two, and the second of the noise cell's A/A pair
     assert planned["measure_latency"] == processes * cells
     assert planned["convert_precision"] == 1  # fp16; fp32's graph is there, and tf32's is the same

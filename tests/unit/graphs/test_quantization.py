@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from pathlib import Path
 
@@ -12,10 +11,17 @@ import pytest
 from onnx import numpy_helper
 
 from ceilings import files
-from ceilings.errors import UserError
-from ceilings.graphs import calibration, check, fuse, graph, parity, quantize, sensitivity
+from ceilings.errors import CellFailure, UserError
+from ceilings.graphs import calibration, calibration_comparison, fuse, graph, parity, quantize, sensitivity
 from ceilings.graphs.calibration import Calibration, Range
 from ceilings.graphs.quantize import Quantization
+from ceilings.models import inputs
+from ceilings.workload.shape import Shape
+
+
+def compare(found: np.ndarray, expected: np.ndarray) -> parity.Parity:
+    """One output of classes, (batch, classes)."""
+    return parity.compare({"logits": found[None]}, {"logits": expected[None]}, "classes")
 
 
 def constant(model: onnx.ModelProto, name: str) -> np.ndarray:
@@ -24,13 +30,12 @@ def constant(model: onnx.ModelProto, name: str) -> np.ndarray:
 
 def test_minmax_is_the_minimum_and_maximum(distilbert, ranges) -> None:
     """Against the values themselves, from a graph that gives them as outputs."""
-    from ceilings.models import tokens
-
     products = graph.weight_products(distilbert.model)
     assert set(ranges) == {name for product in products for name in (product.activation, product.output)}
-    ids, _ = tokens.sample(distilbert.weights, 8, 32, 0)
+    sample = inputs.sample(distilbert.weights, Shape.parse("b1-s32"), 8, 0)
+    feed = {name: array.reshape(8, 32) for name, array in sample.arrays.items()}
     names = {product.activation for product in products}
-    values = sensitivity._run(distilbert.model, names, {"input_ids": ids, "attention_mask": np.ones_like(ids)}, 1)
+    values = sensitivity._run(distilbert.model, names, feed, 1)
     for name, value in values.items():
         assert ranges[name].low == pytest.approx(float(value.min()), abs=1e-5)
         assert ranges[name].high == pytest.approx(float(value.max()), abs=1e-5)
@@ -40,7 +45,7 @@ def test_minmax_is_the_minimum_and_maximum(distilbert, ranges) -> None:
 def test_other_methods_stay_within_minmax(distilbert, ranges, method: str) -> None:
     settings = Calibration(method, count=8, sequence=32, percentile=99.0)
     found, described = calibration.calibrate(distilbert.simplified, distilbert.weights, settings, 1)
-    assert described["inputs_source"] == "random"
+    assert described["inputs_source"] == "random" and described["shape"] == "b1-s32"
     assert all(found[name].largest <= ranges[name].largest * 1.01 for name in ranges)
     if method == "percentile":
         assert sum(found[name].largest < ranges[name].largest * 0.95 for name in ranges) > len(ranges) / 2
@@ -121,12 +126,66 @@ def test_int8_uses_the_ranges(distilbert, ranges, run) -> None:
     readers = {node.op_type for node in done.model.graph.node if rounded & set(node.input)}
     assert readers == {"MatMul", "Gemm"}, "residual additions read the unrounded tensor"
     feed = distilbert.feed()
-    good = parity.compare(run(done.model, feed), run(distilbert.model, feed))
+    good = compare(run(done.model, feed), run(distilbert.model, feed))
     assert good.relative_l2 < 0.1
     # Ranges a hundred times too small must hurt: they are what is used.
     small = {name: Range(span.low / 100, span.high / 100) for name, span in ranges.items()}
     bad = quantize.quantize(distilbert.model, small, "int8", Quantization())
-    assert parity.compare(run(bad.model, feed), run(distilbert.model, feed)).relative_l2 > 10 * good.relative_l2
+    assert compare(run(bad.model, feed), run(distilbert.model, feed)).relative_l2 > 10 * good.relative_l2
+
+
+@pytest.mark.parametrize(("name", "products", "shape"), [("clip", 13, "b1-i32"), ("clip-text", 13, "b1-s20")])
+def test_any_workload_is_calibrated_and_quantised(make_tiny, tmp_path: Path, name, products, shape) -> None:
+    tiny = make_tiny(name)
+    spans, described = calibration.calibrate(tiny.simplified, tiny.weights, Calibration("entropy", 8, 32), 1)
+    assert described["shape"] == shape, "the sequence is cut to what the model takes"
+    for precision, floats in (("int8", "fp32"), ("int8", "fp16"), ("fp8", "fp32")):
+        done = quantize.quantize(tiny.model, spans, precision, Quantization(), floats)
+        assert len(done.quantized) == products
+        graph.save(done.model, tmp_path / "q.onnx")
+        record = tiny.check(tmp_path / "q.onnx", precision, tiny.simplified)
+        assert record["status"] == "ok" and record["relative_l2"] < 0.15 and len(record["layers"]) == products
+    convolutions = [node for node in done.model.graph.node if node.op_type == "Conv"]
+    quantised = {node.output[0] for node in done.model.graph.node if node.op_type == "DequantizeLinear"}
+    assert len(convolutions) == (name == "clip")
+    assert not any(quantised & set(node.input) for node in convolutions)
+
+
+def test_an_older_opset_is_raised_for_scales_by_column(distilbert, ranges) -> None:
+    """LayerNormalization is of opset 17: the converter refuses to go below, so a plain product stands for old files."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    matrix = numpy_helper.from_array(np.random.default_rng(0).normal(size=(200, 100)).astype(np.float32), "w")
+    ends = [
+        helper.make_tensor_value_info(name, kinds.FLOAT, ["batch", width]) for name, width in (("x", 200), ("y", 100))
+    ]
+    model = helper.make_model(
+        helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"], name="p")], "g", ends[:1], ends[1:], [matrix]),
+        opset_imports=[helper.make_opsetid("", 11)],
+        ir_version=6,
+    )
+    done = quantize.quantize(model, {"x": Range(-3, 3)}, "int8", Quantization())
+    assert (done.opset_before, graph.opset(done.model)) == (11, 13)
+    onnx.checker.check_model(done.model, full_check=True)
+    assert constant(done.model, "w_scale").shape == (100,)
+
+
+def test_nothing_to_quantise_is_a_cell_that_cannot_run(distilbert, tmp_path: Path) -> None:
+    model = distilbert.model
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Gemm"):
+            node.domain = "of.somebody"
+    graph.save(model, tmp_path / "none.onnx")
+    with pytest.raises(CellFailure, match="nothing to calibrate"):
+        calibration.calibrate(tmp_path / "none.onnx", distilbert.weights, Calibration("minmax", 8), 1)
+    with pytest.raises(CellFailure, match="nothing to quantise"):
+        quantize.quantize(model, {}, "int8", Quantization())
+
+
+def test_a_calibration_that_failed_is_the_same_failure_for_its_readers(distilbert, tmp_path: Path) -> None:
+    failure = {"status": "failed", "failure": {"kind": "unsupported", "message": "no scale represents them"}}
+    files.write_json(tmp_path / "c.json", failure)
+    with pytest.raises(CellFailure, match="no scale represents them"):
+        calibration.load(tmp_path / "c.json", distilbert.simplified)
 
 
 def test_per_tensor_weights_have_one_scale(distilbert, ranges) -> None:
@@ -171,21 +230,14 @@ def test_fp8_raises_the_opset_and_is_close(distilbert, ranges, tmp_path: Path) -
     scale = constant(done.model, f"{product.activation}_scale")
     assert float(scale) == pytest.approx(ranges[product.activation].largest / 448, rel=1e-5)
     graph.save(done.model, tmp_path / "fp8.onnx")
-    record = check.check(
-        tmp_path / "fp8.onnx",
-        precision="fp8",
-        inputs=distilbert.inputs,
-        reference=distilbert.reference,
-        base=distilbert.simplified,
-        threads=1,
-    )
+    record = distilbert.check(tmp_path / "fp8.onnx", "fp8", distilbert.simplified)
     assert record["status"] == "ok" and record["relative_l2"] < 0.2 and len(record["layers"]) == 14
 
 
 def test_quantised_graphs_are_not_fused(distilbert, ranges, tmp_path: Path) -> None:
     graph.save(quantize.quantize(distilbert.model, ranges, "int8", Quantization()).model, tmp_path / "int8.onnx")
     with pytest.raises(UserError, match="is quantised"):
-        fuse.fuse(tmp_path / "int8.onnx", distilbert.weights, "distilbert")
+        fuse.fuse(tmp_path / "int8.onnx", distilbert.weights)
 
 
 def test_a_planted_outlier_is_the_most_sensitive_layer(distilbert, tmp_path: Path) -> None:
@@ -211,37 +263,48 @@ def test_a_planted_outlier_is_the_most_sensitive_layer(distilbert, tmp_path: Pat
     assert planted.node not in {layer.node for layer in sensitivity.layers(better.model, model, distilbert.feed(), 1)}
 
 
-def test_the_parity_record(distilbert, ranges, tmp_path: Path) -> None:
-    graph.save(quantize.quantize(distilbert.model, ranges, "int8", Quantization()).model, tmp_path / "int8.onnx")
-    record = check.check(
-        tmp_path / "int8.onnx",
-        precision="int8",
+def test_methods_are_compared_side_by_side(distilbert, ranges, tmp_path: Path) -> None:
+    described = {"inputs_sha256": "0", "inputs_source": "random"}
+    paths = {}
+    for method, factor in (("minmax", 1.0), ("entropy", 0.01)):
+        paths[method] = tmp_path / f"{method}.json"
+        calibration.write(
+            paths[method],
+            cache=tmp_path / f"{method}.cache",
+            graph_path=distilbert.simplified,
+            calibration=Calibration(method, 8, 32),
+            ranges={name: Range(span.low * factor, span.high * factor) for name, span in ranges.items()},
+            described=described,
+        )
+    paths["percentile"] = tmp_path / "percentile.json"
+    failure = {"kind": "unsupported", "message": "gives NaN"}
+    files.write_json(paths["percentile"], {"status": "failed", "failure": failure})
+    record = calibration_comparison.compare(
+        distilbert.simplified,
+        paths,
+        Quantization(),
+        workload=distilbert.weights / "workload.json",
         inputs=distilbert.inputs,
         reference=distilbert.reference,
-        base=distilbert.simplified,
         threads=1,
     )
+    assert record["best"] == "minmax"
+    found = {name: (each["status"], each["reason"], len(each["layers"])) for name, each in record["methods"].items()}
+    assert found == {
+        "minmax": ("ok", None, 14),
+        "entropy": ("ok", None, 14),
+        "percentile": ("failed", "gives NaN", 0),
+    }
+
+
+def test_the_parity_record(distilbert, ranges, tmp_path: Path) -> None:
+    graph.save(quantize.quantize(distilbert.model, ranges, "int8", Quantization()).model, tmp_path / "int8.onnx")
+    record = distilbert.check(tmp_path / "int8.onnx", "int8", distilbert.simplified)
     assert record["status"] == "ok" and record["rows"] == 4 and record["reason"] is None
     noise = [layer["sqnr_db"] for layer in record["layers"]]
     assert len(noise) == 14 and noise == sorted(noise) and min(noise) > 15
     assert set(record["provenance"]["sources"]) == {"graph", "inputs", "reference", "base"}
     files.write_json(tmp_path / "p.json", record)
-
-
-def test_comparison() -> None:
-    reference = np.array([[1.0, -1.0], [0.5, 2.0]], np.float32)
-    same = parity.compare(reference.astype(np.float64), reference)
-    assert (same.max_abs, same.top1_agreement, same.rows) == (0, 1, 2) and same.cosine == pytest.approx(1)
-    other = parity.compare(np.array([[1.0, -1.0], [2.0, 0.5]]), reference)
-    assert other.max_abs == 1.5 and other.max_rel == 0.75 and other.top1_agreement == 0.5
-    assert other.cosine == pytest.approx(2 / 4.25)
-    broken = parity.compare(np.array([[np.nan, 0], [0, 0]]), reference)
-    assert not broken.finite and broken.to_json()["relative_l2"] is None
-    assert parity.compare(np.zeros((1, 2)), np.zeros((1, 2))).cosine == 1
-    assert set(dataclasses.asdict(same)) == set(same.to_json())
-    with pytest.raises(ValueError, match="shape"):
-        parity.compare(reference[:1], reference)
-    assert parity.sqnr_db(np.array([10.0]), np.array([9.0])) == pytest.approx(20)
 
 
 def test_the_rest_can_compute_in_fp16(distilbert, ranges, run) -> None:

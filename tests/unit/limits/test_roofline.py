@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from pathlib import Path
 
 import onnx
 import pytest
 
+import measure_peaks
 from ceilings.errors import UserError
 from ceilings.graphs.operations import Node, Product, Work
 from ceilings.limits import floors
@@ -94,6 +97,50 @@ def test_what_was_not_measured_is_named_and_gives_no_floor():
         floors.bound(one_product(), {}, CELL, {"peaks": "x.json"})
 
 
+def test_a_graph_that_could_not_be_made_or_counted_has_no_floor(tmp_path):
+    peaks = json.loads(PEAKS.read_text())
+    (tmp_path / "bf16.onnx").write_bytes(b"")
+    failure = {"kind": "unsupported", "message": "bf16 needs opset 17"}
+    (tmp_path / "bf16.json").write_text(json.dumps({"status": "failed", "failure": failure}))
+    record = floors.bound(tmp_path / "bf16.onnx", peaks, CELL, {"peaks": PEAKS})
+    assert (record["status"], record["reason"], record["shape"]) == ("unavailable", "bf16 needs opset 17", "b2-s4")
+    record = floors.bound(one_product(), peaks, {**CELL, "shape": "b2"}, {"peaks": PEAKS})
+    assert record["status"] == "unavailable" and "has the axis sequence, which b2 gives no size" in record["reason"]
+
+
+def test_floors_are_of_any_axes(tmp_path):
+    """One number an image, from the mean of its pixels."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    image = helper.make_tensor_value_info("pixels", kinds.FLOAT, ["batch", 3, "image", "image"])
+    score = helper.make_tensor_value_info("score", kinds.FLOAT, ["batch"])
+    nodes = [helper.make_node("ReduceMean", ["pixels"], ["score"], axes=[1, 2, 3], keepdims=0)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [image], [score]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    onnx.save(model, tmp_path / "fp32.onnx")
+    cell = {**CELL, "shape": "b2-i10.half"}
+    record = floors.bound(tmp_path / "fp32.onnx", json.loads(PEAKS.read_text()), cell, {"peaks": PEAKS})
+    assert record["status"] == "ok" and record["work"]["bytes"] == 4 * (2 * 3 * 100 + 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[1, 2]]", "[1, 2] is no [m, n, k]"),
+        ("[[1, 2, 0]]", "[1, 2, 0] is no"),
+        ("[1]", "not a JSON list"),
+        ("{", "not"),
+    ],
+)
+def test_products_to_measure_are_checked(text, said):
+    with pytest.raises(argparse.ArgumentTypeError, match=re.escape(said)):
+        measure_peaks.products(text)
+
+
+def test_each_product_is_measured_once():
+    assert measure_peaks.products("[[1, 2, 3], [4, 5, 6], [1, 2, 3]]") == ((1, 2, 3), (4, 5, 6))
+
+
 def test_limits_of_a_real_device():
     record = json.loads(PEAKS.read_text())
     limits = read_limits(record)
@@ -112,7 +159,7 @@ def test_limits_of_a_real_device():
     assert 0.8 < limits.dram / 4.8e12 < 1 < limits.l2 / limits.dram
 
 
-CELL = {"model": "m", "precision": "fp32", "batch": 2, "sequence": 4}
+CELL = {"model": "m", "precision": "fp32", "graph": "fp32", "shape": "b2-s4"}
 FLOPS = 2 * 2 * 4 * 3
 
 

@@ -206,12 +206,14 @@ class _Counter:
     def node(self, proto: onnx.NodeProto) -> Node | None:
         inputs = [name for name in proto.input if name]
         outputs = [name for name in proto.output if name]
-        turned_weight = proto.op_type == "Transpose" and inputs[0] in self._constants
+        constant = proto.op_type in ("Transpose", "Expand") and inputs[0] in self._constants
+        if constant and proto.op_type == "Expand" and self._tensors[inputs[0]].kind in STORED:
+            self._stored[outputs[0]] = self._stored.get(inputs[0], inputs[0])
         if proto.op_type == "DequantizeLinear":
             self._stored[outputs[0]] = inputs[0]
         elif inputs and inputs[0] in self._stored and proto.op_type in VIEWS | {"Transpose"}:
             self._stored[outputs[0]] = self._stored[inputs[0]]
-        if turned_weight or proto.op_type in QUANTIZERS | VIEWS:
+        if constant or proto.op_type in QUANTIZERS | VIEWS:
             return None
         table = proto.op_type in GATHERS and inputs[0] in self._constants
         kind, operations, product = self._work(proto, inputs, outputs)

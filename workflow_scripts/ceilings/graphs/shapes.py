@@ -20,9 +20,9 @@ SMALL = 1 << 16
 EVALUATED = (TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
 """Types of the constants that shapes are computed from."""
 
-KEPT = {"Gather", "DequantizeLinear", "Transpose", "Reshape"}
-"""What is not dropped where it depends on no input: look-ups, and how a quantised weight comes to its reader, who reads
-what is stored."""
+KEPT = {"Gather", "DequantizeLinear", "Transpose", "Reshape", "Expand"}
+"""What is not dropped where it depends on no input: look-ups, and how a quantised or repeated weight comes to its
+reader, who reads what is stored."""
 
 
 @dataclasses.dataclass(frozen=True)

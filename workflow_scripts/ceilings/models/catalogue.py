@@ -95,10 +95,11 @@ FUSIONS = {
     "camembert": Fusion("bert"),
     "electra": Fusion("bert"),
     "clip_vision_model": Fusion("clip"),
-    "clip_text_model": Fusion("clip"),
+    "deit": Fusion("vit"),
     "vit": Fusion("vit"),
 }
-"""By ``model_type``. Of what is not listed no fusion is known."""
+"""By ``model_type``. Of what is not listed no fusion makes an attention of every layer: not of CLIP's text tower, whose
+causal mask no pattern knows, nor of DeBERTa, MPNet, ModernBERT and DINOv2."""
 
 
 def family_of(architecture: str, task: str, implementation: str) -> Family:

@@ -65,11 +65,6 @@ class Slices:
         """What a model's weights, or the graph of an ONNX file, depend on."""
         return canonical({"name": name, **self.models.definition(name).to_json()})
 
-    @functools.cache  # noqa: B019
-    def family_code(self, name: str) -> str:
-        """Digest of the module that builds and loads a model; empty for an ONNX file."""
-        return digest(*self._family(name)) if self._family(name) else ""
-
     def inputs(self, shape: str) -> str:
         """What the inputs of one shape depend on beside the model."""
         lengths = Shape.parse(shape).lengths
