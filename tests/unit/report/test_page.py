@@ -180,10 +180,28 @@ def test_it_stands_alone(reader, address):
     assert reader.requests() == [address]
     assert len(reader.rows()) == 121
     drawn = reader.run(
-        "return [...document.querySelectorAll('#charts figure')].map(f => f.querySelectorAll('svg.marks').length)"
+        "return [...document.querySelectorAll('#charts figure:not([hidden])')].map("
+        "f => f.querySelectorAll('svg.marks').length)"
     )
-    assert drawn == [1, 1, 1, 0]  # the first model's device has no capture
+    assert drawn == [1, 1, 1, 0]  # the first model's device has no capture, and the model no axis of images
     assert "No measured cell" in reader.find("#chart-budgets").text
+
+
+def test_another_model_has_its_own_shapes_and_charts(reader):
+    from selenium.webdriver.support.ui import Select
+
+    shapes = "return [...document.querySelectorAll('#shape option')].map(o => o.textContent)"
+    assert "batch 1, sequence 512" in reader.run(shapes)
+    assert reader.run("return document.getElementById('shape').value") == "b1-s128"
+    Select(reader.find("#panel")).select_by_visible_text(f"clip-image on {CPU}")
+    assert reader.run(shapes) == ["batch 1, image 224", "batch 4, image 224"]
+    reader.until("return document.querySelector('#chart-configurations').view?.data('source_0').length === 2")
+    reader.until("return document.querySelector('#chart-batches').view?.data('source_0').length === 4")
+    assert reader.run("return document.querySelector('#chart-sequences').closest('figure').hidden")
+    assert not reader.run("return document.querySelector('#chart-along-image').closest('figure').hidden")
+    reader.run("location.hash = arguments[0]", f"#{CPU}/torch-eager/clip-image/fp32/b4-i224")
+    reader.until("return document.getElementById('details').open")
+    assert reader.find("#details-title").text == "torch-eager fp32, batch 4, image 224"
 
 
 def test_messages_of_runtimes_stay_text(reader):
@@ -200,15 +218,15 @@ def test_filter(reader):
     words = reader.find("#words")
     words.send_keys("eager FP32")
     eager = [name for name in reader.rows() if "torch-eager" in name]
-    assert len(reader.rows()) == len(eager) + 8 == 16  # and the GPU's eager cells, which cannot run here
-    assert reader.find("#count").text == "16 of 117 cells"
+    assert len(reader.rows()) == len(eager) + 8 == 18  # and the GPU's eager cells, which cannot run here
+    assert reader.find("#count").text == "18 of 121 cells"
     reader.find("[data-facet=status] summary").click()
     reader.find("[data-facet=status] input[value=ok]").click()
     assert reader.rows() == eager
     assert "ok" in reader.find("[data-facet=status] summary").text
     reader.until("return document.querySelector('#chart-configurations').view?.data('source_0').length === 1")
     reader.find("#filter [type=reset]").click()
-    reader.until("return document.getElementById('count').textContent.startsWith('117 of')")
+    reader.until("return document.getElementById('count').textContent.startsWith('121 of')")
 
 
 def test_sort_by_keyboard(reader):

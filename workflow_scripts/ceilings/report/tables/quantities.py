@@ -148,7 +148,7 @@ SOURCED = tuple(one for one in (*RECORDED, *COMPUTED) if one.source)
 
 def of_process(one: Quantity, record: Record) -> float | None:
     """A quantity of one process: what its record holds, of a list the median; None where it holds none."""
-    value = _found(one, record)
+    value = _recorded(one, record)
     if isinstance(value, list):
         value = float(np.median(value)) if value else None
     return None if value is None else value * one.scale
@@ -161,8 +161,8 @@ def of_cell(one: Quantity, records: Sequence[Record]) -> dict[str, float | None]
     if len(known) < len(values):
         return dict.fromkeys(columns([one]))
     if one.interval:
-        found = [_found(one, record) for record in records]
-        groups = [np.atleast_1d(np.asarray(value, np.float64)) * one.scale for value in found]
+        recorded = [_recorded(one, record) for record in records]
+        groups = [np.atleast_1d(np.asarray(value, np.float64)) * one.scale for value in recorded]
         return interval_columns(one, median_over_processes(groups))
     return {one.column: max(known) if one.over == "max" else _middle(known)}
 
@@ -176,7 +176,7 @@ def interval_columns(one: Quantity, interval: Interval | None) -> dict[str, floa
     return {one.column: interval.estimate, low: bounds[0], high: bounds[1]}
 
 
-def _found(one: Quantity, record: Record) -> Any:
+def _recorded(one: Quantity, record: Record) -> Any:
     value: Any = record
     for name in one.source.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -229,10 +229,10 @@ def show(one: Quantity, row: Row, unit: bool = False) -> str:
 
 def show_interval(one: Quantity, row: Row, unit: bool = False) -> str:
     """The value with its interval, where it has one."""
-    found = interval_of(one, row)
-    if found is None:
+    interval = interval_of(one, row)
+    if interval is None:
         return show(one, row, unit)
-    return text.interval(found, one.unit if unit and one.unit != RATE else "")
+    return text.interval(interval, one.unit if unit and one.unit != RATE else "")
 
 
 def interval_of(one: Quantity, row: Row) -> Interval | None:

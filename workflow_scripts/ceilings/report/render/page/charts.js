@@ -86,6 +86,8 @@ function drawOverview() {
   for (const [axis, name] of Object.entries(DATA.curves)) {
     jobs[name] = line(axis);
     axisOf[name] = axis;
+    // A chart along an axis that the model does not have is no empty chart, it is none.
+    document.getElementById(`chart-${name}`).closest("figure").hidden = sizes[axis] === undefined;
   }
   return Promise.all(
     Object.entries(jobs)

@@ -32,10 +32,10 @@ def draw(tables: Tables) -> Figure:
         f"{', '.join(precisions)} latency over FP32 latency: below 1 the lower precision is faster",
     )
     looks = style.looks(measured)
-    for row, ((device, model), own) in zip(axes, rows.items(), strict=True):
+    for row, ((device, model), members) in zip(axes, rows.items(), strict=True):
         floor = measured.noise_floor(device)
         for axis, name in zip(row, names, strict=True):
-            lines = longest([series for series in own if series.axis == name])
+            lines = longest([series for series in members if series.axis == name])
             draw_axis(axis, lines, looks, floor)
             fixed = text.sizes(lines[0].fixed) if lines else ""
             axis.set_title(", ".join(filter(None, (f"{model} on {device}", fixed))))
