@@ -243,7 +243,7 @@ def captured(project):
     project.snakemake("--touch", *targets[1:], **environment)  # records the params and the code that they rest on
 
     def planned():
-        return project.planned(targets[1], targets[2], **environment)
+        return project.planned(targets[1], **environment) + project.planned(targets[2], **environment)
 
     assert planned() == {}
     return planned
