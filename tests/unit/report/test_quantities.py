@@ -99,8 +99,7 @@ def test_what_is_collected_is_what_is_declared(tmp_path):
 
 def test_padding_is_told_by_its_share(tmp_path):
     maker = planted.StudyMaker(tmp_path)
-    cell = maker.add(planted.CPU, "torch-eager", "fp32", 1, 128, lengths="half")
-    cell["real_share"] = 0.5
+    maker.add(planted.CPU, "torch-eager", "fp32", 1, 128, lengths="half", inputs={"real_share": 0.5})
     tables = collect(maker.plan())
     assert tables.cells.iloc[0][["shape", "lengths", "batch", "real_share"]].to_list() == [
         "b1-s128.half",
