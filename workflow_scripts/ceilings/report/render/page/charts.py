@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ceilings.report.analysis.measured import Measured
-from ceilings.report.render.axes import title
+from ceilings.report.render.axes import log_title
 from ceilings.report.render.plots.style import COLOURS
 from ceilings.report.tables.quantities import BY_COLUMN, heading
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
@@ -109,7 +109,7 @@ def _along(axis: str) -> Spec:
     """The horizontal axis of a chart along an axis of shapes: of batches, the throughput."""
     if axis == "batch":
         return _log("inferences_per_s", "inferences/s in the closed loop (log scale)")
-    return _log(axis, f"{title(axis)}, log scale", values={"expr": "sizes"})
+    return _log(axis, log_title(axis), values={"expr": "sizes"})
 
 
 def _configurations(runtimes: list[str]) -> Spec:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import Cell, Measured, configuration_label, group_by, without_axis
+from ceilings.report.render.axes import name
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import axes_of, key_of
@@ -111,8 +112,7 @@ def _draw_map(axis: Axes, cells: list[Cell], measured: Measured, verdicts: dict[
 def _above(cells: list[Cell]) -> str:
     """What stands above the columns, where a shape is more than a batch."""
     axes = [axis for axis in axes_of(cell.shape for cell in cells) if axis != "batch"]
-    names = {"sequence": "sequence length", "image": "image size"}
-    return f" (above the columns: {text.listed(names.get(axis, axis) for axis in axes)})" if axes else ""
+    return f" (above the columns: {text.listed(map(name, axes))})" if axes else ""
 
 
 def _short(rest: Shape) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ceilings.report import text
 from ceilings.report.analysis.measured import Measured, group_by
 from ceilings.report.analysis.precision_series import PrecisionSeries, precision_series
-from ceilings.report.render.axes import title
+from ceilings.report.render.axes import log_title
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
 
@@ -39,7 +39,7 @@ def draw(tables: Tables) -> Figure:
             draw_axis(axis, lines, looks, floor)
             fixed = text.sizes(lines[0].fixed) if lines else ""
             axis.set_title(", ".join(filter(None, (f"{model} on {device}", fixed))))
-            axis.set_xlabel(f"{title(name)}, log scale")
+            axis.set_xlabel(log_title(name))
             axis.set_ylabel("latency ratio to FP32")
         top = [line for axis in row for line in axis.get_ylim()]
         for axis in row:
