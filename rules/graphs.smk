@@ -18,6 +18,7 @@ rule export_onnx:
     params:
         export=export_slice,
         code=digest("export_onnx"),
+        family=family_code,
         folder=weights_folder,
     message:
         "Exporting {wildcards.model} to ONNX"

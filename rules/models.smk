@@ -20,6 +20,7 @@ rule fetch_weights:
     params:
         model=model_slice,
         code=digest("fetch_weights"),
+        family=family_code,
         folder=weights_folder,
     message:
         "Fetching the weights of {wildcards.model}"
@@ -87,6 +88,7 @@ rule compute_reference:
     threads: SLICES.cpu_threads
     params:
         code=digest("compute_reference"),
+        family=family_code,
         graph=reference_option,
         threads=SLICES.cpu_threads,
         folder=weights_folder,

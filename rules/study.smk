@@ -73,6 +73,10 @@ def model_slice(wildcards):
     return SLICES.model(wildcards.model)
 
 
+def family_code(wildcards):
+    return SLICES.family(wildcards.model)
+
+
 def weights_folder(wildcards):
     return STUDY.paths.weights(wildcards.model)
 

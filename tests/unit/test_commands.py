@@ -21,7 +21,9 @@ STANDS_FOR = (("$(CORES)", "1"), ("STUDY", "x.yaml"))
 
 def commands() -> list[str]:
     paths = sorted({path for pattern in TOLD_IN for path in PROJECT.glob(pattern)})
-    found = (match for path in paths for match in COMMAND.findall(path.read_text("utf-8")))
+    # A command that goes on behind a backslash is one line to a shell, also within comments.
+    texts = (re.sub(r"\\\n[# ]*", "", path.read_text("utf-8")) for path in paths)
+    found = (match for text in texts for match in COMMAND.findall(text))
     return sorted({" ".join("".join(match).split()) for match in found})
 
 

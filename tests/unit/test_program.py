@@ -1,22 +1,29 @@
 """What every program does when the user must act: one message, exit status 1, no traceback, nothing half-written."""
 
-import json
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
+from ceilings.workload.task import TASKS
+from ceilings.workload.tensors import TensorSpec
+from ceilings.workload.workload import Workload
+
 SCRIPTS = Path(__file__).parents[2] / "workflow_scripts"
 
 
+INTERFACE = Workload(
+    TASKS["tensors"],
+    (TensorSpec("features", "float32", ("batch", 64), "reals"),),
+    (TensorSpec("answer", "float32", ("batch", 64)),),
+)
+
+
 def make_inputs(folder, **options):
-    (folder / "weights").mkdir(exist_ok=True)
-    (folder / "weights/config.json").write_text(
-        '{"model_type": "distilbert", "vocab_size": 100, "max_position_embeddings": 64}'
-    )
-    wanted = {"batch": 64, "sequence": 64, "ring": 8, "seed": 0}
-    command = [sys.executable, SCRIPTS / "make_inputs.py", "--weights-dir", folder / "weights"]
-    command += ["--inputs", json.dumps(wanted), "--output", folder / "inputs.npz"]
+    INTERFACE.write(folder / "weights")
+    (folder / "weights/provenance.json").write_text("{}")
+    command = [sys.executable, SCRIPTS / "make_inputs.py", "--weights-dir", folder / "weights", "--shape", "b64"]
+    command += ["--inputs", '{"pool": 8, "seed": 0}', "--output", folder / "inputs.npz"]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
@@ -33,6 +40,7 @@ def test_no_room_for_a_file(tmp_path):
 
 
 def test_arguments_that_are_no_json(tmp_path):
-    command = [sys.executable, SCRIPTS / "make_inputs.py", "--weights-dir", tmp_path, "--inputs", "{", "--output", "x"]
+    command = [sys.executable, SCRIPTS / "make_inputs.py", "--weights-dir", tmp_path, "--shape", "b1"]
+    command += ["--inputs", "{", "--output", "x"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "not JSON" in done.stderr

@@ -12,7 +12,17 @@ from onnx import numpy_helper
 
 from ceilings import files
 from ceilings.errors import CellFailure, UserError
-from ceilings.graphs import calibration, calibration_comparison, fuse, graph, parity, quantize, sensitivity
+from ceilings.graphs import (
+    calibration,
+    calibration_comparison,
+    export,
+    fuse,
+    graph,
+    parity,
+    quantize,
+    sensitivity,
+    simplify,
+)
 from ceilings.graphs.calibration import Calibration, Range
 from ceilings.graphs.quantize import Quantization
 from ceilings.models import inputs
@@ -61,6 +71,21 @@ def test_chunks_do_not_change_the_ranges(distilbert, ranges, monkeypatch: pytest
     )
     assert seen == [(3, 8), (6, 8), (8, 8)]
     assert all(found[name].high == pytest.approx(ranges[name].high, abs=1e-5) for name in ranges)
+
+
+def test_a_fixed_batch_is_calibrated_in_its_batches(distilbert, ranges, tmp_path: Path) -> None:
+    export.export_onnx(distilbert.weights, export.Export(axes={"batch": 4, "sequence": 32}), tmp_path / "e.onnx")
+    simple = simplify.simplify(graph.load(tmp_path / "e.onnx"), distilbert.workload).model
+    graph.save(simple, tmp_path / "s.onnx")
+    # The sequence is the graph's, whatever the study says for models that leave it open.
+    found, described = calibration.calibrate(tmp_path / "s.onnx", distilbert.weights, Calibration("minmax", 8, 128), 1)
+    assert described["shape"] == "b4-s32" and len(found) == len(ranges)
+    first = graph.weight_products(simple)[0].activation
+    assert found[first].high == pytest.approx(
+        ranges[graph.weight_products(distilbert.model)[0].activation].high, abs=1e-5
+    )
+    with pytest.raises(UserError, match=r"count is 6, but .* takes batches of 4"):
+        calibration.calibrate(tmp_path / "s.onnx", distilbert.weights, Calibration("minmax", 6), 1)
 
 
 def test_the_cache_decodes_to_the_scale(distilbert, ranges, tmp_path: Path) -> None:

@@ -62,5 +62,8 @@ def test_rows_are_the_first_dimension_of_all_tensors():
     shape = Shape.parse("b8-s16")
     assert dataset.rows_at_once(Workload(TASKS["tensors"], (ids,), (logits,)), shape) == 8
     pooled = TensorSpec("pooled", "float32", ("sequence", 2))
-    with pytest.raises(CellFailure, match="pooled has no dimension for rows at b8-s16"):
+    with pytest.raises(CellFailure, match="first dimension of pooled at b8-s16 is not that of rows"):
         dataset.rows_at_once(Workload(TASKS["tensors"], (ids,), (logits, pooled)), shape)
+    free = TensorSpec("boxes", "float32", ("found", 4))
+    with pytest.raises(CellFailure, match="first dimension of boxes"):
+        dataset.rows_at_once(Workload(TASKS["tensors"], (ids,), (logits, free)), shape)

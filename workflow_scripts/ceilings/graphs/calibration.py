@@ -123,10 +123,13 @@ def calibrate(
             "unsupported", "the graph has no MatMul or Gemm with constant weights, so nothing to calibrate"
         )
     workload = Workload.read(weights_dir)
-    shape, chunk = _shapes(model, weights_dir, workload, calibration)
-    if calibration.count % chunk and "batch" in graph.fixed_axes(model):
-        raise UserError(f"the calibration's count is {calibration.count}, but {graph_path} takes batches of {chunk}")
-    sample = inputs.sample(weights_dir, shape, calibration.count, calibration.seed)
+    shape = _shape(model, weights_dir, workload, calibration)
+    if calibration.count % shape.batch:
+        raise UserError(
+            f"the calibration's count is {calibration.count}, but {graph_path} takes batches of {shape.batch}"
+        )
+    sample = inputs.sample(weights_dir, shape, calibration.count // shape.batch, calibration.seed)
+    chunk = _at_once(model, shape)
     large = graph.data_path(graph_path).exists()
     with tempfile.TemporaryDirectory() as folder, _quiet():
         try:
@@ -137,14 +140,15 @@ def calibrate(
             line = graph.first_line(error)
             raise CellFailure("unsupported", f"ONNX Runtime cannot run the graph for calibration: {line}") from error
         start = time.monotonic()
-        for first in range(0, calibration.count, chunk):
+        for first in range(0, calibration.count // shape.batch, chunk):
             rows = {
                 tensor.name: _joined(tensor, sample.arrays[tensor.name][first : first + chunk])
                 for tensor in workload.inputs
             }
             calibrator.collect_data(_Reader(examples.feed(model, rows)))
             if progress is not None:
-                progress(min(first + chunk, calibration.count), calibration.count, time.monotonic() - start)
+                done = min((first + chunk) * shape.batch, calibration.count)
+                progress(done, calibration.count, time.monotonic() - start)
         found = calibrator.compute_data()
     ranges = {
         name: Range(*(float(np.asarray(end).item()) for end in found[name].range_value)) for name in sorted(wanted)
@@ -159,28 +163,28 @@ def calibrate(
 
 
 def _joined(tensor: TensorSpec, inputs: np.ndarray) -> np.ndarray:
-    """Inputs (count, *dims) of batch 1 as one input of batch count; without a batch, there is one only."""
+    """Inputs (count, *dims) as one of a larger batch; one without a batch is the same for all."""
     if "batch" not in tensor.dims:
         return inputs[0]
     return np.concatenate(list(inputs), axis=tensor.dims.index("batch"))
 
 
-def _shapes(
-    model: onnx.ModelProto, weights_dir: Path | str, workload: Workload, calibration: Calibration
-) -> tuple[Shape, int]:
-    """The shape of one input (batch 1), and how many go through the graph at once."""
-    fixed = graph.fixed_axes(model)
-    able = bounds(weights_dir)
+def _shape(model: onnx.ModelProto, weights_dir: Path | str, workload: Workload, calibration: Calibration) -> Shape:
+    """The shape of one input: of batch 1 if the graph takes that."""
+    fixed, able = graph.fixed_axes(model), bounds(weights_dir)
     sizes = {"batch": 1, "sequence": calibration.sequence}
     unknown = [axis for axis in workload.axes if axis not in {*sizes, *fixed, *able.fixed}]
     if unknown:
         raise CellFailure("unsupported", f"nothing says how large {unknown[0]} is for calibration; fix it in the graph")
-    shape = Shape.of({axis: fixed.get(axis) or able.size(axis, sizes.get(axis, 0)) for axis in workload.axes})
+    return Shape.of({axis: fixed.get(axis) or able.size(axis, sizes.get(axis, 0)) for axis in workload.axes})
+
+
+def _at_once(model: onnx.ModelProto, shape: Shape) -> int:
+    """How many inputs go through the graph as one."""
+    if "batch" not in graph.dynamic_axes(model):
+        return 1
     sequence = shape.get("sequence")
-    chunk = max(1, CHUNK_TOKENS // sequence) if sequence else CHUNK_INPUTS
-    if "batch" not in workload.axes:
-        return shape, 1
-    return shape.with_sizes(batch=1), fixed.get("batch", chunk)
+    return max(1, CHUNK_TOKENS // sequence) if sequence else CHUNK_INPUTS
 
 
 def write(

@@ -190,6 +190,7 @@ def _restore_interface(model: onnx.ModelProto, workload: Workload, fixed: Mappin
             value = onnx.helper.make_tensor_value_info(tensor.name, kind, [1] * len(tensor.dims))
             if side == "output":
                 value.type.tensor_type.elem_type = there[tensor.name].type.tensor_type.elem_type
+            value.ClearField("doc_string")
             name_dims(value, tensor.dims, fixed)
             values.append(value)
         del getattr(model.graph, side)[:]

@@ -80,20 +80,22 @@ def load(path: Path | str, values: bool = True, remedy: str = REMEDY) -> onnx.Mo
         except (ValueError, OSError, onnx.checker.ValidationError) as error:
             raise UserError(f"{path} has damaged weights beside it ({first_line(error)}); {remedy}") from None
         forget_data(model)
+        for tensor in model.graph.initializer:
+            tensor.ClearField("data_location")  # as if it had never been elsewhere
     return model
 
 
-def save(model: onnx.ModelProto, path: Path | str, limit: int = LARGEST) -> None:
+def save(model: onnx.ModelProto, path: Path | str, limit: int | None = None) -> None:
     """Write a graph atomically; its weights into ``NAME.onnx.data`` beside it where one file cannot hold them.
 
     Args:
         model: A graph; stays as it is.
         path: Of the graph.
-        limit: Bytes of tensors in one file.
+        limit: Bytes of tensors in one file; None: ``LARGEST``.
     """
     path = Path(path)
     beside = data_path(path)
-    if hollow.tensor_bytes(model) <= limit:
+    if fits(model, limit):
         with files.atomic(path) as temporary:
             onnx.save(model, temporary)
         beside.unlink(missing_ok=True)
@@ -119,6 +121,11 @@ def made(report_path: Path | str, path: Path | str, **facts: Any) -> Iterator[No
             raise
 
 
+def fits(model: onnx.ModelProto, limit: int | None = None) -> bool:
+    """Whether one file holds a graph, so whether it can be serialised."""
+    return hollow.tensor_bytes(model) <= (LARGEST if limit is None else limit)
+
+
 def data_path(path: Path | str) -> Path:
     """Where the weights of a graph lie that one file cannot hold."""
     return Path(f"{path}.data")
@@ -127,6 +134,11 @@ def data_path(path: Path | str) -> Path:
 def sha256(path: Path | str) -> str:
     """Hex digest of a graph and of the weights beside it, whose digest stands in the graph's file."""
     return files.sha256(path)
+
+
+def beside(path: Path | str) -> list[str]:
+    """The files that hold weights of a graph, as it names them, relative to its folder."""
+    return _outside(load(path, values=False))
 
 
 def nbytes(path: Path | str) -> int:
@@ -247,8 +259,9 @@ class WeightProduct:
 
 
 def weight_products(model: onnx.ModelProto) -> list[WeightProduct]:
-    """The MatMul and Gemm nodes with constant matrices, in graph order: what quantisation is about."""
-    matrices = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    """The MatMul and Gemm nodes with constant matrices in a type that quantisation replaces, in graph order."""
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    matrices = {t.name for t in model.graph.initializer if len(t.dims) == len("kn") and t.data_type in kinds}
     constants = {tensor.name for tensor in model.graph.initializer}
     return [
         WeightProduct(
@@ -286,7 +299,6 @@ def session(
     threads: int = 0,
     optimized: Path | str | None = None,
     optimize: bool = True,
-    limit: int = LARGEST,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on the CPU.
 
@@ -295,7 +307,6 @@ def session(
         threads: CPU threads; 0 leaves it to ONNX Runtime.
         optimized: Where to write the graph as ONNX Runtime rewrote it.
         optimize: False runs the graph as it is written.
-        limit: Bytes of tensors that are handed over in memory; more go through a file.
     """
     import onnxruntime
 
@@ -311,18 +322,18 @@ def session(
     providers = ["CPUExecutionProvider"]
     if not isinstance(model, onnx.ModelProto):
         return onnxruntime.InferenceSession(os.fspath(model), settings, providers=providers)
-    if hollow.tensor_bytes(model) <= limit:
+    if fits(model):
         return onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=providers)
     with stored(model) as path:
         return onnxruntime.InferenceSession(os.fspath(path), settings, providers=providers)
 
 
 @contextlib.contextmanager
-def stored(model: onnx.ModelProto, limit: int = LARGEST) -> Iterator[Path]:
+def stored(model: onnx.ModelProto) -> Iterator[Path]:
     """A graph as a file for the block: for tools that serialise, which no large graph survives in memory."""
     with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
         path = Path(folder, "model.onnx")
-        save(model, path, limit)
+        save(model, path)
         yield path
 
 

@@ -41,15 +41,17 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
     workload.write(weights_dir)
     facts: dict[str, Any] = {"model": definition.name, "source": "onnx", "why": f"the study names {source.name}"}
     fixed: dict[str, int] = {}
+    sources: dict[str, Path | str] = {"file": source}
     # A failure goes into both records; the one of the folder is written last, so that it stands for a whole folder.
     record = weights_dir / weights_folder.PROVENANCE
     with graph.made(report, output, **facts):
+        sources |= {place: source.parent / place for place in graph.beside(source)}
         model = graph.load(source, remedy=REMEDY)
         _prepare(model, workload)
         fixed = graph.fixed_axes(model)
         _refuse_what_does_not_run(model)
         graph.save(model, output)
-        graph.report(report, output, {"file": source}, **facts, stored=_stored(model))
+        graph.report(report, output, sources, **facts, stored=_stored(model))
     made = files.read_json(report)
     folder: dict[str, Any] = {
         "schema_version": 1,
@@ -61,7 +63,7 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
         "seed": None,
         "tokenizer": False,
         "limits": {axis: [size, size] for axis, size in fixed.items()},
-        "provenance": provenance(graph.PACKAGES, {"file": source}),
+        "provenance": provenance(graph.PACKAGES, sources),
     }
     if made["status"] == "ok":
         folder |= {"parameters": sum(made["stored"].values()), "sha256": made["graph_sha256"]}

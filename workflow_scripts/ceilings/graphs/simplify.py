@@ -51,7 +51,6 @@ def simplify(
     model: onnx.ModelProto,
     workload: Workload,
     slim: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None,
-    limit: int = graph.LARGEST,
 ) -> Outcome:
     """Simplify a graph, or keep it with the reason why.
 
@@ -59,11 +58,10 @@ def simplify(
         model: As exported.
         workload: What its inputs hold.
         slim: The simplifier; onnxslim if None.
-        limit: Bytes of tensors that may be serialised.
     """
     try:
-        candidate = slim(model) if slim else _slim(model, limit)
-        difference = check(model, candidate, workload, limit)
+        candidate = (slim or _slim)(model)
+        difference = check(model, candidate, workload)
     except Rejected as error:
         return Outcome(model, False, str(error), None)
     except Exception as error:  # a simplifier may raise anything; the unsimplified graph is always there
@@ -73,7 +71,7 @@ def simplify(
     return Outcome(candidate, True, None, difference)
 
 
-def check(model: onnx.ModelProto, candidate: onnx.ModelProto, workload: Workload, limit: int = graph.LARGEST) -> float:
+def check(model: onnx.ModelProto, candidate: onnx.ModelProto, workload: Workload) -> float:
     """Compare a simplified graph with what it was made from, on seeded inputs of two shapes if it is dynamic.
 
     Returns:
@@ -91,13 +89,13 @@ def check(model: onnx.ModelProto, candidate: onnx.ModelProto, workload: Workload
             before = [value for value in before if value in after]  # one that nothing reads may be gone
         if before != after:
             raise Rejected(f"the simplifier changed the {side}s from {before} to {after}")
-    with graph.stored(candidate, limit) as path:
+    with graph.stored(candidate) as path:
         try:
             onnx.checker.check_model(str(path))
         except onnx.checker.ValidationError as error:
             raise Rejected(f"the ONNX checker refuses the simplified graph: {graph.first_line(error)}") from None
         there = graph.session(path)
-    here = graph.session(model, limit=limit)
+    here = graph.session(model)
     differences: list[float] = []
     for seed, shape in enumerate(examples.shapes(model, workload)):
         arrays = examples.make(workload.inputs, shape, seed)
@@ -128,7 +126,7 @@ def _difference(expected: np.ndarray, found: np.ndarray) -> float:
     return float(np.max(np.abs(left - right))) / largest if largest else np.inf
 
 
-def _slim(model: onnx.ModelProto, limit: int) -> onnx.ModelProto:
+def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
     """onnxslim, eight times faster by keeping the weights out of its sight; whole if it turns out to need them."""
     import onnxslim
 
@@ -144,7 +142,7 @@ def _slim(model: onnx.ModelProto, limit: int) -> onnx.ModelProto:
             return hollow.fill(run(shell), aside)
         except Exception:
             # Something folds a weight (a transposition, say), which needs its values.
-            if hollow.tensor_bytes(model) > limit:
+            if not graph.fits(model):
                 raise
             copy = onnx.ModelProto()  # onnxslim works in place
             copy.CopyFrom(model)

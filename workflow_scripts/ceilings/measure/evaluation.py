@@ -148,14 +148,14 @@ def _numbers(values: Answers, reference: Answers, labels: Answers | None) -> Met
     }
     if labels is None:
         return _correlated("correlation", between, len(values)) | with_reference
-    own, other = pearson(values, labels), pearson(reference, labels)
-    metrics = _correlated("pearson", own, len(values)) | {
+    value, reference_value = pearson(values, labels), pearson(reference, labels)
+    metrics = _correlated("pearson", value, len(values)) | {
         "spearman": spearman(values, labels),
-        "reference_value": other,
+        "reference_value": reference_value,
         "reference_spearman": spearman(reference, labels),
     }
-    if own is not None and other is not None and between is not None and len(values) >= LEAST:
-        difference, p_value = correlation_difference(own, other, between, len(values))
+    if value is not None and reference_value is not None and between is not None and len(values) >= LEAST:
+        difference, p_value = correlation_difference(value, reference_value, between, len(values))
         metrics |= _interval("difference", difference) | {"p_value": p_value}
     return metrics | with_reference
 
@@ -192,11 +192,11 @@ def _embeddings(vectors: Answers, reference: Answers) -> Metrics:
 
 def _values(outputs: Arrays, reference: Arrays) -> Metrics:
     """Tensors of unknown meaning: of each row the output that points least alike."""
-    found = [
+    each = [
         cosines(values.reshape(len(values), -1), reference[name].reshape(len(values), -1))
         for name, values in outputs.items()
     ]
-    return _cosine(np.min(found, axis=0))
+    return _cosine(np.min(each, axis=0))
 
 
 def _cosine(each: Answers) -> Metrics:

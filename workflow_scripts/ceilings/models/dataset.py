@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ceilings.errors import CellFailure, UserError
 from ceilings.models import pool
 from ceilings.workload.shape import Shape
+from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
 
 Arrays = dict[str, NDArray[Any]]
@@ -107,14 +108,19 @@ def rows_at_once(workload: Workload, shape: Shape) -> int:
     Raises:
         CellFailure: The first dimension of some input or output is not the rows'.
     """
-    sizes = {spec.name: spec.sizes(shape)[:1] for spec in (*workload.inputs, *workload.outputs)}
-    first = sizes[workload.inputs[0].name]
-    for name, size in sizes.items():
-        if not size or size != first:
-            raise CellFailure(
-                "unsupported", f"{name} has no dimension for rows at {shape}, so they cannot be told apart"
-            )
-    return first[0]
+    sizes = [_first(tensor, shape) for tensor in (*workload.inputs, *workload.outputs)]
+    for tensor, size in zip((*workload.inputs, *workload.outputs), sizes, strict=True):
+        if size is None or size != sizes[0]:
+            raise CellFailure("unsupported", f"the first dimension of {tensor.name} at {shape} is not that of rows")
+    assert sizes[0] is not None
+    return sizes[0]
+
+
+def _first(tensor: TensorSpec, shape: Shape) -> int | None:
+    """Size of a tensor's first dimension; None where it has none, or its axis follows from no input."""
+    if not tensor.dims:
+        return None
+    return shape.get(tensor.dims[0]) if isinstance(tensor.dims[0], str) else tensor.dims[0]
 
 
 def _named(content: Mapping[str, NDArray[Any]], prefix: str) -> Arrays:

@@ -174,8 +174,8 @@ def _hub_names(metadata: Mapping[bytes, bytes]) -> dict[str, Sequence[str]]:
 
 
 def _column(path: Path, columns: Sequence[str], wanted: str | None, known: Sequence[str], key: str) -> str:
-    if found := _find(columns, wanted, known):
-        return found
+    if column := _find(columns, wanted, known):
+        return column
     has = ", ".join(columns) or "none"
     if wanted is not None:
         raise UserError(f"{path} has no column {wanted!r}; its columns are {has}: name one of them as data.{key}")

@@ -22,7 +22,7 @@ def load_module(
     Args:
         weights_dir: A folder that ``fetch_weights.py`` filled.
         attention: ``sdpa`` or ``eager``. A model that has no ``sdpa`` gets ``eager``; the module's ``attention`` says
-            which it is.
+            which it is; empty where the family does not say.
         dtype: ``float32``, ``float16`` or ``bfloat16``. Pixels stay float32 and are cast inside.
         device: As torch names it.
 
@@ -42,4 +42,7 @@ def load_module(
     # By name, so that a family touches the results of its models only.
     family = importlib.import_module(f"ceilings.models.families.{workload.family}")
     model = family.load(folder, workload.task.name, attention, dtype)
-    return family.wrap(model, workload.task.name).eval().requires_grad_(False).to(device)
+    module: torch.nn.Module = family.wrap(model, workload.task.name)
+    if not hasattr(module, "attention"):
+        module.attention = ""  # type: ignore[assignment]
+    return module.eval().requires_grad_(False).to(device)

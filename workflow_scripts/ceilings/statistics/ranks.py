@@ -113,8 +113,8 @@ def neighbour_ranks(first: ArrayLike, second: ArrayLike) -> Floats:
     """Of each row, the rank correlation of its similarities to all others, (rows,); NaN where there is none."""
     a, b = np.asarray(first), np.asarray(second)
     others = ~np.eye(len(a), dtype=bool)
-    found = [spearman(a[row][others[row]], b[row][others[row]]) for row in range(len(a))]
-    return np.array([np.nan if value is None else value for value in found])
+    correlations = [spearman(a[row][others[row]], b[row][others[row]]) for row in range(len(a))]
+    return np.array([np.nan if value is None else value for value in correlations])
 
 
 def _nearest(similar: Floats, count: int) -> NDArray[np.intp]:

@@ -212,6 +212,10 @@ class Slices:
             "threads": self.cpu_threads,
         }
 
+    def family(self, model: str) -> str:
+        """Digest of the module that loads a model's weights and calls them; empty for an ONNX file."""
+        return digest(*modules) if (modules := self._family(model)) else ""
+
     def _executed(self, spec: Runtime, model: str) -> tuple[str, ...]:
         """Modules of the runtime, and of the model's family where the runtime executes that and no graph."""
         family = self._family(model) if spec.artifact == "weights" else ()

@@ -99,7 +99,7 @@ class ImageEncoder(torch.nn.Module):
             return (answer.logits,)
         pooled = getattr(answer, "pooler_output", None)
         # Convolutional networks pool to (batch, channels, 1, 1).
-        return (answer.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1),)
+        return (answer.last_hidden_state[:, 0].contiguous() if pooled is None else pooled.flatten(1),)
 
 
 def _class(config: Any, task: str) -> Any:

@@ -115,7 +115,7 @@ class TextEncoder(torch.nn.Module):
             return (answer.logits,)
         states = answer.last_hidden_state
         if self.pooling == "cls":
-            return (states[:, 0],)
+            return (states[:, 0].contiguous(),)
         if attention_mask is None:
             return (states.mean(1),)
         real = attention_mask.unsqueeze(-1).to(states.dtype)

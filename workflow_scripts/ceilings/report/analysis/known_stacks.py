@@ -22,6 +22,9 @@ TENSORRT_STACKS = frozenset(
 )
 """Everything that executes what TensorRT built."""
 
+TENSORRT_PACKAGES = "tensorrt"
+"""What the names of distributions with TensorRT's libraries begin with."""
+
 PROVIDERS = {TENSORRT: ORT_TENSORRT, TENSORRT_RTX: ORT_TENSORRT_RTX}
 """Native TensorRT, and the provider of ONNX Runtime that it is held against."""
 

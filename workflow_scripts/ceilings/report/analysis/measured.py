@@ -69,11 +69,11 @@ class Measured:
 
     @functools.cached_property
     def _by_stack(self) -> dict[tuple[Any, ...], Cell]:
-        found: dict[tuple[Any, ...], Cell] = {}
+        by_stack: dict[tuple[Any, ...], Cell] = {}
         for cell in self.cells:
             place = (cell.device, cell.model, cell.precision, cell.shape, cell.stack, cell.levers)
-            found.setdefault(place, cell)
-        return found
+            by_stack.setdefault(place, cell)
+        return by_stack
 
     def runs(self, cell: Cell) -> pd.DataFrame:
         """The rows of a cell's processes."""
@@ -157,12 +157,12 @@ class Measured:
 
     @functools.cache  # noqa: B019
     def _floors(self, estimand: Estimand) -> dict[str, float]:
-        found: dict[str, float] = {}
+        floors: dict[str, float] = {}
         for pair in self.aa_pairs:
             if carries(pair.cell.groups, estimand) and carries(pair.second.groups, estimand):
                 floor = noise_floor(pair.cell.groups, pair.second.groups, estimand=estimand)
-                found[pair.cell.device] = max(floor, found.get(pair.cell.device, 0.0))
-        return found
+                floors[pair.cell.device] = max(floor, floors.get(pair.cell.device, 0.0))
+        return floors
 
     def compare(self, a: Cell, b: Cell) -> Comparison:
         """Latencies of two cells of one device.
@@ -193,9 +193,9 @@ class Measured:
 
         Each pair of cells in it may be off by the noise floor, so a ratio of ratios has it twice.
         """
-        found = contrast([cell.groups for cell in cells], weights)
+        product = contrast([cell.groups for cell in cells], weights)
         floor = self.noise_floor(cells[0].device) or 0.0
-        return found, verdict(found, math.expm1(math.log1p(floor) * sum(map(abs, weights)) / 2))
+        return product, verdict(product, math.expm1(math.log1p(floor) * sum(map(abs, weights)) / 2))
 
     def equivalent(self, a: Cell, b: Cell, margin: float, estimand: Estimand = P50) -> bool:
         """Whether a and b are the same within ``margin``, which must not be finer than the noise floor."""
@@ -241,10 +241,10 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _groups(samples: pd.DataFrame, series: str = "latency") -> dict[tuple[Any, ...], Groups]:
     latency = samples[samples["series"] == series]
-    found: dict[tuple[Any, ...], list[NDArray[np.int64]]] = {}
+    by_cell: dict[tuple[Any, ...], list[NDArray[np.int64]]] = {}
     for key, values in latency.groupby([*KEY, "run"], observed=True, sort=False)["latency_ns"]:
-        found.setdefault(tuple(key)[:-1], []).append(values.to_numpy())  # type: ignore[arg-type]
-    return {key: tuple(groups) for key, groups in found.items()}
+        by_cell.setdefault(tuple(key)[:-1], []).append(values.to_numpy())  # type: ignore[arg-type]
+    return {key: tuple(groups) for key, groups in by_cell.items()}
 
 
 def _cell(row: dict[str, Any], groups: dict[tuple[Any, ...], Groups]) -> Cell:

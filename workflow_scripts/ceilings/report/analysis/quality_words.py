@@ -22,11 +22,11 @@ def worth(row: Row) -> str:
             f"{share(row, 'agreement', 'agreement_low', 'agreement_high')} of the answers agree"
         )
     if metric == "pearson":
-        told = f"correlation with the labels {decimal(row, 'value', 'low', 'high')} {over}"
+        sentence = f"correlation with the labels {decimal(row, 'value', 'low', 'high')} {over}"
         if pd.isna(row["difference"]):
-            return told
+            return sentence
         return (
-            f"{told}, FP32 PyTorch's plus {decimal(row, 'difference', 'difference_low', 'difference_high')} "
+            f"{sentence}, FP32 PyTorch's plus {decimal(row, 'difference', 'difference_low', 'difference_high')} "
             f"(p {probability(row['p_value'])})"
         )
     if metric == "agreement":
@@ -34,11 +34,13 @@ def worth(row: Row) -> str:
     if metric == "correlation":
         return f"correlation with FP32 PyTorch {decimal(row, 'value', 'low', 'high')} {over}"
     cosine = f"{row['cosine_median']:.6f} (median), {row['cosine_min']:.6f} (lowest)"
-    told = f"cosine with FP32 PyTorch {cosine} {over}"
+    sentence = f"cosine with FP32 PyTorch {cosine} {over}"
     if pd.isna(row["neighbour_overlap"]):
-        return told
+        return sentence
     kept = share(row, "neighbour_overlap", "neighbour_overlap_low", "neighbour_overlap_high")
-    return f"{told}; {kept} of the ten nearest rows are kept, rank correlation {row['neighbour_rank_correlation']:.4f}"
+    return (
+        f"{sentence}; {kept} of the ten nearest rows are kept, rank correlation {row['neighbour_rank_correlation']:.4f}"
+    )
 
 
 def share(row: Row, value: str, low: str, high: str) -> str:

@@ -9,8 +9,9 @@ from ceilings.workload.shape import Shape
 
 LENGTHS = "lengths"
 
-TITLES = {"batch": "batch size", "sequence": "sequence length (tokens)", "image": "image size (pixels along an edge)"}
-"""Of axes that have a unit of their own."""
+NAMES = {"batch": "batch size", "sequence": "sequence length", "image": "image size"}
+UNITS = {"sequence": "tokens", "image": "pixels along an edge"}
+"""Of axes that have a name or a unit of their own."""
 
 
 def axis_headers(shapes: Iterable[Shape]) -> list[str]:
@@ -24,6 +25,11 @@ def axis_cells(shape: Shape, headers: Sequence[str]) -> list[str]:
     return [shape.lengths if name == LENGTHS else str(shape.get(name) or "") for name in headers]
 
 
-def title(axis: str) -> str:
-    """What an axis of a plot is called."""
-    return TITLES.get(axis, f"size along {axis}")
+def name(axis: str) -> str:
+    """What an axis is called in a sentence."""
+    return NAMES.get(axis, f"size along {axis}")
+
+
+def log_title(axis: str) -> str:
+    """What a log axis of a plot is called."""
+    return f"{name(axis)} ({', '.join(filter(None, (UNITS.get(axis), 'log scale')))})"

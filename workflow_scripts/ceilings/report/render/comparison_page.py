@@ -48,7 +48,8 @@ def _sentences(comparison: Comparison) -> list[str]:
     counts = (
         f"{text.plural(len(comparison.changes), 'cell')} on both sides, by {comparison.estimand.name}: "
         f"{comparison.count('slower')} slower, {comparison.count('faster')} faster, "
-        f"{comparison.count('same')} the same within {comparison.margin:.0%}, {comparison.count('undecided')} undecided."
+        f"{comparison.count('same')} the same within {comparison.margin:.0%}, "
+        f"{comparison.count('undecided')} undecided."
     )
     noise = (
         "Neither side has an A/A pair, so the noise floor is unknown and taken for 0."

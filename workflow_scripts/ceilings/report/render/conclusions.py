@@ -27,18 +27,18 @@ OF_SEVERAL = {"Lower precision"}
 OBSERVATIONS = "results/engineering_observations.md"
 
 
-def in_short(found: Sequence[Finding]) -> str:
+def in_short(findings: Sequence[Finding]) -> str:
     """Question by question: of what its claim is supported, of what refuted, of what open."""
-    if not found:
+    if not findings:
         return "## In short\n\nNothing: no cell was measured."
-    lines = [f"- {finding.text}" for finding in found if finding.topic == "Fastest"]
+    lines = [f"- {finding.text}" for finding in findings if finding.topic == "Fastest"]
     open_ = []
-    panels = _panels([cell for finding in found for cell in finding.cells])
+    panels = _panels([cell for finding in findings for cell in finding.cells])
     for number, question in QUESTIONS.items():
-        own = [finding for finding in found if finding.question == number and finding.claim and finding.cells]
-        if own:
+        members = [finding for finding in findings if finding.question == number and finding.claim and finding.cells]
+        if members:
             asked = f"**{question}** "
-            for claim, same in group_by(own, lambda finding: finding.claim).items():
+            for claim, same in group_by(members, lambda finding: finding.claim).items():
                 lines.append(f"- {asked}{_claim(claim, same, panels)}")
                 asked = ""
         else:
@@ -71,8 +71,8 @@ def _claim(claim: str, same: Sequence[Finding], panels: Mapping[str, str]) -> st
 
 def _subject(finding: Finding, panels: Mapping[str, str]) -> str:
     """What it is about, on which panel if there are several, and the effect where one is claimed."""
-    own = dict.fromkeys(panels[cell] for cell in finding.cells)
-    details = [text.listed(own)] if all(own) else []
+    members = dict.fromkeys(panels[cell] for cell in finding.cells)
+    details = [text.listed(members)] if all(members) else []
     if finding.effect is not None and finding.claims_difference:
         if finding.measure != "latency":
             details.append(f"{finding.measure} {text.number(finding.effect.estimate)}×")
@@ -83,26 +83,26 @@ def _subject(finding: Finding, panels: Mapping[str, str]) -> str:
     return f"{finding.subject} ({', '.join(details)})" if details else finding.subject
 
 
-def conclusions(found: Sequence[Finding], common: Mapping[tuple[str, str], Shape]) -> str:
+def conclusions(findings: Sequence[Finding], common: Mapping[tuple[str, str], Shape]) -> str:
     """The findings with claim, status and links to the cells that they rest on.
 
     Of a long list under one claim only the first are shown, those at the common shape of their panel before others.
     """
-    if not found:
+    if not findings:
         return ""
     lines = ["## What the data say"]
     for number, question in QUESTIONS.items():
-        own = [finding for finding in found if finding.question == number and finding.cells]
-        if own:
+        members = [finding for finding in findings if finding.question == number and finding.cells]
+        if members:
             lines.append(f"### {number}. {question}")
-            for claim, same in group_by(own, lambda finding: finding.claim).items():
+            for claim, same in group_by(members, lambda finding: finding.claim).items():
                 if claim:
                     lines.append(f"*{claim}?*")
                 lines.append(_listed(same, common))
-    rest = [finding for finding in found if finding.question is None and finding.topic != "Fastest"]
+    rest = [finding for finding in findings if finding.question is None and finding.topic != "Fastest"]
     for topic, same in group_by(rest, lambda finding: finding.topic).items():
         lines.append(f"### {topic}\n\n{_listed(same, common)}")
-    return "\n\n".join([*lines, *undecided(found)])
+    return "\n\n".join([*lines, *undecided(findings)])
 
 
 def _listed(same: Sequence[Finding], common: Mapping[tuple[str, str], Shape]) -> str:
@@ -110,10 +110,10 @@ def _listed(same: Sequence[Finding], common: Mapping[tuple[str, str], Shape]) ->
     lines = [f"- {stated(finding)}" for finding in first]
     if len(same) > len(first):
         counts = Counter(finding.status for finding in same if finding.status)
-        told = (
+        sentence = (
             f" (of all {len(same)}: {text.listed(f'{n} {status}' for status, n in counts.items())})" if counts else ""
         )
-        lines.append(f"- {len(same) - len(first)} more{told}: `snakemake --cores 1 {OBSERVATIONS}` lists all.")
+        lines.append(f"- {len(same) - len(first)} more{sentence}: `snakemake --cores 1 {OBSERVATIONS}` lists all.")
     return "\n".join(lines)
 
 
@@ -138,9 +138,9 @@ def evidence_links(cells: Sequence[str]) -> str:
     return f" [{', '.join(f'[{i}](benchmarks/{name}/run1.json)' for i, name in enumerate(cells, 1))}]"
 
 
-def undecided(found: Sequence[Finding]) -> list[str]:
+def undecided(findings: Sequence[Finding]) -> list[str]:
     """What would decide the claims that nothing here does, as entries of a study."""
-    open_ = [finding for finding in found if finding.status == "not decidable" and finding.missing]
+    open_ = [finding for finding in findings if finding.status == "not decidable" and finding.missing]
     rows = [
         [
             same[0].question,

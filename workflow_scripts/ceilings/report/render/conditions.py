@@ -62,7 +62,7 @@ def environment(plan: Plan, tables: Tables) -> str:
             flat = _flat(record) | {name: value for name, value in packages.items() if value is not None}
             for name, value in flat.items():
                 values.setdefault(name, {})[str(value)] = None
-        rows = [[name, "; ".join(found)] for name, found in values.items()]
+        rows = [[name, "; ".join(each)] for name, each in values.items()]
         lines += [f"{named(plan, tables, str(device))}:", text.table(rows, ["what", "value"], "ll")]
     return "\n\n".join(lines) if len(lines) > 1 else ""
 

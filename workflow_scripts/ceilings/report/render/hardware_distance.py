@@ -33,14 +33,14 @@ def distance(measured: Measured) -> str:
         "inference to the next counts as held), one graph launch; whichever is longest. Gap: latency over floor. MFU: "
         "share of the highest measured matrix rate. `docs/floors.md` says what is counted.",
     ]
-    for (device, model), own in group_by(bounded, lambda pair: (pair[0].device, pair[0].model)).items():
-        sentences = [*beaten(own), nearest(own), *own_sizes(own), *caches(own)]
+    for (device, model), members in group_by(bounded, lambda pair: (pair[0].device, pair[0].model)).items():
+        sentences = [*beaten(members), nearest(members), *own_sizes(members), *caches(members)]
         lines += [f"### {model} on `{device}`", "\n".join(f"- {one}" for one in sentences)]
-        shown = _shown(own, measured)
+        shown = _shown(members, measured)
         lines.append(_table(shown))
-        if len(shown) < len(own):
-            lines.append(f"The common shape only; all {len(own)} are in `tables/floors.csv`.")
-        captured = [pair for pair in own if measured.budget(pair[0])]
+        if len(shown) < len(members):
+            lines.append(f"The common shape only; all {len(members)} are in `tables/floors.csv`.")
+        captured = [pair for pair in members if measured.budget(pair[0])]
         if not captured:
             continue
         shown = _shown(captured, measured)
@@ -62,17 +62,17 @@ def distance(measured: Measured) -> str:
     return "\n\n".join(lines)
 
 
-def beaten(own: list[tuple[Cell, Floor]]) -> list[str]:
+def beaten(members: list[tuple[Cell, Floor]]) -> list[str]:
     """Floors that a cell went below: then a limit was measured too low, or work was counted that nobody does."""
-    below = [f"{cell.label} {cell.shape} ({_times(floor['gap'])})" for cell, floor in own if floor["gap"] < 1]
+    below = [f"{cell.label} {cell.shape} ({_times(floor['gap'])})" for cell, floor in members if floor["gap"] < 1]
     if not below:
         return []
     return [f"**Below its floor: {text.cut(below)}.** Measure the device's limits anew; until then read no gap here."]
 
 
-def nearest(own: list[tuple[Cell, Floor]]) -> str:
+def nearest(members: list[tuple[Cell, Floor]]) -> str:
     """The cell with the smallest gap."""
-    cell, floor = min(own, key=lambda pair: pair[1]["gap"])
+    cell, floor = min(members, key=lambda pair: pair[1]["gap"])
     return (
         f"Nearest to its floor is **{cell.label}** at {text.sizes(cell.shape)}: "
         f"{text.number(cell.p50.estimate)} ms, {_times(floor['gap'])} the {text.number(floor['floor_ms'])} ms that "
@@ -80,45 +80,45 @@ def nearest(own: list[tuple[Cell, Floor]]) -> str:
     )
 
 
-def own_sizes(own: list[tuple[Cell, Floor]]) -> list[str]:
+def own_sizes(members: list[tuple[Cell, Floor]]) -> list[str]:
     """What the vendor's library takes for the products alone, at the sizes that the model has: part of the gap."""
-    told = []
-    for (shape, precision), same in group_by(own, lambda pair: (pair[0].shape, pair[0].precision)).items():
+    sentences = []
+    for (shape, precision), same in group_by(members, lambda pair: (pair[0].shape, pair[0].precision)).items():
         cell, floor = min(same, key=lambda pair: pair[0].p50.estimate)
         if pd.isna(floor["gemm_library_ms"]):
             continue
-        told.append(
+        sentences.append(
             f"{precision} at {shape} {text.number(floor['gemm_library_ms'])} ms, of "
             f"{text.number(cell.p50.estimate)} ms of the fastest ({cell.label})"
         )
-    if not told:
+    if not sentences:
         return []
     return [
         "The products with weights alone, one after the other at the model's own sizes (Q, K and V apart), as the "
-        f"library multiplies them that the limits were measured with: {'; '.join(told)}. Only merged products (fusion "
-        "makes one of Q, K and V) or faster ones lead below these times."
+        f"library multiplies them that the limits were measured with: {'; '.join(sentences)}. Only merged products "
+        "(fusion makes one of Q, K and V) or faster ones lead below these times."
     ]
 
 
-def caches(own: list[tuple[Cell, Floor]]) -> list[str]:
+def caches(members: list[tuple[Cell, Floor]]) -> list[str]:
     """Whether a floor rests on what L2 can hold."""
-    told = {}
-    for cell, floor in own:
+    colder = {}
+    for cell, floor in members:
         cold = max(floor["cold_memory_floor_ms"], floor["floor_ms"])
         if cold > floor["floor_ms"] * 1.05:
-            told[cell.precision, cell.shape, floor["floor_ms"]] = (
+            colder[cell.precision, cell.shape, floor["floor_ms"]] = (
                 f"{cell.precision} at {cell.shape} {text.number(cold)} instead of {text.number(floor['floor_ms'])} ms"
             )
-    if not told:
+    if not colder:
         return []
-    return [f"With nothing held in L2, memory would set these floors higher: {'; '.join(told.values())}."]
+    return [f"With nothing held in L2, memory would set these floors higher: {'; '.join(colder.values())}."]
 
 
 def classes(captured: list[tuple[Cell, Floor, Budget]]) -> str:
     """A row a captured cell, a column a class of kernels that ran in one of them."""
     entries = [_against(floor, budget) for _, floor, budget in captured]
-    kinds = [kind for kind in KERNEL_CLASSES if any(kind in own for own in entries)]
-    rows = [[own.get(kind, "") for kind in kinds] for own in entries]
+    kinds = [kind for kind in KERNEL_CLASSES if any(kind in members for members in entries)]
+    rows = [[members.get(kind, "") for kind in kinds] for members in entries]
     return _cells_table([cell for cell, *_ in captured], rows, kinds, "r" * len(kinds))
 
 

@@ -34,12 +34,12 @@ def summary_table(plan: Plan, tables: Tables) -> str:
         "requests queued. What was not measured has its status in place of numbers.",
     ]
     rows = tables.cells[tables.cells["aa_of"].isna()].to_dict("records")
-    for (device, model), own in group_by(rows, lambda row: (row["device"], row["model"])).items():
+    for (device, model), members in group_by(rows, lambda row: (row["device"], row["model"])).items():
         lines.append(f"## {model} on {device if isinstance(device, str) else 'no device of this machine'}")
-        shapes = [Shape.parse(row["shape"]) for row in own]
+        shapes = [Shape.parse(row["shape"]) for row in members]
         axes = axis_headers(shapes)
         shown = []
-        for row, shape in zip(own, shapes, strict=True):
+        for row, shape in zip(members, shapes, strict=True):
             head = [row["runtime"], row["precision"], *axis_cells(shape, axes)]
             cell = by_name.get("/".join(map(str, key_of(row))))
             values = [row["status"], *[""] * (len(HEADERS) - 1)] if cell is None else _values(measured, cell, row)
@@ -75,17 +75,17 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence) -> str:
     """Numbered observations: what was seen, how sure, on which cells; then what is open, and the claims of others."""
     measured = Measured(tables)
     lines = [f"# Engineering observations: study `{plan['study']}`"]
-    found = findings(tables)
-    if not found:
+    observed = findings(tables)
+    if not observed:
         return lines[0] + "\n\nNothing was measured, so nothing was observed.\n"
     lines.append(
         "Generated from the tables. Each observation names the claim that was put to the data, what became of it, the "
         "effect with its 95% interval (unless it says otherwise) and the cells it rests on."
     )
-    seen = [finding for finding in found if finding.cells]
+    seen = [finding for finding in observed if finding.cells]
     for number, finding in enumerate(seen, 1):
         lines.append(_observation(number, finding))
-    wanted = [finding for finding in found if finding.status == "not decidable"]
+    wanted = [finding for finding in observed if finding.status == "not decidable"]
     if wanted:
         items = (
             f"- {finding.claim}{f' ({finding.subject})' if finding.subject else ''}: "

@@ -29,13 +29,13 @@ def section(tables: Tables) -> str:
         "test (of correlations Williams'). Agreement: share of answers equal to FP32 PyTorch's; of vectors, share of "
         "each row's ten nearest that are FP32's too. Intervals count rows. All in `tables/quality.csv`.",
     ]
-    for (model, device), own in tables.quality.groupby(["model", "device"], sort=True):
+    for (model, device), members in tables.quality.groupby(["model", "device"], sort=True):
         lines.append(f"### Quality of {model} on `{device}`")
-        measured = [row for row in own.to_dict("records") if row["status"] == "ok"]
+        measured = [row for row in members.to_dict("records") if row["status"] == "ok"]
         if measured:
             lines.append(text.table([_row(row) for row in measured], HEADERS, "llrrrrrrl"))
             lines += _notes(str(model), measured)
-        failed = [row for row in own.to_dict("records") if row["status"] != "ok"]
+        failed = [row for row in members.to_dict("records") if row["status"] != "ok"]
         lines += [
             f"- {configuration_label(row['runtime'], row['precision'])} was not evaluated: {row['reason']}."
             for row in failed

@@ -71,12 +71,12 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         plots: Folder of the pictures, relative to the page.
     """
     measured = Measured(tables)
-    found = findings(tables)
+    observed = findings(tables)
     parts = [
         f"# Transformer inference latency: study `{plan['study']}`",
         introduction(plan, tables, measured, evidence),
-        in_short(found),
-        conclusions(found, measured.common_shapes),
+        in_short(observed),
+        conclusions(observed, measured.common_shapes),
         results(measured),
         distance(measured),
         where_time_goes(plan, tables),
@@ -102,13 +102,13 @@ def introduction(plan: Plan, tables: Tables, measured: Measured, evidence: Evide
     devices = sorted({cell.device for cell in measured.cells})
     on = text.listed(named(plan, tables, slug) for slug in devices) or "nothing"
     models = text.listed(plan["models"])
-    told = (
+    sentence = (
         f"{counts['ok']} of {text.plural(len(tables.cells), 'planned cell')} measured on {on}"
         f" ({counts['unavailable']} not available here, {counts['failed']} failed). "
         f"Models: {models}. {len(tables.runs)} processes, {len(tables.samples):,} timed iterations."
     )
     weights = [_weights(model, evidence.weights.get(model)) for model in plan["models"]]
-    return "\n\n".join([told, *filter(None, (_noisy(measured, slug) for slug in devices)), *weights])
+    return "\n\n".join([sentence, *filter(None, (_noisy(measured, slug) for slug in devices)), *weights])
 
 
 def _noisy(measured: Measured, device: str) -> str:
@@ -152,8 +152,8 @@ def results(measured: Measured) -> str:
         "of all iterations. End to end: with copies from and to pinned host memory; pageable: from and to pageable. "
         "Inferences/s: batch over median; saturated: with requests queued." + note,
     ]
-    for (device, model), own in group_by(cells, lambda cell: (cell.device, cell.model)).items():
-        lines += [f"### {model} on `{device}`", _result_table(own)]
+    for (device, model), members in group_by(cells, lambda cell: (cell.device, cell.model)).items():
+        lines += [f"### {model} on `{device}`", _result_table(members)]
     return "\n\n".join(lines)
 
 
@@ -200,14 +200,17 @@ def not_run(tables: Tables) -> str:
         return lines[0] + "\n\nEvery planned cell was measured."
     if not unavailable.empty:
         rows = []
-        for (reason, remedy), own in unavailable.groupby(["reason", "remedy"], dropna=False, sort=True):
+        for (reason, remedy), members in unavailable.groupby(["reason", "remedy"], dropna=False, sort=True):
             cells = ", ".join(
                 f"{label} ({len(same)})"
-                for label, same in own.groupby(
-                    [configuration_label(str(r), str(p)) for r, p in zip(own["runtime"], own["precision"], strict=True)]
+                for label, same in members.groupby(
+                    [
+                        configuration_label(str(r), str(p))
+                        for r, p in zip(members["runtime"], members["precision"], strict=True)
+                    ]
                 )
             )
-            rows.append([reason, len(own), cells, remedy if pd.notna(remedy) else ""])
+            rows.append([reason, len(members), cells, remedy if pd.notna(remedy) else ""])
         lines += [text.table(rows, ["reason", "cells", "which (shapes)", "remedy"], "lrll")]
     if not failed.empty:
         rows = [

@@ -60,7 +60,8 @@ def _renamed(runtimes: pd.Series) -> pd.Series:
 def _described(frame: pd.DataFrame) -> pd.DataFrame:
     """The table of cells with what the catalogue says of each runtime, and the columns that it did not have."""
     first = [
-        of if isinstance(of, str) and of else name for of, name in zip(frame["aa_of"], frame["runtime"], strict=True)
+        repeated if isinstance(repeated, str) and repeated else name
+        for repeated, name in zip(frame["aa_of"], frame["runtime"], strict=True)
     ]
     known = [RUNTIMES.get(name) for name in first]
     columns = {

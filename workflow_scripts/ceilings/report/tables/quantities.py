@@ -37,7 +37,11 @@ PRODUCT_COLUMNS = ["quantized_products", "matrix_products", "quantize_nodes"]
 """What ran of a quantised graph; empty for other precisions and where no record says it."""
 
 
-def _text(column: str, label: str, meaning: str, group: str = "Cell") -> Quantity:
+CELL = "Cell"
+"""The group of what a cell is."""
+
+
+def _text(column: str, label: str, meaning: str, group: str = CELL) -> Quantity:
     return Quantity(column, label, "", "text", meaning, group)
 
 
@@ -58,7 +62,7 @@ IDENTITY = (
     _text("remedy", "remedy", "What a user can do about that."),
     _text("failure_kind", "class of failure", "Of what kind its failure is."),
     _text("log", "log", "The log of the process that failed."),
-    Quantity("processes", "processes", "", "count", "Fresh processes that it was measured in.", "Cell"),
+    Quantity("processes", "processes", "", "count", "Fresh processes that it was measured in.", CELL),
     Quantity("n", "iterations", "", "count", "Timed iterations of all processes.", "Latency"),
 )
 
@@ -70,10 +74,10 @@ COMPUTED = (
         "",
         "percent",
         "Of the input's positions, those that are no padding.",
-        "Cell",
+        CELL,
         source="inputs.real_share",
     ),
-    Quantity("price_per_hour", "price of an hour", "", "number", "Of the device, in the study's currency.", "Cell"),
+    Quantity("price_per_hour", "price of an hour", "", "number", "Of the device, in the study's currency.", CELL),
     Quantity(
         "quantized_products",
         "INT8/FP8 products",
@@ -92,19 +96,33 @@ COMPUTED = (
 )
 
 FLOORS = (
-    Quantity("floor_ms", "floor", "ms", "number", "The least time that the measured limits allow.", "Hardware"),
+    Quantity(
+        "floor_ms",
+        "floor",
+        "ms",
+        "number",
+        "The least time that the measured limits allow.",
+        "How far from the hardware",
+    ),
     Quantity(
         "compute_floor_ms",
         "floor of computing",
         "ms",
         "number",
         "Its products at the matrix rate.",
-        "Hardware",
+        "How far from the hardware",
     ),
-    Quantity("memory_floor_ms", "floor of moving bytes", "ms", "number", "Its bytes at the bandwidth.", "Hardware"),
-    _text("limited_by", "floor set by", "Which limit sets the floor.", "Hardware"),
-    Quantity("gap", "gap", "×", "number", "Latency over floor.", "Hardware"),
-    Quantity("mfu", "MFU", "", "percent", "Share of the highest measured matrix rate.", "Hardware"),
+    Quantity(
+        "memory_floor_ms",
+        "floor of moving bytes",
+        "ms",
+        "number",
+        "Its bytes at the bandwidth.",
+        "How far from the hardware",
+    ),
+    _text("limited_by", "floor set by", "Which limit sets the floor.", "How far from the hardware"),
+    Quantity("gap", "gap", "×", "number", "Latency over floor.", "How far from the hardware"),
+    Quantity("mfu", "MFU", "", "percent", "Share of the highest measured matrix rate.", "How far from the hardware"),
 )
 """Columns of the table of floors that are shown with a cell."""
 
@@ -148,7 +166,7 @@ SOURCED = tuple(one for one in (*RECORDED, *COMPUTED) if one.source)
 
 def of_process(one: Quantity, record: Record) -> float | None:
     """A quantity of one process: what its record holds, of a list the median; None where it holds none."""
-    value = _found(one, record)
+    value = _recorded(one, record)
     if isinstance(value, list):
         value = float(np.median(value)) if value else None
     return None if value is None else value * one.scale
@@ -161,8 +179,8 @@ def of_cell(one: Quantity, records: Sequence[Record]) -> dict[str, float | None]
     if len(known) < len(values):
         return dict.fromkeys(columns([one]))
     if one.interval:
-        found = [_found(one, record) for record in records]
-        groups = [np.atleast_1d(np.asarray(value, np.float64)) * one.scale for value in found]
+        recorded = [_recorded(one, record) for record in records]
+        groups = [np.atleast_1d(np.asarray(value, np.float64)) * one.scale for value in recorded]
         return interval_columns(one, median_over_processes(groups))
     return {one.column: max(known) if one.over == "max" else _middle(known)}
 
@@ -176,7 +194,7 @@ def interval_columns(one: Quantity, interval: Interval | None) -> dict[str, floa
     return {one.column: interval.estimate, low: bounds[0], high: bounds[1]}
 
 
-def _found(one: Quantity, record: Record) -> Any:
+def _recorded(one: Quantity, record: Record) -> Any:
     value: Any = record
     for name in one.source.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -229,10 +247,10 @@ def show(one: Quantity, row: Row, unit: bool = False) -> str:
 
 def show_interval(one: Quantity, row: Row, unit: bool = False) -> str:
     """The value with its interval, where it has one."""
-    found = interval_of(one, row)
-    if found is None:
+    interval = interval_of(one, row)
+    if interval is None:
         return show(one, row, unit)
-    return text.interval(found, one.unit if unit and one.unit != RATE else "")
+    return text.interval(interval, one.unit if unit and one.unit != RATE else "")
 
 
 def interval_of(one: Quantity, row: Row) -> Interval | None:

@@ -32,23 +32,23 @@ CLAIM = f"The layer above the kernels stops mattering (costs less than {LAYER_MA
 
 def layers(measured: Measured) -> list[Finding]:
     """What launching through a runtime costs: its latency over that of the same kernels replayed as a CUDA graph."""
-    found = []
+    findings = []
     pairs: dict[tuple[object, ...], list[tuple[Cell, Cell]]] = {}
-    for own in group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape, cell.stack)).values():
-        for step in steps(measured, own).get(GRAPH, []):
+    for members in group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape, cell.stack)).values():
+        for step in steps(measured, members).get(GRAPH, []):
             key = (*step.without.configuration, step.without.device, step.without.model)
             pairs.setdefault(key, []).append((step.without, step.with_))
     for own_pairs in pairs.values():
-        found.append(_by_size(measured, sorted(own_pairs, key=lambda pair: pair[0].volume)))
-    if any(finding.status != "not decidable" for finding in found):
+        findings.append(_by_size(measured, sorted(own_pairs, key=lambda pair: pair[0].volume)))
+    if any(finding.status != "not decidable" for finding in findings):
         # One size shows no turn; beside configurations with several it is only in the way.
-        found = [finding for finding in found if len(finding.cells) > 2]
-    if not found:
-        told = "no runtime was measured both with and without a CUDA graph."
+        findings = [finding for finding in findings if len(finding.cells) > 2]
+    if not findings:
+        sentence = "no runtime was measured both with and without a CUDA graph."
         base = sorted({cell.runtime for cell in measured.cells if on_gpu(cell) and GRAPH not in cell.levers})
         wanted = sweep_entry(measured, [*base, *runtimes_of(ORT_CUDA, (), (GRAPH,))], ("fp16",), batches=(1, 8, 32, 64))
-        found = [Finding(TOPIC, told, (), question=3, claim=CLAIM, status="not decidable", missing=(wanted,))]
-    return found
+        findings = [Finding(TOPIC, sentence, (), question=3, claim=CLAIM, status="not decidable", missing=(wanted,))]
+    return findings
 
 
 def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
@@ -58,30 +58,30 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
     shown = "; ".join(
         f"{plain.shape} {text.interval(cost, '×')}" for (plain, _), cost in zip(pairs, costs, strict=True)
     )
-    told = f"{panel(measured, first)}{first.label} over its CUDA graph (90% intervals): {shown}"
+    sentence = f"{panel(measured, first)}{first.label} over its CUDA graph (90% intervals): {shown}"
     if is_eager(first):
-        told += f" ({MASKED})"
+        sentence += f" ({MASKED})"
     status: Status = "not decidable"
     wanted = ""
     if free[-1]:
         since = len(free) - next((i for i, one in enumerate(reversed(free)) if not one), len(free))
-        told += f"; less than {LAYER_MARGIN:.0%} from {pairs[since][0].shape} on"
+        sentence += f"; less than {LAYER_MARGIN:.0%} from {pairs[since][0].shape} on"
         status = "supported"
     elif len(pairs) == 1:
         wanted = sweep_entry(
             measured, (first.runtime, pairs[0][1].runtime), (first.precision,), (8, 32, 64), first.shape
         )
     elif beyond(costs[-1], LAYER_MARGIN):
-        told += f"; still more than {LAYER_MARGIN:.0%} at the largest size measured"
+        sentence += f"; still more than {LAYER_MARGIN:.0%} at the largest size measured"
         status = "refuted"
     missing = (wanted or processes_entry([last]),) if status == "not decidable" else ()
     cells = names(cell for pair in pairs for cell in pair)
-    return Finding(TOPIC, f"{told}.", cells, costs[-1], None, 3, CLAIM, first.label, status, missing)
+    return Finding(TOPIC, f"{sentence}.", cells, costs[-1], None, 3, CLAIM, first.label, status, missing)
 
 
 def runtimes(measured: Measured) -> list[Finding]:
     """Runtimes against the eager one at the same precision: one thing changed at a time."""
-    found = []
+    findings = []
     for cells in panels_at_common_shape(measured):
         for precision, same in group_by(cells, lambda cell: cell.precision).items():
             base = baseline(same)
@@ -89,7 +89,7 @@ def runtimes(measured: Measured) -> list[Finding]:
             if not pairs:
                 continue
             pairs.sort(key=lambda pair: pair.ratio.estimate)
-            told = (
+            sentence = (
                 f"{panel(measured, base)}{base.shape} {precision}, against {base.label} "
                 f"({text.number(base.p50.estimate)} ms): "
                 + "; ".join(f"{pair.a.label} {speedup(pair)}" for pair in pairs)
@@ -97,14 +97,14 @@ def runtimes(measured: Measured) -> list[Finding]:
             strongest = max(
                 pairs, key=lambda pair: (pair.verdict in {"faster", "slower"}, pair.ratio.inverted().estimate)
             )
-            found.append(
+            findings.append(
                 Finding(
                     RUNTIMES_TOPIC,
-                    f"{told}.",
+                    f"{sentence}.",
                     names([base, *(p.a for p in pairs)]),
                     strongest.ratio,
                     strongest.verdict,
                     question=3,
                 )
             )
-    return found
+    return findings

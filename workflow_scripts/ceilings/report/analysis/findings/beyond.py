@@ -18,7 +18,7 @@ SHOWN = 3
 
 def other_boundaries(measured: Measured) -> list[Finding]:
     """End to end and cold caches against the closed loop, where they were measured."""
-    found = []
+    findings = []
     for column, base, what in (
         ("e2e_p50_ms", "p50_ms", "End to end (with copies from and to pinned memory), against the closed-loop median"),
         ("e2e_pageable_p50_ms", "e2e_p50_ms", "End to end with pageable instead of pinned host memory"),
@@ -30,43 +30,43 @@ def other_boundaries(measured: Measured) -> list[Finding]:
                 continue
             clear = []
             for cell in cells:
-                own = measured.runs(cell)
-                factor = mean_over_processes(own[column] / own[base])
+                members = measured.runs(cell)
+                factor = mean_over_processes(members[column] / members[base])
                 if factor.bounded and not factor.low <= 1 <= factor.high:
-                    added = (own[column] - own[base]).median() * 1e3
+                    added = (members[column] - members[base]).median() * 1e3
                     clear.append(f"{cell.label} {text.interval(factor, '×')}, {added:+.3g} µs")
-            told = (
+            sentence = (
                 f"{where(measured, cells[0])}: {what}, within each process: "
                 f"{'; '.join(clear) or 'no difference established'}"
                 f"{f'; no difference established for {len(cells) - len(clear)} others' if clear else ''}."
             )
-            found.append(Finding("Beyond the closed loop", told, names(cells)))
-    return found
+            findings.append(Finding("Beyond the closed loop", sentence, names(cells)))
+    return findings
 
 
 def cold_start(measured: Measured) -> list[Finding]:
     """Time to the first answer of a fresh process: all stages, the CUDA context and libraries among them."""
-    found = []
+    findings = []
     for cells in panels_at_common_shape(measured):
         prices, cached = dict[Cell, Interval](), dict[Cell, Interval | None]()
         for cell in cells:
-            own = measured.runs(cell)
-            total = own[[f"{stage}_ms" for stage in STAGES]].sum(axis=1)
+            members = measured.runs(cell)
+            total = members[[f"{stage}_ms" for stage in STAGES]].sum(axis=1)
             if len(total) and (total > 0).all():
-                prices[cell], cached[cell] = _by_cache(total, own["compile_cache"])
+                prices[cell], cached[cell] = _by_cache(total, members["compile_cache"])
         if not prices:
             continue
         ranked = sorted(prices, key=lambda cell: prices[cell].estimate)
         shown = ranked if len(ranked) <= SHOWN + 1 else [*ranked[:SHOWN], ranked[-1]]
-        told = "; ".join(
+        sentence = "; ".join(
             f"{cell.label} {_seconds(prices[cell])} (as long as {prices[cell].estimate / cell.p50.estimate:,.0f} "
             f"steady requests{f'; {_seconds(again)} with what the first process compiled' if again else ''})"
             for cell, again in ((cell, cached[cell]) for cell in shown)
         )
-        told += f"; {len(ranked) - len(shown)} between these" if len(ranked) > len(shown) else ""
-        told = f"{where(measured, ranked[0])}: a fresh process gives its first answer after: {told}."
-        found.append(Finding("Cold start", told, names(ranked), prices[ranked[0]]))
-    return found
+        sentence += f"; {len(ranked) - len(shown)} between these" if len(ranked) > len(shown) else ""
+        sentence = f"{where(measured, ranked[0])}: a fresh process gives its first answer after: {sentence}."
+        findings.append(Finding("Cold start", sentence, names(ranked), prices[ranked[0]]))
+    return findings
 
 
 def _by_cache(total: pd.Series, caches: pd.Series) -> tuple[Interval, Interval | None]:

@@ -50,8 +50,8 @@ def bottleneck(measured: Measured) -> list[Finding]:
     cells = [cell for cell in measured.cells if on_gpu(cell)]
     if not cells:
         wanted = sweep_entry(measured, runtimes_of(ORT_CUDA, ()), ("fp16",), (1, 8, 64))
-        told = "no cell of a GPU was measured."
-        return [Finding(TOPIC, told, (), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))]
+        sentence = "no cell of a GPU was measured."
+        return [Finding(TOPIC, sentence, (), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))]
     turns = [finding for axis in measured.axes for finding in _turns(measured, axis)]
     return [*_shares(measured), *(turns or [_no_sweep(measured, cells)])]
 
@@ -94,35 +94,37 @@ def _hidden(measured: Measured, cells: list[Cell]) -> list[Finding]:
         (f"{cell.label} ({text.number(work.estimate)} of {text.number(cell.p50.estimate)} ms)" for work, cell in known),
         HIDDEN_SHOWN,
     )
-    told = (
+    sentence = (
         f"{where(measured, cells[0])}: with requests queued, submitting is hidden behind the request before, and what "
         f"remains bounds the device's work of these from above: {listed}."
     )
-    return [Finding(TOPIC, told, names(cell for _, cell in known), question=4)]
+    return [Finding(TOPIC, sentence, names(cell for _, cell in known), question=4)]
 
 
 def _shares(measured: Measured) -> list[Finding]:
-    found = []
+    findings = []
     for cells in panels_at_common_shape(measured):
         shown = [cell for cell in cells if pd.notna(cell.row["enqueue_p50_ms"])]
-        for kind, own in group_by(shown, bound).items():
+        for kind, members in group_by(shown, bound).items():
             listed = text.listed(
                 f"{cell.label} ({text.number(cell.row['enqueue_p50_ms'])} of {text.number(cell.p50.estimate)} ms)"
-                for cell in own
+                for cell in members
             )
-            told = f"{where(measured, own[0])}: {BOUND[kind]}: {listed}."
-            found.append(Finding(TOPIC, told, names(own), question=4))
-        found += _hidden(measured, shown)
+            sentence = f"{where(measured, members[0])}: {BOUND[kind]}: {listed}."
+            findings.append(Finding(TOPIC, sentence, names(members), question=4))
+        findings += _hidden(measured, shown)
         captured = [cell for cell in cells if measured.budget(cell)]
-        for kind, own in group_by(captured, lambda cell: decides(measured, cell)).items():
-            told = f"{where(measured, own[0])}: captured and **{kind}**: {text.listed(c.label for c in own)}."
-            found.append(Finding(TOPIC, told, names(own), question=4))
-    return found
+        for kind, members in group_by(captured, lambda cell: decides(measured, cell)).items():
+            sentence = (
+                f"{where(measured, members[0])}: captured and **{kind}**: {text.listed(c.label for c in members)}."
+            )
+            findings.append(Finding(TOPIC, sentence, names(members), question=4))
+    return findings
 
 
 def _turns(measured: Measured, axis: str) -> list[Finding]:
     """One finding a sweep that turns, one for all that stay on one side, one for all that nothing decides."""
-    found, staying, open_ = [], dict[str, list[list[Cell]]](), list[list[Cell]]()
+    findings, staying, open_ = [], dict[str, list[list[Cell]]](), list[list[Cell]]()
     for sweep in sweeps(measured, axis):
         if not on_gpu(sweep[0]):
             continue
@@ -131,35 +133,35 @@ def _turns(measured: Measured, axis: str) -> list[Finding]:
         sides = [kernels for kernels, _ in known]
         if len(set(sides)) == 2 and sides == sorted(sides):
             turn = sides.index(True)
-            told = f"{_by_size(measured, sweep, kinds, axis)}. It turns between {axis} "
-            told += f"{known[turn - 1][1].axis(axis)} and {known[turn][1].axis(axis)}."
+            sentence = f"{_by_size(measured, sweep, kinds, axis)}. It turns between {axis} "
+            sentence += f"{known[turn - 1][1].axis(axis)} and {known[turn][1].axis(axis)}."
             subject = f"{sweep[0].label} over {axis}"
-            found.append(
-                Finding(TOPIC, told, names(sweep), question=4, claim=CLAIM, subject=subject, status="supported")
+            findings.append(
+                Finding(TOPIC, sentence, names(sweep), question=4, claim=CLAIM, subject=subject, status="supported")
             )
         elif len(set(kinds)) == 1 and kinds[0] in DECIDED:
             staying.setdefault(kinds[0], []).append(sweep)
         else:
             open_.append(sweep)
-    for kind, own in staying.items():
+    for kind, members in staying.items():
         shown = (
-            f"{configuration(measured, one[0])} ({axis} {one[0].axis(axis)} to {one[-1].axis(axis)})" for one in own
+            f"{configuration(measured, one[0])} ({axis} {one[0].axis(axis)} to {one[-1].axis(axis)})" for one in members
         )
-        told = f"{kind} at every size: {text.listed(shown)}."
-        rests = names(cell for one in own for cell in one)
-        subject = f"{text.listed(one[0].label for one in own)} over {axis}"
-        found.append(Finding(TOPIC, told, rests, question=4, claim=CLAIM, subject=subject, status="refuted"))
+        sentence = f"{kind} at every size: {text.listed(shown)}."
+        rests = names(cell for one in members for cell in one)
+        subject = f"{text.listed(one[0].label for one in members)} over {axis}"
+        findings.append(Finding(TOPIC, sentence, rests, question=4, claim=CLAIM, subject=subject, status="refuted"))
     if open_:
-        told = "; ".join(_by_size(measured, one, [decides(measured, cell) for cell in one], axis) for one in open_)
+        sentence = "; ".join(_by_size(measured, one, [decides(measured, cell) for cell in one], axis) for one in open_)
         cells = [cell for one in open_ for cell in one]
         # What was captured and is mixed would be so again.
         uncaptured = [c for c in cells if decides(measured, c) not in DECIDED and not measured.budget(c)]
         missing = (traces_entry(uncaptured),) if uncaptured else ()
         subject = f"{text.listed(one[0].label for one in open_)} over {axis}"
-        found.append(
+        findings.append(
             Finding(
                 TOPIC,
-                f"{told}.",
+                f"{sentence}.",
                 names(cells),
                 question=4,
                 claim=CLAIM,
@@ -168,13 +170,13 @@ def _turns(measured: Measured, axis: str) -> list[Finding]:
                 missing=missing,
             )
         )
-    return found
+    return findings
 
 
 def _by_size(measured: Measured, sweep: list[Cell], kinds: list[str], axis: str) -> str:
     sizes = group_by(list(zip(kinds, sweep, strict=True)), lambda pair: pair[0])
     places = "; ".join(
-        f"{kind} at {axis} {text.listed(cell.axis(axis) for _, cell in own)}" for kind, own in sizes.items()
+        f"{kind} at {axis} {text.listed(cell.axis(axis) for _, cell in members)}" for kind, members in sizes.items()
     )
     fixed = text.sizes(without_axis(sweep[0].shape, axis))
     return f"{configuration(measured, sweep[0])}{f' at {fixed}' if fixed else ''}: {places}"
@@ -182,5 +184,5 @@ def _by_size(measured: Measured, sweep: list[Cell], kinds: list[str], axis: str)
 
 def _no_sweep(measured: Measured, cells: list[Cell]) -> Finding:
     wanted = sweep_entry(measured, {cell.runtime for cell in cells}, {cell.precision for cell in cells}, (1, 8, 64))
-    told = "each configuration was measured at one size, so nothing can turn."
-    return Finding(TOPIC, told, names(cells), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))
+    sentence = "each configuration was measured at one size, so nothing can turn."
+    return Finding(TOPIC, sentence, names(cells), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))

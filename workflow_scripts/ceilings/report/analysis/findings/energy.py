@@ -28,24 +28,30 @@ def energy(measured: Measured) -> list[Finding]:
     Energy is time times power, so a difference is given as both factors: whether a stack saves energy because it is
     done earlier or because it draws less.
     """
-    found = []
+    findings = []
     for cells in panels_at_common_shape(measured):
         known = {cell: used for cell in cells if (used := joules(measured, cell))}
         if len(known) > 1:
             least = min(known, key=lambda cell: known[cell].estimate)
             most = max(known, key=lambda cell: known[cell].estimate)
-            told = f"{where(measured, least)}: an inference takes least energy in {_used(known, least, measured)} and "
-            told += f"most in {_used(known, most, measured)}{_factors(known, least, most)}"
-            found.append(Finding(TOPIC, f"{told}.", names([least, most]), known[least]))
+            sentence = (
+                f"{where(measured, least)}: an inference takes least energy in {_used(known, least, measured)} and "
+            )
+            sentence += f"most in {_used(known, most, measured)}{_factors(known, least, most)}"
+            findings.append(Finding(TOPIC, f"{sentence}.", names([least, most]), known[least]))
     longest = group_by(sweeps(measured, "batch"), lambda sweep: (sweep[0].device, sweep[0].model))
-    for sweep in (min(own, key=lambda sweep: (-len(sweep), sweep[-1].p50.estimate)) for own in longest.values()):
+    for sweep in (
+        min(members, key=lambda sweep: (-len(sweep), sweep[-1].p50.estimate)) for members in longest.values()
+    ):
         known = {cell: used for cell in sweep if (used := joules(measured, cell))}
         if len(known) > 1:
             first, last = next(iter(known)), list(known)[-1]
-            told = f"{configuration(measured, first)}: {_used(known, first, measured)}; {_used(known, last, measured)}"
-            told += _factors(known, last, first)
-            found.append(Finding(TOPIC, f"{told}.", names(known), known[last]))
-    return found
+            sentence = (
+                f"{configuration(measured, first)}: {_used(known, first, measured)}; {_used(known, last, measured)}"
+            )
+            sentence += _factors(known, last, first)
+            findings.append(Finding(TOPIC, f"{sentence}.", names(known), known[last]))
+    return findings
 
 
 def clocks(measured: Measured) -> list[Finding]:
@@ -55,8 +61,8 @@ def clocks(measured: Measured) -> list[Finding]:
     if not low:
         return []
     shown = (f"{short(cell)} {regime} {at}" for cell, regime, at in low)
-    told = f"{len(low)} of the measured loops ran below {BELOW_CLOCK:.0%} of the SM clock: {text.cut(shown)}."
-    return [Finding(TOPIC, told, names(cell for cell, *_ in low))]
+    sentence = f"{len(low)} of the measured loops ran below {BELOW_CLOCK:.0%} of the SM clock: {text.cut(shown)}."
+    return [Finding(TOPIC, sentence, names(cell for cell, *_ in low))]
 
 
 def clock(measured: Measured, cell: Cell, regime: str) -> str:

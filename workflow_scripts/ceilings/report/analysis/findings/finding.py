@@ -110,12 +110,12 @@ def sweep_entry(
     if batches:
         sizes["batch"] = set(batches)
     listed = {axis: sorted(sizes[axis]) for axis in Shape.of(dict.fromkeys(sizes, 1)).axes}
-    others = {axis: own for axis, own in listed.items() if axis not in SHORTHANDS}
+    others = {axis: members for axis, members in listed.items() if axis not in SHORTHANDS}
     parts = {
         "models": sorted(asked["model"].unique()),
         "runtimes": _in_order(runtimes),
         "precisions": _in_order(precisions or ("fp32", "fp16")),
-        **{SHORTHANDS[axis]: own for axis, own in listed.items() if axis in SHORTHANDS},
+        **{SHORTHANDS[axis]: members for axis, members in listed.items() if axis in SHORTHANDS},
         **({"axes": others} if others else {}),
     }
     return json.dumps(parts).replace('"', "")

@@ -27,47 +27,47 @@ CLAIM = f"The best cell is within {NEAR:.0f}× of the least time that the hardwa
 
 def floor(measured: Measured) -> list[Finding]:
     """The best cell of each device and model at the common shape against its floor, and what a capture says of it."""
-    found = []
+    findings = []
     for cells in panels_at_common_shape(measured):
         known = [cell for cell in cells if measured.hardware_floor(cell)]
         if known:
-            found.append(_gap(measured, min(known, key=lambda cell: cell.p50.estimate)))
-    if not found:
+            findings.append(_gap(measured, min(known, key=lambda cell: cell.p50.estimate)))
+    if not findings:
         gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)}) or runtimes_of(
             ORT_CUDA, (FUSION, GRAPH)
         )
-        told = "the hardware's floor is known of no measured cell."
+        sentence = "the hardware's floor is known of no measured cell."
         missing = () if any(map(on_gpu, measured.cells)) else (sweep_entry(measured, gpu, ("fp16",)),)
-        found = [Finding(TOPIC, told, (), question=9, claim=CLAIM, status="not decidable", missing=missing)]
-    return found
+        findings = [Finding(TOPIC, sentence, (), question=9, claim=CLAIM, status="not decidable", missing=missing)]
+    return findings
 
 
 def _gap(measured: Measured, cell: Cell) -> Finding:
     row = measured.hardware_floor(cell)
     assert row is not None
     gap = cell.p50.scaled(1 / row["floor_ms"])
-    told = (
+    sentence = (
         f"{where(measured, cell)}: the best cell with a known floor, **{cell.label}**, takes "
         f"{text.number(cell.p50.estimate)} ms, "
         f"{text.interval(gap, '×')} its floor of {text.number(row['floor_ms'])} ms "
         f"(set by {text.LIMITED_BY.get(row['limited_by'], row['limited_by'])})"
     )
     if pd.notna(row["mfu"]):
-        told += f"; MFU {text.percent(row['mfu'])} of the highest measured matrix rate"
-    told += _products(cell, row) + _queued(cell)
+        sentence += f"; MFU {text.percent(row['mfu'])} of the highest measured matrix rate"
+    sentence += _products(cell, row) + _queued(cell)
     budget = measured.budget(cell)
     missing: tuple[str, ...] = ()
     if budget:
-        told += f". {_split(cell, budget)}"
+        sentence += f". {_split(cell, budget)}"
     else:
-        told += ". What the rest is needs a capture"
+        sentence += ". What the rest is needs a capture"
         missing = (traces_entry([cell]),)
     status: Status = "not decidable"
     if gap.estimate < 1:
-        told += ". Less than the floor cannot be: a limit was measured too low, or work counted that nobody does"
+        sentence += ". Less than the floor cannot be: a limit was measured too low, or work counted that nobody does"
     elif gap.bounded:
         status = "supported" if gap.high <= NEAR else "refuted" if gap.low > NEAR else status
-    return Finding(TOPIC, f"{told}.", names([cell]), gap, None, 9, CLAIM, cell.label, status, missing)
+    return Finding(TOPIC, f"{sentence}.", names([cell]), gap, None, 9, CLAIM, cell.label, status, missing)
 
 
 def _products(cell: Cell, row: dict[str, Any]) -> str:
@@ -75,14 +75,14 @@ def _products(cell: Cell, row: dict[str, Any]) -> str:
     library, p50 = row.get("gemm_library_ms"), cell.p50.estimate
     if library is None or pd.isna(library) or library <= row["floor_ms"]:
         return ""
-    told = (
+    sentence = (
         f". The model's products with weights, one by one at their own sizes, take a library {text.number(library)} "
         f"ms, {text.number(library - row['floor_ms'])} ms above the floor (Q, K and V apart: merged by fusion they "
         "take less)"
     )
     if library < p50:
-        told += f"; {text.number(p50 - library)} ms are left for other kernels, the gaps between them and the host"
-    return told
+        sentence += f"; {text.number(p50 - library)} ms are left for other kernels, the gaps between them and the host"
+    return sentence
 
 
 def _queued(cell: Cell) -> str:
@@ -102,8 +102,8 @@ def _split(cell: Cell, budget: dict[str, Any]) -> str:
     busy, p50 = float(budget["gpu_busy_ms"]), cell.p50.estimate
     classes = {kind: float(budget[f"gpu_{kind}_ms"]) for kind in KERNEL_CLASSES if pd.notna(budget[f"gpu_{kind}_ms"])}
     shown = sorted((item for item in classes.items() if item[1] >= 0.01 * busy), key=lambda item: -item[1])
-    told = f"Captured, the device works {text.number(busy)} ms of it ({text.percent(min(busy / p50, 1))}): "
-    told += text.listed(f"{text.number(value)} {kind}" for kind, value in shown[:CLASSES_SHOWN])
+    sentence = f"Captured, the device works {text.number(busy)} ms of it ({text.percent(min(busy / p50, 1))}): "
+    sentence += text.listed(f"{text.number(value)} {kind}" for kind, value in shown[:CLASSES_SHOWN])
     if pd.notna(budget["no_host_ms"]):
-        told += f"; with a host that took no time, at most {text.number(budget['no_host_ms'])} ms would remain"
-    return told
+        sentence += f"; with a host that took no time, at most {text.number(budget['no_host_ms'])} ms would remain"
+    return sentence

@@ -20,32 +20,33 @@ HOSTS = ". Fewer launches, and less of the host's time for each, are what is lef
 
 def headroom(measured: Measured) -> list[Finding]:
     """Whether the latency would change if the device's work took no time at all; captured cells at the common shape."""
-    found = []
+    findings = []
     for cells in panels_at_common_shape(measured):
         known = [
             (cell, budget) for cell in cells if (budget := measured.budget(cell)) and pd.notna(budget["no_work_ms"])
         ]
-        for status, own in group_by(known, _status).items():
+        for status, members in group_by(known, _status).items():
             left = (
                 f"{text.number(budget['no_work_ms'])} of {text.number(budget['replayed_ms'])} ms ({cell.label})"
-                for cell, budget in own
+                for cell, budget in members
             )
-            told = (
-                f"{where(measured, own[0][0])}: work on the device that took no time would leave {text.listed(left)}"
+            sentence = (
+                f"{where(measured, members[0][0])}: work on the device that took no time would leave "
+                f"{text.listed(left)}"
                 f"{HOSTS if status == 'refuted' else ''}."
             )
-            found.append(
+            findings.append(
                 Finding(
                     TOPIC,
-                    told,
-                    names(cell for cell, _ in own),
+                    sentence,
+                    names(cell for cell, _ in members),
                     question=5,
-                    claim=CLAIM.format(own[0][0].shape),
-                    subject=text.listed(cell.label for cell, _ in own),
+                    claim=CLAIM.format(members[0][0].shape),
+                    subject=text.listed(cell.label for cell, _ in members),
                     status=status,
                 )
             )
-    return found
+    return findings
 
 
 def _status(known: tuple[Cell, dict[str, Any]]) -> Status:

@@ -30,50 +30,54 @@ TOPIC = "Levers"
 
 def levers(measured: Measured) -> list[Finding]:
     """Each lever of each stack, the strongest first; then how they act together."""
-    found = []
+    findings = []
     for cells in panels_at_common_shape(measured):
-        for own in group_by(cells, lambda cell: cell.stack).values():
-            ranked = sorted(steps(measured, own).values(), key=_rank)
-            found += [_lever(measured, every) for every in ranked]
-            found += _batch(measured, own)
-            found += _together(measured, own)
-    found += _larger(measured)
+        for members in group_by(cells, lambda cell: cell.stack).values():
+            ranked = sorted(steps(measured, members).values(), key=_rank)
+            findings += [_lever(measured, every) for every in ranked]
+            findings += _batch(measured, members)
+            findings += _together(measured, members)
+    findings += _larger(measured)
     if not any(on_gpu(cell) for cell in measured.cells):
         wanted = sweep_entry(measured, runtimes_of(ORT_CUDA, (), (GRAPH,), (FUSION,), (FUSION, GRAPH)))
         claim = "A lever still shortens a small static workload"
-        told = "CUDA graph, fusion and IO binding: no cell of a GPU was measured."
-        found.append(Finding(TOPIC, told, (), question=5, claim=claim, status="not decidable", missing=(wanted,)))
-    return found
+        sentence = "CUDA graph, fusion and IO binding: no cell of a GPU was measured."
+        findings.append(
+            Finding(TOPIC, sentence, (), question=5, claim=claim, status="not decidable", missing=(wanted,))
+        )
+    return findings
 
 
 def _larger(measured: Measured) -> list[Finding]:
     """The same levers at the largest size at which a stack has some: which of them fade there, grow or turn."""
-    found = []
+    findings = []
     for cells in measured.panels.values():
         others = [cell for cell in cells if on_gpu(cell) and not measured.is_common(cell)]
         stacks = group_by(others, lambda cell: (cell.volume, cell.shape, cell.stack))
-        known = {key: own for key, same in stacks.items() if (own := steps(measured, same))}
+        known = {key: members for key, same in stacks.items() if (members := steps(measured, same))}
         largest = {stack: key for key in sorted(known) for stack in key[2:]}
         for key in largest.values():
             ranked = sorted(known[key].values(), key=_rank)
             first = ranked[0][0].with_
-            shown = "; ".join(f"{_name(own[0])} {_change(own[0], own[0].without.label)}" for own in ranked)
-            cells_ = names(cell for own in ranked for cell in (own[0].without, own[0].with_))
-            found.append(Finding(TOPIC, f"{_at(measured, first)}: at this larger size {shown}.", cells_, question=5))
-    return found
+            shown = "; ".join(
+                f"{_name(members[0])} {_change(members[0], members[0].without.label)}" for members in ranked
+            )
+            cells_ = names(cell for members in ranked for cell in (members[0].without, members[0].with_))
+            findings.append(Finding(TOPIC, f"{_at(measured, first)}: at this larger size {shown}.", cells_, question=5))
+    return findings
 
 
-def _rank(own: list[Step]) -> tuple[bool, float]:
-    return own[0].verdict not in {"faster", "slower"}, own[0].ratio.estimate
+def _rank(members: list[Step]) -> tuple[bool, float]:
+    return members[0].verdict not in {"faster", "slower"}, members[0].ratio.estimate
 
 
-def _lever(measured: Measured, own: list[Step]) -> Finding:
-    alone, top = own[0], own[-1]
-    told = f"{_at(measured, alone.with_)}: **{_name(alone)}** {_change(alone, alone.without.label)}"
-    told += " (both with copies)" if alone.lever == IO_BINDING else ""
+def _lever(measured: Measured, members: list[Step]) -> Finding:
+    alone, top = members[0], members[-1]
+    sentence = f"{_at(measured, alone.with_)}: **{_name(alone)}** {_change(alone, alone.without.label)}"
+    sentence += " (both with copies)" if alone.lever == IO_BINDING else ""
     if top is not alone:
-        told += f"; on top of {_named(top, alone)} {_change(top)}"
-        told += _interaction(measured, alone, top)
+        sentence += f"; on top of {_named(top, alone)} {_change(top)}"
+        sentence += _interaction(measured, alone, top)
     claim = f"A lever still shortens {alone.with_.shape}, on top of the others"
     subject = f"{_name(alone)} on {alone.with_.stack}"
     if top is not alone:
@@ -81,7 +85,7 @@ def _lever(measured: Measured, own: list[Step]) -> Finding:
     status = _status(measured, top)
     missing = (processes_entry([top.with_]),) if status == "not decidable" else ()
     cells = names(cell for step in (alone, top) for cell in (step.without, step.with_))
-    return Finding(TOPIC, f"{told}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)
+    return Finding(TOPIC, f"{sentence}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)
 
 
 def _status(measured: Measured, step: Step) -> Status:
@@ -117,10 +121,10 @@ def _interaction(measured: Measured, alone: Step, top: Step) -> str:
     return ""
 
 
-def _batch(measured: Measured, own: list[Cell]) -> list[Finding]:
+def _batch(measured: Measured, members: list[Cell]) -> list[Finding]:
     """The largest batch against the smallest, per inference, with the fewest levers and with the most."""
     pairs = []
-    for cell in own:
+    for cell in members:
         row = [one for one in measured.cells if _but_batch(one) == _but_batch(cell)]
         if len(row) > 1:
             row.sort(key=lambda one: one.batch)
@@ -129,33 +133,35 @@ def _batch(measured: Measured, own: list[Cell]) -> list[Finding]:
         return []
     pairs.sort(key=lambda pair: distance(recipe(pair.a)))
     alone, top = pairs[0], pairs[-1]
-    told = f"{_at(measured, alone.b)}: **batch** {alone.b.batch} to {alone.a.batch}, per inference: {speedup(alone)}"
-    told += f" in {alone.a.label}"
+    sentence = (
+        f"{_at(measured, alone.b)}: **batch** {alone.b.batch} to {alone.a.batch}, per inference: {speedup(alone)}"
+    )
+    sentence += f" in {alone.a.label}"
     if top is not alone:
-        told += f"; {top.b.batch} to {top.a.batch} {speedup(top)} in {top.a.label}"
+        sentence += f"; {top.b.batch} to {top.a.batch} {speedup(top)} in {top.a.label}"
     status = status_of(top.verdict)
     missing = (processes_entry([top.a]),) if status == "not decidable" else ()
     claim = "A larger batch makes an inference cheaper"
     subject = f"batch {top.b.batch} to {top.a.batch}, {top.a.label}"
     cells = names(cell for pair in (alone, top) for cell in (pair.a, pair.b))
-    return [Finding(TOPIC, f"{told}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)]
+    return [Finding(TOPIC, f"{sentence}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)]
 
 
 def _but_batch(cell: Cell) -> tuple[object, ...]:
     return (*cell.configuration, cell.device, cell.model, without_axis(cell.shape, "batch"))
 
 
-def _together(measured: Measured, own: list[Cell]) -> list[Finding]:
+def _together(measured: Measured, members: list[Cell]) -> list[Finding]:
     """The largest full factorial: each lever averaged over the others, and what two do to each other."""
-    design = factorial(own)
+    design = factorial(members)
     if design is None:
         return []
     mains = []
     for lever in design.levers:
         factor, judged = design.effect(measured, lever)
         mains.append((factor.estimate, f"{lever} {change(factor, judged)}"))
-    told = (
-        f"{_at(measured, own[0])}: over all {len(design.cells)} combinations of {text.listed(design.levers)}, each "
+    sentence = (
+        f"{_at(measured, members[0])}: over all {len(design.cells)} combinations of {text.listed(design.levers)}, each "
         f"averaged over the others: {'; '.join(shown for _, shown in sorted(mains))}"
     )
     clear, open_ = [], []
@@ -166,8 +172,8 @@ def _together(measured: Measured, own: list[Cell]) -> list[Finding]:
             clear.append(f"{a} and {b} {what} ({text.interval(factor, '×')})")
         else:
             open_.append(f"{a} and {b} ({text.interval(factor, '×')}, {no_claim(judged, True)})")
-    told += f". Interactions: {'; '.join([*clear, *open_])}"
-    return [Finding(TOPIC, f"{told}.", names(design.cells.values()), question=5)]
+    sentence += f". Interactions: {'; '.join([*clear, *open_])}"
+    return [Finding(TOPIC, f"{sentence}.", names(design.cells.values()), question=5)]
 
 
 def _at(measured: Measured, cell: Cell) -> str:

@@ -18,13 +18,13 @@ CLAIM = "One configuration is the best for every latency limit and every through
 
 def operating_points(measured: Measured) -> list[Finding]:
     """The Pareto set of each device and model at the common size of an input, the highest throughput, and its cost."""
-    found = []
+    findings = []
     for panel_, cells in measured.panels.items():
         common = without_axis(measured.common_shapes[panel_], "batch")
         same = [cell for cell in cells if without_axis(cell.shape, "batch") == common]
-        found.append(_pareto(measured, same))
-        found += _throughput(measured, same)
-    return found
+        findings.append(_pareto(measured, same))
+        findings += _throughput(measured, same)
+    return findings
 
 
 def pareto(cells: Sequence[Cell]) -> list[Cell]:
@@ -73,7 +73,7 @@ def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
             f"{text.number(cell.p50.estimate)} ms{p99}: {cell.label} at batch {cell.batch}{also}, "
             f"{text.number(_rate(cell) * 1e3)}/s"
         )
-    told = (
+    sentence = (
         f"{panel(measured, cells[0])}{_input(cells[0])}the best for a limit on the median, from that limit "
         f"on, with its throughput: {'; '.join(points)}. Of the configurations measured there: {_rivals(cells)}."
     )
@@ -87,7 +87,9 @@ def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
             if len({cell.batch for cell in cells}) > 1
             else (sweep_entry(measured, sorted(runtimes), {c.precision for c in cells}, (1, 8, 32)),)
         )
-    return Finding(TOPIC, told, names(kept), question=8, claim=CLAIM, subject=subject, status=status, missing=missing)
+    return Finding(
+        TOPIC, sentence, names(kept), question=8, claim=CLAIM, subject=subject, status=status, missing=missing
+    )
 
 
 def _rivals(cells: list[Cell]) -> str:
@@ -100,11 +102,11 @@ def _one_for_all(measured: Measured, cells: list[Cell], kept: list[Cell]) -> Sta
     """Refuted where two configurations each provably win at a batch of their own."""
     winners, sure = set(), True
     for batch in {cell.batch for cell in cells}:
-        own = sorted((cell for cell in cells if cell.batch == batch), key=lambda cell: cell.p50.estimate)
-        if any(measured.compare(other, own[0]).verdict != "slower" for other in own[1:]):
+        members = sorted((cell for cell in cells if cell.batch == batch), key=lambda cell: cell.p50.estimate)
+        if any(measured.compare(other, members[0]).verdict != "slower" for other in members[1:]):
             sure = False
-        elif len(own) > 1 and own[0] in kept:
-            winners.add(own[0].configuration)
+        elif len(members) > 1 and members[0] in kept:
+            winners.add(members[0].configuration)
     if len(winners) > 1:
         return "refuted"
     one = {cell.configuration for cell in kept} == winners
@@ -117,15 +119,15 @@ def _throughput(measured: Measured, cells: list[Cell]) -> list[Finding]:
         return []
     rate, best = max(known, key=lambda pair: pair[0].estimate)
     near = [cell for other, cell in known if cell is not best and other.high >= rate.low]
-    told = (
+    sentence = (
         f"{panel(measured, best)}{_input(best, ', ')}requests queued: the highest throughput is "
         f"**{text.interval(rate, 'inferences/s')}**, {best.label} at batch {best.batch}"
     )
     if near:
-        told += f"; the intervals of {text.cut((f'{c.label} b{c.batch}' for c in near), 3)} reach it"
+        sentence += f"; the intervals of {text.cut((f'{c.label} b{c.batch}' for c in near), 3)} reach it"
     cost = cost_per_million(best)
     if cost:
-        told += f". A million inferences cost {text.interval(cost)} there, in the currency of the study's price"
+        sentence += f". A million inferences cost {text.interval(cost)} there, in the currency of the study's price"
     else:
-        told += ". The study gives no `price_per_hour` for the device, so no cost"
-    return [Finding(TOPIC, f"{told}.", names([best, *near]), rate, question=8)]
+        sentence += ". The study gives no `price_per_hour` for the device, so no cost"
+    return [Finding(TOPIC, f"{sentence}.", names([best, *near]), rate, question=8)]

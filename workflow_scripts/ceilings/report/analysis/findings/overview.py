@@ -10,27 +10,27 @@ from ceilings.report.analysis.measured import Measured
 
 def fastest(measured: Measured) -> list[Finding]:
     """The configuration with the lowest median at the common shape, and what cannot be told from it."""
-    found = []
+    findings = []
     for cells in panels_at_common_shape(measured):
         best, *others = sorted(cells, key=lambda cell: cell.p50.estimate)
         behind = [measured.compare(other, best) for other in others]
         if not behind:
             continue
         tied = [pair for pair in behind if pair.verdict != "slower"]
-        told = f"{where(measured, best)}: "
+        sentence = f"{where(measured, best)}: "
         if len(tied) == len(behind):
-            told += f"no configuration is established as the fastest of {len(cells)}"
-            found.append(Finding("Fastest", told + ".", names(cells), None, "undecided"))
+            sentence += f"no configuration is established as the fastest of {len(cells)}"
+            findings.append(Finding("Fastest", sentence + ".", names(cells), None, "undecided"))
             continue
         first = min((pair for pair in behind if pair.verdict == "slower"), key=lambda pair: pair.ratio.estimate)
         if tied:
             group = text.listed(f"**{cell.label}**" for cell in (best, *(pair.a for pair in tied)))
-            told += f"fastest are {group} (not told apart); the best, {best.label}, has "
+            sentence += f"fastest are {group} (not told apart); the best, {best.label}, has "
         else:
-            told += f"the fastest is **{best.label}** with "
-        told += (
+            sentence += f"the fastest is **{best.label}** with "
+        sentence += (
             f"a median of {text.interval(best.p50, 'ms')}; next is {first.a.label}, slower by "
             f"{text.interval(first.ratio, '×')}."
         )
-        found.append(Finding("Fastest", told, names((best, *others)), first.ratio, "slower"))
-    return found
+        findings.append(Finding("Fastest", sentence, names((best, *others)), first.ratio, "slower"))
+    return findings

@@ -30,12 +30,12 @@ EAGER = (
 
 def padding(measured: Measured) -> list[Finding]:
     """Each cell whose inputs follow a length distribution against the cell of the same sizes with full rows."""
-    found = []
+    findings = []
     for cell in measured.cells:
         full = measured.find(cell, shape=cell.shape.full) if cell.shape.lengths else None
         if full is not None and pd.notna(cell.row["real_share"]):
-            found.append(_price(measured, measured.compare(cell, full)))
-    return found
+            findings.append(_price(measured, measured.compare(cell, full)))
+    return findings
 
 
 def what_becomes(pair: Comparison, share: float, equivalent: bool) -> tuple[str, Status]:
@@ -64,7 +64,7 @@ def _price(measured: Measured, pair: Comparison) -> Finding:
     equivalent = pair.verdict == "undecided" and measured.equivalent(pair.a, pair.b, MARGIN)
     becomes, status = what_becomes(pair, share, equivalent)
     token = pair.ratio.scaled(1 / share)
-    told = (
+    sentence = (
         f"{configuration(measured, cell)} {cell.shape}: with {text.percent(share)} real tokens "
         f"{change(pair.ratio, pair.verdict, pair.beyond_noise, 'full rows')}: {becomes}. "
         f"A real token costs {text.interval(token, '×')} what it costs in full rows."
@@ -73,7 +73,7 @@ def _price(measured: Measured, pair: Comparison) -> Finding:
     missing = (processes_entry([pair.a, pair.b]),) if status == "not decidable" else ()
     return Finding(
         TOPIC,
-        told,
+        sentence,
         names((pair.a, pair.b)),
         pair.ratio,
         pair.verdict,

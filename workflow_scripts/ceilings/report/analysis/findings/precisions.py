@@ -32,23 +32,23 @@ CLAIM = "A lower precision is faster than FP32"
 def precisions(measured: Measured) -> list[Finding]:
     """Each lower precision against FP32 at every shape, with the crossover or its absence."""
     everything = precision_series(measured)
-    found = [_series(measured, series) for series in everything if len(series.points) > 1]
+    findings = [_series(measured, series) for series in everything if len(series.points) > 1]
     single = [series for series in everything if len(series.points) == 1]
     by_precision = group_by(single, lambda one: (one.device, one.model, one.precision, one.points[0].a.shape))
-    found += [_at_one_shape(measured, own) for own in by_precision.values()]
-    if not found and measured.cells:
+    findings += [_at_one_shape(measured, members) for members in by_precision.values()]
+    if not findings and measured.cells:
         runtimes = {cell.runtime for cell in measured.cells}
         wanted = sweep_entry(measured, sorted(runtimes), ("fp32", "fp16", "int8"))
-        told = "no lower precision was measured beside FP32 at the same shape."
-        found = [Finding(TOPIC, told, (), question=6, claim=CLAIM, status="not decidable", missing=(wanted,))]
-    return found
+        sentence = "no lower precision was measured beside FP32 at the same shape."
+        findings = [Finding(TOPIC, sentence, (), question=6, claim=CLAIM, status="not decidable", missing=(wanted,))]
+    return findings
 
 
 def _series(measured: Measured, series: PrecisionSeries) -> Finding:
     shapes = "; ".join(f"{point.a.axis(series.axis)}: {speedup(point)}" for point in series.points)
     first = series.points[0].a
     fixed = text.sizes(series.fixed)
-    told = (
+    sentence = (
         f"{panel(measured, first)}{series.label} against {series.reference_label} over {series.axis}"
         f"{f' ({fixed})' if fixed else ''}: {_summary(series)} By {series.axis}: {shapes}."
         f"{arithmetic(series.points)}{_cost(series.points)}"
@@ -62,16 +62,16 @@ def _series(measured: Measured, series: PrecisionSeries) -> Finding:
     throughout = all(point.verdict == "faster" for point in series.points)
     reach = " throughout" if throughout else " at some of" if status == "supported" else ","
     subject = f"{series.label}{_named(series.points)}{reach} {sizes}"
-    return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
+    return Finding(TOPIC, sentence, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
 
 
-def _at_one_shape(measured: Measured, own: list[PrecisionSeries]) -> Finding:
+def _at_one_shape(measured: Measured, members: list[PrecisionSeries]) -> Finding:
     """Every configuration that has the precision and FP32 at one shape, the largest gain first."""
-    pairs = sorted((series.points[0] for series in own), key=lambda pair: pair.ratio.estimate)
+    pairs = sorted((series.points[0] for series in members), key=lambda pair: pair.ratio.estimate)
     first = pairs[0].a
     shown = [f"{pair.a.label}{_reference(pair)} {speedup(pair)}" for pair in pairs]
     name = first.precision.upper()
-    told = f"{where(measured, first)}: {name} against FP32: {'; '.join(shown)}.{arithmetic(pairs)}{_cost(pairs)}"
+    sentence = f"{where(measured, first)}: {name} against FP32: {'; '.join(shown)}.{arithmetic(pairs)}{_cost(pairs)}"
     statuses = [
         status_of(pair.verdict, pair.verdict == "undecided" and measured.equivalent(pair.a, pair.b, MARGIN))
         for pair in pairs
@@ -85,7 +85,7 @@ def _at_one_shape(measured: Measured, own: list[PrecisionSeries]) -> Finding:
         f"on {gains or 'any'} of {len(pairs)} configurations" if len(pairs) > 1 else first.runtime
     )
     cells = names(cell for pair in pairs for cell in (pair.a, pair.b))
-    return Finding(TOPIC, told, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
+    return Finding(TOPIC, sentence, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
 
 
 def _named(points: Sequence[Comparison]) -> str:
@@ -117,8 +117,8 @@ def _cost(points: Sequence[Comparison]) -> str:
     cosines = [row["cosine"] for row in rows if pd.notna(row["cosine"])]
     if not errors:
         return ""
-    told = f" Its logits differ from FP32's by {max(errors):.1e} (relative L2"
-    return told + (f", cosine {min(cosines):.6f}; the worst of these)." if cosines else ").")
+    sentence = f" Its logits differ from FP32's by {max(errors):.1e} (relative L2"
+    return sentence + (f", cosine {min(cosines):.6f}; the worst of these)." if cosines else ").")
 
 
 def _summary(series: PrecisionSeries) -> str:
@@ -136,8 +136,8 @@ def _summary(series: PrecisionSeries) -> str:
             return f"{name} is {verdict} throughout {span}, no crossover."
         if verdict in verdicts:
             count = verdicts.count(verdict)
-            told = f"{name} is {verdict} at {count} of {len(verdicts)} sizes, the others are not decided; "
-            return told + "no crossover found."
+            sentence = f"{name} is {verdict} at {count} of {len(verdicts)} sizes, the others are not decided; "
+            return sentence + "no crossover found."
     if all(each == "same within noise" for each in verdicts):
         return f"no difference beyond the noise floor at any size {span}."
     return f"no difference established at any size {span}."

@@ -23,6 +23,7 @@ from ceilings.report.analysis.known_stacks import (
     ORT_TENSORRT,
     PROVIDERS,
     TENSORRT,
+    TENSORRT_PACKAGES,
     like_native,
     runtimes_of,
 )
@@ -39,54 +40,58 @@ EQUIVALENT = "Native TensorRT and ONNX Runtime's TensorRT provider are equivalen
 
 def providers(measured: Measured) -> list[Finding]:
     """Each TensorRT cell against the CUDA provider's, and native against the provider by mean, p50 and p99."""
-    found = []
+    findings = []
     for cell in measured.cells:
         if cell.stack in {ORT_TENSORRT, TENSORRT}:
-            found += _against_cuda(measured, cell)
+            findings += _against_cuda(measured, cell)
     compared = False
     for cell in measured.cells:
         if cell.stack not in PROVIDERS:
             continue
         other = measured.find_stack(cell, PROVIDERS[cell.stack], like_native(cell))
         if other is not None:
-            found += [_equivalence(measured, estimand, cell, other) for estimand in (MEAN, P50, P99)]
+            findings += [_equivalence(measured, estimand, cell, other) for estimand in (MEAN, P50, P99)]
             compared = True
     precisions = sorted({cell.precision for cell in measured.cells if on_gpu(cell)} & {"fp32"} | {"fp16"})
     both = [*runtimes_of(ORT_CUDA, ()), *runtimes_of(ORT_TENSORRT, ()), *runtimes_of(TENSORRT, ())]
-    if not any(finding.claim == FASTER for finding in found):
-        told = "no TensorRT cell was measured beside the CUDA provider's."
+    if not any(finding.claim == FASTER for finding in findings):
+        sentence = "no TensorRT cell was measured beside the CUDA provider's."
         wanted = sweep_entry(measured, both, precisions)
-        found.append(Finding(TOPIC, told, (), question=2, claim=FASTER, status="not decidable", missing=(wanted,)))
+        findings.append(
+            Finding(TOPIC, sentence, (), question=2, claim=FASTER, status="not decidable", missing=(wanted,))
+        )
     if not compared:
-        told = "native TensorRT and the provider were not both measured."
+        sentence = "native TensorRT and the provider were not both measured."
         claim = EQUIVALENT.format("mean, p50 and p99", MARGIN)
         wanted = sweep_entry(measured, both[1:], precisions)
-        found.append(Finding(TOPIC, told, (), question=2, claim=claim, status="not decidable", missing=(wanted,)))
-    return found
+        findings.append(
+            Finding(TOPIC, sentence, (), question=2, claim=claim, status="not decidable", missing=(wanted,))
+        )
+    return findings
 
 
 def _against_cuda(measured: Measured, cell: Cell) -> list[Finding]:
     """Against the provider's fastest cell that is replayed as a CUDA graph too, or is not either; and its fastest."""
-    own = [
+    members = [
         one
         for one in measured.cells
         if one.stack == ORT_CUDA
         and (one.device, one.model, one.precision, one.shape) == (cell.device, cell.model, cell.precision, cell.shape)
     ]
     graph = GRAPH in cell.levers
-    like = [one for one in own if (GRAPH in one.levers) == graph]
+    like = [one for one in members if (GRAPH in one.levers) == graph]
     if not like:
         return []
-    fastest = [min(cells, key=lambda one: one.p50.estimate) for cells in (like, own)]
+    fastest = [min(cells, key=lambda one: one.p50.estimate) for cells in (like, members)]
     pairs = [measured.compare(cell, one) for one in dict.fromkeys(fastest)]
-    told = f"{panel(measured, cell)}{short(cell)}: "
-    told += "; ".join(speedup(pair, pair.b.label) for pair in pairs)
+    sentence = f"{panel(measured, cell)}{short(cell)}: "
+    sentence += "; ".join(speedup(pair, pair.b.label) for pair in pairs)
     decisive = pairs[0]
     status = status_of(decisive.verdict, measured.equivalent(decisive.a, decisive.b, MARGIN))
     missing = (processes_entry([cell]),) if status == "not decidable" else ()
     cells = names([cell, *(pair.b for pair in pairs)])
     return [
-        Finding(TOPIC, f"{told}.", cells, decisive.ratio, decisive.verdict, 2, FASTER, short(cell), status, missing)
+        Finding(TOPIC, f"{sentence}.", cells, decisive.ratio, decisive.verdict, 2, FASTER, short(cell), status, missing)
     ]
 
 
@@ -96,14 +101,14 @@ def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider:
     cells = names([native, provider])
     versions = [tensorrt_versions(measured, cell) for cell in (native, provider)]
     if all(versions) and versions[0].isdisjoint(versions[1]):
-        told = (
+        sentence = (
             f"{at}not compared, TensorRT {text.listed(sorted(versions[0]))} against {text.listed(sorted(versions[1]))}."
         )
-        return Finding(TOPIC, told, cells, question=2, claim=claim, status="not decidable")
+        return Finding(TOPIC, sentence, cells, question=2, claim=claim, status="not decidable")
     if not all(carries(cell.groups, estimand) for cell in (native, provider)):
         wanted = f"protocol: {{min_iterations: {estimand.samples}}}"
-        told = f"{at}needs {estimand.samples} iterations of each."
-        return Finding(TOPIC, told, cells, question=2, claim=claim, status="not decidable", missing=(wanted,))
+        sentence = f"{at}needs {estimand.samples} iterations of each."
+        return Finding(TOPIC, sentence, cells, question=2, claim=claim, status="not decidable", missing=(wanted,))
     ratio = equivalence_interval(native.groups, provider.groups, estimand)
     status: Status = "not decidable"
     if measured.equivalent(native, provider, MARGIN, estimand):
@@ -116,8 +121,8 @@ def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider:
         "not decidable": f"neither equivalence within {MARGIN:.0%} nor a larger difference is established",
     }[status]
     missing = (processes_entry([native, provider]),) if status == "not decidable" else ()
-    told = f"{at}{text.interval(ratio, '×')} (90%), {words}."
-    return Finding(TOPIC, told, cells, ratio, None, 2, claim, short(native), status, missing)
+    sentence = f"{at}{text.interval(ratio, '×')} (90%), {words}."
+    return Finding(TOPIC, sentence, cells, ratio, None, 2, claim, short(native), status, missing)
 
 
 def tensorrt_versions(measured: Measured, cell: Cell) -> set[str]:
@@ -128,6 +133,6 @@ def tensorrt_versions(measured: Measured, cell: Cell) -> set[str]:
         versions |= {
             ".".join(str(version).split(".")[:2])
             for name, version in packages.items()
-            if name.startswith("tensorrt") and version
+            if name.startswith(TENSORRT_PACKAGES) and version
         }
     return versions

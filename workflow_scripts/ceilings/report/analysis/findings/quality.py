@@ -38,11 +38,11 @@ def quality(measured: Measured) -> list[Finding]:
     for series in precision_series(measured):
         key = (series.device, series.runtime, series.model, series.precision)
         pairs.setdefault(key, []).extend(series.points)
-    found = []
+    findings = []
     for row in rows:
         if row["precision"] != REFERENCE:
-            found.append(_cost(measured, row, pairs.get(tuple(row[name] for name in CONFIGURATION), [])))
-    return found + _control(measured, [row for row in rows if row["precision"] == REFERENCE])
+            findings.append(_cost(measured, row, pairs.get(tuple(row[name] for name in CONFIGURATION), [])))
+    return findings + _control(measured, [row for row in rows if row["precision"] == REFERENCE])
 
 
 def status_of_quality(row: Row) -> Status:
@@ -70,12 +70,12 @@ def _cost(measured: Measured, row: Row, points_measured: list[Comparison]) -> Fi
     notes = ("" if row["metric"] in ("accuracy", "pearson") else NO_LABELS) + (
         RANDOM if row["weights"] == "random" else ""
     )
-    told = f"{_panel(measured, row)}{label}: {worth(row)}. {gain}{notes}"
+    sentence = f"{_panel(measured, row)}{label}: {worth(row)}. {gain}{notes}"
     missing = () if status != "not decidable" else (_missing(row),)
     name = "/".join((*(row[part] for part in CONFIGURATION), row["shape"]))
     cells = names((pair.a, pair.b)) if pair else (name,)
     effect, verdict = (pair.ratio, pair.verdict) if pair else (None, None)
-    return Finding(TOPIC, told, cells, effect, verdict, 6, claim, label, status, missing)
+    return Finding(TOPIC, sentence, cells, effect, verdict, 6, claim, label, status, missing)
 
 
 def _pair(measured: Measured, row: Row, pairs: list[Comparison]) -> Comparison | None:
@@ -94,12 +94,12 @@ def _missing(row: Row) -> str:
 
 def _control(measured: Measured, rows: list[Row]) -> list[Finding]:
     """FP32 on every runtime: where it differs from FP32 PyTorch, so do all precisions on it."""
-    found = []
+    findings = []
     for row in rows:
         label = configuration_label(row["runtime"], row["precision"])
         name = "/".join((*(row[part] for part in CONFIGURATION), row["shape"]))
-        found.append(Finding(TOPIC, f"{_panel(measured, row)}{label} (control): {worth(row)}.", (name,), question=6))
-    return found
+        findings.append(Finding(TOPIC, f"{_panel(measured, row)}{label} (control): {worth(row)}.", (name,), question=6))
+    return findings
 
 
 def _panel(measured: Measured, row: Row) -> str:

@@ -57,30 +57,30 @@ def saturation(measured: Measured) -> list[Finding]:
     claim = f"The GPU works at least {BUSY:.0%} of an iteration of {ORT_CUDA}, from the smallest size on"
     if not cells:
         wanted = (sweep_entry(measured, runtimes_of(ORT_CUDA, (), (GRAPH,)), ("fp16",), (1, 4, 8, 16, 32, 64)),)
-        told = f"no cell of {ORT_CUDA} was measured."
-        return [Finding(TOPIC, told, (), question=1, claim=claim, status="not decidable", missing=wanted)]
-    found, blank = [], list[Cell]()
+        sentence = f"no cell of {ORT_CUDA} was measured."
+        return [Finding(TOPIC, sentence, (), question=1, claim=claim, status="not decidable", missing=wanted)]
+    findings, blank = [], list[Cell]()
     groups = group_by(cells, lambda cell: (cell.device, cell.model, cell.precision)).values()
-    for own in (sorted(group, key=lambda cell: (cell.volume, cell.batch)) for group in groups):
-        shares = [share for cell in own if (share := busy_share(measured, cell))]
+    for members in (sorted(group, key=lambda cell: (cell.volume, cell.batch)) for group in groups):
+        shares = [share for cell in members if (share := busy_share(measured, cell))]
         if not shares:
-            blank += own
+            blank += members
             continue
-        unknown = [cell for cell in own if cell not in {share.cell for share in shares if share.busy is not None}]
-        told = f"{configuration(measured, own[0])}: "
-        told += "; ".join(map(_shown, shares))
+        unknown = [cell for cell in members if cell not in {share.cell for share in shares if share.busy is not None}]
+        sentence = f"{configuration(measured, members[0])}: "
+        sentence += "; ".join(map(_shown, shares))
         first = next((share for share in shares if share.busy), None)
         status: Status = "not decidable"
-        smallest = next((share for share in shares if share.cell == own[0]), None)
+        smallest = next((share for share in shares if share.cell == members[0]), None)
         idle = next((share for share in shares if share.busy is False), None)
         if idle:  # at whichever size: "from the smallest on" holds for all or not at all
             status = "refuted"
         elif smallest and smallest.busy:
             status = "supported"
         if first and first is not smallest:
-            told += f". Busy from {text.sizes(first.cell.shape)} on"
+            sentence += f". Busy from {text.sizes(first.cell.shape)} on"
         elif status == "refuted" and unknown:
-            told += f". Where it becomes busy is not known for {text.cut(str(cell.shape) for cell in unknown)}"
+            sentence += f". Where it becomes busy is not known for {text.cut(str(cell.shape) for cell in unknown)}"
         captured = [cell for cell in unknown if measured.budget(cell)]
         uncaptured = [cell for cell in unknown if cell not in captured]
         missing = [traces_entry(uncaptured)] if uncaptured else []
@@ -88,11 +88,11 @@ def saturation(measured: Measured) -> list[Finding]:
         rests = [cell for share in shares for cell in share.rests_on]
         shown = smallest or idle
         effect = shown.value if shown else None
-        subject = own[0].label
-        found.append(
+        subject = members[0].label
+        findings.append(
             Finding(
                 TOPIC,
-                f"{told}.",
+                f"{sentence}.",
                 names(rests),
                 effect,
                 question=1,
@@ -103,12 +103,12 @@ def saturation(measured: Measured) -> list[Finding]:
             )
         )
     if blank:
-        told = f"{text.cut(map(short, blank))}: neither a capture nor the CUDA graph was measured."
+        sentence = f"{text.cut(map(short, blank))}: neither a capture nor the CUDA graph was measured."
         subject = text.listed(dict.fromkeys(cell.label for cell in blank))
-        found.append(
+        findings.append(
             Finding(
                 TOPIC,
-                told,
+                sentence,
                 names(blank),
                 question=1,
                 claim=claim,
@@ -117,7 +117,7 @@ def saturation(measured: Measured) -> list[Finding]:
                 missing=(traces_entry(blank),),
             )
         )
-    return found
+    return findings
 
 
 def plain_cells(measured: Measured) -> list[Cell]:

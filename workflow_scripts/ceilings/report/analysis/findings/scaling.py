@@ -20,27 +20,29 @@ FLAT_GAIN = 0.10
 
 def batching(measured: Measured) -> list[Finding]:
     """What batching buys an inference, and where throughput flattens."""
-    found = []
+    findings = []
     everything = sweeps(measured, "batch")
     curves = [cells for cells in everything if len(cells) > 2]
     for cells in curves or everything:
         first, last = cells[0], cells[-1]
         whole = measured.compare_per_inference(last, first)
         steps = [measured.compare_per_inference(b, a) for a, b in itertools.pairwise(cells)]
-        told = f"{configuration(measured, first)}{_at(first, 'batch')}: an inference in a batch of {last.batch} "
+        sentence = f"{configuration(measured, first)}{_at(first, 'batch')}: an inference in a batch of {last.batch} "
         if whole.verdict == "faster":
-            told += f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}"
+            sentence += f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}"
         elif whole.verdict == "slower":
-            told += f"takes longer, {text.interval(whole.ratio, '×')}, than one in a batch of {first.batch}"
+            sentence += f"takes longer, {text.interval(whole.ratio, '×')}, than one in a batch of {first.batch}"
         else:
-            told += (
+            sentence += (
                 f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}, "
                 f"{no_claim(whole.verdict, whole.beyond_noise)}"
             )
-        told += f"; {_flattening(cells, steps)}"
-        told += f". At batch {last.batch} the SM clock is {at}." if (at := clock(measured, last, "latency")) else "."
-        found.append(Finding("Batching", told, names(cells), whole.ratio, whole.verdict))
-    return found
+        sentence += f"; {_flattening(cells, steps)}"
+        sentence += (
+            f". At batch {last.batch} the SM clock is {at}." if (at := clock(measured, last, "latency")) else "."
+        )
+        findings.append(Finding("Batching", sentence, names(cells), whole.ratio, whole.verdict))
+    return findings
 
 
 def _flattening(cells: Sequence[Cell], steps: Sequence[Comparison]) -> str:
@@ -64,26 +66,26 @@ def sizes(measured: Measured) -> list[Finding]:
 
 
 def _along(measured: Measured, axis: str) -> list[Finding]:
-    found = []
+    findings = []
     topic, what = TOPICS.get(axis, (f"Size along {axis}", f"size along {axis}"))
     for cells in sweeps(measured, axis):
         sizes = [cell.axis(axis) for cell in cells]
         exponent = growth_exponent(cells, sizes)
         whole = measured.compare(cells[-1], cells[0])
-        told = (
+        sentence = (
             f"{configuration(measured, cells[0])}{_at(cells[0], axis)}: {sizes[-1] / sizes[0]:.3g} times "
             f"the {what} ({sizes[0]} to {sizes[-1]}) take {text.interval(whole.ratio, '×')} the time"
         )
         if whole.verdict not in {"faster", "slower"}:
-            told += f", {no_claim(whole.verdict, whole.beyond_noise)}"
-        told += f"; as a power of the {axis} {_exponent(exponent)}"
+            sentence += f", {no_claim(whole.verdict, whole.beyond_noise)}"
+        sentence += f"; as a power of the {axis} {_exponent(exponent)}"
         if len(cells) > 2:
             last = growth_exponent(cells[-2:], sizes[-2:])
-            told += f", {_exponent(last)} over the last step ({sizes[-2]} to {sizes[-1]})"
+            sentence += f", {_exponent(last)} over the last step ({sizes[-2]} to {sizes[-1]})"
         if on_gpu(cells[0]) and {decides(measured, cell) for cell in cells} <= ORCHESTRATION:
-            told += ". The host decides at each of these sizes"
-        found.append(Finding(topic, told + ".", names(cells), exponent))
-    return found
+            sentence += ". The host decides at each of these sizes"
+        findings.append(Finding(topic, sentence + ".", names(cells), exponent))
+    return findings
 
 
 TOPICS = {"sequence": ("Sequence length", "tokens"), "image": ("Image size", "pixels along an edge")}

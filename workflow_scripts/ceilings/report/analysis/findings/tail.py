@@ -36,29 +36,35 @@ def tail(measured: Measured) -> list[Finding]:
     The ratio may grow while the p99 falls: a graph that halves the median and leaves the disturbances as they are makes
     them weigh twice as much. So both are said, and the claim is about the ratio.
     """
-    found, short_of_samples = [], list[Cell]()
+    findings, short_of_samples = [], list[Cell]()
     for cells in group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape)).values():
-        for own in group_by(cells, lambda cell: cell.stack).values():
-            for step in steps(measured, own).get(GRAPH, []):
+        for members in group_by(cells, lambda cell: cell.stack).values():
+            for step in steps(measured, members).get(GRAPH, []):
                 finding = _pair(measured, step.with_, step.without)
                 if finding:
-                    found.append(finding)
+                    findings.append(finding)
                 else:
                     short_of_samples += [step.with_, step.without]
-    if found:
-        return found
+    if findings:
+        return findings
     if short_of_samples:
-        told = f"a p99 needs {P99.samples} iterations, and no pair with and without a CUDA graph has them."
+        sentence = f"a p99 needs {P99.samples} iterations, and no pair with and without a CUDA graph has them."
         wanted: tuple[str, ...] = (f"protocol: {{min_iterations: {P99.samples}}}",)
         return [
             Finding(
-                TOPIC, told, names(short_of_samples), question=7, claim=CLAIM, status="not decidable", missing=wanted
+                TOPIC,
+                sentence,
+                names(short_of_samples),
+                question=7,
+                claim=CLAIM,
+                status="not decidable",
+                missing=wanted,
             )
         ]
     gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)} | {runtime_of(ORT_CUDA)})
-    told = "no pair with and without a CUDA graph was measured."
+    sentence = "no pair with and without a CUDA graph was measured."
     wanted = (sweep_entry(measured, [*gpu, runtime_of(ORT_CUDA, GRAPH)]),)
-    return [Finding(TOPIC, told, (), question=7, claim=CLAIM, status="not decidable", missing=wanted)]
+    return [Finding(TOPIC, sentence, (), question=7, claim=CLAIM, status="not decidable", missing=wanted)]
 
 
 def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
@@ -67,35 +73,35 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
     if reach is None or absolute is None:
         return None
     reaches = {cell: _reach(cell) for cell in (graph, plain)}
-    told = (
+    sentence = (
         f"{panel(measured, graph)}{short(graph)}: p99 lies {reaches[graph]} above the median, without the graph "
         f"{reaches[plain]}; p99 over p50 "
     )
     status: Status = "not decidable"
     if reach.verdict == "faster":
-        told, status = f"{told}falls to {text.interval(reach.ratio, '×')}", "supported"
+        sentence, status = f"{sentence}falls to {text.interval(reach.ratio, '×')}", "supported"
     elif reach.verdict == "slower":
-        told, status = f"{told}grows to {text.interval(reach.ratio, '×')}", "refuted"
+        sentence, status = f"{sentence}grows to {text.interval(reach.ratio, '×')}", "refuted"
     else:
-        told += f"changes by {text.interval(reach.ratio, '×')}, {no_claim(reach.verdict, reach.beyond_noise)}"
+        sentence += f"changes by {text.interval(reach.ratio, '×')}, {no_claim(reach.verdict, reach.beyond_noise)}"
         without = _typical(plain)
         if without <= 1 + reach.floor:
             # A ratio cannot fall below 1, so even a graph without any tail would stay within the noise floor.
-            told += f" of {text.percent(reach.floor)}, and without the graph the tail is too short to show a gain"
+            sentence += f" of {text.percent(reach.floor)}, and without the graph the tail is too short to show a gain"
         elif reach.verdict == "same within noise":
             status = "refuted"
-    told += f"; the p99 itself {text.interval(absolute.ratio, '×')}"
+    sentence += f"; the p99 itself {text.interval(absolute.ratio, '×')}"
     if absolute.verdict in {"faster", "slower"}:
-        told += f", {'lower' if absolute.verdict == 'faster' else 'higher'}"
+        sentence += f", {'lower' if absolute.verdict == 'faster' else 'higher'}"
     jitter = measured.compare_by(JITTER, graph, plain)
     if jitter:
-        told += f"; jitter (interquartile range over median) {text.interval(jitter.ratio, '×')}"
+        sentence += f"; jitter (interquartile range over median) {text.interval(jitter.ratio, '×')}"
         if jitter.verdict in {"faster", "slower"}:
-            told += f", {'less' if jitter.verdict == 'faster' else 'more'}"
+            sentence += f", {'less' if jitter.verdict == 'faster' else 'more'}"
     missing = (processes_entry([graph]),) if status == "not decidable" else ()
     subject = short(graph)
     return Finding(
-        *(TOPIC, f"{told}.", names([graph, plain]), reach.ratio, reach.verdict, 7, CLAIM, subject, status, missing),
+        *(TOPIC, f"{sentence}.", names([graph, plain]), reach.ratio, reach.verdict, 7, CLAIM, subject, status, missing),
         measure="p99 over p50",
     )
 

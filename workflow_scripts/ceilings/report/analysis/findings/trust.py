@@ -17,7 +17,7 @@ from ceilings.report.tables.keys import KEY
 
 def noise(measured: Measured) -> list[Finding]:
     """The A/A pairs, and their absence."""
-    found = [
+    findings = [
         Finding(
             "Noise",
             f"{pair.cell.label} on {pair.cell.device}, measured twice under two names "
@@ -30,32 +30,32 @@ def noise(measured: Measured) -> list[Finding]:
     ]
     for device in sorted({cell.device for cell in measured.cells}):
         if measured.noise_floor(device) is None:
-            told = f"No A/A pair was measured on {device}: differences there rest on their intervals alone."
-            found.append(Finding("Noise", told, ()))
-    return [*found, *_spread(measured)]
+            sentence = f"No A/A pair was measured on {device}: differences there rest on their intervals alone."
+            findings.append(Finding("Noise", sentence, ()))
+    return [*findings, *_spread(measured)]
 
 
 def _spread(measured: Measured) -> list[Finding]:
     """How much the processes of a cell differ, by what decides its latency: a quiet A/A pair knows of one kind only."""
-    found = []
-    for own in group_by(filter(on_gpu, measured.cells), lambda cell: cell.device).values():
-        several = [cell for cell in own if len(cell.groups) > 1 and pd.notna(cell.row["enqueue_p50_ms"])]
+    findings = []
+    for members in group_by(filter(on_gpu, measured.cells), lambda cell: cell.device).values():
+        several = [cell for cell in members if len(cell.groups) > 1 and pd.notna(cell.row["enqueue_p50_ms"])]
         kinds = group_by(several, bound)
-        told = [
+        spreads = [
             f"{text.percent(median(cell.row['process_spread'] for cell in kinds[kind]))} in the median of "
             f"{len(kinds[kind])} {kind} cells"
             for kind in SPREAD_KINDS
             if kind in kinds
         ]
-        if len(told) < 2:
+        if len(spreads) < 2:
             continue
-        pairs = [pair for pair in measured.aa_pairs if pair.cell.device == own[0].device]
+        pairs = [pair for pair in measured.aa_pairs if pair.cell.device == members[0].device]
         note = ""
         if pairs and (kind := bound(pairs[0].cell)) in SPREAD_KINDS:
             note = f" The A/A pair is {kind}; what other cells vary more is in their intervals."
-        text_ = f"The slowest process of a cell lies above its fastest by {text.listed(told)}.{note}"
-        found.append(Finding("Noise", text_, names(cell for kind in SPREAD_KINDS for cell in kinds.get(kind, []))))
-    return found
+        text_ = f"The slowest process of a cell lies above its fastest by {text.listed(spreads)}.{note}"
+        findings.append(Finding("Noise", text_, names(cell for kind in SPREAD_KINDS for cell in kinds.get(kind, []))))
+    return findings
 
 
 SPREAD_KINDS: tuple[Bound, ...] = ("host-bound", "device-bound")
@@ -73,19 +73,23 @@ def warnings(measured: Measured) -> list[Finding]:
             lambda cell: cell.row["process_spread"] > 0.1,
         ),
     ]
-    found = []
-    for told, holds in causes:
+    findings = []
+    for sentence, holds in causes:
         hit = [cell for cell in cells if holds(cell)]
         if hit:
             where = "" if len(hit) == len(cells) else f" ({text.cut((short(cell) for cell in hit), 3)})"
-            found.append(Finding("Warnings", f"{len(hit)} of {len(cells)} measured cells {told}{where}.", names(hit)))
+            findings.append(
+                Finding("Warnings", f"{len(hit)} of {len(cells)} measured cells {sentence}{where}.", names(hit))
+            )
     flags = measured.tables.runs.loc[measured.tables.runs["flags"].fillna("") != "", [*KEY, "run", "flags"]]
     flags = flags.assign(flag=flags["flags"].str.split("; ")).explode("flag")
     # Two flags that differ by a number only are one kind: "used 35% of a core".
     flags["kind"] = flags["flag"].str.replace(r"\d+(\.\d+)?", "…", regex=True)
-    for _, own in flags.groupby("kind", sort=True):
-        hit_runs = (f"{row.runtime} {row.precision} {row.shape} run {row.run}" for row in own.itertuples())
-        example = "" if len(own) == 1 else ", for one"
-        told = f"{text.plural(len(own), 'run')} flagged{example}: {own['flag'].iloc[0]} ({text.cut(hit_runs, 3)})."
-        found.append(Finding("Warnings", told, ()))
-    return found
+    for _, members in flags.groupby("kind", sort=True):
+        hit_runs = (f"{row.runtime} {row.precision} {row.shape} run {row.run}" for row in members.itertuples())
+        example = "" if len(members) == 1 else ", for one"
+        sentence = (
+            f"{text.plural(len(members), 'run')} flagged{example}: {members['flag'].iloc[0]} ({text.cut(hit_runs, 3)})."
+        )
+        findings.append(Finding("Warnings", sentence, ()))
+    return findings

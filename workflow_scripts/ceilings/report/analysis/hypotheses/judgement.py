@@ -37,8 +37,8 @@ def unknown(
     return Judgement("not decidable", "", (sweep_entry(measured, runtimes, precisions, batches),))
 
 
-def joined(found: Sequence[Finding]) -> str:
-    return " ".join(finding.text for finding in found)
+def joined(related: Sequence[Finding]) -> str:
+    return " ".join(finding.text for finding in related)
 
 
 def in_words(pair: Comparison) -> str:

@@ -84,22 +84,22 @@ def runtime_over_precision(measured: Measured, _: Evidence) -> Judgement:
     """At the common shape: ONNX Runtime as it is over eager at FP32, against the best precision over FP32 in eager."""
     cells = measured.at_common_shape
     for eager in (cell for cell in cells if cell.precision == "fp32" and is_eager(cell)):
-        own = [cell for cell in cells if (cell.device, cell.model) == (eager.device, eager.model)]
+        members = [cell for cell in cells if (cell.device, cell.model) == (eager.device, eager.model)]
         # The eager stack with a lower precision and no other lever.
-        lower = [one for one in own if one.precision != "fp32" and one.stack == PYTORCH and not one.levers]
-        graphs = [one for one in own if one.precision == "fp32" and one.stack in PLAIN and as_it_is(one)]
+        lower = [one for one in members if one.precision != "fp32" and one.stack == PYTORCH and not one.levers]
+        graphs = [one for one in members if one.precision == "fp32" and one.stack in PLAIN and as_it_is(one)]
         if lower and graphs:
             precision = min(lower, key=lambda cell: cell.p50.estimate)
             runtime = min(graphs, key=lambda cell: cell.p50.estimate)
-            found, verdict = measured.factor([runtime, precision], [1.0, -1.0])
-            told = (
+            related, verdict = measured.factor([runtime, precision], [1.0, -1.0])
+            sentence = (
                 f"{panel(measured, eager)}{short(runtime)} {in_words(measured.compare(runtime, eager))} "
                 "than eager FP32, "
                 f"{precision.label} {in_words(measured.compare(precision, eager))}; the one over the "
-                f"other {text.interval(found, '×')}{_elsewhere(measured, own, precision)}"
+                f"other {text.interval(related, '×')}{_elsewhere(measured, members, precision)}"
             )
             status: Status = {"faster": "supported", "slower": "refuted"}.get(verdict, "not decidable")  # type: ignore[assignment]
-            return Judgement(status, told)
+            return Judgement(status, sentence)
     return unknown(measured, (EAGER, DYNAMIC, runtime_of(ORT_CPU, device="cpu")), ("fp32", "int8"))
 
 
@@ -119,9 +119,9 @@ def fp16_cosine(measured: Measured, _: Evidence) -> Judgement:
     ]
     if not cosines:
         return unknown(measured, runtimes_of(ORT_CUDA, ()), ("fp16",))
-    told = f"lowest cosine of the logits (a few classes each, no embeddings) {min(cosines):.6f} over "
-    told += text.plural(len(cosines), "cell")
-    return Judgement("supported" if min(cosines) > 0.999 else "refuted", told)
+    sentence = f"lowest cosine of the logits (a few classes each, no embeddings) {min(cosines):.6f} over "
+    sentence += text.plural(len(cosines), "cell")
+    return Judgement("supported" if min(cosines) > 0.999 else "refuted", sentence)
 
 
 def factors_of_precision(measured: Measured, _: Evidence) -> Judgement:
@@ -136,17 +136,17 @@ def factors_of_precision(measured: Measured, _: Evidence) -> Judgement:
         without = [cell for cell in points if float_only(cell)]
         gains = [pair.ratio.inverted() for pair in points.values()]
         # Where no product ran in the precision, the factor is not the precision's.
-        own: list[Status] = [
+        members: list[Status] = [
             "not decidable" if cell in without else in_range(gain, low, high)
             for cell, gain in zip(points, gains, strict=True)
         ]
-        statuses += own
+        statuses += members
         low_gain, high_gain = (pick(gains, key=lambda gain: gain.estimate) for pick in (min, max))
         span = text.interval(low_gain, "×")
-        span += f" to {text.interval(high_gain, '×')}" if len(own) > 1 else ""
-        lines.append(f"{precision.upper()} {span}, outside the range in {own.count('refuted')} of {len(own)}")
+        span += f" to {text.interval(high_gain, '×')}" if len(members) > 1 else ""
+        lines.append(f"{precision.upper()} {span}, outside the range in {members.count('refuted')} of {len(members)}")
         if without:
-            lines[-1] += f", without any product in {precision.upper()} in {len(without)} of {len(own)}"
+            lines[-1] += f", without any product in {precision.upper()} in {len(without)} of {len(members)}"
     wanted = unknown(
         measured, (runtime_of(ORT_CUDA, GRAPH), runtime_of(TENSORRT)), ("fp32", "tf32", "fp16", "int8"), (1, 32)
     )

@@ -55,42 +55,42 @@ def saturated(measured: Measured, _: Evidence) -> Judgement:
     if not shares:
         return unknown(measured, runtimes_of(ORT_CUDA, (), (GRAPH,)), ("fp32", "fp16"))
     verdicts: dict[bool | None, Status] = {True: "supported", False: "refuted", None: "not decidable"}
-    told = "; ".join(
+    sentence = "; ".join(
         f"{configuration(measured, share.cell)}: the GPU works {'at most ' if share.most else ''}"
         f"{text.percent(min(share.value.estimate, 1))} of an iteration"
         for share in shares
     )
     missing = tuple(share.would_decide for share in shares if share.busy is None)
-    return Judgement(combined(verdicts[share.busy] for share in shares), told, missing)
+    return Judgement(combined(verdicts[share.busy] for share in shares), sentence, missing)
 
 
 def provider_equals_native(measured: Measured, _: Evidence) -> Judgement:
-    found = [f for f in providers(measured) if f.claim and "equivalent" in f.claim and "fp16" in " ".join(f.cells)]
-    if not found:
+    related = [f for f in providers(measured) if f.claim and "equivalent" in f.claim and "fp16" in " ".join(f.cells)]
+    if not related:
         return unknown(measured, (runtime_of(ORT_TENSORRT), runtime_of(TENSORRT)), ("fp16",))
-    same = [f.status for f in found if f.status and "p99" not in (f.claim or "")]
+    same = [f.status for f in related if f.status and "p99" not in (f.claim or "")]
     # The claim has two halves: means agree, the p99 does not.
-    tails = [f.status for f in found if f.status and "p99" in (f.claim or "")]
+    tails = [f.status for f in related if f.status and "p99" in (f.claim or "")]
     inverted: dict[Status, Status] = {"supported": "refuted", "refuted": "supported"}
-    return Judgement(combined([*same, *(inverted.get(s, s) for s in tails)]), joined(found))
+    return Judgement(combined([*same, *(inverted.get(s, s) for s in tails)]), joined(related))
 
 
 def fusion_diminishes(measured: Measured, _: Evidence) -> Judgement:
-    found = [step for own in by_stack(measured) for step in steps(measured, own).get(FUSION, [])]
-    if not found:
+    related = [step for members in by_stack(measured) for step in steps(measured, members).get(FUSION, [])]
+    if not related:
         return unknown(measured, runtimes_of(ORT_CUDA, (GRAPH,), (FUSION, GRAPH)), ("fp16",))
     margin = 0.10
     statuses: list[Status] = []
-    for step in found:
+    for step in related:
         if measured.equivalent(step.with_, step.without, margin):
             statuses.append("supported")
         else:
             statuses.append("refuted" if step.ratio.high < 1 / (1 + margin) else "not decidable")
-    told = "what `onnxruntime.transformers` fuses beyond ORT's own optimiser: "
-    told += "; ".join(
-        f"{panel(measured, step.with_)}{short(step.with_)} {change(step.ratio, step.verdict)}" for step in found
+    sentence = "what `onnxruntime.transformers` fuses beyond ORT's own optimiser: "
+    sentence += "; ".join(
+        f"{panel(measured, step.with_)}{short(step.with_)} {change(step.ratio, step.verdict)}" for step in related
     )
-    return Judgement(combined(statuses), told)
+    return Judgement(combined(statuses), sentence)
 
 
 def tensorrt_can_lose(measured: Measured, _: Evidence) -> Judgement:
@@ -103,16 +103,16 @@ def tensorrt_can_lose(measured: Measured, _: Evidence) -> Judgement:
         if (base := measured.find_stack(cell, ORT_CUDA, base_levers(ORT_CUDA))) is not None
     ]
     halves.append(happens(pair.verdict == "slower" for pair in pairs) if pairs else "not decidable")
-    told = [f"TensorRT's provider is slower in {sum(p.verdict == 'slower' for p in pairs)} of {len(pairs)} pairs"]
+    sentences = [f"TensorRT's provider is slower in {sum(p.verdict == 'slower' for p in pairs)} of {len(pairs)} pairs"]
     fp16 = [pair for series in precision_series(measured) if series.precision == "fp16" for pair in series.points]
     no_gain = [p for p in fp16 if p.verdict in {"slower", "same within noise"} or measured.equivalent(p.a, p.b, MARGIN)]
     sure = no_gain or all(pair.verdict == "faster" for pair in fp16)
     halves.append(happens([bool(no_gain)]) if fp16 and sure else "not decidable")
     unclear = sum(pair.verdict == "undecided" for pair in fp16)
-    told.append(f"FP16 provably gains nothing in {len(no_gain)} of {len(fp16)} ({unclear} undecided)")
+    sentences.append(f"FP16 provably gains nothing in {len(no_gain)} of {len(fp16)} ({unclear} undecided)")
     verdict = combined(halves)
     entry = sweep_entry(measured, (runtime_of(ORT_CUDA), runtime_of(ORT_TENSORRT)), ("fp32", "fp16"))
-    return Judgement(verdict, "; ".join(told), (entry,) if verdict == "not decidable" else ())
+    return Judgement(verdict, "; ".join(sentences), (entry,) if verdict == "not decidable" else ())
 
 
 def _provider(cell: Cell) -> bool:
@@ -154,10 +154,10 @@ def engine_build(measured: Measured, _: Evidence) -> Judgement:
     if not cells:
         return unknown(measured, runtimes_of(ORT_TENSORRT, ()), ("fp16",))
     loads = sorted(cell.row["load_ms"] / 1e3 for cell in cells)
-    told = f"loading with the engine in its cache {text.number(loads[0])} to {text.number(loads[-1])} s"
+    sentence = f"loading with the engine in its cache {text.number(loads[0])} to {text.number(loads[-1])} s"
     missing = ("the build's seconds stand beside the engines, not in the tables",)
     # Theirs is about 30 s: half of that or twice as much is another reading.
-    return Judgement("refuted" if loads[-1] < 15 or loads[0] > 60 else "not decidable", told, missing)
+    return Judgement("refuted" if loads[-1] < 15 or loads[0] > 60 else "not decidable", sentence, missing)
 
 
 def tensorrt_fastest(measured: Measured, _: Evidence) -> Judgement:

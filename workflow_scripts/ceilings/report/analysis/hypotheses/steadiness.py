@@ -49,7 +49,7 @@ def mean_stable_tail_not(measured: Measured, _: Evidence) -> Judgement:
         "supported" if factor.low > 1 else "refuted" if factor.high < 1 else "not decidable",
     ]
     verdict = combined(halves)
-    told = (
+    sentence = (
         f"between processes, sampling taken out, the mean varies by {text.percent(math.expm1(mean))} "
         f"[{text.percent(steady[0])}, "
         f"{text.percent(steady[1])}], where up to {MARGIN:.0%} counts as stable, and the p99 by "
@@ -57,7 +57,7 @@ def mean_stable_tail_not(measured: Measured, _: Evidence) -> Judgement:
         "causes it needs captures"
     )
     missing = ("more cells at batch 1, or more processes of these",) if verdict == "not decidable" else ()
-    return Judgement(verdict, told, missing)
+    return Judgement(verdict, sentence, missing)
 
 
 def _between(groups: Groups, estimand: Estimand) -> float:
@@ -71,7 +71,10 @@ def _between(groups: Groups, estimand: Estimand) -> float:
 def graphs_tighten(measured: Measured, _: Evidence) -> Judgement:
     """Both halves at batch 1, which is the small work that the claim is about."""
     gains = [
-        step for own in by_stack(measured) for step in steps(measured, own).get(GRAPH, []) if step.with_.batch == 1
+        step
+        for members in by_stack(measured)
+        for step in steps(measured, members).get(GRAPH, [])
+        if step.with_.batch == 1
     ]
     if not gains:
         return unknown(measured, runtimes_of(ORT_CUDA, (), (GRAPH,)), ("fp16",))
@@ -82,16 +85,16 @@ def graphs_tighten(measured: Measured, _: Evidence) -> Judgement:
     latency: Status = "supported" if len(faster) == len(gains) else "refuted" if lost else "not decidable"
     statuses = [finding.status for finding in tails if finding.status]
     reach = combined(statuses) if statuses else "not decidable"
-    told = f"latency ({latency}): falls in {len(faster)} of {len(gains)} pairs at batch 1"
+    sentence = f"latency ({latency}): falls in {len(faster)} of {len(gains)} pairs at batch 1"
     if faster:
         cuts = sorted(1 - step.ratio.estimate for step in faster)
-        told += f", by {text.percent(cuts[0])} to {text.percent(cuts[-1])}"
-    told += f"; tail ({reach}): p99 over p50 falls in {statuses.count('supported')} of {len(statuses)}"
+        sentence += f", by {text.percent(cuts[0])} to {text.percent(cuts[-1])}"
+    sentence += f"; tail ({reach}): p99 over p50 falls in {statuses.count('supported')} of {len(statuses)}"
     p99 = [pair for step in gains if (pair := measured.compare_by(P99, step.with_, step.without))]
-    told += f", the p99 itself falls in {sum(pair.verdict == 'faster' for pair in p99)} of {len(p99)}"
+    sentence += f", the p99 itself falls in {sum(pair.verdict == 'faster' for pair in p99)} of {len(p99)}"
     verdict = combined([latency, reach])
     missing = tuple(dict.fromkeys(entry for finding in tails for entry in finding.missing))
-    return Judgement(verdict, told, missing if verdict == "not decidable" else ())
+    return Judgement(verdict, sentence, missing if verdict == "not decidable" else ())
 
 
 def network(measured: Measured, _: Evidence) -> Judgement:

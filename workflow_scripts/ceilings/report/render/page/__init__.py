@@ -46,8 +46,8 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     scripts of this folder and lets nothing be fetched.
     """
     measured = Measured(tables)
-    found = findings(tables)
-    cells = shown_cells(plan, tables, found)
+    observed = findings(tables)
+    cells = shown_cells(plan, tables, observed)
     axes = list(cells[0].columns) if cells else []
     data = {
         "cells": [cell.data for cell in cells],
@@ -77,7 +77,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         scripts=scripts,
         data=_embedded(data),
         introduction=block(sections.introduction(plan, tables, measured, evidence)),
-        findings=group_by(enumerate(found), lambda item: _heading(item[1])),
+        findings=group_by(enumerate(observed), lambda item: _heading(item[1])),
         names={cell.name: cell for cell in cells},
         cells=cells,
         columns=shown_columns(cells),

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from ceilings.report.analysis.measured import Measured
-from ceilings.report.render.axes import title
+from ceilings.report.render.axes import log_title
 from ceilings.report.render.plots.style import COLOURS
+from ceilings.report.tables.quantities import BY_COLUMN, heading
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
 
 Spec = dict[str, Any]
@@ -38,19 +39,17 @@ STROKE: Spec = {
 ZOOM: Spec = {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"}
 """Drag to move, Shift and the wheel to zoom: the wheel alone scrolls the page."""
 
+FIGURES: Spec = {"type": "quantitative", "format": ".3~r"}
+
 TOOLTIP: list[Spec] = [
     {"field": "label"},
     {"field": "where", "title": "at"},
+    {"field": "p50_ms", "title": heading(BY_COLUMN["p50_ms"]), **FIGURES},
+    {"field": "low", "title": "95% from", **FIGURES},
+    {"field": "high", "title": "to", **FIGURES},
     *(
-        {"field": field, "title": title, "type": "quantitative", "format": ".3~r"}
-        for field, title in {
-            "p50_ms": "p50, ms",
-            "low": "95% from",
-            "high": "95% to",
-            "inferences_per_s": "inferences/s",
-            "floor_ms": "floor, ms",
-            "gap": "gap, ×",
-        }.items()
+        {"field": name, "title": heading(BY_COLUMN[name]), **FIGURES}
+        for name in ("inferences_per_s", "floor_ms", "gap")
     ),
 ]
 """Of a point of a cell; what the cells do not have is left out."""
@@ -110,7 +109,7 @@ def _along(axis: str) -> Spec:
     """The horizontal axis of a chart along an axis of shapes: of batches, the throughput."""
     if axis == "batch":
         return _log("inferences_per_s", "inferences/s in the closed loop (log scale)")
-    return _log(axis, f"{title(axis)}, log scale", values={"expr": "sizes"})
+    return _log(axis, log_title(axis), values={"expr": "sizes"})
 
 
 def _configurations(runtimes: list[str]) -> Spec:

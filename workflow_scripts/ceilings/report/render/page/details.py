@@ -17,9 +17,9 @@ from ceilings.report import text
 from ceilings.report.analysis.measured import group_by
 from ceilings.report.render.budget_sentences import count
 from ceilings.report.tables.frames import Tables
-from ceilings.report.tables.keys import KEY, key_of
+from ceilings.report.tables.keys import KEY, key_of, parsed_levers
 from ceilings.report.tables.product_counts import counted
-from ceilings.report.tables.quantities import FLOORS, IDENTITY, QUANTILES, QUANTITIES, known, show_interval
+from ceilings.report.tables.quantities import CELL, FLOORS, IDENTITY, QUANTILES, QUANTITIES, known, show_interval
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
 
 Row = dict[str, Any]
@@ -45,6 +45,7 @@ def facts(row: Row) -> list[tuple[str, Pairs]]:
         one: _value(one, row) for one in (*QUANTITIES, *FLOORS) if one not in IDENTITY or one.column in DESCRIBING
     }
     groups = group_by((one for one, value in values.items() if value), lambda one: one.group)
+    groups |= {CELL: groups.pop(CELL)}  # what it is stands behind what was measured of it
     return [(group, [(one.label, values[one]) for one in same]) for group, same in groups.items()]
 
 
@@ -56,6 +57,8 @@ def _value(one: Quantity, row: Row) -> str:
     """With its unit and its interval; empty where it is not known."""
     if one.column == "quantized_products":
         return counted(row)
+    if one.column == "levers":
+        return ", ".join(sorted(parsed_levers(row.get("levers"))))
     return show_interval(one, row, unit=True) if known(one, row) or one.column in QUANTILES else ""
 
 

@@ -85,13 +85,13 @@ class Shown:
         return f"{self.label} {self.shape}"
 
 
-def shown_cells(plan: Mapping[str, Any], tables: Tables, found: Sequence[Finding]) -> list[Shown]:
+def shown_cells(plan: Mapping[str, Any], tables: Tables, observed: Sequence[Finding]) -> list[Shown]:
     """Every planned cell, in the plan's order."""
     floors, budgets = _by_key(tables.floors), _by_key(tables.budgets)
     runs = processes(tables)
     paths = {_key(cell): cell["runs"] for cell in plan["cells"]}
     supports: dict[str, list[int]] = {}
-    for index, finding in enumerate(found):
+    for index, finding in enumerate(observed):
         for name in finding.cells:
             supports.setdefault(name, []).append(index)
     cell_kernels = group_by(records(tables.kernels), _key)

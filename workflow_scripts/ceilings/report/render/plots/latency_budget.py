@@ -32,12 +32,12 @@ def draw(tables: Tables) -> Figure:
     if budgets.empty:
         return style.nothing("Latency budget", "no cell was measured with a recorder")
     groups = list(in_order(budgets).groupby(parts.PANEL, observed=True, sort=False))
-    most = max(len(own) for _, own in groups)
+    most = max(len(members) for _, members in groups)
     figure, axes = style.panels(
         len(groups), 1, 1.6 + 0.75 * most, "Where an iteration's time goes: host above, device below (medians, traced)"
     )
-    for (axis,), ((device, model, shape), own) in zip(axes, groups, strict=True):
-        ranked = own.sort_values("iteration_ms")
+    for (axis,), ((device, model, shape), members) in zip(axes, groups, strict=True):
+        ranked = members.sort_values("iteration_ms")
         for y, row in enumerate(ranked.to_dict("records")):
             _bar(axis, y - HEIGHT / 2, [(row[f"host_{part}_ms"], parts.HOST_LOOKS[part]) for part in HOST_PARTS])
             device_parts = [(row[f"gpu_{kind}_ms"], parts.CLASS_LOOKS[kind]) for kind in KERNEL_CLASSES]

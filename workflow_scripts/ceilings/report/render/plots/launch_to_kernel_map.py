@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import Cell, Measured, configuration_label, group_by, without_axis
+from ceilings.report.render.axes import name
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import axes_of, key_of
@@ -36,7 +37,7 @@ def draw(tables: Tables) -> Figure:
         return style.nothing("Host or device", "no cell was measured whose host and device times are known apart")
     verdicts = {key_of(row): row["verdict"] for row in tables.budgets.to_dict("records")}
     panels = group_by(known, lambda cell: (cell.device, cell.model))
-    rows = [len({cell.configuration for cell in own}) for own in panels.values()]
+    rows = [len({cell.configuration for cell in members}) for members in panels.values()]
     figure, axes = style.panels(
         len(panels),
         1,
@@ -44,9 +45,9 @@ def draw(tables: Tables) -> Figure:
         "Who decides the latency: the share of it in which the host submits work",
         height_ratios=rows,
     )
-    for (axis,), ((device, model), own) in zip(axes, panels.items(), strict=True):
-        image = _draw_map(axis, own, measured, verdicts)
-        axis.set_title(f"{model} on {device}{_above(own)}", pad=18)
+    for (axis,), ((device, model), members) in zip(axes, panels.items(), strict=True):
+        image = _draw_map(axis, members, measured, verdicts)
+        axis.set_title(f"{model} on {device}{_above(members)}", pad=18)
     bar = figure.colorbar(image, ax=[axis for (axis,) in axes], pad=0.01, aspect=30, ticks=[0, 0.25, 0.5, 0.75, 1])
     bar.ax.set_yticklabels(["0: the device decides", "25%", "50%", "75%", "100%: the host decides"])
     return figure
@@ -91,8 +92,8 @@ def _draw_map(axis: Axes, cells: list[Cell], measured: Measured, verdicts: dict[
     # Lines between the tiles, so that a white tile (0%) differs from an empty place.
     for row, column in np.argwhere(~np.isnan(share)):
         axis.add_patch(_frame(row, column))
-    for rest, own in group_by(list(enumerate(shapes)), lambda entry: without_axis(entry[1], "batch")).items():
-        first, last = own[0][0], own[-1][0]
+    for rest, members in group_by(list(enumerate(shapes)), lambda entry: without_axis(entry[1], "batch")).items():
+        first, last = members[0][0], members[-1][0]
         axis.annotate(
             _short(rest),
             ((first + last) / 2, 1),
@@ -111,8 +112,7 @@ def _draw_map(axis: Axes, cells: list[Cell], measured: Measured, verdicts: dict[
 def _above(cells: list[Cell]) -> str:
     """What stands above the columns, where a shape is more than a batch."""
     axes = [axis for axis in axes_of(cell.shape for cell in cells) if axis != "batch"]
-    names = {"sequence": "sequence length", "image": "image size"}
-    return f" (above the columns: {text.listed(names.get(axis, axis) for axis in axes)})" if axes else ""
+    return f" (above the columns: {text.listed(map(name, axes))})" if axes else ""
 
 
 def _short(rest: Shape) -> str:

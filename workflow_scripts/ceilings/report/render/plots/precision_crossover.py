@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ceilings.report import text
 from ceilings.report.analysis.measured import Measured, group_by
 from ceilings.report.analysis.precision_series import PrecisionSeries, precision_series
-from ceilings.report.render.axes import title
+from ceilings.report.render.axes import log_title
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
 
@@ -32,14 +32,14 @@ def draw(tables: Tables) -> Figure:
         f"{', '.join(precisions)} latency over FP32 latency: below 1 the lower precision is faster",
     )
     looks = style.looks(measured)
-    for row, ((device, model), own) in zip(axes, rows.items(), strict=True):
+    for row, ((device, model), members) in zip(axes, rows.items(), strict=True):
         floor = measured.noise_floor(device)
         for axis, name in zip(row, names, strict=True):
-            lines = longest([series for series in own if series.axis == name])
+            lines = longest([series for series in members if series.axis == name])
             draw_axis(axis, lines, looks, floor)
             fixed = text.sizes(lines[0].fixed) if lines else ""
             axis.set_title(", ".join(filter(None, (f"{model} on {device}", fixed))))
-            axis.set_xlabel(f"{title(name)}, log scale")
+            axis.set_xlabel(log_title(name))
             axis.set_ylabel("latency ratio to FP32")
         top = [line for axis in row for line in axis.get_ylim()]
         for axis in row:

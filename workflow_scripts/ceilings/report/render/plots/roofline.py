@@ -46,10 +46,10 @@ def draw(tables: Tables) -> Figure:
         len(panels), 1, 5.6, "Rates below the roofs: a dash is what the measured limits allow at that shape"
     )
     looks = style.looks(measured)
-    for (axis,), ((device, model), own) in zip(axes, panels.items(), strict=True):
-        for configuration, line in group_by(own, lambda pair: pair[0].configuration).items():
+    for (axis,), ((device, model), members) in zip(axes, panels.items(), strict=True):
+        for configuration, line in group_by(members, lambda pair: pair[0].configuration).items():
             _draw_cells(axis, line, looks[configuration])
-        _draw_roofs(axis, pd.DataFrame([row for _, row in own]))
+        _draw_roofs(axis, pd.DataFrame([row for _, row in members]))
         axis.set_title(f"{model} on {device}")
         axis.set_xlabel("arithmetic intensity (matrix-product operations per byte that must be moved, log scale)")
         axis.set_ylabel("rate (TFLOP/s, log scale)")
@@ -104,10 +104,10 @@ def _draw_roofs(axis: Axes, floors: pd.DataFrame) -> None:
     for precision, rate in rates.items():
         line = style.LINES[str(precision)]
         axis.plot([left, right], [rate, rate], color="0.55", linewidth=0.8, linestyle=line, zorder=1.5)  # below dashes
-    for own in _close_together(rates):
+    for members in _close_together(rates):
         axis.annotate(
-            ", ".join(f"{precision} {rates[precision]:,.0f}" for precision in own),
-            (right, rates[own[-1]]),
+            ", ".join(f"{precision} {rates[precision]:,.0f}" for precision in members),
+            (right, rates[members[-1]]),
             xytext=(-2, 2),
             textcoords="offset points",
             ha="right",
@@ -118,11 +118,11 @@ def _draw_roofs(axis: Axes, floors: pd.DataFrame) -> None:
     bandwidth = (floors["bytes"] / floors["cold_memory_floor_ms"] / 1e6).max()  # GB/s
     x = np.array([left, right])
     axis.plot(x, x * bandwidth / 1e3, color="0.35", linewidth=1.2, label=f"memory without cache, {bandwidth:,.0f} GB/s")
-    for own in _neighbours(shapes):
-        names = dict.fromkeys(own["shape"])
+    for members in _neighbours(shapes):
+        names = dict.fromkeys(members["shape"])
         axis.annotate(
             "\n".join(names) if len(names) <= MOST_NAMES else f"{len(names)} shapes",
-            (own["intensity"].median(), own["allowed"].max()),
+            (members["intensity"].median(), members["allowed"].max()),
             xytext=(0, 7),
             textcoords="offset points",
             ha="center",
@@ -139,9 +139,9 @@ def _neighbours(shapes: pd.DataFrame) -> list[pd.DataFrame]:
     for _, row in shapes.sort_values(["intensity", "shape"], key=_in_order).iterrows():
         near = [
             index
-            for index, own in enumerate(groups)
-            if row["intensity"] < TOUCHING * own["intensity"].iloc[0]
-            and max(row["allowed"], own["allowed"].max()) < TOUCHING * min(row["allowed"], own["allowed"].min())
+            for index, members in enumerate(groups)
+            if row["intensity"] < TOUCHING * members["intensity"].iloc[0]
+            and max(row["allowed"], members["allowed"].max()) < TOUCHING * min(row["allowed"], members["allowed"].min())
         ]
         if near:
             groups[near[0]] = pd.concat([groups[near[0]], row.to_frame().T])

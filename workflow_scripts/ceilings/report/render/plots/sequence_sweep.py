@@ -8,12 +8,10 @@ from matplotlib.figure import Figure
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import Measured, group_by, without_axis
-from ceilings.report.render.axes import title
+from ceilings.report.render.axes import log_title, name
 from ceilings.report.render.plots import style
 from ceilings.report.render.plots.batch_sweep import most_swept
 from ceilings.report.tables.frames import Tables
-
-NAMES = {"sequence": "sequence length", "image": "image size"}
 
 
 @style.settled
@@ -35,7 +33,7 @@ def draw(tables: Tables) -> Figure:
     looks = style.looks(measured)
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    swept = text.listed(dict.fromkeys(NAMES.get(along, along) for *_, along, _ in panels))
+    swept = text.listed(dict.fromkeys(name(along) for *_, along, _ in panels))
     figure, axes = style.panels(rows, columns, 4.3, f"Median latency against {swept} (95% intervals)")
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(panels) :]:
@@ -64,12 +62,12 @@ def draw(tables: Tables) -> Figure:
             color=style.GREY,
             linestyle=":",
             linewidth=1.2,
-            label="in proportion to it",
+            label=f"in proportion to the {along}",
         )
         style.plain_log(axis, "x", sizes)
         style.plain_log(axis, "y")
         axis.set_title(", ".join(filter(None, (f"{model} on {device}", text.sizes(rest)))))
-        axis.set_xlabel(f"{title(along)}, log scale")
+        axis.set_xlabel(log_title(along))
         axis.set_ylabel("median latency of one request (ms, log scale)")
     style.legend(figure, flat[: len(panels)], columns=3)
     return figure

@@ -1,0 +1,337 @@
+"""ONNX files of somebody else's making, through every step behind them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from ceilings import artifacts, files
+from ceilings.errors import CellFailure, UserError
+from ceilings.graphs import calibration, check, graph, importing, operations, precision, quantize, simplify
+from ceilings.graphs.quantize import Quantization
+from ceilings.models import definition, inputs, reference
+from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
+
+PROGRAMS = Path(graph.__file__).parents[2]
+RNG = np.random.default_rng(0)
+
+
+def weight(name: str, *sizes: int, kind: type = np.float32) -> TensorProto:
+    return numpy_helper.from_array((RNG.standard_normal(sizes) * 0.1).astype(kind), name)
+
+
+def value(name: str, kind: int, *dims: str | int) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, dims)
+
+
+def model(nodes, ends_in, ends_out, weights=(), **opsets: int) -> onnx.ModelProto:
+    versions = [helper.make_opsetid("" if name == "opset" else name, n) for name, n in ({"opset": 17} | opsets).items()]
+    made = helper.make_graph(list(nodes), "g", list(ends_in), list(ends_out), list(weights))
+    return helper.make_model(made, opset_imports=versions, ir_version=8)
+
+
+def classifier(opset: int = 17, batch: str | int = "batch_size") -> onnx.ModelProto:
+    """Logits from the masked mean of looked-up rows, with a bias among the inputs, as old exporters wrote them."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["rows"], name="lookup"),
+        helper.make_node("Cast", ["attention_mask"], ["counts"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["counts", "last"] if opset >= 13 else ["counts"], ["wide"], name="n"),
+        helper.make_node("Mul", ["rows", "wide"], ["real"], name="n"),
+        helper.make_node("ReduceMean", ["real"], ["mean"], axes=[1], keepdims=0, name="n_1"),
+        helper.make_node("Constant", [], ["w"], value=weight("w", 16, 2)),
+        helper.make_node("MatMul", ["mean", "w"], ["scores"], name="n"),
+        helper.make_node("Add", ["scores", "bias"], ["logits"]),
+    ]
+    if opset < 13:
+        nodes[2].attribute.append(helper.make_attribute("axes", [2]))
+    return model(
+        nodes,
+        [
+            value("input_ids", TensorProto.INT64, batch, "seq_len"),
+            value("bias", TensorProto.FLOAT, 2),
+            value("attention_mask", TensorProto.INT64, batch, "seq_len"),
+        ],
+        [value("logits", TensorProto.FLOAT, batch, 2)],
+        [weight("table", 50, 16), weight("bias", 2), numpy_helper.from_array(np.array([2], np.int64), "last")],
+        opset=opset,
+    )
+
+
+class Imported:
+    """What is made of an ONNX file."""
+
+    def __init__(self, source: onnx.ModelProto, folder: Path, **says: object) -> None:
+        file = folder / "own.onnx"
+        file.write_bytes(source.SerializeToString())
+        self.folder, self.weights = folder, folder / "weights"
+        self.graph, self.report = folder / "exported.onnx", folder / "exported.json"
+        says = {"task": "sequence-classification", **says}
+        importing.import_onnx(
+            definition.read("own", {"onnx": str(file), **says}), self.graph, self.report, self.weights
+        )
+
+    @property
+    def workload(self) -> Workload:
+        return Workload.read(self.weights)
+
+    @property
+    def failure(self) -> str:
+        """Why it could not be made: the same in both records and for who reads the graph."""
+        record = files.read_json(self.report)
+        folder = files.read_json(self.weights / "provenance.json")
+        assert record["failure"] == folder["failure"] and record["status"] == folder["status"] == "failed"
+        with pytest.raises(CellFailure) as failure:
+            artifacts.refuse_failed(self.graph)
+        return str(failure.value)
+
+    def shape(self, batch: int = 2) -> Shape:
+        """A shape with the axes that the file has."""
+        sizes = {"batch": batch, "sequence": 8, "image": 16, "frames": 6}
+        return Shape.of({axis: sizes[axis] for axis in self.workload.axes})
+
+    def through(self, name: str) -> dict[str, object]:
+        """The parity record of a variant, made by every step before it."""
+        made = graph.load(self.graph)
+        base = self.folder / "simplified.onnx"
+        outcome = simplify.simplify(made, self.workload)
+        graph.save(outcome.model, base)
+        pool, answers = self.folder / "in.npz", self.folder / "ref.npz"
+        inputs.make_inputs(self.weights, self.shape(), inputs.Wanted(2, 0), pool)
+        reference.compute(self.weights, pool, 1, answers, self.graph)
+        path = self.folder / f"{name}.onnx"
+        if name in precision.PRECISIONS:
+            graph.save(precision.convert(outcome.model, name)[0], path)
+        else:
+            spans, _ = calibration.calibrate(base, self.weights, calibration.Calibration("minmax", 4, 8), 1)
+            graph.save(quantize.quantize(outcome.model, spans, name, Quantization()).model, path)
+        return check.check(
+            path,
+            precision=name,
+            workload=self.weights / "workload.json",
+            inputs=pool,
+            reference=answers,
+            base=base,
+            threads=1,
+        )
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_a_file_of_texts(tmp_path: Path, opset: int) -> None:
+    own = Imported(classifier(opset), tmp_path)
+    made = graph.load(own.graph)
+    assert [graph.describe(v) for v in (*made.graph.input, *made.graph.output)] == [
+        {"name": "input_ids", "type": "int64", "shape": ["batch", "sequence"]},
+        {"name": "attention_mask", "type": "int64", "shape": ["batch", "sequence"]},
+        {"name": "logits", "type": "float", "shape": ["batch", 2]},
+    ]
+    ids, mask = own.workload.inputs
+    assert (ids.content, ids.low, ids.high, mask.content) == ("tokens", 0, 49, "mask")
+    names = [node.name for node in made.graph.node]
+    assert len(set(names)) == len(names) and all(names) and {"n", "n_1", "n_2"} < set(names)
+    assert [product.weight for product in graph.weight_products(made)] == ["w"], "a Constant node's weight is one"
+    record, folder = files.read_json(own.report), files.read_json(own.weights / "provenance.json")
+    assert (record["status"], record["stored"]) == ("ok", {"float": 50 * 16 + 16 * 2 + 2})
+    assert (folder["parameters"], folder["sha256"]) == (834, graph.sha256(own.graph))
+    assert record["provenance"]["sources"]["file"] == files.sha256(tmp_path / "own.onnx")
+    for name, tolerance in (("fp32", 1e-6), ("fp16", 5e-3), ("int8", 0.1)):
+        found = own.through(name)
+        assert found["status"] == "ok" and found["relative_l2"] < tolerance, (name, found)
+    assert operations.count(made, own.shape(batch=3)).flops == 2 * 3 * 16 * 2
+    if opset == 11:
+        with pytest.raises(CellFailure, match="bf16 needs opset 17"):
+            own.through("bf16")
+
+
+def test_a_fixed_batch_stays_fixed(tmp_path: Path) -> None:
+    own = Imported(classifier(batch=2), tmp_path)
+    assert graph.describe(graph.load(own.graph).graph.input[0])["shape"] == [2, "sequence"]
+    assert own.through("int8")["status"] == "ok"
+
+
+def test_a_file_of_images_with_several_outputs(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["pixel_values", "kernel"], ["patches"], strides=[4, 4]),
+        helper.make_node("Flatten", ["patches"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["vector"]),
+        helper.make_node("ArgMax", ["vector"], ["best"], axis=1, keepdims=0),
+    ]
+    own = Imported(
+        model(
+            nodes,
+            [value("pixel_values", TensorProto.FLOAT, "N", 3, 16, 16)],
+            [value("vector", TensorProto.FLOAT, "N", 10), value("best", TensorProto.INT64, "N")],
+            [weight("kernel", 8, 3, 4, 4), weight("w", 128, 10)],
+        ),
+        tmp_path,
+        task="tensors",
+    )
+    assert [tensor.dims for tensor in own.workload.outputs] == [("batch", 10), ("batch",)]
+    for name in ("fp32", "fp16", "int8"):
+        found = own.through(name)
+        assert found["status"] == "ok" and found["top1_agreement"] is None, (name, found)
+    work = operations.count(graph.load(own.graph), own.shape(batch=3))
+    assert work.flops == 3 * 2 * (16 * 8 * 48 + 128 * 10) and not work.unknown
+
+
+def test_axes_and_contents_as_the_study_says(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "places"], ["rows"]),
+        helper.make_node("Add", ["rows", "noise"], ["sums"]),
+        helper.make_node("ReduceMean", ["sums"], ["y"], axes=[1], keepdims=0),
+    ]
+    own = Imported(
+        model(
+            nodes,
+            [value("places", TensorProto.INT32, "rows_", "steps"), value("noise", TensorProto.FLOAT, 1, "steps", 4)],
+            [value("y", TensorProto.FLOAT, "rows_", 4)],
+            [weight("table", 50, 4)],
+        ),
+        tmp_path,
+        task="tensors",
+        axes={"rows_": "batch", "steps": "frames"},
+        inputs={"places": {"content": "integers", "low": 10, "high": 12}},
+    )
+    assert graph.axes(graph.load(own.graph)) == {"batch": None, "frames": None}
+    found = own.through("fp16")
+    assert found["status"] == "ok" and found["relative_l2"] < 5e-3
+    pool = np.load(tmp_path / "in.npz")["input/places"]
+    assert pool.dtype == np.int32 and (pool.min(), pool.max()) == (10, 12)
+
+
+def test_branches_work(tmp_path: Path) -> None:
+    def branch(name: str, operator: str) -> onnx.GraphProto:
+        node = helper.make_node(operator, ["x", "outer"], [name])
+        return helper.make_graph([node], name, [], [value(name, TensorProto.FLOAT, "batch", 4)])
+
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["total"], keepdims=0),
+        helper.make_node("Greater", ["total", "zero"], ["positive"]),
+        helper.make_node(
+            "If", ["positive"], ["z"], then_branch=branch("a", "Add"), else_branch=branch("b", "Mul"), name="choice"
+        ),
+        helper.make_node("MatMul", ["z", "w"], ["y"], name="p"),
+    ]
+    own = Imported(
+        model(
+            nodes,
+            [value("x", TensorProto.FLOAT, "batch", 4)],
+            [value("y", TensorProto.FLOAT, "batch", 4)],
+            [weight("outer", 4), weight("w", 4, 4), numpy_helper.from_array(np.float32(0), "zero")],
+        ),
+        tmp_path,
+        task="tensors",
+    )
+    assert own.through("fp32")["relative_l2"] < 1e-6
+    assert own.through("fp16")["relative_l2"] < 5e-3
+    # Calibrated on a batch that goes through one branch, so that only the form can be right.
+    assert own.through("int8")["status"] == "ok"
+    work = operations.count(graph.load(own.graph), own.shape())
+    assert (work.flops, work.unknown) == (2 * 2 * 4 * 4, {"If": 1})
+
+
+def test_double_precision_inside_works(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.DOUBLE),
+        helper.make_node("MatMul", ["wide", "exact"], ["sums"], name="double"),
+        helper.make_node("Cast", ["sums"], ["narrow"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["narrow", "w"], ["y"], name="single"),
+    ]
+    own = Imported(
+        model(
+            nodes,
+            [value("x", TensorProto.FLOAT, "batch", 8)],
+            [value("y", TensorProto.FLOAT, "batch", 8)],
+            [weight("exact", 8, 8, kind=np.float64), weight("w", 8, 8)],
+        ),
+        tmp_path,
+        task="tensors",
+    )
+    for name in ("fp32", "fp16", "int8", "fp8"):
+        found = own.through(name)
+        assert found["status"] == "ok" and found["relative_l2"] < 0.1, (name, found)
+    assert {
+        product.precision for product, *_ in operations.products(operations.count(graph.load(own.graph), own.shape()))
+    } == {"double", "fp32"}
+
+
+def test_what_is_no_tensor_is_a_cell_that_cannot_run(tmp_path: Path) -> None:
+    sequence = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+    nodes = [helper.make_node("SplitToSequence", ["x"], ["y"], axis=0)]
+    file = tmp_path / "own.onnx"
+    file.write_bytes(model(nodes, [value("x", TensorProto.FLOAT, "batch", 4)], [sequence]).SerializeToString())
+    with pytest.raises(UserError, match="'y'"):
+        importing.import_onnx(
+            definition.read("own", {"onnx": str(file)}), tmp_path / "e.onnx", tmp_path / "e.json", tmp_path / "w"
+        )
+
+
+@pytest.mark.parametrize(("domain", "operator"), [("of.somebody", "Mystery"), ("", "Mystery")])
+def test_an_operator_that_nobody_has_is_a_cell_that_cannot_run(tmp_path: Path, domain: str, operator: str) -> None:
+    node = helper.make_node(operator, ["x"], ["y"], domain=domain)
+    ends = [value(name, TensorProto.FLOAT, "batch", 4) for name in "xy"]
+    own = Imported(model([node], ends[:1], ends[1:], **({domain: 1} if domain else {})), tmp_path)
+    assert own.failure.startswith("ONNX Runtime cannot load the file on a CPU")
+
+
+def test_operators_of_onnx_runtime_work(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["sums"], name="p"),
+        helper.make_node("QuickGelu", ["sums"], ["y"], domain="com.microsoft", alpha=1.702),
+    ]
+    ends = [value(name, TensorProto.FLOAT, "batch", 8) for name in "xy"]
+    own = Imported(
+        model(nodes, ends[:1], ends[1:], [weight("w", 8, 8)], **{"com.microsoft": 1}), tmp_path, task="tensors"
+    )
+    for name in ("fp32", "fp16", "int8"):
+        assert own.through(name)["status"] == "ok"
+    with pytest.raises(UserError, match="the shape of y"):
+        operations.count(graph.load(own.graph), own.shape())
+
+
+def test_weights_beside_the_file_come_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    onnx.save(classifier(), there / "big.onnx", save_as_external_data=True, location="weights.bin", size_threshold=100)
+    assert (there / "weights.bin").exists()
+    monkeypatch.setattr(graph, "LARGEST", 1000)
+    model = json.dumps({"name": "own", "onnx": str(there / "big.onnx"), "task": "sequence-classification"})
+    command = [sys.executable, PROGRAMS / "import_onnx.py", "--model", model, "--weights-dir", here / "weights"]
+    done = subprocess.run(
+        [*command, "--output", here / "e.onnx", "--report", here / "e.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    sources = files.read_json(here / "e.json")["provenance"]["sources"]
+    assert sources["weights.bin"] == files.sha256(there / "weights.bin")
+    assert graph.load(here / "e.onnx").graph.initializer[0].raw_data
+    (there / "weights.bin").rename(tmp_path / "weights.bin")
+    (there / "weights.bin").symlink_to(tmp_path / "weights.bin")
+    done = subprocess.run(
+        [*command, "--output", here / "e.onnx", "--report", here / "e.json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "outside its folder" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world\n"])
+def test_a_file_that_is_no_graph_is_the_users_to_mend(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "own.onnx").write_bytes(content)
+    with pytest.raises(UserError, match=r"own\.onnx"):
+        importing.import_onnx(
+            definition.read("own", {"onnx": str(tmp_path / "own.onnx")}),
+            tmp_path / "e.onnx",
+            tmp_path / "e.json",
+            tmp_path / "w",
+        )
