@@ -111,10 +111,12 @@ class Imported:
             graph.save(precision.convert(outcome.model, name)[0], path)
         else:
             spans, _ = calibration.calibrate(base, self.weights, calibration.Calibration("minmax", 4, 8), 1)
-            graph.save(quantize.quantize(outcome.model, spans, name, Quantization()).model, path)
+            kind, _, floats = name.partition(".")
+            done = quantize.quantize(outcome.model, spans, kind, Quantization(), "fp16" if floats else "fp32")
+            graph.save(done.model, path)
         return check.check(
             path,
-            precision=name,
+            precision=name.partition(".")[0],
             workload=self.weights / "workload.json",
             inputs=pool,
             reference=answers,
@@ -141,7 +143,7 @@ def test_a_file_of_texts(tmp_path: Path, opset: int) -> None:
     assert (record["status"], record["stored"]) == ("ok", {"float": 50 * 16 + 16 * 2 + 2})
     assert (folder["parameters"], folder["sha256"]) == (834, graph.sha256(own.graph))
     assert record["provenance"]["sources"]["file"] == files.sha256(tmp_path / "own.onnx")
-    for name, tolerance in (("fp32", 1e-6), ("fp16", 5e-3), ("int8", 0.1)):
+    for name, tolerance in (("fp32", 1e-6), ("fp16", 5e-3), ("int8", 0.1), ("int8.half", 0.1)):
         found = own.through(name)
         assert found["status"] == "ok" and found["relative_l2"] < tolerance, (name, found)
     assert operations.count(made, own.shape(batch=3)).flops == 2 * 3 * 16 * 2
@@ -254,12 +256,21 @@ def test_double_precision_inside_works(tmp_path: Path) -> None:
         tmp_path,
         task="tensors",
     )
-    for name in ("fp32", "fp16", "int8", "fp8"):
+    for name in ("fp32", "fp16", "int8", "int8.half", "fp8"):
         found = own.through(name)
         assert found["status"] == "ok" and found["relative_l2"] < 0.1, (name, found)
     assert {
         product.precision for product, *_ in operations.products(operations.count(graph.load(own.graph), own.shape()))
     } == {"double", "fp32"}
+
+
+def test_a_product_of_the_input_itself_is_quantised_beside_fp16(tmp_path: Path) -> None:
+    """The cast of the input stands between it and the product, under another name than the calibration's."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["sums"]), helper.make_node("Relu", ["sums"], ["y"])]
+    ends = [value(name, TensorProto.FLOAT, "batch", 8) for name in "xy"]
+    own = Imported(model(nodes, ends[:1], ends[1:], [weight("w", 8, 8)]), tmp_path, task="tensors")
+    found = own.through("int8.half")
+    assert found["status"] == "ok" and found["relative_l2"] < 0.1 and len(found["layers"]) == 1
 
 
 def test_what_is_no_tensor_is_a_cell_that_cannot_run(tmp_path: Path) -> None:

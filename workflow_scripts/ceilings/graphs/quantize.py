@@ -116,7 +116,9 @@ def quantize(
     before = graph.opset(model)
     raised = _raise_opset(model, precision, FP8_OPSET if precision == "fp8" or floats == "fp16" else INT8_OPSET)
     copy = convert(raised, "fp16")[0] if floats == "fp16" else raised
-    used = {product.activation: ranges[product.activation] for product in chosen}
+    # By node: the conversion gives tensors beside a cast other names.
+    calibrated = {product.node: ranges[product.activation] for product in chosen}
+    used = {p.activation: calibrated[p.node] for p in graph.weight_products(copy) if p.node in calibrated}
     quantized = _insert(copy, [product.node for product in chosen], used, precision, quantization.per_channel)
     if floats == "fp16":
         _half_scales(quantized)
