@@ -39,7 +39,8 @@ def huge(artifacts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("huge")
     ids = np.random.default_rng(0).integers(5, 60, (1, HUGE["batch"], HUGE["sequence"]), np.int64)
     arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    pool.save(folder / "inputs.npz", **arrays, sha256=np.array(pool.digest(arrays)))
+    named = {pool.PREFIX + name: array for name, array in arrays.items()}
+    pool.save(folder / "inputs.npz", **named, sha256=np.array(pool.digest(arrays)))
     outputs = {f"output/{one.name}": np.zeros((1, *one.sizes(HUGE)), np.float32) for one in artifacts.workload.outputs}
     pool.save(folder / "reference.npz", **outputs, inputs_sha256=np.array(pool.digest(arrays)))
     return folder

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from ceilings import SCHEMA_VERSION
 from ceilings.errors import UserError
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.plots import draw, style
 from ceilings.report.render.plots.launch_to_kernel_map import submitting_share
 from ceilings.report.tables.collect import collect
-from ceilings.report.tables.floor_rows import floor_table
+from ceilings.report.tables.floor_rows import floor_table, read_floor
 from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS, read_tables
 from ceilings.report.tables.keys import KEY
 from ceilings.workload.shape import Shape
@@ -211,3 +213,22 @@ def test_pictures_are_drawn_the_same_twice(maker, tmp_path, name):
     for copy in ("a", "b"):
         style.save(draw(name, tables), tmp_path / f"{copy}.svg", tmp_path / f"{copy}.png")
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_padded_inputs_have_the_floor_of_full_ones(tmp_path):
+    """What is computed at a shape does not depend on how long the inputs in it really are."""
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "device": "nvidia-test",
+        "model": "m",
+        "precision": "fp16",
+        "shape": "b32-s128",
+        "status": "ok",
+        "floor": {"floor_ms": 0.1},
+    }
+    path = tmp_path / "b32-s128.json"
+    path.write_text(json.dumps(record))
+    planned = {"device": "nvidia-test", "model": "m", "precision": "fp16", "shape": "b32-s128.half"}
+    assert read_floor(str(path), planned) == record
+    with pytest.raises(UserError, match=r"shape 'b32-s128' instead of 'b8-s128'"):
+        read_floor(str(path), planned | {"shape": "b8-s128.half"})

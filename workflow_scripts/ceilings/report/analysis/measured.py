@@ -40,6 +40,7 @@ __all__ = [
     "configuration_label",
     "group_by",
     "growth_exponent",
+    "most_swept",
     "without_axis",
 ]
 
@@ -212,6 +213,12 @@ class Measured:
     @functools.cached_property
     def _compared(self) -> dict[tuple[Any, Any], Comparison]:
         return {}
+
+
+def most_swept(cells: list[Cell], axis: str) -> Shape:
+    """The rest of the shape at which the most sizes along an axis were measured; of several, the smallest."""
+    counts = Counter(without_axis(shape, axis) for shape in {cell.shape for cell in cells})
+    return min(counts, key=lambda rest: (-counts[rest], rest))
 
 
 def growth_exponent(cells: Sequence[Cell], sizes: Sequence[int]) -> Interval:

@@ -11,6 +11,7 @@ from ceilings.report.tables.frames import FLOOR_COLUMNS
 from ceilings.report.tables.keys import KEY, with_axes
 from ceilings.report.tables.records import read_record
 from ceilings.taxonomy import OPERATOR_CLASSES
+from ceilings.workload.shape import Shape
 
 Record = Mapping[str, Any]
 
@@ -42,14 +43,15 @@ def floor_table(planned: Sequence[Record], rows: Sequence[Record]) -> pd.DataFra
 
 
 def read_floor(path: str, cell: Record) -> dict[str, Any]:
-    """One floor record, checked against the planned cell."""
+    """One floor record, checked against the planned cell; padded inputs have the floor of full ones."""
 
     def flaw(record: Record) -> str | None:
         if record["status"] == "ok" and not record["floor"]["floor_ms"] > 0:
             return f"its floor is {record['floor']['floor_ms']} ms"
         return None
 
-    return read_record(path, cell, "is the floor of", flaw, OF_ALL_RUNTIMES)
+    full = {**cell, "shape": str(Shape.parse(cell["shape"]).full)}
+    return read_record(path, full, "is the floor of", flaw, OF_ALL_RUNTIMES)
 
 
 def floor_row(record: Record, p50_ms: float) -> dict[str, Any]:

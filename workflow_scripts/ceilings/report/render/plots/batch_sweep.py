@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from ceilings.report import text
-from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
+from ceilings.report.analysis.measured import Cell, Measured, group_by, most_swept, without_axis
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
-from ceilings.workload.shape import Shape
 
 TOUCHING = 1.06
 """Points of one batch within this factor lie upon each other, and so would their numbers."""
@@ -81,12 +78,6 @@ def draw(tables: Tables) -> Figure:
         axis.set_ylabel("median latency of one request (ms, log scale)")
     style.legend(figure, flat[: len(panels)])
     return figure
-
-
-def most_swept(cells: list[Cell], axis: str) -> Shape:
-    """The rest of the shape at which the most sizes along an axis were measured; of several, the smallest."""
-    counts = Counter(without_axis(shape, axis) for shape in {cell.shape for cell in cells})
-    return min(counts, key=lambda rest: (-counts[rest], rest))
 
 
 def _together(a: Cell, b: Cell) -> bool:

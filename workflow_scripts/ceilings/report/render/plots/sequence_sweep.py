@@ -7,10 +7,9 @@ import itertools
 from matplotlib.figure import Figure
 
 from ceilings.report import text
-from ceilings.report.analysis.measured import Measured, group_by, without_axis
+from ceilings.report.analysis.measured import Measured, group_by, most_swept, without_axis
 from ceilings.report.render.axes import log_title, name
 from ceilings.report.render.plots import style
-from ceilings.report.render.plots.batch_sweep import most_swept
 from ceilings.report.tables.frames import Tables
 
 
