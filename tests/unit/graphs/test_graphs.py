@@ -352,3 +352,23 @@ def test_damaged_graphs_give_one_message(distilbert, tmp_path: Path, damage: str
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {path} is a damaged ONNX file") and done.stderr.count("\n") == 1
     assert not (tmp_path / "o.onnx").exists()
+
+
+def test_torch_s_own_attention_is_exported_in_operators(tmp_path: Path) -> None:
+    """In eval mode without gradients it would be one operator that no exporter knows: open_clip's models have it."""
+    import torch
+
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.inner(rows, rows, rows, need_weights=False)[0]
+
+    module, rows = Attention().eval().requires_grad_(False), torch.randn(2, 3, 8)
+    with export._quiet(), export._attention_written_out():
+        torch.onnx.export(module, (rows,), str(tmp_path / "a.onnx"), dynamo=False, opset_version=17)
+    written = onnx.load(tmp_path / "a.onnx")
+    assert {"MatMul", "Softmax"} <= {node.op_type for node in written.graph.node}
+    assert torch.backends.mha.get_fastpath_enabled()

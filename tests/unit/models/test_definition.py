@@ -97,6 +97,8 @@ def test_base_sizes_are_those_of_transformers() -> None:
             if architecture != "open_clip":
                 assert getattr(AutoConfig.for_model(architecture), key) == size, architecture
     for architecture, fusion in catalogue.FUSIONS.items():
+        if architecture == "open_clip":
+            continue  # its sizes are those of its own configuration
         config = AutoConfig.for_model(architecture)
         assert all(hasattr(config, key) for key in (fusion.layers_key, fusion.heads_key, fusion.hidden_key))
 

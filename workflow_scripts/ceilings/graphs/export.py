@@ -79,7 +79,7 @@ def export_onnx(weights_dir: Path | str, export: Export, output: Path | str) -> 
     workload = Workload.read(weights_dir)
     sizes = _sizes(weights_dir, workload, export)
     model = load_module(weights_dir, attention=export.attention)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet(), _attention_written_out():
         path = Path(folder, "model.onnx")
         try:
             _export(model, workload, export, sizes, path)
@@ -223,6 +223,19 @@ def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.metadata_props[:]
     model.doc_string = model.graph.doc_string = ""
     return model
+
+
+@contextlib.contextmanager
+def _attention_written_out() -> Iterator[None]:
+    """Keep ``torch.nn.MultiheadAttention`` off its fast path, a single operator that no exporter knows."""
+    import torch
+
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextlib.contextmanager

@@ -94,7 +94,9 @@ FUSIONS = {
     "xlm-roberta": Fusion("bert"),
     "camembert": Fusion("bert"),
     "electra": Fusion("bert"),
+    "clip_text_model": Fusion("clip"),
     "clip_vision_model": Fusion("clip"),
+    "open_clip": Fusion("clip", "layers", "heads", "width"),
     "deit": Fusion("vit"),
     "vit": Fusion("vit"),
 }
