@@ -8,7 +8,7 @@ import pytest
 import yaml
 from tiny import STUDY, Project
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 WEIGHTS = "results/models/tiny/weights/config.json"
 OUTER = """

@@ -12,6 +12,7 @@ from ceilings.report.catalogue import PLOTS
 
 RTX = BUILDERS["tensorrt-rtx"]
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.workflow,
     pytest.mark.skipif(not RTX.installed(), reason=f"{RTX.distributions[0]} {RTX.major}.* is not installed"),
 ]

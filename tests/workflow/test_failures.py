@@ -10,7 +10,7 @@ import time
 import pytest
 from tiny import SUMMARY
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 STAGES = {
     "fetch_weights": "results/models/tiny/weights/model.safetensors",

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from tiny import PROJECT, STUDY, SUMMARY, Project
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 CATALOGUE = """
 from ceilings.measure.catalogue import Measurement

@@ -21,6 +21,8 @@ from ceilings.report.tables.keys import KEY
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
 
+pytestmark = pytest.mark.slow  # a browser reads the page
+
 CPU, GPU = planted.CPU, planted.GPU
 HOSTILE = (
     """</script><script>window.harmed = 1</script><img src=x onerror="window.harmed = 1"> [a](javascript:harm()) `|"""
