@@ -26,7 +26,7 @@ test: $(VENV)/$(KIND) $(VENV)/dev
 	pytest -m timing
 
 test-slow: $(VENV)/$(KIND) $(VENV)/dev
-	pytest -n auto --maxprocesses 4 --dist loadfile -m slow
+	pytest -n auto --maxprocesses 4 --dist loadfile -m "slow and not timing"
 
 unit: $(VENV)/$(KIND) $(VENV)/dev
 	pytest tests/unit

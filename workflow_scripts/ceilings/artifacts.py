@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ceilings.errors import CellFailure
+from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_bytes, write_json
+
+REMEDY = "delete it and run again to make it anew"
 
 
 def refuse_failed(*paths: Path | str) -> None:
@@ -25,10 +27,13 @@ def refuse_failed(*paths: Path | str) -> None:
 
     Raises:
         CellFailure: As it was recorded.
+        UserError: An artifact is empty though its report says that it was made.
     """
     for path in map(Path, paths):
         if path.is_file() and path.stat().st_size == 0:
-            failure = read_json(report_of(path))["failure"]
+            failure = read_json(report_of(path)).get("failure")
+            if not failure:
+                raise UserError(f"{path} is empty, and its report says that it was made; {REMEDY}")
             raise CellFailure(failure["kind"], failure["message"])
 
 

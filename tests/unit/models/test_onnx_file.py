@@ -112,3 +112,12 @@ def test_the_reference_is_onnx_runtimes(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(UserError, match="ONNX Runtime cannot run"):
         reference.compute(weights_dir, inputs, 1, tmp_path / "ref.npz", graph=file)
+
+
+def test_a_file_without_symbolic_dimensions_is_refused_while_planning(tmp_path):
+    """Its shape would have no name."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "fixed.onnx")
+    with pytest.raises(UserError, match="symbolic first dimension"):
+        outline.outline(definition.read("fixed", {"onnx": str(tmp_path / "fixed.onnx")}))

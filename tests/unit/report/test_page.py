@@ -355,6 +355,7 @@ def test_legends_are_not_cut_off(chromium, tmp_path):
     assert not [ends for ends in beyond if max(ends) > 0]
 
 
+@pytest.mark.timing
 def test_a_thousand_cells_open_at_once(chromium, tmp_path):
     maker = planted.StudyMaker(tmp_path, planted.flat)
     runtimes = [f"runtime-{letter}" for letter in "abcdefghij"]

@@ -19,10 +19,12 @@ BATCH = 8
 """Inputs at once where the pipeline chooses for itself: a graph's parity, a labelled file."""
 
 FILES = (
-    *("config.json", "open_clip_config.json", "model.safetensors", "open_clip_model.safetensors"),
-    *("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "vocab.txt", "modules.json"),
+    *("*.safetensors", "*.index.json", "pytorch_model*.bin", "open_clip_pytorch_model.bin"),
+    *("config.json", "open_clip_config.json", "preprocessor_config.json", "modules.json", "[0-9]*/config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json"),
+    *("merges.txt", "spm.model", "sentencepiece.bpe.model"),
 )
-"""What a folder of weights may hold that shapes a result."""
+"""What a folder of weights may hold that shapes a result, as patterns."""
 
 
 class StudyModels:
@@ -65,10 +67,12 @@ class StudyModels:
         """The files of the user that a model is made from, so that a change is seen; none if from elsewhere."""
         definition = self.definition(name)
         if definition.onnx:
-            data = Path(f"{definition.onnx}.data").expanduser()
-            return [str(Path(definition.onnx).expanduser()), *([str(data)] if data.is_file() else [])]
+            path = Path(definition.onnx).expanduser()
+            # Weights beside a graph may have any name; those of the usual endings count.
+            beside = {other for ending in ("*.data", "*.bin", "*.weight*") for other in path.parent.glob(ending)}
+            return [str(path), *sorted(str(other) for other in beside if other.is_file())]
         folder = definition.folder
-        return [str(folder / file) for file in FILES if (folder / file).is_file()] if folder else []
+        return sorted({str(path) for file in FILES for path in folder.glob(file)}) if folder else []
 
     def fixed_axes(self, name: str) -> dict[str, int]:
         """The axes that a model, or its graph as exported, has in one size only."""

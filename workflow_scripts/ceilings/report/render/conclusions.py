@@ -143,7 +143,7 @@ def undecided(findings: Sequence[Finding]) -> list[str]:
     open_ = [finding for finding in findings if finding.status == "not decidable" and finding.missing]
     rows = [
         [
-            same[0].question,
+            same[0].question or "",
             same[0].claim,
             text.cut(dict.fromkeys(finding.subject or finding.text for finding in same), SUBJECTS_SHOWN),
             "; ".join(f"`{entry}`" for entry in same[0].missing),
