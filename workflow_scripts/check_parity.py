@@ -6,12 +6,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ceilings import files
+from ceilings import files, isolation
 from ceilings.graphs import check
 from ceilings.program import main
 
 
 def work(arguments: argparse.Namespace) -> None:
+    isolation.leave_on_crash({arguments.output: check.crashed(arguments.precision)})
     record = check.check(
         arguments.graph,
         precision=arguments.precision,
@@ -39,4 +40,4 @@ parser.add_argument("--threads", type=int, required=True)
 parser.add_argument("--output", type=Path, required=True)
 
 if __name__ == "__main__":
-    main(work, parser)
+    main(work, parser, isolated=True)

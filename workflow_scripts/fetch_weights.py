@@ -27,4 +27,4 @@ parser.add_argument("--model", type=json_argument, required=True, help="name, an
 parser.add_argument("--output-dir", type=Path, required=True)
 
 if __name__ == "__main__":
-    main(work, parser)
+    main(work, parser, isolated=True)

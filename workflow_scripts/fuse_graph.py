@@ -31,4 +31,4 @@ parser.add_argument("--output", type=Path, required=True)
 parser.add_argument("--report", type=Path, required=True)
 
 if __name__ == "__main__":
-    main(work, parser)
+    main(work, parser, isolated=True)

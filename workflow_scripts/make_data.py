@@ -52,4 +52,4 @@ parser.add_argument("--reference", type=Path, help="where the answers of FP32 Py
 parser.add_argument("--output", type=Path, required=True)
 
 if __name__ == "__main__":
-    main(work, parser)
+    main(work, parser, isolated=True)

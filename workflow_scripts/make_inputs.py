@@ -29,4 +29,4 @@ parser.add_argument("--inputs", type=json_argument, required=True, help="pool (d
 parser.add_argument("--output", type=Path, required=True)
 
 if __name__ == "__main__":
-    main(work, parser)
+    main(work, parser, isolated=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ceilings import isolation
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_bytes, write_json
 
@@ -46,23 +47,22 @@ def report_of(path: Path) -> Path:
 def made(report: Path | str, outputs: Sequence[Path | str], **facts: Any) -> Iterator[None]:
     """Run a block that makes ``outputs`` and ``report``; if the cell fails in it, leave empty files and say why.
 
+    A crash is such a failure where the program is isolated (:mod:`ceilings.isolation`).
+
     Args:
         report: Where the failure goes.
         outputs: Artifacts that the block was to write.
         facts: What the report holds beside the failure.
     """
+
+    def failed(kind: str, message: str) -> dict[str, Any]:
+        return {"schema_version": 1, **facts, "status": "failed", "failure": {"kind": kind, "message": message}}
+
+    isolation.leave_on_crash({**dict.fromkeys(outputs, ""), report: failed("crashed", isolation.CRASH)})
     try:
         yield
     except CellFailure as failure:
         for output in outputs:
             write_bytes(output, b"")
-        write_json(
-            report,
-            {
-                "schema_version": 1,
-                **facts,
-                "status": "failed",
-                "failure": {"kind": failure.kind, "message": str(failure)},
-            },
-        )
+        write_json(report, failed(failure.kind, str(failure)))
         print(f"{report}: {failure.kind}: {failure}")

@@ -12,16 +12,26 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from ceilings import isolation
 from ceilings.errors import UserError
 
 
-def main(work: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser, failed: int = 1) -> None:
+def main(
+    work: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    failed: int = 1,
+    isolated: bool = False,
+) -> None:
     """Parse the arguments, do the work, and end with one readable message if the user can mend what went wrong.
+
+    ``isolated`` work may crash: its outputs are then those of an artifact that cannot be made.
 
     Exit status: what ``work`` returns (0 for None), ``failed`` for something the user can mend (no traceback), 2 for
     wrong arguments. A program whose own answer is 1 sets ``failed`` to 2, and a bug then ends in that too.
     """
     arguments = parser.parse_args()
+    if isolated:
+        isolation.isolate()
     try:
         status = work(arguments)
     except UserError as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ceilings import isolation
 from ceilings.errors import CellFailure
 from ceilings.graphs import examples, graph, sensitivity
 from ceilings.graphs.parity import compare
@@ -50,14 +51,7 @@ def check(
     """
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    record: dict[str, Any] = {
-        "schema_version": 1,
-        "precision": precision,
-        "status": "ok",
-        "reason": None,
-        "optimized": True,
-        "layers": [],
-    }
+    record = _blank(precision)
     sources = {"graph": path, "inputs": inputs, "reference": reference} | ({"base": base} if base else {})
     try:
         model = graph.load(path)
@@ -78,6 +72,23 @@ def check(
             "reason": f"ONNX Runtime cannot run this graph on a CPU: {graph.first_line(error)}",
         }
     return {**record, "provenance": provenance(graph.PACKAGES, sources)}
+
+
+def crashed(precision: str) -> dict[str, Any]:
+    """The record where ONNX Runtime crashes on a graph."""
+    reason = f"ONNX Runtime cannot run this graph on a CPU: its process was {isolation.CRASH}"
+    return _blank(precision) | {"status": "unavailable", "reason": reason, "provenance": None}
+
+
+def _blank(precision: str) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "precision": precision,
+        "status": "ok",
+        "reason": None,
+        "optimized": True,
+        "layers": [],
+    }
 
 
 def _outputs(

@@ -9,7 +9,7 @@ import io
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -17,6 +17,9 @@ from ceilings import files
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import graph
 from ceilings.workload.workload import Workload
+
+if TYPE_CHECKING:
+    from ceilings.models.catalogue import Fusion
 
 ATTENTION = ("Attention", "MultiHeadAttention")
 
@@ -80,7 +83,7 @@ def fuse(path: Path | str, weights_dir: Path | str) -> Fused:
                 str(path),
                 model_type=fusion.optimizer,
                 # 0: found in the graph.
-                num_heads=int(config.get(fusion.heads_key, 0)),
+                num_heads=heads_of(config, fusion),
                 hidden_size=int(config.get(fusion.hidden_key, 0)),
                 # The runtime optimises by itself when it loads the graph; doing it here too would fix it to this
                 # machine.
@@ -103,6 +106,14 @@ def fuse(path: Path | str, weights_dir: Path | str) -> Fused:
         )
     graph.forget_data(optimizer.model)
     return Fused(optimizer.model, fusions, int(layers) if isinstance(layers, int) else None)
+
+
+def heads_of(config: Mapping[str, Any], fusion: Fusion) -> int:
+    """How many heads a layer has; 0 where the configuration says nothing of it."""
+    if heads := int(config.get(fusion.heads_key, 0)):
+        return heads
+    width = int(config.get("head_width", fusion.head_size))
+    return int(config.get(fusion.hidden_key, 0)) // width if width else 0
 
 
 def _sizes(weights_dir: Path | str, workload: Workload) -> Mapping[str, Any]:

@@ -79,12 +79,14 @@ class Fusion:
     Attributes:
         optimizer: Its ``model_type`` whose patterns fit.
         layers_key, heads_key, hidden_key: What the architecture's config.json calls these sizes.
+        head_size: Width of a head, where config.json gives no number of heads.
     """
 
     optimizer: str
     layers_key: str = "num_hidden_layers"
     heads_key: str = "num_attention_heads"
     hidden_key: str = "hidden_size"
+    head_size: int = 0
 
 
 FUSIONS = {
@@ -96,12 +98,13 @@ FUSIONS = {
     "electra": Fusion("bert"),
     "clip_text_model": Fusion("clip"),
     "clip_vision_model": Fusion("clip"),
-    "open_clip": Fusion("clip", "layers", "heads", "width"),
+    "open_clip": Fusion("clip", "layers", "heads", "width", head_size=64),
     "deit": Fusion("vit"),
     "vit": Fusion("vit"),
 }
-"""By ``model_type``. Of what is not listed no fusion makes an attention of every layer: not of CLIP's text tower, whose
-causal mask no pattern knows, nor of DeBERTa, MPNet, ModernBERT and DINOv2."""
+"""By ``model_type``. Of CLIP's text tower and of open_clip's classes the normalisations and activations are fused and
+no attention: no pattern knows a causal mask or a joint projection. DeBERTa, MPNet, ModernBERT and DINOv2 are left out:
+not every attention of theirs is fused."""
 
 
 def family_of(architecture: str, task: str, implementation: str) -> Family:
