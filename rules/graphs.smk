@@ -124,10 +124,11 @@ rule offset_activations:
         "../envs/cpu.yaml"
     params:
         code=digest("offset_activations"),
+        weights="uint8" if host.int8_saturates() else "int8",
     message:
         "Making the int8 graph of {wildcards.model} that CPU kernels take"
     shell:
-        "offset_activations.py --graph {input.graph} --output {output.graph} --report {output.report} > {log} 2>&1"
+        "offset_activations.py --graph {input.graph} --weights {params.weights} --output {output.graph} --report {output.report} > {log} 2>&1"
 
 
 rule fuse_graph:

@@ -58,3 +58,17 @@ def test_either_of_two_packages_will_do():
 def test_documented_examples_hold():
     for module in (slugs, progress):
         assert doctest.testmod(module).attempted and not doctest.testmod(module).failed
+
+
+@pytest.mark.parametrize(
+    ("flags", "saturates"),
+    [
+        ({"sse2", "avx2"}, True),  # Haswell to Broadwell, Zen to Zen 3
+        ({"sse2", "avx2", "avx512f", "avx512bw"}, True),  # Skylake-SP
+        ({"sse2", "avx2", "avx512f", "avx512_vnni"}, False),
+        ({"sse2", "avx2", "avx_vnni"}, False),
+        (set(), False),  # Arm
+    ],
+)
+def test_which_processors_saturate_int8_products(flags, saturates):
+    assert hosts.int8_saturates(flags) is saturates

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 from ceilings.slugs import gpu_name, slug
@@ -116,3 +116,19 @@ def _physical_cores() -> int:
         return len(siblings)
     except (AttributeError, OSError):
         return os.cpu_count() or 1
+
+
+def int8_saturates(flags: Set[str] | None = None) -> bool:
+    """Whether this CPU's products of uint8 and int8 saturate: x86 without VNNI adds two of them in 16 bits.
+
+    Args:
+        flags: Of the processor; None reads ``/proc/cpuinfo``. An Arm processor lists none of x86.
+    """
+    if flags is None:
+        try:
+            text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        listed = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
+        flags = set(listed[1].split()) if listed else set()
+    return "sse2" in flags and not flags & {"avx512_vnni", "avx_vnni", "amx_int8"}

@@ -42,19 +42,38 @@ def test_only_classes_have_a_top_one() -> None:
 
 
 def test_nothing_that_is_not_finite_passes() -> None:
-    for side in (0, 1):
+    for side, whose in enumerate(("the output y has", "the FP32 reference of output y has")):
         arrays = [LOGITS.copy(), LOGITS.copy()]
         arrays[side][0, 0, 0] = (np.nan, np.inf)[side]
         broken = compare(*arrays)
         assert not broken.finite and broken.to_json()["relative_l2"] is None and broken.rows == 2
+        assert broken.problem == f"{whose} a NaN or an infinity"
+    assert compare(LOGITS).problem is None
 
 
-def test_a_reference_of_zeros_has_no_relative_difference() -> None:
+def test_zeros_confirm_nothing() -> None:
     zeros = np.zeros((1, 1, 2))
     equal = compare(zeros, zeros)
-    assert (equal.cosine, equal.relative_l2, equal.max_rel) == (1, 0, 0)
+    assert (equal.cosine, equal.relative_l2, equal.max_rel) == (None, None, None)
+    assert equal.problem == "every output and the FP32 reference are zero"
     other = compare(zeros + 0.5, zeros)
     assert other.finite and (other.cosine, other.relative_l2, other.max_rel) == (0, None, None)
+    assert other.problem == "the FP32 reference of output y is zero everywhere, and the output is not"
+    unused = parity.compare({"y": LOGITS, "loss": zeros}, {"y": LOGITS, "loss": zeros}, "classes")
+    assert (unused.problem, unused.relative_l2, unused.top1_agreement) == (None, 0, 1)
+    wrong = parity.compare({"y": LOGITS, "loss": zeros + 1}, {"y": LOGITS, "loss": zeros}, "classes")
+    assert wrong.problem and wrong.relative_l2 is None
+
+
+def test_a_regression_is_compared_with_its_spread() -> None:
+    reference = 3 + 0.01 * np.arange(16.0).reshape(2, 8, 1)
+    constant = np.full_like(reference, reference.mean())
+    same, useless = compare(reference, reference), compare(constant, reference)
+    assert same.spread_l2 == 0 and same.top1_agreement is None
+    assert useless.relative_l2 < 0.02 and useless.spread_l2 == pytest.approx(1)
+    assert compare(constant[:1, :4], reference[:1, :4]).spread_l2 is None, "too few rows"
+    assert compare(reference, constant).spread_l2 is None, "no spread"
+    assert compare(LOGITS).spread_l2 is None, "two numbers a row"
 
 
 def test_the_worst_output_counts() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from ceilings import files
 from ceilings.errors import CellFailure, UserError
@@ -227,6 +227,20 @@ def test_the_unsigned_form_is_the_same_numbers_in_integer_kernels(distilbert, ra
     np.testing.assert_array_equal(run(signed, feed), run(unsigned, feed))
     # 6 products a layer; the 2 of the classifier are one row an input.
     assert quantize.integer_kernels(unsigned) == {"integer": 12, "float": 2}
+    both = quantize.unsigned(signed, weights=True)
+    assert not any(tensor.data_type == TensorProto.INT8 for tensor in both.graph.initializer)
+    np.testing.assert_array_equal(run(signed, feed), run(both, feed))
+    assert quantize.integer_kernels(both) == {"integer": 12, "float": 2}
+
+
+def test_products_of_two_unsigned_operands_do_not_saturate() -> None:
+    """What x86 without VNNI does, by its definition (vpmaddubsw): two products are added in 16 bits."""
+    activations, weights = np.array([200, 210], np.int64), np.array([120, 100], np.int64)  # uint8, int8
+    exact = int(activations @ weights)
+    assert min(exact, 2**15 - 1) != exact, "uint8 by int8 saturates"
+    zero = 128
+    widened = int(activations @ (weights + zero)) - zero * int(activations.sum())  # 32 bits, then the zero point
+    assert widened == exact
 
 
 def test_keep_keeps(distilbert, ranges) -> None:

@@ -119,7 +119,7 @@ def test_what_padding_gives_does_not_count():
     with pytest.raises(CellFailure, match=r"relative L2 difference from the FP32 reference is 0\.577; allowed 0\.001"):
         worker.gate(workload, elements, padded, reference, 1e-3)
     padded["vector"][0, 0, 2] = np.nan
-    with pytest.raises(CellFailure, match="not finite"):
+    with pytest.raises(CellFailure, match="the output vector has a NaN"):
         worker.gate(workload, elements, padded, reference, 1e-3)
 
 
@@ -139,3 +139,20 @@ def test_what_could_not_be_made_is_a_failed_record_without_a_process(tmp_path):
     assert record["status"] == "failed" and record["series"] == {}
     assert record["failure"] == {"kind": "unsupported", "message": "no such operator"}
     assert record["cell"] == {**task["cell"], "device": device}
+
+
+def test_a_regression_that_says_the_same_of_every_input_fails():
+    one = TensorSpec("x", "float32", ("batch", 1), "reals")
+    workload = Workload(TASKS["sequence-classification"], (one,), (TensorSpec("score", "float32", ("batch", 1)),))
+    scores = 3 + 0.01 * np.arange(8, dtype=np.float32).reshape(1, 8, 1)
+    elements = [{"x": scores[0]}]
+    assert worker.gate(workload, elements, {"score": scores}, {"score": scores}, 0.02)["top1_agreement"] is None
+    with pytest.raises(CellFailure, match=r"is 1 of what the reference differs by between inputs; allowed 0\.5"):
+        worker.gate(workload, elements, {"score": np.full_like(scores, scores.mean())}, {"score": scores}, 0.02)
+
+
+def test_a_reference_that_does_not_depend_on_the_input_is_flagged():
+    elements = [{"x": np.array([number])} for number in (1.0, 2.0)]
+    same, other = np.ones((2, 1, 3)), np.arange(6.0).reshape(2, 1, 3)
+    assert worker.constant(elements, {"y": same}) and not worker.constant(elements, {"y": same, "z": other})
+    assert not worker.constant([elements[0]] * 2, {"y": same}), "one input"

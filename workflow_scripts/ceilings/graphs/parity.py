@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+FEWEST_FOR_SPREAD = 8
+"""Rows from which on the spread of one number a row is compared with."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
@@ -22,6 +25,10 @@ class Parity:
         cosine: Smallest cosine similarity of a row with its reference.
         top1_agreement: Share of the rows whose top class is the reference's, 0 to 1; None where outputs are no classes.
         rows: Rows compared: vectors along the last dimension.
+        spread_l2: Norm of the difference over the norm of what the reference's rows differ by from their mean, where a
+            row is one number, as of a regression: a relative difference alone passes an output that says the same of
+            every input. None for other outputs, for fewer than 8 rows and for a reference without any spread.
+        problem: Why outputs cannot be compared; None where they can.
     """
 
     finite: bool
@@ -31,6 +38,8 @@ class Parity:
     cosine: float | None
     top1_agreement: float | None
     rows: int
+    spread_l2: float | None = None
+    problem: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it is recorded."""
@@ -71,7 +80,14 @@ def compare(
         parts.append(_compare(outputs[name], expected, compared, mask if covers else None, name))
     rows = sum(part.rows for part in parts)
     if not all(part.finite for part in parts):
-        return Parity(False, None, None, None, None, None, rows)
+        broken = next(part.problem for part in parts if not part.finite)
+        return Parity(False, None, None, None, None, None, rows, problem=broken)
+    # An output that is zero on both sides, such as one that a task does not use, says nothing of the others.
+    saying = [part for part in parts if part.cosine is not None]
+    if not saying:
+        return Parity(True, 0.0, None, None, None, None, rows, problem="every output and the FP32 reference are zero")
+    parts = saying
+    problem = next((part.problem for part in parts if part.problem), None)
     return Parity(
         finite=True,
         max_abs=max(part.max_abs for part in parts if part.max_abs is not None),
@@ -80,14 +96,16 @@ def compare(
         cosine=min(part.cosine for part in parts if part.cosine is not None),
         top1_agreement=min((p.top1_agreement for p in parts if p.top1_agreement is not None), default=None),
         rows=rows,
+        spread_l2=max((part.spread_l2 for part in parts if part.spread_l2 is not None), default=None),
+        problem=problem,
     )
 
 
-def _compare(found: np.ndarray, expected: np.ndarray, compared: str, mask: np.ndarray | None, name: str) -> Parity:
+def _compare(given: np.ndarray, expected: np.ndarray, compared: str, mask: np.ndarray | None, name: str) -> Parity:
     """One output; ``mask`` covers its leading dimensions."""
     # Elements and batch lead; an output without more dimensions, or with one number a row, is one vector in all.
     width = expected.shape[-1] if expected.ndim > 2 else 1
-    left, right = (array.astype(np.float64).reshape(-1, width) for array in (found, expected))
+    left, right = (array.astype(np.float64).reshape(-1, width) for array in (given, expected))
     here = None
     if mask is not None and expected.ndim == mask.ndim:
         # One number a token, such as a score of being an answer's begin: a row is an input, its columns are tokens.
@@ -99,8 +117,15 @@ def _compare(found: np.ndarray, expected: np.ndarray, compared: str, mask: np.nd
         left, right = left[kept], right[kept]
     if not right.size:
         raise ValueError(f"output {name} has no value that counts; the mask leaves nothing to compare")
-    if not (np.isfinite(left).all() and np.isfinite(right).all()):
-        return Parity(False, None, None, None, None, None, len(right))
+    for side, whose in ((right, "the FP32 reference of"), (left, "the")):
+        if not np.isfinite(side).all():
+            problem = f"{whose} output {name} has a NaN or an infinity"
+            return Parity(False, None, None, None, None, None, len(right), problem=problem)
+    if not right.any():
+        if not left.any():
+            return Parity(True, 0.0, None, None, None, None, len(right))
+        problem = f"the FP32 reference of output {name} is zero everywhere, and the output is not"
+        return Parity(True, float(np.abs(left).max()), None, None, 0.0, None, len(right), problem=problem)
     difference = float(np.abs(left - right).max())
     agreement = None
     if compared == "classes" and width > 1:
@@ -114,7 +139,14 @@ def _compare(found: np.ndarray, expected: np.ndarray, compared: str, mask: np.nd
         cosine=_cosine(left, right) if width > 1 else _cosine(left.reshape(1, -1), right.reshape(1, -1)),
         top1_agreement=agreement,
         rows=len(right),
+        spread_l2=_spread(left, right) if width == 1 and len(right) >= FEWEST_FOR_SPREAD else None,
     )
+
+
+def _spread(left: np.ndarray, right: np.ndarray) -> float | None:
+    """Norm of the difference over that of the reference's deviations from its mean."""
+    spread = float(np.linalg.norm(right - right.mean(axis=0)))
+    return float(np.linalg.norm(left - right)) / spread if spread > 0 else None
 
 
 def _cosine(left: np.ndarray, right: np.ndarray) -> float:

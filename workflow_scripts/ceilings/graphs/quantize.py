@@ -9,6 +9,9 @@ Two forms of the same int8 numbers are written, because two kinds of runtime wan
 * unsigned: activations uint8 with zero point 128, so each value is the signed one plus 128. What ONNX Runtime's CPU
   kernels take: x86 multiplies unsigned by signed bytes. From the signed form it fuses only some products, computes the
   rest in FP32 and becomes slower than FP32.
+
+An x86 CPU without VNNI adds two such products in 16 bits, which saturates. There the weights become uint8 around 128
+too: ONNX Runtime's kernels for two unsigned operands widen first, so the numbers stay the same, only the speed differs.
 """
 
 from __future__ import annotations
@@ -141,17 +144,26 @@ def matching(names: list[str], patterns: list[str]) -> set[str]:
     return found
 
 
-def unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same int8 graph with activations as uint8 around 128: the same grid of values, bit for bit."""
+def unsigned(model: onnx.ModelProto, weights: bool = False) -> onnx.ModelProto:
+    """The same int8 graph with activations as uint8 around 128: the same grid of values, bit for bit.
+
+    Args:
+        model: Activations and weights in int8.
+        weights: Whether weights become uint8 around 128 too.
+    """
     copy = _copy(model)
     constants = {tensor.name: tensor for tensor in copy.graph.initializer}
     for node in copy.graph.node:
         # Only activations pass through QuantizeLinear; weights are stored quantised.
-        if node.op_type == "QuantizeLinear":
+        stored = node.op_type == "DequantizeLinear" and node.input[0] in constants
+        if node.op_type == "QuantizeLinear" or (stored and weights):
             zero = constants[node.input[2]]
             if zero.data_type == TensorProto.INT8:
                 value = np.full(tuple(zero.dims), 128, np.uint8)
                 zero.CopyFrom(numpy_helper.from_array(value, zero.name))
+        if stored and weights and (tensor := constants[node.input[0]]).data_type == TensorProto.INT8:
+            value = (numpy_helper.to_array(tensor).astype(np.int16) + 128).astype(np.uint8)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
     # The types in between follow from the zero points.
     del copy.graph.value_info[:]
     return copy
