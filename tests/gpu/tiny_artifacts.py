@@ -14,6 +14,7 @@ import numpy as np
 from ceilings.models import pool
 from ceilings.runtimes.base import Runner
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.availability import installed
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -126,7 +127,7 @@ class Artifacts:
             "spec": {
                 "module": entry.module,
                 "options": dict(entry.options),
-                "packages": list(entry.packages),
+                "packages": installed(entry.packages),
                 "threads": 2,
                 "tolerance": TOLERANCE[precision],
                 "protocol": PROTOCOL,

@@ -9,7 +9,7 @@ from ceilings.study import code
 
 PACKAGE = code.SCRIPTS / "ceilings"
 GROUND = (
-    *("artifacts", "errors", "files", "host", "isolation", "options", "plugins"),
+    *("artifacts", "errors", "files", "host", "isolation", "options", "packages", "plugins"),
     *("program", "provenance", "quantity", "slugs", "taxonomy"),
 )
 """Modules that know nothing of inference; among themselves they may import each other."""

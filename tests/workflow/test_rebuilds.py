@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tiny import CELLS, PROJECT, STUDY, SUMMARY
+from unit.planted_packages import install, leave_metadata
 
 from ceilings import host as hosts
 from ceilings.host import Gpu
@@ -133,18 +134,17 @@ def test_a_runtime_that_becomes_available(project):
     assert "package appears is not installed" in summary and "pip install appears" in summary
 
     site = project.folder / "site"
-    metadata = site / "appears-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: appears\nVersion: 1.0\n")
+    install(site, "appears", "1.0")
     assert project.planned(PYTHONPATH=str(site)) == {"measure_latency": 4 * PROCESSES, **PLANNED}
 
 
 def test_another_version_of_a_runtime_is_measured_anew(project, tmp_path):
-    """A distribution earlier on the path with another version of onnxruntime's metadata."""
-    metadata = tmp_path / "site/onnxruntime-0.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 0.0\n")
-    planned = project.planned(PYTHONPATH=str(metadata.parent))
+    """First metadata of a version that is gone, which nothing imports; then a module of another version."""
+    site = tmp_path / "site"
+    leave_metadata(site, "onnxruntime", "0.0", {})
+    assert project.planned(PYTHONPATH=str(site)) == {}
+    install(site, "onnxruntime", "0.0")
+    planned = project.planned(PYTHONPATH=str(site))
     assert planned == {"measure_latency": 5 * PROCESSES, **REPORT}
 
 

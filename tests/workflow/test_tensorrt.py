@@ -7,6 +7,7 @@ import dataclasses
 import json
 
 from tiny import STUDY, SUMMARY
+from unit.planted_packages import install
 
 from ceilings import host as hosts
 
@@ -57,9 +58,7 @@ def test_cells_say_why_they_cannot_run_and_get_no_number(project):
 def test_where_tensorrt_10_is_there_its_engines_are_built_and_timed(project, tmp_path):
     packages = {"onnxruntime-gpu": "1.31.1", "pycuda": "1", "cuda-bindings": "13.3.1", "tensorrt": "10.16.1.11"}
     for name, version in packages.items():
-        folder = tmp_path / f"{name.replace('-', '_')}-{version}.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        install(tmp_path, name, version)
     (tmp_path / "libnvinfer.so.10").touch()
     project.configure(study())
     place = {"PYTHONPATH": str(tmp_path), "LD_LIBRARY_PATH": str(tmp_path), **with_gpu()}

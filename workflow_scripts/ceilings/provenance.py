@@ -6,37 +6,41 @@ import functools
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ceilings.files import sha256
+from ceilings.packages import used
 
 
 def provenance(packages: Iterable[str], sources: Mapping[str, Path | str] | None = None) -> dict[str, Any]:
     """The record that goes into every JSON result.
 
     Args:
-        packages: Distribution names whose versions shaped the result.
+        packages: Distribution names whose code shaped the result.
         sources: What it was made from, name to path; recorded as sha256.
     """
+    ran = {name: used(name) for name in packages}
     return {
         "python": platform.python_version(),
-        "packages": versions(packages),
+        "packages": {name: package.version if package else None for name, package in ran.items()},
+        "modules": {name: package.to_json() for name, package in ran.items() if package},
         "project_revision": project_revision(),
         "sources": {name: sha256(path) for name, path in (sources or {}).items()},
     }
 
 
-def versions(packages: Iterable[str]) -> dict[str, str | None]:
-    """Installed version of each distribution; None where it is not installed."""
-    found: dict[str, str | None] = {}
-    for name in packages:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+def package_flags(planned: Mapping[str, str | None]) -> list[str]:
+    """Warnings about packages: other versions than planned with, or modules that shadow an installed package."""
+    flags = []
+    for name, version in planned.items():
+        package = used(name)
+        ran = package.version if package else None
+        if ran != version:
+            flags.append(f"planned with {name} {version}, but {package.name if package else name} {ran} was imported")
+        if package and not package.installed:
+            flags.append(f"{package.module} was imported from outside of site-packages")
+    return flags
 
 
 @functools.cache

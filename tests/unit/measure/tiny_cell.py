@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from ceilings.models import pool
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.availability import installed
 from ceilings.workload.shape import Shape
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import TensorSpec
@@ -74,7 +75,7 @@ def make(folder: Path, measurements: list[list[str]], error: float = 0.0) -> dic
         "spec": {
             "module": RUNTIME.module,
             "options": dict(RUNTIME.options),
-            "packages": list(RUNTIME.packages),
+            "packages": installed(RUNTIME.packages),
             "threads": 1,
             "tolerance": 1e-3,
             "protocol": PROTOCOL,

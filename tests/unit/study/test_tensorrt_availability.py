@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from unit.planted_packages import install
 
 from ceilings import host as hosts
+from ceilings import packages
 from ceilings.engines import libraries
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.availability import availability
@@ -26,26 +28,31 @@ def host(capability=(9, 0), name="NVIDIA H200"):
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Makes packages (their metadata, which is all that is looked at) and empty libraries appear."""
+    """Makes packages and empty libraries appear."""
     site, lib = tmp_path / "site", tmp_path / "lib"
     site.mkdir()
     lib.mkdir()
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(lib))
-    libraries.find.cache_clear()
+    forget()
 
-    def have(packages, *sonames):
-        for name, version in packages.items():
-            folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
-            folder.mkdir(exist_ok=True)
-            (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    def have(versions, *sonames):
+        for name, version in versions.items():
+            install(site, name, version)
         for soname in sonames:
             (lib / soname).touch()
-        importlib.invalidate_caches()
-        libraries.find.cache_clear()
+        forget()
 
     yield have
+    forget()
+
+
+def forget():
+    """What was looked up so far."""
+    importlib.invalidate_caches()
     libraries.find.cache_clear()
+    packages._found.cache_clear()
+    packages._record.cache_clear()
 
 
 def reason(runtime, machine=None, precision="fp16"):
@@ -110,9 +117,6 @@ def test_two_environments_one_after_the_other_give_one_summary(machine, tmp_path
         Path(run).parent.mkdir(parents=True, exist_ok=True)
         Path(run).touch()
     machine({"tensorrt": "11.4.0.106"}, "libnvinfer.so.11")
-    (tmp_path / "site" / "tensorrt-10.16.1.11.dist-info" / "METADATA").unlink()
-    (tmp_path / "site" / "tensorrt-10.16.1.11.dist-info").rmdir()
-    importlib.invalidate_caches()
     second = Study(config, host(), results)
     then = {c.runtime: c for c in second.cells if (c.precision, c.shape.batch) == ("fp16", 1)}
     assert then["tensorrt"].available and not then["tensorrt"].recorded

@@ -153,7 +153,7 @@ class Monitor:
         path = os.pathsep.join(filter(None, (scripts, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             self._command,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # an inherited one would outlive a crash of this process and hide it

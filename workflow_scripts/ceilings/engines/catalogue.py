@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ceilings.provenance import versions
+from ceilings.packages import versions
 
 
 @dataclasses.dataclass(frozen=True)

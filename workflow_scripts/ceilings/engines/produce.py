@@ -106,9 +106,8 @@ def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -
     files.write_json(folder / "task.json", task)
     path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "ceilings.engines.build_worker", str(folder / "task.json"), str(folder)]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True, check=False
-    )
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
     sys.stderr.write(done.stderr)
     if done.returncode < 0:
         ended = signal.Signals(-done.returncode).name

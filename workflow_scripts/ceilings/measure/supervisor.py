@@ -66,7 +66,9 @@ def environment(threads: int) -> dict[str, str]:
     """The worker's environment: its thread counts are the study's, not those that Snakemake derives from --cores."""
     path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
     pinned = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    return {**os.environ, **pinned, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
+    fixed = {"PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
+    # Else a folder of the working directory that is called like a package would shadow it.
+    return {**os.environ, **pinned, **fixed, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def failed(kind: str, message: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from ceilings.measure.setup import artifact_file, make_runner, pool_facts, read_
 from ceilings.measure.stopping import Protocol
 from ceilings.models import pool
 from ceilings.program import leave
-from ceilings.provenance import provenance
+from ceilings.provenance import package_flags, provenance
 from ceilings.runtimes.base import Runner
 from ceilings.workload.workload import Workload
 
@@ -91,6 +91,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         "affinity": len(os.sched_getaffinity(0)),
         **{name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
     }
+    record["flags"] += package_flags(spec["packages"])
     record["provenance"] = provenance([*spec["packages"], "numpy"], sources(task))
     return record
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from importlib import metadata
 
-from ceilings import plugins
+from ceilings import packages, plugins
 from ceilings.errors import UserError
 from ceilings.models.clip_towers import CLIP_TOWERS
 
@@ -41,7 +40,7 @@ class Family:
 
     def missing(self) -> list[str]:
         """Distributions that it needs and that are not installed."""
-        return [package for package in self.packages if not _installed(package)]
+        return [package for package in self.packages if packages.find(package) is None]
 
 
 FAMILIES: dict[str, Family] = {
@@ -127,11 +126,3 @@ def family_of(architecture: str, task: str, implementation: str) -> Family:
         f"no family takes the task {task!r} of a {architecture!r} by the implementation {implementation!r}; "
         + (f"its tasks: {', '.join(tasks)}" if tasks else "choose another implementation or architecture")
     )
-
-
-def _installed(package: str) -> bool:
-    try:
-        metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

@@ -6,7 +6,7 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterable
 
-from ceilings import provenance
+from ceilings import packages
 from ceilings.engines import libraries
 from ceilings.engines.catalogue import BUILDERS, Builder
 from ceilings.host import Host
@@ -84,7 +84,7 @@ def _generation(builder: Builder) -> Availability:
     """Whether a generation of TensorRT is installed: two of them cannot be, in one environment."""
     if builder.installed():
         return Availability()
-    others = {name: version for name, version in provenance.versions(builder.distributions).items() if version}
+    others = {name: version for name, version in packages.versions(builder.distributions).items() if version}
     remedy = f"run in an environment with it: envs/{builder.name}.yaml"
     for name, version in others.items():
         return Availability(f"{name} is {version}; {builder.name} needs {builder.major}.x", remedy)
@@ -101,7 +101,7 @@ def _dotted(capability: tuple[int, int]) -> str:
     return f"{capability[0]}.{capability[1]}"
 
 
-def installed(packages: Iterable[str]) -> dict[str, str | None]:
+def installed(needed: Iterable[str]) -> dict[str, str | None]:
     """Version of each package; of ``a|b`` the first one that is installed, else ``a``. None: not installed."""
-    found = [provenance.versions(package.split("|")) for package in packages]
+    found = [packages.versions(package.split("|")) for package in needed]
     return dict(next((pair for pair in either.items() if pair[1]), next(iter(either.items()))) for either in found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from ceilings import provenance
+from ceilings import packages
 
 SOURCES = ("nsys", "cupti")
 """Nsight Systems, which records from outside of the process; CUPTI's Python bindings, which record from within."""
@@ -15,7 +15,7 @@ def missing(source: str) -> str | None:
     if source == "nsys" and shutil.which("nsys") is None:
         return "nsys is not on PATH (install Nsight Systems)"
     package = "nvidia-nvtx" if source == "nsys" else "cupti-python"
-    if provenance.versions([package])[package] is None:
+    if packages.find(package) is None:
         return f"package {package} is not installed (pip install {package})"
     return None
 

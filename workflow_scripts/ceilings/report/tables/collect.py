@@ -217,9 +217,9 @@ def _parity(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _environment(record: Record) -> dict[str, Any]:
-    """What a reader needs to judge or repeat the run; the digests of its sources stay in the record."""
+    """What a reader needs to judge or repeat the run; digests and files stay in the record."""
     provenance, gpu = record.get("provenance") or {}, record.get("gpu") or {}
-    return {name: value for name, value in provenance.items() if name != "sources"} | {
+    return {name: value for name, value in provenance.items() if name not in ("sources", "modules")} | {
         "gpu": {name: gpu[name] for name in ("name", "driver") if gpu.get(name)},
         "host": record.get("host") or {},
         "threads": record.get("threads") or {},
