@@ -2,11 +2,12 @@
 """Measure what this GPU allows: bandwidths, matrix rate per precision, launch costs, copy rates."""
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION
+from ceilings import SCHEMA_VERSION, gpu
 from ceilings import host as hosts
 from ceilings.errors import UserError
 from ceilings.files import write_json
@@ -20,7 +21,7 @@ PACKAGES = ("torch", "cuda-bindings", "nvidia-ml-py", "numpy")
 
 
 def work(arguments: argparse.Namespace) -> None:
-    here = hosts.detect().device("cuda")
+    here = hosts.detect({}).device("cuda")
     if here != arguments.device:
         raise UserError(
             f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; "
@@ -30,8 +31,9 @@ def work(arguments: argparse.Namespace) -> None:
     from ceilings.cuda import monitor as gpu_monitor
     from ceilings.limits.peaks import TINY, Bench, Sizes
 
-    uuid = cuda.device_uuid()
-    with gpu_monitor.Monitor(uuid) as monitor:
+    card = gpu.visible()
+    gpu.refuse_other(card, arguments.device)
+    with gpu_monitor.Monitor(card.uuid) as monitor:
         monitor.wait_for_samples()
         start = time.perf_counter_ns()
         sizes = TINY if arguments.tiny else Sizes(products=arguments.products)
@@ -46,7 +48,7 @@ def work(arguments: argparse.Namespace) -> None:
         "schema_version": SCHEMA_VERSION,
         "device": arguments.device,
         "peaks": peaks,
-        "gpu": {"uuid": uuid, **summary, "refused": monitor.refused},
+        "gpu": {**dataclasses.asdict(card), **summary, "refused": monitor.refused},
         "l2_bytes": cuda.attribute("L2CacheSize"),
         "multiprocessors": cuda.attribute("MultiProcessorCount"),
         "flags": flags,

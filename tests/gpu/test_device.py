@@ -139,10 +139,10 @@ def test_torch_s_lack_of_memory_is_out_of_memory(artifacts):
 def test_the_monitor_reads_the_device_that_cuda_uses(stream):
     import torch
 
-    from ceilings.cuda import device as cuda
+    from ceilings import gpu
     from ceilings.cuda import monitor as gpu_monitor
 
-    uuid = cuda.device_uuid()
+    uuid = gpu.visible().uuid
     device = gpu_monitor.Device(uuid)
     a = torch.randn(4096, 4096, device="cuda")
     with gpu_monitor.Monitor(uuid) as monitor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ceilings import gpu
 from ceilings.models import pool
 from ceilings.runtimes.base import Runner
 from ceilings.runtimes.catalogue import RUNTIMES
@@ -118,7 +119,7 @@ class Artifacts:
         entry = RUNTIMES[runtime]
         return {
             "cell": {
-                "device": "here",
+                "device": gpu.visible().slug,
                 "runtime": runtime,
                 "model": "tiny",
                 "precision": precision,

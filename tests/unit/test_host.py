@@ -23,16 +23,22 @@ def test_pinned_host_is_the_detected_one(monkeypatch):
         monkeypatch.delenv(hosts.PIN)
 
 
-def test_gpu_is_read_from_the_driver(tmp_path, monkeypatch):
-    """nvidia-smi cannot run here; the double prints what ``--query-gpu ... --format=csv,noheader,nounits`` prints."""
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho 'NVIDIA GeForce RTX 3060 Ti, GPU-1, 580.95.05, 8.6, 8192'\n")
-    smi.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    gpu = hosts.detect({}).gpu
-    assert (gpu.slug, gpu.driver, gpu.capability) == ("nvidia-geforce-rtx-3060-ti", "580.95.05", (8, 6))
-    assert gpu.memory_bytes == 8 << 30
+AMD = "model name\t: AMD EPYC\ncpu family\t: 25\nmodel\t\t: 17\n"
+ARM = "CPU implementer\t: 0x41\nCPU part\t: 0xd40\n\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("processor : 0\nmodel name : AMD EPYC 9454 48-Core Processor\ncpu family : 25\nmodel : 17\n", ""),
+        (AMD, "-25-17"),
+        (AMD * 2, "-25-17"),
+        (ARM, "-0x41-0xd0c-0xd40"),
+        ("", ""),
+    ],
+)
+def test_processors_whose_name_says_nothing_are_told_apart_by_their_numbers(text, more):
+    assert hosts._cpu(text)[1] == more
 
 
 def test_hidden_gpu_is_named_as_the_reason(monkeypatch):

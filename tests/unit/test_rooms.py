@@ -9,7 +9,7 @@ from ceilings.study import code
 
 PACKAGE = code.SCRIPTS / "ceilings"
 GROUND = (
-    *("artifacts", "errors", "files", "host", "isolation", "options", "packages", "plugins"),
+    *("artifacts", "control_groups", "errors", "files", "gpu", "host", "isolation", "options", "packages", "plugins"),
     *("program", "provenance", "quantity", "slugs", "taxonomy"),
 )
 """Modules that know nothing of inference; among themselves they may import each other."""

@@ -7,26 +7,16 @@ import json
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from ceilings.slugs import gpu_name, slug
+from ceilings import gpu as gpus
+from ceilings.control_groups import cpu_quota
+from ceilings.gpu import Gpu
+from ceilings.slugs import slug
 
 PIN = "CEILINGS_HOST"
 """Environment variable that carries the detected host to jobs, so that all of a run agree on the machine."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Gpu:
-    """The NVIDIA GPU that a run uses: the first visible one."""
-
-    slug: str
-    name: str
-    uuid: str
-    driver: str
-    capability: tuple[int, int]
-    memory_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +26,10 @@ class Host:
     Attributes:
         cpu_slug: Slug of the processor, such as ``cpu-amd-epyc-9454``.
         cpu_name: The processor as the kernel names it.
-        cores: Physical cores that this process may use.
+        cores: Physical cores that this process may use; no more than whole cores of its quota, and at least 1.
         gpu: The first visible NVIDIA GPU, or None.
         gpu_problem: Why there is none, in one line; None where there is one.
+        cpu_quota: Cores' worth of CPU time that control groups allow; None without a limit.
     """
 
     cpu_slug: str
@@ -46,6 +37,7 @@ class Host:
     cores: int
     gpu: Gpu | None
     gpu_problem: str | None
+    cpu_quota: float | None = None
 
     def device(self, kind: str) -> str | None:
         """Slug of this machine's device of a kind (``cpu`` or ``cuda``); None if it has none."""
@@ -59,11 +51,13 @@ def detect(environment: Mapping[str, str] = os.environ) -> Host:
     if pinned := environment.get(PIN):
         fields = json.loads(pinned)
         if gpu := fields["gpu"]:
-            fields["gpu"] = Gpu(**{**gpu, "capability": tuple(gpu["capability"])})
+            fields["gpu"] = gpus.from_json(gpu)
         return Host(**fields)
-    gpu, problem = _first_gpu()
-    name = _cpu_name()
-    return Host(f"cpu-{slug(name)}", name, _physical_cores(), gpu, problem)
+    gpu, problem = _gpu()
+    name, model = _cpu()
+    cores, quota = _physical_cores(), cpu_quota()
+    usable = cores if quota is None else max(1, min(cores, int(quota)))
+    return Host(f"cpu-{slug(name)}{model}", name, usable, gpu, problem, quota)
 
 
 def pin(host: Host) -> None:
@@ -76,34 +70,29 @@ def lead_path(*folders: Path) -> None:
     os.environ["PATH"] = os.pathsep.join((*map(str, folders), os.environ.get("PATH", "")))
 
 
-def _first_gpu() -> tuple[Gpu | None, str | None]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and visible.strip() in ("", "-1", "none", "NoDevFiles"):
-        return None, f"CUDA_VISIBLE_DEVICES={visible!r} hides every CUDA device"
-    fields = "name,uuid,driver_version,compute_cap,memory.total"
-    command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
-    if visible:
-        command.append(f"--id={visible.split(',')[0]}")
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except FileNotFoundError:
-        return None, "no CUDA device on this machine"
-    except (OSError, subprocess.SubprocessError) as error:
-        return None, f"nvidia-smi found no usable CUDA device ({type(error).__name__})"
-    lines = done.stdout.strip().splitlines()
-    if not lines:
-        return None, "no CUDA device on this machine"
-    name, uuid, driver, capability, memory_mib = (field.strip() for field in lines[0].split(","))
-    major, minor = (int(part) for part in capability.split("."))
-    return Gpu(slug(gpu_name(name)), gpu_name(name), uuid, driver, (major, minor), int(memory_mib) << 20), None
+def _gpu() -> tuple[Gpu | None, str | None]:
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None and chosen.strip() in ("", "-1", "none", "NoDevFiles"):
+        return None, f"CUDA_VISIBLE_DEVICES={chosen!r} hides every CUDA device"
+    return gpus.ask()
 
 
-def _cpu_name() -> str:
+def _cpu(text: str | None = None) -> tuple[str, str]:
+    """The processor's name, and what tells it from others of that name: ``AMD EPYC`` may be any of them."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace") if text is None else text
     except OSError:
-        found = None
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+        text = ""
+    fields: dict[str, list[str]] = {}
+    for key, value in re.findall(r"^([^:\n]+?)\s*:[ \t]*(\S.*?)\s*$", text, re.MULTILINE):
+        if value not in fields.setdefault(key, []):
+            fields[key].append(value)
+    if name := fields.get("model name"):
+        number = [fields[key][0] for key in ("cpu family", "model") if key in fields]
+        return name[0], "" if re.search(r"\d", slug(name[0])) else "".join(f"-{one}" for one in number)
+    # Arm: numbers of the vendor and of each kind of core
+    parts = [*fields.get("CPU implementer", [])[:1], *sorted(fields.get("CPU part", []))]
+    return platform.processor() or platform.machine(), "".join(f"-{part}" for part in parts)
 
 
 def _physical_cores() -> int:

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("cuda.bindings")
 
+from ceilings import gpu
 from ceilings.cuda import device as cuda
 from ceilings.errors import CellFailure
 from ceilings.measure import gpu_loop, transfers
@@ -102,7 +103,7 @@ def make(diary, monkeypatch):
     def download(pointer, nbytes):
         return np.frombuffer(ctypes.string_at(pointer, nbytes), np.uint8)
 
-    monkeypatch.setattr(cuda, "device_uuid", refuse)
+    monkeypatch.setattr(gpu, "visible", refuse)
     monkeypatch.setattr(cuda, "call_costs", lambda _: {"clock_ns": 1.0})
     monkeypatch.setattr(cuda, "download", download)
     monkeypatch.setattr(cuda, "L2Flush", lambda _: lambda: diary.append("flush"))

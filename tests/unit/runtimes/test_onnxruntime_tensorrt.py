@@ -19,7 +19,7 @@ import onnxruntime
 import real_bindings
 from unit.runtimes.workloads import ANSWERER, CLASSIFIER, EMBEDDER
 
-from ceilings import SCHEMA_VERSION
+from ceilings import SCHEMA_VERSION, gpu
 from ceilings.cuda import device as cuda
 from ceilings.engines import cache
 from ceilings.errors import CellFailure
@@ -28,6 +28,8 @@ from ceilings.runtimes import onnxruntime_cuda, placement
 from ceilings.runtimes import onnxruntime_tensorrt as provider
 from ceilings.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
 from ceilings.workload.shape import Shape
+
+DOUBLE = gpu.Gpu("nvidia-double", "NVIDIA Double", "GPU-0", "580.1", (8, 9), 24 << 30)
 
 PLAN = cache.Plan("graph.onnx", "folder", "timing", 3, None)
 SHAPE = Shape.parse("b1-s8")
@@ -49,7 +51,7 @@ def graph(tmp_path):
 @pytest.fixture
 def kept(graph, monkeypatch):
     """The record and the folder that a build leaves, on a GPU that is not here."""
-    monkeypatch.setattr(cuda, "device_name", lambda: "Double")
+    monkeypatch.setattr(gpu, "visible", lambda: DOUBLE)
     folder = graph.parent / "b1-s8.cache"
     folder.mkdir()
     for name in ("kernel_sm89.engine", "kernel_sm89.profile"):

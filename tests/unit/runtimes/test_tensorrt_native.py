@@ -15,7 +15,7 @@ import real_bindings
 import tensorrt_double as double
 from unit.runtimes.workloads import ANSWERER, CLASSIFIER, EMBEDDER
 
-from ceilings import SCHEMA_VERSION
+from ceilings import SCHEMA_VERSION, gpu
 from ceilings.cuda import cuda_graph
 from ceilings.cuda import device as cuda
 from ceilings.engines import inspect
@@ -23,6 +23,8 @@ from ceilings.errors import CellFailure
 from ceilings.files import write_json
 from ceilings.measure import transfers
 from ceilings.workload.shape import Shape
+
+DOUBLE = gpu.Gpu("nvidia-double", "NVIDIA Double", "GPU-0", "580.1", (8, 9), 24 << 30)
 
 BUILDERS = {"10": "tensorrt10", "11": "tensorrt11", "rtx": "tensorrt-rtx"}
 FRESH = ("pycuda_memory", "pycuda_runner", "tensorrt_native", "layer_times")
@@ -70,7 +72,7 @@ def runner(engine, monkeypatch):
     monkeypatch.setattr(double.Cuda, "capturing", None)
     for module in (cuda, cuda_graph, transfers, memory, importlib.import_module("ceilings.runtimes.cuda_runner")):
         monkeypatch.setattr(module, "cudart", fake)
-    monkeypatch.setattr(cuda, "device_name", lambda: "Double")
+    monkeypatch.setattr(gpu, "visible", lambda: DOUBLE)
     monkeypatch.setattr(cuda, "capability", lambda: (8, 9))
 
     def make(generation, behaviour, shape="b2-s3", cuda_graph=False, workload=CLASSIFIER, **changes):

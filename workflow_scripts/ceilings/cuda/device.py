@@ -49,27 +49,22 @@ def problem() -> str | None:
     """Why no CUDA device can be used; None if one can."""
     error, count = cudart.cudaGetDeviceCount()
     if error != _SUCCESS:
-        return f"cudaGetDeviceCount: {getattr(error, 'name', error)}"
+        words = bytes(cudart.cudaGetErrorString(error)[1]).decode()
+        return f"cudaGetDeviceCount: {words} ({getattr(error, 'name', error)})"
     return None if count else "no CUDA device is visible"
 
 
 def initialise() -> None:
-    """Make device 0's context current: seconds of work that belong to no runtime."""
-    check(cudart.cudaSetDevice(0), "cudaSetDevice")
-    check(cudart.cudaFree(0), "creating the CUDA context")
+    """Make device 0's context current: seconds of work that belong to no runtime.
 
-
-def device_uuid() -> str:
-    """UUID of device 0 as NVML writes it; ``CUDA_VISIBLE_DEVICES`` is honoured because CUDA answers."""
-    raw = bytes(check(cudart.cudaGetDeviceProperties(0), "cudaGetDeviceProperties").uuid.bytes)[:16]
-    digits = raw.hex()
-    return f"GPU-{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def device_name() -> str:
-    """Name of device 0, such as ``NVIDIA H200``."""
-    name = check(cudart.cudaGetDeviceProperties(0), "cudaGetDeviceProperties").name
-    return bytes(name).split(b"\0")[0].decode()
+    Raises:
+        CellFailure: CUDA has no device, or the driver is too old for it.
+    """
+    try:
+        check(cudart.cudaSetDevice(0), "cudaSetDevice")
+        check(cudart.cudaFree(0), "creating the CUDA context")
+    except CudaError as error:
+        raise CellFailure("runtime-error", problem() or str(error)) from error
 
 
 def capability() -> tuple[int, int]:

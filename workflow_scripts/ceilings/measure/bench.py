@@ -44,6 +44,13 @@ class Bench(abc.ABC):
         self.runner = runner
         self.flags: list[str] = []
 
+    def refuse_other_device(self, slug: str) -> None:  # noqa: B027 - not every device can be asked
+        """Raise unless the cell runs on the device that it names.
+
+        Raises:
+            UserError: It runs on another one.
+        """
+
     @property
     def batch(self) -> int:
         """Inputs of one inference."""

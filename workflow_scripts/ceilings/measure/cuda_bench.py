@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ceilings import gpu
 from ceilings.cuda import device as cuda
 from ceilings.cuda import monitor as gpu_monitor
+from ceilings.gpu import Gpu
 from ceilings.measure.bench import Bench, Measurement
 from ceilings.measure.gpu_loop import IN_FLIGHT, Regime, closed_loop, saturated
 from ceilings.runtimes.cuda_runner import CudaRunner
@@ -33,7 +36,7 @@ class CudaBench(Bench):
         super().__init__(runner)
         self._refused: dict[str, str] = {}
         self._device: gpu_monitor.Device | None = None
-        self._uuid: str | None = None
+        self._gpu: Gpu | None = None
         self._monitor: gpu_monitor.Monitor | None = None
         self._facts: dict[str, Any] = {}
         self._spans: dict[str, tuple[int, int, int]] = {}
@@ -42,12 +45,21 @@ class CudaBench(Bench):
         self._source = ""
         self._settled = False
         try:
-            self._uuid = cuda.device_uuid()
-            self._device = gpu_monitor.Device(self._uuid)
+            self._gpu = gpu.visible()
+            self._device = gpu_monitor.Device(self._gpu.uuid)
         except Exception as error:  # no NVML, or none that answers: the run goes on and says so
             self._refused["nvml"] = f"{type(error).__name__}: {error}"
         if self._device is not None:
             self._base = self._device.used_bytes()
+
+    def refuse_other_device(self, slug: str) -> None:
+        """Raise unless CUDA's device is the one that the cell names.
+
+        Raises:
+            UserError: It is another one.
+        """
+        if self._gpu is not None:
+            gpu.refuse_other(self._gpu, slug)
 
     def closed_loop(
         self,
@@ -93,8 +105,8 @@ class CudaBench(Bench):
         self.note_memory()
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.runner.failures())
-            if self._uuid is not None:
-                self._monitor = stack.enter_context(gpu_monitor.Monitor(self._uuid))
+            if self._gpu is not None:
+                self._monitor = stack.enter_context(gpu_monitor.Monitor(self._gpu.uuid))
                 self._monitor.wait_for_samples()
             costs = cuda.call_costs(self.runner.stream)
             self.runner.run(self.slots[0])
@@ -106,7 +118,7 @@ class CudaBench(Bench):
 
     def _watched(self, facts: dict[str, Any]) -> dict[str, Any]:
         """The record's ``gpu``, with these facts, and ``energy``."""
-        gpu: dict[str, Any] = {"uuid": self._uuid, **facts}
+        watched: dict[str, Any] = {**(dataclasses.asdict(self._gpu) if self._gpu else {"uuid": None}), **facts}
         energy: dict[str, Any] | None = None
         if self._monitor is not None:
             # Readings after the last series, so that the energy counter can be read at its end.
@@ -119,17 +131,17 @@ class CudaBench(Bench):
             }
             for name, (start, end, _) in self._spans.items():
                 summary = gpu_monitor.summarise(gpu_monitor.between(samples, start, end))
-                gpu[name] = summary
+                watched[name] = summary
                 self.flags += [f"{name}: {flag}" for flag in gpu_monitor.flags(summary)]
             self._refused |= self._monitor.refused
         if self._device is not None:
-            gpu |= self._device.facts()
+            watched = self._device.facts() | watched
             others, flag = gpu_monitor.neighbours(self._device.processes(), os.getpid())
-            gpu["other_processes"] = {str(pid): used for pid, used in others.items()}
+            watched["other_processes"] = {str(pid): used for pid, used in others.items()}
             self.flags += [flag] if flag else []
             self._refused |= self._device.refused
-        gpu["refused"] = self._refused
-        return {"gpu": gpu, "energy": energy}
+        watched["refused"] = self._refused
+        return {"gpu": watched, "energy": energy}
 
     def close_memory(self) -> None:
         """Read the device's memory a last time: what is allocated from now on is the measurement's, not the cell's."""

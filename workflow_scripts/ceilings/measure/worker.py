@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ceilings.control_groups import cpu_quota, memory_limit
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
 from ceilings.graphs.parity import compare
@@ -55,6 +56,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     reference = read_reference(task["reference"])
     runner, imported_ns = make_runner(task)
     bench = make_bench(runner)
+    bench.refuse_other_device(task["cell"]["device"])
     measurements = {
         name: importlib.import_module(f"ceilings.measure.measurements.{module}")
         for name, module in spec["measurements"]
@@ -89,8 +91,13 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     record["threads"] = {
         "intra_op": spec["threads"],
         "affinity": len(os.sched_getaffinity(0)),
+        "quota": (quota := cpu_quota()),
         **{name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
     }
+    if quota is not None and spec["threads"] > quota:
+        record["flags"].append(
+            f"{spec['threads']} threads under a CPU quota of {quota:g} cores: it stops them at times"
+        )
     record["flags"] += package_flags(spec["packages"])
     record["provenance"] = provenance([*spec["packages"], "numpy"], sources(task))
     return record
@@ -115,8 +122,9 @@ def stacked(elements: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def memory(bench: Bench) -> dict[str, Any]:
-    """Peaks of the process so far, on the host and on the device."""
-    return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, **bench.memory()}
+    """Peaks of the process so far, on the host and on the device, and what its control groups allow on the host."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"peak_rss_bytes": peak, "limit_bytes": memory_limit(), **bench.memory()}
 
 
 def gate(

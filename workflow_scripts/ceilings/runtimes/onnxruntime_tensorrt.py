@@ -13,13 +13,12 @@ from typing import Any
 
 import onnxruntime
 
-from ceilings.cuda import device as cuda
+from ceilings import gpu
 from ceilings.engines import cache, libraries
 from ceilings.errors import CellFailure
 from ceilings.runtimes import placement
 from ceilings.runtimes.onnxruntime_cuda import WITHOUT, OnnxRuntimeCuda
 from ceilings.runtimes.onnxruntime_session import open_session, session_options
-from ceilings.slugs import gpu_name, slug
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -51,7 +50,7 @@ class OnnxRuntimeTensorRt(OnnxRuntimeCuda):
             raise CellFailure("engine-incompatible", f"the provider built anew: it wrote {', '.join(changed)}")
 
     def _take_plan(self) -> None:
-        device = slug(gpu_name(cuda.device_name()))
+        device = gpu.visible().slug
         self.kept, self.plan = cache.load(self.artifact, device=device, versions=self.versions())
 
     def versions(self) -> dict[str, str | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ceilings import gpu
 from ceilings.cuda import device as cuda
 from ceilings.engines import engine_record as record
 from ceilings.engines.catalogue import BUILDERS
@@ -15,7 +16,6 @@ from ceilings.engines.library import bindings, make_logger
 from ceilings.engines.profiles import Profile, Range, covering
 from ceilings.errors import CellFailure
 from ceilings.runtimes.pycuda_runner import PyCudaRunner
-from ceilings.slugs import gpu_name, slug
 
 ELEMENT_TYPES = {
     "BOOL": "bool",
@@ -58,7 +58,7 @@ class TensorRt(PyCudaRunner):
                 self.artifact,
                 builder=generation.name,
                 version=trt.__version__,
-                device=slug(gpu_name(cuda.device_name())),
+                device=gpu.visible().slug,
                 capability=cuda.capability(),
             )
         self.log = make_logger(trt)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from cuda.bindings import runtime as cudart
 
+from ceilings import gpu
 from ceilings.cuda import device as cuda
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
@@ -102,12 +103,14 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         task: What :func:`ceilings.traces.recorder.record` wrote.
 
     Returns:
-        ``iterations``, ``warmup_p50_ns`` (of the same process, before anything was recorded), ``warmup_stable``.
+        ``iterations``, ``warmup_p50_ns`` (of the same process, before anything was recorded), ``warmup_stable``, ``gpu``.
 
     Raises:
         CellFailure: The cell cannot run.
     """
     spec = task["spec"]
+    card = gpu.visible()
+    gpu.refuse_other(card, task["cell"]["device"])
     elements = read_pool(task)
     recording = recorder(task["source"], Path(task["raw"]))
     runner: Any = make_runner(task)[0]
@@ -129,6 +132,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         "iterations": spec["iterations"],
         "warmup_p50_ns": float(np.median(warmup_ns[-200:])),
         "warmup_stable": stable,
+        "gpu": dataclasses.asdict(card),
     }
 
 
