@@ -1,7 +1,7 @@
 """Which GPU a process uses, as CUDA says: device 0 of those that are visible to it. Standard library only.
 
-``python -m ceilings.gpu`` prints it. No tool's numbering and no reading of ``CUDA_VISIBLE_DEVICES`` can differ from what a
-process gets: one of several cards in CUDA's order, or a slice of a card (MIG). docs/identity.md has the rules.
+``python -m ceilings.gpu`` prints it. No tool's numbering and no reading of ``CUDA_VISIBLE_DEVICES`` stands in for what
+a process gets: one of several cards in CUDA's order, or a slice of a card (MIG). docs/identity.md has the rules.
 """
 
 from __future__ import annotations

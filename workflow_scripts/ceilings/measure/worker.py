@@ -95,9 +95,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         **{name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")},
     }
     if quota is not None and spec["threads"] > quota:
-        record["flags"].append(
-            f"{spec['threads']} threads under a CPU quota of {quota:g} cores: it stops them at times"
-        )
+        record["flags"].append(f"{spec['threads']} threads under a CPU quota of {quota:g} cores, which stops them")
     record["flags"] += package_flags(spec["packages"])
     record["provenance"] = provenance([*spec["packages"], "numpy"], sources(task))
     return record

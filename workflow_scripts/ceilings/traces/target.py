@@ -103,7 +103,8 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         task: What :func:`ceilings.traces.recorder.record` wrote.
 
     Returns:
-        ``iterations``, ``warmup_p50_ns`` (of the same process, before anything was recorded), ``warmup_stable``, ``gpu``.
+        ``iterations``, ``warmup_p50_ns`` (of the same process, before anything was recorded), ``warmup_stable``, and
+        ``gpu``, which ran it.
 
     Raises:
         CellFailure: The cell cannot run.
