@@ -4,6 +4,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import time
 from pathlib import Path
 
@@ -42,6 +43,8 @@ def work(arguments: argparse.Namespace) -> None:
         monitor.poll()
         summary = gpu_monitor.summarise(gpu_monitor.between(monitor.samples, start, time.perf_counter_ns()))
     flags = [f for f in gpu_monitor.flags(summary) if "SM clock" not in f]  # idle stretches lie between the limits
+    if company := gpu_monitor.neighbours(monitor.processes, os.getpid())[1]:
+        flags.append(company)
     if arguments.tiny:
         flags.append("tiny sizes: these numbers are no limits")
     record = {

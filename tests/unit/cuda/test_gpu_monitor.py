@@ -146,3 +146,29 @@ def test_without_a_driver_the_sampler_says_why_and_the_run_goes_on():
     with Monitor("GPU-none") as monitor:
         assert not monitor.wait_for_samples(timeout_s=10)
     assert monitor.samples == [] and "everything" in monitor.refused
+
+
+NVML = """
+import itertools, types
+NVMLError = type("NVMLError", (Exception,), {})
+calls = itertools.count()
+def listed(_):
+    there = [4711] if next(calls) == 1 else []  # for as long as one listing
+    return [types.SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in [PARENT, *there]]
+nvmlDeviceGetComputeRunningProcesses = listed
+def refuse(*_):
+    raise NVMLError("not supported")
+def __getattr__(name):
+    if not name.startswith(("nvml", "NVML_")):
+        raise AttributeError(name)
+    return (lambda *_: None) if name in ("nvmlInit", "nvmlDeviceGetHandleByUUID") else refuse
+"""
+
+
+def test_a_process_that_came_and_went_while_timing_is_seen(tmp_path, monkeypatch):
+    (tmp_path / "pynvml.py").write_text(NVML.replace("PARENT", str(os.getpid())))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Monitor("GPU-0", period_s=0.001) as monitor:
+        assert monitor.wait_for_samples(40, timeout_s=20)
+    assert monitor.processes == {os.getpid(): None, 4711: None} and "power_w" in monitor.refused
+    assert gpu_monitor.neighbours(monitor.processes, os.getpid())[1] == "another process uses the GPU: pid 4711"

@@ -19,19 +19,21 @@ SECRETS = ("HOME=/root/secret", "host-of-mine", "python3 program.py", "worker-th
 
 
 class Events:
-    """Events in us from 1,000,000 us on; correlations are given out as calls are made."""
+    """Events in us from 1,000,000 us on, of ``process`` and in ``context``; each call gets a correlation."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[tuple]] = {table: [] for table in COLUMNS}
         self.names: dict[str, int] = {}
         self.zero = 1_000_000
+        self.process = PROCESS
+        self.context = 1
 
     def call(
         self, start: float, end: float, name: str, thread: int = MAIN, correlation: int = 0, status: int = 0
     ) -> int:
         number = correlation or 100 + len(self.rows[RUNTIME])
         span = self._span(start, end)
-        self.rows[RUNTIME].append((*span, PROCESS + thread, number, self._name(name), status))
+        self.rows[RUNTIME].append((*span, self.process + thread, number, self._name(name), status))
         return number
 
     def kernel(
@@ -45,17 +47,19 @@ class Events:
         device: int = 0,
     ):
         self.rows[OPERATIONS[KERNEL]].append(
-            (*self._span(start, end), device, stream, correlation, PROCESS, node, self._name(name))
+            (*self._span(start, end), device, stream, *self._launched(correlation), node, self._name(name))
         )
 
     def copy(self, correlation: int, start: float, end: float, kind: int = 2, node: int = 0, size: int = 64):
-        self.rows[OPERATIONS[MEMCPY]].append((*self._span(start, end), 0, 7, correlation, PROCESS, node, size, kind))
+        self.rows[OPERATIONS[MEMCPY]].append(
+            (*self._span(start, end), 0, 7, *self._launched(correlation), node, size, kind)
+        )
 
     def fill(self, correlation: int, start: float, end: float):
-        self.rows[OPERATIONS[MEMSET]].append((*self._span(start, end), 0, 7, correlation, PROCESS, 0, 64))
+        self.rows[OPERATIONS[MEMSET]].append((*self._span(start, end), 0, 7, *self._launched(correlation), 0, 64))
 
     def graph(self, correlation: int, start: float, end: float):
-        self.rows[OPERATIONS[GRAPH]].append((*self._span(start, end), 0, 7, correlation, PROCESS))
+        self.rows[OPERATIONS[GRAPH]].append((*self._span(start, end), 0, 7, *self._launched(correlation)))
 
     def launch(
         self, start: float, end: float, *kernels: tuple, name: str = "cudaLaunchKernel_v7000", thread: int = MAIN
@@ -66,7 +70,7 @@ class Events:
         return correlation
 
     def mark(self, start: float, end: float, thread: int = MAIN, text: str = capture.ITERATION):
-        self.rows[NVTX].append((*self._span(start, end), PROCESS + thread, store.PUSH_POP, text, None))
+        self.rows[NVTX].append((*self._span(start, end), self.process + thread, store.PUSH_POP, text, None))
 
     def capture(self, **meta) -> capture.Capture:
         arrays = {
@@ -102,6 +106,9 @@ class Events:
 
     def _span(self, start: float, end: float) -> tuple[int, int]:
         return round((self.zero + start) * 1000), round((self.zero + end) * 1000)
+
+    def _launched(self, correlation: int) -> tuple[int, int, int]:
+        return correlation, self.process, self.context
 
     def _name(self, name: str) -> int:
         return self.names.setdefault(name, 10 + len(self.names))

@@ -28,7 +28,7 @@ def record(kind: str, start: int, end: int, correlation: int, **fields):
     further = (
         {"thread_id": threading.get_native_id(), "process_id": 1, "return_value": 0}
         if classes[kind] is cupti.ActivityAPI
-        else {"device_id": 0, "stream_id": 7, "graph_node_id": 0}
+        else {"device_id": 0, "context_id": 1, "stream_id": 7, "graph_node_id": 0}
     )
     for name, value in {**common, **further, **fields}.items():
         setattr(made, name, value)

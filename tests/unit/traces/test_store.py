@@ -12,6 +12,7 @@ from unit.traces.events import SECRETS, Events
 from ceilings.errors import UserError
 from ceilings.traces import health, store
 from ceilings.traces.budget import Account
+from ceilings.traces.budget_record import budget_record
 from ceilings.traces.capture import NVTX, OPERATIONS, RUNTIME, trimmed, without_ranges
 
 
@@ -56,7 +57,9 @@ def test_what_lies_outside_of_the_iterations_is_cut_off():
     events.launch(-60, -58, (-55, -50, "over"))
     events.launch(170, 172, (175, 180, "later"))
     cut = trimmed(events.capture())
-    assert same(trimmed(cut), cut) and health.refuse_unsound(cut, "it") == []
+    assert same(trimmed(cut), cut)
+    (flag,) = health.refuse_unsound(cut, "it")
+    assert flag.startswith("1 operations reach over an iteration's begin or end")
     assert "reaches_in" in cut.names and not {"over", "later"} & set(cut.names)
     assert (cut.operations.call >= 0).all()
     launched = [cut.names[cut.calls.name[call]] for call in cut.operations.call]
@@ -127,6 +130,76 @@ def test_work_of_two_devices_is_refused(tmp_path):
     events.kernel(events.call(70, 71, "cudaLaunchKernel"), 72, 73, device=1)
     with pytest.raises(UserError, match="work of the devices 0, 1; capture one"):
         store.read(events.export(tmp_path / "raw.sqlite"))
+
+
+OTHER = 815 << 24
+
+
+def neighbour(events: Events) -> Events:
+    """What another process does meanwhile: all that is recorded of the one that is measured."""
+    before, events.process = events.process, OTHER
+    for start in (-30, 20, 30, 40, 150):
+        events.launch(start, start + 1, (start + 1, start + 5, "strange"))
+    events.copy(events.call(41, 42, "cudaMemcpyAsync_v3020"), 46, 49)
+    events.fill(events.call(43, 44, "cudaMemsetAsync_v3020"), 49, 50)
+    events.mark(5, 58, text="their layer")
+    events.process = before
+    return events
+
+
+def test_another_process_s_work_is_in_nothing_that_is_counted(tmp_path):
+    """Also where both give out the same correlations."""
+    alone, disturbed = two_iterations().capture(), neighbour(two_iterations()).capture()
+    assert same(dataclasses.replace(disturbed, meta=alone.meta), alone)
+    assert disturbed.meta["others"] == {"processes": 1, "operations": 6, "share": 20 / 160}
+    assert budget_record(disturbed)["device_ns"] == budget_record(alone)["device_ns"]
+    export = store.read(neighbour(two_iterations()).export(tmp_path / "raw.sqlite"))
+    store.write(tmp_path / "kept.sqlite", trimmed(export))
+    kept = store.read(tmp_path / "kept.sqlite")
+    assert "strange" not in kept.names and "their layer" not in kept.ranges.text
+    (flag,) = health.refuse_unsound(kept, "kept")
+    assert flag.startswith(
+        "6 operations of 1 other processes ran on the GPU from the first iteration to the last, 12.5%"
+    )
+
+
+def test_another_process_before_after_or_on_another_device_is_no_matter():
+    events = two_iterations()
+    events.process = OTHER
+    events.launch(-40, -39, (-35, -30))
+    events.launch(170, 171, (172, 175))
+    events.kernel(events.call(20, 21, "cudaLaunchKernel"), 22, 40, device=1)
+    assert "others" not in events.capture().meta and health.refuse_unsound(events.capture(), "it") == []
+
+
+def test_iterations_of_two_processes_are_refused():
+    events = two_iterations()
+    events.process = OTHER
+    events.mark(70, 80)
+    with pytest.raises(UserError, match="iterations of 2 processes; capture one"):
+        events.capture()
+
+
+def test_work_of_another_thread_or_context_is_counted_and_flagged():
+    events = two_iterations()
+    events.launch(42, 43, (44, 46, "helper"), thread=2)
+    (flag,) = health.refuse_unsound(events.capture(), "it")
+    assert flag.startswith("1 of 9 operations were launched by other threads of the process")
+    events = two_iterations()
+    events.context = 2
+    events.launch(42, 43, (44, 46, "second"))
+    (flag,) = health.refuse_unsound(events.capture(), "it")
+    assert flag.startswith("the process worked in 2 CUDA contexts")
+
+
+def test_work_that_reaches_out_of_an_iteration_is_flagged_and_counts_within():
+    events = two_iterations()
+    events.launch(44, 46, (50, 70, "reaches_out"))
+    cut = events.capture()
+    (flag,) = health.refuse_unsound(cut, "it")
+    assert flag.startswith("1 operations reach over")
+    first, second = Account(cut).iterations()
+    assert first.classes.sum() - second.classes.sum() == 10_000
 
 
 def unmarked() -> Events:

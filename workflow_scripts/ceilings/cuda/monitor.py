@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import json
 import os
 import subprocess
@@ -24,6 +25,9 @@ from typing import Any
 import numpy as np
 
 PERIOD_S = 0.025
+PROCESSES_EVERY = 10
+"""So many samples apart the processes on the GPU are listed."""
+
 CLOCK_PLATEAU = 0.02
 """SM clocks whose range is no more than this fraction of the highest lie on a plateau."""
 
@@ -139,11 +143,13 @@ class Monitor:
 
     Attributes:
         samples: What was read, oldest first; :meth:`poll` fetches.
+        processes: Every process that computed on the GPU at any of the listings.
         refused: Why a field, or everything, could not be read.
     """
 
     def __init__(self, uuid: str, period_s: float = PERIOD_S) -> None:
         self.samples: list[Sample] = []
+        self.processes: dict[int, int | None] = {}
         self.refused: dict[str, str] = {}
         self._command = [sys.executable, "-m", "ceilings.cuda.monitor", uuid, str(period_s)]
         self._rest = b""
@@ -188,7 +194,8 @@ class Monitor:
         for line in lines:
             message = json.loads(line)
             if isinstance(message, dict):
-                self.refused |= message
+                self.refused |= message.get("refused", {})
+                self.processes |= {int(pid): used for pid, used in message.get("processes", {}).items()}
             else:
                 self.samples.append(Sample(*message))
 
@@ -288,14 +295,18 @@ def main() -> None:
     try:
         device = Device(uuid)
     except Exception as error:  # whatever is wrong with NVML, the run goes on without it
-        out.write(json.dumps({"everything": f"{type(error).__name__}: {error}"}) + "\n")
+        out.write(json.dumps({"refused": {"everything": f"{type(error).__name__}: {error}"}}) + "\n")
         return
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
-        while os.getppid() == parent:
+        for number in itertools.count():
+            if os.getppid() != parent:
+                break
             out.write(json.dumps(dataclasses.astuple(device.sample())) + "\n")
+            if number % PROCESSES_EVERY == 0 and (processes := device.processes()):
+                out.write(json.dumps({"processes": processes}) + "\n")
             if new := {field: why for field, why in device.refused.items() if field not in reported}:
                 reported |= set(new)
-                out.write(json.dumps(new) + "\n")
+                out.write(json.dumps({"refused": new}) + "\n")
             out.flush()
             time.sleep(period)
 

@@ -136,7 +136,8 @@ class CudaBench(Bench):
             self._refused |= self._monitor.refused
         if self._device is not None:
             watched = self._device.facts() | watched
-            others, flag = gpu_monitor.neighbours(self._device.processes(), os.getpid())
+            seen = (self._monitor.processes if self._monitor else {}) | (self._device.processes() or {})
+            others, flag = gpu_monitor.neighbours(seen, os.getpid())
             watched["other_processes"] = {str(pid): used for pid, used in others.items()}
             self.flags += [flag] if flag else []
             self._refused |= self._device.refused

@@ -21,6 +21,9 @@ KERNEL, MEMCPY, MEMSET, GRAPH = range(4)
 HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
 """Copy kinds, in CUPTI's numbers."""
 
+CONTEXT = "contextId"
+"""The one column that a capture may lack: those kept earlier do."""
+
 Integers = NDArray[np.int64]
 Rows = Mapping[str, Integers]
 """Table to its rows, columns as in ``COLUMNS``; NULL is -1."""
@@ -29,7 +32,7 @@ RUNTIME, NVTX, STRINGS = "CUPTI_ACTIVITY_KIND_RUNTIME", "NVTX_EVENTS", "StringId
 OPERATIONS = tuple(f"CUPTI_ACTIVITY_KIND_{kind}" for kind in ("KERNEL", "MEMCPY", "MEMSET", "GRAPH_TRACE"))
 """Tables of the kinds of operations, in their order."""
 
-_OPERATION = ("start", "end", "deviceId", "streamId", "correlationId", "globalPid")
+_OPERATION = ("start", "end", "deviceId", "streamId", "correlationId", "globalPid", CONTEXT)
 COLUMNS: dict[str, tuple[str, ...]] = {
     RUNTIME: ("start", "end", "globalTid", "correlationId", "nameId", "returnValue"),
     OPERATIONS[KERNEL]: (*_OPERATION, "graphNodeId", "demangledName"),
@@ -126,7 +129,7 @@ def assemble(
     meta: dict[str, Any],
     where: Path | str,
 ) -> Capture:
-    """Join calls and operations.
+    """Join calls and operations of the process that ran the iterations; of any other one's, only say what there was.
 
     Args:
         rows: Of RUNTIME and OPERATIONS.
@@ -135,8 +138,9 @@ def assemble(
         where: Named in messages.
 
     Raises:
-        UserError: The operations ran on several devices.
+        UserError: The process's operations ran on several devices, or several processes ran iterations.
     """
+    rows, ranges, meta = _of_one_process(rows, ranges, meta, where)
     devices = sorted({int(device) for table in OPERATIONS for device in np.unique(rows[table][:, 2])})
     if len(devices) > 1:
         listed = ", ".join(map(str, devices))
@@ -158,6 +162,41 @@ def assemble(
     iterations = every.text == ITERATION
     marks = Marks(start[iterations], end[iterations], every.thread[iterations])
     return _pruned(Capture(calls, _operations(rows, ids, keys, callers), marks, _only(every, ~iterations), names, meta))
+
+
+def _of_one_process(
+    rows: Rows, ranges: Sequence[tuple[int, int, int, str]], meta: dict[str, Any], where: Path | str
+) -> tuple[Rows, Sequence[tuple[int, int, int, str]], dict[str, Any]]:
+    """What belongs to the process that ran the iterations; beside it, in ``meta``, what else ran during them.
+
+    ``others``: work of other processes on the device, which is in nothing that is counted. ``contexts``: how many CUDA
+    contexts of the process worked, if several.
+    """
+    marks = [entry for entry in ranges if entry[3] == ITERATION]
+    processes = {tid & _PROCESS for _, _, tid, _ in marks}
+    if not processes:
+        return rows, ranges, meta
+    if len(processes) > 1:
+        raise UserError(f"{where} holds iterations of {len(processes)} processes; capture one")
+    (process,) = processes
+    first, last = min(mark[0] for mark in marks), max(mark[1] for mark in marks)
+    kept = {RUNTIME: rows[RUNTIME][(rows[RUNTIME][:, 2] & _PROCESS) == process]}
+    kept |= {table: rows[table][rows[table][:, 5] == process] for table in OPERATIONS}
+    spans = len(_OPERATION)  # the columns that every kind of operation has
+    every = np.concatenate([rows[table][:, :spans] for table in OPERATIONS])
+    during = every[(every[:, 1] > first) & (every[:, 0] < last)]
+    own = during[during[:, 5] == process]
+    strange = during[(during[:, 5] != process) & np.isin(during[:, 2], own[:, 2])]
+    meta = dict(meta)
+    if len(strange):
+        begin, end = np.clip(strange[np.argsort(strange[:, 0])][:, :2], first, last).T
+        before = np.concatenate([[first], np.maximum.accumulate(end)[:-1]])
+        busy = int(np.maximum(end - np.maximum(begin, before), 0).sum())
+        count = len(np.unique(strange[:, 5]))
+        meta["others"] = {"processes": count, "operations": len(strange), "share": busy / (last - first)}
+    if (contexts := len(np.unique(own[:, 6]))) > 1:
+        meta["contexts"] = contexts
+    return kept, [entry for entry in ranges if entry[2] & _PROCESS == process], meta
 
 
 def _calls(rows: Integers, ids: Integers, threads: Integers) -> tuple[Calls, Integers, Integers]:

@@ -162,7 +162,7 @@ class CuptiRecorder:
     def _operation(record: Any) -> tuple[int, ...]:
         if not record.start or not record.end:
             raise ValueError("an operation without times")
-        place = (record.device_id, record.stream_id, record.correlation_id, _PROCESS)
+        place = (record.device_id, record.stream_id, record.correlation_id, _PROCESS, record.context_id)
         return record.start, record.end, *place, int(bool(record.graph_node_id))
 
     def _name(self, name: Any) -> int:

@@ -54,7 +54,36 @@ def refuse_unsound(capture: Capture, where: Path | str) -> list[str]:
             f"records were dropped; {again}"
         )
     early = int((kernels & (operations.start < calls.start[operations.call])).sum())
-    flags = []
+    flags = [*capture.meta.get("flags", ()), *_company(capture)]
     if early > MANY * count:
         flags.append(f"{early:,} of {count:,} kernels begin before their launch call: the two clocks are not aligned")
+    return flags
+
+
+def _company(capture: Capture) -> list[str]:
+    """Flags for work that is not, or not surely, the iterations' own."""
+    calls, operations, marks = capture.calls, capture.operations, capture.marks
+    flags = []
+    if others := capture.meta.get("others"):
+        flags.append(
+            f"{others['operations']:,} operations of {others['processes']} other processes ran on the GPU from the "
+            f"first iteration to the last, {others['share']:.1%} of the time: not counted, but it may slow the cell"
+        )
+    if contexts := capture.meta.get("contexts"):
+        flags.append(f"the process worked in {contexts} CUDA contexts: the work of all of them is counted")
+    edges = np.sort(np.concatenate([marks.start, marks.end]))
+    begun, over = np.searchsorted(edges, operations.start, "right"), np.searchsorted(edges, operations.end)
+    inside = (begun % 2 == 1) | (over > begun)
+    other = inside & (operations.call >= 0)
+    if len(calls.thread):
+        other &= calls.thread[operations.call] != marks.thread[0]
+    if other.any():
+        flags.append(
+            f"{int(other.sum()):,} of {int(inside.sum()):,} operations were launched by other threads of the process: "
+            "they are counted"
+        )
+    if (reaching := int((over > begun).sum())) > MANY * len(marks.start):
+        flags.append(
+            f"{reaching:,} operations reach over an iteration's begin or end: what lies within the iteration is counted"
+        )
     return flags

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ceilings.errors import UserError
 from ceilings.files import atomic
 from ceilings.traces.capture import (
     COLUMNS,
+    CONTEXT,
     GRAPH,
     ITERATION,
     KERNEL,
@@ -68,25 +70,26 @@ def read(path: Path | str) -> Capture:
         ) from None
 
 
-def _check(database: sqlite3.Connection, path: Path | str) -> set[str]:
-    """The tables that are there, each with all columns that are read."""
+def _check(database: sqlite3.Connection, path: Path | str) -> dict[str, set[str]]:
+    """The columns of each table that is there, all that are needed among them."""
     present = {table: {row[1] for row in database.execute(f"PRAGMA table_info({table})")} for table in COLUMNS}
     for table, meaning in NEEDED.items():
         if not present[table]:
             raise UserError(f"{path} has no table {table}: {meaning}; capture it anew, and export with --lazy=false")
     for table, columns in present.items():
-        if columns and (missing := [name for name in COLUMNS[table] if name not in columns]):
+        if columns and (missing := [name for name in COLUMNS[table] if name not in columns | {CONTEXT}]):
             raise UserError(
                 f"{path} has an older schema: {table} has no {', '.join(missing)}; export it with Nsight Systems "
                 "2023.1 or newer"
             )
-    return {table for table, columns in present.items() if columns}
+    return {table: columns for table, columns in present.items() if columns}
 
 
-def _rows(database: sqlite3.Connection, table: str, present: set[str]) -> Integers:
+def _rows(database: sqlite3.Connection, table: str, present: Mapping[str, set[str]]) -> Integers:
     chunks = [np.empty((0, len(COLUMNS[table])), np.int64)]
     if table in present:
-        columns = ", ".join(f'coalesce("{column}", -1)' for column in COLUMNS[table])
+        known = [f'"{column}"' if column in present[table] else "NULL" for column in COLUMNS[table]]
+        columns = ", ".join(f"coalesce({column}, -1)" for column in known)
         cursor = database.execute(f"SELECT {columns} FROM {table}")
         while rows := cursor.fetchmany(_CHUNK):
             chunks.append(np.array(rows, np.int64))
@@ -124,7 +127,7 @@ def write(path: Path | str, capture: Capture) -> None:
     correlation = np.where(operations.call >= 0, operations.call, len(calls.start) + np.arange(len(operations.start)))
     common = (
         *(operations.start, operations.end, np.zeros_like(operations.start), operations.stream),
-        *(correlation + 1, np.full_like(operations.start, process)),
+        *(correlation + 1, np.full_like(operations.start, process), np.zeros_like(operations.start)),
     )
     graph_node = operations.node.astype(np.int64)
     further = {

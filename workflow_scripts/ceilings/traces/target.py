@@ -7,6 +7,7 @@ and a few settling iterations are outside the marks. What it measures is thrown 
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 import typing
@@ -19,6 +20,7 @@ from cuda.bindings import runtime as cudart
 
 from ceilings import gpu
 from ceilings.cuda import device as cuda
+from ceilings.cuda import monitor as gpu_monitor
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
 from ceilings.measure.gpu_loop import Regime, Samples, block
@@ -103,8 +105,8 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         task: What :func:`ceilings.traces.recorder.record` wrote.
 
     Returns:
-        ``iterations``, ``warmup_p50_ns`` (of the same process, before anything was recorded), ``warmup_stable``, and
-        ``gpu``, which ran it.
+        ``iterations``, ``warmup_p50_ns`` (of the same process, before anything was recorded), ``warmup_stable``,
+        ``gpu`` (which ran it) and ``flags``.
 
     Raises:
         CellFailure: The cell cannot run.
@@ -128,13 +130,24 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
             iterate(regime, runner.stream, len(slots), (_nothing, _nothing))
         iterate(regime, runner.stream, spec["iterations"], marks)
         cuda.check(cudart.cudaDeviceSynchronize(), "waiting for the device")
+        flags = neighbours(card)
         recording.stop()
     return {
         "iterations": spec["iterations"],
         "warmup_p50_ns": float(np.median(warmup_ns[-200:])),
         "warmup_stable": stable,
-        "gpu": dataclasses.asdict(card),
+        "gpu": {name: getattr(card, name) for name in ("slug", "name", "mig", "multiprocessors", "driver")},
+        "flags": flags,
     }
+
+
+def neighbours(card: gpu.Gpu) -> list[str]:
+    """A flag if another process computes on the GPU, of which CUPTI records nothing; none if NVML does not answer."""
+    try:
+        flag = gpu_monitor.neighbours(gpu_monitor.Device(card.uuid).processes(), os.getpid())[1]
+    except Exception:  # no NVML, or none for this device: a capture needs none
+        return []
+    return [flag] if flag else []
 
 
 def warm_protocol(values: dict[str, float]) -> Protocol:
