@@ -19,7 +19,17 @@ SCRIPTS = Path(__file__).parents[2]
 
 PLUMBING = {
     SCRIPTS / "ceilings" / f"{name}.py"
-    for name in ("__init__", "artifacts", "errors", "files", "isolation", "packages", "plugins", "program", "provenance")
+    for name in (
+        "__init__",
+        "artifacts",
+        "errors",
+        "files",
+        "isolation",
+        "packages",
+        "plugins",
+        "program",
+        "provenance",
+    )
 }
 """Modules that carry results without shaping them: a change to one makes nothing anew."""
 
