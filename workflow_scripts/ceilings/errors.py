@@ -27,6 +27,7 @@ class CellFailure(Exception):
 
 FAILURE_KINDS = {
     "out-of-memory": "the memory did not suffice",
+    "damaged": "the model's file, or a file of weights beside it, is damaged or missing",
     "unsupported": "the runtime has no implementation for an operator or type of the graph",
     "parity": "the outputs differ from FP32 PyTorch by more than the tolerance",
     "fallback": "part of the graph would have run on another device than the cell names",

@@ -65,3 +65,10 @@ def sha256(path: Path | str) -> str:
     """Hex digest of a file's content."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_pointer(path: Path | str) -> bool:
+    """Whether a file is the text that git-lfs leaves in place of one that was not fetched."""
+    start = b"version https://git-lfs.github.com/spec/"
+    with open(path, "rb") as file:
+        return file.read(len(start)) == start

@@ -12,7 +12,7 @@ import pytest
 from tiny_models import tiny
 
 from ceilings import options
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.models import inputs, pool, reference, tokens, weights
 from ceilings.models.inputs import Wanted, make_inputs, sample
 from ceilings.workload.shape import Shape
@@ -113,9 +113,9 @@ def test_impossible_lengths(spoken: Path, lengths: dict[str, object], message: s
 def test_texts_need_a_tokenizer_and_enough_of_them(folder: Path, spoken: Path, tmp_path: Path) -> None:
     file = tmp_path / "texts.txt"
     file.write_text("One text only")
-    with pytest.raises(UserError, match=r"has no tokenizer\.json to read them with; use weights"):
+    with pytest.raises(CellFailure, match=r"has no tokenizer\.json to read them with; use weights"):
         sample(folder, Shape.parse("b1-s8"), 1, 0, {"file": str(file)})
-    with pytest.raises(UserError, match="cannot make 2 distinct inputs of b1-s8"):
+    with pytest.raises(CellFailure, match="cannot make 2 distinct inputs of b1-s8"):
         sample(spoken, Shape.parse("b1-s8"), 2, 0, {"file": str(file)})
     file.write_text("\n")
     with pytest.raises(UserError, match="holds no line of text"):
@@ -125,7 +125,7 @@ def test_texts_need_a_tokenizer_and_enough_of_them(folder: Path, spoken: Path, t
 def test_impossible_inputs(folder: Path) -> None:
     with pytest.raises(UserError, match="longer than the 64 positions"):
         sample(folder, Shape.parse("b1-s65"), 1, 0)
-    with pytest.raises(UserError, match="cannot make 600 distinct"):
+    with pytest.raises(CellFailure, match="cannot make 600 distinct"):
         sample(folder, Shape.parse("b1-s1"), 600, 0)
     with pytest.raises(UserError, match="lacks the axis 'sequence'"):
         sample(folder, Shape.parse("b1-i8"), 1, 0)
@@ -189,7 +189,7 @@ def test_images_are_normalised_as_the_processor_says(tmp_path: Path) -> None:
         assert np.allclose(normalised[:, :, channel] * deviation + mean, values[:, :, channel], atol=1e-6)
     with pytest.raises(UserError, match="image 32 is not the 48 that"):
         sample(tmp_path, Shape.parse("b2-i32"), 1, 0)
-    with pytest.raises(UserError, match="reads no tokens, so that no lengths apply"):
+    with pytest.raises(CellFailure, match="reads no tokens, so that no lengths apply"):
         sample(tmp_path, shape, 1, 0, {"share": 0.5})
 
 

@@ -77,6 +77,8 @@ def load(path: Path | str, values: bool = True, remedy: str = REMEDY) -> onnx.Mo
             raise UserError(f"{path} has weights at {place!r}, outside its folder; put them beside it and name them so")
         if not data.is_file():
             raise UserError(f"{path} has its weights in {place}, which is not there; put that file beside it")
+        if files.is_pointer(data):
+            raise UserError(f"{path} has its weights in {place}, which is a pointer of git-lfs; run git lfs pull there")
     if values:
         try:
             onnx.load_external_data_for_model(model, str(path.parent))
@@ -209,8 +211,10 @@ def axes(model: onnx.ModelProto) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for value in model.graph.input:
         for dim in value.type.tensor_type.shape.dim:
-            if name := dim.dim_param or dim.denotation:
-                found[name] = None if dim.dim_param else dim.dim_value
+            if dim.dim_param:
+                found.setdefault(dim.dim_param, None)
+            elif dim.denotation:
+                found[dim.denotation] = dim.dim_value
     return found
 
 

@@ -1,8 +1,9 @@
-"""Floating point variants of a graph. Inputs and outputs keep their types: the casts at the boundary are on purpose, so
+"""Floating point variants of a graph. Their inputs and outputs are FP32: the casts at the boundary are on purpose, so
 that every runtime and precision is fed and compared alike."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,12 +24,22 @@ WIDENED = "_cast_to_fp32_node"
 MASK_ELEMENTS = 1 << 20
 """Constants of more elements are weights and no masks."""
 
+OTHER_FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+TYPE_ATTRIBUTES = ("to", "dtype", "stash_type", "softmax_precision")
+"""Attributes that name an element type: of Cast, of what makes constants and random numbers, of normalisations."""
+
+QUANTIZED = re.compile(r"Quantize|QLinear|Integer|^Q(Gemm|Attention|Embed|MoE|Ordered)|NBits|Bnb4|FpQ4|DequantizeBFP")
+"""Operators of quantised graphs, of ONNX and of ONNX Runtime."""
+
+NARROW = re.compile(r"FLOAT8|FLOAT4|INT4|INT2")
+"""Element types that only quantised weights have."""
+
 
 def convert(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, dict[str, int]]:
-    """A graph that computes in another floating point type.
+    """A graph that computes in one floating point type.
 
     Args:
-        model: An FP32 graph.
+        model: A graph in floating point.
         precision: One of ``PRECISIONS``.
 
     Returns:
@@ -36,12 +47,13 @@ def convert(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, di
         the operators that do not have the type in this operator set and stay between casts.
 
     Raises:
-        CellFailure: The operator set is too old for the type, or a part of the graph has no form in it.
+        CellFailure: The graph is quantised, its operator set is too old for the type, or a part of it has no form in
+            the type.
     """
+    refuse_quantized(model)
+    model = widen(model)
     if precision == "fp32":
-        copy = onnx.ModelProto()
-        copy.CopyFrom(model)
-        return copy, {"clamped": 0, "kept_in_fp32": 0}
+        return model, {"clamped": 0, "kept_in_fp32": 0}
     if precision == "bf16" and graph.opset(model) < BF16_OPSET:
         raise CellFailure(
             "unsupported",
@@ -58,6 +70,85 @@ def convert(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, di
     widened = {node.output[0] for node in half.graph.node if node.name.endswith(WIDENED)}
     kept = sum(not widened.isdisjoint(node.input) for node in half.graph.node)
     return half, {"clamped": changed, "kept_in_fp32": kept}
+
+
+def refuse_quantized(model: onnx.ModelProto) -> None:
+    """Refuse a graph that is quantised already: no precision of a study says what it computes in.
+
+    Raises:
+        CellFailure: Names an operator or a tensor that says so.
+    """
+    nodes = (node for here in hollow.graphs(model) for node in here.node)
+    if node := next((node for node in nodes if QUANTIZED.search(node.op_type)), None):
+        what = f"{node.op_type} {node.name}".strip()
+    elif tensor := next((t for t in hollow.tensors(model) if NARROW.search(_name(t.data_type))), None):
+        what = f"{tensor.name or 'a constant'} is {_name(tensor.data_type).lower()}"
+    else:
+        return
+    raise CellFailure(
+        "unsupported",
+        f"the graph is quantised already ({what}), so that none of its variants would be what its precision says; "
+        "name the floating point file that it was made from",
+    )
+
+
+def other_floats(model: onnx.ModelProto) -> list[str]:
+    """The floating point types other than FP32 that a graph stores, casts to, reads or writes, as ONNX names them."""
+    kinds = {kind for kind in OTHER_FLOATS for _ in _of_type(model, kind)}
+    return [_name(kind).lower() for kind in OTHER_FLOATS if kind in kinds]
+
+
+def widen(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy that stores, computes, reads and writes FP32 in place of FP16, BF16 and FP64.
+
+    What FP32 does not hold, such as a mask of FP64's lowest number, becomes its nearest finite number.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for kind in OTHER_FLOATS:
+        for item in list(_of_type(copy, kind)):
+            if isinstance(item, TensorProto):
+                _store_as_fp32(item)
+            elif isinstance(item, onnx.AttributeProto):
+                item.i = TensorProto.FLOAT
+            else:
+                item.elem_type = TensorProto.FLOAT
+    return copy
+
+
+def _of_type(model: onnx.ModelProto, kind: int) -> Iterator[TensorProto | onnx.AttributeProto | onnx.TypeProto.Tensor]:
+    """Everything in a graph that says an element type, and says this one."""
+    for here in hollow.graphs(model):
+        attributes = [attribute for node in here.node for attribute in node.attribute]
+        sparse = [*here.sparse_initializer, *(a.sparse_tensor for a in attributes if a.HasField("sparse_tensor"))]
+        tensors = [*here.initializer, *(tensor.values for tensor in sparse)]
+        tensors += [tensor for a in attributes for tensor in (*((a.t,) if a.HasField("t") else ()), *a.tensors)]
+        yield from (tensor for tensor in tensors if tensor.data_type == kind)
+        yield from (a for a in attributes if a.name in TYPE_ATTRIBUTES and a.i == kind)
+        types = [value.type for value in (*here.input, *here.output, *here.value_info)]
+        types += [a.tp for a in attributes if a.HasField("tp")]
+        yield from (found for found in map(_tensor_type, types) if found.elem_type == kind)
+
+
+def _tensor_type(kind: onnx.TypeProto) -> onnx.TypeProto.Tensor:
+    """The tensor's type in the type of a tensor, of a sequence or of something optional."""
+    while (name := kind.WhichOneof("value")) in ("sequence_type", "optional_type"):
+        kind = getattr(kind, name).elem_type
+    return kind.sparse_tensor_type if name == "sparse_tensor_type" else kind.tensor_type
+
+
+def _store_as_fp32(tensor: TensorProto) -> None:
+    value = numpy_helper.to_array(tensor)
+    with np.errstate(over="ignore"):
+        narrow = np.asarray(value.astype(np.float32))
+    largest = np.finfo(np.float32).max
+    beyond = np.isinf(narrow) & np.isfinite(value)
+    narrow = np.where(beyond, np.copysign(largest, narrow), narrow).astype(np.float32)
+    tensor.CopyFrom(numpy_helper.from_array(narrow, tensor.name))
+
+
+def _name(kind: int) -> str:
+    return TensorProto.DataType.Name(kind)
 
 
 def clamp_masks(model: onnx.ModelProto, precision: str) -> int:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json
 from ceilings.models import inputs, labelled, tokens, weights_folder
 from ceilings.models.dataset import Arrays, Dataset, rows_at_once
+from ceilings.models.reference import graph_runner
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -89,13 +90,7 @@ def reference(weights_dir: Path, rows: Dataset, shape: Shape, threads: int) -> A
 
 def reference_of_graph(graph: Path, workload: Workload, rows: Dataset, shape: Shape, threads: int) -> Arrays:
     """As :func:`reference`, by ONNX Runtime on the CPU: of a model that has no other form than its FP32 graph."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in workload.outputs]
-    return _answers(rows, workload, shape, lambda element: session.run(names, element))
+    return _answers(rows, workload, shape, graph_runner(graph, [output.name for output in workload.outputs], threads))
 
 
 def encode(
@@ -175,11 +170,12 @@ def _answers(rows: Dataset, workload: Workload, shape: Shape, answer: Any) -> Ar
     parts = [
         [part[:count] for part in answer(element)] for element, count in rows.batches(rows_at_once(workload, shape))
     ]
-    columns = zip(*parts, strict=True)
-    return {
-        output.name: np.concatenate(column).astype(np.float32)
-        for output, column in zip(workload.outputs, columns, strict=True)
-    }
+    answers = {}
+    for output, column in zip(workload.outputs, zip(*parts, strict=True), strict=True):
+        if len({part.shape[1:] for part in column}) > 1:
+            raise CellFailure("unsupported", f"the size of output {output.name} depends on values of the inputs")
+        answers[output.name] = np.concatenate(column).astype(np.float32)
+    return answers
 
 
 def _sample(available: int, wanted: Wanted) -> list[int]:

@@ -125,7 +125,7 @@ def _refuse_contradictions(definition: Definition) -> None:
             f"known: {', '.join(get_args(Implementation))}"
         )
     if definition.onnx:
-        wrong = [key for key in ("hub", "path", "architecture", "config") if getattr(definition, key)]
+        wrong = [key for key in ("hub", "path", "architecture", "config", "data") if getattr(definition, key)]
     else:
         wrong = [key for key in ("axes", "inputs") if getattr(definition, key)]
     if wrong:

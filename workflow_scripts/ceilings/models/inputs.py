@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.models import images, pool, tokens, weights_folder
 from ceilings.workload.shape import Shape
 from ceilings.workload.tensors import TensorSpec
@@ -56,7 +56,8 @@ def sample(
         lengths: How much of each row is real: see ``tokens.sample``.
 
     Raises:
-        UserError: The model cannot take the shape, it allows no ``count`` distinct inputs, or no such lengths.
+        UserError: The model cannot take the shape.
+        CellFailure: It could not be made, or it allows no ``count`` distinct inputs, or no such lengths.
     """
     if count < 1:
         raise UserError(f"cannot make {count} inputs; ask for at least 1")
@@ -66,7 +67,11 @@ def sample(
     weights_folder.refuse_impossible(weights_dir, shape)
     texts = [tensor for tensor in workload.inputs if tensor.content == "tokens"]
     if lengths and not texts:
-        raise UserError(f"{weights_dir} reads no tokens, so that no lengths apply to it; leave lengths out")
+        raise CellFailure("unsupported", f"{weights_dir} reads no tokens, so that no lengths apply to it")
+    if lengths and (other := next((tensor for tensor in texts if tensor.dims[-1:] != ("sequence",)), None)):
+        raise CellFailure(
+            "unsupported", f"{other.name} has its tokens along another dimension than the last: no lengths"
+        )
     rows: dict[tuple[int, ...], tokens.Rows] = {}
     arrays: dict[str, np.ndarray] = {}
     for tensor in texts:
@@ -81,8 +86,9 @@ def sample(
             arrays[tensor.name] = _other(weights_dir, tensor, (count, *tensor.sizes(shape)), (seed, index), rows)
     arrays = {tensor.name: arrays[tensor.name] for tensor in workload.inputs}
     if len({pool.digest(element) for element in pool.elements(arrays)}) < count:
-        raise UserError(
-            f"cannot make {count} distinct inputs of {shape}; use a larger shape, fewer inputs, or more texts"
+        raise CellFailure(
+            "unsupported",
+            f"cannot make {count} distinct inputs of {shape}; use a larger shape, fewer inputs, or more texts",
         )
     if not rows:
         source = "spectrum" if any(tensor.content == "pixels" for tensor in workload.inputs) else "random"
@@ -102,7 +108,7 @@ def make_inputs(weights_dir: Path | str, shape: Shape, wanted: Wanted, output: P
             and ``real_share``.
 
     Raises:
-        UserError: See ``sample``.
+        UserError, CellFailure: See ``sample``.
     """
     if bool(shape.lengths) != bool(wanted.lengths):
         raise UserError(

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ceilings.errors import UserError
 from ceilings.models import configuration
 from ceilings.models.catalogue import FUSIONS, Fusion, family_of
 from ceilings.models.clip_towers import CLIP_TOWERS, tower_config
@@ -87,13 +86,9 @@ def outline(definition: Definition) -> Outline:
     if definition.onnx:
         from ceilings.models import onnx_file
 
-        workload = onnx_file.workload(definition)
-        if not workload.axes:
-            raise UserError(
-                f"model {definition.name!r}: every dimension of the inputs of {definition.onnx} is a number, so no "
-                "shape can be asked for; export it with a symbolic first dimension"
-            )
-        return Outline("", workload.architecture, workload.task.name, workload.axes, {}, {}, None, False)
+        file = onnx_file.read(definition)
+        task, axes = file.workload.task.name, file.workload.axes
+        return Outline("", file.workload.architecture, task, axes, {}, file.fixed, None, False)
     model = resolve(definition, configuration.find(definition))
     return Outline(
         model.family,

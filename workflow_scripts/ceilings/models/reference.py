@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ceilings.errors import UserError
+from ceilings import artifacts
+from ceilings.errors import CellFailure, UserError
 from ceilings.models import pool
 from ceilings.workload.workload import Workload
 
@@ -48,6 +49,7 @@ def compute(
 
     Raises:
         UserError: Damaged weights, inputs or graph.
+        CellFailure: The graph does not run on these inputs, or its outputs are such that nothing compares with them.
     """
     arrays = pool.load_pool(inputs)
     elements = pool.elements(arrays)[:ELEMENTS]
@@ -55,10 +57,11 @@ def compute(
     if graph is None:
         answers = _by_torch(weights_dir, workload, elements, threads)
     else:
-        answers = _by_onnxruntime(graph, workload, elements, threads)
+        run = graph_runner(graph, [tensor.name for tensor in workload.outputs], threads)
+        answers = [run(element) for element in elements]
+    columns = zip(*answers, strict=True)
     outputs = {
-        tensor.name: np.stack([np.asarray(answer[index], np.float32) for answer in answers])
-        for index, tensor in enumerate(workload.outputs)
+        tensor.name: _stacked(tensor.name, column) for tensor, column in zip(workload.outputs, columns, strict=True)
     }
     pool.save(
         output,
@@ -73,7 +76,9 @@ def load(path: Path | str) -> Reference:
 
     Raises:
         UserError: Missing, damaged or of another kind.
+        CellFailure: It could not be made.
     """
+    artifacts.refuse_failed(path)
     content = pool.load(path)
     outputs = {name.removeprefix(PREFIX): values for name, values in content.items() if name.startswith(PREFIX)}
     if not outputs or "inputs_sha256" not in content:
@@ -86,7 +91,9 @@ def load_for(path: Path | str, inputs: Path | str) -> tuple[Reference, dict[str,
 
     Raises:
         UserError: They do not belong together.
+        CellFailure: One of them could not be made.
     """
+    artifacts.refuse_failed(inputs)
     reference, arrays = load(path), pool.load_pool(inputs)
     actual = pool.digest(arrays)
     if actual != reference.inputs_sha256:
@@ -115,23 +122,60 @@ def _by_torch(
         ]
 
 
-def _by_onnxruntime(
-    graph: Path | str, workload: Workload, elements: list[dict[str, np.ndarray]], threads: int
-) -> list[list[np.ndarray]]:
+def graph_runner(
+    graph: Path | str, outputs: Sequence[str], threads: int
+) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
+    """What answers an element by ONNX Runtime on the CPU, with the graph as it is written.
+
+    Raises:
+        UserError: The graph is damaged.
+        CellFailure: ONNX Runtime cannot load it; of a call: it cannot run it on this element.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    names = [tensor.name for tensor in workload.outputs]
-    feeds: list[Mapping[str, np.ndarray]] = list(elements)
     try:
         session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        return [session.run(names, dict(feed)) for feed in feeds]
     except Exception as error:  # ONNX Runtime's own types, without a common base
-        line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"ONNX Runtime cannot run {graph} on the CPU ({line}); correct the file, or the axes and inputs that the "
-            "study gives of it"
-        ) from None
+        if type(error).__name__ in ("InvalidProtobuf", "NoSuchFile"):
+            raise UserError(f"{graph} is damaged ({_line(error)}); {pool.REMEDY}") from None
+        raise CellFailure("unsupported", f"ONNX Runtime cannot load the graph on a CPU: {_line(error)}") from None
+
+    def run(element: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            answers: list[np.ndarray] = session.run(list(outputs), dict(element))
+        except Exception as error:
+            raise CellFailure(
+                "runtime-error",
+                f"ONNX Runtime cannot run the graph on a CPU: {_line(error)}; correct the file, or the axes and inputs "
+                "that the study gives of it",
+            ) from None
+        return answers
+
+    return run
+
+
+def _stacked(name: str, answers: Sequence[np.ndarray]) -> np.ndarray:
+    """An output of several elements as one array: float32 (elements, *dims).
+
+    Raises:
+        CellFailure: Its size depends on more than the sizes of the inputs, or it is empty.
+    """
+    first = answers[0].shape
+    for answer in answers:
+        if answer.shape != first:
+            raise CellFailure(
+                "unsupported",
+                f"output {name} has shape {first} for one input and {answer.shape} for another of the same shape; "
+                "outputs whose size depends on values cannot be compared",
+            )
+    if 0 in first:
+        raise CellFailure("unsupported", f"output {name} has shape {first}: nothing to compare")
+    return np.stack([np.asarray(answer, np.float32) for answer in answers])
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]

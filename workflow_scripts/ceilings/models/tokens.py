@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.models.weights_folder import REMEDY, TOKENIZER, read_config
 from ceilings.workload.tensors import TensorSpec
 
@@ -63,7 +63,8 @@ def sample(
             text, one a row, cut to the sequence.
 
     Raises:
-        UserError: No such file, no tokenizer to read it with, or a tokenizer of another model.
+        UserError: No such file, or a tokenizer of another model.
+        CellFailure: No tokenizer to read it with.
     """
     rng = np.random.default_rng(seed)
     count, sequence = size
@@ -74,9 +75,10 @@ def sample(
         tokenizer.no_padding()
     if lengths and "file" in lengths:
         if tokenizer is None:
-            raise UserError(
+            raise CellFailure(
+                "unsupported",
                 f"lengths follow the texts of {lengths['file']}, but {weights_dir} has no {TOKENIZER} to read them "
-                "with; use weights that come with one, or give lengths as a share"
+                "with; use weights that come with one, or give lengths as a share",
             )
         rows = _lines(_texts(lengths["file"]), tokenizer, special, size, rng)
     else:

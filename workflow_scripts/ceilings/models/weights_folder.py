@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ceilings import files
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.workload.shape import Shape
 
 WEIGHTS = "model.safetensors"
@@ -37,8 +37,14 @@ def read_config(weights_dir: Path | str) -> dict[str, Any]:
 
 
 def limits(weights_dir: Path | str) -> dict[str, tuple[int, int]]:
-    """Smallest and largest size of the axes that have bounds, as ``provenance.json`` has them."""
+    """Smallest and largest size of the axes that have bounds, as ``provenance.json`` has them.
+
+    Raises:
+        CellFailure: The model could not be made.
+    """
     record = files.read_json(Path(weights_dir, PROVENANCE), REMEDY)
+    if failure := record.get("failure"):
+        raise CellFailure(failure["kind"], failure["message"])
     return {axis: (low, high) for axis, (low, high) in record.get("limits", {}).items()}
 
 
@@ -46,6 +52,7 @@ def refuse_impossible(weights_dir: Path | str, shape: Shape) -> None:
     """Refuse a shape that the model cannot take.
 
     Raises:
+        CellFailure: The model could not be made.
         UserError: An axis is larger than the model's, or not its only size.
     """
     for axis, (low, high) in limits(weights_dir).items():
