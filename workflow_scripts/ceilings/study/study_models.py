@@ -69,7 +69,9 @@ class StudyModels:
         if definition.onnx:
             path = Path(definition.onnx).expanduser()
             # Weights beside a graph may have any name; those of the usual endings count.
-            beside = {other for ending in ("*.data", "*_data", "*.bin", "*.weight*") for other in path.parent.glob(ending)}
+            beside = {
+                other for ending in ("*.data", "*_data", "*.bin", "*.weight*") for other in path.parent.glob(ending)
+            }
             return [str(path), *sorted(str(other) for other in beside if other.is_file())]
         folder = definition.folder
         return sorted({str(path) for file in FILES for path in folder.glob(file)}) if folder else []
