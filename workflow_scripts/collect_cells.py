@@ -12,9 +12,9 @@ from ceilings.report.tables.collect import collect
 def work(arguments: argparse.Namespace) -> None:
     tables = collect(read_json(arguments.plan))
     tables.write(arguments.output_dir)
-    counts = tables.cells["status"].value_counts()
+    counts = tables.planned["status"].value_counts()
     statuses = ", ".join(f"{count} {status}" for status, count in counts.items())
-    print(f"{len(tables.cells)} cells ({statuses}), {len(tables.runs)} runs, {len(tables.samples)} iterations")
+    print(f"{len(tables.planned)} cells ({statuses}), {len(tables.runs)} runs, {tables.iterations} iterations")
 
 
 if __name__ == "__main__":

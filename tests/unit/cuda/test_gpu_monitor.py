@@ -75,9 +75,9 @@ def test_energy_that_cannot_be_known_is_none(samples, end_ms):
 
 
 def test_neighbours():
-    assert gpu_monitor.neighbours({10: 1}, own=10) == ({}, None)
-    assert gpu_monitor.neighbours({99: 1}, own=10) == ({}, None)  # one process, numbered by another namespace
-    others, flag = gpu_monitor.neighbours({10: 1, 7: None}, own=10)
+    assert gpu_monitor.neighbours({10: 1}, this=10) == ({}, None)
+    assert gpu_monitor.neighbours({99: 1}, this=10) == ({}, None)  # one process, numbered by another namespace
+    others, flag = gpu_monitor.neighbours({10: 1, 7: None}, this=10)
     assert others == {7: None} and flag == "another process uses the GPU: pid 7"
 
 

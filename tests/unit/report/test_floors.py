@@ -95,7 +95,7 @@ def test_the_library_is_shown_where_it_was_measured(maker):
 
 def test_the_section_says_who_is_nearest_and_what_limits(maker):
     told = section(collect(maker.plan()))
-    assert "Nearest to its floor is **onnxruntime-cuda fp16** at batch 16" in told
+    assert "The smallest gap is that of **onnxruntime-cuda fp16** at batch 16" in told
     assert "0.160 ms that the matrix rate allows" in told
     assert "fp16 at b1-s128 0.0300 ms, of 0.50" in told
     (row,) = [line for line in told.splitlines() if line.startswith("| onnxruntime-cuda fp16")]

@@ -11,9 +11,6 @@ from ceilings.runtimes.catalogue import RUNTIMES
 
 REPORT = Path(__file__).parents[3] / "workflow_scripts/ceilings/report"
 FILES = sorted(REPORT.rglob("*.py"))
-STACKS = {"known_stacks.py"}
-"""The one module that names stacks; some of them are called as a runtime is."""
-
 EARLIER = {"earlier.py"}
 """The one module that knows the earlier suffix of the second cell of an A/A pair."""
 
@@ -46,9 +43,7 @@ def faults(source: str) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if path.name not in STACKS | EARLIER], ids=lambda path: path.name
-)
+@pytest.mark.parametrize("path", [path for path in FILES if path.name not in EARLIER], ids=lambda path: path.name)
 def test_no_module_reads_a_runtime_s_name(path):
     assert faults(path.read_text(encoding="utf-8")) == []
 

@@ -221,7 +221,7 @@ def test_filter(reader):
     words.send_keys("eager FP32")
     eager = [name for name in reader.rows() if "torch-eager" in name]
     assert len(reader.rows()) == len(eager) + 8 == 18  # and the GPU's eager cells, which cannot run here
-    assert reader.find("#count").text == "18 of 121 cells"
+    assert reader.find("#count").text == "18 of 121 rows"
     reader.find("[data-facet=status] summary").click()
     reader.find("[data-facet=status] input[value=ok]").click()
     assert reader.rows() == eager

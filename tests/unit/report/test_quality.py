@@ -15,6 +15,7 @@ from ceilings.report.analysis.findings.padding import padding, what_becomes
 from ceilings.report.analysis.findings.quality import quality, status_of_quality
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.quality_words import worth
+from ceilings.report.render.conditions import reference
 from ceilings.report.render.quality_section import section
 from ceilings.report.render.summary import summary
 from ceilings.report.tables.collect import collect
@@ -29,6 +30,9 @@ from ceilings.workload.workload import Workload
 IDS = TensorSpec("ids", "int64", ("batch", "sequence"), "tokens", 1, 9)
 CLASSIFIER = Workload(TASKS["sequence-classification"], (IDS,), (TensorSpec("logits", "float32", ("batch", 2)),))
 EMBEDDING = Workload(TASKS["sentence-embedding"], (IDS,), (TensorSpec("vector", "float32", ("batch", 8)),))
+
+
+PLAN = {"models": {"distilbert": {"weights": "auto"}}}
 
 
 class Planted:
@@ -46,7 +50,17 @@ class Planted:
         return cell
 
     def classified(
-        self, runtime, precision, *, lost, gained=0, count=2000, labelled=True, weights="pretrained", **names
+        self,
+        runtime,
+        precision,
+        *,
+        lost,
+        gained=0,
+        count=2000,
+        labelled=True,
+        weights="pretrained",
+        available=0,
+        **names,
     ):
         """``lost`` rows that FP32 has right are wrong, ``gained`` the other way; FP32 is wrong on one row in ten."""
         labels = np.random.default_rng(0).integers(0, 2, count)
@@ -60,6 +74,7 @@ class Planted:
         rows = Dataset({"ids": np.ones((count, 4), int)}, labels if labelled else None, np.arange(count) < 3, {})
         metrics = evaluate(CLASSIFIER, rows, {"logits": one_hot[cell]}, {"logits": one_hot[fp32]})
         source = {"source": "file", "file": "dev.tsv", "label": "label"} if labelled else {"source": "corpus"}
+        source["available"] = available or count
         data = {**source, "labelled": labelled, "rows": count, "truncated": 3, "weights": weights}
         task = "sequence-classification"
         return self.add(runtime, precision, **names, status="ok", failure=None, task=task, metrics=metrics, data=data)
@@ -155,7 +170,7 @@ def test_the_section_shows_value_difference_and_source(planted):
     planted.classified("onnxruntime-cpu", "fp32", lost=0)
     planted.classified("onnxruntime-cpu", "int8", lost=40, gained=10)
     planted.add("torch-eager", "bf16", status="failed", failure={"kind": "crashed", "message": "ended by SIGSEGV"})
-    page = section(types.SimpleNamespace(quality=planted.table()))
+    page = section(PLAN, types.SimpleNamespace(quality=planted.table()))
     assert "### Quality of distilbert on `cpu-amd-epyc`" in page
     line = next(line for line in page.splitlines() if line.startswith("| onnxruntime-cpu int8"))
     assert "88.5% [87.0%, 89.8%]" in line and "-1.5 points [-2.3, -0.8]" in line and "dev.tsv, column label" in line
@@ -165,13 +180,13 @@ def test_the_section_shows_value_difference_and_source(planted):
 
 def test_the_section_says_that_agreement_is_no_accuracy_and_that_random_weights_mean_nothing(planted):
     planted.embedded("onnxruntime-cpu", "int8", 0.1, weights="random")
-    page = section(types.SimpleNamespace(quality=planted.table()))
-    assert "this is agreement with FP32 PyTorch and no accuracy" in page
+    page = section(PLAN, types.SimpleNamespace(quality=planted.table()))
+    assert "this is agreement with the FP32 reference and no accuracy" in page
     assert "**The weights of distilbert are random**: accuracy means nothing here" in page
 
 
 def test_without_quality_there_is_no_section(planted):
-    assert section(types.SimpleNamespace(quality=planted.table())) == ""
+    assert section(PLAN, types.SimpleNamespace(quality=planted.table())) == ""
 
 
 # --- the price of padding --------------------------------------------------------------------------------------------
@@ -224,6 +239,44 @@ def test_a_precision_s_cost_stands_beside_its_gain(study):
     assert "faster** than onnxruntime-cpu fp32." in cost.text
     assert cost.cells == tuple(f"{CPU}/onnxruntime-cpu/distilbert/{name}/b8-s128" for name in ("int8", "fp32"))
     assert "onnxruntime-cpu fp32 (control)" in control.text and control.claim is None
+    assert control.cells == () and control.records == (f"quality/{CPU}/onnxruntime-cpu/distilbert/fp32.json",)
+
+
+@pytest.mark.parametrize(
+    ("names", "entry"),
+    [
+        ({"available": 5000}, "quality: {limit: 5000}"),
+        ({"available": 100000}, "quality: {limit: 8000}"),
+        ({"available": 2000}, "models: {distilbert: {data: {file: FILE_WITH_MORE_ROWS}}}"),
+        ({"labelled": False}, "models: {distilbert: {data: {file: FILE_WITH_MORE_ROWS}}}"),
+        ({"weights": "random"}, "models: {distilbert: {weights: pretrained}}"),
+    ],
+)
+def test_more_rows_are_asked_of_what_has_them(planted, tmp_path, names, entry):
+    maker = StudyMaker(tmp_path)
+    cell = maker.add(CPU, "onnxruntime-cpu", "int8", 8, 128)
+    cell["quality"] = planted.classified("onnxruntime-cpu", "int8", lost=20, **names)["quality"]
+    (cost,) = quality(Measured(collect(maker.plan())))
+    assert cost.status == "not decidable" and cost.missing == (entry,)
+
+
+def test_neighbours_are_looked_for_among_a_fixed_number_of_rows_so_more_rows_decide_nothing(planted, tmp_path):
+    maker = StudyMaker(tmp_path)
+    cell = maker.add(CPU, "onnxruntime-cpu", "int8", 8, 128)
+    cell["quality"] = planted.embedded("onnxruntime-cpu", "int8", 0.07, count=2100)["quality"]
+    tables = collect(maker.plan())
+    tables.quality[["neighbour_overlap_low", "neighbour_overlap_high"]] = [0.8, 0.95]
+    (cost,) = quality(Measured(tables))
+    assert cost.status == "not decidable" and cost.missing == ()
+
+
+def test_the_reference_of_an_onnx_file_is_onnx_runtime():
+    plan = {"models": {"distilbert": {"weights": "auto"}, "mine": {"weights": {"onnx": "mine.onnx"}}}}
+    assert reference(plan) == (
+        "The FP32 reference is FP32 PyTorch on the CPU for distilbert and ONNX Runtime's CPU provider in FP32 for mine "
+        "(ONNX files)."
+    )
+    assert reference(PLAN) == "The FP32 reference is FP32 PyTorch on the CPU."
 
 
 def test_padding_costs_what_a_real_token_pays_for(study):
@@ -242,7 +295,7 @@ def test_a_study_without_lengths_or_quality_says_nothing_of_them(tmp_path):
     tables = collect(StudyMaker(tmp_path).measure(CPU, [("onnxruntime-cpu", "fp32")], [(1, 128)]).plan())
     measured = Measured(tables)
     assert quality(measured) == padding(measured) == []
-    assert section(tables) == ""
+    assert section(PLAN, tables) == ""
 
 
 def test_the_summary_and_the_tables_on_disk_hold_it(study, tmp_path):

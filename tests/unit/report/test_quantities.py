@@ -168,8 +168,9 @@ def test_what_a_plug_in_measures_appears_everywhere(tmp_path):
     for text in (found["summary"], found["notes"]):
         heading = next(line for line in text.splitlines() if line.startswith("|") and "after a pause" in line)
         headings = [cell.strip() for cell in heading.split("|")]
-        column = headings.index("after a pause")
+        column = headings.index("after a pause, ms")
         rows = [line.split("|") for line in text.splitlines() if "torch-eager" in line]
+        assert "- after a pause, ms: After 10 ms of rest." in text.splitlines()
         assert "72.0" in [row[column].strip() for row in rows if len(row) == len(headings)]
     assert 'title="After 10 ms of rest."' in found["page"] and "after a pause, ms" in found["page"]
     data = json.loads(re.search(r'id="data">(.*?)</script>', found["page"], re.DOTALL)[1])

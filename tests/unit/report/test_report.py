@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from unit.report import test_quality as quality_records
 
 from ceilings.errors import UserError
 from ceilings.report import text
 from ceilings.report.analysis.findings import findings
-from ceilings.report.analysis.findings.bottleneck import bound
+from ceilings.report.analysis.findings.bottleneck import bound, bound_by
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.precision_series import precision_series
 from ceilings.report.catalogue import PLOTS
+from ceilings.report.render.notes import observations
+from ceilings.report.render.page import page as make_report
 from ceilings.report.render.plots import draw, style
 from ceilings.report.render.summary import summary
 from ceilings.report.tables.collect import collect
@@ -225,7 +229,7 @@ def test_a_machine_that_is_too_noisy_refutes_nothing(tmp_path):
     lower = [f for f in findings(tables) if f.question == 6 and f.claim]
     assert lower and {f.status for f in lower} == {"not decidable"}
     page = summary(maker.plan(), tables, Evidence(), "plots")
-    assert page.index("are coarse**: one cell measured twice is known to be the same only within") < page.index("## In")
+    assert page.index("are coarse**: the noise floor is") < page.index("## In")
 
 
 def test_batching_says_where_throughput_flattens(tmp_path):
@@ -235,8 +239,28 @@ def test_batching_says_where_throughput_flattens(tmp_path):
     found = findings(made(tmp_path, truth))
     batching = [finding for finding in found if finding.topic == "Batching"]
     assert batching
-    assert all("throughput flattens at batch 8" in finding.text for finding in batching)
+    assert all("throughput flattens at batch 8: going from 8 to 16 changes it by" in f.text for f in batching)
     assert not any("SM clock" in finding.text for finding in batching)
+
+
+@pytest.mark.parametrize(
+    ("gain", "options", "text"),
+    [
+        (1.15, {"between": 0.05}, "whether throughput flattens at batch 8 is not decided"),
+        (1.0, {"between": 0.05}, "whether throughput flattens at batch 8 is not decided"),
+        (1.0, {"between": 0.001}, "throughput flattens at batch 8: going from 8 to 16"),
+        (1.5, {"between": 0.001}, "throughput still rises at batch 16: going from 8 to 16 changes it by +50%"),
+        (1.0, {"runs": 1}, "whether throughput flattens at batch 1 is not decided"),
+    ],
+)
+def test_only_an_interval_that_decides_says_that_throughput_flattens(tmp_path, gain, options, text):
+    def truth(runtime, precision, batch, sequence):
+        return 10.0 if batch <= 8 else 20.0 / gain
+
+    maker = planted.StudyMaker(tmp_path, truth, **options)
+    maker.measure(CPU, [("onnxruntime-cpu", "fp32")], [(1, 128), (8, 128), (16, 128)])
+    (batching,) = [f.text for f in findings(collect(maker.plan())) if f.topic == "Batching"]
+    assert text in batching
 
 
 def test_batching_names_the_clock_that_fell(tmp_path):
@@ -258,16 +282,63 @@ def test_one_process_claims_nothing(tmp_path):
     found = findings(made(tmp_path, planted.realistic, runs=1))
     assert not any(finding.claims_difference for finding in found)
     assert any("rest on one process" in finding.text for finding in found)
+    assert not any("below the noise floor" in finding.text for finding in found)
+    compared = [finding.text for finding in found if finding.topic == "Runtimes at one precision"]
+    assert compared and all("undecided, the noise floor is unknown" in text for text in compared)
+    noise = next(finding.text for finding in found if finding.topic == "Noise")
+    assert "the noise floor is unknown" in noise and "`protocol: {processes: 3}`" in noise
+
+
+def test_without_an_a_a_pair_the_floor_is_unknown_and_the_entry_that_measures_it_is_named(tmp_path):
+    maker = planted.StudyMaker(tmp_path).measure(CPU, [("torch-eager", "fp32")], [(1, 128)])
+    noise = next(finding.text for finding in findings(collect(maker.plan())) if finding.topic == "Noise")
+    assert "its noise floor is unknown" in noise
+    assert "`noise_cells: [torch-eager/distilbert/fp32/b1-s128]`" in noise
+
+
+def test_every_sentence_about_cells_of_two_models_names_the_model(tmp_path):
+    maker = planted.default_study(tmp_path)
+    for cell in maker.cells[:3] + maker.cells[-2:]:
+        for run in (1, 2, 3):
+            maker.change(cell, run, flags=["other processes used 35% of a core"])
+    tables = collect(maker.plan())
+    for finding in findings(tables):
+        about = {name.split("/")[2] for name in finding.cells} - {""}
+        general = finding.topic == "Warnings" and "(" not in finding.text
+        assert general or all(model in finding.text for model in about), finding.text
+    (flagged,) = [f.text for f in findings(tables) if "runs flagged" in f.text]
+    assert "distilbert: torch-eager fp32 b1-s128 run 1" in flagged
+    page = summary(maker.plan(), tables, Evidence(), "plots")
+    (row,) = [line for line in page.splitlines() if line.startswith("|  6 |")]
+    lines = [part for part in row.split("; ") if " by batch: " in part or " by sequence: " in part]
+    assert len(lines) == 4 and sum("distilbert: " in line for line in lines) == 4
+    assert "(8), " in page and " of distilbert |" in page  # not run
 
 
 @pytest.mark.parametrize(
-    ("enqueue", "end_to_end", "kind"),
-    [(0.95, 2.1, "host-bound"), (0.7, 2.1, "between"), (0.1, 2.1, "device-bound"), (0.99, float("nan"), "waits")],
+    ("share", "kind"),
+    [
+        ((0.93, 0.95, 0.97), "host-bound"),
+        ((0.6, 0.7, 0.8), "between"),
+        ((0.05, 0.1, 0.15), "device-bound"),
+        ((0.85, 0.95, 1.05), "undecided"),
+        ((0.4, 0.45, 0.55), "undecided"),
+        ((0.0, 0.95, math.inf), "undecided"),
+        ((0.0, 0.1, math.inf), "undecided"),
+    ],
 )
-def test_who_decides_a_latency_is_read_from_the_host_not_from_the_events(enqueue, end_to_end, kind):
-    """In all four the events are as far apart as the latency is long: waiting counts in their span."""
-    row = {"gpu_p50_ms": 1.98, "enqueue_p50_ms": 2 * enqueue, "e2e_p50_ms": end_to_end}
-    assert bound(SimpleNamespace(row=row, p50=Interval(1.9, 2.0, 2.1))) == kind
+def test_what_decides_a_latency_needs_the_whole_interval_of_the_host_s_share(share, kind):
+    assert bound_by(Interval(*share)) == kind
+
+
+def test_a_call_that_copies_says_nothing_of_the_host(tmp_path):
+    """The events are as far apart as the latency is long whatever decides it: waiting counts in their span."""
+    maker = planted.StudyMaker(tmp_path, enqueue=lambda runtime, batch: 0.95)
+    maker.add(GPU, "onnxruntime-cuda", "fp32", 1, 128)
+    measured = Measured(collect(maker.plan()))
+    (cell,) = measured.cells
+    assert bound(measured, cell) == "host-bound"
+    assert bound(measured, dataclasses.replace(cell, row=cell.row | {"e2e_p50_ms": None})) == "waits"
 
 
 def test_gpu_columns_are_reported(tmp_path):
@@ -349,15 +420,48 @@ def test_unknown_plot_lists_the_known(tables):
 # --- the page --------------------------------------------------------------------------------------------------------
 
 
+def links(markdown):
+    return re.findall(r"\]\(([^)]+)\)", markdown)
+
+
+def test_every_link_of_the_pages_leads_somewhere(tmp_path):
+    """Files of the results tree from the summary and the lab note, anchors from the report."""
+    maker = planted.default_study(tmp_path)
+    quality = quality_records.Planted(tmp_path / "results")
+    for cell in (maker.cells[0], maker.cells[16], maker.cells[24]):
+        row = quality.classified(cell["runtime"], cell["precision"], lost=3)
+        path = tmp_path / f"results/quality/{CPU}/{cell['runtime']}/distilbert/{cell['precision']}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(row["quality"]).rename(path)
+        cell["quality"] = str(path)
+    tables, evidence = collect(maker.plan()), read_evidence(planted.evidence(tmp_path))
+    results = tmp_path / "results"
+    tables.write(results / "tables")
+    (results / "plots").mkdir()
+    for name in PLOTS:
+        for kind in ("svg", "png"):
+            (results / f"plots/{name}.{kind}").touch()
+    written = summary(maker.plan(), tables, evidence, "plots"), observations(maker.plan(), tables, evidence)
+    for markdown in written:
+        targets = set(links(markdown))
+        assert any(target.startswith("quality/") for target in targets)
+        assert not [target for target in targets if not (results / target).is_file()]
+    body = make_report(maker.plan(), tables, evidence).partition('<script type="application/json"')[0]
+    anchors = set(re.findall(r'href="#([^"]*)"', body))
+    assert len(anchors) > 100 and anchors <= set(re.findall(r' id="([^"]*)"', body))
+    assert set(re.findall(r'(?:href|src)="([^"]*)"', body)) == {f"#{anchor}" for anchor in anchors}
+
+
 def test_page_order(page):
     titles = [line[3:] for line in page.splitlines() if line.startswith("## ")]
     assert titles[:4] == ["In short", "What the data say", "Results", "Pictures"]
     assert titles[4:6] == ["Claims of earlier studies", "Not run, and why"]
-    assert titles[6:] == ["Parity with FP32 PyTorch", "Graphs", "Environment", "Method in brief"]
+    assert titles[6:] == ["Parity with the FP32 reference", "Graphs", "Environment", "Method in brief"]
 
 
 def test_page_says_what_matters(page):
-    assert "36 of 97 planned cells measured on **AMD EPYC 9B14**" in page
+    assert "35 of 96 planned cells measured on **AMD EPYC 9B14**" in page and "with 1 A/A pair" in page
+    assert "12,960 timed iterations of the closed loop" in page
     assert "Weights of distilbert are random" in page
     assert "n/a (n=360)" in page
     lines = page.splitlines()
@@ -401,7 +505,7 @@ def test_programs_by_hand(default, tmp_path):
     plan, tables, plots = default.write_plan(), tmp_path / "tables", tmp_path / "plots"
     done = run("collect_cells", "--plan", plan, "--output-dir", tables)
     assert done.returncode == 0, done.stderr
-    assert "97 cells" in done.stdout
+    assert "96 cells" in done.stdout and "12960 iterations" in done.stdout
     output = ["--output-svg", plots / "configurations.svg", "--output-png", plots / "configurations.png"]
     assert run("draw_plot", "--plot", "configurations", "--tables", tables, *output).returncode == 0
     for name in PLOTS:

@@ -266,16 +266,16 @@ def flags(summary: dict[str, Any]) -> list[str]:
     return flags
 
 
-def neighbours(processes: dict[int, int | None] | None, own: int) -> tuple[dict[int, int | None], str | None]:
+def neighbours(processes: dict[int, int | None] | None, this: int) -> tuple[dict[int, int | None], str | None]:
     """Processes that compute on the GPU beside this one, and a flag if there are any.
 
-    Where this process itself is not listed by its own number (a container has numbers of its own), one unknown process
-    is taken for it.
+    Where this process is not listed by its number (a container numbers processes anew), one unknown process is taken
+    for it.
     """
     if not processes:
         return {}, None
-    others = {pid: used for pid, used in processes.items() if pid != own}
-    if own not in processes and len(others) == 1:
+    others = {pid: used for pid, used in processes.items() if pid != this}
+    if this not in processes and len(others) == 1:
         return {}, None
     if not others:
         return {}, None

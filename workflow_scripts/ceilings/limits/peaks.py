@@ -170,25 +170,25 @@ class Bench:
         synchronize, native = cudart.cudaStreamSynchronize, self.stream.native
 
         def enqueue() -> float:
-            took = []
+            times = []
             for _ in range(count):
                 start = clock()
                 launch(function, 1, 1, 1, 1, 1, 1, 0, handle, 0, 0)
-                took.append(clock() - start)
+                times.append(clock() - start)
                 synchronize(native)
-            return statistics.median(took) / 1e3
+            return statistics.median(times) / 1e3
 
-        python = "called from Python, whose own part of about 1 us is included"
+        python = "called from Python, about 1 us of which is included"
         self._take("launch_enqueue", "us", f"cuLaunchKernel of an empty kernel on an idle stream; {python}", enqueue)
 
         def complete() -> float:
-            took = []
+            times = []
             for _ in range(count):
                 start = clock()
                 launch(function, 1, 1, 1, 1, 1, 1, 0, handle, 0, 0)
                 synchronize(native)
-                took.append(clock() - start)
-            return statistics.median(took) / 1e3
+                times.append(clock() - start)
+            return statistics.median(times) / 1e3
 
         self._take("launch_to_completion", "us", f"the same until cudaStreamSynchronize returns; {python}", complete)
 
@@ -202,9 +202,9 @@ class Bench:
         self._take("launch_rate", "1/s", f"{count} launches of an empty kernel, then one wait; {python}", rate)
         for nodes in (1, 100):
             self._graph_launches(nodes)
-        told = "median host time on an idle stream, from Python"
+        method = "median host time on an idle stream, from Python"
         for name in ("event_record", "synchronize_idle"):
-            self._take(name, "us", told, functools.partial(self._call_cost, name))
+            self._take(name, "us", method, functools.partial(self._call_cost, name))
 
     def _call_cost(self, name: str) -> float:
         return cuda.call_costs(self.stream, self.sizes.launches)[f"{name}_ns"] / 1e3
@@ -217,23 +217,23 @@ class Bench:
         executable, count = graph.native, max(10, self.sizes.launches // 5)
 
         def host(wait: bool) -> float:
-            took = []
+            times = []
             for _ in range(count):
                 start = clock()
                 launch(executable, handle)
                 middle = clock()
                 cudart.cudaStreamSynchronize(handle)
-                took.append((clock() if wait else middle) - start)
-            return statistics.median(took) / 1e3
+                times.append((clock() if wait else middle) - start)
+            return statistics.median(times) / 1e3
 
-        told = f"cudaGraphLaunch of {nodes} empty kernels in a row, from Python"
-        self._take(f"graph_enqueue.{nodes}", "us", f"{told}; the call", lambda: host(False))
-        self._take(f"graph_to_completion.{nodes}", "us", f"{told}; until the stream is idle", lambda: host(True))
+        method = f"cudaGraphLaunch of {nodes} empty kernels in a row, from Python"
+        self._take(f"graph_enqueue.{nodes}", "us", f"{method}; the call", lambda: host(False))
+        self._take(f"graph_to_completion.{nodes}", "us", f"{method}; until the stream is idle", lambda: host(True))
         if nodes > 1:
             self._take(
                 "graph_node",
                 "us",
-                f"device time of {told}, over the kernels",
+                f"device time of {method}, over the kernels",
                 lambda: self._device_s(lambda: launch(executable, handle)) / nodes * 1e6,
             )
         cuda.check(cudart.cudaGraphExecDestroy(executable))
@@ -249,11 +249,11 @@ class Bench:
                 pair = (device.pointer, host) if direction == "h2d" else (host, device.pointer)
                 way = cuda.H2D if direction == "h2d" else cuda.D2H
 
-                told = f"cudaMemcpyAsync and cudaStreamSynchronize, {kind} host memory, host clock"
+                call = f"cudaMemcpyAsync and cudaStreamSynchronize, {kind} host memory, host clock"
                 rate = functools.partial(self._copy_rate, pair, way, large)
-                self._take(f"{direction}_bandwidth.{kind}", "GB/s", f"{told}, {large // MIB} MiB", rate)
+                self._take(f"{direction}_bandwidth.{kind}", "GB/s", f"{call}, {large // MIB} MiB", rate)
                 latency = functools.partial(self._copy_latency, pair, way, small)
-                method = f"{told}, {small} bytes, median of {self.sizes.launches}"
+                method = f"{call}, {small} bytes, median of {self.sizes.launches}"
                 self._take(f"{direction}_latency.{kind}", "us", method, latency)
 
     def _copy_s(self, pair: tuple[int, int], way: Any, nbytes: int) -> float:
@@ -280,7 +280,7 @@ class Bench:
         return f"{call}, (M, N, K) = {shape}, K-major weights, in a CUDA graph; 2 M N K over device time; operands stay"
 
     def _product(self, precision: str, shape: tuple[int, int, int]) -> Callable[[], float]:
-        """A function that measures one product; everything is made at its first call, so that failures are its own."""
+        """A function that measures one product; its first call makes everything, so that a failure is one product's."""
         m, n, k = shape
         flops = 2.0 * m * n * k
         # About 2 ms a replay at 500 TFLOP/s, and not so many that capturing takes long.

@@ -9,8 +9,8 @@ from typing import Any
 
 from ceilings.graphs.operations import Node, Product, Work, flops_by_precision, products
 
-OWN_UNITS = {"fp32"}
-"""Precisions whose products do not run on the matrix units: the two kinds of units may work at the same time."""
+VECTOR_UNITS = {"fp32"}
+"""Precisions whose products run on the vector units, which may work at the same time as the matrix units."""
 
 RATE = re.compile(r"matrix_rate\.(?P<precision>\w+)\.(?P<m>\d+)x(?P<n>\d+)x(?P<k>\d+)")
 
@@ -42,9 +42,9 @@ def read_limits(record: Mapping[str, Any]) -> Limits:
     """The limits in the content of a ``peaks.json``."""
     values = {name: peak["median"] for name, peak in record["peaks"].items() if peak.get("median")}
     rates = {
-        (found["precision"], (int(found["m"]), int(found["n"]), int(found["k"]))): value * 1e12
+        (match["precision"], (int(match["m"]), int(match["n"]), int(match["k"]))): value * 1e12
         for name, value in values.items()
-        if (found := RATE.fullmatch(name))
+        if (match := RATE.fullmatch(name))
     }
     # A copy reads and writes, a load reads: whichever the memory does faster bounds what a network can move.
     dram = [values[name] * 1e9 for name in ("read_bandwidth", "copy_bandwidth") if name in values]
@@ -75,7 +75,7 @@ class Roofline:
 
     def __init__(self, work: Work, limits: Limits, precision: str) -> None:
         self.work, self.limits = work, limits
-        self._as = {"fp32": "tf32"} if precision == "tf32" else {}
+        self._aliases = {"fp32": "tf32"} if precision == "tf32" else {}
 
     @property
     def precisions(self) -> list[str]:
@@ -122,20 +122,20 @@ class Roofline:
         }
 
     def library(self) -> dict[str, Any]:
-        """What the measured library takes for the products with weights, one after the other at their own sizes.
+        """What the measured library takes for the products with weights, one after the other, each at its size.
 
         ``flops_share`` is the part of their operations whose sizes were measured; the time is of these alone.
         """
-        took = covered = total = 0.0
+        seconds = covered = total = 0.0
         for product, kind, nodes in products(self.work):
             if kind != "gemm":
                 continue
             flops = product.flops * nodes
             total += flops
             if rate := self.limits.rates.get((self._precision(product), (product.m, product.n, product.k))):
-                took += flops / rate
+                seconds += flops / rate
                 covered += flops
-        return {"ms": took * 1e3, "flops_share": covered / total if total else 0.0}
+        return {"ms": seconds * 1e3, "flops_share": covered / total if total else 0.0}
 
     # --- inner ------------------------------------------------------------------------------------------------------
 
@@ -145,16 +145,16 @@ class Roofline:
         return max(0.0, 1 - self.limits.l2_bytes / self.work.bytes)
 
     def _precision(self, product: Product) -> str:
-        return self._as.get(product.precision, product.precision)
+        return self._aliases.get(product.precision, product.precision)
 
     def _computed_in(self, nodes: Iterable[Node]) -> dict[str, int]:
-        return {self._as.get(kind, kind): flops for kind, flops in flops_by_precision(nodes).items()}
+        return {self._aliases.get(kind, kind): flops for kind, flops in flops_by_precision(nodes).items()}
 
     def _compute(self, nodes: Iterable[Node]) -> float:
         """Seconds of the products alone: what runs on different units may overlap, what shares them may not."""
-        took = {kind: flops / _known(self.limits.rate(kind)) for kind, flops in self._computed_in(nodes).items()}
-        own = sum(seconds for kind, seconds in took.items() if kind in OWN_UNITS)
-        return max(own, sum(took.values()) - own)
+        seconds = {kind: flops / _known(self.limits.rate(kind)) for kind, flops in self._computed_in(nodes).items()}
+        vector = sum(value for kind, value in seconds.items() if kind in VECTOR_UNITS)
+        return max(vector, sum(seconds.values()) - vector)
 
     def _unfused(self, node: Node) -> float:
         """Seconds of one operator as a kernel: what fits L2 is still there from the kernel before."""

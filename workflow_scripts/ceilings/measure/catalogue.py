@@ -63,7 +63,7 @@ CLOSED_LOOP = Measurement(
             "p50",
             "ms",
             "number",
-            "Median over processes of each one's median latency, each inference waiting for the one before.",
+            "Median over processes, in logarithms, of each one's median latency; inferences follow one another.",
             LATENCY,
             interval=True,
         ),
@@ -218,7 +218,7 @@ COMMON: tuple[Quantity, ...] = (
         "cosine",
         "",
         "number",
-        "Smallest cosine similarity of an output with the FP32 reference's; the worst process.",
+        "Lowest cosine similarity of any row of an output with the FP32 reference's; the worst process.",
         EXACTNESS,
     ),
     Quantity(

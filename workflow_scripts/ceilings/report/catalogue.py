@@ -23,4 +23,4 @@ TABLES = {
     "floors": "a row a cell: what the hardware allows",
     "quality": "a row an evaluated configuration: accuracy, or agreement with FP32",
 }
-"""Every table that a person would open, and what it holds. The samples are in one of their own."""
+"""Every table that a person would open, and what it holds. The samples are in another one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from ceilings import plugins
@@ -20,6 +20,14 @@ GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "stati
 COMPILATION, AUTOTUNING = "compilation", "autotuning"
 LEVERS = (GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING)
 """What can be done to a stack beside choosing a precision."""
+
+PYTORCH = "PyTorch"
+ORT_CPU, ORT_CUDA, ORT_TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt"
+TENSORRT, TENSORRT_RTX, ORT_TENSORRT_RTX = "tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt-rtx"
+"""Stacks."""
+
+DEFAULT_LEVERS = frozenset({IO_BINDING, STATIC})
+"""Levers that a stack which knows them has, unless a runtime is there to show what they bring."""
 
 Artifact = Literal["weights", "plain", "fused", "engine", "engine-cache"]
 
@@ -85,7 +93,7 @@ _NONE = frozenset[str]()
 
 def _torch(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
     """PyTorch on a GPU."""
-    return Runtime(name, "PyTorch", levers, "cuda", "torch_cuda", "weights", "gpu", _FLOATS, _TORCH_CUDA, note, options)
+    return Runtime(name, PYTORCH, levers, "cuda", "torch_cuda", "weights", "gpu", _FLOATS, _TORCH_CUDA, note, options)
 
 
 def _ort(
@@ -99,7 +107,7 @@ def _ort(
     """ONNX Runtime on a GPU."""
     return Runtime(
         name,
-        "onnxruntime-cuda",
+        ORT_CUDA,
         levers,
         "cuda",
         "onnxruntime_cuda",
@@ -146,7 +154,7 @@ def _ort_tensorrt(name: str, levers: frozenset[str], note: str, **options: Any) 
     """ONNX Runtime on its TensorRT EP."""
     return Runtime(
         name,
-        "onnxruntime-tensorrt",
+        ORT_TENSORRT,
         levers,
         "cuda",
         "onnxruntime_tensorrt",
@@ -161,13 +169,13 @@ def _ort_tensorrt(name: str, levers: frozenset[str], note: str, **options: Any) 
     )
 
 
-_BOUND = frozenset({IO_BINDING, STATIC})
+_BOUND = DEFAULT_LEVERS
 """What ONNX Runtime's entries on a GPU do unless their note says otherwise."""
 
 _ALL = (
     Runtime(
         "torch-eager",
-        "PyTorch",
+        PYTORCH,
         _NONE,
         "cpu",
         "torch_cpu",
@@ -179,7 +187,7 @@ _ALL = (
     ),
     Runtime(
         "torch-int8-dynamic",
-        "PyTorch",
+        PYTORCH,
         _NONE,
         "cpu",
         "torch_cpu",
@@ -192,7 +200,7 @@ _ALL = (
     ),
     Runtime(
         "onnxruntime-cpu",
-        "onnxruntime-cpu",
+        ORT_CPU,
         _NONE,
         "cpu",
         "onnxruntime_cpu",
@@ -282,7 +290,7 @@ _ALL = (
     ),
     Runtime(
         "onnxruntime-tensorrt-rtx",
-        "onnxruntime-tensorrt-rtx",
+        ORT_TENSORRT_RTX,
         _BOUND,
         "cuda",
         "onnxruntime_tensorrt_rtx",
@@ -313,3 +321,29 @@ def _by_name() -> dict[str, Runtime]:
 
 RUNTIMES: dict[str, Runtime] = _by_name()
 """Every runtime by name."""
+
+TENSORRT_STACKS = frozenset(one.stack for one in _ALL if one.builder) | {ORT_TENSORRT, ORT_TENSORRT_RTX}
+"""Everything that executes what TensorRT built."""
+
+TENSORRT_PACKAGES = "tensorrt"
+"""What the names of distributions with TensorRT's libraries begin with."""
+
+
+def base_levers(stack: str) -> frozenset[str]:
+    """The levers of a stack as it is: those of ``DEFAULT_LEVERS`` that it knows."""
+    return frozenset[str]().union(*(one.levers for one in RUNTIMES.values() if one.stack == stack)) & DEFAULT_LEVERS
+
+
+def runtime_of(stack: str, *levers: str, device: str = "cuda", precision: str = "fp32") -> str:
+    """The runtime of a stack with these levers beside those that it has as it is: for a study to name."""
+    wanted = base_levers(stack) | set(levers)
+    return next(
+        one.name
+        for one in RUNTIMES.values()
+        if (one.stack, one.device, one.levers) == (stack, device, wanted) and precision in one.precisions
+    )
+
+
+def runtimes_of(stack: str, *levers: Iterable[str], device: str = "cuda", precision: str = "fp32") -> list[str]:
+    """A runtime for each set of levers."""
+    return [runtime_of(stack, *one, device=device, precision=precision) for one in levers]

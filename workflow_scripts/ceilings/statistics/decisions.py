@@ -1,8 +1,8 @@
 """Decisions about two sets of processes: equal within a margin, different with a probability, and many such at once.
 
 Pure functions, as in :mod:`ceilings.statistics.intervals`. Equivalence is two one-sided tests: the interval of the
-ratio with confidence 1 - 2 alpha lies within 1/(1 + margin) and 1 + margin. Not to have found a difference is never
-equality.
+ratio with confidence 1 - 2 alpha lies within 1/(1 + margin) and 1 + margin. A difference that is not established does
+not show equality.
 """
 
 from __future__ import annotations

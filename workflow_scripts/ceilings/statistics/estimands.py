@@ -49,7 +49,7 @@ def quantile(q: float, name: str) -> Estimand:
     def draw(ordered: Floats, random: np.random.Generator, count: int) -> Floats:
         return np.log(ordered[_ranks(len(ordered), q, random, count)])
 
-    # Whatever the number of iterations, a median is one: only tails need some to lie in.
+    # A median needs no minimum of iterations; a tail does.
     return Estimand(name, log, draw, 1 if q == 0.5 else minimum_samples(q))
 
 

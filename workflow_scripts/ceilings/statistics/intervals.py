@@ -1,4 +1,4 @@
-"""What a set of latencies says, and how far it can be trusted.
+"""Estimates of latencies with their intervals, and the noise floor.
 
 Pure functions of numbers; nothing here knows a clock, a device or a file. Samples are positive and in any one unit;
 intervals come back in that unit. ``groups`` are the processes of one cell: one array of iterations a process.
@@ -12,7 +12,7 @@ Intervals over processes are the wider, on each side, of two:
 1. A hierarchical percentile bootstrap: processes drawn again, then iterations within each.
 2. A Student t interval over the processes' log medians.
 
-The bootstrap alone is not honest with few processes. With three, every draw lies between the lowest and the highest
+The bootstrap alone is too narrow with few processes. With three, every draw lies between the lowest and the highest
 median, and the true value lies outside of all three with probability 2 * (1/2)^3 = 25%, so a nominal 95% interval
 covers 75% at best. The t interval is right for three processes whose log medians are about normal, whatever the
 iterations within a process do (drift and autocorrelation end up in the spread of the medians); it is too narrow when
@@ -43,8 +43,8 @@ RESAMPLES = 1000
 def pooled_quantile(groups: Sequence[ArrayLike], q: float, confidence: float = 0.95) -> Interval | None:
     """Quantile ``q`` of all iterations of all processes together; None below ``minimum_samples(q)`` of them.
 
-    The interval is the order statistics' one, widened to the t interval over the processes' own quantiles where that
-    is wider, since a tail that one process has and the others have not is not known to the pooled n.
+    The interval is that of the order statistics, widened to the t interval over the quantiles of each process where
+    that is wider: the pooled n does not show that one process has a tail and the others have none.
     """
     pool = np.concatenate([np.asarray(group, dtype=np.float64) for group in groups]) if groups else np.empty(0)
     if len(pool) < minimum_samples(q):
@@ -62,9 +62,10 @@ def pooled_quantile(groups: Sequence[ArrayLike], q: float, confidence: float = 0
 
 
 def median_over_processes(groups: Sequence[ArrayLike], confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Median of the processes' medians: what a process typically shows, with the interval that the module describes.
+    """Median of the processes' medians in logarithms, with the interval that the module describes.
 
-    One process says nothing about the next: its interval is (0, infinity).
+    Of an even number of processes it is the geometric mean of both medians in the middle. One process bounds nothing:
+    its interval is (0, infinity).
     """
     logs = log_contrast([groups], [1.0], confidence, seed)
     return Interval(_exp(logs.low), _exp(logs.estimate), _exp(logs.high))
@@ -136,7 +137,7 @@ def mean_over_processes(values: ArrayLike, confidence: float = 0.95) -> Interval
 Verdict = Literal["faster", "slower", "same within noise", "undecided"]
 
 SAME = 0.1
-"""Latencies whose ratio may lie further from 1 are never called the same, however noisy the machine."""
+"""Largest difference, as a fraction, within which two latencies are called the same, however high the noise floor."""
 
 
 def noise_floor(
@@ -157,11 +158,11 @@ def noise_floor(
 
 
 def verdict(latency_ratio: Interval, floor: float) -> Verdict:
-    """What may be said of a, given a's latency over b's and the noise floor (a fraction).
+    """The verdict on a, from a's latency over b's and the noise floor (a fraction).
 
     "faster" and "slower" need both: an interval without 1 and an estimate beyond the noise floor. "same within noise"
     needs the whole interval within the noise floor, and within ``SAME``: on a machine whose noise is a factor of ten a
-    difference of three is no sameness. Anything else is undecided: the data exclude neither.
+    difference of three is not called the same. Anything else is undecided.
     """
     beyond = abs(math.log(latency_ratio.estimate)) > math.log1p(floor)
     if beyond and latency_ratio.high < 1:

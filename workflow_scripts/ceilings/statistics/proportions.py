@@ -1,4 +1,4 @@
-"""Shares of rows, and two shares of the same rows: what is true of a share of answers, and of a difference of two.
+"""Intervals and tests of a share of rows, and of the difference of two shares of the same rows.
 
 Pure functions of counts. Every interval is a score interval, since accuracies and agreements lie near 1, where the
 textbook's estimate plus or minus two standard errors leaves the range or has no width at all.

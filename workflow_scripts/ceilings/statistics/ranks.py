@@ -1,4 +1,4 @@
-"""Correlation of numbers, and how far two sets of vectors agree about which of them lie near each other.
+"""Correlation of numbers, and agreement of two sets of vectors on the nearest neighbours of each row.
 
 Pure functions of arrays. Rows are texts or images; a vector's neighbours are the other rows by cosine.
 """

@@ -1,5 +1,5 @@
-"""What code a result depends on: a digest of modules, of every module of ours that they import, and of the data files
-that these name and that lie beside them (a template, a style sheet, a schema).
+"""A digest of the code that a result depends on: of modules, of every module of ours that they import, and of the data
+files that these name and that lie beside them (a template, a style sheet, a schema).
 
 As a rule's param it makes Snakemake run a job anew when code that shaped its result has changed, and only then:
 comments, docstrings and formatting do not count. Standard library only.
@@ -90,7 +90,7 @@ def _read(path: Path) -> tuple[str, tuple[Path, ...]]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in beside:
             named.append(beside[node.value])
         _drop_docstring(node)
-    files = [found for name in imported if (found := _file(name))]
+    files = [file for name in imported if (file := _file(name))]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), (*files, *named)
 
 

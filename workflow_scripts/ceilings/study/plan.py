@@ -11,6 +11,7 @@ from ceilings import SCHEMA_VERSION
 from ceilings.host import Host
 from ceilings.study.cell import Cell
 from ceilings.study.study_models import StudyModels
+from ceilings.study.sweeps import left_out
 
 
 def plan(
@@ -44,6 +45,7 @@ def plan(
         "traces": {**config["traces"], "source": trace_source[0], "reason": trace_source[1]},
         "price_per_hour": config["price_per_hour"],
         "models": {name: _model(models, name) for name in dict.fromkeys(cell.model for cell in cells)},
+        "left_out": left_out(config),
         "cells": [cell.to_json() for cell in cells],
     }
     return json.dumps(content, indent=1, ensure_ascii=False)

@@ -86,6 +86,18 @@ def asked(config: Mapping[str, Any], models: StudyModels) -> Iterator[Asked]:
                             yield Asked(name, runtime, model, precision, shape)
 
 
+def left_out(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(runtime, precision) that a sweep names together and that the runtime does not have, each once."""
+    pairs = {
+        (runtime, precision): None
+        for sweep in config["sweeps"].values()
+        for runtime in sweep["runtimes"]
+        for precision in sweep["precisions"]
+        if precision not in RUNTIMES[runtime].precisions
+    }
+    return list(pairs)
+
+
 def smallest_sizes(config: Mapping[str, Any], models: StudyModels, model: str) -> dict[str, int]:
     """The smallest size that any sweep asks of each axis of a model."""
     smallest: dict[str, int] = {}

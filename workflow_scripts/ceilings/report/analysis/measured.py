@@ -17,6 +17,7 @@ from ceilings.report.analysis.measured_cell import (
     Cell,
     Comparison,
     Groups,
+    Judged,
     carries,
     configuration_label,
     group_by,
@@ -27,7 +28,7 @@ from ceilings.report.tables.keys import KEY, axes_of, key_of, parsed_levers
 from ceilings.runtimes.catalogue import PRECISIONS
 from ceilings.statistics.decisions import equivalence_interval, within
 from ceilings.statistics.estimands import P50, Estimand
-from ceilings.statistics.intervals import Verdict, contrast, log_contrast, noise_floor, ratio, verdict
+from ceilings.statistics.intervals import contrast, log_contrast, noise_floor, ratio, verdict
 from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
 
@@ -35,6 +36,7 @@ __all__ = [
     "Cell",
     "Comparison",
     "Groups",
+    "Judged",
     "Measured",
     "carries",
     "configuration_label",
@@ -60,8 +62,8 @@ class Measured:
 
     def find(self, like: Cell, *, precision: str | None = None, shape: Shape | None = None) -> Cell | None:
         """The measured cell that differs from ``like`` in precision or shape alone."""
-        device, runtime, model, own_precision, own_shape = like.key
-        return self._by_key.get((device, runtime, model, precision or own_precision, str(shape or own_shape)))
+        key = (like.device, like.runtime, like.model, precision or like.precision, str(shape or like.shape))
+        return self._by_key.get(key)
 
     def find_stack(self, like: Cell, stack: str, levers: Set[str], precision: str | None = None) -> Cell | None:
         """The measured cell of a stack with just these levers, on the device, model and shape of ``like``."""
@@ -114,6 +116,11 @@ class Measured:
     def panels(self) -> dict[tuple[str, str], list[Cell]]:
         """Cells by (device, model): latencies are compared within one of these, never across."""
         return group_by(self.cells, lambda cell: (cell.device, cell.model))
+
+    @functools.cached_property
+    def several_models(self) -> bool:
+        """Whether the study has more than one model, measured or not: sentences then name the model."""
+        return self.tables.cells["model"].nunique() > 1
 
     @functools.cached_property
     def common_shapes(self) -> dict[tuple[str, str], Shape]:
@@ -172,12 +179,12 @@ class Measured:
         """
         key = (a.key, b.key)
         if key not in self._compared:
-            self._compared[key] = self._judge(a, b, ratio(a.groups, b.groups))
+            self._compared[key] = self._compared_by(a, b, ratio(a.groups, b.groups))
         return self._compared[key]
 
     def compare_per_inference(self, a: Cell, b: Cell) -> Comparison:
         """As ``compare``, for latency over batch."""
-        return self._judge(a, b, self.compare(a, b).ratio.scaled(b.batch / a.batch))
+        return self._compared_by(a, b, self.compare(a, b).ratio.scaled(b.batch / a.batch))
 
     def compare_by(self, estimand: Estimand, a: Cell, b: Cell) -> Comparison | None:
         """As ``compare``, for another estimand; None where the iterations do not carry it."""
@@ -186,17 +193,15 @@ class Measured:
         if not (carries(a.groups, estimand) and carries(b.groups, estimand)):
             return None
         factor = ratio(a.groups, b.groups, estimand=estimand)
-        floor = self.noise_floor(a.device, estimand) or 0.0
-        return Comparison(a, b, factor, verdict(factor, floor), floor)
+        return Comparison(**vars(self.judge(a.device, factor, estimand)), a=a, b=b)
 
-    def factor(self, cells: Sequence[Cell], weights: Sequence[float]) -> tuple[Interval, Verdict]:
+    def factor(self, cells: Sequence[Cell], weights: Sequence[float]) -> Judged:
         """A product of the cells' medians to the power of ``weights``, and whether it differs from 1.
 
         Each pair of cells in it may be off by the noise floor, so a ratio of ratios has it twice.
         """
         product = contrast([cell.groups for cell in cells], weights)
-        floor = self.noise_floor(cells[0].device) or 0.0
-        return product, verdict(product, math.expm1(math.log1p(floor) * sum(map(abs, weights)) / 2))
+        return self.judge(cells[0].device, product, pairs=sum(map(abs, weights)) / 2)
 
     def equivalent(self, a: Cell, b: Cell, margin: float, estimand: Estimand = P50) -> bool:
         """Whether a and b are the same within ``margin``, which must not be finer than the noise floor."""
@@ -206,9 +211,15 @@ class Measured:
             return False
         return within(equivalence_interval(a.groups, b.groups, estimand), margin)
 
-    def _judge(self, a: Cell, b: Cell, factor: Interval) -> Comparison:
-        floor = self.noise_floor(a.device) or 0.0
-        return Comparison(a, b, factor, verdict(factor, floor), floor)
+    def judge(self, device: str, factor: Interval, estimand: Estimand = P50, pairs: float = 1.0) -> Judged:
+        """The verdict on a factor in which so many pairs of cells of a device may be off by the noise floor."""
+        floor = self.noise_floor(device, estimand)
+        if floor is not None:
+            floor = math.expm1(math.log1p(floor) * pairs)
+        return Judged(factor, verdict(factor, floor or 0.0), floor)
+
+    def _compared_by(self, a: Cell, b: Cell, factor: Interval) -> Comparison:
+        return Comparison(**vars(self.judge(a.device, factor)), a=a, b=b)
 
     @functools.cached_property
     def _compared(self) -> dict[tuple[Any, Any], Comparison]:

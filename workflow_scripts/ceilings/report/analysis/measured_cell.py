@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.runtimes.catalogue import PYTORCH, RUNTIMES, base_levers
 from ceilings.statistics.estimands import Estimand
 from ceilings.statistics.intervals import Verdict
 from ceilings.statistics.quantiles import Interval
@@ -82,6 +82,16 @@ class Cell:
         return "/".join(self.key)
 
     @property
+    def as_it_is(self) -> bool:
+        """Whether no lever was pulled on its stack but the precision."""
+        return self.levers == base_levers(self.stack)
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether PyTorch runs it operator by operator, with the weights as they are."""
+        return self.stack == PYTORCH and not self.levers and not lower_precisions_only(self.runtime)
+
+    @property
     def p50(self) -> Interval:
         """Median latency over processes in ms."""
         low, high = self.row["p50_low_ms"], self.row["p50_high_ms"]
@@ -95,19 +105,37 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Judged:
+    """A ratio of latencies with the verdict on it.
+
+    Attributes:
+        floor: Noise floor that it was held against, a fraction; None without an A/A pair, infinite if each cell of the
+            pair has one process only. Both are unknown floors: without a pair the interval alone decides.
+    """
+
+    ratio: Interval
+    verdict: Verdict
+    floor: float | None
+
+    @property
+    def decided(self) -> bool:
+        """Whether it is a difference."""
+        return self.verdict in {"faster", "slower"}
+
+    @property
+    def below_floor(self) -> bool:
+        """Whether the estimate, whatever its interval, lies within a noise floor that is known."""
+        if self.floor is None or not math.isfinite(self.floor):
+            return False
+        return abs(math.log(self.ratio.estimate)) <= math.log1p(self.floor)
+
+
+@dataclass(frozen=True)
+class Comparison(Judged):
     """Latency of ``a`` over that of ``b``; below 1: a is faster."""
 
     a: Cell
     b: Cell
-    ratio: Interval
-    verdict: Verdict
-    floor: float
-
-    @property
-    def beyond_noise(self) -> bool:
-        """Whether the estimate alone lies beyond the noise floor, whatever its interval."""
-        return abs(math.log(self.ratio.estimate)) > math.log1p(self.floor)
 
 
 @dataclass(frozen=True)
@@ -123,6 +151,12 @@ class AAPair:
 def carries(groups: Groups, estimand: Estimand) -> bool:
     """Whether there are iterations enough for the estimand."""
     return sum(map(len, groups)) >= estimand.samples
+
+
+def lower_precisions_only(runtime: str) -> bool:
+    """Whether a runtime of the catalogue cannot run in FP32 at all."""
+    known = RUNTIMES.get(runtime)
+    return known is not None and REFERENCE not in known.precisions
 
 
 def configuration_label(runtime: str, precision: str) -> str:

@@ -7,9 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ceilings.report.analysis.known_stacks import lower_precisions_only
 from ceilings.report.analysis.measured import Cell, Comparison, Measured, configuration_label, group_by, without_axis
-from ceilings.report.analysis.measured_cell import REFERENCE
+from ceilings.report.analysis.measured_cell import REFERENCE, lower_precisions_only
 from ceilings.report.tables.keys import axes_of
 from ceilings.workload.shape import Shape
 

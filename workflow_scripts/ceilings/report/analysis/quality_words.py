@@ -13,11 +13,12 @@ Row = Mapping[str, Any]
 
 
 def worth(row: Row) -> str:
-    """A row's metric in words, with its interval and what FP32 PyTorch reaches."""
+    """A row's metric in words, with its interval and what the FP32 reference reaches."""
     metric, over = row["metric"], f"over {text.plural(int(row['rows']), 'row')}"
     if metric == "accuracy":
         return (
-            f"accuracy {share(row, 'value', 'low', 'high')}, FP32 PyTorch's {row['reference_value']:.1%}, {over}: "
+            f"accuracy {share(row, 'value', 'low', 'high')}, the FP32 reference's "
+            f"{row['reference_value']:.1%}, {over}: "
             f"{points(row)}, McNemar's p {probability(row['p_value'])}; "
             f"{share(row, 'agreement', 'agreement_low', 'agreement_high')} of the answers agree"
         )
@@ -26,15 +27,15 @@ def worth(row: Row) -> str:
         if pd.isna(row["difference"]):
             return sentence
         return (
-            f"{sentence}, FP32 PyTorch's plus {decimal(row, 'difference', 'difference_low', 'difference_high')} "
+            f"{sentence}, the FP32 reference's plus {decimal(row, 'difference', 'difference_low', 'difference_high')} "
             f"(p {probability(row['p_value'])})"
         )
     if metric == "agreement":
-        return f"{share(row, 'value', 'low', 'high')} of the answers are FP32 PyTorch's, {over}"
+        return f"{share(row, 'value', 'low', 'high')} of the answers are the FP32 reference's, {over}"
     if metric == "correlation":
-        return f"correlation with FP32 PyTorch {decimal(row, 'value', 'low', 'high')} {over}"
+        return f"correlation with the FP32 reference {decimal(row, 'value', 'low', 'high')} {over}"
     cosine = f"{row['cosine_median']:.6f} (median), {row['cosine_min']:.6f} (lowest)"
-    sentence = f"cosine with FP32 PyTorch {cosine} {over}"
+    sentence = f"cosine with the FP32 reference {cosine} {over}"
     if pd.isna(row["neighbour_overlap"]):
         return sentence
     kept = share(row, "neighbour_overlap", "neighbour_overlap_low", "neighbour_overlap_high")

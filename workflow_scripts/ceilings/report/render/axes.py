@@ -11,11 +11,11 @@ LENGTHS = "lengths"
 
 NAMES = {"batch": "batch size", "sequence": "sequence length", "image": "image size"}
 UNITS = {"sequence": "tokens", "image": "pixels along an edge"}
-"""Of axes that have a name or a unit of their own."""
+"""Of axes that have a name or a unit."""
 
 
 def axis_headers(shapes: Iterable[Shape]) -> list[str]:
-    """Columns that show what the shapes of a table are: its axes, and the lengths where inputs have some."""
+    """Columns that show what the shapes of a table are: its axes, and the lengths where inputs have any."""
     known = list(shapes)
     return [*axes_of(known), *([LENGTHS] if any(shape.lengths for shape in known) else [])]
 

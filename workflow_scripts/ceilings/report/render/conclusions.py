@@ -21,7 +21,7 @@ SUBJECTS_SHOWN = 4
 FINDINGS_SHOWN = 12
 """Under one claim, of the summary."""
 
-OF_SEVERAL = {"Lower precision"}
+SEVERAL_COMPARED = {"Lower precision"}
 """Topics whose findings carry the largest effect of several comparisons."""
 
 OBSERVATIONS = "results/engineering_observations.md"
@@ -33,9 +33,11 @@ def in_short(findings: Sequence[Finding]) -> str:
         return "## In short\n\nNothing: no cell was measured."
     lines = [f"- {finding.text}" for finding in findings if finding.topic == "Fastest"]
     open_ = []
-    panels = _panels([cell for finding in findings for cell in finding.cells])
+    panels = panels_of([cell for finding in findings for cell in finding.cells])
     for number, question in QUESTIONS.items():
-        members = [finding for finding in findings if finding.question == number and finding.claim and finding.cells]
+        members = [
+            finding for finding in findings if finding.question == number and finding.claim and finding.has_evidence
+        ]
         if members:
             asked = f"**{question}** "
             for claim, same in group_by(members, lambda finding: finding.claim).items():
@@ -51,8 +53,8 @@ def in_short(findings: Sequence[Finding]) -> str:
 STATUSES: dict[Status, str] = {"supported": "supported for", "refuted": "refuted for", "not decidable": "open for"}
 
 
-def _panels(cells: Sequence[str]) -> dict[str, str]:
-    """What tells each cell's panel from the others: its model, its device, both; "" where there is one of each."""
+def panels_of(cells: Sequence[str]) -> dict[str, str]:
+    """The panel of each cell, named by what differs: its model, its device, both; "" where there is one of each."""
     parts = {cell: (model, device) for cell in cells for device, _, model, *_ in [cell.split("/")]}
     models, devices = ({place[i] for place in parts.values()} for i in range(2))
     return {
@@ -64,21 +66,21 @@ def _panels(cells: Sequence[str]) -> dict[str, str]:
 def _claim(claim: str, same: Sequence[Finding], panels: Mapping[str, str]) -> str:
     parts = []
     for status, words in STATUSES.items():
-        subjects = dict.fromkeys(_subject(finding, panels) for finding in same if finding.status == status)
+        subjects = dict.fromkeys(subject_of(finding, panels) for finding in same if finding.status == status)
         parts += [f"{words} {text.cut(subjects, SUBJECTS_SHOWN)}"] if subjects else []
     return f"{claim}: {parts[0]}." if len(parts) == 1 else "\n  - ".join([f"{claim}:", *parts])
 
 
-def _subject(finding: Finding, panels: Mapping[str, str]) -> str:
+def subject_of(finding: Finding, panels: Mapping[str, str]) -> str:
     """What it is about, on which panel if there are several, and the effect where one is claimed."""
     members = dict.fromkeys(panels[cell] for cell in finding.cells)
-    details = [text.listed(members)] if all(members) else []
+    details = [text.listed(members)] if members and all(members) else []
     if finding.effect is not None and finding.claims_difference:
         if finding.measure != "latency":
             details.append(f"{finding.measure} {text.number(finding.effect.estimate)}×")
         else:
             factor = finding.effect.inverted() if finding.verdict == "faster" else finding.effect
-            most = "up to " if finding.topic in OF_SEVERAL and len(finding.cells) > 2 else ""
+            most = "up to " if finding.topic in SEVERAL_COMPARED and len(finding.cells) > 2 else ""
             details.append(f"{most}{text.number(factor.estimate)}× {finding.verdict}")
     return f"{finding.subject} ({', '.join(details)})" if details else finding.subject
 
@@ -92,7 +94,7 @@ def conclusions(findings: Sequence[Finding], common: Mapping[tuple[str, str], Sh
         return ""
     lines = ["## What the data say"]
     for number, question in QUESTIONS.items():
-        members = [finding for finding in findings if finding.question == number and finding.cells]
+        members = [finding for finding in findings if finding.question == number and finding.has_evidence]
         if members:
             lines.append(f"### {number}. {question}")
             for claim, same in group_by(members, lambda finding: finding.claim).items():
@@ -126,26 +128,27 @@ def _at(name: str, common: Mapping[tuple[str, str], Shape]) -> bool:
 def stated(finding: Finding) -> str:
     """One finding: status, text, evidence."""
     status = f"**{finding.status.capitalize()}**: " if finding.status else ""
-    return f"{status}{finding.text}{evidence_links(finding.cells)}"
+    return f"{status}{finding.text}{evidence_links(finding)}"
 
 
-def evidence_links(cells: Sequence[str]) -> str:
-    """Links from the results folder to the first run record of each cell."""
-    if not cells:
-        return ""
-    if len(cells) > EVIDENCE_SHOWN:
-        return f" [[{text.plural(len(cells), 'cell')}](tables/cells.csv)]"
-    return f" [{', '.join(f'[{i}](benchmarks/{name}/run1.json)' for i, name in enumerate(cells, 1))}]"
+def evidence_links(finding: Finding) -> str:
+    """Links from the results folder to the first run record of each cell and to the other records."""
+    cells, runs = finding.cells, [f"benchmarks/{name}/run1.json" for name in finding.cells]
+    paths = [*(runs if len(cells) <= EVIDENCE_SHOWN else ()), *finding.records]
+    links = [f"[{text.plural(len(cells), 'cell')}](tables/cells.csv)"] if len(cells) > EVIDENCE_SHOWN else []
+    links += [f"[{i}]({path})" for i, path in enumerate(paths, 1)]
+    return f" [{', '.join(links)}]" if links else ""
 
 
 def undecided(findings: Sequence[Finding]) -> list[str]:
     """What would decide the claims that nothing here does, as entries of a study."""
+    panels = panels_of([cell for finding in findings for cell in finding.cells])
     open_ = [finding for finding in findings if finding.status == "not decidable" and finding.missing]
     rows = [
         [
             same[0].question or "",
             same[0].claim,
-            text.cut(dict.fromkeys(finding.subject or finding.text for finding in same), SUBJECTS_SHOWN),
+            text.cut(dict.fromkeys(subject_of(finding, panels) or finding.text for finding in same), SUBJECTS_SHOWN),
             "; ".join(f"`{entry}`" for entry in same[0].missing),
         ]
         for same in group_by(open_, lambda finding: (finding.question, finding.claim, finding.missing)).values()
@@ -154,7 +157,8 @@ def undecided(findings: Sequence[Finding]) -> list[str]:
         return []
     return [
         "### Not decidable with what was measured",
-        "Entries of a study that would decide: a sweep in braces, or a section (see docs/study.md).",
+        "Entries of a study that would decide: a sweep in braces, or a section (see docs/study.md). Of cells that the "
+        "study asks for already, the section on what was not run says what keeps them from running.",
         text.table(rows, ["question", "claim", "of what", "would decide"], "rlll"),
     ]
 

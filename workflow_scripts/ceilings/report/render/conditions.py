@@ -31,6 +31,20 @@ def _recorded(tables: Tables, slug: str) -> dict[str, Any]:
     return next((gpu for run in runs if (gpu := json.loads(run).get("gpu"))), {})
 
 
+def reference(plan: Plan) -> str:
+    """What answers are held against: of an ONNX file there is no PyTorch module."""
+    files = [name for name, model in plan["models"].items() if is_onnx_file(model)]
+    others = [name for name in plan["models"] if name not in files]
+    parts = [f"FP32 PyTorch on the CPU{f' for {text.listed(others)}' if files else ''}"] if others else []
+    parts += [f"ONNX Runtime's CPU provider in FP32 for {text.listed(files)} (ONNX files)"] if files else []
+    return f"The FP32 reference is {text.listed(parts)}."
+
+
+def is_onnx_file(model: Mapping[str, Any]) -> bool:
+    """Whether a model of the plan is an ONNX file."""
+    return isinstance(model.get("weights"), Mapping) and "onnx" in model["weights"]
+
+
 def limits(evidence: Evidence) -> str:
     """What the devices were measured to allow, each with its range over repeats."""
     lines = []
@@ -89,10 +103,10 @@ def method(plan: Plan, tables: Tables) -> str:
         "## Method in brief",
         f"- Protocol: {protocol}.",
         f"- A cell is measured in fresh processes{count}, interleaved over the cells. Its interval is the wider of a "
-        "hierarchical bootstrap and a t interval over the processes' medians. Each is a 95% interval of its "
-        "own: of many, some miss.",
-        "- Faster and slower are said only where the interval of the ratio excludes 1 and the ratio lies beyond the "
-        "noise floor, which an A/A pair measures: one cell under two names.",
+        "hierarchical bootstrap and a t interval over the processes' medians. Each interval alone covers 95%: of "
+        "many, a few miss.",
+        "- A cell is called faster or slower only where the interval of the ratio excludes 1 and the ratio lies beyond "
+        "the noise floor, which an A/A pair measures: one cell under two names.",
         f"- A percentile needs enough iterations for two of them to lie beyond it with 99% confidence: {bounds}. Below "
         "that the table prints n/a and the n.",
         "- Iterations stop when the median is known well enough or at a cap; the reason is in `tables/cells.csv`. "

@@ -69,7 +69,7 @@ def _notes(key: EngineKey, record: Record, evidence: Evidence) -> list[str]:
         here, there = summary["layers"][0], fp16["summary"]["layers"][0]
         if here > there:
             notes.append(
-                f"{label}: {here} layers where fp16 has {there}, as Q/DQ adds its own. At small batches they can take "
-                "more time than the narrower products save: the latencies tell."
+                f"{label}: {here} layers where fp16 has {there}, as Q/DQ nodes are layers too. At small batches they "
+                "can take more time than the narrower products save: compare the latencies."
             )
     return notes

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ceilings.report import text
+from ceilings.report.analysis.findings.finding import named
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.render.axes import axis_cells, axis_headers
 from ceilings.taxonomy import KERNEL_CLASSES, OPERATOR_CLASSES
@@ -34,7 +35,7 @@ def distance(measured: Measured) -> str:
         "share of the highest measured matrix rate. `docs/floors.md` says what is counted.",
     ]
     for (device, model), members in group_by(bounded, lambda pair: (pair[0].device, pair[0].model)).items():
-        sentences = [*beaten(members), nearest(members), *own_sizes(members), *caches(members)]
+        sentences = [*beaten(members), nearest(members), *library_times(members), *caches(members)]
         lines += [f"### {model} on `{device}`", "\n".join(f"- {one}" for one in sentences)]
         shown = _shown(members, measured)
         lines.append(_table(shown))
@@ -57,7 +58,7 @@ def distance(measured: Measured) -> str:
                 "limits in `tables/floors.csv`."
             )
     if without := [cell for cell in measured.cells if not measured.hardware_floor(cell) and _on_device(cell)]:
-        names = text.cut(f"{cell.label} {cell.shape}" for cell in without)
+        names = text.cut(named(measured, cell) for cell in without)
         lines.append(f"No floor: {names}. The records below `results/floors/` say why.")
     return "\n\n".join(lines)
 
@@ -74,13 +75,13 @@ def nearest(members: list[tuple[Cell, Floor]]) -> str:
     """The cell with the smallest gap."""
     cell, floor = min(members, key=lambda pair: pair[1]["gap"])
     return (
-        f"Nearest to its floor is **{cell.label}** at {text.sizes(cell.shape)}: "
+        f"The smallest gap is that of **{cell.label}** at {text.sizes(cell.shape)}: "
         f"{text.number(cell.p50.estimate)} ms, {_times(floor['gap'])} the {text.number(floor['floor_ms'])} ms that "
         f"{text.LIMITED_BY[floor['limited_by']]} allows."
     )
 
 
-def own_sizes(members: list[tuple[Cell, Floor]]) -> list[str]:
+def library_times(members: list[tuple[Cell, Floor]]) -> list[str]:
     """What the vendor's library takes for the products alone, at the sizes that the model has: part of the gap."""
     sentences = []
     for (shape, precision), same in group_by(members, lambda pair: (pair[0].shape, pair[0].precision)).items():
@@ -94,7 +95,7 @@ def own_sizes(members: list[tuple[Cell, Floor]]) -> list[str]:
     if not sentences:
         return []
     return [
-        "The products with weights alone, one after the other at the model's own sizes (Q, K and V apart), as the "
+        "The products with weights alone, one after the other at the model's sizes (Q, K and V apart), as the "
         f"library multiplies them that the limits were measured with: {'; '.join(sentences)}. Only merged products "
         "(fusion makes one of Q, K and V) or faster ones lead below these times."
     ]
@@ -165,7 +166,7 @@ def _cells_table(cells: list[Cell], rows: list[list[str]], headers: list[str], a
 
 
 def _shown(pairs: list[tuple[Cell, Floor]], measured: Measured) -> list[tuple[Cell, Floor]]:
-    """All, or of many those at the common shape, if there are some."""
+    """All, or of many those at the common shape, if there are any."""
     common = [pair for pair in pairs if measured.is_common(pair[0])]
     return common if len(pairs) > MOST_ROWS and common else pairs
 

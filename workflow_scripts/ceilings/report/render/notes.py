@@ -13,11 +13,11 @@ from ceilings.report.analysis.findings.energy import joules
 from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.render.axes import axis_cells, axis_headers
-from ceilings.report.render.conclusions import claims_of_others, evidence_links
+from ceilings.report.render.conclusions import claims_of_others, evidence_links, panels_of, subject_of
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import key_of
-from ceilings.report.tables.quantities import BY_COLUMN, MEASURED, show, show_interval
+from ceilings.report.tables.quantities import BY_COLUMN, MEASURED, legend, results_heading, show, show_interval
 from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
 
@@ -30,10 +30,10 @@ def summary_table(plan: Plan, tables: Tables) -> str:
     by_name = {cell.name: cell for cell in measured.cells}
     lines = [
         f"# Summary table: study `{plan['study']}`",
-        "Latency of one request in ms, closed loop. p50: median over processes with its 95% interval. Inferences/s: "
-        "requests queued. What was not measured has its status in place of numbers.",
+        "Latency of one request, closed loop; the legend at the end says what each column is. What was not measured "
+        "has its status in place of numbers.",
     ]
-    rows = tables.cells[tables.cells["aa_of"].isna()].to_dict("records")
+    rows = tables.planned.to_dict("records")
     for (device, model), members in group_by(rows, lambda row: (row["device"], row["model"])).items():
         lines.append(f"## {model} on {device if isinstance(device, str) else 'no device of this machine'}")
         shapes = [Shape.parse(row["shape"]) for row in members]
@@ -46,6 +46,7 @@ def summary_table(plan: Plan, tables: Tables) -> str:
             shown.append([*head, *values])
         headers = ["runtime", "precision", *axes, *HEADERS]
         lines.append(text.table(shown, headers, "ll" + "r" * (len(headers) - 2)))
+    lines.append(legend([*SHOWN, *BEHIND]))
     return "\n\n".join(lines) + "\n"
 
 
@@ -54,8 +55,11 @@ LEFT_OUT = {"p99_9_ms", "gpu_p50_ms", "enqueue_p50_ms", "cold_p50_ms", "inferenc
 
 SHOWN = tuple(one for one in MEASURED if one.column not in LEFT_OUT)
 
+BEHIND = tuple(BY_COLUMN[name] for name in ("energy_j", "price_per_hour", "peak_device_mb", "peak_rss_mb", "cosine"))
+"""What the columns behind them are made of."""
+
 HEADERS = [
-    *("p50 [95%]" if one.column == "p50_ms" else one.label for one in SHOWN),
+    *map(results_heading, SHOWN),
     *("J/inference", "cost/million", "memory, MB", BY_COLUMN["cosine"].label),
 ]
 
@@ -82,13 +86,14 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence) -> str:
         "Generated from the tables. Each observation names the claim that was put to the data, what became of it, the "
         "effect with its 95% interval (unless it says otherwise) and the cells it rests on."
     )
-    seen = [finding for finding in observed if finding.cells]
+    seen = [finding for finding in observed if finding.has_evidence]
     for number, finding in enumerate(seen, 1):
         lines.append(_observation(number, finding))
     wanted = [finding for finding in observed if finding.status == "not decidable"]
     if wanted:
+        panels = panels_of([cell for finding in observed for cell in finding.cells])
         items = (
-            f"- {finding.claim}{f' ({finding.subject})' if finding.subject else ''}: "
+            f"- {finding.claim}{f' ({subject})' if (subject := subject_of(finding, panels)) else ''}: "
             f"{'; '.join(f'`{entry}`' for entry in finding.missing) or 'nothing in a study decides it'}"
             for finding in wanted
         )
@@ -105,7 +110,7 @@ def _observation(number: int, finding: Finding) -> str:
         facts.append(f"- Claim: {finding.claim}. **{(finding.status or 'not decidable').capitalize()}**.")
     if finding.effect is not None and finding.effect.bounded:
         facts.append(f"- Effect: {_effect(finding.effect)}.")
-    facts.append(f"- Evidence:{evidence_links(finding.cells)}")
+    facts.append(f"- Evidence:{evidence_links(finding)}")
     return "\n\n".join([*lines, "\n".join(facts)])
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from ceilings.report import text
 from ceilings.report.analysis import quality_words as words
 from ceilings.report.analysis.measured import configuration_label
+from ceilings.report.render.conditions import reference
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.quality_rows import LABELLED, METRICS
 
@@ -18,16 +19,18 @@ Row = Mapping[str, Any]
 HEADERS = ["configuration", "metric", "value [95%]", "to FP32 [95%]", "p", "agreement", "rows", "truncated", "labels"]
 
 
-def section(tables: Tables) -> str:
+def section(plan: Mapping[str, Any], tables: Tables) -> str:
     """The section; empty where nothing was evaluated."""
     rows = tables.quality.to_dict("records")
     if not rows:
         return ""
     lines = [
         "## Quality",
-        "Each configuration's answers to the same rows. To FP32: its value minus FP32 PyTorch's, p by McNemar's exact "
-        "test (of correlations Williams'). Agreement: share of answers equal to FP32 PyTorch's; of vectors, share of "
-        "each row's ten nearest that are FP32's too. Intervals count rows. All in `tables/quality.csv`.",
+        "Each configuration's answers to the same rows. To FP32: its value minus the FP32 reference's, p by McNemar's "
+        "exact test (of correlations Williams'). Agreement: share of answers equal to the reference's; of vectors, "
+        "share of each row's ten nearest that are the reference's too. Intervals count rows. All in "
+        "`tables/quality.csv`.",
+        reference(plan),
     ]
     for (model, device), members in tables.quality.groupby(["model", "device"], sort=True):
         lines.append(f"### Quality of {model} on `{device}`")
@@ -76,7 +79,7 @@ def _notes(model: str, rows: list[Row]) -> list[str]:
     if not any(name in LABELLED for name in used):
         sources = text.listed(dict.fromkeys(str(row["source"]) for row in rows))
         notes.append(
-            f"No labels (rows: {sources}), so this is agreement with FP32 PyTorch and no accuracy: a model that "
+            f"No labels (rows: {sources}), so this is agreement with the FP32 reference and no accuracy: a model that "
             "is wrong in FP32 may agree with itself."
         )
     if any(row["weights"] == "random" for row in rows):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from ceilings.quantity import Quantity
 from ceilings.report import text
 from ceilings.report.analysis.findings import findings
 from ceilings.report.analysis.measured import Cell, Measured, configuration_label, group_by
@@ -17,14 +18,22 @@ from ceilings.report.render import engine_section as engines
 from ceilings.report.render import quality_section
 from ceilings.report.render.axes import axis_cells, axis_headers
 from ceilings.report.render.conclusions import claims_of_others, conclusions, in_short
-from ceilings.report.render.conditions import environment, limits, method, named
+from ceilings.report.render.conditions import environment, is_onnx_file, limits, method, named, reference
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import axes_of
 from ceilings.report.tables.product_counts import counted
-from ceilings.report.tables.quantities import BY_COLUMN, MEASURED, known, show, show_interval
+from ceilings.report.tables.quantities import (
+    BY_COLUMN,
+    MEASURED,
+    known,
+    legend,
+    results_heading,
+    show,
+    show_interval,
+)
 from ceilings.workload.shape import Shape
 
 Plan = Mapping[str, Any]
@@ -56,7 +65,7 @@ ALWAYS = {"p50_ms", "p90_ms", "p99_ms", "inferences_per_s", "saturated_per_s"}
 
 
 def swept(tables: Tables, which: Callable[[str], bool]) -> bool:
-    """Whether a model was asked for at several sizes along an axis of some kind."""
+    """Whether a model was asked for at several sizes along one of the axes."""
     for _, names in tables.cells.groupby("model")["shape"]:
         shapes = [Shape.parse(name) for name in names.unique()]
         if any(len({shape.get(axis) for shape in shapes}) > 1 for axis in axes_of(shapes) if which(axis)):
@@ -73,7 +82,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
     measured = Measured(tables)
     observed = findings(tables)
     parts = [
-        f"# Transformer inference latency: study `{plan['study']}`",
+        f"# Inference latency: study `{plan['study']}`",
         introduction(plan, tables, measured, evidence),
         in_short(observed),
         conclusions(observed, measured.common_shapes),
@@ -82,9 +91,9 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         where_time_goes(plan, tables),
         pictures(plots, tables),
         claims_of_others(measured, evidence),
-        not_run(tables),
-        quality_section.section(tables),
-        parity(evidence),
+        not_run(plan, tables),
+        quality_section.section(plan, tables),
+        parity(plan, evidence),
         graphs(evidence),
         engines.section(evidence),
         limits(evidence),
@@ -98,16 +107,17 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
 
 
 def introduction(plan: Plan, tables: Tables, measured: Measured, evidence: Evidence) -> str:
-    counts = Counter(tables.cells["status"])
+    counts = Counter(tables.planned["status"])
     devices = sorted({cell.device for cell in measured.cells})
     on = text.listed(named(plan, tables, slug) for slug in devices) or "nothing"
     models = text.listed(plan["models"])
+    pairs = f", with {text.plural(len(measured.aa_pairs), 'A/A pair')}" if measured.aa_pairs else ""
     sentence = (
-        f"{counts['ok']} of {text.plural(len(tables.cells), 'planned cell')} measured on {on}"
+        f"{counts['ok']} of {text.plural(len(tables.planned), 'planned cell')} measured on {on}{pairs}"
         f" ({counts['unavailable']} not available here, {counts['failed']} failed). "
-        f"Models: {models}. {len(tables.runs)} processes, {len(tables.samples):,} timed iterations."
+        f"Models: {models}. {len(tables.runs)} processes, {tables.iterations:,} timed iterations of the closed loop."
     )
-    weights = [_weights(model, evidence.weights.get(model)) for model in plan["models"]]
+    weights = [_weights(model, plan["models"][model], evidence.weights.get(model)) for model in plan["models"]]
     return "\n\n".join([sentence, *filter(None, (_noisy(measured, slug) for slug in devices)), *weights])
 
 
@@ -115,14 +125,20 @@ def _noisy(measured: Measured, device: str) -> str:
     floor = measured.noise_floor(device)
     if floor is None or floor <= COARSE:
         return ""
-    apart = f"only within {floor:.0%}" if math.isfinite(floor) else "in no way, having one process"
+    if not math.isfinite(floor):
+        return (
+            f"> **No difference is established on `{device}`**: with one process a cell the noise floor is unknown. "
+            "Raise `protocol.processes`."
+        )
     return (
-        f"> **Comparisons on `{device}` are coarse**: one cell measured twice is known to be the same {apart}, and no "
-        "smaller difference is claimed. End other work on the machine, or raise `protocol.processes`."
+        f"> **Comparisons on `{device}` are coarse**: the noise floor is {floor:.0%}, and no smaller difference is "
+        "claimed. End other work on the machine, or raise `protocol.processes`."
     )
 
 
-def _weights(model: str, record: Mapping[str, Any] | None) -> str:
+def _weights(model: str, planned: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
+    if is_onnx_file(planned):
+        return f"Weights of {model}: those of the ONNX file."
     if record is None:
         return f"Weights of {model}: no record of where they came from."
     why = f" ({record['why']})" if record.get("why") else ""
@@ -148,21 +164,26 @@ def results(measured: Measured) -> str:
         note = f" The {len(cells)} cells at the common shape; all {len(measured.cells)} are in `tables/cells.csv`."
     lines = [
         "## Results",
-        "Latency of one request in ms, closed loop: the median over processes with its 95% interval, then percentiles "
-        "of all iterations. End to end: with copies from and to pinned host memory; pageable: from and to pageable. "
-        "Inferences/s: batch over median; saturated: with requests queued." + note,
+        "Latency of one request, closed loop. The legend below the tables says what each column is." + note,
     ]
+    columns = _columns(cells)
     for (device, model), members in group_by(cells, lambda cell: (cell.device, cell.model)).items():
-        lines += [f"### {model} on `{device}`", _result_table(members)]
-    return "\n\n".join(lines)
+        lines += [f"### {model} on `{device}`", _result_table(members, columns)]
+    quantized = [BY_COLUMN["quantized_products"]] if any(counted(cell.row) for cell in cells) else []
+    return "\n\n".join([*lines, legend([*columns, *quantized, BY_COLUMN["relative_l2"]])])
 
 
-def _result_table(cells: list[Cell]) -> str:
-    columns = [one for one in MEASURED if one.column not in LEFT_OUT]
-    columns = [one for one in columns if one.column in ALWAYS or any(known(one, cell.row) for cell in cells)]
+def _columns(cells: Sequence[Cell]) -> list[Quantity]:
+    """What the results show: what any cell has a value of, and what is always shown."""
+    columns = (one for one in MEASURED if one.column not in LEFT_OUT)
+    return [one for one in columns if one.column in ALWAYS or any(known(one, cell.row) for cell in cells)]
+
+
+def _result_table(cells: list[Cell], every: Sequence[Quantity]) -> str:
+    columns = [one for one in _columns(cells) if one in every]
     axes = axis_headers(cell.shape for cell in cells)
     quantized, error = any(counted(cell.row) for cell in cells), BY_COLUMN["relative_l2"]
-    headers = ["configuration", *axes, *("p50 [95%]" if one.column == "p50_ms" else one.label for one in columns)]
+    headers = ["configuration", *axes, *map(results_heading, columns)]
     headers += [*([BY_COLUMN["quantized_products"].label] if quantized else []), error.label]
     rows, before = [], ""
     for cell in cells:
@@ -181,7 +202,7 @@ def _result_table(cells: list[Cell]) -> str:
 
 
 def pictures(folder: str, tables: Tables) -> str:
-    """PNG in the page, SVG behind it: some Markdown viewers show no SVG, and SVG text is lost on a dark page."""
+    """PNG in the page, SVG behind it: not every Markdown viewer shows SVG, and SVG text is lost on a dark page."""
     empty = {name for name, nothing in NOTHING_TO_SHOW.items() if nothing(tables)}
     shown = {name: what for name, what in PLOTS.items() if name not in empty}
     return "\n\n".join(
@@ -192,15 +213,16 @@ def pictures(folder: str, tables: Tables) -> str:
 # --- not run ---------------------------------------------------------------------------------------------------------
 
 
-def not_run(tables: Tables) -> str:
+def not_run(plan: Plan, tables: Tables) -> str:
     lines = ["## Not run, and why"]
-    unavailable = tables.cells[tables.cells["status"] == "unavailable"]
+    unavailable = tables.planned[tables.planned["status"] == "unavailable"]
     failed = tables.cells[tables.cells["status"] == "failed"]
     if unavailable.empty and failed.empty:
-        return lines[0] + "\n\nEvery planned cell was measured."
+        lines.append("Every planned cell was measured.")
     if not unavailable.empty:
         rows = []
         for (reason, remedy), members in unavailable.groupby(["reason", "remedy"], dropna=False, sort=True):
+            models = f" of {text.listed(members['model'].unique())}" if len(plan["models"]) > 1 else ""
             cells = ", ".join(
                 f"{label} ({len(same)})"
                 for label, same in members.groupby(
@@ -210,7 +232,7 @@ def not_run(tables: Tables) -> str:
                     ]
                 )
             )
-            rows.append([reason, len(members), cells, remedy if pd.notna(remedy) else ""])
+            rows.append([reason, len(members), f"{cells}{models}", remedy if pd.notna(remedy) else ""])
         lines += [text.table(rows, ["reason", "cells", "which (shapes)", "remedy"], "lrll")]
     if not failed.empty:
         rows = [
@@ -223,13 +245,22 @@ def not_run(tables: Tables) -> str:
             for row in failed.itertuples()
         ]
         lines += ["Failed:", text.table(rows, ["cell", "class", "message", "log"], "llll")]
-    return "\n\n".join(lines)
+    return "\n\n".join([*lines, *_left_out(plan)])
+
+
+def _left_out(plan: Plan) -> list[str]:
+    """Precisions of sweeps that a runtime does not have: there are no cells of these. Old plans do not name them."""
+    by_runtime = group_by(plan.get("left_out", ()), lambda pair: pair[0])
+    if not by_runtime:
+        return []
+    listed = (f"{runtime} ({', '.join(precision for _, precision in pairs)})" for runtime, pairs in by_runtime.items())
+    return [f"No cells, since the runtime does not have the precision: {', '.join(listed)}."]
 
 
 # --- parity and graphs -----------------------------------------------------------------------------------------------
 
 
-def parity(evidence: Evidence) -> str:
+def parity(plan: Plan, evidence: Evidence) -> str:
     if not evidence.parity:
         return ""
     rows, layers = [], []
@@ -250,8 +281,12 @@ def parity(evidence: Evidence) -> str:
         if worst:
             named = "; ".join(f"`{layer['node']}` {layer['sqnr_db']:.1f} dB" for layer in worst)
             layers.append(f"- {model} {graph}: layers with the lowest signal-to-quantisation-noise: {named}.")
-    headers = ["model", "graph", "status", "max abs", "max rel", "rel. L2", "cosine", "top class", "note"]
-    lines = ["## Parity with FP32 PyTorch", text.table(rows, headers, "lllrrrrrl")]
+    headers = ["model", "graph", "status", "max abs", "max rel", "rel. L2", "lowest cosine", "same top class", "note"]
+    lines = [
+        "## Parity with the FP32 reference",
+        f"{reference(plan)} Of several outputs the worst counts; the lowest cosine is that of any row.",
+        text.table(rows, headers, "lllrrrrrl"),
+    ]
     random = [model for model, record in evidence.weights.items() if record["source"] == "random"]
     if random:
         lines.append(
@@ -261,7 +296,7 @@ def parity(evidence: Evidence) -> str:
 
 
 def graphs(evidence: Evidence) -> str:
-    """The plain values of each report, as it tells them."""
+    """The plain values of each report."""
     if not evidence.graphs:
         return ""
     rows = [

@@ -54,14 +54,16 @@ def _layers(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[s
         if record.get("layers")
     ]
     return (
-        ["\n".join(["Which layers of an engine (docs/budget.md says how they are found):\n", *lines])] if lines else []
+        ["\n".join(["Which layers of an engine (docs/budget.md says how they are matched):\n", *lines])]
+        if lines
+        else []
     )
 
 
 def _warnings(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
     lines = []
     for row, record in zip(rows, records, strict=True):
-        name = f"{label(row)} {row['shape']}"
+        name = f"{label(row)} {row['model']} {row['shape']}"
         lines += [f"- {name}: {flag}" for flag in record["flags"]]
         if doubtful := doubt(row):
             lines.append(f"- {name}: {doubtful}")

@@ -19,7 +19,7 @@ MOSTLY = 0.95
 """The library's time is shown where at least this share of the products' operations was measured at its sizes."""
 
 OF_ALL_RUNTIMES = [name for name in KEY if name != "runtime"]
-"""What a floor belongs to: it knows of no runtime, only of the graph that some execute."""
+"""What a floor belongs to: no runtime, only the graph."""
 
 
 def floor_table(planned: Sequence[Record], rows: Sequence[Record]) -> pd.DataFrame:

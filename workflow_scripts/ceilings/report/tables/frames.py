@@ -80,6 +80,16 @@ class Tables:
     floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
     quality: pd.DataFrame = field(default_factory=lambda: _empty(QUALITY_COLUMNS))
 
+    @property
+    def planned(self) -> pd.DataFrame:
+        """The cells that the study asks for: all rows but the second cells of A/A pairs."""
+        return self.cells[self.cells["aa_of"].isna()]
+
+    @property
+    def iterations(self) -> int:
+        """Timed iterations of the closed loop, over all cells."""
+        return int((self.samples["series"] == "latency").sum())
+
     def write(self, folder: Path | str) -> None:
         """Write Parquet for programs, and CSV for people where a person would open it."""
         folder = Path(folder)
@@ -107,8 +117,10 @@ def read_tables(folder: Path | str) -> Tables:
     names = [name for name in (*TABLES, SAMPLES) if name not in LATER or Path(folder, f"{name}.parquet").is_file()]
     tables = {name: upgraded(name, _read(Path(folder) / f"{name}.parquet")) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
-    missing = [name for name in CELL_COLUMNS if name not in tables["cells"].columns]
-    tables["cells"] = tables["cells"].assign(**dict.fromkeys(missing))
+    for name, columns in (("cells", CELL_COLUMNS), ("quality", QUALITY_COLUMNS)):
+        if name in tables:
+            missing = [column for column in columns if column not in tables[name].columns]
+            tables[name] = tables[name].assign(**dict.fromkeys(missing))
     return Tables(**tables)
 
 

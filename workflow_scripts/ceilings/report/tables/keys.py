@@ -21,7 +21,7 @@ def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def axes_of(shapes: Iterable[Shape]) -> tuple[str, ...]:
-    """Every axis of some shapes, in the order of names of shapes."""
+    """Every axis of the shapes, in the order of names of shapes."""
     return Shape.of({axis: 1 for shape in shapes for axis in shape.axes}).axes
 
 

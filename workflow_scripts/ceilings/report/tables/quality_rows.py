@@ -1,4 +1,4 @@
-"""Quality records to the table of quality: what each configuration's answers are worth, a row a configuration."""
+"""Quality records to the table of quality: accuracy or agreement with FP32, a row a configuration."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ VALUES = ("value", "low", "high", "reference_value", "difference", "difference_l
 AGREEMENTS = (
     *("agreement", "agreement_low", "agreement_high", "correlation", "cosine_min", "cosine_p1", "cosine_median"),
     *("neighbour_overlap", "neighbour_overlap_low", "neighbour_overlap_high", "neighbour_rank_correlation"),
+    "neighbours_among",
 )
 QUALITY_COLUMNS = [
     *(*CONFIGURATION, "shape", "status", "reason", "task", "metric", *VALUES, *AGREEMENTS),
-    *("rows", "truncated", "source", "labels", "weights"),
+    *("rows", "available", "truncated", "source", "labels", "weights"),
 ]
 """One row a configuration that was evaluated.
 
-``metric``: accuracy or pearson against labels; agreement, correlation or cosine (its median) against FP32 PyTorch,
-where there are none. ``low``, ``high``: of 95%, as of the other intervals. ``difference``: ``value`` minus
-``reference_value``, FP32 PyTorch's on the same rows; ``p_value``: of that difference, McNemar's exact test (of
-correlations Williams'). ``agreement``, ``correlation``, ``cosine_*`` and ``neighbour_*`` are with FP32 PyTorch, labels
-or not. ``rows``, of which ``truncated`` were longer than the sequence; ``source`` of the rows (a file's name, corpus,
-random, ...); ``labels``: the column that they come from, empty without any. ``weights``: where random, no metric says
-anything of a trained model.
+``metric``: accuracy or pearson against labels; agreement, correlation or cosine (its median) against the FP32 reference
+where there are none. The reference is FP32 PyTorch, of an ONNX file ONNX Runtime's CPU provider in FP32. ``low``,
+``high``: of 95%, as of the other intervals. ``difference``: ``value`` minus ``reference_value``, the reference's on the
+same rows; ``p_value``: of that difference, McNemar's exact test (of correlations Williams'). ``agreement``,
+``correlation``, ``cosine_*`` and ``neighbour_*`` are with the reference, labels or not. ``rows``: how many of the
+``available`` ones were answered; ``truncated``: how many were longer than the sequence; ``source`` of the rows (a
+file's name, corpus, random, ...); ``labels``: the column that they come from, empty without any. ``weights``: where
+random, no metric says anything about a trained model.
 """
 
 METRICS = {
     "accuracy": "share of rows answered as labelled",
     "pearson": "correlation with the labels",
-    "agreement": "share of answers equal to FP32 PyTorch's",
-    "correlation": "correlation with FP32 PyTorch",
-    "cosine": "cosine with FP32 PyTorch, median of the rows",
+    "agreement": "share of answers equal to the FP32 reference's",
+    "correlation": "correlation with the FP32 reference",
+    "cosine": "cosine with the FP32 reference, median of the rows",
 }
 """Every metric, and what it is."""
 
@@ -82,7 +84,7 @@ def quality_row(record: Record) -> dict[str, Any]:
     return row | {
         "task": record["task"],
         **{name: metrics.get(name) for name in ("metric", *VALUES, *AGREEMENTS)},
-        **{name: data[name] for name in ("rows", "truncated")},
+        **{name: data.get(name) for name in ("rows", "available", "truncated")},
         "source": data.get("file") or data["source"],
         "labels": data["label"] if data["labelled"] else None,
         "weights": data["weights"],

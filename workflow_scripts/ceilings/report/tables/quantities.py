@@ -51,7 +51,7 @@ IDENTITY = (
     _text("aa_of", "A/A pair of", "The runtime that is measured a second time under this name, for the noise floor."),
     _text("model", "model", "The model, as the study calls it."),
     _text("precision", "precision", "What its matrix products are asked to compute in."),
-    _text("shape", "shape", "Sizes of its axes and the lengths of its inputs; each axis has a column of its own."),
+    _text("shape", "shape", "Sizes of its axes and the lengths of its inputs; each axis has a column too."),
     _text("lengths", "lengths", "The length distribution that its inputs follow; empty: every input fills its row."),
     _text("stack", "stack", "What executes, whatever is done to it."),
     _text("levers", "levers", "What is done to the stack, beside choosing a precision."),
@@ -92,7 +92,7 @@ COMPUTED = (
     ),
     _text("warmup_stable", "stable warm-up", "Whether the warm-up reached a plateau in every process.", "Latency"),
     _text("stop_reasons", "stopped", "Why the processes stopped measuring.", "Latency"),
-    _text("flags", "flags", "What its processes noticed that can spoil a number.", "Latency"),
+    _text("flags", "flags", "What its processes noticed that can make a number wrong.", "Latency"),
 )
 
 FLOORS = (
@@ -158,7 +158,7 @@ CELL_COLUMNS = columns(QUANTITIES)
 """Of the table of cells; those of the axes stand behind ``shape``."""
 
 SOURCED = tuple(one for one in (*RECORDED, *COMPUTED) if one.source)
-"""Quantities that are read from a place in the run records, with no arithmetic of their own."""
+"""Quantities that are read from a place in the run records, without further arithmetic."""
 
 
 # --- from run records ------------------------------------------------------------------------------------------------
@@ -214,6 +214,16 @@ def _middle(values: Sequence[float]) -> float:
 def heading(one: Quantity) -> str:
     """Label and unit, for tables whose cells hold numbers alone."""
     return f"{one.label}, {one.unit}" if one.unit and one.unit != RATE else one.label
+
+
+def results_heading(one: Quantity) -> str:
+    """As :func:`heading`, of a table that shows the interval of the median beside it."""
+    return f"{one.label} [95%], {one.unit}" if one.column == "p50_ms" else heading(one)
+
+
+def legend(shown: Sequence[Quantity]) -> str:
+    """What each column of a table of results is, as a list."""
+    return "\n".join(f"- {heading(one)}: {one.meaning}" for one in shown)
 
 
 FORMS: dict[str, Callable[[Any], str]] = {

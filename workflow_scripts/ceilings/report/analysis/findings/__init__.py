@@ -1,8 +1,8 @@
-"""What the data say: findings computed from the tables alone, a module a question.
+"""Findings, computed from the tables alone, a module a question.
 
 A sentence that calls something faster, slower or flat rests on ``statistics.verdict``: the interval excludes 1 and the
-estimate lies beyond the noise floor. Everything that was compared and not decided is said to be undecided, with the
-entries of a study that would decide it.
+estimate lies beyond the noise floor. What was compared and is not decided is called undecided, with the entries of
+a study that would decide it.
 """
 
 from __future__ import annotations

@@ -7,17 +7,16 @@ from ceilings.report.analysis.findings.factors import steps
 from ceilings.report.analysis.findings.finding import (
     Finding,
     Status,
+    change,
     names,
     panel,
     processes_entry,
-    speedup,
     sweep_entry,
 )
 from ceilings.report.analysis.findings.selection import baseline, on_gpu, panels_at_common_shape
-from ceilings.report.analysis.known_stacks import ORT_CUDA, is_eager, runtimes_of
 from ceilings.report.analysis.measured import Cell, Measured, group_by
-from ceilings.runtimes.catalogue import GRAPH
-from ceilings.statistics.decisions import beyond, equivalence_interval
+from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA, runtimes_of
+from ceilings.statistics.decisions import equivalence_interval
 
 TOPIC = "Abstraction layers"
 RUNTIMES_TOPIC = "Runtimes at one precision"
@@ -38,8 +37,8 @@ def layers(measured: Measured) -> list[Finding]:
         for step in steps(measured, members).get(GRAPH, []):
             key = (*step.without.configuration, step.without.device, step.without.model)
             pairs.setdefault(key, []).append((step.without, step.with_))
-    for own_pairs in pairs.values():
-        findings.append(_by_size(measured, sorted(own_pairs, key=lambda pair: pair[0].volume)))
+    for same in pairs.values():
+        findings.append(_by_size(measured, sorted(same, key=lambda pair: pair[0].volume)))
     if any(finding.status != "not decidable" for finding in findings):
         # One size shows no turn; beside configurations with several it is only in the way.
         findings = [finding for finding in findings if len(finding.cells) > 2]
@@ -53,13 +52,15 @@ def layers(measured: Measured) -> list[Finding]:
 
 def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
     costs = [equivalence_interval(plain.groups, graph.groups) for plain, graph in pairs]
-    free = [measured.equivalent(plain, graph, LAYER_MARGIN) for plain, graph in pairs]
+    floor = measured.noise_floor(pairs[0][0].device) or 0.0
+    # A layer that costs less than nothing, where the graph is the slower one, has stopped mattering too.
+    free = [floor <= LAYER_MARGIN and cost.high < 1 + LAYER_MARGIN for cost in costs]
     first, last = pairs[0][0], pairs[-1][0]
     shown = "; ".join(
         f"{plain.shape} {text.interval(cost, '×')}" for (plain, _), cost in zip(pairs, costs, strict=True)
     )
     sentence = f"{panel(measured, first)}{first.label} over its CUDA graph (90% intervals): {shown}"
-    if is_eager(first):
+    if first.is_eager:
         sentence += f" ({MASKED})"
     status: Status = "not decidable"
     wanted = ""
@@ -71,7 +72,7 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
         wanted = sweep_entry(
             measured, (first.runtime, pairs[0][1].runtime), (first.precision,), (8, 32, 64), first.shape
         )
-    elif beyond(costs[-1], LAYER_MARGIN):
+    elif costs[-1].low > 1 + max(LAYER_MARGIN, floor):
         sentence += f"; still more than {LAYER_MARGIN:.0%} at the largest size measured"
         status = "refuted"
     missing = (wanted or processes_entry([last]),) if status == "not decidable" else ()
@@ -92,11 +93,9 @@ def runtimes(measured: Measured) -> list[Finding]:
             sentence = (
                 f"{panel(measured, base)}{base.shape} {precision}, against {base.label} "
                 f"({text.number(base.p50.estimate)} ms): "
-                + "; ".join(f"{pair.a.label} {speedup(pair)}" for pair in pairs)
+                + "; ".join(f"{pair.a.label} {change(pair)}" for pair in pairs)
             )
-            strongest = max(
-                pairs, key=lambda pair: (pair.verdict in {"faster", "slower"}, pair.ratio.inverted().estimate)
-            )
+            strongest = max(pairs, key=lambda pair: (pair.decided, pair.ratio.inverted().estimate))
             findings.append(
                 Finding(
                     RUNTIMES_TOPIC,

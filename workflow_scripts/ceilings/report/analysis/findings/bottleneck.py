@@ -1,7 +1,7 @@
 """Question 4: where latency turns from orchestration-bound to kernel-bound.
 
 A capture's verdict decides where there is one. Else the host's time in the submitting calls does; the span between two
-events does not tell: it holds the time in which the GPU waits for the next launch, so it is close to the latency in
+events decides nothing: it holds the time in which the GPU waits for the next launch, so it is close to the latency in
 either case.
 """
 
@@ -15,8 +15,9 @@ from ceilings.report import text
 from ceilings.report.analysis.findings.finding import Finding, configuration, names, sweep_entry, traces_entry, where
 from ceilings.report.analysis.findings.operating import saturated
 from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape, sweeps
-from ceilings.report.analysis.known_stacks import ORT_CUDA, runtimes_of
 from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
+from ceilings.runtimes.catalogue import ORT_CUDA, runtimes_of
+from ceilings.statistics.intervals import mean_over_processes
 from ceilings.statistics.quantiles import Interval
 
 TOPIC = "Host or device"
@@ -29,12 +30,13 @@ DEVICE_BOUND_SHARE = 0.5
 
 HIDDEN_SHOWN = 6
 
-Bound = Literal["host-bound", "between", "device-bound", "waits"]
+Bound = Literal["host-bound", "between", "device-bound", "undecided", "waits"]
 
 BOUND: dict[Bound, str] = {
     "host-bound": f"**host-bound**, submitting takes at least {HOST_BOUND_SHARE:.0%} of the latency",
     "between": "between the two, neither the host nor the device alone",
     "device-bound": f"**device-bound**, the host is done within {DEVICE_BOUND_SHARE:.0%} of the latency",
+    "undecided": "not decided, the interval of the host's share holds a limit, or has one process",
     "waits": "not decided, the submitting call itself waits for the device",
 }
 
@@ -56,29 +58,38 @@ def bottleneck(measured: Measured) -> list[Finding]:
     return [*_shares(measured), *(turns or [_no_sweep(measured, cells)])]
 
 
-def bound(cell: Cell) -> Bound:
-    """Read from the host's share of the latency."""
+def bound(measured: Measured, cell: Cell) -> Bound:
+    """Read from the host's share of the latency, a ratio within each process."""
     if pd.isna(cell.row["e2e_p50_ms"]):  # no boundary on the device: the call copies and waits
         return "waits"
-    share = cell.row["enqueue_p50_ms"] / cell.p50.estimate
-    return "host-bound" if share >= HOST_BOUND_SHARE else "device-bound" if share <= DEVICE_BOUND_SHARE else "between"
+    runs = measured.runs(cell)
+    return bound_by(mean_over_processes(runs["enqueue_p50_ms"] / runs["p50_ms"]))
+
+
+def bound_by(share: Interval) -> Bound:
+    """What the whole interval of the host's share says."""
+    if share.low >= HOST_BOUND_SHARE:
+        return "host-bound"
+    if share.high <= DEVICE_BOUND_SHARE:
+        return "device-bound"
+    return "between" if share.low > DEVICE_BOUND_SHARE and share.high < HOST_BOUND_SHARE else "undecided"
 
 
 def decides(measured: Measured, cell: Cell) -> str:
-    """A capture's verdict, else the host's share's; ``waits`` and ``between`` decide nothing."""
+    """A capture's verdict, else the host's share's; ``waits``, ``between`` and ``undecided`` decide nothing."""
     budget = measured.budget(cell)
     if budget and isinstance(budget["verdict"], str):
         return budget["verdict"]
-    return bound(cell) if pd.notna(cell.row["enqueue_p50_ms"]) else "unknown"
+    return bound(measured, cell) if pd.notna(cell.row["enqueue_p50_ms"]) else "unknown"
 
 
-def queued(cell: Cell) -> Interval | None:
+def queued(measured: Measured, cell: Cell) -> Interval | None:
     """Time of a batch with requests queued, in ms: a bound of the device's work, which one stream does in turn.
 
     None where it is not provably below the latency, so where queueing hides nothing of the host.
     """
     rate = saturated(cell)
-    if rate is None or bound(cell) == "waits":
+    if rate is None or bound(measured, cell) == "waits":
         return None
     each = rate.inverted(cell.batch * 1e3)
     return each if each.high < cell.p50.low else None
@@ -86,7 +97,9 @@ def queued(cell: Cell) -> Interval | None:
 
 def _hidden(measured: Measured, cells: list[Cell]) -> list[Finding]:
     """What a device-bound latency holds of the host all the same: a graph starts only once it has been submitted."""
-    known = [(work, cell) for cell in cells if bound(cell) == "device-bound" and (work := queued(cell))]
+    known = [
+        (work, cell) for cell in cells if bound(measured, cell) == "device-bound" and (work := queued(measured, cell))
+    ]
     if not known:
         return []
     known.sort(key=lambda pair: pair[0].estimate / pair[1].p50.estimate)
@@ -105,7 +118,7 @@ def _shares(measured: Measured) -> list[Finding]:
     findings = []
     for cells in panels_at_common_shape(measured):
         shown = [cell for cell in cells if pd.notna(cell.row["enqueue_p50_ms"])]
-        for kind, members in group_by(shown, bound).items():
+        for kind, members in group_by(shown, lambda cell: bound(measured, cell)).items():
             listed = text.listed(
                 f"{cell.label} ({text.number(cell.row['enqueue_p50_ms'])} of {text.number(cell.p50.estimate)} ms)"
                 for cell in members

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ceilings.report import text
-from ceilings.report.analysis.findings.finding import Finding, configuration, names, short, where
+from ceilings.report.analysis.findings.finding import Finding, configuration, named, names, short, where
 from ceilings.report.analysis.findings.selection import panels_at_common_shape, sweeps
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.statistics.intervals import mean_over_processes
@@ -32,13 +32,7 @@ def energy(measured: Measured) -> list[Finding]:
     for cells in panels_at_common_shape(measured):
         known = {cell: used for cell in cells if (used := joules(measured, cell))}
         if len(known) > 1:
-            least = min(known, key=lambda cell: known[cell].estimate)
-            most = max(known, key=lambda cell: known[cell].estimate)
-            sentence = (
-                f"{where(measured, least)}: an inference takes least energy in {_used(known, least, measured)} and "
-            )
-            sentence += f"most in {_used(known, most, measured)}{_factors(known, least, most)}"
-            findings.append(Finding(TOPIC, f"{sentence}.", names([least, most]), known[least]))
+            findings.append(_extremes(measured, known))
     longest = group_by(sweeps(measured, "batch"), lambda sweep: (sweep[0].device, sweep[0].model))
     for sweep in (
         min(members, key=lambda sweep: (-len(sweep), sweep[-1].p50.estimate)) for members in longest.values()
@@ -49,9 +43,34 @@ def energy(measured: Measured) -> list[Finding]:
             sentence = (
                 f"{configuration(measured, first)}: {_used(known, first, measured)}; {_used(known, last, measured)}"
             )
+            ends = sorted((known[first], known[last]), key=lambda used: used.estimate)
             sentence += _factors(known, last, first)
+            sentence += "" if _apart(*ends) else ", not established as a difference in energy"
             findings.append(Finding(TOPIC, f"{sentence}.", names(known), known[last]))
     return findings
+
+
+def _extremes(measured: Measured, known: dict[Cell, Interval]) -> Finding:
+    """The least and the most energy, where their intervals lie apart, and which intervals reach the least."""
+    least = min(known, key=lambda cell: known[cell].estimate)
+    most = max(known, key=lambda cell: known[cell].estimate)
+    if not _apart(known[least], known[most]):
+        sentence = (
+            f"{where(measured, least)}: no difference in the energy of an inference is established between "
+            f"{len(known)} configurations; the estimates lie between {_used(known, least, measured)} and "
+            f"{_used(known, most, measured)}."
+        )
+        return Finding(TOPIC, sentence, names(known))
+    near = [cell.label for cell in known if cell is not least and not _apart(known[least], known[cell])]
+    sentence = f"{where(measured, least)}: an inference takes least energy in {_used(known, least, measured)}"
+    sentence += f" (the intervals of {text.cut(near, 3)} reach it)" if near else ""
+    sentence += f", more in {_used(known, most, measured)}{_factors(known, least, most)}."
+    return Finding(TOPIC, sentence, names([least, most]), known[least])
+
+
+def _apart(less: Interval, more: Interval) -> bool:
+    """Whether the interval of the smaller one ends below that of the larger one."""
+    return less.high < more.low
 
 
 def clocks(measured: Measured) -> list[Finding]:
@@ -60,7 +79,7 @@ def clocks(measured: Measured) -> list[Finding]:
     low = [loop for loop in loops if loop[2]]
     if not low:
         return []
-    shown = (f"{short(cell)} {regime} {at}" for cell, regime, at in low)
+    shown = (f"{named(measured, cell)} {regime} {at}" for cell, regime, at in low)
     sentence = f"{len(low)} of the measured loops ran below {BELOW_CLOCK:.0%} of the SM clock: {text.cut(shown)}."
     return [Finding(TOPIC, sentence, names(cell for cell, *_ in low))]
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ceilings.report.analysis.known_stacks import base_levers
-from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.analysis.measured import Cell, Judged, Measured
 from ceilings.report.analysis.measured_cell import REFERENCE
-from ceilings.runtimes.catalogue import IO_BINDING
-from ceilings.statistics.intervals import Verdict, contrast, verdict
-from ceilings.statistics.quantiles import Interval
+from ceilings.runtimes.catalogue import IO_BINDING, base_levers
+from ceilings.statistics.intervals import contrast
 
 END_TO_END = "latency_end_to_end"
 
@@ -37,20 +34,13 @@ def distance(one: Recipe) -> int:
 
 
 @dataclass(frozen=True)
-class Step:
-    """Two cells that differ in one lever.
-
-    Attributes:
-        ratio: Latency with the lever over that without.
-    """
+class Step(Judged):
+    """Latency of a cell with a lever over that of one without it, which differs in nothing else."""
 
     lever: str
     without: Cell
     with_: Cell
     others: frozenset[str]
-    ratio: Interval
-    verdict: Verdict
-    beyond_noise: bool
 
 
 def steps(measured: Measured, cells: Sequence[Cell]) -> dict[str, list[Step]]:
@@ -64,29 +54,27 @@ def steps(measured: Measured, cells: Sequence[Cell]) -> dict[str, list[Step]]:
                 continue
             judged = _step(measured, lever, base, cell)
             if judged is not None:
-                by_lever.setdefault(lever, []).append(Step(lever, base, cell, one.levers - {lever}, *judged))
+                step = Step(judged.ratio, judged.verdict, judged.floor, lever, base, cell, one.levers - {lever})
+                by_lever.setdefault(lever, []).append(step)
     return {
         lever: sorted(every, key=lambda step: (distance(recipe(step.with_)), sorted(step.others)))
         for lever, every in by_lever.items()
     }
 
 
-def _step(measured: Measured, lever: str, base: Cell, cell: Cell) -> tuple[Interval, Verdict, bool] | None:
+def _step(measured: Measured, lever: str, base: Cell, cell: Cell) -> Judged | None:
     if lever != IO_BINDING:
-        pair = measured.compare(cell, base)
-        return pair.ratio, pair.verdict, pair.beyond_noise
+        return measured.compare(cell, base)
     # Without it each call copies, so it is held against the series with copies.
     copied = measured.series(cell, END_TO_END)
     if not copied:
         return None
-    factor = contrast([copied, base.groups], [1.0, -1.0])
-    floor = measured.noise_floor(cell.device) or 0.0
-    return factor, verdict(factor, floor), abs(math.log(factor.estimate)) > math.log1p(floor)
+    return measured.judge(cell.device, contrast([copied, base.groups], [1.0, -1.0]))
 
 
 @dataclass(frozen=True)
 class Factorial:
-    """All combinations of some levers on one stack.
+    """All combinations of several levers on one stack.
 
     Attributes:
         cells: By the levers (of ``levers``) that each has.
@@ -95,7 +83,7 @@ class Factorial:
     levers: tuple[str, ...]
     cells: dict[frozenset[str], Cell]
 
-    def effect(self, measured: Measured, *levers: str) -> tuple[Interval, Verdict]:
+    def effect(self, measured: Measured, *levers: str) -> Judged:
         """A lever's factor, averaged over the others on a log scale; of two, the factor of their interaction.
 
         The log-additive model: log latency is a sum of one term a lever, one a pair of levers and so on, each a

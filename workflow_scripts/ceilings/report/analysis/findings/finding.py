@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ceilings.report import text
-from ceilings.report.analysis.measured import Cell, Comparison, Measured
+from ceilings.report.analysis.measured import Cell, Judged, Measured
 from ceilings.report.tables.keys import axes_of
 from ceilings.statistics.intervals import Verdict
 from ceilings.statistics.quantiles import Interval
@@ -41,7 +41,7 @@ class Finding:
     Attributes:
         topic: The group it is shown under; for a question, its short name.
         text: Markdown, one line.
-        cells: Names of the cells it rests on.
+        cells: Names of the measured cells that it rests on.
         effect: The number that it states, None for a warning.
         verdict: What it claims of a latency; None where it compares none.
         question: The question that it answers, a key of ``QUESTIONS``.
@@ -50,6 +50,7 @@ class Finding:
         status: What the data say of the claim.
         missing: What would decide it, as entries of a study: a sweep in braces, or a section.
         measure: What the effect is a ratio of.
+        records: Other records that it rests on, as paths below the results folder.
     """
 
     topic: str
@@ -63,6 +64,12 @@ class Finding:
     status: Status | None = None
     missing: tuple[str, ...] = ()
     measure: str = "latency"
+    records: tuple[str, ...] = ()
+
+    @property
+    def has_evidence(self) -> bool:
+        """Whether it rests on anything measured."""
+        return bool(self.cells or self.records)
 
     @property
     def claims_difference(self) -> bool:
@@ -133,7 +140,7 @@ def _smallest(names: Iterable[str]) -> Shape:
 
 
 def _in_order(values: Iterable[str]) -> list[str]:
-    """As given, each once; a set has no order of its own, and the page must not depend on chance."""
+    """As given, each once; a set is sorted, since the page must not depend on chance."""
     return sorted(values) if isinstance(values, Set) else list(dict.fromkeys(values))
 
 
@@ -151,24 +158,26 @@ def processes_entry(cells: Sequence[Cell]) -> str:
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def speedup(pair: Comparison, base: str = "") -> str:
-    """``2.1× [1.9, 2.3] faster``, or the ratio and what keeps it from being a difference."""
-    return change(pair.ratio, pair.verdict, pair.beyond_noise, base)
-
-
-def change(ratio: Interval, verdict: Verdict, beyond_noise: bool = True, base: str = "") -> str:
-    """A ratio of latencies in words: ``2.1× [1.9, 2.3] faster than base``."""
-    if verdict in {"faster", "slower"}:
-        factor = ratio.inverted() if verdict == "faster" else ratio
-        return f"**{text.interval(factor, '×')} {verdict}**{f' than {base}' if base else ''}"
+def change(judged: Judged, base: str = "") -> str:
+    """A ratio of latencies in words: ``2.1× [1.9, 2.3] faster than base``, or what keeps it from being a difference."""
+    if judged.decided:
+        factor = judged.ratio.inverted() if judged.verdict == "faster" else judged.ratio
+        return f"**{text.interval(factor, '×')} {judged.verdict}**{f' than {base}' if base else ''}"
     whose = f" of {base}" if base else ""
-    return f"{text.interval(ratio, '×')} the latency{whose}, {no_claim(verdict, beyond_noise)}"
+    return f"{text.interval(judged.ratio, '×')} the latency{whose}, {no_claim(judged)}"
 
 
-def no_claim(verdict: Verdict, beyond_noise: bool) -> str:
-    if verdict == "same within noise":
+def no_claim(judged: Judged) -> str:
+    """Why a ratio is not called a difference."""
+    if judged.verdict == "same within noise":
         return "the same within noise"
-    return "not established as a difference" if beyond_noise else "within the noise floor"
+    if judged.floor is not None and not math.isfinite(judged.floor):
+        return "undecided, the noise floor is unknown"
+    if not judged.ratio.bounded:
+        return "undecided with one process"
+    if judged.below_floor:
+        return "not established as a difference (the estimate is below the noise floor)"
+    return "not established as a difference"
 
 
 def signed_percent(factor: float) -> str:
@@ -183,13 +192,24 @@ def names(cells: Iterable[Cell]) -> tuple[str, ...]:
 
 
 def short(cell: Cell) -> str:
+    """A cell's runtime, precision and shape: for a sentence that names its model and device."""
     return f"{cell.label} {cell.shape}"
 
 
+def named(measured: Measured, cell: Cell) -> str:
+    """A cell's name in a list of cells of any model and device."""
+    return f"{panel(measured, cell)}{short(cell)}"
+
+
 def panel(measured: Measured, cell: Cell) -> str:
-    """Names the device and the model only where there are several to confuse."""
-    words = [cell.model] if len({one.model for one in measured.cells}) > 1 else []
-    words += [cell.device] if len({one.device for one in measured.cells}) > 1 else []
+    """Names the model and the device of a cell only where there are several to confuse."""
+    return panel_of(measured, cell.model, cell.device)
+
+
+def panel_of(measured: Measured, model: str, device: str) -> str:
+    """As :func:`panel`."""
+    words = [model] if measured.several_models else []
+    words += [device] if len({one.device for one in measured.cells}) > 1 else []
     return f"{', '.join(words)}: " if words else ""
 
 

@@ -10,9 +10,8 @@ from ceilings.report import text
 from ceilings.report.analysis.findings.bottleneck import queued
 from ceilings.report.analysis.findings.finding import Finding, Status, names, sweep_entry, traces_entry, where
 from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape
-from ceilings.report.analysis.known_stacks import ORT_CUDA, runtimes_of
 from ceilings.report.analysis.measured import Cell, Measured
-from ceilings.runtimes.catalogue import FUSION, GRAPH
+from ceilings.runtimes.catalogue import FUSION, GRAPH, ORT_CUDA, runtimes_of
 from ceilings.taxonomy import KERNEL_CLASSES
 
 TOPIC = "Hardware floor"
@@ -47,14 +46,14 @@ def _gap(measured: Measured, cell: Cell) -> Finding:
     assert row is not None
     gap = cell.p50.scaled(1 / row["floor_ms"])
     sentence = (
-        f"{where(measured, cell)}: the best cell with a known floor, **{cell.label}**, takes "
+        f"{where(measured, cell)}: the lowest median of a cell with a known floor, **{cell.label}**, is "
         f"{text.number(cell.p50.estimate)} ms, "
         f"{text.interval(gap, '×')} its floor of {text.number(row['floor_ms'])} ms "
         f"(set by {text.LIMITED_BY.get(row['limited_by'], row['limited_by'])})"
     )
     if pd.notna(row["mfu"]):
         sentence += f"; MFU {text.percent(row['mfu'])} of the highest measured matrix rate"
-    sentence += _products(cell, row) + _queued(cell)
+    sentence += _products(cell, row) + _queued(measured, cell)
     budget = measured.budget(cell)
     missing: tuple[str, ...] = ()
     if budget:
@@ -63,7 +62,7 @@ def _gap(measured: Measured, cell: Cell) -> Finding:
         sentence += ". What the rest is needs a capture"
         missing = (traces_entry([cell]),)
     status: Status = "not decidable"
-    if gap.estimate < 1:
+    if gap.high < 1:
         sentence += ". Less than the floor cannot be: a limit was measured too low, or work counted that nobody does"
     elif gap.bounded:
         status = "supported" if gap.high <= NEAR else "refuted" if gap.low > NEAR else status
@@ -71,23 +70,23 @@ def _gap(measured: Measured, cell: Cell) -> Finding:
 
 
 def _products(cell: Cell, row: dict[str, Any]) -> str:
-    """Known without a capture: what the model's own matrix sizes cost a library, and so what is left for the rest."""
+    """Known without a capture: what the model's matrix sizes cost a library, and so what is left for the rest."""
     library, p50 = row.get("gemm_library_ms"), cell.p50.estimate
     if library is None or pd.isna(library) or library <= row["floor_ms"]:
         return ""
     sentence = (
-        f". The model's products with weights, one by one at their own sizes, take a library {text.number(library)} "
-        f"ms, {text.number(library - row['floor_ms'])} ms above the floor (Q, K and V apart: merged by fusion they "
-        "take less)"
+        f". The model's products with weights, one by one at the sizes that they have, take a library "
+        f"{text.number(library)} ms, {text.number(library - row['floor_ms'])} ms above the floor "
+        "(Q, K and V apart: merged by fusion they take less)"
     )
     if library < p50:
         sentence += f"; {text.number(p50 - library)} ms are left for other kernels, the gaps between them and the host"
     return sentence
 
 
-def _queued(cell: Cell) -> str:
+def _queued(measured: Measured, cell: Cell) -> str:
     """Known without a capture too: what queueing hides is no work of the device."""
-    work = queued(cell)
+    work = queued(measured, cell)
     if work is None:
         return ""
     hidden = cell.p50.estimate - work.estimate

@@ -50,6 +50,6 @@ def headroom(measured: Measured) -> list[Finding]:
 
 
 def _status(known: tuple[Cell, dict[str, Any]]) -> Status:
-    """Within one replay: its own gaps and waits are the same with the work and without."""
+    """Within one replay: the gaps and waits are the same with the work and without."""
     _, budget = known
     return "supported" if budget["no_work_ms"] < (1 - MARGIN) * budget["replayed_ms"] else "refuted"

@@ -15,15 +15,13 @@ from ceilings.report.analysis.findings.finding import (
     no_claim,
     panel,
     processes_entry,
-    speedup,
     status_of,
     sweep_entry,
 )
 from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape
-from ceilings.report.analysis.known_stacks import ORT_CUDA, runtimes_of
 from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
 from ceilings.report.analysis.narrow_products import float_only
-from ceilings.runtimes.catalogue import FUSION, GRAPH, IO_BINDING
+from ceilings.runtimes.catalogue import FUSION, GRAPH, IO_BINDING, ORT_CUDA, runtimes_of
 
 TOPIC = "Levers"
 
@@ -49,7 +47,7 @@ def levers(measured: Measured) -> list[Finding]:
 
 
 def _larger(measured: Measured) -> list[Finding]:
-    """The same levers at the largest size at which a stack has some: which of them fade there, grow or turn."""
+    """The same levers at the largest size at which a stack has any: which of them fade there, grow or turn."""
     findings = []
     for cells in measured.panels.values():
         others = [cell for cell in cells if on_gpu(cell) and not measured.is_common(cell)]
@@ -60,7 +58,7 @@ def _larger(measured: Measured) -> list[Finding]:
             ranked = sorted(known[key].values(), key=_rank)
             first = ranked[0][0].with_
             shown = "; ".join(
-                f"{_name(members[0])} {_change(members[0], members[0].without.label)}" for members in ranked
+                f"{_name(members[0])} {change(members[0], members[0].without.label)}" for members in ranked
             )
             cells_ = names(cell for members in ranked for cell in (members[0].without, members[0].with_))
             findings.append(Finding(TOPIC, f"{_at(measured, first)}: at this larger size {shown}.", cells_, question=5))
@@ -68,15 +66,15 @@ def _larger(measured: Measured) -> list[Finding]:
 
 
 def _rank(members: list[Step]) -> tuple[bool, float]:
-    return members[0].verdict not in {"faster", "slower"}, members[0].ratio.estimate
+    return not members[0].decided, members[0].ratio.estimate
 
 
 def _lever(measured: Measured, members: list[Step]) -> Finding:
     alone, top = members[0], members[-1]
-    sentence = f"{_at(measured, alone.with_)}: **{_name(alone)}** {_change(alone, alone.without.label)}"
+    sentence = f"{_at(measured, alone.with_)}: **{_name(alone)}** {change(alone, alone.without.label)}"
     sentence += " (both with copies)" if alone.lever == IO_BINDING else ""
     if top is not alone:
-        sentence += f"; on top of {_named(top, alone)} {_change(top)}"
+        sentence += f"; on top of {_named(top, alone)} {change(top)}"
         sentence += _interaction(measured, alone, top)
     claim = f"A lever still shortens {alone.with_.shape}, on top of the others"
     subject = f"{_name(alone)} on {alone.with_.stack}"
@@ -91,10 +89,6 @@ def _lever(measured: Measured, members: list[Step]) -> Finding:
 def _status(measured: Measured, step: Step) -> Status:
     equal = step.lever != IO_BINDING and measured.equivalent(step.with_, step.without, MARGIN)
     return status_of(step.verdict, equal)
-
-
-def _change(step: Step, base: str = "") -> str:
-    return change(step.ratio, step.verdict, step.beyond_noise, base)
 
 
 def _name(step: Step) -> str:
@@ -113,12 +107,11 @@ def _interaction(measured: Measured, alone: Step, top: Step) -> str:
     four = [top.with_, top.without, alone.with_, alone.without]
     if len(set(four)) < 4:
         return ""
-    factor, judged = measured.factor(four, [1.0, -1.0, -1.0, 1.0])
-    if judged == "faster":
-        return f", a stronger effect there ({text.interval(factor, '×')} the factor)"
-    if judged == "slower":
-        return f", a weaker effect there ({text.interval(factor, '×')} the factor)"
-    return ""
+    judged = measured.factor(four, [1.0, -1.0, -1.0, 1.0])
+    if not judged.decided:
+        return ""
+    effect = "stronger" if judged.verdict == "faster" else "weaker"
+    return f", a {effect} effect there ({text.interval(judged.ratio, '×')} the factor)"
 
 
 def _batch(measured: Measured, members: list[Cell]) -> list[Finding]:
@@ -133,12 +126,10 @@ def _batch(measured: Measured, members: list[Cell]) -> list[Finding]:
         return []
     pairs.sort(key=lambda pair: distance(recipe(pair.a)))
     alone, top = pairs[0], pairs[-1]
-    sentence = (
-        f"{_at(measured, alone.b)}: **batch** {alone.b.batch} to {alone.a.batch}, per inference: {speedup(alone)}"
-    )
+    sentence = f"{_at(measured, alone.b)}: **batch** {alone.b.batch} to {alone.a.batch}, per inference: {change(alone)}"
     sentence += f" in {alone.a.label}"
     if top is not alone:
-        sentence += f"; {top.b.batch} to {top.a.batch} {speedup(top)} in {top.a.label}"
+        sentence += f"; {top.b.batch} to {top.a.batch} {change(top)} in {top.a.label}"
     status = status_of(top.verdict)
     missing = (processes_entry([top.a]),) if status == "not decidable" else ()
     claim = "A larger batch makes an inference cheaper"
@@ -158,20 +149,21 @@ def _together(measured: Measured, members: list[Cell]) -> list[Finding]:
         return []
     mains = []
     for lever in design.levers:
-        factor, judged = design.effect(measured, lever)
-        mains.append((factor.estimate, f"{lever} {change(factor, judged)}"))
+        judged = design.effect(measured, lever)
+        mains.append((judged.ratio.estimate, f"{lever} {change(judged)}"))
     sentence = (
         f"{_at(measured, members[0])}: over all {len(design.cells)} combinations of {text.listed(design.levers)}, each "
         f"averaged over the others: {'; '.join(shown for _, shown in sorted(mains))}"
     )
     clear, open_ = [], []
     for a, b in itertools.combinations(design.levers, 2):
-        factor, judged = design.effect(measured, a, b)
-        if judged in {"faster", "slower"}:
-            what = "gain more together" if judged == "faster" else "take from each other's gain"
-            clear.append(f"{a} and {b} {what} ({text.interval(factor, '×')})")
+        judged = design.effect(measured, a, b)
+        factor = text.interval(judged.ratio, "×")
+        if judged.decided:
+            what = "gain more together" if judged.verdict == "faster" else "take from each other's gain"
+            clear.append(f"{a} and {b} {what} ({factor})")
         else:
-            open_.append(f"{a} and {b} ({text.interval(factor, '×')}, {no_claim(judged, True)})")
+            open_.append(f"{a} and {b} ({factor}, {no_claim(judged)})")
     sentence += f". Interactions: {'; '.join([*clear, *open_])}"
     return [Finding(TOPIC, f"{sentence}.", names(design.cells.values()), question=5)]
 

@@ -67,7 +67,7 @@ def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
     for cell in kept:
         rivals = [one for one in cells if one.batch == cell.batch and one is not cell]
         tied = [one.label for one in rivals if measured.compare(one, cell).verdict != "slower"]
-        also = f" (not told apart from {text.cut(tied, 2)})" if tied else ""
+        also = f" (no difference established to {text.cut(tied, 2)})" if tied else ""
         p99 = f", p99 {text.number(cell.row['p99_ms'])}" if pd.notna(cell.row["p99_ms"]) else ""
         points.append(
             f"{text.number(cell.p50.estimate)} ms{p99}: {cell.label} at batch {cell.batch}{also}, "
@@ -99,7 +99,7 @@ def _rivals(cells: list[Cell]) -> str:
 
 
 def _one_for_all(measured: Measured, cells: list[Cell], kept: list[Cell]) -> Status:
-    """Refuted where two configurations each provably win at a batch of their own."""
+    """Refuted where each of two configurations provably wins at another batch."""
     winners, sure = set(), True
     for batch in {cell.batch for cell in cells}:
         members = sorted((cell for cell in cells if cell.batch == batch), key=lambda cell: cell.p50.estimate)

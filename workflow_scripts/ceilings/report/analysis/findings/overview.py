@@ -9,7 +9,7 @@ from ceilings.report.analysis.measured import Measured
 
 
 def fastest(measured: Measured) -> list[Finding]:
-    """The configuration with the lowest median at the common shape, and what cannot be told from it."""
+    """The configuration with the lowest median at the common shape, and those with no established difference to it."""
     findings = []
     for cells in panels_at_common_shape(measured):
         best, *others = sorted(cells, key=lambda cell: cell.p50.estimate)
@@ -25,7 +25,7 @@ def fastest(measured: Measured) -> list[Finding]:
         first = min((pair for pair in behind if pair.verdict == "slower"), key=lambda pair: pair.ratio.estimate)
         if tied:
             group = text.listed(f"**{cell.label}**" for cell in (best, *(pair.a for pair in tied)))
-            sentence += f"fastest are {group} (not told apart); the best, {best.label}, has "
+            sentence += f"fastest are {group}, with no established difference; {best.label} has "
         else:
             sentence += f"the fastest is **{best.label}** with "
         sentence += (

@@ -66,7 +66,7 @@ def _price(measured: Measured, pair: Comparison) -> Finding:
     token = pair.ratio.scaled(1 / share)
     sentence = (
         f"{configuration(measured, cell)} {cell.shape}: with {text.percent(share)} real tokens "
-        f"{change(pair.ratio, pair.verdict, pair.beyond_noise, 'full rows')}: {becomes}. "
+        f"{change(pair, 'full rows')}: {becomes}. "
         f"A real token costs {text.interval(token, '×')} what it costs in full rows."
         f"{EAGER if pair.verdict == 'slower' and _drops_masks(cell) else ''}"
     )

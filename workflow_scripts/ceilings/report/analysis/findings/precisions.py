@@ -12,11 +12,11 @@ from ceilings.report.analysis.findings.finding import (
     MARGIN,
     Finding,
     Status,
+    change,
     combined,
     names,
     panel,
     processes_entry,
-    speedup,
     status_of,
     sweep_entry,
     where,
@@ -45,7 +45,7 @@ def precisions(measured: Measured) -> list[Finding]:
 
 
 def _series(measured: Measured, series: PrecisionSeries) -> Finding:
-    shapes = "; ".join(f"{point.a.axis(series.axis)}: {speedup(point)}" for point in series.points)
+    shapes = "; ".join(f"{point.a.axis(series.axis)}: {change(point)}" for point in series.points)
     first = series.points[0].a
     fixed = text.sizes(series.fixed)
     sentence = (
@@ -60,7 +60,7 @@ def _series(measured: Measured, series: PrecisionSeries) -> Finding:
     missing = (processes_entry(undecided or [first]),) if status == "not decidable" else ()
     sizes = f"{series.axis} {series.sizes[0]} to {series.sizes[-1]}"
     throughout = all(point.verdict == "faster" for point in series.points)
-    reach = " throughout" if throughout else " at some of" if status == "supported" else ","
+    reach = " throughout" if throughout else " at one or more of" if status == "supported" else ","
     subject = f"{series.label}{_named(series.points)}{reach} {sizes}"
     return Finding(TOPIC, sentence, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
 
@@ -69,7 +69,7 @@ def _at_one_shape(measured: Measured, members: list[PrecisionSeries]) -> Finding
     """Every configuration that has the precision and FP32 at one shape, the largest gain first."""
     pairs = sorted((series.points[0] for series in members), key=lambda pair: pair.ratio.estimate)
     first = pairs[0].a
-    shown = [f"{pair.a.label}{_reference(pair)} {speedup(pair)}" for pair in pairs]
+    shown = [f"{pair.a.label}{_reference(pair)} {change(pair)}" for pair in pairs]
     name = first.precision.upper()
     sentence = f"{where(measured, first)}: {name} against FP32: {'; '.join(shown)}.{arithmetic(pairs)}{_cost(pairs)}"
     statuses = [
@@ -99,7 +99,7 @@ def _reference(pair: Comparison) -> str:
 
 
 def _status(measured: Measured, series: PrecisionSeries) -> Status:
-    """Supported where it is faster at some size, refuted where it is not at any; the text says at which."""
+    """Supported where it is faster at one size or more, refuted where it is at none; the text says at which."""
     verdicts = [point.verdict for point in series.points]
     if "faster" in verdicts:
         return "supported"
@@ -117,8 +117,8 @@ def _cost(points: Sequence[Comparison]) -> str:
     cosines = [row["cosine"] for row in rows if pd.notna(row["cosine"])]
     if not errors:
         return ""
-    sentence = f" Its logits differ from FP32's by {max(errors):.1e} (relative L2"
-    return sentence + (f", cosine {min(cosines):.6f}; the worst of these)." if cosines else ").")
+    sentence = f" Its outputs differ from the FP32 reference's by {max(errors):.1e} (relative L2"
+    return sentence + (f", lowest cosine of any row {min(cosines):.6f}; the worst of these)." if cosines else ").")
 
 
 def _summary(series: PrecisionSeries) -> str:
@@ -137,11 +137,11 @@ def _summary(series: PrecisionSeries) -> str:
         if verdict in verdicts:
             count = verdicts.count(verdict)
             sentence = f"{name} is {verdict} at {count} of {len(verdicts)} sizes, the others are not decided; "
-            return sentence + "no crossover found."
+            return sentence + "no crossover."
     if all(each == "same within noise" for each in verdicts):
         return f"no difference beyond the noise floor at any size {span}."
     return f"no difference established at any size {span}."
 
 
 def _strength(pair: Comparison) -> tuple[bool, float]:
-    return pair.verdict in {"faster", "slower"}, abs(math.log(pair.ratio.estimate))
+    return pair.decided, abs(math.log(pair.ratio.estimate))

@@ -9,30 +9,34 @@ from ceilings.report.analysis.findings.finding import (
     MARGIN,
     Finding,
     Status,
+    change,
+    named,
     names,
-    panel,
     processes_entry,
     short,
-    speedup,
     status_of,
     sweep_entry,
 )
 from ceilings.report.analysis.findings.selection import on_gpu
-from ceilings.report.analysis.known_stacks import (
+from ceilings.report.analysis.measured import Cell, Measured, carries
+from ceilings.runtimes.catalogue import (
+    GRAPH,
     ORT_CUDA,
     ORT_TENSORRT,
-    PROVIDERS,
+    ORT_TENSORRT_RTX,
     TENSORRT,
     TENSORRT_PACKAGES,
-    like_native,
+    TENSORRT_RTX,
+    base_levers,
     runtimes_of,
 )
-from ceilings.report.analysis.measured import Cell, Measured, carries
-from ceilings.runtimes.catalogue import GRAPH
 from ceilings.statistics.decisions import beyond, equivalence_interval
 from ceilings.statistics.estimands import MEAN, P50, P99, Estimand
 
 TOPIC = "TensorRT"
+
+PROVIDERS = {TENSORRT: ORT_TENSORRT, TENSORRT_RTX: ORT_TENSORRT_RTX}
+"""Native TensorRT, and the provider of ONNX Runtime that it is held against."""
 
 FASTER = "TensorRT is faster than the CUDA provider at the same precision"
 EQUIVALENT = "Native TensorRT and ONNX Runtime's TensorRT provider are equivalent in {} within {:.0%}"
@@ -84,8 +88,8 @@ def _against_cuda(measured: Measured, cell: Cell) -> list[Finding]:
         return []
     fastest = [min(cells, key=lambda one: one.p50.estimate) for cells in (like, members)]
     pairs = [measured.compare(cell, one) for one in dict.fromkeys(fastest)]
-    sentence = f"{panel(measured, cell)}{short(cell)}: "
-    sentence += "; ".join(speedup(pair, pair.b.label) for pair in pairs)
+    sentence = f"{named(measured, cell)}: "
+    sentence += "; ".join(change(pair, pair.b.label) for pair in pairs)
     decisive = pairs[0]
     status = status_of(decisive.verdict, measured.equivalent(decisive.a, decisive.b, MARGIN))
     missing = (processes_entry([cell]),) if status == "not decidable" else ()
@@ -97,7 +101,7 @@ def _against_cuda(measured: Measured, cell: Cell) -> list[Finding]:
 
 def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider: Cell) -> Finding:
     claim = EQUIVALENT.format(estimand.name, MARGIN)
-    at = f"{panel(measured, native)}{short(native)} over {provider.label}, {estimand.name}: "
+    at = f"{named(measured, native)} over {provider.label}, {estimand.name}: "
     cells = names([native, provider])
     versions = [tensorrt_versions(measured, cell) for cell in (native, provider)]
     if all(versions) and versions[0].isdisjoint(versions[1]):
@@ -123,6 +127,11 @@ def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider:
     missing = (processes_entry([native, provider]),) if status == "not decidable" else ()
     sentence = f"{at}{text.interval(ratio, '×')} (90%), {words}."
     return Finding(TOPIC, sentence, cells, ratio, None, 2, claim, short(native), status, missing)
+
+
+def like_native(cell: Cell) -> frozenset[str]:
+    """Levers of the provider's cell that a native one is held against: a CUDA graph where that has one."""
+    return base_levers(PROVIDERS[cell.stack]) | (cell.levers & {GRAPH})
 
 
 def tensorrt_versions(measured: Measured, cell: Cell) -> set[str]:

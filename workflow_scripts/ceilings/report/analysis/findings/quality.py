@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ceilings.report.analysis.findings.finding import Finding, Status, names, speedup
+from ceilings.report.analysis.findings.finding import Finding, Status, change, names, panel_of
 from ceilings.report.analysis.measured import Comparison, Measured, configuration_label
 from ceilings.report.analysis.precision_series import REFERENCE, precision_series
 from ceilings.report.analysis.quality_words import worth
@@ -26,6 +26,9 @@ BOUNDS = {
     "cosine": ("value", 0.999, "A lower precision's outputs have a median cosine of at least 0.999 with FP32's"),
 }
 """By metric: the column that is judged, the least that keeps the quality, and the claim that it is kept."""
+
+MADE = {"random", "spectrum"}
+"""Sources of rows that are made, as many as a study asks for."""
 
 NO_LABELS = " Without labels this is agreement with FP32, no accuracy."
 RANDOM = " The weights are random: this says nothing of a trained model."
@@ -66,16 +69,16 @@ def _cost(measured: Measured, row: Row, points_measured: list[Comparison]) -> Fi
     status = status_of_quality(row)
     gain = "Its latency was not measured beside FP32's."
     if pair is not None:
-        gain = f"Its latency at {pair.a.shape}: {speedup(pair, pair.b.label)}."
+        gain = f"Its latency at {pair.a.shape}: {change(pair, pair.b.label)}."
     notes = ("" if row["metric"] in ("accuracy", "pearson") else NO_LABELS) + (
         RANDOM if row["weights"] == "random" else ""
     )
-    sentence = f"{_panel(measured, row)}{label}: {worth(row)}. {gain}{notes}"
-    missing = () if status != "not decidable" else (_missing(row),)
-    name = "/".join((*(row[part] for part in CONFIGURATION), row["shape"]))
-    cells = names((pair.a, pair.b)) if pair else (name,)
+    sentence = f"{panel_of(measured, row['model'], row['device'])}{label}: {worth(row)}. {gain}{notes}"
+    missing = _missing(row) if status == "not decidable" else ()
+    cells = names((pair.a, pair.b)) if pair else ()
     effect, verdict = (pair.ratio, pair.verdict) if pair else (None, None)
-    return Finding(TOPIC, sentence, cells, effect, verdict, 6, claim, label, status, missing)
+    subject = label if pair else f"{panel_of(measured, row['model'], row['device'])}{label}"
+    return Finding(TOPIC, sentence, cells, effect, verdict, 6, claim, subject, status, missing, records=(_record(row),))
 
 
 def _pair(measured: Measured, row: Row, pairs: list[Comparison]) -> Comparison | None:
@@ -84,26 +87,31 @@ def _pair(measured: Measured, row: Row, pairs: list[Comparison]) -> Comparison |
     return next(iter(at_shape or [pair for pair in pairs if measured.is_common(pair.a)] or pairs), None)
 
 
-def _missing(row: Row) -> str:
+def _missing(row: Row) -> tuple[str, ...]:
+    """Real weights in place of random ones; else more rows, of the same source as long as it has them."""
     if row["weights"] == "random":
-        return f"models: {{{row['model']}: {{weights: pretrained}}}}"
-    if row["source"] == "corpus":  # all of it was used
-        return f"models: {{{row['model']}: {{data: {{file: FILE}}}}}}"
-    return f"quality: {{limit: {4 * int(row['rows'])}}}"
+        return (f"models: {{{row['model']}: {{weights: pretrained}}}}",)
+    if kind(row) == "neighbours" and row["neighbours_among"] < row["rows"]:
+        return ()  # neighbours are looked for among so many rows at most
+    rows, available = int(row["rows"]), row["available"]
+    if row["source"] in MADE:
+        return (f"quality: {{limit: {4 * rows}}}",)
+    if pd.isna(available) or available <= rows:
+        return (f"models: {{{row['model']}: {{data: {{file: FILE_WITH_MORE_ROWS}}}}}}",)
+    return (f"quality: {{limit: {min(4 * rows, int(available))}}}",)
+
+
+def _record(row: Row) -> str:
+    """The path of a row's record below the results folder."""
+    device, runtime, model, precision = (row[part] for part in CONFIGURATION)
+    return f"quality/{device}/{runtime}/{model}/{precision}.json"
 
 
 def _control(measured: Measured, rows: list[Row]) -> list[Finding]:
-    """FP32 on every runtime: where it differs from FP32 PyTorch, so do all precisions on it."""
+    """FP32 on every runtime: where it differs from the FP32 reference, so do all precisions on it."""
     findings = []
     for row in rows:
         label = configuration_label(row["runtime"], row["precision"])
-        name = "/".join((*(row[part] for part in CONFIGURATION), row["shape"]))
-        findings.append(Finding(TOPIC, f"{_panel(measured, row)}{label} (control): {worth(row)}.", (name,), question=6))
+        sentence = f"{panel_of(measured, row['model'], row['device'])}{label} (control): {worth(row)}."
+        findings.append(Finding(TOPIC, sentence, (), question=6, records=(_record(row),)))
     return findings
-
-
-def _panel(measured: Measured, row: Row) -> str:
-    """Names the device and the model only where there are several to confuse."""
-    quality_table = measured.tables.quality
-    words = [row[name] for name in ("model", "device") if quality_table[name].nunique() > 1]
-    return f"{', '.join(words)}: " if words else ""

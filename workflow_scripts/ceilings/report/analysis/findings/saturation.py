@@ -14,15 +14,14 @@ from ceilings.report.analysis.findings.finding import (
     Finding,
     Status,
     configuration,
+    named,
     names,
     processes_entry,
-    short,
     sweep_entry,
     traces_entry,
 )
-from ceilings.report.analysis.known_stacks import ORT_CUDA, as_it_is, runtimes_of
 from ceilings.report.analysis.measured import Cell, Measured, group_by
-from ceilings.runtimes.catalogue import GRAPH
+from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA, runtimes_of
 from ceilings.statistics.quantiles import Interval
 
 TOPIC = "Busy GPU"
@@ -78,7 +77,9 @@ def saturation(measured: Measured) -> list[Finding]:
         elif smallest and smallest.busy:
             status = "supported"
         if first and first is not smallest:
-            sentence += f". Busy from {text.sizes(first.cell.shape)} on"
+            throughout = all(share.busy for share in shares[shares.index(first) :])
+            busy = text.cut(str(share.cell.shape) for share in shares if share.busy)
+            sentence += f". Busy from {text.sizes(first.cell.shape)} on" if throughout else f". Busy at {busy}"
         elif status == "refuted" and unknown:
             sentence += f". Where it becomes busy is not known for {text.cut(str(cell.shape) for cell in unknown)}"
         captured = [cell for cell in unknown if measured.budget(cell)]
@@ -103,7 +104,8 @@ def saturation(measured: Measured) -> list[Finding]:
             )
         )
     if blank:
-        sentence = f"{text.cut(map(short, blank))}: neither a capture nor the CUDA graph was measured."
+        listed = text.cut(named(measured, cell) for cell in blank)
+        sentence = f"{listed}: neither a capture nor the CUDA graph was measured."
         subject = text.listed(dict.fromkeys(cell.label for cell in blank))
         findings.append(
             Finding(
@@ -122,7 +124,7 @@ def saturation(measured: Measured) -> list[Finding]:
 
 def plain_cells(measured: Measured) -> list[Cell]:
     """The CUDA provider's cells with no lever pulled."""
-    return [cell for cell in measured.cells if cell.stack == ORT_CUDA and as_it_is(cell)]
+    return [cell for cell in measured.cells if cell.stack == ORT_CUDA and cell.as_it_is]
 
 
 def busy_share(measured: Measured, cell: Cell) -> Share | None:

@@ -35,9 +35,9 @@ def batching(measured: Measured) -> list[Finding]:
         else:
             sentence += (
                 f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}, "
-                f"{no_claim(whole.verdict, whole.beyond_noise)}"
+                f"{no_claim(whole)}"
             )
-        sentence += f"; {_flattening(cells, steps)}"
+        sentence += f"; {_flattening(steps)}"
         sentence += (
             f". At batch {last.batch} the SM clock is {at}." if (at := clock(measured, last, "latency")) else "."
         )
@@ -45,19 +45,38 @@ def batching(measured: Measured) -> list[Finding]:
     return findings
 
 
-def _flattening(cells: Sequence[Cell], steps: Sequence[Comparison]) -> str:
-    for cell, step in zip(cells, steps, strict=False):
-        gain = step.ratio.inverted()
-        if step.verdict == "faster" and gain.estimate - 1 >= FLAT_GAIN:
-            continue
-        change = f"{signed_percent(gain.estimate)} [{signed_percent(gain.low)}, {signed_percent(gain.high)}] throughput"
-        why = "" if step.verdict in {"faster", "slower"} else f", {no_claim(step.verdict, step.beyond_noise)}"
-        return f"throughput flattens at batch {cell.batch}: going to {step.a.batch} changes it by {change}{why}"
-    gain = steps[-1].ratio.inverted()
-    return (
-        f"throughput still rises at batch {cells[-1].batch} ({signed_percent(gain.estimate)} from "
-        f"{cells[-2].batch} to {cells[-1].batch})"
-    )
+def _flattening(steps: Sequence[Comparison]) -> str:
+    """The batch from which the next one gains less than ``FLAT_GAIN``, as far as the intervals decide it."""
+    flat = next((step for step in steps if _flat(step)), None)
+    before = steps[: steps.index(flat)] if flat else steps
+    open_ = next((step for step in before if not _rises(step)), None)
+    if flat and open_:
+        return (
+            f"throughput flattens at batch {flat.b.batch} at the latest: {_step(flat)}; whether from batch "
+            f"{open_.b.batch} on is not decided: {_step(open_)}"
+        )
+    if flat:
+        return f"throughput flattens at batch {flat.b.batch}: {_step(flat)}"
+    if open_:
+        return f"whether throughput flattens at batch {open_.b.batch} is not decided: {_step(open_)}"
+    return f"throughput still rises at batch {steps[-1].a.batch}: {_step(steps[-1])}"
+
+
+def _flat(step: Comparison) -> bool:
+    """Whether a step provably gains less than ``FLAT_GAIN``; a noise floor above that leaves it open."""
+    return (step.floor or 0.0) <= FLAT_GAIN and step.ratio.inverted().high < 1 + FLAT_GAIN
+
+
+def _rises(step: Comparison) -> bool:
+    """Whether a step provably gains at least ``FLAT_GAIN``."""
+    return step.verdict == "faster" and step.ratio.inverted().low >= 1 + FLAT_GAIN
+
+
+def _step(step: Comparison) -> str:
+    """``going from 4 to 8 changes it by +12% [+3%, +22%]``."""
+    gain = step.ratio.inverted()
+    bounds = f"[{signed_percent(gain.low)}, {signed_percent(gain.high)}]" if gain.bounded else "[one process]"
+    return f"going from {step.b.batch} to {step.a.batch} changes it by {signed_percent(gain.estimate)} {bounds}"
 
 
 def sizes(measured: Measured) -> list[Finding]:
@@ -76,8 +95,8 @@ def _along(measured: Measured, axis: str) -> list[Finding]:
             f"{configuration(measured, cells[0])}{_at(cells[0], axis)}: {sizes[-1] / sizes[0]:.3g} times "
             f"the {what} ({sizes[0]} to {sizes[-1]}) take {text.interval(whole.ratio, '×')} the time"
         )
-        if whole.verdict not in {"faster", "slower"}:
-            sentence += f", {no_claim(whole.verdict, whole.beyond_noise)}"
+        if not whole.decided:
+            sentence += f", {no_claim(whole)}"
         sentence += f"; as a power of the {axis} {_exponent(exponent)}"
         if len(cells) > 2:
             last = growth_exponent(cells[-2:], sizes[-2:])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ceilings.report.analysis.known_stacks import is_eager
 from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
 from ceilings.runtimes.catalogue import RUNTIMES
 
@@ -35,5 +34,5 @@ def sweeps(measured: Measured, axis: str) -> list[list[Cell]]:
 
 def baseline(cells: list[Cell]) -> Cell:
     """The eager runtime; without one, the slowest."""
-    eager = [cell for cell in cells if is_eager(cell)]
+    eager = [cell for cell in cells if cell.is_eager]
     return eager[0] if eager else max(cells, key=lambda cell: cell.p50.estimate)

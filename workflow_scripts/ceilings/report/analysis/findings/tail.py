@@ -11,18 +11,17 @@ from ceilings.report.analysis.findings.factors import steps
 from ceilings.report.analysis.findings.finding import (
     Finding,
     Status,
+    named,
     names,
     no_claim,
-    panel,
     processes_entry,
     short,
     signed_percent,
     sweep_entry,
 )
 from ceilings.report.analysis.findings.selection import on_gpu
-from ceilings.report.analysis.known_stacks import ORT_CUDA, runtime_of
 from ceilings.report.analysis.measured import Cell, Measured, group_by
-from ceilings.runtimes.catalogue import GRAPH
+from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA, runtime_of
 from ceilings.statistics.estimands import JITTER, P99, TAIL
 from ceilings.statistics.intervals import process_logs
 
@@ -34,7 +33,7 @@ def tail(measured: Measured) -> list[Finding]:
     """p99 over p50 with a CUDA graph against without, one finding a pair; the p99 itself beside it.
 
     The ratio may grow while the p99 falls: a graph that halves the median and leaves the disturbances as they are makes
-    them weigh twice as much. So both are said, and the claim is about the ratio.
+    them weigh twice as much. So the text holds both, and the claim is about the ratio.
     """
     findings, short_of_samples = [], list[Cell]()
     for cells in group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape)).values():
@@ -74,7 +73,7 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
         return None
     reaches = {cell: _reach(cell) for cell in (graph, plain)}
     sentence = (
-        f"{panel(measured, graph)}{short(graph)}: p99 lies {reaches[graph]} above the median, without the graph "
+        f"{named(measured, graph)}: p99 lies {reaches[graph]} above the median, without the graph "
         f"{reaches[plain]}; p99 over p50 "
     )
     status: Status = "not decidable"
@@ -83,20 +82,20 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
     elif reach.verdict == "slower":
         sentence, status = f"{sentence}grows to {text.interval(reach.ratio, '×')}", "refuted"
     else:
-        sentence += f"changes by {text.interval(reach.ratio, '×')}, {no_claim(reach.verdict, reach.beyond_noise)}"
-        without = _typical(plain)
-        if without <= 1 + reach.floor:
+        sentence += f"changes by {text.interval(reach.ratio, '×')}, {no_claim(reach)}"
+        floor = reach.floor or 0.0
+        if math.isfinite(floor) and _typical(plain) <= 1 + floor:
             # A ratio cannot fall below 1, so even a graph without any tail would stay within the noise floor.
-            sentence += f" of {text.percent(reach.floor)}, and without the graph the tail is too short to show a gain"
+            sentence += f" (of {text.percent(floor)}), and without the graph the tail is too short to show a gain"
         elif reach.verdict == "same within noise":
             status = "refuted"
     sentence += f"; the p99 itself {text.interval(absolute.ratio, '×')}"
-    if absolute.verdict in {"faster", "slower"}:
+    if absolute.decided:
         sentence += f", {'lower' if absolute.verdict == 'faster' else 'higher'}"
     jitter = measured.compare_by(JITTER, graph, plain)
     if jitter:
         sentence += f"; jitter (interquartile range over median) {text.interval(jitter.ratio, '×')}"
-        if jitter.verdict in {"faster", "slower"}:
+        if jitter.decided:
             sentence += f", {'less' if jitter.verdict == 'faster' else 'more'}"
     missing = (processes_entry([graph]),) if status == "not decidable" else ()
     subject = short(graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import median
 
@@ -9,9 +10,9 @@ import pandas as pd
 
 from ceilings.report import text
 from ceilings.report.analysis.findings.bottleneck import Bound, bound
-from ceilings.report.analysis.findings.finding import Finding, names, short
+from ceilings.report.analysis.findings.finding import Finding, named, names, panel_of
 from ceilings.report.analysis.findings.selection import on_gpu
-from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.measured import Cell, Measured, configuration_label, group_by
 from ceilings.report.tables.keys import KEY
 
 
@@ -20,9 +21,8 @@ def noise(measured: Measured) -> list[Finding]:
     findings = [
         Finding(
             "Noise",
-            f"{pair.cell.label} on {pair.cell.device}, measured twice under two names "
-            f"({text.sizes(pair.cell.shape)}): ratio {text.interval(pair.ratio)}. The noise floor is "
-            f"**{text.percent(pair.floor)}**: no smaller difference between cells is called one.",
+            f"{named(measured, pair.cell)} on {pair.cell.device}, measured twice under two names: ratio "
+            f"{text.interval(pair.ratio)}. {_floor(pair.floor)}",
             names((pair.cell, pair.second)),
             pair.ratio,
         )
@@ -30,9 +30,23 @@ def noise(measured: Measured) -> list[Finding]:
     ]
     for device in sorted({cell.device for cell in measured.cells}):
         if measured.noise_floor(device) is None:
-            sentence = f"No A/A pair was measured on {device}: differences there rest on their intervals alone."
+            cell = next(cell for cell in measured.cells if cell.device == device)
+            entry = f"noise_cells: [{cell.runtime}/{cell.model}/{cell.precision}/{cell.shape}]"
+            sentence = (
+                f"No A/A pair was measured on {device}, so its noise floor is unknown, and differences there rest on "
+                f"their intervals alone. To measure it, add `{entry}` to the study."
+            )
             findings.append(Finding("Noise", sentence, ()))
     return [*findings, *_spread(measured)]
+
+
+def _floor(floor: float) -> str:
+    if math.isfinite(floor):
+        return f"The noise floor is **{text.percent(floor)}**: no smaller difference between cells is called one."
+    return (
+        "With one process each the noise floor is unknown, and no difference is called one. To measure it, set "
+        "`protocol: {processes: 3}` in the study."
+    )
 
 
 def _spread(measured: Measured) -> list[Finding]:
@@ -40,7 +54,7 @@ def _spread(measured: Measured) -> list[Finding]:
     findings = []
     for members in group_by(filter(on_gpu, measured.cells), lambda cell: cell.device).values():
         several = [cell for cell in members if len(cell.groups) > 1 and pd.notna(cell.row["enqueue_p50_ms"])]
-        kinds = group_by(several, bound)
+        kinds = group_by(several, lambda cell: bound(measured, cell))
         spreads = [
             f"{text.percent(median(cell.row['process_spread'] for cell in kinds[kind]))} in the median of "
             f"{len(kinds[kind])} {kind} cells"
@@ -51,7 +65,7 @@ def _spread(measured: Measured) -> list[Finding]:
             continue
         pairs = [pair for pair in measured.aa_pairs if pair.cell.device == members[0].device]
         note = ""
-        if pairs and (kind := bound(pairs[0].cell)) in SPREAD_KINDS:
+        if pairs and (kind := bound(measured, pairs[0].cell)) in SPREAD_KINDS:
             note = f" The A/A pair is {kind}; what other cells vary more is in their intervals."
         text_ = f"The slowest process of a cell lies above its fastest by {text.listed(spreads)}.{note}"
         findings.append(Finding("Noise", text_, names(cell for kind in SPREAD_KINDS for cell in kinds.get(kind, []))))
@@ -77,7 +91,7 @@ def warnings(measured: Measured) -> list[Finding]:
     for sentence, holds in causes:
         hit = [cell for cell in cells if holds(cell)]
         if hit:
-            where = "" if len(hit) == len(cells) else f" ({text.cut((short(cell) for cell in hit), 3)})"
+            where = "" if len(hit) == len(cells) else f" ({text.cut((named(measured, cell) for cell in hit), 3)})"
             findings.append(
                 Finding("Warnings", f"{len(hit)} of {len(cells)} measured cells {sentence}{where}.", names(hit))
             )
@@ -86,7 +100,11 @@ def warnings(measured: Measured) -> list[Finding]:
     # Two flags that differ by a number only are one kind: "used 35% of a core".
     flags["kind"] = flags["flag"].str.replace(r"\d+(\.\d+)?", "…", regex=True)
     for _, members in flags.groupby("kind", sort=True):
-        hit_runs = (f"{row.runtime} {row.precision} {row.shape} run {row.run}" for row in members.itertuples())
+        hit_runs = (
+            f"{panel_of(measured, row['model'], row['device'])}{configuration_label(row['runtime'], row['precision'])} "
+            f"{row['shape']} run {row['run']}"
+            for row in members.to_dict("records")
+        )
         example = "" if len(members) == 1 else ", for one"
         sentence = (
             f"{text.plural(len(members), 'run')} flagged{example}: {members['flag'].iloc[0]} ({text.cut(hit_runs, 3)})."

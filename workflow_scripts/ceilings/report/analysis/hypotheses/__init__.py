@@ -1,4 +1,4 @@
-"""Claims of earlier studies, held against this one's cells: confirmed, refuted, or what is missing to tell."""
+"""Claims of earlier studies, held against this one's cells: supported, refuted, or what would decide them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ceilings.report.tables.evidence import Evidence
 __all__ = ["HYPOTHESES", "Hypothesis", "Judgement", "judged"]
 
 DISTILBERT = "DistilBERT, RTX 3060 Ti"
-"""Where a study was made, as its reader told it."""
+"""The model and the device of an earlier study."""
 
 
 @dataclass(frozen=True)

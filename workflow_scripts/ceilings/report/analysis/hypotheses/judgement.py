@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ceilings.report.analysis.findings.finding import Finding, Status, change, sweep_entry
-from ceilings.report.analysis.measured import Cell, Comparison, Measured, group_by
+from ceilings.report.analysis.findings.finding import Finding, Status, combined, processes_entry, sweep_entry
+from ceilings.report.analysis.measured import Cell, Judged, Measured, group_by
 from ceilings.statistics.quantiles import Interval
 
 
@@ -33,7 +33,7 @@ def by_stack(measured: Measured) -> list[list[Cell]]:
 def unknown(
     measured: Measured, runtimes: Sequence[str], precisions: Sequence[str], batches: Sequence[int] | None = None
 ) -> Judgement:
-    """Nothing measured: the sweep that would tell."""
+    """Nothing measured: the sweep that would decide."""
     return Judgement("not decidable", "", (sweep_entry(measured, runtimes, precisions, batches),))
 
 
@@ -41,20 +41,35 @@ def joined(related: Sequence[Finding]) -> str:
     return " ".join(finding.text for finding in related)
 
 
-def in_words(pair: Comparison) -> str:
-    return change(pair.ratio, pair.verdict, pair.beyond_noise)
-
-
-def turned_out(pair: Comparison, wanted: str) -> Status:
+def turned_out(pair: Judged, wanted: str) -> Status:
     """Of the claim that a comparison ends as ``wanted``."""
     if pair.verdict == wanted:
         return "supported"
     return "not decidable" if pair.verdict == "undecided" else "refuted"
 
 
-def happens(holds: Iterable[bool]) -> Status:
-    """Of a claim that something happens: one example supports it, none refutes it."""
-    return "supported" if any(holds) else "refuted"
+def happens(examples: Iterable[Status]) -> Status:
+    """Of a claim that something happens: one example supports it; only all examples that refute it refute it."""
+    statuses = set(examples)
+    if "supported" in statuses:
+        return "supported"
+    return "refuted" if statuses == {"refuted"} else "not decidable"
+
+
+def concluded(
+    parts: Iterable[Status], lines: Iterable[str], cells: Iterable[Cell], missing: Sequence[str] = ()
+) -> Judgement:
+    """What the parts of a claim say together.
+
+    Args:
+        parts: Statuses of what must all hold.
+        lines: Our reading.
+        cells: What the parts rest on.
+        missing: What would decide it; empty: more processes of the cells.
+    """
+    verdict = combined(parts)
+    wanted = tuple(missing) or (processes_entry(list(cells)),)
+    return Judgement(verdict, "; ".join(lines), wanted if verdict == "not decidable" else ())
 
 
 def in_range(factor: Interval, low: float, high: float) -> Status:

@@ -12,8 +12,8 @@ from ceilings.report.analysis.findings.finding import (
     change,
     combined,
     configuration,
-    panel,
-    short,
+    named,
+    status_of,
     sweep_entry,
 )
 from ceilings.report.analysis.findings.providers import providers
@@ -22,30 +22,33 @@ from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.hypotheses.judgement import (
     Judgement,
     by_stack,
+    concluded,
     happens,
-    in_words,
     joined,
     turned_out,
     unknown,
 )
-from ceilings.report.analysis.known_stacks import (
+from ceilings.report.analysis.measured import Cell, Comparison, Measured, group_by
+from ceilings.report.analysis.precision_series import precision_series
+from ceilings.report.tables.evidence import Evidence
+from ceilings.runtimes.catalogue import (
+    FUSION,
+    GRAPH,
     ORT_CUDA,
     ORT_TENSORRT,
     TENSORRT,
     TENSORRT_STACKS,
-    as_it_is,
     base_levers,
     runtime_of,
     runtimes_of,
 )
-from ceilings.report.analysis.measured import Cell, Comparison, Measured, group_by
-from ceilings.report.analysis.precision_series import precision_series
-from ceilings.report.tables.evidence import Evidence
-from ceilings.runtimes.catalogue import FUSION, GRAPH
 from ceilings.statistics.decisions import beyond, equivalence_interval
 from ceilings.workload.shape import Shape
 
 SMALL = Shape.of({"batch": 1, "sequence": 128})
+
+OPPOSITE: dict[Status, Status] = {"supported": "refuted", "refuted": "supported", "not decidable": "not decidable"}
+"""The status of the opposite claim."""
 
 
 def saturated(measured: Measured, _: Evidence) -> Judgement:
@@ -71,8 +74,9 @@ def provider_equals_native(measured: Measured, _: Evidence) -> Judgement:
     same = [f.status for f in related if f.status and "p99" not in (f.claim or "")]
     # The claim has two halves: means agree, the p99 does not.
     tails = [f.status for f in related if f.status and "p99" in (f.claim or "")]
-    inverted: dict[Status, Status] = {"supported": "refuted", "refuted": "supported"}
-    return Judgement(combined([*same, *(inverted.get(s, s) for s in tails)]), joined(related))
+    verdict = combined([*same, *(OPPOSITE[status] for status in tails)])
+    missing = tuple(dict.fromkeys(entry for finding in related for entry in finding.missing))
+    return Judgement(verdict, joined(related), missing if verdict == "not decidable" else ())
 
 
 def fusion_diminishes(measured: Measured, _: Evidence) -> Judgement:
@@ -82,15 +86,13 @@ def fusion_diminishes(measured: Measured, _: Evidence) -> Judgement:
     margin = 0.10
     statuses: list[Status] = []
     for step in related:
-        if measured.equivalent(step.with_, step.without, margin):
+        if step.verdict == "slower" or measured.equivalent(step.with_, step.without, margin):
             statuses.append("supported")
         else:
             statuses.append("refuted" if step.ratio.high < 1 / (1 + margin) else "not decidable")
-    sentence = "what `onnxruntime.transformers` fuses beyond ORT's own optimiser: "
-    sentence += "; ".join(
-        f"{panel(measured, step.with_)}{short(step.with_)} {change(step.ratio, step.verdict)}" for step in related
-    )
-    return Judgement(combined(statuses), sentence)
+    sentence = "what `onnxruntime.transformers` fuses beyond ORT's optimiser: "
+    sentence += "; ".join(f"{named(measured, step.with_)} {change(step)}" for step in related)
+    return concluded(statuses, [sentence], [step.with_ for step in related])
 
 
 def tensorrt_can_lose(measured: Measured, _: Evidence) -> Judgement:
@@ -102,51 +104,57 @@ def tensorrt_can_lose(measured: Measured, _: Evidence) -> Judgement:
         for cell in provider
         if (base := measured.find_stack(cell, ORT_CUDA, base_levers(ORT_CUDA))) is not None
     ]
-    halves.append(happens(pair.verdict == "slower" for pair in pairs) if pairs else "not decidable")
+    halves.append(happens(turned_out(pair, "slower") for pair in pairs))
     sentences = [f"TensorRT's provider is slower in {sum(p.verdict == 'slower' for p in pairs)} of {len(pairs)} pairs"]
     fp16 = [pair for series in precision_series(measured) if series.precision == "fp16" for pair in series.points]
-    no_gain = [p for p in fp16 if p.verdict in {"slower", "same within noise"} or measured.equivalent(p.a, p.b, MARGIN)]
-    sure = no_gain or all(pair.verdict == "faster" for pair in fp16)
-    halves.append(happens([bool(no_gain)]) if fp16 and sure else "not decidable")
-    unclear = sum(pair.verdict == "undecided" for pair in fp16)
-    sentences.append(f"FP16 provably gains nothing in {len(no_gain)} of {len(fp16)} ({unclear} undecided)")
-    verdict = combined(halves)
+    gains = [status_of(pair.verdict, measured.equivalent(pair.a, pair.b, MARGIN)) for pair in fp16]
+    halves.append(happens(OPPOSITE[status] for status in gains))
+    sentences.append(
+        f"FP16 provably gains nothing in {gains.count('refuted')} of {len(fp16)} "
+        f"({gains.count('not decidable')} undecided)"
+    )
     entry = sweep_entry(measured, (runtime_of(ORT_CUDA), runtime_of(ORT_TENSORRT)), ("fp32", "fp16"))
-    return Judgement(verdict, "; ".join(sentences), (entry,) if verdict == "not decidable" else ())
+    return concluded(halves, sentences, [pair.a for pair in (*pairs, *fp16)], () if pairs and fp16 else (entry,))
 
 
 def _provider(cell: Cell) -> bool:
     """ONNX Runtime on TensorRT's provider, no lever pulled."""
-    return cell.stack == ORT_TENSORRT and as_it_is(cell)
+    return cell.stack == ORT_TENSORRT and cell.as_it_is
 
 
 def clip_tensorrt(measured: Measured, _: Evidence) -> Judgement:
     """Both factors apart, where all of the cells exist; and the CUDA provider's time at batch 4 over batch 1."""
-    halves: list[Status] = []
-    lines = []
+    products, batches = list[Status](), list[Status]()
+    lines, rests_on = [], list[Cell]()
     for cell in measured.cells:
         base = measured.find_stack(cell, ORT_CUDA, base_levers(ORT_CUDA), "fp32")
         if _provider(cell) and cell.precision == "fp16" and base is not None:
             pair = measured.compare(cell, base)
-            halves.append(turned_out(pair, "faster"))
-            parts = [in_words(pair)]
+            products.append(turned_out(pair, "faster"))
+            rests_on += [cell, base]
+            parts = [change(pair)]
             for label, stack, precision in (
                 ("runtime alone", ORT_TENSORRT, "fp32"),
                 ("precision alone", ORT_CUDA, "fp16"),
             ):
                 one = measured.find_stack(base, stack, base_levers(stack), precision)
-                parts += [f"{label} {in_words(measured.compare(one, base))}"] if one else []
-            lines.append(f"{short(cell)} {', '.join(parts)}")
+                parts += [f"{label} {change(measured.compare(one, base))}"] if one else []
+            lines.append(f"{named(measured, cell)} {', '.join(parts)}")
         four = measured.find(cell, shape=cell.shape.with_sizes(batch=4))
-        if cell.stack == ORT_CUDA and as_it_is(cell) and cell.batch == 1 and four is not None:
+        if cell.stack == ORT_CUDA and cell.as_it_is and cell.batch == 1 and four is not None:
             same = measured.equivalent(four, cell, MARGIN)
             ratio = equivalence_interval(four.groups, cell.groups)
             if cell.precision == "fp32":  # what the claim is about; another precision is shown and decides nothing
-                halves.append("supported" if same else "refuted" if beyond(ratio, MARGIN) else "not decidable")
-            lines.append(f"{cell.label} batch 4 over batch 1 {text.interval(ratio, '×')} (90% interval)")
+                margin = max(MARGIN, measured.noise_floor(cell.device) or 0.0)
+                batches.append("supported" if same else "refuted" if beyond(ratio, margin) else "not decidable")
+                rests_on += [cell, four]
+            lines.append(
+                f"{configuration(measured, cell)} batch 4 over batch 1 {text.interval(ratio, '×')} (90% interval)"
+            )
     entry = sweep_entry(measured, (runtime_of(ORT_CUDA), runtime_of(ORT_TENSORRT)), ("fp32", "fp16"), (1, 4))
-    verdict = combined(halves) if len(halves) > 1 else "not decidable"
-    return Judgement(verdict, "; ".join(lines), (entry,) if verdict == "not decidable" else ())
+    if not (products and batches):
+        return Judgement("not decidable", "; ".join(lines), (entry,))
+    return concluded([*products, *batches], lines, rests_on)
 
 
 def engine_build(measured: Measured, _: Evidence) -> Judgement:
@@ -173,4 +181,5 @@ def tensorrt_fastest(measured: Measured, _: Evidence) -> Judgement:
     count = sum(pair.verdict == "faster" for pair in wins)
     lost = sum(pair.verdict in {"slower", "same within noise"} for pair in wins)
     verdict: Status = "supported" if count > len(wins) / 2 else "refuted" if lost >= len(wins) / 2 else "not decidable"
-    return Judgement(verdict, f"the fastest at {count} of {len(wins)} combinations of precision and shape")
+    line = f"the fastest at {count} of {len(wins)} combinations of model, precision and shape"
+    return concluded([verdict], [line], [pair.a for pair in wins])

@@ -8,19 +8,21 @@ import numpy as np
 
 from ceilings.report import text
 from ceilings.report.analysis.findings.factors import steps
-from ceilings.report.analysis.findings.finding import MARGIN, Status, combined
+from ceilings.report.analysis.findings.finding import MARGIN, Status, combined, processes_entry
 from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.findings.tail import tail
 from ceilings.report.analysis.hypotheses.judgement import Judgement, by_stack, in_range, unknown
-from ceilings.report.analysis.known_stacks import ORT_CUDA, PYTORCH, runtime_of, runtimes_of
 from ceilings.report.analysis.measured import Groups, Measured, carries
 from ceilings.report.tables.evidence import Evidence
-from ceilings.runtimes.catalogue import GRAPH
+from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA, PYTORCH, runtime_of, runtimes_of
 from ceilings.statistics.estimands import MEAN, P99, Estimand
 from ceilings.statistics.intervals import bootstrap_logs, process_logs
 from ceilings.statistics.quantiles import Interval
 
 KINDS = ("pinned", "pageable")
+
+MORE = "more cells at batch 1, or more processes of these"
+"""What would decide how steady small work is."""
 
 
 def mean_stable_tail_not(measured: Measured, _: Evidence) -> Judgement:
@@ -40,7 +42,7 @@ def mean_stable_tail_not(measured: Measured, _: Evidence) -> Judgement:
     spreads = np.sqrt(variances[draws].mean(axis=1))
     mean, p99 = np.sqrt(variances.mean(axis=0))
     if mean == 0:
-        return Judgement("not decidable", "the processes' means do not differ beyond sampling")
+        return Judgement("not decidable", "the processes' means do not differ beyond sampling", (MORE,))
     low, high = np.quantile(spreads[:, 1] / np.maximum(spreads[:, 0], 1e-12), [0.025, 0.975])
     factor = Interval(float(low), float(p99 / mean), float(high))
     steady = [float(math.expm1(end)) for end in np.quantile(spreads[:, 0], [0.025, 0.975])]
@@ -56,8 +58,7 @@ def mean_stable_tail_not(measured: Measured, _: Evidence) -> Judgement:
         f"{text.percent(math.expm1(p99))}, {text.interval(factor, '×')} as much ({len(small)} cells at batch 1); what "
         "causes it needs captures"
     )
-    missing = ("more cells at batch 1, or more processes of these",) if verdict == "not decidable" else ()
-    return Judgement(verdict, sentence, missing)
+    return Judgement(verdict, sentence, (MORE,) if verdict == "not decidable" else ())
 
 
 def _between(groups: Groups, estimand: Estimand) -> float:
@@ -94,6 +95,7 @@ def graphs_tighten(measured: Measured, _: Evidence) -> Judgement:
     sentence += f", the p99 itself falls in {sum(pair.verdict == 'faster' for pair in p99)} of {len(p99)}"
     verdict = combined([latency, reach])
     missing = tuple(dict.fromkeys(entry for finding in tails for entry in finding.missing))
+    missing = missing or (processes_entry([step.with_ for step in gains]),)
     return Judgement(verdict, sentence, missing if verdict == "not decidable" else ())
 
 
@@ -118,4 +120,6 @@ def pinned(measured: Measured, evidence: Evidence) -> Judgement:
     if not lines:
         missing = ("results/hosts/{device}/peaks.json of a GPU",)
         return Judgement("not decidable", "", missing)
-    return Judgement(combined(statuses), "; ".join(lines))
+    verdict = combined(statuses)
+    missing = ("more repeats in results/hosts/{device}/peaks.json",)
+    return Judgement(verdict, "; ".join(lines), missing if verdict == "not decidable" else ())

@@ -62,7 +62,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
         distance(measured),
-        sections.parity(evidence),
+        sections.parity(plan, evidence),
         sections.graphs(evidence),
         engines.section(evidence),
         conditions.limits(evidence),

@@ -1,7 +1,7 @@
 """The report's charts in Vega-Lite: what is drawn how. The page's scripts hand each the cells that it is to show.
 
-Colours name the page's own (``currentColor``), so that a chart follows light, dark and print without being drawn anew.
-Runtimes differ in colour and in shape, precisions in dash: nothing is told by colour alone.
+Colours are the page's (``currentColor``), so that a chart follows light, dark and print without being drawn anew.
+Runtimes differ in colour and in shape, precisions in dash: colour alone distinguishes nothing.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ def _process() -> Spec:
 
 def _runtime(runtimes: list[str], legend: bool = True) -> Spec:
     """A runtime's colour and shape: the same in every chart, whatever a filter leaves."""
-    # Black, the last of the palette, is the page's own colour of text.
+    # Black, the last of the palette, is the page's colour of text.
     palette = [*COLOURS[:-1], "currentColor"]
     named: Spec = {"field": "runtime", "type": "nominal", "title": None}
     longest = 7 * max(map(len, runtimes), default=0) + 30  # a symbol and the letters, in pixels

@@ -11,7 +11,7 @@ OPENED = '<div class="scroll" tabindex="0"><table>'
 
 
 def block(text: str) -> Markup:
-    """Paragraphs, lists and tables. Tables scroll on their own, so that a phone's page does not."""
+    """Paragraphs, lists and tables. Each table scrolls, so that a phone's page does not."""
     html = _parser().render(text)
     return Markup(html.replace("<table>", OPENED).replace("</table>", "</table></div>"))
 

@@ -52,7 +52,7 @@ class Shown:
         name: Unique; also the cell's address within the page.
         row: Its values in the tables of cells, floors and budgets; those that are missing left out.
         data: What the page's scripts get.
-        columns: The axes of the study, and the lengths where inputs have some.
+        columns: The axes of the study, and the lengths where inputs have any.
     """
 
     name: str

@@ -39,7 +39,7 @@ function filterTable() {
     facet.querySelector(".chosen").textContent = (chosen.get(facet.dataset.facet) ?? []).join(", ");
   }
   document.getElementById("count").textContent =
-    `${passing.length} of ${tableRows.length} cells` + (finding === undefined ? "" : ", those of one finding");
+    `${passing.length} of ${tableRows.length} rows` + (finding === undefined ? "" : ", those of one finding");
   document.dispatchEvent(new Event("filtered"));
 }
 

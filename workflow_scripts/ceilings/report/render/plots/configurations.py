@@ -64,5 +64,5 @@ def draw(tables: Tables) -> Figure:
 
 
 def _shape(cells: list[Cell], shapes: set[Shape]) -> str:
-    """The panel's own shape, where the panels differ in it."""
+    """The panel's shape, where the panels differ in it."""
     return f", {text.sizes(cells[0].shape)}" if len(shapes) > 1 else ""

@@ -13,7 +13,7 @@ from ceilings.report.tables.frames import Tables
 from ceilings.workload.shape import Shape
 
 OUTLINE = [withStroke(linewidth=3.2, foreground="white"), Normal()]
-"""Round what is black, since a runtime's own colour may be black too."""
+"""Round what is black, since a runtime's colour may be black too."""
 
 
 @style.settled
@@ -80,5 +80,5 @@ def draw(tables: Tables) -> Figure:
 
 
 def _shape(cells: list[Cell], shapes: set[Shape]) -> str:
-    """The panel's own shape, where the panels differ in it."""
+    """The panel's shape, where the panels differ in it."""
     return f", {text.sizes(cells[0].shape)}" if len(shapes) > 1 else ""

@@ -125,7 +125,7 @@ def within_reach(
 ) -> None:
     """Let the estimates set an axis that intervals would stretch, and end those that go on with an arrow.
 
-    Two processes that differ have an interval of decades, beside which nothing else could be told apart.
+    Two processes that differ have an interval of decades, beside which all other differences would be invisible.
 
     Args:
         which: ``x`` or ``y``, the axis that the intervals lie along.
