@@ -265,6 +265,23 @@ def test_layers_stop_mattering_or_do_not(tmp_path, cost, status):
     assert ("from b32-s128 on" in finding.text) == (status == "supported")
 
 
+def test_a_layer_that_costs_less_than_nothing_has_stopped_mattering(tmp_path):
+    """At the largest size the graph is the slower one."""
+
+    def truth(runtime, precision, batch, sequence):
+        return 1.0 * batch * ((1 if batch == 1 else 1.5) if "graph" in runtime else 3.0 if batch == 1 else 1.0)
+
+    (finding,) = of(findings(made(tmp_path, truth, [ORT, f"{ORT}-graph"], batches=(1, 32))), 3)
+    assert finding.status == "supported" and "from b32-s128 on" in finding.text
+
+
+def test_a_gpu_that_idles_again_at_a_larger_size_is_not_busy_from_there_on(tmp_path):
+    tables = made(tmp_path, lambda *_: 1.0, [ORT], batches=(1, 8, 32))
+    rows = [(ORT, 1, 0.4, "launch-bound"), (ORT, 8, 0.97, "kernel-bound"), (ORT, 32, 0.5, "launch-bound")]
+    (finding,) = of(findings(with_budgets(tables, rows)), 1)
+    assert "Busy at b8-s128" in finding.text and "Busy from" not in finding.text
+
+
 # --- tail ------------------------------------------------------------------------------------------------------------
 
 
@@ -404,6 +421,48 @@ def test_claims_of_others_follow_the_cells(tmp_path, small, large, expected):
     for judgement in verdicts.values():
         assert judgement.ours or judgement.missing
         assert judgement.verdict != "not decidable" or judgement.missing
+
+
+def ours(tables, number):
+    return next(one for hypothesis, one in judged(Measured(tables), Evidence()) if hypothesis.number == number)
+
+
+def test_dynamic_int8_is_judged_by_each_model(tmp_path):
+    """One model as claimed, the other faster at both ends: two sentences, each with its model."""
+
+    def truth(runtime, precision, batch, size):
+        slow = 1.3 if size == 128 else 0.6
+        return 10.0 * batch * ((slow if batch == 1 else 0.7) if precision == "int8" else 1.0)
+
+    maker = planted.StudyMaker(tmp_path, truth, runs=5, between=0.004)
+    dynamic = [("torch-eager", "fp32"), ("torch-int8-dynamic", "int8")]
+    maker.measure(CPU, dynamic, [(1, 128), (16, 128)])
+    maker.measure(CPU, dynamic, [(1, 224), (16, 224)], model=planted.IMAGE)
+    judgement = ours(collect(maker.plan()), 8)
+    assert judgement.verdict == "refuted"
+    assert "distilbert: batch 1 **1.3" in judgement.ours and "clip-image: batch 1 **1.6" in judgement.ours
+
+
+def test_what_is_undecided_refutes_no_claim_that_something_happens(tmp_path):
+    """TensorRT's provider may be slower: neither pair is decided, so more processes would decide it."""
+    tables = made(
+        tmp_path, lambda *_: 1.0, [ORT, "onnxruntime-tensorrt"], precisions=("fp32", "fp16"), between=0.1, runs=3
+    )
+    judgement = ours(tables, 7)
+    assert judgement.verdict == "not decidable" and judgement.missing == ("protocol: {processes: 6}",)
+
+
+def test_every_claim_that_is_open_says_what_would_decide_it(tmp_path):
+    runtimes = [*LEVERS, *TENSORRT, "torch-cuda-eager", "torch-cudagraph"]
+    tables = made(tmp_path, lambda *_: 1.0, runtimes, precisions=("fp32", "fp16"), batches=(1, 4), between=0.1, runs=3)
+    open_ = [one for _, one in judged(Measured(tables), Evidence()) if one.verdict == "not decidable"]
+    assert len(open_) > 6 and all(one.missing for one in open_)
+
+
+def test_energies_whose_intervals_overlap_are_not_ranked(tmp_path):
+    tables = made(tmp_path, lambda *_: 1.0, [ORT, f"{ORT}-graph"], between=0.05, runs=3)
+    text = told(findings(tables), "Energy and clocks")
+    assert "no difference in the energy of an inference is established" in text and "least energy" not in text
 
 
 @pytest.mark.parametrize(("precision", "verdict"), [("fp32", "refuted"), ("fp16", "not decidable")])

@@ -86,7 +86,10 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
         floor = reach.floor or 0.0
         if math.isfinite(floor) and _typical(plain) <= 1 + floor:
             # A ratio cannot fall below 1, so even a graph without any tail would stay within the noise floor.
-            sentence += f" (of {text.percent(floor)}), and without the graph the tail is too short to show a gain"
+            sentence += (
+                f"; against a noise floor of {text.percent(floor)} the tail without the graph is too short to show "
+            )
+            sentence += "a gain"
         elif reach.verdict == "same within noise":
             status = "refuted"
     sentence += f"; the p99 itself {text.interval(absolute.ratio, '×')}"
