@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write the pages of a published study anew from what is published of it: study.yaml, tables/*.parquet, peaks.json.
 
-Links to run records lead to the table of cells. Records of weights, graphs and parity are not published, so the pages have
-no sections on these.
+Links to run records lead to the table of cells. Records of weights, graphs and parity are not published, so the pages
+have no sections on these.
 """
 
 from __future__ import annotations

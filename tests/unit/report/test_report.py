@@ -284,7 +284,7 @@ def test_one_process_claims_nothing(tmp_path):
     assert any("rest on one process" in finding.text for finding in found)
     assert not any("below the noise floor" in finding.text for finding in found)
     compared = [finding.text for finding in found if finding.topic == "Runtimes at one precision"]
-    assert compared and all("undecided, the noise floor is unknown" in text for text in compared)
+    assert compared and all("undecided (the noise floor is unknown)" in text for text in compared)
     noise = next(finding.text for finding in found if finding.topic == "Noise")
     assert "the noise floor is unknown" in noise and "`protocol: {processes: 3}`" in noise
 

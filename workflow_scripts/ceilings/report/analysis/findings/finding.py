@@ -172,9 +172,9 @@ def no_claim(judged: Judged) -> str:
     if judged.verdict == "same within noise":
         return "the same within noise"
     if judged.floor is not None and not math.isfinite(judged.floor):
-        return "undecided, the noise floor is unknown"
+        return "undecided (the noise floor is unknown)"
     if not judged.ratio.bounded:
-        return "undecided with one process"
+        return "undecided (one process)"
     if judged.below_floor:
         return "not established as a difference (the estimate is below the noise floor)"
     return "not established as a difference"

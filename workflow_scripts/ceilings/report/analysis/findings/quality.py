@@ -31,7 +31,7 @@ MADE = {"random", "spectrum"}
 """Sources of rows that are made, as many as a study asks for."""
 
 NO_LABELS = " Without labels this is agreement with FP32, no accuracy."
-RANDOM = " The weights are random: this says nothing of a trained model."
+RANDOM = " The weights are random: this says nothing about a trained model."
 
 
 def quality(measured: Measured) -> list[Finding]:
