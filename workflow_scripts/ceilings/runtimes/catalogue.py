@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from ceilings import plugins
@@ -327,23 +327,3 @@ TENSORRT_STACKS = frozenset(one.stack for one in _ALL if one.builder) | {ORT_TEN
 
 TENSORRT_PACKAGES = "tensorrt"
 """What the names of distributions with TensorRT's libraries begin with."""
-
-
-def base_levers(stack: str) -> frozenset[str]:
-    """The levers of a stack as it is: those of ``DEFAULT_LEVERS`` that it knows."""
-    return frozenset[str]().union(*(one.levers for one in RUNTIMES.values() if one.stack == stack)) & DEFAULT_LEVERS
-
-
-def runtime_of(stack: str, *levers: str, device: str = "cuda", precision: str = "fp32") -> str:
-    """The runtime of a stack with these levers beside those that it has as it is: for a study to name."""
-    wanted = base_levers(stack) | set(levers)
-    return next(
-        one.name
-        for one in RUNTIMES.values()
-        if (one.stack, one.device, one.levers) == (stack, device, wanted) and precision in one.precisions
-    )
-
-
-def runtimes_of(stack: str, *levers: Iterable[str], device: str = "cuda", precision: str = "fp32") -> list[str]:
-    """A runtime for each set of levers."""
-    return [runtime_of(stack, *one, device=device, precision=precision) for one in levers]

@@ -27,9 +27,8 @@ from ceilings.runtimes.catalogue import (
     TENSORRT,
     TENSORRT_PACKAGES,
     TENSORRT_RTX,
-    base_levers,
-    runtimes_of,
 )
+from ceilings.runtimes.stack_levers import base_levers, runtimes_of
 from ceilings.statistics.decisions import beyond, equivalence_interval
 from ceilings.statistics.estimands import MEAN, P50, P99, Estimand
 
