@@ -1,17 +1,7 @@
 # From a study (config.yaml) to results/summary.md. Each stage of rules/ opens with what it needs and what it makes.
-from pathlib import Path
-
 from snakemake.utils import min_version
 
 min_version("9.0")
-
-
-# A study named with --configfile stands alone: merged with the default one it would still contain all of that. Without
-# one it is the config.yaml where the workflow runs, else the one beside this file.
-if not workflow.overwrite_configfiles:
-    PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
-
-    configfile: "config.yaml" if Path("config.yaml").exists() else str(PROJECT / "config.yaml")
 
 
 report: "docs/captions/workflow.rst"

@@ -9,11 +9,11 @@ rule plan_study:
     log:
         "results/logs/plan_study.log",
     params:
-        plan=STUDY.plan(),
+        *STUDY.plan_in_short,
     message:
         "Writing down the plan of the study"
     run:
-        Path(output[0]).write_text(params.plan, encoding="utf-8")
+        Path(output[0]).write_text(STUDY.plan(), encoding="utf-8")
 
 
 rule collect_cells:

@@ -1,36 +1,57 @@
 # Needs: the study (config), this machine.
 # Makes: STUDY, on which every other stage's paths and params rest; the constraints on names in paths.
+import os
 import re
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# Of this file, not of the workflow: another workflow may use this one as a module.
-SCRIPTS = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent / "workflow_scripts"
+# Of this file, not of the workflow: another workflow may use this one as a module, and then gives it its study.
+PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+IS_MAIN = Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve()
+SCRIPTS = PROJECT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 from ceilings import host, plugins
 from ceilings.errors import UserError
-from ceilings.study.config import checked, refuse_duplicate_keys
+from ceilings.study import study_file
+from ceilings.study.config import checked, nearest
 from ceilings.workload.shape import PATTERN
 
+# A study named with --configfile stands alone: merged with the default one it would still contain all of that. Without
+# one it is the config.yaml where the workflow runs, else the one beside the Snakefile.
+STUDY_FILES = workflow.overwrite_configfiles or [
+    "config.yaml" if os.path.lexists("config.yaml") else str(PROJECT / "config.yaml")
+]
 try:
-    for file in workflow.configfiles:
-        refuse_duplicate_keys(file)
+    for file in STUDY_FILES if IS_MAIN else []:
+        study_file.refuse(file)  # before Snakemake reads it, and runs what it may hold
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+if not workflow.overwrite_configfiles:
+
+    configfile: STUDY_FILES[0]
+
+
+try:
     plugins.activate(checked(config)["plugins"])  # before any catalogue is read
     from ceilings.engines.catalogue import BUILDERS
     from ceilings.report.catalogue import PLOTS, TABLES
     from ceilings.runtimes.catalogue import PRECISIONS
-    from ceilings.study import progress
+    from ceilings.study import plain_errors, progress, user_files
     from ceilings.study.code import digest
     from ceilings.study.study import Study
 
     STUDY = Study(config, host.detect())
     STUDY.refuse_unwritable_results()
+    SLICES, TARGETS = STUDY.slices, STUDY.targets
+    TARGETS.cells
 except UserError as error:
     raise WorkflowError(str(error)) from None
+if workflow.cores == 0 and not workflow.dryrun:
+    raise WorkflowError("--cores 0 leaves no core to a job; give --cores 1 or more, or -n to see the plan")
 
-SLICES, TARGETS = STUDY.slices, STUDY.targets
 METHODS = ("minmax", "entropy", "percentile")
 
 host.pin(STUDY.host)
@@ -66,6 +87,17 @@ OF_ONNX = "|".join(map(re.escape, STUDY.models.of_onnx)) or "(?!)"
 WITH_WEIGHTS = f"(?!({OF_ONNX})/)[a-z0-9][a-z0-9.-]*"
 
 
+def known_targets():
+    """The paths that somebody may have meant by one that no rule makes."""
+    fixed = [str(output) for rule in workflow.rules if not rule.has_wildcards() for output in rule.output]
+    plots = [f"results/plots/{plot}.{kind}" for plot in PLOTS for kind in ("svg", "png")]
+    return [*fixed, *plots, *TARGETS.runs, *TARGETS.budgets, *TARGETS.qualities, *TARGETS.evidence]
+
+
+if IS_MAIN:
+    plain_errors.show(known_targets)
+
+
 # What the rules ask the study for, by wildcards.
 
 
@@ -90,6 +122,7 @@ def model_files(wildcards):
 
 
 def inputs_slice(wildcards):
+    STUDY.refuse_unfit(wildcards.model, wildcards.shape)
     return SLICES.inputs(wildcards.shape)
 
 
@@ -226,6 +259,8 @@ def round_of_run(wildcards):
 
 
 def code_of_plot(wildcards):
+    if wildcards.plot not in PLOTS:
+        raise UserError(f"no plot is called {wildcards.plot!r}, {nearest(wildcards.plot, PLOTS)}")
     return digest("draw_plot", f"ceilings.report.render.plots.{wildcards.plot}")
 
 
@@ -241,8 +276,7 @@ def tables_to_read(folder):
 
 
 def tables_before(wildcards):
-    tables = ("cells", "runs", "samples", "budgets", "floors")
-    return [f"{STUDY.comparison['before']}/tables/{table}.parquet" for table in tables]
+    return [f"{STUDY.comparison['before']}/tables/{table}.parquet" for table in user_files.COMPARED]
 
 
 def comparison_options(wildcards):

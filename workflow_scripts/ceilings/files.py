@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import difflib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ceilings.errors import UserError
+
+HEAD_BYTES = 1 << 20
+"""How much of a file is looked at before it is used."""
+
+POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextlib.contextmanager
@@ -69,6 +77,54 @@ def sha256(path: Path | str) -> str:
 
 def is_pointer(path: Path | str) -> bool:
     """Whether a file is the text that git-lfs leaves in place of one that was not fetched."""
-    start = b"version https://git-lfs.github.com/spec/"
     with open(path, "rb") as file:
-        return file.read(len(start)) == start
+        return file.read(len(POINTER)) == POINTER
+
+
+def problem(path: Path, *, text: bool = False) -> str | None:
+    """Why a file cannot be used, as what follows its name, with the remedy; None where nothing is wrong.
+
+    Args:
+        path: The file.
+        text: Whether it must be UTF-8.
+    """
+    path = path.expanduser()
+    try:
+        found = path.stat()
+    except OSError as error:
+        return _missing(path, error)
+    if stat.S_ISDIR(found.st_mode):
+        return "is a folder; name a file"
+    if not stat.S_ISREG(found.st_mode):
+        return "is no regular file; name one"
+    try:
+        start = head(path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror}); make it readable (chmod u+r)"
+    if not start:
+        return "is empty; name a file with something in it"
+    if start.startswith(POINTER):
+        return "is a Git LFS pointer, not the file that it stands for; run git lfs pull"
+    if text:
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(start, final=len(start) == found.st_size)
+        except UnicodeDecodeError as error:
+            return f"is not UTF-8 text ({error.reason} at byte {error.start}); convert it"
+    return None
+
+
+def head(path: Path | str) -> bytes:
+    """The first ``HEAD_BYTES`` of a file."""
+    with open(path, "rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _missing(path: Path, error: OSError) -> str:
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, which cannot be followed ({error.strerror}); mend the link"
+    if not isinstance(error, FileNotFoundError):
+        return f"cannot be reached ({error.strerror}); correct its name or its folder's permissions"
+    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, beside, n=1)
+    hint = f"did you mean {str(path.with_name(close[0]))!r}?" if close else "correct it"
+    return f"does not exist; {hint}" + ("" if path.is_absolute() else f" (paths start at {Path.cwd()})")

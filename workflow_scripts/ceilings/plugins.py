@@ -57,6 +57,7 @@ def entries(name: str) -> list[Any]:
         try:
             spec.loader.exec_module(module)
         except Exception as error:  # whatever a stranger's file raises
-            raise UserError(f"plugins: {file} cannot be imported ({type(error).__name__}: {error}); mend it") from error
+            line = next(iter(str(error).splitlines()), "")
+            raise UserError(f"plugins: {file} cannot be imported ({type(error).__name__}: {line}); mend it") from error
         found += getattr(module, name, [])
     return found

@@ -14,7 +14,7 @@ from ceilings.models.catalogue import FAMILIES
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study import code
 from ceilings.study.availability import Availability
-from ceilings.study.config import refuse_duplicate_keys
+from ceilings.study.config import nearest
 from ceilings.study.study import Study
 from ceilings.study.variants import counted_work, graph_name
 
@@ -83,7 +83,10 @@ def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
     [
         ({**CONFIG, "protocoll": {}}, r"unknown key 'protocoll', did you mean 'protocol'\?"),
         ({**CONFIG, "protocol": {"proceses": 3}}, r"protocol: unknown key 'proceses', did you mean 'processes'\?"),
-        ({**CONFIG, "protocol": {"processes": 0}}, r"protocol.processes: 0 is less than the minimum of 1"),
+        (
+            {**CONFIG, "protocol": {"processes": 0}},
+            r"protocol.processes: 0 is out of range; give a whole number from 1 to 1000",
+        ),
         ({**CONFIG, "weights": "hub"}, r'weights: "hub" is not allowed; allowed: auto, pretrained, random'),
         ({**CONFIG, "study": "a/b"}, r'study: "a/b" is not allowed here; use lower-case'),
         ({**CONFIG, "models": {"m; rm -rf": {"architecture": "bert"}}}, r'"m; rm -rf" is not allowed here'),
@@ -96,19 +99,22 @@ def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
         ({**CONFIG, "inputs": {"ring": 2}}, r"inputs: 'ring' is called 'pool'; write inputs.pool"),
         ({**CONFIG, "study": "s\n"}, r"not allowed here; use lower-case"),
         ({**CONFIG, "models": {"m\n": {"architecture": "bert"}}}, r"is not allowed here"),
-        ({**CONFIG, "seed": 1 << 40}, r"seed: 1099511627776 is greater than the maximum"),
-        ({**CONFIG, "parity": {"fp32": math.nan}}, r"parity.fp32: NaN is not a number \(finite\)"),
-        ({**CONFIG, "protocol": {"max_seconds": math.inf}}, r"max_seconds: Infinity is not a number \(finite\)"),
+        ({**CONFIG, "seed": 1 << 40}, r"seed: 1099511627776 is out of range; give a whole number from 0 to 4294967295"),
+        ({**CONFIG, "parity": {"fp32": math.nan}}, r"parity.fp32: NaN is not a finite number above 0"),
+        ({**CONFIG, "protocol": {"max_seconds": math.inf}}, r"max_seconds: Infinity is not a finite number above 0"),
         ({**CONFIG, "protocol": {"measurements": ["cold-cash"]}}, r"'cold-cash' is unknown, did you mean 'cold-cache'"),
-        (with_sweep(batches=[1.0]), r"sweeps.one.batches.0: 1.0 is not a integer"),
+        (with_sweep(batches=[1.0]), r"sweeps.one.batches.0: 1.0 is not a whole number from 1 to 1000000; write 1$"),
         (with_sweep(axes={"batch": [2]}), r"sweeps.one: batches and axes.batch say the same; keep one"),
         (with_sweep(axes={"image": [224]}), r"sweeps.one: no model of it has the axis 'image', allowed: batch, sequ"),
         (with_sweep(axes={"x": [2]}), r'"x" is not allowed here; use an axis: batch, sequence, image'),
         (with_sweep(shapes=["b1-s32"]), r"sweeps.one: shapes stands alone, but batches is there too"),
         (with_sweep(lengths=["half"]), r"sweeps.one: the lengths 'half' are unknown, allowed: full"),
         (lengths(full={"share": 0.5}), r"inputs.lengths.full: that name stands for inputs that fill their rows"),
-        (lengths(half={"share": 1.5}), r"inputs.lengths.half.share: 1.5 is greater than the maximum of 1"),
-        (lengths(half={"share": 0.5, "file": "x"}), r"inputs.lengths.half"),
+        (lengths(half={"share": 1.5}), r"half.share: 1.5 is out of range; give a finite number above 0 and at most 1"),
+        (
+            lengths(half={"share": 0.5, "file": "x"}),
+            r"inputs.lengths.half: .* has the length 2, which is above 1; give",
+        ),
         (only(shapes=["b1"]), r"sweeps.one says no size of the axis 'sequence'; add sequences: \[SIZES\]"),
         (only(shapes=["s32-b1"]), r"sweeps.one.shapes: shape 's32-b1' is written 'b1-s32'"),
         (only(), r"sweeps.one: says no shape; add batches"),
@@ -116,12 +122,48 @@ def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
         (with_sweep(runtimes=["onnxruntime-cpuu"]), r"'onnxruntime-cpuu' is unknown, did you mean 'onnxruntime-cpu'\?"),
         (with_sweep(precisions=["fp33"]), r"'fp33' is unknown, did you mean 'fp32'\?"),
         (with_sweep(models=["n"]), r"sweeps.one.models: 'n' is unknown, allowed: m"),
-        (with_sweep(batches=[0]), r"sweeps.one.batches.0: 0 is less than the minimum of 1"),
+        (with_sweep(batches=[0]), r"sweeps.one.batches.0: 0 is out of range; give a whole number from 1 to 1000000"),
         (with_sweep(batches=[1, 1]), r"sweeps.one.batches: 1 stands there more than once"),
         (with_sweep(sequences=[513]), r"513 is longer than the 512 positions of 'm'"),
         (with_sweep(runtimes=["torch-int8-dynamic"]), r"'torch-int8-dynamic' runs none of fp32; it runs int8"),
         ({**CONFIG, "export": {"axes": {"batch": 2}}}, r"batch 1 cannot run on a graph exported with batch fixed to 2"),
-        ({k: v for k, v in CONFIG.items() if k != "sweeps"}, r"top level: missing 'sweeps'"),
+        ({k: v for k, v in CONFIG.items() if k != "sweeps"}, r"top level: missing 'sweeps'; add sweeps"),
+        (with_sweep(batches=["08"]), r'"08" is not a whole number .*; write 8$'),
+        (with_sweep(batches=["1e3"]), r'"1e3" is not a whole number .*; write 1000$'),
+        (with_sweep(batches=[True]), r"true is not a whole number from 1 to 1000000$"),
+        (with_sweep(batches=8), r"sweeps.one.batches: 8 is not a list, such as \[A, B\]; write \[8\]"),
+        (with_sweep(batches=[]), r"sweeps.one.batches: must not be empty; give a list"),
+        (with_sweep(batches=None), r"sweeps.one.batches: nothing stands there; give a list"),
+        (with_sweep(sequences=[10**9]), r"1000000000 is out of range; give a whole number from 1 to 1000000"),
+        (only(shapes=["b99999999-s16"]), r"b99999999-s16 has the size 99999999; give sizes up to 1000000"),
+        (
+            {**CONFIG, "cpu_threads": 1000000},
+            r"cpu_threads: 1000000 is not allowed; allowed: physical .* from 1 to 1024",
+        ),
+        ({**CONFIG, "calibration": {"count": 1 << 70}}, r"calibration.count: \d+ is out of range; give a whole number"),
+        ({**CONFIG, "study": True}, r"study: true is not text; write it in quotes \(YAML reads yes"),
+        ({**CONFIG, "models": {1: {"architecture": "bert"}}}, r"models: 1 is not text; write '1', in quotes"),
+        ({**CONFIG, "models": {"m": None}}, r"models.m: nothing stands there; give text or keys with values"),
+        (lengths(half={"share": 50}), r"half.share: 50 is out of range; .* did you mean 0.5\?"),
+        ({**CONFIG, "quality": {"cells": ["{runtime}/*"]}}, r"quality.cells.0: .* one line of text without braces"),
+        ({**CONFIG, "traces": {"cells": ["*"]}}, r"which has none there; remove it, or add a runtime of a GPU"),
+        (with_sweep(precisions=["FP32"]), r"'FP32' is unknown, did you mean 'fp32'\?$"),
+        (with_sweep(runtimes=["cuda"]), r"'cuda' is unknown, allowed: torch-cuda-eager, (?!.*cpu)"),
+        (
+            {**CONFIG, "export": {"axes": {"batchh": 2}}},
+            r"export.axes: no model has the axis 'batchh', did you mean 'ba",
+        ),
+        (
+            {**CONFIG, "compare": {"before": "x", "after_device": "y"}},
+            r"compare: one of .* needs the other; add before_d",
+        ),
+        ({**CONFIG, "compare": {"before": "nowhere"}}, r"compare.before: nowhere has no tables/cells.parquet; name an"),
+        ({**CONFIG, "protocol": {"max_seconds": 0.5}}, r"protocol.min_seconds: 1 is more than max_seconds, 0.5; lower"),
+        ({**CONFIG, "protocol": {"time_limit_seconds": 3}}, r"max_seconds: 10 is more than time_limit_seconds, 3"),
+        (
+            {**CONFIG, "engines": {"profiles": {"p": [{"batch": [1, 2]}]}}},
+            r"\[1, 2\] has the length 2, which is below 3",
+        ),
     ],
 )
 def test_bad_study_is_one_message_that_names_key_value_and_remedy(config, message):
@@ -135,11 +177,46 @@ def test_all_problems_are_named_at_once():
     assert "'n' is unknown" in str(caught.value) and "'x' is unknown" in str(caught.value)
 
 
-def test_duplicate_keys_are_refused(tmp_path):
-    file = tmp_path / "study.yaml"
-    file.write_text("models:\n  a: {architecture: bert}\n  a: {architecture: distilbert}\n")
-    with pytest.raises(UserError, match=r"line 3: 'a' stands here twice"):
-        refuse_duplicate_keys(file)
+def test_a_hint_lists_few_names():
+    names = [f"cell-{number}" for number in range(1000)]
+    assert nearest("zzz", names).endswith("cell-19 and 980 more")
+    assert nearest("x", []) == "and there are none; define it first"
+
+
+def test_a_study_without_any_cell_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"devices: .* holds no record of this study's cells on nvidia-nope; bring"):
+        _ = Study({**CONFIG, "devices": ["nvidia-nope"]}, LAPTOP, str(tmp_path)).cells
+
+
+def test_results_that_are_a_link_to_nowhere_are_refused(tmp_path):
+    (tmp_path / "results").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"is a link to .*nowhere, which does not exist; make that folder"):
+        Study(CONFIG, LAPTOP, str(tmp_path / "results")).refuse_unwritable_results()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ("b1", "b1 is no shape of 'm', which has the axes batch, sequence"),
+        ("b1-s513", "b1-s513: 'm' takes at most 512 as sequence"),
+    ],
+)
+def test_a_target_of_another_shape_is_refused(shape, message):
+    Study(CONFIG, LAPTOP).refuse_unfit("m", "b7-s512")
+    with pytest.raises(UserError, match=message):
+        Study(CONFIG, LAPTOP).refuse_unfit("m", shape)
+
+
+def test_the_plan_in_short_names_what_changed():
+    before = Study(CONFIG, LAPTOP).plan_in_short
+    assert max(map(len, before)) < 500
+
+    def lines(config):
+        return {line.split(":")[0] for line in set(before) ^ set(Study(config, LAPTOP).plan_in_short)} - {"plan.json"}
+
+    assert lines(with_sweep(batches=[1, 2])) == {"cells of sweeps.one"}
+    assert lines({**CONFIG, "protocol": {"min_iterations": 7}}) == {"protocol"}
+    assert lines({**CONFIG, "models": {"m": {"architecture": "bert"}}}) == {"models.m"}
 
 
 def test_positions_of_a_local_model_come_from_its_own_configuration(tmp_path):
@@ -335,14 +412,16 @@ def test_a_model_takes_of_a_sweep_the_axes_that_it_has():
         Study(two_models(batches=[1], sequences=[16], axes={"image": [64]}), LAPTOP)
 
 
-def test_lengths_are_a_part_of_the_shape_of_what_can_be_padded():
+def test_lengths_are_a_part_of_the_shape_of_what_can_be_padded(tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a text\n")
     config = two_models(batches=[1], sequences=[16], lengths=["full", "half"])
-    config["inputs"] = {"lengths": {"half": {"share": 0.5}, "texts": {"file": "texts.txt"}}}
+    config["inputs"] = {"lengths": {"half": {"share": 0.5}, "texts": {"file": str(texts)}}}
     study = Study(config, LAPTOP)
     assert shapes_of(study, "text") == ["b1-s16", "b1-s16.half"] and shapes_of(study, "image") == ["b1-i32"]
     assert json.loads(study.slices.inputs("b1-s16"))["lengths"] is None
     assert json.loads(study.slices.inputs("b1-s16.half"))["lengths"] == {"share": 0.5}
-    assert study.length_files("b1-s16.texts") == ["texts.txt"] and study.length_files("b1-s16.half") == []
+    assert study.length_files("b1-s16.texts") == [str(texts)] and study.length_files("b1-s16.half") == []
     (padded,) = (cell for cell in json.loads(study.plan())["cells"] if cell["lengths"])
     assert (padded["shape"], padded["axes"]) == ("b1-s16.half", {"batch": 1, "sequence": 16})
 
@@ -448,15 +527,18 @@ def test_rates_are_measured_of_the_models_own_products(gpu_study):
     assert json.loads(Study(larger, study.host).slices.products) == other  # another shape measures nothing anew
 
 
-def test_quality_is_evaluated_once_for_all_shapes_of_a_cell():
+def test_quality_is_evaluated_once_for_all_shapes_of_a_cell(tmp_path):
     config = {**with_sweep(batches=[1, 2], precisions=["fp32", "int8"]), "quality": {"cells": ["*/int8"]}}
     study = Study(config, LAPTOP)
     record = "results/quality/cpu-test/onnxruntime-cpu/m/int8.json"
     assert study.targets.qualities == [record]
     assert {(cell.precision, cell.quality) for cell in study.cells} == {("fp32", None), ("int8", record)}
     assert json.loads(study.slices.data("m")) == {"limit": 1000, "seed": 0} and study.data_files("m") == []
-    labelled = {**config, "models": {"m": {"architecture": "bert", "data": {"file": "a.csv", "text": "t"}}}}
+    for name, text in (("config.json", '{"model_type": "bert"}'), ("vocab.txt", "a"), ("a.csv", "t\nfine\n")):
+        (tmp_path / name).write_text(text)
+    file = str(tmp_path / "a.csv")
+    labelled = {**config, "models": {"m": {"path": str(tmp_path), "data": {"file": file, "text": "t"}}}}
     study = Study(labelled, LAPTOP)
-    assert json.loads(study.slices.data("m")) == {"file": "a.csv", "text": "t", "limit": 1000, "seed": 0}
-    assert study.data_files("m") == ["a.csv"]
+    assert json.loads(study.slices.data("m")) == {"file": file, "text": "t", "limit": 1000, "seed": 0}
+    assert study.data_files("m") == [file]
     assert json.loads(study.plan())["cells"][0].keys() >= {"stack", "levers", "artifact", "aa_of", "quality"}

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ceilings import files
 from ceilings.errors import UserError
 
 TEXTS = ("sentence", "text", "content", "review", "document", "title", "question")
@@ -97,11 +98,40 @@ def read(path: Path, classes: Classes | None, text: str | None = None, label: st
     return Table(texts, labels if label_column is not None else None, text_column, label_column)
 
 
+def refuse_columns(path: Path, text: str | None = None, label: str | None = None) -> None:
+    """Refuse a file by the start of it, as ``read`` would: its suffix, the column of texts and a named one of labels.
+
+    Raises:
+        UserError: As of ``read``.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UserError(f"{path} is no labelled file: its name must end in one of {', '.join(FORMATS)}")
+    columns = _columns(path)
+    _column(path, columns, text, TEXTS, "text")
+    _label_column(path, columns, label)
+
+
+def _columns(path: Path) -> Sequence[str]:
+    form = FORMATS[path.suffix.lower()]
+    if form == "Parquet":
+        return _parquet(path, rows=False)[0]
+    start = files.head(path)
+    text = start.decode("utf-8-sig", errors="ignore")
+    if form == "JSON Lines":
+        whole = text if len(start) < files.HEAD_BYTES else text.rpartition("\n")[0]
+        return _json_rows(path, whole)[0]
+    dialect: dict[str, Any] = TSV if form == "TSV" else {}
+    return [name.strip() for name in next(csv.reader(io.StringIO(text, newline=""), **dialect), [])]
+
+
 # --- rows of each format ---------------------------------------------------------------------------------------------
 
 Rows = Iterable[tuple[int, Mapping[str, Any]]]
 Content = tuple[Sequence[str], Rows, Mapping[str, Sequence[str]]]
 """Names of the columns; rows with their numbers; and, of columns that number their labels, what the numbers mean."""
+
+
+TSV: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
 
 
 def _separated(path: Path, **dialect: Any) -> Content:
@@ -126,11 +156,15 @@ def _csv(path: Path) -> Content:
 
 def _tsv(path: Path) -> Content:
     """Quotes are plain characters, as in the files of GLUE."""
-    return _separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return _separated(path, **TSV)
 
 
 def _json_lines(path: Path) -> Content:
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    return _json_rows(path, path.read_text(encoding="utf-8-sig"))
+
+
+def _json_rows(path: Path, text: str) -> Content:
+    lines = text.split("\n")
     parsed = []
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -145,13 +179,15 @@ def _json_lines(path: Path) -> Content:
     return columns, parsed, {}
 
 
-def _parquet(path: Path) -> Content:
+def _parquet(path: Path, rows: bool = True) -> Content:
     import pyarrow.lib
     import pyarrow.parquet
 
     if not path.is_file():
         raise FileNotFoundError(path)
     try:
+        if not rows:
+            return pyarrow.parquet.read_schema(path).names, (), {}
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.lib.ArrowException, OSError) as error:
         raise UserError(f"{path} cannot be read as Parquet ({error}); write it again") from None

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import yaml
 
 from ceilings.errors import UserError
 
 SCHEMA = json.loads((Path(__file__).parent / "schema.json").read_text())
+
+MOST_NAMES = 20
+"""How many names a message lists."""
 
 RENAMED = {"inputs.ring": "inputs.pool"}
 """Keys that have another name now, by their place."""
@@ -31,26 +33,26 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: It does not fit the schema. All problems are named at once.
     """
-    problems = sorted({_message(error) for error in _Validator(SCHEMA).iter_errors(config)})
+    errors = list(_Validator(SCHEMA).iter_errors(config))
+    # Of a number that is no whole one its size is of no interest.
+    mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
+    problems = sorted({_message(e) for e in errors if e.validator == "type" or tuple(e.absolute_path) not in mistyped})
     if problems:
         raise UserError("the study cannot be read:\n" + "\n".join(f"  {problem}" for problem in problems))
     return _with_defaults(copy.deepcopy(dict(config)), SCHEMA)
 
 
-def refuse_duplicate_keys(path: Path | str) -> None:
-    """Raise UserError where a YAML file names one key twice: a reader would silently take the last."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            yaml.load(file, _UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from None
-
-
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that completes "X is unknown": the nearest known name, or all of them."""
+    """A hint that completes "X is unknown": the nearest known name, or those there are."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(known)}"
+    if not known:
+        return "and there are none; define it first"
+    folded = {other.casefold(): other for other in reversed(known)}
+    if close := difflib.get_close_matches(name.casefold(), folded, n=1):
+        return f"did you mean {folded[close[0]]!r}?"
+    holding = [other for other in known if len(name) > 2 and name.casefold() in other.casefold()] or known
+    rest = f" and {len(holding) - MOST_NAMES} more" if len(holding) > MOST_NAMES else ""
+    return f"allowed: {', '.join(holding[:MOST_NAMES])}{rest}"
 
 
 def _matches(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
@@ -77,52 +79,85 @@ _Validator = jsonschema.validators.extend(
 )
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                mark = key_node.start_mark
-                raise UserError(f"{mark.name}, line {mark.line + 1}: {key!r} stands here twice; keep one of the two")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _message(error: jsonschema.ValidationError) -> str:
     where = ".".join(str(part) for part in error.absolute_path) or "top level"
-    value = json.dumps(error.instance, default=str)
+    value = json.dumps(error.instance, default=str, ensure_ascii=False)
     value = value if len(value) <= 60 else value[:57] + "..."
+    rule, limit = error.schema, error.validator_value
     match error.validator:
         case "additionalProperties" if isinstance(error.instance, dict):
-            known = error.schema.get("properties", {})
+            known = rule.get("properties", {})
             unknown = [key for key in error.instance if key not in known]
             return "; ".join(f"{where}: {_unknown_key(where, key, known)}" for key in unknown)
         case "required":
-            missing = [key for key in error.validator_value if key not in error.instance]
-            return f"{where}: missing {', '.join(map(repr, missing))}"
+            missing = [key for key in limit if key not in error.instance]
+            return f"{where}: missing {', '.join(map(repr, missing))}; add {', '.join(missing)}"
+        case "dependentRequired":
+            missing = [key for one, keys in limit.items() if one in error.instance for key in keys]
+            return f"{where}: one of {', '.join(sorted(limit))} needs the other; add {missing[0]}"
         case "enum":
-            hint = nearest(str(error.instance), [str(item) for item in error.validator_value])
-            return f"{where}: {value} is not allowed, {hint}"
+            return f"{where}: {value} is not allowed, {nearest(str(error.instance), map(str, limit))}"
         case "pattern":
-            parent = error.parent.instance if error.validator == "propertyNames" and error.parent else None
-            rule = error.schema.get("description", f"text that matches {error.validator_value}")
-            return f"{where}: {value} is not allowed here; use {rule}" + (f" (in {parent})" if parent else "")
+            text = rule.get("description", f"text that matches {limit}")
+            return f"{where}: {value} is not allowed here; use {text}"
         case "anyOf":
-            described = error.schema.get("description") or " or ".join(
-                json.dumps(option.get("const", option.get("type", "..."))) for option in error.validator_value
-            )
-            return f"{where}: {value} is not allowed; allowed: {described}"
+            return f"{where}: {value} is not allowed; allowed: {rule['description']}"
         case "uniqueItems":
             twice = sorted({str(item) for item in error.instance if error.instance.count(item) > 1})
             return f"{where}: {', '.join(twice)} stands there more than once; name each once"
-        case "minItems" | "minProperties":
-            return f"{where}: must not be empty"
+        case "minItems" | "minProperties" | "minLength" if not error.instance:
+            return f"{where}: must not be empty; give {_wanted(rule)}, or remove it"
+        case "type" if error.instance is None:
+            return f"{where}: nothing stands there; give {_wanted(rule)}, or remove it"
         case "type":
-            kinds = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
-            return f"{where}: {value} is not a {' or '.join(kinds)}" + (" (finite)" if "number" in kinds else "")
+            return f"{where}: {value} is not {_wanted(rule)}{_meant(error.instance, rule)}"
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
+            return f"{where}: {value} is out of range; give {_wanted(rule)}{_meant(error.instance, rule)}"
+        case "minItems" | "maxItems" | "maxLength" | "maxProperties":
+            size = f"{len(error.instance)}, which is {'below' if error.validator == 'minItems' else 'above'} {limit}"
+            return f"{where}: {value} has the length {size}; give {rule.get('description', _wanted(rule))}"
         case _:
-            return f"{where}: {error.message}"
+            return f"{where}: {error.message}; correct it"
+
+
+def _wanted(rule: Mapping[str, Any]) -> str:
+    """What a rule of the schema allows, in words."""
+    kinds = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
+    if kinds in (["integer"], ["number"]):
+        noun = "a whole number" if kinds == ["integer"] else "a finite number"
+        low, high = rule.get("minimum", rule.get("exclusiveMinimum")), rule.get("maximum", rule.get("exclusiveMaximum"))
+        if "exclusiveMinimum" not in rule:
+            return f"{noun} from {low} to {high}"
+        return f"{noun} above {low} and {'below' if 'exclusiveMaximum' in rule else 'at most'} {high}"
+    words = {"array": "a list, such as [A, B]", "object": "keys with values", "boolean": "true or false"}
+    return " or ".join(words.get(kind, "text") for kind in kinds)
+
+
+def _meant(value: Any, rule: Mapping[str, Any]) -> str:
+    """What was probably meant by a value that is not allowed, as the end of a message."""
+    if isinstance(value, bool) and "string" in rule["type"]:
+        return "; write it in quotes (YAML reads yes, no, on and off as true and false)"
+    if isinstance(value, dict | list | bool | None):
+        return ""
+    if rule["type"] == "array":
+        return f"; write [{value}]"
+    if "string" in rule["type"]:
+        return f"; write '{value}', in quotes"
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return ""
+    high = rule.get("maximum", rule.get("exclusiveMaximum"))
+    if rule["type"] == "number" and high == 1 < number < 100:
+        return f"; did you mean {number / 100:g}?"
+    whole = number.is_integer() and abs(number) < 1 << 53
+    meant = int(number) if whole else number
+    fits = _is_number(None, meant) and (whole or rule["type"] == "number")
+    return (
+        f"; write {meant}"
+        if fits and not isinstance(value, int) and not list(_Validator(rule).iter_errors(meant))
+        else ""
+    )
 
 
 def _unknown_key(where: str, key: Any, known: Iterable[str]) -> str:

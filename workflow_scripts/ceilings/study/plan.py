@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ from ceilings.host import Host
 from ceilings.study.cell import Cell
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import left_out
+
+SHORT = 400
+"""Characters of a section that is shown as it is."""
 
 
 def plan(
@@ -49,6 +53,34 @@ def plan(
         "cells": [cell.to_json() for cell in cells],
     }
     return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def in_short(plan: str) -> list[str]:
+    """A line for each section of ``plan.json`` and for each sweep: as it is, or a digest.
+
+    Args:
+        plan: Its content.
+    """
+    sections: dict[str, Any] = json.loads(plan)
+    sweeps: dict[str, list[Any]] = {}
+    for cell in sections.pop("cells"):
+        for sweep in cell["sweeps"]:
+            sweeps.setdefault(f"cells of sweeps.{sweep}", []).append(cell)
+    models = {f"models.{name}": value for name, value in sections.pop("models").items()}
+    lines = [_in_short(key, value) for key, value in {**sections, **models, **sweeps}.items()]
+    return [*lines, f"plan.json: {_digest(plan)}"]
+
+
+def _in_short(key: str, value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    if len(text) <= SHORT:
+        return f"{key}: {text}"
+    count = f"{len(value)}, " if isinstance(value, list) else ""
+    return f"{key}: {count}{_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _model(models: StudyModels, name: str) -> dict[str, Any]:

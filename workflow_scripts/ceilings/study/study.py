@@ -49,13 +49,24 @@ class Study:
         self.trace_source = source.choose(self.config["traces"]["source"])
         """What records captures here, and why nothing does."""
         self.slices = Slices(self.config, host, self.models, self.trace_source[0] or "nsys")
-        refuse_the_impossible(self.config, self.models, self.engines)
+        refuse_the_impossible(self.config, self.models, self.engines, results)
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
-        """Every cell that the study asks for."""
+        """Every cell that the study asks for.
+
+        Raises:
+            UserError: There is none: only other devices are asked for, and nothing is recorded of them.
+        """
         traced = self.trace_source[0] is not None
-        return Planner(self.config, self.host, self.paths, self.models, self.engines, traced=traced).cells()
+        cells = Planner(self.config, self.host, self.paths, self.models, self.engines, traced=traced).cells()
+        if not cells:
+            devices = ", ".join(self.config["devices"])
+            raise UserError(
+                f"devices: {self.paths.results} holds no record of this study's cells on {devices}; bring their "
+                "results folder here, correct the names, or add auto to measure on this machine"
+            )
+        return cells
 
     @functools.cached_property
     def targets(self) -> Targets:
@@ -65,6 +76,11 @@ class Study:
     def plan(self) -> str:
         """The content of ``plan.json``."""
         return plan.plan(self.config, self.host, self.models, self.cells, self.trace_source)
+
+    @functools.cached_property
+    def plan_in_short(self) -> list[str]:
+        """What ``plan.json`` depends on, a line for each of its sections: Snakemake shows those that changed."""
+        return plan.in_short(self.plan())
 
     # ---- files that a rule reads -------------------------------------------------------------------------------------
 
@@ -177,9 +193,28 @@ class Study:
             "evaluate_quality": 20,
         }
 
+    def refuse_unfit(self, model: str, shape: str) -> None:
+        """Raise UserError where a model does not take a shape that a target names."""
+        outline = self.models.outline(model)
+        asked = Shape.parse(shape)
+        if set(asked.axes) != set(outline.axes):
+            raise UserError(
+                f"{shape} is no shape of {model!r}, which has the axes {', '.join(outline.axes)}; give the size of each"
+            )
+        for axis, size in asked.sizes:
+            only, most = outline.fixed.get(axis), outline.limits.get(axis, size)
+            if size > most or only not in (None, size):
+                takes = f"at most {most}" if only is None else f"{only} alone"
+                raise UserError(f"{shape}: {model!r} takes {takes} as {axis}; ask for that")
+
     def refuse_unwritable_results(self) -> None:
         """Raise UserError now where every job would fail to write later."""
         folder = Path(self.paths.results)
+        if folder.is_symlink() and not folder.exists():
+            raise UserError(
+                f"the results folder {folder} is a link to {folder.readlink()}, which does not exist; make that folder "
+                "or remove the link"
+            )
         holder = folder if folder.exists() else folder.absolute().parent
         if not holder.is_dir() or not os.access(holder, os.W_OK | os.X_OK):
             raise UserError(

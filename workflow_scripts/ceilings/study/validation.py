@@ -9,16 +9,25 @@ from typing import Any
 from ceilings.errors import UserError
 from ceilings.measure.catalogue import MEASUREMENTS
 from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES
-from ceilings.study.config import nearest
+from ceilings.study import user_files
+from ceilings.study.config import SCHEMA, nearest
 from ceilings.study.engines import Engines
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import FULL, SHORTHANDS, Asked, asked, asked_shapes, sizes
 from ceilings.workload.shape import Shape
 
+LARGEST: int = SCHEMA["$defs"]["count"]["maximum"]
+"""The largest size of an axis."""
 
-def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engines: Engines) -> None:
+
+def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engines: Engines, results: str) -> None:
     """Raise UserError that names everything at once that a study asks for and cannot be."""
-    problems = [*unknown_names(config), *impossible_models(config, models), *impossible_sweeps(config)]
+    problems = [
+        *unknown_names(config),
+        *impossible_protocol(config["protocol"]),
+        *impossible_models(config, models),
+        *impossible_sweeps(config),
+    ]
     if not problems:
         problems = [*impossible_shapes(config, models)]
     if not problems:
@@ -28,6 +37,7 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
             *unknown_traces(config, cells),
             *unknown_quality(config, cells),
             *engines.problems((cell.sweep, RUNTIMES[cell.runtime], cell.model, cell.precision) for cell in cells),
+            *user_files.problems(config, models, cells, results),
         ]
     if problems:
         raise UserError("the study asks for what cannot be:\n" + "\n".join(f"  {p}" for p in dict.fromkeys(problems)))
@@ -35,7 +45,11 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
 
 def unknown_names(config: Mapping[str, Any]) -> Iterator[str]:
     """Names of models, runtimes, precisions and measurements that nobody knows."""
-    known = {"models": list(config["models"]), "runtimes": list(RUNTIMES), "precisions": list(PRECISIONS)}
+    known: dict[str, list[str]] = {
+        "models": list(config["models"]),
+        "runtimes": list(RUNTIMES),
+        "precisions": list(PRECISIONS),
+    }
     for name, sweep in config["sweeps"].items():
         for key, names in known.items():
             for value in sweep[key]:
@@ -43,14 +57,28 @@ def unknown_names(config: Mapping[str, Any]) -> Iterator[str]:
                     yield f"sweeps.{name}.{key}: {value!r} is unknown, {nearest(value, names)}"
         for runtime in sweep["runtimes"]:
             can = RUNTIMES[runtime].precisions if runtime in RUNTIMES else sweep["precisions"]
-            if not set(can) & set(sweep["precisions"]):
+            if not set(can) & set(sweep["precisions"]) and set(sweep["precisions"]) <= set(PRECISIONS):
                 yield (
                     f"sweeps.{name}.runtimes: {runtime!r} runs none of {', '.join(sweep['precisions'])}; "
-                    f"it runs {', '.join(can)}"
+                    f"it runs {', '.join(can)}: name one of these, or another runtime"
                 )
     for value in config["protocol"].get("measurements", ()):
         if value not in MEASUREMENTS:
             yield f"protocol.measurements: {value!r} is unknown, {nearest(value, MEASUREMENTS)}"
+
+
+def impossible_protocol(protocol: Mapping[str, Any]) -> Iterator[str]:
+    """Times of a run that leave no room for each other."""
+    for low, high in (
+        ("warmup_seconds", "warmup_max_seconds"),
+        ("min_seconds", "max_seconds"),
+        ("max_seconds", "time_limit_seconds"),
+    ):
+        if protocol[low] > protocol[high]:
+            yield (
+                f"protocol.{low}: {protocol[low]} is more than {high}, {protocol[high]}; lower the first or raise the "
+                "second"
+            )
 
 
 def impossible_models(config: Mapping[str, Any], models: StudyModels) -> Iterator[str]:
@@ -58,11 +86,13 @@ def impossible_models(config: Mapping[str, Any], models: StudyModels) -> Iterato
     swept = {model for sweep in config["sweeps"].values() for model in sweep["models"]}
     for model in config["models"]:
         try:
-            models.definition(model)
-            if model in swept:
+            definition = models.definition(model)
+            broken = list(user_files.of_model(definition)) if model in swept else []
+            yield from broken
+            if model in swept and not broken:
                 models.outline(model)
         except UserError as error:
-            yield f"models.{model}: {error}"
+            yield f"models.{model}: {str(error).removeprefix(f'model {model!r}: ')}"
 
 
 def impossible_sweeps(config: Mapping[str, Any]) -> Iterator[str]:
@@ -84,6 +114,8 @@ def impossible_sweeps(config: Mapping[str, Any]) -> Iterator[str]:
         for shape in sweep.get("shapes", []):
             try:
                 asked_lengths += filter(None, [Shape.parse(shape).lengths])
+                if huge := [size for _, size in Shape.parse(shape).sizes if size > LARGEST]:
+                    yield f"{where}.shapes: {shape} has the size {huge[0]}; give sizes up to {LARGEST}"
             except UserError as error:
                 yield f"{where}.shapes: {error}"
         for value in asked_lengths:
@@ -93,6 +125,11 @@ def impossible_sweeps(config: Mapping[str, Any]) -> Iterator[str]:
 
 def impossible_shapes(config: Mapping[str, Any], models: StudyModels) -> Iterator[str]:
     """Axes that no model has, and sizes that a model does not take."""
+    swept = dict.fromkeys(model for sweep in config["sweeps"].values() for model in sweep["models"])
+    everywhere = sorted({axis for model in swept for axis in models.outline(model).axes})
+    for axis in config["export"]["axes"] if config["export"]["axes"] != "dynamic" else ():
+        if axis not in everywhere:
+            yield f"export.axes: no model has the axis {axis!r}, {nearest(axis, everywhere)}"
     for name, sweep in config["sweeps"].items():
         axes = {axis for model in sweep["models"] for axis in models.outline(model).axes}
         named = {axis for shape in sweep.get("shapes", []) for axis in Shape.parse(shape).axes}
@@ -136,7 +173,7 @@ def unknown_traces(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[st
     known = sorted({cell.identity for cell in cells if RUNTIMES[cell.runtime].device == "cuda"})
     for pattern in config["traces"]["cells"]:
         if not fnmatch.filter(known, pattern):
-            hint = nearest(pattern, known) if known else "it has none on a GPU"
+            hint = nearest(pattern, known) if known else "which has none there; remove it, or add a runtime of a GPU"
             yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
 
 
