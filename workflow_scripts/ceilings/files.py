@@ -38,6 +38,14 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def expanded(path: Path | str) -> Path:
+    """A path whose ``~`` is the home folder; as it is where nobody knows that folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def write_text(path: Path | str, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic(path) as temporary:
@@ -88,7 +96,7 @@ def problem(path: Path, *, text: bool = False) -> str | None:
         path: The file.
         text: Whether it must be UTF-8.
     """
-    path = path.expanduser()
+    path = expanded(path)
     try:
         found = path.stat()
     except OSError as error:
@@ -104,7 +112,7 @@ def problem(path: Path, *, text: bool = False) -> str | None:
     if not start:
         return "is empty; name a file with something in it"
     if start.startswith(POINTER):
-        return "is a Git LFS pointer, not the file that it stands for; run git lfs pull"
+        return "is a pointer of git-lfs and not the file; run git lfs pull"
     if text:
         try:
             codecs.getincrementaldecoder("utf-8")().decode(start, final=len(start) == found.st_size)

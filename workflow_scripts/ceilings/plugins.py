@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ceilings import files
 from ceilings.errors import UserError
 
 VARIABLE = "CEILINGS_PLUGINS"
@@ -25,7 +26,7 @@ def activate(folders: Iterable[Path | str]) -> None:
     Raises:
         UserError: A folder has no ``catalogue.py``.
     """
-    known = [Path(folder).expanduser().resolve() for folder in folders]
+    known = [files.expanded(folder).resolve() for folder in folders]
     for folder in known:
         if not (folder / "catalogue.py").is_file():
             raise UserError(f"plugins: {folder} holds no catalogue.py; name a folder with one (docs/development.md)")

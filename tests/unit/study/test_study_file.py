@@ -37,7 +37,10 @@ def file(tmp_path):
             "study: a\n__use_yte__: true\n",
             r"has __use_yte__, for which Snakemake runs the Python in it; write out what",
         ),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", r"is a Git LFS pointer, .*; run git lfs pull"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            r"is a pointer of git-lfs and not the file; run git lfs pull",
+        ),
     ],
 )
 def test_bad_file_is_refused(file, content, message):

@@ -44,7 +44,7 @@ def study(model=None, lengths=None, **sections):
         (os.mkfifo, r"is no regular file; name one"),
         (lambda path: path.touch(), r"is empty; name a file with something in it"),
         (lambda path: path.write_text("\n \n"), r"holds no line of text; put one text on each line"),
-        (lambda path: path.write_text(POINTER), r"is a Git LFS pointer, .*; run git lfs pull"),
+        (lambda path: path.write_text(POINTER), r"is a pointer of git-lfs and not the file; run git lfs pull"),
         (lambda path: path.write_bytes(b"caf\xe9\n"), r"is not UTF-8 text \(.* at byte 3\); convert it"),
     ],
 )
@@ -109,7 +109,7 @@ def test_texts_need_a_tokenizer(folder):
             r"has no column 'texts'; its columns are text, label",
         ),
         ("d.jsonl", "[1]\n", {}, r"line 1 is '\[1\]'; give one object a line"),
-        ("d.jsonl", POINTER, {}, r"is a Git LFS pointer"),
+        ("d.jsonl", POINTER, {}, r"is a pointer of git-lfs"),
     ],
 )
 def test_labelled_files_that_do_not_fit(folder, name, content, data, message):
@@ -156,7 +156,7 @@ def test_parquet_is_judged_by_its_schema(folder):
         (
             {},
             lambda path: (path / "m/model.safetensors").write_text(POINTER),
-            r"m/model.safetensors is a Git LFS pointer",
+            r"m/model.safetensors is a pointer of git-lfs",
         ),
         ({}, lambda path: (path / "m/model.safetensors").touch(), r"m/model.safetensors is empty"),
         ({}, lambda path: (path / "m/tokenizer.json").symlink_to("gone"), r"m/tokenizer.json is a link to gone"),

@@ -59,7 +59,7 @@ def of_model(definition: Definition) -> Iterator[str]:
 
 
 def _texts(where: str, name: str, readers: Iterable[str], models: StudyModels) -> Iterator[str]:
-    file = Path(name).expanduser()
+    file = files.expanded(name)
     if why := files.problem(file, text=True):
         yield f"{where}: {file} {why}"
     elif not files.head(file).strip():
@@ -74,7 +74,7 @@ def _data(name: str, models: StudyModels) -> Iterator[str]:
     if not definition.data:
         return
     given = {"file": definition.data} if isinstance(definition.data, str) else definition.data
-    where, file = f"models.{name}.data", Path(given["file"]).expanduser()
+    where, file = f"models.{name}.data", files.expanded(given["file"])
     if why := files.problem(file, text=file.suffix.lower() != ".parquet"):
         yield f"{where}: {file} {why}"
         return

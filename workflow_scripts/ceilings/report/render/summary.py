@@ -226,10 +226,7 @@ def not_run(plan: Plan, tables: Tables) -> str:
             cells = ", ".join(
                 f"{label} ({len(same)})"
                 for label, same in members.groupby(
-                    [
-                        configuration_label(str(r), str(p))
-                        for r, p in zip(members["runtime"], members["precision"], strict=True)
-                    ]
+                    members.apply(lambda row: configuration_label(str(row["runtime"]), str(row["precision"])), axis=1)
                 )
             )
             rows.append([reason, len(members), f"{cells}{models}", remedy if pd.notna(remedy) else ""])
