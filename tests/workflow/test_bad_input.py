@@ -8,13 +8,13 @@ from tiny import STUDY, SUMMARY
 pytestmark = pytest.mark.workflow
 
 
-def refused(project, *arguments, traceback=False):
-    """The output of a run that must fail, leaving every result as it was; without a traceback unless one is allowed."""
+def refused(project, *arguments):
+    """The output of a run that must fail, leaving every result as it was, without a traceback."""
     before = {path: path.stat().st_mtime_ns for path in (project.folder / "results").rglob("run*.json")}
     done = project.snakemake(*(arguments or (SUMMARY,)), check=False)
     text = done.stdout + done.stderr
     assert done.returncode != 0
-    assert traceback or "Traceback" not in text, text
+    assert "Traceback" not in text, text
     assert before and before == {path: path.stat().st_mtime_ns for path in before}
     return text
 
@@ -25,7 +25,12 @@ def refused(project, *arguments, traceback=False):
         ("protocoll", {}, "unknown key 'protocoll', did you mean 'protocol'?"),
         ("study", "a; rm -rf /", '"a; rm -rf /" is not allowed here'),
         ("calibration", {"method": "entropi"}, "did you mean 'entropy'?"),
-        ("inputs", {"ring": 2}, "'ring' is called 'pool'; write inputs.pool"),
+        (
+            "inputs",
+            {"lengths": {"t": {"file": "t.txt"}}},
+            "inputs.lengths.t.file: t.txt does not exist; correct it (paths",
+        ),
+        ("__use_yte__", True, "has __use_yte__, for which Snakemake runs the Python in it"),
         (
             "sweeps",
             {"one": {**STUDY["sweeps"]["one"], "sequences": [4096]}},
@@ -41,10 +46,8 @@ def test_bad_study_is_refused_before_any_job(project, section, value, message):
     assert message in text and "Job stats" not in text
 
 
-def test_duplicate_name_is_refused(project):
-    with (project.folder / "config.yaml").open("a") as file:
-        file.write("study: other\n")
-    assert "'study' stands here twice" in refused(project)
+def test_no_core_is_refused_where_snakemake_would_wait_for_ever(project):
+    assert "--cores 0 leaves no core to a job" in refused(project, SUMMARY, "--cores", "0")
 
 
 def test_unwritable_results(project):
@@ -92,12 +95,18 @@ def test_result_of_another_device_is_not_made_here(project):
     assert "belongs to cpu-of-somebody-else, but this machine's cpu device is" in text
 
 
-def test_unknown_runtime_in_a_target(project):
-    # Snakemake shows where an input function refused, however it did.
-    text = refused(project, "results/benchmarks/cpu-x/onnxruntime-cpuu/tiny/fp32/b1-s16/run1.json", traceback=True)
-    assert "no runtime is called 'onnxruntime-cpuu', did you mean 'onnxruntime-cpu'?" in text
-
-
-def test_unknown_model_in_a_target(project):
-    text = refused(project, "results/onnx/tinyy/exported.onnx", traceback=True)
-    assert "no model is called 'tinyy', did you mean 'tiny'?" in text
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        (
+            "results/benchmarks/cpu-x/onnxruntime-cpuu/tiny/fp32/b1-s16/run1.json",
+            "error: no runtime is called 'onnxruntime-cpuu', did you mean 'onnxruntime-cpu'?",
+        ),
+        ("results/onnx/tinyy/exported.onnx", "error: no model is called 'tinyy', did you mean 'tiny'?"),
+        ("results/plots/roofine.svg", "error: no plot is called 'roofine', did you mean 'roofline'?"),
+        ("results/sumary.md", "error: nothing makes results/sumary.md, did you mean 'results/summary.md'?"),
+        ("results/models/tiny/inputs/b1-s65.npz", "error: b1-s65: 'tiny' takes at most 64 as sequence; ask for that"),
+    ],
+)
+def test_unknown_targets_are_one_line(project, target, line):
+    assert line in refused(project, target).splitlines()

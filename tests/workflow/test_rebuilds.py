@@ -83,6 +83,14 @@ def test_protocol_changed_touches_only_benchmarks(project):
     assert project.planned() == {"measure_latency": CELLS * PROCESSES, **PLANNED}
 
 
+def test_what_changed_is_said_in_short(project):
+    project.configure(changed(protocol={"min_iterations": 6}))
+    done = project.snakemake("results/plan.json", "--dry-run")
+    reason = next(line for line in (done.stdout + done.stderr).splitlines() if "Params have changed" in line)
+    assert '"min_iterations": 5' in reason and '"min_iterations": 6' in reason
+    assert "cells of" not in reason and "models.tiny" not in reason and len(reason) < 1000
+
+
 def test_a_process_more_keeps_those_that_have_run(project):
     project.configure(changed(protocol={"processes": PROCESSES + 1}))
     assert project.planned() == {"measure_latency": CELLS, **PLANNED}
