@@ -19,7 +19,7 @@ GPU = Gpu("nvidia-h200", "NVIDIA H200", "GPU-0", "580.1", (9, 0), 141 << 30)
 HOST = Host("cpu-test", "Test CPU", 4, GPU, None)
 PROFILE = {"batch": [1, 4, 8], "sequence": [16, 64, 128]}
 EXTERNAL = {
-    "path": "/opt/engines/theirs.engine",
+    "path": "theirs.engine",
     "sha256": "0" * 64,
     "builder": "tensorrt10",
     "version": "10.16.1.11",
@@ -30,8 +30,14 @@ EXTERNAL = {
 
 
 @pytest.fixture(autouse=True)
-def runtimes(monkeypatch):
-    """Three runtimes of engines, one for each way to choose one; packages that are here; a builder as if it were."""
+def runtimes(monkeypatch, tmp_path):
+    """Three runtimes of engines, one for each way to choose one; packages that are here; a builder as if it were.
+
+    In the working folder lie an engine and a timing cache.
+    """
+    monkeypatch.chdir(tmp_path)
+    for name in (EXTERNAL["path"], "any.cache"):
+        (tmp_path / name).write_bytes(b"made elsewhere")
     monkeypatch.setattr(catalogue.Builder, "installed", lambda _: "10.16.1.11")
     shared = {
         "stack": "tensorrt10",
@@ -169,8 +175,10 @@ def test_tf32_and_the_gpu_are_part_of_a_slice():
         ({"targets": ["sm-9.0"]}, "tensorrt-rtx does not build for sm-9.0; allowed: sm-7.5, sm-8.0"),
         ({"targets": ["8.9"]}, "use sm- and a compute capability"),
         ({"timing_cache": "results/engines/nvidia-h200/tensorrt10/timing.cache"}, "name a copy of it"),
-        ({"optimization_level": 6}, "6 is greater than the maximum of 5"),
+        ({"optimization_level": 6}, "6 is out of range; give a whole number from 0 to 5"),
         ({"external": {"x": {**EXTERNAL, "model": "n"}}}, r"external\.x\.model: 'n' is unknown"),
+        ({"external": {"x": {**EXTERNAL, "path": "gone"}}}, r"external\.x\.path: gone does not exist; correct it"),
+        ({"timing_cache": "any.cach"}, r"engines.timing_cache: any.cach does not exist; did you mean 'any.cache'\?"),
         ({"external": {"x": {**EXTERNAL, "sha256": "abc"}}}, "use 64 hexadecimal digits"),
         ({"external": {"any": EXTERNAL}, "profiles": {"any": [PROFILE]}}, "engines.profiles has that name too"),
     ],
