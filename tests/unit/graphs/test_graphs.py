@@ -123,6 +123,37 @@ def test_weights_set_aside_change_nothing(distilbert, monkeypatch: pytest.Monkey
     assert simplify.simplify(model, distilbert.workload).model == distilbert.model
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize(("kind", "axis"), [(onnx.TensorProto.INT64, -1), (onnx.TensorProto.INT32, 1)])
+def test_an_argmax_of_integers_becomes_an_operator_that_every_provider_has(kind, axis, kept) -> None:
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("ArgMax", ["x"], ["place"], axis=axis, keepdims=kept),
+        helper.make_node("Cast", ["x"], ["real"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("ArgMax", ["real"], ["other"], axis=axis, keepdims=kept),
+        helper.make_node("ArgMax", ["x"], ["last"], axis=axis, keepdims=kept, select_last_index=1),
+    ]
+    inputs = [helper.make_tensor_value_info("x", kind, ["batch", 6])]
+    outputs = [
+        helper.make_tensor_value_info(n, onnx.TensorProto.INT64, ["batch", 1][: 1 + kept])
+        for n in ("place", "other", "last")
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "ids", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+    ids = np.array([[5, 9, 9, 0, 0, 0], [1, 2, 3, 4, 5, 6]], onnx.helper.tensor_dtype_to_np_dtype(kind))
+    expected = graph.session(model).run(None, {"x": ids})
+    changed = simplify.without_integer_argmax(model)
+    onnx.checker.check_model(changed, full_check=True)
+    assert [node.op_type for node in changed.graph.node if node.op_type in ("TopK", "ArgMax")] == [
+        "TopK",
+        "ArgMax",
+        "ArgMax",
+    ]
+    for before, after in zip(expected, graph.session(changed).run(None, {"x": ids}), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
 def test_bad_simplifications_fall_back_with_the_reason(distilbert) -> None:
     model = graph.load(distilbert.exported)
 

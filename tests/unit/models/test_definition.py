@@ -190,7 +190,8 @@ def test_open_clip_by_either_implementation() -> None:
         {},
     )
     theirs = outlined(architecture="open_clip", task="sentence-embedding", implementation="open_clip")
-    assert (theirs.family, theirs.fixed, theirs.fusion) == ("open_clip", {"sequence": 77}, None)
+    assert (theirs.family, theirs.fixed) == ("open_clip", {"sequence": 77})
+    assert theirs.fusion == catalogue.FUSIONS["open_clip"], "normalisations and activations, no attention"
     image = outlined(architecture="open_clip", task="image-embedding", config={"vision_cfg": {"image_size": 240}})
     assert image.fixed == {"image": 240} and image.axes == ("batch", "image")
 

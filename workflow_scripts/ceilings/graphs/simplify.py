@@ -1,4 +1,7 @@
-"""Simplification by onnxslim, trusted only after a check: the simplified graph must be valid, standard and equal."""
+"""Simplification by onnxslim, trusted only after a check: the simplified graph must be valid, standard and equal.
+
+One operator that a provider lacks is written with another that gives the same numbers everywhere.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from ceilings.graphs import examples, graph, hollow
 from ceilings.workload.workload import Workload
@@ -21,6 +25,9 @@ SET_ASIDE_BYTES = 65536
 SKIPPED = ["EliminationReshape"]
 """Patterns of onnxslim that are left out. This one merges the reshape after attention with its neighbour: a node less,
 and not one attention that ONNX Runtime's fusions would still know."""
+
+TOPK_OPSET = 13
+"""First operator set whose Squeeze takes its axes as TopK takes its number: as an input."""
 
 COMPARED = 2
 """Shapes at which a dynamic graph is compared."""
@@ -60,7 +67,7 @@ def simplify(
         slim: The simplifier; onnxslim if None.
     """
     try:
-        candidate = (slim or _slim)(model)
+        candidate = without_integer_argmax((slim or _slim)(model))
         difference = check(model, candidate, workload)
     except Rejected as error:
         return Outcome(model, False, str(error), None)
@@ -69,6 +76,40 @@ def simplify(
     # An input that nothing reads any more is still one that is asked for, and denotations are easily lost.
     graph.copy_interface(candidate, model)
     return Outcome(candidate, True, None, difference)
+
+
+def without_integer_argmax(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with each ArgMax of integers as a TopK of one, in place.
+
+    ONNX Runtime's CUDA provider has an integer kernel of TopK alone. CLIP's text towers look for their last token so,
+    and one node on the CPU makes every cell of theirs a fallback. Of equal values both take the first.
+    """
+    if graph.opset(model) < TOPK_OPSET or not any(node.op_type == "ArgMax" for node in model.graph.node):
+        return model
+    shaped = hollow.with_shapes(model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*shaped.input, *shaped.value_info)}
+    nodes = list(model.graph.node)
+    for index, node in reversed(list(enumerate(nodes))):
+        given = {attribute.name: attribute.i for attribute in node.attribute}
+        integer = types.get(node.input[0] if node.input else "") in (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+        if node.op_type != "ArgMax" or not integer or given.get("select_last_index"):
+            continue
+        result, axis, keep = node.output[0], given.get("axis", 0), given.get("keepdims", 1)
+        constants = {f"{result}_k": 1, f"{result}_axis": axis}
+        for name, value in list(constants.items())[: 1 if keep else 2]:
+            model.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+        indices = result if keep else f"{result}_kept"
+        replaced = [
+            onnx.helper.make_node(
+                "TopK", [node.input[0], f"{result}_k"], [f"{result}_largest", indices], node.name, axis=axis
+            )
+        ]
+        if not keep:
+            replaced.append(onnx.helper.make_node("Squeeze", [indices, f"{result}_axis"], [result]))
+        nodes[index : index + 1] = replaced
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
 
 
 def check(model: onnx.ModelProto, candidate: onnx.ModelProto, workload: Workload) -> float:

@@ -97,7 +97,7 @@ def outline(definition: Definition) -> Outline:
         model.axes,
         {axis: high for axis, (_, high) in model.limits.items()},
         {axis: high for axis, (low, high) in model.limits.items() if low == high},
-        FUSIONS.get(model.architecture) if definition.implementation == "transformers" else None,
+        FUSIONS.get(model.architecture),
         True,
     )
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ceilings.report.analysis.stack_levers import base_levers
 from ceilings.runtimes.catalogue import PYTORCH, RUNTIMES
-from ceilings.runtimes.stack_levers import base_levers
 from ceilings.statistics.estimands import Estimand
 from ceilings.statistics.intervals import Verdict
 from ceilings.statistics.quantiles import Interval

@@ -15,8 +15,8 @@ from ceilings.report.analysis.findings.finding import (
 )
 from ceilings.report.analysis.findings.selection import baseline, on_gpu, panels_at_common_shape
 from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.stack_levers import runtimes_of
 from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA
-from ceilings.runtimes.stack_levers import runtimes_of
 from ceilings.statistics.decisions import equivalence_interval
 
 TOPIC = "Abstraction layers"

@@ -16,8 +16,8 @@ from ceilings.report.analysis.findings.finding import Finding, configuration, na
 from ceilings.report.analysis.findings.operating import saturated
 from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape, sweeps
 from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
+from ceilings.report.analysis.stack_levers import runtimes_of
 from ceilings.runtimes.catalogue import ORT_CUDA
-from ceilings.runtimes.stack_levers import runtimes_of
 from ceilings.statistics.intervals import mean_over_processes
 from ceilings.statistics.quantiles import Interval
 

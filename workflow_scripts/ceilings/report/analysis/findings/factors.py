@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from ceilings.report.analysis.measured import Cell, Judged, Measured
 from ceilings.report.analysis.measured_cell import REFERENCE
+from ceilings.report.analysis.stack_levers import base_levers
 from ceilings.runtimes.catalogue import IO_BINDING
-from ceilings.runtimes.stack_levers import base_levers
 from ceilings.statistics.intervals import contrast
 
 END_TO_END = "latency_end_to_end"

@@ -11,8 +11,8 @@ from ceilings.report.analysis.findings.bottleneck import queued
 from ceilings.report.analysis.findings.finding import Finding, Status, names, sweep_entry, traces_entry, where
 from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape
 from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.analysis.stack_levers import runtimes_of
 from ceilings.runtimes.catalogue import FUSION, GRAPH, ORT_CUDA
-from ceilings.runtimes.stack_levers import runtimes_of
 from ceilings.taxonomy import KERNEL_CLASSES
 
 TOPIC = "Hardware floor"

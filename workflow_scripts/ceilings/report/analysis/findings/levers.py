@@ -21,8 +21,8 @@ from ceilings.report.analysis.findings.finding import (
 from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape
 from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
 from ceilings.report.analysis.narrow_products import float_only
+from ceilings.report.analysis.stack_levers import runtimes_of
 from ceilings.runtimes.catalogue import FUSION, GRAPH, IO_BINDING, ORT_CUDA
-from ceilings.runtimes.stack_levers import runtimes_of
 
 TOPIC = "Levers"
 

@@ -19,6 +19,7 @@ from ceilings.report.analysis.findings.finding import (
 )
 from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.measured import Cell, Measured, carries
+from ceilings.report.analysis.stack_levers import base_levers, runtimes_of
 from ceilings.runtimes.catalogue import (
     GRAPH,
     ORT_CUDA,
@@ -28,7 +29,6 @@ from ceilings.runtimes.catalogue import (
     TENSORRT_PACKAGES,
     TENSORRT_RTX,
 )
-from ceilings.runtimes.stack_levers import base_levers, runtimes_of
 from ceilings.statistics.decisions import beyond, equivalence_interval
 from ceilings.statistics.estimands import MEAN, P50, P99, Estimand
 

@@ -21,8 +21,8 @@ from ceilings.report.analysis.findings.finding import (
     traces_entry,
 )
 from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.stack_levers import runtimes_of
 from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA
-from ceilings.runtimes.stack_levers import runtimes_of
 from ceilings.statistics.quantiles import Interval
 
 TOPIC = "Busy GPU"

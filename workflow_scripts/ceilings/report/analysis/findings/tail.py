@@ -21,8 +21,8 @@ from ceilings.report.analysis.findings.finding import (
 )
 from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.stack_levers import runtime_of
 from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA
-from ceilings.runtimes.stack_levers import runtime_of
 from ceilings.statistics.estimands import JITTER, P99, TAIL
 from ceilings.statistics.intervals import process_logs
 

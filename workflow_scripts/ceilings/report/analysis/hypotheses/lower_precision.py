@@ -13,9 +13,9 @@ from ceilings.report.analysis.hypotheses.judgement import Judgement, concluded, 
 from ceilings.report.analysis.measured import Cell, Measured
 from ceilings.report.analysis.narrow_products import arithmetic, float_only
 from ceilings.report.analysis.precision_series import precision_series
+from ceilings.report.analysis.stack_levers import runtime_of, runtimes_of
 from ceilings.report.tables.evidence import Evidence
 from ceilings.runtimes.catalogue import GRAPH, ORT_CPU, ORT_CUDA, PYTORCH, TENSORRT
-from ceilings.runtimes.stack_levers import runtime_of, runtimes_of
 
 
 def int8_needs_size(measured: Measured, _: Evidence) -> Judgement:

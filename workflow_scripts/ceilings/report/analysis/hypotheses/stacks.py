@@ -30,9 +30,9 @@ from ceilings.report.analysis.hypotheses.judgement import (
 )
 from ceilings.report.analysis.measured import Cell, Comparison, Measured, group_by
 from ceilings.report.analysis.precision_series import precision_series
+from ceilings.report.analysis.stack_levers import base_levers, runtime_of, runtimes_of
 from ceilings.report.tables.evidence import Evidence
 from ceilings.runtimes.catalogue import FUSION, GRAPH, ORT_CUDA, ORT_TENSORRT, TENSORRT, TENSORRT_STACKS
-from ceilings.runtimes.stack_levers import base_levers, runtime_of, runtimes_of
 from ceilings.statistics.decisions import beyond, equivalence_interval
 from ceilings.workload.shape import Shape
 

@@ -13,9 +13,9 @@ from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.findings.tail import tail
 from ceilings.report.analysis.hypotheses.judgement import Judgement, by_stack, in_range, unknown
 from ceilings.report.analysis.measured import Groups, Measured, carries
+from ceilings.report.analysis.stack_levers import runtime_of, runtimes_of
 from ceilings.report.tables.evidence import Evidence
 from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA, PYTORCH
-from ceilings.runtimes.stack_levers import runtime_of, runtimes_of
 from ceilings.statistics.estimands import MEAN, P99, Estimand
 from ceilings.statistics.intervals import bootstrap_logs, process_logs
 from ceilings.statistics.quantiles import Interval
