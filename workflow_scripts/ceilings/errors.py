@@ -38,6 +38,8 @@ FAILURE_KINDS = {
     "workspace": "no implementation of some layer fits into the workspace",
     "build-failed": "the engine's builder gave up for another reason",
     "runtime-error": "the runtime gave up with an error of its own, in whose words the message is",
+    "weights": "the weights, configuration or tokenizer of the model are damaged, incomplete or of another model",
+    "inputs": "no such inputs can be made of the model",
     "crashed": "the process was ended by a signal",
     "timed-out": "the time limit passed",
 }

@@ -15,7 +15,7 @@ import pytest
 from tiny_models import of_path, tiny
 
 from ceilings.errors import UserError
-from ceilings.models import catalogue, configuration, definition, outline
+from ceilings.models import architectures, catalogue, configuration, definition, outline
 
 SCRIPTS = Path(outline.__file__).parents[2]
 
@@ -108,6 +108,7 @@ def test_positions_of_padding_do_not_count(tmp_path: Path) -> None:
         ("roberta", 1, 512),
         ("mpnet", 1, 512),
         ("bert", 0, 514),
+        ("esm", 1, 512),
         ("roberta", 0, 513),
     ):
         folder = write_config(
@@ -162,6 +163,11 @@ def test_what_nothing_says_is_asked(
 def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no config\.json; put it there"):
         outline.outline(of_path(tmp_path))
+    (tmp_path / "config.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match=r"config\.json is a pointer of git-lfs.*run git lfs pull"):
+        outline.outline(of_path(tmp_path))
+    with pytest.raises(UserError, match="does not exist; correct path"):
+        outline.outline(of_path(Path("~nobody/there")))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         outline.outline(of_path(tmp_path))
@@ -253,8 +259,105 @@ def test_the_hub_is_asked_once(hub_on_this_machine: list[str]) -> None:
 
 
 def test_a_study_that_says_enough_asks_no_hub(hub_on_this_machine: list[str]) -> None:
-    assert outlined(hub="some/body", architecture="bert").task == "sequence-classification"
+    sizes = {
+        **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
+        **{"vocab_size": 500, "max_position_embeddings": 64},
+    }
+    assert outlined(hub="some/body", architecture="bert", config=sizes).limits == {"sequence": 64}
+    for hub in configuration.PUBLISHED:
+        assert outlined(hub=hub).task == "sequence-classification"
+    assert outlined(hub="some/large", architecture="bert", weights="pretrained").architecture == "bert"
     assert hub_on_this_machine == []
+
+
+def test_random_weights_need_the_sizes_of_the_model_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large model's name above the latency of a base model would be a wrong number."""
+    monkeypatch.setattr(configuration, "_download", lambda *_: None)
+    for weights in ("auto", "random"):
+        with pytest.raises(
+            UserError, match=r"give its sizes in config \(n_layers, n_heads, hidden_dim\), or leave out"
+        ):
+            outlined(
+                hub="some/large",
+                architecture="distilbert",
+                weights=weights,
+                config={"hidden_size": 1024, "vocab_size": 30522, "max_position_embeddings": 512},
+            )
+    with pytest.raises(UserError, match=r"some/clip.*give its sizes in config \(embed_dim, vision_cfg.image_size"):
+        outlined(hub="some/clip", architecture="open_clip", task="image-embedding")
+    with pytest.raises(UserError, match="calls it a 'distilbert'"):
+        outlined(hub="textattack/bert-base-uncased-SST-2", architecture="distilbert")
+
+
+def test_published_sizes_are_those_of_base_models() -> None:
+    from transformers import AutoConfig
+
+    for sizes in configuration.PUBLISHED.values():
+        base = AutoConfig.for_model(sizes["model_type"])
+        assert {key: getattr(base, key) for key in sizes if key != "architectures"} == {
+            key: value for key, value in sizes.items() if key != "architectures"
+        }
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "near"),
+    [
+        ("bert", "num_layers", "num_hidden_layers"),
+        ("bert", "hiden_size", "hidden_size"),
+        ("bert", "n_layers", "num_hidden_layers"),
+        ("distilbert", "num_layer", "num_hidden_layers"),
+        ("vit", "img_size", "image_size"),
+        ("swin", "window", "window_size"),
+        ("clip_text_model", "max_positions", "max_position_embeddings"),
+    ],
+)
+def test_a_misspelt_key_is_refused_while_planning(architecture: str, key: str, near: str, tmp_path: Path) -> None:
+    """For an architecture and for a folder."""
+    for value in ({"architecture": architecture}, {"path": str(write_config(tmp_path, model_type=architecture))}):
+        with pytest.raises(UserError, match=rf"config key '{key}'.*did you mean {near}\b"):
+            outlined(**value, config={key: 2})
+
+
+def test_keys_mean_what_they_mean(tmp_path: Path) -> None:
+    write_config(tmp_path, model_type="distilbert", dim=32, n_layers=4, id2label={"0": "a", "1": "b", "2": "c"})
+    same = {"num_hidden_layers": 4, "num_labels": 3, "sentence_pooling": "cls"}
+    assert outline.outline(of_path(tmp_path, config=same)).architecture == "distilbert"
+    for key, value, real in (("num_hidden_layers", 2, "n_layers"), ("num_labels", 2, "num_labels")):
+        with pytest.raises(UserError, match=rf"has {real} = .*overrides it with {value}; remove the override"):
+            outline.outline(of_path(tmp_path, config={key: value}))
+        assert outline.outline(of_path(tmp_path, config={key: value}, weights="random"))
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("distillbert", "distilbert"), ("robberta", "roberta"), ("berts", "bert")])
+def test_a_misspelt_architecture_is_refused_while_planning(wrong: str, near: str) -> None:
+    with pytest.raises(UserError, match=rf"no architecture '{wrong}'; did you mean {near},"):
+        outlined(architecture=wrong)
+
+
+def test_what_is_read_of_transformers_is_what_it_declares() -> None:
+    from transformers import AutoConfig
+
+    for name in ("bert", "distilbert", "mpnet", "modernbert", "clip_text_model", "vit", "swin", "dinov2", "albert"):
+        declared, config = architectures.declared(name), AutoConfig.for_model(name)
+        assert declared is not None and dict(declared.aliases) == config.attribute_map
+        assert declared.sizes and all(getattr(config, key) == declared.defaults[key] for key in declared.sizes), name
+    known = architectures._classes()
+    unread = [name for name in known if architectures.declared(name) is None]
+    assert len(known) > 300 and len(unread) < 0.05 * len(known)
+
+
+def test_the_checkpoint_has_the_head_of_the_task(tmp_path: Path) -> None:
+    """The classifiers of texts and of tokens have the same tensors."""
+    for classes, task in (
+        (["BertForSequenceClassification"], "token-classification"),
+        (["BertForMaskedLM"], "sequence-classification"),
+        (["BertModel"], "question-answering"),
+    ):
+        write_config(tmp_path, model_type="bert", architectures=classes)
+        with pytest.raises(UserError, match=f"belong to {classes[0]}, which has no head for {task}"):
+            outline.outline(of_path(tmp_path, task=task))
+        assert outline.outline(of_path(tmp_path, task=task, weights="random")).task == task
+        assert outline.outline(of_path(tmp_path, task="sentence-embedding")).task == "sentence-embedding"
 
 
 def test_a_hub_that_hangs_costs_planning_little(
@@ -262,7 +365,7 @@ def test_a_hub_that_hangs_costs_planning_little(
 ) -> None:
     monkeypatch.setattr(configuration, "ANSWER_SECONDS", 0.2)
     start = time.monotonic()
-    with pytest.raises(UserError, match=r"some/hangs is not in the hub cache.*set architecture and task"):
+    with pytest.raises(UserError, match=r"some/hangs is not in the hub cache.*set architecture, task and"):
         outlined(hub="some/hangs")
     assert time.monotonic() - start < 1.5
 

@@ -45,13 +45,13 @@ DEBERTA = {
 }
 VIT = {key: SIZES[key] for key in list(SIZES)[:4]} | {"image_size": 32, "patch_size": 8}
 
-TEXTS = [
+TEXTS: list[tuple[str, str, dict[str, Any], int | None]] = [
     ("bert", "sequence-classification", {**SIZES, "num_labels": 3}, 40),
     ("distilbert", "token-classification", {**DISTILBERT, "num_labels": 5}, 40),
     ("roberta", "question-answering", SIZES, 38),
     ("electra", "sequence-classification", {**SIZES, "embedding_size": 16}, 40),
     ("mpnet", "sentence-embedding", SIZES, 38),
-    ("deberta-v2", "token-classification", DEBERTA, 40),
+    ("deberta-v2", "token-classification", DEBERTA, None),
     (
         "modernbert",
         "sequence-classification",
@@ -62,7 +62,7 @@ TEXTS = [
     ("albert", "question-answering", {**SIZES, "embedding_size": 16}, 40),
     ("xlm-roberta", "token-classification", SIZES, 38),
 ]
-"""Architecture, task, sizes, longest sequence."""
+"""Architecture, task, sizes, longest sequence if there is one."""
 
 IMAGES = [
     ("vit", "image-classification", VIT),
@@ -117,17 +117,17 @@ def own_answers(model: Any, task: str, arrays: dict[str, np.ndarray]) -> list[np
 
 
 @pytest.mark.parametrize("case", TEXTS, ids=lambda case: f"{case[0]}-{case[1]}")
-def test_texts(checkpoint: Checkpoint, tmp_path: Path, case: tuple[str, str, dict[str, Any], int]) -> None:
+def test_texts(checkpoint: Checkpoint, tmp_path: Path, case: tuple[str, str, dict[str, Any], int | None]) -> None:
     architecture, task, sizes, longest = case
     source, model = checkpoint(CLASSES[task], architecture, sizes)
     plan = outline.outline(of_path(source))
     assert (plan.family, plan.architecture, plan.task) == ("text_encoder", architecture, task)
-    assert plan.limits == {"sequence": longest}
+    assert plan.limits == ({"sequence": longest} if longest else {})
     weights.fetch(of_path(source), tmp_path / "out")
     workload = Workload.read(tmp_path / "out")
     assert (workload.task.name, workload.architecture, workload.axes) == (task, architecture, plan.axes)
     assert [tensor.name for tensor in workload.inputs] == ["input_ids", "attention_mask"]
-    shape = Shape.of({"batch": 3, "sequence": longest})  # to the last position
+    shape = Shape.of({"batch": 3, "sequence": longest or 60})  # to the last position
     arrays = sample(tmp_path / "out", shape, 2, 0, {"share": 0.7}).arrays
     outputs = answers(tmp_path / "out", arrays, attention=model.config._attn_implementation)
     for tensor, output, own in zip(workload.outputs, outputs, own_answers(model, task, arrays), strict=True):
@@ -202,6 +202,11 @@ def test_an_image_embedding_without_a_pooler_is_the_first_token(checkpoint: Chec
     ("modules", "pooling", "expected"),
     [
         (["Transformer", "Pooling", "Normalize"], {"pooling_mode_mean_tokens": True}, "mean"),
+        (["Transformer", "Pooling"], {"pooling_mode": "cls"}, "cls"),
+        (["Transformer", "Pooling"], {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, CellFailure),
+        (["Transformer", "Pooling"], {"pooling_mode_mean_tokens": False}, CellFailure),
+        (["Transformer"], {}, CellFailure),
+        (["Transformer", "Normalize", "Pooling"], {"pooling_mode_mean_tokens": True}, CellFailure),
         (["Transformer", "Pooling"], {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
         (["Transformer", "Pooling"], {"pooling_mode_max_tokens": True}, CellFailure),
         (["Transformer", "Pooling", "Dense"], {"pooling_mode_mean_tokens": True}, CellFailure),
@@ -218,7 +223,7 @@ def test_checkpoints_of_sentence_transformers(
     write_json(source / "modules.json", parts)
     write_json(source / "1_Pooling" / "config.json", pooling)
     if expected is CellFailure:
-        with pytest.raises(CellFailure, match=r"max_tokens|Dense"):
+        with pytest.raises(CellFailure, match=r"max_tokens|Dense|pools by|after them, Normalize"):
             weights.fetch(of_path(source), tmp_path / "out")
         return
     weights.fetch(of_path(source), tmp_path / "out")
@@ -227,8 +232,13 @@ def test_checkpoints_of_sentence_transformers(
     module = load_module(tmp_path / "out")
     assert module.pooling == expected
     weights.fetch(of_path(source, config={"sentence_pooling": "mean"}), tmp_path / "mean")
-    same = np.array_equal(answers(tmp_path / "out", arrays)[0], answers(tmp_path / "mean", arrays)[0])
-    assert same == (expected == "mean")
+    embedding, mean = answers(tmp_path / "out", arrays)[0], answers(tmp_path / "mean", arrays)[0]
+    assert np.array_equal(embedding, mean) == (expected == "mean")
+    lengths = np.linalg.norm(embedding, axis=1)
+    assert np.allclose(lengths, 1, atol=1e-6) == ("Normalize" in modules), "each row has the length 1"
+    weights.fetch(of_path(source, weights="random"), tmp_path / "random")
+    config = read_json(tmp_path / "random" / "config.json")
+    assert (config["sentence_pooling"], config.get("sentence_normalize", False)) == (expected, "Normalize" in modules)
 
 
 def test_a_reference_has_every_output(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -19,10 +19,11 @@ from typing import Any
 
 from ceilings import files
 from ceilings.errors import UserError
+from ceilings.models import architectures, checkpoint, sentence_modules
 from ceilings.models.clip_towers import CLIP_TOWERS
 from ceilings.models.definition import Definition
 
-CONFIG, OPEN_CLIP_CONFIG, MODULES = "config.json", "open_clip_config.json", "modules.json"
+CONFIG, OPEN_CLIP_CONFIG, MODULES = "config.json", "open_clip_config.json", sentence_modules.FILE
 ANSWER_SECONDS = 4.0
 """How long the hub may take: a firewall that drops packets, or a resolver that hangs, must cost no more than this."""
 
@@ -32,6 +33,23 @@ OPEN_CLIP_BASE: dict[str, Any] = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
 }
 """ViT-B-32, as open_clip's own configuration has it."""
+
+_BERT_BASE = {
+    "model_type": "bert",
+    "architectures": ["BertForSequenceClassification"],
+    **{"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    **{"vocab_size": 30522, "max_position_embeddings": 512},
+}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "distilbert/distilbert-base-uncased-finetuned-sst-2-english": {
+        "model_type": "distilbert",
+        "architectures": ["DistilBertForSequenceClassification"],
+        **{"dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072},
+        **{"vocab_size": 30522, "max_position_embeddings": 512},
+    },
+    "textattack/bert-base-uncased-SST-2": _BERT_BASE,
+}
+"""Sizes that the config.json of exactly these repositories has, so that the default study runs without a hub."""
 
 IMAGE_TYPES = re.compile(
     r"vit(_.*|det)?|deit|dinov2.*|dinov3.*|beit|swin(v2)?|convnext(v2)?|resnet|siglip2?_vision_model|ijepa|levit|cvt|pvt.*"
@@ -54,7 +72,8 @@ def find(definition: Definition) -> dict[str, Any] | None:
     """The configuration of a model, before its overrides; None where there is none to be had.
 
     Of an open_clip checkpoint that is ``{"model_type": "open_clip", **model_cfg}``. ``sentence_transformer`` is true
-    where the weights belong to the package of that name.
+    where the weights belong to the package of that name. Of a repository in ``PUBLISHED`` that is not here, its
+    sizes.
 
     Raises:
         UserError: The study names a folder without a readable one.
@@ -65,15 +84,36 @@ def find(definition: Definition) -> dict[str, Any] | None:
         return None
     if (snapshot := cached(definition.hub)) is not None:
         return of_folder(snapshot, definition)
-    if definition.architecture is not None:
+    if definition.architecture and (definition.weights == "pretrained" or unknown_sizes(definition) == []):
         return None  # The study says enough, so no time is spent on a hub that may not answer.
+    if definition.hub in PUBLISHED and definition.implementation == "transformers":
+        return dict(PUBLISHED[definition.hub])
     return _of_hub(definition)
+
+
+def unknown_sizes(definition: Definition) -> list[str] | None:
+    """The sizes that a study does not give of a model whose configuration cannot be had; None: it is unknown which.
+
+    Random weights of other sizes would give another model's latency under this one's name.
+    """
+    if definition.architecture == "open_clip":
+        tower = "vision_cfg" if definition.task == "image-embedding" else "text_cfg"
+        given = definition.config.get(tower) or {}
+        missing = [f"{tower}.{key}" for key in OPEN_CLIP_BASE[tower] if key not in given]
+        return missing if "embed_dim" in definition.config else ["embed_dim", *missing]
+    architecture = definition.architecture or ""
+    if architecture == "clip":
+        architecture = CLIP_TOWERS.get(definition.task or "", architecture)
+    declared = architectures.declared(architecture)
+    if declared is None:
+        return None
+    return [key for key in declared.sizes if key not in declared.canonical(definition.config)]
 
 
 def cached(repository: str) -> Path | None:
     """The folder of a repository in the hub's cache on disk, if its configuration is there."""
     home = Path(os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")))
-    cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub")).expanduser()
+    cache = files.expanded(os.environ.get("HF_HUB_CACHE", home / "hub"))
     folder = cache / f"models--{repository.replace('/', '--')}"
     try:
         revision = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
@@ -97,10 +137,16 @@ def architecture_of(definition: Definition, config: Mapping[str, Any] | None) ->
     """
     name, stated = definition.name, definition.architecture
     if config is None:
+        here = f"model {name!r}: {definition.hub} is not in the hub cache and the hub gives no {CONFIG} now"
+        remedy = "connect to it once, put the files into a folder and name that as path"
         if stated is None:
+            raise UserError(f"{here}; {remedy}, or set architecture, task and, in config, its sizes")
+        sizes = unknown_sizes(definition) if definition.hub and definition.weights != "pretrained" else []
+        if sizes != []:
+            given = f"give its sizes in config ({', '.join(sizes)}), " if sizes else ""
             raise UserError(
-                f"model {name!r}: {definition.hub} is not in the hub cache and the hub gives no {CONFIG} now; connect "
-                f"to it once, put the files into a folder and name that as path, or set architecture and task"
+                f"{here}, so random weights may have other sizes than it; {remedy}, {given}or leave out hub to measure "
+                f"the base model of {stated!r}"
             )
         return stated
     actual = config.get("model_type")
@@ -127,6 +173,8 @@ def task_of(definition: Definition, architecture: str, config: Mapping[str, Any]
     """
     towers = architecture in ("clip", "open_clip")
     if definition.task is not None and (not towers or definition.task in CLIP_TOWERS):
+        if definition.weights != "random":
+            _refuse_other_heads(definition, config or {})
         return definition.task
     for tower_task, tower in CLIP_TOWERS.items():
         if architecture == tower:
@@ -152,6 +200,39 @@ def task_of(definition: Definition, architecture: str, config: Mapping[str, Any]
     )
 
 
+def _refuse_other_heads(definition: Definition, config: Mapping[str, Any]) -> None:
+    """Refuse a task whose head the checkpoint's classes do not have; an embedding needs none.
+
+    A classifier of texts has the tensors of a classifier of tokens, by the same names and of the same shapes.
+    """
+    classes = [str(name) for name in config.get("architectures") or []]
+    ends = [end for end, task in HEADS.items() if task == definition.task]
+    if not classes or not ends or definition.task in CLIP_TOWERS:
+        return
+    if not any(end in name for end in ends for name in classes) and all(
+        re.search(r"(Model|For[A-Z]\w*)$", name) for name in classes
+    ):
+        raise UserError(
+            f"model {definition.name!r}: the weights of {definition.path or definition.hub} belong to "
+            f"{', '.join(classes)}, which has no head for {definition.task}; name weights that were made for it, "
+            "change task, or set weights: random"
+        )
+
+
+def sentence_settings(definition: Definition) -> dict[str, Any]:
+    """What a checkpoint of sentence-transformers does after its encoder, as ``sentence_modules.settings`` has it.
+
+    Raises:
+        CellFailure: More, or something else, than is known here.
+    """
+    folder = definition.folder or cached(definition.hub or "")
+    source = str(definition.path or definition.hub)
+    if folder is not None:
+        here = folder
+        return sentence_modules.settings(lambda name: files.read_json(here / name, "put it there"), source)
+    return sentence_modules.settings(lambda name: _download(str(definition.hub), name), source)
+
+
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with ``changes``, objects within objects too."""
     result = dict(base)
@@ -168,14 +249,19 @@ def of_folder(folder: Path, definition: Definition) -> dict[str, Any]:
         UserError: There is no readable one.
     """
     if is_open_clip(folder, definition):
+        checkpoint.refuse_pointers([folder / OPEN_CLIP_CONFIG])
         return _open_clip(files.read_json(folder / OPEN_CLIP_CONFIG, "put an undamaged copy there"), folder, definition)
     if definition.implementation == "open_clip":
         raise UserError(
             f"model {definition.name!r} has implementation 'open_clip', but {folder} has no {OPEN_CLIP_CONFIG}; put it "
             "there, or leave out implementation"
         )
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise UserError(f"the folder {folder} of model {definition.name!r} {what}; correct path")
     if not (folder / CONFIG).is_file():
         raise UserError(f"the folder {folder} of model {definition.name!r} has no {CONFIG}; put it there")
+    checkpoint.refuse_pointers([folder / CONFIG])
     config = files.read_json(folder / CONFIG, "put an undamaged copy there")
     if not isinstance(config, dict):
         raise UserError(f"{folder / CONFIG} is no JSON object; put an undamaged copy there")
@@ -210,7 +296,7 @@ def _of_hub(definition: Definition) -> dict[str, Any] | None:
 @functools.cache
 def _download(repository: str, name: str) -> Any:
     """A small JSON file of the hub, once a machine; None if it cannot be had within ``ANSWER_SECONDS``."""
-    kept = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ceilings" / repository / name
+    kept = files.expanded(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "ceilings" / repository / name
     try:
         return json.loads(kept.read_text(encoding="utf-8"))
     except (OSError, ValueError):

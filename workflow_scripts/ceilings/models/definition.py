@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from ceilings import options
+from ceilings import files, options
 from ceilings.errors import UserError
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import CONTENTS
@@ -55,7 +55,7 @@ class Definition:
     @property
     def folder(self) -> Path | None:
         """Where configuration and weights lie, if the study says so."""
-        return Path(self.path).expanduser() if self.path else None
+        return files.expanded(self.path) if self.path else None
 
     def to_json(self) -> dict[str, Any]:
         """What shapes weights and graphs, as ``read`` takes it back: without ``data``."""
@@ -115,6 +115,8 @@ def _refuse_contradictions(definition: Definition) -> None:
             f"model {name!r} says nowhere what it is; give hub, path, onnx or architecture, such as "
             "hub: distilbert/distilbert-base-uncased-finetuned-sst-2-english"
         )
+    if definition.weights == "pretrained" and not (definition.hub or definition.path or definition.onnx):
+        raise UserError(f"model {name!r} has weights 'pretrained', but names none; set hub or path, or weights: random")
     if definition.hub and not HUB_ID.fullmatch(definition.hub):
         raise UserError(f"model {name!r} has hub {definition.hub!r}, which is no hub id; write owner/name")
     if definition.task is not None and definition.task not in TASKS:

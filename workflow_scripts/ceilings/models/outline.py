@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ceilings.models import configuration
-from ceilings.models.catalogue import FUSIONS, Fusion, family_of
+from ceilings.errors import UserError
+from ceilings.models import architectures, config_keys, configuration
+from ceilings.models.catalogue import FAMILIES, FUSIONS, Family, Fusion, family_of
 from ceilings.models.clip_towers import CLIP_TOWERS, tower_config
 from ceilings.models.definition import Definition
 
@@ -20,13 +21,17 @@ POSITIONS = {
 """``max_position_embeddings`` of base models, as ``transformers`` has them."""
 
 OFFSET = (
-    *("camembert", "data2vec-text", "ibert", "longformer", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta"),
-    *("xlm-roberta-xl", "xmod"),
+    *("camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "markuplm", "mpnet", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 )
 """Architectures whose first positions stand for padding: position ids start at ``pad_token_id + 1``."""
 
 IMAGES = dict.fromkeys(("beit", "clip_vision_model", "convnext", "deit", "dinov2", "open_clip", "swin", "vit"), 224)
 """``image_size`` of base models, as ``transformers`` has them."""
+
+
+OURS = ("clip", "image_encoder", "text_encoder")
+"""Families of models that Transformers configures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +118,8 @@ def resolve(definition: Definition, config: Mapping[str, Any] | None) -> Resolve
         UserError: Nothing says what it is, or it contradicts itself.
     """
     architecture = configuration.architecture_of(definition, config)
+    known = tuple(name for family in FAMILIES.values() for name in family.architectures)
+    architectures.refuse_unknown_architecture(architecture, ("clip", *known), definition.name)
     task = configuration.task_of(definition, architecture, config)
     converted = architecture == "open_clip" and definition.implementation == "transformers"
     base: Mapping[str, Any] | None = config
@@ -122,15 +129,42 @@ def resolve(definition: Definition, config: Mapping[str, Any] | None) -> Resolve
     else:
         if config is not None and task in CLIP_TOWERS:
             base = tower_config(config, task)
+        declared = architectures.declared(
+            CLIP_TOWERS.get(task, architecture) if architecture == "clip" else architecture
+        )
         sizes = {**(base or {}), **definition.config}
+        if declared is not None:
+            sizes = {**declared.canonical(base or {}), **declared.canonical(definition.config)}
     if architecture in ("clip", "open_clip") and definition.implementation == "transformers":
         architecture = CLIP_TOWERS.get(task, architecture)
     family = family_of(architecture, task, definition.implementation)
+    if family.implementation == "transformers" and not converted:
+        _refuse_config(definition, architecture, family, base)
     limits = _limits(architecture, family.axes[task], sizes, fixed_text=family.implementation == "open_clip")
     axes = family.axes[task]
     if isinstance(size := sizes.get("image_size"), list) and len(set(size)) > 1:
         axes = tuple(axis for axis in axes if axis != "image")  # Not square, and nothing to choose.
     return Resolved(family.name, architecture, task, axes, base, converted, limits)
+
+
+def _refuse_config(definition: Definition, architecture: str, family: Family, base: Mapping[str, Any] | None) -> None:
+    """Refuse what a study changes in a configuration and the model does not have, or has in another size."""
+    name, changes = definition.name, definition.config
+    if family.name not in OURS:
+        return  # A plug-in reads its configuration itself.
+    architectures.refuse_unknown_keys(architecture, changes, base, name)
+    declared = architectures.declared(architecture)
+    if base is None or declared is None or definition.weights == "random":
+        return
+    known = {**declared.defaults, **declared.canonical(base)}
+    if isinstance(labels := known.get("id2label"), Mapping):
+        known["num_labels"] = len(labels)
+    for key, value in declared.canonical(changes).items():
+        if key not in config_keys.OURS and known.get(key) not in (None, value):
+            raise UserError(
+                f"model {name!r}: the {configuration.CONFIG} of {definition.path or definition.hub} has {key} = "
+                f"{known[key]!r}, but the study overrides it with {value!r}; remove the override or use random weights"
+            )
 
 
 def positions(architecture: str, config: Mapping[str, Any]) -> int | None:
@@ -140,12 +174,20 @@ def positions(architecture: str, config: Mapping[str, Any]) -> int | None:
     (512, 512)
     """
     longest = config.get("max_position_embeddings", config.get("context_length", POSITIONS.get(architecture)))
-    if not isinstance(longest, int):
+    if longest is None and (declared := architectures.declared(architecture)) is not None:
+        longest = declared.defaults.get("max_position_embeddings")
+    if not isinstance(longest, int) or _positions_are_relative(architecture, config):
         return None
     padding = config.get("pad_token_id", 1)
     # MPNet's padding position is 1 whatever its configuration says.
     first = 1 if architecture == "mpnet" or padding is None else int(padding)
     return longest - first - 1 if architecture in OFFSET else longest
+
+
+def _positions_are_relative(architecture: str, config: Mapping[str, Any]) -> bool:
+    """Whether a model adds no positions to its input: DeBERTa's distances end at the largest that it knows."""
+    relative = bool(config.get("relative_attention", False)) and not config.get("position_biased_input", True)
+    return architecture in ("deberta", "deberta-v2") and relative
 
 
 def _limits(

@@ -10,7 +10,8 @@ import torch
 
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json
-from ceilings.models import interface, pretrained
+from ceilings.models import interface, pretrained, sentence_modules
+from ceilings.models.config_keys import SENTENCE_NORMALIZE, SENTENCE_POOLING
 
 if TYPE_CHECKING:
     from ceilings.workload.workload import Workload
@@ -29,25 +30,25 @@ UNUSED_HEADS = (
 )
 """Tensors of other tasks' heads, which a sentence embedding does not read."""
 
-POOLING = "sentence_pooling"
-"""Key of config.json: ``mean`` (over the tokens that are no padding; the default) or ``cls`` (the first token)."""
+AFTERWARDS: dict[str, tuple[Any, ...]] = {SENTENCE_POOLING: ("mean", "cls"), SENTENCE_NORMALIZE: (False, True)}
+"""Keys of config.json for sentence embeddings, with their values, the default first.
 
-SENTENCE_MODULES = ("Transformer", "Pooling", "Normalize")
+The mean is over the tokens that are no padding, ``cls`` is the first token; normalised embeddings have the length 1.
+"""
 
 
 def build(
     architecture: str, task: str, base: Mapping[str, Any] | None, changes: Mapping[str, Any], *, seed: int, name: str
 ) -> torch.nn.Module:
     """A model with seeded random weights."""
-    changes = dict(changes)
-    pooling = changes.pop(POOLING, (base or {}).get(POOLING))
+    changes, afterwards = _split(changes)
+    if task == "sentence-embedding":
+        afterwards = _split(base or {})[1] | afterwards
     config = pretrained.configure(architecture, base, changes, name)
     kind = _class(config, task)
     options = {"add_pooling_layer": False} if _drops_pooler(kind, task) else {}
     model = pretrained.seeded(lambda: kind(config, **options).float(), seed, name)
-    if pooling is not None:
-        model.config.sentence_pooling = _checked(pooling)
-    return model
+    return _with(model, afterwards)
 
 
 def load(
@@ -58,8 +59,7 @@ def load(
 
     with pretrained.readable(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    changes = dict(changes or {})
-    pooling = changes.pop(POOLING, None)
+    changes, afterwards = _split(changes or {})
     pretrained.refuse_changes(config, changes, folder)
     kind = _class(config, task)
     options: dict[str, Any] = {"add_pooling_layer": False} if _drops_pooler(kind, task) else {}
@@ -70,11 +70,10 @@ def load(
     )
     if missing:
         pretrained.refuse(folder, task, ["the pooler", *missing], [], [])
-    if pooling is not None:
-        model.config.sentence_pooling = _checked(pooling)
-    elif embedding and (folder / "modules.json").is_file():
-        model.config.sentence_pooling = _pooling_of(folder)
-    return model
+    if embedding and (folder / sentence_modules.FILE).is_file():
+        remedy = "put an undamaged copy there"
+        afterwards = sentence_modules.settings(lambda name: read_json(folder / name, remedy), str(folder)) | afterwards
+    return _with(model, afterwards)
 
 
 def save(model: torch.nn.Module, folder: Path) -> None:
@@ -103,7 +102,8 @@ class TextEncoder(torch.nn.Module):
         super().__init__()
         self.model = model
         self.task = task
-        self.pooling = _checked(getattr(model.config, POOLING, "mean"))
+        self.pooling = getattr(model.config, SENTENCE_POOLING, "mean")
+        self.normalize = bool(getattr(model.config, SENTENCE_NORMALIZE, False))
         self.attention = str(model.config._attn_implementation)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
@@ -113,13 +113,16 @@ class TextEncoder(torch.nn.Module):
             return answer.start_logits, answer.end_logits
         if self.task != "sentence-embedding":
             return (answer.logits,)
-        states = answer.last_hidden_state
+        embedding = self._pooled(answer.last_hidden_state, attention_mask)
+        return (torch.nn.functional.normalize(embedding, dim=1) if self.normalize else embedding,)
+
+    def _pooled(self, states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         if self.pooling == "cls":
-            return (states[:, 0].contiguous(),)
+            return states[:, 0].contiguous()
         if attention_mask is None:
-            return (states.mean(1),)
+            return states.mean(1)
         real = attention_mask.unsqueeze(-1).to(states.dtype)
-        return ((states * real).sum(1) / real.sum(1).clamp(min=1),)
+        return (states * real).sum(1) / real.sum(1).clamp(min=1)
 
 
 def _class(config: Any, task: str) -> Any:
@@ -132,30 +135,20 @@ def _drops_pooler(kind: Any, task: str) -> bool:
     return task == "sentence-embedding" and pretrained.takes(kind.__init__, "add_pooling_layer")
 
 
-def _pooling_of(folder: Path) -> str:
-    """How a checkpoint of sentence-transformers pools.
+def _split(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A configuration of Transformers, and what follows its encoder.
 
     Raises:
-        CellFailure: It does more, or something else, than is known here.
+        UserError: A value that is not known.
     """
-    remedy = "put an undamaged copy there"
-    modules = read_json(folder / "modules.json", remedy)
-    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
-    if further := [kind for kind in kinds if kind not in SENTENCE_MODULES]:
-        raise CellFailure("unsupported", f"{folder} has the module {further[0]} of sentence-transformers, unknown here")
-    path = next((str(module["path"]) for module, kind in zip(modules, kinds, strict=True) if kind == "Pooling"), None)
-    config = {} if path is None else read_json(folder / path / "config.json", remedy)
-    modes = {key.removeprefix("pooling_mode_") for key, value in config.items() if value is True and "_mode_" in key}
-    modes |= {str(config["pooling_mode"])} if isinstance(config.get("pooling_mode"), str) else set()
-    for known, pooling in (({"mean_tokens"}, "mean"), ({"mean"}, "mean"), ({"cls_token"}, "cls"), ({"cls"}, "cls")):
-        if modes == known:
-            return pooling
-    if not modes:
-        return "mean"
-    raise CellFailure("unsupported", f"{folder} pools by {', '.join(sorted(modes))}; known: mean_tokens, cls_token")
+    afterwards = {key: config[key] for key in AFTERWARDS if key in config}
+    for key, value in afterwards.items():
+        if value not in AFTERWARDS[key]:
+            raise UserError(f"config has {key} = {value!r}; give {' or '.join(map(str, AFTERWARDS[key]))}")
+    return {key: value for key, value in config.items() if key not in AFTERWARDS}, afterwards
 
 
-def _checked(pooling: Any) -> str:
-    if pooling not in ("mean", "cls"):
-        raise UserError(f"config has {POOLING} = {pooling!r}; give mean or cls")
-    return str(pooling)
+def _with(model: torch.nn.Module, afterwards: Mapping[str, Any]) -> torch.nn.Module:
+    for key, value in afterwards.items():
+        setattr(model.config, key, value)
+    return model
