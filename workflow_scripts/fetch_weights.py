@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from ceilings import artifacts
+from ceilings.errors import CellFailure, UserError
 from ceilings.models import definition, weights
 from ceilings.models.weights_folder import CONFIG, PROVENANCE, WEIGHTS
 from ceilings.program import json_argument, main
@@ -17,8 +18,13 @@ def work(arguments: argparse.Namespace) -> None:
     model = definition.read(arguments.model.get("name", "model"), arguments.model)
     folder: Path = arguments.output_dir
     outputs = [folder / name for name in (WEIGHTS, CONFIG, workload.FILE)]
+    # Not recorded where it fails: a hub that cannot be reached now may be the next time.
+    origin = weights.choose(model)
     with artifacts.made(folder / PROVENANCE, outputs, model=model.name):
-        record = weights.fetch(model, folder)
+        try:
+            record = weights.fetch(model, folder, origin)
+        except UserError as error:
+            raise CellFailure("weights", str(error)) from None
         print(f"{model.name}: {record['source']} weights, {record['parameters']:,} parameters: {record['why']}")
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.models.dataset_rows import Wanted, make
 from ceilings.workload.shape import Shape
 from ceilings.workload.task import TASKS
@@ -84,5 +84,5 @@ def test_ids_beyond_the_vocabulary_are_refused(tmp_path):
     small = TensorSpec("ids", "int64", ("batch", "sequence"), "tokens", 0, 1)
     weights = folder(tmp_path, "sentence-embedding", (small, MASK), tokenizer=True)
     (tmp_path / "a.csv").write_text("text\nfilm\n")
-    with pytest.raises(UserError, match="gives the id 2, but the model's largest is 1"):
+    with pytest.raises(CellFailure, match="gives the id 2, but the model's largest is 1"):
         make(weights, Wanted(file=str(tmp_path / "a.csv")), Shape.parse("b8-s4"))

@@ -166,7 +166,7 @@ def test_special_tokens_stand_where_a_configuration_names_them(tmp_path: Path) -
 
 def test_a_tokenizer_of_another_model_is_refused(spoken: Path) -> None:
     small = TensorSpec("input_ids", "int64", ("batch", "sequence"), "tokens", 0, 20)
-    with pytest.raises(UserError, match="but the model's largest is 20"):
+    with pytest.raises(CellFailure, match="but the model's largest is 20"):
         tokens.sample(spoken, small, (4, 16), seed=0, lengths=None)
 
 

@@ -1,7 +1,7 @@
 """The rows that quality is evaluated on: inputs one row a text or image, labels if there are any. Reading only.
 
 An ``.npz`` with ``input/{name}`` (rows, *dims without the batch), ``labels`` (rows,), ``truncated`` (rows,), ``facts``
-(JSON) and ``sha256`` of the inputs. Beside it lies what FP32 PyTorch answers: ``output/{name}`` (rows, *dims).
+(JSON) and ``sha256`` of all of it. Beside it lies what FP32 PyTorch answers: ``output/{name}`` (rows, *dims).
 """
 
 from __future__ import annotations
@@ -49,8 +49,11 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
-        """Of the inputs."""
-        return pool.digest(self.inputs)
+        """Of all that shapes an answer or its score: inputs, labels, what was cut, and where they come from."""
+        labels = {} if self.labels is None else {"labels": self.labels}
+        facts = np.array(json.dumps(dict(self.facts), sort_keys=True))
+        named = {f"{INPUT}{name}": values for name, values in self.inputs.items()}
+        return pool.digest({**named, **labels, "truncated": self.truncated, "facts": facts})
 
     def batches(self, size: int) -> Iterator[tuple[Arrays, int]]:
         """Elements of ``size`` rows, and how many of them count: the last is filled up with rows from the start."""

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import read_json
+from ceilings.files import expanded, read_json
 from ceilings.models import inputs, labelled, tokens, weights_folder
+from ceilings.models import tokenizer as tokenizers
 from ceilings.models.dataset import Arrays, Dataset, rows_at_once
 from ceilings.models.reference import graph_runner
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 TEXT_CONTENTS = {"tokens", "mask", "zeros"}
-CORPUS = "corpus.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +63,8 @@ def make(weights_dir: Path, wanted: Wanted, shape: Shape) -> Dataset:
                 "leave its data out, or give weights with a tokenizer (weights: {path: FOLDER})"
             )
         return _of_file(weights_dir, workload, wanted, shape, facts)
-    if textual:
-        texts = resources.files("ceilings.models").joinpath(CORPUS).read_text(encoding="utf-8").splitlines()
+    if textual and tokenizers.reads_english(_tokenizer(weights_dir)):
+        texts = tokenizers.corpus()
         chosen = _sample(len(texts), wanted)
         arrays, truncated = encode(weights_dir, workload, [texts[i] for i in chosen], shape)
         return Dataset(arrays, None, truncated, facts | {"source": "corpus", "available": len(texts)})
@@ -97,20 +99,14 @@ def encode(
     weights_dir: Path, workload: Workload, texts: Sequence[str], shape: Shape
 ) -> tuple[Arrays, NDArray[np.bool_]]:
     """Texts as a model's inputs, padded at their end or cut to the sequence; and which of them were cut, (rows,)."""
-    from tokenizers import Tokenizer
-
     weights_folder.refuse_impossible(weights_dir, shape)
     path, sequence = weights_dir / weights_folder.TOKENIZER, shape["sequence"]
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        raise UserError(f"{path} is damaged ({error}); {weights_folder.REMEDY}") from None
+    tokenizer = _tokenizer(weights_dir)
     if sequence <= tokenizer.num_special_tokens_to_add(False):
         raise UserError(f"a sequence of {sequence} has no room for text beside the special tokens; use a longer one")
     tensor = next(tensor for tensor in workload.inputs if tensor.content == "tokens")
     pad = tokens.special_ids(weights_folder.read_config(weights_dir), tensor, tokenizer).padding
     tokenizer.no_padding()
-    tokenizer.no_truncation()
     # Not by what overflows: a tokenizer without special tokens drops that.
     whole = [len(one.ids) for one in tokenizer.encode_batch(list(texts))]
     tokenizer.enable_truncation(sequence)
@@ -121,13 +117,21 @@ def encode(
         ids[row, : len(one.ids)] = one.ids
         mask[row, : len(one.ids)] = 1
     if ids.max() > tensor.high:
-        raise UserError(
+        raise CellFailure(
+            "weights",
             f"{path} gives the id {ids.max()}, but the model's largest is {tensor.high}; "
-            "put the tokenizer of this model beside its weights"
+            "put the tokenizer of this model beside its weights",
         )
     values = {"tokens": ids, "mask": mask, "zeros": np.zeros_like(ids)}
     arrays = {tensor.name: values[tensor.content].astype(tensor.dtype) for tensor in workload.inputs}
     return arrays, np.array(whole) > sequence
+
+
+def _tokenizer(weights_dir: Path) -> Tokenizer:
+    tokenizer = tokenizers.read(weights_dir)
+    if tokenizer is None:
+        raise UserError(f"{weights_dir} has no {weights_folder.TOKENIZER}; {weights_folder.REMEDY}")
+    return tokenizer
 
 
 def classes(weights_dir: Path, workload: Workload) -> labelled.Classes | None:
@@ -145,7 +149,7 @@ def _of_file(weights_dir: Path, workload: Workload, wanted: Wanted, shape: Shape
             f"data.label is {wanted.label!r}, but labels are of use to sequence classification alone, and this model's "
             f"task is {workload.task.name}; leave it out"
         )
-    path = Path(wanted.file).expanduser()
+    path = expanded(wanted.file)
     table = labelled.read(path, known, wanted.text or None, wanted.label or None)
     chosen = _sample(len(table.texts), wanted)
     arrays, truncated = encode(weights_dir, workload, [table.texts[i] for i in chosen], shape)

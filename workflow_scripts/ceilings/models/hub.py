@@ -8,19 +8,17 @@ import os
 import threading
 from pathlib import Path
 
+from ceilings.models import checkpoint
+
 ANSWER_SECONDS = 4.0
 """How long the hub may take to answer at all. A firewall that drops packets, or a resolver that hangs, must cost no
 more than this: the HTTP client's own time-out covers neither name look-ups nor its retries."""
 
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model")
 SMALL_FILES = (
     *("config.json", "open_clip_config.json", "preprocessor_config.json", "modules.json", "*_Pooling/config.json"),
-    *(*TOKENIZER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json"),
+    *checkpoint.TOKENIZER,
 )
-WEIGHTS = (
-    *("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
-    *("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
-)
+WEIGHTS = (*checkpoint.PLAIN, *checkpoint.OPEN_CLIP)
 """Files that hold weights, or name the parts that do; of two kinds for one implementation the first is taken."""
 
 

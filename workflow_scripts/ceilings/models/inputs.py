@@ -104,8 +104,8 @@ def make_inputs(weights_dir: Path | str, shape: Shape, wanted: Wanted, output: P
         weights_dir: The model's weights folder.
         shape: Of each input.
         wanted: Which inputs.
-        output: An ``.npz`` with ``input/{name}`` (pool, *dims) for each input, ``sha256`` of their content, ``source``
-            and ``real_share``.
+        output: An ``.npz`` with ``input/{name}`` (pool, *dims) for each input, ``source``,
+            ``real_share``, and ``sha256`` of all of it.
 
     Raises:
         UserError, CellFailure: See ``sample``.
@@ -119,7 +119,7 @@ def make_inputs(weights_dir: Path | str, shape: Shape, wanted: Wanted, output: P
     pool.save(
         output,
         **{pool.PREFIX + name: array for name, array in made.arrays.items()},
-        sha256=np.array(pool.digest(made.arrays)),
+        sha256=np.array(pool.sealed(made.arrays, made.source, made.real_share)),
         source=np.array(made.source),
         real_share=np.array(made.real_share),
     )

@@ -46,7 +46,9 @@ def describe(
     """
     fixed = fixed or {}
     draft = Workload(TASKS[task], tuple(inputs), (), family, architecture)
-    base = {axis: fixed.get(axis, 64 if axis == "image" else 4) for axis in draft.axes}
+    # A short sequence, which fits the shortest of models.
+    smallest = {"image": 64, "sequence": 2}
+    base = {axis: fixed.get(axis, smallest.get(axis, 4)) for axis in draft.axes}
     names = OUTPUTS.get(task, ("logits",))
     sizes = _run(module, draft, base)
     dims: list[list[str | int]] = [list(size) for size in sizes]

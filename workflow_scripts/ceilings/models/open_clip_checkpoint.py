@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ceilings.errors import CellFailure, UserError
+from ceilings.errors import CellFailure
 from ceilings.files import read_json
-from ceilings.models import pretrained
+from ceilings.models import checkpoint, pretrained
 from ceilings.models.weights_folder import WEIGHTS
 
 if TYPE_CHECKING:
     import torch
 
-FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", WEIGHTS)
+FILES = (*checkpoint.OPEN_CLIP, WEIGHTS)
 """Weights, the first that is there."""
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -85,9 +85,7 @@ def read(folder: Path) -> dict[str, torch.Tensor]:
     import torch
     from safetensors.torch import load_file
 
-    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise UserError(f"the folder {folder} has none of {', '.join(FILES)}; put one there")
+    path = checkpoint.weights_of(folder, FILES)[0]
     with pretrained.readable(path):
         state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         state = state.get("state_dict", state)

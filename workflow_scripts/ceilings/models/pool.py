@@ -26,7 +26,7 @@ def load_pool(path: Path | str) -> dict[str, np.ndarray]:
     arrays = {name.removeprefix(PREFIX): array for name, array in content.items() if name.startswith(PREFIX)}
     if not arrays or "sha256" not in content:
         raise UserError(f"{path} is no input pool (it holds {', '.join(content) or 'nothing'}); {REMEDY}")
-    if digest(arrays) != str(content["sha256"]):
+    if sealed(arrays, str(content.get("source")), float(content.get("real_share", -1))) != str(content["sha256"]):
         raise UserError(f"{path} does not match its own sha256 {str(content['sha256'])[:12]}; {REMEDY}")
     return arrays
 
@@ -45,6 +45,11 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
         total.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         total.update(array.tobytes())
     return total.hexdigest()
+
+
+def sealed(arrays: Mapping[str, np.ndarray], source: str, real_share: float) -> str:
+    """Hex sha256 of a pool: of its arrays, and of what a record says of them."""
+    return hashlib.sha256(f"{digest(arrays)} {source} {real_share!r}".encode()).hexdigest()
 
 
 def save(path: Path | str, **arrays: np.ndarray) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 import pickle
 import re
@@ -12,17 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ceilings.errors import CellFailure, UserError
+from ceilings.models import checkpoint, config_keys
+from ceilings.models.config_keys import INTERNAL, UNDECLARED
 
 HARMLESS = (r"(.*\.)?position_ids", r"(.*\.)?token_type_ids", r"(.*\.)?inv_freq")
 """Buffers that older releases saved and newer ones compute."""
-
-INTERNAL = ("architectures", "dtype", "model_type", "sentence_transformer", "torch_dtype", "transformers_version")
-"""Keys of a config.json that say nothing of the network."""
-
-UNDECLARED = {
-    "deberta-v2": ("conv_act", "conv_groups", "conv_kernel_size", "norm_rel_ebd", "position_buckets", "share_att_key")
-}
-"""Keys that a model reads and its configuration class does not declare."""
 
 
 def quiet() -> None:
@@ -90,18 +83,13 @@ def canonical(
     example, architecture = kind(), kind.model_type
     aliases = dict(kind.attribute_map)
     known = set(vars(example)) | set(example.to_dict()) | set(inspect.signature(kind.__init__).parameters)
-    known |= {"num_labels", *UNDECLARED.get(architecture, ()), *(base or ())}
+    known |= {*config_keys.LABELS, *UNDECLARED.get(architecture, ()), *(base or ())}
     known = {key for key in known - {*INTERNAL, "self", "kwargs"} if not key.startswith("_")}
     wanted: dict[str, Any] = {}
     for key, value in changes.items():
         real = aliases.get(key, key)
         if real not in known:
-            public = sorted(known | set(aliases))
-            near = difflib.get_close_matches(key, public, 3) or public
-            raise UserError(
-                f"model {name!r} has the config key {key!r}, which {architecture} does not know; did you mean "
-                f"{', '.join(near)}?"
-            )
+            config_keys.refuse_unknown(key, known | set(aliases), architecture, name)
         if real in wanted and wanted[real] != value:
             raise UserError(f"model {name!r} gives {real} twice in config, once as {key}; remove one")
         wanted[real] = value
@@ -200,6 +188,7 @@ def load_strictly(
     Raises:
         UserError: Damaged files, or tensors that are missing, unexpected or of another shape.
     """
+    checkpoint.weights_of(folder)  # its messages say more than the loader's
     model, report = from_pretrained(kind, folder, attention, dtype, **options)
     missing = sorted(map(str, report["missing_keys"]))
     mismatched = sorted(str(key[0] if isinstance(key, tuple) else key) for key in report["mismatched_keys"])
@@ -246,6 +235,7 @@ def from_pretrained(kind: Any, folder: Path, attention: str, dtype: str, **optio
             attn_implementation=attention,
             dtype=dtype,
             local_files_only=True,
+            weights_only=True,
             output_loading_info=True,
             # Reported as keys that do not fit, rather than raised as a page of text.
             ignore_mismatched_sizes=True,

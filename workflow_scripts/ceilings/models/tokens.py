@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ceilings import files
 from ceilings.errors import CellFailure, UserError
-from ceilings.models.weights_folder import REMEDY, TOKENIZER, read_config
+from ceilings.models import tokenizer as tokenizers
+from ceilings.models.weights_folder import TOKENIZER, read_config
 from ceilings.workload.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -63,13 +64,13 @@ def sample(
             text, one a row, cut to the sequence.
 
     Raises:
-        UserError: No such file, or a tokenizer of another model.
-        CellFailure: No tokenizer to read it with.
+        UserError: No such file.
+        CellFailure: No tokenizer to read it with, or one of another model.
     """
     rng = np.random.default_rng(seed)
     count, sequence = size
     config = read_config(weights_dir)
-    tokenizer = _tokenizer(weights_dir)
+    tokenizer = tokenizers.read(weights_dir)
     special = special_ids(config, tensor, tokenizer)
     if tokenizer is not None:
         tokenizer.no_padding()
@@ -83,7 +84,7 @@ def sample(
         rows = _lines(_texts(lengths["file"]), tokenizer, special, size, rng)
     else:
         real = _real(lengths, sequence)
-        if tokenizer is not None:
+        if tokenizer is not None and tokenizers.reads_english(tokenizer):
             ids, source = _sentences(tokenizer, count, real, rng), "corpus"
         else:
             ids, source = _random(tensor, special, count, real, rng), "random"
@@ -91,9 +92,10 @@ def sample(
         padded[:, :real] = ids
         rows = Rows(padded, np.full(count, real), source)
     if rows.ids.max() > tensor.high:
-        raise UserError(
+        raise CellFailure(
+            "weights",
             f"{Path(weights_dir, TOKENIZER)} gives the id {rows.ids.max()}, but the model's largest is {tensor.high}; "
-            "put the tokenizer of this model beside its weights"
+            "put the tokenizer of this model beside its weights",
         )
     return rows
 
@@ -140,26 +142,23 @@ def _random(tensor: TensorSpec, special: Special, count: int, sequence: int, rng
 
 def _sentences(tokenizer: Tokenizer, count: int, sequence: int, rng: np.random.Generator) -> Array:
     """Rows of whole sentences in random order, cut at the end so that no row is padded."""
-    text = resources.files("ceilings.models").joinpath("corpus.txt").read_text(encoding="utf-8")
-    sentences = [encoded.ids for encoded in tokenizer.encode_batch(text.splitlines(), add_special_tokens=False)]
-    # An empty text shows which special tokens this tokenizer puts around a text; the last one closes it.
-    special = tokenizer.encode("").ids
-    if sequence <= len(special):
-        special = []
-    start, end = special[:-1], special[-1:]
+    sentences = [encoded.ids for encoded in tokenizer.encode_batch(tokenizers.corpus(), add_special_tokens=False)]
+    start, end = tokenizers.around(tokenizer)
+    if sequence <= len(start) + len(end):
+        start, end = [], []
     rows = np.empty((count, sequence), np.int64)
     for row in rows:
         body: list[int] = []
         while len(body) < sequence:
             for index in rng.permutation(len(sentences)):
                 body += sentences[index]
-        row[:] = [*start, *body[: sequence - len(special)], *end]
+        row[:] = [*start, *body[: sequence - len(start) - len(end)], *end]
     return rows
 
 
 def _texts(file: Any) -> list[str]:
     """Lines of a file of texts that are not blank."""
-    path = Path(str(file)).expanduser()
+    path = files.expanded(str(file))
     try:
         texts = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -182,18 +181,3 @@ def _lines(
         real[row] = len(encoded.ids)
         ids[row, : real[row]] = encoded.ids
     return Rows(ids, real, "texts")
-
-
-def _tokenizer(weights_dir: Path | str) -> Tokenizer | None:
-    """The folder's tokenizer, without truncation of its own."""
-    path = Path(weights_dir, TOKENIZER)
-    if not path.exists():
-        return None
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
-    tokenizer.no_truncation()
-    return tokenizer

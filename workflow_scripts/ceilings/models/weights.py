@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ceilings import files
-from ceilings.errors import UserError
-from ceilings.models import configuration, hub, open_clip_checkpoint, pretrained
+from ceilings.errors import CellFailure, UserError
+from ceilings.models import checkpoint, configuration, hub, open_clip_checkpoint, pretrained, tokenizer
 from ceilings.models.definition import Definition
 from ceilings.models.weights_folder import CONFIG, PROCESSOR, PROVENANCE, TOKENIZER, WEIGHTS
 from ceilings.provenance import provenance
@@ -34,11 +34,12 @@ class Origin:
     revision: str | None = None
 
 
-def fetch(definition: Definition, output: Path) -> dict[str, Any]:
+def fetch(definition: Definition, output: Path, origin: Origin | None = None) -> dict[str, Any]:
     """Fill a weights folder.
 
     Args:
         definition: The model.
+        origin: Where its weights come from; None: as ``choose`` says.
         output: The folder; its ``provenance.json`` is written last, so that it stands for a whole folder.
 
     Returns:
@@ -49,13 +50,21 @@ def fetch(definition: Definition, output: Path) -> dict[str, Any]:
         CellFailure: The model is of a kind that is not known here.
     """
     pretrained.quiet()
-    origin = choose(definition)
+    origin = origin or choose(definition)
     # By name: which architectures a catalogue lists besides this one shapes no weights.
     config = (
         configuration.find(definition) if origin.folder is None else configuration.of_folder(origin.folder, definition)
     )
+    if quantized := (config or {}).get("quantization_config"):
+        method = quantized.get("quant_method", "by a method without a name")
+        raise CellFailure(
+            "unsupported",
+            f"the weights of {definition.path or definition.hub} are quantised already ({method}, in its config.json); "
+            "name the checkpoint that they were made from",
+        )
     resolved = importlib.import_module("ceilings.models.outline").resolve(definition, config)
     family = importlib.import_module(f"ceilings.models.families.{resolved.family}")
+    taken = _files(origin.folder, definition) if origin.folder is not None else []
     model = _make(definition, origin.folder, resolved, family)
     workload = family.workload(model, resolved.task)
     output.mkdir(parents=True, exist_ok=True)
@@ -63,8 +72,9 @@ def fetch(definition: Definition, output: Path) -> dict[str, Any]:
         fresh = Path(folder)
         family.save(model, fresh)
         workload.write(fresh)
+        without = "its weights are random, and no tokenizer comes with them"
         if origin.folder is not None:
-            _save_tokenizer(origin.folder, fresh)
+            without = _save_tokenizer(origin.folder, fresh)
             _save_processor(origin.folder, fresh)
         record = {
             "schema_version": 1,
@@ -80,8 +90,12 @@ def fetch(definition: Definition, output: Path) -> dict[str, Any]:
             "seed": definition.seed if origin.source == "random" else None,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "limits": {axis: list(bounds) for axis, bounds in resolved.limits.items()},
+            "files": [path.name for path in taken],
             "sha256": files.sha256(fresh / WEIGHTS),
-            "tokenizer": (fresh / TOKENIZER).exists(),
+            "config_sha256": files.sha256(fresh / CONFIG),
+            "tokenizer": not without,
+            "tokenizer_sha256": files.sha256(fresh / TOKENIZER) if not without else None,
+            "no_tokenizer": without or None,
             "provenance": provenance(PACKAGES),
         }
         for stale in (PROVENANCE, TOKENIZER, PROCESSOR):
@@ -100,11 +114,6 @@ def choose(definition: Definition) -> Origin:
     if definition.folder is not None:
         return Origin("path", f"the study names the folder {definition.path}", folder=definition.folder)
     if definition.hub is None:
-        if definition.weights == "pretrained":
-            raise UserError(
-                f"model {definition.name!r} has weights 'pretrained', but names none; set hub or path, or weights: "
-                "random"
-            )
         return Origin("random", "the study names neither hub nor path, so no pretrained weights")
     try:
         snapshot = hub.fetch(definition.hub)
@@ -130,6 +139,8 @@ def _make(definition: Definition, folder: Path | None, resolved: Any, family: An
     if resolved.converted:
         base, changes = None, open_clip_checkpoint.converted_config(resolved.base, task, name)
     if folder is None:
+        if task == "sentence-embedding" and (base or {}).get("sentence_transformer"):
+            changes = {**configuration.sentence_settings(definition), **changes}
         return family.build(resolved.architecture, task, base, changes, seed=definition.seed, name=name)
     if resolved.converted:
         model = family.build(resolved.architecture, task, base, changes, seed=definition.seed, name=name)
@@ -152,18 +163,43 @@ def _load_converted(model: torch.nn.Module, folder: Path, task: str) -> torch.nn
     return model
 
 
-def _save_tokenizer(folder: Path, output: Path) -> None:
-    """Copy the tokenizer that came with the weights, in the one format that ``tokenizers`` reads alone."""
+def _files(folder: Path, definition: Definition) -> list[Path]:
+    """The files of weights that are taken of a folder, which are all there.
+
+    Raises:
+        UserError: They are not.
+    """
+    checkpoint.refuse_pointers(folder / name for name in checkpoint.TOKENIZER)
+    theirs = configuration.is_open_clip(folder, definition)
+    return checkpoint.weights_of(folder, open_clip_checkpoint.FILES if theirs else checkpoint.PLAIN)
+
+
+def _save_tokenizer(folder: Path, output: Path) -> str:
+    """Copy the tokenizer that came with the weights, in the one format that ``tokenizers`` reads alone.
+
+    Returns:
+        Why there is none; empty where there is one.
+
+    Raises:
+        UserError: The folder's tokenizer.json is damaged.
+    """
     if (folder / TOKENIZER).is_file():
         shutil.copyfile(folder / TOKENIZER, output / TOKENIZER)
-    elif any((folder / name).is_file() for name in hub.TOKENIZER_FILES):
-        from transformers import AutoTokenizer
+        tokenizer.read(output, shown=folder / TOKENIZER)
+        return ""
+    if not any((folder / name).is_file() for name in checkpoint.TOKENIZER):
+        return f"{folder} has none"
+    from transformers import AutoTokenizer
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            tokenizer.backend_tokenizer.save(str(output / TOKENIZER))
-        except Exception as error:  # a package that it needs, or no such tokenizer: the inputs are then random ids
-            print(f"{folder}: its tokenizer cannot be converted ({pretrained.first_line(error)})")
+    try:
+        slow = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        slow.backend_tokenizer.save(str(output / TOKENIZER))
+    except Exception as error:  # a package that it needs, or no such tokenizer: the inputs are then random ids
+        return (
+            f"the tokenizer of {folder} cannot be converted ({pretrained.first_line(error)}); put a tokenizer.json "
+            "there, or install what it needs and delete this folder of weights"
+        )
+    return ""
 
 
 def _save_processor(folder: Path, output: Path) -> None:

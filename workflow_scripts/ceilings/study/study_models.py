@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ceilings.errors import UserError
+from ceilings.files import expanded
+from ceilings.models import checkpoint
 from ceilings.models import definition as definitions
 from ceilings.models import outline as outlines
 from ceilings.models.definition import Definition
@@ -17,14 +18,6 @@ from ceilings.workload.shape import Shape
 
 BATCH = 8
 """Inputs at once where the pipeline chooses for itself: a graph's parity, a labelled file."""
-
-FILES = (
-    *("*.safetensors", "*.index.json", "pytorch_model*.bin", "open_clip_pytorch_model.bin"),
-    *("config.json", "open_clip_config.json", "preprocessor_config.json", "modules.json", "[0-9]*/config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json"),
-    *("merges.txt", "spm.model", "sentencepiece.bpe.model"),
-)
-"""What a folder of weights may hold that shapes a result, as patterns."""
 
 
 class StudyModels:
@@ -67,14 +60,14 @@ class StudyModels:
         """The files of the user that a model is made from, so that a change is seen; none if from elsewhere."""
         definition = self.definition(name)
         if definition.onnx:
-            path = Path(definition.onnx).expanduser()
+            path = expanded(definition.onnx)
             # Weights beside a graph may have any name; those of the usual endings count.
             beside = {
                 other for ending in ("*.data", "*_data", "*.bin", "*.weight*") for other in path.parent.glob(ending)
             }
             return [str(path), *sorted(str(other) for other in beside if other.is_file())]
         folder = definition.folder
-        return sorted({str(path) for file in FILES for path in folder.glob(file)}) if folder else []
+        return sorted({str(path) for file in checkpoint.PATTERNS for path in folder.glob(file)}) if folder else []
 
     def fixed_axes(self, name: str) -> dict[str, int]:
         """The axes that a model, or its graph as exported, has in one size only."""
