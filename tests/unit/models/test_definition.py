@@ -330,7 +330,7 @@ def test_keys_mean_what_they_mean(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("wrong", "near"), [("distillbert", "distilbert"), ("robberta", "roberta"), ("berts", "bert")])
 def test_a_misspelt_architecture_is_refused_while_planning(wrong: str, near: str) -> None:
-    with pytest.raises(UserError, match=rf"no architecture '{wrong}'; did you mean {near},"):
+    with pytest.raises(UserError, match=rf"no architecture '{wrong}'; did you mean {near}\b"):
         outlined(architecture=wrong)
 
 

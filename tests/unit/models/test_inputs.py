@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from tiny_models import tiny
 
 from ceilings import options
 from ceilings.errors import CellFailure, UserError
-from ceilings.models import inputs, pool, reference, tokens, weights
+from ceilings.models import inputs, pool, reference, tokenizer, tokens, weights
 from ceilings.models.inputs import Wanted, make_inputs, sample
 from ceilings.workload.shape import Shape
 from ceilings.workload.task import TASKS
@@ -164,6 +167,50 @@ def test_special_tokens_stand_where_a_configuration_names_them(tmp_path: Path) -
         sample(tmp_path, Shape.parse("b1-s39"), 1, 0)
 
 
+def build(kind: str, after: list[str]) -> Any:
+    """A tokenizer of a kind of vocabulary that puts ``after`` (of which $A is the text) around a text."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    special = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3}
+    words = sorted({word for text in tokenizer.corpus() for word in re.findall("[a-z]+", text.lower())})
+    entries = {"words": words, "letters": list("abcdefghijklmnopqrstuvwxyz"), "dna": list("acgt"), "none": []}[kind]
+    model = models.WordLevel(special | {entry: 4 + i for i, entry in enumerate(entries)}, unk_token="[UNK]")
+    made = Tokenizer(model)
+    made.normalizer = normalizers.Lowercase()
+    made.pre_tokenizer = pre_tokenizers.Whitespace() if kind == "words" else pre_tokenizers.Split("", "isolated")
+    if after:
+        made.post_processor = processors.TemplateProcessing(
+            single=" ".join(after), special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+    return made
+
+
+@pytest.mark.parametrize("kind", ["letters", "dna", "none"])
+def test_a_vocabulary_without_english_words_gives_random_ids(folder: Path, tmp_path: Path, kind: str) -> None:
+    shutil.copytree(folder, tmp_path / "w")
+    build(kind, ["[CLS]", "$A", "[SEP]"]).save(str(tmp_path / "w" / "tokenizer.json"))
+    made = sample(tmp_path / "w", Shape.parse("b2-s12"), 2, 0)
+    assert made.source == "random" and len(np.unique(ids_of(made))) > 30
+
+
+def test_a_tokenizer_that_knows_no_text_at_all_ends(folder: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    shutil.copytree(folder, tmp_path / "w")
+    Tokenizer(models.BPE({}, [])).save(str(tmp_path / "w" / "tokenizer.json"))
+    assert sample(tmp_path / "w", Shape.parse("b2-s12"), 2, 0).source == "random"
+
+
+@pytest.mark.parametrize("after", [["[CLS]", "$A"], ["$A", "[SEP]"], ["[CLS]", "[SEP]", "$A", "[SEP]"], ["$A"]])
+def test_special_tokens_stand_where_the_tokenizer_puts_them(after: list[str]) -> None:
+    ids = {"[CLS]": 2, "[SEP]": 3}
+    text = after.index("$A")
+    made = build("words", after)
+    assert tokenizer.around(made) == ([ids[name] for name in after[:text]], [ids[name] for name in after[text + 1 :]])
+    rows = tokens._sentences(made, 3, 10, np.random.default_rng(0))
+    assert (np.isin(rows, (2, 3)).sum(1) == len(after) - 1).all()
+
+
 def test_a_tokenizer_of_another_model_is_refused(spoken: Path) -> None:
     small = TensorSpec("input_ids", "int64", ("batch", "sequence"), "tokens", 0, 20)
     with pytest.raises(CellFailure, match="but the model's largest is 20"):
@@ -226,6 +273,10 @@ def test_changed_and_damaged_inputs(folder: Path, tmp_path: Path) -> None:
     pool.save(tmp_path / "changed.npz", **content)
     with pytest.raises(UserError, match="does not match its own sha256"):
         pool.load_pool(tmp_path / "changed.npz")
+    for key, value in (("source", "corpus"), ("real_share", 0.5)):
+        pool.save(tmp_path / "changed.npz", **(pool.load(path) | {key: np.array(value)}))
+        with pytest.raises(UserError, match="does not match its own sha256"):
+            pool.load_pool(tmp_path / "changed.npz")
     pool.save(tmp_path / "other.npz", logits=np.zeros(3))
     with pytest.raises(UserError, match=r"is no input pool \(it holds logits\)"):
         pool.load_pool(tmp_path / "other.npz")

@@ -190,7 +190,7 @@ def test_a_vocabulary_becomes_a_tokenizer(folder: Path, tmp_path: Path) -> None:
     assert Tokenizer.from_file(str(tmp_path / "out" / TOKENIZER)).encode("good film").ids == [2, 5, 6, 3]
 
 
-@pytest.mark.parametrize("form", ["shards", "pickled"])
+@pytest.mark.parametrize("form", ["shards", "pickled", "pickled shards", "both"])
 def test_every_form_of_weights_loads(checkpoint: Checkpoint, tmp_path: Path, form: str) -> None:
     import torch
 
@@ -199,9 +199,21 @@ def test_every_form_of_weights_loads(checkpoint: Checkpoint, tmp_path: Path, for
         assert len(list(source.glob("model-*.safetensors"))) > 1
     else:
         source, model = checkpoint("AutoModelForSequenceClassification", "bert", BERT)
+    if form == "both":  # of two forms the safer
+        torch.save({}, source / "pytorch_model.bin")
+    elif form == "pickled":
         (source / WEIGHTS).unlink()
         torch.save(model.state_dict(), source / "pytorch_model.bin")
-    weights.fetch(of_path(source), tmp_path / "out")
+    elif form == "pickled shards":
+        (source / WEIGHTS).unlink()
+        places = {}
+        for index, (name, value) in enumerate(model.state_dict().items()):
+            places[name] = f"pytorch_model-{index:05}.bin"
+            torch.save({name: value}, source / places[name])
+        files.write_json(source / "pytorch_model.bin.index.json", {"metadata": {}, "weight_map": places})
+    record = weights.fetch(of_path(source), tmp_path / "out")
+    first = {"shards": "model.safetensors.index.json", "pickled": "pytorch_model.bin", "both": WEIGHTS}
+    assert record["files"][0] == first.get(form, "pytorch_model.bin.index.json")
     loaded = load_module(tmp_path / "out").state_dict()
     assert all(torch.equal(loaded[f"model.{name}"], value) for name, value in model.state_dict().items())
     assert not list((tmp_path / "out").glob("*.index.json"))
@@ -230,6 +242,127 @@ def test_tensors_that_do_not_fit_are_refused(checkpoint: Checkpoint, tmp_path: P
     rewrite(source / WEIGHTS, change)
     with pytest.raises(UserError, match=f"holds no model for sequence-classification: .*{message}"):
         weights.fetch(of_path(source), tmp_path / "out")
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_configuration_of_another_depth_is_refused(checkpoint: Checkpoint, tmp_path: Path, layers: int) -> None:
+    source, _ = checkpoint("AutoModelForSequenceClassification", "bert", BERT)
+    files.write_json(source / CONFIG, files.read_json(source / CONFIG) | {"num_hidden_layers": layers})
+    with pytest.raises(UserError, match=r"16 tensors are .*encoder\.layer\.[12].*or correct its config\.json"):
+        weights.fetch(of_path(source), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["AutoModelForMaskedLM", "AutoModelForPreTraining"])
+@pytest.mark.parametrize("architecture", ["bert", "albert", "electra"])
+def test_tied_weights_and_other_heads_do_no_harm(
+    checkpoint: Checkpoint, tmp_path: Path, kind: str, architecture: str
+) -> None:
+    source, _ = checkpoint(kind, architecture, {**BERT, **({} if architecture == "bert" else {"embedding_size": 16})})
+    assert weights.fetch(of_path(source, task="sentence-embedding"), tmp_path / "out")["source"] == "path"
+
+
+def point(folder: Path, name: str) -> None:
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+
+
+def index(folder: Path, change: Any) -> None:
+    path = folder / "model.safetensors.index.json"
+    value = files.read_json(path)
+    change(value["weight_map"])
+    files.write_json(path, value)
+
+
+def without_first_part(places: dict[str, str]) -> None:
+    first = min(places.values())
+    for name in [name for name, part in places.items() if part == first]:
+        del places[name]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: next(f.glob("model-00002*")).unlink(), r"names model-00002-of-.*which is not there \(1 of"),
+        (
+            lambda f: index(f, lambda m: m.update({"x": "../x"})),
+            r"names '\.\./x', which is no file beside it",
+        ),
+        (lambda f: index(f, without_first_part), r"1 tensors are missing \(bert\.embeddings\.word"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{"), r"index\.json is damaged"),
+        (lambda f: point(f, next(f.glob("model-00001*")).name), "is a pointer of git-lfs.*run git lfs pull"),
+        (lambda f: point(f, TOKENIZER), r"tokenizer\.json is a pointer of git-lfs"),
+        (lambda f: (f / TOKENIZER).write_text("{"), r"tokenizer\.json is damaged.*put an undamaged copy there"),
+        (lambda f: (f / "model.safetensors.index.json").rename(f / "tf_model.h5"), r"only tf_model\.h5, which are not"),
+    ],
+)
+def test_incomplete_folders(checkpoint: Checkpoint, tmp_path: Path, damage: Any, message: str) -> None:
+    source, _ = checkpoint("AutoModelForSequenceClassification", "bert", BERT, max_shard_size="60KB")
+    damage(source)
+    with pytest.raises(UserError, match=message):
+        weights.fetch(of_path(source), tmp_path / "out")
+    assert not (tmp_path / "out" / PROVENANCE).exists()
+
+
+def test_pickled_weights_run_no_code(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    import torch
+
+    class Stranger:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "ran",)
+
+    source, _ = checkpoint("AutoModelForSequenceClassification", "bert", BERT)
+    (source / WEIGHTS).unlink()
+    torch.save({"x": Stranger()}, source / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"hold more than tensors.*save them as model\.safetensors"):
+        weights.fetch(of_path(source), tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_quantised_and_broken_numbers_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    import torch
+
+    source, _ = checkpoint("AutoModelForSequenceClassification", "bert", BERT)
+    for value, message in (
+        (torch.ones(2, 32, dtype=torch.int8), r"is quantised already \(classifier\.weight is I8\)"),
+        (torch.full((2, 32), torch.nan), "classifier.weight of model 'tiny' holds what is no number"),
+    ):
+        rewrite(source / WEIGHTS, lambda tensors, value=value: tensors | {"classifier.weight": value})
+        with pytest.raises(UserError, match=message):
+            weights.fetch(of_path(source), tmp_path / "out")
+    files.write_json(source / CONFIG, files.read_json(source / CONFIG) | {"quantization_config": {"quant_method": "x"}})
+    with pytest.raises(CellFailure, match="are quantised already"):
+        weights.fetch(of_path(source), tmp_path / "out")
+
+
+def test_models_of_very_few_positions(tmp_path: Path) -> None:
+    sizes = BERT | {"max_position_embeddings": 5}
+    assert weights.fetch(tiny(architecture="roberta", config=sizes), tmp_path)["limits"] == {"sequence": [1, 3]}
+
+
+def test_a_tokenizer_that_cannot_be_converted_says_why(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    source, _ = checkpoint("AutoModelForSequenceClassification", "bert", BERT)
+    assert weights.fetch(of_path(source), tmp_path / "out")["random_ids"] == f"{source} has no tokenizer"
+    (source / "vocab.txt").write_text("a")
+    files.write_json(source / "tokenizer_config.json", {"tokenizer_class": "Nobodys"})
+    record = weights.fetch(of_path(source), tmp_path / "out")
+    assert not record["tokenizer"] and "cannot be converted" in record["random_ids"]
+
+
+def test_what_identifies_a_model_is_in_its_record(folder: Path, spoken: Path, tmp_path: Path) -> None:
+    record = weights.fetch(of_path(spoken), tmp_path)
+    for key, name in (("sha256", WEIGHTS), ("config_sha256", CONFIG), ("tokenizer_sha256", TOKENIZER)):
+        assert record[key] == files.sha256(tmp_path / name)
+    assert record["random_ids"] is None and record["files"] == [WEIGHTS]
+    assert files.read_json(folder / PROVENANCE)["tokenizer_sha256"] is None
+
+
+def test_a_damaged_folder_is_a_failed_model(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(folder, source)
+    (source / WEIGHTS).write_bytes(b"")
+    model = json.dumps({"name": "m", "path": str(source)})
+    run([PROGRAMS / "fetch_weights.py", "--model", model, "--output-dir", tmp_path / "out"])
+    record = files.read_json(tmp_path / "out" / PROVENANCE)
+    assert record["failure"]["kind"] == "weights" and str(source) in record["failure"]["message"]
 
 
 def test_buffers_of_older_releases_do_no_harm(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import difflib
 import functools
 import importlib.util
 from collections.abc import Iterator, Mapping
@@ -52,10 +53,11 @@ def refuse_unknown_architecture(architecture: str, further: tuple[str, ...], nam
     """
     known = {*_classes(), *further}
     if _classes() and architecture not in known:
-        near = config_keys.nearest(architecture, known)[:3]
+        near = difflib.get_close_matches(architecture, known, 3, 0.7)
+        hint = f"did you mean {', '.join(near)}? Else " if near else ""
         raise UserError(
-            f"model {name!r}: the installed transformers knows no architecture {architecture!r}; did you mean "
-            f"{', '.join(near)}? Else install a release that knows it"
+            f"model {name!r}: the installed transformers knows no architecture {architecture!r}; {hint}install a "
+            "release that knows it"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ceilings.errors import UserError
 
@@ -16,8 +17,9 @@ PLAIN = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin
 
 OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 POINTER = b"version https://git-lfs.github.com/spec/"
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model", "tokenizer.model")
 TOKENIZER = (
-    *("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "sentencepiece.bpe.model", "tokenizer.model"),
+    *VOCABULARIES,
     *("merges.txt", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"),
 )
 """Files that shape a tokenizer."""
@@ -49,7 +51,7 @@ def weights_of(folder: Path, names: Iterable[str] = PLAIN) -> list[Path]:
         names: Which count, the first that is there before others.
 
     Raises:
-        UserError: There are none, or parts are missing.
+        UserError: There are none, parts are missing, or their numbers have 8 bits.
     """
     names = tuple(names)
     first = next((folder / name for name in names if (folder / name).is_file()), None)
@@ -59,6 +61,7 @@ def weights_of(folder: Path, names: Iterable[str] = PLAIN) -> list[Path]:
         raise UserError(f"the folder {folder} has no weights{beside}; put {', '.join(names)} there, one of them")
     refuse_pointers([first])
     if not first.name.endswith(".index.json"):
+        _refuse_quantized(first)
         return [first]
     parts = _parts(first)
     if missing := [part for part in parts if not (folder / part).is_file()]:
@@ -67,6 +70,8 @@ def weights_of(folder: Path, names: Iterable[str] = PLAIN) -> list[Path]:
             "all parts beside it"
         )
     refuse_pointers(folder / part for part in parts)
+    for part in parts:
+        _refuse_quantized(folder / part)
     return [first, *(folder / part for part in parts)]
 
 
@@ -81,6 +86,29 @@ def _parts(index: Path) -> list[str]:
         if not isinstance(part, str) or Path(part).name != part:
             raise UserError(f"{index} names {part!r}, which is no file beside it; put an undamaged copy there")
     return sorted(parts)
+
+
+def _refuse_quantized(path: Path) -> None:
+    """Refuse numbers of 8 bits, which a loader would take for weights without their scales."""
+    for name, tensor in _header(path).items():
+        kind = tensor.get("dtype", "") if isinstance(tensor, dict) else ""
+        if kind in ("I8", "U8") or kind.startswith("F8"):
+            raise UserError(
+                f"{path} is quantised already ({name} is {kind}); name the checkpoint that it was made from"
+            )
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """What a .safetensors says of its tensors; nothing of another or damaged file, of which its reader complains."""
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, 100_000_000)))
+    except (OSError, ValueError):
+        return {}
+    return header if isinstance(header, dict) else {}
 
 
 def _start(path: Path) -> bytes:

@@ -186,7 +186,7 @@ def task_of(definition: Definition, architecture: str, config: Mapping[str, Any]
                 if name.endswith(end):
                     return task
         image = IMAGE_TYPES.fullmatch(architecture) is not None
-        if (config or {}).get("sentence_transformer") or any(name.endswith("Model") for name in classes):
+        if (config or {}).get("sentence_transformer") or any(_is_encoder(name) for name in classes):
             return "image-embedding" if image else "sentence-embedding"
         if not classes:
             return "image-classification" if image else "sequence-classification"
@@ -198,6 +198,10 @@ def task_of(definition: Definition, architecture: str, config: Mapping[str, Any]
         f"model {definition.name!r}: a {architecture!r} has two towers; set task: image-embedding or "
         "task: sentence-embedding"
     )
+
+
+def _is_encoder(name: str) -> bool:
+    return name.endswith("Model") and "LMHead" not in name
 
 
 def _refuse_other_heads(definition: Definition, config: Mapping[str, Any]) -> None:

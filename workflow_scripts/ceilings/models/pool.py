@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ceilings import files
+from ceilings import artifacts, files
 from ceilings.errors import UserError
 
 PREFIX = "input/"
@@ -63,7 +63,9 @@ def load(path: Path | str) -> dict[str, np.ndarray]:
 
     Raises:
         UserError: Missing or damaged.
+        CellFailure: It could not be made.
     """
+    artifacts.refuse_failed(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}

@@ -211,7 +211,7 @@ def refuse(folder: Path, what: str, missing: list[str], mismatched: list[str], u
         if names:
             raise UserError(
                 f"{folder} holds no model for {what}: {len(names)} tensors are {how} ({', '.join(names[:3])}); name "
-                f"weights that were made for {what}, or change task or architecture"
+                f"weights that were made for {what}, change task or architecture, or correct its config.json"
             )
     return missing
 
@@ -252,6 +252,11 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except errors as error:
+        if "weights_only" in str(error):
+            raise UserError(
+                f"the weights of {path} hold more than tensors, and reading that could run a stranger's code; save "
+                "them as model.safetensors"
+            ) from None
         raise UserError(
             f"the weights of {path} cannot be loaded ({first_line(error)}); put an undamaged copy there, or delete the "
             "folder and run again if it lies in results"

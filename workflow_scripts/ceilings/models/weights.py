@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ceilings.models.definition import Definition
 from ceilings.models.weights_folder import CONFIG, PROCESSOR, PROVENANCE, TOKENIZER, WEIGHTS
 from ceilings.provenance import provenance
 from ceilings.workload import workload as workloads
+from ceilings.workload.workload import Workload
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +68,8 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
     family = importlib.import_module(f"ceilings.models.families.{resolved.family}")
     taken = _files(origin.folder, definition) if origin.folder is not None else []
     model = _make(definition, origin.folder, resolved, family)
+    if damaged := [name for name, value in model.named_parameters() if value.isnan().any()]:
+        raise UserError(f"{damaged[0]} of model {definition.name!r} holds what is no number; name undamaged weights")
     workload = family.workload(model, resolved.task)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as folder:
@@ -84,7 +88,7 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
             "task": resolved.task,
             "family": resolved.family,
             "source": origin.source,
-            "why": origin.why,
+            "why": origin.why + (_sizes(definition, config) if origin.source == "random" and definition.hub else ""),
             "hub": origin.repository,
             "revision": origin.revision,
             "seed": definition.seed if origin.source == "random" else None,
@@ -95,7 +99,7 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
             "config_sha256": files.sha256(fresh / CONFIG),
             "tokenizer": not without,
             "tokenizer_sha256": files.sha256(fresh / TOKENIZER) if not without else None,
-            "no_tokenizer": without or None,
+            "random_ids": _random_ids(fresh, workload, without),
             "provenance": provenance(PACKAGES),
         }
         for stale in (PROVENANCE, TOKENIZER, PROCESSOR):
@@ -163,6 +167,15 @@ def _load_converted(model: torch.nn.Module, folder: Path, task: str) -> torch.nn
     return model
 
 
+def _sizes(definition: Definition, config: Mapping[str, Any] | None) -> str:
+    """Whose sizes the random weights of a repository have."""
+    if config is None:
+        return "; its sizes are those that the study gives"
+    if config == configuration.PUBLISHED.get(str(definition.hub)):
+        return "; its sizes are those known of this very repository"
+    return f"; its sizes are those of its {CONFIG}"
+
+
 def _files(folder: Path, definition: Definition) -> list[Path]:
     """The files of weights that are taken of a folder, which are all there.
 
@@ -178,7 +191,7 @@ def _save_tokenizer(folder: Path, output: Path) -> str:
     """Copy the tokenizer that came with the weights, in the one format that ``tokenizers`` reads alone.
 
     Returns:
-        Why there is none; empty where there is one.
+        Why there is none then; empty where there is one.
 
     Raises:
         UserError: The folder's tokenizer.json is damaged.
@@ -187,8 +200,8 @@ def _save_tokenizer(folder: Path, output: Path) -> str:
         shutil.copyfile(folder / TOKENIZER, output / TOKENIZER)
         tokenizer.read(output, shown=folder / TOKENIZER)
         return ""
-    if not any((folder / name).is_file() for name in checkpoint.TOKENIZER):
-        return f"{folder} has none"
+    if not any((folder / name).is_file() for name in checkpoint.VOCABULARIES):
+        return f"{folder} has no tokenizer"
     from transformers import AutoTokenizer
 
     try:
@@ -200,6 +213,16 @@ def _save_tokenizer(folder: Path, output: Path) -> str:
             "there, or install what it needs and delete this folder of weights"
         )
     return ""
+
+
+def _random_ids(folder: Path, workload: Workload, without: str) -> str | None:
+    """Why the model's inputs are random ids; None where they are sentences, or it reads no texts."""
+    if not any(tensor.content == "tokens" for tensor in workload.inputs):
+        return None
+    if without:
+        return without
+    known = tokenizer.read(folder)
+    return None if known is not None and tokenizer.reads_english(known) else "its tokenizer knows no English words"
 
 
 def _save_processor(folder: Path, output: Path) -> None:

@@ -26,7 +26,8 @@ AUTO = {
 UNUSED_HEADS = (
     *(r"(.*\.)?pooler\..*", r"cls\..*", r"lm_head\..*", r"classifier\..*", r"pre_classifier\..*", r"qa_outputs\..*"),
     *(r"vocab_(transform|layer_norm|projector)\..*", r"(discriminator|generator)_predictions\..*"),
-    *(r"generator_lm_head\..*", r"(lm|mask)_predictions\..*", r"head\..*", r"decoder\..*"),
+    *(r"(predictions|sop_classifier)\..*", r"generator_lm_head\..*", r"(lm|mask)_predictions\..*"),
+    *(r"head\..*", r"decoder\..*"),
 )
 """Tensors of other tasks' heads, which a sentence embedding does not read."""
 

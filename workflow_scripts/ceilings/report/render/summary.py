@@ -141,14 +141,17 @@ def _weights(model: str, planned: Mapping[str, Any], record: Mapping[str, Any] |
         return f"Weights of {model}: those of the ONNX file."
     if record is None:
         return f"Weights of {model}: no record of where they came from."
+    if record.get("status") == "failed":
+        return f"> **Weights of {model} cannot be used**: {record['failure']['message']}."
     why = f" ({record['why']})" if record.get("why") else ""
+    ids = f" Texts are random token ids: {record['random_ids']}." if record.get("random_ids") else ""
     if record["source"] == "random":
         return (
             f"> **Weights of {model} are random**{why}. Latencies are valid: the work does not depend on the values "
-            "(at the power cap the clock may, a little); accuracy, and agreement of the top class, mean nothing."
+            f"(at the power cap the clock may, a little); accuracy, and agreement of the top class, mean nothing.{ids}"
         )
     where = f", {record['hub']}" if isinstance(record.get("hub"), str) else ""
-    return f"Weights of {model}: {record['source']}{where}{why}."
+    return f"Weights of {model}: {record['source']}{where}{why}.{ids}"
 
 
 # --- results ---------------------------------------------------------------------------------------------------------
@@ -284,7 +287,7 @@ def parity(plan: Plan, evidence: Evidence) -> str:
         f"{reference(plan)} Of several outputs the worst counts; the lowest cosine is that of any row.",
         text.table(rows, headers, "lllrrrrrl"),
     ]
-    random = [model for model, record in evidence.weights.items() if record["source"] == "random"]
+    random = [model for model, record in evidence.weights.items() if record.get("source") == "random"]
     if random:
         lines.append(
             f"The weights of {text.listed(random)} are random: agreement of the top class means nothing there."
