@@ -27,7 +27,7 @@ class CellFailure(Exception):
 
 FAILURE_KINDS = {
     "out-of-memory": "the memory did not suffice",
-    "damaged": "the model's file, or a file of weights beside it, is damaged or missing",
+    "damaged": "a file of the model (weights, configuration, tokenizer) is damaged, missing or of another model",
     "unsupported": "the runtime has no implementation for an operator or type of the graph",
     "parity": "the outputs differ from FP32 PyTorch by more than the tolerance",
     "fallback": "part of the graph would have run on another device than the cell names",
@@ -38,8 +38,6 @@ FAILURE_KINDS = {
     "workspace": "no implementation of some layer fits into the workspace",
     "build-failed": "the engine's builder gave up for another reason",
     "runtime-error": "the runtime gave up with an error of its own, in whose words the message is",
-    "weights": "the weights, configuration or tokenizer of the model are damaged, incomplete or of another model",
-    "inputs": "no such inputs can be made of the model",
     "crashed": "the process was ended by a signal",
     "timed-out": "the time limit passed",
 }

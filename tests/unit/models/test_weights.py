@@ -362,7 +362,7 @@ def test_a_damaged_folder_is_a_failed_model(folder: Path, tmp_path: Path) -> Non
     model = json.dumps({"name": "m", "path": str(source)})
     run([PROGRAMS / "fetch_weights.py", "--model", model, "--output-dir", tmp_path / "out"])
     record = files.read_json(tmp_path / "out" / PROVENANCE)
-    assert record["failure"]["kind"] == "weights" and str(source) in record["failure"]["message"]
+    assert record["failure"]["kind"] == "damaged" and str(source) in record["failure"]["message"]
 
 
 def test_buffers_of_older_releases_do_no_harm(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def encode(
         mask[row, : len(one.ids)] = 1
     if ids.max() > tensor.high:
         raise CellFailure(
-            "weights",
+            "damaged",
             f"{path} gives the id {ids.max()}, but the model's largest is {tensor.high}; "
             "put the tokenizer of this model beside its weights",
         )

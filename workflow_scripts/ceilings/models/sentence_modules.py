@@ -28,7 +28,7 @@ def settings(read: Callable[[str], Any], source: str) -> dict[str, Any]:
         kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
         paths = [str(module["path"]) for module in modules]
     except (KeyError, TypeError):
-        raise CellFailure("weights", f"{source}: {FILE} is no list of modules with type and path") from None
+        raise CellFailure("damaged", f"{source}: {FILE} is no list of modules with type and path") from None
     for kind in kinds:
         if kind not in ("Transformer", "Pooling", "Normalize"):
             raise CellFailure("unsupported", f"{source} has the module {kind} of sentence-transformers, unknown here")
@@ -45,7 +45,7 @@ def settings(read: Callable[[str], Any], source: str) -> dict[str, Any]:
 
 def _pooling(config: Any, source: str) -> str:
     if not isinstance(config, dict):
-        raise CellFailure("weights", f"{source}: the configuration of its Pooling is no JSON object")
+        raise CellFailure("damaged", f"{source}: the configuration of its Pooling is no JSON object")
     given = {key: value for key, value in config.items() if key.startswith("pooling_mode")}
     modes = {key.removeprefix("pooling_mode_") for key, value in given.items() if value is True}
     modes |= {part for value in given.values() if isinstance(value, str) for part in value.split("+")}

@@ -93,7 +93,7 @@ def sample(
         rows = Rows(padded, np.full(count, real), source)
     if rows.ids.max() > tensor.high:
         raise CellFailure(
-            "weights",
+            "damaged",
             f"{Path(weights_dir, TOKENIZER)} gives the id {rows.ids.max()}, but the model's largest is {tensor.high}; "
             "put the tokenizer of this model beside its weights",
         )
