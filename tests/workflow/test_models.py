@@ -56,6 +56,8 @@ def save_models(folder):
         torch.manual_seed(0)
         kind = getattr(transformers, architecture)
         kind(kind.config_class(**sizes)).save_pretrained(folder / name)
+    shutil.copytree(folder / "bert", folder / "broken")
+    (folder / "broken/tokenizer.json").write_text("{")
 
 
 def save_onnx(path):
@@ -94,6 +96,7 @@ def measured(tmp_path_factory):
         "models": {
             **{k: f"./{v}" for k, v in models.items()},
             "own": {"onnx": "mine/own.onnx", "axes": {"L": "sequence"}},
+            "broken": "./mine/broken",
         },
         "inputs": {"pool": 2, "lengths": {"half": {"share": 0.5}}},
         "calibration": {"count": 4, "sequence": 128},  # more than any of them takes
@@ -101,7 +104,7 @@ def measured(tmp_path_factory):
         "sweeps": {
             "torch": {"models": [*models, "own"], "runtimes": ["torch-eager"], "precisions": ["fp32"], **shapes},
             "graphs": {
-                "models": [*models, "own"],
+                "models": [*models, "own", "broken"],
                 "runtimes": ["onnxruntime-cpu"],
                 "precisions": ["fp32", "int8"],
                 **shapes,
@@ -131,6 +134,9 @@ def test_every_cell_is_measured_or_says_why_not(measured):
     _, records = measured
     own = records.pop(("torch-eager", "own", "fp32", "b2-s16"))
     assert own["reason"] == "own is an ONNX file, and torch-eager executes PyTorch modules" and own["remedy"]
+    for precision in ("fp32", "int8"):
+        (run,) = records.pop(("onnxruntime-cpu", "broken", precision, "b2-s16"))
+        assert run["failure"]["kind"] == "damaged" and "tokenizer.json is damaged" in run["failure"]["message"]
     assert len(records) == 8 + 2 * 9 + 1 + 1  # PyTorch, graphs, the padded one, and the second of the A/A pair
     failed = {key: runs[0]["failure"] for key, runs in records.items() if runs[0]["status"] != "ok"}
     assert failed == {}
@@ -148,7 +154,7 @@ def test_models_are_known_by_their_own_configuration(measured):
 def test_precisions_agree_with_the_reference(measured):
     _, records = measured
     for (runtime, model, precision, shape), runs in records.items():
-        if isinstance(runs, list):
+        if isinstance(runs, list) and model != "broken":
             cosine = runs[0]["parity"]["cosine"]
             assert cosine > (0.9 if precision == "int8" else 0.9999), (runtime, model, precision, shape, cosine)
 
