@@ -123,9 +123,9 @@ def test_labelled_files_that_fit(folder):
     study({"data": "d.csv"})
     with pytest.raises(UserError, match="the task of 'm' is question-answering; leave it out"):
         study({"data": {"file": "d.csv", "label": "label"}, "task": "question-answering"})
-    # More labels than the configuration names: how many classes there are is not certain, and the job looks.
-    (folder / "d.csv").write_text("text,label\na,2\n")
-    study({"data": "d.csv", "config": {"num_labels": 3}})
+    # How many classes there are is the checkpoint's to say.
+    with pytest.raises(UserError, match=r"has num_labels = 2, but the study overrides it with 3"):
+        study({"data": "d.csv", "config": {"num_labels": 3}})
 
 
 def test_a_long_file_is_judged_by_its_columns(folder):
