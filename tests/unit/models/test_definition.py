@@ -292,11 +292,11 @@ def test_random_weights_need_the_sizes_of_the_model_that_is_named(monkeypatch: p
 def test_published_sizes_are_those_of_base_models() -> None:
     from transformers import AutoConfig
 
-    for sizes in configuration.PUBLISHED.values():
-        base = AutoConfig.for_model(sizes["model_type"])
-        assert {key: getattr(base, key) for key in sizes if key != "architectures"} == {
-            key: value for key, value in sizes.items() if key != "architectures"
-        }
+    for published in configuration.PUBLISHED.values():
+        base = AutoConfig.for_model(published["model_type"])
+        declared = architectures.declared(published["model_type"])
+        assert declared is not None and set(declared.sizes) <= set(published)
+        assert {key: getattr(base, key) for key in declared.sizes} == {key: published[key] for key in declared.sizes}
 
 
 @pytest.mark.parametrize(

@@ -44,12 +44,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "distilbert/distilbert-base-uncased-finetuned-sst-2-english": {
         "model_type": "distilbert",
         "architectures": ["DistilBertForSequenceClassification"],
+        "id2label": {"0": "NEGATIVE", "1": "POSITIVE"},
         **{"dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072},
         **{"vocab_size": 30522, "max_position_embeddings": 512},
     },
     "textattack/bert-base-uncased-SST-2": _BERT_BASE,
 }
-"""Sizes that the config.json of exactly these repositories has, so that the default study runs without a hub."""
+"""Sizes and classes in the config.json of exactly these repositories, so that the default study runs without a hub."""
 
 IMAGE_TYPES = re.compile(
     r"vit(_.*|det)?|deit|dinov2.*|dinov3.*|beit|swin(v2)?|convnext(v2)?|resnet|siglip2?_vision_model|ijepa|levit|cvt|pvt.*"
