@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ceilings.errors import CellFailure, UserError
-from ceilings.models import definition, onnx_file, outline, reference
+from ceilings.models import definition, onnx_file, outline, pool, reference
 from ceilings.models.inputs import Wanted, make_inputs
 from ceilings.models.load import load_module
 from ceilings.workload.shape import Shape
@@ -327,3 +328,17 @@ def test_a_graph_without_a_reference_is_a_cell_that_cannot_run(
     make_inputs(weights_dir, Shape.parse("b2"), Wanted(3, 0), inputs)
     with pytest.raises(CellFailure, match=message):
         reference.compute(weights_dir, inputs, 1, tmp_path / "ref.npz", graph=file)
+
+
+def test_sizes_that_follow_from_values_are_the_same_in_all_that_is_measured(tmp_path: Path) -> None:
+    """Two of three elements have as many positive numbers as each other."""
+    nodes = [node("Relu", ["a"], ["x"]), node("NonZero", ["x"], ["z"]), node("Cast", ["z"], ["y"], to=1)]
+    file = save(tmp_path / "m.onnx", nodes, [tensor("a", "N", 3)], [tensor("y", 2, "count")])
+    onnx_file.read(definition.read("m", {"onnx": str(file)})).workload.write(tmp_path)
+    for last, message in (([1, -1, -1], None), ([1, 1, -1], r"shape \(2, 1\) for one input and \(2, 2\) for another")):
+        arrays = {"a": np.array([[[1, -1, -1]], [[-1, 1, -1]], [last]], np.float32)}
+        pool.save(tmp_path / "in.npz", **{"input/a": arrays["a"]}, sha256=np.array(pool.digest(arrays)))
+        with pytest.raises(CellFailure, match=message) if message else contextlib.nullcontext():
+            assert reference.compute(tmp_path, tmp_path / "in.npz", 1, tmp_path / "r.npz", graph=file) == {
+                "y": (2, 2, 1)
+            }

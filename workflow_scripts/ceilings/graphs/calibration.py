@@ -112,8 +112,8 @@ def calibrate(
         one input).
 
     Raises:
-        UserError: The graph is damaged, or its fixed batch does not divide the inputs.
-        CellFailure: It has nothing to quantise, or gives NaN or infinities.
+        UserError: The graph is damaged.
+        CellFailure: It has nothing to quantise, gives NaN or infinities, or its fixed batch does not divide the inputs.
     """
     model = graph.load(graph_path, values=False)
     # Inputs are what explicit quantisation needs, outputs what TensorRT's own (the cache) asks for too.
@@ -125,8 +125,9 @@ def calibrate(
     workload = Workload.read(weights_dir)
     shape = _shape(model, weights_dir, workload, calibration)
     if calibration.count % shape.batch:
-        raise UserError(
-            f"the calibration's count is {calibration.count}, but {graph_path} takes batches of {shape.batch}"
+        raise CellFailure(
+            "unsupported",
+            f"the graph takes batches of {shape.batch}, and calibration.count ({calibration.count}) is no multiple of it",
         )
     sample = inputs.sample(weights_dir, shape, calibration.count // shape.batch, calibration.seed)
     chunk = _at_once(model, shape)

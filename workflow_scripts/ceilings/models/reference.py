@@ -1,4 +1,4 @@
-"""Outputs in FP32, of PyTorch or of an ONNX file as it is given: what every variant and runtime is compared with."""
+"""Outputs in FP32, of PyTorch or of an imported ONNX file: what every variant and runtime is compared with."""
 
 from __future__ import annotations
 
@@ -52,8 +52,11 @@ def compute(
         CellFailure: The graph does not run on these inputs, or its outputs are such that nothing compares with them.
     """
     arrays = pool.load_pool(inputs)
-    elements = pool.elements(arrays)[:ELEMENTS]
+    elements = pool.elements(arrays)
     workload = Workload.read(weights_dir)
+    # A size that follows from no axis may follow from values: then it has to be the same in all that is measured.
+    if all(isinstance(dim, int) or dim in workload.axes for tensor in workload.outputs for dim in tensor.dims):
+        elements = elements[:ELEMENTS]
     if graph is None:
         answers = _by_torch(weights_dir, workload, elements, threads)
     else:
@@ -61,7 +64,8 @@ def compute(
         answers = [run(element) for element in elements]
     columns = zip(*answers, strict=True)
     outputs = {
-        tensor.name: _stacked(tensor.name, column) for tensor, column in zip(workload.outputs, columns, strict=True)
+        tensor.name: _stacked(tensor.name, column)[:ELEMENTS]
+        for tensor, column in zip(workload.outputs, columns, strict=True)
     }
     pool.save(
         output,
