@@ -84,7 +84,7 @@ def test_a_fixed_batch_is_calibrated_in_its_batches(distilbert, ranges, tmp_path
     assert found[first].high == pytest.approx(
         ranges[graph.weight_products(distilbert.model)[0].activation].high, abs=1e-5
     )
-    with pytest.raises(CellFailure, match=r"takes batches of 4, and calibration.count \(6\)"):
+    with pytest.raises(CellFailure, match=r"takes batches of 4; calibration.count \(6\)"):
         calibration.calibrate(tmp_path / "s.onnx", distilbert.weights, Calibration("minmax", 6), 1)
 
 

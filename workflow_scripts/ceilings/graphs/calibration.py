@@ -127,7 +127,7 @@ def calibrate(
     if calibration.count % shape.batch:
         raise CellFailure(
             "unsupported",
-            f"the graph takes batches of {shape.batch}, and calibration.count ({calibration.count}) is no multiple of it",
+            f"the graph takes batches of {shape.batch}; calibration.count ({calibration.count}) is no multiple of that",
         )
     sample = inputs.sample(weights_dir, shape, calibration.count // shape.batch, calibration.seed)
     chunk = _at_once(model, shape)
