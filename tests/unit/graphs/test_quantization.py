@@ -38,6 +38,13 @@ def constant(model: onnx.ModelProto, name: str) -> np.ndarray:
     return numpy_helper.to_array(next(tensor for tensor in model.graph.initializer if tensor.name == name))
 
 
+def set_constants(model: onnx.ModelProto, ending: str, value: float) -> None:
+    """Fill every constant whose name ends so, in place."""
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(ending):
+            tensor.CopyFrom(numpy_helper.from_array(np.full(tensor.dims, value, np.float32), tensor.name))
+
+
 def test_minmax_is_the_minimum_and_maximum(distilbert, ranges) -> None:
     """Against the values themselves, from a graph that gives them as outputs."""
     products = graph.weight_products(distilbert.model)
@@ -206,6 +213,29 @@ def test_nothing_to_quantise_is_a_cell_that_cannot_run(distilbert, tmp_path: Pat
         quantize.quantize(model, {}, "int8", Quantization())
 
 
+@pytest.mark.parametrize(("method", "value"), [("minmax", np.inf), ("entropy", np.nan), ("percentile", 1e38)])
+def test_what_no_scale_represents_is_a_cell_that_cannot_run(distilbert, tmp_path: Path, method: str, value) -> None:
+    model = distilbert.model
+    set_constants(model, "embeddings.LayerNorm.bias", value)
+    graph.save(model, tmp_path / "broken.onnx")
+    with pytest.raises(CellFailure, match=r"NaN or infinities at /model/\S+: no scale represents them"):
+        calibration.calibrate(tmp_path / "broken.onnx", distilbert.weights, Calibration(method, 8, 32), 1)
+
+
+def test_activations_of_zeros_get_a_scale(distilbert, tmp_path: Path, run) -> None:
+    model = distilbert.model
+    for name in ("embeddings.LayerNorm.weight", "embeddings.LayerNorm.bias"):
+        set_constants(model, name, 0)
+    graph.save(model, tmp_path / "zeros.onnx")
+    ranges, _ = calibration.calibrate(tmp_path / "zeros.onnx", distilbert.weights, Calibration("minmax", 8, 32), 1)
+    assert min(span.largest for span in ranges.values()) == 0
+    scales = [line.rpartition(": ")[2] for line in calibration.tensorrt_cache(ranges).splitlines()[1:]]
+    assert len(scales) == len(ranges) and all(struct.unpack(">f", bytes.fromhex(scale))[0] > 0 for scale in scales)
+    quantized = quantize.quantize(model, ranges, "int8", Quantization()).model
+    feed = distilbert.feed()
+    assert compare(run(quantized, feed), run(model, feed)).relative_l2 < 0.1
+
+
 def test_a_calibration_that_failed_is_the_same_failure_for_its_readers(distilbert, tmp_path: Path) -> None:
     failure = {"status": "failed", "failure": {"kind": "unsupported", "message": "no scale represents them"}}
     files.write_json(tmp_path / "c.json", failure)
@@ -231,6 +261,16 @@ def test_the_unsigned_form_is_the_same_numbers_in_integer_kernels(distilbert, ra
     assert not any(tensor.data_type == TensorProto.INT8 for tensor in both.graph.initializer)
     np.testing.assert_array_equal(run(signed, feed), run(both, feed))
     assert quantize.integer_kernels(both) == {"integer": 12, "float": 2}
+
+
+def test_a_graph_is_checked_with_products_that_do_not_saturate(distilbert, ranges, tmp_path: Path) -> None:
+    """On any x86: also the signed form, which ONNX Runtime turns into uint8 by int8."""
+    signed = quantize.quantize(distilbert.model, ranges, "int8", Quantization()).model
+    graph.session(signed, 1, optimized=tmp_path / "o.onnx")
+    optimized = graph.load(tmp_path / "o.onnx").graph
+    stored = {tensor.name: tensor.data_type for tensor in optimized.initializer}
+    weights = [stored[node.input[1]] for node in optimized.node if node.op_type == "MatMulIntegerToFloat"]
+    assert weights and set(weights) == {TensorProto.UINT8}
 
 
 def test_products_of_two_unsigned_operands_do_not_saturate() -> None:

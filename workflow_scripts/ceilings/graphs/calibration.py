@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import io
 import logging
-import math
 import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -117,11 +116,13 @@ def calibrate(
     """
     model = graph.load(graph_path, values=False)
     # Inputs are what explicit quantisation needs, outputs what TensorRT's own (the cache) asks for too.
-    wanted = {name for product in graph.weight_products(model) for name in (product.activation, product.output)}
+    watched = [name for product in graph.weight_products(model) for name in (product.activation, product.output)]
+    wanted = set(watched)
     if not wanted:
         raise CellFailure(
             "unsupported", "the graph has no MatMul or Gemm with constant weights, so nothing to calibrate"
         )
+    watched += [value.name for value in model.graph.output]
     workload = Workload.read(weights_dir)
     shape = _shape(model, weights_dir, workload, calibration)
     if calibration.count % shape.batch:
@@ -136,29 +137,28 @@ def calibrate(
         try:
             calibrator = _calibrator(Path(graph_path), calibration, wanted, Path(folder, "augmented.onnx"), large)
             calibrator.augment_graph()
-            calibrator.infer_session = graph.session(calibrator.augmented_model_path, threads)
+            calibrator.infer_session = _Finite(graph.session(calibrator.augmented_model_path, threads), watched)
+            start = time.monotonic()
+            for first in range(0, calibration.count // shape.batch, chunk):
+                rows = {
+                    tensor.name: _joined(tensor, sample.arrays[tensor.name][first : first + chunk])
+                    for tensor in workload.inputs
+                }
+                calibrator.collect_data(_Reader(examples.feed(model, rows)))
+                if progress is not None:
+                    done = min((first + chunk) * shape.batch, calibration.count)
+                    progress(done, calibration.count, time.monotonic() - start)
+            found = calibrator.compute_data()
+        except (CellFailure, UserError):
+            raise
+        except MemoryError as error:
+            raise CellFailure("out-of-memory", f"calibration: {error}") from error
         except Exception as error:  # ONNX's and ONNX Runtime's errors share no class
             line = graph.first_line(error)
             raise CellFailure("unsupported", f"ONNX Runtime cannot run the graph for calibration: {line}") from error
-        start = time.monotonic()
-        for first in range(0, calibration.count // shape.batch, chunk):
-            rows = {
-                tensor.name: _joined(tensor, sample.arrays[tensor.name][first : first + chunk])
-                for tensor in workload.inputs
-            }
-            calibrator.collect_data(_Reader(examples.feed(model, rows)))
-            if progress is not None:
-                done = min((first + chunk) * shape.batch, calibration.count)
-                progress(done, calibration.count, time.monotonic() - start)
-        found = calibrator.compute_data()
     ranges = {
         name: Range(*(float(np.asarray(end).item()) for end in found[name].range_value)) for name in sorted(wanted)
     }
-    infinite = [name for name, span in ranges.items() if not math.isfinite(span.largest)]
-    if infinite:
-        raise CellFailure(
-            "unsupported", f"the graph gives NaN or infinities at {infinite[0]}: no scale represents them"
-        )
     described = {"inputs_sha256": pool.digest(sample.arrays), "inputs_source": sample.source, "shape": str(shape)}
     return ranges, described
 
@@ -238,11 +238,12 @@ def load(path: Path | str, graph_path: Path | str) -> dict[str, Range]:
 def tensorrt_cache(ranges: Mapping[str, Range]) -> str:
     """TensorRT's text format: a header, then a tensor a line with its scale as the hex digits of a big-endian float32.
 
-    The scale is that of symmetric int8, largest magnitude / 127. Source: README of sampleINT8 in NVIDIA's TensorRT
-    repository ("Calibration file"), and caches that TensorRT 10.3 wrote (TRT-100300-EntropyCalibration2).
+    The scale is that of symmetric int8, largest magnitude / 127; of a tensor of zeros, any that is not 0. Source:
+    README of sampleINT8 in NVIDIA's TensorRT repository ("Calibration file"), and caches that TensorRT 10.3 wrote
+    (TRT-100300-EntropyCalibration2).
     """
     lines = [CACHE_HEADER]
-    lines += [f"{name}: {struct.pack('>f', span.largest / 127).hex()}" for name, span in ranges.items()]
+    lines += [f"{name}: {struct.pack('>f', (span.largest or 1.0) / 127).hex()}" for name, span in ranges.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -252,6 +253,34 @@ def say_progress(done: int, total: int, seconds: float) -> None:
     if done == total or done // step != (done - 1) // step:
         left = seconds / done * (total - done)
         print(f"calibrated {done} of {total} inputs, {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+class _Finite:
+    """A session that refuses NaN and infinities, which the calibrators leave out or stop at with a traceback.
+
+    Args:
+        session: Of the graph with the calibrators' outputs.
+        names: Tensors, in the order in which one is named; NaN that no range shows is still in the graph's outputs.
+    """
+
+    def __init__(self, session: Any, names: Iterable[str]) -> None:
+        self.session, self.names = session, list(names)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def run(self, names: list[str] | None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        outputs: list[np.ndarray] = self.session.run(names, feed)
+        given = names or [value.name for value in self.session.get_outputs()]
+        # The method minmax asks for the ends of a tensor only.
+        broken = {
+            name.removesuffix("_ReduceMin").removesuffix("_ReduceMax")
+            for name, values in zip(given, outputs, strict=True)
+            if values.dtype.kind == "f" and not np.isfinite(values).all()
+        }
+        if first := next((name for name in self.names if name in broken), None):
+            raise CellFailure("unsupported", f"the graph gives NaN or infinities at {first}: no scale represents them")
+        return outputs
 
 
 class _Reader:

@@ -44,6 +44,10 @@ CRASHING_OPTIMIZERS = ["NchwcTransformer"]
 ALIGNMENT = 4096
 """Offsets of tensors in a file of weights are multiples of a page, so that they can be mapped into memory."""
 
+EXACT_PRODUCTS = "session.x64quantprecision"
+"""Option of a session that turns int8 weights into uint8: products of uint8 and int8 saturate on x86 without VNNI, and
+what a graph gives must not depend on the machine that checks it."""
+
 SMALLEST_OUTSIDE = 1024
 """Bytes; smaller tensors stay in the graph even where the others lie beside it."""
 
@@ -320,6 +324,7 @@ def session(
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 3
+    settings.add_session_config_entry(EXACT_PRODUCTS, "1")
     if not optimize:
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized is not None:
