@@ -1,5 +1,6 @@
 """What a crash of a library leaves: an artifact that could not be made, and a program that ends well."""
 
+import doctest
 import json
 import signal
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from ceilings import isolation
 
 SCRIPTS = Path(__file__).parents[2] / "workflow_scripts"
 
@@ -78,3 +81,7 @@ def test_the_work_ends_with_its_program(tmp_path):
     program.communicate()
     psutil.wait_procs([child], timeout=5)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_documented_examples_hold():
+    assert doctest.testmod(isolation).attempted and not doctest.testmod(isolation).failed

@@ -43,7 +43,7 @@ def isolate() -> None:
     with os.fdopen(reader, encoding="utf-8") as pipe:
         lines = pipe.read().splitlines()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status < 0 and (name := signal.Signals(-status).name) in CRASHES and lines:
+    if status < 0 and (name := signal_name(-status)) in CRASHES and lines:
         for path, text in json.loads(lines[-1]).items():
             write_text(path, text.replace(CRASH, ended_by(name)))
         print(f"{', '.join(json.loads(lines[-1]))}: {ended_by(name)}", flush=True)
@@ -70,6 +70,31 @@ def ended_by(name: str) -> str:
     'ended by SIGKILL; the system may have run out of memory'
     """
     return f"ended by {name}" + ("; the system may have run out of memory" if name == "SIGKILL" else "")
+
+
+def last_error(printed: str) -> str:
+    """The line that says why a program ended: of a traceback the exception's first, else the last.
+
+    >>> last_error("Traceback (most recent call last):\\n  File x\\nValueError: no kernel\\nfor this type")
+    'ValueError: no kernel'
+    """
+    lines = printed.strip().splitlines()
+    _, traceback, after = printed.rpartition("Traceback (most recent call last):\n")
+    if traceback and not (lines and lines[-1].startswith("error: ")):
+        lines = [line for line in after.splitlines() if line and not line[0].isspace()][:1] or lines
+    return lines[-1] if lines else ""
+
+
+def signal_name(number: int) -> str:
+    """Name of a signal; of one without a name, its number.
+
+    >>> signal_name(11), signal_name(36)
+    ('SIGSEGV', 'signal 36')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def die_with(parent: int) -> None:

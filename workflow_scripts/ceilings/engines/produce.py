@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.engine_record import sidecar
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import graph as graphs
+from ceilings.isolation import ended_by, last_error, signal_name
 from ceilings.provenance import provenance
 
 SCRIPTS = Path(__file__).parents[2]
@@ -107,17 +107,15 @@ def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -
     path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "ceilings.engines.build_worker", str(folder / "task.json"), str(folder)]
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     sys.stderr.write(done.stderr)
     if done.returncode < 0:
-        ended = signal.Signals(-done.returncode).name
-        hint = "; the system may have run out of memory" if ended == "SIGKILL" else ""
-        return _failed("crashed", f"the builder was ended by {ended}{hint}", spec)
+        return _failed("crashed", f"the builder was {ended_by(signal_name(-done.returncode))}", spec)
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
-        if last.startswith("error: "):
-            raise UserError(last.removeprefix("error: "))
-        raise RuntimeError(f"the building process failed: {last}")
+        error = last_error(done.stderr) or f"exit status {done.returncode}"
+        if error.startswith("error: "):
+            raise UserError(error.removeprefix("error: "))
+        return _failed("build-failed", f"the building process ended with an error: {error[:300]}", spec)
     built = files.read_json(folder / "built.json")
     return _record_of(built, built.get("version") or spec["version"], "pipeline")
 

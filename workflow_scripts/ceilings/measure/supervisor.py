@@ -5,6 +5,7 @@ A crash, a hang or a kill of that process is a result of the cell, not of the pi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 from ceilings.errors import UserError
 from ceilings.files import read_json, write_json
+from ceilings.isolation import ended_by, last_error, signal_name
 
 SCRIPTS = Path(__file__).parents[2]
 
@@ -27,39 +29,50 @@ def supervise(task: dict[str, Any], module: str = "ceilings.measure.worker") -> 
         module: What the process runs.
 
     Returns:
-        The worker's part of the record; with status ``failed`` if the worker crashed or passed its time limit.
+        The worker's part of the record; with status ``failed`` if the worker crashed, passed its time limit, ended with
+        an error or left no whole record.
 
     Raises:
         UserError: The worker met something that the user can mend.
-        RuntimeError: The worker met an error of the pipeline's own.
     """
     limit = task["spec"]["protocol"]["time_limit_seconds"]
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder, open(f"{folder}/errors", "w+b") as errors:
         write_json(f"{folder}/task.json", task)
         command = [sys.executable, "-m", module, f"{folder}/task.json", f"{folder}/record.json"]
+        # A file, not a pipe: what the worker starts may outlive it and hold a pipe open.
         process = subprocess.Popen(
-            command, env=environment(task["spec"]["threads"]), stderr=subprocess.PIPE, text=True, start_new_session=True
+            command, env=environment(task["spec"]["threads"]), stderr=errors, start_new_session=True
         )
         try:
-            errors = process.communicate(timeout=limit)[1]
+            process.wait(limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
             return failed("timed-out", f"no result after {limit:g} s")
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        sys.stderr.write(errors)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            errors.seek(0)
+            printed = errors.read().decode(errors="replace")
+            sys.stderr.write(printed)
         if process.returncode < 0:
-            name = signal.Signals(-process.returncode).name
-            hint = "; the system may have run out of memory" if name == "SIGKILL" else ""
-            return failed("crashed", f"ended by {name}{hint}")
+            return failed("crashed", ended_by(signal_name(-process.returncode)))
         if process.returncode:
-            last = errors.strip().splitlines()[-1] if errors.strip() else f"exit status {process.returncode}"
-            if last.startswith("error: "):
-                raise UserError(last.removeprefix("error: "))
-            raise RuntimeError(f"the measuring process failed: {last}")
-        return read_json(f"{folder}/record.json")
+            error = last_error(printed) or f"exit status {process.returncode}"
+            if error.startswith("error: "):
+                raise UserError(error.removeprefix("error: "))
+            return failed("runtime-error", f"the measuring process ended with an error: {error[:300]}")
+        return _record(Path(folder, "record.json"))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What the worker left, if that is a record."""
+    try:
+        record = read_json(path)
+    except UserError:
+        record = None
+    if isinstance(record, dict) and record.get("status") in ("ok", "failed"):
+        return record
+    return failed("runtime-error", "the measuring process ended without an error and left no whole record")
 
 
 def environment(threads: int) -> dict[str, str]:

@@ -17,6 +17,7 @@ from ceilings import SCHEMA_VERSION
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import atomic, read_json, write_json
+from ceilings.isolation import ended_by, last_error, signal_name
 from ceilings.measure.setup import artifact_file
 from ceilings.measure.supervisor import environment
 from ceilings.traces import capture, health, nsys, store
@@ -76,13 +77,12 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
     """Run the process; what it left, and what it and the profiler printed.
 
     Raises:
-        UserError: It met something that the user can mend, or took too long.
-        RuntimeError: It met an error of the pipeline's own.
+        UserError: It met something that the user can mend.
     """
     try:
         refuse_failed(artifact_file(task), task["inputs"])
     except CellFailure as failure:
-        return {"failure": {"kind": failure.kind, "message": str(failure)}}, ""
+        return _failure(failure.kind, str(failure)), ""
     write_json(folder / "task.json", task)
     command = [sys.executable, "-m", "ceilings.traces.target", f"{folder}/task.json", f"{folder}/result.json"]
     if source == "nsys":
@@ -94,6 +94,7 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="replace",
         start_new_session=True,
     )
     try:
@@ -101,20 +102,26 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        raise UserError(
-            f"no capture after {limit:g} s; capture fewer iterations, or raise time_limit_seconds"
-        ) from None
+        return _failure(
+            "timed-out", f"no capture after {limit:g} s; fewer iterations or more time_limit_seconds do"
+        ), ""
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         raise
     sys.stderr.write(log)
     if not (folder / "result.json").is_file():
-        last = (log.strip().splitlines() or [""])[-1]
-        raise RuntimeError(f"the captured process ended with status {process.returncode}: {last}")
+        if process.returncode < 0:
+            return _failure("crashed", ended_by(signal_name(-process.returncode))), log
+        error = last_error(log) or f"exit status {process.returncode}"
+        return _failure("runtime-error", f"the captured process left no result: {error[:300]}"), log
     result = read_json(folder / "result.json")
     if "error" in result:
         raise UserError(result["error"])
     return result, log
+
+
+def _failure(kind: str, message: str) -> dict[str, Any]:
+    return {"failure": {"kind": kind, "message": message}}
 
 
 def empty(meta: dict[str, Any]) -> capture.Capture:
