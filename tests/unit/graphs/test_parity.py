@@ -76,6 +76,19 @@ def test_a_regression_is_compared_with_its_spread() -> None:
     assert compare(LOGITS).spread_l2 is None, "two numbers a row"
 
 
+def test_a_wrong_row_shows_among_many_right_ones() -> None:
+    reference = np.random.default_rng(0).choice([-1.0, 1.0], size=(2, 32, 8))
+    noisy = reference + 0.02 * np.random.default_rng(1).normal(size=reference.shape)
+    assert compare(noisy, reference, "embedding").row_l2 < 0.1
+    noisy[1, 7] = 0
+    broken = compare(noisy, reference, "embedding")
+    assert broken.relative_l2 < 0.25 and broken.row_l2 == 1
+    small = np.array([[[100.0, 0.0], [0.1, 0.0]]])
+    assert compare(small + np.array([0.1, 0.0]), small, "embedding").row_l2 < 0.01, (
+        "a row near zero is held against the others"
+    )
+
+
 def test_the_worst_output_counts() -> None:
     good, bad = LOGITS + np.float32(0.01), LOGITS[:, ::-1]
     both = parity.compare({"a": good, "b": bad}, {"a": LOGITS, "b": LOGITS}, "classes")

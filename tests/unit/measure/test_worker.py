@@ -15,7 +15,7 @@ pytest.importorskip("onnx")
 from unit.measure import tiny_cell
 
 from ceilings import artifacts, host, plugins
-from ceilings.errors import CellFailure
+from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json
 from ceilings.measure import catalogue, worker
 from ceilings.measure.supervisor import SCRIPTS, environment, supervise
@@ -70,6 +70,43 @@ def test_a_record_holds_every_measurement_of_the_task(tmp_path):
     assert {"import", "load", "first_run"} <= set(record["cold_start_ns"])
     assert record["memory"]["peak_rss_bytes"] > 1e6 and record["memory"]["peak_device_bytes"] is None
     assert set(record["provenance"]["sources"]) == {"inputs", "reference", "workload", "artifact"}
+
+
+WHOLE = """import json, sys; open(sys.argv[2], "w").write(json.dumps({"status": "ok"}))"""
+
+
+@pytest.mark.parametrize(
+    ("program", "failure"),
+    [
+        ("import a_package_that_is_not_here", ("runtime-error", "ModuleNotFoundError: No module named")),
+        ("raise RuntimeError('no kernel\\nfor this type')", ("runtime-error", "RuntimeError: no kernel")),
+        ("raise SystemExit(3)", ("runtime-error", "exit status 3")),
+        ("pass", ("runtime-error", "left no whole record")),
+        ("import sys; open(sys.argv[2], 'w').write('{\"status\": \"o')", ("runtime-error", "left no whole record")),
+        ("import sys; open(sys.argv[2], 'w').write('[]')", ("runtime-error", "left no whole record")),
+        ("import os; os.kill(os.getpid(), 9)", ("crashed", "ended by SIGKILL; the system may have run out of memory")),
+        ("import os; os.kill(os.getpid(), 36)", ("crashed", "ended by signal 36")),
+        ("import time; time.sleep(60)", ("timed-out", "no result after 1 s")),
+        (f"import os; os.write(1, b'\\xff'); os.write(2, b'\\xff'); {WHOLE}", None),
+        (f"import subprocess; subprocess.Popen(['sleep', '60']); {WHOLE}", None),  # it holds what it inherited
+    ],
+)
+def test_however_a_worker_ends_is_a_record(tmp_path, monkeypatch, program, failure):
+    (tmp_path / "faulty_worker.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    record = supervise({"spec": {"protocol": {"time_limit_seconds": 1}, "threads": 1}}, "faulty_worker")
+    if failure is None:
+        assert record["status"] == "ok"
+    else:
+        assert record["status"] == "failed" and record["series"] == {}
+        assert record["failure"]["kind"] == failure[0] and failure[1] in record["failure"]["message"]
+
+
+def test_what_the_user_can_mend_is_no_record(tmp_path, monkeypatch):
+    (tmp_path / "faulty_worker.py").write_text("raise SystemExit('error: the pool is damaged')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(UserError, match="the pool is damaged"):
+        supervise({"spec": {"protocol": {"time_limit_seconds": 1}, "threads": 1}}, "faulty_worker")
 
 
 def test_what_is_not_asked_for_is_not_measured(tmp_path):
@@ -151,8 +188,18 @@ def test_a_regression_that_says_the_same_of_every_input_fails():
         worker.gate(workload, elements, {"score": np.full_like(scores, scores.mean())}, {"score": scores}, 0.02)
 
 
+def test_a_wrong_row_among_many_right_ones_fails():
+    one = TensorSpec("x", "float32", ("batch", 1), "reals")
+    workload = Workload(TASKS["sentence-embedding"], (one,), (TensorSpec("vector", "float32", ("batch", 8)),))
+    reference = np.random.default_rng(0).choice([-1, 1], size=(2, 32, 8)).astype(np.float32)
+    wrong = reference.copy()
+    wrong[1, 7, :5] *= -1
+    with pytest.raises(CellFailure, match=r"one row of the outputs differs .* by 1\.58 of its norm; allowed 1$"):
+        worker.gate(workload, [{"x": reference[0, :, :1]}] * 2, {"vector": wrong}, {"vector": reference}, 0.25)
+
+
 def test_a_reference_that_does_not_depend_on_the_input_is_flagged():
     elements = [{"x": np.array([number])} for number in (1.0, 2.0)]
     same, other = np.ones((2, 1, 3)), np.arange(6.0).reshape(2, 1, 3)
     assert worker.constant(elements, {"y": same}) and not worker.constant(elements, {"y": same, "z": other})
-    assert not worker.constant([elements[0]] * 2, {"y": same}), "one input"
+    assert "one input" in worker.constant([elements[0]], {"y": other[:1]})[0]

@@ -56,6 +56,15 @@ def test_texts_are_cut_padded_and_counted(tmp_path):
     assert rows.labels is None  # a vector has no label
 
 
+def test_rows_without_labels_count_once(tmp_path):
+    """Texts that are the same to the model are one answer."""
+    weights = folder(tmp_path, "sentence-embedding", (IDS, MASK), tokenizer=True)
+    (tmp_path / "a.csv").write_text("text\nfilm film\nfilm film film\nfilm\nfilm film film film\n")
+    rows = make(weights, Wanted(file=str(tmp_path / "a.csv")), Shape.parse("b8-s2"))
+    assert rows.inputs["ids"].tolist() == [[2, 2], [2, 0]] and rows.facts["available"] == 4
+    assert rows.truncated.tolist() == [False, False] and len(rows) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "wanted", "message"),
     [

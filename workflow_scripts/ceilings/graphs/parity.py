@@ -28,6 +28,8 @@ class Parity:
         spread_l2: Norm of the difference over the norm of what the reference's rows differ by from their mean, where a
             row is one number, as of a regression: a relative difference alone passes an output that says the same of
             every input. None for other outputs, for fewer than 8 rows and for a reference without any spread.
+        row_l2: Largest difference of one row, over its reference's norm or that of an average row, whichever is larger:
+            of many rows one may be wrong and the whole near.
         problem: Why outputs cannot be compared; None where they can.
     """
 
@@ -39,6 +41,7 @@ class Parity:
     top1_agreement: float | None
     rows: int
     spread_l2: float | None = None
+    row_l2: float | None = None
     problem: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -97,6 +100,7 @@ def compare(
         top1_agreement=min((p.top1_agreement for p in parts if p.top1_agreement is not None), default=None),
         rows=rows,
         spread_l2=max((part.spread_l2 for part in parts if part.spread_l2 is not None), default=None),
+        row_l2=max((part.row_l2 for part in parts if part.row_l2 is not None), default=None),
         problem=problem,
     )
 
@@ -140,7 +144,15 @@ def _compare(given: np.ndarray, expected: np.ndarray, compared: str, mask: np.nd
         top1_agreement=agreement,
         rows=len(right),
         spread_l2=_spread(left, right) if width == 1 and len(right) >= FEWEST_FOR_SPREAD else None,
+        row_l2=_row(left, right),
     )
+
+
+def _row(left: np.ndarray, right: np.ndarray) -> float:
+    """The largest difference of one row, for a reference that is not zero everywhere."""
+    norms = np.linalg.norm(right, axis=1)
+    average = float(np.sqrt(np.mean(np.square(norms))))
+    return float((np.linalg.norm(left - right, axis=1) / np.maximum(norms, average)).max())
 
 
 def _spread(left: np.ndarray, right: np.ndarray) -> float | None:

@@ -67,7 +67,7 @@ def make(weights_dir: Path, wanted: Wanted, shape: Shape) -> Dataset:
         texts = tokenizers.corpus()
         chosen = _sample(len(texts), wanted)
         arrays, truncated = encode(weights_dir, workload, [texts[i] for i in chosen], shape)
-        return Dataset(arrays, None, truncated, facts | {"source": "corpus", "available": len(texts)})
+        return _distinct(Dataset(arrays, None, truncated, facts | {"source": "corpus", "available": len(texts)}))
     return _made(weights_dir, workload, wanted, shape, facts)
 
 
@@ -157,7 +157,8 @@ def _of_file(weights_dir: Path, workload: Workload, wanted: Wanted, shape: Shape
     if table.labels is not None and known is not None:
         labels = np.array([table.labels[i] for i in chosen], np.float64 if known.count == 1 else np.int64)
     facts |= {"source": "file", "file": path.name, "text": table.text, "label": table.label}
-    return Dataset(arrays, labels, truncated, facts | {"available": len(table.texts)})
+    rows = Dataset(arrays, labels, truncated, facts | {"available": len(table.texts)})
+    return _distinct(rows) if labels is None else rows
 
 
 def _made(weights_dir: Path, workload: Workload, wanted: Wanted, shape: Shape, facts: dict[str, Any]) -> Dataset:
@@ -167,7 +168,17 @@ def _made(weights_dir: Path, workload: Workload, wanted: Wanted, shape: Shape, f
     made = inputs.sample(weights_dir, shape, elements, wanted.seed)
     flat = {name: values.reshape(-1, *values.shape[2:])[: wanted.limit] for name, values in made.arrays.items()}
     facts |= {"source": made.source, "available": wanted.limit}
-    return Dataset(flat, None, np.zeros(wanted.limit, bool), facts)
+    return _distinct(Dataset(flat, None, np.zeros(wanted.limit, bool), facts))
+
+
+def _distinct(rows: Dataset) -> Dataset:
+    """Rows without labels, each input once: texts cut to the same tokens are one answer, and would count as several."""
+    first: dict[tuple[bytes, ...], int] = {}
+    for index in range(len(rows)):
+        first.setdefault(tuple(values[index].tobytes() for values in rows.inputs.values()), index)
+    chosen = list(first.values())
+    inputs = {name: values[chosen] for name, values in rows.inputs.items()}
+    return dataclasses.replace(rows, inputs=inputs, truncated=rows.truncated[chosen])
 
 
 def _answers(rows: Dataset, workload: Workload, shape: Shape, answer: Any) -> Arrays:
