@@ -158,6 +158,8 @@ def test_what_padding_gives_does_not_count():
     padded["vector"][0, 0, 2] = np.nan
     with pytest.raises(CellFailure, match="the output vector has a NaN"):
         worker.gate(workload, elements, padded, reference, 1e-3)
+    with pytest.raises(CellFailure, match="output vector has shape"):
+        worker.gate(workload, elements, padded | {"vector": padded["vector"][..., :2]}, reference, 1e-3)
 
 
 def test_what_could_not_be_made_is_a_failed_record_without_a_process(tmp_path):

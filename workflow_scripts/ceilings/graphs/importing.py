@@ -49,7 +49,7 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
         UserError: The file is missing or no ONNX file, or the study says too little of a tensor.
     """
     assert definition.onnx is not None
-    source = Path(definition.onnx).expanduser()
+    source = files.expanded(definition.onnx)
     file = onnx_file.read(definition)
     workload = file.workload
     workload.write(weights_dir)

@@ -149,7 +149,11 @@ def gate(
         dims = workload.mask.dims
         mask = np.stack([element[workload.mask.name] for element in elements])
         masked = {output.name for output in workload.outputs if output.dims[: len(dims)] == dims}
-    parity = {**compare(outputs, reference, workload.task.compared, mask, masked).to_json(), "tolerance": tolerance}
+    try:
+        compared = compare(outputs, reference, workload.task.compared, mask, masked)
+    except ValueError as error:  # another shape than the reference's, or nothing to compare
+        raise CellFailure("parity", str(error)) from None
+    parity = {**compared.to_json(), "tolerance": tolerance}
     if parity["problem"]:
         raise CellFailure("parity", parity["problem"])
     if not parity["relative_l2"] <= tolerance:

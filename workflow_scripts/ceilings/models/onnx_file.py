@@ -56,7 +56,7 @@ def read(definition: Definition) -> OnnxFile:
     Raises:
         UserError: The file is missing or damaged, or says too little of a tensor.
     """
-    path = Path(str(definition.onnx)).expanduser()
+    path = files.expanded(str(definition.onnx))
     where = f"model {definition.name!r}"
     model = _load(path, where)
     stored = {tensor.name for tensor in model.graph.initializer}
