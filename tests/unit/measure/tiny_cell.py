@@ -59,7 +59,8 @@ def make(folder: Path, measurements: list[list[str]], error: float = 0.0) -> dic
     random = np.random.default_rng(0)
     arrays = {t.name: random.standard_normal((3, *t.sizes(SHAPE))).astype(np.float32) for t in WORKLOAD.inputs}
     named = {f"{pool.PREFIX}{name}": array for name, array in arrays.items()}
-    pool.save(folder / "inputs.npz", **named, sha256=np.array(pool.digest(arrays)), source=np.array("random"))
+    seal = np.array(pool.sealed(arrays, "random", 1.0))
+    pool.save(folder / "inputs.npz", **named, sha256=seal, source=np.array("random"), real_share=np.array(1.0))
     left, right = (arrays[name][:2] for name in ("left", "right"))
     reference = {"output/sum": left + right, "output/product": left * right + np.float32(error)}
     pool.save(folder / "reference.npz", **reference, inputs_sha256=np.array(pool.digest(arrays)))
