@@ -201,6 +201,27 @@ def test_a_tokenizer_that_knows_no_text_at_all_ends(folder: Path, tmp_path: Path
     assert sample(tmp_path / "w", Shape.parse("b2-s12"), 2, 0).source == "random"
 
 
+def test_a_tokenizer_without_a_token_for_what_it_does_not_know(folder: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    shutil.copytree(folder, tmp_path / "w")
+    made = Tokenizer(models.WordLevel({"ACGT": 0, "TTTT": 1}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(tmp_path / "w" / "tokenizer.json"))
+    shape = Shape.parse("b2-s12")
+    assert sample(tmp_path / "w", shape, 2, 0).source == "random"
+    texts = tmp_path / "texts.txt"
+    texts.write_text("ACGT TTTT\na film\n", encoding="utf-8")
+    with pytest.raises(CellFailure, match=r"tokenizer\.json cannot read the texts \(.*UNK"):
+        tokens.sample(
+            tmp_path / "w",
+            TensorSpec("ids", "int64", ("batch", "sequence"), "tokens", 0, 499),
+            (2, 12),
+            seed=0,
+            lengths={"file": texts},
+        )
+
+
 @pytest.mark.parametrize("after", [["[CLS]", "$A"], ["$A", "[SEP]"], ["[CLS]", "[SEP]", "$A", "[SEP]"], ["$A"]])
 def test_special_tokens_stand_where_the_tokenizer_puts_them(after: list[str]) -> None:
     ids = {"[CLS]": 2, "[SEP]": 3}

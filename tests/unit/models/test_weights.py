@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_models import Checkpoint, of_path, tiny
+from tiny_models import DISTILBERT, Checkpoint, of_path, tiny
 
 from ceilings import files
 from ceilings.errors import CellFailure, UserError
-from ceilings.models import hub, weights
+from ceilings.models import definition, hub, weights
 from ceilings.models.load import load_module
 from ceilings.models.weights_folder import CONFIG, PROVENANCE, TOKENIZER, WEIGHTS
 from ceilings.workload.workload import Workload
@@ -442,3 +442,22 @@ def test_attentions_agree(folder: Path) -> None:
     assert torch.allclose(eager, sdpa, atol=1e-6)
     assert load_module(folder, attention="eager").attention == "eager"
     assert {value.dtype for value in load_module(folder, dtype="float16").parameters()} == {torch.float16}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [("gpt2", {"n_layer": 1, "n_embd": 32, "n_head": 2, "vocab_size": 100, "n_positions": 64})],
+)
+def test_a_model_that_does_not_run_on_ids_alone_fails_its_cells(
+    architecture: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    model = definition.read("tiny", {"architecture": architecture, "weights": "random", "config": config})
+    with pytest.raises(CellFailure, match=r"gpt2 does not do sequence-classification of .*padding token") as failure:
+        weights.fetch(model, tmp_path / "w")
+    assert failure.value.kind == "unsupported"
+
+
+@pytest.mark.parametrize("change", [{"activation": "gelux"}, {"vocab_size": 0}, {"dim": 0}])
+def test_sizes_that_no_model_can_be_made_of_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model 'tiny' has a config that its architecture cannot take: .*correct"):
+        weights.fetch(tiny(config={**DISTILBERT, **change}), tmp_path / "w")

@@ -108,9 +108,9 @@ def encode(
     pad = tokens.special_ids(weights_folder.read_config(weights_dir), tensor, tokenizer).padding
     tokenizer.no_padding()
     # Not by what overflows: a tokenizer without special tokens drops that.
-    whole = [len(one.ids) for one in tokenizer.encode_batch(list(texts))]
+    whole = [len(one.ids) for one in tokenizers.encode(tokenizer, texts, path)]
     tokenizer.enable_truncation(sequence)
-    encoded = tokenizer.encode_batch(list(texts))
+    encoded = tokenizers.encode(tokenizer, texts, path)
     ids = np.full((len(texts), sequence), pad, np.int64)
     mask = np.zeros_like(ids)
     for row, one in enumerate(encoded):

@@ -42,7 +42,8 @@ def describe(
         fixed: Axes that have one size only.
 
     Raises:
-        CellFailure: A dimension of an output follows an axis in another way than by being its size.
+        CellFailure: The module does not run on such inputs, or a dimension of an output follows an axis in another way
+            than by being its size.
     """
     fixed = fixed or {}
     draft = Workload(TASKS[task], tuple(inputs), (), family, architecture)
@@ -95,8 +96,15 @@ def _run(module: torch.nn.Module, workload: Workload, axes: Mapping[str, int]) -
     import torch
 
     shape = Shape.of(axes)
-    with torch.inference_mode():
-        outputs = module.eval()(
-            *(torch.ones(tensor.sizes(shape), dtype=getattr(torch, tensor.dtype)) for tensor in workload.inputs)
-        )
+    inputs = [torch.ones(tensor.sizes(shape), dtype=getattr(torch, tensor.dtype)) for tensor in workload.inputs]
+    try:
+        with torch.inference_mode():
+            outputs = module.eval()(*inputs)
+    except Exception as error:  # each class of a model checks its inputs in its own way
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CellFailure(
+            "unsupported",
+            f"{workload.architecture} does not do {workload.task.name} of {shape}, one forward pass over any ids or "
+            f"pixels: {line}; leave it out, or correct its config",
+        ) from None
     return [tuple(output.shape) for output in outputs]

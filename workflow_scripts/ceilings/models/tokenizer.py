@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ceilings.errors import UserError
+from ceilings.errors import CellFailure, UserError
 from ceilings.models.weights_folder import REMEDY, TOKENIZER
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 
 def read(folder: Path | str, shown: Path | None = None) -> Tokenizer | None:
@@ -46,12 +47,17 @@ def corpus() -> list[str]:
 def reads_english(tokenizer: Tokenizer) -> bool:
     """Whether a vocabulary knows English words.
 
-    One of DNA, proteins, bytes or letters does not: most of a text is unknown to it, or each letter is a token.
+    One of DNA, proteins, bytes or letters does not: most of a text is unknown to it, or each letter is a token, or it
+    has no token for what it does not know and cannot read the text at all.
     """
     texts = corpus()[:40]
     unknown = _unknown(tokenizer)
     tokens = covered = 0
-    for text, encoded in zip(texts, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
+    try:
+        read = tokenizer.encode_batch(texts, add_special_tokens=False)
+    except Exception:  # the library raises plain Exception
+        return False
+    for text, encoded in zip(texts, read, strict=True):
         for identity, (start, end) in zip(encoded.ids, encoded.offsets, strict=True):
             if identity not in unknown and (part := text[start:end].strip()):
                 tokens += 1
@@ -68,6 +74,25 @@ def around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
             if body and whole[start : start + len(body)] == body:
                 return whole[:start], whole[start + len(body) :]
     return [], []
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], path: Path) -> list[Encoding]:
+    """Texts of a user, with special tokens.
+
+    Args:
+        tokenizer: What reads them.
+        texts: What is read.
+        path: The tokenizer's file, for the message.
+
+    Raises:
+        CellFailure: They hold what the tokenizer cannot read.
+    """
+    try:
+        return tokenizer.encode_batch(list(texts))
+    except Exception as error:  # the library raises plain Exception
+        raise CellFailure(
+            "unsupported", f"{path} cannot read the texts ({error}); give texts in its language, or another tokenizer"
+        ) from None
 
 
 def _unknown(tokenizer: Tokenizer) -> set[int]:

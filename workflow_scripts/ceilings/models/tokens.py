@@ -81,7 +81,7 @@ def sample(
                 f"lengths follow the texts of {lengths['file']}, but {weights_dir} has no {TOKENIZER} to read them "
                 "with; use weights that come with one, or give lengths as a share",
             )
-        rows = _lines(_texts(lengths["file"]), tokenizer, special, size, rng)
+        rows = _lines(_texts(lengths["file"]), tokenizer, special, size, rng, path=Path(weights_dir, TOKENIZER))
     else:
         real = _real(lengths, sequence)
         if tokenizer is not None and tokenizers.reads_english(tokenizer):
@@ -169,7 +169,13 @@ def _texts(file: Any) -> list[str]:
 
 
 def _lines(
-    texts: list[str], tokenizer: Tokenizer, special: Special, size: tuple[int, int], rng: np.random.Generator
+    texts: list[str],
+    tokenizer: Tokenizer,
+    special: Special,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    path: Path,
 ) -> Rows:
     """Texts in random order, from the start again when they are used up."""
     count, sequence = size
@@ -177,7 +183,7 @@ def _lines(
     order = np.concatenate([rng.permutation(len(texts)) for _ in range(-(-count // len(texts)))])[:count]
     ids = np.full((count, sequence), special.padding, np.int64)
     real = np.empty(count, np.int64)
-    for row, encoded in enumerate(tokenizer.encode_batch([texts[index] for index in order])):
+    for row, encoded in enumerate(tokenizers.encode(tokenizer, [texts[index] for index in order], path)):
         real[row] = len(encoded.ids)
         ids[row, : real[row]] = encoded.ids
     return Rows(ids, real, "texts")
