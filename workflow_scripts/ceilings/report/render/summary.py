@@ -109,11 +109,11 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
 def introduction(plan: Plan, tables: Tables, measured: Measured, evidence: Evidence) -> str:
     counts = Counter(tables.planned["status"])
     devices = sorted({cell.device for cell in measured.cells})
-    on = text.listed(named(plan, tables, slug) for slug in devices) or "nothing"
+    on = f" on {text.listed(named(plan, tables, slug) for slug in devices)}" if devices else ""
     models = text.listed(plan["models"])
     pairs = f", with {text.plural(len(measured.aa_pairs), 'A/A pair')}" if measured.aa_pairs else ""
     sentence = (
-        f"{counts['ok']} of {text.plural(len(tables.planned), 'planned cell')} measured on {on}{pairs}"
+        f"{counts['ok']} of {text.plural(len(tables.planned), 'planned cell')} measured{on}{pairs}"
         f" ({counts['unavailable']} not available here, {counts['failed']} failed). "
         f"Models: {models}. {len(tables.runs)} processes, {tables.iterations:,} timed iterations of the closed loop."
     )
