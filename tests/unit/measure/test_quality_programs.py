@@ -199,17 +199,15 @@ def test_a_sample_is_seeded_and_keeps_the_order_of_the_file(model, tmp_path):
     assert first.sha256 == again.sha256 != other.sha256
 
 
-def test_without_a_file_the_corpus_serves_and_has_no_labels(model, tmp_path):
+def test_without_a_file_a_tokenizer_of_few_words_gets_random_ids_without_labels(model, tmp_path):
     done = run(
         *("make_data.py", "--weights-dir", model / "weights", "--data", "{}", "--shape", "b8-s32"),
         *("--output", tmp_path / "data.npz"),
     )
     assert done.returncode == 0, done.stderr
     rows = dataset.load(tmp_path / "data.npz")
-    assert (rows.facts["source"], rows.labels) == ("corpus", None)
-    # Its tokenizer knows few words, so most of the texts are the same to it.
-    ids = rows.inputs["ids"]
-    assert rows.facts["available"] == 110 and len(rows) == len(np.unique(ids, axis=0)) == 23
+    assert (rows.facts["source"], rows.labels) == ("random", None)
+    assert len(rows) == len(np.unique(rows.inputs["ids"], axis=0)) > 1
 
 
 @pytest.mark.parametrize(

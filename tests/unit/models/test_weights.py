@@ -323,7 +323,8 @@ def test_quantised_and_broken_numbers_are_refused(checkpoint: Checkpoint, tmp_pa
     source, _ = checkpoint("AutoModelForSequenceClassification", "bert", BERT)
     for value, message in (
         (torch.ones(2, 32, dtype=torch.int8), r"is quantised already \(classifier\.weight is I8\)"),
-        (torch.full((2, 32), torch.nan), "classifier.weight of model 'tiny' holds what is no number"),
+        (torch.full((2, 32), torch.nan), "classifier.weight of model 'tiny' holds a NaN or an infinity"),
+        (torch.full((2, 32), -torch.inf), "classifier.weight of model 'tiny' holds a NaN or an infinity"),
     ):
         rewrite(source / WEIGHTS, lambda tensors, value=value: tensors | {"classifier.weight": value})
         with pytest.raises(UserError, match=message):

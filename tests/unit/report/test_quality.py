@@ -235,7 +235,7 @@ def test_a_precision_s_cost_stands_beside_its_gain(study):
         6,
     )
     assert "onnxruntime-cpu int8: accuracy 85.0%" in cost.text and "-5.0 points" in cost.text
-    assert cost.verdict == "faster" and cost.effect.estimate == pytest.approx(0.5, rel=0.05)
+    assert cost.verdict == "faster" and cost.effect is None, "the claim is about outputs, the ratio about latencies"
     assert "faster** than onnxruntime-cpu fp32." in cost.text
     assert cost.cells == tuple(f"{CPU}/onnxruntime-cpu/distilbert/{name}/b8-s128" for name in ("int8", "fp32"))
     assert "onnxruntime-cpu fp32 (control)" in control.text and control.claim is None

@@ -100,3 +100,28 @@ def test_no_catalogue_shapes_what_is_made_timed_captured_or_measured(module):
     """A new family, runtime, measurement or plot makes nothing anew."""
     reached = {str(path.relative_to(code.SCRIPTS)) for path in code.reached(module)}
     assert not reached & CATALOGUES
+
+
+def test_a_plug_in_s_quantities_count_for_the_tables_alone(tmp_path, monkeypatch):
+    """Its columns are read by path; no import leads to them."""
+    monkeypatch.setenv(plugins.VARIABLE, "")  # restored at the end
+    plugins.activate([_folder(tmp_path / "mine", "scale = 1e-6")])
+
+    def digests():
+        code.digest.cache_clear()
+        code._read.cache_clear()
+        return code.digest("collect_cells"), code.digest("write_summary"), code.digest("ceilings.measure.worker")
+
+    before = digests()
+    _folder(tmp_path / "mine", "scale = 1e-3")
+    after = digests()
+    code.digest.cache_clear()
+    code._read.cache_clear()
+    assert before[0] != after[0] and before[1] != after[1], "tables and summary are made anew"
+    assert before[2] == after[2], "nothing is timed again"
+
+
+def _folder(folder, text):
+    folder.mkdir(exist_ok=True)
+    (folder / "catalogue.py").write_text(text + "\nMEASUREMENTS = []\n")
+    return folder

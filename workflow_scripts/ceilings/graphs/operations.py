@@ -76,7 +76,7 @@ ELEMENTWISE = {
 }
 """Operations an output element, transcendental or not."""
 
-SELECTIONS = {"ArgMax": 1, "ArgMin": 1}
+SELECTIONS = {"ArgMax": 1, "ArgMin": 1, "TopK": 1}
 """Operations an input element."""
 
 

@@ -68,8 +68,8 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
     family = importlib.import_module(f"ceilings.models.families.{resolved.family}")
     taken = _files(origin.folder, definition) if origin.folder is not None else []
     model = _make(definition, origin.folder, resolved, family)
-    if damaged := [name for name, value in model.named_parameters() if value.isnan().any()]:
-        raise UserError(f"{damaged[0]} of model {definition.name!r} holds what is no number; name undamaged weights")
+    if damaged := [name for name, value in model.named_parameters() if not value.isfinite().all()]:
+        raise UserError(f"{damaged[0]} of model {definition.name!r} holds a NaN or an infinity; name undamaged weights")
     workload = family.workload(model, resolved.task)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as folder:
@@ -222,7 +222,11 @@ def _random_ids(folder: Path, workload: Workload, without: str) -> str | None:
     if without:
         return without
     known = tokenizer.read(folder)
-    return None if known is not None and tokenizer.reads_english(known) else "its tokenizer knows no English words"
+    return (
+        None
+        if known is not None and tokenizer.reads_english(known)
+        else "its tokenizer knows less than half of English"
+    )
 
 
 def _save_processor(folder: Path, output: Path) -> None:

@@ -58,7 +58,7 @@ def interval(value: Interval, unit: str = "", signed: bool = False) -> str:
     if not value.bounded and not signed:
         return f"{show(value.estimate)}{unit} [one process: no interval]"
     if value.high > HOPELESS * max(abs(value.low), abs(value.estimate)):
-        return f"{show(value.estimate)}{unit} [too few processes for an interval]"
+        return f"{show(value.estimate)}{unit} [processes differ too much for an interval]"
     return f"{show(value.estimate)}{unit} [{show(value.low)}, {show(value.high)}]"
 
 

@@ -36,6 +36,9 @@ PLUMBING = {
 HANDED_ON = {SCRIPTS / "ceilings" / room / "catalogue.py" for room in ("models", "runtimes", "report")}
 """Catalogues of which each job gets what concerns it in its params: a new entry makes nothing anew that exists."""
 
+QUANTITIES = SCRIPTS / "ceilings" / "measure" / "catalogue.py"
+"""Whose columns tables and pages show; plug-ins add to it."""
+
 
 @functools.cache
 def digest(*modules: str) -> str:
@@ -48,8 +51,10 @@ def digest(*modules: str) -> str:
     Raises:
         ModuleNotFoundError: One does not exist.
     """
-    total = hashlib.sha256()
-    for name, path in sorted((_name(path), path) for path in reached(*modules) - HANDED_ON):
+    total, files = hashlib.sha256(), reached(*modules)
+    if QUANTITIES in files:  # a plug-in's catalogue is read by its path, so no import leads to it
+        files |= {folder / "catalogue.py" for folder in plugins.folders()}
+    for name, path in sorted((_name(path), path) for path in files - HANDED_ON):
         total.update(f"{name} {_read(path)[0]}\n".encode())
     return total.hexdigest()[:16]
 

@@ -76,9 +76,10 @@ def _cost(measured: Measured, row: Row, points_measured: list[Comparison]) -> Fi
     sentence = f"{panel_of(measured, row['model'], row['device'])}{label}: {worth(row)}. {gain}{notes}"
     missing = _missing(row) if status == "not decidable" else ()
     cells = names((pair.a, pair.b)) if pair else ()
-    effect, verdict = (pair.ratio, pair.verdict) if pair else (None, None)
+    verdict = pair.verdict if pair else None
     subject = label if pair else f"{panel_of(measured, row['model'], row['device'])}{label}"
-    return Finding(TOPIC, sentence, cells, effect, verdict, 6, claim, subject, status, missing, records=(_record(row),))
+    # No effect: the claim is about the outputs, and the pair's ratio is one of latencies.
+    return Finding(TOPIC, sentence, cells, None, verdict, 6, claim, subject, status, missing, records=(_record(row),))
 
 
 def _pair(measured: Measured, row: Row, pairs: list[Comparison]) -> Comparison | None:
