@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 
 import pytest
 
+from ceilings import plugins
 from ceilings.errors import UserError
 from ceilings.measure import catalogue
 from ceilings.study.code import SCRIPTS
@@ -44,3 +48,18 @@ def test_columns_are_named_once_and_end_in_their_unit():
     endings = {"ms": "_ms", "MB": "_mb", "1/s": "_per_s", "J": "_j", "W": "_w", "": ""}
     assert all(one.column.endswith(endings[one.unit]) for one in catalogue.quantities())
     assert all(one.label and one.meaning.endswith(".") and one.group for one in catalogue.quantities())
+
+
+def test_a_plug_in_takes_no_column_of_another_measurement(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "catalogue.py").write_text(
+        "from ceilings.measure.catalogue import Measurement\n"
+        "from ceilings.quantity import Quantity\n"
+        "taken = Quantity('p50_ms', 'p50', 'ms', 'number', 'x', 'Latency')\n"
+        "MEASUREMENTS = [Measurement('mine', 'mine', ('cpu',), (taken,), 'x')]\n"
+    )
+    environment = {**os.environ, plugins.VARIABLE: str(folder), "PYTHONPATH": str(SCRIPTS)}
+    command = [sys.executable, "-c", "import ceilings.measure.catalogue"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "'mine' has the column 'p50_ms', which belongs to closed-loop; give it another name" in done.stderr

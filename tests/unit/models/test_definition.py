@@ -387,3 +387,17 @@ def test_a_plug_in_family_comes_first(tmp_path: Path) -> None:
     )
     prefix = "ceilings.models.families."
     assert done.stdout.split() == [f"{prefix}mine", f"{prefix}text_encoder", f"{prefix}text_encoder"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "key", "value"),
+    [
+        ("distilbert", "n_layers", 0),
+        ("distilbert", "num_hidden_layers", -1),
+        ("bert", "vocab_size", 0),
+        ("bert", "num_labels", 0),
+    ],
+)
+def test_a_size_below_one_is_refused_while_planning(architecture: str, key: str, value: int) -> None:
+    with pytest.raises(UserError, match=f"is {value}; a size is at least 1"):
+        outlined(architecture=architecture, weights="random", config={key: value})

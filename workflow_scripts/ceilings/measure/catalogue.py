@@ -233,6 +233,21 @@ COMMON: tuple[Quantity, ...] = (
 """What every run record holds, whichever measurements were done."""
 
 
+def _refuse_shared_columns() -> None:
+    """Refuse two quantities of one column: a plug-in must not hide a number of another measurement."""
+    owners = dict.fromkeys((quantity.column for quantity in COMMON), "every run record")
+    for measurement in MEASUREMENTS.values():
+        for quantity in measurement.quantities:
+            if (owner := owners.setdefault(quantity.column, measurement.name)) != measurement.name:
+                raise UserError(
+                    f"plugins: the measurement {measurement.name!r} has the column {quantity.column!r}, which belongs "
+                    f"to {owner}; give it another name"
+                )
+
+
+_refuse_shared_columns()
+
+
 def quantities() -> tuple[Quantity, ...]:
     """Every quantity of a run record that is a column of the table of cells, in the order of a reader's interest."""
     return (*(one for measurement in MEASUREMENTS.values() for one in measurement.quantities), *COMMON)

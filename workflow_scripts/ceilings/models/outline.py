@@ -154,7 +154,12 @@ def _refuse_config(definition: Definition, architecture: str, family: Family, ba
         return  # A plug-in reads its configuration itself.
     architectures.refuse_unknown_keys(architecture, changes, base, name)
     declared = architectures.declared(architecture)
-    if base is None or declared is None or definition.weights == "random":
+    if declared is None:
+        return
+    for key, value in declared.canonical(changes).items():
+        if key in (*declared.sizes, "num_labels") and type(value) is int and value < 1:
+            raise UserError(f"model {name!r}: config.{key} is {value}; a size is at least 1")
+    if base is None or definition.weights == "random":
         return
     known = {**declared.defaults, **declared.canonical(base)}
     if isinstance(labels := known.get("id2label"), Mapping):
