@@ -53,7 +53,8 @@ def digest(*modules: str) -> str:
     """
     total, files = hashlib.sha256(), reached(*modules)
     if QUANTITIES in files:  # a plug-in's catalogue is read by its path, so no import leads to it
-        files |= {folder / "catalogue.py" for folder in plugins.folders()}
+        catalogues = {folder / "catalogue.py" for folder in plugins.folders()}
+        files |= {path for path in catalogues if "MEASUREMENTS" in path.read_text(encoding="utf-8")}
     for name, path in sorted((_name(path), path) for path in files - HANDED_ON):
         total.update(f"{name} {_read(path)[0]}\n".encode())
     return total.hexdigest()[:16]
