@@ -1,6 +1,6 @@
 # make summary   measure the default study and write results/summary.md and report.html
 # make test      every check, and every test but the slow ones, up to four at a time
-# make test-slow the slow tests: long faults, engine builds, the browser
+# make test-slow the slow tests: minimal rebuilds, long faults, engine builds, the browser
 # Both make .venv first and install the pinned packages: the GPU's where there is an NVIDIA driver.
 
 PYTHON ?= python3

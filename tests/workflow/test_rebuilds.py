@@ -13,7 +13,7 @@ from ceilings import host as hosts
 from ceilings.host import Gpu
 from ceilings.report.catalogue import PLOTS
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 REPORT = {"collect_cells": 1, "draw_plot": len(PLOTS), "write_summary": 1}
 PLANNED = {"plan_study": 1, **REPORT}

@@ -14,6 +14,8 @@ from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import calibration, fuse, graph, hollow, operations, precision, quantize, simplify
 from ceilings.graphs.quantize import Quantization
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 10_000
 """Bytes; the tiny graphs have some 100,000."""
 
