@@ -35,7 +35,7 @@ while True:
 
 
 def python(code: str, **variables: str) -> str:
-    """What a process of its own prints."""
+    """The last line that a separate process prints."""
     done = subprocess.run(
         [sys.executable, "-c", code], env={**environment(1), **variables}, capture_output=True, text=True, check=False
     )

@@ -101,7 +101,7 @@ def visible() -> Gpu:
 def ask() -> tuple[Gpu | None, str | None]:
     """The GPU that a process started now would use, and why there is none.
 
-    CUDA is started in a process of its own: it may hang, crash, or take memory for as long as a process lives.
+    A separate process starts CUDA: CUDA may hang or crash, and it keeps memory until its process ends.
     """
     try:
         ctypes.CDLL(_LIBRARY)

@@ -81,8 +81,8 @@ def simplify(
 def without_integer_argmax(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with each ArgMax of integers as a TopK of one, in place.
 
-    ONNX Runtime's CUDA provider has an integer kernel of TopK alone. CLIP's text towers look for their last token so,
-    and one node on the CPU makes every cell of theirs a fallback. Of equal values both take the first.
+    ONNX Runtime's CUDA provider has an integer kernel of TopK alone. CLIP's text towers find their last token with
+    ArgMax; one node on the CPU is a fallback, which fails the cell. Of equal values both operators take the first.
     """
     if graph.opset(model) < TOPK_OPSET or not any(node.op_type == "ArgMax" for node in model.graph.node):
         return model

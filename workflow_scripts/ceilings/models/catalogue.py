@@ -103,7 +103,7 @@ FUSIONS = {
 }
 """By ``model_type``. Of CLIP's text tower and of open_clip's classes the normalisations and activations are fused and
 no attention: no pattern knows a causal mask or a joint projection. DeBERTa, MPNet, ModernBERT and DINOv2 are left out:
-not every attention of theirs is fused."""
+the optimiser fuses a part of their attentions only."""
 
 
 def family_of(architecture: str, task: str, implementation: str) -> Family:
