@@ -61,7 +61,7 @@ def main():
         "inputs": arguments.inputs,
         "workload": arguments.workload,
     }
-    runner, _ = make_runner(task)
+    runner = make_runner(task)
     runner.load()
     slots = [runner.place(element) for element in read_pool(task)]
     runner.run(slots[0])

@@ -12,7 +12,7 @@ PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).paren
 IS_MAIN = Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve()
 SCRIPTS = PROJECT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
-from ceilings import host, plugins
+from ceilings import bytecode, host, plugins
 from ceilings.errors import UserError
 from ceilings.study import study_file
 from ceilings.study.config import checked, nearest
@@ -39,7 +39,7 @@ try:
     from ceilings.engines.catalogue import BUILDERS
     from ceilings.report.catalogue import PLOTS, TABLES
     from ceilings.runtimes.catalogue import PRECISIONS
-    from ceilings.study import plain_errors, progress, user_files
+    from ceilings.study import busy, plain_errors, progress, user_files
     from ceilings.study.code import digest
     from ceilings.study.study import Study
 
@@ -57,7 +57,9 @@ METHODS = ("minmax", "entropy", "percentile")
 host.pin(STUDY.host)
 # Jobs find the programs, and the interpreter that runs Snakemake also where its environment was not activated.
 host.lead_path(Path(sys.executable).parent, SCRIPTS)
-progress.show(STUDY.expected_seconds)
+bytecode.keep(Path(".snakemake/bytecode"))
+TIME_LEFT = progress.show(STUDY.expected_seconds)
+DISTURBANCES = busy.show()
 
 
 onstart:
@@ -65,6 +67,17 @@ onstart:
     # second: after a hundred jobs that took a quarter of a core beside the timed one. Here is nothing to limit.
     if workflow.local_exec:
         workflow.scheduler.job_rate_limiter = None
+    progress.say(TIME_LEFT)
+    if TIME_LEFT.remaining[busy.RULE]:
+        busy.say(busy.before(STUDY.host.gpu))
+
+
+onsuccess:
+    busy.say(DISTURBANCES.conclusion())
+
+
+onerror:
+    busy.say(DISTURBANCES.conclusion())
 
 
 wildcard_constraints:

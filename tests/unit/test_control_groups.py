@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ceilings import host as hosts
-from ceilings.control_groups import cpu_quota, memory_limit
+from ceilings.control_groups import cpu_quota, memory_limit, throttled
 
 TOP = "sys/fs/cgroup"
 V2, V1 = "proc/self/cgroup", "proc/self/cgroup"
@@ -52,6 +52,30 @@ def tree(tmp_path):
 )
 def test_quota(tree, files, cores):
     assert cpu_quota(tree(files)) == cores
+
+
+STAT = "usage_usec 9\nnr_periods 50\nnr_throttled {}\nthrottled_usec {}"
+
+
+@pytest.mark.parametrize(
+    ("files", "stopped"),
+    [
+        ({}, None),
+        ({V2: "0::/", f"{TOP}/cpu.stat": "usage_usec 9"}, None),  # the top of all, which no quota limits
+        ({V2: "0::/", f"{TOP}/cpu.stat": STAT.format(0, 0)}, (0, 0)),
+        ({V2: "0::/a", f"{TOP}/a/cpu.stat": STAT.format(3, 120_000)}, (3, 0.12)),
+        (
+            {V2: "0::/a/b", f"{TOP}/a/b/cpu.stat": STAT.format(0, 0), f"{TOP}/a/cpu.stat": STAT.format(7, 2_000_000)},
+            (7, 2),
+        ),
+        (
+            {V1: "3:cpu,cpuacct:/", f"{TOP}/cpu/cpu.stat": "nr_periods 5\nnr_throttled 4\nthrottled_time 500000000"},
+            (4, 0.5),
+        ),
+    ],
+)
+def test_periods_in_which_a_quota_stopped_the_group(tree, files, stopped):
+    assert throttled(tree(files)) == stopped
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,21 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     return min(quotas, default=None)
 
 
+def throttled(root: Path = Path("/")) -> tuple[int, float] | None:
+    """Periods in which a quota stopped this process's groups so far, and for how many seconds; None without a count.
+
+    Of several groups the one that was stopped most often. The seconds are summed over cores.
+    """
+    counts = []
+    for folder in _groups(root, "cpu"):
+        fields = dict(zip((words := _words(folder / "cpu.stat"))[::2], words[1::2], strict=False))
+        if fields.get("nr_throttled", "").isdecimal():
+            # Version 1 counts nanoseconds.
+            seconds = int(fields.get("throttled_usec", 0)) / 1e6 + int(fields.get("throttled_time", 0)) / 1e9
+            counts.append((int(fields["nr_throttled"]), seconds))
+    return max(counts, default=None)
+
+
 def memory_limit(root: Path = Path("/")) -> int | None:
     """Bytes of memory that this process's groups may use, the tightest of them; None without a limit."""
     words = [

@@ -1,8 +1,20 @@
 """Time left, from Snakemake's own log events."""
 
+import dataclasses
 import logging
+from pathlib import Path
 
+import pytest
+import yaml
+
+from ceilings import packages
+from ceilings.host import Gpu, Host
+from ceilings.study import progress
 from ceilings.study.progress import TimeLeft
+from ceilings.study.study import Study
+
+DEFAULT = Path(__file__).parents[3] / "config.yaml"
+GPU = Gpu("nvidia-test", "NVIDIA Test", "GPU-0", "580.1", (9, 0), 80 << 30)
 
 
 def event(kind, **fields):
@@ -35,3 +47,29 @@ def test_other_messages_pass_unchanged():
     record = event(None)
     record.msg = "Building DAG of jobs..."
     assert TimeLeft({}).filter(record) and record.msg == "Building DAG of jobs..."
+
+
+@pytest.mark.parametrize(("gpu", "processes", "minutes"), [(None, 27, 6), (GPU, 36, 8)])
+def test_the_default_study_is_planned_to_end_in_minutes(monkeypatch, gpu, processes, minutes):
+    monkeypatch.setattr(packages, "versions", lambda names: dict.fromkeys(names, "1.0"))
+    study = Study(yaml.safe_load(DEFAULT.read_text()), Host("cpu-test", "Test CPU", 2, gpu, None if gpu else "none"))
+    assert len(study.targets.runs) == processes
+    assert len({cell.device for cell in study.targets.measured}) == 1
+    (second,) = (cell for cell in study.targets.measured if cell.aa_of)
+    # Graphs, captures, limits of the hardware and the report come on top.
+    rest = 110 if gpu is None else 60 + 3 * progress.RULES["capture_trace"] + progress.RULES["measure_peaks"]
+    assert len(study.targets.runs) * study.expected_seconds["measure_latency"] + rest <= minutes * 60
+    assert second.runs
+
+
+def test_a_process_that_compiles_is_expected_to_take_longer():
+    protocol = {"warmup_seconds": 0.2, "min_seconds": 0.25, "max_seconds": 0.5, "saturated_seconds": 0.2}
+    host = Host("cpu-test", "Test CPU", 2, GPU, None)
+    config = yaml.safe_load(DEFAULT.read_text())
+    expected = {}
+    for runtime in ("onnxruntime-cuda", "torch-cuda-eager", "torch-compile", "torch-compile-max-autotune"):
+        config["sweeps"] = {"gpu": {**config["sweeps"]["gpu"], "runtimes": [runtime]}}
+        cells = [cell for cell in Study({**config, "traces": {"cells": []}}, host).cells if cell.runtime == runtime]
+        with_runs = [dataclasses.replace(cell, runs=("run1.json",)) for cell in cells]
+        expected[runtime] = progress.expected_seconds(protocol, with_runs)["measure_latency"]
+    assert list(expected.values()) == sorted(set(expected.values()))

@@ -64,6 +64,25 @@ def test_noise_cell_can_be_named():
         Study({**config, "noise_cells": ["onnxruntime-cpu/m/fp32/b3-s32"]}, LAPTOP)
 
 
+@pytest.mark.parametrize(("host", "sweeps"), [("laptop", {"cpu", "both", "gpu"}), ("gpu", {"both", "gpu"})])
+def test_a_sweep_can_be_left_to_machines_without_a_gpu(host, sweeps):
+    config = copy.deepcopy(CONFIG)
+    config["sweeps"] = {
+        "cpu": {**SWEEP, "batches": [1, 2], "unless": "gpu"},
+        "both": {**SWEEP, "batches": [2]},
+        "gpu": {**SWEEP, "runtimes": ["onnxruntime-cuda"]},
+    }
+    study = Study(config, LAPTOP if host == "laptop" else dataclasses.replace(LAPTOP, gpu=GPU))
+    cells = [cell for cell in study.cells if not cell.aa_of]
+    assert {name for cell in cells for name in cell.sweeps} - {"cpu"} == sweeps - {"cpu"}
+    assert ("b1-s32" in {str(cell.shape) for cell in cells if cell.spec.device == "cpu"}) == ("cpu" in sweeps)
+
+
+def test_a_study_of_nothing_but_that_is_refused_on_a_gpu():
+    with pytest.raises(UserError, match="unless: gpu"):
+        assert Study(with_sweep(unless="gpu"), dataclasses.replace(LAPTOP, gpu=GPU)).cells
+
+
 def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
     monkeypatch.setitem(RUNTIMES, "gpu-runtime", dataclasses.replace(RUNTIMES["onnxruntime-cpu"], device="cuda"))
     monkeypatch.setitem(

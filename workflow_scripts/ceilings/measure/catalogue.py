@@ -155,7 +155,10 @@ MEASUREMENTS: dict[str, Measurement] = {
 """Every measurement by name, in the order in which they are done: those of plug-ins last."""
 
 STAGES = {
-    "import": "Importing the runtime's module and its libraries.",
+    "interpreter": "Starting Python, from the start of the process.",
+    "import": "All imports, wherever they happen: also those that a library makes while it loads or compiles.",
+    "instrument": "Opening what measures; a server has no such stage.",
+    "inputs": "Reading the inputs and placing them on the device.",
     "context": "Creating the device's context and the stream.",
     "libraries": "Loading the libraries of kernels.",
     "load": "Reading the weights or the graph.",
@@ -167,7 +170,20 @@ STAGES = {
     "capture": "Capturing the CUDA graph.",
     "first_run": "The first inference.",
 }
-"""Stages before the steady state, in the order they happen, none within another; not every runtime has all."""
+"""Stages before the steady state, none within another; not every runtime has all. Their sum is the time from the start
+of the process to the end of its first inference."""
+
+IMPORTS = {
+    "torch": "PyTorch",
+    "transformers": "Transformers",
+    "onnxruntime": "ONNX Runtime",
+    "tensorrt": "TensorRT",
+    "numpy": "NumPy",
+    "cuda": "CUDA's Python bindings",
+    "ceilings": "Ceilings itself",
+    "other": "anything else",
+}
+"""Packages whose imports are counted apart, and how they are called. What else a package imports counts as its own."""
 
 COMMON: tuple[Quantity, ...] = (
     *(
@@ -182,6 +198,29 @@ COMMON: tuple[Quantity, ...] = (
             scale=NS_TO_MS,
         )
         for stage, meaning in STAGES.items()
+    ),
+    *(
+        Quantity(
+            f"import_{package}_ms",
+            f"import: {package}",
+            "ms",
+            "number",
+            f"Of import: {name}, and what it imports that has no row here.",
+            COLD_START,
+            source=f"imports_ns.{package}",
+            scale=NS_TO_MS,
+        )
+        for package, name in IMPORTS.items()
+    ),
+    Quantity(
+        "first_answer_ms",
+        "first answer",
+        "ms",
+        "number",
+        "From the start of the process to the end of its first inference.",
+        COLD_START,
+        source="first_answer_ns",
+        scale=NS_TO_MS,
     ),
     Quantity(
         "peak_rss_mb",

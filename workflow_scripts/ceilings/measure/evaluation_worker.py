@@ -34,7 +34,7 @@ def answer(task: dict[str, Any]) -> dict[str, Any]:
     record: dict[str, Any] = {"status": "failed", "failure": None, "runtime": None}
     try:
         size = dataset.rows_at_once(workload, shape)
-        runner, _ = make_runner(task)
+        runner = make_runner(task)
         runner.load()
         parts = []
         for element, count in rows.batches(size):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,20 +39,15 @@ def pool_facts(task: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def make_runner(task: Mapping[str, Any]) -> tuple[Runner, int]:
+def make_runner(task: Mapping[str, Any]) -> Runner:
     """The runner of a task's cell, not loaded yet.
 
     Args:
         task: With ``cell`` (``precision`` and ``shape``), ``spec`` (``module``, ``threads``, ``options``), and the
             paths ``artifact`` and ``workload``.
-
-    Returns:
-        The runner, and how long the import of its module took, in ns.
     """
     spec, cell = task["spec"], task["cell"]
-    start = time.perf_counter_ns()
     module = importlib.import_module(f"ceilings.runtimes.{spec['module']}")
-    imported_ns = time.perf_counter_ns() - start
     runner: Runner = module.RUNNER(
         Path(task["artifact"]),
         cell["precision"],
@@ -62,4 +56,4 @@ def make_runner(task: Mapping[str, Any]) -> tuple[Runner, int]:
         spec["threads"],
         spec["options"],
     )
-    return runner, imported_ns
+    return runner

@@ -93,6 +93,8 @@ def failed(kind: str, message: str) -> dict[str, Any]:
         "series": {},
         "flags": [],
         "cold_start_ns": {},
+        "imports_ns": {},
+        "first_answer_ns": None,
         "memory": None,
         "threads": None,
         "provenance": None,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,25 @@ from ceilings.workload.workload import Workload
 
 if TYPE_CHECKING:
     import torch
+
+UNUSED = ("sklearn", "scipy")
+"""What Transformers imports with any model where it is installed: for assisted generation and for losses of detection.
+No forward pass calls them, and they bring some 800 modules."""
+
+
+@contextlib.contextmanager
+def hidden(*packages: str) -> Iterator[None]:
+    """Let imports find none of these packages, unless they are imported already; a library then does without.
+
+    An import of a module that ``sys.modules`` has as None fails at once.
+    """
+    hidden = [name for name in packages if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 def load_module(
@@ -41,7 +63,8 @@ def load_module(
             raise UserError(f"{folder / name} does not exist; {weights_folder.REMEDY}")
     # By name, so that a family touches the results of its models only.
     family = importlib.import_module(f"ceilings.models.families.{workload.family}")
-    model = family.load(folder, workload.task.name, attention, dtype)
+    with hidden(*UNUSED):
+        model = family.load(folder, workload.task.name, attention, dtype)
     module: torch.nn.Module = family.wrap(model, workload.task.name)
     if not hasattr(module, "attention"):
         module.attention = ""  # type: ignore[assignment]

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ceilings import import_clock
 from ceilings.errors import CellFailure
 from ceilings.workload.shape import Shape
 from ceilings.workload.tensors import TensorSpec
@@ -62,12 +63,13 @@ class Runner(abc.ABC):
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Account the block's wall time to a phase of the cold start."""
-        start = time.perf_counter_ns()
+        """Account the block's wall time to a phase of the cold start, less what it imports: that is no phase's."""
+        imports, start = import_clock.spent_ns(), time.perf_counter_ns()
         try:
             yield
         finally:
-            self.cold_start_ns[name] = self.cold_start_ns.get(name, 0) + time.perf_counter_ns() - start
+            took = time.perf_counter_ns() - start - (import_clock.spent_ns() - imports)
+            self.cold_start_ns[name] = self.cold_start_ns.get(name, 0) + took
 
     @abc.abstractmethod
     def load(self) -> None:

@@ -55,7 +55,9 @@ class Planner:
         for one in asked(self.config, self.models):
             sweeps.setdefault(dataclasses.replace(one, sweep=""), []).append(one.sweep)
         planned = [self._cell(one, tuple(dict.fromkeys(names))) for one, names in sweeps.items()]
-        here = [cell for cell in planned if {"auto", cell.device} & set(self.config["devices"])]
+        here = [
+            cell for cell in planned if {"auto", cell.device} & set(self.config["devices"]) and self._wanted_here(cell)
+        ]
         cells = [*here, *self._seconds(here)]
         ours = {self.host.device(kind) for kind in ("cpu", "cuda")}
         for slug in self.config["devices"]:
@@ -63,6 +65,11 @@ class Planner:
                 seconds = (dataclasses.replace(cell, runtime=cell.runtime + SECOND) for cell in planned)
                 cells += self._all_recorded((*planned, *seconds), slug)
         return cells
+
+    def _wanted_here(self, cell: Cell) -> bool:
+        """Whether this machine measures the cell: not where all of its sweeps leave it to machines without a GPU."""
+        left = {name for name, sweep in self.config["sweeps"].items() if sweep.get("unless") == "gpu"}
+        return self.host.gpu is None or not set(cell.sweeps) <= left
 
     def _cell(self, one: Asked, sweeps: tuple[str, ...]) -> Cell:
         device = self.host.device(RUNTIMES[one.runtime].device)

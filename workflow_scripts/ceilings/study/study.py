@@ -10,7 +10,7 @@ from typing import Any
 
 from ceilings.errors import UserError
 from ceilings.host import Host
-from ceilings.study import plan
+from ceilings.study import plan, progress
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
 from ceilings.study.config import checked
@@ -60,6 +60,8 @@ class Study:
         """
         traced = self.trace_source[0] is not None
         cells = Planner(self.config, self.host, self.paths, self.models, self.engines, traced=traced).cells()
+        if not cells and "auto" in self.config["devices"]:
+            raise UserError("sweeps: all have unless: gpu, and this machine has a GPU; remove the key from one of them")
         if not cells:
             devices = ", ".join(self.config["devices"])
             raise UserError(
@@ -181,17 +183,7 @@ class Study:
     @functools.cached_property
     def expected_seconds(self) -> dict[str, float]:
         """A first guess of a job's length per rule, for the time left."""
-        protocol = self.config["protocol"]
-        timed = sum(protocol[key] for key in ("warmup_seconds", "min_seconds", "saturated_seconds"))
-        return {
-            "measure_latency": 2 + 1.5 * timed,
-            "export_onnx": 10,
-            "simplify_onnx": 10,
-            "calibrate_ranges": 20,
-            "capture_trace": 30,
-            "build_engine": 60,
-            "evaluate_quality": 20,
-        }
+        return progress.expected_seconds(self.config["protocol"], self.targets.measured)
 
     def refuse_unfit(self, model: str, shape: str) -> None:
         """Raise UserError where a model does not take a shape that a target names."""

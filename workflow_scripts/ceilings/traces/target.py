@@ -116,7 +116,7 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     gpu.refuse_other(card, task["cell"]["device"])
     elements = read_pool(task)
     recording = recorder(task["source"], Path(task["raw"]))
-    runner: Any = make_runner(task)[0]
+    runner: Any = make_runner(task)
     runner.load()
     runner.name_work()
     slots = [runner.place(element) for element in elements]
