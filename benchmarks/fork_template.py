@@ -3,7 +3,8 @@
 
 python benchmarks/fork_template.py --graph results/onnx/tiny/fp32.onnx --cpu 1
 
-Prints how many layouts of memory each kind has, its start, its memory and its latencies. docs/method.md says what follows.
+Prints how many layouts of memory each kind has, its start, its memory and its latencies. docs/method.md says what
+follows.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def main() -> None:
                 parent.stdin.flush()
                 forked[-1].append(json.loads(parent.stdout.readline()))
             parent.stdin.close()
-    for name, rows in (("fresh", fresh), ("forked", [row for rows in forked for row in rows])):
+    for name, rows in (("fresh", fresh), ("forked", [row for group in forked for row in group])):
         middle = {key: statistics.median(row[key] for row in rows) for key in ("p50", "first", "peak_mb")}
         spread = statistics.stdev(math.log(row["p50"]) for row in rows)
         places = ", ".join(f"{len({row[kind] for row in rows})} of {kind}" for kind in MAPPED)
@@ -99,7 +100,7 @@ def main() -> None:
             f"{name}: {len(rows)} processes, addresses: {places}; start {middle['first']:.3f} s, "
             f"peak {middle['peak_mb']:.0f} MB, p50 {middle['p50'] * 1e6:.2f} us, spread {spread:.1%}"
         )
-    print("p50 by template, us:", *(f"{statistics.median(row['p50'] for row in rows) * 1e6:.2f}" for rows in forked))
+    print("p50 by template, us:", *(f"{statistics.median(row['p50'] for row in group) * 1e6:.2f}" for group in forked))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ UNKNOWN = 3.0
 WORTH_SAYING = 60
 """Seconds from which on a run says at its start how long it will take."""
 
-START = {("cpu", True): 6.0, ("cpu", False): 3.0, ("cuda", True): 11.0, ("cuda", False): 5.0}
+START = {("cpu", True): 6.0, ("cpu", False): 3.0, ("cuda", True): 9.0, ("cuda", False): 5.0}
 """Seconds of a timed process in which nothing is timed: by kind of device, and whether PyTorch executes."""
 
 COMPILING = {COMPILATION: 20.0, AUTOTUNING: 60.0}
