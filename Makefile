@@ -4,7 +4,8 @@
 # Both make .venv first and install the pinned packages: the GPU's where there is an NVIDIA driver.
 
 PYTHON ?= python3
-CORES  ?= 1
+# Graphs and plots are made side by side; whatever is timed runs alone.
+CORES  ?= $(shell nproc 2>/dev/null || echo 1)
 KIND   ?= $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
 
 VENV := .venv

@@ -551,8 +551,11 @@ def test_a_cold_start_is_the_sum_of_all_stages_that_runtimes_have(tmp_path):
     stages_ns = dict.fromkeys(("import", "context", "libraries", "load", "first_run"), 100000000)
     for runtime in (ORT, f"{ORT}-graph"):
         maker.add(GPU, runtime, "fp16", 1, 128, cold_start_ns=stages_ns)
-    (told,) = [f.text for f in findings(collect(maker.plan())) if f.topic == "Cold start"]
-    assert f"{ORT} fp16 500 ms" in told
+    tables = collect(maker.plan())
+    earlier = dataclasses.replace(tables, runs=tables.runs.drop(columns=["interpreter_ms", "instrument_ms"]))
+    for read in (tables, earlier):
+        (told,) = [f.text for f in findings(read) if f.topic == "Cold start"]
+        assert f"{ORT} fp16 500 ms" in told
 
 
 @pytest.mark.parametrize(("enqueue", "bound"), [(0.1, "0.87"), (0.95, None)])

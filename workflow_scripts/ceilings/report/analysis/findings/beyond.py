@@ -51,7 +51,8 @@ def cold_start(measured: Measured) -> list[Finding]:
         prices, cached = dict[Cell, Interval](), dict[Cell, Interval | None]()
         for cell in cells:
             members = measured.runs(cell)
-            total = members[[f"{stage}_ms" for stage in STAGES]].sum(axis=1)
+            # Tables may be older than a stage.
+            total = members.reindex(columns=[f"{stage}_ms" for stage in STAGES]).sum(axis=1)
             if len(total) and (total > 0).all():
                 prices[cell], cached[cell] = _by_cache(total, members["compile_cache"])
         if not prices:
