@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import sys
+
 import pytest
 from unit.test_rooms import PACKAGE, imports
+
+from ceilings.runtimes.catalogue import RUNTIMES
 
 FORBIDDEN = ("catalogue", "models.inputs", "models.reference", "models.load", "models.families", "study", "report")
 
@@ -49,3 +54,40 @@ def test_a_new_model_runtime_or_plot_makes_nothing_anew(modules):
 def test_a_cell_on_a_cpu_depends_on_nothing_of_cuda():
     every = reached("measure.supervisor", "measure.worker", "measure.cpu_bench", "measure.measurements.closed_loop")
     assert not {name for name in every if "cuda" in name or "gpu" in name}
+
+
+LIBRARIES = {
+    "onnxruntime_cpu": {"onnxruntime"},
+    "onnxruntime_cuda": {"onnxruntime"},
+    "onnxruntime_tensorrt": {"onnxruntime"},
+    "onnxruntime_tensorrt_rtx": {"onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"},
+    "tensorrt_native": set(),  # by name, of its generation
+    "torch_cpu": {"torch"},
+    "torch_cuda": {"torch"},
+}
+"""By module of a runtime, what its process may import at once beside NumPy and CUDA's bindings."""
+
+
+def libraries(path):
+    """Top-level packages that a module imports when it is imported, none of ours and none of Python's."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        found |= {name.partition(".")[0] for name in names}
+    return found - set(sys.stdlib_module_names) - {"ceilings"}
+
+
+@pytest.mark.parametrize("module", LIBRARIES)
+def test_a_process_imports_only_the_libraries_of_its_runtime(module):
+    device = "cuda" if "cuda" in module or "tensorrt" in module else "cpu"
+    measurements = ("closed_loop", "saturated", *(("boundaries", "cold_cache") if device == "cuda" else ()))
+    parts = (f"runtimes.{module}", "measure.worker", f"measure.{device}_bench")
+    every = reached(*parts, *(f"measure.measurements.{name}" for name in measurements))
+    found = set().union(*(libraries(module_of(name)[1]) for name in every))
+    allowed = {"numpy", *({"cuda", "pycuda"} if device == "cuda" else ())}
+    assert found - allowed <= LIBRARIES[module]
+
+
+def test_every_runtime_s_module_has_its_libraries():
+    assert {runtime.module for runtime in RUNTIMES.values()} == set(LIBRARIES)
