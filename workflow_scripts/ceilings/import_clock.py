@@ -97,7 +97,9 @@ def age_ns() -> int | None:
     try:
         # The name of the program stands in parentheses and may hold anything.
         fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        return int((time.clock_gettime(time.CLOCK_BOOTTIME) - started) * 1e9)
+        ticks = int(fields[19])
+        if not ticks:  # a kernel that does not keep it; no process is as old as the machine
+            return None
+        return int((time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")) * 1e9)
     except (OSError, AttributeError, IndexError, ValueError):
         return None

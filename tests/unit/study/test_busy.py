@@ -50,7 +50,7 @@ def test_a_process_of_ours_is_no_neighbour():
         ({"neighbours": {**QUIET, "stolen_cores": 0.4}}, ["the hypervisor took 40% of a core"]),
         (
             {"neighbours": {**QUIET, "throttled_periods": 3, "throttled_seconds": 0.12}},
-            ["a CPU quota stopped this process in 3 periods, 0.12 s"],
+            ["the CPU quota ran out in 3 periods, for 0.12 s"],
         ),
         ({"neighbours": QUIET, "gpu": {"other_processes": {}}}, []),
         ({"neighbours": QUIET, "gpu": {"other_processes": {"7": None}}}, ["another process used the GPU"]),

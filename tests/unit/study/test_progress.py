@@ -49,7 +49,7 @@ def test_other_messages_pass_unchanged():
     assert TimeLeft({}).filter(record) and record.msg == "Building DAG of jobs..."
 
 
-@pytest.mark.parametrize(("gpu", "processes", "minutes"), [(None, 27, 6), (GPU, 36, 8)])
+@pytest.mark.parametrize(("gpu", "processes", "minutes"), [(None, 27, 6), (GPU, 33, 8)])
 def test_the_default_study_is_planned_to_end_in_minutes(monkeypatch, gpu, processes, minutes):
     monkeypatch.setattr(packages, "versions", lambda names: dict.fromkeys(names, "1.0"))
     study = Study(yaml.safe_load(DEFAULT.read_text()), Host("cpu-test", "Test CPU", 2, gpu, None if gpu else "none"))

@@ -59,7 +59,7 @@ class Neighbours:
             flags.append(f"the hypervisor took {self.stolen_cores:.0%} of a core")
         if self.throttled_periods:
             flags.append(
-                f"a CPU quota stopped this process in {self.throttled_periods} periods, {self.throttled_seconds:.2g} s"
+                f"the CPU quota ran out in {self.throttled_periods} periods, for {self.throttled_seconds:.2g} s"
             )
         return flags
 
