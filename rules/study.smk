@@ -12,7 +12,7 @@ PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).paren
 IS_MAIN = Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve()
 SCRIPTS = PROJECT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
-from ceilings import bytecode, host, plugins
+from ceilings import bytecode, host, leftovers, lifetime, plugins
 from ceilings.errors import UserError
 from ceilings.study import study_file
 from ceilings.study.config import checked, nearest
@@ -52,6 +52,10 @@ except UserError as error:
 if workflow.cores == 0 and not workflow.dryrun:
     raise WorkflowError("--cores 0 leaves no core to a job; give --cores 1 or more, or -n to see the plan")
 
+lifetime.announce()  # what this process starts ends with it
+if workflow.is_main_process and leftovers.release_lock(Path(".snakemake")):
+    print("The last run was killed: removed its lock", file=sys.stderr)
+
 METHODS = ("minmax", "entropy", "percentile")
 
 host.pin(STUDY.host)
@@ -63,6 +67,12 @@ DISTURBANCES = busy.show()
 
 
 onstart:
+    if workflow.is_main_process:
+        leftovers.hold(Path(".snakemake"))
+        if removed := leftovers.clear(Path("results")):
+            print(removed, file=sys.stderr)
+    if workflow.local_exec:
+        lifetime.end_jobs_on_signal()
     # Snakemake's rate limiter keeps one timer more for every job that has ended, and each wakes the scheduler once a
     # second: after a hundred jobs that took a quarter of a core beside the timed one. Here is nothing to limit.
     if workflow.local_exec:

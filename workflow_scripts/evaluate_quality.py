@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ceilings import SCHEMA_VERSION, artifacts
 from ceilings import host as hosts
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import write_json
+from ceilings.lifetime import temporary_folder
 from ceilings.measure.evaluation import evaluate
 from ceilings.measure.supervisor import supervise
 from ceilings.models import dataset
@@ -53,7 +53,7 @@ def fill(record: dict[str, Any], arguments: argparse.Namespace) -> None:
     record |= {"task": workload.task.name, "data": {**rows.facts, **counts}}
     artifact = arguments.artifact.parent if arguments.artifact.suffix == ".safetensors" else arguments.artifact
     reference = arguments.reference or arguments.data.with_name(f"{arguments.data.stem}.reference.npz")
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+    with temporary_folder() as folder:
         task = {
             "cell": record["cell"],
             "spec": arguments.spec,

@@ -10,7 +10,8 @@ from ceilings.study import code
 PACKAGE = code.SCRIPTS / "ceilings"
 GROUND = (
     *("artifacts", "bytecode", "control_groups", "errors", "files", "gpu", "host", "import_clock", "isolation"),
-    *("options", "packages", "plugins", "program", "provenance", "quantity", "slugs", "taxonomy"),
+    *("leftovers", "lifetime", "options", "packages", "plugins", "program", "provenance", "quantity", "slugs"),
+    *("taxonomy"),
 )
 """Modules that know nothing of inference; among themselves they may import each other."""
 

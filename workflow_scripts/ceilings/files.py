@@ -7,13 +7,13 @@ import contextlib
 import difflib
 import hashlib
 import json
-import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ceilings.errors import UserError
+from ceilings.lifetime import temporary_name
 
 HEAD_BYTES = 1 << 20
 """How much of a file is looked at before it is used."""
@@ -29,8 +29,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: numpy and matplotlib choose a format, or append one, by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = temporary_name(path)
     try:
         yield temporary
         temporary.replace(path)

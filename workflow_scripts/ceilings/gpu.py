@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ceilings.errors import UserError
+from ceilings.lifetime import tied
 from ceilings.slugs import gpu_name, gpu_slug
 
 ANSWER_SECONDS = 120
@@ -117,6 +118,7 @@ def ask() -> tuple[Gpu | None, str | None]:
             errors="replace",
             timeout=ANSWER_SECONDS,
             check=False,
+            preexec_fn=tied(2 * ANSWER_SECONDS),
         )
     except subprocess.TimeoutExpired:
         return None, f"CUDA did not start within {ANSWER_SECONDS} s"

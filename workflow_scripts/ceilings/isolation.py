@@ -1,11 +1,10 @@
 """Crashes of libraries, survived: the work runs in a child process, and its parent records how a signal ended it.
 
-Standard library only.
+The parent also ends everything below it when the pipeline ends (:mod:`ceilings.lifetime`). Standard library only.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ceilings import lifetime
 from ceilings.files import write_text
 
 CRASH = "<how the process ended>"
@@ -21,28 +21,32 @@ CRASH = "<how the process ended>"
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGKILL")
 """Signals by which a library or the kernel ends a process; SIGINT, SIGTERM and SIGHUP are the user's."""
 
-PR_SET_PDEATHSIG = 1
-
 _pipes: list[int] = []
 
 
-def isolate() -> None:
-    """Return in a child process; this process waits for it and exits as it does.
+def isolate(survive: bool = True) -> None:
+    """Return in a child process; this process waits for it, ends what it leaves running, and exits as it does.
 
-    Call it before any library starts threads or a CUDA context. The child ends with its parent.
+    Call it before any library starts threads or a CUDA context. The child ends with its parent, and both with the
+    pipeline.
+
+    Args:
+        survive: Whether a crash of the child is recorded as :func:`leave_on_crash` says, and then counts as success.
     """
+    watched = lifetime.above()
+    lifetime.adopt()
     reader, writer = os.pipe()
     parent = os.getpid()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _pipes.append(writer)
-        die_with(parent)
+        lifetime.die_with(parent)
+        if survive:
+            _pipes.append(writer)
         return
     os.close(writer)
-    with os.fdopen(reader, encoding="utf-8") as pipe:
-        lines = pipe.read().splitlines()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status, written = lifetime.outlive(child, watched, reader)
+    lines = written.decode().splitlines()
     if status < 0 and (name := signal_name(-status)) in CRASHES and lines:
         for path, text in json.loads(lines[-1]).items():
             write_text(path, text.replace(CRASH, ended_by(name)))
@@ -95,15 +99,6 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, on Linux."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if hasattr(libc, "prctl"):
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before the call
-            os._exit(128 + signal.SIGTERM)
 
 
 def _text(content: str | dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ceilings.engines.engine_record import sidecar
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import graph as graphs
 from ceilings.isolation import ended_by, last_error, signal_name
+from ceilings.lifetime import temporary_folder, tied
 from ceilings.provenance import provenance
 
 SCRIPTS = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
     """
     external = spec.get("external")
     model = onnx.ModelProto()
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
+    with temporary_folder() as name:
         folder = Path(name)
         try:
             model = graphs.load(graph, values=False)
@@ -107,7 +107,15 @@ def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -
     path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "ceilings.engines.build_worker", str(folder / "task.json"), str(folder)]
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+        preexec_fn=tied(),
+    )
     sys.stderr.write(done.stderr)
     if done.returncode < 0:
         return _failed("crashed", f"the builder was {ended_by(signal_name(-done.returncode))}", spec)

@@ -8,7 +8,6 @@ import io
 import logging
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from ceilings import files, options
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import examples, graph
 from ceilings.graphs.bounds import bounds
+from ceilings.lifetime import temporary_folder
 from ceilings.models import inputs, pool
 from ceilings.provenance import provenance
 from ceilings.workload.shape import Shape
@@ -133,7 +133,7 @@ def calibrate(
     sample = inputs.sample(weights_dir, shape, calibration.count // shape.batch, calibration.seed)
     chunk = _at_once(model, shape)
     large = graph.data_path(graph_path).exists()
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with temporary_folder() as folder, _quiet():
         try:
             calibrator = _calibrator(Path(graph_path), calibration, wanted, Path(folder, "augmented.onnx"), large)
             calibrator.augment_graph()

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from onnx import TensorProto
 from ceilings import artifacts, files
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import hollow
+from ceilings.lifetime import temporary_folder
 from ceilings.provenance import provenance
 from ceilings.workload.shape import Shape
 
@@ -343,7 +343,7 @@ def session(
 @contextlib.contextmanager
 def stored(model: onnx.ModelProto) -> Iterator[Path]:
     """A graph as a file for the block: for tools that serialise, which no large graph survives in memory."""
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+    with temporary_folder() as folder:
         path = Path(folder, "model.onnx")
         save(model, path)
         yield path

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ceilings import files
 from ceilings.errors import CellFailure, UserError
+from ceilings.lifetime import temporary_folder
 from ceilings.models import checkpoint, configuration, hub, open_clip_checkpoint, pretrained, tokenizer
 from ceilings.models.definition import Definition
 from ceilings.models.weights_folder import CONFIG, PROCESSOR, PROVENANCE, TOKENIZER, WEIGHTS
@@ -72,7 +72,7 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
         raise UserError(f"{damaged[0]} of model {definition.name!r} holds a NaN or an infinity; name undamaged weights")
     workload = family.workload(model, resolved.task)
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as folder:
+    with temporary_folder(output) as folder:
         fresh = Path(folder)
         family.save(model, fresh)
         workload.write(fresh)

@@ -25,6 +25,7 @@ PLUMBING = {
         "errors",
         "files",
         "isolation",
+        "lifetime",
         "packages",
         "plugins",
         "program",

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import atomic, read_json, write_json
 from ceilings.isolation import ended_by, last_error, signal_name
+from ceilings.lifetime import temporary_folder, tied
 from ceilings.measure.setup import artifact_file
-from ceilings.measure.supervisor import environment
+from ceilings.measure.supervisor import ALARM_SECONDS, environment
 from ceilings.traces import capture, health, nsys, store
 
 EXTRA_TIME = 4
@@ -43,7 +43,7 @@ def record(task: dict[str, Any], output: Path) -> str:
     source = task["spec"]["source"]
     report = output.with_suffix(".nsys-rep")
     report.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
+    with temporary_folder() as name:
         folder = Path(name)
         raw = folder / "raw.sqlite"
         result, log = run_target({**task, "source": source, "raw": str(raw)}, folder, source)
@@ -83,11 +83,11 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
         refuse_failed(artifact_file(task), task["inputs"])
     except CellFailure as failure:
         return _failure(failure.kind, str(failure)), ""
-    write_json(folder / "task.json", task)
+    limit = EXTRA_TIME * task["spec"]["protocol"]["time_limit_seconds"]
+    write_json(folder / "task.json", {**task, "alarm_seconds": limit + ALARM_SECONDS})
     command = [sys.executable, "-m", "ceilings.traces.target", f"{folder}/task.json", f"{folder}/result.json"]
     if source == "nsys":
         command = nsys.wrapped(command, folder / "raw.nsys-rep")
-    limit = EXTRA_TIME * task["spec"]["protocol"]["time_limit_seconds"]
     process = subprocess.Popen(
         command,
         env=environment(task["spec"]["threads"]),
@@ -96,6 +96,7 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
         text=True,
         errors="replace",
         start_new_session=True,
+        preexec_fn=tied(limit + ALARM_SECONDS),  # noqa: PLW1509 - this process has no thread that matters
     )
     try:
         log = process.communicate(timeout=limit)[0]

@@ -1,0 +1,107 @@
+"""The pipeline is ended while it times: nothing goes on, and the next run needs no help."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+SURVIVAL_SECONDS = 2
+LINKS = ("snakemake", "bash", "program", "work", "worker")
+RECORD = "onnxruntime-cpu/tiny/fp32/b1-s16/run1.json"
+
+
+def line(process):
+    """The chain from Snakemake to the timed worker."""
+    while process:
+        yield process
+        process = next((child for child in process.children() if child.name() != "git"), None)
+
+
+def alive(process):
+    """Whether a process does anything: a zombie only waits for an init that is slow."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def timing(folder, target):
+    """Snakemake while its worker times, and the chain below it by name."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CEILINGS_")}
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", target]
+    running = subprocess.Popen(
+        command, cwd=folder, env=clean, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and running.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            chain = list(line(psutil.Process(running.pid)))
+            if len(chain) == len(LINKS) and "ceilings.measure.worker" in chain[-1].cmdline():
+                time.sleep(1)
+                return running, dict(zip(LINKS, chain, strict=True))
+        time.sleep(0.02)
+    raise AssertionError("no worker was started")
+
+
+@pytest.fixture
+def long(project):
+    """The record of a cell that is timed for half a minute, missing."""
+    config = project.folder / "config.yaml"
+    text = (
+        config.read_text()
+        .replace("min_seconds: 0.02", "min_seconds: 30")
+        .replace("max_seconds: 0.05", "max_seconds: 40")
+    )
+    config.write_text(text)
+    record = next((project.folder / "results/benchmarks").rglob(RECORD))
+    record.unlink()
+    return str(record.relative_to(project.folder))
+
+
+@pytest.mark.parametrize(
+    ("link", "name"),
+    [
+        *((link, name) for link in ("snakemake", "group") for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")),
+        *(("bash", name) for name in ("SIGKILL", "SIGTERM")),
+        *(("program", name) for name in ("SIGKILL", "SIGTERM", "SIGINT")),
+        ("work", "SIGKILL"),
+    ],
+)
+def test_nothing_goes_on(project, long, link, name):
+    running, chain = timing(project.folder, long)
+    if link == "group":
+        os.killpg(running.pid, signal.Signals[name])
+    else:
+        chain[link].send_signal(signal.Signals[name])
+    deadline = time.monotonic() + SURVIVAL_SECONDS
+    while (left := [name for name in LINKS[1:] if alive(chain[name])]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []
+    running.wait(20)
+    assert not (project.folder / long).exists()
+
+
+def test_the_next_run_needs_no_help(project, long):
+    """After kill -9: no --unlock, no half-written file."""
+    running, _ = timing(project.folder, long)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    config = project.folder / "config.yaml"
+    config.write_text(
+        config.read_text()
+        .replace("min_seconds: 30", "min_seconds: 0.02")
+        .replace("max_seconds: 40", "max_seconds: 0.05")
+    )
+    done = project.snakemake(long)
+    assert "The last run was killed: removed its lock" in done.stderr
+    assert "An earlier run was killed; removed what it left: " in done.stderr
+    assert json.loads((project.folder / long).read_text())["status"] == "ok"
+    assert not [path for path in (project.folder / "results").rglob(".*") if path.name != ".gitkeep"]
