@@ -12,7 +12,7 @@ PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).paren
 IS_MAIN = Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve()
 SCRIPTS = PROJECT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
-from ceilings import bytecode, host, leftovers, lifetime, plugins
+from ceilings import bytecode, environment, host, leftovers, lifetime, plugins
 from ceilings.errors import UserError
 from ceilings.study import study_file
 from ceilings.study.config import checked, nearest
@@ -59,6 +59,9 @@ if workflow.is_main_process and leftovers.release_lock(Path(".snakemake")):
 METHODS = ("minmax", "entropy", "percentile")
 
 host.pin(STUDY.host)
+environment.pin()
+if IS_MAIN:
+    shell.prefix(environment.PREFIX)
 # Jobs find the programs, and the interpreter that runs Snakemake also where its environment was not activated.
 host.lead_path(Path(sys.executable).parent, SCRIPTS)
 bytecode.keep(Path(".snakemake/bytecode"))

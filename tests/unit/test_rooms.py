@@ -9,9 +9,9 @@ from ceilings.study import code
 
 PACKAGE = code.SCRIPTS / "ceilings"
 GROUND = (
-    *("artifacts", "bytecode", "control_groups", "errors", "files", "gpu", "host", "import_clock", "isolation"),
-    *("leftovers", "lifetime", "options", "packages", "plugins", "program", "provenance", "quantity", "slugs"),
-    *("taxonomy"),
+    *("artifacts", "bytecode", "control_groups", "environment", "errors", "files", "gpu", "host"),
+    *("import_clock", "isolation", "leftovers", "lifetime", "options", "packages", "plugins", "program"),
+    *("provenance", "quantity", "slugs", "taxonomy"),
 )
 """Modules that know nothing of inference; among themselves they may import each other."""
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 
 import psutil
 import pytest
+from tiny import SUMMARY
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -105,3 +107,38 @@ def test_the_next_run_needs_no_help(project, long):
     assert "An earlier run was killed; removed what it left: " in done.stderr
     assert json.loads((project.folder / long).read_text())["status"] == "ok"
     assert not [path for path in (project.folder / "results").rglob(".*") if path.name != ".gitkeep"]
+
+
+def test_a_whole_study_reports_nothing_and_leaves_nothing_at_home(project):
+    """Every program that a study on a CPU takes, with an empty home and a trace of each socket to another machine."""
+    strace = shutil.which("strace") or pytest.skip("needs strace")
+    home, trace = project.folder / "home", project.folder / "trace"
+    home.mkdir()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CEILINGS_", "XDG_", "MPL"))}
+    command = [strace, "-f", "-qq", "--seccomp-bpf", "-e", "trace=connect,sendto", "-o", str(trace)]
+    command += [sys.executable, "-m", "snakemake", "--cores", "2", "--forceall", SUMMARY, "results/report.html"]
+    done = subprocess.run(
+        command, cwd=project.folder, env={**clean, "HOME": str(home)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line for line in trace.read_text().splitlines() if "AF_INET" in line] == []
+    left = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
+    assert {name for name in left if not name.startswith(".cache/matplotlib/fontlist-")} == set()
+
+
+def test_variables_that_shape_a_latency_plan_its_cells_anew(project):
+    record = next((project.folder / "results/benchmarks").rglob(RECORD))
+    quick = str(record.relative_to(project.folder))
+    shaping = {"OMP_PROC_BIND": "close", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    graph = "results/onnx/tiny/int8.onnx"
+    assert project.planned(quick, MY_EDITOR="vi", OMP_NUM_THREADS="3", HF_TOKEN="x") == {}
+    assert project.planned(graph, **shaping) == {}
+    for name, value in shaping.items():
+        assert project.planned(quick, **{name: value}) == {"measure_latency": 1}
+        assert name in project.snakemake(quick, "--dry-run", **{name: value}).stdout
+    project.snakemake(quick, MY_EDITOR="vi", **shaping)
+    made = json.loads(record.read_text())
+    assert made["status"] == "ok" and made["provenance"]["variables"] == shaping
+    assert {f"the environment sets {name}={value}" for name, value in shaping.items()} <= set(made["flags"])
+    assert project.planned(quick, **shaping) == {}
+    assert project.planned(quick) == {"measure_latency": 1}

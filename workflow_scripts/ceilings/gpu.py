@@ -13,9 +13,9 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
+from ceilings import environment
 from ceilings.errors import UserError
 from ceilings.lifetime import tied
 from ceilings.slugs import gpu_name, gpu_slug
@@ -108,11 +108,10 @@ def ask() -> tuple[Gpu | None, str | None]:
         ctypes.CDLL(_LIBRARY)
     except OSError as error:
         return None, f"no CUDA device on this machine ({error})"
-    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
     try:
         done = subprocess.run(
             [sys.executable, "-m", "ceilings.gpu"],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+            env={**os.environ, **environment.known()},
             capture_output=True,
             text=True,
             errors="replace",

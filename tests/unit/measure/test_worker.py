@@ -15,10 +15,11 @@ pytest.importorskip("onnx")
 from unit.measure import tiny_cell
 
 from ceilings import artifacts, host, plugins
+from ceilings.environment import SCRIPTS, executing
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json
 from ceilings.measure import catalogue, worker
-from ceilings.measure.supervisor import SCRIPTS, environment, supervise
+from ceilings.measure.supervisor import supervise
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
@@ -128,9 +129,7 @@ def test_a_measurement_from_outside_the_package(tmp_path, monkeypatch):
     (folder / "measure/measurements/pairs.py").write_text(PAIRS)
     monkeypatch.setenv(plugins.VARIABLE, "")  # restored at the end
     plugins.activate([folder])
-    done = subprocess.run(
-        [sys.executable, "-c", OUTSIDE], env=environment(1), capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", OUTSIDE], env=executing(1), capture_output=True, text=True, check=True)
     entries, columns, modules = json.loads(done.stdout)
     assert entries == [["closed-loop", "closed_loop"], ["saturated", "saturated"], ["pairs", "pairs"]]
     assert "pair_p50_ms" in columns and "ceilings.measure.measurements.pairs" in modules
@@ -173,7 +172,7 @@ def test_what_could_not_be_made_is_a_failed_record_without_a_process(tmp_path):
         *("--shape", "b2-s4", "--spec", json.dumps(task["spec"]), "--output", tmp_path / "run1.json"),
         *(part for name in ("artifact", "inputs", "reference", "workload") for part in (f"--{name}", task[name])),
     ]
-    subprocess.run([sys.executable, SCRIPTS / "measure_latency.py", *arguments], check=True, env=environment(1))
+    subprocess.run([sys.executable, SCRIPTS / "measure_latency.py", *arguments], check=True, env=executing(1))
     record = read_json(tmp_path / "run1.json")
     assert record["status"] == "failed" and record["series"] == {}
     assert record["failure"] == {"kind": "unsupported", "message": "no such operator"}

@@ -19,13 +19,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from ceilings import lifetime
+from ceilings import environment, lifetime
 
 PERIOD_S = 0.025
 PROCESSES_EVERY = 10
@@ -158,11 +157,9 @@ class Monitor:
         self._rest = b""
 
     def __enter__(self) -> Monitor:
-        scripts = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (scripts, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             self._command,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+            env=environment.known(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # an inherited one would outlive a crash of this process and hide it

@@ -7,7 +7,6 @@ study goes on.
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from ceilings import SCHEMA_VERSION, files
+from ceilings import SCHEMA_VERSION, environment, files
 from ceilings.engines import inspect, profiles, trtexec
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.engine_record import sidecar
@@ -26,7 +25,6 @@ from ceilings.isolation import ended_by, last_error, signal_name
 from ceilings.lifetime import temporary_folder, tied
 from ceilings.provenance import provenance
 
-SCRIPTS = Path(__file__).parents[2]
 SETTINGS = {
     "tf32": None,
     "optimization_level": None,
@@ -104,12 +102,10 @@ def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -
     settings["capability"] = spec["capability"] if BUILDERS[spec["builder"]].capabilities else None
     task = {"graph": str(graph), "settings": settings, "timing_cache": spec["timing_cache"]}
     files.write_json(folder / "task.json", task)
-    path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "ceilings.engines.build_worker", str(folder / "task.json"), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     done = subprocess.run(
         command,
-        env=environment,
+        env=environment.known(),
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",

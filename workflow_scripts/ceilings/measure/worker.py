@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from ceilings import environment
 from ceilings.control_groups import cpu_quota, memory_limit
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
@@ -121,8 +122,9 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
     }
     if quota is not None and spec["threads"] > quota:
         record["flags"].append(f"{spec['threads']} threads under a CPU quota of {quota:g} cores, which stops them")
-    record["flags"] += package_flags(spec["packages"])
     record["provenance"] = provenance([*spec["packages"], "numpy"], sources(task))
+    record["flags"] += environment.flags(record["provenance"]["variables"], spec.get("variables"))
+    record["flags"] += package_flags(spec["packages"])
     return record
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ceilings import environment
 from ceilings.errors import UserError
 from ceilings.host import Host
 from ceilings.measure import catalogue as measurements
@@ -210,6 +211,7 @@ class Slices:
             "packages": installed(spec.packages),
             "driver": self.host.gpu.driver if spec.device == "cuda" and self.host.gpu else None,
             "threads": self.cpu_threads,
+            "variables": environment.recorded(environment.shaping()),
         }
 
     def family(self, model: str) -> str:

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ceilings import SCHEMA_VERSION
+from ceilings import SCHEMA_VERSION, environment
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import atomic, read_json, write_json
 from ceilings.isolation import ended_by, last_error, signal_name
 from ceilings.lifetime import temporary_folder, tied
 from ceilings.measure.setup import artifact_file
-from ceilings.measure.supervisor import ALARM_SECONDS, environment
+from ceilings.measure.supervisor import ALARM_SECONDS
 from ceilings.traces import capture, health, nsys, store
 
 EXTRA_TIME = 4
@@ -58,7 +58,7 @@ def record(task: dict[str, Any], output: Path) -> str:
             store.write(output, empty(meta))
             return f"the cell failed: {result['failure']['kind']}: {result['failure']['message']}"
         if source == "nsys":
-            nsys.export(folder / "raw.nsys-rep", raw, environment(task["spec"]["threads"]), log)
+            nsys.export(folder / "raw.nsys-rep", raw, environment.executing(task["spec"]["threads"]), log)
         kept = capture.trimmed(store.read(raw))
         if Path(task["artifact"]).suffix != ".engine":  # whose layers' names are what is looked for
             kept = capture.without_ranges(kept)
@@ -90,7 +90,7 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
         command = nsys.wrapped(command, folder / "raw.nsys-rep")
     process = subprocess.Popen(
         command,
-        env=environment(task["spec"]["threads"]),
+        env=environment.executing(task["spec"]["threads"]),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
