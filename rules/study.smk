@@ -12,7 +12,7 @@ PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).paren
 IS_MAIN = Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve()
 SCRIPTS = PROJECT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
-from ceilings import bytecode, environment, host, leftovers, lifetime, plugins
+from ceilings import bytecode, environment, host, leftovers, lifetime, plugins, turns
 from ceilings.errors import UserError
 from ceilings.study import study_file
 from ceilings.study.config import checked, nearest
@@ -49,8 +49,6 @@ try:
     TARGETS.cells
 except UserError as error:
     raise WorkflowError(str(error)) from None
-if workflow.cores == 0 and not workflow.dryrun:
-    raise WorkflowError("--cores 0 leaves no core to a job; give --cores 1 or more, or -n to see the plan")
 
 lifetime.announce()  # what this process starts ends with it
 if workflow.is_main_process and leftovers.release_lock(Path(".snakemake")):
@@ -70,10 +68,15 @@ DISTURBANCES = busy.show()
 
 
 onstart:
+    if workflow.cores == 0:  # it would wait for ever
+        raise WorkflowError("--cores 0 leaves no core to a job; give --cores 1 or more, or -n to see the plan")
     if workflow.is_main_process:
         leftovers.hold(Path(".snakemake"))
         if removed := leftovers.clear(Path("results")):
             print(removed, file=sys.stderr)
+        if others := turns.taken():
+            pids = ", ".join(map(str, others))
+            print(f"Another run times on this machine (pid {pids}): timed processes take turns", file=sys.stderr)
     if workflow.local_exec:
         lifetime.end_jobs_on_signal()
     # Snakemake's rate limiter keeps one timer more for every job that has ended, and each wakes the scheduler once a

@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION, artifacts
+from ceilings import SCHEMA_VERSION, artifacts, turns
 from ceilings import host as hosts
 from ceilings.engines.cache import Plan
 from ceilings.errors import CellFailure, UserError
@@ -18,7 +18,8 @@ PACKAGES = ("onnxruntime-gpu", "tensorrt-cu13-libs", "cuda-bindings")
 
 
 def work(arguments: argparse.Namespace) -> None:
-    here = hosts.detect({}).device("cuda")
+    host = hosts.detect({})
+    here = host.device("cuda")
     if here != arguments.device:
         raise UserError(
             f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; build it "
@@ -38,7 +39,8 @@ def work(arguments: argparse.Namespace) -> None:
     task = {"cell": cell, "spec": spec, "plan": plan.to_json(), "workload": str(arguments.workload)}
     try:
         artifacts.refuse_failed(arguments.graph)
-        built = supervise(task, "ceilings.runtimes.tensorrt_cache_worker")
+        with turns.turn(host.uuid("cuda")):
+            built = supervise(task, "ceilings.runtimes.tensorrt_cache_worker")
     except CellFailure as failure:
         built = failed(failure.kind, str(failure))
     record = {

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION, artifacts
+from ceilings import SCHEMA_VERSION, artifacts, turns
 from ceilings import host as hosts
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import write_json
@@ -24,7 +24,8 @@ WORKER = "ceilings.measure.evaluation_worker"
 
 def work(arguments: argparse.Namespace) -> None:
     kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
-    here = hosts.detect({}).device(kind)
+    host = hosts.detect({})
+    here = host.device(kind)
     if here != arguments.device:
         raise UserError(
             f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
@@ -35,7 +36,8 @@ def work(arguments: argparse.Namespace) -> None:
     record: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "cell": cell, "log": arguments.log, "metrics": None}
     try:
         artifacts.refuse_failed(arguments.artifact, arguments.data)
-        fill(record, arguments)
+        with turns.turn(host.uuid(kind), timed=False):
+            fill(record, arguments)
     except CellFailure as failure:
         record |= {"status": "failed", "failure": {"kind": failure.kind, "message": str(failure)}}
     write_json(arguments.output, record, indent=None)

@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION
+from ceilings import SCHEMA_VERSION, turns
 from ceilings import host as hosts
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
@@ -17,7 +17,8 @@ from ceilings.workload.shape import Shape
 def work(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
     kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
-    here = hosts.detect({}).device(kind)
+    host = hosts.detect({})
+    here = host.device(kind)
     if here != arguments.device:
         raise UserError(
             f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
@@ -39,7 +40,8 @@ def work(arguments: argparse.Namespace) -> None:
         if arguments.artifact.suffix == ".safetensors":
             paths["artifact"] = arguments.artifact.parent
         task = {"cell": cell, "spec": spec, **{name: str(path) for name, path in paths.items()}}
-        measured = supervise(task)
+        with turns.turn(host.uuid(kind)):
+            measured = supervise(task)
     record = {
         "schema_version": SCHEMA_VERSION,
         "cell": cell,

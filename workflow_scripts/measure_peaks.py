@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION, gpu
+from ceilings import SCHEMA_VERSION, gpu, turns
 from ceilings import host as hosts
 from ceilings.errors import UserError
 from ceilings.files import write_json
@@ -34,7 +34,7 @@ def work(arguments: argparse.Namespace) -> None:
 
     card = gpu.visible()
     gpu.refuse_other(card, arguments.device)
-    with gpu_monitor.Monitor(card.uuid) as monitor:
+    with turns.turn(card.uuid), gpu_monitor.Monitor(card.uuid) as monitor:
         monitor.wait_for_samples()
         start = time.perf_counter_ns()
         sizes = TINY if arguments.tiny else Sizes(products=arguments.products)

@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION, artifacts
+from ceilings import SCHEMA_VERSION, artifacts, turns
 from ceilings import host as hosts
 from ceilings.engines import inspect
 from ceilings.errors import CellFailure, UserError
@@ -17,7 +17,8 @@ from ceilings.workload.workload import Workload
 
 
 def work(arguments: argparse.Namespace) -> None:
-    here = hosts.detect({}).device("cuda")
+    host = hosts.detect({})
+    here = host.device("cuda")
     if here != arguments.device:
         raise UserError(
             f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; run it "
@@ -34,8 +35,9 @@ def work(arguments: argparse.Namespace) -> None:
     outcome: dict[str, Any] = {"status": "failed", "failure": None}
     try:
         artifacts.refuse_failed(arguments.engine)
-        runner.load()
-        outcome |= layer_times(runner, [runner.place(element) for element in pool], arguments.spec["iterations"])
+        with turns.turn(host.uuid("cuda")):
+            runner.load()
+            outcome |= layer_times(runner, [runner.place(element) for element in pool], arguments.spec["iterations"])
         known = inspect.layers(read_json(arguments.engine.with_suffix(".layers.json")))
         outcome |= {"status": "ok", "layers": described(outcome["layers"], known), "runtime": runner.describe()}
     except CellFailure as failure:

@@ -4,6 +4,7 @@
 import argparse
 from pathlib import Path
 
+from ceilings import turns
 from ceilings.errors import UserError
 from ceilings.files import read_json, write_json
 from ceilings.lifetime import temporary_folder
@@ -14,9 +15,10 @@ from ceilings.traces.recorder import run_target
 
 
 def work(arguments: argparse.Namespace) -> None:
-    with temporary_folder() as folder:
+    task = trace_arguments.task(arguments)
+    with turns.turn(task["uuid"]), temporary_folder() as folder:
         raw = Path(folder, "raw.json")
-        asked = {**trace_arguments.task(arguments), "source": "torch", "raw": str(raw)}
+        asked = {**task, "source": "torch", "raw": str(raw)}
         result, _ = run_target(asked, Path(folder), "torch")
         if failure := result.get("failure"):
             raise UserError(f"the cell failed ({failure['kind']}: {failure['message']}), so there is nothing to trace")

@@ -11,7 +11,7 @@ PACKAGE = code.SCRIPTS / "ceilings"
 GROUND = (
     *("artifacts", "bytecode", "control_groups", "environment", "errors", "files", "gpu", "host"),
     *("import_clock", "isolation", "leftovers", "lifetime", "options", "packages", "plugins", "program"),
-    *("provenance", "quantity", "slugs", "taxonomy"),
+    *("provenance", "quantity", "slugs", "taxonomy", "turns"),
 )
 """Modules that know nothing of inference; among themselves they may import each other."""
 

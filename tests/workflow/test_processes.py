@@ -38,6 +38,7 @@ def alive(process):
 def timing(folder, target):
     """Snakemake while its worker times, and the chain below it by name."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CEILINGS_")}
+    clean["CEILINGS_LOCKS"] = str(folder)
     command = [sys.executable, "-m", "snakemake", "--cores", "1", target]
     running = subprocess.Popen(
         command, cwd=folder, env=clean, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -142,3 +143,35 @@ def test_variables_that_shape_a_latency_plan_its_cells_anew(project):
     assert {f"the environment sets {name}={value}" for name, value in shaping.items()} <= set(made["flags"])
     assert project.planned(quick, **shaping) == {}
     assert project.planned(quick) == {"measure_latency": 1}
+
+
+def test_two_pipelines_take_turns(project, long):
+    running, chain = timing(project.folder, long)
+    try:
+        other = shutil.copytree(
+            project.folder, project.folder / "other", ignore=shutil.ignore_patterns(".snakemake", "other")
+        )
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", long, "--allowed-rules", "measure_latency"]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("CEILINGS_")}
+        clean["CEILINGS_LOCKS"] = str(project.folder)
+        with subprocess.Popen(command, cwd=other, env=clean, stderr=subprocess.PIPE, text=True) as second:
+            assert second.stderr is not None
+            lines = iter(second.stderr.readline, "")
+            holder = chain["work"].pid
+            assert any(f"Another run times on this machine (pid {holder})" in line for line in lines)
+            log = other / long.replace("benchmarks", "logs/measure_latency").replace(".json", ".log")
+            deadline = time.monotonic() + 30
+            waits = f"waiting for a process that times on this machine (pid {holder})"
+            while not (log.exists() and waits in log.read_text()) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert waits in log.read_text()
+            os.killpg(running.pid, signal.SIGKILL)
+            below = psutil.Process(second.pid)
+            while not any("ceilings.measure.worker" in child.cmdline() for child in below.children(recursive=True)):
+                assert time.monotonic() < deadline, "the second never got its turn"
+                time.sleep(0.05)
+            second.kill()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()

@@ -283,6 +283,22 @@ def test_slices_are_cut_to_what_each_file_depends_on():
     assert weights[0] == weights[1] != weights[2]
 
 
+def test_variables_that_shape_a_latency_belong_to_what_executes(monkeypatch):
+    def sliced():
+        slices = Study(CONFIG, LAPTOP).slices
+        runs = [slices.measure("onnxruntime-cpu", "m", "fp32"), slices.trace("onnxruntime-cpu", "m")]
+        return [*runs, slices.quality("onnxruntime-cpu", "m")], [slices.model("m"), slices.export("m")]
+
+    monkeypatch.delenv("OMP_PROC_BIND", raising=False)
+    executed, made = sliced()
+    monkeypatch.setenv("MY_EDITOR", "vi")
+    assert sliced() == (executed, made)
+    monkeypatch.setenv("OMP_PROC_BIND", "close")
+    again, unchanged = sliced()
+    assert unchanged == made and not set(again) & set(executed)
+    assert all('"OMP_PROC_BIND": "close"' in one for one in again)
+
+
 def test_precision_names_the_stored_graph():
     runtime = RUNTIMES["onnxruntime-cpu"]
     assert graph_name(runtime, "tf32") == "fp32"

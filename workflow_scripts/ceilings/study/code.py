@@ -30,6 +30,7 @@ PLUMBING = {
         "plugins",
         "program",
         "provenance",
+        "turns",
     )
 }
 """Modules that carry results without shaping them: a change to one makes nothing anew."""

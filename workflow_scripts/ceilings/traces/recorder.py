@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ceilings import SCHEMA_VERSION, environment
+from ceilings import SCHEMA_VERSION, environment, turns
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import atomic, read_json, write_json
@@ -30,8 +30,8 @@ def record(task: dict[str, Any], output: Path) -> str:
     """Capture a cell in a fresh process.
 
     Args:
-        task: ``cell``, ``spec`` (a slice of the study, with ``source`` and ``iterations``), and the paths ``artifact``,
-            ``inputs`` and ``workload``.
+        task: ``cell``, ``uuid`` of the GPU, ``spec`` (a slice of the study, with ``source`` and ``iterations``), and
+            the paths ``artifact``, ``inputs`` and ``workload``.
         output: The capture to keep. Beside it stays what Nsight Systems wrote, which is never to be published.
 
     Returns:
@@ -43,7 +43,7 @@ def record(task: dict[str, Any], output: Path) -> str:
     source = task["spec"]["source"]
     report = output.with_suffix(".nsys-rep")
     report.unlink(missing_ok=True)
-    with temporary_folder() as name:
+    with turns.turn(task.get("uuid")), temporary_folder() as name:
         folder = Path(name)
         raw = folder / "raw.sqlite"
         result, log = run_target({**task, "source": source, "raw": str(raw)}, folder, source)
