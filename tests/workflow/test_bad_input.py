@@ -47,7 +47,10 @@ def test_bad_study_is_refused_before_any_job(project, section, value, message):
 
 
 def test_no_core_is_refused_where_snakemake_would_wait_for_ever(project):
-    assert "--cores 0 leaves no core to a job" in refused(project, SUMMARY, "--cores", "0")
+    due = "results/onnx/tiny/fp16.onnx"
+    for option in ("--cores", "--jobs"):
+        assert "--cores 0 leaves no core to a job" in refused(project, due, option, "0")
+    assert project.planned(due, "--cores", "0") == {"convert_precision": 1}  # as the message proposes
 
 
 def test_unwritable_results(project):
