@@ -8,5 +8,5 @@ from ceilings import environment as _environment
 
 _environment.quiet()  # here, since every program imports this package before any library
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of every JSON record that the pipeline writes."""

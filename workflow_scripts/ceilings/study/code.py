@@ -12,7 +12,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from ceilings import plugins
+from ceilings import SCHEMA_VERSION, plugins
 
 SCRIPTS = Path(__file__).parents[2]
 """The folder that holds the programs and the package ``ceilings``."""
@@ -30,9 +30,10 @@ PLUMBING = {
         "plugins",
         "program",
         "provenance",
+        "records",
         "turns",
     )
-}
+} | set((SCRIPTS / "ceilings" / "schemas").glob("*.py"))
 """Modules that carry results without shaping them: a change to one makes nothing anew."""
 
 HANDED_ON = {SCRIPTS / "ceilings" / room / "catalogue.py" for room in ("models", "runtimes", "report")}
@@ -53,7 +54,7 @@ def digest(*modules: str) -> str:
     Raises:
         ModuleNotFoundError: One does not exist.
     """
-    total, files = hashlib.sha256(), reached(*modules)
+    total, files = hashlib.sha256(f"schema {SCHEMA_VERSION}".encode()), reached(*modules)
     if QUANTITIES in files:  # a plug-in's catalogue is read by its path, so no import leads to it
         catalogues = {folder / "catalogue.py" for folder in plugins.folders()}
         files |= {path for path in catalogues if "MEASUREMENTS" in path.read_text(encoding="utf-8")}
