@@ -1,13 +1,14 @@
 """Quality from records to the table, the findings and the summary; and the price of padding."""
 
-import json
 import math
 import types
 
 import numpy as np
 import pytest
+from unit import planted_records
 from unit.report.planted_study import CPU, StudyMaker
 
+from ceilings import records
 from ceilings.errors import UserError
 from ceilings.measure.evaluation import evaluate
 from ceilings.models.dataset import Dataset
@@ -44,7 +45,8 @@ class Planted:
     def add(self, runtime, precision, model="distilbert", **changes):
         names = {"device": CPU, "runtime": runtime, "model": model, "precision": precision}
         path = self.root / f"{runtime}.{model}.{precision}.json"
-        path.write_text(json.dumps({"schema_version": 1, "cell": {**names, "shape": "b8-s128"}, **changes}))
+        failed = {"log": None, "provenance": planted_records.PROVENANCE, "cell": {**names, "shape": "b8-s128"}}
+        records.write(path, "quality", failed | changes)
         cell = {**names, "shape": "b8-s128", "aa_of": None, "quality": str(path)}
         self.cells.append(cell)
         return cell
@@ -85,7 +87,8 @@ class Planted:
         cell = fp32 + noise * random.normal(size=fp32.shape)
         rows = Dataset({"ids": np.ones((count, 4), int)}, None, np.zeros(count, bool), {})
         metrics = evaluate(EMBEDDING, rows, {"vector": cell}, {"vector": fp32})
-        data = {"source": "corpus", "labelled": False, "rows": count, "truncated": 0, "weights": weights}
+        data = {"source": "corpus", "labelled": False, "rows": count, "available": count, "truncated": 0}
+        data["weights"] = weights
         task = "sentence-embedding"
         return self.add(runtime, precision, **names, status="ok", failure=None, task=task, metrics=metrics, data=data)
 
@@ -311,6 +314,6 @@ def test_the_summary_and_the_tables_on_disk_hold_it(study, tmp_path):
 
 def test_tables_of_an_earlier_study_have_no_quality(study, tmp_path):
     collect(study.plan()).write(tmp_path / "tables")
-    for suffix in ("csv", "parquet"):
-        (tmp_path / "tables" / f"quality.{suffix}").unlink()
+    for name in ("quality.csv", "quality.parquet", "tables.json"):
+        (tmp_path / "tables" / name).unlink()
     assert read_tables(tmp_path / "tables").quality.empty

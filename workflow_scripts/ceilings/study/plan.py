@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ceilings import SCHEMA_VERSION
+from ceilings import records
 from ceilings.host import Host
 from ceilings.study.cell import Cell
 from ceilings.study.study_models import StudyModels
@@ -40,11 +40,11 @@ def plan(
     if host.gpu:
         devices.append({"kind": "cuda", **dataclasses.asdict(host.gpu)})
     content = {
-        "schema_version": SCHEMA_VERSION,
         "study": config["study"],
         "seed": config["seed"],
         "devices": devices,
         "protocol": config["protocol"],
+        "tolerances": config["parity"],
         "lengths": config["inputs"]["lengths"],
         "traces": {**config["traces"], "source": trace_source[0], "reason": trace_source[1]},
         "price_per_hour": config["price_per_hour"],
@@ -52,7 +52,7 @@ def plan(
         "left_out": left_out(config),
         "cells": [cell.to_json() for cell in cells],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False)
+    return records.as_text(records.sealed("plan", content))
 
 
 def in_short(plan: str) -> list[str]:
@@ -61,7 +61,7 @@ def in_short(plan: str) -> list[str]:
     Args:
         plan: Its content.
     """
-    sections: dict[str, Any] = json.loads(plan)
+    sections = {key: value for key, value in json.loads(plan).items() if key not in records.SEAL}
     sweeps: dict[str, list[Any]] = {}
     for cell in sections.pop("cells"):
         for sweep in cell["sweeps"]:

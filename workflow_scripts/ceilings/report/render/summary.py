@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ceilings.quantity import Quantity
+from ceilings.records import SEAL
 from ceilings.report import text
 from ceilings.report.analysis.findings import findings
 from ceilings.report.analysis.measured import Cell, Measured, configuration_label, group_by
@@ -306,7 +307,7 @@ def graphs(evidence: Evidence) -> str:
 
 
 def _plain(record: Mapping[str, Any]) -> list[str]:
-    hidden = {"schema_version", "provenance", "sources"}
+    hidden = {*SEAL, "provenance", "sources"}
     return [
         f"{name.replace('_', ' ')} {f'{value:.2g}' if isinstance(value, float) else value}"
         for name, value in record.items()

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from ceilings.report.tables.records import read_record
+from ceilings.report.tables import gates
+from ceilings.report.tables.planned_record import read_record
 
 Record = Mapping[str, Any]
 
@@ -65,13 +66,7 @@ def quality_table(planned: Sequence[Record]) -> pd.DataFrame:
 
 def read_quality(path: str, cell: Record) -> dict[str, Any]:
     """One quality record, checked against the planned cell."""
-
-    def flaw(record: Record) -> str | None:
-        if record["status"] == "ok":
-            return None if record["metrics"]["metric"] in METRICS else "it holds no known metric"
-        return None if record["failure"]["kind"] else "it holds no metrics and no failure"
-
-    return read_record(path, cell, "is the quality of", flaw, CONFIGURATION)
+    return read_record(path, "quality", cell, "is the quality of", gates.quality, key=CONFIGURATION)
 
 
 def quality_row(record: Record) -> dict[str, Any]:
