@@ -4,11 +4,11 @@
 import argparse
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION, artifacts, turns
+from ceilings import artifacts, records, turns
 from ceilings import host as hosts
 from ceilings.engines.cache import Plan
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import sha256, write_json
+from ceilings.files import sha256
 from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
 from ceilings.provenance import provenance
@@ -44,7 +44,6 @@ def work(arguments: argparse.Namespace) -> None:
     except CellFailure as failure:
         built = failed(failure.kind, str(failure))
     record = {
-        "schema_version": SCHEMA_VERSION,
         "status": built["status"],
         "failure": built["failure"],
         "device": arguments.device,
@@ -57,7 +56,7 @@ def work(arguments: argparse.Namespace) -> None:
         "provider": built.get("provider"),
         "provenance": provenance(PACKAGES, {"graph": arguments.graph}),
     }
-    write_json(arguments.output, record)
+    records.write(arguments.output, "engine-cache", record)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION, artifacts, turns
+from ceilings import artifacts, records, turns
 from ceilings import host as hosts
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import write_json
 from ceilings.lifetime import temporary_folder
 from ceilings.measure.evaluation import evaluate
 from ceilings.measure.supervisor import supervise
@@ -33,14 +32,14 @@ def work(arguments: argparse.Namespace) -> None:
         )
     names = ("device", "runtime", "model", "precision")
     cell = {name: getattr(arguments, name) for name in names} | {"shape": str(Shape.parse(arguments.shape))}
-    record: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "cell": cell, "log": arguments.log, "metrics": None}
+    record: dict[str, Any] = {"cell": cell, "log": arguments.log, "metrics": None}
     try:
         artifacts.refuse_failed(arguments.artifact, arguments.data)
         with turns.turn(host.uuid(kind), timed=False):
             fill(record, arguments)
     except CellFailure as failure:
         record |= {"status": "failed", "failure": {"kind": failure.kind, "message": str(failure)}}
-    write_json(arguments.output, record, indent=None)
+    records.write(arguments.output, "quality", record, indent=None)
     print(f"{arguments.output}: {record['status']}")
 
 

@@ -4,11 +4,10 @@
 import argparse
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION, turns
 from ceilings import host as hosts
+from ceilings import records, turns
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import write_json
 from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
 from ceilings.workload.shape import Shape
@@ -43,14 +42,13 @@ def work(arguments: argparse.Namespace) -> None:
         with turns.turn(host.uuid(kind)):
             measured = supervise(task)
     record = {
-        "schema_version": SCHEMA_VERSION,
         "cell": cell,
         "run": arguments.run,
         "log": arguments.log,
         **measured,
         "protocol": spec["protocol"],
     }
-    write_json(arguments.output, record, indent=None)
+    records.write(arguments.output, "run", record, indent=None)
 
 
 if __name__ == "__main__":

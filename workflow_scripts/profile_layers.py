@@ -5,11 +5,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION, artifacts, turns
+from ceilings import artifacts, records, turns
 from ceilings import host as hosts
-from ceilings.engines import inspect
+from ceilings.engines import engine_record, inspect
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import read_json, write_json
 from ceilings.program import json_argument, main
 from ceilings.provenance import provenance
 from ceilings.workload.shape import Shape
@@ -38,17 +37,16 @@ def work(arguments: argparse.Namespace) -> None:
         with turns.turn(host.uuid("cuda")):
             runner.load()
             outcome |= layer_times(runner, [runner.place(element) for element in pool], arguments.spec["iterations"])
-        known = inspect.layers(read_json(arguments.engine.with_suffix(".layers.json")))
+        known = inspect.layers(engine_record.layers(arguments.engine))
         outcome |= {"status": "ok", "layers": described(outcome["layers"], known), "runtime": runner.describe()}
     except CellFailure as failure:
         outcome["failure"] = {"kind": failure.kind, "message": str(failure)}
     record = {
-        "schema_version": SCHEMA_VERSION,
         **{key: getattr(arguments, key) for key in ("device", "runtime", "precision", "shape")},
         **outcome,
         "provenance": provenance(arguments.spec["packages"], {"engine": arguments.engine, "inputs": arguments.inputs}),
     }
-    write_json(arguments.output, record)
+    records.write(arguments.output, "layer-times", record)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 import argparse
 from pathlib import Path
 
-from ceilings.files import read_json, write_text
+from ceilings import records
+from ceilings.files import write_text
 from ceilings.program import main
 from ceilings.report.render.notes import observations, summary_table
 from ceilings.report.tables.evidence import read_evidence
@@ -12,7 +13,7 @@ from ceilings.report.tables.frames import read_tables
 
 
 def work(arguments: argparse.Namespace) -> None:
-    plan, tables = read_json(arguments.plan), read_tables(arguments.tables)
+    plan, tables = records.read(arguments.plan, "plan"), read_tables(arguments.tables)
     write_text(arguments.table, summary_table(plan, tables))
     write_text(arguments.observations, observations(plan, tables, read_evidence(arguments.evidence)))
 

@@ -5,8 +5,9 @@ import argparse
 import os
 from pathlib import Path
 
+from ceilings import records
 from ceilings.errors import UserError
-from ceilings.files import read_json, write_text
+from ceilings.files import write_text
 from ceilings.program import main
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.render.summary import summary
@@ -21,7 +22,10 @@ def work(arguments: argparse.Namespace) -> None:
             raise UserError(f"{picture} does not exist; draw it with draw_plot.py --plot {name}")
     plots = Path(os.path.relpath(arguments.plots, arguments.output.parent)).as_posix()
     page = summary(
-        read_json(arguments.plan), read_tables(arguments.tables), read_evidence(arguments.evidence), plots=plots
+        records.read(arguments.plan, "plan"),
+        read_tables(arguments.tables),
+        read_evidence(arguments.evidence),
+        plots=plots,
     )
     write_text(arguments.output, page)
 

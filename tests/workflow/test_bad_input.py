@@ -4,6 +4,7 @@ import copy
 
 import pytest
 from tiny import STUDY, SUMMARY
+from unit import planted_records
 
 pytestmark = pytest.mark.workflow
 
@@ -85,9 +86,7 @@ def test_damaged_file_is_named_with_a_remedy(project, damaged, target):
 
 def test_calibration_of_another_graph_is_refused(project):
     path = project.folder / "results/calibration/tiny/minmax.json"
-    record = path.read_text()
-    start = record.index('"graph_sha256": "') + len('"graph_sha256": "')
-    path.write_text(record[:start] + "0" * 64 + record[start + 64 :])
+    planted_records.edit(path, graph_sha256="0" * 64)
     text = refused(project, "--force", "results/onnx/tiny/int8.onnx")
     assert "minmax.json" in text and "simplified.onnx" in text and "000000" in text
 

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path

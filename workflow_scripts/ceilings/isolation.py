@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ceilings import lifetime
+from ceilings import lifetime, records
 from ceilings.files import write_text
 
 CRASH = "<how the process ended>"
@@ -48,21 +48,25 @@ def isolate(survive: bool = True) -> None:
     status, written = lifetime.outlive(child, watched, reader)
     lines = written.decode().splitlines()
     if status < 0 and (name := signal_name(-status)) in CRASHES and lines:
-        for path, text in json.loads(lines[-1]).items():
-            write_text(path, text.replace(CRASH, ended_by(name)))
-        print(f"{', '.join(json.loads(lines[-1]))}: {ended_by(name)}", flush=True)
+        left = json.loads(lines[-1].replace(CRASH, ended_by(name)))
+        for path, content in left.items():
+            if isinstance(content, str):
+                write_text(path, content)
+            else:
+                records.write(path, content["kind"], content)
+        print(f"{', '.join(left)}: {ended_by(name)}", flush=True)
         status = 0
     os._exit(status if status >= 0 else 128 - status)
 
 
 def leave_on_crash(files: Mapping[Path | str, str | dict[str, Any]]) -> None:
-    """Say what the parent writes if a signal ends this process: text, or a JSON object; the last call counts.
+    """Say what the parent writes if a signal ends this process: text, or a record with its ``kind``; the last counts.
 
     Without :func:`isolate` before it, it does nothing.
     """
-    texts = {str(path): _text(content) for path, content in files.items()}
+    left = json.dumps({str(path): content for path, content in files.items()})
     for pipe in _pipes:
-        os.write(pipe, (json.dumps(texts) + "\n").encode())
+        os.write(pipe, f"{left}\n".encode())
 
 
 def ended_by(name: str) -> str:
@@ -99,7 +103,3 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _text(content: str | dict[str, Any]) -> str:
-    return content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False) + "\n"

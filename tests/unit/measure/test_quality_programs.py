@@ -11,8 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from unit import planted_records
 
 from ceilings import host as hosts
+from ceilings import records
 from ceilings.models import dataset
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import TensorSpec
@@ -83,7 +85,7 @@ def model(tmp_path_factory):
     tokenizer.save(str(weights / "tokenizer.json"))
     config = {"id2label": {"0": "negative", "1": "positive"}, "pad_token_id": 0}
     (weights / "config.json").write_text(json.dumps(config))
-    (weights / "provenance.json").write_text(json.dumps({"source": "path"}))
+    planted_records.weights(weights, source="path")
     ids = TensorSpec("ids", "int64", ("batch", "sequence"), "tokens", 0, len(WORDS) - 1)
     mask = TensorSpec("mask", "int64", ("batch", "sequence"), "mask")
     logits = TensorSpec("logits", "float32", ("batch", 2))
@@ -164,7 +166,7 @@ def test_a_time_limit_is_a_failed_record(model):
 def test_an_artifact_that_could_not_be_made_says_why(model, tmp_path):
     (tmp_path / "int8.onnx").write_bytes(b"")
     failure = {"kind": "unsupported", "message": "no kernel for it"}
-    (tmp_path / "int8.json").write_text(json.dumps({"status": "failed", "failure": failure}))
+    records.write(tmp_path / "int8.json", "graph", {"status": "failed", "failure": failure})
     done, record = evaluate(model, "int8", artifact=tmp_path / "int8.onnx")
     assert done.returncode == 0
     assert (record["status"], record["failure"], record["metrics"]) == ("failed", failure, None)

@@ -20,6 +20,7 @@ from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json
 from ceilings.measure import catalogue, worker
 from ceilings.measure.supervisor import supervise
+from ceilings.schemas.run import LATENCIES
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
@@ -64,7 +65,7 @@ def test_a_record_holds_every_measurement_of_the_task(tmp_path):
     assert record["status"] == "ok", record["failure"]
     assert list(record["series"]) == ["latency", "throughput"]
     latency = record["series"]["latency"]
-    assert set(latency) == {"latency_ns", "gpu_ns", "enqueue_ns", "warmup_ns", "warmup_stable", "stop_reason"}
+    assert set(latency) == set(LATENCIES)
     assert len(latency["latency_ns"]) >= 20 and latency["gpu_ns"] is None
     assert record["parity"]["relative_l2"] < 1e-6 and record["parity"]["rows"] == 8
     assert record["parity"]["tolerance"] == 1e-3
@@ -164,7 +165,7 @@ def test_what_padding_gives_does_not_count():
 def test_what_could_not_be_made_is_a_failed_record_without_a_process(tmp_path):
     """The worker would call the empty graph an error of another kind."""
     task = tiny_cell.make(tmp_path, catalogue.task_entries("cpu"))
-    with artifacts.made(tmp_path / "fp32.json", [task["artifact"]]):
+    with artifacts.made(tmp_path / "fp32.json", [task["artifact"]], "graph"):
         raise CellFailure("unsupported", "no such operator")
     device = host.detect({}).device("cpu")
     arguments = [

@@ -15,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from ceilings import SCHEMA_VERSION, environment, files
+from ceilings import environment, files, records
 from ceilings.engines import inspect, profiles, trtexec
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.engine_record import sidecar
@@ -68,7 +68,6 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
         listing = files.read_json(folder / "layers.json") if (folder / "layers.json").exists() else NO_LAYERS
     operators = {node.name: node.op_type for node in model.graph.node}
     record = {
-        "schema_version": SCHEMA_VERSION,
         **built,
         "builder": spec["builder"],
         "precision": precision,
@@ -89,9 +88,9 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
     files.write_bytes(engine, content)
     if BUILDERS[spec["builder"]].timing_cache:
         files.write_bytes(engine.with_suffix(".timing.cache"), timed)
-    files.write_json(engine.with_suffix(".layers.json"), {"schema_version": SCHEMA_VERSION, **listing})
-    files.write_json(sidecar(engine), record)
-    return record
+    described = {**listing, "engine_sha256": record["engine_sha256"]}
+    records.write(engine.with_suffix(".layers.json"), "layers", described)
+    return records.write(sidecar(engine), "engine", record)
 
 
 def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -> Record:

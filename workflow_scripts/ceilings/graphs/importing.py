@@ -15,7 +15,7 @@ import onnx
 import onnx.inliner
 from onnx import TensorProto, helper
 
-from ceilings import files
+from ceilings import files, records
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import examples, graph, hollow, precision
 from ceilings.graphs.export import normalise
@@ -76,9 +76,8 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
         workload.write(weights_dir)
         graph.save(model, output)
         graph.report(report, output, sources, **facts, stored=_stored(given), widened=others)
-    made = files.read_json(report)
+    made = records.read(report, "graph")
     folder: dict[str, Any] = {
-        "schema_version": 1,
         **facts,
         "status": made["status"],
         "architecture": workload.architecture,
@@ -93,7 +92,7 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
         folder |= {"parameters": sum(made["stored"].values()), "sha256": made["graph_sha256"]}
     else:
         folder |= {"failure": made["failure"]}
-    files.write_json(record, folder)
+    records.write(record, "weights", folder)
 
 
 def _load(source: Path) -> onnx.ModelProto:

@@ -33,10 +33,10 @@ from ceilings import environment
 from ceilings.control_groups import cpu_quota, memory_limit
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
-from ceilings.graphs.parity import compare
+from ceilings.graphs.parity import compare, too_far
 from ceilings.measure.bench import Bench
 from ceilings.measure.neighbours import Neighbours
-from ceilings.measure.setup import artifact_file, make_runner, pool_facts, read_pool
+from ceilings.measure.setup import artifact_file, make_runner, pool_facts
 from ceilings.measure.stopping import Protocol
 from ceilings.models import pool
 from ceilings.program import leave
@@ -45,14 +45,6 @@ from ceilings.runtimes.base import Runner
 from ceilings.workload.workload import Workload
 
 Arrays = Mapping[str, np.ndarray]
-
-SPREAD_LIMIT = 0.5
-"""Of one number a row: largest difference over the reference's spread between inputs. Beyond it a regression explains
-less than three quarters of what its outputs differ by."""
-
-ROW_LIMIT, ROWS_BEYOND = 1.0, 4
-"""Of one row: largest difference over its norm, or so many times the tolerance where that is more. A row of zeros, or
-one of another input, is as far away, and among many right rows the whole hides it."""
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
@@ -82,8 +74,9 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
             for name, module in spec["measurements"]
         }
     with runner.phase("inputs"):
-        elements = read_pool(task)
-        reference = read_reference(task["reference"])
+        arrays = pool.load_pool(task["inputs"])
+        elements = pool.elements(arrays)
+        reference = pool.load_outputs(task["reference"], pool.digest(arrays))
     record: dict[str, Any] = {"status": "failed", "failure": None, "parity": None, "series": {}, "flags": []}
     try:
         runner.load()
@@ -151,12 +144,6 @@ def make_bench(runner: Runner) -> Bench:
     return bench
 
 
-def read_reference(path: str) -> dict[str, np.ndarray]:
-    """The reference's outputs by name, each (elements, *dims)."""
-    prefix = "output/"
-    return {name.removeprefix(prefix): array for name, array in pool.load(path).items() if name.startswith(prefix)}
-
-
 def stacked(elements: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Arrays of single elements as one array a name, (elements, *dims)."""
     return {name: np.stack([element[name] for element in elements]) for name in elements[0]}
@@ -193,26 +180,8 @@ def gate(
     except ValueError as error:  # another shape than the reference's, or nothing to compare
         raise CellFailure("parity", str(error)) from None
     parity = {**compared.to_json(), "tolerance": tolerance}
-    if parity["problem"]:
-        raise CellFailure("parity", parity["problem"])
-    if not parity["relative_l2"] <= tolerance:
-        raise CellFailure(
-            "parity",
-            f"relative L2 difference from the FP32 reference is {parity['relative_l2']:.3g}; allowed {tolerance:.3g}",
-        )
-    allowed = max(ROW_LIMIT, ROWS_BEYOND * tolerance)
-    if parity["row_l2"] > allowed:
-        raise CellFailure(
-            "parity",
-            f"one row of the outputs differs from the FP32 reference by {parity['row_l2']:.3g} of its norm; "
-            f"allowed {allowed:.3g}",
-        )
-    if parity["spread_l2"] is not None and parity["spread_l2"] > SPREAD_LIMIT:
-        raise CellFailure(
-            "parity",
-            f"the difference from the FP32 reference is {parity['spread_l2']:.3g} of what the reference differs by "
-            f"between inputs; allowed {SPREAD_LIMIT:g}",
-        )
+    if reason := too_far(parity, tolerance):
+        raise CellFailure("parity", reason)
     return parity
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import expanded, read_json
+from ceilings.files import expanded
 from ceilings.models import inputs, labelled, tokens, weights_folder
 from ceilings.models import tokenizer as tokenizers
 from ceilings.models.dataset import Arrays, Dataset, rows_at_once
@@ -202,4 +202,4 @@ def _sample(available: int, wanted: Wanted) -> list[int]:
 
 def _weights(weights_dir: Path) -> str | None:
     path = weights_dir / weights_folder.PROVENANCE
-    return read_json(path, weights_folder.REMEDY).get("source") if path.is_file() else None
+    return weights_folder.provenance(weights_dir).get("source") if path.is_file() else None

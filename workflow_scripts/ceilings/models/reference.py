@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ceilings import artifacts
+from ceilings import records
 from ceilings.errors import CellFailure, UserError
 from ceilings.models import pool
 from ceilings.workload.workload import Workload
 
 ELEMENTS = 2
 """How many elements of the pool are compared: two, so that a runtime that answers from a stale buffer is caught."""
-
-PREFIX = "output/"
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """What the model answers to the first elements of the pool named by ``inputs_sha256``.
-
-    Attributes:
-        outputs: By name, in the workload's order: float32 (elements, *dims).
-        inputs_sha256: The pool's digest.
-    """
-
-    outputs: dict[str, np.ndarray]
-    inputs_sha256: str
 
 
 def compute(
@@ -41,7 +25,7 @@ def compute(
         weights_dir: The model's weights folder.
         inputs: The pool.
         threads: CPU threads; more of them only reorder sums.
-        output: An ``.npz`` with ``output/{name}`` for each output, and ``inputs_sha256``.
+        output: See ``pool.save_outputs``.
         graph: An ONNX file to run as written, by ONNX Runtime. None: the weights, by PyTorch with plain attention.
 
     Returns:
@@ -67,46 +51,21 @@ def compute(
         tensor.name: _stacked(tensor.name, column)[:ELEMENTS]
         for tensor, column in zip(workload.outputs, columns, strict=True)
     }
-    pool.save(
-        output,
-        **{PREFIX + name: values for name, values in outputs.items()},
-        inputs_sha256=np.array(pool.digest(arrays)),
-    )
+    pool.save_outputs(output, outputs, pool.digest(arrays))
     return {name: values.shape for name, values in outputs.items()}
 
 
-def load(path: Path | str) -> Reference:
-    """Read a reference.
+def load_for(path: Path | str, inputs: Path | str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What the model answers to the first elements of a pool, float32 (elements, *dims) by output; and these elements.
 
     Raises:
-        UserError: Missing, damaged or of another kind.
-        CellFailure: It could not be made.
-    """
-    artifacts.refuse_failed(path)
-    content = pool.load(path)
-    outputs = {name.removeprefix(PREFIX): values for name, values in content.items() if name.startswith(PREFIX)}
-    if not outputs or "inputs_sha256" not in content:
-        raise UserError(f"{path} is no reference file; {pool.REMEDY}")
-    return Reference(outputs, str(content["inputs_sha256"]))
-
-
-def load_for(path: Path | str, inputs: Path | str) -> tuple[Reference, dict[str, np.ndarray]]:
-    """A reference, and the elements of the pool that it belongs to: (elements, *dims) by tensor name.
-
-    Raises:
-        UserError: They do not belong together.
+        UserError: They are damaged or do not belong together.
         CellFailure: One of them could not be made.
     """
-    artifacts.refuse_failed(inputs)
-    reference, arrays = load(path), pool.load_pool(inputs)
-    actual = pool.digest(arrays)
-    if actual != reference.inputs_sha256:
-        raise UserError(
-            f"{path} was computed from inputs {reference.inputs_sha256[:12]}, but {inputs} is {actual[:12]}; "
-            f"compute the reference again from these inputs"
-        )
-    count = len(next(iter(reference.outputs.values())))
-    return reference, {name: array[:count] for name, array in arrays.items()}
+    arrays = pool.load_pool(inputs)
+    outputs = pool.load_outputs(path, pool.digest(arrays))
+    count = len(next(iter(outputs.values())))
+    return outputs, {name: array[:count] for name, array in arrays.items()}
 
 
 def _by_torch(
@@ -145,7 +104,7 @@ def graph_runner(
         session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own types, without a common base
         if type(error).__name__ in ("InvalidProtobuf", "NoSuchFile"):
-            raise UserError(f"{graph} is damaged ({_line(error)}); {pool.REMEDY}") from None
+            raise UserError(f"{graph} is damaged ({_line(error)}); {records.anew(graph)}") from None
         raise CellFailure("unsupported", f"ONNX Runtime cannot load the graph on a CPU: {_line(error)}") from None
 
     def run(element: Mapping[str, np.ndarray]) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ceilings import files
+from ceilings import files, records
 from ceilings.errors import CellFailure, UserError
 from ceilings.lifetime import temporary_folder
 from ceilings.models import checkpoint, configuration, hub, open_clip_checkpoint, pretrained, tokenizer
@@ -81,7 +81,6 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
             without = _save_tokenizer(origin.folder, fresh)
             _save_processor(origin.folder, fresh)
         record = {
-            "schema_version": 1,
             "status": "ok",
             "model": definition.name,
             "architecture": workload.architecture,
@@ -107,8 +106,7 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
         for name in (CONFIG, WEIGHTS, workloads.FILE, TOKENIZER, PROCESSOR):
             if (fresh / name).exists():
                 (fresh / name).replace(output / name)
-    files.write_json(output / PROVENANCE, record)
-    return record
+    return records.write(output / PROVENANCE, "weights", record)
 
 
 def choose(definition: Definition) -> Origin:

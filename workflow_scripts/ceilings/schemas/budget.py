@@ -5,8 +5,9 @@ from ceilings.schemas.terms import anything, by, free, many, maybe, number, numb
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
 
 MEDIAN = record({"median": NOT_NEGATIVE, "low": maybe(NOT_NEGATIVE), "high": maybe(NOT_NEGATIVE)})
+MIDDLE = record(dict.fromkeys(("median", "low", "high"), maybe(number())))
 ITERATION = record({"median": POSITIVE, "low": maybe(POSITIVE), "high": maybe(POSITIVE)})
-SHARES = record(dict.fromkeys(PATH_SHARES, number(0, 1.01)))
+SHARES = record(dict.fromkeys(PATH_SHARES, number(0, 2)))
 KERNEL = record(
     {"name": text(), "short": text(), "class": one_of(*KERNEL_CLASSES), "count": POSITIVE, "ns": NOT_NEGATIVE}
 )
@@ -18,7 +19,7 @@ REPLAYS = record(
     {
         "iterations": whole(1),
         **dict.fromkeys(("host", "length_ns", "submitted_ns", "no_work_ns"), numbers(low=0, least=1)),
-        "shares": record(dict.fromkeys(PATH_SHARES, numbers(0, 1.01, least=1))),
+        "shares": record(dict.fromkeys(PATH_SHARES, numbers(0, 2, least=1))),
     }
 )
 
@@ -41,13 +42,13 @@ SCHEMA = by(
                 "iterations": whole(1),
                 "iteration_ns": ITERATION,
                 "host_ns": record(dict.fromkeys(HOST_PARTS, MEDIAN)),
-                "other_calls_ns": MEDIAN,
+                "other_calls_ns": MIDDLE,
                 "device_ns": record(
                     {
                         "busy": MEDIAN,
                         "classes": record(dict.fromkeys(KERNEL_CLASSES, MEDIAN)),
                         "idle": record(dict.fromkeys(IDLE_CAUSES, MEDIAN)),
-                        "idle_unexplained": MEDIAN,
+                        "idle_unexplained": MIDDLE,
                     }
                 ),
                 "residual_ns": record({"host": number(), "device": number()}),

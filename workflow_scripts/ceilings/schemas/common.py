@@ -11,8 +11,11 @@ SHA256 = text("[0-9a-f]{64}")
 NAME = text(empty=False)
 POSITIVE = number(above=0)
 NOT_NEGATIVE = number(low=0)
-SHARE = number(0, 1)
-COSINE = number(-1, 1)
+ROUNDING = 1e-6
+"""By so much a share or a cosine that was computed from floats may leave its range."""
+
+SHARE = number(-ROUNDING, 1 + ROUNDING)
+COSINE = number(-1 - ROUNDING, 1 + ROUNDING)
 COUNTS = table(whole())
 
 FAILURE = record({"kind": one_of(*FAILURE_KINDS), "message": text()})

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ceilings import SCHEMA_VERSION, environment, turns
+from ceilings import environment, turns
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import atomic, read_json, write_json
@@ -48,7 +48,6 @@ def record(task: dict[str, Any], output: Path) -> str:
         raw = folder / "raw.sqlite"
         result, log = run_target({**task, "source": source, "raw": str(raw)}, folder, source)
         meta: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
             "source": source,
             "tool": nsys.version() if source == "nsys" else "CUPTI activity records",
             "cell": task["cell"],

@@ -80,12 +80,12 @@ def _series(series: Record) -> str | None:
 
 
 def _throughput(record: Record) -> str | None:
-    told = record["series"].get("throughput")
-    if told is None:
+    series = record["series"].get("throughput")
+    if series is None:
         return None
-    follows = told["completions"] * Shape.parse(record["cell"]["shape"]).batch / told["seconds"]
-    if not math.isclose(follows, told["inferences_per_s"], rel_tol=CLOSE):
-        return f"{told['inferences_per_s']:g} inferences a second do not follow from its counts, {follows:g} would"
+    follows = series["completions"] * Shape.parse(record["cell"]["shape"]).batch / series["seconds"]
+    if not math.isclose(follows, series["inferences_per_s"], rel_tol=CLOSE):
+        return f"{series['inferences_per_s']:g} inferences a second do not follow from its counts, {follows:g} would"
     return None
 
 
@@ -108,8 +108,8 @@ def budget(record: Record) -> str | None:
         left = whole - sum(parts)
         if not math.isclose(left, record["residual_ns"][side], rel_tol=CLOSE, abs_tol=1 + CLOSE * whole):
             return f"the {side}'s parts and residual do not add up to the iteration of {whole:g} ns"
-        said = any(flag.startswith(f"the {side} side leaves") for flag in record["flags"])
-        if abs(left) > CLOSING * whole and not said:
+        flagged = any(flag.startswith(f"the {side} side leaves") for flag in record["flags"])
+        if abs(left) > CLOSING * whole and not flagged:
             return f"the {side}'s parts leave {left / whole:.1%} of the iteration, and no flag says so"
     if verdict(record["shares"]) != record["verdict"]["name"]:
         return f"its verdict is {record['verdict']['name']!r}, and its shares say {verdict(record['shares'])!r}"
@@ -118,10 +118,10 @@ def budget(record: Record) -> str | None:
 
 def floor(record: Record) -> str | None:
     """Why a floor does not follow from its parts."""
-    told = record["floor"]
-    follows = max(told[name] for name in ("compute_floor_ms", "memory_floor_ms", "launch_floor_ms"))
-    if not math.isclose(told["floor_ms"], follows, rel_tol=CLOSE):
-        return f"its floor is {told['floor_ms']:g} ms, and the largest of its parts {follows:g} ms"
+    parts = record["floor"]
+    follows = max(parts[name] for name in ("compute_floor_ms", "memory_floor_ms", "launch_floor_ms"))
+    if not math.isclose(parts["floor_ms"], follows, rel_tol=CLOSE):
+        return f"its floor is {parts['floor_ms']:g} ms, and the largest of its parts {follows:g} ms"
     return None
 
 
@@ -134,11 +134,12 @@ def quality(record: Record) -> str | None:
     for name in ("only_cell_right", "only_reference_right", "neighbours_among"):
         if metrics.get(name, 0) > rows:
             return f"{name} is {metrics[name]} of {rows} rows"
-    told = metrics.get("predictions")
-    if told is not None and (not isinstance(told, list) or len(told) != rows):
+    predictions = metrics.get("predictions")
+    if predictions is not None and (not isinstance(predictions, list) or len(predictions) != rows):
         return f"it has no prediction for each of {rows} rows"
     ends = [metrics[name] for name in ("low", "value", "high")]
-    known = [end for end in ends if end is not None]
-    if known != sorted(known) or (ends[1] is None and known):
+    low, value, high = ends
+    inside = value is not None and (low is None or low <= value + CLOSE) and (high is None or value <= high + CLOSE)
+    if not inside and any(end is not None for end in ends):
         return f"its {metrics['metric']} {ends[1]} lies outside of its interval {ends[0]} to {ends[2]}"
     return None
