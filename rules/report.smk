@@ -35,7 +35,7 @@ rule collect_cells:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("collect_cells"),
+        recorded=recorded_records,
     message:
         "Collecting {} run records".format(len(TARGETS.runs) + len(TARGETS.recorded_runs))
     shell:
@@ -45,6 +45,7 @@ rule collect_cells:
 rule draw_plot:
     input:
         tables=rules.collect_cells.output,
+        budgets=TARGETS.budgets,
     output:
         svg=report(
             "results/plots/{plot}.svg",
@@ -58,7 +59,7 @@ rule draw_plot:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=code_of_plot,
+        plot=code_of_plot,
     message:
         "Drawing {wildcards.plot}"
     shell:
@@ -72,6 +73,7 @@ rule write_summary:
         tables=rules.collect_cells.output,
         plots=expand("results/plots/{plot}.{kind}", plot=PLOTS, kind=("svg", "png")),
         evidence=summary_evidence,
+        budgets=TARGETS.budgets,
     output:
         report(
             "results/summary.md",
@@ -84,9 +86,9 @@ rule write_summary:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("write_summary"),
         plots=PLOTS,
         recorded=TARGETS.recorded_evidence,
+        recorded_contents=recorded_evidence,
     message:
         "Writing the summary"
     shell:
@@ -99,6 +101,7 @@ rule write_report:
         plan=rules.plan_study.output,
         tables=rules.collect_cells.output,
         evidence=summary_evidence,
+        budgets=TARGETS.budgets,
     output:
         report(
             "results/report.html",
@@ -111,8 +114,8 @@ rule write_report:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("write_report"),
         recorded=TARGETS.recorded_evidence,
+        recorded_contents=recorded_evidence,
     message:
         "Writing the report"
     shell:
@@ -125,6 +128,7 @@ rule write_notes:
         plan=rules.plan_study.output,
         tables=rules.collect_cells.output,
         evidence=summary_evidence,
+        budgets=TARGETS.budgets,
     output:
         table=report(
             "results/summary_table.md",
@@ -143,8 +147,8 @@ rule write_notes:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("write_notes"),
         recorded=TARGETS.recorded_evidence,
+        recorded_contents=recorded_evidence,
     message:
         "Writing the table and the observations of a lab note"
     shell:
@@ -170,7 +174,6 @@ rule compare_results:
         "../envs/cpu.yaml"
     params:
         options=comparison_options,
-        code=digest("compare_results"),
     message:
         "Comparing with earlier results"
     shell:

@@ -39,7 +39,7 @@ try:
     from ceilings.engines.catalogue import BUILDERS
     from ceilings.report.catalogue import PLOTS, TABLES
     from ceilings.runtimes.catalogue import PRECISIONS
-    from ceilings.study import busy, plain_errors, progress, user_files
+    from ceilings.study import busy, missing, plain_errors, progress, rule_params, user_files
     from ceilings.study.code import digest
     from ceilings.study.study import Study
 
@@ -142,8 +142,15 @@ def weights_folder(wildcards):
     return STUDY.paths.weights(wildcards.model)
 
 
-def local_files(wildcards):
-    return STUDY.models.files(wildcards.model)
+def family_packages(wildcards):
+    return SLICES.family_packages(wildcards.model)
+
+
+# Files that come from outside the workflow are params by their content: a touch or a copy changes nothing.
+
+
+def local_contents(wildcards):
+    return STUDY.model_contents(wildcards.model)
 
 
 def model_files(wildcards):
@@ -155,8 +162,8 @@ def inputs_slice(wildcards):
     return SLICES.inputs(wildcards.shape)
 
 
-def length_files(wildcards):
-    return STUDY.length_files(wildcards.shape)
+def length_contents(wildcards):
+    return STUDY.length_contents(wildcards.shape)
 
 
 def reference_graph(wildcards):
@@ -215,8 +222,8 @@ def data_slice(wildcards):
     return SLICES.data(wildcards.model)
 
 
-def data_files(wildcards):
-    return STUDY.data_files(wildcards.model)
+def data_contents(wildcards):
+    return STUDY.data_contents(wildcards.model)
 
 
 def data_shape(wildcards):
@@ -265,8 +272,8 @@ def engine_graph(wildcards):
     return STUDY.engine_graph(wildcards.model, wildcards.precision)
 
 
-def engine_files(wildcards):
-    return STUDY.engines.files(wildcards.builder, wildcards.profile)
+def engine_contents(wildcards):
+    return STUDY.engine_contents(wildcards.builder, wildcards.profile)
 
 
 def engine_slice(wildcards):
@@ -290,7 +297,7 @@ def round_of_run(wildcards):
 def code_of_plot(wildcards):
     if wildcards.plot not in PLOTS:
         raise UserError(f"no plot is called {wildcards.plot!r}, {nearest(wildcards.plot, PLOTS)}")
-    return digest("draw_plot", f"ceilings.report.render.plots.{wildcards.plot}")
+    return digest(f"ceilings.report.render.plots.{wildcards.plot}")
 
 
 def plot_labels(wildcards):
@@ -315,3 +322,11 @@ def comparison_options(wildcards):
 
 def summary_evidence(wildcards):
     return TARGETS.evidence
+
+
+def recorded_records(wildcards):
+    return STUDY.recorded_contents(TARGETS.recorded_records)
+
+
+def recorded_evidence(wildcards):
+    return STUDY.recorded_contents(TARGETS.recorded_evidence)

@@ -9,7 +9,7 @@ from ceilings.study import code
 
 PACKAGE = code.SCRIPTS / "ceilings"
 GROUND = (
-    *("artifacts", "bytecode", "control_groups", "environment", "errors", "files", "gpu", "host"),
+    *("artifacts", "bytecode", "control_groups", "environment", "errors", "failure_kinds", "files", "gpu", "host"),
     *("import_clock", "isolation", "leftovers", "lifetime", "options", "packages", "plugins", "program"),
     *("provenance", "quantity", "records", "schemas", "slugs", "taxonomy", "turns"),
 )

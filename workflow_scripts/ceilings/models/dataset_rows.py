@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from ceilings.files import expanded
 from ceilings.models import inputs, labelled, tokens, weights_folder
 from ceilings.models import tokenizer as tokenizers
 from ceilings.models.dataset import Arrays, Dataset, rows_at_once
-from ceilings.models.reference import graph_runner
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -92,7 +92,9 @@ def reference(weights_dir: Path, rows: Dataset, shape: Shape, threads: int) -> A
 
 def reference_of_graph(graph: Path, workload: Workload, rows: Dataset, shape: Shape, threads: int) -> Arrays:
     """As :func:`reference`, by ONNX Runtime on the CPU: of a model that has no other form than its FP32 graph."""
-    return _answers(rows, workload, shape, graph_runner(graph, [output.name for output in workload.outputs], threads))
+    by_graph = importlib.import_module("ceilings.models.graph_reference")  # see ceilings.models.reference
+    names = [output.name for output in workload.outputs]
+    return _answers(rows, workload, shape, by_graph.graph_runner(graph, names, threads))
 
 
 def encode(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,28 @@ def read(definition: Definition) -> OnnxFile:
     if not workload.axes:
         raise UserError(f"{where}: {_without_axes(path, inputs)}")
     return OnnxFile(workload, axes.fixed)
+
+
+def beside(definition: Definition) -> list[Path]:
+    """The files that hold weights of a model's graph, as the graph names them: below its folder, there or not.
+
+    Raises:
+        UserError: The graph is missing or damaged.
+    """
+    path = files.expanded(str(definition.onnx))
+    graph = _load(path, f"model {definition.name!r}").graph
+    names = {entry.value for tensor in _tensors(graph) for entry in tensor.external_data if entry.key == "location"}
+    places = (Path(os.path.normpath(path.parent / name)) for name in sorted(names))
+    return [place for place in places if place.is_relative_to(os.path.normpath(path.parent))]
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every stored tensor of a graph: weights, constants, and those of the graphs within it."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
 
 
 def _load(path: Path, where: str) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ceilings import records
-from ceilings.errors import CellFailure, UserError
+from ceilings.errors import CellFailure
 from ceilings.models import pool
 from ceilings.workload.workload import Workload
 
@@ -44,7 +44,9 @@ def compute(
     if graph is None:
         answers = _by_torch(weights_dir, workload, elements, threads)
     else:
-        run = graph_runner(graph, [tensor.name for tensor in workload.outputs], threads)
+        # By name, so that ONNX Runtime touches the references of ONNX files only.
+        by_graph = importlib.import_module("ceilings.models.graph_reference")
+        run = by_graph.graph_runner(graph, [tensor.name for tensor in workload.outputs], threads)
         answers = [run(element) for element in elements]
     columns = zip(*answers, strict=True)
     outputs = {
@@ -85,42 +87,6 @@ def _by_torch(
         ]
 
 
-def graph_runner(
-    graph: Path | str, outputs: Sequence[str], threads: int
-) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
-    """What answers an element by ONNX Runtime on the CPU, with the graph as it is written.
-
-    Raises:
-        UserError: The graph is damaged.
-        CellFailure: ONNX Runtime cannot load it; of a call: it cannot run it on this element.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own types, without a common base
-        if type(error).__name__ in ("InvalidProtobuf", "NoSuchFile"):
-            raise UserError(f"{graph} is damaged ({_line(error)}); {records.anew(graph)}") from None
-        raise CellFailure("unsupported", f"ONNX Runtime cannot load the graph on a CPU: {_line(error)}") from None
-
-    def run(element: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        try:
-            answers: list[np.ndarray] = session.run(list(outputs), dict(element))
-        except Exception as error:
-            raise CellFailure(
-                "runtime-error",
-                f"ONNX Runtime cannot run the graph on a CPU: {_line(error)}; correct the file, or the axes and inputs "
-                "that the study gives of it",
-            ) from None
-        return answers
-
-    return run
-
-
 def _stacked(name: str, answers: Sequence[np.ndarray]) -> np.ndarray:
     """An output of several elements as one array: float32 (elements, *dims).
 
@@ -138,7 +104,3 @@ def _stacked(name: str, answers: Sequence[np.ndarray]) -> np.ndarray:
     if 0 in first:
         raise CellFailure("unsupported", f"output {name} has shape {first}: nothing to compare")
     return np.stack([np.asarray(answer, np.float32) for answer in answers])
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]

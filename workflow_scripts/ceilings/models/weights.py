@@ -78,7 +78,7 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
         workload.write(fresh)
         without = "its weights are random, and no tokenizer comes with them"
         if origin.folder is not None:
-            without = _save_tokenizer(origin.folder, fresh)
+            without = _save_tokenizer(origin.folder, fresh, output)
             _save_processor(origin.folder, fresh)
         record = {
             "status": "ok",
@@ -185,8 +185,13 @@ def _files(folder: Path, definition: Definition) -> list[Path]:
     return checkpoint.weights_of(folder, open_clip_checkpoint.FILES if theirs else checkpoint.PLAIN)
 
 
-def _save_tokenizer(folder: Path, output: Path) -> str:
+def _save_tokenizer(folder: Path, output: Path, kept: Path) -> str:
     """Copy the tokenizer that came with the weights, in the one format that ``tokenizers`` reads alone.
+
+    Args:
+        folder: The weights'.
+        output: Where it goes.
+        kept: The folder that this becomes part of.
 
     Returns:
         Why there is none then; empty where there is one.
@@ -208,7 +213,7 @@ def _save_tokenizer(folder: Path, output: Path) -> str:
     except Exception as error:  # a package that it needs, or no such tokenizer: the inputs are then random ids
         return (
             f"the tokenizer of {folder} cannot be converted ({pretrained.first_line(error)}); put a tokenizer.json "
-            "there, or install what it needs and delete this folder of weights"
+            f"there, or install what it needs, delete the folder {kept} and run again"
         )
     return ""
 

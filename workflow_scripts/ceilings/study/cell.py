@@ -77,6 +77,7 @@ class Cell:
             "available": bool(self.available),
             "reason": self.available.reason,
             "remedy": self.available.remedy,
+            "recorded": self.recorded,
             "runs": list(self.runs),
             "floor": self.floor,
             "engine": self.engine,

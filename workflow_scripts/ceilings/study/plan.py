@@ -56,18 +56,23 @@ def plan(
 
 
 def in_short(plan: str) -> list[str]:
-    """A line for each section of ``plan.json`` and for each sweep: as it is, or a digest.
+    """A line for each section of ``plan.json``, for each thing that a sweep varies, and for all: as it is, or a digest.
 
     Args:
         plan: Its content.
     """
     sections = {key: value for key, value in json.loads(plan).items() if key not in records.SEAL}
-    sweeps: dict[str, list[Any]] = {}
+    sweeps: dict[str, dict[str, None]] = {}
     for cell in sections.pop("cells"):
+        varied = {f"{key}s": cell[key] for key in ("runtime", "model", "precision", "shape")}
+        if not cell["available"]:
+            varied["cells not measured here"] = cell["reason"]
         for sweep in cell["sweeps"]:
-            sweeps.setdefault(f"cells of sweeps.{sweep}", []).append(cell)
+            for key, value in varied.items():
+                sweeps.setdefault(f"sweeps.{sweep} {key}", {})[value] = None
     models = {f"models.{name}": value for name, value in sections.pop("models").items()}
-    lines = [_in_short(key, value) for key, value in {**sections, **models, **sweeps}.items()]
+    varied = {key: list(values) for key, values in sweeps.items()}
+    lines = [_in_short(key, value) for key, value in {**sections, **models, **varied}.items()]
     return [*lines, f"plan.json: {_digest(plan)}"]
 
 

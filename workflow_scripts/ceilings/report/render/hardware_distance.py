@@ -68,7 +68,11 @@ def beaten(members: list[tuple[Cell, Floor]]) -> list[str]:
     below = [f"{cell.label} {cell.shape} ({_times(floor['gap'])})" for cell, floor in members if floor["gap"] < 1]
     if not below:
         return []
-    return [f"**Below its floor: {text.cut(below)}.** Measure the device's limits anew; until then read no gap here."]
+    peaks = f"results/hosts/{members[0][0].device}/peaks.json"
+    return [
+        f"**Below its floor: {text.cut(below)}.** Delete `{peaks}` and run again to measure the device's limits anew; "
+        "until then read no gap here."
+    ]
 
 
 def nearest(members: list[tuple[Cell, Floor]]) -> str:

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ceilings import records as written
-from ceilings.errors import FAILURE_KINDS, UserError
+from ceilings.errors import UserError
+from ceilings.failure_kinds import FAILURE_KINDS
 from ceilings.report.tables import gates
 from ceilings.report.tables.budget_rows import budget_row, kernel_rows, read_budget
 from ceilings.report.tables.floor_rows import floor_table
@@ -111,7 +112,7 @@ def cell_row(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
         return row | {"status": "unavailable", "reason": cell["reason"], "remedy": cell["remedy"]}
     failed = [record for record in records if record["status"] != "ok"]
     if failed:
-        return row | _failure(failed, len(records))
+        return row | _failure(cell, failed, len(records))
     row |= {"status": "ok"} | _latencies(records) | _throughput(cell, records)
     for one in SOURCED:
         row |= of_cell(one, records)
@@ -166,7 +167,7 @@ def sample_frames(cell: Record, record: Record) -> list[pd.DataFrame]:
 # --- the parts of a cell's row ---------------------------------------------------------------------------------------
 
 
-def _failure(failed: Sequence[Record], count: int) -> dict[str, Any]:
+def _failure(cell: Record, failed: Sequence[Record], count: int) -> dict[str, Any]:
     failure = failed[0]["failure"]
     reason = f"{failure['kind']}: {failure['message']}"
     kinds = {record["failure"]["kind"] for record in failed}
@@ -179,7 +180,8 @@ def _failure(failed: Sequence[Record], count: int) -> dict[str, Any]:
         "status": "failed",
         "failure_kind": failure["kind"],
         "reason": reason,
-        "remedy": f"{meaning}: see the log, mend the cause, and delete the cell's run files",
+        "remedy": f"{meaning}: see the log, mend the cause, then `rm -r {Path(cell['runs'][0]).parent}` and run again"
+        + (" where it was measured" if cell.get("recorded") else ""),
         "log": failed[0].get("log"),
     }
 
