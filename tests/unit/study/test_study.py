@@ -555,7 +555,10 @@ def test_cells_that_a_model_cannot_have_say_why_and_the_others_run(onnx_file, mo
     assert all(reason.remedy for reason in why.values() if not reason)
     assert {run.split("/")[3] for run in study.targets.runs} >= {"onnxruntime-cpu", "torch-eager"}
     assert study.models.of_onnx == ["mine"] and study.models.files("mine") == [str(onnx_file)]
-    assert study.model_files("mine") == ["results/models/mine/weights/workload.json"]
+    assert study.model_files("mine") == [
+        "results/models/mine/weights/workload.json",
+        "results/models/mine/weights/provenance.json",
+    ]
     assert study.reference_graph("mine") == ["results/onnx/mine/exported.onnx"] and not study.reference_graph("other")
 
     family = FAMILIES["text_encoder"]

@@ -90,10 +90,10 @@ class Study:
     # ---- files that a rule reads -------------------------------------------------------------------------------------
 
     def model_files(self, model: str) -> list[str]:
-        """What is known of a model: its workload and, unless it is an ONNX file, its weights."""
+        """What is known of a model: its workload, its provenance and, unless it is an ONNX file, its weights."""
         folder = self.paths.weights(model)
         weights = WEIGHTS if not self.models.definition(model).onnx else ()
-        return [self.paths.workload(model), *(f"{folder}/{name}" for name in weights)]
+        return [self.paths.workload(model), self.paths.provenance(model), *(f"{folder}/{name}" for name in weights)]
 
     def reference_graph(self, model: str) -> list[str]:
         """The graph that gives the FP32 reference; none where the weights do."""
