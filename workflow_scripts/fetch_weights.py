@@ -24,7 +24,7 @@ def work(arguments: argparse.Namespace) -> None:
         try:
             record = weights.fetch(model, folder, origin)
         except UserError as error:
-            raise CellFailure("damaged", str(error)) from None
+            raise CellFailure("damaged", model.published(str(error))) from None
         print(f"{model.name}: {record['source']} weights, {record['parameters']:,} parameters: {record['why']}")
 
 

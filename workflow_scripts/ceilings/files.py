@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ceilings import private
 from ceilings.errors import UserError
 from ceilings.lifetime import temporary_name
 
@@ -59,8 +60,16 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 
 def write_json(path: Path | str, value: Any, indent: int | None = 1) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since not every reader takes them."""
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write a record as JSON, atomically and without what :mod:`ceilings.private` keeps back.
+
+    NaN and infinity are refused, since not every reader takes them.
+    """
+    write_text(path, json.dumps(private.anonymous(value), indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_task(path: Path | str, value: Any) -> None:
+    """Write JSON for another process of this machine, with the paths that it reads. Never below the results."""
+    write_text(path, json.dumps(value, allow_nan=False))
 
 
 def read_json(path: Path | str, remedy: str = "delete it and run again to make it anew") -> Any:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION, schemas
+from ceilings import SCHEMA_VERSION, private, schemas
 from ceilings.errors import UserError
 from ceilings.files import not_a_file, write_text
 
@@ -41,11 +41,13 @@ def write(path: Path | str, kind: str, content: Mapping[str, Any], indent: int |
 def sealed(kind: str, content: Mapping[str, Any]) -> Record:
     """Content as a record: with its kind, schema version and digest in place of those that it has.
 
+    What :mod:`ceilings.private` keeps back is left out first, so that the digest is of what the file holds.
+
     Raises:
         ValueError: It is not as the schema of its kind says.
     """
     # As it will be read: keys are texts then, tuples lists.
-    plain = json.loads(json.dumps(dict(content), allow_nan=False))
+    plain = private.anonymous(json.loads(json.dumps(dict(content), allow_nan=False)))
     body = {name: value for name, value in plain.items() if name not in SEAL}
     if flaw := schemas.flaw(kind, body):
         raise ValueError(f"no {kind} record can be made of this: {flaw}")

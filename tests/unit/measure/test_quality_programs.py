@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from unit import planted_records
 
+from ceilings import files, records
 from ceilings import host as hosts
-from ceilings import records
 from ceilings.models import dataset
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import TensorSpec
@@ -145,6 +145,7 @@ def test_fp32_has_the_accuracy_that_the_words_give(model):
     assert record["data"] == {
         **{"source": "file", "file": "dev.tsv", "text": "sentence", "label": "label", "labelled": True},
         **{"rows": 21, "available": 21, "truncated": 1, "weights": "path", "seed": 0, "sequence": 8},
+        "file_sha256": files.sha256(model / "dev.tsv"),
     }
 
 

@@ -100,7 +100,7 @@ def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -
     # By name wherever the builder can: then the engine is for exactly what the record says.
     settings["capability"] = spec["capability"] if BUILDERS[spec["builder"]].capabilities else None
     task = {"graph": str(graph), "settings": settings, "timing_cache": spec["timing_cache"]}
-    files.write_json(folder / "task.json", task)
+    files.write_task(folder / "task.json", task)
     command = [sys.executable, "-m", "ceilings.engines.build_worker", str(folder / "task.json"), str(folder)]
     done = subprocess.run(
         command,

@@ -59,7 +59,7 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
     # A failure goes into both records; the one of the folder is written last, so that it stands for a whole folder.
     record = weights_dir / weights_folder.PROVENANCE
     with graph.made(report, output, **facts):
-        given = _load(source)
+        given = _load(source, definition)
         sources |= {place: source.parent / place for place in graph.beside(source)}
         _refuse_other_kinds(given)
         _refuse_other_types(workload)
@@ -95,7 +95,7 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
     records.write(record, "weights", folder)
 
 
-def _load(source: Path) -> onnx.ModelProto:
+def _load(source: Path, definition: Definition) -> onnx.ModelProto:
     """The file with its weights and without local functions.
 
     Raises:
@@ -104,7 +104,7 @@ def _load(source: Path) -> onnx.ModelProto:
     try:
         model = graph.load(source, remedy=REMEDY)
     except UserError as error:
-        raise CellFailure("damaged", str(error)) from None
+        raise CellFailure("damaged", definition.published(str(error))) from None
     if not model.functions:
         return model
     try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ceilings import environment
 from ceilings.errors import UserError
-from ceilings.files import read_json, write_json
+from ceilings.files import read_json, write_task
 from ceilings.isolation import ended_by, last_error, signal_name
 from ceilings.lifetime import temporary_folder, tied
 
@@ -39,7 +39,7 @@ def supervise(task: dict[str, Any], module: str = "ceilings.measure.worker") -> 
     """
     limit = task["spec"]["protocol"]["time_limit_seconds"]
     with temporary_folder() as folder, open(f"{folder}/errors", "w+b") as errors:
-        write_json(f"{folder}/task.json", task)
+        write_task(f"{folder}/task.json", task)
         command = [sys.executable, "-m", module, f"{folder}/task.json", f"{folder}/record.json"]
         # A file, not a pipe: what the worker starts may outlive it and hold a pipe open.
         process = subprocess.Popen(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import expanded
+from ceilings.files import expanded, sha256
 from ceilings.models import inputs, labelled, tokens, weights_folder
 from ceilings.models import tokenizer as tokenizers
 from ceilings.models.dataset import Arrays, Dataset, rows_at_once
@@ -158,7 +158,13 @@ def _of_file(weights_dir: Path, workload: Workload, wanted: Wanted, shape: Shape
     labels = None
     if table.labels is not None and known is not None:
         labels = np.array([table.labels[i] for i in chosen], np.float64 if known.count == 1 else np.int64)
-    facts |= {"source": "file", "file": path.name, "text": table.text, "label": table.label}
+    facts |= {
+        "source": "file",
+        "file": path.name,
+        "file_sha256": sha256(path),
+        "text": table.text,
+        "label": table.label,
+    }
     rows = Dataset(arrays, labels, truncated, facts | {"available": len(table.texts)})
     return _distinct(rows) if labels is None else rows
 

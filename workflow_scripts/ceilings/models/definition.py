@@ -57,6 +57,19 @@ class Definition:
         """Where configuration and weights lie, if the study says so."""
         return files.expanded(self.path) if self.path else None
 
+    @property
+    def source(self) -> str | None:
+        """Where it comes from, as results name it: a hub id, or the last name of a folder or a file."""
+        local = self.path or self.onnx
+        return files.expanded(local).absolute().name if local else self.hub
+
+    def published(self, text: str) -> str:
+        """A text about it in which its folder or file has its last name only."""
+        local = self.path or self.onnx
+        for written in sorted({str(local), str(files.expanded(local))}, key=len, reverse=True) if local else ():
+            text = text.replace(written, str(self.source))
+        return text
+
     def to_json(self) -> dict[str, Any]:
         """What shapes weights and graphs, as ``read`` takes it back: without ``data``."""
         values = dataclasses.asdict(self)

@@ -61,7 +61,7 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
         method = quantized.get("quant_method", "by a method without a name")
         raise CellFailure(
             "unsupported",
-            f"the weights of {definition.path or definition.hub} are quantised already ({method}, in its config.json); "
+            f"the weights of {definition.source} are quantised already ({method}, in its config.json); "
             "name the checkpoint that they were made from",
         )
     resolved = importlib.import_module("ceilings.models.outline").resolve(definition, config)
@@ -98,7 +98,7 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
             "config_sha256": files.sha256(fresh / CONFIG),
             "tokenizer": not without,
             "tokenizer_sha256": files.sha256(fresh / TOKENIZER) if not without else None,
-            "random_ids": _random_ids(fresh, workload, without),
+            "random_ids": _random_ids(fresh, workload, definition.published(without)),
             "provenance": provenance(PACKAGES),
         }
         for stale in (PROVENANCE, TOKENIZER, PROCESSOR):
@@ -114,7 +114,7 @@ def choose(definition: Definition) -> Origin:
     if definition.weights == "random":
         return Origin("random", "the study asks for random weights")
     if definition.folder is not None:
-        return Origin("path", f"the study names the folder {definition.path}", folder=definition.folder)
+        return Origin("path", f"the study names the folder {definition.source}", folder=definition.folder)
     if definition.hub is None:
         return Origin("random", "the study names neither hub nor path, so no pretrained weights")
     try:
@@ -235,6 +235,6 @@ def _random_ids(folder: Path, workload: Workload, without: str) -> str | None:
 def _save_processor(folder: Path, output: Path) -> None:
     """Copy what images are normalised by."""
     if (folder / PROCESSOR).is_file():
-        shutil.copyfile(folder / PROCESSOR, output / PROCESSOR)
+        files.write_json(output / PROCESSOR, files.read_json(folder / PROCESSOR, "put an undamaged copy there"))
     elif (folder / configuration.OPEN_CLIP_CONFIG).is_file():
         files.write_json(output / PROCESSOR, open_clip_checkpoint.processor_of(folder))

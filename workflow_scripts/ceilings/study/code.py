@@ -34,6 +34,7 @@ PLUMBING = {
         "lifetime",
         "packages",
         "plugins",
+        "private",
         "program",
         "provenance",
         "records",

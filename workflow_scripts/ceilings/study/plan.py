@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ceilings import records
+from ceilings import files, private, records
 from ceilings.host import Host
 from ceilings.study.cell import Cell
 from ceilings.study.study_models import StudyModels
@@ -45,13 +45,13 @@ def plan(
         "devices": devices,
         "protocol": config["protocol"],
         "tolerances": config["parity"],
-        "lengths": config["inputs"]["lengths"],
+        "lengths": {name: _lengths(given) for name, given in config["inputs"]["lengths"].items()},
         "traces": {**config["traces"], "source": trace_source[0], "reason": trace_source[1]},
         "price_per_hour": config["price_per_hour"],
         "models": {name: _model(models, name) for name in dict.fromkeys(cell.model for cell in cells)},
         "left_out": left_out(config),
-        "cells": [cell.to_json() for cell in cells],
     }
+    content = private.anonymous(content) | {"cells": [cell.to_json() for cell in cells]}
     return records.as_text(records.sealed("plan", content))
 
 
@@ -88,12 +88,20 @@ def _digest(text: str) -> str:
     return f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def _lengths(given: Mapping[str, Any]) -> dict[str, Any]:
+    """How long texts are; of a file its last name and its digest."""
+    if "file" not in given:
+        return dict(given)
+    path = files.expanded(given["file"])
+    return {"file": path.name, **({"sha256": files.sha256(path)} if path.is_file() else {})}
+
+
 def _model(models: StudyModels, name: str) -> dict[str, Any]:
     definition, outline = models.definition(name), models.outline(name)
-    weights = {"path": definition.path} if definition.path and definition.weights != "random" else definition.weights
+    weights = {"path": definition.source} if definition.path and definition.weights != "random" else definition.weights
     return {
         "architecture": outline.architecture,
         "task": outline.task,
         "family": outline.family,
-        "weights": {"onnx": definition.onnx} if definition.onnx else weights,
+        "weights": {"onnx": definition.source} if definition.onnx else weights,
     }

@@ -15,7 +15,7 @@ import numpy as np
 from ceilings import environment, turns
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import atomic, read_json, write_json
+from ceilings.files import atomic, read_json, write_task
 from ceilings.isolation import ended_by, last_error, signal_name
 from ceilings.lifetime import temporary_folder, tied
 from ceilings.measure.setup import artifact_file
@@ -83,7 +83,7 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
     except CellFailure as failure:
         return _failure(failure.kind, str(failure)), ""
     limit = EXTRA_TIME * task["spec"]["protocol"]["time_limit_seconds"]
-    write_json(folder / "task.json", {**task, "alarm_seconds": limit + ALARM_SECONDS})
+    write_task(folder / "task.json", {**task, "alarm_seconds": limit + ALARM_SECONDS})
     command = [sys.executable, "-m", "ceilings.traces.target", f"{folder}/task.json", f"{folder}/result.json"]
     if source == "nsys":
         command = nsys.wrapped(command, folder / "raw.nsys-rep")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ceilings import SCHEMA_VERSION, records
+from ceilings import SCHEMA_VERSION, private, records
 from ceilings.errors import UserError
 from ceilings.files import atomic, not_a_file
 from ceilings.traces.capture import (
@@ -179,13 +179,13 @@ def write(path: Path | str, capture: Capture) -> None:
         MEMSET: (graph_node, operations.bytes),
         GRAPH: (),
     }
-    texts = [*[ITERATION] * len(marks.start), *ranges.text]
+    texts = private.anonymous([*[ITERATION] * len(marks.start), *ranges.text])
     tables: dict[str, list[Any]] = {
         RUNTIME: [
             *(calls.start, calls.end, process + 1 + calls.thread, np.arange(1, len(calls.start) + 1)),
             *(calls.name + 1, calls.failed.astype(np.int64)),
         ],
-        STRINGS: [range(1, len(capture.names) + 1), capture.names],
+        STRINGS: [range(1, len(capture.names) + 1), private.anonymous(capture.names)],
         NVTX: [
             *(np.concatenate([marks.start, ranges.start]), np.concatenate([marks.end, ranges.end])),
             process + 1 + np.concatenate([marks.thread, ranges.thread]),
@@ -203,7 +203,7 @@ def write(path: Path | str, capture: Capture) -> None:
             places = ", ".join("?" * len(plain))
             database.executemany(f"INSERT INTO {table} VALUES ({places})", zip(*plain, strict=True))
         database.execute(f"CREATE TABLE {META} (name, value)")
-        meta = {name: json.loads(json.dumps(value)) for name, value in capture.meta.items()}
+        meta = {name: json.loads(json.dumps(value)) for name, value in private.anonymous(capture.meta).items()}
         read_again = _content(database, {table: set(COLUMNS[table]) for table in tables})
         seal = {"schema_version": SCHEMA_VERSION, "digest": _digest(*read_again, meta)}
         facts = [(name, json.dumps(value)) for name, value in {**meta, **seal}.items()]
