@@ -9,9 +9,9 @@ from ceilings.study import code
 
 PACKAGE = code.SCRIPTS / "ceilings"
 GROUND = (
-    *("artifacts", "bytecode", "control_groups", "environment", "errors", "failure_kinds", "files", "gpu", "host"),
-    *("import_clock", "isolation", "leftovers", "lifetime", "options", "packages", "plugins", "private", "program"),
-    *("provenance", "quantity", "records", "schemas", "slugs", "taxonomy", "turns"),
+    *("artifacts", "bytecode", "control_groups", "environment", "errors", "failure_kinds", "files", "foreign", "gpu"),
+    *("host", "import_clock", "isolation", "leftovers", "lifetime", "options", "packages", "plugins", "private"),
+    *("program", "provenance", "quantity", "records", "schemas", "slugs", "taxonomy", "turns"),
 )
 """Modules that know nothing of inference; among themselves they may import each other."""
 

@@ -5,12 +5,15 @@ Anything else that is raised is a bug in the pipeline and keeps its traceback.
 
 from __future__ import annotations
 
-from ceilings import private
+from ceilings import foreign, private
 from ceilings.failure_kinds import FAILURE_KINDS
 
 
 class UserError(Exception):
     """Something the user can mend. The message names the thing, its value and the remedy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(foreign.visible(message))
 
 
 class CellFailure(Exception):
@@ -24,5 +27,5 @@ class CellFailure(Exception):
     def __init__(self, kind: str, message: str) -> None:
         if kind not in FAILURE_KINDS:
             raise ValueError(f"unknown failure kind {kind!r}; known: {', '.join(FAILURE_KINDS)}")
-        super().__init__(private.anonymous(message))
+        super().__init__(private.anonymous(foreign.visible(message)))
         self.kind = kind

@@ -503,6 +503,14 @@ def test_page_says_what_matters(page):
     assert "nan" not in page.lower().replace("nanosecond", "")
 
 
+def test_one_cell_that_cannot_run_is_named_as_any_other(tmp_path):
+    maker = planted.StudyMaker(tmp_path)
+    maker.unavailable("torch-eager", "fp32", 1, 128, "no PyTorch", "install it")
+    tables = collect(maker.plan())
+    page = summary(maker.plan(), tables, Evidence(), "plots")
+    assert re.search(r"\| no PyTorch +\| +1 \| torch-eager fp32 \(1\) ", page)
+
+
 def test_evidence_out_of_place_is_refused(tmp_path):
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(UserError, match="no evidence that the summary knows"):

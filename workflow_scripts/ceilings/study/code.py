@@ -30,6 +30,7 @@ PLUMBING = {
         "artifacts",
         "errors",
         "files",
+        "foreign",
         "isolation",
         "lifetime",
         "packages",

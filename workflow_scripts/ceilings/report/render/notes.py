@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ceilings import foreign
 from ceilings.report import text
 from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
 from ceilings.report.analysis.findings.energy import joules
@@ -14,6 +15,7 @@ from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.render.axes import axis_cells, axis_headers
 from ceilings.report.render.conclusions import claims_of_others, evidence_links, panels_of, subject_of
+from ceilings.report.render.marking import marked
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import key_of
@@ -26,6 +28,7 @@ Plan = Mapping[str, Any]
 
 def summary_table(plan: Plan, tables: Tables) -> str:
     """Every planned cell, measured or not, in one Markdown table a device and model."""
+    plan, tables, _ = marked(plan, tables)
     measured = Measured(tables)
     by_name = {cell.name: cell for cell in measured.cells}
     lines = [
@@ -47,7 +50,7 @@ def summary_table(plan: Plan, tables: Tables) -> str:
         headers = ["runtime", "precision", *axes, *HEADERS]
         lines.append(text.table(shown, headers, "ll" + "r" * (len(headers) - 2)))
     lines.append(legend([*SHOWN, *BEHIND]))
-    return "\n\n".join(lines) + "\n"
+    return foreign.markdown("\n\n".join(lines) + "\n")
 
 
 LEFT_OUT = {"p99_9_ms", "gpu_p50_ms", "enqueue_p50_ms", "cold_p50_ms", "inferences_per_s", "energy_j", "power_w"}
@@ -77,11 +80,12 @@ def _values(measured: Measured, cell: Cell, row: dict[str, Any]) -> list[str]:
 
 def observations(plan: Plan, tables: Tables, evidence: Evidence) -> str:
     """Numbered observations: what was seen, how sure, on which cells; then what is open, and the claims of others."""
+    plan, tables, evidence = marked(plan, tables, evidence)
     measured = Measured(tables)
     lines = [f"# Engineering observations: study `{plan['study']}`"]
     observed = findings(tables)
     if not observed:
-        return lines[0] + "\n\nNothing was measured, so nothing was observed.\n"
+        return foreign.markdown(lines[0] + "\n\nNothing was measured, so nothing was observed.\n")
     lines.append(
         "Generated from the tables. Each observation names the claim that was put to the data, what became of it, the "
         "effect with its 95% interval (unless it says otherwise) and the cells it rests on."
@@ -99,7 +103,7 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence) -> str:
         )
         lines.append("## Open, and what would decide it\n\n" + "\n".join(dict.fromkeys(items)))
     lines.append(claims_of_others(measured, evidence))
-    return "\n\n".join(lines) + "\n"
+    return foreign.markdown("\n\n".join(lines) + "\n")
 
 
 def _observation(number: int, finding: Finding) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ceilings import foreign
 from ceilings.quantity import Quantity
 from ceilings.records import SEAL
 from ceilings.report import text
@@ -21,6 +22,7 @@ from ceilings.report.render.axes import axis_cells, axis_headers
 from ceilings.report.render.conclusions import claims_of_others, conclusions, in_short
 from ceilings.report.render.conditions import environment, is_onnx_file, limits, method, named, reference
 from ceilings.report.render.hardware_distance import distance
+from ceilings.report.render.marking import marked
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
@@ -80,6 +82,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
     Args:
         plots: Folder of the pictures, relative to the page.
     """
+    plan, tables, evidence = marked(plan, tables, evidence)
     measured = Measured(tables)
     observed = findings(tables)
     parts = [
@@ -101,7 +104,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         environment(plan, tables),
         method(plan, tables),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return foreign.markdown("\n\n".join(part for part in parts if part) + "\n")
 
 
 # --- what was measured on what ---------------------------------------------------------------------------------------
@@ -228,12 +231,8 @@ def not_run(plan: Plan, tables: Tables) -> str:
         rows = []
         for (reason, remedy), members in unavailable.groupby(["reason", "remedy"], dropna=False, sort=True):
             models = f" of {text.listed(members['model'].unique())}" if len(plan["models"]) > 1 else ""
-            cells = ", ".join(
-                f"{label} ({len(same)})"
-                for label, same in members.groupby(
-                    members.apply(lambda row: configuration_label(str(row["runtime"]), str(row["precision"])), axis=1)
-                )
-            )
+            labels = (configuration_label(row.runtime, row.precision) for row in members.itertuples())
+            cells = ", ".join(f"{label} ({count})" for label, count in sorted(Counter(labels).items()))
             rows.append([reason, len(members), f"{cells}{models}", remedy if pd.notna(remedy) else ""])
         lines += [text.table(rows, ["reason", "cells", "which (shapes)", "remedy"], "lrll")]
     if not failed.empty:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ceilings import records
+from ceilings import foreign, records
 from ceilings.errors import UserError
 from ceilings.files import atomic, not_a_file, sha256
 from ceilings.report.catalogue import TABLES
@@ -23,6 +25,9 @@ SAMPLES = "samples"
 
 VOUCHER = "tables.json"
 """Beside the tables: the digest of each, so that a table of another study is not taken for one of this."""
+
+PATH = "path"
+"""The column of the file that a row comes from."""
 
 LATER = {"quality"}
 """Tables that those of an earlier schema do not have; they are empty then."""
@@ -94,6 +99,10 @@ class Tables:
         """Timed iterations of the closed loop, over all cells."""
         return int((self.samples["series"] == "latency").sum())
 
+    def with_texts(self, change: Callable[[Any], Any]) -> Tables:
+        """The same with each text changed; paths, by which files are read, and names in categories stay."""
+        return replace(self, **{one.name: _with_texts(getattr(self, one.name), change) for one in fields(self)})
+
     def write(self, folder: Path | str) -> None:
         """Write Parquet for programs, and CSV for people where a person would open it."""
         folder = Path(folder)
@@ -102,9 +111,19 @@ class Tables:
                 getattr(self, name).to_parquet(temporary, index=False)
         for name in TABLES:
             with atomic(folder / f"{name}.csv") as temporary:
-                getattr(self, name).to_csv(temporary, index=False)
+                _with_texts(getattr(self, name), foreign.csv_cell).to_csv(temporary, index=False)
         files = {f"{name}.parquet": sha256(folder / f"{name}.parquet") for name in (*TABLES, SAMPLES)}
         records.write(folder / VOUCHER, "tables", {"files": files})
+
+
+def _with_texts(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    texts = {
+        str(name): [change(value) if isinstance(value, str) else value for value in column]
+        for name, column in frame.items()
+        if name != PATH and column.dtype.kind == "O" and not isinstance(column.dtype, pd.CategoricalDtype)
+    }
+    columns = {name: pd.Series(values, frame.index, frame[name].dtype) for name, values in texts.items()}
+    return frame.assign(**columns)
 
 
 def in_order(budgets: pd.DataFrame) -> pd.DataFrame:

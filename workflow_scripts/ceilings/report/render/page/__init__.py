@@ -18,6 +18,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from ceilings import foreign
 from ceilings.report import text
 from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
 from ceilings.report.analysis.measured import Measured, group_by
@@ -26,6 +27,7 @@ from ceilings.report.render import engine_section as engines
 from ceilings.report.render import summary as sections
 from ceilings.report.render.conclusions import claims_of_others
 from ceilings.report.render.hardware_distance import distance
+from ceilings.report.render.marking import marked
 from ceilings.report.render.page.charts import charts, curve_name
 from ceilings.report.render.page.details import SHARES
 from ceilings.report.render.page.markdown import block, inline
@@ -45,6 +47,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     Everything that a study or a runtime named is escaped, and a content security policy lets nothing run but the
     scripts of this folder and lets nothing be fetched.
     """
+    plan, tables, evidence = marked(plan, tables, evidence)
     measured = Measured(tables)
     observed = findings(tables)
     cells = shown_cells(plan, tables, observed)
@@ -69,7 +72,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         conditions.environment(plan, tables),
         conditions.method(plan, tables),
     ]
-    return _template().render(
+    shown = _template().render(
         study=plan["study"],
         policy=_policy([library(), *scripts]),
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
@@ -90,6 +93,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         budgets=not tables.budgets.empty,
         sections=[_section(section) for section in after if section],
     )
+    return foreign.html(shown)
 
 
 def _shapes(measured: Measured) -> dict[str, list[dict[str, Any]]]:
@@ -136,7 +140,7 @@ def _section(markdown: str) -> dict[str, Any]:
 def _embedded(value: object) -> Markup:
     """JSON that cannot end the script element it stands in."""
     shown = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return Markup(shown.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+    return Markup(foreign.json_text(shown).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _policy(scripts: list[Markup]) -> str:
