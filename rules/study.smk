@@ -39,12 +39,13 @@ try:
     from ceilings.engines.catalogue import BUILDERS
     from ceilings.report.catalogue import PLOTS, TABLES
     from ceilings.runtimes.catalogue import PRECISIONS
-    from ceilings.study import busy, missing, plain_errors, progress, rule_params, user_files
+    from ceilings.study import busy, disk, missing, plain_errors, progress, rule_params, user_files
     from ceilings.study.code import digest
     from ceilings.study.study import Study
 
     STUDY = Study(config, host.detect())
     STUDY.refuse_unwritable_results()
+    disk.refuse_full(STUDY.paths.results)
     SLICES, TARGETS = STUDY.slices, STUDY.targets
     TARGETS.cells
 except UserError as error:
