@@ -104,6 +104,19 @@ def test_however_a_worker_ends_is_a_record(tmp_path, monkeypatch, program, failu
         assert record["failure"]["kind"] == failure[0] and failure[1] in record["failure"]["message"]
 
 
+def test_a_measurement_that_raises_is_named(tmp_path, monkeypatch):
+    package = tmp_path / "plugin" / "measure" / "measurements"
+    package.mkdir(parents=True)
+    (package.parents[1] / "catalogue.py").write_text("")
+    (package / "broken.py").write_text("def measure(bench):\n    raise KeyError('no such counter')\n")
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "plugin"))
+    record = supervise(tiny_cell.make(tmp_path, [["closed-loop", "closed_loop"], ["counters", "broken"]]))
+    assert record["failure"] == {
+        "kind": "runtime-error",
+        "message": "the measurement counters raised KeyError: 'no such counter'",
+    }
+
+
 def test_what_the_user_can_mend_is_no_record(tmp_path, monkeypatch):
     (tmp_path / "faulty_worker.py").write_text("raise SystemExit('error: the pool is damaged')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

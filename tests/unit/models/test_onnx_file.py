@@ -279,6 +279,9 @@ def test_whole_numbers_of_unknown_range_are_asked_for(tmp_path: Path, nodes: lis
     ("says", "message"),
     [
         ({"low": 12}, "has low 12 and high 9"),
+        ({"high": 10}, "indexes a table of 10 rows, and the study says high: 10; give 9 at most"),
+        ({"low": -11}, "a table of 10 rows, and the study says low: -11; give -10 at least"),
+        ({"content": "tokens", "low": 1, "high": 500}, "says high: 500; give 9 at most"),
         ({"content": "tokens", "low": 3, "high": 3}, "too few ids"),
         ({"high": 1 << 40}, "is int32, which does not hold"),
     ],

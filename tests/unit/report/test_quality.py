@@ -188,6 +188,18 @@ def test_the_section_says_that_agreement_is_no_accuracy_and_that_random_weights_
     assert "**The weights of distilbert are random**: accuracy means nothing here" in page
 
 
+def test_a_model_that_answers_all_rows_alike_is_flagged(planted):
+    same = np.eye(2)[np.zeros(40, int)]
+    rows = Dataset({"ids": np.ones((40, 4), int)}, None, np.zeros(40, bool), {})
+    metrics = evaluate(CLASSIFIER, rows, {"logits": same}, {"logits": same})
+    data = {"source": "corpus", "labelled": False, "rows": 40, "truncated": 0, "weights": "path"}
+    shared = {"status": "ok", "failure": None, "task": "sequence-classification", "data": data}
+    planted.add("onnxruntime-cpu", "int8", metrics=metrics, **shared)
+    page = section(PLAN, types.SimpleNamespace(quality=planted.table()))
+    assert "**Agreement of distilbert shows little**: the FP32 reference answers all rows alike" in page
+    assert worth(planted.table().iloc[0].to_dict()).endswith("answers all rows alike, so agreement shows little")
+
+
 def test_without_quality_there_is_no_section(planted):
     assert section(PLAN, types.SimpleNamespace(quality=planted.table())) == ""
 

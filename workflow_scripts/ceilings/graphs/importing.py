@@ -29,6 +29,9 @@ from ceilings.workload.tensors import ITEM_BYTES, TensorSpec
 from ceilings.workload.workload import Workload
 
 REMEDY = "export it anew, or name another file"
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+"""Operators that draw random numbers."""
+
 SMALL = 1 << 16
 """Bytes up to which a weight stays in the graph while its functions are inlined."""
 
@@ -63,6 +66,7 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
         sources |= {place: source.parent / place for place in graph.beside(source)}
         _refuse_other_kinds(given)
         _refuse_other_types(workload)
+        _refuse_random(given)
         precision.refuse_quantized(given)
         _prepare(given, file)
         model = precision.widen(given)
@@ -197,6 +201,22 @@ def _refuse_other_types(workload: Workload) -> None:
             raise CellFailure(
                 "unsupported", f"{tensor.name} has the element type {tensor.dtype}; known: {', '.join(ITEM_BYTES)}"
             )
+
+
+def _refuse_random(model: onnx.ModelProto) -> None:
+    """Refuse operators that draw random numbers: no two runs of the graph agree, and parity would call it wrong.
+
+    Raises:
+        CellFailure: Names the operator and its node.
+    """
+    for here in hollow.graphs(model):
+        for node in here.node:
+            if node.op_type in RANDOM and node.domain in graph.STANDARD_DOMAINS:
+                raise CellFailure(
+                    "unsupported",
+                    f"the graph draws random numbers ({node.op_type}, node {node.name or 'without a name'}), so no two "
+                    "runs of it agree; export it without",
+                )
 
 
 def _refuse_what_does_not_load(model: onnx.ModelProto) -> None:

@@ -23,6 +23,7 @@ import importlib
 import os
 import resource
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
         outputs = [runner.outputs(first), *(runner.outputs(runner.run(slot)) for slot in slots[1:compared])]
         record["parity"] = gate(runner.workload, elements[:compared], stacked(outputs), reference, spec["tolerance"])
         with Neighbours() as neighbours:
-            record |= bench.measure(slots, elements, Protocol.from_json(spec["protocol"]), measurements)
+            record |= measured(bench, slots, elements, spec["protocol"], measurements)
         record["flags"] = neighbours.flags() + record["flags"]
         record["flags"] += constant(elements[:compared], reference)
         if not record["series"]["latency"]["warmup_stable"]:
@@ -135,6 +136,26 @@ def cold_start(runner: Runner) -> dict[str, Any]:
         "imports_ns": imports,
         "first_answer_ns": None if INTERPRETER_NS is None else import_clock.age_ns(),
     }
+
+
+def measured(bench: Bench, slots: list[Any], elements: list[Any], protocol: Any, modules: Any) -> dict[str, Any]:
+    """What the measurements give.
+
+    Raises:
+        CellFailure: One failed, or raised something else, which is then named: it may be a plug-in's.
+    """
+    try:
+        return bench.measure(slots, elements, Protocol.from_json(protocol), modules)
+    except (CellFailure, UserError, MemoryError):
+        raise
+    except Exception as error:
+        if not bench.measuring:
+            raise
+        traceback.print_exc()
+        line = next(iter(str(error).splitlines()), "")[:300]
+        raise CellFailure(
+            "runtime-error", f"the measurement {bench.measuring} raised {type(error).__name__}: {line}"
+        ) from error
 
 
 def make_bench(runner: Runner) -> Bench:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,7 +134,9 @@ def _refuse_contradictions(definition: Definition) -> None:
     if definition.hub and not HUB_ID.fullmatch(definition.hub):
         raise UserError(f"model {name!r} has hub {definition.hub!r}, which is no hub id; write owner/name")
     if definition.task is not None and definition.task not in TASKS:
-        raise UserError(f"model {name!r} has the unknown task {definition.task!r}; known: {', '.join(TASKS)}")
+        near = difflib.get_close_matches(definition.task, TASKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TASKS)}"
+        raise UserError(f"model {name!r} has the unknown task {definition.task!r}; {hint}")
     if definition.implementation not in get_args(Implementation):
         raise UserError(
             f"model {name!r} has implementation {definition.implementation!r}; "

@@ -223,9 +223,9 @@ def _without_axes(path: Path, inputs: list[Any]) -> str:
 
 
 def _indices(definition: Definition, model: Any, inputs: list[Any]) -> Mapping[str, int | None]:
-    """The tables of the inputs whose range the study does not say; the graph is looked at only if there are any."""
+    """The tables that inputs index; the graph is looked at only where one may."""
     whole = [value.name for value in inputs if _whole(_dtype(value))]
-    if all("high" in definition.inputs.get(name, {}) for name in whole):
+    if not whole:
         return {}
     return onnx_indices.tables(model, whole)
 
@@ -250,6 +250,9 @@ def _input(definition: Definition, path: Path, value: Any, dims: tuple[str | int
             f"{where} has low {low} and high {high}, which leaves too few ids to choose from; correct inputs"
         )
     _refuse_overflow(where, dtype, high)
+    if rows is not None and (high >= rows or low < -rows):
+        beyond = f"high: {high}; give {rows - 1} at most" if high >= rows else f"low: {low}; give {-rows} at least"
+        raise UserError(f"{where} indexes a table of {rows} rows, and the study says {beyond}")
     return TensorSpec(value.name, dtype, dims, content, low, high)
 
 

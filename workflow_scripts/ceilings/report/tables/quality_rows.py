@@ -23,7 +23,7 @@ AGREEMENTS = (
 )
 QUALITY_COLUMNS = [
     *(*CONFIGURATION, "shape", "status", "reason", "task", "metric", *VALUES, *AGREEMENTS),
-    *("rows", "available", "truncated", "source", "labels", "weights"),
+    *("rows", "available", "truncated", "source", "labels", "weights", "answers"),
 ]
 """One row a configuration that was evaluated.
 
@@ -34,7 +34,7 @@ same rows; ``p_value``: of that difference, McNemar's exact test (of correlation
 ``correlation``, ``cosine_*`` and ``neighbour_*`` are with the reference, labels or not. ``rows``: how many of the
 ``available`` ones were answered; ``truncated``: how many were longer than the sequence; ``source`` of the rows (a
 file's name, corpus, random, ...); ``labels``: the column that they come from, empty without any. ``weights``: where
-random, no metric says anything about a trained model.
+random, no metric says anything about a trained model. ``answers``: how many different ones the reference gives.
 """
 
 METRICS = {
@@ -83,4 +83,5 @@ def quality_row(record: Record) -> dict[str, Any]:
         "source": data.get("file") or data["source"],
         "labels": data["label"] if data["labelled"] else None,
         "weights": data["weights"],
+        "answers": metrics.get("answers"),
     }
