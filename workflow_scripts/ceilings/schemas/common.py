@@ -29,7 +29,8 @@ PROVENANCE = record(
         "modules": free,
         "project_revision": maybe(text()),
         "sources": table(SHA256),
-    }
+    },
+    {"variables": table(maybe(text()))},
 )
 
 FAILED = record({"status": one_of("failed"), "failure": FAILURE}, rest=anything)
