@@ -8,13 +8,13 @@ from pathlib import Path
 
 import yaml
 
-from ceilings import SCHEMA_VERSION
-from ceilings.files import read_json, sha256, write_json, write_text
+from ceilings import SCHEMA_VERSION, records
+from ceilings.files import sha256, write_json, write_text
 from ceilings.program import main
 from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.machine import machine_of
 from ceilings.report.analysis.measured import Measured
-from ceilings.report.render.next_page import next_page, proposed, records, to_predict
+from ceilings.report.render.next_page import next_page, proposed, to_json, to_predict
 from ceilings.report.tables.frames import read_tables
 from ceilings.study import prediction_log
 from ceilings.study.next_cells import next_study
@@ -22,7 +22,7 @@ from ceilings.study.paths import Paths
 
 
 def work(arguments: argparse.Namespace) -> None:
-    plan, measured = read_json(arguments.plan), Measured(read_tables(arguments.tables))
+    plan, measured = records.read(arguments.plan, "plan"), Measured(read_tables(arguments.tables))
     study = json.loads(arguments.study)
     advice = advise(measured, machine_of(plan))
     predictions = [one for one in to_predict(advice) if not begun(arguments.results, one)]
@@ -33,7 +33,7 @@ def work(arguments: argparse.Namespace) -> None:
     page = next_page(plan, measured, advice, planned=bool(arguments.record))
     before = ["/".join(one.cell.key[1:]) for one in advice if one.to_measure]
     content = next_study(study, [*before, *proposed(advice)] or [row["cell"] for row in cells_of(plan)])
-    write_json(arguments.json, {"schema_version": SCHEMA_VERSION, "study": plan["study"], "advice": records(advice)})
+    write_json(arguments.json, {"schema_version": SCHEMA_VERSION, "study": plan["study"], "advice": to_json(advice)})
     write_text(arguments.yaml, HEAD + yaml.safe_dump(content, sort_keys=False))
     write_text(arguments.output, page)
 

@@ -91,7 +91,7 @@ def seconds(plan: Mapping[str, Any], one: Advice) -> float:
     return sum(float(protocol["processes"]) * process_seconds(protocol, spec) for spec in runtimes)
 
 
-def records(advice: Sequence[Advice]) -> list[dict[str, Any]]:
+def to_json(advice: Sequence[Advice]) -> list[dict[str, Any]]:
     """The advice as JSON, for programs."""
     return [
         {
@@ -120,7 +120,7 @@ PREDICTED = ("model", "device", "before", "lever", "change", "factor", "per_infe
 
 def to_predict(advice: Sequence[Advice]) -> list[dict[str, Any]]:
     """The predictions of the cells that this machine can measure."""
-    known = zip(advice, records(advice), strict=True)
+    known = zip(advice, to_json(advice), strict=True)
     return [
         {"cell": cell, **{name: record[name] for name in PREDICTED}}
         for one, record in known
