@@ -1,6 +1,6 @@
 # Needs: run records, parity records, reports of the graphs, provenance of the weights.
 # Makes: results/plan.json, tables/, plots/, summary.md, report.html; summary_table.md, engineering_observations.md,
-#        comparison.md and comparison.html where asked for by name
+#        comparison.md and comparison.html, next.md, next.json and next.yaml where asked for by name
 
 
 rule plan_study:
@@ -149,6 +149,35 @@ rule write_notes:
     shell:
         "write_notes.py --plan {input.plan} --tables results/tables --evidence {input.evidence} {params.recorded}"
         " --table {output.table} --observations {output.observations} > {log} 2>&1"
+
+
+rule write_next:
+    # results/predictions.json is no output: Snakemake deletes outputs before a job, and this is only appended to.
+    input:
+        plan=rules.plan_study.output,
+        tables=rules.collect_cells.output,
+    output:
+        page=report(
+            "results/next.md",
+            category="Summary",
+            labels={"shows": "next: what to measure next, with predictions"},
+            caption="../docs/captions/next.rst",
+        ),
+        json="results/next.json",
+        yaml="results/next.yaml",
+    log:
+        "results/logs/write_next.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        code=digest("write_next"),
+        study=STUDY.next_slice,
+        record=STUDY.next_record,
+    message:
+        "Writing what to measure next"
+    shell:
+        "write_next.py --plan {input.plan} --tables results/tables --study {params.study:q} --results results"
+        " {params.record} --json {output.json} --yaml {output.yaml} --output {output.page} > {log} 2>&1"
 
 
 rule compare_results:

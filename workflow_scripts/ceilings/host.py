@@ -113,11 +113,21 @@ def int8_saturates(flags: Set[str] | None = None) -> bool:
     Args:
         flags: Of the processor; None reads ``/proc/cpuinfo``. An Arm processor lists none of x86.
     """
-    if flags is None:
-        try:
-            text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return False
-        listed = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
-        flags = set(listed[1].split()) if listed else set()
+    flags = _flags() if flags is None else flags
     return "sse2" in flags and not flags & {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+def multiplies_bf16(flags: Set[str] | None = None) -> bool:
+    """Whether this CPU has instructions for products of BF16 numbers; ``flags`` as of :func:`int8_saturates`."""
+    flags = _flags() if flags is None else flags
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def _flags() -> Set[str]:
+    """The processor's features as the kernel lists them; empty where it does not."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return set()
+    listed = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return set(listed[1].split()) if listed else set()

@@ -73,7 +73,7 @@ class Planner:
 
     def _cell(self, one: Asked, sweeps: tuple[str, ...]) -> Cell:
         device = self.host.device(RUNTIMES[one.runtime].device)
-        can = self._availability(one.runtime, one.model, one.precision)
+        can = self.availability(one.runtime, one.model, one.precision)
         cell = Cell(device, one.runtime, one.model, one.precision, one.shape, sweeps, can)
         if not device:
             return cell
@@ -134,7 +134,8 @@ class Planner:
         return dataclasses.replace(second, runs=self._runs(second, cell.device))
 
     @functools.cache  # noqa: B019 - one study lives as long as the process
-    def _availability(self, runtime: str, model: str, precision: str) -> Availability:
+    def availability(self, runtime: str, model: str, precision: str) -> Availability:
+        """Whether this machine can run a model so."""
         spec = RUNTIMES[runtime]
         of_this_model = of_model(spec, model, self.models.outline(model))
         return availability(spec, precision, self.host) if of_this_model else of_this_model

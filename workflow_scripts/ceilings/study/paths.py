@@ -20,6 +20,11 @@ class Paths:
 
     results: str = "results"
 
+    @property
+    def predictions(self) -> str:
+        """The record of predictions."""
+        return f"{self.results}/predictions.json"
+
     def weights(self, model: str) -> str:
         """Folder of a model's weights, workload and provenance."""
         return f"{self.results}/models/{model}/weights"

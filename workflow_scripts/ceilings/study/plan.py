@@ -24,6 +24,9 @@ def plan(
     models: StudyModels,
     cells: Sequence[Cell],
     trace_source: tuple[str | None, str | None],
+    *,
+    lacking: Sequence[Mapping[str, Any]] = (),
+    predictions: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The content of ``plan.json``.
 
@@ -33,6 +36,8 @@ def plan(
         models: The models of the study.
         cells: Its cells.
         trace_source: What records captures here, and why nothing does.
+        lacking: What of the catalogue cannot run here, asked for or not.
+        predictions: What was predicted of its cells before they were measured.
     """
     devices: list[dict[str, Any]] = [  # whose names this machine knows; those of others stand in their records
         {"slug": host.cpu_slug, "kind": "cpu", "name": host.cpu_name, "cores": host.cores}
@@ -50,6 +55,8 @@ def plan(
         "price_per_hour": config["price_per_hour"],
         "models": {name: _model(models, name) for name in dict.fromkeys(cell.model for cell in cells)},
         "left_out": left_out(config),
+        "lacking": list(lacking),
+        "predictions": list(predictions),
         "cells": [cell.to_json() for cell in cells],
     }
     return json.dumps(content, indent=1, ensure_ascii=False)
@@ -91,4 +98,5 @@ def _model(models: StudyModels, name: str) -> dict[str, Any]:
         "task": outline.task,
         "family": outline.family,
         "weights": {"onnx": definition.onnx} if definition.onnx else weights,
+        "largest": {**outline.limits, **models.fixed_axes(name)},
     }

@@ -10,13 +10,16 @@ from typing import Any
 
 from ceilings.errors import UserError
 from ceilings.host import Host
-from ceilings.study import plan, progress
+from ceilings.study import plan, prediction_log, progress
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
 from ceilings.study.config import checked
 from ceilings.study.engines import Engines
+from ceilings.study.lacking import lacking
+from ceilings.study.next_cells import RUN, with_next_cells
 from ceilings.study.paths import Paths
-from ceilings.study.slices import Slices
+from ceilings.study.prediction_log import Prediction
+from ceilings.study.slices import Slices, canonical
 from ceilings.study.study_models import StudyModels
 from ceilings.study.targets import Targets
 from ceilings.study.validation import refuse_the_impossible
@@ -41,9 +44,14 @@ class Study:
     """
 
     def __init__(self, config: Mapping[str, Any], host: Host, results: str = "results") -> None:
-        self.config = checked(config)
         self.host = host
         self.paths = Paths(results)
+        self.given = checked(config)
+        """The study as it is written, with its defaults."""
+        rounds = prediction_log.read(self.paths.predictions)
+        self.predictions = prediction_log.last_of_each(rounds, self.given["study"])
+        """What was predicted of cells of this study, the last of each."""
+        self.config = with_next_cells(self.given, self.predictions, host, self.paths)
         self.models = StudyModels(self.config)
         self.engines = Engines(self.config, host, self.paths, self.models)
         self.trace_source = source.choose(self.config["traces"]["source"])
@@ -58,8 +66,7 @@ class Study:
         Raises:
             UserError: There is none: only other devices are asked for, and nothing is recorded of them.
         """
-        traced = self.trace_source[0] is not None
-        cells = Planner(self.config, self.host, self.paths, self.models, self.engines, traced=traced).cells()
+        cells = self._planner.cells()
         if not cells and "auto" in self.config["devices"]:
             raise UserError("sweeps: all have unless: gpu, and this machine has a GPU; remove the key from one of them")
         if not cells:
@@ -71,13 +78,47 @@ class Study:
         return cells
 
     @functools.cached_property
+    def _planner(self) -> Planner:
+        traced = self.trace_source[0] is not None
+        return Planner(self.config, self.host, self.paths, self.models, self.engines, traced=traced)
+
+    @functools.cached_property
     def targets(self) -> Targets:
         """The files that it asks for."""
         return Targets(self.cells, self.paths, self.engines)
 
     def plan(self) -> str:
         """The content of ``plan.json``."""
-        return plan.plan(self.config, self.host, self.models, self.cells, self.trace_source)
+        models = dict.fromkeys(cell.model for cell in self.cells)
+        return plan.plan(
+            self.config,
+            self.host,
+            self.models,
+            self.cells,
+            self.trace_source,
+            lacking=lacking(self.host, models, self._planner.availability),
+            predictions=self.predictions_of_cells,
+        )
+
+    @property
+    def next_slice(self) -> str:
+        """The study as what is proposed takes it over: as it is written, less defaults and the flag."""
+        needed = {key: self.given[key] for key in ("study", "models", "sweeps")}
+        defaults = checked(needed)
+        own = {key: value for key, value in self.given.items() if key not in defaults or defaults[key] != value}
+        return canonical({**own, **needed, "next": "plan"})
+
+    @property
+    def next_record(self) -> str:
+        """The option to record predictions; none while recorded ones are measured, so that this comes to an end."""
+        return "" if self.given["next"] == RUN else f"--record {self.paths.predictions}"
+
+    @property
+    def predictions_of_cells(self) -> list[Prediction]:
+        """What was predicted of the study's cells, as ``plan.json`` has it."""
+        cells = {(cell.device, cell.identity) for cell in self.cells if cell.runs}
+        mine = (one for one in self.predictions if (one["device"], one["cell"]) in cells)
+        return [{key: value for key, value in one.items() if key != "proposed"} for one in mine]
 
     @functools.cached_property
     def plan_in_short(self) -> list[str]:

@@ -3,54 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
-from ceilings.report.analysis.forecast import BATCH, STACK, Change, Forecast, Ground, Place, change_between, forecast
+from ceilings.report import text
+from ceilings.report.analysis.changes import BATCH, PRECISION, STACK, Change, Place, change_between
+from ceilings.report.analysis.forecast import Forecast, Ground, forecast
+from ceilings.report.analysis.machine import UNKNOWN, Machine
 from ceilings.report.analysis.measured import Cell, Measured, without_axis
-from ceilings.runtimes.catalogue import (
-    AUTOTUNING,
-    COMPILATION,
-    FUSION,
-    GRAPH,
-    IO_BINDING,
-    PRECISIONS,
-    RUNTIMES,
-    STATIC,
-)
+from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, FUSION, GRAPH, PRECISIONS, RUNTIMES
 
 NOTHING = "nothing"
-"""The lever of the advice where no change is worth its measuring."""
+"""The lever of the advice where no change is worth measuring."""
 
 NOTHING_LEFT = "nothing left that this study can see: next change the model or the hardware"
 
-MORE_PROCESSES = "processes"
-"""The lever of the advice where noise hides whether a measured cell is the better one."""
+PROCESSES = "processes"
+"""The lever of the advice where noise hides which of two measured cells is the faster."""
 
 MOST = 3
 """Pieces of advice for a model and device."""
 
 WORTH = 0.97
-"""A change whose middle is above this is not worth its measuring."""
+"""A change whose middle is above this, after the noise floor, is not worth measuring."""
 
-BATCHES = 4
-"""How many times larger the next batch is."""
-
-LARGEST_BATCH = 256
+BATCHES, LARGEST_BATCH = 4, 256
+"""How many times larger the next batch is, and the largest."""
 
 WORDS = {
     GRAPH: "capture the iteration in a CUDA graph",
     FUSION: "fuse attention, normalisation and activations into single operators",
     COMPILATION: "compile the model with torch.compile",
     AUTOTUNING: "choose the kernels by timing them (max-autotune)",
-    IO_BINDING: "bind inputs and outputs on the device",
-    STATIC: "fix the axes of the graph",
 }
-
-Unavailable = Mapping[tuple[str, str, str], tuple[str, str]]
-"""(runtime, model, precision) to the reason and the remedy, of what cannot run on this machine."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,8 @@ class Advice:
     """One change to try.
 
     Attributes:
-        cell: The best measured cell of the model and device, which the change starts from.
+        cell: The measured cell that the change starts from: the lowest latency of the model and device; for a batch,
+            the lowest latency per inference.
         lever: Name of a lever of the catalogue, a precision, ``batch``, ``stack``, ``processes``, or ``nothing``.
         change: What to do, in words.
         factor: (low, high) of the ratio latency after / before; below 1 is faster. Per inference for a batch.
@@ -66,8 +54,8 @@ class Advice:
         ground: What the range rests on: ``bounds``, ``budget`` or ``neighbour``.
         evidence: Names of the measured cells that it rests on.
         snippet: The entry of a study that would measure it, as YAML.
-        cells: What that measures, as ``runtime/model/precision/shape``; empty where there is nothing to measure.
-        missing: What must be installed first, or "".
+        cells: What that measures, as ``runtime/model/precision/shape``; empty where nothing is to be measured.
+        missing: What must be installed or had first, or "".
     """
 
     model: str
@@ -93,136 +81,140 @@ class Advice:
         """Whether the ratio is of latencies over their batches."""
         return self.lever == BATCH
 
+    @property
+    def to_measure(self) -> bool:
+        """Whether this machine can measure it as a new cell."""
+        return bool(self.cells) and not self.missing and self.lever != PROCESSES
 
-def advise(measured: Measured, unavailable: Unavailable | None = None) -> list[Advice]:
+
+def advise(measured: Measured, machine: Machine = UNKNOWN) -> list[Advice]:
     """At most ``MOST`` pieces of advice a model and device, the largest expected gain first.
 
-    Ranges that rest on bounds alone come after the others: they say what is possible, not what is likely.
-
-    Args:
-        unavailable: What cannot run on the machine that was measured; None: what the study itself could not run.
+    What cannot run here comes after the rest, and before it what rests on bounds alone: bounds say what is possible,
+    not what is likely.
     """
-    lacking = {**_not_run(measured), **(unavailable or {})}
-    return [advice for cells in measured.panels.values() for advice in _of_panel(measured, cells, lacking)]
+    return [advice for cells in measured.panels.values() for advice in _of_panel(measured, cells, machine)]
 
 
-def best_cell(measured: Measured, cells: Iterable[Cell]) -> Cell:
+def best_cell(measured: Measured, cells: list[Cell]) -> Cell:
     """The lowest median at the common shape of the panel."""
     return min((cell for cell in cells if measured.is_common(cell)), key=lambda cell: cell.p50.estimate)
 
 
-def _of_panel(measured: Measured, cells: list[Cell], lacking: Unavailable) -> Iterator[Advice]:
+def _of_panel(measured: Measured, cells: list[Cell], machine: Machine) -> Iterator[Advice]:
     best = best_cell(measured, cells)
-    if best.runtime not in RUNTIMES:
-        return
     found = []
-    for target in _targets(measured, best):
-        range_ = _toward(measured, best, target)
-        if range_ and range_.middle < WORTH / (1 + _noise(measured, best)) and range_.low < 1:
-            found.append(_advice(best, target, range_, lacking))
-    found.sort(key=lambda one: (bool(one.missing), one.ground == "bounds", one.middle))
-    found = list({(one.lever, one.cells): one for one in found}.values())
-    yield from found[:MOST] or [_nothing(measured, best)]
+    for base, target in [*_other_runtimes(measured, best), *_larger_batch(measured, best, machine)]:
+        range_ = forecast(measured, base, target)
+        if range_ and range_.middle < WORTH / (1 + _noise(measured, best)):
+            found.append(_advice(base, target, range_, machine, measured))
+    found.sort(key=lambda one: (bool(one.missing), one.ground == "bounds", one.middle, one.cells))
+    found = (found + _undecided(measured, best, cells))[:MOST]
+    yield from found or [_nothing(best)]
 
 
 def _noise(measured: Measured, cell: Cell) -> float:
+    """The noise floor, as far as it is known; a floor of several times is of no more use than one of 2."""
     floor = measured.noise_floor(cell.device) or 0.0
-    return floor if math.isfinite(floor) else 0.0
+    return min(floor, 0.25)
 
 
 # --- what could be measured ------------------------------------------------------------------------------------------
 
 
-def _targets(measured: Measured, best: Cell) -> Iterator[Place]:
-    """What is one change away from the best cell and was not measured; one for each change."""
-    device = RUNTIMES[best.runtime].device
+def _other_runtimes(measured: Measured, best: Cell) -> Iterator[tuple[Cell, Place]]:
+    """What is one lever, precision or stack away from the best cell and was never asked of it."""
+    known = RUNTIMES.get(best.runtime)
+    if known is None or best.precision not in PRECISIONS:
+        return
     tried = _tried(measured, best)
+    stacks = {cell.stack for cell in measured.panels[best.device, best.model]}
     for spec in RUNTIMES.values():
-        if spec.device != device or spec.engine != "static":
+        if spec.device != known.device or spec.engine != "static":
             continue
+        if spec.stack != known.stack and (spec.stack in stacks or not _has_all_levers(spec.name)):
+            continue  # of another stack only what makes the most of it, and only while nothing of it was measured
         for precision in spec.precisions:
-            place = Place(spec.name, precision, best.shape)
-            if (spec.name, precision, str(best.shape)) not in tried and _lower(best, place):
-                yield place
-    larger = min(best.batch * BATCHES, LARGEST_BATCH)
-    if BATCH in best.shape.axes and larger > best.batch:
-        place = Place(best.runtime, best.precision, best.shape.with_sizes(batch=larger))
-        if all(one.batch < larger for one in _row(measured, best)):
-            yield place
+            # BF16 computes as fast as FP16: worth trying for its range, not for its speed.
+            alike = precision == "bf16" and "fp16" in spec.precisions and precision != best.precision
+            if (spec.name, precision) not in tried and not alike:
+                yield best, Place(spec.name, precision, best.shape)
 
 
-def _lower(best: Cell, place: Place) -> bool:
-    """Whether a target keeps the precision or lowers it."""
-    if best.precision not in PRECISIONS:
-        return False
-    index = PRECISIONS.index
-    if index(place.precision) < index(best.precision):
-        return False
-    # BF16 computes as fast as FP16: worth trying for its range, not for its speed.
-    return place.precision == best.precision or place.precision != "bf16" or "fp16" not in place.spec.precisions
+def _has_all_levers(runtime: str) -> bool:
+    spec = RUNTIMES[runtime]
+    return not any(
+        one.stack == spec.stack and one.device == spec.device and spec.levers < one.levers for one in RUNTIMES.values()
+    )
 
 
-def _row(measured: Measured, best: Cell) -> list[Cell]:
+def _larger_batch(measured: Measured, best: Cell, machine: Machine) -> Iterator[tuple[Cell, Place]]:
+    """The next batch of the cell with the lowest latency per inference, of those that differ from the best in it."""
+    if BATCH not in best.shape.axes or best.runtime not in RUNTIMES:
+        return
     rest = without_axis(best.shape, BATCH)
-    same = (cell for cell in measured.panels[best.device, best.model] if cell.configuration == best.configuration)
-    return [cell for cell in same if without_axis(cell.shape, BATCH) == rest]
+    row = [cell for cell in measured.panels[best.device, best.model] if without_axis(cell.shape, BATCH) == rest]
+    cheapest = min(row, key=lambda cell: cell.p50_per_inference.estimate)
+    most = machine.largest.get((best.model, BATCH), LARGEST_BATCH)
+    batch = min(cheapest.batch * BATCHES, most)
+    larger = [cell.batch for cell in row if cell.configuration == cheapest.configuration and cell.batch >= batch]
+    if batch > cheapest.batch and not larger and cheapest.runtime in RUNTIMES:
+        yield cheapest, Place(cheapest.runtime, cheapest.precision, cheapest.shape.with_sizes(batch=batch))
 
 
-def _tried(measured: Measured, best: Cell) -> set[tuple[str, str, str]]:
-    """What the study measured or saw fail on the panel of the best cell."""
+def _tried(measured: Measured, best: Cell) -> set[tuple[str, str]]:
+    """(runtime, precision) that the study measured, or saw fail, at the shape of the best cell."""
     rows = measured.tables.planned
     here = rows[(rows["device"] == best.device) & (rows["model"] == best.model) & (rows["status"] != "unavailable")]
-    return set(zip(here["runtime"], here["precision"], here["shape"].astype(str), strict=True))
-
-
-def _not_run(measured: Measured) -> dict[tuple[str, str, str], tuple[str, str]]:
-    rows = measured.tables.planned
-    rows = rows[rows["status"] == "unavailable"]
-    return {
-        (row.runtime, row.model, row.precision): (str(row.reason), str(row.remedy) if pd.notna(row.remedy) else "")
-        for row in rows.itertuples()
-    }
-
-
-def _toward(measured: Measured, best: Cell, target: Place) -> Forecast | None:
-    """The range of the target's latency over the best cell's."""
-    return forecast(measured, best, target)
+    here = here[here["shape"].astype(str) == str(best.shape)]
+    return set(zip(here["runtime"], here["precision"], strict=True))
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
 
 
-def _advice(best: Cell, target: Place, range_: Forecast, lacking: Unavailable) -> Advice:
-    change = change_between(best, target)
+def _advice(base: Cell, target: Place, range_: Forecast, machine: Machine, measured: Measured) -> Advice:
+    change = change_between(base, target)
     assert change is not None
-    reason, remedy = lacking.get((target.runtime, best.model, target.precision), ("", ""))
-    missing = "; ".join(filter(None, (reason, remedy)))
-    only = ", range from bounds only" if range_.ground == "bounds" else ""
+    only = " (range from bounds only)" if range_.ground == "bounds" else ""
     return Advice(
-        model=best.model,
-        device=best.device,
-        cell=best,
-        lever=change.after if change.kind == "precision" else change.kind,
-        change=words_of(change, target),
+        model=base.model,
+        device=base.device,
+        cell=base,
+        lever=change.after if change.kind == PRECISION else change.kind,
+        change=_words(change, target),
         factor=(range_.low, range_.high),
         because=f"{range_.because[:1].upper()}{range_.because[1:]}{only}.",
         ground=range_.ground,
         evidence=tuple(cell.name for cell in range_.cells),
-        snippet=snippet(best.model, target),
-        cells=(f"{target.runtime}/{best.model}/{target.precision}/{target.shape}",),
-        missing=missing,
+        snippet=snippet(base.model, target),
+        cells=(f"{target.runtime}/{base.model}/{target.precision}/{target.shape}",),
+        missing=_missing(base, target, machine, measured),
     )
 
 
-def words_of(change: Change, target: Place) -> str:
-    """What to do."""
-    if change.kind == "precision":
+def _missing(base: Cell, target: Place, machine: Machine, measured: Measured) -> str:
+    if machine.devices and base.device not in machine.devices:
+        return f"measure it on a machine with {base.device}"
+    known = machine.lacking.get((target.runtime, base.model, target.precision))
+    if known is not None or machine.devices:
+        return known or ""
+    rows = measured.tables.planned
+    rows = rows[(rows["status"] == "unavailable") & (rows["runtime"] == target.runtime) & (rows["model"] == base.model)]
+    rows = rows[rows["precision"] == target.precision]
+    if rows.empty:
+        return ""
+    return "; ".join(str(rows.iloc[0][name]) for name in ("reason", "remedy") if pd.notna(rows.iloc[0][name]))
+
+
+def _words(change: Change, target: Place) -> str:
+    if change.kind == PRECISION:
         return f"run in {change.after.upper()} ({target.runtime})"
     if change.kind == BATCH:
-        return f"answer {target.shape.batch} inputs at once"
+        return f"answer {target.shape.batch} inputs at once ({target.runtime} {target.precision})"
     if change.kind == STACK:
         return f"run on {target.runtime}"
-    return f"{WORDS.get(change.kind, change.kind)} ({target.runtime})"
+    return f"{WORDS.get(change.kind, f'use {change.kind}')} ({target.runtime})"
 
 
 def snippet(model: str, target: Place) -> str:
@@ -237,7 +229,36 @@ def snippet(model: str, target: Place) -> str:
     )
 
 
-def _nothing(measured: Measured, best: Cell) -> Advice:
+def _undecided(measured: Measured, best: Cell, cells: list[Cell]) -> list[Advice]:
+    """Measured cells that may be the faster ones, if noise had not hidden it: the nearest."""
+    others = [cell for cell in cells if cell.shape == best.shape and cell is not best]
+    if not others:
+        return []
+    second = min(others, key=lambda cell: cell.p50.estimate)
+    compared = measured.compare(second, best)
+    if compared.verdict != "undecided" or compared.ratio.low > WORTH:
+        return []
+    processes = max(len(best.groups), len(second.groups))
+    high = compared.ratio.high
+    interval = text.interval(compared.ratio, "×")
+    return [
+        Advice(
+            model=best.model,
+            device=best.device,
+            cell=best,
+            lever=PROCESSES,
+            change=f"measure {2 * processes} processes a cell: {second.label} may be the faster one",
+            factor=(max(compared.ratio.low, 0.02), high if math.isfinite(high) else 50.0),
+            because=f"{second.label} has {interval} the latency of {best.label}: {processes} processes do not decide.",
+            ground="bounds",
+            evidence=(best.name, second.name),
+            snippet=f"protocol:\n  processes: {2 * processes}\n",
+            cells=tuple("/".join(cell.key[1:]) for cell in (best, second)),
+        )
+    ]
+
+
+def _nothing(best: Cell) -> Advice:
     return Advice(
         model=best.model,
         device=best.device,
@@ -245,7 +266,7 @@ def _nothing(measured: Measured, best: Cell) -> Advice:
         lever=NOTHING,
         change=NOTHING_LEFT,
         factor=(1.0, 1.0),
-        because=f"No change that the catalogue knows is expected to be worth more than {1 - WORTH:.0%} here.",
+        because=f"No change of the catalogue that was not measured is expected to be worth {1 - WORTH:.0%} here.",
         ground="bounds",
         evidence=(best.name,),
         snippet="",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,16 @@ class Measured:
         self.cells = sorted((cell for cell in everything if cell.aa_of is None), key=_order)
         self._seconds = [cell for cell in everything if cell.aa_of is not None]
         self._by_key = {cell.key: cell for cell in self.cells}
+
+    def without(self, gone: Collection[Cell]) -> Measured:
+        """The same as if these cells had not been measured: to predict them. The tables stay as they are."""
+        left = copy.copy(self)
+        for name in ("panels", "common_shapes", "at_common_shape", "axes", "configurations", "_by_stack"):
+            vars(left).pop(name, None)
+        left.cells = [cell for cell in self.cells if cell not in gone]
+        left._by_key = {cell.key: cell for cell in left.cells}
+        left._budgets = {key: row for key, row in self._budgets.items() if key in left._by_key}
+        return left
 
     # --- one cell ----------------------------------------------------------------------------------------------------
 

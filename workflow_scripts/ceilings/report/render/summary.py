@@ -20,6 +20,7 @@ from ceilings.report.render.axes import axis_cells, axis_headers
 from ceilings.report.render.conclusions import claims_of_others, conclusions, in_short
 from ceilings.report.render.conditions import environment, is_onnx_file, limits, method, named, reference
 from ceilings.report.render.hardware_distance import distance
+from ceilings.report.render.prediction_section import predictions
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
@@ -87,6 +88,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         in_short(observed),
         conclusions(observed, measured.common_shapes),
         results(measured),
+        predictions(plan, measured),
         distance(measured),
         where_time_goes(plan, tables),
         pictures(plots, tables),

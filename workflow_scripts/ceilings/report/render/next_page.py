@@ -1,0 +1,146 @@
+"""The page that proposes what to measure next: sentences, ranges, snippets, cells and the time they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ceilings.report import text
+from ceilings.report.analysis.advice import NOTHING, PROCESSES, Advice
+from ceilings.report.analysis.measured import Measured, group_by
+from ceilings.report.render.prediction_section import factor, predictions
+from ceilings.study.progress import duration
+
+COLD = ("import_ms", "context_ms", "libraries_ms", "load_ms", "quantize_ms", "compile_ms", "capture_ms", "first_run_ms")
+"""What a process spends before it is warm, as the table of runs has it."""
+
+GROUNDS = {
+    "bounds": "bounds alone: what is possible, not what is likely",
+    "budget": "this cell's budget: a capture says where its time goes",
+    "neighbour": "the same change on other cells of this study, within the bounds of this one",
+}
+
+RUN = "snakemake --cores 1 results/next.md --config next=run"
+
+
+def next_page(plan: Mapping[str, Any], measured: Measured, found: Sequence[Advice], *, planned: bool) -> str:
+    """The page.
+
+    Args:
+        planned: Whether these predictions were recorded; else the page only looks ahead.
+    """
+    lines = ["# What to measure next", _head(plan, measured, found, planned=planned)]
+    for (device, model), members in group_by(found, lambda one: (one.device, one.model)).items():
+        lines.append(f"## {model} on `{device}`")
+        lines.append(_start(members[0]))
+        lines += [_entry(number, one, plan, measured) for number, one in enumerate(members, 1)]
+    lines.append(predictions(plan, measured))
+    return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def _head(plan: Mapping[str, Any], measured: Measured, found: Sequence[Advice], *, planned: bool) -> str:
+    cells = proposed(found)
+    if not cells:
+        return "There is no cell that this machine could measure next."
+    time = duration(sum(seconds(plan, measured, one) for one in found if one.to_measure))
+    what = f"{text.plural(len(cells), 'cell')}, about {time} (graphs that must be made first are not counted)"
+    if planned:
+        return (
+            f"Proposed: {what}. The ranges below are recorded in `results/predictions.json`. To measure these "
+            f"cells, and nothing else that is up to date:\n\n```sh\n{RUN}\n```\n\n"
+            "The summary then says how good the predictions were. `results/next.yaml` is a study of these cells and of "
+            "those that they are compared with."
+        )
+    return (
+        f"What could come next: {what}. These ranges are not recorded yet. To record them, run the command without "
+        "`--config next=run`; to measure them, run it with that again:\n\n"
+        f"```sh\nsnakemake --cores 1 results/next.md\n{RUN}\n```"
+    )
+
+
+def _start(one: Advice) -> str:
+    best = one.cell
+    return f"Best so far: `{best.label}` at {best.shape}, p50 {text.number(best.p50.estimate)} ms."
+
+
+def _entry(number: int, one: Advice, plan: Mapping[str, Any], measured: Measured) -> str:
+    if one.lever == NOTHING:
+        return f"**{one.change[:1].upper()}{one.change[1:]}.** {one.because}"
+    of = "latency per inference" if one.per_inference else "latency"
+    lines = [
+        f"### {number}. {one.change[:1].upper()}{one.change[1:]}",
+        f"Expected: **{factor(one.factor)}** the {of} of `{one.cell.label}` at {one.cell.shape} ({gain(one)}). "
+        f"{one.because}",
+    ]
+    if one.lever != PROCESSES:
+        lines.append(f"The range rests on {GROUNDS[one.ground]}.")
+    if one.missing:
+        lines.append(f"**Not possible here yet**: {one.missing}.")
+    elif one.lever == PROCESSES:
+        lines.append("`next=run` does not do this: it would measure every cell of the study again. Change the study:")
+    else:
+        lines.append(f"Measures `{one.cells[0]}`, about {duration(seconds(plan, measured, one))}.")
+    return "\n\n".join([*lines, f"```yaml\n{one.snippet}```"])
+
+
+def gain(one: Advice) -> str:
+    """The range as a speed-up: ``1.2 to 4.0× faster``, ``up to 2.1× faster, may be slower``."""
+    low, high = 1 / one.factor[1], 1 / one.factor[0]
+    if high <= 1:
+        return f"{text.number(1 / high)} to {text.number(1 / low)}× slower"
+    if low >= 1:
+        return f"{text.number(low)} to {text.number(high)}× faster"
+    return f"up to {text.number(high)}× faster, and at worst {text.number(1 / low)}× slower"
+
+
+def proposed(found: Sequence[Advice]) -> list[str]:
+    """The cells that this machine can measure, as a study names them."""
+    return list(dict.fromkeys(cell for one in found if one.to_measure for cell in one.cells))
+
+
+def seconds(plan: Mapping[str, Any], measured: Measured, one: Advice) -> float:
+    """About how long its processes take: cold as those of the cell it starts from, then as the protocol says."""
+    runs, protocol = measured.runs(one.cell), plan["protocol"]
+    cold = sum(float(runs[name].median()) for name in COLD if name in runs and pd.notna(runs[name].median())) / 1e3
+    timed = sum(protocol.get(key, 0.0) for key in ("warmup_seconds", "min_seconds", "saturated_seconds"))
+    return float(protocol["processes"] * len(one.cells) * (2 + cold + 1.5 * timed))
+
+
+def records(found: Sequence[Advice]) -> list[dict[str, Any]]:
+    """The advice as JSON, for programs."""
+    return [
+        {
+            "model": one.model,
+            "device": one.device,
+            "before": "/".join(one.cell.key[1:]),
+            "before_p50_ms": one.cell.p50.estimate,
+            "lever": one.lever,
+            "change": one.change,
+            "factor": [round(end, 4) for end in one.factor],
+            "per_inference": one.per_inference,
+            "ground": one.ground,
+            "because": one.because,
+            "evidence": list(one.evidence),
+            "cells": list(one.cells),
+            "missing": one.missing,
+            "snippet": one.snippet,
+        }
+        for one in found
+    ]
+
+
+PREDICTED = ("model", "device", "before", "lever", "change", "factor", "per_inference", "ground", "because")
+"""What a prediction takes over from the advice."""
+
+
+def to_predict(found: Sequence[Advice]) -> list[dict[str, Any]]:
+    """The predictions of the cells that this machine can measure."""
+    known = zip(found, records(found), strict=True)
+    return [
+        {"cell": cell, **{name: record[name] for name in PREDICTED}}
+        for one, record in known
+        if one.to_measure
+        for cell in one.cells
+    ]

@@ -1,0 +1,54 @@
+"""The section on what came of predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ceilings.report import text
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.analysis.outcomes import Settled, settled
+
+MOST_ROWS = 12
+
+
+def predictions(plan: Mapping[str, Any], measured: Measured) -> str:
+    """The section, with the newest predictions first; empty where none of the study's cells was predicted."""
+    every = settled(measured, plan.get("predictions") or ())
+    if not every:
+        return ""
+    rows = [
+        [
+            one.prediction["made"][:10],
+            f"{one.prediction['model']}: {one.prediction['change']}",
+            one.prediction["before"],
+            factor(one.prediction["factor"]),
+            one.prediction["ground"],
+            text.interval(one.ratio, "×") if one.ratio else "n/a",
+            f"**{one.outcome}**" if one.outcome == "miss" else one.outcome,
+        ]
+        for one in every[::-1][:MOST_ROWS]
+    ]
+    headers = ["made on", "change", "of", "predicted", "ground", "measured", "outcome"]
+    return "\n\n".join(["## Predictions and what came", calibration(every), text.table(rows, headers, "lllllll")])
+
+
+def calibration(every: Sequence[Settled]) -> str:
+    """How many of the decided predictions were right."""
+    counts = {name: sum(one.outcome == name for one in every) for name in ("hit", "miss", "undecided", "not measured")}
+    decided = counts["hit"] + counts["miss"]
+    open_ = [f"{text.plural(counts['undecided'], 'prediction')} too coarsely measured to say"] * (
+        counts["undecided"] > 0
+    )
+    open_ += [f"{counts['not measured']} without a latency"] * (counts["not measured"] > 0)
+    rest = f"; {text.listed(open_)}" if open_ else ""
+    return (
+        f"{counts['hit']} of {text.plural(decided, 'decided prediction')} inside the predicted range{rest}. Each was "
+        "recorded before its cell was measured. A hit: the whole measured interval lies within the range; a miss: none "
+        "of it does. Ratios are latency after / before, per inference where the batch changes."
+    )
+
+
+def factor(ends: Sequence[float]) -> str:
+    """``0.25 to 0.78×``."""
+    return f"{text.number(ends[0])} to {text.number(ends[1])}×"
