@@ -42,9 +42,6 @@ PUBLISHED = {
 HIDDEN = ("cell", "model", "device")
 """What of the change is hidden: one cell, all of its model, all of its device."""
 
-DESIGNED_ON = "H200"
-"""The widths of the ranges were chosen on this study; the others test them."""
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -169,12 +166,12 @@ def grouped(every: Sequence[Trial], *by: str) -> str:
     groups: dict[tuple[str, ...], list[Trial]] = {}
     for one in every:
         groups.setdefault(tuple(keys[name](one) for name in by), []).append(one)
-    rows = [[*key, *score(members)] for key, members in groups.items()]
+    rows = [[*key, *score(members)] for key, members in sorted(groups.items())]
     return text.table(rows, [*by, *HEADERS], "l" * len(by) + "r" * len(HEADERS))
 
 
-def misses(every: Sequence[Trial]) -> str:
-    """Every estimate outside of its range."""
+def missed(every: Sequence[Trial]) -> str:
+    """Every miss."""
     rows = [
         [
             one.study,
@@ -185,12 +182,11 @@ def misses(every: Sequence[Trial]) -> str:
             f"{one.forecast.low:.3g} to {one.forecast.high:.3g}",
             one.forecast.ground,
             text.interval(one.measured),
-            one.outcome,
         ]
         for one in every
-        if not one.inside
+        if one.outcome == "miss"
     ]
-    headers = ["study", "hidden", "change", "before", "after", "predicted", "ground", "measured", "outcome"]
+    headers = ["study", "hidden", "change", "before", "after", "predicted", "ground", "measured"]
     return text.table(rows, headers, "l" * len(headers))
 
 
@@ -198,9 +194,16 @@ def _name(change: Change) -> str:
     return f"{change.kind} {change.before} to {change.after}" if change.after else change.kind
 
 
+def tables(every: Sequence[Trial]) -> list[str]:
+    """What docs/advisor.md shows."""
+    return [
+        grouped(every, "ground", "hidden"),
+        grouped(every, "change", "hidden"),
+        grouped(every, "study", "hidden"),
+        missed(every),
+    ]
+
+
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    every = all_trials()
-    for by in (("hidden", "ground"), ("study", "hidden"), ("change", "hidden")):
-        print(grouped(every, *by), end="\n\n")
-    print(misses(every))
+    print("\n\n".join(tables(all_trials())))

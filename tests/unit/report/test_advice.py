@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
-from ceilings.report.analysis.advice import MOST, NOTHING, Advice, advise
+from ceilings.report.analysis.advice import MOST, NOTHING, PROCESSES, Advice, advise
+from ceilings.report.analysis.changes import Place
+from ceilings.report.analysis.forecast import forecast
+from ceilings.report.analysis.machine import Machine
 from ceilings.report.analysis.measured import Measured
+from ceilings.report.render.next_page import next_page, to_predict
 from ceilings.report.tables.collect import collect
+from ceilings.report.tables.frames import BUDGET_COLUMNS
+from ceilings.report.tables.keys import KEY
+from ceilings.runtimes.catalogue import RUNTIMES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
@@ -76,21 +85,89 @@ def test_what_was_measured_or_failed_is_not_advised(tmp_path):
 
 
 def test_what_is_missing_is_named_and_comes_last(tmp_path):
-    cells = [("onnxruntime-cuda", "fp16", 1), ("onnxruntime-cuda-graph", "fp16", 1)]
-    measured = measured_of(tmp_path, cells, lambda *_: 1.0, GPU)
-    lacking = {("torch-cudagraph", "distilbert", "fp16"): ("package torch is not installed", "pip install torch")}
-    found = advise(measured, lacking)
-    assert len(found) <= MOST
-    assert all(not one.missing for one in found[:-1])
-    assert all("pip install" in one.missing for one in found if one.cells[0].startswith("torch-cudagraph"))
+    cells = [("onnxruntime-cuda", "fp16", 1), ("torch-cuda-eager", "fp16", 1)]
+    measured = measured_of(tmp_path, cells, lambda runtime, *_: 1.0 if "onnx" in runtime else 2.0, GPU)
+    here = advise(measured, Machine(frozenset({GPU})))
+    assert len(here) == MOST and not any(one.missing for one in here)
+    assert [one.lever for one in here].count("stack") <= 1
+    first, why = here[0].cells[0], "it is not installed; install it"
+    runtime, model, precision, _ = first.split("/")
+    found = advise(measured, Machine(frozenset({GPU}), {(runtime, model, precision): why}))
+    assert first not in {cell for one in found for cell in one.cells}  # others come first, and there are enough of them
+    every = {(name, model, p): why for name, one in RUNTIMES.items() for p in one.precisions}
+    found = advise(measured, Machine(frozenset({GPU}), every))
+    assert found and all(one.missing == why and not one.to_measure for one in found)
+    elsewhere = advise(measured, Machine(frozenset({CPU})))
+    assert elsewhere and all(one.missing == f"measure it on a machine with {GPU}" for one in elsewhere)
 
 
-@pytest.mark.parametrize("truth", [cpu_truth])
-def test_nothing_left_is_said(tmp_path, truth):
-    cells = [
-        ("onnxruntime-cpu", "int8", 1),
-        ("torch-int8-dynamic", "int8", 1),
-        *(("onnxruntime-cpu", "int8", batch) for batch in (4, 16)),
-    ]
-    (advice,) = advise(measured_of(tmp_path, cells, truth))
+def test_a_batch_is_advised_per_inference_and_never_beyond_what_the_model_takes(tmp_path):
+    def free(runtime, precision, batch, sequence):
+        return 1.0 + 0.01 * batch
+
+    measured = measured_of(tmp_path, [("onnxruntime-cpu", "fp32", 1)], free)
+    advice = by_lever(advise(measured))["batch"]
+    assert advice.per_inference and advice.cells == ("onnxruntime-cpu/distilbert/fp32/b4-s128",)
+    assert advice.factor[0] < free("", "", 4, 0) / free("", "", 1, 0) / 4 < advice.factor[1]
+    limited = Machine(frozenset({CPU}), largest={("distilbert", "batch"): 2})
+    assert by_lever(advise(measured, limited))["batch"].cells[0].endswith("b2-s128")
+    fixed = Machine(frozenset({CPU}), largest={("distilbert", "batch"): 1})
+    assert "batch" not in by_lever(advise(measured, fixed))
+
+
+def test_a_cuda_graph_is_bounded_by_the_host_and_by_a_budget(tmp_path):
+    cells = [("onnxruntime-cuda", "fp16", 1)]
+    measured = measured_of(tmp_path, cells, lambda *_: 1.0, GPU, enqueue=lambda runtime, batch: 0.4)
+    before = measured.cells[0]
+    target = Place("onnxruntime-cuda-graph", "fp16", before.shape)
+    by_host = forecast(measured, before, target)
+    assert by_host.ground == "bounds" and by_host.low == pytest.approx(0.95 * 0.6, rel=0.02)
+    row = dict.fromkeys(BUDGET_COLUMNS) | dict(zip(KEY, before.key, strict=True))
+    row |= {"gpu_busy_ms": 0.3, "no_host_ms": 0.5, "no_work_ms": 0.9, "gpu_gemm_ms": 0.2, "gpu_attention_ms": 0.0}
+    captured = Measured(dataclasses.replace(measured.tables, budgets=pd.DataFrame([row])))
+    by_budget = forecast(captured, before, target)
+    assert by_budget.ground == "budget" and by_budget.width < 2
+    assert by_budget.low < 0.4 < by_budget.high
+    # Kernels that take no time would leave 0.9 ms: a lower precision has nothing to gain.
+    lower = forecast(captured, before, Place("onnxruntime-cuda", "int8", before.shape))
+    assert lower.low > 0.85
+
+
+def test_a_precision_gains_nothing_where_the_host_makes_the_latency(tmp_path):
+    cells = [("onnxruntime-cuda", "fp32", 1)]
+    measured = measured_of(tmp_path, cells, lambda *_: 1.0, GPU, enqueue=lambda runtime, batch: 0.98)
+    lower = forecast(measured, measured.cells[0], Place("onnxruntime-cuda", "fp16", measured.cells[0].shape))
+    assert lower.low > 0.7 and "the host submits for" in lower.because
+
+
+def test_quantised_products_that_run_in_floats_are_never_advised(tmp_path):
+    cells = [("onnxruntime-cuda-graph", "fp16", 1)]
+    found = advise(measured_of(tmp_path, cells, lambda *_: 1.0, GPU))
+    assert "int8" not in by_lever(found)
+
+
+def test_noise_between_two_measured_cells_asks_for_more_processes(tmp_path):
+    cells = [("onnxruntime-cpu", "int8", 1), ("torch-int8-dynamic", "int8", 1)]
+    measured = measured_of(tmp_path, cells, lambda *_: 10.0, between=0.15, runs=3)
+    advice = by_lever(advise(measured))[PROCESSES]
+    assert yaml.safe_load(advice.snippet) == {"protocol": {"processes": 6}}
+    assert len(advice.cells) == 2 and not advice.to_measure
+
+
+def test_nothing_left_is_said(tmp_path):
+    cells = [("onnxruntime-cpu", "int8", 1), ("torch-int8-dynamic", "int8", 1)]
+    cells += [("onnxruntime-cpu", "int8", batch) for batch in (4, 16)]
+    (advice,) = advise(measured_of(tmp_path, cells))
     assert advice.lever == NOTHING and advice.cells == () and "change the model or the hardware" in advice.change
+
+
+def test_the_page_proposes_and_the_recorded_predictions_are_those_of_the_page(tmp_path):
+    measured = measured_of(tmp_path, FP32_ONLY)
+    plan = planted.StudyMaker(tmp_path).plan() | {"protocol": {"processes": 3, "min_seconds": 1.0}}
+    found = advise(measured)
+    page = next_page(plan, measured, found, planned=True)
+    assert "snakemake --cores 1 results/next.md --config next=run" in page
+    assert [one["cell"] for one in to_predict(found)] == [one.cells[0] for one in found if one.to_measure]
+    for one in found:
+        assert one.because in page and one.snippet in page
+    assert "not recorded yet" in next_page(plan, measured, found, planned=False)

@@ -29,6 +29,9 @@ MOST = 3
 WORTH = 0.97
 """A change whose middle is above this, after the noise floor, is not worth measuring."""
 
+HOPED = 0.25
+"""Bounds that allow more than 4 times are no reason to expect it: they would rank first what is known least."""
+
 BATCHES, LARGEST_BATCH = 4, 256
 """How many times larger the next batch is, and the largest."""
 
@@ -77,6 +80,11 @@ class Advice:
         return math.sqrt(self.factor[0] * self.factor[1])
 
     @property
+    def hoped(self) -> float:
+        """What it is ranked by: the middle; of bounds alone, as if a gain beyond ``HOPED`` were impossible."""
+        return math.sqrt(max(self.factor[0], HOPED) * self.factor[1]) if self.ground == "bounds" else self.middle
+
+    @property
     def per_inference(self) -> bool:
         """Whether the ratio is of latencies over their batches."""
         return self.lever == BATCH
@@ -108,7 +116,9 @@ def _of_panel(measured: Measured, cells: list[Cell], machine: Machine) -> Iterat
         range_ = forecast(measured, base, target)
         if range_ and range_.middle < WORTH / (1 + _noise(measured, best)):
             found.append(_advice(base, target, range_, machine, measured))
-    found.sort(key=lambda one: (bool(one.missing), one.ground == "bounds", one.middle, one.cells))
+    found.sort(key=lambda one: (bool(one.missing), one.ground == "bounds", one.hoped))
+    unknown = [one for one in found if one.lever == STACK and one.ground == "bounds"]
+    found = [one for one in found if one not in unknown[1:]]  # of stacks that nobody measured here, one at a time
     found = (found + _undecided(measured, best, cells))[:MOST]
     yield from found or [_nothing(best)]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from ceilings.report import text
-from ceilings.report.analysis.advice import NOTHING, PROCESSES, Advice
-from ceilings.report.analysis.measured import Measured, group_by
+from ceilings.report.analysis.advice import NOTHING, PROCESSES, Advice, best_cell
+from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.render.prediction_section import factor, predictions
 from ceilings.study.progress import duration
 
@@ -34,7 +34,7 @@ def next_page(plan: Mapping[str, Any], measured: Measured, found: Sequence[Advic
     lines = ["# What to measure next", _head(plan, measured, found, planned=planned)]
     for (device, model), members in group_by(found, lambda one: (one.device, one.model)).items():
         lines.append(f"## {model} on `{device}`")
-        lines.append(_start(members[0]))
+        lines.append(_start(best_cell(measured, measured.panels[device, model])))
         lines += [_entry(number, one, plan, measured) for number, one in enumerate(members, 1)]
     lines.append(predictions(plan, measured))
     return "\n\n".join(line for line in lines if line) + "\n"
@@ -60,8 +60,7 @@ def _head(plan: Mapping[str, Any], measured: Measured, found: Sequence[Advice], 
     )
 
 
-def _start(one: Advice) -> str:
-    best = one.cell
+def _start(best: Cell) -> str:
     return f"Best so far: `{best.label}` at {best.shape}, p50 {text.number(best.p50.estimate)} ms."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,10 +43,12 @@ def calibration(every: Sequence[Settled]) -> str:
     )
     open_ += [f"{counts['not measured']} without a latency"] * (counts["not measured"] > 0)
     rest = f"; {text.listed(open_)}" if open_ else ""
+    width = statistics.median(one.prediction["factor"][1] / one.prediction["factor"][0] for one in every)
     return (
-        f"{counts['hit']} of {text.plural(decided, 'decided prediction')} inside the predicted range{rest}. Each was "
-        "recorded before its cell was measured. A hit: the whole measured interval lies within the range; a miss: none "
-        "of it does. Ratios are latency after / before, per inference where the batch changes."
+        f"{counts['hit']} of {text.plural(decided, 'decided prediction')} inside the predicted range{rest}. The high "
+        f"end of a range is {text.number(width)} times its low end (the median): a wide range is easily right. Each "
+        "was recorded before its cell was measured. A hit: the whole measured interval lies within the range; a miss: "
+        "none of it does. Ratios are latency after / before, per inference where the batch changes."
     )
 
 
