@@ -17,9 +17,9 @@ COLD = ("import_ms", "context_ms", "libraries_ms", "load_ms", "quantize_ms", "co
 """What a process spends before it is warm, as the table of runs has it."""
 
 GROUNDS = {
-    "bounds": "bounds alone: what is possible, not what is likely",
-    "budget": "this cell's budget: a capture says where its time goes",
-    "neighbour": "the same change on other cells of this study, within the bounds of this one",
+    "bounds": "Bounds say what is possible, not what is likely.",
+    "budget": "The range rests on this cell's budget: a capture says where its time goes.",
+    "neighbour": "The range rests on the same change on other cells of this study, within the bounds of this one.",
 }
 
 RUN = "snakemake --cores 1 results/next.md --config next=run"
@@ -54,8 +54,8 @@ def _head(plan: Mapping[str, Any], measured: Measured, found: Sequence[Advice], 
             "those that they are compared with."
         )
     return (
-        f"What could come next: {what}. These ranges are not recorded yet. To record them, run the command without "
-        "`--config next=run`; to measure them, run it with that again:\n\n"
+        f"What could come next: {what}. These ranges are not recorded yet. The first command records them, and the "
+        "second measures the cells:\n\n"
         f"```sh\nsnakemake --cores 1 results/next.md\n{RUN}\n```"
     )
 
@@ -74,7 +74,7 @@ def _entry(number: int, one: Advice, plan: Mapping[str, Any], measured: Measured
         f"{one.because}",
     ]
     if one.lever != PROCESSES:
-        lines.append(f"The range rests on {GROUNDS[one.ground]}.")
+        lines.append(GROUNDS[one.ground])
     if one.missing:
         lines.append(f"**Not possible here yet**: {one.missing}.")
     elif one.lever == PROCESSES:
