@@ -115,6 +115,20 @@ def test_a_batch_is_advised_per_inference_and_never_beyond_what_the_model_takes(
     assert "batch" not in by_lever(advise(measured, fixed))
 
 
+def test_smaller_batches_of_a_cell_bound_a_larger_one(tmp_path):
+    def grows(runtime, precision, batch, sequence):
+        return 1.0 + 0.5 * batch
+
+    measured = measured_of(tmp_path, [("onnxruntime-cpu", "fp32", batch) for batch in (1, 4, 16)], grows)
+    advice = by_lever(advise(measured)).get("batch")
+    base = measured.cells[-1]
+    range_ = forecast(measured, base, Place("onnxruntime-cpu", "fp32", base.shape.with_sizes(batch=64)))
+    assert range_.low < grows("", "", 64, 0) / grows("", "", 16, 0) / 4 < range_.high
+    assert range_.ground == "neighbour" and range_.low > 0.8
+    assert "from batch 4 to 16 each further input took 0." in range_.because
+    assert advice is None  # not worth measuring
+
+
 def test_a_cuda_graph_is_bounded_by_the_host_and_by_a_budget(tmp_path):
     cells = [("onnxruntime-cuda", "fp16", 1)]
     measured = measured_of(tmp_path, cells, lambda *_: 1.0, GPU, enqueue=lambda runtime, batch: 0.4)

@@ -122,6 +122,12 @@ def test_predictions_of_other_machines_models_and_runtimes_add_nothing(folder, o
     assert asked(next="run") == asked()
 
 
+def test_a_model_that_no_longer_takes_a_predicted_shape_is_no_error(folder):
+    add(folder / "predictions.json", prediction("onnxruntime-cpu/m/fp32/b1-s64"), prediction(INT8))
+    shorter = {"m": {"architecture": "distilbert", "weights": "random", "config": {"max_position_embeddings": 32}}}
+    assert asked(next="run", models=shorter) - asked(models=shorter) == {INT8}
+
+
 def test_a_sweep_of_the_user_keeps_its_name(folder):
     add(folder / "predictions.json", prediction())
     config = {**copy.deepcopy(CONFIG), "next": "run"}

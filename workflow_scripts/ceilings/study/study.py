@@ -51,8 +51,9 @@ class Study:
         rounds = prediction_log.read(self.paths.predictions)
         self.predictions = prediction_log.last_of_each(rounds, self.given["study"])
         """What was predicted of cells of this study, the last of each."""
-        self.config = with_next_cells(self.given, self.predictions, host, self.paths)
-        self.models = StudyModels(self.config)
+        self.models = StudyModels(self.given)
+        mine = [one for one in self.predictions if self._takes(*one["cell"].split("/")[1::2])]
+        self.config = with_next_cells(self.given, mine, host, self.paths)
         self.engines = Engines(self.config, host, self.paths, self.models)
         self.trace_source = source.choose(self.config["traces"]["source"])
         """What records captures here, and why nothing does."""
@@ -239,6 +240,14 @@ class Study:
             if size > most or only not in (None, size):
                 takes = f"at most {most}" if only is None else f"{only} alone"
                 raise UserError(f"{shape}: {model!r} takes {takes} as {axis}; ask for that")
+
+    def _takes(self, model: str, shape: str) -> bool:
+        """Whether a model of the study takes a shape: it may have been another one when its cell was predicted."""
+        try:
+            self.refuse_unfit(model, shape)
+        except UserError:
+            return False
+        return True
 
     def refuse_unwritable_results(self) -> None:
         """Raise UserError now where every job would fail to write later."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ceilings.report.analysis.change_bounds import Bounds
+from ceilings.report.analysis.change_bounds import NARROWEST, Bounds
 from ceilings.report.analysis.changes import BATCH, PRECISION, STACK, Change, change_between, host_share, work_ratio
 from ceilings.report.analysis.measured import Cell, Measured, without_axis
 from ceilings.runtimes.catalogue import GRAPH
@@ -36,9 +36,6 @@ SAME_WORK = 1.25
 
 HOST_BOUND = 0.9
 """The host's share from which on it makes the latency."""
-
-NARROWEST = 1.3
-"""No range is narrower: two cells of a study differ by so much with no cause that it could name."""
 
 Side = Literal["both", "below", "above"]
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
 from ceilings.report import text
-from ceilings.report.analysis.changes import BATCH, PRECISION, SIZE, STACK, Change, Place, host_share
+from ceilings.report.analysis.changes import (
+    BATCH,
+    PRECISION,
+    SIZE,
+    STACK,
+    Change,
+    Place,
+    change_between,
+    host_share,
+)
 from ceilings.report.analysis.measured import Cell, Measured
 from ceilings.runtimes.catalogue import COMPILATION, FUSION, GRAPH, IO_BINDING, ORT_CUDA, PYTORCH
 
@@ -36,6 +46,9 @@ NARROW_ENDS = 0.8
 HOST_LEFT = 0.75
 """Of the time for which the host submits, what is left at least if the device has less to do: hosts vary."""
 
+NARROWEST = 1.3
+"""No range is narrower: two cells of a study differ by so much with no cause that it could name."""
+
 VARIES = 0.95
 """Two medians of the same work differ by so much."""
 
@@ -45,14 +58,16 @@ class Bounds:
     """The least and the largest ratio after / before.
 
     Attributes:
-        ground: ``budget`` where a capture gave the low end.
+        ground: ``budget`` where a capture gave the low end, ``neighbour`` where smaller batches of the cell did.
         because: Half a sentence with its number.
+        cells: Cells that it rests on beside the base.
     """
 
     low: float
     high: float
-    ground: Literal["bounds", "budget"]
+    ground: Literal["bounds", "budget", "neighbour"]
     because: str
+    cells: tuple[Cell, ...] = ()
 
 
 def bounds(measured: Measured, base: Cell, target: Place, change: Change) -> Bounds:
@@ -63,7 +78,7 @@ def bounds(measured: Measured, base: Cell, target: Place, change: Change) -> Bou
     said = f"the hardware's floor is {text.number(floor)} of {text.number(p50)} ms" if floor else ""
     wide = Bounds(by_floor, SLOWER, "bounds", said)
     if change.kind == BATCH:
-        found = _of_batch(base, change, by_floor)
+        found = _of_batch(measured, base, change, by_floor)
     elif change.kind == PRECISION:
         found = _of_precision(measured, base, change, wide)
     elif change.kind == GRAPH:
@@ -75,13 +90,31 @@ def bounds(measured: Measured, base: Cell, target: Place, change: Change) -> Bou
     else:
         found = wide
     low = max(found.low, LEAST)
-    return Bounds(low, max(found.high, low), found.ground, found.because or "nothing in this study bounds it")
+    because = found.because or "nothing in this study bounds it"
+    return dataclasses.replace(found, low=low, high=max(found.high, NARROWEST * low), because=because)
 
 
-def _of_batch(base: Cell, change: Change, by_floor: float) -> Bounds:
-    times = float(change.after)
-    said = f"at best {change.after} times the inputs take the time of one"
-    return Bounds(max(VARIES / times, by_floor / times), LARGER_SLOWER[host_share(base) is not None], "bounds", said)
+def _of_batch(measured: Measured, base: Cell, change: Change, by_floor: float) -> Bounds:
+    """At best the inputs that are added take no time; and no less each than those that were added last."""
+    times, p50 = float(change.after), base.p50.estimate
+    high = LARGER_SLOWER[host_share(base) is not None]
+    low, said = by_floor / times, f"at best {change.after} times the inputs take the time of one"
+    if base.batch > 1:
+        said = f"at best {change.after} times the inputs take the same time"
+    smaller = _next_smaller(measured, base)
+    each = (p50 - smaller.p50.estimate) / (base.batch - smaller.batch) if smaller else 0.0
+    if smaller is None or each <= 0:
+        return Bounds(max(low, VARIES / times), high, "bounds", said)
+    grown = p50 + each * base.batch * (times - 1)
+    said = f"from batch {smaller.batch} to {base.batch} each further input took {text.number(each)} ms"
+    return Bounds(max(low, VARIES * grown / p50 / times), high, "neighbour", said, (smaller,))
+
+
+def _next_smaller(measured: Measured, base: Cell) -> Cell | None:
+    """The measured cell that differs in a smaller batch alone; of several, the largest."""
+    panel = measured.panels.get((base.device, base.model), [])
+    same = [cell for cell in panel if (change := change_between(cell, base)) and change.kind == BATCH]
+    return max(same, key=lambda cell: cell.batch, default=None)
 
 
 def _of_precision(measured: Measured, base: Cell, change: Change, wide: Bounds) -> Bounds:

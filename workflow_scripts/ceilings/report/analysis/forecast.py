@@ -57,11 +57,13 @@ def forecast(measured: Measured, base: Cell, target: Place) -> Forecast | None:
     known = analogues(measured, base, change)
     range_ = narrowed(limits, base, known, change) if known else None
     if range_ is None:
-        return Forecast(limits.low, limits.high, limits.ground, limits.because, (base,))
+        return Forecast(limits.low, limits.high, limits.ground, limits.because, (base, *limits.cells))
     one = known[0]
     said = (
         f"the same change took {one.before.model} {one.before.label} {one.before.shape} to "
         f"{text.number(one.ratio.estimate)}× its latency{' an inference' if change.kind == BATCH else ''}"
     )
-    cells = tuple(dict.fromkeys([base, *(cell for other in known for cell in (other.before, other.after))]))
+    cells = tuple(
+        dict.fromkeys([base, *limits.cells, *(cell for other in known for cell in (other.before, other.after))])
+    )
     return Forecast(*range_, "neighbour", f"{limits.because}; {said}", cells)
