@@ -40,7 +40,7 @@ def work(arguments: argparse.Namespace) -> None:
 
 HEAD = """\
 # The cells that results/next.md proposes, and those that they are compared with. Made by write_next.py.
-# It replaces results/summary.md by one of these cells: snakemake --cores 1 results/summary.md --configfile FILE
+# As a study, it makes a summary of these alone: snakemake results/summary.md --cores 1 --configfile results/next.yaml
 """
 
 

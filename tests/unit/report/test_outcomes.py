@@ -27,9 +27,11 @@ import planted_study as planted
         (Interval(0.5, 0.58, 0.65), 0.02, "undecided"),
         (Interval(0.3, 0.5, 0.9), 0.02, "undecided"),
         (Interval(0.0, 0.5, math.inf), None, "undecided"),
-        (Interval(0.55, 0.6, 0.605), 0.02, "hit"),  # beyond the end, but not beyond the noise
+        (Interval(0.55, 0.58, 0.605), 0.02, "undecided"),
         (Interval(0.601, 0.605, 0.61), 0.0, "miss"),
-        (Interval(0.65, 0.7, 0.75), math.inf, "miss"),  # an unknown floor excuses nothing
+        (Interval(0.601, 0.605, 0.61), None, "miss"),
+        (Interval(0.601, 0.605, 0.61), 0.02, "undecided"),  # off by less than the noise
+        (Interval(0.65, 0.7, 0.75), math.inf, "undecided"),
     ],
 )
 def test_outcome(measured, floor, expected):

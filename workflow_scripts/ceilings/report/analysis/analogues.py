@@ -1,8 +1,8 @@
 """The same change on other cells of the study, and what it says of a cell.
 
 An analogue has the stack of the cell and differs in a few things: the model, the shape, other levers, the precision.
-The farther it is, the wider the range that it gives. Where its work is larger or smaller, a change of the batch or a
-CUDA graph bounds from one side only: the more the device has to do, the less either brings.
+The farther it is, the wider the range that it gives. Where its work is larger or smaller, it bounds some changes from
+one side only: the more the device has to do, the less a batch or a CUDA graph brings, and the more a lower precision.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ TRUSTED = 0.4
 
 SAME_WORK = 1.25
 """Work that differs by no more than this is the same."""
+
+FLOATS = {"tf32", "fp16", "bf16"}
+"""Lower precisions without nodes that quantise."""
 
 HOST_BOUND = 0.9
 """The host's share from which on it makes the latency."""
@@ -100,12 +103,12 @@ def _range(base: Cell, one: Analogue, change: Change, *, alone: bool) -> tuple[f
 
 
 def _side(measured: Measured, base: Cell, other: Cell, change: Change) -> Side:
-    if change.kind not in {BATCH, GRAPH}:
-        return "both"
+    """The more the device has to do, the less a batch or a graph brings, and the more smaller floats."""
+    more_brings_more = change.after in FLOATS and host_share(base) is not None
     work = work_ratio(measured, other, base)
-    if work is None or 1 / SAME_WORK <= work <= SAME_WORK:
+    if not (change.kind in {BATCH, GRAPH} or more_brings_more) or work is None or 1 / SAME_WORK <= work <= SAME_WORK:
         return "both"
-    return "below" if work < 1 else "above"
+    return "below" if (work < 1) != more_brings_more else "above"
 
 
 def _pairs(measured: Measured, base: Cell, change: Change) -> Iterator[tuple[Cell, Cell]]:

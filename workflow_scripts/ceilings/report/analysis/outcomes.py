@@ -44,17 +44,17 @@ def settled(measured: Measured, predictions: Sequence[Mapping[str, Any]]) -> lis
 def outcome(factor: tuple[float, ...], measured: Interval, floor: float | None) -> Outcome:
     """Whether a measured ratio lies within a predicted range.
 
-    ``hit``: its whole interval does, ``miss``: none of its interval does, each beyond the noise floor; else the
-    measurement is too coarse to say.
+    ``hit``: its whole interval does. ``miss``: none of its interval does, and it is off by more than the noise floor.
+    Else the measurement is too coarse to say.
 
     Args:
         factor: Low and high end of the range.
-        floor: The noise floor, a fraction; None or 1 and more: unknown.
+        floor: The noise floor, a fraction; None without an A/A pair.
     """
-    slack = 1 + floor if floor is not None and floor < 1 else 1.0
-    low, high = factor[0] / slack, factor[1] * slack
-    if measured.low >= low and measured.high <= high:
+    low, high = factor
+    if low <= measured.low and measured.high <= high:
         return "hit"
-    if measured.high < low or measured.low > high:
+    slack = 1 + (floor or 0.0)
+    if measured.high < low / slack or measured.low > high * slack:
         return "miss"
     return "undecided"

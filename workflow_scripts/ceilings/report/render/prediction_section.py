@@ -48,7 +48,8 @@ def calibration(every: Sequence[Settled]) -> str:
         f"{counts['hit']} of {text.plural(decided, 'decided prediction')} inside the predicted range{rest}. The high "
         f"end of a range is {text.number(width)} times its low end (the median): a wide range is easily right. Each "
         "was recorded before its cell was measured. A hit: the whole measured interval lies within the range; a miss: "
-        "none of it does. Ratios are latency after / before, per inference where the batch changes."
+        "none of it does, and it is off by more than the noise floor. Ratios are latency after / before, per inference "
+        "where the batch changes."
     )
 
 
