@@ -7,8 +7,10 @@ one side only: the more the device has to do, the less a batch or a CUDA graph b
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -62,7 +64,7 @@ class Analogue:
 def analogues(measured: Measured, base: Cell, change: Change) -> list[Analogue]:
     """The nearest on the device; for a side that only others bound, the nearest of these."""
     found = []
-    for before, after in _pairs(measured, base, change):
+    for before, after in _pairs(measured).get((base.device, change), ()):
         distance = _distance(base, before, change)
         if distance <= FAR and before.stack == base.stack:
             ratio = measured.compare(after, before).ratio.scaled(before.batch / after.batch)
@@ -111,13 +113,15 @@ def _side(measured: Measured, base: Cell, other: Cell, change: Change) -> Side:
     return "below" if (work < 1) != more_brings_more else "above"
 
 
-def _pairs(measured: Measured, base: Cell, change: Change) -> Iterator[tuple[Cell, Cell]]:
+@functools.lru_cache(maxsize=2)
+def _pairs(measured: Measured) -> dict[tuple[str, Change], list[tuple[Cell, Cell]]]:
+    """Every two cells of a panel that differ in one change, by device and change."""
+    found: dict[tuple[str, Change], list[tuple[Cell, Cell]]] = {}
     for (device, _), cells in measured.panels.items():
-        if device == base.device:
-            for before in cells:
-                for after in cells:
-                    if change_between(before, after) == change:
-                        yield before, after
+        for before, after in itertools.permutations(cells, 2):
+            if change := change_between(before, after):
+                found.setdefault((device, change), []).append((before, after))
+    return found
 
 
 def _distance(base: Cell, other: Cell, change: Change) -> float:
