@@ -24,16 +24,16 @@ from ceilings.study.paths import Paths
 def work(arguments: argparse.Namespace) -> None:
     plan, measured = read_json(arguments.plan), Measured(read_tables(arguments.tables))
     study = json.loads(arguments.study)
-    found = advise(measured, machine_of(plan))
-    predictions = [one for one in to_predict(found) if not begun(arguments.results, one)]
+    advice = advise(measured, machine_of(plan))
+    predictions = [one for one in to_predict(advice) if not begun(arguments.results, one)]
     if arguments.record:
         tables = {path.name: sha256(path) for path in sorted(arguments.tables.glob("*.parquet"))}
         made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         prediction_log.append(arguments.record, plan["study"], made, tables, predictions)
-    page = next_page(plan, measured, found, planned=bool(arguments.record))
-    before = ["/".join(one.cell.key[1:]) for one in found if one.to_measure]
-    content = next_study(study, [*before, *proposed(found)] or [row["cell"] for row in cells_of(plan)])
-    write_json(arguments.json, {"schema_version": SCHEMA_VERSION, "study": plan["study"], "advice": records(found)})
+    page = next_page(plan, measured, advice, planned=bool(arguments.record))
+    before = ["/".join(one.cell.key[1:]) for one in advice if one.to_measure]
+    content = next_study(study, [*before, *proposed(advice)] or [row["cell"] for row in cells_of(plan)])
+    write_json(arguments.json, {"schema_version": SCHEMA_VERSION, "study": plan["study"], "advice": records(advice)})
     write_text(arguments.yaml, HEAD + yaml.safe_dump(content, sort_keys=False))
     write_text(arguments.output, page)
 

@@ -19,7 +19,7 @@ from ceilings.report.render.next_page import next_page, to_predict
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.frames import BUDGET_COLUMNS
 from ceilings.report.tables.keys import KEY
-from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.runtimes.catalogue import GRAPH, RUNTIMES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
@@ -99,6 +99,14 @@ def test_what_is_missing_is_named_and_comes_last(tmp_path):
     assert found and all(one.missing == why and not one.to_measure for one in found)
     elsewhere = advise(measured, Machine(frozenset({CPU})))
     assert elsewhere and all(one.missing == f"measure it on a machine with {GPU}" for one in elsewhere)
+
+
+def test_without_a_machine_the_study_says_what_it_could_not_run(tmp_path):
+    maker = planted.StudyMaker(tmp_path, lambda *_: 1.0, runs=3)
+    maker.add(GPU, "onnxruntime-cuda-fused", "fp16", 1, 128)
+    maker.unavailable("onnxruntime-cuda-fused-graph", "fp16", 1, 128, "it is not installed", "install it", GPU)
+    found = advise(Measured(collect(maker.plan())))
+    assert by_lever(found)[GRAPH].missing == "it is not installed; install it"
 
 
 def test_a_batch_is_advised_per_inference_and_never_beyond_what_the_model_takes(tmp_path):

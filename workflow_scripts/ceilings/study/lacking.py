@@ -21,7 +21,7 @@ def lacking(
     Args:
         available: Of (runtime, model, precision).
     """
-    found: dict[Availability, list[str]] = {}
+    groups: dict[Availability, list[str]] = {}
     for model in models:
         for spec in RUNTIMES.values():
             if spec.engine != "static" or host.device(spec.device) is None:
@@ -31,5 +31,5 @@ def lacking(
                 if can and spec.device == "cpu" and precision == "bf16" and not hosts.multiplies_bf16():
                     can = NO_BF16
                 if not can:
-                    found.setdefault(can, []).append(f"{spec.name}/{model}/{precision}")
-    return [{"reason": one.reason, "remedy": one.remedy, "cells": cells} for one, cells in found.items()]
+                    groups.setdefault(can, []).append(f"{spec.name}/{model}/{precision}")
+    return [{"reason": one.reason, "remedy": one.remedy, "cells": cells} for one, cells in groups.items()]

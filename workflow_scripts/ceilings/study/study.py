@@ -106,8 +106,8 @@ class Study:
         """The study as what is proposed takes it over: as it is written, less defaults and the flag."""
         needed = {key: self.given[key] for key in ("study", "models", "sweeps")}
         defaults = checked(needed)
-        own = {key: value for key, value in self.given.items() if key not in defaults or defaults[key] != value}
-        return canonical({**own, **needed, "next": "plan"})
+        differing = {key: value for key, value in self.given.items() if key not in defaults or defaults[key] != value}
+        return canonical({**differing, **needed, "next": "plan"})
 
     @property
     def next_record(self) -> str:

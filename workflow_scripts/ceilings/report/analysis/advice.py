@@ -111,16 +111,18 @@ def best_cell(measured: Measured, cells: list[Cell]) -> Cell:
 
 def _of_panel(measured: Measured, cells: list[Cell], machine: Machine) -> Iterator[Advice]:
     best = best_cell(measured, cells)
-    found = []
+    candidates = []
     for base, target in [*_other_runtimes(measured, best), *_larger_batch(measured, best, machine)]:
         range_ = forecast(measured, base, target)
         if range_ and range_.middle < WORTH / (1 + _noise(measured, best)):
-            found.append(_advice(base, target, range_, machine, measured))
-    found.sort(key=lambda one: (bool(one.missing), one.ground == "bounds", one.hoped))
-    unknown = [one for one in found if one.lever == STACK and one.ground == "bounds"]
-    found = [one for one in found if one not in unknown[1:]]  # of stacks that nobody measured here, one at a time
-    found = (found + _undecided(measured, best, cells))[:MOST]
-    yield from found or [_nothing(best)]
+            candidates.append(_advice(base, target, range_, machine, measured))
+    candidates.sort(key=lambda one: (bool(one.missing), one.ground == "bounds", one.hoped))
+    unknown = [one for one in candidates if one.lever == STACK and one.ground == "bounds"]
+    candidates = [
+        one for one in candidates if one not in unknown[1:]
+    ]  # of stacks that nobody measured here, one at a time
+    candidates = (candidates + _undecided(measured, best, cells))[:MOST]
+    yield from candidates or [_nothing(best)]
 
 
 def _noise(measured: Measured, cell: Cell) -> float:
@@ -209,12 +211,16 @@ def _missing(base: Cell, target: Place, machine: Machine, measured: Measured) ->
     known = machine.lacking.get((target.runtime, base.model, target.precision))
     if known is not None or machine.devices:
         return known or ""
+    return _reasons(measured).get((target.runtime, base.model, target.precision), "")
+
+
+def _reasons(measured: Measured) -> dict[tuple[str, str, str], str]:
+    """Why the study could not run what it asked for, with the remedy: by runtime, model and precision."""
     rows = measured.tables.planned
-    rows = rows[(rows["status"] == "unavailable") & (rows["runtime"] == target.runtime) & (rows["model"] == base.model)]
-    rows = rows[rows["precision"] == target.precision]
-    if rows.empty:
-        return ""
-    return "; ".join(str(rows.iloc[0][name]) for name in ("reason", "remedy") if pd.notna(rows.iloc[0][name]))
+    rows = rows[rows["status"] == "unavailable"]
+    keys = zip(rows["runtime"], rows["model"], rows["precision"], strict=True)
+    reasons = ("; ".join(filter(pd.notna, pair)) for pair in zip(rows["reason"], rows["remedy"], strict=True))
+    return dict(zip(keys, reasons, strict=True))
 
 
 def _words(change: Change, target: Place) -> str:

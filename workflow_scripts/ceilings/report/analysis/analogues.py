@@ -63,15 +63,15 @@ class Analogue:
 
 def analogues(measured: Measured, base: Cell, change: Change) -> list[Analogue]:
     """The nearest on the device; for a side that only others bound, the nearest of these."""
-    found = []
+    candidates = []
     for before, after in _pairs(measured).get((base.device, change), ()):
         distance = _distance(base, before, change)
         if distance <= FAR and before.stack == base.stack:
             ratio = measured.compare(after, before).ratio.scaled(before.batch / after.batch)
-            found.append(Analogue(before, after, ratio, distance, _side(measured, base, before, change)))
-    found.sort(key=lambda one: (one.distance, one.before.key))
-    both = [one for one in found if one.side == "both"][:MOST]
-    return both + [one for side in ("below", "above") for one in [o for o in found if o.side == side][:1]]
+            candidates.append(Analogue(before, after, ratio, distance, _side(measured, base, before, change)))
+    candidates.sort(key=lambda one: (one.distance, one.before.key))
+    both = [one for one in candidates if one.side == "both"][:MOST]
+    return both + [one for side in ("below", "above") for one in [each for each in candidates if each.side == side][:1]]
 
 
 def narrowed(limits: Bounds, base: Cell, known: Sequence[Analogue], change: Change) -> tuple[float, float] | None:
@@ -116,12 +116,12 @@ def _side(measured: Measured, base: Cell, other: Cell, change: Change) -> Side:
 @functools.lru_cache(maxsize=2)
 def _pairs(measured: Measured) -> dict[tuple[str, Change], list[tuple[Cell, Cell]]]:
     """Every two cells of a panel that differ in one change, by device and change."""
-    found: dict[tuple[str, Change], list[tuple[Cell, Cell]]] = {}
+    pairs: dict[tuple[str, Change], list[tuple[Cell, Cell]]] = {}
     for (device, _), cells in measured.panels.items():
         for before, after in itertools.permutations(cells, 2):
             if change := change_between(before, after):
-                found.setdefault((device, change), []).append((before, after))
-    return found
+                pairs.setdefault((device, change), []).append((before, after))
+    return pairs
 
 
 def _distance(base: Cell, other: Cell, change: Change) -> float:

@@ -75,39 +75,39 @@ def bounds(measured: Measured, base: Cell, target: Place, change: Change) -> Bou
     floor = _floor(measured, base, target)
     p50 = base.p50.estimate
     by_floor = floor / p50 if floor else 0.0
-    said = f"the hardware's floor is {text.number(floor)} of {text.number(p50)} ms" if floor else ""
-    wide = Bounds(by_floor, SLOWER, "bounds", said)
+    why = f"the hardware's floor is {text.number(floor)} of {text.number(p50)} ms" if floor else ""
+    wide = Bounds(by_floor, SLOWER, "bounds", why)
     if change.kind == BATCH:
-        found = _of_batch(measured, base, change, by_floor)
+        limits = _of_batch(measured, base, change, by_floor)
     elif change.kind == PRECISION:
-        found = _of_precision(measured, base, change, wide)
+        limits = _of_precision(measured, base, change, wide)
     elif change.kind == GRAPH:
-        found = _of_graph(measured, base, wide)
+        limits = _of_graph(measured, base, wide)
     elif change.kind in {COMPILATION, FUSION}:
-        found = _of_fewer_kernels(measured, base, wide)
+        limits = _of_fewer_kernels(measured, base, wide)
     elif change.kind == STACK:
-        found = Bounds(by_floor, UNKNOWN_STACK, "bounds", said)
+        limits = Bounds(by_floor, UNKNOWN_STACK, "bounds", why)
     else:
-        found = wide
-    low = max(found.low, LEAST)
-    because = found.because or "nothing in this study bounds it"
-    return dataclasses.replace(found, low=low, high=max(found.high, NARROWEST * low), because=because)
+        limits = wide
+    low = max(limits.low, LEAST)
+    because = limits.because or "nothing in this study bounds it"
+    return dataclasses.replace(limits, low=low, high=max(limits.high, NARROWEST * low), because=because)
 
 
 def _of_batch(measured: Measured, base: Cell, change: Change, by_floor: float) -> Bounds:
     """At best the inputs that are added take no time; and no less each than those that were added last."""
     times, p50 = float(change.after), base.p50.estimate
     high = LARGER_SLOWER[host_share(base) is not None]
-    low, said = by_floor / times, f"at best {change.after} times the inputs take the time of one"
+    low, why = by_floor / times, f"at best {change.after} times the inputs take the time of one"
     if base.batch > 1:
-        said = f"at best {change.after} times the inputs take the same time"
+        why = f"at best {change.after} times the inputs take the same time"
     smaller = _next_smaller(measured, base)
     each = (p50 - smaller.p50.estimate) / (base.batch - smaller.batch) if smaller else 0.0
     if smaller is None or each <= 0:
-        return Bounds(max(low, VARIES / times), high, "bounds", said)
+        return Bounds(max(low, VARIES / times), high, "bounds", why)
     grown = p50 + each * base.batch * (times - 1)
-    said = f"from batch {smaller.batch} to {base.batch} each further input took {text.number(each)} ms"
-    return Bounds(max(low, VARIES * grown / p50 / times), high, "neighbour", said, (smaller,))
+    why = f"from batch {smaller.batch} to {base.batch} each further input took {text.number(each)} ms"
+    return Bounds(max(low, VARIES * grown / p50 / times), high, "neighbour", why, (smaller,))
 
 
 def _next_smaller(measured: Measured, base: Cell) -> Cell | None:
@@ -138,12 +138,12 @@ def _of_graph(measured: Measured, base: Cell, wide: Bounds) -> Bounds:
     """The kernels stay, and their time; the host's goes."""
     p50, budget, host = base.p50.estimate, measured.budget(base), host_share(base)
     if budget and budget["gpu_busy_ms"] > 0:
-        said = f"the device works for {text.number(budget['gpu_busy_ms'])} of {text.number(p50)} ms"
+        why = f"the device works for {text.number(budget['gpu_busy_ms'])} of {text.number(p50)} ms"
         high = wide.high
         if pd.notna(budget["no_host_ms"]):
             high = min(high, SLOWER * float(budget["no_host_ms"]) / p50)
-            said += f"; {_left(base, budget['no_host_ms'], 'the host')}"
-        return Bounds(max(wide.low, VARIES * budget["gpu_busy_ms"] / p50), high, "budget", said)
+            why += f"; {_left(base, budget['no_host_ms'], 'the host')}"
+        return Bounds(max(wide.low, VARIES * budget["gpu_busy_ms"] / p50), high, "budget", why)
     if host is not None:
         return Bounds(max(wide.low, VARIES * (1 - host)), wide.high, "bounds", _submits(base))
     return wide
@@ -155,8 +155,8 @@ def _of_fewer_kernels(measured: Measured, base: Cell, wide: Bounds) -> Bounds:
     if not budget:
         return wide
     products = budget["gpu_gemm_ms"] + budget["gpu_attention_ms"]
-    said = f"products and attention take {text.number(products)} of {text.number(base.p50.estimate)} ms"
-    return Bounds(max(wide.low, products / 2 / base.p50.estimate), wide.high, "budget", said)
+    why = f"products and attention take {text.number(products)} of {text.number(base.p50.estimate)} ms"
+    return Bounds(max(wide.low, products / 2 / base.p50.estimate), wide.high, "budget", why)
 
 
 def _submits(base: Cell) -> str:

@@ -59,11 +59,11 @@ def forecast(measured: Measured, base: Cell, target: Place) -> Forecast | None:
     if range_ is None:
         return Forecast(limits.low, limits.high, limits.ground, limits.because, (base, *limits.cells))
     one = known[0]
-    said = (
+    why = (
         f"the same change took {one.before.model} {one.before.label} {one.before.shape} to "
         f"{text.number(one.ratio.estimate)}× its latency{' an inference' if change.kind == BATCH else ''}"
     )
     cells = tuple(
         dict.fromkeys([base, *limits.cells, *(cell for other in known for cell in (other.before, other.after))])
     )
-    return Forecast(*range_, "neighbour", f"{limits.because}; {said}", cells)
+    return Forecast(*range_, "neighbour", f"{limits.because}; {why}", cells)

@@ -29,16 +29,16 @@ class Settled:
 def settled(measured: Measured, predictions: Sequence[Mapping[str, Any]]) -> list[Settled]:
     """Each prediction with its outcome, in their order."""
     by_name = {(cell.device, "/".join(cell.key[1:])): cell for cell in measured.cells}
-    found = []
+    results = []
     for one in predictions:
         after, before = (by_name.get((one["device"], one[name])) for name in ("cell", "before"))
         if after is None or before is None:
-            found.append(Settled(one, None, "not measured"))
+            results.append(Settled(one, None, "not measured"))
             continue
         compare = measured.compare_per_inference if one["per_inference"] else measured.compare
         compared = compare(after, before)
-        found.append(Settled(one, compared.ratio, outcome(tuple(one["factor"]), compared.ratio, compared.floor)))
-    return found
+        results.append(Settled(one, compared.ratio, outcome(tuple(one["factor"]), compared.ratio, compared.floor)))
+    return results
 
 
 def outcome(factor: tuple[float, ...], measured: Interval, floor: float | None) -> Outcome:

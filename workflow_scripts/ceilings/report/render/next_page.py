@@ -25,14 +25,14 @@ GROUNDS = {
 RUN = "snakemake --cores 1 results/next.md --config next=run"
 
 
-def next_page(plan: Mapping[str, Any], measured: Measured, found: Sequence[Advice], *, planned: bool) -> str:
+def next_page(plan: Mapping[str, Any], measured: Measured, advice: Sequence[Advice], *, planned: bool) -> str:
     """The page.
 
     Args:
         planned: Whether these predictions were recorded; else the page only looks ahead.
     """
-    lines = ["# What to measure next", _head(plan, measured, found, planned=planned)]
-    for (device, model), members in group_by(found, lambda one: (one.device, one.model)).items():
+    lines = ["# What to measure next", _head(plan, measured, advice, planned=planned)]
+    for (device, model), members in group_by(advice, lambda one: (one.device, one.model)).items():
         lines.append(f"## {model} on `{device}`")
         lines.append(_start(best_cell(measured, measured.panels[device, model])))
         lines += [_entry(number, one, plan, measured) for number, one in enumerate(members, 1)]
@@ -40,11 +40,11 @@ def next_page(plan: Mapping[str, Any], measured: Measured, found: Sequence[Advic
     return "\n\n".join(line for line in lines if line) + "\n"
 
 
-def _head(plan: Mapping[str, Any], measured: Measured, found: Sequence[Advice], *, planned: bool) -> str:
-    cells = proposed(found)
+def _head(plan: Mapping[str, Any], measured: Measured, advice: Sequence[Advice], *, planned: bool) -> str:
+    cells = proposed(advice)
     if not cells:
         return "There is no cell that this machine could measure next."
-    time = duration(sum(seconds(plan, measured, one) for one in found if one.to_measure))
+    time = duration(sum(seconds(plan, measured, one) for one in advice if one.to_measure))
     what = f"{text.plural(len(cells), 'cell')}, about {time} (graphs that must be made first are not counted)"
     if planned:
         return (
@@ -67,10 +67,10 @@ def _start(best: Cell) -> str:
 def _entry(number: int, one: Advice, plan: Mapping[str, Any], measured: Measured) -> str:
     if one.lever == NOTHING:
         return f"**{one.change[:1].upper()}{one.change[1:]}.** {one.because}"
-    of = "latency per inference" if one.per_inference else "latency"
+    quantity = "latency per inference" if one.per_inference else "latency"
     lines = [
         f"### {number}. {one.change[:1].upper()}{one.change[1:]}",
-        f"Expected: **{factor(one.factor)}** the {of} of `{one.cell.label}` at {one.cell.shape} ({gain(one)}). "
+        f"Expected: **{factor(one.factor)}** the {quantity} of `{one.cell.label}` at {one.cell.shape} ({gain(one)}). "
         f"{one.because}",
     ]
     if one.lever != PROCESSES:
@@ -94,9 +94,9 @@ def gain(one: Advice) -> str:
     return f"up to {text.number(high)}× faster, and at worst {text.number(1 / low)}× slower"
 
 
-def proposed(found: Sequence[Advice]) -> list[str]:
+def proposed(advice: Sequence[Advice]) -> list[str]:
     """The cells that this machine can measure, as a study names them."""
-    return list(dict.fromkeys(cell for one in found if one.to_measure for cell in one.cells))
+    return list(dict.fromkeys(cell for one in advice if one.to_measure for cell in one.cells))
 
 
 def seconds(plan: Mapping[str, Any], measured: Measured, one: Advice) -> float:
@@ -107,7 +107,7 @@ def seconds(plan: Mapping[str, Any], measured: Measured, one: Advice) -> float:
     return float(protocol["processes"] * len(one.cells) * (2 + cold + 1.5 * timed))
 
 
-def records(found: Sequence[Advice]) -> list[dict[str, Any]]:
+def records(advice: Sequence[Advice]) -> list[dict[str, Any]]:
     """The advice as JSON, for programs."""
     return [
         {
@@ -126,7 +126,7 @@ def records(found: Sequence[Advice]) -> list[dict[str, Any]]:
             "missing": one.missing,
             "snippet": one.snippet,
         }
-        for one in found
+        for one in advice
     ]
 
 
@@ -134,9 +134,9 @@ PREDICTED = ("model", "device", "before", "lever", "change", "factor", "per_infe
 """What a prediction takes over from the advice."""
 
 
-def to_predict(found: Sequence[Advice]) -> list[dict[str, Any]]:
+def to_predict(advice: Sequence[Advice]) -> list[dict[str, Any]]:
     """The predictions of the cells that this machine can measure."""
-    known = zip(found, records(found), strict=True)
+    known = zip(advice, records(advice), strict=True)
     return [
         {"cell": cell, **{name: record[name] for name in PREDICTED}}
         for one, record in known
