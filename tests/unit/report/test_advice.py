@@ -20,11 +20,17 @@ from ceilings.report.tables.collect import collect
 from ceilings.report.tables.frames import BUDGET_COLUMNS
 from ceilings.report.tables.keys import KEY
 from ceilings.runtimes.catalogue import GRAPH, RUNTIMES
+from ceilings.study.config import checked
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
 
 CPU, GPU = planted.CPU, planted.GPU
+STUDY = {
+    "study": "s",
+    "models": {"m": {"architecture": "distilbert"}},
+    "sweeps": {"one": {"models": ["m"], "runtimes": ["onnxruntime-cpu"], "precisions": ["fp32"], "batches": [1]}},
+}
 
 
 def cpu_truth(runtime, precision, batch, sequence):
@@ -185,7 +191,9 @@ def test_nothing_left_is_said(tmp_path):
 
 def test_the_page_proposes_and_the_recorded_predictions_are_those_of_the_page(tmp_path):
     measured = measured_of(tmp_path, FP32_ONLY)
-    plan = planted.StudyMaker(tmp_path).plan() | {"protocol": {"processes": 3, "min_seconds": 1.0}}
+    plan = planted.StudyMaker(tmp_path).plan() | {
+        "protocol": checked({**STUDY, "protocol": {"processes": 3}})["protocol"]
+    }
     found = advise(measured)
     page = next_page(plan, measured, found, planned=True)
     assert "snakemake --cores 1 results/next.md --config next=run" in page

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, PYTORCH
+from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, PYTORCH, Runtime
 from ceilings.study.cell import Cell
 
 RULES = {
@@ -53,13 +53,13 @@ def expected_seconds(protocol: Mapping[str, Any], cells: Sequence[Cell]) -> dict
         protocol: Of the study.
         cells: Those that are measured; a timed job takes as long as theirs do in the mean.
     """
-    processes = [_process(protocol, cell) for cell in cells if cell.runs]
+    processes = [process_seconds(protocol, cell.spec) for cell in cells if cell.runs]
     mean = sum(processes) / len(processes) if processes else UNKNOWN
     return {**RULES, "measure_latency": mean}
 
 
-def _process(protocol: Mapping[str, Any], cell: Cell) -> float:
-    spec = cell.spec
+def process_seconds(protocol: Mapping[str, Any], spec: Runtime) -> float:
+    """Seconds that one timed process of a runtime takes."""
     start = START[spec.device, spec.stack == PYTORCH] + sum(COMPILING.get(lever, 0) for lever in spec.levers)
     # The closed loop ends between both limits.
     closed = (protocol["min_seconds"] + protocol["max_seconds"]) / 2

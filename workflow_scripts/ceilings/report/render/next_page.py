@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from ceilings.report import text
 from ceilings.report.analysis.advice import NOTHING, PROCESSES, Advice, best_cell
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.render.prediction_section import factor, predictions
-from ceilings.study.progress import duration
-
-COLD = ("import_ms", "context_ms", "libraries_ms", "load_ms", "quantize_ms", "compile_ms", "capture_ms", "first_run_ms")
-"""What a process spends before it is warm, as the table of runs has it."""
+from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.progress import duration, process_seconds
 
 GROUNDS = {
     "bounds": "Bounds say what is possible, not what is likely.",
@@ -31,20 +27,20 @@ def next_page(plan: Mapping[str, Any], measured: Measured, advice: Sequence[Advi
     Args:
         planned: Whether these predictions were recorded; else the page only looks ahead.
     """
-    lines = ["# What to measure next", _head(plan, measured, advice, planned=planned)]
+    lines = ["# What to measure next", _head(plan, advice, planned=planned)]
     for (device, model), members in group_by(advice, lambda one: (one.device, one.model)).items():
         lines.append(f"## {model} on `{device}`")
         lines.append(_start(best_cell(measured, measured.panels[device, model])))
-        lines += [_entry(number, one, plan, measured) for number, one in enumerate(members, 1)]
+        lines += [_entry(number, one, plan) for number, one in enumerate(members, 1)]
     lines.append(predictions(plan, measured))
     return "\n\n".join(line for line in lines if line) + "\n"
 
 
-def _head(plan: Mapping[str, Any], measured: Measured, advice: Sequence[Advice], *, planned: bool) -> str:
+def _head(plan: Mapping[str, Any], advice: Sequence[Advice], *, planned: bool) -> str:
     cells = proposed(advice)
     if not cells:
         return "There is no cell that this machine could measure next."
-    time = duration(sum(seconds(plan, measured, one) for one in advice if one.to_measure))
+    time = duration(sum(seconds(plan, one) for one in advice if one.to_measure))
     what = f"{text.plural(len(cells), 'cell')}, about {time} (graphs that must be made first are not counted)"
     if planned:
         return (
@@ -64,7 +60,7 @@ def _start(best: Cell) -> str:
     return f"Best so far: `{best.label}` at {best.shape}, p50 {text.number(best.p50.estimate)} ms."
 
 
-def _entry(number: int, one: Advice, plan: Mapping[str, Any], measured: Measured) -> str:
+def _entry(number: int, one: Advice, plan: Mapping[str, Any]) -> str:
     if one.lever == NOTHING:
         return f"**{one.change[:1].upper()}{one.change[1:]}.** {one.because}"
     quantity = "latency per inference" if one.per_inference else "latency"
@@ -80,7 +76,7 @@ def _entry(number: int, one: Advice, plan: Mapping[str, Any], measured: Measured
     elif one.lever == PROCESSES:
         lines.append("`next=run` does not do this: it would measure every cell of the study again. Change the study:")
     else:
-        lines.append(f"Measures `{one.cells[0]}`, about {duration(seconds(plan, measured, one))}.")
+        lines.append(f"Measures `{one.cells[0]}`, about {duration(seconds(plan, one))}.")
     return "\n\n".join([*lines, f"```yaml\n{one.snippet}```"])
 
 
@@ -99,12 +95,10 @@ def proposed(advice: Sequence[Advice]) -> list[str]:
     return list(dict.fromkeys(cell for one in advice if one.to_measure for cell in one.cells))
 
 
-def seconds(plan: Mapping[str, Any], measured: Measured, one: Advice) -> float:
-    """About how long its processes take: cold as those of the cell it starts from, then as the protocol says."""
-    runs, protocol = measured.runs(one.cell), plan["protocol"]
-    cold = sum(float(runs[name].median()) for name in COLD if name in runs and pd.notna(runs[name].median())) / 1e3
-    timed = sum(protocol.get(key, 0.0) for key in ("warmup_seconds", "min_seconds", "saturated_seconds"))
-    return float(protocol["processes"] * len(one.cells) * (2 + cold + 1.5 * timed))
+def seconds(plan: Mapping[str, Any], one: Advice) -> float:
+    """About how long its processes take."""
+    protocol, runtimes = plan["protocol"], [RUNTIMES[cell.split("/")[0]] for cell in one.cells]
+    return sum(float(protocol["processes"]) * process_seconds(protocol, spec) for spec in runtimes)
 
 
 def records(advice: Sequence[Advice]) -> list[dict[str, Any]]:
