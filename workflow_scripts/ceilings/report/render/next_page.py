@@ -8,7 +8,7 @@ from typing import Any
 from ceilings.report import text
 from ceilings.report.analysis.advice import NOTHING, PROCESSES, Advice, best_cell
 from ceilings.report.analysis.measured import Cell, Measured, group_by
-from ceilings.report.render.prediction_section import factor, predictions
+from ceilings.report.render.prediction_section import factor, gain, predictions
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.progress import duration, process_seconds
 
@@ -78,16 +78,6 @@ def _entry(number: int, one: Advice, plan: Mapping[str, Any]) -> str:
     else:
         lines.append(f"Measures `{one.cells[0]}`, about {duration(seconds(plan, one))}.")
     return "\n\n".join([*lines, f"```yaml\n{one.snippet}```"])
-
-
-def gain(one: Advice) -> str:
-    """The range as a speed-up: ``1.2 to 4.0× faster``, ``up to 2.1× faster, may be slower``."""
-    low, high = 1 / one.factor[1], 1 / one.factor[0]
-    if high <= 1:
-        return f"{text.number(1 / high)} to {text.number(1 / low)}× slower"
-    if low >= 1:
-        return f"{text.number(low)} to {text.number(high)}× faster"
-    return f"up to {text.number(high)}× faster, and at worst {text.number(1 / low)}× slower"
 
 
 def proposed(advice: Sequence[Advice]) -> list[str]:

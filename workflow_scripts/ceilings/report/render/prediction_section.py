@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ceilings.report import text
+from ceilings.report.analysis.advice import Advice
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.outcomes import Settled, settled
 
@@ -56,3 +57,13 @@ def calibration(every: Sequence[Settled]) -> str:
 def factor(ends: Sequence[float]) -> str:
     """``0.25 to 0.78×``."""
     return f"{text.number(ends[0])} to {text.number(ends[1])}×"
+
+
+def gain(one: Advice) -> str:
+    """The range as a speed-up: ``1.2 to 4.0× faster``, ``up to 2.1× faster, may be slower``."""
+    low, high = 1 / one.factor[1], 1 / one.factor[0]
+    if high <= 1:
+        return f"{text.number(1 / high)} to {text.number(1 / low)}× slower"
+    if low >= 1:
+        return f"{text.number(low)} to {text.number(high)}× faster"
+    return f"up to {text.number(high)}× faster, and at worst {text.number(1 / low)}× slower"
