@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from ceilings.report.analysis.advice import MOST, NOTHING, PROCESSES, Advice, advise
+from ceilings.report.analysis.advice import MOST, NOTHING, PROCESSES, Advice, advise, snippet
 from ceilings.report.analysis.changes import Place
 from ceilings.report.analysis.forecast import forecast
 from ceilings.report.analysis.machine import Machine
@@ -69,6 +69,13 @@ def test_a_precision_that_was_not_measured_is_advised_with_a_range_that_holds_th
         "precisions": ["int8"],
         "shapes": ["b1-s128"],
     }
+
+
+def test_a_snippet_is_yaml_whatever_a_model_is_called(tmp_path):
+    shape = measured_of(tmp_path, FP32_ONLY).cells[0].shape
+    for name in ("distilbert", "12", "1e3", "on"):
+        sweep = yaml.safe_load(snippet(name, Place("onnxruntime-cpu", "int8", shape)))["sweeps"]["next"]
+        assert sweep["models"] == [name] and sweep["shapes"] == ["b1-s128"]
 
 
 def test_a_neighbour_narrows_the_range(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
+import yaml
 
 from ceilings.report import text
 from ceilings.report.analysis.changes import BATCH, PRECISION, STACK, Change, Place, change_between
@@ -235,14 +236,9 @@ def _words(change: Change, target: Place) -> str:
 
 def snippet(model: str, target: Place) -> str:
     """A sweep of a study with one cell."""
-    return (
-        "sweeps:\n"
-        "  next:\n"
-        f"    models: [{model}]\n"
-        f"    runtimes: [{target.runtime}]\n"
-        f"    precisions: [{target.precision}]\n"
-        f"    shapes: [{target.shape}]\n"
-    )
+    parts = {"models": model, "runtimes": target.runtime, "precisions": target.precision, "shapes": str(target.shape)}
+    sweep = {"sweeps": {"next": {key: [value] for key, value in parts.items()}}}
+    return yaml.safe_dump(sweep, default_flow_style=None, sort_keys=False)
 
 
 def _undecided(measured: Measured, best: Cell, cells: list[Cell]) -> list[Advice]:
