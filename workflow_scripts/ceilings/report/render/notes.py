@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from ceilings.report import text
+from ceilings.report.analysis.cautions import cautions
 from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
 from ceilings.report.analysis.findings.energy import joules
 from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.render import engine_section as engines
+from ceilings.report.render import quality_section
 from ceilings.report.render.axes import axis_cells, axis_headers
-from ceilings.report.render.conclusions import claims_of_others, evidence_links, panels_of, subject_of
+from ceilings.report.render.conclusions import (
+    VERDICTS,
+    claims_of_others,
+    evidence_links,
+    undecided,
+    undecided_by_noise,
+)
+from ceilings.report.render.conditions import environment, limits, method
+from ceilings.report.render.hardware_distance import distance
+from ceilings.report.render.introduction import introduction
+from ceilings.report.render.not_run import not_run
+from ceilings.report.render.parity_section import graphs, parity
+from ceilings.report.render.pictures import pictures
+from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import key_of
 from ceilings.report.tables.quantities import BY_COLUMN, MEASURED, legend, results_heading, show, show_interval
-from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
 
 Plan = Mapping[str, Any]
@@ -75,44 +90,63 @@ def _values(measured: Measured, cell: Cell, row: dict[str, Any]) -> list[str]:
     ]
 
 
-def observations(plan: Plan, tables: Tables, evidence: Evidence) -> str:
-    """Numbered observations: what was seen, how sure, on which cells; then what is open, and the claims of others."""
+def anchors(observed: Sequence[Finding]) -> dict[int, str]:
+    """Where the lab note holds each finding that it numbers, by the finding's ``id``."""
+    return {id(finding): f"observation-{number}" for number, finding in enumerate(_seen(observed), 1)}
+
+
+def _seen(observed: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in observed if finding.has_evidence and not finding.undecided_by_noise]
+
+
+def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
+    """Numbered observations: what was seen, how sure, on which cells; then what is open, and all that they rest on.
+
+    Args:
+        plots: Folder of the pictures, relative to the page.
+    """
     measured = Measured(tables)
-    lines = [f"# Engineering observations: study `{plan['study']}`"]
+    title = f"# Engineering observations: study `{plan['study']}`"
     observed = findings(tables)
     if not observed:
-        return lines[0] + "\n\nNothing was measured, so nothing was observed.\n"
-    lines.append(
-        "Generated from the tables. Each observation names the claim that was put to the data, what became of it, the "
-        "effect with its 95% interval (unless it says otherwise) and the cells it rests on."
-    )
-    seen = [finding for finding in observed if finding.has_evidence]
-    for number, finding in enumerate(seen, 1):
-        lines.append(_observation(number, finding))
-    wanted = [finding for finding in observed if finding.status == "not decidable"]
-    if wanted:
-        panels = panels_of([cell for finding in observed for cell in finding.cells])
-        items = (
-            f"- {finding.claim}{f' ({subject})' if (subject := subject_of(finding, panels)) else ''}: "
-            f"{'; '.join(f'`{entry}`' for entry in finding.missing) or 'nothing in a study decides it'}"
-            for finding in wanted
-        )
-        lines.append("## Open, and what would decide it\n\n" + "\n".join(dict.fromkeys(items)))
-    lines.append(claims_of_others(measured, evidence))
-    return "\n\n".join(lines) + "\n"
+        return f"{title}\n\nNothing was measured, so nothing was observed.\n\n{not_run(plan, tables)}\n"
+    lines = [
+        title,
+        "All that the [summary](summary.md) leaves out. Each observation names the claim that was tested, the verdict, "
+        "the effect with its 95% interval (unless it says otherwise) and the cells it rests on.",
+        introduction(plan, tables, measured, evidence),
+        *(_observation(number, finding) for number, finding in enumerate(_seen(observed), 1)),
+        undecided_by_noise([finding for finding in observed if finding.has_evidence and finding.undecided_by_noise]),
+        undecided(observed),
+        claims_of_others(measured, evidence),
+        where_time_goes(plan, tables),
+        distance(measured),
+        pictures(plots, tables),
+        not_run(plan, tables),
+        quality_section.section(plan, tables),
+        parity(plan, evidence),
+        graphs(evidence),
+        engines.section(evidence),
+        limits(evidence),
+        _care(cautions(measured, observed, evidence)),
+        environment(plan, tables),
+        method(plan, tables),
+    ]
+    return "\n\n".join(line for line in lines if line) + "\n"
+
+
+def _care(lines: Sequence[str]) -> str:
+    return "\n".join(["## Read with care", "", *(f"- {line}" for line in lines)]) if lines else ""
 
 
 def _observation(number: int, finding: Finding) -> str:
     about = QUESTIONS[finding.question] if finding.question else finding.topic
-    lines = [f"## {number}. {about}", finding.text]
+    lines = [f'<a id="observation-{number}"></a>\n\n## {number}. {about}', *([finding.brief] if finding.brief else [])]
+    lines.append(finding.text)
     facts = []
     if finding.claim:
-        facts.append(f"- Claim: {finding.claim}. **{(finding.status or 'not decidable').capitalize()}**.")
+        facts.append(f"- Claim: {finding.claim}. **{VERDICTS[finding.status or 'not decidable']}**.")
     if finding.effect is not None and finding.effect.bounded:
-        facts.append(f"- Effect: {_effect(finding.effect)}.")
+        facts.append(f"- Effect: {text.interval(finding.effect)} {finding.unit}.")
     facts.append(f"- Evidence:{evidence_links(finding)}")
     return "\n\n".join([*lines, "\n".join(facts)])
-
-
-def _effect(effect: Interval) -> str:
-    return text.interval(effect)

@@ -40,7 +40,7 @@ class Finding:
 
     Attributes:
         topic: The group it is shown under; for a question, its short name.
-        text: Markdown, one line.
+        text: Markdown, one line: the finding with its intervals.
         cells: Names of the measured cells that it rests on.
         effect: The number that it states, None for a warning.
         verdict: What it claims of a latency; None where it compares none.
@@ -49,8 +49,10 @@ class Finding:
         subject: What the claim is about here, in a few words.
         status: What the data say of the claim.
         missing: What would decide it, as entries of a study: a sweep in braces, or a section.
-        measure: What the effect is a ratio of.
+        measure: What the effect is a ratio of; of an amount, its unit.
+        absolute: Whether the effect is an amount instead of a ratio.
         records: Other records that it rests on, as paths below the results folder.
+        brief: The finding in one plain sentence with its number, Markdown; empty where only the text says it.
     """
 
     topic: str
@@ -65,6 +67,19 @@ class Finding:
     missing: tuple[str, ...] = ()
     measure: str = "latency"
     records: tuple[str, ...] = ()
+    brief: str = ""
+    absolute: bool = False
+
+    @property
+    def undecided_by_noise(self) -> bool:
+        """Whether cells were compared and the intervals do not decide."""
+        asked = any(entry.startswith("protocol") for entry in self.missing) and self.status == "not decidable"
+        return bool(self.cells) and (self.verdict == "undecided" or asked)
+
+    @property
+    def unit(self) -> str:
+        """What the effect is in: a ratio, unless the finding states an amount."""
+        return self.measure if self.absolute else f"× ({self.measure}, ratio)"
 
     @property
     def has_evidence(self) -> bool:
