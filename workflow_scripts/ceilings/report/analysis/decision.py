@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -53,8 +53,9 @@ class Decision:
     others: int
 
 
-def decisions(measured: Measured, limit_ms: float | None = None) -> list[Decision]:
-    """One of each device and model with a measured cell, in the order of the panels."""
+def decided(measured: Measured, plan: Mapping[str, Any]) -> list[Decision]:
+    """One of each device and model with a measured cell, with the latency limit of the study if it gives one."""
+    limit_ms = (plan.get("targets") or {}).get("latency_ms")
     return [_decision(measured, panel, limit_ms) for panel in measured.panels]
 
 
@@ -101,7 +102,7 @@ def _confidence(measured: Measured, fastest: Cell, rivals: Sequence[Cell]) -> Co
     if tied:
         return Confidence("low", f"{text.cut((pair.a.label for pair in tied), 2)} may be as fast")
     floor = measured.noise_floor(fastest.device)
-    gap = f"the next is {text.number(behind[0].ratio.estimate)}× slower"
+    gap = f"the next takes {text.number(behind[0].ratio.estimate)}× as long"
     if floor is None or not math.isfinite(floor):
         return Confidence("medium", f"{gap}; the noise floor was not measured")
     if len(fastest.groups) < ENOUGH_PROCESSES:

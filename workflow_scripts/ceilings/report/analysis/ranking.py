@@ -11,9 +11,6 @@ from ceilings.report.analysis.findings.finding import Finding
 IN_THE_DECISION = {"Fastest", "Latency or throughput"}
 """Topics that the decision table answers."""
 
-PER_TOPIC = 2
-"""Findings of one topic among the first: eight levers would hide what bounds a latency."""
-
 QUALITATIVE = math.log(1.25)
 """What a finding without a ratio counts for: as much as an effect of a quarter that is certain."""
 
@@ -23,24 +20,27 @@ def consequence(finding: Finding) -> float:
 
     Of an interval the end that is nearer to 1 counts, so noise lowers the rank of a large estimate.
     """
-    if finding.status == "not decidable" or not finding.brief:
+    if finding.status == "not decidable" or finding.absolute or not finding.brief:
         return 0.0
     effect = finding.effect
     if effect is None or not (effect.bounded and effect.low > 0):
-        return QUALITATIVE if finding.status and finding.cells else 0.0
+        return QUALITATIVE if finding.question and finding.cells else 0.0
     if effect.low <= 1 <= effect.high:
         return 0.0
     return min(abs(math.log(effect.low)), abs(math.log(effect.high)))
 
 
 def most_consequential(findings: Sequence[Finding], most: int) -> list[Finding]:
-    """The first ones by consequence, few of one topic."""
-    taken: Counter[str] = Counter()
-    chosen = []
-    for finding in sorted(findings, key=consequence, reverse=True):  # stable: of equals, the order of the questions
-        if consequence(finding) <= 0 or len(chosen) == most:
-            break
-        if finding.topic not in IN_THE_DECISION and taken[finding.topic] < PER_TOPIC:
-            taken[finding.topic] += 1
-            chosen.append(finding)
-    return chosen
+    """The first ones by consequence: the first of each topic before the second of any.
+
+    Eight levers in a row would hide what bounds the latency.
+    """
+    known = [one for one in findings if one.topic not in IN_THE_DECISION and consequence(one) > 0]
+    known.sort(key=consequence, reverse=True)  # stable: of equals, the order of the questions
+    places: Counter[str] = Counter()
+    placed = []
+    for finding in known:
+        placed.append((places[finding.topic], finding))
+        places[finding.topic] += 1
+    chosen = [finding for _, finding in sorted(placed, key=lambda pair: pair[0])[:most]]
+    return sorted(chosen, key=consequence, reverse=True)

@@ -13,8 +13,6 @@ from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.measured import Cell
 from ceilings.report.analysis.next_lever import NextLever, gain
 
-MOST_ROWS = 20
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -59,11 +57,11 @@ def rows(decisions: Sequence[Decision], levers: Sequence[NextLever] = ()) -> lis
 
 
 def markdown(shown: Sequence[Row]) -> str:
-    """The table; the first rows of a long one."""
+    """The table."""
     headings = ["model, device", *(entry.heading for entry in shown[0].entries)]
     lines = [
         [f"**{row.model}**, `{row.device}`", *(str(entry) if entry.value else "none" for entry in row.entries)]
-        for row in shown[:MOST_ROWS]
+        for row in shown
     ]
     return text.table(lines, headings, "l" * len(headings))
 

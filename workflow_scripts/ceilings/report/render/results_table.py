@@ -26,6 +26,11 @@ MOST_TABLES = 5
 
 HEADERS = ["configuration", "p50, ms [95%]", "p99, ms", "throughput, /s", "speed-up", "bound by", "gap to floor"]
 
+LEGEND = (
+    "Latency of one request in the closed loop; throughput with requests queued where that was measured. Speed-up in "
+    "parentheses: no difference is shown. Empty: not measured, or too few iterations for a p99."
+)
+
 
 def results(measured: Measured, plan: Mapping[str, Any]) -> str:
     """The section."""
@@ -43,6 +48,7 @@ def results(measured: Measured, plan: Mapping[str, Any]) -> str:
         left, rows_shown = left - count, rows_shown + count
         parts.append(_heading(panel, chosen.get(panel)))
         parts.append(_table(measured, kept, chosen))
+    parts.append(LEGEND)
     if rows_shown < len(measured.cells):
         parts.append(
             f"The best {rows_shown} of {len(measured.cells)} measured cells; all are in "

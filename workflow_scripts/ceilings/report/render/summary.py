@@ -7,7 +7,7 @@ from typing import Any
 
 from ceilings.report import text
 from ceilings.report.analysis.cautions import cautions
-from ceilings.report.analysis.decision import decisions
+from ceilings.report.analysis.decision import decided
 from ceilings.report.analysis.findings import Finding, findings
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.next_lever import NextLever
@@ -23,6 +23,7 @@ from ceilings.report.tables.frames import Tables
 
 Plan = Mapping[str, Any]
 
+MOST_DECISIONS = 16
 MOST_FINDINGS = 8
 MOST_CAUTIONS = 10
 
@@ -55,14 +56,14 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str, levers: 
 
 def decision(plan: Plan, measured: Measured, levers: Sequence[NextLever]) -> str:
     """The section with the decision table."""
-    made = decisions(measured, (plan.get("targets") or {}).get("latency_ms"))
+    made = decided(measured, plan)
     if not made:
         return "## Decision\n\nNothing: no cell was measured."
     shown = decision_table.rows(made, levers)
-    hidden = len(shown) - decision_table.MOST_ROWS
-    more = f"{hidden} more models and devices are in [summary_table.md](summary_table.md)." if hidden > 0 else ""
-    note = decision_table.would_decide(made)
-    return "\n\n".join(filter(None, ("## Decision", decision_table.markdown(shown), more, note)))
+    hidden = len(shown) - MOST_DECISIONS
+    more = f"{hidden} more models and devices are in [the lab note]({NOTE}#decision)." if hidden > 0 else ""
+    note = decision_table.would_decide(made[:MOST_DECISIONS])
+    return "\n\n".join(filter(None, ("## Decision", decision_table.markdown(shown[:MOST_DECISIONS]), more, note)))
 
 
 def conclusions(observed: Sequence[Finding]) -> str:

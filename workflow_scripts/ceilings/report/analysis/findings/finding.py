@@ -18,15 +18,15 @@ from ceilings.workload.shape import Shape
 Status = Literal["supported", "refuted", "not decidable"]
 
 QUESTIONS = {
-    1: "When does ONNX Runtime's CUDA provider keep the GPU busy?",
-    2: "What does TensorRT add over the CUDA provider, and native TensorRT over ONNX Runtime's provider?",
-    3: "When do abstraction layers stop mattering?",
-    4: "Where does latency turn from orchestration-bound to kernel-bound?",
-    5: "Which levers still move a small static workload?",
+    1: "Does ONNX Runtime's CUDA provider keep the GPU busy?",
+    2: "Is TensorRT faster than the CUDA provider, and native TensorRT than ONNX Runtime's provider?",
+    3: "From which size on does launch overhead stop mattering?",
+    4: "Where does the latency turn from host-bound to device-bound?",
+    5: "Which levers shorten the latency?",
     6: "Does lower precision pay, from which size on, and what does it cost?",
-    7: "What do CUDA graphs do to the tail?",
-    8: "Which stack for a latency limit, which for a throughput target, at which cost?",
-    9: "What stands between the best cell and the hardware's floor?",
+    7: "Do CUDA graphs shorten the tail?",
+    8: "What is best for a latency limit, for throughput and for cost?",
+    9: "What separates the best cell from the hardware floor?",
 }
 """The questions of the study, by number, in the order of the summary."""
 
@@ -77,9 +77,13 @@ class Finding:
         return bool(self.cells) and (self.verdict == "undecided" or asked)
 
     @property
-    def unit(self) -> str:
-        """What the effect is in: a ratio, unless the finding states an amount."""
-        return self.measure if self.absolute else f"× ({self.measure}, ratio)"
+    def effect_in_words(self) -> str:
+        """The effect with its interval and what it is of; empty where there is none or nothing bounds it."""
+        if self.effect is None or not self.effect.bounded:
+            return ""
+        if self.absolute:
+            return f"{text.interval(self.effect)} ({self.measure})"
+        return f"{text.interval(self.effect, '×')} (ratio of {self.measure})"
 
     @property
     def has_evidence(self) -> bool:
@@ -174,12 +178,18 @@ def processes_entry(cells: Sequence[Cell]) -> str:
 
 
 def change(judged: Judged, base: str = "") -> str:
-    """A ratio of latencies in words: ``2.1× [1.9, 2.3] faster than base``, or what keeps it from being a difference."""
+    """A ratio of latencies in words: ``2.1× [1.9, 2.3] faster than base``, or why it is no difference."""
     if judged.decided:
         factor = judged.ratio.inverted() if judged.verdict == "faster" else judged.ratio
         return f"**{text.interval(factor, '×')} {judged.verdict}**{f' than {base}' if base else ''}"
     whose = f" of {base}" if base else ""
-    return f"{text.interval(judged.ratio, '×')} the latency{whose}, {no_claim(judged)}"
+    return f"{no_claim(judged)} ({text.interval(judged.ratio, '×')} the latency{whose})"
+
+
+def times(judged: Judged) -> str:
+    """The same in short, of a difference: ``2.1× faster``."""
+    factor = judged.ratio.inverted() if judged.verdict == "faster" else judged.ratio
+    return f"{text.number(factor.estimate)}× {judged.verdict}"
 
 
 def no_claim(judged: Judged) -> str:
@@ -187,12 +197,10 @@ def no_claim(judged: Judged) -> str:
     if judged.verdict == "same within noise":
         return "the same within noise"
     if judged.floor is not None and not math.isfinite(judged.floor):
-        return "undecided (the noise floor is unknown)"
+        return "undecided, the noise floor is unknown"
     if not judged.ratio.bounded:
-        return "undecided (one process)"
-    if judged.below_floor:
-        return "not established as a difference (the estimate is below the noise floor)"
-    return "not established as a difference"
+        return "undecided, one process"
+    return "undecided, below the noise floor" if judged.below_floor else "undecided"
 
 
 def signed_percent(factor: float) -> str:

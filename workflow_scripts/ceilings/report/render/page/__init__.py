@@ -23,13 +23,14 @@ from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
 from ceilings.report.analysis.measured import Measured, group_by
 from ceilings.report.render import conditions
 from ceilings.report.render import engine_section as engines
-from ceilings.report.render import summary as sections
 from ceilings.report.render.conclusions import claims_of_others
 from ceilings.report.render.hardware_distance import distance
+from ceilings.report.render.introduction import introduction
 from ceilings.report.render.page.charts import charts, curve_name
 from ceilings.report.render.page.details import SHARES
 from ceilings.report.render.page.markdown import block, inline
 from ceilings.report.render.page.rows import choices, shown_cells, shown_columns, title
+from ceilings.report.render.parity_section import graphs, parity
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
@@ -62,8 +63,8 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
         distance(measured),
-        sections.parity(plan, evidence),
-        sections.graphs(evidence),
+        parity(plan, evidence),
+        graphs(evidence),
         engines.section(evidence),
         conditions.limits(evidence),
         conditions.environment(plan, tables),
@@ -76,7 +77,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         library=library(),
         scripts=scripts,
         data=_embedded(data),
-        introduction=block(sections.introduction(plan, tables, measured, evidence)),
+        introduction=block(introduction(plan, tables, measured, evidence)),
         findings=group_by(enumerate(observed), lambda item: _heading(item[1])),
         names={cell.name: cell for cell in cells},
         cells=cells,
