@@ -400,6 +400,20 @@ def test_what_is_missing_are_entries_that_a_study_accepts(tmp_path):
         checked({"study": "x", "models": {"m": {"architecture": "bert"}}, "sweeps": SWEEP} | section)
 
 
+def test_no_remedy_names_a_runtime_that_an_onnx_file_cannot_have(tmp_path):
+    maker = planted.StudyMaker(tmp_path).measure(CPU, [("onnxruntime-cpu", "fp32")], [(1, 128)])
+    plan = maker.plan()
+    named = {}
+    for kind, weights in (("weights", "auto"), ("file", {"onnx": "mine.onnx"})):
+        plan["models"] = {"distilbert": {"weights": weights}}
+        tables = collect(plan)
+        entries = [entry for finding in findings(tables) for entry in finding.missing]
+        entries += [entry for _, one in judged(Measured(tables), Evidence()) for entry in one.missing]
+        named[kind] = " ".join(entries)
+    assert "torch" in named["weights"] and "torch" not in named["file"].replace("PyTorch", "")
+    assert "an ONNX file has no PyTorch runtime" in named["file"] and "onnxruntime-cuda" in named["file"]
+
+
 SWEEP = {"x": {"models": ["m"], "runtimes": ["torch-eager"], "precisions": ["fp32"], "batches": [1], "sequences": [8]}}
 
 

@@ -88,6 +88,11 @@ def cut(items: Iterable[str], most: int = 4) -> str:
     return listed(words) if len(words) <= most else f"{', '.join(words[:most])} and {len(words) - most} more"
 
 
+def code(entry: str) -> str:
+    """An entry of a study as code; a sentence as it is."""
+    return f"`{entry}`" if "{" in entry or "[" in entry else entry
+
+
 def plural(count: int, word: str) -> str:
     if count == 1:
         return f"{count} {word}"

@@ -67,7 +67,7 @@ def undecided_by_noise(unsure: Sequence[Finding]) -> str:
             subject_of(finding, panels),
             text.interval(finding.effect, "×") if finding.effect else "",
             evidence_links(finding),
-            "; ".join(f"`{entry}`" for entry in finding.missing),
+            "; ".join(map(text.code, finding.missing)),
         ]
         for finding in unsure
     ]
@@ -92,7 +92,7 @@ def undecided(findings: Sequence[Finding]) -> str:
         [
             same[0].claim,
             text.cut(dict.fromkeys(subject_of(finding, panels) or finding.text for finding in same), SUBJECTS_SHOWN),
-            "; ".join(f"`{entry}`" for entry in same[0].missing),
+            "; ".join(map(text.code, same[0].missing)),
         ]
         for same in group_by(open_, lambda finding: (finding.claim, finding.missing)).values()
     ]
@@ -114,7 +114,7 @@ def claims_of_others(measured: Measured, evidence: Evidence) -> str:
         return ""
     rows = []
     for hypothesis, ours in judged(measured, evidence):
-        wanted = "; ".join(f"`{entry}`" if "{" in entry or "[" in entry else entry for entry in ours.missing)
+        wanted = "; ".join(map(text.code, ours.missing))
         missing = f"missing: {wanted}" if wanted and ours.verdict == "not decidable" else ""
         rows.append(
             [

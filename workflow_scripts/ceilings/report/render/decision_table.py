@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ceilings.report import text
+from ceilings.report.analysis.advice import NOTHING, Advice
 from ceilings.report.analysis.decision import Decision, judged_latency, rate
 from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.measured import Cell
-from ceilings.report.analysis.next_lever import NextLever, gain
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Row:
     entries: tuple[Entry, ...]
 
 
-def rows(decisions: Sequence[Decision], levers: Sequence[NextLever] = ()) -> list[Row]:
+def rows(decisions: Sequence[Decision], advice: Sequence[Advice] = ()) -> list[Row]:
     """Rows with the same columns each: what no row has is left out."""
-    advice: dict[tuple[str, str], NextLever] = {}
-    for lever in levers:  # the largest gain first
-        advice.setdefault((lever.device, lever.model), lever)
-    made = [Row(one.device, one.model, tuple(_entries(one, advice.get((one.device, one.model))))) for one in decisions]
+    first: dict[tuple[str, str], Advice] = {}
+    for one in advice:  # the largest gain first
+        first.setdefault((one.device, one.model), one)
+    made = [Row(one.device, one.model, tuple(_entries(one, first.get((one.device, one.model))))) for one in decisions]
     used = dict.fromkeys(entry.heading for row in made for entry in row.entries if entry.value)
     return [Row(row.device, row.model, tuple(entry for entry in row.entries if entry.heading in used)) for row in made]
 
@@ -66,7 +66,7 @@ def markdown(shown: Sequence[Row]) -> str:
     return text.table(lines, headings, "l" * len(headings))
 
 
-def _entries(one: Decision, lever: NextLever | None) -> list[Entry]:
+def _entries(one: Decision, advice: Advice | None) -> list[Entry]:
     fastest, queued = one.fastest, one.throughput
     p99 = fastest.row["p99_ms"]
     entries = [
@@ -93,13 +93,28 @@ def _entries(one: Decision, lever: NextLever | None) -> list[Entry]:
         else Entry("cheapest million", "")
     )
     entries.append(Entry("bound by", one.bound.name, detail=one.bound.proof))
-    entries.append(Entry("next lever", lever.change, detail=gain(lever)) if lever else Entry("next lever", ""))
+    entries.append(Entry("next lever", advice.change, detail=gain(advice)) if advice else Entry("next lever", ""))
     entries.append(Entry("confidence", one.confidence.level, detail=one.confidence.why))
     return entries
 
 
 def _entry(heading: str, value: str, cell: Cell, detail: str = "") -> Entry:
     return Entry(heading, value, f"{cell.label} {cell.shape}", detail, cell.name)
+
+
+SURELY = 1.005
+"""A gain below this is none."""
+
+
+def gain(advice: Advice) -> str:
+    """``expected 1.2 to 1.5× faster``; a range that holds 1 is ``up to``; empty where nothing is left to change."""
+    if advice.lever == NOTHING:
+        return ""
+    low, high = 1 / max(advice.factor), 1 / min(advice.factor)
+    if high <= SURELY:
+        return "no gain expected"
+    shown = f"up to {high:.2g}×" if low <= SURELY else f"{low:.2g} to {high:.2g}×"
+    return f"expected {shown} faster{' per inference' if advice.per_inference else ''}"
 
 
 def would_decide(decisions: Sequence[Decision]) -> str:

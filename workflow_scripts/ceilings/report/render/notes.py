@@ -9,6 +9,7 @@ import pandas as pd
 
 from ceilings.quantity import Quantity
 from ceilings.report import text
+from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.cautions import cautions
 from ceilings.report.analysis.decision import decided
 from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
@@ -16,7 +17,6 @@ from ceilings.report.analysis.findings.energy import joules
 from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.limiter import limiter
 from ceilings.report.analysis.measured import Cell, Measured, group_by
-from ceilings.report.analysis.next_lever import NextLever
 from ceilings.report.render import decision_table, quality_section
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.axes import axis_cells, axis_headers
@@ -128,12 +128,11 @@ def _seen(observed: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in observed if finding.has_evidence and not finding.undecided_by_noise]
 
 
-def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str, levers: Sequence[NextLever] = ()) -> str:
+def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
     """Numbered observations: what was seen, how sure, on which cells; then what is open, and all that they rest on.
 
     Args:
         plots: Folder of the pictures, relative to the page.
-        levers: The next lever of each model and device, where it is known.
     """
     measured = Measured(tables)
     title = f"# Engineering observations: study `{plan['study']}`"
@@ -145,7 +144,7 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str, lev
         "All that the [summary](summary.md) leaves out. Each observation names the claim that was tested, the verdict, "
         "the effect with its 95% interval (unless it says otherwise) and the cells it rests on.",
         introduction(plan, tables, measured, evidence),
-        f"## Decision\n\n{decision_table.markdown(decision_table.rows(decided(measured, plan), levers))}",
+        f"## Decision\n\n{decision_table.markdown(decision_table.rows(decided(measured, plan), advise(measured)))}",
         *(_observation(number, finding) for number, finding in enumerate(_seen(observed), 1)),
         _noted([finding for finding in observed if not finding.has_evidence and finding.status is None]),
         undecided_by_noise([finding for finding in observed if finding.has_evidence and finding.undecided_by_noise]),

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ceilings.report import text
+from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.cautions import cautions
 from ceilings.report.analysis.decision import decided
 from ceilings.report.analysis.findings import Finding, findings
 from ceilings.report.analysis.measured import Measured
-from ceilings.report.analysis.next_lever import NextLever
 from ceilings.report.analysis.ranking import most_consequential
 from ceilings.report.render import decision_table
 from ceilings.report.render.introduction import counted
@@ -31,19 +31,18 @@ NOTE = "engineering_observations.md"
 """The lab note beside the summary: what the summary leaves out is there."""
 
 
-def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str, levers: Sequence[NextLever] = ()) -> str:
+def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
     """The whole page: at most 150 lines, whatever the number of cells.
 
     Args:
         plots: Folder of the pictures, relative to the page.
-        levers: The next lever of each model and device, where it is known.
     """
     measured = Measured(tables)
     observed = findings(tables)
     parts = [
         f"# Inference latency: study `{plan['study']}`",
         counted(plan, tables, measured),
-        decision(plan, measured, levers),
+        decision(plan, measured),
         picture(plots, tables),
         results(measured, plan),
         conclusions(observed),
@@ -54,12 +53,12 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str, levers: 
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def decision(plan: Plan, measured: Measured, levers: Sequence[NextLever]) -> str:
+def decision(plan: Plan, measured: Measured) -> str:
     """The section with the decision table."""
     made = decided(measured, plan)
     if not made:
         return "## Decision\n\nNothing: no cell was measured."
-    shown = decision_table.rows(made, levers)
+    shown = decision_table.rows(made, advise(measured))
     hidden = len(shown) - MOST_DECISIONS
     more = f"{hidden} more models and devices are in [the lab note]({NOTE}#decision)." if hidden > 0 else ""
     note = decision_table.would_decide(made[:MOST_DECISIONS])

@@ -20,7 +20,7 @@ from ceilings.report.analysis.stack_levers import runtimes_of
 from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA
 from ceilings.statistics.decisions import equivalence_interval
 
-TOPIC = "Abstraction layers"
+TOPIC = "Launch overhead"
 RUNTIMES_TOPIC = "Runtimes at one precision"
 
 LAYER_MARGIN = 0.10

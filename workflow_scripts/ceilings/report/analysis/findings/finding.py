@@ -10,7 +10,8 @@ from typing import Literal
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import Cell, Judged, Measured
-from ceilings.report.tables.keys import axes_of
+from ceilings.report.tables.keys import ONNX_FILE, axes_of
+from ceilings.runtimes.catalogue import PYTORCH, RUNTIMES
 from ceilings.statistics.intervals import Verdict
 from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
@@ -124,11 +125,18 @@ def sweep_entry(
 ) -> str:
     """A sweep of a study, as YAML on one line; what is not given is taken from the cells that were asked for.
 
+    Runtimes that no model of the study can have are left out.
+
     Args:
         batches: Sizes of the batch in place of the shape's.
         shape: The sizes otherwise; None: the common shape of each panel.
     """
     asked = measured.tables.cells
+    runtimes = _in_order(runtimes)
+    if (asked["model_source"] == ONNX_FILE).all():
+        runtimes = [name for name in runtimes if name not in RUNTIMES or RUNTIMES[name].stack != PYTORCH]
+        if not runtimes:
+            return NO_ENTRY
     sizes: dict[str, set[int]] = {}
     for one in [shape] if shape else measured.common_shapes.values() or [_smallest(asked["shape"])]:
         for axis, size in one.sizes:
@@ -139,13 +147,16 @@ def sweep_entry(
     others = {axis: members for axis, members in listed.items() if axis not in SHORTHANDS}
     parts = {
         "models": sorted(asked["model"].unique()),
-        "runtimes": _in_order(runtimes),
+        "runtimes": runtimes,
         "precisions": _in_order(precisions or ("fp32", "fp16")),
         **{SHORTHANDS[axis]: members for axis, members in listed.items() if axis in SHORTHANDS},
         **({"axes": others} if others else {}),
     }
     return json.dumps(parts).replace('"', "")
 
+
+NO_ENTRY = "no sweep decides it: an ONNX file has no PyTorch runtime"
+"""In place of a sweep whose runtimes the models of the study cannot have."""
 
 SHORTHANDS = {"batch": "batches", "sequence": "sequences"}
 """Keys of a sweep that stand for an axis; others are named below ``axes``."""
