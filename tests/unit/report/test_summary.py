@@ -182,8 +182,13 @@ def test_noise_is_one_line_and_no_interval_of_ten_times_is_shown(tmp_path):
         maker.change(maker.cells[0], run, flags=["other processes used 85% of a core"])
     text = page(maker)
     assert len(re.findall(r"decide nothing at this noise: the A/A pair differs by", text)) == 1
-    assert "**The machine was busy**: other processes used up to 85% of a core in 4 of" in text
-    assert "End other work and measure again: `snakemake" in text
+    (alarm,) = [line for line in text.splitlines() if line.startswith("> ")]
+    assert text.index(alarm) < text.index("## Decision") and "is noisy**: one cell measured twice differs by" in alarm
+    assert "other processes used up to 85% of a core in 4 of" in alarm
+    assert "End other work and measure again: `snakemake" in alarm and "machine was busy" not in text
+    quiet = planted.default_study(tmp_path / "quiet", between=0.002)
+    text = page(quiet)
+    assert "\n> " not in text and "**The machine was busy**: other processes used up to 35% of a core in 1 of" in text
     for low, high in re.findall(r"\[([\d.,]+), ([\d.,]+)\]", text):
         assert float(high.replace(",", "")) <= 10 * float(low.replace(",", ""))
 

@@ -16,7 +16,7 @@ from ceilings.report.analysis.narrow_products import float_only
 from ceilings.report.tables.evidence import Evidence
 
 COARSE = 0.25
-"""A noise floor from which on the pages warn: levers are often worth less."""
+"""A noise floor from which on the pages alarm: levers are often worth less."""
 
 MEASURE_AGAIN = "`snakemake --cores 1 results/summary.md -R measure_latency`"
 
@@ -26,8 +26,19 @@ SPREAD = 0.1
 BUSY = re.compile(r"(other processes used|the hypervisor took) (\d+)% of a core")
 
 
+def alarms(measured: Measured) -> list[str]:
+    """Of a device whose noise hides most differences, one line with what to do: it belongs above all numbers."""
+    others = _others(measured)
+    busy = f"; {others}" if others else ""
+    return [
+        f"**`{device}` is noisy**: one cell measured twice differs by {text.percent(floor)}{busy}. End other work and "
+        f"measure again: {MEASURE_AGAIN}."
+        for device, floor in _coarse(measured).items()
+    ]
+
+
 def cautions(measured: Measured, findings: Sequence[Finding], evidence: Evidence) -> list[str]:
-    """The lines, those that concern most of the numbers first."""
+    """The lines beside the alarms, those that concern most of the numbers first."""
     return [
         *_busy(measured),
         *_noise(measured),
@@ -46,19 +57,34 @@ def _flags(measured: Measured) -> list[list[str]]:
     return [str(flags).split("; ") for flags in measured.tables.runs["flags"].fillna("") if flags]
 
 
-def _busy(measured: Measured) -> list[str]:
+def _others(measured: Measured) -> str:
+    """How much of the machine other processes and the hypervisor took; empty where that was little."""
     shares: dict[str, list[int]] = {}
     for flags in _flags(measured):
         for flag in flags:
             if match := BUSY.match(flag):
                 shares.setdefault(match[1], []).append(int(match[2]))
-    if not shares:
-        return []
     runs = len(measured.tables.runs)
-    what = text.listed(
+    return text.listed(
         f"{who} up to {max(values)}% of a core in {len(values)} of {runs} processes" for who, values in shares.items()
     )
-    return [f"**The machine was busy**: {what}. End other work and measure again: {MEASURE_AGAIN}."]
+
+
+def _busy(measured: Measured) -> list[str]:
+    others = _others(measured)
+    if not others or alarms(measured):
+        return []
+    return [f"**The machine was busy**: {others}. End other work and measure again: {MEASURE_AGAIN}."]
+
+
+def _coarse(measured: Measured) -> dict[str, float]:
+    """Noise floors that are known and too high, by device."""
+    floors = {device: measured.noise_floor(device) for device in sorted({cell.device for cell in measured.cells})}
+    return {
+        device: floor
+        for device, floor in floors.items()
+        if floor is not None and floor > COARSE and math.isfinite(floor)
+    }
 
 
 def _noise(measured: Measured) -> list[str]:
@@ -72,11 +98,6 @@ def _noise(measured: Measured) -> list[str]:
         elif not math.isfinite(floor):
             lines.append(
                 f"**One process a cell on `{device}`**: no difference can be shown. Set `protocol: {{processes: 3}}`."
-            )
-        elif floor > COARSE:
-            lines.append(
-                f"**`{device}` is noisy**: one cell measured twice differs by {text.percent(floor)}, so smaller "
-                "differences count as none. End other work, or raise `protocol.processes`."
             )
     return lines
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ceilings.quantity import Quantity
 from ceilings.report import text
 from ceilings.report.analysis.advice import advise
-from ceilings.report.analysis.cautions import cautions
+from ceilings.report.analysis.cautions import alarms, cautions
 from ceilings.report.analysis.decision import decided
 from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
 from ceilings.report.analysis.findings.energy import joules
@@ -159,7 +159,7 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         graphs(evidence),
         engines.section(evidence),
         limits(evidence),
-        _care(cautions(measured, observed, evidence)),
+        _care([*alarms(measured), *cautions(measured, observed, evidence)]),
         environment(plan, tables),
         method(plan, tables),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from ceilings.report import text
 from ceilings.report.analysis.advice import advise
-from ceilings.report.analysis.cautions import cautions
+from ceilings.report.analysis.cautions import alarms, cautions
 from ceilings.report.analysis.decision import decided
 from ceilings.report.analysis.findings import Finding, findings
 from ceilings.report.analysis.measured import Measured
@@ -42,6 +42,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
     parts = [
         f"# Inference latency: study `{plan['study']}`",
         counted(plan, tables, measured),
+        "\n\n".join(f"> {line}" for line in alarms(measured)),
         decision(plan, measured),
         picture(plots, tables),
         results(measured, plan),

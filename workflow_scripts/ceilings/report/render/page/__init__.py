@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from ceilings.report import text
 from ceilings.report.analysis.advice import advise
-from ceilings.report.analysis.cautions import cautions
+from ceilings.report.analysis.cautions import alarms, cautions
 from ceilings.report.analysis.decision import decided
 from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
 from ceilings.report.analysis.measured import Measured, group_by
@@ -94,7 +94,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         counted=counted(plan, tables, measured),
         decision=decision_table.rows(made, advise(measured)),
         would_decide=decision_table.would_decide(made),
-        cautions=cautions(measured, observed, evidence),
+        cautions=[*alarms(measured), *cautions(measured, observed, evidence)],
         first=[(index, finding) for one in first for index, finding in cards if finding is one],
         findings=group_by([card for card in cards if not card[1].undecided_by_noise], lambda card: _heading(card[1])),
         unsure=[card for card in cards if card[1].undecided_by_noise],
