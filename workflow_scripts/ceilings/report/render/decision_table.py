@@ -12,6 +12,7 @@ from ceilings.report.analysis.advice import NOTHING, Advice
 from ceilings.report.analysis.decision import Decision, judged_latency, rate
 from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.measured import Cell
+from ceilings.report.render.next_page import gain
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Row:
 def rows(decisions: Sequence[Decision], advice: Sequence[Advice] = ()) -> list[Row]:
     """Rows with the same columns each: what no row has is left out."""
     first: dict[tuple[str, str], Advice] = {}
-    for one in advice:  # the largest gain first
+    for one in sorted(advice, key=lambda one: bool(one.missing)):  # what can be tried here, then the largest gain
         first.setdefault((one.device, one.model), one)
     made = [Row(one.device, one.model, tuple(_entries(one, first.get((one.device, one.model))))) for one in decisions]
     used = dict.fromkeys(entry.heading for row in made for entry in row.entries if entry.value)
@@ -93,7 +94,7 @@ def _entries(one: Decision, advice: Advice | None) -> list[Entry]:
         else Entry("cheapest million", "")
     )
     entries.append(Entry("bound by", one.bound.name, detail=one.bound.proof))
-    entries.append(Entry("next lever", advice.change, detail=gain(advice)) if advice else Entry("next lever", ""))
+    entries.append(Entry("next lever", advice.change, detail=expected(advice)) if advice else Entry("next lever", ""))
     entries.append(Entry("confidence", one.confidence.level, detail=one.confidence.why))
     return entries
 
@@ -102,19 +103,11 @@ def _entry(heading: str, value: str, cell: Cell, detail: str = "") -> Entry:
     return Entry(heading, value, f"{cell.label} {cell.shape}", detail, cell.name)
 
 
-SURELY = 1.005
-"""A gain below this is none."""
-
-
-def gain(advice: Advice) -> str:
-    """``expected 1.2 to 1.5× faster``; a range that holds 1 is ``up to``; empty where nothing is left to change."""
+def expected(advice: Advice) -> str:
+    """``expected 1.2 to 1.5× faster``; empty where nothing is left to change."""
     if advice.lever == NOTHING:
         return ""
-    low, high = 1 / max(advice.factor), 1 / min(advice.factor)
-    if high <= SURELY:
-        return "no gain expected"
-    shown = f"up to {high:.2g}×" if low <= SURELY else f"{low:.2g} to {high:.2g}×"
-    return f"expected {shown} faster{' per inference' if advice.per_inference else ''}"
+    return f"expected {gain(advice)}{' per inference' if advice.per_inference else ''}"
 
 
 def would_decide(decisions: Sequence[Decision]) -> str:

@@ -33,6 +33,7 @@ from ceilings.report.render.introduction import introduction
 from ceilings.report.render.not_run import not_run
 from ceilings.report.render.parity_section import graphs, parity
 from ceilings.report.render.pictures import pictures
+from ceilings.report.render.prediction_section import predictions
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
@@ -147,6 +148,7 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         f"## Decision\n\n{decision_table.markdown(decision_table.rows(decided(measured, plan), advise(measured)))}",
         *(_observation(number, finding) for number, finding in enumerate(_seen(observed), 1)),
         _noted([finding for finding in observed if not finding.has_evidence and finding.status is None]),
+        predictions(plan, measured),
         undecided_by_noise([finding for finding in observed if finding.has_evidence and finding.undecided_by_noise]),
         undecided(observed),
         claims_of_others(measured, evidence),

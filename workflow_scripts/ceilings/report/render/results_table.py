@@ -16,7 +16,7 @@ from ceilings.report.analysis.narrow_products import float_only
 from ceilings.report.tables.quantities import BY_COLUMN, show
 from ceilings.workload.shape import Shape
 
-MOST_ROWS = 44
+MOST_ROWS = 32
 """Of all tables together; they are shortened shape by shape."""
 
 LEAST = 3

@@ -17,15 +17,16 @@ from ceilings.report.render.introduction import counted
 from ceilings.report.render.not_run import MOST_ROWS, not_run
 from ceilings.report.render.notes import anchors
 from ceilings.report.render.pictures import picture
+from ceilings.report.render.prediction_section import predictions
 from ceilings.report.render.results_table import results
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
 
 Plan = Mapping[str, Any]
 
-MOST_DECISIONS = 16
+MOST_DECISIONS = 10
 MOST_FINDINGS = 8
-MOST_CAUTIONS = 10
+MOST_CAUTIONS = 8
 
 NOTE = "engineering_observations.md"
 """The lab note beside the summary: what the summary leaves out is there."""
@@ -47,6 +48,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         picture(plots, tables),
         results(measured, plan),
         conclusions(observed),
+        predictions(plan, measured),
         not_run(plan, tables, MOST_ROWS),
         read_with_care(cautions(measured, observed, evidence)),
         MORE,

@@ -36,6 +36,7 @@ from ceilings.report.render.page.details import SHARES
 from ceilings.report.render.page.markdown import block, inline
 from ceilings.report.render.page.rows import choices, shown_cells, shown_columns, title
 from ceilings.report.render.parity_section import graphs, parity
+from ceilings.report.render.prediction_section import predictions
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
@@ -68,6 +69,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     }
     scripts = [*(Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS)]
     after = [
+        predictions(plan, measured),
         not_run(plan, tables),
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
