@@ -128,7 +128,7 @@ def claims_of_others(measured: Measured, evidence: Evidence) -> str:
     return "\n\n".join(
         [
             "## Claims of earlier studies",
-            "Each is somebody's reading on one machine; ours is of the cells above.",
+            "Each claim was read on one machine; ours is what these cells show.",
             text.table(rows, ["", "claim", "theirs", "ours", "here"], "rllll"),
         ]
     )
