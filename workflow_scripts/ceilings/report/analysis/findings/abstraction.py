@@ -80,10 +80,9 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
     elif costs[-1].low > 1 + max(LAYER_MARGIN, floor):
         sentence += f". Launching still costs more than {LAYER_MARGIN:.0%} at the largest measured size"
         status = "refuted"
-        brief = (
-            f"{at}{first.label} takes {text.number(costs[-1].estimate)}× the time of its CUDA graph even at "
-            f"{last.shape}: launch overhead still counts there."
-        )
+        why = " (one attention kernel differs)" if first.is_eager else ": launch overhead still counts there"
+        factor = text.number(costs[-1].estimate)
+        brief = f"{at}{first.label} takes {factor}× the time of its CUDA graph even at {last.shape}{why}."
     missing = (wanted or processes_entry([last]),) if status == "not decidable" else ()
     cells = names(cell for pair in pairs for cell in pair)
     return Finding(TOPIC, f"{sentence}.", cells, costs[-1], None, 3, CLAIM, first.label, status, missing, brief=brief)
