@@ -12,7 +12,7 @@ from ceilings.report.analysis.advice import NOTHING, Advice
 from ceilings.report.analysis.decision import Decision, judged_latency, rate
 from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.measured import Cell
-from ceilings.report.render.next_page import gain
+from ceilings.report.render.prediction_section import gain
 
 
 @dataclass(frozen=True)
