@@ -24,6 +24,8 @@ SPREAD = 0.1
 """Processes of a cell that differ by more make its interval wide."""
 
 BUSY = re.compile(r"(other processes used|the hypervisor took) (\d+)% of a core")
+QUOTA = "the CPU quota ran out"
+"""How flags of a busy machine begin."""
 
 
 def alarms(measured: Measured) -> list[str]:
@@ -65,9 +67,11 @@ def _others(measured: Measured) -> str:
             if match := BUSY.match(flag):
                 shares.setdefault(match[1], []).append(int(match[2]))
     runs = len(measured.tables.runs)
-    return text.listed(
+    parts = [
         f"{who} up to {max(values)}% of a core in {len(values)} of {runs} processes" for who, values in shares.items()
-    )
+    ]
+    stopped = sum(any(flag.startswith(QUOTA) for flag in flags) for flags in _flags(measured))
+    return text.listed([*parts, *([f"{QUOTA} in {stopped} of {runs} processes"] if stopped else [])])
 
 
 def _busy(measured: Measured) -> list[str]:
@@ -185,7 +189,7 @@ def _other_flags(measured: Measured) -> list[str]:
     kinds: dict[str, list[str]] = {}
     for flags in _flags(measured):
         for flag in flags:
-            if not BUSY.match(flag) and not flag.startswith("warm-up ended"):
+            if not BUSY.match(flag) and not flag.startswith((QUOTA, "warm-up ended")):
                 # Two flags that differ by a number only are one kind.
                 kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", flag), []).append(flag)
     return [
