@@ -74,8 +74,9 @@ class Finding:
     @property
     def undecided_by_noise(self) -> bool:
         """Whether cells were compared and the intervals do not decide."""
-        asked = any(entry.startswith("protocol") for entry in self.missing) and self.status == "not decidable"
-        return bool(self.cells) and (self.verdict == "undecided" or asked)
+        wants_processes = any(entry.startswith("protocol: {processes") for entry in self.missing)
+        open_ = self.status == "not decidable" and wants_processes
+        return bool(self.cells) and (self.verdict == "undecided" or open_)
 
     @property
     def effect_in_words(self) -> str:
