@@ -23,3 +23,9 @@ rule all:
     input:
         "results/summary.md",
         "results/report.html",
+
+
+for one in workflow.rules:
+    if Path(one.snakefile).is_relative_to(PROJECT):  # another workflow may use these rules beside its
+        rule_params.complete(one)
+        missing.look_for_outputs(one)

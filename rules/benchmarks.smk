@@ -71,7 +71,6 @@ rule measure_peaks:
         gpu=1,
     params:
         products=SLICES.products,
-        code=digest("measure_peaks"),
     message:
         "Measuring what {wildcards.device} allows"
     shell:

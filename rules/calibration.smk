@@ -17,7 +17,6 @@ rule calibrate_ranges:
     threads: SLICES.cpu_threads
     params:
         calibration=calibration_slice,
-        code=digest("calibrate_ranges"),
         threads=SLICES.cpu_threads,
         folder=weights_folder,
     message:
@@ -44,7 +43,6 @@ rule compare_calibrations:
     threads: SLICES.cpu_threads
     params:
         quantization=SLICES.section("quantization"),
-        code=digest("compare_calibrations"),
         threads=SLICES.cpu_threads,
     message:
         "Comparing calibration methods of {wildcards.model} by parity"

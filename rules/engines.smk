@@ -9,7 +9,6 @@
 rule build_engine:
     input:
         graph=engine_graph,
-        files=engine_files,
     output:
         engine="results/engines/{device}/{builder}/{model}/{precision}/{profile}.engine",
         record="results/engines/{device}/{builder}/{model}/{precision}/{profile}.json",
@@ -26,7 +25,8 @@ rule build_engine:
         gpu=1,
     params:
         spec=engine_slice,
-        code=digest("ceilings.engines.produce", "ceilings.engines.build_worker"),
+        files=engine_contents,
+        worker=digest("ceilings.engines.build_worker"),
     message:
         "Building the {wildcards.precision} engine of {wildcards.model} for {wildcards.profile} with {wildcards.builder}"
     shell:
@@ -58,8 +58,6 @@ rule merge_timing_caches:
         builder="tensorrt1[01]",
     conda:
         engine_environment
-    params:
-        code=digest("merge_timing_caches"),
     message:
         "Merging what {wildcards.builder} timed on {wildcards.device}"
     shell:
@@ -69,6 +67,7 @@ rule merge_timing_caches:
 rule build_engine_cache:
     input:
         graph=engine_graph,
+        workload="results/models/{model}/weights/workload.json",
     output:
         record="results/engines/{device}/{cache}/{model}/{precision}/{shape}.cache.json",
         folder=directory("results/engines/{device}/{cache}/{model}/{precision}/{shape}.cache"),
@@ -81,12 +80,12 @@ rule build_engine_cache:
         gpu=1,
     params:
         spec=cache_slice,
-        code=digest("ceilings.runtimes.tensorrt_cache_worker", "ceilings.measure.supervisor"),
+        worker=digest("ceilings.runtimes.tensorrt_cache_worker"),
     message:
         "Starting ONNX Runtime's TensorRT provider for the first time on {wildcards.model} {wildcards.precision} {wildcards.shape}"
     shell:
         "build_engine_cache.py --device {wildcards.device} --precision {wildcards.precision} --shape {wildcards.shape}"
-        " --graph {input.graph} --spec {params.spec:q} --folder {output.folder} --output {output.record} > {log} 2>&1"
+        " --graph {input.graph} --workload {input.workload} --spec {params.spec:q} --folder {output.folder} --output {output.record} > {log} 2>&1"
 
 
 # Never part of the summary: asked for by its path.
@@ -106,7 +105,6 @@ rule profile_layers:
         gpu=1,
     params:
         spec=layers_slice,
-        code=digest("profile_layers"),
     message:
         "Timing the layers of {wildcards.model} {wildcards.precision} {wildcards.shape} on {wildcards.runtime}"
     shell:

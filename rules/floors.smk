@@ -17,7 +17,6 @@ rule bound_latency:
         "../envs/cpu.yaml"
     params:
         precision=graph_precision,
-        code=digest("bound_latency"),
     message:
         "Bounding {wildcards.model} {wildcards.graph} {wildcards.shape} by what {wildcards.device} allows"
     shell:

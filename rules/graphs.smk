@@ -17,8 +17,8 @@ rule export_onnx:
         "../envs/cpu.yaml"
     params:
         export=export_slice,
-        code=digest("export_onnx"),
         family=family_code,
+        family_packages=family_packages,
         folder=weights_folder,
     message:
         "Exporting {wildcards.model} to ONNX"
@@ -38,8 +38,6 @@ rule simplify_onnx:
         "results/logs/simplify_onnx/{model}.log",
     conda:
         "../envs/cpu.yaml"
-    params:
-        code=digest("simplify_onnx"),
     message:
         "Simplifying the graph of {wildcards.model}"
     shell:
@@ -59,8 +57,6 @@ rule convert_precision:
         precision="fp32|fp16|bf16",
     conda:
         "../envs/cpu.yaml"
-    params:
-        code=digest("convert_precision"),
     message:
         "Making the {wildcards.precision} graph of {wildcards.model}"
     shell:
@@ -85,7 +81,6 @@ rule quantize_graph:
     threads: SLICES.cpu_threads
     params:
         quantization=SLICES.section("quantization"),
-        code=digest("quantize_graph"),
         floats="fp32",
         inputs=sensitivity_option,
         threads=SLICES.cpu_threads,
@@ -106,7 +101,6 @@ use rule quantize_graph as quantize_half_graph with:
         "results/logs/quantize_graph/{model}/{precision}.half.log",
     params:
         quantization=SLICES.section("quantization"),
-        code=digest("quantize_graph"),
         floats="fp16",
         inputs=sensitivity_option,
         threads=SLICES.cpu_threads,
@@ -123,7 +117,6 @@ rule offset_activations:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("offset_activations"),
         weights="uint8" if host.int8_saturates() else "int8",
     message:
         "Making the int8 graph of {wildcards.model} that CPU kernels take"
@@ -143,7 +136,6 @@ rule fuse_graph:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("fuse_graph"),
         fusion=fusion_slice,
         folder=weights_folder,
     message:
@@ -168,7 +160,6 @@ rule check_parity:
         "../envs/cpu.yaml"
     threads: SLICES.cpu_threads
     params:
-        code=digest("check_parity"),
         threads=SLICES.cpu_threads,
         precision=graph_precision,
     message:

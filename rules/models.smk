@@ -4,8 +4,6 @@
 
 
 rule fetch_weights:
-    input:
-        local_files,
     output:
         weights="results/models/{model}/weights/model.safetensors",
         config="results/models/{model}/weights/config.json",
@@ -19,8 +17,9 @@ rule fetch_weights:
         "../envs/cpu.yaml"
     params:
         model=model_slice,
-        code=digest("fetch_weights"),
+        files=local_contents,
         family=family_code,
+        family_packages=family_packages,
         folder=weights_folder,
     message:
         "Fetching the weights of {wildcards.model}"
@@ -29,8 +28,6 @@ rule fetch_weights:
 
 
 rule import_onnx:
-    input:
-        local_files,
     output:
         graph="results/onnx/{model}/exported.onnx",
         report="results/onnx/{model}/exported.json",
@@ -44,7 +41,7 @@ rule import_onnx:
         "../envs/cpu.yaml"
     params:
         model=model_slice,
-        code=digest("import_onnx"),
+        files=local_contents,
         folder=weights_folder,
     message:
         "Importing the ONNX file of {wildcards.model}"
@@ -56,7 +53,6 @@ rule import_onnx:
 rule make_inputs:
     input:
         model=model_files,
-        lengths=length_files,
     output:
         "results/models/{model}/inputs/{shape}.npz",
     log:
@@ -65,7 +61,7 @@ rule make_inputs:
         "../envs/cpu.yaml"
     params:
         inputs=inputs_slice,
-        code=digest("make_inputs"),
+        lengths=length_contents,
         folder=weights_folder,
     message:
         "Making inputs of {wildcards.model} at {wildcards.shape}"
@@ -87,8 +83,8 @@ rule compute_reference:
         "../envs/cpu.yaml"
     threads: SLICES.cpu_threads
     params:
-        code=digest("compute_reference"),
         family=family_code,
+        family_packages=family_packages,
         graph=reference_option,
         threads=SLICES.cpu_threads,
         folder=weights_folder,
@@ -103,7 +99,6 @@ rule make_data:
     input:
         model=model_files,
         graph=reference_graph,
-        data=data_files,
     output:
         data="results/models/{model}/data.npz",
         report="results/models/{model}/data.json",
@@ -115,8 +110,10 @@ rule make_data:
     threads: SLICES.cpu_threads
     params:
         data=data_slice,
+        files=data_contents,
         shape=data_shape,
-        code=digest("make_data"),
+        family=family_code,
+        family_packages=family_packages,
         graph=reference_option,
         threads=SLICES.cpu_threads,
         folder=weights_folder,

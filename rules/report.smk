@@ -29,12 +29,13 @@ rule collect_cells:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),
         "results/tables/samples.parquet",
+        "results/tables/tables.json",
     log:
         "results/logs/collect_cells.log",
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("collect_cells"),
+        recorded=recorded_records,
     message:
         "Collecting {} run records".format(len(TARGETS.runs) + len(TARGETS.recorded_runs))
     shell:
@@ -44,6 +45,7 @@ rule collect_cells:
 rule draw_plot:
     input:
         tables=rules.collect_cells.output,
+        budgets=TARGETS.budgets,
     output:
         svg=report(
             "results/plots/{plot}.svg",
@@ -57,7 +59,7 @@ rule draw_plot:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=code_of_plot,
+        plot=code_of_plot,
     message:
         "Drawing {wildcards.plot}"
     shell:
@@ -71,6 +73,7 @@ rule write_summary:
         tables=rules.collect_cells.output,
         plots=expand("results/plots/{plot}.{kind}", plot=PLOTS, kind=("svg", "png")),
         evidence=summary_evidence,
+        budgets=TARGETS.budgets,
     output:
         summary=report(
             "results/summary.md",
@@ -95,9 +98,9 @@ rule write_summary:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("write_summary"),
         plots=PLOTS,
         recorded=TARGETS.recorded_evidence,
+        recorded_contents=recorded_evidence,
     message:
         "Writing the summary"
     shell:
@@ -110,6 +113,7 @@ rule write_report:
         plan=rules.plan_study.output,
         tables=rules.collect_cells.output,
         evidence=summary_evidence,
+        budgets=TARGETS.budgets,
     output:
         report(
             "results/report.html",
@@ -122,8 +126,8 @@ rule write_report:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("write_report"),
         recorded=TARGETS.recorded_evidence,
+        recorded_contents=recorded_evidence,
     message:
         "Writing the report"
     shell:
@@ -150,7 +154,6 @@ rule write_next:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("write_next"),
         study=STUDY.next_slice,
         record=STUDY.next_record,
     message:
@@ -178,7 +181,6 @@ rule compare_results:
         "../envs/cpu.yaml"
     params:
         options=comparison_options,
-        code=digest("compare_results"),
     message:
         "Comparing with earlier results"
     shell:

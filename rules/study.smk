@@ -12,7 +12,7 @@ PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).paren
 IS_MAIN = Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve()
 SCRIPTS = PROJECT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
-from ceilings import bytecode, host, plugins
+from ceilings import bytecode, environment, host, leftovers, lifetime, plugins, turns
 from ceilings.errors import UserError
 from ceilings.study import study_file
 from ceilings.study.config import checked, nearest
@@ -39,22 +39,28 @@ try:
     from ceilings.engines.catalogue import BUILDERS
     from ceilings.report.catalogue import PLOTS, TABLES
     from ceilings.runtimes.catalogue import PRECISIONS
-    from ceilings.study import busy, plain_errors, progress, user_files
+    from ceilings.study import busy, disk, missing, plain_errors, progress, rule_params, user_files
     from ceilings.study.code import digest
     from ceilings.study.study import Study
 
     STUDY = Study(config, host.detect())
     STUDY.refuse_unwritable_results()
+    disk.refuse_full(STUDY.paths.results)
     SLICES, TARGETS = STUDY.slices, STUDY.targets
     TARGETS.cells
 except UserError as error:
     raise WorkflowError(str(error)) from None
-if workflow.cores == 0 and not workflow.dryrun:
-    raise WorkflowError("--cores 0 leaves no core to a job; give --cores 1 or more, or -n to see the plan")
+
+lifetime.announce()  # what this process starts ends with it
+if workflow.is_main_process and leftovers.release_lock(Path(".snakemake")):
+    print("The last run was killed: removed its lock", file=sys.stderr)
 
 METHODS = ("minmax", "entropy", "percentile")
 
 host.pin(STUDY.host)
+environment.pin()
+if IS_MAIN:
+    shell.prefix(environment.PREFIX)
 # Jobs find the programs, and the interpreter that runs Snakemake also where its environment was not activated.
 host.lead_path(Path(sys.executable).parent, SCRIPTS)
 bytecode.keep(Path(".snakemake/bytecode"))
@@ -63,6 +69,17 @@ DISTURBANCES = busy.show()
 
 
 onstart:
+    if workflow.cores == 0:  # it would wait for ever
+        raise WorkflowError("--cores 0 leaves no core to a job; give --cores 1 or more, or -n to see the plan")
+    if workflow.is_main_process:
+        leftovers.hold(Path(".snakemake"))
+        if removed := leftovers.clear(Path("results")):
+            print(removed, file=sys.stderr)
+        if others := turns.taken():
+            pids = ", ".join(map(str, others))
+            print(f"Another run times on this machine (pid {pids}): timed processes take turns", file=sys.stderr)
+    if workflow.local_exec:
+        lifetime.end_jobs_on_signal()
     # Snakemake's rate limiter keeps one timer more for every job that has ended, and each wakes the scheduler once a
     # second: after a hundred jobs that took a quarter of a core beside the timed one. Here is nothing to limit.
     if workflow.local_exec:
@@ -126,8 +143,15 @@ def weights_folder(wildcards):
     return STUDY.paths.weights(wildcards.model)
 
 
-def local_files(wildcards):
-    return STUDY.models.files(wildcards.model)
+def family_packages(wildcards):
+    return SLICES.family_packages(wildcards.model)
+
+
+# Files that come from outside the workflow are params by their content: a touch or a copy changes nothing.
+
+
+def local_contents(wildcards):
+    return STUDY.model_contents(wildcards.model)
 
 
 def model_files(wildcards):
@@ -139,8 +163,8 @@ def inputs_slice(wildcards):
     return SLICES.inputs(wildcards.shape)
 
 
-def length_files(wildcards):
-    return STUDY.length_files(wildcards.shape)
+def length_contents(wildcards):
+    return STUDY.length_contents(wildcards.shape)
 
 
 def reference_graph(wildcards):
@@ -199,8 +223,8 @@ def data_slice(wildcards):
     return SLICES.data(wildcards.model)
 
 
-def data_files(wildcards):
-    return STUDY.data_files(wildcards.model)
+def data_contents(wildcards):
+    return STUDY.data_contents(wildcards.model)
 
 
 def data_shape(wildcards):
@@ -249,8 +273,8 @@ def engine_graph(wildcards):
     return STUDY.engine_graph(wildcards.model, wildcards.precision)
 
 
-def engine_files(wildcards):
-    return STUDY.engines.files(wildcards.builder, wildcards.profile)
+def engine_contents(wildcards):
+    return STUDY.engine_contents(wildcards.builder, wildcards.profile)
 
 
 def engine_slice(wildcards):
@@ -274,7 +298,7 @@ def round_of_run(wildcards):
 def code_of_plot(wildcards):
     if wildcards.plot not in PLOTS:
         raise UserError(f"no plot is called {wildcards.plot!r}, {nearest(wildcards.plot, PLOTS)}")
-    return digest("draw_plot", f"ceilings.report.render.plots.{wildcards.plot}")
+    return digest(f"ceilings.report.render.plots.{wildcards.plot}")
 
 
 def plot_labels(wildcards):
@@ -299,3 +323,11 @@ def comparison_options(wildcards):
 
 def summary_evidence(wildcards):
     return TARGETS.evidence
+
+
+def recorded_records(wildcards):
+    return STUDY.recorded_contents(TARGETS.recorded_records)
+
+
+def recorded_evidence(wildcards):
+    return STUDY.recorded_contents(TARGETS.recorded_evidence)

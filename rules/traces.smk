@@ -41,7 +41,6 @@ rule account_budget:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("account_budget"),
         layers=layer_options,
     message:
         "Accounting for {wildcards.model} {wildcards.precision} {wildcards.shape} on {wildcards.runtime}"
@@ -58,8 +57,6 @@ rule export_perfetto:
         "results/logs/export_perfetto/{device}/{runtime}/{model}/{precision}/{shape}.log",
     conda:
         "../envs/cpu.yaml"
-    params:
-        code=digest("export_perfetto"),
     message:
         "Exporting a capture of {wildcards.model} on {wildcards.runtime} for Perfetto"
     shell:

@@ -5,8 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION
-from ceilings.files import read_json, write_json
+from ceilings import records
 from ceilings.program import main
 from ceilings.provenance import provenance
 from ceilings.traces import engine_layers as layers
@@ -19,7 +18,6 @@ def work(arguments: argparse.Namespace) -> None:
     capture = read(arguments.capture)
     facts = {name: capture.meta.get(name) for name in ("source", "tool", "cell", "failure", "warmup_p50_ns")}
     record: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
         **facts,
         "status": "failed" if facts["failure"] else "ok",
     }
@@ -29,12 +27,12 @@ def work(arguments: argparse.Namespace) -> None:
         print(f"{record['iterations']} iterations of {iteration:.3f} ms: as recorded {record['verdict']['name']}")
         print("\n".join(record["flags"]))
         if arguments.layers and (engine := layers.read(arguments.layers, facts["cell"])).layers:
-            times = read_json(arguments.layer_times) if arguments.layer_times else None
+            times = records.read(arguments.layer_times, "layer-times") if arguments.layer_times else None
             record["layers"] = layers.join(capture, engine, times)
             print(f"{record['layers']['matched_share']:.1%} of the time in kernels and copies has a layer")
     sources = {"capture": arguments.capture, "layers": arguments.layers, "layer_times": arguments.layer_times}
     record["provenance"] = provenance(("numpy",), {name: path for name, path in sources.items() if path})
-    write_json(arguments.output, record, indent=None)
+    records.write(arguments.output, "budget", record, indent=None)
 
 
 if __name__ == "__main__":

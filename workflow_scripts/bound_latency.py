@@ -4,7 +4,7 @@
 import argparse
 from pathlib import Path
 
-from ceilings import files
+from ceilings import records
 from ceilings.limits import floors
 from ceilings.program import main
 from ceilings.workload.shape import Shape
@@ -18,8 +18,8 @@ def work(arguments: argparse.Namespace) -> None:
         "shape": str(Shape.parse(arguments.shape)),
     }
     sources = {"graph": arguments.graph, "peaks": arguments.peaks}
-    record = floors.bound(arguments.graph, files.read_json(arguments.peaks), cell, sources)
-    files.write_json(arguments.output, record)
+    record = floors.bound(arguments.graph, records.read(arguments.peaks, "peaks"), cell, sources)
+    records.write(arguments.output, "floor", record)
     print(f"{arguments.output}: {floors.sentence(record)}")
 
 

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from ceilings import host as hosts
+from ceilings import turns
 from ceilings.engines import produce
 from ceilings.engines.catalogue import BUILDERS, target_capability, target_slug
 from ceilings.errors import UserError
@@ -15,7 +17,8 @@ from ceilings.program import json_argument, main
 
 def work(arguments: argparse.Namespace) -> None:
     builder = BUILDERS[arguments.spec["builder"]]
-    here = hosts.detect({}).device("cuda")
+    host = hosts.detect({})
+    here = host.device("cuda")
     if arguments.device != here and (builder.needs_gpu or target_capability(arguments.device) is None):
         raise UserError(
             f"{arguments.output} is for {arguments.device}, but this machine's GPU is {here or 'none'}; build it there"
@@ -24,9 +27,11 @@ def work(arguments: argparse.Namespace) -> None:
     if not builder.needs_gpu and tuple(arguments.spec["capability"]) not in builder.capabilities:
         known = ", ".join(map(target_slug, builder.capabilities))
         raise UserError(f"{builder.name} does not build for {arguments.device}; it builds for {known}")
-    record = produce.produce(
-        arguments.spec, arguments.graph, arguments.output, precision=arguments.precision, device=arguments.device
-    )
+    # A builder that has a GPU times kernels on it.
+    with turns.turn(host.uuid("cuda")) if builder.needs_gpu else contextlib.nullcontext():
+        record = produce.produce(
+            arguments.spec, arguments.graph, arguments.output, precision=arguments.precision, device=arguments.device
+        )
     if record["status"] == "ok":
         layers = " + ".join(map(str, record["summary"]["layers"])) or "unknown"
         outcome = f"{record['engine_bytes'] / 1e6:.1f} MB, {layers} layers, by {record['built_by']}"

@@ -4,11 +4,11 @@
 import argparse
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION, artifacts
+from ceilings import artifacts, records, turns
 from ceilings import host as hosts
 from ceilings.engines.cache import Plan
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import sha256, write_json
+from ceilings.files import sha256
 from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
 from ceilings.provenance import provenance
@@ -18,7 +18,8 @@ PACKAGES = ("onnxruntime-gpu", "tensorrt-cu13-libs", "cuda-bindings")
 
 
 def work(arguments: argparse.Namespace) -> None:
-    here = hosts.detect({}).device("cuda")
+    host = hosts.detect({})
+    here = host.device("cuda")
     if here != arguments.device:
         raise UserError(
             f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; build it "
@@ -38,11 +39,11 @@ def work(arguments: argparse.Namespace) -> None:
     task = {"cell": cell, "spec": spec, "plan": plan.to_json(), "workload": str(arguments.workload)}
     try:
         artifacts.refuse_failed(arguments.graph)
-        built = supervise(task, "ceilings.runtimes.tensorrt_cache_worker")
+        with turns.turn(host.uuid("cuda")):
+            built = supervise(task, "ceilings.runtimes.tensorrt_cache_worker")
     except CellFailure as failure:
         built = failed(failure.kind, str(failure))
     record = {
-        "schema_version": SCHEMA_VERSION,
         "status": built["status"],
         "failure": built["failure"],
         "device": arguments.device,
@@ -55,7 +56,7 @@ def work(arguments: argparse.Namespace) -> None:
         "provider": built.get("provider"),
         "provenance": provenance(PACKAGES, {"graph": arguments.graph}),
     }
-    write_json(arguments.output, record)
+    records.write(arguments.output, "engine-cache", record)
 
 
 if __name__ == "__main__":

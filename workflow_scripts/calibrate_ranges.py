@@ -14,7 +14,7 @@ from ceilings.program import json_argument, main
 
 def work(arguments: argparse.Namespace) -> None:
     settings = calibration.read(arguments.calibration)
-    with artifacts.made(arguments.output, [arguments.tensorrt_cache], **dataclasses.asdict(settings)):
+    with artifacts.made(arguments.output, [arguments.tensorrt_cache], "calibration", **dataclasses.asdict(settings)):
         ranges, described = calibration.calibrate(
             arguments.graph, arguments.weights_dir, settings, arguments.threads, calibration.say_progress
         )

@@ -6,13 +6,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ceilings import files, isolation
+from ceilings import isolation, records
 from ceilings.graphs import check
 from ceilings.program import main
 
 
 def work(arguments: argparse.Namespace) -> None:
-    isolation.leave_on_crash({arguments.output: check.crashed(arguments.precision)})
+    isolation.leave_on_crash({arguments.output: {"kind": "parity", **check.crashed(arguments.precision)}})
     record = check.check(
         arguments.graph,
         precision=arguments.precision,
@@ -22,7 +22,7 @@ def work(arguments: argparse.Namespace) -> None:
         base=arguments.base,
         threads=arguments.threads,
     )
-    files.write_json(arguments.output, record)
+    records.write(arguments.output, "parity", record)
     measured = record.get("relative_l2")
     print(f"{arguments.output}: {record['status']}, {record['reason'] or f'relative L2 {measured:.2g}'}")
 

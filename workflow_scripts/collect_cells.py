@@ -4,13 +4,13 @@
 import argparse
 from pathlib import Path
 
-from ceilings.files import read_json
+from ceilings import records
 from ceilings.program import main
 from ceilings.report.tables.collect import collect
 
 
 def work(arguments: argparse.Namespace) -> None:
-    tables = collect(read_json(arguments.plan))
+    tables = collect(records.read(arguments.plan, "plan"))
     tables.write(arguments.output_dir)
     counts = tables.planned["status"].value_counts()
     statuses = ", ".join(f"{count} {status}" for status, count in counts.items())

@@ -6,14 +6,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ceilings import artifacts, files
+from ceilings import artifacts, records
 from ceilings.graphs import calibration_comparison as comparison
 from ceilings.graphs import quantize
 from ceilings.program import json_argument, main
 
 
 def work(arguments: argparse.Namespace) -> None:
-    with artifacts.made(arguments.output, []):
+    with artifacts.made(arguments.output, [], "calibration-comparison"):
         record = comparison.compare(
             arguments.graph,
             {path.stem: path for path in arguments.calibrations},
@@ -23,7 +23,7 @@ def work(arguments: argparse.Namespace) -> None:
             reference=arguments.reference,
             threads=arguments.threads,
         )
-        files.write_json(arguments.output, record)
+        records.write(arguments.output, "calibration-comparison", record)
         for method, found in record["methods"].items():
             print(f"{method}: relative L2 {found['relative_l2']}")
 

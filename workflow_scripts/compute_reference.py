@@ -14,7 +14,7 @@ from ceilings.program import main
 
 def work(arguments: argparse.Namespace) -> None:
     source = arguments.graph or arguments.weights_dir / WEIGHTS
-    with artifacts.made(artifacts.report_of(arguments.output), [arguments.output]):
+    with artifacts.made(artifacts.report_of(arguments.output), [arguments.output], "pool"):
         artifacts.refuse_failed(source, arguments.inputs)
         shapes = reference.compute(
             arguments.weights_dir, arguments.inputs, arguments.threads, arguments.output, arguments.graph

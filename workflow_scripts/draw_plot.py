@@ -4,6 +4,7 @@
 import argparse
 from pathlib import Path
 
+from ceilings import foreign
 from ceilings.program import main
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.render.plots import draw, style
@@ -11,7 +12,8 @@ from ceilings.report.tables.frames import read_tables
 
 
 def work(arguments: argparse.Namespace) -> None:
-    style.save(draw(arguments.plot, read_tables(arguments.tables)), arguments.output_svg, arguments.output_png)
+    tables = read_tables(arguments.tables).with_texts(foreign.one_line)
+    style.save(draw(arguments.plot, tables), arguments.output_svg, arguments.output_png)
 
 
 if __name__ == "__main__":

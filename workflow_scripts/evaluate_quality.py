@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION, artifacts
+from ceilings import artifacts, records, turns
 from ceilings import host as hosts
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import write_json
+from ceilings.lifetime import temporary_folder
 from ceilings.measure.evaluation import evaluate
 from ceilings.measure.supervisor import supervise
 from ceilings.models import dataset
@@ -24,7 +23,8 @@ WORKER = "ceilings.measure.evaluation_worker"
 
 def work(arguments: argparse.Namespace) -> None:
     kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
-    here = hosts.detect({}).device(kind)
+    host = hosts.detect({})
+    here = host.device(kind)
     if here != arguments.device:
         raise UserError(
             f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
@@ -32,13 +32,14 @@ def work(arguments: argparse.Namespace) -> None:
         )
     names = ("device", "runtime", "model", "precision")
     cell = {name: getattr(arguments, name) for name in names} | {"shape": str(Shape.parse(arguments.shape))}
-    record: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "cell": cell, "log": arguments.log, "metrics": None}
+    record: dict[str, Any] = {"cell": cell, "log": arguments.log, "metrics": None}
     try:
         artifacts.refuse_failed(arguments.artifact, arguments.data)
-        fill(record, arguments)
+        with turns.turn(host.uuid(kind), timed=False):
+            fill(record, arguments)
     except CellFailure as failure:
         record |= {"status": "failed", "failure": {"kind": failure.kind, "message": str(failure)}}
-    write_json(arguments.output, record, indent=None)
+    records.write(arguments.output, "quality", record, indent=None)
     print(f"{arguments.output}: {record['status']}")
 
 
@@ -53,7 +54,7 @@ def fill(record: dict[str, Any], arguments: argparse.Namespace) -> None:
     record |= {"task": workload.task.name, "data": {**rows.facts, **counts}}
     artifact = arguments.artifact.parent if arguments.artifact.suffix == ".safetensors" else arguments.artifact
     reference = arguments.reference or arguments.data.with_name(f"{arguments.data.stem}.reference.npz")
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+    with temporary_folder() as folder:
         task = {
             "cell": record["cell"],
             "spec": arguments.spec,

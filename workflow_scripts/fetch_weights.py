@@ -20,11 +20,11 @@ def work(arguments: argparse.Namespace) -> None:
     outputs = [folder / name for name in (WEIGHTS, CONFIG, workload.FILE)]
     # Not recorded where it fails: a hub that cannot be reached now may be the next time.
     origin = weights.choose(model)
-    with artifacts.made(folder / PROVENANCE, outputs, model=model.name):
+    with artifacts.made(folder / PROVENANCE, outputs, "weights", model=model.name):
         try:
             record = weights.fetch(model, folder, origin)
         except UserError as error:
-            raise CellFailure("damaged", str(error)) from None
+            raise CellFailure("damaged", model.published(str(error))) from None
         print(f"{model.name}: {record['source']} weights, {record['parameters']:,} parameters: {record['why']}")
 
 

@@ -6,8 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION, artifacts, options
-from ceilings.files import write_json
+from ceilings import artifacts, options, records
 from ceilings.models import dataset, dataset_rows
 from ceilings.program import json_argument, main
 from ceilings.workload.shape import Shape
@@ -20,14 +19,14 @@ def work(arguments: argparse.Namespace) -> None:
     wanted, shape = options.read(dataset_rows.Wanted, arguments.data, "--data"), Shape.parse(arguments.shape)
     report = arguments.output.with_suffix(".json")
     outputs = [arguments.output, *filter(None, [arguments.reference])]
-    with artifacts.made(report, outputs):
+    with artifacts.made(report, outputs, "data"):
         artifacts.refuse_failed(*arguments.weights_dir.glob(WEIGHTS), *filter(None, [arguments.graph]))
         made = dataset_rows.make(arguments.weights_dir, wanted, shape)
         if arguments.reference:
             dataset.save_outputs(arguments.reference, answers(arguments, made, shape), made)
         made.save(arguments.output)
         facts = {**made.facts, "rows": len(made), "truncated": int(made.truncated.sum())}
-        write_json(report, {"schema_version": SCHEMA_VERSION, "status": "ok", **facts})
+        records.write(report, "data", {"status": "ok", **facts})
         labels = "no labels" if made.labels is None else f"labels of column {facts['label']}"
         print(
             f"{arguments.output}: {len(made)} of {facts['available']} rows ({facts.get('file', facts['source'])}), "

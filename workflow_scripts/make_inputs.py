@@ -15,7 +15,7 @@ from ceilings.workload.shape import Shape
 
 def work(arguments: argparse.Namespace) -> None:
     wanted = options.read(Wanted, arguments.inputs, "--inputs")
-    with artifacts.made(artifacts.report_of(arguments.output), [arguments.output]):
+    with artifacts.made(artifacts.report_of(arguments.output), [arguments.output], "pool"):
         artifacts.refuse_failed(arguments.weights_dir / WEIGHTS)
         made = make_inputs(arguments.weights_dir, Shape.parse(arguments.shape), wanted, arguments.output)
         padded = "" if made.real_share == 1 else f", {made.real_share:.0%} of the tokens real"

@@ -4,11 +4,10 @@
 import argparse
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION
 from ceilings import host as hosts
+from ceilings import records, turns
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import write_json
 from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
 from ceilings.workload.shape import Shape
@@ -17,7 +16,8 @@ from ceilings.workload.shape import Shape
 def work(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
     kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
-    here = hosts.detect({}).device(kind)
+    host = hosts.detect({})
+    here = host.device(kind)
     if here != arguments.device:
         raise UserError(
             f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
@@ -39,16 +39,16 @@ def work(arguments: argparse.Namespace) -> None:
         if arguments.artifact.suffix == ".safetensors":
             paths["artifact"] = arguments.artifact.parent
         task = {"cell": cell, "spec": spec, **{name: str(path) for name, path in paths.items()}}
-        measured = supervise(task)
+        with turns.turn(host.uuid(kind)):
+            measured = supervise(task)
     record = {
-        "schema_version": SCHEMA_VERSION,
         "cell": cell,
         "run": arguments.run,
         "log": arguments.log,
         **measured,
         "protocol": spec["protocol"],
     }
-    write_json(arguments.output, record, indent=None)
+    records.write(arguments.output, "run", record, indent=None)
 
 
 if __name__ == "__main__":

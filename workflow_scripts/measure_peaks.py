@@ -8,10 +8,9 @@ import os
 import time
 from pathlib import Path
 
-from ceilings import SCHEMA_VERSION, gpu
+from ceilings import gpu, records, turns
 from ceilings import host as hosts
 from ceilings.errors import UserError
-from ceilings.files import write_json
 from ceilings.program import main
 from ceilings.provenance import provenance
 
@@ -34,7 +33,7 @@ def work(arguments: argparse.Namespace) -> None:
 
     card = gpu.visible()
     gpu.refuse_other(card, arguments.device)
-    with gpu_monitor.Monitor(card.uuid) as monitor:
+    with turns.turn(card.uuid), gpu_monitor.Monitor(card.uuid) as monitor:
         monitor.wait_for_samples()
         start = time.perf_counter_ns()
         sizes = TINY if arguments.tiny else Sizes(products=arguments.products)
@@ -48,7 +47,6 @@ def work(arguments: argparse.Namespace) -> None:
     if arguments.tiny:
         flags.append("tiny sizes: these numbers are no limits")
     record = {
-        "schema_version": SCHEMA_VERSION,
         "device": arguments.device,
         "peaks": peaks,
         "gpu": {**dataclasses.asdict(card), **summary, "refused": monitor.refused},
@@ -57,7 +55,7 @@ def work(arguments: argparse.Namespace) -> None:
         "flags": flags,
         "provenance": provenance(PACKAGES),
     }
-    write_json(arguments.output, record)
+    records.write(arguments.output, "peaks", record)
 
 
 def products(text: str) -> tuple[tuple[int, int, int], ...]:

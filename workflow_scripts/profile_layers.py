@@ -5,11 +5,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION, artifacts
+from ceilings import artifacts, records, turns
 from ceilings import host as hosts
-from ceilings.engines import inspect
+from ceilings.engines import engine_record, inspect
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import read_json, write_json
 from ceilings.program import json_argument, main
 from ceilings.provenance import provenance
 from ceilings.workload.shape import Shape
@@ -17,7 +16,8 @@ from ceilings.workload.workload import Workload
 
 
 def work(arguments: argparse.Namespace) -> None:
-    here = hosts.detect({}).device("cuda")
+    host = hosts.detect({})
+    here = host.device("cuda")
     if here != arguments.device:
         raise UserError(
             f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; run it "
@@ -34,19 +34,19 @@ def work(arguments: argparse.Namespace) -> None:
     outcome: dict[str, Any] = {"status": "failed", "failure": None}
     try:
         artifacts.refuse_failed(arguments.engine)
-        runner.load()
-        outcome |= layer_times(runner, [runner.place(element) for element in pool], arguments.spec["iterations"])
-        known = inspect.layers(read_json(arguments.engine.with_suffix(".layers.json")))
+        with turns.turn(host.uuid("cuda")):
+            runner.load()
+            outcome |= layer_times(runner, [runner.place(element) for element in pool], arguments.spec["iterations"])
+        known = inspect.layers(engine_record.layers(arguments.engine))
         outcome |= {"status": "ok", "layers": described(outcome["layers"], known), "runtime": runner.describe()}
     except CellFailure as failure:
         outcome["failure"] = {"kind": failure.kind, "message": str(failure)}
     record = {
-        "schema_version": SCHEMA_VERSION,
         **{key: getattr(arguments, key) for key in ("device", "runtime", "precision", "shape")},
         **outcome,
         "provenance": provenance(arguments.spec["packages"], {"engine": arguments.engine, "inputs": arguments.inputs}),
     }
-    write_json(arguments.output, record)
+    records.write(arguments.output, "layer-times", record)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 """Trace some iterations of one cell with PyTorch's own profiler, for ui.perfetto.dev. Feeds nothing."""
 
 import argparse
-import tempfile
 from pathlib import Path
 
+from ceilings import turns
 from ceilings.errors import UserError
 from ceilings.files import read_json, write_json
+from ceilings.lifetime import temporary_folder
 from ceilings.program import main
 from ceilings.traces import arguments as trace_arguments
 from ceilings.traces.perfetto import without_machine
@@ -14,9 +15,10 @@ from ceilings.traces.recorder import run_target
 
 
 def work(arguments: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+    task = trace_arguments.task(arguments)
+    with turns.turn(task["uuid"]), temporary_folder() as folder:
         raw = Path(folder, "raw.json")
-        asked = {**trace_arguments.task(arguments), "source": "torch", "raw": str(raw)}
+        asked = {**task, "source": "torch", "raw": str(raw)}
         result, _ = run_target(asked, Path(folder), "torch")
         if failure := result.get("failure"):
             raise UserError(f"the cell failed ({failure['kind']}: {failure['message']}), so there is nothing to trace")

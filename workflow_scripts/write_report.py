@@ -4,7 +4,8 @@
 import argparse
 from pathlib import Path
 
-from ceilings.files import read_json, write_text
+from ceilings import records
+from ceilings.files import write_text
 from ceilings.program import main
 from ceilings.report.render.page import page
 from ceilings.report.tables.evidence import read_evidence
@@ -12,7 +13,9 @@ from ceilings.report.tables.frames import read_tables
 
 
 def work(arguments: argparse.Namespace) -> None:
-    report = page(read_json(arguments.plan), read_tables(arguments.tables), read_evidence(arguments.evidence))
+    report = page(
+        records.read(arguments.plan, "plan"), read_tables(arguments.tables), read_evidence(arguments.evidence)
+    )
     write_text(arguments.output, report)
 
 

@@ -5,8 +5,9 @@ import argparse
 import os
 from pathlib import Path
 
+from ceilings import records
 from ceilings.errors import UserError
-from ceilings.files import read_json, write_text
+from ceilings.files import write_text
 from ceilings.program import main
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.render.notes import observations, summary_table
@@ -22,7 +23,7 @@ def work(arguments: argparse.Namespace) -> None:
             raise UserError(f"{picture} does not exist; draw it with draw_plot.py --plot {name}")
     plots = Path(os.path.relpath(arguments.plots, arguments.output_dir)).as_posix()
     plan, tables, evidence = (
-        read_json(arguments.plan),
+        records.read(arguments.plan, "plan"),
         read_tables(arguments.tables),
         read_evidence(arguments.evidence),
     )

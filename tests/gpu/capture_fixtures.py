@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from ceilings import host as hosts
-from ceilings.measure.supervisor import environment
+from ceilings.environment import executing
 from ceilings.study.cells import Study
 from ceilings.traces import capture, health, nsys, recorder, store
 from ceilings.traces.budget_record import budget_record
@@ -40,11 +40,11 @@ def truth(source: str, output: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw, report = Path(folder, "raw.sqlite"), Path(folder, "raw.nsys-rep")
         command = [*command, "--cupti", str(raw)] if source == "cupti" else nsys.wrapped(command, report)
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(1), timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=executing(1), timeout=300, check=False)
         if not (report if source == "nsys" else raw).is_file():
             raise RuntimeError(f"status {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
         if source == "nsys":
-            nsys.export(report, raw, environment(1), done.stdout + done.stderr)
+            nsys.export(report, raw, executing(1), done.stdout + done.stderr)
         found = capture.trimmed(store.read(raw))
         health.refuse_unsound(found, output)
         store.write(output, found)

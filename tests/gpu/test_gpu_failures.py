@@ -42,8 +42,8 @@ def huge(artifacts, tmp_path_factory):
     named = {pool.PREFIX + name: array for name, array in arrays.items()}
     seal = np.array(pool.sealed(arrays, "random", 1.0))
     pool.save(folder / "inputs.npz", **named, sha256=seal, source=np.array("random"), real_share=np.array(1.0))
-    outputs = {f"output/{one.name}": np.zeros((1, *one.sizes(HUGE)), np.float32) for one in artifacts.workload.outputs}
-    pool.save(folder / "reference.npz", **outputs, inputs_sha256=np.array(pool.digest(arrays)))
+    outputs = {one.name: np.zeros((1, *one.sizes(HUGE)), np.float32) for one in artifacts.workload.outputs}
+    pool.save_outputs(folder / "reference.npz", outputs, pool.digest(arrays))
     return folder
 
 

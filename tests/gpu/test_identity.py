@@ -18,8 +18,9 @@ from gpu.tiny_artifacts import Artifacts
 from unit.planted_packages import leave_metadata
 
 from ceilings import gpu
+from ceilings.environment import executing
 from ceilings.errors import UserError
-from ceilings.measure.supervisor import environment, supervise
+from ceilings.measure.supervisor import supervise
 from ceilings.slugs import gpu_name
 
 LOAD = """
@@ -37,7 +38,7 @@ while True:
 def python(code: str, **variables: str) -> str:
     """The last line that a separate process prints."""
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**environment(1), **variables}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], env={**executing(1), **variables}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip().splitlines()[-1]
@@ -154,7 +155,7 @@ def test_leftover_metadata_names_no_version(tmp_path):
         "p = str(next(Path(onnxruntime.__file__).parent.rglob(n))); "
         "print(json.dumps([r, onnxruntime.__version__, torch.__version__, p]))"
     )
-    path = os.pathsep.join([environment(1)["PYTHONPATH"], str(tmp_path)])
+    path = os.pathsep.join([executing(1)["PYTHONPATH"], str(tmp_path)])
     record, onnxruntime, torch, library = json.loads(python(code, PYTHONPATH=path))
     assert record["packages"] == {
         "onnxruntime-gpu": onnxruntime,
@@ -175,7 +176,7 @@ def test_cupti_records_its_own_process_alone(neighbour, tmp_path):
     pytest.importorskip("cupti.cupti")
     raw = tmp_path / "raw.sqlite"
     command = [sys.executable, str(Path(__file__).with_name("known_truth.py")), "--cupti", str(raw)]
-    done = subprocess.run(command, env=environment(1), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=executing(1), capture_output=True, text=True, timeout=300, check=False)
     assert raw.is_file(), done.stderr[-2000:]
     assert neighbour.poll() is None
     found = capture.trimmed(store.read(raw))

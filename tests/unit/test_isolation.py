@@ -1,7 +1,6 @@
 """What a crash of a library leaves: an artifact that could not be made, and a program that ends well."""
 
 import doctest
-import json
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ceilings import isolation
+from ceilings import isolation, records
 
 SCRIPTS = Path(__file__).parents[2] / "workflow_scripts"
 
@@ -22,7 +21,7 @@ from ceilings import artifacts
 from ceilings.program import main
 
 def work(arguments):
-    with artifacts.made("graph.json", ["graph.onnx"], step="fuse"):
+    with artifacts.made("graph.json", ["graph.onnx"], "graph", step="fuse"):
         {body}
 
 main(work, argparse.ArgumentParser(), isolated=True)
@@ -48,12 +47,9 @@ def test_a_crash_is_a_failure_of_the_artifact(tmp_path, body, message):
     program = start(tmp_path, body)
     assert program.communicate()[0] and program.returncode == 0
     assert (tmp_path / "graph.onnx").read_bytes() == b""
-    assert json.loads((tmp_path / "graph.json").read_text()) == {
-        "schema_version": 1,
-        "step": "fuse",
-        "status": "failed",
-        "failure": {"kind": "crashed", "message": message},
-    }
+    record = records.read(tmp_path / "graph.json", "graph")
+    assert (record["status"], record["step"]) == ("failed", "fuse")
+    assert record["failure"] == {"kind": "crashed", "message": message}
 
 
 @pytest.mark.parametrize(

@@ -152,10 +152,10 @@ def test_a_process_records_what_it_imported_and_says_what_was_planned(tmp_path):
 
 def test_a_folder_where_the_user_stands_shadows_nothing(tmp_path):
     """Workers start with ``-m``, for which Python searches the working directory first."""
-    from ceilings.measure.supervisor import environment
+    from ceilings.environment import executing
 
     (tmp_path / "numpy").mkdir()
     (tmp_path / "numpy/__init__.py").write_text("raise SystemExit('shadowed')")
     command = [sys.executable, "-m", "ceilings.measure.worker", "none", "none"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(1), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=executing(1), capture_output=True, text=True, check=False)
     assert done.stderr.startswith("error: none does not exist")

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from unit import planted_records
+
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
@@ -21,7 +23,7 @@ INTERFACE = Workload(
 
 def make_inputs(folder, **options):
     INTERFACE.write(folder / "weights")
-    (folder / "weights/provenance.json").write_text("{}")
+    planted_records.weights(folder / "weights")
     command = [sys.executable, SCRIPTS / "make_inputs.py", "--weights-dir", folder / "weights", "--shape", "b64"]
     command += ["--inputs", '{"pool": 8, "seed": 0}', "--output", folder / "inputs.npz"]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)

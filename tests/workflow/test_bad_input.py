@@ -4,6 +4,7 @@ import copy
 
 import pytest
 from tiny import STUDY, SUMMARY
+from unit import planted_records
 
 pytestmark = pytest.mark.workflow
 
@@ -47,7 +48,10 @@ def test_bad_study_is_refused_before_any_job(project, section, value, message):
 
 
 def test_no_core_is_refused_where_snakemake_would_wait_for_ever(project):
-    assert "--cores 0 leaves no core to a job" in refused(project, SUMMARY, "--cores", "0")
+    due = "results/onnx/tiny/fp16.onnx"
+    for option in ("--cores", "--jobs"):
+        assert "--cores 0 leaves no core to a job" in refused(project, due, option, "0")
+    assert project.planned(due, "--cores", "0") == {"convert_precision": 1}  # as the message proposes
 
 
 def test_unwritable_results(project):
@@ -82,9 +86,7 @@ def test_damaged_file_is_named_with_a_remedy(project, damaged, target):
 
 def test_calibration_of_another_graph_is_refused(project):
     path = project.folder / "results/calibration/tiny/minmax.json"
-    record = path.read_text()
-    start = record.index('"graph_sha256": "') + len('"graph_sha256": "')
-    path.write_text(record[:start] + "0" * 64 + record[start + 64 :])
+    planted_records.edit(path, graph_sha256="0" * 64)
     text = refused(project, "--force", "results/onnx/tiny/int8.onnx")
     assert "minmax.json" in text and "simplified.onnx" in text and "000000" in text
 

@@ -153,7 +153,7 @@ def test_models_are_known_by_their_own_configuration(measured):
     assert {name: plan["models"][name]["architecture"] for name in CLASSES} == {name: name for name in CLASSES}
     shapes = {cell["model"]: cell["shape"] for cell in plan["cells"] if not cell["lengths"]}
     assert shapes["vit"] == "b2-i32" and shapes["bert"] == "b2-s16"
-    assert plan["models"]["own"]["weights"] == {"onnx": "mine/own.onnx"}
+    assert plan["models"]["own"]["weights"] == {"onnx": "own.onnx"}
 
 
 def test_precisions_agree_with_the_reference(measured):

@@ -3,6 +3,9 @@
 import copy
 import dataclasses
 import json
+import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,7 @@ def test_what_changed_is_said_in_short(project):
     project.configure(changed(protocol={"min_iterations": 6}))
     done = project.snakemake("results/plan.json", "--dry-run")
     reason = next(line for line in (done.stdout + done.stderr).splitlines() if "Params have changed" in line)
+    assert "sweeps." not in reason
     assert '"min_iterations": 5' in reason and '"min_iterations": 6' in reason
     assert "cells of" not in reason and "models.tiny" not in reason and len(reason) < 1000
 
@@ -103,6 +107,8 @@ def test_a_process_more_keeps_those_that_have_run(project):
         ("workflow_scripts/draw_plot.py", {"draw_plot": len(PLOTS), "write_summary": 1}),
         ("workflow_scripts/write_summary.py", {"write_summary": 1}),
         ("workflow_scripts/ceilings/measure/loop.py", {"measure_latency": CELLS * PROCESSES, **REPORT}),
+        ("workflow_scripts/measure_latency.py", {"measure_latency": CELLS * PROCESSES, **REPORT}),
+        ("workflow_scripts/ceilings/failure_kinds.py", REPORT),
         ("workflow_scripts/ceilings/runtimes/torch_cpu.py", {"measure_latency": 2 * PROCESSES, **REPORT}),
         ("workflow_scripts/ceilings/runtimes/onnxruntime_cpu.py", {"measure_latency": 5 * PROCESSES, **REPORT}),
     ],
@@ -118,12 +124,52 @@ def test_a_comment_or_a_touch_reruns_nothing(project):
     assert project.planned() == {}
 
 
-def test_a_deleted_output_is_made_again(project):
-    (project.folder / SUMMARY).unlink()
-    assert project.planned() == {"write_summary": 1}
+def test_the_layout_of_a_shell_command_reruns_nothing_and_an_option_does(project):
+    rules = project.folder / "rules/benchmarks.smk"
+    plain = '" --workload {input.workload} --log {log} --output {output} > {log} 2>&1"'
+    assert rules.read_text().count(plain) == 2
+    rules.write_text(rules.read_text().replace(plain, plain.replace(" --log", '"\n        "  --log')))
+    assert project.planned() == {}
+    rules.write_text(rules.read_text().replace(" --run {wildcards.run}", " --run 0{wildcards.run}"))
+    assert project.planned() == {"measure_latency": CELLS * PROCESSES, **REPORT}
+
+
+INT8 = {"quantize_graph": 1, "offset_activations": 1, "check_parity": 1, "measure_latency": 2 * PROCESSES, **REPORT}
+MISSING = {
+    SUMMARY: {"write_summary": 1},
+    "results/plots/batch_sweep.png": {"draw_plot": 1, "write_summary": 1},
+    "results/tables/cells.csv": REPORT,
+    "results/tables/samples.parquet": REPORT,
+    "results/plan.json": PLANNED,
+    "results/parity/tiny/int8.cpu.json": {"check_parity": 1, "write_summary": 1},
+    "results/onnx/tiny/int8.json": INT8,
+    "results/calibration/tiny/minmax.cache": {"calibrate_ranges": 1, **INT8},
+    "results/models/tiny/reference/b8-s16.npz": {
+        "compute_reference": 1,
+        "check_parity": 2,
+        "measure_latency": 3 * PROCESSES,
+        **REPORT,
+    },
+    "results/models/tiny/weights/model.safetensors": None,
+}
+
+
+@pytest.mark.parametrize("file", MISSING)
+def test_whatever_is_missing_is_made_again_and_what_rests_on_it(project, file):
+    (project.folder / file).unlink()
+    planned = project.planned()
+    assert planned == MISSING[file] if MISSING[file] else planned["measure_latency"] == CELLS * PROCESSES
+    assert "Missing output files: " in project.snakemake(SUMMARY, "--dry-run").stdout
+
+
+def test_a_deleted_run_is_made_again_whatever_asks_for_it(project):
     run = next((project.folder / "results/benchmarks").rglob("run1.json"))
     run.unlink()
     assert project.planned(str(run.relative_to(project.folder))) == {"measure_latency": 1}
+    for targets in (("write_summary",), ("results/tables/cells.csv",), ("all",), (SUMMARY, "-R", "write_summary")):
+        assert project.planned(*targets)["measure_latency"] == 1
+    project.snakemake(SUMMARY)
+    assert run.is_file() and project.planned() == {}
 
 
 def test_a_runtime_that_becomes_available(project):
@@ -152,8 +198,58 @@ def test_another_version_of_a_runtime_is_measured_anew(project, tmp_path):
     leave_metadata(site, "onnxruntime", "0.0", {})
     assert project.planned(PYTHONPATH=str(site)) == {}
     install(site, "onnxruntime", "0.0")
-    planned = project.planned(PYTHONPATH=str(site))
-    assert planned == {"measure_latency": 5 * PROCESSES, **REPORT}
+    graphs = ("export_onnx", "simplify_onnx", "convert_precision", "calibrate_ranges", "quantize_graph")
+    assert project.planned(PYTHONPATH=str(site)) == {
+        **dict.fromkeys((*graphs, "offset_activations"), 1),
+        "check_parity": 2,
+        "measure_latency": 5 * PROCESSES,  # not those of PyTorch
+        **REPORT,
+    }
+
+
+@pytest.mark.parametrize(
+    ("package", "first", "runs"),
+    [
+        ("transformers", "fetch_weights", CELLS),
+        ("onnxslim", "simplify_onnx", 5),
+        ("matplotlib", "draw_plot", 0),
+    ],
+)
+def test_another_version_of_a_package_makes_anew_what_it_shaped(project, tmp_path, package, first, runs):
+    install(tmp_path, package, "0.0")
+    done = project.snakemake(SUMMARY, "--dry-run", PYTHONPATH=str(tmp_path)).stdout
+    assert re.search(rf"now: .*{package} 0\.0", done), "the reason names the version"
+    planned = project.planned(PYTHONPATH=str(tmp_path))
+    assert planned[first] >= 1 and planned["measure_latency"] == runs * PROCESSES
+    before = ("fetch_weights", "export_onnx", "simplify_onnx", "draw_plot")
+    assert not set(before[: before.index(first)]) & set(planned)
+
+
+def test_local_weights_count_by_content(project):
+    """In place, of the same size and time; a tokenizer beside them; a touch and a copy do not count."""
+    mine = project.folder / "mine"
+    mine.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(project.folder / "results/models/tiny/weights" / name, mine / name)
+    model = {"path": "./mine", "architecture": "distilbert"}
+    project.configure(changed(models={"tiny": model}))
+    target = "results/models/tiny/weights/model.safetensors"
+    project.snakemake(target)
+    assert project.planned(target) == {}
+    (mine / "model.safetensors").touch()
+    shutil.copytree(mine, project.folder / "copy")
+    shutil.rmtree(mine)
+    (project.folder / "copy").rename(mine)
+    assert project.planned(target) == {}
+    weights = mine / "model.safetensors"
+    state, content = weights.stat(), weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert project.planned(target) == {"fetch_weights": 1}
+    weights.write_bytes(content)
+    assert project.planned(target) == {}
+    (mine / "tokenizer.json").write_text("{}")
+    assert project.planned(target) == {"fetch_weights": 1}
 
 
 def test_floors_need_no_gpu_where_its_limits_are_recorded(project):

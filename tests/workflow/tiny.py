@@ -76,6 +76,7 @@ class Project:
     def snakemake(self, *arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CEILINGS_")}
+        clean["CEILINGS_LOCKS"] = str(self.folder)  # tests beside each other do not wait for each other
         process = subprocess.Popen(
             command,
             cwd=self.folder,

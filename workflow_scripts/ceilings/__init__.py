@@ -4,5 +4,9 @@ Packages are split by what they know: ``study`` (which cells exist), ``models`` 
 (ONNX artifacts), ``runtimes`` (ways to execute one), ``measure`` (clocks and statistics), ``report`` (what it means).
 """
 
-SCHEMA_VERSION = 1
+from ceilings import environment as _environment
+
+_environment.quiet()  # here, since every program imports this package before any library
+
+SCHEMA_VERSION = 2
 """Version of every JSON record that the pipeline writes."""

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ceilings import private
 from ceilings.errors import UserError
+from ceilings.lifetime import temporary_name
 
 HEAD_BYTES = 1 << 20
 """How much of a file is looked at before it is used."""
@@ -29,8 +31,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: numpy and matplotlib choose a format, or append one, by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = temporary_name(path)
     try:
         yield temporary
         temporary.replace(path)
@@ -59,21 +60,29 @@ def write_bytes(path: Path | str, content: bytes) -> None:
 
 
 def write_json(path: Path | str, value: Any, indent: int | None = 1) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since not every reader takes them."""
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write a record as JSON, atomically and without what :mod:`ceilings.private` keeps back.
+
+    NaN and infinity are refused, since not every reader takes them.
+    """
+    write_text(path, json.dumps(private.anonymous(value), indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_task(path: Path | str, value: Any) -> None:
+    """Write JSON for another process of this machine, with the paths that it reads. Never below the results."""
+    write_text(path, json.dumps(value, allow_nan=False))
 
 
 def read_json(path: Path | str, remedy: str = "delete it and run again to make it anew") -> Any:
-    """Read JSON.
+    """Read JSON of elsewhere, or of a process to its parent; records are read by :mod:`ceilings.records`.
 
     Raises:
         UserError: The file is missing or damaged; the message ends in ``remedy``.
     """
+    if problem := not_a_file(path):
+        raise UserError(f"{path} {problem}; {remedy}")
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; {remedy}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); {remedy}") from None
 
 
@@ -87,6 +96,23 @@ def is_pointer(path: Path | str) -> bool:
     """Whether a file is the text that git-lfs leaves in place of one that was not fetched."""
     with open(path, "rb") as file:
         return file.read(len(POINTER)) == POINTER
+
+
+def not_a_file(path: Path | str) -> str | None:
+    """Why a path cannot be opened as a file, as what follows its name; None where it can.
+
+    It opens nothing that blocks, such as a pipe that nobody writes to.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return f"is a link to {path.readlink()}, which is not there" if path.is_symlink() else "does not exist"
+    except OSError as error:
+        return f"cannot be reached ({error.strerror})"
+    if not stat.S_ISREG(mode):
+        return "is a folder and no file" if stat.S_ISDIR(mode) else "is no regular file"
+    return None if os.access(path, os.R_OK) else "cannot be read (Permission denied)"
 
 
 def problem(path: Path, *, text: bool = False) -> str | None:

@@ -13,10 +13,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
+from ceilings import environment
 from ceilings.errors import UserError
+from ceilings.lifetime import tied
 from ceilings.slugs import gpu_name, gpu_slug
 
 ANSWER_SECONDS = 120
@@ -107,16 +108,16 @@ def ask() -> tuple[Gpu | None, str | None]:
         ctypes.CDLL(_LIBRARY)
     except OSError as error:
         return None, f"no CUDA device on this machine ({error})"
-    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
     try:
         done = subprocess.run(
             [sys.executable, "-m", "ceilings.gpu"],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+            env={**os.environ, **environment.known()},
             capture_output=True,
             text=True,
             errors="replace",
             timeout=ANSWER_SECONDS,
             check=False,
+            preexec_fn=tied(2 * ANSWER_SECONDS),
         )
     except subprocess.TimeoutExpired:
         return None, f"CUDA did not start within {ANSWER_SECONDS} s"

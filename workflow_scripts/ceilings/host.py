@@ -45,6 +45,10 @@ class Host:
             return self.cpu_slug
         return self.gpu.slug if self.gpu else None
 
+    def uuid(self, kind: str) -> str | None:
+        """UUID of this machine's GPU for ``cuda``; None for ``cpu``."""
+        return self.gpu.uuid if kind == "cuda" and self.gpu else None
+
 
 def detect(environment: Mapping[str, str] = os.environ) -> Host:
     """This machine, as pinned by the process that planned the run, else as found now."""

@@ -1,11 +1,10 @@
 """Crashes of libraries, survived: the work runs in a child process, and its parent records how a signal ended it.
 
-Standard library only.
+The parent also ends everything below it when the pipeline ends (:mod:`ceilings.lifetime`). Standard library only.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ceilings import lifetime, records
 from ceilings.files import write_text
 
 CRASH = "<how the process ended>"
@@ -21,44 +21,52 @@ CRASH = "<how the process ended>"
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGKILL")
 """Signals by which a library or the kernel ends a process; SIGINT, SIGTERM and SIGHUP are the user's."""
 
-PR_SET_PDEATHSIG = 1
-
 _pipes: list[int] = []
 
 
-def isolate() -> None:
-    """Return in a child process; this process waits for it and exits as it does.
+def isolate(survive: bool = True) -> None:
+    """Return in a child process; this process waits for it, ends what it leaves running, and exits as it does.
 
-    Call it before any library starts threads or a CUDA context. The child ends with its parent.
+    Call it before any library starts threads or a CUDA context. The child ends with its parent, and both with the
+    pipeline.
+
+    Args:
+        survive: Whether a crash of the child is recorded as :func:`leave_on_crash` says, and then counts as success.
     """
+    watched = lifetime.above()
+    lifetime.adopt()
     reader, writer = os.pipe()
     parent = os.getpid()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _pipes.append(writer)
-        die_with(parent)
+        lifetime.die_with(parent)
+        if survive:
+            _pipes.append(writer)
         return
     os.close(writer)
-    with os.fdopen(reader, encoding="utf-8") as pipe:
-        lines = pipe.read().splitlines()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status, written = lifetime.outlive(child, watched, reader)
+    lines = written.decode().splitlines()
     if status < 0 and (name := signal_name(-status)) in CRASHES and lines:
-        for path, text in json.loads(lines[-1]).items():
-            write_text(path, text.replace(CRASH, ended_by(name)))
-        print(f"{', '.join(json.loads(lines[-1]))}: {ended_by(name)}", flush=True)
+        left = json.loads(lines[-1].replace(CRASH, ended_by(name)))
+        for path, content in left.items():
+            if isinstance(content, str):
+                write_text(path, content)
+            else:
+                records.write(path, content["kind"], content)
+        print(f"{', '.join(left)}: {ended_by(name)}", flush=True)
         status = 0
     os._exit(status if status >= 0 else 128 - status)
 
 
 def leave_on_crash(files: Mapping[Path | str, str | dict[str, Any]]) -> None:
-    """Say what the parent writes if a signal ends this process: text, or a JSON object; the last call counts.
+    """Say what the parent writes if a signal ends this process: text, or a record with its ``kind``; the last counts.
 
     Without :func:`isolate` before it, it does nothing.
     """
-    texts = {str(path): _text(content) for path, content in files.items()}
+    left = json.dumps({str(path): content for path, content in files.items()})
     for pipe in _pipes:
-        os.write(pipe, (json.dumps(texts) + "\n").encode())
+        os.write(pipe, f"{left}\n".encode())
 
 
 def ended_by(name: str) -> str:
@@ -95,16 +103,3 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, on Linux."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if hasattr(libc, "prctl"):
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it ended before the call
-            os._exit(128 + signal.SIGTERM)
-
-
-def _text(content: str | dict[str, Any]) -> str:
-    return content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False) + "\n"

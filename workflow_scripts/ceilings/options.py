@@ -34,18 +34,18 @@ def read(kind: type[Record], value: Mapping[str, Any], flag: str) -> Record:
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise UserError(f"{flag} lacks the key {name!r}; it needs {', '.join(fields)}")
             continue
-        if not _fits(value[name], hints[name]):
+        if not fits(value[name], hints[name]):
             raise UserError(f"{flag} has {name} = {value[name]!r}; it must be {hints[name]}")
     return kind(**value)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a JSON value is of a type: plain types, lists and mappings of any content, unions, literals."""
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a type: plain types, lists and mappings of any content, unions, literals."""
     origin = typing.get_origin(hint)
     if origin is typing.Literal:
         return value in typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, choice) for choice in typing.get_args(hint))
+        return any(fits(value, choice) for choice in typing.get_args(hint))
     if hint is Any:
         return True
     if hint is float:

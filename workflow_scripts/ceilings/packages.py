@@ -96,6 +96,15 @@ def versions(names: Iterable[str]) -> dict[str, str | None]:
     return {name: package.version if (package := find(name)) else None for name in names}
 
 
+def providing(module: str) -> Package | None:
+    """The package that an import of a module gets now, whoever brings it; None if it gets nothing.
+
+    Args:
+        module: Dotted name; of ``google.protobuf.message`` it is ``google.protobuf`` that has a file.
+    """
+    return _providing(module, tuple(sys.path))
+
+
 def used(name: str) -> Package | None:
     """The package that this process has imported; else the one that it would get."""
     name = _canonical(name)
@@ -114,6 +123,17 @@ def _found(name: str, path: tuple[str, ...]) -> Package | None:
     for distribution in metadata.distributions(name=name):  # libraries without Python code
         if any(Path(str(distribution.locate_file(file))).is_file() for file in _contents(distribution)):
             return Package(name, distribution.version, None, None)
+    return None
+
+
+@functools.cache
+def _providing(module: str, path: tuple[str, ...]) -> Package | None:
+    """``providing`` for one search path."""
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}".lstrip(".")
+        if file := _file(name):
+            return _package(_canonical(name), name, file, ours=False)
     return None
 
 

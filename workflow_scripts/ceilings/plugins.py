@@ -7,14 +7,18 @@ catalogues do, and beside it the modules that these name, in folders called as t
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
-from collections.abc import Iterable
+import typing
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ceilings import files
+from ceilings import files, options
 from ceilings.errors import UserError
+
+Entry = TypeVar("Entry")
 
 VARIABLE = "CEILINGS_PLUGINS"
 """Environment variable that carries the folders to jobs."""
@@ -43,13 +47,17 @@ def paths(package: str) -> list[str]:
     return [str(folder / package) for folder in folders() if (folder / package).is_dir()]
 
 
-def entries(name: str) -> list[Any]:
+def entries(name: str, kind: type[Entry], problem: Callable[[Entry], str | None]) -> list[Entry]:
     """What the plug-ins' catalogues list under ``name``.
 
+    Args:
+        kind: A dataclass, of which each entry is.
+        problem: What else is wrong with an entry, as what follows its name, with the remedy; None where nothing is.
+
     Raises:
-        UserError: A catalogue cannot be imported.
+        UserError: A catalogue cannot be imported, or an entry of it is no ``kind`` or does not fit.
     """
-    found: list[Any] = []
+    found: list[Entry] = []
     for folder in folders():
         file = folder / "catalogue.py"
         spec = importlib.util.spec_from_file_location(f"ceilings_plugin_{folder.name}", file)
@@ -60,5 +68,26 @@ def entries(name: str) -> list[Any]:
         except Exception as error:  # whatever a stranger's file raises
             line = next(iter(str(error).splitlines()), "")
             raise UserError(f"plugins: {file} cannot be imported ({type(error).__name__}: {line}); mend it") from error
-        found += getattr(module, name, [])
+        for entry in getattr(module, name, []):
+            if not isinstance(entry, kind):
+                raise UserError(f"plugins: {file} lists {entry!r:.60} in {name}; make it a {kind.__name__}")
+            if why := _mistyped(entry) or problem(entry):
+                raise UserError(f"plugins: {file}: the {kind.__name__} {getattr(entry, 'name', '')!r} has {why}")
+            found.append(entry)
     return found
+
+
+def _mistyped(entry: Any) -> str | None:
+    """The first field of a dataclass that is not of its type, also within it, with what it must be."""
+    hints = typing.get_type_hints(type(entry))
+    for field in dataclasses.fields(entry):
+        value = getattr(entry, field.name)
+        if not options.fits(value, hints[field.name]):
+            literal = typing.get_origin(hints[field.name]) is typing.Literal
+            allowed = ", ".join(map(str, typing.get_args(hints[field.name])))
+            wanted = f"one of {allowed}" if literal else str(hints[field.name]).removeprefix("typing.")
+            return f"{field.name} = {value!r:.60}; it must be {wanted}"
+        for part in value if isinstance(value, tuple) else ():
+            if dataclasses.is_dataclass(part) and (why := _mistyped(part)):
+                return f"in {field.name} {why}"
+    return None

@@ -24,14 +24,14 @@ def main(
 ) -> None:
     """Parse the arguments, do the work, and end with one readable message if the user can mend what went wrong.
 
-    ``isolated`` work may crash: its outputs are then those of an artifact that cannot be made.
+    The work runs in a child process, which ends with this one and with the pipeline. ``isolated`` work may crash: its
+    outputs are then those of an artifact that cannot be made.
 
     Exit status: what ``work`` returns (0 for None), ``failed`` for something the user can mend (no traceback), 2 for
     wrong arguments. A program whose own answer is 1 sets ``failed`` to 2, and a bug then ends in that too.
     """
     arguments = parser.parse_args()
-    if isolated:
-        isolation.isolate()
+    isolation.isolate(survive=isolated)
     try:
         status = work(arguments)
     except UserError as error:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ceilings import environment
 from ceilings.files import sha256
 from ceilings.packages import used
 
@@ -23,6 +25,7 @@ def provenance(packages: Iterable[str], sources: Mapping[str, Path | str] | None
     ran = {name: used(name) for name in packages}
     return {
         "python": platform.python_version(),
+        "variables": environment.recorded({name: os.environ[name] for name in os.environ if environment.shapes(name)}),
         "packages": {name: package.version if package else None for name, package in ran.items()},
         "modules": {name: package.to_json() for name, package in ran.items() if package},
         "project_revision": project_revision(),

@@ -175,7 +175,7 @@ def test_a_profile_gives_a_range_of_every_symbolic_axis(build):
 
 def test_a_graph_that_could_not_be_made_gives_an_engine_that_could_not(build, tmp_path):
     source = tmp_path / "fp8.onnx"
-    with made(tmp_path / "fp8.json", [source]):
+    with made(tmp_path / "fp8.json", [source], "graph"):
         raise CellFailure("missing-scales", "no ranges")
     record = build("fp8", source=source)
     assert record["failure"] == {"kind": "missing-scales", "message": "no ranges"}

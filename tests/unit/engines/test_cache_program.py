@@ -20,7 +20,7 @@ from ceilings.files import read_json
 def test_the_failure_of_the_graph_is_that_of_the_engine_and_of_its_cells(tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "detect", lambda _: types.SimpleNamespace(device=lambda kind: "nvidia-double"))
     graph, output = tmp_path / "fp8.onnx", tmp_path / "b1-s8.cache.json"
-    with made(tmp_path / "fp8.json", [graph]):
+    with made(tmp_path / "fp8.json", [graph], "graph"):
         raise CellFailure("missing-scales", "no ranges")
     CLASSIFIER.write(tmp_path)
     folder = tmp_path / "a/b/c/b1-s8.cache"

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from ceilings import files
+from ceilings import records
 from ceilings.engines import engine_record as record
 from ceilings.engines import produce
 from ceilings.errors import CellFailure, UserError
@@ -33,7 +33,7 @@ def engine(built, tmp_path):
 
 
 def stored(path, **changes):
-    files.write_json(record.sidecar(path), files.read_json(record.sidecar(path)) | changes)
+    records.write(record.sidecar(path), "engine", records.read(record.sidecar(path)) | changes)
 
 
 def test_an_engine_that_belongs_here_is_handed_out(engine):

@@ -421,6 +421,15 @@ def test_what_is_no_tensor_of_numbers_is_a_cell_that_cannot_run(tmp_path, node, 
         inputs.make_inputs(own.weights, own.shape(), inputs.Wanted(2, 0), tmp_path / "in.npz")
 
 
+def test_a_graph_that_draws_random_numbers_says_so(tmp_path: Path) -> None:
+    noise = helper.make_node("RandomNormalLike", ["x"], ["noise"], name="dropout")
+    ends = [value(name, TensorProto.FLOAT, "batch", 4) for name in "xy"]
+    own = Imported(model([noise, helper.make_node("Add", ["x", "noise"], ["y"])], ends[:1], ends[1:]), tmp_path)
+    assert own.failure == (
+        "the graph draws random numbers (RandomNormalLike, node dropout), so no two runs of it agree; export it without"
+    )
+
+
 @pytest.mark.parametrize(("domain", "operator"), [("of.somebody", "Mystery"), ("", "Mystery")])
 def test_an_operator_that_nobody_has_is_a_cell_that_cannot_run(tmp_path: Path, domain: str, operator: str) -> None:
     node = helper.make_node(operator, ["x"], ["y"], domain=domain)

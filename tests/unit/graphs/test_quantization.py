@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from ceilings import files
+from ceilings import files, records
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import (
     calibration,
@@ -96,7 +96,7 @@ def test_a_fixed_batch_is_calibrated_in_its_batches(distilbert, ranges, tmp_path
 
 
 def test_the_cache_decodes_to_the_scale(distilbert, ranges, tmp_path: Path) -> None:
-    described = {"inputs_sha256": "0", "inputs_source": "random"}
+    described = {"inputs_sha256": "0" * 64, "inputs_source": "random", "shape": "b1-s32"}
     settings = Calibration("entropy", count=8, sequence=32)
     json_path, cache = tmp_path / "c.json", tmp_path / "c.cache"
     calibration.write(
@@ -123,7 +123,7 @@ def test_the_cache_decodes_to_the_scale(distilbert, ranges, tmp_path: Path) -> N
     record = files.read_json(json_path)
     assert (record["method"], record["count"]) == ("entropy", 8)
     files.write_json(json_path, {"graph_sha256": files.sha256(distilbert.simplified)})
-    with pytest.raises(UserError, match="is no calibration"):
+    with pytest.raises(UserError, match="is no record of this pipeline"):
         calibration.load(json_path, distilbert.simplified)
 
 
@@ -238,7 +238,7 @@ def test_activations_of_zeros_get_a_scale(distilbert, tmp_path: Path, run) -> No
 
 def test_a_calibration_that_failed_is_the_same_failure_for_its_readers(distilbert, tmp_path: Path) -> None:
     failure = {"status": "failed", "failure": {"kind": "unsupported", "message": "no scale represents them"}}
-    files.write_json(tmp_path / "c.json", failure)
+    records.write(tmp_path / "c.json", "calibration", failure)
     with pytest.raises(CellFailure, match="no scale represents them"):
         calibration.load(tmp_path / "c.json", distilbert.simplified)
 
@@ -343,7 +343,7 @@ def test_a_planted_outlier_is_the_most_sensitive_layer(distilbert, tmp_path: Pat
 
 
 def test_methods_are_compared_side_by_side(distilbert, ranges, tmp_path: Path) -> None:
-    described = {"inputs_sha256": "0", "inputs_source": "random"}
+    described = {"inputs_sha256": "0" * 64, "inputs_source": "random", "shape": "b1-s32"}
     paths = {}
     for method, factor in (("minmax", 1.0), ("entropy", 0.01)):
         paths[method] = tmp_path / f"{method}.json"
@@ -357,7 +357,7 @@ def test_methods_are_compared_side_by_side(distilbert, ranges, tmp_path: Path) -
         )
     paths["percentile"] = tmp_path / "percentile.json"
     failure = {"kind": "unsupported", "message": "gives NaN"}
-    files.write_json(paths["percentile"], {"status": "failed", "failure": failure})
+    records.write(paths["percentile"], "calibration", {"status": "failed", "failure": failure})
     record = calibration_comparison.compare(
         distilbert.simplified,
         paths,
@@ -383,7 +383,7 @@ def test_the_parity_record(distilbert, ranges, tmp_path: Path) -> None:
     noise = [layer["sqnr_db"] for layer in record["layers"]]
     assert len(noise) == 14 and noise == sorted(noise) and min(noise) > 15
     assert set(record["provenance"]["sources"]) == {"graph", "inputs", "reference", "base"}
-    files.write_json(tmp_path / "p.json", record)
+    records.write(tmp_path / "p.json", "parity", record)
 
 
 def test_the_rest_can_compute_in_fp16(distilbert, ranges, run) -> None:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 import measure_peaks
+from ceilings import records
 from ceilings.errors import UserError
 from ceilings.graphs.operations import Node, Product, Work
 from ceilings.limits import floors
@@ -101,7 +102,7 @@ def test_a_graph_that_could_not_be_made_or_counted_has_no_floor(tmp_path):
     peaks = json.loads(PEAKS.read_text())
     (tmp_path / "bf16.onnx").write_bytes(b"")
     failure = {"kind": "unsupported", "message": "bf16 needs opset 17"}
-    (tmp_path / "bf16.json").write_text(json.dumps({"status": "failed", "failure": failure}))
+    records.write(tmp_path / "bf16.json", "graph", {"status": "failed", "failure": failure})
     record = floors.bound(tmp_path / "bf16.onnx", peaks, CELL, {"peaks": PEAKS})
     assert (record["status"], record["reason"], record["shape"]) == ("unavailable", "bf16 needs opset 17", "b2-s4")
     record = floors.bound(one_product(), peaks, {**CELL, "shape": "b2"}, {"peaks": PEAKS})

@@ -58,6 +58,9 @@ def test_without_labels_nothing_is_called_accuracy():
     metrics = evaluate(CLASSIFIER, rows(50), {"logits": logits_of(answers, 3)}, {"logits": logits_of(answers, 3)})
     assert (metrics["metric"], metrics["value"], metrics["high"]) == ("agreement", 1.0, 1.0)
     assert metrics["low"] == pytest.approx(50 / (50 + 1.959964**2))
+    assert metrics["answers"] == 3
+    alike = {"logits": logits_of(np.zeros(50, int), 3)}
+    assert evaluate(CLASSIFIER, rows(50), alike, alike)["answers"] == 1
     assert not {"accuracy", "reference_value", "difference", "p_value"} & set(metrics)
 
 

@@ -13,9 +13,9 @@ pytest.importorskip("onnx")
 
 from unit.measure import tiny_cell
 
+from ceilings.environment import SCRIPTS, executing
 from ceilings.files import write_json
 from ceilings.measure import catalogue
-from ceilings.measure.supervisor import SCRIPTS, environment
 from ceilings.models import load
 from ceilings.runtimes.catalogue import RUNTIMES
 
@@ -49,7 +49,7 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 def run(task, folder, *command, path=()):
     """What a fresh process prints that gets a task."""
     write_json(folder / "task.json", task)
-    variables = environment(1)
+    variables = executing(1)
     variables["PYTHONPATH"] = ":".join([*map(str, path), variables["PYTHONPATH"]])
     command = [sys.executable, *command, str(folder / "task.json"), str(folder / "record.json")]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, cwd=folder)
@@ -74,7 +74,7 @@ def torch_task(folder):
     ):
         given = () if program == "fetch_weights.py" else ("--weights-dir", weights)
         command = [sys.executable, SCRIPTS / program, *given, *arguments]
-        subprocess.run(list(map(str, command)), env=environment(1), check=True)
+        subprocess.run(list(map(str, command)), env=executing(1), check=True)
     eager = RUNTIMES["torch-eager"]
     task["cell"] |= {"runtime": eager.name, "shape": "b2-s8"}
     task["spec"] |= {"module": eager.module, "options": dict(eager.options), "packages": {}}

@@ -56,7 +56,7 @@ def test_a_plug_in_takes_no_column_of_another_measurement(tmp_path):
     (folder / "catalogue.py").write_text(
         "from ceilings.measure.catalogue import Measurement\n"
         "from ceilings.quantity import Quantity\n"
-        "taken = Quantity('p50_ms', 'p50', 'ms', 'number', 'x', 'Latency')\n"
+        "taken = Quantity('p50_ms', 'p50', 'ms', 'number', 'x', 'Latency', source='series.x.ns')\n"
         "MEASUREMENTS = [Measurement('mine', 'mine', ('cpu',), (taken,), 'x')]\n"
     )
     environment = {**os.environ, plugins.VARIABLE: str(folder), "PYTHONPATH": str(SCRIPTS)}

@@ -11,7 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from unit import planted_records
 
+from ceilings import files, records
 from ceilings import host as hosts
 from ceilings.models import dataset
 from ceilings.workload.task import TASKS
@@ -83,7 +85,7 @@ def model(tmp_path_factory):
     tokenizer.save(str(weights / "tokenizer.json"))
     config = {"id2label": {"0": "negative", "1": "positive"}, "pad_token_id": 0}
     (weights / "config.json").write_text(json.dumps(config))
-    (weights / "provenance.json").write_text(json.dumps({"source": "path"}))
+    planted_records.weights(weights, source="path")
     ids = TensorSpec("ids", "int64", ("batch", "sequence"), "tokens", 0, len(WORDS) - 1)
     mask = TensorSpec("mask", "int64", ("batch", "sequence"), "mask")
     logits = TensorSpec("logits", "float32", ("batch", 2))
@@ -143,6 +145,7 @@ def test_fp32_has_the_accuracy_that_the_words_give(model):
     assert record["data"] == {
         **{"source": "file", "file": "dev.tsv", "text": "sentence", "label": "label", "labelled": True},
         **{"rows": 21, "available": 21, "truncated": 1, "weights": "path", "seed": 0, "sequence": 8},
+        "file_sha256": files.sha256(model / "dev.tsv"),
     }
 
 
@@ -164,7 +167,7 @@ def test_a_time_limit_is_a_failed_record(model):
 def test_an_artifact_that_could_not_be_made_says_why(model, tmp_path):
     (tmp_path / "int8.onnx").write_bytes(b"")
     failure = {"kind": "unsupported", "message": "no kernel for it"}
-    (tmp_path / "int8.json").write_text(json.dumps({"status": "failed", "failure": failure}))
+    records.write(tmp_path / "int8.json", "graph", {"status": "failed", "failure": failure})
     done, record = evaluate(model, "int8", artifact=tmp_path / "int8.onnx")
     assert done.returncode == 0
     assert (record["status"], record["failure"], record["metrics"]) == ("failed", failure, None)

@@ -15,10 +15,12 @@ pytest.importorskip("onnx")
 from unit.measure import tiny_cell
 
 from ceilings import artifacts, host, plugins
+from ceilings.environment import SCRIPTS, executing
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json
 from ceilings.measure import catalogue, worker
-from ceilings.measure.supervisor import SCRIPTS, environment, supervise
+from ceilings.measure.supervisor import supervise
+from ceilings.schemas.run import LATENCIES
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
@@ -63,7 +65,7 @@ def test_a_record_holds_every_measurement_of_the_task(tmp_path):
     assert record["status"] == "ok", record["failure"]
     assert list(record["series"]) == ["latency", "throughput"]
     latency = record["series"]["latency"]
-    assert set(latency) == {"latency_ns", "gpu_ns", "enqueue_ns", "warmup_ns", "warmup_stable", "stop_reason"}
+    assert set(latency) == set(LATENCIES)
     assert len(latency["latency_ns"]) >= 20 and latency["gpu_ns"] is None
     assert record["parity"]["relative_l2"] < 1e-6 and record["parity"]["rows"] == 8
     assert record["parity"]["tolerance"] == 1e-3
@@ -102,6 +104,19 @@ def test_however_a_worker_ends_is_a_record(tmp_path, monkeypatch, program, failu
         assert record["failure"]["kind"] == failure[0] and failure[1] in record["failure"]["message"]
 
 
+def test_a_measurement_that_raises_is_named(tmp_path, monkeypatch):
+    package = tmp_path / "plugin" / "measure" / "measurements"
+    package.mkdir(parents=True)
+    (package.parents[1] / "catalogue.py").write_text("")
+    (package / "broken.py").write_text("def measure(bench):\n    raise KeyError('no such counter')\n")
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "plugin"))
+    record = supervise(tiny_cell.make(tmp_path, [["closed-loop", "closed_loop"], ["counters", "broken"]]))
+    assert record["failure"] == {
+        "kind": "runtime-error",
+        "message": "the measurement counters raised KeyError: 'no such counter'",
+    }
+
+
 def test_what_the_user_can_mend_is_no_record(tmp_path, monkeypatch):
     (tmp_path / "faulty_worker.py").write_text("raise SystemExit('error: the pool is damaged')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -128,9 +143,7 @@ def test_a_measurement_from_outside_the_package(tmp_path, monkeypatch):
     (folder / "measure/measurements/pairs.py").write_text(PAIRS)
     monkeypatch.setenv(plugins.VARIABLE, "")  # restored at the end
     plugins.activate([folder])
-    done = subprocess.run(
-        [sys.executable, "-c", OUTSIDE], env=environment(1), capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", OUTSIDE], env=executing(1), capture_output=True, text=True, check=True)
     entries, columns, modules = json.loads(done.stdout)
     assert entries == [["closed-loop", "closed_loop"], ["saturated", "saturated"], ["pairs", "pairs"]]
     assert "pair_p50_ms" in columns and "ceilings.measure.measurements.pairs" in modules
@@ -165,7 +178,7 @@ def test_what_padding_gives_does_not_count():
 def test_what_could_not_be_made_is_a_failed_record_without_a_process(tmp_path):
     """The worker would call the empty graph an error of another kind."""
     task = tiny_cell.make(tmp_path, catalogue.task_entries("cpu"))
-    with artifacts.made(tmp_path / "fp32.json", [task["artifact"]]):
+    with artifacts.made(tmp_path / "fp32.json", [task["artifact"]], "graph"):
         raise CellFailure("unsupported", "no such operator")
     device = host.detect({}).device("cpu")
     arguments = [
@@ -173,7 +186,7 @@ def test_what_could_not_be_made_is_a_failed_record_without_a_process(tmp_path):
         *("--shape", "b2-s4", "--spec", json.dumps(task["spec"]), "--output", tmp_path / "run1.json"),
         *(part for name in ("artifact", "inputs", "reference", "workload") for part in (f"--{name}", task[name])),
     ]
-    subprocess.run([sys.executable, SCRIPTS / "measure_latency.py", *arguments], check=True, env=environment(1))
+    subprocess.run([sys.executable, SCRIPTS / "measure_latency.py", *arguments], check=True, env=executing(1))
     record = read_json(tmp_path / "run1.json")
     assert record["status"] == "failed" and record["series"] == {}
     assert record["failure"] == {"kind": "unsupported", "message": "no such operator"}

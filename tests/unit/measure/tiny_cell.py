@@ -62,8 +62,8 @@ def make(folder: Path, measurements: list[list[str]], error: float = 0.0) -> dic
     seal = np.array(pool.sealed(arrays, "random", 1.0))
     pool.save(folder / "inputs.npz", **named, sha256=seal, source=np.array("random"), real_share=np.array(1.0))
     left, right = (arrays[name][:2] for name in ("left", "right"))
-    reference = {"output/sum": left + right, "output/product": left * right + np.float32(error)}
-    pool.save(folder / "reference.npz", **reference, inputs_sha256=np.array(pool.digest(arrays)))
+    reference = {"sum": left + right, "product": left * right + np.float32(error)}
+    pool.save_outputs(folder / "reference.npz", reference, pool.digest(arrays))
     WORKLOAD.write(folder)
     return {
         "cell": {

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from unit import planted_records
 
 from ceilings.errors import CellFailure, UserError
 from ceilings.models.dataset_rows import Wanted, make
@@ -21,7 +22,7 @@ def folder(path, task, inputs, *, limits=None, tokenizer=False):
     output = TensorSpec("vector", "float32", ("batch", 4))
     Workload(TASKS[task], inputs, (output,)).write(path)
     (path / "config.json").write_text(json.dumps({"pad_token_id": 0}))
-    (path / "provenance.json").write_text(json.dumps({"source": "random", "limits": limits or {}}))
+    planted_records.weights(path, limits=limits or {})
     if tokenizer:
         from tokenizers import Tokenizer, models, pre_tokenizers
 

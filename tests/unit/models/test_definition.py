@@ -54,6 +54,7 @@ def test_the_study_says_what_the_model_does_not() -> None:
         ({"architecture": "bert", "weights": "mine"}, "weights 'mine'"),
         ({"architecture": "bert", "colour": 1}, "unknown key 'colour'"),
         ({"architecture": "bert", "task": "poetry"}, "unknown task 'poetry'; known: sequence-classification"),
+        ({"architecture": "bert", "task": "sentence-embeding"}, "did you mean 'sentence-embedding'"),
         ({"architecture": "bert", "implementation": "jax"}, "implementation = 'jax'"),
         ({"architecture": "bert", "axes": {"N": "batch"}}, "axes without onnx"),
         ({"architecture": "bert", "seed": "1"}, "seed = '1'"),
@@ -326,6 +327,17 @@ def test_keys_mean_what_they_mean(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"has {real} = .*overrides it with {value}; remove the override"):
             outline.outline(of_path(tmp_path, config={key: value}))
         assert outline.outline(of_path(tmp_path, config={key: value}, weights="random"))
+
+
+@pytest.mark.parametrize("key", ["id2label", "label2id"])
+def test_a_number_of_classes_beside_names_of_others_is_refused(tmp_path: Path, key: str) -> None:
+    names = {"0": "a", "1": "b", "2": "c"} if key == "id2label" else {"a": 0, "b": 1, "c": 2}
+    with pytest.raises(UserError, match=rf"config has num_labels 2 beside 3 names in {key}; give one of them"):
+        outlined(architecture="bert", config={"num_labels": 2, key: names})
+    assert outlined(architecture="bert", config={"num_labels": 3, key: names})
+    write_config(tmp_path, model_type="bert", num_labels=4, **{key: names})
+    with pytest.raises(UserError, match=r"its config\.json has num_labels 4 beside 3 names"):
+        outline.outline(of_path(tmp_path))
 
 
 @pytest.mark.parametrize(("wrong", "near"), [("distillbert", "distilbert"), ("robberta", "roberta"), ("berts", "bert")])

@@ -248,9 +248,9 @@ def test_a_reference_has_every_output(checkpoint: Checkpoint, tmp_path: Path) ->
     make_inputs(out, Shape.parse("b2-s20.half"), Wanted(3, 0, {"share": 0.5}), inputs)
     assert reference.compute(out, inputs, 1, file) == dict.fromkeys(("start_logits", "end_logits"), (2, 2, 20))
     loaded, arrays = reference.load_for(file, inputs)
-    assert list(loaded.outputs) == ["start_logits", "end_logits"]
-    for index, name in enumerate(loaded.outputs):
-        np.testing.assert_array_equal(loaded.outputs[name][0], answers(out, arrays, attention="eager")[index])
+    assert list(loaded) == ["start_logits", "end_logits"]
+    for index, name in enumerate(loaded):
+        np.testing.assert_array_equal(loaded[name][0], answers(out, arrays, attention="eager")[index])
 
 
 CLIP = {

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny_models import tiny
+from unit import planted_records
 
 from ceilings import options
 from ceilings.errors import CellFailure, UserError
@@ -241,7 +242,7 @@ def test_a_tokenizer_of_another_model_is_refused(spoken: Path) -> None:
 def test_images_are_normalised_as_the_processor_says(tmp_path: Path) -> None:
     pixels = TensorSpec("pixel_values", "float32", ("batch", 3, "image", "image"), "pixels")
     Workload(TASKS["image-embedding"], (pixels,), (), "image_encoder", "vit").write(tmp_path)
-    (tmp_path / "provenance.json").write_text('{"limits": {"image": [48, 48]}}')
+    planted_records.weights(tmp_path, limits={"image": [48, 48]})
     shape = Shape.parse("b2-i48")
     plain = sample(tmp_path, shape, 3, 0)
     values = plain.arrays["pixel_values"] * 0.5 + 0.5
@@ -275,7 +276,7 @@ def test_every_content_is_made_as_declared(tmp_path: Path) -> None:
         ),
         (),
     ).write(tmp_path)
-    (tmp_path / "provenance.json").write_text("{}")
+    planted_records.weights(tmp_path)
     made = sample(tmp_path, Shape.of({"batch": 8, "sequence": 6, "channels": 2}), 4, 0, {"share": 0.5}).arrays
     assert list(made) == ["mask", "ids", "segments", "ages", "noise", "flags"]
     assert [str(made[name].dtype) for name in made] == ["int32", "int32", "int64", "float32", "float16", "bool"]
@@ -313,11 +314,11 @@ def test_the_reference_belongs_to_its_inputs(folder: Path, tmp_path: Path) -> No
         make_inputs(folder, Shape.parse("b2-s8"), Wanted(3, seed), tmp_path / f"{seed}.npz")
     assert reference.compute(folder, tmp_path / "0.npz", 1, tmp_path / "ref.npz") == {"logits": (2, 2, 2)}
     loaded, arrays = reference.load_for(tmp_path / "ref.npz", tmp_path / "0.npz")
-    assert loaded.outputs["logits"].dtype == np.float32 and arrays["input_ids"].shape == (2, 2, 8)
-    with pytest.raises(UserError, match="compute the reference again"):
+    assert loaded["logits"].dtype == np.float32 and arrays["input_ids"].shape == (2, 2, 8)
+    with pytest.raises(UserError, match="was made of the inputs"):
         reference.load_for(tmp_path / "ref.npz", tmp_path / "1.npz")
-    with pytest.raises(UserError, match="is no reference file"):
-        reference.load(tmp_path / "0.npz")
+    with pytest.raises(UserError, match="holds no answers of a model"):
+        reference.load_for(tmp_path / "0.npz", tmp_path / "1.npz")
 
 
 def test_options_are_checked() -> None:

@@ -98,6 +98,17 @@ def test_names_come_from_a_configuration_in_the_order_of_their_numbers():
         ("a.csv", "body,label\nx,1\n", r"no column called sentence, text.* its columns are body, label: .*data\.text"),
         ("a.csv", "text,label\nx,1,2\n", r"line 2 has 3 fields, but the first line names 2 columns"),
         ("a.csv", 'text,label\n"x"y,1\n', r"line 2 cannot be read .* mend its quotes"),
+        ("a.csv", "text;label\nx;1\n", r"a\.csv separates its columns by semicolons, .*; write it with commas"),
+        (
+            "a.csv",
+            "text\tlabel\nx\t1\n",
+            r"separates its columns by tabs, .* name it \.tsv",
+        ),
+        (
+            "a.tsv",
+            "text,label\nx,1\n",
+            r"separates its columns by commas, .* name it \.csv",
+        ),
         ("a.csv", "text,label\n", r"holds no rows"),
         ("a.csv", "", r"its columns are none"),
         ("a.jsonl", '{"text": "x"\n', r"a\.jsonl, line 1 is no JSON"),

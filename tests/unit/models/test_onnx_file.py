@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from unit import planted_records
 
 from ceilings.errors import CellFailure, UserError
 from ceilings.models import definition, onnx_file, outline, pool, reference
@@ -110,18 +111,18 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
 def test_the_reference_is_onnx_runtimes(tmp_path: Path) -> None:
     file, weights_dir, inputs = write(tmp_path / "m.onnx"), tmp_path / "weights", tmp_path / "in.npz"
     onnx_file.read(of_file(file)).workload.write(weights_dir)
-    (weights_dir / "provenance.json").write_text("{}")
+    planted_records.weights(weights_dir)
     made = make_inputs(weights_dir, Shape.parse("b2-s3"), Wanted(3, 0), inputs).arrays
     shapes = reference.compute(weights_dir, inputs, 1, tmp_path / "ref.npz", graph=file)
     assert shapes == {"sum": (2, 2, 3, 4), "mean": (2, 2, 4)}
-    outputs = reference.load(tmp_path / "ref.npz").outputs
+    outputs = reference.load_for(tmp_path / "ref.npz", inputs)[0]
     expected = TABLE[made["ids"][:2]] + made["shift"][:2, None, None]
     np.testing.assert_allclose(outputs["sum"], expected, rtol=1e-6)
     np.testing.assert_allclose(outputs["mean"], expected.mean(2), rtol=1e-5)
     with pytest.raises(UserError, match="belongs to an ONNX file, which has no module"):
         load_module(weights_dir)
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match=r"is damaged .* delete it and run again"):
+    with pytest.raises(UserError, match=r"is damaged .* delete it and run `snakemake"):
         reference.compute(weights_dir, inputs, 1, tmp_path / "ref.npz", graph=file)
 
 
@@ -278,6 +279,9 @@ def test_whole_numbers_of_unknown_range_are_asked_for(tmp_path: Path, nodes: lis
     ("says", "message"),
     [
         ({"low": 12}, "has low 12 and high 9"),
+        ({"high": 10}, "indexes a table of 10 rows, and the study says high: 10; give 9 at most"),
+        ({"low": -11}, "a table of 10 rows, and the study says low: -11; give -10 at least"),
+        ({"content": "tokens", "low": 1, "high": 500}, "says high: 500; give 9 at most"),
         ({"content": "tokens", "low": 3, "high": 3}, "too few ids"),
         ({"high": 1 << 40}, "is int32, which does not hold"),
     ],
@@ -324,7 +328,7 @@ def test_a_graph_without_a_reference_is_a_cell_that_cannot_run(
         ("none", np.array([0])),
     )
     onnx_file.read(definition.read("m", {"onnx": str(file)})).workload.write(weights_dir)
-    (weights_dir / "provenance.json").write_text("{}")
+    planted_records.weights(weights_dir)
     make_inputs(weights_dir, Shape.parse("b2"), Wanted(3, 0), inputs)
     with pytest.raises(CellFailure, match=message):
         reference.compute(weights_dir, inputs, 1, tmp_path / "ref.npz", graph=file)

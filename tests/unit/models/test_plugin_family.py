@@ -86,4 +86,4 @@ def test_a_family_from_outside(tmp_path: Path) -> None:
     run("compute_reference.py", weights_dir=folder, inputs=inputs, threads=1, output=answers)
     table = load_file(folder / "model.safetensors")["weight"]
     expected = table[pool.load_pool(inputs)["input_ids"][:2]].mean(2)
-    np.testing.assert_allclose(reference.load(answers).outputs["embedding"], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(reference.load_for(answers, inputs)[0]["embedding"], expected, rtol=1e-5, atol=1e-6)

@@ -341,7 +341,7 @@ def test_models_of_very_few_positions(tmp_path: Path) -> None:
 
 def test_a_tokenizer_that_cannot_be_converted_says_why(checkpoint: Checkpoint, tmp_path: Path) -> None:
     source, _ = checkpoint("AutoModelForSequenceClassification", "bert", BERT)
-    assert weights.fetch(of_path(source), tmp_path / "out")["random_ids"] == f"{source} has no tokenizer"
+    assert weights.fetch(of_path(source), tmp_path / "out")["random_ids"] == f"{source.name} has no tokenizer"
     (source / "vocab.txt").write_text("a")
     files.write_json(source / "tokenizer_config.json", {"tokenizer_class": "Nobodys"})
     record = weights.fetch(of_path(source), tmp_path / "out")
@@ -363,7 +363,7 @@ def test_a_damaged_folder_is_a_failed_model(folder: Path, tmp_path: Path) -> Non
     model = json.dumps({"name": "m", "path": str(source)})
     run([PROGRAMS / "fetch_weights.py", "--model", model, "--output-dir", tmp_path / "out"])
     record = files.read_json(tmp_path / "out" / PROVENANCE)
-    assert record["failure"]["kind"] == "damaged" and str(source) in record["failure"]["message"]
+    assert record["failure"]["kind"] == "damaged" and "weights of source cannot" in record["failure"]["message"]
 
 
 def test_buffers_of_older_releases_do_no_harm(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from unit import planted_records
 
+from ceilings import records
+from ceilings.measure.stopping import Protocol
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.workload.shape import Shape
 
@@ -88,9 +90,7 @@ class StudyMaker:
         folder = f"results/benchmarks/{device}/{runtime}/{model}/{precision}/{cell['shape']}"
         cell["runs"] = [str(self.root / folder / f"run{k}.json") for k in range(1, self.runs + 1)]
         for k, path in enumerate(cell["runs"], 1):
-            record = self._record(cell, k, n) | changes
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_text(json.dumps(record))
+            records.write(path, "run", self._record(cell, k, n) | changes, indent=None)
         self.cells.append(cell)
         return cell
 
@@ -105,8 +105,8 @@ class StudyMaker:
         self.cells.append(cell | {"available": False, "reason": reason, "remedy": remedy, "runs": []})
 
     def change(self, cell: dict, run: int, **changes) -> None:
-        path = Path(cell["runs"][run - 1])
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        path = cell["runs"][run - 1]
+        records.write(path, "run", records.read(path, "run") | changes)
 
     def fail(self, cell: dict, run: int, kind="out-of-memory", message="std::bad_alloc while allocating 12 GB") -> None:
         self.change(cell, run, status="failed", series={}, failure={"kind": kind, "message": message}, parity=None)
@@ -117,10 +117,19 @@ class StudyMaker:
         path = self.root / folder / f"{cell['shape']}.json"
         compute = floor_ms if limited_by == "compute" else floor_ms / 2
         record = {
-            "schema_version": 1,
             **{name: cell[name] for name in ("device", "model", "precision", "shape")},
+            "graph": graph or cell["precision"],
             "status": "ok",
-            "work": {"flops": int(compute * 1e12), "bytes": int(floor_ms * 4e9)},
+            "work": {
+                "flops": int(compute * 1e12),
+                "flops_by_precision": {cell["precision"]: int(compute * 1e12)},
+                "bytes": int(floor_ms * 4e9),
+                "weight_bytes": int(floor_ms * 4e9),
+                "boundary_bytes": 0,
+                "unknown_operators": {},
+                "products": [],
+            },
+            "limits": {},
             "floor": {
                 "compute_floor_ms": compute,
                 "memory_floor_ms": floor_ms / 2 if limited_by == "compute" else floor_ms,
@@ -132,15 +141,19 @@ class StudyMaker:
             },
             "classes": {"gemm": {"unfused_ms": floor_ms}, "elementwise": {"unfused_ms": 0.25 * floor_ms}},
             "library_products": {"ms": 3 * floor_ms, "flops_share": 1.0},
+            "provenance": planted_records.PROVENANCE,
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record | changes))
+        if changes.get("status") == "unavailable":
+            kept = {name: record[name] for name in record if name not in ("floor", "classes", "library_products")}
+            records.write(path, "floor", kept | changes)
+        else:
+            records.write(path, "floor", record)
+            planted_records.edit(path, **changes)
         cell["floor"] = str(path)
         return path
 
     def plan(self) -> dict:
         return {
-            "schema_version": 1,
             "study": "default",
             "seed": 0,
             "devices": [
@@ -148,6 +161,7 @@ class StudyMaker:
                 {"slug": GPU, "kind": "cuda", "name": "NVIDIA H200", "driver": "580.159", "memory_bytes": 150754820096},
             ],
             "protocol": PROTOCOL,
+            "tolerances": TOLERANCES,
             "price_per_hour": self.price_per_hour,
             "models": {
                 TEXT: {"architecture": "distilbert", "task": "sequence-classification", "weights": "auto"},
@@ -162,8 +176,7 @@ class StudyMaker:
 
     def write_plan(self) -> Path:
         path = self.root / "results/plan.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.plan()))
+        records.write(path, "plan", self.plan())
         return path
 
     @property
@@ -205,24 +218,32 @@ class StudyMaker:
             else None,
             "warmup_ns": (latency_ms[:10] * 1.2e6).astype(int).tolist(),
             "warmup_stable": True,
-            "stop_reason": "precise" if n > 100 else "time-cap",
         }
+        # Long enough for the cap, where the median is not yet known as precisely as the protocol asks.
+        elapsed = max(int(latency_ms.sum() * 1.2e6), PROTOCOL["max_seconds"] * 1_000_000_000)
+        reason = Protocol.from_json(PROTOCOL).stop_reason(latency["latency_ns"], elapsed)
+        latency |= {"stop_reason": reason, "elapsed_ns": elapsed}
         series = {"latency": latency}
         if gpu:
-            transfer = latency | {"latency_ns": (latency_ms * 1.1e6).astype(int).tolist()}
+            transfer = latency | {"elapsed_ns": 2 * elapsed, "latency_ns": (latency_ms * 1.1e6).astype(int).tolist()}
             series["latency_end_to_end"] = transfer
-            slower = latency | {"latency_ns": (latency_ms * 1.2e6).astype(int).tolist()}
+            slower = latency | {"elapsed_ns": 2 * elapsed, "latency_ns": (latency_ms * 1.2e6).astype(int).tolist()}
             series["latency_end_to_end_pageable"] = slower
         per_s = 1.15 * batch * 1e3 / median
-        series["throughput"] = {"concurrency": 2, "completions": 12, "seconds": 12 / per_s, "inferences_per_s": per_s}
+        seconds = 12 * batch / per_s
+        series["throughput"] = {"concurrency": 2, "completions": 12, "seconds": seconds, "inferences_per_s": per_s}
         return {
-            "schema_version": 1,
             "cell": {name: cell[name] for name in ("device", "runtime", "model", "precision", "shape")},
             "run": run,
             "status": "ok",
             "failure": None,
             "log": f"results/logs/{cell['runtime']}.{cell['shape']}.run{run}.log",
             "parity": {
+                "finite": True,
+                "rows": 2,
+                "spread_l2": None,
+                "row_l2": 0.04,
+                "problem": None,
                 "relative_l2": 0.031 if cell["precision"] == "int8" else 2.1e-7,
                 "max_abs": 0.02,
                 "max_rel": 0.4,
@@ -240,12 +261,7 @@ class StudyMaker:
             else None,
             "threads": {"intra_op": 2},
             "protocol": PROTOCOL,
-            "provenance": {
-                "python": "3.11.9",
-                "packages": {"torch": "2.13.0", "onnxruntime": "1.31.1"},
-                "project_revision": "0123456789ab",
-                "sources": {"graph": "ab" * 32},
-            },
+            "provenance": planted_records.PROVENANCE,
             "host": {"cpu": "AMD EPYC 9B14", "cores": 2, "kernel": "6.8.0"},
         }
 
@@ -254,7 +270,19 @@ class StudyMaker:
         return np.where(self.random.random(n) < 0.03, self.random.exponential(scale, n), 0.0)
 
 
-PROTOCOL = {"processes": 3, "minimum_iterations": 30, "minimum_seconds": 0.5, "maximum_seconds": 4, "half_width": 0.01}
+PROTOCOL = {
+    "processes": 3,
+    "warmup_seconds": 0.2,
+    "warmup_max_seconds": 5,
+    "min_iterations": 30,
+    "min_seconds": 0.5,
+    "max_seconds": 4,
+    "precision": 0.01,
+    "saturated_seconds": 0.5,
+    "concurrency": 2,
+    "time_limit_seconds": 3600,
+}
+TOLERANCES = {"fp32": 0.001, "tf32": 0.02, "fp16": 0.02, "bf16": 0.1, "int8": 0.25, "fp8": 0.25}
 
 
 def default_study(root: Path, **options) -> StudyMaker:
@@ -281,24 +309,38 @@ def default_study(root: Path, **options) -> StudyMaker:
 
 def evidence(root: Path) -> list[Path]:
     """Random weights, a simplified graph, and INT8 parity whose weakest layer is layer.5."""
-    records = {
-        "models/distilbert/weights/provenance.json": {"source": "random", "why": "the hub is not reachable"},
-        "onnx/distilbert/simplified.json": {"schema_version": 1, "simplified": True, "nodes_before": 400, "nodes": 312},
-        "parity/distilbert/int8.json": {
-            "status": "ok",
-            "reason": None,
-            "max_abs": 0.02,
-            "max_rel": 0.4,
-            "relative_l2": 0.031,
-            "cosine": 0.9995,
-            "top1_agreement": 0.98,
-            "layers": [{"node": f"layer.{i}", "sqnr_db": 40.0 - 3 * i} for i in range(6)],
-        },
+    graph = {"opset": 17, "nodes": 312, "op_types": {"MatMul": 312}, "inputs": [], "outputs": [], "bytes": 1}
+    made = {
+        "models/distilbert/weights/provenance.json": ("weights", planted_records.WEIGHTS | {"model": TEXT}),
+        "onnx/distilbert/simplified.json": (
+            "graph",
+            {**graph, "status": "ok", "graph_sha256": "ab" * 32, "simplified": True, "nodes_before": 400},
+        ),
+        "parity/distilbert/int8.json": (
+            "parity",
+            {
+                "status": "ok",
+                "precision": "int8",
+                "optimized": True,
+                "reason": None,
+                "finite": True,
+                "max_abs": 0.02,
+                "max_rel": 0.4,
+                "relative_l2": 0.031,
+                "cosine": 0.9995,
+                "top1_agreement": 0.98,
+                "rows": 2,
+                "spread_l2": None,
+                "row_l2": 0.04,
+                "problem": None,
+                "layers": [
+                    {"node": f"layer.{i}", "sqnr_db": 40.0 - 3 * i, "accumulated_sqnr_db": 30.0} for i in range(6)
+                ],
+            },
+        ),
     }
     paths = []
-    for name, record in records.items():
-        path = root / "results" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record))
-        paths.append(path)
+    for name, (kind, content) in made.items():
+        records.write(root / "results" / name, kind, {**content, "provenance": planted_records.PROVENANCE})
+        paths.append(root / "results" / name)
     return paths

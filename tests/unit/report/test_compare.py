@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from unit import planted_records
 
 from ceilings.errors import UserError
 from ceilings.report.analysis.comparison import compare, judge
@@ -41,7 +42,7 @@ def tree(root, factors=None, *, seed, fail=None, device=CPU, between=0.004, envi
             for run in range(1, 5):
                 maker.fail(cell, run)
         for run in range(1, 5) if environment else ():
-            maker.change(cell, run, provenance={"packages": environment})
+            maker.change(cell, run, provenance=planted_records.PROVENANCE | {"packages": environment})
     tables = collect(maker.plan())
     tables.write(root / "results" / "tables")
     return Measured(tables)

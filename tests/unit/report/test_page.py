@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from unit import planted_records
+from unit.traces import planted as captured_traces
 
+from ceilings import records
 from ceilings.report.render.page import page
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence, read_evidence
 from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS, KERNEL_COLUMNS
 from ceilings.report.tables.keys import KEY
+from ceilings.traces.budget_record import budget_record
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
@@ -33,6 +37,7 @@ CAPTURED = f"{GPU}/onnxruntime-cuda/distilbert/fp32/b1-s128"
 FAILED = f"{CPU}/torch-int8-dynamic/distilbert/int8/b1-s512"
 # Two launches, of which the second is a graph with two kernels, and a wait; in ns from the iteration's start.
 TIMELINE = {
+    "iteration": 0,
     "length": 800_000,
     "calls": [[100_000, 300_000, "launch"], [400_000, 600_000, "launch"], [600_000, 800_000, "sync"]],
     "operations": [
@@ -70,9 +75,9 @@ def html(tmp_path_factory):
     row = tables.cells.query("device == @GPU and runtime == 'onnxruntime-cuda' and shape == 'b1-s128'")
     key = row.iloc[0][KEY].to_dict()
     record = maker.root / "captured.budget.json"
-    kept = {"schema_version": 1, "status": "ok", "cell": key, "iterations": 20, "timeline": TIMELINE}
-    told = {"iteration_ns": {"median": 800_000}, "verdict": {"name": "launch-bound"}, "shares": {"launch": 0.6}}
-    record.write_text(json.dumps(kept | told | {"flags": [], "unknown_kernels": [], "jitter": None}))
+    made = budget_record(captured_traces.capture(captured_traces.eager, 3)) | {"cell": key, "timeline": TIMELINE}
+    head = {"status": "ok", "failure": None, "source": "cupti", "tool": "CUPTI", "warmup_p50_ns": None}
+    records.write(record, "budget", {**head, **made, "provenance": planted_records.PROVENANCE})
     budget = key | BUDGET | {"path": str(record)}
     kernel = key | {"kernel": "splitKreduce_kernel", "class": "gemm", "count": 6.0, "us": 14.4, "name": "void ...>"}
     floor = key | {"floor_ms": 0.02, "limited_by": "dram", "gap": 36.5, "mfu": 0.04}
@@ -93,9 +98,9 @@ def captured(tmp_path_factory):
     tables = collect(maker.plan())
     row = tables.cells.query("runtime == 'onnxruntime-cuda' and shape == 'b1-s128'").iloc[0]
     record = maker.root / "captured.budget.json"
-    kept = {"schema_version": 1, "status": "ok", "cell": row[KEY].to_dict(), "iterations": 20, "timeline": TIMELINE}
-    told = {"iteration_ns": {"median": 800_000}, "verdict": {"name": "launch-bound"}, "shares": {"launch": 0.6}}
-    record.write_text(json.dumps(kept | told | {"flags": [], "unknown_kernels": [], "jitter": None}))
+    made = budget_record(captured_traces.capture(captured_traces.eager, 3)) | {"cell": row[KEY].to_dict()}
+    head = {"status": "ok", "failure": None, "source": "cupti", "tool": "CUPTI", "warmup_p50_ns": None}
+    records.write(record, "budget", {**head, **made, "timeline": TIMELINE, "provenance": planted_records.PROVENANCE})
     budget = row[KEY].to_dict() | BUDGET | {"path": str(record)}
     tables = dataclasses.replace(tables, budgets=pd.DataFrame([budget], columns=BUDGET_COLUMNS))
     path = maker.root / "report.html"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
+from unit import planted_records
 
+from ceilings import records
 from ceilings.errors import UserError
 from ceilings.report.analysis.findings import findings
 from ceilings.report.analysis.hypotheses import judged
@@ -47,12 +48,12 @@ ON_ONNXRUNTIME = [
 def engine(root, digest="ab" * 32, **products):
     """The record of an engine, whose layers compute products in these types."""
     path = root / "results/engines/nvidia-h200/tensorrt11/distilbert/int8/b1-s128.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"engine_sha256": digest, "summary": {"products": products}}))
+    summary = planted_records.ENGINE["summary"] | {"products": products}
+    records.write(path, "engine", planted_records.ENGINE | {"engine_sha256": digest, "summary": summary})
     return str(path)
 
 
-ON_ENGINE = {"runtime": {"profile": 0}, "provenance": {"sources": {"artifact": "ab" * 32}}}
+ON_ENGINE = {"runtime": {"profile": 0}, "provenance": planted_records.PROVENANCE | {"sources": {"artifact": "ab" * 32}}}
 
 
 def study(root, runtime, factor, /, **record):
@@ -96,7 +97,7 @@ def test_the_table_has_what_onnx_runtime_s_profile_says(tmp_path, runtime, shown
         ({"fp8": 26, "fp16": 6}, {}, "26 of 32"),
         ({"fp16": 30, "none": 2}, {}, ""),  # of two nobody knows
         ({}, {}, ""),  # the engine says nothing of its layers
-        ({"int8": 26}, {"provenance": {"sources": {"artifact": "cd" * 32}}}, ""),  # another engine was timed
+        ({"int8": 26}, {"provenance": planted_records.PROVENANCE}, ""),  # another engine was timed
         ({"int8": 26}, {"runtime": {"profile": 1}}, ""),  # another profile ran
     ],
 )
@@ -119,7 +120,7 @@ def test_a_damaged_engine_record_is_named(tmp_path):
     path = tmp_path / "x.json"
     path.write_text("{}")
     maker.cells[1]["engine"] = str(path)
-    with pytest.raises(UserError, match=r"x\.json, or .* is damaged \(no 'summary'\); delete it and run `snakemake"):
+    with pytest.raises(UserError, match=r"x\.json is no record of this pipeline .*; delete it and run `snakemake"):
         collect(maker.plan())
 
 

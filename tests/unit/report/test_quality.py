@@ -1,13 +1,14 @@
 """Quality from records to the table, the findings and the summary; and the price of padding."""
 
-import json
 import math
 import types
 
 import numpy as np
 import pytest
+from unit import planted_records
 from unit.report.planted_study import CPU, StudyMaker
 
+from ceilings import records
 from ceilings.errors import UserError
 from ceilings.measure.evaluation import evaluate
 from ceilings.models.dataset import Dataset
@@ -44,7 +45,8 @@ class Planted:
     def add(self, runtime, precision, model="distilbert", **changes):
         names = {"device": CPU, "runtime": runtime, "model": model, "precision": precision}
         path = self.root / f"{runtime}.{model}.{precision}.json"
-        path.write_text(json.dumps({"schema_version": 1, "cell": {**names, "shape": "b8-s128"}, **changes}))
+        failed = {"log": None, "provenance": planted_records.PROVENANCE, "cell": {**names, "shape": "b8-s128"}}
+        records.write(path, "quality", failed | changes)
         cell = {**names, "shape": "b8-s128", "aa_of": None, "quality": str(path)}
         self.cells.append(cell)
         return cell
@@ -85,7 +87,8 @@ class Planted:
         cell = fp32 + noise * random.normal(size=fp32.shape)
         rows = Dataset({"ids": np.ones((count, 4), int)}, None, np.zeros(count, bool), {})
         metrics = evaluate(EMBEDDING, rows, {"vector": cell}, {"vector": fp32})
-        data = {"source": "corpus", "labelled": False, "rows": count, "truncated": 0, "weights": weights}
+        data = {"source": "corpus", "labelled": False, "rows": count, "available": count, "truncated": 0}
+        data["weights"] = weights
         task = "sentence-embedding"
         return self.add(runtime, precision, **names, status="ok", failure=None, task=task, metrics=metrics, data=data)
 
@@ -183,6 +186,18 @@ def test_the_section_says_that_agreement_is_no_accuracy_and_that_random_weights_
     page = section(PLAN, types.SimpleNamespace(quality=planted.table()))
     assert "this is agreement with the FP32 reference and no accuracy" in page
     assert "**The weights of distilbert are random**: accuracy means nothing here" in page
+
+
+def test_a_model_that_answers_all_rows_alike_is_flagged(planted):
+    same = np.eye(2)[np.zeros(40, int)]
+    rows = Dataset({"ids": np.ones((40, 4), int)}, None, np.zeros(40, bool), {})
+    metrics = evaluate(CLASSIFIER, rows, {"logits": same}, {"logits": same})
+    data = {"source": "corpus", "labelled": False, "rows": 40, "truncated": 0, "weights": "path"}
+    shared = {"status": "ok", "failure": None, "task": "sequence-classification", "data": data}
+    planted.add("onnxruntime-cpu", "int8", metrics=metrics, **shared)
+    page = section(PLAN, types.SimpleNamespace(quality=planted.table()))
+    assert "**Agreement of distilbert shows little**: the FP32 reference answers all rows alike" in page
+    assert worth(planted.table().iloc[0].to_dict()).endswith("answers all rows alike, so agreement shows little")
 
 
 def test_without_quality_there_is_no_section(planted):
@@ -311,6 +326,6 @@ def test_the_summary_and_the_tables_on_disk_hold_it(study, tmp_path):
 
 def test_tables_of_an_earlier_study_have_no_quality(study, tmp_path):
     collect(study.plan()).write(tmp_path / "tables")
-    for suffix in ("csv", "parquet"):
-        (tmp_path / "tables" / f"quality.{suffix}").unlink()
+    for name in ("quality.csv", "quality.parquet", "tables.json"):
+        (tmp_path / "tables" / name).unlink()
     assert read_tables(tmp_path / "tables").quality.empty

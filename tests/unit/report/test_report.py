@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from unit import planted_records
 from unit.report import test_quality as quality_records
 
 from ceilings.errors import UserError
@@ -102,9 +103,13 @@ def test_runs_that_disagree_make_a_failed_cell(tmp_path):
     [
         (lambda path: path.unlink(), "does not exist"),
         (lambda path: path.write_text('{"schema_version": 1, "cel'), "is damaged"),
-        (lambda path: path.write_text('{"schema_version": 1}'), "is damaged"),
+        (lambda path: path.write_text('{"schema_version": 2}'), "is no run record"),
         (lambda path: path.write_text('{"schema_version": 99}'), "schema version 99"),
-        (lambda path: path.write_text(path.read_text().replace("b1-s128", "b2-s128", 1)), "another cell"),
+        (lambda path: path.write_text(path.read_text().replace("b1-s128", "b2-s128", 1)), "was changed since"),
+        (
+            lambda path: planted_records.edit(path, cell=json.loads(path.read_text())["cell"] | {"model": "x"}),
+            "another cell",
+        ),
     ],
 )
 def test_a_bad_run_file_is_named_with_the_remedy(tmp_path, damage, told):
@@ -124,7 +129,30 @@ def test_tables_survive_the_disk(tables, tmp_path):
     assert len(pd.read_csv(tmp_path / "cells.csv")) == len(tables.cells)
     assert [str(f) for f in findings(again)] == [str(f) for f in findings(tables)]
     (tmp_path / "runs.parquet").write_bytes(b"PAR1 half")
+    with pytest.raises(UserError, match=r"runs\.parquet is not the table that tables\.json beside it vouches for"):
+        read_tables(tmp_path)
+    (tmp_path / "tables.json").unlink()  # as tables that were published earlier
     with pytest.raises(UserError, match=r"runs\.parquet is damaged"):
+        read_tables(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "flaw"),
+    [
+        ("cells", lambda frame: frame.drop(columns="status"), "it has no column status"),
+        ("cells", lambda frame: frame.assign(status="fine"), "status holds other than ok"),
+        ("cells", lambda frame: frame.assign(p50_ms="fast"), "p50_ms holds other than numbers"),
+        ("cells", lambda frame: frame.assign(shape="large"), "large"),
+        ("samples", lambda frame: frame.assign(latency_ns=-1), "latency_ns holds other than positive whole numbers"),
+        ("runs", lambda frame: frame[["run"]], "it has no column device"),
+        ("floors", lambda frame: pd.DataFrame({"x": [1]}), "it has no column device"),
+    ],
+)
+def test_tables_of_another_form_are_refused(tables, tmp_path, name, change, flaw):
+    tables.write(tmp_path)
+    (tmp_path / "tables.json").unlink()
+    change(getattr(tables, name)).to_parquet(tmp_path / f"{name}.parquet")
+    with pytest.raises(UserError, match=rf"{name}\.parquet is damaged \(.*{flaw}"):
         read_tables(tmp_path)
 
 
@@ -492,6 +520,14 @@ def test_the_lab_note_holds_what_the_summary_leaves_out(default, tables):
 
 SECTIONS = ["Claims of earlier studies", "Pictures", "Not run", "Parity with the FP32 reference", "Graphs"]
 SECTIONS += ["Read with care", "Environment", "Method in brief"]
+
+
+def test_one_cell_that_cannot_run_is_named_as_any_other(tmp_path):
+    maker = planted.StudyMaker(tmp_path)
+    maker.unavailable("torch-eager", "fp32", 1, 128, "no PyTorch", "install it")
+    tables = collect(maker.plan())
+    page = summary(maker.plan(), tables, Evidence(), "plots")
+    assert re.search(r"\| +1 \| no PyTorch +\| torch-eager fp32 \(1\) ", page)
 
 
 def test_evidence_out_of_place_is_refused(tmp_path):

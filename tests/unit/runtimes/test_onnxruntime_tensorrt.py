@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from unit import planted_records
 
 pytest.importorskip("cuda.bindings")
 
@@ -19,11 +20,11 @@ import onnxruntime
 import real_bindings
 from unit.runtimes.workloads import ANSWERER, CLASSIFIER, EMBEDDER
 
-from ceilings import SCHEMA_VERSION, gpu
+from ceilings import gpu, records
 from ceilings.cuda import device as cuda
 from ceilings.engines import cache
 from ceilings.errors import CellFailure
-from ceilings.files import sha256, write_json
+from ceilings.files import sha256
 from ceilings.runtimes import onnxruntime_cuda, placement
 from ceilings.runtimes import onnxruntime_tensorrt as provider
 from ceilings.runtimes.onnxruntime_cuda import OnnxRuntimeCuda
@@ -39,6 +40,9 @@ def model(*nodes):
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in ("x", "y"))
     graph = helper.make_graph(list(nodes), "g", [x], [y])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+OTHER = {"sha256": "0" * 64, "bytes": 1, "modified_ns": 1}
 
 
 @pytest.fixture
@@ -60,7 +64,7 @@ def kept(graph, monkeypatch):
 
     def make(**changes):
         record = {
-            "schema_version": SCHEMA_VERSION,
+            **planted_records.ENGINE_CACHE,
             "status": "ok",
             "plan": plan.to_json(),
             "device": "nvidia-double",
@@ -70,7 +74,7 @@ def kept(graph, monkeypatch):
             "cold_start_ns": {"load": 9_000_000_000},
         }
         path = graph.parent / "b1-s8.cache.json"
-        write_json(path, record | changes)
+        records.write(path, "engine-cache", record | changes)
         return provider.RUNNER(path, "fp16", CLASSIFIER, SHAPE, 1, {})
 
     return make
@@ -103,9 +107,11 @@ def test_a_start_that_builds_anew_is_refused(kept, monkeypatch, name):
     [
         ({"device": "nvidia-h200"}, "built on nvidia-h200, and this GPU is nvidia-double"),
         ({"versions": {"onnxruntime": "1.0"}}, f"built with onnxruntime 1.0; here is {onnxruntime.__version__}"),
-        ({"graph_sha256": "0"}, "built from another .*fp16.onnx"),
-        ({"files": {"kernel_sm89.engine": {"sha256": "0"}}}, r"kernel_sm89.engine, kernel_sm89.profile in .* not what"),
-        ({"schema_version": 0}, "another version of the pipeline"),
+        ({"graph_sha256": "0" * 64}, "built from another .*fp16.onnx"),
+        (
+            {"files": {"kernel_sm89.engine": {"sha256": "0" * 64, "bytes": 1, "modified_ns": 1}}},
+            r"kernel_sm89.engine, kernel_sm89.profile in .* not what",
+        ),
     ],
 )
 def test_an_engine_that_does_not_belong_here_is_not_used(kept, monkeypatch, changes, why):

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from unit import planted_records
 
 pytest.importorskip("cuda.bindings")
 
@@ -15,12 +16,11 @@ import real_bindings
 import tensorrt_double as double
 from unit.runtimes.workloads import ANSWERER, CLASSIFIER, EMBEDDER
 
-from ceilings import SCHEMA_VERSION, gpu
+from ceilings import gpu, records
 from ceilings.cuda import cuda_graph
 from ceilings.cuda import device as cuda
 from ceilings.engines import inspect
 from ceilings.errors import CellFailure
-from ceilings.files import write_json
 from ceilings.measure import transfers
 from ceilings.workload.shape import Shape
 
@@ -39,7 +39,7 @@ def engine(tmp_path):
     def make(generation, **changes):
         content = b"engine"
         record = {
-            "schema_version": SCHEMA_VERSION,
+            **planted_records.ENGINE,
             "status": "ok",
             "builder": BUILDERS[generation],
             "builder_version": real_bindings.committed()[generation]["version"],
@@ -53,7 +53,7 @@ def engine(tmp_path):
         }
         path = tmp_path / "b2-s3.engine"
         path.write_bytes(content)
-        write_json(path.with_suffix(".json"), record | changes)
+        records.write(path.with_suffix(".json"), "engine", record | changes)
         return path
 
     return make

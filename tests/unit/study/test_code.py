@@ -1,10 +1,11 @@
 """What counts as a change of code."""
 
+import re
 import shutil
 
 import pytest
 
-from ceilings import plugins
+from ceilings import packages, plugins
 from ceilings.measure import catalogue
 from ceilings.models.catalogue import FAMILIES
 from ceilings.runtimes.catalogue import RUNTIMES
@@ -59,6 +60,62 @@ def test_an_edit_changes_the_digests_of_what_imports_it(scripts, file, addition,
     path.write_text(path.read_text() + f"\n{addition}\n")
     after = digests()
     assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_edits_of_words_reach_the_tables_and_no_measurement(scripts):
+    """A meaning of a failure is a cell of the table; the classes of errors only carry it."""
+    before = {**digests(), "tables": code.digest("collect_cells")}
+    path = scripts / "ceilings/failure_kinds.py"
+    path.write_text(path.read_text().replace("the time limit passed", "it took too long"))
+    after = {**digests(), "tables": code.digest("collect_cells")}
+    assert {name for name in before if before[name] != after[name]} == {"tables"}
+
+
+PACKAGES = {
+    "fetch_weights": {"torch", "transformers", "safetensors", "tokenizers"},
+    "export_onnx": {"onnx", "torch"},
+    "simplify_onnx": {"onnx", "onnxslim"},
+    "calibrate_ranges": {"onnx", "onnxruntime"},
+    "quantize_graph": {"onnx", "onnxruntime", "ml-dtypes"},
+    "fuse_graph": {"onnx", "onnxruntime"},
+    "check_parity": {"onnx", "onnxruntime"},
+    "collect_cells": {"pandas", "numpy"},
+    "draw_plot": {"matplotlib", "pandas"},
+    "write_summary": {"tabulate", "pandas"},
+    "ceilings.models.graph_reference": {"onnxruntime"},
+}
+
+
+@pytest.mark.parametrize("module", PACKAGES)
+def test_a_program_s_packages_are_those_that_its_modules_import(module):
+    """Within functions too; with the version that an import gets."""
+    named = dict(part.split(" ") for part in code.libraries(module).split(", "))
+    known = {name.replace("-gpu", "") if name.startswith("onnxruntime") else name for name in named}
+    assert PACKAGES[module] <= known and all(named.values())
+    for name, version in named.items():
+        assert packages.find(name).version == version
+
+
+def test_packages_of_the_report_make_nothing_else_anew():
+    """And a new ONNX Runtime makes no weights, inputs or references of PyTorch anew."""
+    for module in ("measure_latency", *catalogue.modules("cpu"), "fetch_weights", "compute_reference", "check_parity"):
+        assert not {"pandas", "tabulate", "matplotlib"} & set(re.findall(r"[\w-]+", code.libraries(module)))
+    for program in ("fetch_weights", "make_inputs", "compute_reference", "make_data"):
+        assert "onnx" not in code.libraries(program)
+
+
+def test_imports_for_type_checkers_do_not_count(scripts):
+    path = scripts / "export_perfetto.py"
+    before = code.libraries("export_perfetto")
+    path.write_text(path.read_text() + "\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n")
+    for clear in (code.libraries, code._read):
+        clear.cache_clear()
+    assert code.libraries("export_perfetto") == before
+    path.write_text(path.read_text() + "\ndef work():\n    import torch\n")
+    for clear in (code.libraries, code._read):
+        clear.cache_clear()
+    assert "torch " in code.libraries("export_perfetto")
+    code.libraries.cache_clear()
 
 
 def test_unknown_module_is_refused():

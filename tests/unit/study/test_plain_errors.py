@@ -14,6 +14,12 @@ Wildcards:
 Traceback:
   File "rules/study.smk", line 149, in measured_artifact"""
 BUG = REFUSED.replace("UserError", "KeyError")
+FULL = """Traceback (most recent call last):
+
+  File "pulp/mps_lp.py", line 363, in writeMPS
+    with open(filename, "w") as f:
+
+OSError: [Errno 28] No space left on device"""
 UNKNOWN = "MissingRuleException:\nNo rule to produce {} (if you use input functions make sure that they don't raise)."
 
 
@@ -29,6 +35,19 @@ UNKNOWN = "MissingRuleException:\nNo rule to produce {} (if you use input functi
         ),
         ("MissingRuleException", UNKNOWN.format("x"), "error: nothing makes x, correct its name (snakemake -l)"),
         ("WorkflowError", "another", "another"),
+        (
+            "OSError",
+            FULL,
+            "error: Snakemake cannot write below .snakemake or TMPDIR: No space left on device; free some space and "
+            "run again: what is finished stays",
+        ),
+        (
+            "OSError",
+            f"{FULL}: '/tmp/x.mps'",
+            "error: Snakemake cannot write: '/tmp/x.mps': No space left on device; free some space and run again: what "
+            "is finished stays",
+        ),
+        ("OSError", FULL.replace("28", "5"), FULL.replace("28", "5")),
     ],
 )
 def test_refused_targets(kind, text, line):

@@ -37,6 +37,13 @@ def file(tmp_path):
             "study: a\n__use_yte__: true\n",
             r"has __use_yte__, for which Snakemake runs the Python in it; write out what",
         ),
+        ("x: &x {__use_yte__: true}\n<<: *x\n", r"has __use_yte__, for which Snakemake runs the Python in it"),
+        ("a: 0x" + "f" * 5000, r"line 1: 0xfff.* is a number of 5002 digits; write a smaller one, or quote a name"),
+        ("a: b\0c\n", r"is not valid YAML \(.*special characters are not allowed\); mend it there"),
+        ("a: 2020-99-01\n", r"line 1: '2020-99-01' cannot be read as timestamp; write it in quotes"),
+        ("a: !!int x\n", r"line 1: 'x' cannot be read as int"),
+        ("a: !!bool maybe\n", r"line 1: 'maybe' cannot be read as bool"),
+        ("a: {<<: 3}\n", r"line 1, column 9 is not valid YAML \(expected a mapping or list of mappings"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
             r"is a pointer of git-lfs and not the file; run git lfs pull",

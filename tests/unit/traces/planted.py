@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unit import planted_records
 from unit.report import planted_study
 from unit.traces.events import Events
 
-from ceilings import SCHEMA_VERSION
-from ceilings.files import write_json
+from ceilings import records
 from ceilings.report.tables.keys import KEY
 from ceilings.traces.budget_record import budget_record
 
@@ -62,12 +62,11 @@ def study(root: Path, batches: tuple[int, ...] = (1,)) -> planted_study.StudyMak
         for batch in batches:
             cell = maker.add(planted_study.GPU, runtime, "fp16", batch, 128)
             record = {
-                "schema_version": SCHEMA_VERSION,
-                "status": "ok",
-                "source": "cupti",
+                **{"status": "ok", "failure": None, "source": "cupti", "tool": "CUPTI", "warmup_p50_ns": None},
                 "cell": {name: cell[name] for name in KEY},
                 **made,
+                "provenance": planted_records.PROVENANCE,
             }
             cell["budget"] = str(root / f"{runtime}-{batch}.budget.json")
-            write_json(cell["budget"], record)
+            records.write(cell["budget"], "budget", record)
     return maker

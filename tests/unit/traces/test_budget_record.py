@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from matplotlib.colors import to_rgb
+from unit import planted_records
 from unit.traces import planted
 from unit.traces.events import Events
 
+from ceilings import records
 from ceilings.errors import UserError
 from ceilings.report.render.notes import observations
 from ceilings.report.render.plots import draw, iteration_timeline, parts, style
@@ -355,8 +357,9 @@ def test_the_report_without_captures(tmp_path):
     asked = maker.plan() | {"traces": {"cells": ["*"], "source": None, "reason": "nsys is not on PATH"}}
     assert "Nothing can be captured here: nsys is not on PATH." in where_time_goes(asked, tables)
     cell["budget"] = str(tmp_path / "x.budget.json")
-    failed = {"schema_version": 1, "status": "failed", "cell": {name: cell[name] for name in KEY}}
-    Path(cell["budget"]).write_text(json.dumps(failed | {"failure": {"kind": "out-of-memory", "message": "too large"}}))
+    failed = {"status": "failed", "failure": {"kind": "out-of-memory", "message": "too large"}}
+    head = {"cell": {name: cell[name] for name in KEY}, "source": "cupti", "tool": None, "warmup_p50_ns": None}
+    records.write(cell["budget"], "budget", {**head, **failed, "provenance": planted_records.PROVENANCE})
     page = where_time_goes(asked | {"cells": maker.cells}, collect(maker.plan()))
     assert "torch-cuda-eager fp16 distilbert b1-s128: out-of-memory: too large" in page
 
@@ -372,7 +375,7 @@ def test_the_report_without_captures(tmp_path):
 def test_a_bad_budget_is_named_with_the_remedy(tmp_path, change, message):
     maker = planted.study(tmp_path)
     path = Path(maker.cells[0]["budget"])
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    planted_records.edit(path, **change)
     with pytest.raises(UserError, match=f"{message}.*delete it and run `snakemake"):
         collect(maker.plan())
 

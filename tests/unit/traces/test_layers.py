@@ -17,12 +17,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from unit import planted_records
 from unit.engines.conftest import graphs, spec  # noqa: F401
 from unit.traces import planted as planted_cells
 from unit.traces.events import Events
 
+from ceilings import records
 from ceilings.engines import produce
-from ceilings.files import read_json, write_json
+from ceilings.files import read_json
 from ceilings.report.render import time_account as where
 from ceilings.report.tables.collect import collect
 from ceilings.traces import engine_layers as layers
@@ -233,9 +235,10 @@ def test_an_engine_of_several_profiles_is_read_by_the_one_that_runs(description,
     for entry in second:
         entry["Name"] += " [profile 1]"
     description["Layers"] += second
-    write_json(tmp_path / "x.layers.json", description)
+    records.write(tmp_path / "x.layers.json", "layers", description)
     ranges = [{"batch": [1, 1, 2], "sequence": [8, 32, 64]}, {"batch": [4, 4, 8], "sequence": [8, 32, 64]}]
-    write_json(tmp_path / "x.json", {"profiles": ranges})
+    made = {"profiles": ranges, "engine_sha256": description["engine_sha256"]}
+    records.write(tmp_path / "x.json", "engine", planted_records.ENGINE | made)
     for batch, profile in ((1, 0), (8, 1)):
         engine = layers.read(tmp_path / "x.layers.json", {"shape": f"b{batch}-s32"})
         assert {layer.profile for layer in engine.layers} == {profile}
@@ -250,11 +253,18 @@ def test_a_budget_with_layers(description, folder, tmp_path):
     store.write(tmp_path / "c.sqlite", events)
     times = {
         "layers": [
-            {"name": entry["Name"], "median_ns": 2_000.0 * (k + 1)} for k, entry in enumerate(description["Layers"])
+            dict.fromkeys(("kind", "precision", "nodes"))
+            | dict.fromkeys(("median_ns", "p10_ns", "p90_ns"), 2_000.0 * (k + 1))
+            | {"name": entry["Name"]}
+            for k, entry in enumerate(description["Layers"])
         ],
         "layers_sum_ns": 650_000.0,
     }
-    write_json(tmp_path / "t.layers.json", times)
+    head = {"device": "x", "runtime": {}, "precision": "fp16", "shape": "b1-s32"}
+    told = {"status": "ok", "failure": None, "iterations": 3, "inference_ns": {"plain": 1.0, "profiled": 2.0}}
+    records.write(
+        tmp_path / "t.layers.json", "layer-times", {**head, **told, **times, "provenance": planted_records.PROVENANCE}
+    )
 
     def account(*more):
         command = [sys.executable, SCRIPTS / "account_budget.py", "--capture", tmp_path / "c.sqlite"]
@@ -268,7 +278,7 @@ def test_a_budget_with_layers(description, folder, tmp_path):
     record, log = account("--layers", folder / "x.layers.json", "--layer-times", tmp_path / "t.layers.json")
     assert "100.0% of the time in kernels and copies has a layer" in log
     joined = record.pop("layers")
-    assert {key for key in record if record[key] != plain[key]} == {"provenance"}
+    assert {key for key in record if record[key] != plain[key]} == {"provenance", "digest"}
     assert joined["profiler_sum_ns"] == 650_000 and {one["profiler_ratio"] for one in joined["each"]} == {2}
     last = joined["each"][-1]
     assert where.layers(joined).startswith("100% of the time in kernels and copies has a layer (by tactic ")
@@ -278,11 +288,11 @@ def test_a_budget_with_layers(description, folder, tmp_path):
     )
     maker = planted_cells.study(tmp_path)
     of_engine = read_json(maker.cells[1]["budget"]) | {"layers": joined}
-    write_json(maker.cells[1]["budget"], of_engine)
+    records.write(maker.cells[1]["budget"], "budget", of_engine)
     plan = maker.plan() | {"traces": {"cells": ["*"], "source": "cupti", "reason": None}}
     page = where.where_time_goes(plan, collect(plan))
     assert page.count("of the time in kernels and copies has a layer") == 1
     assert "- onnxruntime-cuda fp16 distilbert b1-s128: 100% of the time" in page
-    write_json(tmp_path / "x.layers.json", {**description, "Layers": []})
-    write_json(tmp_path / "x.json", read_json(folder / "x.json"))
+    records.write(tmp_path / "x.layers.json", "layers", {**description, "Layers": []})
+    records.write(tmp_path / "x.json", "engine", read_json(folder / "x.json"))
     assert account("--layers", tmp_path / "x.layers.json")[0].keys() == plain.keys()

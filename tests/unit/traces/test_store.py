@@ -239,7 +239,7 @@ def overlapping() -> Events:
         (unmarked(), {}, "holds no iteration"),
         (idle(), {}, "is empty: no kernel ran during its 1 iterations"),
         (two_iterations(), {"iterations": 3}, "cut short: 2 of 3 iterations"),
-        (two_iterations(), {"dropped": 17}, "lost 17 records; capture it anew, with fewer iterations"),
+        (two_iterations(), {"dropped": 17}, "lost 17 records; lower traces.iterations and run again"),
         (orphaned(), {}, "incomplete: 1 of 7 kernels have no launch"),
         (lossy(), {}, "incomplete: 1 of 5 launches have nothing on the device"),
         (overlapping(), {}, "iterations that overlap"),

@@ -3,6 +3,7 @@
 import doctest
 
 import pytest
+from unit import planted_records
 
 from ceilings.errors import UserError
 from ceilings.workload import shape, tensors
@@ -53,6 +54,7 @@ def test_a_workload_survives_its_file(tmp_path):
 
 
 def test_a_damaged_workload_names_its_file(tmp_path):
-    (tmp_path / "workload.json").write_text('{"task": "none"}')
+    Workload(TASKS["tensors"], (TensorSpec("x", "float32", ("batch",), "reals"),), ()).write(tmp_path)
+    planted_records.edit(tmp_path / "workload.json", task="none")
     with pytest.raises(UserError, match=r"workload\.json describes no workload"):
         Workload.read(tmp_path)

@@ -1,7 +1,8 @@
 """What the GPU did while a cell was measured: clocks, power, temperature, throttling, energy, neighbours.
 
-``python -m ceilings.cuda.monitor UUID PERIOD_S`` samples and prints. It is a process of its own because a thread
-would hold the interpreter's lock now and then, and each time would end as an outlier of the latencies. Time stamps are
+``python -m ceilings.cuda.monitor UUID PERIOD_S PARENT`` samples and prints as long as its parent lives. It is a process
+of its own because a thread would hold the interpreter's lock now and then, and each time would end as an outlier of the
+latencies. Time stamps are
 ``perf_counter_ns``, one clock for all processes of a Linux system. NVML may refuse any call, in virtual machines above
 all: then the field is null and the reason is kept. Nothing here changes a setting.
 """
@@ -18,11 +19,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+
+from ceilings import environment, lifetime
 
 PERIOD_S = 0.025
 PROCESSES_EVERY = 10
@@ -151,15 +153,13 @@ class Monitor:
         self.samples: list[Sample] = []
         self.processes: dict[int, int | None] = {}
         self.refused: dict[str, str] = {}
-        self._command = [sys.executable, "-m", "ceilings.cuda.monitor", uuid, str(period_s)]
+        self._command = [sys.executable, "-m", "ceilings.cuda.monitor", uuid, str(period_s), str(os.getpid())]
         self._rest = b""
 
     def __enter__(self) -> Monitor:
-        scripts = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, (scripts, os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
             self._command,
-            env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+            env=environment.known(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # an inherited one would outlive a crash of this process and hide it
@@ -288,8 +288,8 @@ def _text(value: Any) -> str | None:
 
 def main() -> None:
     """Sample until whoever reads has gone."""
-    uuid, period = sys.argv[1], float(sys.argv[2])
-    parent = os.getppid()
+    uuid, period, parent = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+    lifetime.die_with(parent)  # NVML may hang
     out = sys.stdout
     reported: set[str] = set()
     try:
@@ -299,8 +299,6 @@ def main() -> None:
         return
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
         for number in itertools.count():
-            if os.getppid() != parent:
-                break
             out.write(json.dumps(dataclasses.astuple(device.sample())) + "\n")
             if number % PROCESSES_EVERY == 0 and (processes := device.processes()):
                 out.write(json.dumps({"processes": processes}) + "\n")

@@ -140,7 +140,7 @@ def merge_timing_caches(builder: str, caches: Sequence[bytes]) -> bytes:
     merged = config.create_timing_cache(b"")
     for cache in caches:
         if not merged.combine(config.create_timing_cache(cache), False):
-            raise UserError("the timing caches were made by different versions or GPUs; build the engines anew")
+            raise UserError("the timing caches were made by different versions or GPUs; delete them and run again")
     config.set_timing_cache(merged, False)
     return bytes(memoryview(config.get_timing_cache().serialize()))
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION
+from ceilings import records
 from ceilings.engines.engine_record import INCOMPATIBLE, rebuild
 from ceilings.errors import CellFailure
-from ceilings.files import read_json, sha256
+from ceilings.files import sha256
 
 SUFFIX = ".cache.json"
 """Of the record; the folder is called the same less ``.json``."""
@@ -73,9 +73,7 @@ def load(path: Path, *, device: str, versions: Mapping[str, str | None]) -> tupl
         CellFailure: The build failed, with its class; or ``engine-incompatible``.
         UserError: The record is missing or damaged.
     """
-    record = read_json(path, remedy=f"rebuild it with `{rebuild(path)}`")
-    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION or "plan" not in record:
-        raise _refused(path, "its record is of another version of the pipeline")
+    record = records.read(path, "engine-cache", f"rebuild it with `{rebuild(path)}`")
     if record["status"] != "ok":
         raise CellFailure(record["failure"]["kind"], f"no engine: {record['failure']['message']}")
     plan = Plan.from_json(record["plan"])

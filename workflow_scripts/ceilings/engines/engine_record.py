@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ceilings import SCHEMA_VERSION
-from ceilings.errors import CellFailure
-from ceilings.files import read_json
+from ceilings import records
+from ceilings.errors import CellFailure, UserError
 
 INCOMPATIBLE = "engine-incompatible"
 
@@ -33,15 +32,26 @@ def load(engine: Path | str) -> dict[str, Any]:
     """The record of an engine that was built.
 
     Raises:
-        CellFailure: The build failed (with the class of that failure), or the record is of another kind.
-        UserError: The record is missing or damaged.
+        CellFailure: The build failed, with the class of that failure.
+        UserError: The record is missing, damaged, edited or of another version.
     """
-    record = read_json(sidecar(engine), remedy=f"rebuild it with `{rebuild(engine)}`")
-    if not isinstance(record, dict) or record.get("schema_version") != SCHEMA_VERSION or "engine_sha256" not in record:
-        raise _refused(engine, f"{sidecar(engine)} is no engine record of this version of the pipeline")
+    record = records.read(sidecar(engine), "engine", f"rebuild it with `{rebuild(engine)}`")
     if record["status"] != "ok":
         raise CellFailure(record["failure"]["kind"], f"no engine: {record['failure']['message']}")
     return record
+
+
+def layers(engine: Path | str) -> dict[str, Any]:
+    """What TensorRT tells of the layers of an engine: the file ``x.layers.json`` beside it.
+
+    Raises:
+        UserError: It is missing or damaged, or tells of another engine.
+    """
+    path, remedy = Path(engine).with_suffix(".layers.json"), f"rebuild it with `{rebuild(engine)}`"
+    listing = records.read(path, "layers", remedy)
+    if listing["engine_sha256"] != records.read(sidecar(engine), "engine", remedy)["engine_sha256"]:
+        raise UserError(f"{path} tells of another engine than {sidecar(engine)}; {remedy}")
+    return listing
 
 
 def verified(engine: Path | str, *, builder: str, version: str, device: str, capability: tuple[int, int]) -> bytes:

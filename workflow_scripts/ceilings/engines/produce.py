@@ -7,26 +7,24 @@ study goes on.
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from ceilings import SCHEMA_VERSION, files
+from ceilings import environment, files, records
 from ceilings.engines import inspect, profiles, trtexec
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.engine_record import sidecar
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import graph as graphs
 from ceilings.isolation import ended_by, last_error, signal_name
+from ceilings.lifetime import temporary_folder, tied
 from ceilings.provenance import provenance
 
-SCRIPTS = Path(__file__).parents[2]
 SETTINGS = {
     "tf32": None,
     "optimization_level": None,
@@ -59,7 +57,7 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
     """
     external = spec.get("external")
     model = onnx.ModelProto()
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
+    with temporary_folder() as name:
         folder = Path(name)
         try:
             model = graphs.load(graph, values=False)
@@ -70,7 +68,6 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
         listing = files.read_json(folder / "layers.json") if (folder / "layers.json").exists() else NO_LAYERS
     operators = {node.name: node.op_type for node in model.graph.node}
     record = {
-        "schema_version": SCHEMA_VERSION,
         **built,
         "builder": spec["builder"],
         "precision": precision,
@@ -91,9 +88,9 @@ def produce(spec: Mapping[str, Any], graph: Path, engine: Path, *, precision: st
     files.write_bytes(engine, content)
     if BUILDERS[spec["builder"]].timing_cache:
         files.write_bytes(engine.with_suffix(".timing.cache"), timed)
-    files.write_json(engine.with_suffix(".layers.json"), {"schema_version": SCHEMA_VERSION, **listing})
-    files.write_json(sidecar(engine), record)
-    return record
+    described = {**listing, "engine_sha256": record["engine_sha256"]}
+    records.write(engine.with_suffix(".layers.json"), "layers", described)
+    return records.write(sidecar(engine), "engine", record)
 
 
 def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -> Record:
@@ -103,11 +100,17 @@ def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -
     # By name wherever the builder can: then the engine is for exactly what the record says.
     settings["capability"] = spec["capability"] if BUILDERS[spec["builder"]].capabilities else None
     task = {"graph": str(graph), "settings": settings, "timing_cache": spec["timing_cache"]}
-    files.write_json(folder / "task.json", task)
-    path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
+    files.write_task(folder / "task.json", task)
     command = [sys.executable, "-m", "ceilings.engines.build_worker", str(folder / "task.json"), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        command,
+        env=environment.known(),
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+        preexec_fn=tied(),
+    )
     sys.stderr.write(done.stderr)
     if done.returncode < 0:
         return _failed("crashed", f"the builder was {ended_by(signal_name(-done.returncode))}", spec)

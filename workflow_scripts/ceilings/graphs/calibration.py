@@ -8,7 +8,6 @@ import io
 import logging
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ceilings import files, options
+from ceilings import files, options, records
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import examples, graph
 from ceilings.graphs.bounds import bounds
+from ceilings.lifetime import temporary_folder
 from ceilings.models import inputs, pool
 from ceilings.provenance import provenance
 from ceilings.workload.shape import Shape
@@ -133,7 +133,7 @@ def calibrate(
     sample = inputs.sample(weights_dir, shape, calibration.count // shape.batch, calibration.seed)
     chunk = _at_once(model, shape)
     large = graph.data_path(graph_path).exists()
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with temporary_folder() as folder, _quiet():
         try:
             calibrator = _calibrator(Path(graph_path), calibration, wanted, Path(folder, "augmented.onnx"), large)
             calibrator.augment_graph()
@@ -198,41 +198,43 @@ def write(
     described: Mapping[str, Any],
 ) -> None:
     """Write the ranges as JSON and as TensorRT's cache."""
+    files.write_text(cache, tensorrt_cache(ranges))
     record = {
-        "schema_version": 1,
         **dataclasses.asdict(calibration),
         "status": "ok",
         "graph_sha256": graph.sha256(graph_path),
+        "cache_sha256": files.sha256(cache),
         **described,
         "ranges": {name: dataclasses.asdict(span) for name, span in ranges.items()},
         "provenance": provenance(graph.PACKAGES, {"graph": graph_path}),
     }
-    files.write_text(cache, tensorrt_cache(ranges))
-    files.write_json(path, record)
+    records.write(path, "calibration", record)
 
 
 def load(path: Path | str, graph_path: Path | str) -> dict[str, Range]:
     """The ranges of a calibration that was made for this graph.
 
     Raises:
-        UserError: Missing, damaged, or made for another graph.
+        UserError: Missing, damaged, made for another graph, or with tensors that the graph does not have.
         CellFailure: It could not be made.
     """
-    record = files.read_json(path)
-    if isinstance(record, dict) and record.get("status") == "failed":
+    record = records.read(path, "calibration")
+    if record["status"] == "failed":
         raise CellFailure(record["failure"]["kind"], record["failure"]["message"])
-    try:
-        made_for = record["graph_sha256"]
-        ranges = {name: Range(float(span["low"]), float(span["high"])) for name, span in record["ranges"].items()}
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise UserError(f"{path} is no calibration ({error!r}); delete it and run again to make it anew") from None
-    given = graph.sha256(graph_path)
+    made_for, given = record["graph_sha256"], graph.sha256(graph_path)
     if made_for != given:
         raise UserError(
             f"the calibration {path} was made for graph {made_for[:12]}, but {graph_path} is {given[:12]}; "
             f"delete the calibration and run again to calibrate this graph"
         )
-    return ranges
+    model = graph.load(graph_path, values=False)
+    known = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    if unknown := next((name for name in record["ranges"] if name not in known), None):
+        raise UserError(f"{path} has a range for {unknown!r}, which {graph_path} has not; {records.anew(path)}")
+    cache = Path(path).with_suffix(".cache")
+    if cache.is_file() and files.sha256(cache) != record["cache_sha256"]:
+        raise UserError(f"{cache} is not what was written beside {path}; {records.anew(cache)}")
+    return {name: Range(float(span["low"]), float(span["high"])) for name, span in record["ranges"].items()}
 
 
 def tensorrt_cache(ranges: Mapping[str, Range]) -> str:

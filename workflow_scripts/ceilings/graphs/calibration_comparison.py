@@ -64,7 +64,6 @@ def compare(
     measured = {name: each["relative_l2"] for name, each in methods.items() if each["status"] == "ok"}
     sources = {"base": base, "inputs": inputs, "reference": reference, **calibrations}
     return {
-        "schema_version": 1,
         "status": "ok",
         "precision": "int8",
         "keep": settings.keep,

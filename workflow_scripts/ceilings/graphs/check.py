@@ -59,7 +59,7 @@ def check(
         expected, pool = references.load_for(reference, inputs)
         elements = [dict(zip(pool, arrays, strict=True)) for arrays in zip(*pool.values(), strict=True)]
         outputs, record["optimized"] = _outputs(model, path, elements, threads)
-        record |= _compare(outputs, expected.outputs, given, pool)
+        record |= _compare(outputs, expected, given, pool)
         if base is not None and precision in QUANTIZED:
             feed = examples.feed(model, elements[0])
             found = sensitivity.layers(model, graph.load(base), feed, threads, bool(record["optimized"]))
@@ -82,7 +82,6 @@ def crashed(precision: str) -> dict[str, Any]:
 
 def _blank(precision: str) -> dict[str, Any]:
     return {
-        "schema_version": 1,
         "precision": precision,
         "status": "ok",
         "reason": None,

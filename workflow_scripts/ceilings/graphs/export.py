@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from ceilings import options
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import examples, graph, hollow
 from ceilings.graphs.bounds import bounds
+from ceilings.lifetime import temporary_folder
 from ceilings.models.load import load_module
 from ceilings.workload.shape import Shape
 from ceilings.workload.tensors import TensorSpec
@@ -79,7 +79,7 @@ def export_onnx(weights_dir: Path | str, export: Export, output: Path | str) -> 
     workload = Workload.read(weights_dir)
     sizes = _sizes(weights_dir, workload, export)
     model = load_module(weights_dir, attention=export.attention)
-    with tempfile.TemporaryDirectory() as folder, _quiet(), _attention_written_out():
+    with temporary_folder() as folder, _quiet(), _attention_written_out():
         path = Path(folder, "model.onnx")
         try:
             _export(model, workload, export, sizes, path)

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,16 +19,16 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
-from ceilings import artifacts, files
+from ceilings import artifacts, files, records
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import hollow
+from ceilings.lifetime import temporary_folder
 from ceilings.provenance import provenance
 from ceilings.workload.shape import Shape
 
 if TYPE_CHECKING:
     import onnxruntime
 
-REMEDY = "delete it and run again to make it anew"
 PACKAGES = ("onnx", "onnxruntime", "numpy")
 STANDARD_DOMAINS = {"", "ai.onnx"}
 LARGEST = 2**31 - 2**26
@@ -52,21 +51,26 @@ SMALLEST_OUTSIDE = 1024
 """Bytes; smaller tensors stay in the graph even where the others lie beside it."""
 
 
-def load(path: Path | str, values: bool = True, remedy: str = REMEDY) -> onnx.ModelProto:
+def load(path: Path | str, values: bool = True, remedy: str | None = None) -> onnx.ModelProto:
     """Read a graph.
 
     Args:
         path: Its file; weights that lie beside it are found by its own word.
         values: False leaves such weights where they are: for programs that look at the structure only.
-        remedy: What mends a damaged file.
+        remedy: What mends a file that this pipeline did not make; None: it did, and its report vouches for it.
 
     Raises:
-        UserError: Missing or damaged, or with weights in a file outside its folder.
+        UserError: Missing or damaged, other than its report says, or with weights in a file outside its folder.
         CellFailure: It could not be made.
     """
-    path = Path(path)
-    if path.is_file() and path.stat().st_size == 0 and artifacts.report_of(path).is_file():
+    if remedy is None and artifacts.report_of(Path(path)).is_file():
         artifacts.refuse_failed(path)
+    return _load(Path(path), values, remedy or records.anew(path))
+
+
+def _load(path: Path, values: bool, remedy: str) -> onnx.ModelProto:
+    if (problem := files.not_a_file(path)) and path.exists():
+        raise UserError(f"{path} {problem}; {remedy}")
     try:
         model = onnx.load(path, load_external_data=False)
     except FileNotFoundError:
@@ -84,6 +88,9 @@ def load(path: Path | str, values: bool = True, remedy: str = REMEDY) -> onnx.Mo
         if files.is_pointer(data):
             raise UserError(f"{path} has its weights in {place}, which is a pointer of git-lfs; run git lfs pull there")
     if values:
+        digest = next((entry.value for entry in model.metadata_props if entry.key == DATA_SHA256), None)
+        if digest and data_path(path).is_file() and files.sha256(data_path(path)) != digest:
+            raise UserError(f"{data_path(path)} is not what was written beside {path}; {remedy}")
         try:
             onnx.load_external_data_for_model(model, str(path.parent))
         except (ValueError, OSError, onnx.checker.ValidationError) as error:
@@ -122,7 +129,7 @@ def save(model: onnx.ModelProto, path: Path | str, limit: int | None = None) -> 
 @contextlib.contextmanager
 def made(report_path: Path | str, path: Path | str, **facts: Any) -> Iterator[None]:
     """``artifacts.made`` for one graph, whose weights of an earlier run must not outlive it."""
-    with artifacts.made(report_path, [path], **facts):
+    with artifacts.made(report_path, [path], "graph", **facts):
         try:
             yield
         except CellFailure:
@@ -147,7 +154,7 @@ def sha256(path: Path | str) -> str:
 
 def beside(path: Path | str) -> list[str]:
     """The files that hold weights of a graph, as it names them, relative to its folder."""
-    return _outside(load(path, values=False))
+    return _outside(_load(Path(path), False, records.anew(path)))
 
 
 def nbytes(path: Path | str) -> int:
@@ -164,9 +171,8 @@ def report(path: Path | str, graph: Path | str, sources: Mapping[str, Path | str
         sources: What the graph was made from.
         content: What was done.
     """
-    model = load(graph, values=False)
+    model = _load(Path(graph), False, records.anew(graph))  # the report that would vouch for it is this one
     record = {
-        "schema_version": 1,
         "status": "ok",
         **content,
         "opset": opset(model),
@@ -178,7 +184,7 @@ def report(path: Path | str, graph: Path | str, sources: Mapping[str, Path | str
         "graph_sha256": sha256(graph),
         "provenance": provenance([*PACKAGES, "onnxslim", "torch"], sources),
     }
-    files.write_json(path, record)
+    records.write(path, "graph", record)
 
 
 # --- what a graph says of itself ------------------------------------------------------------------------------------
@@ -343,7 +349,7 @@ def session(
 @contextlib.contextmanager
 def stored(model: onnx.ModelProto) -> Iterator[Path]:
     """A graph as a file for the block: for tools that serialise, which no large graph survives in memory."""
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+    with temporary_folder() as folder:
         path = Path(folder, "model.onnx")
         save(model, path)
         yield path

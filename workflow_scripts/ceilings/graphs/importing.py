@@ -15,7 +15,7 @@ import onnx
 import onnx.inliner
 from onnx import TensorProto, helper
 
-from ceilings import files
+from ceilings import files, records
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import examples, graph, hollow, precision
 from ceilings.graphs.export import normalise
@@ -29,6 +29,9 @@ from ceilings.workload.tensors import ITEM_BYTES, TensorSpec
 from ceilings.workload.workload import Workload
 
 REMEDY = "export it anew, or name another file"
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+"""Operators that draw random numbers."""
+
 SMALL = 1 << 16
 """Bytes up to which a weight stays in the graph while its functions are inlined."""
 
@@ -59,10 +62,11 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
     # A failure goes into both records; the one of the folder is written last, so that it stands for a whole folder.
     record = weights_dir / weights_folder.PROVENANCE
     with graph.made(report, output, **facts):
-        given = _load(source)
+        given = _load(source, definition)
         sources |= {place: source.parent / place for place in graph.beside(source)}
         _refuse_other_kinds(given)
         _refuse_other_types(workload)
+        _refuse_random(given)
         precision.refuse_quantized(given)
         _prepare(given, file)
         model = precision.widen(given)
@@ -76,9 +80,8 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
         workload.write(weights_dir)
         graph.save(model, output)
         graph.report(report, output, sources, **facts, stored=_stored(given), widened=others)
-    made = files.read_json(report)
+    made = records.read(report, "graph")
     folder: dict[str, Any] = {
-        "schema_version": 1,
         **facts,
         "status": made["status"],
         "architecture": workload.architecture,
@@ -93,10 +96,10 @@ def import_onnx(definition: Definition, output: Path, report: Path, weights_dir:
         folder |= {"parameters": sum(made["stored"].values()), "sha256": made["graph_sha256"]}
     else:
         folder |= {"failure": made["failure"]}
-    files.write_json(record, folder)
+    records.write(record, "weights", folder)
 
 
-def _load(source: Path) -> onnx.ModelProto:
+def _load(source: Path, definition: Definition) -> onnx.ModelProto:
     """The file with its weights and without local functions.
 
     Raises:
@@ -105,7 +108,7 @@ def _load(source: Path) -> onnx.ModelProto:
     try:
         model = graph.load(source, remedy=REMEDY)
     except UserError as error:
-        raise CellFailure("damaged", str(error)) from None
+        raise CellFailure("damaged", definition.published(str(error))) from None
     if not model.functions:
         return model
     try:
@@ -198,6 +201,22 @@ def _refuse_other_types(workload: Workload) -> None:
             raise CellFailure(
                 "unsupported", f"{tensor.name} has the element type {tensor.dtype}; known: {', '.join(ITEM_BYTES)}"
             )
+
+
+def _refuse_random(model: onnx.ModelProto) -> None:
+    """Refuse operators that draw random numbers: no two runs of the graph agree, and parity would call it wrong.
+
+    Raises:
+        CellFailure: Names the operator and its node.
+    """
+    for here in hollow.graphs(model):
+        for node in here.node:
+            if node.op_type in RANDOM and node.domain in graph.STANDARD_DOMAINS:
+                raise CellFailure(
+                    "unsupported",
+                    f"the graph draws random numbers ({node.op_type}, node {node.name or 'without a name'}), so no two "
+                    "runs of it agree; export it without",
+                )
 
 
 def _refuse_what_does_not_load(model: onnx.ModelProto) -> None:

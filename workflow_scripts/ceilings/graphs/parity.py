@@ -11,6 +11,42 @@ import numpy as np
 FEWEST_FOR_SPREAD = 8
 """Rows from which on the spread of one number a row is compared with."""
 
+SPREAD_LIMIT = 0.5
+"""Of one number a row: largest difference over the reference's spread between inputs. Beyond it a regression explains
+less than three quarters of what its outputs differ by."""
+
+ROW_LIMIT, ROWS_BEYOND = 1.0, 4
+"""Of one row: largest difference over its norm, or so many times the tolerance where that is more. A row of zeros, or
+one of another input, is as far away, and among many right rows the whole hides it."""
+
+
+def too_far(parity: Mapping[str, Any], tolerance: float) -> str | None:
+    """Why outputs that are so far from the reference get no speed number; None where they are near enough.
+
+    Args:
+        parity: As ``Parity.to_json`` gives it.
+        tolerance: Largest relative L2 difference.
+    """
+    if parity["problem"]:
+        return str(parity["problem"])
+    distance = parity["relative_l2"]
+    if not parity["finite"] or distance is None:
+        return "nothing says how far the outputs are from the FP32 reference"
+    if not distance <= tolerance:
+        return f"relative L2 difference from the FP32 reference is {distance:.3g}; allowed {tolerance:.3g}"
+    allowed = max(ROW_LIMIT, ROWS_BEYOND * tolerance)
+    if parity["row_l2"] is not None and parity["row_l2"] > allowed:
+        return (
+            f"one row of the outputs differs from the FP32 reference by {parity['row_l2']:.3g} of its norm; "
+            f"allowed {allowed:.3g}"
+        )
+    if parity["spread_l2"] is not None and parity["spread_l2"] > SPREAD_LIMIT:
+        return (
+            f"the difference from the FP32 reference is {parity['spread_l2']:.3g} of what the reference differs by "
+            f"between inputs; allowed {SPREAD_LIMIT:g}"
+        )
+    return None
+
 
 @dataclasses.dataclass(frozen=True)
 class Parity:

@@ -21,7 +21,6 @@ import dataclasses
 import difflib
 import fnmatch
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import graph, hollow
 from ceilings.graphs.calibration import Range
 from ceilings.graphs.precision import convert
+from ceilings.lifetime import temporary_folder
 
 PRECISIONS = ("int8", "fp8")
 FP8_OPSET = 19
@@ -176,7 +176,7 @@ def integer_kernels(model: onnx.ModelProto) -> dict[str, int]:
         ``integer``: nodes with integer kernels after optimisation; ``float``: products with constant weights that
         still have none.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = Path(folder, "optimized.onnx")
         graph.session(model, optimized=path)
         optimized = graph.load(path, values=False)

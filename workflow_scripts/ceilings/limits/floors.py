@@ -9,7 +9,6 @@ from typing import Any
 
 import onnx
 
-from ceilings import SCHEMA_VERSION
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import graph as graphs
 from ceilings.graphs import operations
@@ -43,7 +42,7 @@ def bound(
     """
     if lacking := {"device", "peaks", "l2_bytes"} - peaks.keys():
         raise UserError(f"{sources['peaks']} holds no measured limits (no {', '.join(sorted(lacking))}); measure them")
-    head = {"schema_version": SCHEMA_VERSION, "device": peaks["device"], **cell}
+    head = {"device": peaks["device"], **cell}
     tail = {"provenance": provenance(PACKAGES, sources)}
     try:
         model = graph if isinstance(graph, onnx.ModelProto) else graphs.load(graph)

@@ -32,6 +32,7 @@ class Bench(abc.ABC):
         elements: The pool in host memory.
         protocol: Of the study.
         shorter: Of the series beside the main one.
+        measuring: The measurement that is being done; empty before the first.
         flags: Warnings that belong beside the numbers; a measurement may add to them.
     """
 
@@ -43,6 +44,7 @@ class Bench(abc.ABC):
     def __init__(self, runner: Any) -> None:
         self.runner = runner
         self.flags: list[str] = []
+        self.measuring = ""
 
     def refuse_other_device(self, slug: str) -> None:  # noqa: B027 - not every device can be asked
         """Raise unless the cell runs on the device that it names.
@@ -107,6 +109,7 @@ class Bench(abc.ABC):
     def _series(self, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
         series: dict[str, Any] = {}
         for name, measurement in measurements.items():
+            self.measuring = name
             more = measurement.measure(self)
             if again := sorted(series.keys() & more.keys()):
                 raise RuntimeError(f"the measurement {name} gives the series {again[0]}, which another gave before")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from ceilings import plugins
@@ -94,6 +95,22 @@ CLOSED_LOOP = Measurement(
     "Latency with inputs and outputs on the device, each inference waiting for the one before.",
 )
 
+
+def _problem(measurement: Measurement) -> str | None:
+    """What is wrong with a plug-in's measurement."""
+    if unknown := [device for device in measurement.devices if device not in ("cpu", "cuda")]:
+        return f"the device {unknown[0]!r}; give cpu, cuda or both"
+    for one in measurement.quantities:
+        if not isinstance(one, Quantity):
+            return f"{one!r:.60} among its quantities; make it a Quantity"
+        if not re.fullmatch(r"series\.[^.]+\.[^.]+", one.source):
+            return (
+                f"the quantity {one.column!r} with source {one.source!r}; give series.NAME.KEY, where NAME is a series "
+                "that its measure(bench) returns"
+            )
+    return None
+
+
 MEASUREMENTS: dict[str, Measurement] = {
     measurement.name: measurement
     for measurement in (
@@ -149,7 +166,7 @@ MEASUREMENTS: dict[str, Measurement] = {
             ),
             "Latency when the L2 cache holds nothing of the inference.",
         ),
-        *plugins.entries("MEASUREMENTS"),
+        *plugins.entries("MEASUREMENTS", Measurement, _problem),
     )
 }
 """Every measurement by name, in the order in which they are done: those of plug-ins last."""

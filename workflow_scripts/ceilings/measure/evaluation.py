@@ -86,7 +86,7 @@ def _row_answers(answers: Answers, reference: Answers, labels: Answers | None) -
     total = len(answers)
     equal = (answers == reference).reshape(total, -1).all(axis=1)
     agreement = _interval("agreement", wilson(int(equal.sum()), total))
-    predictions = {"predictions": answers.tolist()}
+    predictions = {"predictions": answers.tolist(), "answers": len(np.unique(reference, axis=0))}
     if labels is None:
         return _main("agreement", wilson(int(equal.sum()), total)) | agreement | predictions
     right, right_reference = answers == labels, reference == labels

@@ -85,8 +85,8 @@ def closed_loop(
             block(regime, stream, events, block_size(measured.latency_ns or warmup.latency_ns), measured)
             if monitor is not None:
                 monitor.poll()
-            reason = protocol.stop_reason(measured.latency_ns, time.perf_counter_ns() - start)
-        end = time.perf_counter_ns()
+            end = time.perf_counter_ns()
+            reason = protocol.stop_reason(measured.latency_ns, end - start)
     series = {
         "latency_ns": measured.latency_ns,
         "gpu_ns": measured.gpu_ns,
@@ -94,6 +94,7 @@ def closed_loop(
         "warmup_ns": warmup.latency_ns,
         "warmup_stable": stable,
         "stop_reason": reason,
+        "elapsed_ns": end - start,
     }
     return series, (start, end)
 

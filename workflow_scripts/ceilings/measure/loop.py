@@ -31,7 +31,8 @@ def closed_loop(
         warmed_ns: Inferences that ran just before: they belong to the warm-up.
 
     Returns:
-        The ``latency`` series of a run record: every iteration's time in ns, warm-up apart, and why it stopped.
+        The ``latency`` series of a run record: every iteration's time in ns, warm-up apart, why it stopped, and
+        how long it took in all.
     """
     warmup_ns = list(warmed_ns)
     latency_ns: list[int] = []
@@ -46,7 +47,8 @@ def closed_loop(
         reason = None
         while reason is None:
             block(launch, slots, block_size(latency_ns or warmup_ns), latency_ns)
-            reason = protocol.stop_reason(latency_ns, time.perf_counter_ns() - start)
+            elapsed = time.perf_counter_ns() - start
+            reason = protocol.stop_reason(latency_ns, elapsed)
     return {
         "latency_ns": latency_ns,
         "gpu_ns": None,
@@ -54,6 +56,7 @@ def closed_loop(
         "warmup_ns": warmup_ns,
         "warmup_stable": stable,
         "stop_reason": reason,
+        "elapsed_ns": elapsed,
     }
 
 

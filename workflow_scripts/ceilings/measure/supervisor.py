@@ -10,15 +10,17 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from ceilings import environment
 from ceilings.errors import UserError
-from ceilings.files import read_json, write_json
+from ceilings.files import read_json, write_task
 from ceilings.isolation import ended_by, last_error, signal_name
+from ceilings.lifetime import temporary_folder, tied
 
-SCRIPTS = Path(__file__).parents[2]
+ALARM_SECONDS = 10
+"""So long after its time limit a process ends by itself, should nobody be there to end it."""
 
 
 def supervise(task: dict[str, Any], module: str = "ceilings.measure.worker") -> dict[str, Any]:
@@ -36,12 +38,16 @@ def supervise(task: dict[str, Any], module: str = "ceilings.measure.worker") -> 
         UserError: The worker met something that the user can mend.
     """
     limit = task["spec"]["protocol"]["time_limit_seconds"]
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder, open(f"{folder}/errors", "w+b") as errors:
-        write_json(f"{folder}/task.json", task)
+    with temporary_folder() as folder, open(f"{folder}/errors", "w+b") as errors:
+        write_task(f"{folder}/task.json", task)
         command = [sys.executable, "-m", module, f"{folder}/task.json", f"{folder}/record.json"]
         # A file, not a pipe: what the worker starts may outlive it and hold a pipe open.
         process = subprocess.Popen(
-            command, env=environment(task["spec"]["threads"]), stderr=errors, start_new_session=True
+            command,
+            env=environment.executing(task["spec"]["threads"]),
+            stderr=errors,
+            start_new_session=True,
+            preexec_fn=tied(limit + ALARM_SECONDS),  # noqa: PLW1509 - this process has no thread that matters
         )
         try:
             process.wait(limit)
@@ -73,15 +79,6 @@ def _record(path: Path) -> dict[str, Any]:
     if isinstance(record, dict) and record.get("status") in ("ok", "failed"):
         return record
     return failed("runtime-error", "the measuring process ended without an error and left no whole record")
-
-
-def environment(threads: int) -> dict[str, str]:
-    """The worker's environment: its thread counts are the study's, not those that Snakemake derives from --cores."""
-    path = os.pathsep.join(filter(None, (str(SCRIPTS), os.environ.get("PYTHONPATH"))))
-    pinned = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    fixed = {"PYTHONHASHSEED": "0", "HF_HUB_OFFLINE": "1"}
-    # Else a folder of the working directory that is called like a package would shadow it.
-    return {**os.environ, **pinned, **fixed, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def failed(kind: str, message: str) -> dict[str, Any]:

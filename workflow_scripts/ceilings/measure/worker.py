@@ -23,19 +23,21 @@ import importlib
 import os
 import resource
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ceilings import environment
 from ceilings.control_groups import cpu_quota, memory_limit
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
-from ceilings.graphs.parity import compare
+from ceilings.graphs.parity import compare, too_far
 from ceilings.measure.bench import Bench
 from ceilings.measure.neighbours import Neighbours
-from ceilings.measure.setup import artifact_file, make_runner, pool_facts, read_pool
+from ceilings.measure.setup import artifact_file, make_runner, pool_facts
 from ceilings.measure.stopping import Protocol
 from ceilings.models import pool
 from ceilings.program import leave
@@ -44,14 +46,6 @@ from ceilings.runtimes.base import Runner
 from ceilings.workload.workload import Workload
 
 Arrays = Mapping[str, np.ndarray]
-
-SPREAD_LIMIT = 0.5
-"""Of one number a row: largest difference over the reference's spread between inputs. Beyond it a regression explains
-less than three quarters of what its outputs differ by."""
-
-ROW_LIMIT, ROWS_BEYOND = 1.0, 4
-"""Of one row: largest difference over its norm, or so many times the tolerance where that is more. A row of zeros, or
-one of another input, is as far away, and among many right rows the whole hides it."""
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
@@ -81,8 +75,9 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
             for name, module in spec["measurements"]
         }
     with runner.phase("inputs"):
-        elements = read_pool(task)
-        reference = read_reference(task["reference"])
+        arrays = pool.load_pool(task["inputs"])
+        elements = pool.elements(arrays)
+        reference = pool.load_outputs(task["reference"], pool.digest(arrays))
     record: dict[str, Any] = {"status": "failed", "failure": None, "parity": None, "series": {}, "flags": []}
     try:
         runner.load()
@@ -95,7 +90,7 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
         outputs = [runner.outputs(first), *(runner.outputs(runner.run(slot)) for slot in slots[1:compared])]
         record["parity"] = gate(runner.workload, elements[:compared], stacked(outputs), reference, spec["tolerance"])
         with Neighbours() as neighbours:
-            record |= bench.measure(slots, elements, Protocol.from_json(spec["protocol"]), measurements)
+            record |= measured(bench, slots, elements, spec["protocol"], measurements)
         record["flags"] = neighbours.flags() + record["flags"]
         record["flags"] += constant(elements[:compared], reference)
         if not record["series"]["latency"]["warmup_stable"]:
@@ -121,8 +116,9 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
     }
     if quota is not None and spec["threads"] > quota:
         record["flags"].append(f"{spec['threads']} threads under a CPU quota of {quota:g} cores, which stops them")
-    record["flags"] += package_flags(spec["packages"])
     record["provenance"] = provenance([*spec["packages"], "numpy"], sources(task))
+    record["flags"] += environment.flags(record["provenance"]["variables"], spec.get("variables"))
+    record["flags"] += package_flags(spec["packages"])
     return record
 
 
@@ -142,17 +138,31 @@ def cold_start(runner: Runner) -> dict[str, Any]:
     }
 
 
+def measured(bench: Bench, slots: list[Any], elements: list[Any], protocol: Any, modules: Any) -> dict[str, Any]:
+    """What the measurements give.
+
+    Raises:
+        CellFailure: One failed, or raised something else, which is then named: it may be a plug-in's.
+    """
+    try:
+        return bench.measure(slots, elements, Protocol.from_json(protocol), modules)
+    except (CellFailure, UserError, MemoryError):
+        raise
+    except Exception as error:
+        if not bench.measuring:
+            raise
+        traceback.print_exc()
+        line = next(iter(str(error).splitlines()), "")[:300]
+        raise CellFailure(
+            "runtime-error", f"the measurement {bench.measuring} raised {type(error).__name__}: {line}"
+        ) from error
+
+
 def make_bench(runner: Runner) -> Bench:
     """What measures a runner of this device; made before the runner loads."""
     # By name: a cell of one device does not depend on the other's loops.
     bench: Bench = importlib.import_module(f"ceilings.measure.{runner.device}_bench").BENCH(runner)
     return bench
-
-
-def read_reference(path: str) -> dict[str, np.ndarray]:
-    """The reference's outputs by name, each (elements, *dims)."""
-    prefix = "output/"
-    return {name.removeprefix(prefix): array for name, array in pool.load(path).items() if name.startswith(prefix)}
 
 
 def stacked(elements: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -191,26 +201,8 @@ def gate(
     except ValueError as error:  # another shape than the reference's, or nothing to compare
         raise CellFailure("parity", str(error)) from None
     parity = {**compared.to_json(), "tolerance": tolerance}
-    if parity["problem"]:
-        raise CellFailure("parity", parity["problem"])
-    if not parity["relative_l2"] <= tolerance:
-        raise CellFailure(
-            "parity",
-            f"relative L2 difference from the FP32 reference is {parity['relative_l2']:.3g}; allowed {tolerance:.3g}",
-        )
-    allowed = max(ROW_LIMIT, ROWS_BEYOND * tolerance)
-    if parity["row_l2"] > allowed:
-        raise CellFailure(
-            "parity",
-            f"one row of the outputs differs from the FP32 reference by {parity['row_l2']:.3g} of its norm; "
-            f"allowed {allowed:.3g}",
-        )
-    if parity["spread_l2"] is not None and parity["spread_l2"] > SPREAD_LIMIT:
-        raise CellFailure(
-            "parity",
-            f"the difference from the FP32 reference is {parity['spread_l2']:.3g} of what the reference differs by "
-            f"between inputs; allowed {SPREAD_LIMIT:g}",
-        )
+    if reason := too_far(parity, tolerance):
+        raise CellFailure("parity", reason)
     return parity
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from ceilings import packages, plugins
 from ceilings.errors import UserError
 from ceilings.models.clip_towers import CLIP_TOWERS
+from ceilings.workload.task import TASKS
 
 TEXT, IMAGE = ("batch", "sequence"), ("batch", "image")
 
@@ -43,10 +44,19 @@ class Family:
         return [package for package in self.packages if packages.find(package) is None]
 
 
+def _problem(family: Family) -> str | None:
+    """What is wrong with a plug-in's family."""
+    if unknown := [task for task in family.axes if task not in TASKS]:
+        return f"the task {unknown[0]!r}, which is none of {', '.join(TASKS)}; correct it"
+    if not family.name.isidentifier():
+        return "a name that is no module's; use letters, digits and underscores"
+    return None
+
+
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        *plugins.entries("FAMILIES"),
+        *plugins.entries("FAMILIES", Family, _problem),
         Family(
             "clip",
             {"image-embedding": IMAGE, "sentence-embedding": TEXT},

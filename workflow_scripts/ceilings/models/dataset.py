@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ceilings import records
 from ceilings.errors import CellFailure, UserError
 from ceilings.models import pool
 from ceilings.workload.shape import Shape
@@ -23,8 +24,7 @@ from ceilings.workload.workload import Workload
 
 Arrays = dict[str, NDArray[Any]]
 
-REMEDY = "delete it and run again to make it anew"
-INPUT, OUTPUT = "input/", "output/"
+INPUT = "input/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,18 +79,21 @@ def load(path: Path | str) -> Dataset:
     """
     content = pool.load(path)
     if {"truncated", "facts", "sha256"} - set(content):
-        raise UserError(f"{path} holds no rows to evaluate; {REMEDY}")
-    facts = json.loads(str(content["facts"]))
-    rows = Dataset(_named(content, INPUT), content.get("labels"), content["truncated"], facts)
-    if rows.sha256 != str(content["sha256"]):
-        raise UserError(f"{path} does not match its sha256 {str(content['sha256'])[:12]}; {REMEDY}")
+        raise UserError(f"{path} holds no rows to evaluate; {records.anew(path)}")
+    try:
+        facts = dict(records.parsed(str(content["facts"]).encode()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged (its facts: {error}); {records.anew(path)}") from None
+    inputs = {name.removeprefix(INPUT): values for name, values in content.items() if name.startswith(INPUT)}
+    rows = Dataset(inputs, content.get("labels"), content["truncated"], facts)
+    if not inputs or rows.sha256 != str(content["sha256"]):
+        raise UserError(f"{path} does not match its sha256 {str(content['sha256'])[:12]}; {records.anew(path)}")
     return rows
 
 
 def save_outputs(path: Path | str, outputs: Mapping[str, NDArray[Any]], rows: Dataset) -> None:
     """Write what a model answers to the rows, (rows, *dims) float32 by output."""
-    named = {f"{OUTPUT}{name}": values for name, values in outputs.items()}
-    pool.save(path, **named, inputs_sha256=np.array(rows.sha256))
+    pool.save_outputs(path, outputs, rows.sha256)
 
 
 def load_outputs(path: Path | str, rows: Dataset) -> Arrays:
@@ -99,10 +102,7 @@ def load_outputs(path: Path | str, rows: Dataset) -> Arrays:
     Raises:
         UserError: Missing, damaged, or answers to other rows.
     """
-    content = pool.load(path)
-    if str(content.get("inputs_sha256")) != rows.sha256:
-        raise UserError(f"{path} holds answers to other rows than these; {REMEDY}")
-    return _named(content, OUTPUT)
+    return pool.load_outputs(path, rows.sha256)
 
 
 def rows_at_once(workload: Workload, shape: Shape) -> int:
@@ -124,7 +124,3 @@ def _first(tensor: TensorSpec, shape: Shape) -> int | None:
     if not tensor.dims:
         return None
     return shape.get(tensor.dims[0]) if isinstance(tensor.dims[0], str) else tensor.dims[0]
-
-
-def _named(content: Mapping[str, NDArray[Any]], prefix: str) -> Arrays:
-    return {name.removeprefix(prefix): values for name, values in content.items() if name.startswith(prefix)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import expanded, read_json
+from ceilings.files import expanded, sha256
 from ceilings.models import inputs, labelled, tokens, weights_folder
 from ceilings.models import tokenizer as tokenizers
 from ceilings.models.dataset import Arrays, Dataset, rows_at_once
-from ceilings.models.reference import graph_runner
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -92,7 +92,9 @@ def reference(weights_dir: Path, rows: Dataset, shape: Shape, threads: int) -> A
 
 def reference_of_graph(graph: Path, workload: Workload, rows: Dataset, shape: Shape, threads: int) -> Arrays:
     """As :func:`reference`, by ONNX Runtime on the CPU: of a model that has no other form than its FP32 graph."""
-    return _answers(rows, workload, shape, graph_runner(graph, [output.name for output in workload.outputs], threads))
+    by_graph = importlib.import_module("ceilings.models.graph_reference")  # see ceilings.models.reference
+    names = [output.name for output in workload.outputs]
+    return _answers(rows, workload, shape, by_graph.graph_runner(graph, names, threads))
 
 
 def encode(
@@ -156,7 +158,13 @@ def _of_file(weights_dir: Path, workload: Workload, wanted: Wanted, shape: Shape
     labels = None
     if table.labels is not None and known is not None:
         labels = np.array([table.labels[i] for i in chosen], np.float64 if known.count == 1 else np.int64)
-    facts |= {"source": "file", "file": path.name, "text": table.text, "label": table.label}
+    facts |= {
+        "source": "file",
+        "file": path.name,
+        "file_sha256": sha256(path),
+        "text": table.text,
+        "label": table.label,
+    }
     rows = Dataset(arrays, labels, truncated, facts | {"available": len(table.texts)})
     return _distinct(rows) if labels is None else rows
 
@@ -202,4 +210,4 @@ def _sample(available: int, wanted: Wanted) -> list[int]:
 
 def _weights(weights_dir: Path) -> str | None:
     path = weights_dir / weights_folder.PROVENANCE
-    return read_json(path, weights_folder.REMEDY).get("source") if path.is_file() else None
+    return weights_folder.provenance(weights_dir).get("source") if path.is_file() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,19 @@ class Definition:
     def folder(self) -> Path | None:
         """Where configuration and weights lie, if the study says so."""
         return files.expanded(self.path) if self.path else None
+
+    @property
+    def source(self) -> str | None:
+        """Where it comes from, as results name it: a hub id, or the last name of a folder or a file."""
+        local = self.path or self.onnx
+        return files.expanded(local).absolute().name if local else self.hub
+
+    def published(self, text: str) -> str:
+        """A text about it in which its folder or file has its last name only."""
+        local = self.path or self.onnx
+        for written in sorted({str(local), str(files.expanded(local))}, key=len, reverse=True) if local else ():
+            text = text.replace(written, str(self.source))
+        return text
 
     def to_json(self) -> dict[str, Any]:
         """What shapes weights and graphs, as ``read`` takes it back: without ``data``."""
@@ -120,7 +134,9 @@ def _refuse_contradictions(definition: Definition) -> None:
     if definition.hub and not HUB_ID.fullmatch(definition.hub):
         raise UserError(f"model {name!r} has hub {definition.hub!r}, which is no hub id; write owner/name")
     if definition.task is not None and definition.task not in TASKS:
-        raise UserError(f"model {name!r} has the unknown task {definition.task!r}; known: {', '.join(TASKS)}")
+        near = difflib.get_close_matches(definition.task, TASKS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TASKS)}"
+        raise UserError(f"model {name!r} has the unknown task {definition.task!r}; {hint}")
     if definition.implementation not in get_args(Implementation):
         raise UserError(
             f"model {name!r} has implementation {definition.implementation!r}; "

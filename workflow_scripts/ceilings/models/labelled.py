@@ -121,7 +121,25 @@ def _columns(path: Path) -> Sequence[str]:
         whole = text if len(start) < files.HEAD_BYTES else text.rpartition("\n")[0]
         return _json_rows(path, whole)[0]
     dialect: dict[str, Any] = TSV if form == "TSV" else {}
-    return [name.strip() for name in next(csv.reader(io.StringIO(text, newline=""), **dialect), [])]
+    columns = [name.strip() for name in next(csv.reader(io.StringIO(text, newline=""), **dialect), [])]
+    _refuse_other_separator(path, columns)
+    return columns
+
+
+OTHER_SEPARATORS = {
+    ";": ("semicolons", "write it with commas"),
+    "|": ("bars", "write it with commas"),
+    "\t": ("tabs", "name it .tsv"),
+    ",": ("commas", "name it .csv"),
+}
+"""What separates columns elsewhere, with its name and the remedy."""
+
+
+def _refuse_other_separator(path: Path, columns: Sequence[str]) -> None:
+    """Refuse a file whose first line is one name that holds what separates columns elsewhere."""
+    for separator, (name, remedy) in OTHER_SEPARATORS.items():
+        if len(columns) == 1 and separator in columns[0]:
+            raise UserError(f"{path} separates its columns by {name}, and a {path.suffix} is read otherwise; {remedy}")
 
 
 # --- rows of each format ---------------------------------------------------------------------------------------------
@@ -138,6 +156,7 @@ def _separated(path: Path, **dialect: Any) -> Content:
     reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True, **dialect)
     try:
         columns = [name.strip() for name in next(reader, [])]
+        _refuse_other_separator(path, columns)
         rows = [(reader.line_num, values) for values in reader if values]
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num} cannot be read ({error}); mend its quotes") from None

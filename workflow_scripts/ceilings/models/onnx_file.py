@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,28 @@ def read(definition: Definition) -> OnnxFile:
     if not workload.axes:
         raise UserError(f"{where}: {_without_axes(path, inputs)}")
     return OnnxFile(workload, axes.fixed)
+
+
+def beside(definition: Definition) -> list[Path]:
+    """The files that hold weights of a model's graph, as the graph names them: below its folder, there or not.
+
+    Raises:
+        UserError: The graph is missing or damaged.
+    """
+    path = files.expanded(str(definition.onnx))
+    graph = _load(path, f"model {definition.name!r}").graph
+    names = {entry.value for tensor in _tensors(graph) for entry in tensor.external_data if entry.key == "location"}
+    places = (Path(os.path.normpath(path.parent / name)) for name in sorted(names))
+    return [place for place in places if place.is_relative_to(os.path.normpath(path.parent))]
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every stored tensor of a graph: weights, constants, and those of the graphs within it."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
 
 
 def _load(path: Path, where: str) -> Any:
@@ -200,9 +223,9 @@ def _without_axes(path: Path, inputs: list[Any]) -> str:
 
 
 def _indices(definition: Definition, model: Any, inputs: list[Any]) -> Mapping[str, int | None]:
-    """The tables of the inputs whose range the study does not say; the graph is looked at only if there are any."""
+    """The tables that inputs index; the graph is looked at only where one may."""
     whole = [value.name for value in inputs if _whole(_dtype(value))]
-    if all("high" in definition.inputs.get(name, {}) for name in whole):
+    if not whole:
         return {}
     return onnx_indices.tables(model, whole)
 
@@ -227,6 +250,9 @@ def _input(definition: Definition, path: Path, value: Any, dims: tuple[str | int
             f"{where} has low {low} and high {high}, which leaves too few ids to choose from; correct inputs"
         )
     _refuse_overflow(where, dtype, high)
+    if rows is not None and (high >= rows or low < -rows):
+        beyond = f"high: {high}; give {rows - 1} at most" if high >= rows else f"low: {low}; give {-rows} at least"
+        raise UserError(f"{where} indexes a table of {rows} rows, and the study says {beyond}")
     return TensorSpec(value.name, dtype, dims, content, low, high)
 
 

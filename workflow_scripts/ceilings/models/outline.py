@@ -153,6 +153,8 @@ def _refuse_config(definition: Definition, architecture: str, family: Family, ba
     if family.name not in OURS:
         return  # A plug-in reads its configuration itself.
     architectures.refuse_unknown_keys(architecture, changes, base, name)
+    for where, config in (("its config.json", base or {}), ("config", changes)):
+        _refuse_other_count(name, where, config)
     declared = architectures.declared(architecture)
     if declared is None:
         return
@@ -169,6 +171,16 @@ def _refuse_config(definition: Definition, architecture: str, family: Family, ba
             raise UserError(
                 f"model {name!r}: the {configuration.CONFIG} of {definition.path or definition.hub} has {key} = "
                 f"{known[key]!r}, but the study overrides it with {value!r}; remove the override or use random weights"
+            )
+
+
+def _refuse_other_count(name: str, where: str, config: Mapping[str, Any]) -> None:
+    """Refuse a number of classes beside names of more or fewer of them."""
+    for key in ("id2label", "label2id"):
+        count, names = config.get("num_labels"), config.get(key)
+        if isinstance(count, int) and isinstance(names, Mapping) and len(names) != count:
+            raise UserError(
+                f"model {name!r}: {where} has num_labels {count} beside {len(names)} names in {key}; give one of them"
             )
 
 

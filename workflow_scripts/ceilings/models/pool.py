@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ceilings import artifacts, files
+from ceilings import artifacts, files, records
 from ceilings.errors import UserError
 
-PREFIX = "input/"
-REMEDY = "delete it and run again to make it anew"
+PREFIX, OUTPUT = "input/", "output/"
 
 
 def load_pool(path: Path | str) -> dict[str, np.ndarray]:
@@ -25,9 +24,9 @@ def load_pool(path: Path | str) -> dict[str, np.ndarray]:
     content = load(path)
     arrays = {name.removeprefix(PREFIX): array for name, array in content.items() if name.startswith(PREFIX)}
     if not arrays or "sha256" not in content:
-        raise UserError(f"{path} is no input pool (it holds {', '.join(content) or 'nothing'}); {REMEDY}")
-    if sealed(arrays, str(content.get("source")), float(content.get("real_share", -1))) != str(content["sha256"]):
-        raise UserError(f"{path} does not match its own sha256 {str(content['sha256'])[:12]}; {REMEDY}")
+        raise UserError(f"{path} is no input pool (it holds {', '.join(content) or 'nothing'}); {records.anew(path)}")
+    if sealed(arrays, str(content.get("source")), _number(content.get("real_share"))) != str(content["sha256"]):
+        raise UserError(f"{path} does not match its own sha256 {str(content['sha256'])[:12]}; {records.anew(path)}")
     return arrays
 
 
@@ -52,6 +51,32 @@ def sealed(arrays: Mapping[str, np.ndarray], source: str, real_share: float) -> 
     return hashlib.sha256(f"{digest(arrays)} {source} {real_share!r}".encode()).hexdigest()
 
 
+def save_outputs(path: Path | str, outputs: Mapping[str, np.ndarray], inputs_sha256: str) -> None:
+    """Write what a model answers to inputs: an ``.npz`` with ``output/{name}``, ``inputs_sha256`` and ``sha256``."""
+    named = {OUTPUT + name: values for name, values in outputs.items()} | {"inputs_sha256": np.array(inputs_sha256)}
+    save(path, **named, sha256=np.array(digest(named)))
+
+
+def load_outputs(path: Path | str, inputs_sha256: str) -> dict[str, np.ndarray]:
+    """What a model answered to the inputs with this digest, by output.
+
+    Raises:
+        UserError: Missing, damaged, changed since it was written, or answers to other inputs.
+        CellFailure: It could not be made.
+    """
+    content = load(path)
+    named = {name: array for name, array in content.items() if name != "sha256"}
+    outputs = {name.removeprefix(OUTPUT): array for name, array in named.items() if name.startswith(OUTPUT)}
+    if not outputs or "sha256" not in content or "inputs_sha256" not in content:
+        raise UserError(f"{path} holds no answers of a model; {records.anew(path)}")
+    if digest(named) != str(content["sha256"]):
+        raise UserError(f"{path} does not match its own sha256 {str(content['sha256'])[:12]}; {records.anew(path)}")
+    if str(content["inputs_sha256"]) != inputs_sha256:
+        made_for = str(content["inputs_sha256"])[:12]
+        raise UserError(f"{path} was made of the inputs {made_for}, not of {inputs_sha256[:12]}; {records.anew(path)}")
+    return outputs
+
+
 def save(path: Path | str, **arrays: np.ndarray) -> None:
     """Write an ``.npz`` atomically."""
     with files.atomic(path) as temporary:
@@ -65,11 +90,23 @@ def load(path: Path | str) -> dict[str, np.ndarray]:
         UserError: Missing or damaged.
         CellFailure: It could not be made.
     """
+    if problem := files.not_a_file(path):
+        raise UserError(f"{path} {problem}; {records.anew(path)}")
     artifacts.refuse_failed(path)
     try:
+        with zipfile.ZipFile(path) as parts:  # nothing is packed, so nothing unpacks to more than the file
+            if sum(part.file_size for part in parts.infolist()) > Path(path).stat().st_size:
+                raise ValueError("its parts are larger than the file")
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run the rule that makes it") from None
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); {REMEDY}") from None
+    except Exception as error:  # zipfile and numpy raise anything on damaged files
+        raise UserError(f"{path} is damaged ({_line(error)}); {records.anew(path)}") from None
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+def _number(value: np.ndarray | None) -> float:
+    """Of an array of one number; -1 for anything else."""
+    return float(value) if value is not None and value.shape == () and value.dtype.kind == "f" else -1.0

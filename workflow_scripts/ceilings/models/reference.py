@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ceilings import artifacts
-from ceilings.errors import CellFailure, UserError
+from ceilings.errors import CellFailure
 from ceilings.models import pool
 from ceilings.workload.workload import Workload
 
 ELEMENTS = 2
 """How many elements of the pool are compared: two, so that a runtime that answers from a stale buffer is caught."""
-
-PREFIX = "output/"
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """What the model answers to the first elements of the pool named by ``inputs_sha256``.
-
-    Attributes:
-        outputs: By name, in the workload's order: float32 (elements, *dims).
-        inputs_sha256: The pool's digest.
-    """
-
-    outputs: dict[str, np.ndarray]
-    inputs_sha256: str
 
 
 def compute(
@@ -41,7 +25,7 @@ def compute(
         weights_dir: The model's weights folder.
         inputs: The pool.
         threads: CPU threads; more of them only reorder sums.
-        output: An ``.npz`` with ``output/{name}`` for each output, and ``inputs_sha256``.
+        output: See ``pool.save_outputs``.
         graph: An ONNX file to run as written, by ONNX Runtime. None: the weights, by PyTorch with plain attention.
 
     Returns:
@@ -60,53 +44,30 @@ def compute(
     if graph is None:
         answers = _by_torch(weights_dir, workload, elements, threads)
     else:
-        run = graph_runner(graph, [tensor.name for tensor in workload.outputs], threads)
+        # By name, so that ONNX Runtime touches the references of ONNX files only.
+        by_graph = importlib.import_module("ceilings.models.graph_reference")
+        run = by_graph.graph_runner(graph, [tensor.name for tensor in workload.outputs], threads)
         answers = [run(element) for element in elements]
     columns = zip(*answers, strict=True)
     outputs = {
         tensor.name: _stacked(tensor.name, column)[:ELEMENTS]
         for tensor, column in zip(workload.outputs, columns, strict=True)
     }
-    pool.save(
-        output,
-        **{PREFIX + name: values for name, values in outputs.items()},
-        inputs_sha256=np.array(pool.digest(arrays)),
-    )
+    pool.save_outputs(output, outputs, pool.digest(arrays))
     return {name: values.shape for name, values in outputs.items()}
 
 
-def load(path: Path | str) -> Reference:
-    """Read a reference.
+def load_for(path: Path | str, inputs: Path | str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What the model answers to the first elements of a pool, float32 (elements, *dims) by output; and these elements.
 
     Raises:
-        UserError: Missing, damaged or of another kind.
-        CellFailure: It could not be made.
-    """
-    artifacts.refuse_failed(path)
-    content = pool.load(path)
-    outputs = {name.removeprefix(PREFIX): values for name, values in content.items() if name.startswith(PREFIX)}
-    if not outputs or "inputs_sha256" not in content:
-        raise UserError(f"{path} is no reference file; {pool.REMEDY}")
-    return Reference(outputs, str(content["inputs_sha256"]))
-
-
-def load_for(path: Path | str, inputs: Path | str) -> tuple[Reference, dict[str, np.ndarray]]:
-    """A reference, and the elements of the pool that it belongs to: (elements, *dims) by tensor name.
-
-    Raises:
-        UserError: They do not belong together.
+        UserError: They are damaged or do not belong together.
         CellFailure: One of them could not be made.
     """
-    artifacts.refuse_failed(inputs)
-    reference, arrays = load(path), pool.load_pool(inputs)
-    actual = pool.digest(arrays)
-    if actual != reference.inputs_sha256:
-        raise UserError(
-            f"{path} was computed from inputs {reference.inputs_sha256[:12]}, but {inputs} is {actual[:12]}; "
-            f"compute the reference again from these inputs"
-        )
-    count = len(next(iter(reference.outputs.values())))
-    return reference, {name: array[:count] for name, array in arrays.items()}
+    arrays = pool.load_pool(inputs)
+    outputs = pool.load_outputs(path, pool.digest(arrays))
+    count = len(next(iter(outputs.values())))
+    return outputs, {name: array[:count] for name, array in arrays.items()}
 
 
 def _by_torch(
@@ -126,42 +87,6 @@ def _by_torch(
         ]
 
 
-def graph_runner(
-    graph: Path | str, outputs: Sequence[str], threads: int
-) -> Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]:
-    """What answers an element by ONNX Runtime on the CPU, with the graph as it is written.
-
-    Raises:
-        UserError: The graph is damaged.
-        CellFailure: ONNX Runtime cannot load it; of a call: it cannot run it on this element.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own types, without a common base
-        if type(error).__name__ in ("InvalidProtobuf", "NoSuchFile"):
-            raise UserError(f"{graph} is damaged ({_line(error)}); {pool.REMEDY}") from None
-        raise CellFailure("unsupported", f"ONNX Runtime cannot load the graph on a CPU: {_line(error)}") from None
-
-    def run(element: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        try:
-            answers: list[np.ndarray] = session.run(list(outputs), dict(element))
-        except Exception as error:
-            raise CellFailure(
-                "runtime-error",
-                f"ONNX Runtime cannot run the graph on a CPU: {_line(error)}; correct the file, or the axes and inputs "
-                "that the study gives of it",
-            ) from None
-        return answers
-
-    return run
-
-
 def _stacked(name: str, answers: Sequence[np.ndarray]) -> np.ndarray:
     """An output of several elements as one array: float32 (elements, *dims).
 
@@ -179,7 +104,3 @@ def _stacked(name: str, answers: Sequence[np.ndarray]) -> np.ndarray:
     if 0 in first:
         raise CellFailure("unsupported", f"output {name} has shape {first}: nothing to compare")
     return np.stack([np.asarray(answer, np.float32) for answer in answers])
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ceilings import files
+from ceilings import files, records
 from ceilings.errors import CellFailure, UserError
+from ceilings.lifetime import temporary_folder
 from ceilings.models import checkpoint, configuration, hub, open_clip_checkpoint, pretrained, tokenizer
 from ceilings.models.definition import Definition
 from ceilings.models.weights_folder import CONFIG, PROCESSOR, PROVENANCE, TOKENIZER, WEIGHTS
@@ -61,7 +61,7 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
         method = quantized.get("quant_method", "by a method without a name")
         raise CellFailure(
             "unsupported",
-            f"the weights of {definition.path or definition.hub} are quantised already ({method}, in its config.json); "
+            f"the weights of {definition.source} are quantised already ({method}, in its config.json); "
             "name the checkpoint that they were made from",
         )
     resolved = importlib.import_module("ceilings.models.outline").resolve(definition, config)
@@ -72,16 +72,15 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
         raise UserError(f"{damaged[0]} of model {definition.name!r} holds a NaN or an infinity; name undamaged weights")
     workload = family.workload(model, resolved.task)
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".new-") as folder:
+    with temporary_folder(output) as folder:
         fresh = Path(folder)
         family.save(model, fresh)
         workload.write(fresh)
         without = "its weights are random, and no tokenizer comes with them"
         if origin.folder is not None:
-            without = _save_tokenizer(origin.folder, fresh)
+            without = _save_tokenizer(origin.folder, fresh, output)
             _save_processor(origin.folder, fresh)
         record = {
-            "schema_version": 1,
             "status": "ok",
             "model": definition.name,
             "architecture": workload.architecture,
@@ -99,7 +98,7 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
             "config_sha256": files.sha256(fresh / CONFIG),
             "tokenizer": not without,
             "tokenizer_sha256": files.sha256(fresh / TOKENIZER) if not without else None,
-            "random_ids": _random_ids(fresh, workload, without),
+            "random_ids": _random_ids(fresh, workload, definition.published(without)),
             "provenance": provenance(PACKAGES),
         }
         for stale in (PROVENANCE, TOKENIZER, PROCESSOR):
@@ -107,8 +106,7 @@ def fetch(definition: Definition, output: Path, origin: Origin | None = None) ->
         for name in (CONFIG, WEIGHTS, workloads.FILE, TOKENIZER, PROCESSOR):
             if (fresh / name).exists():
                 (fresh / name).replace(output / name)
-    files.write_json(output / PROVENANCE, record)
-    return record
+    return records.write(output / PROVENANCE, "weights", record)
 
 
 def choose(definition: Definition) -> Origin:
@@ -116,7 +114,7 @@ def choose(definition: Definition) -> Origin:
     if definition.weights == "random":
         return Origin("random", "the study asks for random weights")
     if definition.folder is not None:
-        return Origin("path", f"the study names the folder {definition.path}", folder=definition.folder)
+        return Origin("path", f"the study names the folder {definition.source}", folder=definition.folder)
     if definition.hub is None:
         return Origin("random", "the study names neither hub nor path, so no pretrained weights")
     try:
@@ -187,8 +185,13 @@ def _files(folder: Path, definition: Definition) -> list[Path]:
     return checkpoint.weights_of(folder, open_clip_checkpoint.FILES if theirs else checkpoint.PLAIN)
 
 
-def _save_tokenizer(folder: Path, output: Path) -> str:
+def _save_tokenizer(folder: Path, output: Path, kept: Path) -> str:
     """Copy the tokenizer that came with the weights, in the one format that ``tokenizers`` reads alone.
+
+    Args:
+        folder: The weights'.
+        output: Where it goes.
+        kept: The folder that this becomes part of.
 
     Returns:
         Why there is none then; empty where there is one.
@@ -210,7 +213,7 @@ def _save_tokenizer(folder: Path, output: Path) -> str:
     except Exception as error:  # a package that it needs, or no such tokenizer: the inputs are then random ids
         return (
             f"the tokenizer of {folder} cannot be converted ({pretrained.first_line(error)}); put a tokenizer.json "
-            "there, or install what it needs and delete this folder of weights"
+            f"there, or install what it needs, delete the folder {kept} and run again"
         )
     return ""
 
@@ -232,6 +235,6 @@ def _random_ids(folder: Path, workload: Workload, without: str) -> str | None:
 def _save_processor(folder: Path, output: Path) -> None:
     """Copy what images are normalised by."""
     if (folder / PROCESSOR).is_file():
-        shutil.copyfile(folder / PROCESSOR, output / PROCESSOR)
+        files.write_json(output / PROCESSOR, files.read_json(folder / PROCESSOR, "put an undamaged copy there"))
     elif (folder / configuration.OPEN_CLIP_CONFIG).is_file():
         files.write_json(output / PROCESSOR, open_clip_checkpoint.processor_of(folder))

@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-from ceilings import files
+from ceilings import files, records
 from ceilings.errors import CellFailure, UserError
 from ceilings.workload.shape import Shape
 
@@ -25,15 +26,26 @@ def read_config(weights_dir: Path | str) -> dict[str, Any]:
     """The model's configuration; empty for an ONNX file, which has none.
 
     Raises:
-        UserError: Damaged.
+        UserError: Damaged, or another one than the folder was made with.
     """
-    path = Path(weights_dir, CONFIG)
-    if not path.exists():
+    path, record = Path(weights_dir, CONFIG), Path(weights_dir, PROVENANCE)
+    if not os.path.lexists(path):
         return {}
     config = files.read_json(path, REMEDY)
     if not isinstance(config, dict):
         raise UserError(f"{path} is no JSON object; {REMEDY}")
+    if record.is_file() and files.sha256(path) != provenance(weights_dir).get("config_sha256", files.sha256(path)):
+        raise UserError(f"{path} is not what was made, by {record}; {records.anew(path)}")
     return config
+
+
+def provenance(weights_dir: Path | str) -> dict[str, Any]:
+    """Where the weights come from, or why there are none.
+
+    Raises:
+        UserError: Missing or damaged.
+    """
+    return records.read(Path(weights_dir, PROVENANCE), "weights")
 
 
 def limits(weights_dir: Path | str) -> dict[str, tuple[int, int]]:
@@ -42,7 +54,7 @@ def limits(weights_dir: Path | str) -> dict[str, tuple[int, int]]:
     Raises:
         CellFailure: The model could not be made.
     """
-    record = files.read_json(Path(weights_dir, PROVENANCE), REMEDY)
+    record = provenance(weights_dir)
     if failure := record.get("failure"):
         raise CellFailure(failure["kind"], failure["message"])
     return {axis: (low, high) for axis, (low, high) in record.get("limits", {}).items()}

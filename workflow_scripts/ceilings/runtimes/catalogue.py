@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from ceilings import plugins
@@ -15,6 +17,9 @@ PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 
 MINIMUM_CAPABILITY = {"tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}
 """CUDA compute capability from which on a precision has hardware; absent: any."""
+
+ENVIRONMENTS = Path(__file__).parents[3] / "envs"
+"""Where the environments lie."""
 
 GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
 COMPILATION, AUTOTUNING = "compilation", "autotuning"
@@ -309,10 +314,28 @@ _ALL = (
 )
 
 
+def _problem(runtime: Runtime) -> str | None:
+    """What is wrong with a plug-in's runtime."""
+    known = {
+        "precisions": (runtime.precisions, PRECISIONS),
+        "levers": (runtime.levers, LEVERS),
+        "environment": ([runtime.environment], sorted(path.stem for path in ENVIRONMENTS.glob("*.yaml"))),
+        "builder": ([runtime.builder] if runtime.builder else [], tuple(BUILDERS)),
+    }
+    for key, (given, allowed) in known.items():
+        if unknown := [value for value in given if value not in allowed]:
+            return f"{key} with {unknown[0]!r}, which is none of {', '.join(allowed)}; correct it"
+    if not runtime.precisions:
+        return f"no precisions; give some of {', '.join(PRECISIONS)}"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", runtime.name):
+        return "a name that cannot stand in a path; use lower-case letters, digits and hyphens"
+    return None
+
+
 def _by_name() -> dict[str, Runtime]:
     """The package's runtimes, and after them the plug-ins'."""
     known = {runtime.name: runtime for runtime in _ALL}
-    for runtime in plugins.entries("RUNTIMES"):
+    for runtime in plugins.entries("RUNTIMES", Runtime, _problem):
         if runtime.name in known:
             raise UserError(f"plugins: there is a runtime {runtime.name!r} already; give the plug-in's another name")
         known[runtime.name] = runtime

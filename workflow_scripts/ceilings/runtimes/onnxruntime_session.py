@@ -6,6 +6,7 @@ from typing import Any
 
 import onnxruntime
 
+from ceilings import records
 from ceilings.errors import CellFailure, UserError
 from ceilings.workload.shape import Shape
 from ceilings.workload.tensors import TensorSpec
@@ -75,7 +76,7 @@ def open_session(
         if kind in ("NotImplemented", "InvalidGraph") or "NOT_IMPLEMENTED" in message:
             raise CellFailure("unsupported", message) from error
         if kind in ("InvalidProtobuf", "NoSuchFile"):
-            raise UserError(f"{graph} is damaged ({message}); delete it and run again to make it anew") from error
+            raise UserError(f"{graph} is damaged ({message}); {records.anew(graph)}") from error
         if "memory" in message.lower() and "alloc" in message.lower():
             raise CellFailure("out-of-memory", message) from error
         raise

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ceilings.errors import CellFailure
+from ceilings.lifetime import temporary_folder
 
 CPU = "CPUExecutionProvider"
 
@@ -124,7 +124,7 @@ def profile(options: Any, open_session: Callable[[Any], Any], feed: Mapping[str,
         open_session: Opens the session.
         feed: Its inputs.
     """
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as folder:
+    with temporary_folder() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         session = open_session(options)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from ceilings.errors import CellFailure
+from ceilings.lifetime import temporary_folder
 from ceilings.models.load import load_module
 from ceilings.runtimes.base import example
 from ceilings.runtimes.cuda_runner import CudaRunner
@@ -97,7 +97,7 @@ class TorchCuda(CudaRunner):
         if folder := os.environ.get(CACHE):
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         else:
-            self._cache = tempfile.TemporaryDirectory(prefix="ceilings-inductor-", ignore_cleanup_errors=True)
+            self._cache = temporary_folder()
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
         os.environ.pop("TRITON_CACHE_DIR", None)  # then Inductor puts it below its own
         kind = str(self.options.get("compile_mode", "default"))

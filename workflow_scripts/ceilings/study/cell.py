@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from ceilings import private
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
 from ceilings.study.availability import Availability
 from ceilings.workload.shape import Shape
@@ -75,8 +76,9 @@ class Cell:
             "lengths": self.shape.lengths,
             "sweeps": list(self.sweeps),
             "available": bool(self.available),
-            "reason": self.available.reason,
-            "remedy": self.available.remedy,
+            "reason": private.anonymous(self.available.reason),
+            "remedy": private.anonymous(self.available.remedy),
+            "recorded": self.recorded,
             "runs": list(self.runs),
             "floor": self.floor,
             "engine": self.engine,

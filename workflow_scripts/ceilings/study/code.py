@@ -1,8 +1,11 @@
-"""A digest of the code that a result depends on: of modules, of every module of ours that they import, and of the data
-files that these name and that lie beside them (a template, a style sheet, a schema).
+"""What a result depends on beside its inputs: the code that made it, and the packages which that code imports.
 
-As a rule's param it makes Snakemake run a job anew when code that shaped its result has changed, and only then:
-comments, docstrings and formatting do not count. Standard library only.
+The code is a digest: of modules, of every module of ours that they import, and of the data files that these name and
+that lie beside them (a template, a style sheet, a schema). The packages are those that any of these modules imports,
+with the versions that an import gets here.
+
+As a rule's params they make Snakemake run a job anew when what shaped its result has changed, and only then: comments,
+docstrings and formatting do not count. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,9 +13,12 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from ceilings import plugins
+from ceilings import SCHEMA_VERSION, packages, plugins
 
 SCRIPTS = Path(__file__).parents[2]
 """The folder that holds the programs and the package ``ceilings``."""
@@ -24,13 +30,18 @@ PLUMBING = {
         "artifacts",
         "errors",
         "files",
+        "foreign",
         "isolation",
+        "lifetime",
         "packages",
         "plugins",
+        "private",
         "program",
         "provenance",
+        "records",
+        "turns",
     )
-}
+} | set((SCRIPTS / "ceilings" / "schemas").glob("*.py"))
 """Modules that carry results without shaping them: a change to one makes nothing anew."""
 
 HANDED_ON = {SCRIPTS / "ceilings" / room / "catalogue.py" for room in ("models", "runtimes", "report")}
@@ -51,13 +62,30 @@ def digest(*modules: str) -> str:
     Raises:
         ModuleNotFoundError: One does not exist.
     """
-    total, files = hashlib.sha256(), reached(*modules)
+    total, files = hashlib.sha256(f"schema {SCHEMA_VERSION}".encode()), reached(*modules)
     if QUANTITIES in files:  # a plug-in's catalogue is read by its path, so no import leads to it
         catalogues = {folder / "catalogue.py" for folder in plugins.folders()}
         files |= {path for path in catalogues if "MEASUREMENTS" in path.read_text(encoding="utf-8")}
     for name, path in sorted((_name(path), path) for path in files - HANDED_ON):
-        total.update(f"{name} {_read(path)[0]}\n".encode())
+        total.update(f"{name} {_read(path).digest}\n".encode())
     return total.hexdigest()[:16]
+
+
+@functools.cache
+def libraries(*modules: str) -> str:
+    """The packages that ``modules`` and all of ours that they import get from elsewhere: ``numpy 2.3.4, onnx 1.19.1``.
+
+    Imports within functions count, imports for type checkers do not. What is not installed is left out.
+
+    Args:
+        modules: As for :func:`digest`.
+
+    Raises:
+        ModuleNotFoundError: One does not exist.
+    """
+    imported = {name for path in reached(*modules) for name in _read(path).foreign}
+    found = {package.name: package.version for name in sorted(imported) if (package := packages.providing(name))}
+    return ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
 
 
 def reached(*modules: str) -> set[Path]:
@@ -75,16 +103,30 @@ def reached(*modules: str) -> set[Path]:
         if path is None or path in files or path in PLUMBING:
             continue
         files.add(path)
-        waiting += _read(path)[1]
+        waiting += _read(path).ours
     return files
 
 
+class _File(NamedTuple):
+    """What counts of a module or a data file.
+
+    Attributes:
+        digest: Of what the module does, or of the data file's bytes.
+        ours: The files of ours that it imports or names.
+        foreign: The modules from elsewhere that it imports when it runs, by their dotted names.
+    """
+
+    digest: str
+    ours: tuple[Path, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+
 @functools.cache
-def _read(path: Path) -> tuple[str, tuple[Path, ...]]:
-    """Digest of what a module does, or of a data file's bytes; and the files of ours that it imports or names."""
+def _read(path: Path) -> _File:
     if path.suffix != ".py":
-        return hashlib.sha256(path.read_bytes()).hexdigest(), ()
+        return _File(hashlib.sha256(path.read_bytes()).hexdigest())
     tree = ast.parse(path.read_text(encoding="utf-8"), path)
+    foreign = tuple(name for node in _running(tree) for name in _foreign(node))
     imported = []
     beside = {file.name: file for file in path.parent.iterdir() if file.is_file() and file.suffix != ".py"}
     named = []
@@ -97,7 +139,29 @@ def _read(path: Path) -> tuple[str, tuple[Path, ...]]:
             named.append(beside[node.value])
         _drop_docstring(node)
     files = [file for name in imported if (file := _file(name))]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), (*files, *named)
+    return _File(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), (*files, *named), foreign)
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those that only a type checker reads."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
+            yield from _running(child)
+
+
+def _foreign(node: ast.AST) -> Iterator[str]:
+    """The modules that an import names and that are neither ours nor Python's."""
+    names: list[str] = []
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        # ``from cuda.bindings import driver``: the package may be any part of that.
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
+    for name in names:
+        top = name.partition(".")[0]
+        if top != "ceilings" and top not in sys.stdlib_module_names and not _file(top):
+            yield name
 
 
 def _drop_docstring(node: ast.AST) -> None:

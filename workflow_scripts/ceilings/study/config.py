@@ -20,6 +20,12 @@ from ceilings.errors import UserError
 
 SCHEMA = json.loads((Path(__file__).parent / "schema.json").read_text())
 
+SHOWN = 60
+"""Letters of a value or a key in a message."""
+
+MOST_BITS = 128
+"""Of a whole number."""
+
 MOST_NAMES = 20
 """How many names a message lists."""
 
@@ -33,6 +39,8 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: It does not fit the schema. All problems are named at once.
     """
+    if huge := [".".join(path) or "top level" for path in _huge(config)]:
+        raise UserError(f"the study cannot be read:\n  {huge[0]}: a number beyond 2**{MOST_BITS}; give a smaller one")
     errors = list(_Validator(SCHEMA).iter_errors(config))
     # Of a number that is no whole one its size is of no interest.
     mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
@@ -40,6 +48,15 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     if problems:
         raise UserError("the study cannot be read:\n" + "\n".join(f"  {problem}" for problem in problems))
     return _with_defaults(copy.deepcopy(dict(config)), SCHEMA)
+
+
+def _huge(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where whole numbers stand that nobody means: Python refuses to print those of thousands of digits."""
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        yield path
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        yield from _huge(part, (*path, _cut(str(key))))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -80,9 +97,8 @@ _Validator = jsonschema.validators.extend(
 
 
 def _message(error: jsonschema.ValidationError) -> str:
-    where = ".".join(str(part) for part in error.absolute_path) or "top level"
-    value = json.dumps(error.instance, default=str, ensure_ascii=False)
-    value = value if len(value) <= 60 else value[:57] + "..."
+    where = ".".join(_cut(str(part)) for part in error.absolute_path) or "top level"
+    value = _shown(error.instance)
     rule, limit = error.schema, error.validator_value
     match error.validator:
         case "additionalProperties" if isinstance(error.instance, dict):
@@ -120,6 +136,15 @@ def _message(error: jsonschema.ValidationError) -> str:
             return f"{where}: {error.message}; correct it"
 
 
+def _shown(value: Any) -> str:
+    """A value as YAML's reader may have written it, cut short."""
+    return _cut(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
 def _wanted(rule: Mapping[str, Any]) -> str:
     """What a rule of the schema allows, in words."""
     kinds = rule["type"] if isinstance(rule["type"], list) else [rule["type"]]
@@ -142,7 +167,7 @@ def _meant(value: Any, rule: Mapping[str, Any]) -> str:
     if rule["type"] == "array":
         return f"; write [{value}]"
     if "string" in rule["type"]:
-        return f"; write '{value}', in quotes"
+        return f"; write '{value}', in quotes" if _is_number(None, value) and abs(value) < 1 << 64 else ""
     try:
         number = float(value)
     except (ValueError, OverflowError):
@@ -163,7 +188,7 @@ def _meant(value: Any, rule: Mapping[str, Any]) -> str:
 def _unknown_key(where: str, key: Any, known: Iterable[str]) -> str:
     if new := RENAMED.get(f"{where}.{key}"):
         return f"{key!r} is called {new.rsplit('.', 1)[1]!r}; write {new}"
-    return f"unknown key {key!r}, {nearest(str(key), known)}"
+    return f"unknown key {_cut(repr(key))}, {nearest(_cut(str(key)), known)}"
 
 
 def _with_defaults(value: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ceilings import environment
 from ceilings.engines import libraries, profiles
 from ceilings.engines.catalogue import BUILDERS, target_capability, target_slug
 from ceilings.engines.profiles import Profile
@@ -67,7 +68,8 @@ class Engines:
         """What such an engine depends on beside its graph and its shape."""
         kept = {key: self.settings.get(key) for key in ("optimization_level", "workspace_mb")}
         versions = {"onnxruntime": self.cache_name(), "tensorrt": libraries.version("libnvinfer.so.10")}
-        return json.dumps({**kept, **versions}, sort_keys=True)
+        variables = environment.recorded(environment.shaping())
+        return json.dumps({**kept, **versions, "variables": variables}, sort_keys=True)
 
     def files(self, builder: str, name: str) -> list[str]:
         """Files of the user that an engine is made from, by the name of its profile or its own."""

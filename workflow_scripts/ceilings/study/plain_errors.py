@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable
 
+from ceilings.program import REMEDIES
 from ceilings.study.config import nearest
 
 
@@ -26,10 +27,13 @@ class PlainErrors(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Follow one log event of Snakemake."""
+        text = record.getMessage()
         match record.__dict__.get("exception"):
-            case "InputFunctionException" if refused := re.search(r"^ *UserError: (.*)$", record.getMessage(), re.M):
+            case "InputFunctionException" if refused := re.search(r"^ *UserError: (.*)$", text, re.M):
                 record.msg, record.args = f"error: {refused[1]}", ()
-            case "MissingRuleException" if unknown := re.search(r"No rule to produce (\S+)", record.getMessage()):
+            case "OSError" if failed := re.search(r"^OSError: \[Errno (\d+)\] ([^\n:]*)(: .*)?$", text, re.M):
+                record.msg, record.args = _of_disk(int(failed[1]), failed[2], failed[3] or "", text), ()
+            case "MissingRuleException" if unknown := re.search(r"No rule to produce (\S+)", text):
                 record.msg, record.args = f"error: nothing makes {unknown[1]}, {self._hint(unknown[1])}", ()
         return True
 
@@ -37,8 +41,16 @@ class PlainErrors(logging.Filter):
         return nearest(target, self.targets()) if target.startswith("results/") else "correct its name (snakemake -l)"
 
 
+def _of_disk(number: int, why: str, file: str, text: str) -> str:
+    """What is wrong where Snakemake itself could not write; its own words where nobody knows a remedy."""
+    if number not in REMEDIES:
+        return text
+    return f"error: Snakemake cannot write{file or ' below .snakemake or TMPDIR'}: {why}; {REMEDIES[number]}"
+
+
 def show(targets: Callable[[], Iterable[str]]) -> None:
     """Shorten the errors of the Snakemake process that calls this, once however often it parses the workflow."""
     logger = logging.getLogger("snakemake.logging")
     if not any(isinstance(known, PlainErrors) for known in logger.filters):
         logger.addFilter(PlainErrors(targets))
+        logging.raiseExceptions = False  # a log on a full disk would print a traceback for each of its lines

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ceilings import SCHEMA_VERSION
+from ceilings import files, private, records
 from ceilings.host import Host
 from ceilings.study.cell import Cell
 from ceilings.study.study_models import StudyModels
@@ -45,12 +45,12 @@ def plan(
     if host.gpu:
         devices.append({"kind": "cuda", **dataclasses.asdict(host.gpu)})
     content = {
-        "schema_version": SCHEMA_VERSION,
         "study": config["study"],
         "seed": config["seed"],
         "devices": devices,
         "protocol": config["protocol"],
-        "lengths": config["inputs"]["lengths"],
+        "tolerances": config["parity"],
+        "lengths": {name: _lengths(given) for name, given in config["inputs"]["lengths"].items()},
         "traces": {**config["traces"], "source": trace_source[0], "reason": trace_source[1]},
         "price_per_hour": config["price_per_hour"],
         "targets": config["targets"],
@@ -59,24 +59,29 @@ def plan(
         "left_out": left_out(config),
         "lacking": list(lacking),
         "predictions": list(predictions),
-        "cells": [cell.to_json() for cell in cells],
     }
-    return json.dumps(content, indent=1, ensure_ascii=False)
+    content = private.anonymous(content) | {"cells": [cell.to_json() for cell in cells]}
+    return records.as_text(records.sealed("plan", content))
 
 
 def in_short(plan: str) -> list[str]:
-    """A line for each section of ``plan.json`` and for each sweep: as it is, or a digest.
+    """A line for each section of ``plan.json``, for each thing that a sweep varies, and for all: as it is, or a digest.
 
     Args:
         plan: Its content.
     """
-    sections: dict[str, Any] = json.loads(plan)
-    sweeps: dict[str, list[Any]] = {}
+    sections = {key: value for key, value in json.loads(plan).items() if key not in records.SEAL}
+    sweeps: dict[str, dict[str, None]] = {}
     for cell in sections.pop("cells"):
+        varied = {f"{key}s": cell[key] for key in ("runtime", "model", "precision", "shape")}
+        if not cell["available"]:
+            varied["cells not measured here"] = cell["reason"]
         for sweep in cell["sweeps"]:
-            sweeps.setdefault(f"cells of sweeps.{sweep}", []).append(cell)
+            for key, value in varied.items():
+                sweeps.setdefault(f"sweeps.{sweep} {key}", {})[value] = None
     models = {f"models.{name}": value for name, value in sections.pop("models").items()}
-    lines = [_in_short(key, value) for key, value in {**sections, **models, **sweeps}.items()]
+    varied = {key: list(values) for key, values in sweeps.items()}
+    lines = [_in_short(key, value) for key, value in {**sections, **models, **varied}.items()]
     return [*lines, f"plan.json: {_digest(plan)}"]
 
 
@@ -92,13 +97,21 @@ def _digest(text: str) -> str:
     return f"sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def _lengths(given: Mapping[str, Any]) -> dict[str, Any]:
+    """How long texts are; of a file its last name and its digest."""
+    if "file" not in given:
+        return dict(given)
+    path = files.expanded(given["file"])
+    return {"file": path.name, **({"sha256": files.sha256(path)} if path.is_file() else {})}
+
+
 def _model(models: StudyModels, name: str) -> dict[str, Any]:
     definition, outline = models.definition(name), models.outline(name)
-    weights = {"path": definition.path} if definition.path and definition.weights != "random" else definition.weights
+    weights = {"path": definition.source} if definition.path and definition.weights != "random" else definition.weights
     return {
         "architecture": outline.architecture,
         "task": outline.task,
         "family": outline.family,
-        "weights": {"onnx": definition.onnx} if definition.onnx else weights,
+        "weights": {"onnx": definition.source} if definition.onnx else weights,
         "largest": {**outline.limits, **models.fixed_axes(name)},
     }

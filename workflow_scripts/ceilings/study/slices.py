@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ceilings import environment
 from ceilings.errors import UserError
 from ceilings.host import Host
 from ceilings.measure import catalogue as measurements
@@ -18,7 +19,7 @@ from ceilings.models.catalogue import FAMILIES
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
 from ceilings.study.availability import installed
 from ceilings.study.cell import SECOND
-from ceilings.study.code import digest
+from ceilings.study.code import digest, libraries
 from ceilings.study.config import nearest
 from ceilings.study.products import products
 from ceilings.study.study_models import BATCH, StudyModels
@@ -123,7 +124,7 @@ class Slices:
         names = self.config["protocol"].get("measurements")
         return canonical(
             {
-                **self._execution(spec),
+                **self._execution(spec, model),
                 "code": digest(*measurements.modules(spec.device, names), *self._executed(spec, model)),
                 "tolerance": self.config["parity"][precision],
                 "protocol": {
@@ -139,10 +140,10 @@ class Slices:
     def trace(self, runtime: str, model: str) -> str:
         """What a capture depends on beside artifact and inputs: of the protocol, the warm-up and the time limit."""
         spec = self.runtime(runtime)
-        modules = ("capture_trace", "ceilings.traces.target", "ceilings.traces.cupti")
+        modules = ("ceilings.traces.target", "ceilings.traces.cupti")
         return canonical(
             {
-                **self._execution(spec),
+                **self._execution(spec, model),
                 "code": digest(*modules, *self._executed(spec, model)),
                 "iterations": self.config["traces"]["iterations"],
                 "source": self.trace_source,
@@ -156,8 +157,8 @@ class Slices:
         spec = self.runtime(runtime)
         return canonical(
             {
-                **self._execution(spec),
-                "code": digest("evaluate_quality", "ceilings.measure.evaluation_worker", *self._executed(spec, model)),
+                **self._execution(spec, model),
+                "code": digest("ceilings.measure.evaluation_worker", *self._executed(spec, model)),
                 "protocol": {"time_limit_seconds": self.config["protocol"]["time_limit_seconds"]},
             }
         )
@@ -201,20 +202,27 @@ class Slices:
 
     # ---- inner -------------------------------------------------------------------------------------------------------
 
-    def _execution(self, spec: Runtime) -> dict[str, Any]:
-        """What every execution by a runtime depends on."""
+    def _execution(self, spec: Runtime, model: str) -> dict[str, Any]:
+        """What every execution of a model by a runtime depends on."""
+        family = self.models.outline(model).family if spec.artifact == "weights" else ""
+        packages = (*spec.packages, *(FAMILIES[family].packages if family else ()), "numpy")
         return {
             "runtime": spec.name,
             "module": spec.module,
             "options": dict(spec.options),
-            "packages": installed(spec.packages),
+            "packages": installed(packages),
             "driver": self.host.gpu.driver if spec.device == "cuda" and self.host.gpu else None,
             "threads": self.cpu_threads,
+            "variables": environment.recorded(environment.shaping()),
         }
 
     def family(self, model: str) -> str:
-        """Digest of the module that loads a model's weights and calls them; empty for an ONNX file."""
-        return digest(*modules) if (modules := self._family(model)) else ""
+        """Digest of the module that answers for a model: its family's, or what runs an ONNX file."""
+        return digest(*self._family(model))
+
+    def family_packages(self, model: str) -> str:
+        """Packages of that module, with their versions."""
+        return libraries(*self._family(model))
 
     def _executed(self, spec: Runtime, model: str) -> tuple[str, ...]:
         """Modules of the runtime, and of the model's family where the runtime executes that and no graph."""
@@ -223,7 +231,7 @@ class Slices:
 
     def _family(self, model: str) -> tuple[str, ...]:
         outline = self.models.outline(model)
-        return (FAMILIES[outline.family].module,) if outline.family else ()
+        return (FAMILIES[outline.family].module if outline.family else "ceilings.models.graph_reference",)
 
     def _chosen(self, model: str, batch: int, sequence: int) -> Shape:
         return self.models.chosen_shape(model, batch, sequence, smallest_sizes(self.config, self.models, model))

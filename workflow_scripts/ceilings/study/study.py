@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ceilings.errors import UserError
+from ceilings.files import expanded
 from ceilings.host import Host
 from ceilings.study import plan, prediction_log, progress
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
 from ceilings.study.config import checked
+from ceilings.study.contents import Contents
 from ceilings.study.engines import Engines
 from ceilings.study.lacking import lacking
 from ceilings.study.next_cells import RUN, with_next_cells
@@ -54,6 +56,7 @@ class Study:
         self.models = StudyModels(self.given)
         mine = [one for one in self.predictions if self._takes(*one["cell"].split("/")[1::2])]
         self.config = with_next_cells(self.given, mine, host, self.paths)
+        self.contents = Contents()
         self.engines = Engines(self.config, host, self.paths, self.models)
         self.trace_source = source.choose(self.config["traces"]["source"])
         """What records captures here, and why nothing does."""
@@ -129,25 +132,14 @@ class Study:
     # ---- files that a rule reads -------------------------------------------------------------------------------------
 
     def model_files(self, model: str) -> list[str]:
-        """What is known of a model: its workload and, unless it is an ONNX file, its weights."""
+        """What is known of a model: its workload, its provenance and, unless it is an ONNX file, its weights."""
         folder = self.paths.weights(model)
         weights = WEIGHTS if not self.models.definition(model).onnx else ()
-        return [self.paths.workload(model), *(f"{folder}/{name}" for name in weights)]
+        return [self.paths.workload(model), self.paths.provenance(model), *(f"{folder}/{name}" for name in weights)]
 
     def reference_graph(self, model: str) -> list[str]:
         """The graph that gives the FP32 reference; none where the weights do."""
         return [self.paths.graph(model, "exported")] if self.models.definition(model).onnx else []
-
-    def length_files(self, shape: str) -> list[str]:
-        """The file of texts whose lengths the inputs of a shape follow, if they do."""
-        distribution = self.config["inputs"]["lengths"].get(Shape.parse(shape).lengths, {})
-        return [distribution["file"]] if "file" in distribution else []
-
-    def data_files(self, model: str) -> list[str]:
-        """The labelled file of a model; none where its quality is agreement with FP32."""
-        data = self.models.definition(model).data
-        file = data.get("file") if isinstance(data, Mapping) else data
-        return [str(file)] if file else []
 
     def artifact(self, runtime: str, model: str, precision: str, shape: str, device: str) -> list[str]:
         """The files that a cell executes: an ONNX graph, an engine with its record, or the weights."""
@@ -219,6 +211,36 @@ class Study:
                 "the study does not say what to compare with; add compare: {before: FOLDER}, an earlier results folder"
             )
         return self.config["compare"]
+
+    # ---- files from outside the workflow: names and digests, empty where there are none -----------------------------
+
+    def model_contents(self, model: str) -> str:
+        """The files of the user that a model is made from."""
+        definition = self.models.definition(model)
+        folder = definition.folder or expanded(definition.onnx or "").parent
+        return self.contents.named(self.models.files(model), folder)
+
+    def length_contents(self, shape: str) -> str:
+        """The file of texts whose lengths the inputs of a shape follow."""
+        distribution = self.config["inputs"]["lengths"].get(Shape.parse(shape).lengths, {})
+        return self._content(distribution.get("file"))
+
+    def data_contents(self, model: str) -> str:
+        """The labelled file of a model, whose quality is else agreement with FP32."""
+        data = self.models.definition(model).data
+        return self._content(data.get("file") if isinstance(data, Mapping) else data)
+
+    def engine_contents(self, builder: str, name: str) -> str:
+        """What an engine is made from beside its graph."""
+        return ", ".join(map(self._content, self.engines.files(builder, name)))
+
+    def recorded_contents(self, paths: Sequence[str]) -> str:
+        """Records of other machines and other environments."""
+        return self.contents.counted(paths)
+
+    def _content(self, file: object) -> str:
+        path = expanded(str(file))
+        return self.contents.named([path], path.parent) if file else ""
 
     # ---- the run -----------------------------------------------------------------------------------------------------
 

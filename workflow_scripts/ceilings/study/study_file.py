@@ -18,6 +18,9 @@ TEMPLATE = "__use_yte__"
 MOST_VALUES = 1_000_000
 """A file may hold this many values once its aliases are written out."""
 
+MOST_DIGITS = 40
+"""Of a number: Python itself refuses some thousand."""
+
 KINDS = ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
 DATA = {f"tag:yaml.org,2002:{kind}" for kind in KINDS}
 
@@ -30,17 +33,17 @@ def refuse(path: Path | str) -> None:
     """
     if problem := files.problem(Path(path), text=True):
         raise UserError(f"the study {path} {problem}")
-    loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8-sig"))
     try:
+        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8-sig"))
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"the study {path} holds no keys at its top level; begin it with study: NAME")
-        if any(key.value == TEMPLATE for key, _ in node.value):
+        problem = next(_problems(node, loader, [], {}), None)
+        if not problem and TEMPLATE in loader.construct_document(node):  # its name may stand behind a merge key
             raise UserError(
                 f"the study {path} has {TEMPLATE}, for which Snakemake runs the Python in it; write out what it gives, "
                 "and remove the key"
             )
-        problem = next(_problems(node, loader, [], {}), None)
     except yaml.YAMLError as error:
         raise UserError(f"the study {path}{_of_yaml(error)}") from None
     except RecursionError:
@@ -87,9 +90,15 @@ def _keys(node: yaml.MappingNode, loader: yaml.SafeLoader) -> Iterator[str]:
 def _misread(node: yaml.Node, loader: yaml.SafeLoader) -> str | None:
     """Of a number whose digits mean another one to YAML."""
     written = str(node.value)
+    kind = node.tag.rsplit(":", 1)[1]
+    if node.tag.endswith((":int", ":float")) and len(written) > MOST_DIGITS:
+        return f"{written[:MOST_DIGITS]}... is a number of {len(written)} digits; write a smaller one, or quote a name"
+    try:
+        read = loader.construct_object(node)
+    except (ValueError, KeyError, yaml.YAMLError):
+        return None if kind in ("merge", "value") else f"{written!r} cannot be read as {kind}; write it in quotes"
     if not node.tag.endswith((":int", ":float")) or not re.search(r":|^[-+]?0[0-7_]+$", written):
         return None
-    read = loader.construct_object(node)
     base = "base 60" if ":" in written else "base 8"
     return f"{written} is {read} to YAML, in {base}; write {read}, or {written!r} in quotes if it is a name"
 

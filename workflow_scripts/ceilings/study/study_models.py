@@ -57,15 +57,15 @@ class StudyModels:
         return [name for name in self.config["models"] if self.definition(name).onnx]
 
     def files(self, name: str) -> list[str]:
-        """The files of the user that a model is made from, so that a change is seen; none if from elsewhere."""
+        """The files of the user that a model is made from, so that a change is seen; none if from elsewhere.
+
+        Of a folder those of the names that are read (``checkpoint.PATTERNS``), of an ONNX file it and its weights.
+        """
         definition = self.definition(name)
         if definition.onnx:
-            path = expanded(definition.onnx)
-            # Weights beside a graph may have any name; those of the usual endings count.
-            beside = {
-                other for ending in ("*.data", "*_data", "*.bin", "*.weight*") for other in path.parent.glob(ending)
-            }
-            return [str(path), *sorted(str(other) for other in beside if other.is_file())]
+            from ceilings.models import onnx_file
+
+            return [str(expanded(definition.onnx)), *map(str, onnx_file.beside(definition))]
         folder = definition.folder
         return sorted({str(path) for file in checkpoint.PATTERNS for path in folder.glob(file)}) if folder else []
 

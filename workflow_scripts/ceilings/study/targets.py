@@ -42,6 +42,12 @@ class Targets:
         return [run for cell in self.cells if cell.recorded for run in cell.runs]
 
     @functools.cached_property
+    def recorded_records(self) -> list[str]:
+        """All that the tables read of other machines and other environments."""
+        beside = ((cell.floor, cell.engine, cell.budget, cell.quality) for cell in self.cells if cell.recorded)
+        return [*self.recorded_runs, *sorted({path for paths in beside for path in paths if path})]
+
+    @functools.cached_property
     def budgets(self) -> list[str]:
         """The budgets that this machine makes."""
         return [cell.budget for cell in self.measured if cell.budget]

@@ -34,7 +34,8 @@ def task(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: The cell belongs to another device than this machine's.
     """
-    here = hosts.detect({}).device("cuda")
+    host = hosts.detect({})
+    here = host.device("cuda")
     if here != arguments.device:
         raise UserError(
             f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; run it "
@@ -44,6 +45,7 @@ def task(arguments: argparse.Namespace) -> dict[str, Any]:
     artifact = arguments.artifact.parent if arguments.artifact.suffix == ".safetensors" else arguments.artifact
     return {
         "cell": {**names, "shape": str(Shape.parse(arguments.shape))},
+        "uuid": host.uuid("cuda"),
         "spec": arguments.spec,
         "artifact": str(artifact),
         "inputs": str(arguments.inputs),

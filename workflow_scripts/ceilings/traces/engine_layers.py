@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ceilings.engines import inspect, profiles
-from ceilings.files import read_json
+from ceilings.engines import engine_record, inspect, profiles
 from ceilings.traces import calls as kinds
 from ceilings.traces.alignment import aligned
 from ceilings.traces.capture import KERNEL, Capture, Integers
@@ -88,10 +87,11 @@ def read(path: Path, cell: Mapping[str, Any] | None) -> Engine:
         path: x.layers.json of an engine, with its record x.json beside it.
         cell: With ``shape``; where it is not known, the first profile's.
     """
-    description = read_json(path)
+    engine = path.with_name(path.name.removesuffix(".layers.json") + ".engine")
+    description = engine_record.layers(engine)
     if cell is None:
         return Engine(description)
-    record = read_json(path.with_name(path.name.removesuffix(".layers.json") + ".json"))
+    record = engine_record.load(engine)
     shape = Shape.parse(cell["shape"]).full
     return Engine(description, profiles.covering(profiles.read(record["profiles"]), shape))
 

@@ -21,7 +21,7 @@ def refuse_unsound(capture: Capture, where: Path | str) -> list[str]:
         UserError: It is empty, cut short, lost records, or holds kernels that no recorded call launched.
     """
     calls, operations, marks = capture.calls, capture.operations, capture.marks
-    again = "capture it anew"
+    again = "delete it and run again to capture it anew"
     if not len(marks.start):
         raise UserError(f"{where} holds no iteration: no NVTX range with the text 'iteration'; {again}")
     wanted = capture.meta.get("iterations")
@@ -30,7 +30,7 @@ def refuse_unsound(capture: Capture, where: Path | str) -> list[str]:
     if len(np.unique(marks.thread)) > 1 or (marks.start[1:] < marks.end[:-1]).any():
         raise UserError(f"{where} holds iterations that overlap; capture one closed loop")
     if capture.meta.get("dropped"):
-        raise UserError(f"{where} lost {capture.meta['dropped']:,} records; {again}, with fewer iterations")
+        raise UserError(f"{where} lost {capture.meta['dropped']:,} records; lower traces.iterations and run again")
 
     first, last = marks.start[0], marks.end[-1]
     inside = (operations.end > first) & (operations.start < last)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ceilings.errors import UserError
+from ceilings.lifetime import tied
 
 PROFILE = (
     *("--trace=cuda,nvtx", "--sample=none", "--cpuctxsw=none", "--cuda-graph-trace=node"),
@@ -19,6 +20,8 @@ framework leaves behind are not waited for."""
 
 EXPORT = ("--type=sqlite", "--lazy=false", "--force-overwrite=true")
 """Without --lazy=false the export leaves out tables that have no rows."""
+
+EXPORT_SECONDS = 1200
 
 
 def executable() -> str:
@@ -34,7 +37,9 @@ def executable() -> str:
 
 def version() -> str:
     """What nsys says of itself."""
-    done = subprocess.run([executable(), "--version"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [executable(), "--version"], capture_output=True, text=True, timeout=60, check=False, preexec_fn=tied(120)
+    )
     lines = done.stdout.strip().splitlines()
     return lines[-1] if lines else "unknown version"
 
@@ -57,7 +62,15 @@ def export(report: Path, database: Path, environment: Mapping[str, str], log: st
         last = " ".join(log.split())[-300:]
         raise UserError(f"nsys left no report ({last}); see the log, or set traces.source to cupti")
     command = [executable(), "export", *EXPORT, f"--output={database}", str(report)]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(environment), check=False, timeout=1200)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=dict(environment),
+        check=False,
+        timeout=EXPORT_SECONDS,
+        preexec_fn=tied(2 * EXPORT_SECONDS),
+    )
     if done.returncode or not database.is_file():
         message = " ".join((done.stderr or done.stdout).split())[-300:]
         raise UserError(f"nsys could not export its report ({message}); see the log, or set traces.source to cupti")

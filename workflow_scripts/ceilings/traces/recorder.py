@@ -7,19 +7,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ceilings import SCHEMA_VERSION
+from ceilings import environment, turns
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import atomic, read_json, write_json
+from ceilings.files import atomic, read_json, write_task
 from ceilings.isolation import ended_by, last_error, signal_name
+from ceilings.lifetime import temporary_folder, tied
 from ceilings.measure.setup import artifact_file
-from ceilings.measure.supervisor import environment
+from ceilings.measure.supervisor import ALARM_SECONDS
 from ceilings.traces import capture, health, nsys, store
 
 EXTRA_TIME = 4
@@ -30,8 +30,8 @@ def record(task: dict[str, Any], output: Path) -> str:
     """Capture a cell in a fresh process.
 
     Args:
-        task: ``cell``, ``spec`` (a slice of the study, with ``source`` and ``iterations``), and the paths ``artifact``,
-            ``inputs`` and ``workload``.
+        task: ``cell``, ``uuid`` of the GPU, ``spec`` (a slice of the study, with ``source`` and ``iterations``), and
+            the paths ``artifact``, ``inputs`` and ``workload``.
         output: The capture to keep. Beside it stays what Nsight Systems wrote, which is never to be published.
 
     Returns:
@@ -43,12 +43,11 @@ def record(task: dict[str, Any], output: Path) -> str:
     source = task["spec"]["source"]
     report = output.with_suffix(".nsys-rep")
     report.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="ceilings-") as name:
+    with turns.turn(task.get("uuid")), temporary_folder() as name:
         folder = Path(name)
         raw = folder / "raw.sqlite"
         result, log = run_target({**task, "source": source, "raw": str(raw)}, folder, source)
         meta: dict[str, Any] = {
-            "schema_version": SCHEMA_VERSION,
             "source": source,
             "tool": nsys.version() if source == "nsys" else "CUPTI activity records",
             "cell": task["cell"],
@@ -58,7 +57,7 @@ def record(task: dict[str, Any], output: Path) -> str:
             store.write(output, empty(meta))
             return f"the cell failed: {result['failure']['kind']}: {result['failure']['message']}"
         if source == "nsys":
-            nsys.export(folder / "raw.nsys-rep", raw, environment(task["spec"]["threads"]), log)
+            nsys.export(folder / "raw.nsys-rep", raw, environment.executing(task["spec"]["threads"]), log)
         kept = capture.trimmed(store.read(raw))
         if Path(task["artifact"]).suffix != ".engine":  # whose layers' names are what is looked for
             kept = capture.without_ranges(kept)
@@ -83,19 +82,20 @@ def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[st
         refuse_failed(artifact_file(task), task["inputs"])
     except CellFailure as failure:
         return _failure(failure.kind, str(failure)), ""
-    write_json(folder / "task.json", task)
+    limit = EXTRA_TIME * task["spec"]["protocol"]["time_limit_seconds"]
+    write_task(folder / "task.json", {**task, "alarm_seconds": limit + ALARM_SECONDS})
     command = [sys.executable, "-m", "ceilings.traces.target", f"{folder}/task.json", f"{folder}/result.json"]
     if source == "nsys":
         command = nsys.wrapped(command, folder / "raw.nsys-rep")
-    limit = EXTRA_TIME * task["spec"]["protocol"]["time_limit_seconds"]
     process = subprocess.Popen(
         command,
-        env=environment(task["spec"]["threads"]),
+        env=environment.executing(task["spec"]["threads"]),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         start_new_session=True,
+        preexec_fn=tied(limit + ALARM_SECONDS),  # noqa: PLW1509 - this process has no thread that matters
     )
     try:
         log = process.communicate(timeout=limit)[0]

@@ -8,16 +8,18 @@ environment variables, paths, host, process and thread names of a raw capture do
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ceilings import SCHEMA_VERSION, private, records
 from ceilings.errors import UserError
-from ceilings.files import atomic
+from ceilings.files import atomic, not_a_file
 from ceilings.traces.capture import (
     COLUMNS,
     CONTEXT,
@@ -48,6 +50,9 @@ NEEDED = {
 """Tables that must be there, and what it means if one is not. An export may leave out tables without rows."""
 
 META = "CEILINGS_CAPTURE"
+"""The facts beside what was recorded, with the schema version and the digest of all of it."""
+
+Content = tuple[dict[str, Integers], dict[int, str], list[tuple[int, int, int, str]]]
 _CHUNK = 50_000
 
 
@@ -55,16 +60,17 @@ def read(path: Path | str) -> Capture:
     """Read a kept capture or an export of Nsight Systems.
 
     Raises:
-        UserError: The file is none, has an unknown form, or holds the work of several devices.
+        UserError: The file is none, has an unknown form, was changed since it was kept, or holds the work of several
+            devices.
     """
-    if not Path(path).is_file():
-        raise UserError(f"{path} does not exist; capture it with capture_trace.py")
+    if problem := not_a_file(path):
+        raise UserError(f"{path} {problem}; capture it with capture_trace.py")
     try:
         with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as database:
             present = _check(database, path)
-            rows = {table: _rows(database, table, present) for table in (RUNTIME, *OPERATIONS)}
-            return assemble(rows, _strings(database), _ranges(database), _meta(database, path), path)
-    except sqlite3.DatabaseError as error:
+            rows, strings, ranges = _content(database, present)
+            return assemble(rows, strings, ranges, _meta(database, path, rows, strings, ranges), path)
+    except (sqlite3.DatabaseError, ValueError, TypeError, OverflowError) as error:  # the latter: cells of another type
         raise UserError(
             f"{path} is no capture ({error}); give the .sqlite of capture_trace.py or of `nsys export --type sqlite`"
         ) from None
@@ -83,6 +89,15 @@ def _check(database: sqlite3.Connection, path: Path | str) -> dict[str, set[str]
                 "2023.1 or newer"
             )
     return {table: columns for table, columns in present.items() if columns}
+
+
+def _content(database: sqlite3.Connection, present: Mapping[str, set[str]]) -> Content:
+    """Rows by table, names by id, and ranges."""
+    rows = {table: _rows(database, table, present) for table in (RUNTIME, *OPERATIONS)}
+    for table, values in rows.items():
+        if (values[:, 0] > values[:, 1]).any():
+            raise ValueError(f"something in {table} ends before it begins")
+    return rows, _strings(database), _ranges(database)
 
 
 def _rows(database: sqlite3.Connection, table: str, present: Mapping[str, set[str]]) -> Integers:
@@ -111,13 +126,41 @@ def _ranges(database: sqlite3.Connection) -> list[tuple[int, int, int, str]]:
     ).fetchall()
 
 
-def _meta(database: sqlite3.Connection, path: Path | str) -> dict[str, Any]:
+def _digest(rows: Mapping[str, Integers], strings: Mapping[int, str], ranges: Sequence[Any], meta: Any) -> str:
+    """Hex sha256 of all that is read of a capture."""
+    total = hashlib.sha256()
+    for table, values in rows.items():
+        total.update(f"{table} {values.shape}\n".encode())
+        total.update(np.ascontiguousarray(values).tobytes())
+    rest = [sorted(strings.items()), sorted(map(list, ranges)), meta]
+    total.update(json.dumps(rest, sort_keys=True, allow_nan=False).encode())
+    return total.hexdigest()
+
+
+def _meta(
+    database: sqlite3.Connection,
+    path: Path | str,
+    rows: Mapping[str, Integers],
+    strings: Mapping[int, str],
+    ranges: Sequence[Any],
+) -> dict[str, Any]:
+    """The facts beside a kept capture, which vouch for its content; an export of Nsight Systems has none."""
     if not database.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (META,)).fetchone():
         return {"source": "nsys"}
+    remedy = records.anew(path)
     try:
-        return {name: json.loads(value) for name, value in database.execute(f"SELECT name, value FROM {META}")}
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({META}: {error}); delete it and capture it anew") from None
+        facts = database.execute(f"SELECT name, value FROM {META}").fetchall()
+        meta = {str(name): records.parsed(value.encode()) for name, value in facts}
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({META}: {error}); {remedy}") from None
+    version, digest = meta.pop("schema_version", None), meta.pop("digest", None)
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {version}, and this version of the pipeline reads {SCHEMA_VERSION}; {remedy}"
+        )
+    if digest != _digest(rows, strings, ranges, meta):
+        raise UserError(f"{path} was changed since it was kept (its content does not match its digest); {remedy}")
+    return meta
 
 
 def write(path: Path | str, capture: Capture) -> None:
@@ -136,13 +179,13 @@ def write(path: Path | str, capture: Capture) -> None:
         MEMSET: (graph_node, operations.bytes),
         GRAPH: (),
     }
-    texts = [*[ITERATION] * len(marks.start), *ranges.text]
+    texts = private.anonymous([*[ITERATION] * len(marks.start), *ranges.text])
     tables: dict[str, list[Any]] = {
         RUNTIME: [
             *(calls.start, calls.end, process + 1 + calls.thread, np.arange(1, len(calls.start) + 1)),
             *(calls.name + 1, calls.failed.astype(np.int64)),
         ],
-        STRINGS: [range(1, len(capture.names) + 1), capture.names],
+        STRINGS: [range(1, len(capture.names) + 1), private.anonymous(capture.names)],
         NVTX: [
             *(np.concatenate([marks.start, ranges.start]), np.concatenate([marks.end, ranges.end])),
             process + 1 + np.concatenate([marks.thread, ranges.thread]),
@@ -160,6 +203,9 @@ def write(path: Path | str, capture: Capture) -> None:
             places = ", ".join("?" * len(plain))
             database.executemany(f"INSERT INTO {table} VALUES ({places})", zip(*plain, strict=True))
         database.execute(f"CREATE TABLE {META} (name, value)")
-        facts = [(name, json.dumps(value)) for name, value in capture.meta.items()]
+        meta = {name: json.loads(json.dumps(value)) for name, value in private.anonymous(capture.meta).items()}
+        read_again = _content(database, {table: set(COLUMNS[table]) for table in tables})
+        seal = {"schema_version": SCHEMA_VERSION, "digest": _digest(*read_again, meta)}
+        facts = [(name, json.dumps(value)) for name, value in {**meta, **seal}.items()]
         database.executemany(f"INSERT INTO {META} VALUES (?, ?)", facts)
         database.commit()

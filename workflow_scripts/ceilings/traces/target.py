@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from cuda.bindings import runtime as cudart
 
-from ceilings import gpu
+from ceilings import gpu, lifetime
 from ceilings.cuda import device as cuda
 from ceilings.cuda import monitor as gpu_monitor
 from ceilings.errors import CellFailure, UserError
@@ -194,8 +194,10 @@ def _nothing() -> None:
 def main() -> None:
     """Read the task, run it, and leave what became of it; the capture itself is the recorder's."""
     task_path, result_path = sys.argv[1:]
+    task = read_json(task_path)
+    lifetime.end_after(task["alarm_seconds"])  # whatever becomes of the profiler round it
     try:
-        result = run(read_json(task_path))
+        result = run(task)
     except CellFailure as failure:
         result = {"failure": {"kind": failure.kind, "message": str(failure)}}
     except UserError as error:

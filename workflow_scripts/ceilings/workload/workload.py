@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ceilings import records
 from ceilings.errors import UserError
-from ceilings.files import read_json, write_json
 from ceilings.workload.shape import Shape
 from ceilings.workload.task import TASKS, Task
 from ceilings.workload.tensors import TensorSpec
 
 FILE = "workload.json"
-REMEDY = "delete the folder and run again to make it anew"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Workload:
 
     def write(self, folder: Path | str) -> None:
         """Write ``workload.json`` into a folder."""
-        write_json(Path(folder, FILE), self.to_json())
+        records.write(Path(folder, FILE), "workload", self.to_json())
 
     @classmethod
     def read(cls, path: Path | str) -> Workload:
@@ -79,8 +78,8 @@ class Workload:
             UserError: Missing or damaged.
         """
         path = Path(path, FILE) if Path(path).is_dir() else Path(path)
-        value = read_json(path, REMEDY)
+        value = records.read(path, "workload")
         try:
             return cls.from_json(value)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{path} describes no workload ({error!r}); {REMEDY}") from None
+            raise UserError(f"{path} describes no workload ({error!r}); {records.anew(path)}") from None

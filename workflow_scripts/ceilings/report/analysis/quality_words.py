@@ -12,8 +12,16 @@ from ceilings.report import text
 Row = Mapping[str, Any]
 
 
+ONE_ANSWER = "the FP32 reference answers all rows alike, so agreement shows little"
+"""A warning: a runtime that ignores its inputs would agree."""
+
+
 def worth(row: Row) -> str:
     """A row's metric in words, with its interval and what the FP32 reference reaches."""
+    return f"{_worth(row)}; {ONE_ANSWER}" if row.get("answers") == 1 else _worth(row)
+
+
+def _worth(row: Row) -> str:
     metric, over = row["metric"], f"over {text.plural(int(row['rows']), 'row')}"
     if metric == "accuracy":
         return (

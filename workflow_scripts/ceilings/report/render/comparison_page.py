@@ -6,6 +6,7 @@ import html
 
 from tabulate import tabulate
 
+from ceilings import foreign
 from ceilings.report import text
 from ceilings.report.analysis.comparison import ALPHA, Change, Comparison
 
@@ -26,8 +27,8 @@ def as_markdown(comparison: Comparison) -> str:
     """The page for a terminal, a pull request or a summary."""
     parts = ["# Comparison", *_sentences(comparison)]
     for title, headers, rows in _tables(comparison):
-        parts += [f"## {title}", text.table(rows, headers)]
-    return "\n\n".join(parts) + "\n"
+        parts += [f"## {title}", text.table(foreign.marked(rows), headers)]
+    return foreign.markdown("\n\n".join(parts) + "\n")
 
 
 def as_html(comparison: Comparison) -> str:

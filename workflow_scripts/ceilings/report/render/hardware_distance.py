@@ -67,7 +67,11 @@ def beaten(members: list[tuple[Cell, Floor]]) -> list[str]:
     below = [f"{cell.label} {cell.shape} ({_times(floor['gap'])})" for cell, floor in members if floor["gap"] < 1]
     if not below:
         return []
-    return [f"**Below its floor: {text.cut(below)}.** A limit was measured too low. Measure the limits again first."]
+    peaks = f"results/hosts/{members[0][0].device}/peaks.json"
+    return [
+        f"**Below its floor: {text.cut(below)}.** A limit was measured too low: delete `{peaks}` and run again; until "
+        "then read no gap here."
+    ]
 
 
 def nearest(members: list[tuple[Cell, Floor]]) -> str:

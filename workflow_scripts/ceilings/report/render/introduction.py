@@ -36,8 +36,9 @@ def introduction(plan: Plan, tables: Tables, measured: Measured, evidence: Evide
 
 
 def _weights(model: str, planned: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
+    digest = f", sha256 {record['sha256'][:12]}" if record and record.get("sha256") else ""
     if is_onnx_file(planned):
-        return f"Weights of {model}: those of the ONNX file."
+        return f"Weights of {model}: those of the ONNX file {planned['weights']['onnx']}{digest}."
     if record is None:
         return f"Weights of {model}: no record of where they came from."
     if record.get("status") == "failed":
@@ -50,4 +51,4 @@ def _weights(model: str, planned: Mapping[str, Any], record: Mapping[str, Any] |
             f"(at the power cap the clock may, a little); accuracy, and agreement of the top class, mean nothing.{ids}"
         )
     where = f", {record['hub']}" if isinstance(record.get("hub"), str) else ""
-    return f"Weights of {model}: {record['source']}{where}{why}.{ids}"
+    return f"Weights of {model}: {record['source']}{where}{why}{digest}.{ids}"

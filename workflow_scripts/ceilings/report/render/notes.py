@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ceilings import foreign
 from ceilings.quantity import Quantity
 from ceilings.report import text
 from ceilings.report.analysis.advice import advise
@@ -30,6 +31,7 @@ from ceilings.report.render.conclusions import (
 from ceilings.report.render.conditions import environment, limits, method
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.introduction import introduction
+from ceilings.report.render.marking import marked
 from ceilings.report.render.not_run import not_run
 from ceilings.report.render.parity_section import graphs, parity
 from ceilings.report.render.pictures import pictures
@@ -47,6 +49,7 @@ Plan = Mapping[str, Any]
 
 def summary_table(plan: Plan, tables: Tables) -> str:
     """Every planned cell, measured or not, in one Markdown table a device and model."""
+    plan, tables, _ = marked(plan, tables)
     measured = Measured(tables)
     by_name = {cell.name: cell for cell in measured.cells}
     columns = [one for one in SHOWN if one.column in ALWAYS or any(known(one, cell.row) for cell in measured.cells)]
@@ -79,7 +82,7 @@ def summary_table(plan: Plan, tables: Tables) -> str:
     without = set() if any(counted(row) for row in rows) else {PRODUCTS}
     without |= set() if len(tables.floors) else {BY_COLUMN["gap"]}
     lines.append(legend([*columns, *(one for one in BEHIND if one not in without)]))
-    return "\n\n".join(lines) + "\n"
+    return foreign.markdown("\n\n".join(lines) + "\n")
 
 
 LEFT_OUT = {"p99_9_ms", "energy_j", "power_w"}
@@ -135,11 +138,13 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
     Args:
         plots: Folder of the pictures, relative to the page.
     """
+    plan, tables, evidence = marked(plan, tables, evidence)
     measured = Measured(tables)
     title = f"# Engineering observations: study `{plan['study']}`"
     observed = findings(tables)
     if not observed:
-        return f"{title}\n\nNothing was measured, so nothing was observed.\n\n{not_run(plan, tables)}\n"
+        page = f"{title}\n\nNothing was measured, so nothing was observed.\n\n{not_run(plan, tables)}\n"
+        return foreign.markdown(page)
     lines = [
         title,
         "All that the [summary](summary.md) leaves out. Each observation names the claim that was tested, the verdict, "
@@ -165,7 +170,7 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         environment(plan, tables),
         method(plan, tables),
     ]
-    return "\n\n".join(line for line in lines if line) + "\n"
+    return foreign.markdown("\n\n".join(line for line in lines if line) + "\n")
 
 
 def _noted(findings: Sequence[Finding]) -> str:

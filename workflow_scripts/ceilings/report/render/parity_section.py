@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ceilings.records import SEAL
 from ceilings.report import text
 from ceilings.report.render.conditions import reference
 from ceilings.report.tables.evidence import Evidence
@@ -60,7 +61,7 @@ def graphs(evidence: Evidence) -> str:
 
 
 def _plain(record: Mapping[str, Any]) -> list[str]:
-    hidden = {"schema_version", "provenance", "sources"}
+    hidden = {*SEAL, "provenance", "sources"}
     return [
         f"{name.replace('_', ' ')} {f'{value:.2g}' if isinstance(value, float) else value}"
         for name, value in record.items()

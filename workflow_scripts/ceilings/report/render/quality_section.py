@@ -82,6 +82,8 @@ def _notes(model: str, rows: list[Row]) -> list[str]:
             f"No labels (rows: {sources}), so this is agreement with the FP32 reference and no accuracy: a model that "
             "is wrong in FP32 may agree with itself."
         )
+    if any(row["answers"] == 1 for row in rows):
+        notes.append(f"> **Agreement of {model} shows little**: {words.ONE_ANSWER}.")
     if any(row["weights"] == "random" for row in rows):
         notes.append(
             f"> **The weights of {model} are random**: accuracy means nothing here, and agreement says little of a "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ceilings import foreign
 from ceilings.report import text
 from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.cautions import alarms, cautions
@@ -14,6 +15,7 @@ from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.ranking import most_consequential
 from ceilings.report.render import decision_table
 from ceilings.report.render.introduction import counted
+from ceilings.report.render.marking import marked
 from ceilings.report.render.not_run import MOST_ROWS, not_run
 from ceilings.report.render.notes import anchors
 from ceilings.report.render.pictures import picture
@@ -38,6 +40,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
     Args:
         plots: Folder of the pictures, relative to the page.
     """
+    plan, tables, evidence = marked(plan, tables, evidence)
     measured = Measured(tables)
     observed = findings(tables)
     parts = [
@@ -53,7 +56,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         read_with_care(cautions(measured, observed, evidence)),
         MORE,
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return foreign.markdown("\n\n".join(part for part in parts if part) + "\n")
 
 
 def decision(plan: Plan, measured: Measured) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ceilings import foreign
 from ceilings.report import text
 from ceilings.report.render.budget_sentences import count, doubt, jitter, label, layers, sentence
 from ceilings.report.tables.budget_rows import read_budget
@@ -32,7 +33,7 @@ def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
             "each captured iteration is replayed with the speed of the untraced host, and the critical path of the "
             "replay gives the bound. docs/budget.md defines each part."
         )
-        records = [read_budget(row["path"], row) for row in rows]
+        records = [foreign.marked(read_budget(row["path"], row)) for row in rows]
         sentences = [f"- {sentence(row, record)}" for row, record in zip(rows, records, strict=True)]
         lines += ["\n".join(sentences), _decides(rows)]
         lines.append(
@@ -76,7 +77,7 @@ def _warnings(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list
 
 
 def _failed(cell: Row) -> str:
-    failure = read_budget(cell["budget"], cell)["failure"]
+    failure = foreign.marked(read_budget(cell["budget"], cell)["failure"])
     return f"- {label(cell)} {cell['model']} {cell['shape']}: {failure['kind']}: {failure['message']}"
 
 

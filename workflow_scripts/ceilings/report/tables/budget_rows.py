@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ceilings.report.tables import gates
 from ceilings.report.tables.keys import KEY
-from ceilings.report.tables.records import read_record
+from ceilings.report.tables.planned_record import read_record
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
 from ceilings.traces.verdict import MIXED, verdict
 
@@ -23,15 +24,9 @@ def read_budget(path: Path | str, cell: Record) -> dict[str, Any]:
     """One budget record, checked against the planned cell.
 
     Raises:
-        UserError: It is missing, damaged, or of another cell.
+        UserError: It is missing, damaged, or of another cell, or its parts do not add up.
     """
-
-    def flaw(record: Record) -> str | None:
-        if record["status"] == "ok":
-            record["iteration_ns"]["median"], record["verdict"]["name"]
-        return None
-
-    return read_record(path, cell, "was captured for", flaw)
+    return read_record(path, "budget", cell, "was captured for", gates.budget)
 
 
 REPRODUCED = 0.1

@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ceilings.errors import FAILURE_KINDS
+from ceilings import records as written
+from ceilings.errors import UserError
+from ceilings.failure_kinds import FAILURE_KINDS
+from ceilings.report.tables import gates
 from ceilings.report.tables.budget_rows import budget_row, kernel_rows, read_budget
 from ceilings.report.tables.floor_rows import floor_table
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, Tables
 from ceilings.report.tables.keys import KEY, ONNX_FILE, joined_levers, with_axes
+from ceilings.report.tables.planned_record import read_record
 from ceilings.report.tables.product_counts import product_columns
 from ceilings.report.tables.quality_rows import quality_table
 from ceilings.report.tables.quantities import (
@@ -31,7 +35,6 @@ from ceilings.report.tables.quantities import (
     of_cell,
     of_process,
 )
-from ceilings.report.tables.records import read_record
 from ceilings.statistics.intervals import mean_over_processes, median_over_processes, pooled_quantile
 from ceilings.workload.shape import Shape
 
@@ -48,7 +51,7 @@ def collect(plan: Record) -> Tables:
 
     Raises:
         UserError: A run, a floor, a record of quality or of an engine that the plan names is missing, damaged or of
-            another cell.
+            another cell, or its numbers cannot be.
     """
     cells: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
@@ -56,7 +59,12 @@ def collect(plan: Record) -> Tables:
     budgets: list[dict[str, Any]] = []
     kernels: list[dict[str, Any]] = []
     for cell in plan["cells"]:
-        records = [read_run(path, cell) for path in cell["runs"]]
+        records = [read_run(path, cell, plan) for path in cell["runs"]]
+        if gates.same_samples(records):
+            raise UserError(
+                f"two of {', '.join(cell['runs'])} are one measurement twice; delete them and run "
+                f"`snakemake --cores 1 {' '.join(cell['runs'])}`"
+            )
         cells.append(cell_row(cell, records) | _price(plan, cell) | _source(plan, cell))
         runs += [run_row(cell, record) for record in records]
         samples += [frame for record in records for frame in sample_frames(cell, record)]
@@ -76,15 +84,14 @@ def collect(plan: Record) -> Tables:
     )
 
 
-def read_run(path: str | Path, cell: Record) -> dict[str, Any]:
-    """One run record, checked against the planned cell."""
-
-    def flaw(record: Record) -> str | None:
-        ok = record["status"] == "ok"
-        holds = record["series"]["latency"]["latency_ns"] if ok else record["failure"]["kind"]
-        return None if holds else "it holds no latencies and no failure"
-
-    return read_record(path, cell, "was measured for", flaw)
+def read_run(path: str | Path, cell: Record, plan: Record) -> dict[str, Any]:
+    """One run record, checked against the planned cell; failed where its outputs are wrong by the study's tolerance."""
+    record = read_record(path, "run", cell, "was measured for", lambda record: gates.run(record, plan, path))
+    if flaw := gates.quantities(record):
+        raise UserError(f"{path} is damaged ({flaw}); {written.anew(path)}")
+    if record["status"] == "ok" and (reason := gates.parity(record, plan)):
+        return record | {"status": "failed", "failure": {"kind": "parity", "message": reason}, "series": {}}
+    return record
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
@@ -105,7 +112,7 @@ def cell_row(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
         return row | {"status": "unavailable", "reason": cell["reason"], "remedy": cell["remedy"]}
     failed = [record for record in records if record["status"] != "ok"]
     if failed:
-        return row | _failure(failed, len(records))
+        return row | _failure(cell, failed, len(records))
     row |= {"status": "ok"} | _latencies(records) | _throughput(cell, records)
     for one in SOURCED:
         row |= of_cell(one, records)
@@ -160,7 +167,7 @@ def sample_frames(cell: Record, record: Record) -> list[pd.DataFrame]:
 # --- the parts of a cell's row ---------------------------------------------------------------------------------------
 
 
-def _failure(failed: Sequence[Record], count: int) -> dict[str, Any]:
+def _failure(cell: Record, failed: Sequence[Record], count: int) -> dict[str, Any]:
     failure = failed[0]["failure"]
     reason = f"{failure['kind']}: {failure['message']}"
     kinds = {record["failure"]["kind"] for record in failed}
@@ -173,7 +180,8 @@ def _failure(failed: Sequence[Record], count: int) -> dict[str, Any]:
         "status": "failed",
         "failure_kind": failure["kind"],
         "reason": reason,
-        "remedy": f"{meaning}: see the log, mend the cause, and delete the cell's run files",
+        "remedy": f"{meaning}: see the log, mend the cause, then `rm -r {Path(cell['runs'][0]).parent}` and run again"
+        + (" where it was measured" if cell.get("recorded") else ""),
         "log": failed[0].get("log"),
     }
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ceilings import records
 from ceilings.errors import UserError
-from ceilings.files import read_json
 
 
 class EngineKey(NamedTuple):
@@ -32,6 +32,10 @@ class Evidence:
     engines: dict[EngineKey, dict[str, Any]] = field(default_factory=dict)
 
 
+KINDS = {"parity": "parity", "onnx": "graph", "models": "weights", "hosts": "peaks"}
+"""Folder of the results tree to the kind of record that lies there."""
+
+
 def read_evidence(paths: Iterable[Path | str]) -> Evidence:
     """Sort JSON files by their place in the results tree.
 
@@ -46,9 +50,10 @@ def read_evidence(paths: Iterable[Path | str]) -> Evidence:
         parts = path.parts
         if parts[-6:-5] == ("engines",):
             device, builder, model, precision = parts[-5:-1]
-            evidence.engines[EngineKey(device, builder, model, precision, path.stem)] = read_json(path)
+            key = EngineKey(device, builder, model, precision, path.stem)
+            evidence.engines[key] = _named(path, "engine", **key._asdict())
             continue
-        for room in ("parity", "onnx", "models", "hosts"):
+        for room in KINDS:
             if room in parts[:-2]:
                 at = len(parts) - 1 - parts[::-1].index(room)
                 model, graph = parts[at + 1], "/".join((*parts[at + 2 : -1], path.stem))
@@ -58,13 +63,25 @@ def read_evidence(paths: Iterable[Path | str]) -> Evidence:
                 f"{path} is no evidence that the summary knows: give models/*/weights/provenance.json, onnx/*/*.json, "
                 "parity/*/*.json, hosts/*/peaks.json or engines/*/*/*/*/*.json"
             )
-        record = read_json(path)
         if room == "models":
-            evidence.weights[model] = record
+            evidence.weights[model] = _named(path, KINDS[room], model=model)
         elif room == "onnx":
-            evidence.graphs[model, graph] = record
+            evidence.graphs[model, graph] = records.read(path, KINDS[room])
         elif room == "parity":
-            evidence.parity[model, graph] = record
+            evidence.parity[model, graph] = records.read(path, KINDS[room])
         else:
-            evidence.peaks[model] = record
+            evidence.peaks[model] = _named(path, KINDS[room], device=model)
     return evidence
+
+
+def _named(path: Path, kind: str, **names: str) -> dict[str, Any]:
+    """A record that says of itself what its path says of it.
+
+    Raises:
+        UserError: It is missing or damaged, or of something else.
+    """
+    record = records.read(path, kind)
+    for key, value in names.items():
+        if key in record and record[key] != value:
+            raise UserError(f"{path} has {key} {record[key]!r}, not {value!r} as its path; {records.anew(path)}")
+    return record

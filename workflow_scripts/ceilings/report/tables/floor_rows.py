@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from ceilings.report.tables import gates
 from ceilings.report.tables.frames import FLOOR_COLUMNS
 from ceilings.report.tables.keys import KEY, with_axes
-from ceilings.report.tables.records import read_record
+from ceilings.report.tables.planned_record import read_record
 from ceilings.taxonomy import OPERATOR_CLASSES
 from ceilings.workload.shape import Shape
 
@@ -44,14 +45,8 @@ def floor_table(planned: Sequence[Record], rows: Sequence[Record]) -> pd.DataFra
 
 def read_floor(path: str, cell: Record) -> dict[str, Any]:
     """One floor record, checked against the planned cell; padded inputs have the floor of full ones."""
-
-    def flaw(record: Record) -> str | None:
-        if record["status"] == "ok" and not record["floor"]["floor_ms"] > 0:
-            return f"its floor is {record['floor']['floor_ms']} ms"
-        return None
-
     full = {**cell, "shape": str(Shape.parse(cell["shape"]).full)}
-    return read_record(path, full, "is the floor of", flaw, OF_ALL_RUNTIMES)
+    return read_record(path, "floor", full, "is the floor of", gates.floor, key=OF_ALL_RUNTIMES)
 
 
 def floor_row(record: Record, p50_ms: float) -> dict[str, Any]:

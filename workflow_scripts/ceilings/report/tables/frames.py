@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from ceilings import foreign, records
 from ceilings.errors import UserError
-from ceilings.files import atomic
+from ceilings.files import atomic, not_a_file, sha256
 from ceilings.report.catalogue import TABLES
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
@@ -19,6 +22,12 @@ from ceilings.workload.shape import Shape
 
 SAMPLES = "samples"
 """The table that nobody would open as CSV."""
+
+VOUCHER = "tables.json"
+"""Beside the tables: the digest of each, so that a table of another study is not taken for one of this."""
+
+PATH = "path"
+"""The column of the file that a row comes from."""
 
 LATER = {"quality"}
 """Tables that those of an earlier schema do not have; they are empty then."""
@@ -90,6 +99,10 @@ class Tables:
         """Timed iterations of the closed loop, over all cells."""
         return int((self.samples["series"] == "latency").sum())
 
+    def with_texts(self, change: Callable[[Any], Any]) -> Tables:
+        """The same with each text changed; paths, by which files are read, and names in categories stay."""
+        return replace(self, **{one.name: _with_texts(getattr(self, one.name), change) for one in fields(self)})
+
     def write(self, folder: Path | str) -> None:
         """Write Parquet for programs, and CSV for people where a person would open it."""
         folder = Path(folder)
@@ -98,7 +111,19 @@ class Tables:
                 getattr(self, name).to_parquet(temporary, index=False)
         for name in TABLES:
             with atomic(folder / f"{name}.csv") as temporary:
-                getattr(self, name).to_csv(temporary, index=False)
+                _with_texts(getattr(self, name), foreign.csv_cell).to_csv(temporary, index=False)
+        files = {f"{name}.parquet": sha256(folder / f"{name}.parquet") for name in (*TABLES, SAMPLES)}
+        records.write(folder / VOUCHER, "tables", {"files": files})
+
+
+def _with_texts(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    texts = {
+        str(name): [change(value) if isinstance(value, str) else value for value in column]
+        for name, column in frame.items()
+        if name != PATH and column.dtype.kind == "O" and not isinstance(column.dtype, pd.CategoricalDtype)
+    }
+    columns = {name: pd.Series(values, frame.index, frame[name].dtype) for name, values in texts.items()}
+    return frame.assign(**columns)
 
 
 def in_order(budgets: pd.DataFrame) -> pd.DataFrame:
@@ -111,11 +136,19 @@ def in_order(budgets: pd.DataFrame) -> pd.DataFrame:
 def read_tables(folder: Path | str) -> Tables:
     """Read the tables folder; tables of an earlier schema become those of today.
 
+    Tables that were published earlier have nothing that vouches for them; they are taken as they are.
+
     Raises:
-        UserError: A table is missing or damaged.
+        UserError: A table is missing or damaged, or another one than was written with the others.
     """
-    names = [name for name in (*TABLES, SAMPLES) if name not in LATER or Path(folder, f"{name}.parquet").is_file()]
-    tables = {name: upgraded(name, _read(Path(folder) / f"{name}.parquet")) for name in names}
+    folder = Path(folder)
+    vouched = records.read(folder / VOUCHER, "tables")["files"] if (folder / VOUCHER).exists() else {}
+    names = [
+        name
+        for name in (*TABLES, SAMPLES)
+        if name not in LATER or f"{name}.parquet" in vouched or (folder / f"{name}.parquet").is_file()
+    ]
+    tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet")) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
     for name, columns in (("cells", CELL_COLUMNS), ("quality", QUALITY_COLUMNS)):
         if name in tables:
@@ -124,11 +157,35 @@ def read_tables(folder: Path | str) -> Tables:
     return Tables(**tables)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    remedy = "run collect_cells.py again to make it anew"
+def _read(path: Path, name: str, digest: str | None) -> pd.DataFrame:
+    """One table, as today's; ``digest`` is of its file, None where nobody knows it."""
+    remedy = f"delete it and run `snakemake --cores 1 {path}`, or collect_cells.py, to make it anew"
+    if problem := not_a_file(path):
+        raise UserError(f"{path} {problem}; {remedy}")
+    if digest is not None and digest != sha256(path):
+        raise UserError(f"{path} is not the table that {VOUCHER} beside it vouches for; {remedy}")
     try:
-        return pd.read_parquet(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; {remedy}") from None
-    except (ValueError, OSError) as error:  # pyarrow's errors are ValueErrors
-        raise UserError(f"{path} is damaged ({error}); {remedy}") from None
+        frame = upgraded(name, pd.read_parquet(path))
+        problem = _flaw(name, frame)
+    except Exception as error:  # of pyarrow and pandas, of any class
+        problem = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    if problem:
+        raise UserError(f"{path} is damaged ({problem}); {remedy}")
+    return frame
+
+
+def _flaw(name: str, frame: pd.DataFrame) -> str | None:
+    """Why a frame is not the table of this name; None where nothing is wrong."""
+    key = [column for column in KEY if name != "quality" or column != "shape"]
+    needed = {SAMPLES: [*key, "run", "series", "latency_ns"], "cells": [*key, "aa_of", "status"]}.get(name, key)
+    if missing := [column for column in needed if column not in frame.columns]:
+        return f"it has no column {missing[0]}"
+    for shape in frame["shape"].astype(str).unique():
+        Shape.parse(shape)  # or it raises
+    if name == SAMPLES and len(frame) and not (frame["latency_ns"].dtype.kind == "i" and frame["latency_ns"].min() > 0):
+        return "latency_ns holds other than positive whole numbers"
+    if name == "cells" and not frame["status"].isin(["ok", "failed", "unavailable"]).all():
+        return "status holds other than ok, failed and unavailable"
+    numbers = [column for column in frame.columns if column.endswith(("_ms", "_us", "_ns", "_per_s"))]
+    wrong = (one for one in numbers if frame[one].dtype.kind not in "iuf" and not frame[one].isna().all())
+    return next((f"{column} holds other than numbers" for column in wrong), None)

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ceilings.errors import UserError
-from ceilings.files import read_json
+from ceilings import records as written
 from ceilings.report.tables.quantities import PRODUCT_COLUMNS
 
 Record = Mapping[str, Any]
@@ -64,13 +63,9 @@ def _of_session(record: Record) -> Products | None:
 
 def _of_engine(path: str, record: Record) -> Products | None:
     """From the layers of the engine that was timed; unknown of another one, or of profiles that were not summarised."""
-    remedy = f"delete it and run `snakemake --cores 1 {path}`"
-    engine = read_json(path, remedy=remedy)
-    try:
-        counts, timed = engine["summary"]["products"], record["provenance"]["sources"]["artifact"]
-        same = engine["engine_sha256"] == timed and record["runtime"]["profile"] == 0
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path}, or the record of a run on it, is damaged (no {error}); {remedy}") from None
+    engine = written.read(path, "engine")
+    counts, timed = engine["summary"]["products"], record["provenance"]["sources"].get("artifact")
+    same = engine["engine_sha256"] == timed and (record.get("runtime") or {}).get("profile") == 0
     if not same or not counts or "none" in counts:
         return None
     return Products(sum(counts.get(name, 0) for name in QUANTIZED), sum(counts.values()), None)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from ceilings.report.tables.records import read_record
+from ceilings.report.tables import gates
+from ceilings.report.tables.planned_record import read_record
 
 Record = Mapping[str, Any]
 
@@ -22,7 +23,7 @@ AGREEMENTS = (
 )
 QUALITY_COLUMNS = [
     *(*CONFIGURATION, "shape", "status", "reason", "task", "metric", *VALUES, *AGREEMENTS),
-    *("rows", "available", "truncated", "source", "labels", "weights"),
+    *("rows", "available", "truncated", "source", "labels", "weights", "answers"),
 ]
 """One row a configuration that was evaluated.
 
@@ -33,7 +34,7 @@ same rows; ``p_value``: of that difference, McNemar's exact test (of correlation
 ``correlation``, ``cosine_*`` and ``neighbour_*`` are with the reference, labels or not. ``rows``: how many of the
 ``available`` ones were answered; ``truncated``: how many were longer than the sequence; ``source`` of the rows (a
 file's name, corpus, random, ...); ``labels``: the column that they come from, empty without any. ``weights``: where
-random, no metric says anything about a trained model.
+random, no metric says anything about a trained model. ``answers``: how many different ones the reference gives.
 """
 
 METRICS = {
@@ -65,13 +66,7 @@ def quality_table(planned: Sequence[Record]) -> pd.DataFrame:
 
 def read_quality(path: str, cell: Record) -> dict[str, Any]:
     """One quality record, checked against the planned cell."""
-
-    def flaw(record: Record) -> str | None:
-        if record["status"] == "ok":
-            return None if record["metrics"]["metric"] in METRICS else "it holds no known metric"
-        return None if record["failure"]["kind"] else "it holds no metrics and no failure"
-
-    return read_record(path, cell, "is the quality of", flaw, CONFIGURATION)
+    return read_record(path, "quality", cell, "is the quality of", gates.quality, key=CONFIGURATION)
 
 
 def quality_row(record: Record) -> dict[str, Any]:
@@ -88,4 +83,5 @@ def quality_row(record: Record) -> dict[str, Any]:
         "source": data.get("file") or data["source"],
         "labels": data["label"] if data["labelled"] else None,
         "weights": data["weights"],
+        "answers": metrics.get("answers"),
     }

@@ -167,7 +167,7 @@ SOURCED = tuple(one for one in (*RECORDED, *COMPUTED) if one.source)
 
 def of_process(one: Quantity, record: Record) -> float | None:
     """A quantity of one process: what its record holds, of a list the median; None where it holds none."""
-    value = _recorded(one, record)
+    value = recorded(one, record)
     if isinstance(value, list):
         value = float(np.median(value)) if value else None
     return None if value is None else value * one.scale
@@ -180,8 +180,8 @@ def of_cell(one: Quantity, records: Sequence[Record]) -> dict[str, float | None]
     if len(known) < len(values):
         return dict.fromkeys(columns([one]))
     if one.interval:
-        recorded = [_recorded(one, record) for record in records]
-        groups = [np.atleast_1d(np.asarray(value, np.float64)) * one.scale for value in recorded]
+        every = [recorded(one, record) for record in records]
+        groups = [np.atleast_1d(np.asarray(value, np.float64)) * one.scale for value in every]
         return interval_columns(one, median_over_processes(groups))
     return {one.column: max(known) if one.over == "max" else _middle(known)}
 
@@ -195,7 +195,8 @@ def interval_columns(one: Quantity, interval: Interval | None) -> dict[str, floa
     return {one.column: interval.estimate, low: bounds[0], high: bounds[1]}
 
 
-def _recorded(one: Quantity, record: Record) -> Any:
+def recorded(one: Quantity, record: Record) -> Any:
+    """What a run record holds of a quantity, in its own unit; None where it holds nothing."""
     value: Any = record
     for name in one.source.split("."):
         value = value.get(name) if isinstance(value, Mapping) else None

@@ -18,6 +18,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from ceilings import foreign
 from ceilings.report import text
 from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.cautions import alarms, cautions
@@ -30,6 +31,7 @@ from ceilings.report.render import engine_section as engines
 from ceilings.report.render.conclusions import VERDICTS, claims_of_others
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.introduction import counted, introduction
+from ceilings.report.render.marking import marked
 from ceilings.report.render.not_run import not_run
 from ceilings.report.render.page.charts import charts, curve_name
 from ceilings.report.render.page.details import SHARES
@@ -55,6 +57,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     Everything that a study or a runtime named is escaped, and a content security policy lets nothing run but the
     scripts of this folder and lets nothing be fetched.
     """
+    plan, tables, evidence = marked(plan, tables, evidence)
     measured = Measured(tables)
     observed = findings(tables)
     cells = shown_cells(plan, tables, observed)
@@ -85,7 +88,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     cards = list(enumerate(observed))
     first = most_consequential(observed, MOST_FINDINGS)
     made = decided(measured, plan)
-    return _template().render(
+    shown = _template().render(
         study=plan["study"],
         policy=_policy([library(), *scripts]),
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
@@ -114,6 +117,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         budgets=not tables.budgets.empty,
         sections=[_section(section) for section in after if section],
     )
+    return foreign.html(shown)
 
 
 def chip(finding: Finding) -> tuple[str, str]:
@@ -168,7 +172,7 @@ def _section(markdown: str) -> dict[str, Any]:
 def _embedded(value: object) -> Markup:
     """JSON that cannot end the script element it stands in."""
     shown = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return Markup(shown.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+    return Markup(foreign.json_text(shown).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _policy(scripts: list[Markup]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ceilings.files import read_json
+from ceilings import records as sealed
 from ceilings.quantity import Quantity
 from ceilings.report import text
 from ceilings.report.analysis.measured import group_by
@@ -119,7 +119,7 @@ def timeline(row: Row) -> dict[str, Any] | None:
     """
     if "path" not in row:
         return None
-    record = read_json(row["path"]).get("timeline")
+    record = sealed.read(row["path"], "budget").get("timeline")
     if not record:
         return None
     spans = [("host", part, begin, end) for begin, end, part in record["calls"]]

@@ -7,18 +7,20 @@ import functools
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from ceilings import foreign
+
 OPENED = '<div class="scroll" tabindex="0"><table>'
 
 
 def block(text: str) -> Markup:
     """Paragraphs, lists and tables. Each table scrolls, so that a phone's page does not."""
-    html = _parser().render(text)
+    html = _parser().render(foreign.markdown(text))
     return Markup(html.replace("<table>", OPENED).replace("</table>", "</table></div>"))
 
 
 def inline(text: str) -> Markup:
     """One line, without a paragraph around it."""
-    return Markup(_parser().renderInline(text))
+    return Markup(_parser().renderInline(foreign.markdown(text)))
 
 
 @functools.cache

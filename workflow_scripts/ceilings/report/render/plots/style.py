@@ -33,6 +33,7 @@ REACH = 2.0
 SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "ceilings",  # the same ids each time, so that the same data give the same bytes
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",

@@ -1,0 +1,130 @@
+"""One whole record of every kind, by its writer or as its writer makes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unit import planted_records
+from unit.planted_records import ENGINE, ENGINE_CACHE, PROVENANCE, WEIGHTS
+from unit.report import planted_study, test_quality
+from unit.traces import planted as captured
+from unit.traces.events import Events
+
+from ceilings import records
+from ceilings.traces.budget_record import budget_record
+
+PEAKS = Path(__file__).parents[2] / "docs/studies/nvidia-h200/peaks.json"
+NOISE = {"node": "layer.0", "sqnr_db": 30.5, "accumulated_sqnr_db": 28.0}
+DISTANCE = {"finite": True, "max_abs": 0.1, "max_rel": 0.2, "relative_l2": 0.01, "cosine": 0.99, "top1_agreement": 1.0}
+PLAN = {"graph": "g.onnx", "folder": "f", "timing_cache": "t", "optimization_level": 3, "workspace_mb": None}
+FILE = {"bytes": 3, "sha256": "ab" * 32, "modified_ns": 1}
+LAYER = {"name": "l", "median_ns": 2.0, "p10_ns": 1.0, "p90_ns": 3.0, "kind": "k", "precision": "fp16", "nodes": ["n"]}
+TENSOR = {"name": "ids", "dtype": "int64", "dims": ["batch", 8], "content": "tokens", "low": 0, "high": 99}
+FAILURE = {"status": "failed", "failure": {"kind": "damaged", "message": "no weights"}}
+
+CONTENTS: dict[str, dict[str, Any]] = {
+    "weights": WEIGHTS,
+    "engine": ENGINE,
+    "engine-cache": {
+        **ENGINE_CACHE,
+        **{"plan": PLAN, "graph_sha256": "ab" * 32, "files": {"x.engine": FILE}, "versions": {"onnxruntime": "1.31.1"}},
+    },
+    "layers": {"source": "inspector", "Layers": [{"Name": "l"}], "I/O Tensors": [], "engine_sha256": "ab" * 32},
+    "layer-times": {
+        **{"device": "x", "precision": "fp16", "shape": "b1", "status": "ok", "failure": None, "iterations": 3},
+        **{"layers": [LAYER], "layers_sum_ns": 2.0, "inference_ns": {"plain": 3.0, "profiled": 4.0}, "runtime": {}},
+        "provenance": PROVENANCE,
+    },
+    "calibration": {
+        **{"status": "ok", "method": "minmax", "count": 8, "sequence": 16, "percentile": 99.99, "seed": 0},
+        **dict.fromkeys(("graph_sha256", "cache_sha256", "inputs_sha256"), "ab" * 32),
+        **{"inputs_source": "random", "shape": "b1-s16", "ranges": {"x": {"low": -1.0, "high": 2.0}}},
+        "provenance": PROVENANCE,
+    },
+    "calibration-comparison": {
+        **{"status": "ok", "precision": "int8", "keep": [], "best": "minmax", "provenance": PROVENANCE},
+        "methods": {"minmax": {"status": "ok", "reason": None, **DISTANCE, "layers": [NOISE]}},
+    },
+    "workload": {"task": "tensors", "inputs": [TENSOR], "outputs": [TENSOR], "family": "", "architecture": ""},
+    "data": {"status": "ok", "source": "corpus", "available": 9, "rows": 8, "truncated": 1, "seed": 0},
+    "pool": FAILURE,
+    "tables": {"files": {"cells.parquet": "ab" * 32}},
+}
+"""Those of kinds that no planted study has."""
+
+
+def _planted(kind: str) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        records.write(folder / f"{kind}.json", kind, CONTENTS[kind])
+        return folder / f"{kind}.json"
+
+    return make
+
+
+def _run(folder: Path) -> Path:
+    maker = planted_study.StudyMaker(folder, runs=1)
+    return Path(maker.add(planted_study.GPU, "torch-cuda-eager", "fp16", 1, 128, n=30)["runs"][0])
+
+
+def _floor(folder: Path) -> Path:
+    maker = planted_study.StudyMaker(folder, runs=1)
+    return maker.bound(maker.add(planted_study.GPU, "torch-cuda-eager", "fp16", 1, 128, n=40), 0.1)
+
+
+def _quality(folder: Path) -> Path:
+    return Path(test_quality.Planted(folder).classified("torch-eager", "fp32", lost=1, count=20)["quality"])
+
+
+def _plan(folder: Path) -> Path:
+    maker = planted_study.StudyMaker(folder, runs=1)
+    maker.add(planted_study.CPU, "torch-eager", "fp32", 1, 128, n=40)
+    return maker.write_plan()
+
+
+def _peaks(folder: Path) -> Path:
+    content = json.loads(PEAKS.read_text())
+    content["provenance"] = PROVENANCE
+    kept = ("read_bandwidth", "launch_enqueue")
+    content["peaks"] = {name: content["peaks"][name] for name in kept} | {"memory": {"unavailable": "no NVRTC"}}
+    records.write(folder / "peaks.json", "peaks", content)
+    return folder / "peaks.json"
+
+
+def _short(events: Events, begin: float, stretch: float) -> float:
+    events.launch(begin + 1, begin + 4, (begin + 5, begin + 5 + 10 * stretch, "layer_norm_kernel"))
+    events.call(begin + 6, begin + 20 * stretch, "cudaStreamSynchronize_v3020")
+    return begin + 22 * stretch
+
+
+def _budget(folder: Path) -> Path:
+    head = {"status": "ok", "failure": None, "source": "cupti", "tool": "CUPTI", "warmup_p50_ns": 1e6}
+    cell = dict.fromkeys(("device", "runtime", "model", "precision"), "x") | {"shape": "b1-s8"}
+    made = budget_record(captured.capture(_short, 4))
+    records.write(folder / "x.budget.json", "budget", {**head, "cell": cell, **made, "provenance": PROVENANCE})
+    return folder / "x.budget.json"
+
+
+SAMPLES: dict[str, Callable[[Path], Path]] = {
+    **{kind: _planted(kind) for kind in CONTENTS},
+    "run": _run,
+    "floor": _floor,
+    "quality": _quality,
+    "plan": _plan,
+    "peaks": _peaks,
+    "budget": _budget,
+    "graph": lambda folder: planted_study.evidence(folder)[1],
+    "parity": lambda folder: planted_study.evidence(folder)[2],
+}
+
+
+def edited(path: Path, *place: Any, value: Any) -> None:
+    """Change one place in a record and correct its digest."""
+    record = json.loads(path.read_text())
+    here = record
+    for key in place[:-1]:
+        here = here[key]
+    here[place[-1]] = value
+    planted_records.overwrite(path, record)

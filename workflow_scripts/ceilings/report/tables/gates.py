@@ -1,0 +1,145 @@
+"""What a record's numbers must satisfy among themselves and with the plan, whoever wrote them: decided when collected.
+
+Each function says why a record with status ``ok`` cannot be believed, in a few words, or None. The schemas
+(``ceilings.schemas``) bound each number alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ceilings.graphs.parity import too_far
+from ceilings.measure.stopping import NS, Protocol
+from ceilings.report.tables.quantities import SOURCED, recorded
+from ceilings.schemas.terms import number
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
+from ceilings.traces.budget_record import CLOSING
+from ceilings.traces.verdict import verdict
+from ceilings.workload.shape import Shape
+
+Record = Mapping[str, Any]
+
+LEAST_NS = 1000
+"""No call of a runtime from Python returns sooner, so no inference does."""
+
+CLOSE = 1e-6
+"""Relative difference of numbers that follow from each other, and were computed from the same floats."""
+
+
+def parity(record: Record, plan: Record) -> str | None:
+    """Why a run's outputs are too far from the FP32 reference by the study's tolerance, whatever the record says."""
+    return too_far(record["parity"], plan["tolerances"][record["cell"]["precision"]])
+
+
+def run(record: Record, plan: Record, path: str | Path) -> str | None:
+    """Why a run cannot have been measured so."""
+    if Path(path).name != f"run{record['run']}.json":
+        return f"it is process {record['run']} of its cell"
+    series, protocol = record["series"]["latency"], record["protocol"]
+    latencies = series["latency_ns"]
+    if len(latencies) < (least := plan["protocol"]["min_iterations"]):
+        return f"it has {len(latencies)} iterations, fewer than protocol.min_iterations, {least}"
+    if series["elapsed_ns"] > protocol["time_limit_seconds"] * NS:
+        return f"it took {series['elapsed_ns'] / NS:g} s, more than its limit of {protocol['time_limit_seconds']:g} s"
+    if min(latencies) < LEAST_NS:
+        return f"a latency of {min(latencies)} ns is shorter than any call"
+    for name, each in record["series"].items():
+        if isinstance(each, Mapping) and "latency_ns" in each and (flaw := _series(each)):
+            return f"series {name}: {flaw}"
+    reason = Protocol.from_json(protocol).stop_reason(latencies, series["elapsed_ns"])
+    if reason != series["stop_reason"]:
+        return f"it stopped for {series['stop_reason']!r}, and by its protocol that would be {reason!r}"
+    return _throughput(record)
+
+
+def quantities(record: Record) -> str | None:
+    """Why what a record holds of some quantity of the tables is none."""
+    check = number()
+    for one in SOURCED:
+        value = recorded(one, record)
+        numbers = value if isinstance(value, list) else [value] if value is not None else []
+        if flaw := next(filter(None, map(check, numbers)), None):
+            return f"{one.source}{flaw}"
+    return None
+
+
+def _series(series: Record) -> str | None:
+    latencies = series["latency_ns"]
+    if sum(latencies) > (took := series.get("elapsed_ns", sum(latencies))):
+        return f"its latencies add up to {sum(latencies)} ns, more than the {took} ns that it took"
+    for name in ("gpu_ns", "enqueue_ns"):
+        if (beside := series.get(name)) is not None and len(beside) != len(latencies):
+            return f"{len(beside)} {name} beside {len(latencies)} latencies"
+    enqueued = series.get("enqueue_ns")
+    if enqueued is not None and any(part > whole for part, whole in zip(enqueued, latencies, strict=True)):
+        return "submitting took longer than the inference"
+    return None
+
+
+def _throughput(record: Record) -> str | None:
+    series = record["series"].get("throughput")
+    if series is None:
+        return None
+    follows = series["completions"] * Shape.parse(record["cell"]["shape"]).batch / series["seconds"]
+    if not math.isclose(follows, series["inferences_per_s"], rel_tol=CLOSE):
+        return f"{series['inferences_per_s']:g} inferences a second do not follow from its counts, {follows:g} would"
+    return None
+
+
+def same_samples(records: Sequence[Record]) -> bool:
+    """Whether two processes took the same ns in every iteration, as copies of one record do and nothing else."""
+    taken = [tuple(record["series"]["latency"]["latency_ns"]) for record in records if record["status"] == "ok"]
+    return len(set(taken)) < len(taken)
+
+
+def budget(record: Record) -> str | None:
+    """Why an account of an iteration does not close, or does not say what its numbers say."""
+    whole = record["iteration_ns"]["median"]
+    device = record["device_ns"]
+    sides = {
+        "host": [record["host_ns"][part]["median"] for part in HOST_PARTS],
+        "device": [device["classes"][kind]["median"] for kind in KERNEL_CLASSES]
+        + [device["idle"][cause]["median"] for cause in IDLE_CAUSES],
+    }
+    for side, parts in sides.items():
+        left = whole - sum(parts)
+        if not math.isclose(left, record["residual_ns"][side], rel_tol=CLOSE, abs_tol=1 + CLOSE * whole):
+            return f"the {side}'s parts and residual do not add up to the iteration of {whole:g} ns"
+        flagged = any(flag.startswith(f"the {side} side leaves") for flag in record["flags"])
+        if abs(left) > CLOSING * whole and not flagged:
+            return f"the {side}'s parts leave {left / whole:.1%} of the iteration, and no flag says so"
+    if verdict(record["shares"]) != record["verdict"]["name"]:
+        return f"its verdict is {record['verdict']['name']!r}, and its shares say {verdict(record['shares'])!r}"
+    return None
+
+
+def floor(record: Record) -> str | None:
+    """Why a floor does not follow from its parts."""
+    parts = record["floor"]
+    follows = max(parts[name] for name in ("compute_floor_ms", "memory_floor_ms", "launch_floor_ms"))
+    if not math.isclose(parts["floor_ms"], follows, rel_tol=CLOSE):
+        return f"its floor is {parts['floor_ms']:g} ms, and the largest of its parts {follows:g} ms"
+    return None
+
+
+def quality(record: Record) -> str | None:
+    """Why metrics cannot be those of so many rows."""
+    metrics, data = record["metrics"], record["data"]
+    rows = data["rows"]
+    if data["truncated"] > rows or rows > data["available"]:
+        return f"{rows} rows, {data['truncated']} of them truncated, of {data['available']}"
+    for name in ("only_cell_right", "only_reference_right", "neighbours_among"):
+        if metrics.get(name, 0) > rows:
+            return f"{name} is {metrics[name]} of {rows} rows"
+    predictions = metrics.get("predictions")
+    if predictions is not None and (not isinstance(predictions, list) or len(predictions) != rows):
+        return f"it has no prediction for each of {rows} rows"
+    ends = [metrics[name] for name in ("low", "value", "high")]
+    low, value, high = ends
+    inside = value is not None and (low is None or low <= value + CLOSE) and (high is None or value <= high + CLOSE)
+    if not inside and any(end is not None for end in ends):
+        return f"its {metrics['metric']} {ends[1]} lies outside of its interval {ends[0]} to {ends[2]}"
+    return None

@@ -1,0 +1,44 @@
+"""A record that the plan names, read and held against the planned cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ceilings import records
+from ceilings.errors import UserError
+from ceilings.report.tables.keys import KEY
+
+Record = Mapping[str, Any]
+
+
+def read_record(
+    path: str | Path,
+    kind: str,
+    cell: Record,
+    made_for: str,
+    flaw: Callable[[Record], str | None],
+    *,
+    key: Sequence[str] = KEY,
+) -> dict[str, Any]:
+    """The record of a planned cell.
+
+    Args:
+        kind: Of the record.
+        made_for: What the record is of a cell, in words before "another cell".
+        flaw: Why its numbers cannot be, None where they can: what a schema cannot say. It is asked where ``status`` is
+            ``ok``.
+        key: What of a cell the record names, in its ``cell`` or at its top.
+
+    Raises:
+        UserError: It is missing, damaged, edited, of another version or of another cell, or its numbers cannot be.
+    """
+    record = records.read(path, kind)
+    recorded = record.get("cell", record) or {}
+    if different := [name for name in key if recorded.get(name) != cell[name]]:
+        differences = ", ".join(f"{name} {recorded.get(name)!r} instead of {cell[name]!r}" for name in different)
+        raise UserError(f"{path} {made_for} another cell ({differences}); {records.anew(path)}")
+    if record["status"] == "ok" and (problem := flaw(record)):
+        raise UserError(f"{path} cannot be believed ({problem}); {records.anew(path)}")
+    return record
