@@ -35,7 +35,7 @@ def plan(study: dict[str, Any], tables: Tables) -> dict[str, Any]:
     """As much of ``plan.json`` as the pages read."""
     cells = [{**row, "runs": []} for row in tables.cells[KEY].to_dict("records")]
     models = {name: {"weights": study["weights"]} for name in study["models"]}
-    rest = {name: study[name] for name in ("study", "protocol", "traces", "price_per_hour")}
+    rest = {name: study[name] for name in ("study", "protocol", "traces", "price_per_hour", "targets", "baseline")}
     return {**rest, "devices": [], "models": models, "left_out": left_out(study), "cells": cells}
 
 
@@ -51,7 +51,7 @@ def write(folder: Path) -> None:
     pages = {
         "summary.md": summary(planned, tables, evidence, "plots"),
         "summary_table.md": summary_table(planned, tables),
-        "engineering_observations.md": observations(planned, tables, evidence),
+        "engineering_observations.md": observations(planned, tables, evidence, "plots"),
         "report.html": page(planned, tables, evidence),
     }
     for name, text in pages.items():

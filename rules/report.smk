@@ -1,6 +1,6 @@
 # Needs: run records, parity records, reports of the graphs, provenance of the weights.
-# Makes: results/plan.json, tables/, plots/, summary.md, report.html; summary_table.md, engineering_observations.md,
-#        comparison.md and comparison.html, next.md, next.json and next.yaml where asked for by name
+# Makes: results/plan.json, tables/, plots/, summary.md with summary_table.md and engineering_observations.md,
+#        report.html; comparison.md and comparison.html, next.md, next.json and next.yaml where asked for by name
 
 
 rule plan_study:
@@ -75,11 +75,23 @@ rule write_summary:
         evidence=summary_evidence,
         budgets=TARGETS.budgets,
     output:
-        report(
+        summary=report(
             "results/summary.md",
             category="Summary",
-            labels={"shows": "summary: the study in two minutes"},
+            labels={"shows": "summary: what to deploy, what bounds it, what to try next"},
             caption="../docs/captions/summary.rst",
+        ),
+        table=report(
+            "results/summary_table.md",
+            category="Summary",
+            labels={"shows": "summary table: every cell in one table"},
+            caption="../docs/captions/notes.rst",
+        ),
+        observations=report(
+            "results/engineering_observations.md",
+            category="Summary",
+            labels={"shows": "engineering observations: every finding with its evidence"},
+            caption="../docs/captions/notes.rst",
         ),
     log:
         "results/logs/write_summary.log",
@@ -93,7 +105,7 @@ rule write_summary:
         "Writing the summary"
     shell:
         "write_summary.py --plan {input.plan} --tables results/tables --plots results/plots"
-        " --evidence {input.evidence} {params.recorded} --output {output} > {log} 2>&1"
+        " --evidence {input.evidence} {params.recorded} --output-dir results > {log} 2>&1"
 
 
 rule write_report:
@@ -123,39 +135,6 @@ rule write_report:
         " --output {output} > {log} 2>&1"
 
 
-rule write_notes:
-    input:
-        plan=rules.plan_study.output,
-        tables=rules.collect_cells.output,
-        evidence=summary_evidence,
-        budgets=TARGETS.budgets,
-    output:
-        table=report(
-            "results/summary_table.md",
-            category="Summary",
-            labels={"shows": "summary table: every cell in one table"},
-            caption="../docs/captions/notes.rst",
-        ),
-        observations=report(
-            "results/engineering_observations.md",
-            category="Summary",
-            labels={"shows": "engineering observations: a lab note with its evidence"},
-            caption="../docs/captions/notes.rst",
-        ),
-    log:
-        "results/logs/write_notes.log",
-    conda:
-        "../envs/cpu.yaml"
-    params:
-        recorded=TARGETS.recorded_evidence,
-        recorded_contents=recorded_evidence,
-    message:
-        "Writing the table and the observations of a lab note"
-    shell:
-        "write_notes.py --plan {input.plan} --tables results/tables --evidence {input.evidence} {params.recorded}"
-        " --table {output.table} --observations {output.observations} > {log} 2>&1"
-
-
 rule write_next:
     # results/predictions.json is no output: Snakemake deletes outputs before a job, and this is only appended to.
     input:
@@ -175,7 +154,6 @@ rule write_next:
     conda:
         "../envs/cpu.yaml"
     params:
-        code=digest("write_next"),
         study=STUDY.next_slice,
         record=STUDY.next_record,
     message:

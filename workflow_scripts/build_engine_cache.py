@@ -56,7 +56,7 @@ def work(arguments: argparse.Namespace) -> None:
         "provider": built.get("provider"),
         "provenance": provenance(PACKAGES, {"graph": arguments.graph}),
     }
-    records.write(arguments.output, "engine-cache", record)
+    records.write(arguments.output, "engine-cache", record, as_is=("plan",))
 
 
 if __name__ == "__main__":

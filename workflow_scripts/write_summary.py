@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the summary of a study from its tables, plots and the records beside them."""
+"""Write the summary of a study, the table of all its cells and the lab note, from its tables, plots and records."""
 
 import argparse
 import os
@@ -10,6 +10,7 @@ from ceilings.errors import UserError
 from ceilings.files import write_text
 from ceilings.program import main
 from ceilings.report.catalogue import PLOTS
+from ceilings.report.render.notes import observations, summary_table
 from ceilings.report.render.summary import summary
 from ceilings.report.tables.evidence import read_evidence
 from ceilings.report.tables.frames import read_tables
@@ -20,14 +21,15 @@ def work(arguments: argparse.Namespace) -> None:
         picture = arguments.plots / f"{name}.png"
         if not picture.exists():
             raise UserError(f"{picture} does not exist; draw it with draw_plot.py --plot {name}")
-    plots = Path(os.path.relpath(arguments.plots, arguments.output.parent)).as_posix()
-    page = summary(
+    plots = Path(os.path.relpath(arguments.plots, arguments.output_dir)).as_posix()
+    plan, tables, evidence = (
         records.read(arguments.plan, "plan"),
         read_tables(arguments.tables),
         read_evidence(arguments.evidence),
-        plots=plots,
     )
-    write_text(arguments.output, page)
+    write_text(arguments.output_dir / "summary_table.md", summary_table(plan, tables))
+    write_text(arguments.output_dir / "engineering_observations.md", observations(plan, tables, evidence, plots))
+    write_text(arguments.output_dir / "summary.md", summary(plan, tables, evidence, plots))
 
 
 if __name__ == "__main__":
@@ -40,7 +42,7 @@ if __name__ == "__main__":
         type=Path,
         nargs="*",
         default=[],
-        help="JSON of weights, ONNX graphs, parity and engines, in the results tree",
+        help="JSON of weights, ONNX graphs, parity, engines and measured limits, in the results tree",
     )
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output-dir", type=Path, required=True, help="folder of the three pages")
     main(work, parser)

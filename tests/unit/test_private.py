@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ceilings import files, private
+from ceilings import artifacts, files, private, records
 from ceilings.errors import CellFailure
 
 
@@ -82,4 +82,10 @@ def test_records_and_failures_are_anonymous_and_tasks_are_not(tmp_path):
     files.write_task("task.json", value)
     assert json.loads((tmp_path / "work/record.json").read_text()) == {"path": "x"}
     assert json.loads((tmp_path / "work/task.json").read_text()) == value
-    assert str(CellFailure("damaged", "/home/alice/x is damaged")) == "x is damaged"
+
+
+def test_a_failure_names_a_path_that_can_be_used_and_its_record_none_of_the_machine(tmp_path):
+    with artifacts.made(tmp_path / "x.json", [tmp_path / "x.onnx"], "graph"):
+        raise CellFailure("damaged", "/home/alice/x is damaged; rm /home/alice/x")
+    assert records.read(tmp_path / "x.json", "graph")["failure"]["message"] == "x is damaged; rm x"
+    assert str(CellFailure("damaged", "/home/alice/x is damaged")) == "/home/alice/x is damaged"

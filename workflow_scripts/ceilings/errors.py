@@ -5,7 +5,7 @@ Anything else that is raised is a bug in the pipeline and keeps its traceback.
 
 from __future__ import annotations
 
-from ceilings import foreign, private
+from ceilings import foreign
 from ceilings.failure_kinds import FAILURE_KINDS
 
 
@@ -21,11 +21,11 @@ class CellFailure(Exception):
 
     Args:
         kind: One of ``FAILURE_KINDS``.
-        message: What happened, in one line; folders of this machine and names of its user are left out.
+        message: What happened, in one line; a record of it leaves out folders of this machine and names of its user.
     """
 
     def __init__(self, kind: str, message: str) -> None:
         if kind not in FAILURE_KINDS:
             raise ValueError(f"unknown failure kind {kind!r}; known: {', '.join(FAILURE_KINDS)}")
-        super().__init__(private.anonymous(foreign.visible(message)))
+        super().__init__(foreign.visible(message))
         self.kind = kind

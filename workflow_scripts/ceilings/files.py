@@ -68,7 +68,7 @@ def write_json(path: Path | str, value: Any, indent: int | None = 1) -> None:
 
 
 def write_task(path: Path | str, value: Any) -> None:
-    """Write JSON for another process of this machine, with the paths that it reads. Never below the results."""
+    """Write JSON for this machine alone, with the paths that are read back. Never below the results."""
     write_text(path, json.dumps(value, allow_nan=False))
 
 

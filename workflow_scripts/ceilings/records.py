@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,17 @@ SEAL = ("kind", "schema_version", "digest")
 """What is added to the content of a record."""
 
 
-def write(path: Path | str, kind: str, content: Mapping[str, Any], indent: int | None = 1) -> Record:
-    """Write a record atomically.
+def write(
+    path: Path | str, kind: str, content: Mapping[str, Any], indent: int | None = 1, as_is: Collection[str] = ()
+) -> Record:
+    """Write a record atomically, without what :mod:`ceilings.private` keeps back.
+
+    Args:
+        path: Its file.
+        kind: What it is.
+        content: What it holds.
+        indent: As of ``json.dumps``.
+        as_is: Fields that stay as they are, since they hold paths that somebody reads back.
 
     Returns:
         What was written.
@@ -33,7 +42,9 @@ def write(path: Path | str, kind: str, content: Mapping[str, Any], indent: int |
     Raises:
         ValueError: The content is not as the schema of its kind says, so nobody could read it.
     """
-    record = sealed(kind, content)
+    record = sealed(
+        kind, {name: value if name in as_is else private.anonymous(value) for name, value in content.items()}
+    )
     write_text(path, as_text(record, indent))
     return record
 
@@ -41,13 +52,11 @@ def write(path: Path | str, kind: str, content: Mapping[str, Any], indent: int |
 def sealed(kind: str, content: Mapping[str, Any]) -> Record:
     """Content as a record: with its kind, schema version and digest in place of those that it has.
 
-    What :mod:`ceilings.private` keeps back is left out first, so that the digest is of what the file holds.
-
     Raises:
         ValueError: It is not as the schema of its kind says.
     """
     # As it will be read: keys are texts then, tuples lists.
-    plain = private.anonymous(json.loads(json.dumps(dict(content), allow_nan=False)))
+    plain = json.loads(json.dumps(dict(content), allow_nan=False))
     body = {name: value for name, value in plain.items() if name not in SEAL}
     if flaw := schemas.flaw(kind, body):
         raise ValueError(f"no {kind} record can be made of this: {flaw}")

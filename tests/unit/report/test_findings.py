@@ -18,7 +18,6 @@ from ceilings.report.analysis.findings.finding import MARGIN
 from ceilings.report.analysis.findings.operating import cost_per_million, pareto
 from ceilings.report.analysis.hypotheses import HYPOTHESES, judged
 from ceilings.report.analysis.measured import Measured
-from ceilings.report.render.conclusions import in_short
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS
@@ -101,7 +100,7 @@ def test_noise_alone_answers_nothing_in_favour_of_an_effect(tmp_path):
 # --- levers ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("interaction", "word"), [(0.5, "gain more together"), (2.0, "take from each other's gain")])
+@pytest.mark.parametrize(("interaction", "word"), [(0.5, "gain more together"), (2.0, "gain less together")])
 def test_levers_are_ranked_and_their_interaction_is_found(tmp_path, interaction, word):
     def truth(runtime, precision, batch, sequence):
         graph, fused, half = "graph" in runtime, "fused" in runtime, precision == "fp16"
@@ -118,7 +117,7 @@ def test_levers_are_ranked_and_their_interaction_is_found(tmp_path, interaction,
     (together,) = [f for f in found if f.question == 5 and "all 8 combinations" in f.text]
     assert f"CUDA graph and FP16 {word}" in together.text
     assert "FP16 and fusion (1.0" in together.text or "FP16 and fusion (0.9" in together.text
-    assert together.text.count("together") == (interaction < 1)
+    assert together.text.count("together") == 1
 
 
 def test_every_runtime_of_the_catalogue_has_its_recipe():
@@ -151,7 +150,7 @@ def test_native_and_provider_are_equivalent_or_not_and_so_is_the_tail(tmp_path, 
     tables = made(tmp_path, truth, [ORT, *TENSORRT], between=0.002, spike=lambda runtime, batch: 0.02)
     found = findings(tables)
     for estimand in ("mean", "p50", "p99"):
-        (finding,) = of(found, 2, f"equivalent in {estimand} within {MARGIN:.0%}")
+        (finding,) = of(found, 2, f"equal in {estimand} within {MARGIN:.0%}")
         assert finding.status == status, finding.text
         assert finding.effect.estimate == pytest.approx(factor, rel=0.03)
     assert statuses(of(found, 2, "TensorRT is faster")) == {"supported"}
@@ -161,20 +160,20 @@ def test_equal_medians_with_different_tails_are_equivalent_in_the_median_alone(t
     spike = {"tensorrt": 1.0}
     tables = made(tmp_path, lambda *_: 1.0, [ORT, *TENSORRT], spike=lambda r, b: spike.get(r, 0.05), between=0.001)
     found = findings(tables)
-    assert statuses(of(found, 2, "equivalent in p50")) == {"supported"}
-    assert statuses(of(found, 2, "equivalent in p99")) == {"refuted"}
+    assert statuses(of(found, 2, "equal in p50")) == {"supported"}
+    assert statuses(of(found, 2, "equal in p99")) == {"refuted"}
     assert statuses(of(found, 2, "TensorRT is faster")) == {"refuted"}  # the same is not faster
 
 
 def test_wide_spread_decides_no_equivalence_and_different_versions_are_not_compared(tmp_path):
     tables = made(tmp_path, lambda *_: 1.0, [ORT, *TENSORRT], between=0.08, runs=3)
-    wide = of(findings(tables), 2, "equivalent in p50")
+    wide = of(findings(tables), 2, "equal in p50")
     assert statuses(wide) == {"not decidable"}
     assert wide[0].missing == ("protocol: {processes: 6}",)
     runs = tables.runs.copy()
     version = runs["runtime"].map({"tensorrt": "11.4.0.106"}).fillna("10.16.1.11")
     runs["environment"] = [json.dumps({"packages": {"tensorrt": v}}) for v in version]
-    (finding,) = of(findings(dataclasses.replace(tables, runs=runs)), 2, "equivalent in p50")
+    (finding,) = of(findings(dataclasses.replace(tables, runs=runs)), 2, "equal in p50")
     assert finding.status == "not decidable"
     assert "not compared, TensorRT 11.4 against 10.16" in finding.text
 
@@ -195,7 +194,7 @@ def test_the_turn_from_host_to_device_is_where_it_was_planted(tmp_path):
         assert finding.text.startswith(f"{kind} at every size")
 
 
-def test_in_short_tells_batch_from_sequence_and_the_largest_gain_from_all(tmp_path):
+def test_the_brief_tells_batch_from_sequence_and_names_the_largest_gain(tmp_path):
     """Over the batch one configuration turns, over the sequence it does not; FP16 gains 1.1 times, then 4 times."""
 
     def truth(runtime, precision, batch, sequence):
@@ -203,10 +202,10 @@ def test_in_short_tells_batch_from_sequence_and_the_largest_gain_from_all(tmp_pa
 
     maker = planted.StudyMaker(tmp_path, truth, runs=5, between=0.004, enqueue=lambda r, b: 0.95 if b == 1 else 0.1)
     maker.measure(GPU, [(ORT, "fp32"), (ORT, "fp16")], [(1, 16), (1, 128), (32, 128)])
-    said = in_short(findings(collect(maker.plan())))
-    assert f"supported for {ORT} fp32 over batch" in said
-    assert f"refuted for {ORT} fp32 and {ORT} fp16 over sequence" in said
-    assert re.search(r"\(up to [34]\.\d+× faster\)", said)
+    briefs = [finding.brief for finding in findings(collect(maker.plan()))]
+    assert f"{ORT} fp32 turns from host-bound to device-bound between batch 1 and 32." in briefs
+    assert f"{ORT} fp32 and {ORT} fp16: host-bound at every measured sequence." in briefs
+    assert any(re.fullmatch(rf"{ORT} fp16 is [34]\.\d+× faster than {ORT} fp32 at b32-s128\.", one) for one in briefs)
 
 
 def test_a_capture_goes_before_the_hosts_share(tmp_path):
@@ -252,7 +251,7 @@ def test_one_idle_size_refutes_that_the_gpu_is_busy_at_all_sizes(tmp_path):
     lost = (tables.cells["runtime"] == f"{ORT}-graph") & (tables.cells["batch"] == 1)
     (finding,) = of(findings(dataclasses.replace(tables, cells=tables.cells[~lost])), 1)
     assert finding.status == "refuted"
-    assert "not known for b1-s128" in finding.text
+    assert "Not known at b1-s128" in finding.text
 
 
 @pytest.mark.parametrize(("cost", "status"), [(1.01, "supported"), (1.6, "refuted")])
@@ -358,10 +357,10 @@ def test_what_faster_work_on_the_device_could_gain(tmp_path):
         row | {"runtime": f"{ORT}-graph", "replayed_ms": 1.01, "no_work_ms": 0.3},
     ]
     budgets = dataclasses.replace(tables, budgets=pd.DataFrame(rows, columns=BUDGET_COLUMNS))
-    host, device = of(findings(budgets), 5, "Faster work on the device")
+    host, device = of(findings(budgets), 5, "Faster kernels")
     assert (host.status, host.subject) == ("refuted", f"{ORT} fp16") and "1.00 of 1.01 ms" in host.text
     assert (device.status, device.subject) == ("supported", f"{ORT}-graph fp16") and "0.300 of 1.01 ms" in device.text
-    assert not of(findings(tables), 5, "Faster work on the device")  # no replay explains the latency
+    assert not of(findings(tables), 5, "Faster kernels")  # no replay explains the latency
 
 
 # --- floor -----------------------------------------------------------------------------------------------------------
@@ -376,9 +375,9 @@ def test_gap_to_the_floor(tmp_path, floor_ms, status):
     (finding,) = of(findings(tables), 9)
     assert finding.status == status
     assert finding.effect.estimate == pytest.approx(1 / floor_ms, rel=0.05)
-    assert "needs a capture" in finding.text
+    assert "A capture would show the rest" in finding.text
     (captured,) = of(findings(with_budgets(tables, [(ORT, 1, 0.7, "host-bound")])), 9)
-    assert re.search(r"the device works 0\.700 ms of it \((69|70|71)%\): 0\.700 gemm; with a host", captured.text)
+    assert re.search(r"the device works 0\.700 ms of it \((69|70|71)%\): 0\.700 gemm\. Without the host", captured.text)
     assert "at most 0.770 ms would remain" in captured.text
 
 
@@ -399,6 +398,20 @@ def test_what_is_missing_are_entries_that_a_study_accepts(tmp_path):
             checked(study | {"sweeps": {"x": section}})
             continue
         checked({"study": "x", "models": {"m": {"architecture": "bert"}}, "sweeps": SWEEP} | section)
+
+
+def test_no_remedy_names_a_runtime_that_an_onnx_file_cannot_have(tmp_path):
+    maker = planted.StudyMaker(tmp_path).measure(CPU, [("onnxruntime-cpu", "fp32")], [(1, 128)])
+    plan = maker.plan()
+    named = {}
+    for kind, weights in (("weights", "auto"), ("file", {"onnx": "mine.onnx"})):
+        plan["models"] = {"distilbert": {"weights": weights}}
+        tables = collect(plan)
+        entries = [entry for finding in findings(tables) for entry in finding.missing]
+        entries += [entry for _, one in judged(Measured(tables), Evidence()) for entry in one.missing]
+        named[kind] = " ".join(entries)
+    assert "torch" in named["weights"] and "torch" not in named["file"].replace("PyTorch", "")
+    assert "an ONNX file has no PyTorch runtime" in named["file"] and "onnxruntime-cuda" in named["file"]
 
 
 SWEEP = {"x": {"models": ["m"], "runtimes": ["torch-eager"], "precisions": ["fp32"], "batches": [1], "sequences": [8]}}
@@ -462,7 +475,7 @@ def test_every_claim_that_is_open_says_what_would_decide_it(tmp_path):
 def test_energies_whose_intervals_overlap_are_not_ranked(tmp_path):
     tables = made(tmp_path, lambda *_: 1.0, [ORT, f"{ORT}-graph"], between=0.05, runs=3)
     text = told(findings(tables), "Energy and clocks")
-    assert "no difference in the energy of an inference is established" in text and "least energy" not in text
+    assert "no difference in energy is shown" in text and "least energy" not in text
 
 
 @pytest.mark.parametrize(("precision", "verdict"), [("fp32", "refuted"), ("fp16", "not decidable")])
@@ -582,7 +595,7 @@ def test_a_latency_that_does_not_grow_is_not_said_to_grow(tmp_path):
     maker.measure(GPU, [(ORT, "fp16")], [(1, 16), (1, 128), (1, 512)])
     said = told(findings(collect(maker.plan())), "Sequence length")
     assert "32 times the tokens" in said and "grows" not in said
-    assert "The host decides at each of these sizes" in said
+    assert "It is host-bound at each of these sizes" in said
 
 
 def test_the_spread_of_processes_is_told_by_what_decides_the_latency(tmp_path):

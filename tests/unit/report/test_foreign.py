@@ -114,7 +114,11 @@ def harmless(tmp_path_factory):
 def test_pages_have_the_structure_that_harmless_names_give(harmless, tmp_path, text):
     plan, tables, evidence = study(tmp_path, text)
     # The order of rows that are sorted by a text is the text's; how many there are of each kind is not.
-    for made in (lambda *all_: summary(*all_, "plots"), lambda p, t, _: summary_table(p, t), observations):
+    for made in (
+        lambda *all_: summary(*all_, "plots"),
+        lambda p, t, _: summary_table(p, t),
+        lambda *all_: observations(*all_, "plots"),
+    ):
         seen, wanted = made(plan, tables, evidence), made(*harmless)
         assert sorted(structure(seen)) == sorted(structure(wanted))
         assert not re.search("[\ue000-\uf8ff\x00-\x08\x0b-\x1f\u200b\u202e\ufeff]", seen)
@@ -126,7 +130,7 @@ def test_a_text_reads_on_the_page_as_it_was_written(tmp_path):
     """What is escaped for Markdown looks as before once it is read."""
     written = "a_b __c__ <D<1>> & [x](y) `z` | 5*3 https://e.example"
     plan, tables, evidence = study(tmp_path, written)
-    rendered = MarkdownIt("commonmark").enable("table").render(summary(plan, tables, evidence, "plots"))
+    rendered = MarkdownIt("commonmark").enable("table").render(observations(plan, tables, evidence, "plots"))
     shown = re.sub("<[^>]+>", "", rendered)
     shown = shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     assert f"distilbert: pretrained, {written} ({written})" in shown

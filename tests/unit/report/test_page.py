@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from unit import planted_records
-from unit.traces import planted as captured
+from unit.traces import planted as captured_traces
 
 from ceilings import records
 from ceilings.report.render.page import page
@@ -48,6 +48,21 @@ TIMELINE = {
 }
 
 
+BUDGET = {
+    "source": "cupti",
+    "iteration_ms": 0.8,
+    "host_framework_ms": 0.2,
+    "host_launch_ms": 0.5,
+    "host_sync_ms": 0.1,
+    "gpu_busy_ms": 0.3,
+    "gpu_gemm_ms": 0.3,
+    "idle_launching_ms": 0.5,
+    "launches": 96,
+    "kernels": 120,
+    "verdict": "launch-bound",
+}
+
+
 @pytest.fixture(scope="module")
 def html(tmp_path_factory):
     """A study on two devices: failures, one with a hostile message, cells that cannot run, a budget and a floor."""
@@ -60,23 +75,10 @@ def html(tmp_path_factory):
     row = tables.cells.query("device == @GPU and runtime == 'onnxruntime-cuda' and shape == 'b1-s128'")
     key = row.iloc[0][KEY].to_dict()
     record = maker.root / "captured.budget.json"
-    made = budget_record(captured.capture(captured.eager, 3)) | {"cell": key, "timeline": TIMELINE}
+    made = budget_record(captured_traces.capture(captured_traces.eager, 3)) | {"cell": key, "timeline": TIMELINE}
     head = {"status": "ok", "failure": None, "source": "cupti", "tool": "CUPTI", "warmup_p50_ns": None}
     records.write(record, "budget", {**head, **made, "provenance": planted_records.PROVENANCE})
-    budget = key | {
-        "source": "cupti",
-        "iteration_ms": 0.8,
-        "host_framework_ms": 0.2,
-        "host_launch_ms": 0.5,
-        "host_sync_ms": 0.1,
-        "gpu_busy_ms": 0.3,
-        "gpu_gemm_ms": 0.3,
-        "idle_launching_ms": 0.5,
-        "launches": 96,
-        "kernels": 120,
-        "verdict": "launch-bound",
-        "path": str(record),
-    }
+    budget = key | BUDGET | {"path": str(record)}
     kernel = key | {"kernel": "splitKreduce_kernel", "class": "gemm", "count": 6.0, "us": 14.4, "name": "void ...>"}
     floor = key | {"floor_ms": 0.02, "limited_by": "dram", "gap": 36.5, "mfu": 0.04}
     tables = dataclasses.replace(
@@ -86,6 +88,24 @@ def html(tmp_path_factory):
         floors=pd.DataFrame([floor], columns=FLOOR_COLUMNS),
     )
     return page(maker.plan(), tables, read_evidence(planted.evidence(maker.root)))
+
+
+@pytest.fixture(scope="module")
+def captured(tmp_path_factory):
+    """The page of a GPU alone, with a captured cell that is its fastest."""
+    maker = planted.StudyMaker(tmp_path_factory.mktemp("captured"))
+    maker.measure(GPU, [("onnxruntime-cuda", "fp32"), ("torch-cuda-eager", "fp16")])
+    tables = collect(maker.plan())
+    row = tables.cells.query("runtime == 'onnxruntime-cuda' and shape == 'b1-s128'").iloc[0]
+    record = maker.root / "captured.budget.json"
+    made = budget_record(captured_traces.capture(captured_traces.eager, 3)) | {"cell": row[KEY].to_dict()}
+    head = {"status": "ok", "failure": None, "source": "cupti", "tool": "CUPTI", "warmup_p50_ns": None}
+    records.write(record, "budget", {**head, **made, "timeline": TIMELINE, "provenance": planted_records.PROVENANCE})
+    budget = row[KEY].to_dict() | BUDGET | {"path": str(record)}
+    tables = dataclasses.replace(tables, budgets=pd.DataFrame([budget], columns=BUDGET_COLUMNS))
+    path = maker.root / "report.html"
+    path.write_text(page(maker.plan(), tables, Evidence()), encoding="utf-8")
+    return path.as_uri()
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +210,10 @@ def test_it_stands_alone(reader, address):
         "return [...document.querySelectorAll('#charts figure:not([hidden])')].map("
         "f => f.querySelectorAll('svg.marks').length)"
     )
-    assert drawn == [1, 1, 1, 0]  # the first model's device has no capture, and the model no axis of images
-    assert "No measured cell" in reader.find("#chart-budgets").text
+    assert drawn == [1, 1]  # along batches and sequences: the first model has no axis of images
+    drawn = reader.run("return [...document.querySelectorAll('#answer figure:not([hidden]) svg.marks')].length")
+    assert drawn == 2  # latency against throughput, and the configurations: the device has no capture
+    assert reader.run("return document.querySelector('#chart-budgets').closest('figure').hidden")
 
 
 def test_another_model_has_its_own_shapes_and_charts(reader):
@@ -257,6 +279,7 @@ def test_sort_by_keyboard(reader):
 def test_from_a_finding_to_its_cells_and_back(reader):
     from selenium.webdriver.common.keys import Keys
 
+    reader.run("for (const one of document.querySelectorAll('details.all')) one.open = true")
     finding = reader.run(
         "return [...document.querySelectorAll('.findings li')].find(li => /int8.*fp32 over batch/.test(li.textContent))"
     )
@@ -288,7 +311,8 @@ def test_a_cell_with_a_capture_and_a_floor(reader):
     assert bars == [5, 6, 0, 0]  # the account's parts; three calls and three operations
     assert reader.run(f"return {marks.format('rule line')}")[1] == 4  # both ends, and from each launch
     told = reader.find("#details").text
-    assert "96 launches of" in reader.find("#where-the-time-goes").text
+    account = reader.run("return document.getElementById('where-the-time-goes').textContent")
+    assert "96 launches of" in account
     assert "launch-bound" in told and "36.5 ×" in told and "captured.budget.json" in told
     reader.find("#details-body details:nth-of-type(2) summary").click()
     assert "splitKreduce_kernel gemm 6 2.40 14.4" in reader.find("#details-body").text
@@ -339,6 +363,62 @@ def test_a_phone_does_not_scroll_sideways(reader, address):
         assert reader.run("const d = document.getElementById('details'); return d.scrollWidth <= d.clientWidth")
     finally:
         reader.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def box(reader, selector):
+    return reader.run(
+        "const box = document.querySelector(arguments[0]).getBoundingClientRect(); return [box.top, box.bottom]",
+        selector,
+    )
+
+
+def test_the_first_screen_shows_the_answer(chromium, captured):
+    """On a desktop the decision, the Pareto front and a budget beside it; on a phone the first decision."""
+    reader = Reader(chromium)
+    screens = {(1400, 900): (".decision", "#chart-pareto .role-frame", "#chart-budgets .role-frame"), (390, 844): ()}
+    for (width, height), shown in screens.items():
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        reader.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        try:
+            reader.open(captured)
+            assert reader.run("return document.documentElement.scrollWidth") <= width
+            for selector in (".decision tbody tr:first-child", *shown):
+                top, bottom = box(reader, selector)
+                assert 0 <= top < bottom <= height, (width, selector, top, bottom)
+            told = reader.find(".decision tbody tr:first-child").text
+            assert "0.7" in told and "launch-bound" in told and "onnxruntime-cuda" in told
+        finally:
+            reader.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_front_is_of_cells_that_no_other_beats(chromium, captured):
+    reader = Reader(chromium)
+    reader.open(captured)
+    rows = reader.run("return document.querySelector('#chart-pareto').view.data('source_0').map(r => ({...r}))")
+    front = [row["name"] for row in rows if row["front"]]
+    beaten = {
+        row["name"]
+        for row in rows
+        if any(o["p50_ms"] <= row["p50_ms"] and o["throughput"] > row["throughput"] for o in rows)
+        or any(o["p50_ms"] < row["p50_ms"] and o["throughput"] >= row["throughput"] for o in rows)
+    }
+    assert front and {row["name"] for row in rows} == {*front} | beaten and not {*front} & beaten
+    assert len(reader.browser.find_elements("css selector", "#chart-budgets .mark-rect.role-mark path")) == 5
+
+
+def test_findings_are_cards_with_a_verdict_a_sentence_and_a_proof_behind_a_click(reader):
+    cards = reader.browser.find_elements("css selector", "ol.findings > .card")
+    assert 3 < len(cards) <= 8
+    first = cards[0]
+    assert first.find_element("css selector", ".chip").text
+    proof = first.find_element("css selector", ".evidence")
+    sentence = first.find_element("css selector", ".text").text
+    assert re.search(r"\d", sentence) and len(sentence) < 250
+    assert not proof.get_attribute("open") and not proof.find_element("css selector", "a").is_displayed()
+    proof.find_element("css selector", "summary").click()
+    assert proof.find_element("css selector", "a").is_displayed() and "[" in proof.text
+    hidden = reader.run("return [...document.querySelectorAll('details.all')].filter(one => !one.open).length")
+    assert hidden >= 1
 
 
 def test_legends_are_not_cut_off(chromium, tmp_path):

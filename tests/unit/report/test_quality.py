@@ -17,8 +17,8 @@ from ceilings.report.analysis.findings.quality import quality, status_of_quality
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.quality_words import worth
 from ceilings.report.render.conditions import reference
+from ceilings.report.render.notes import observations
 from ceilings.report.render.quality_section import section
-from ceilings.report.render.summary import summary
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import read_tables
@@ -319,9 +319,9 @@ def test_the_summary_and_the_tables_on_disk_hold_it(study, tmp_path):
     back = read_tables(tmp_path / "tables")
     assert back.quality["metric"].tolist() == ["accuracy", "accuracy"]
     assert back.cells[back.cells["lengths"] == "half"]["real_share"].tolist() == [0.5, 0.5]
-    page = summary(study.plan(), back, Evidence(), "plots")
-    assert "## Quality" in page and "### Price of padding" in page
-    assert "*A lower precision costs at most one point of accuracy?*" in page
+    page = observations(study.plan(), back, Evidence(), "plots")
+    assert "## Quality" in page and "Padding costs as much as real tokens" in page
+    assert "A lower precision costs at most one point of accuracy" in page
 
 
 def test_tables_of_an_earlier_study_have_no_quality(study, tmp_path):

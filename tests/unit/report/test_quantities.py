@@ -127,7 +127,6 @@ from pathlib import Path
 import planted_study as planted
 from ceilings.report.render.notes import summary_table
 from ceilings.report.render.page import page
-from ceilings.report.render.summary import summary
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.quantities import documentation
@@ -143,7 +142,6 @@ print(json.dumps({
     "row": tables.cells[["after_pause_ms", "after_pause_low_ms"]].iloc[0].to_list(),
     "runs": tables.runs["after_pause_ms"].to_list(),
     "series": sorted(tables.samples["series"].unique()),
-    "summary": summary(plan, tables, Evidence(), "plots"),
     "notes": summary_table(plan, tables),
     "page": page(plan, tables, Evidence()),
     "docs": documentation(),
@@ -152,7 +150,7 @@ print(json.dumps({
 
 
 def test_what_a_plug_in_measures_appears_everywhere(tmp_path):
-    """In the tables, the summary, the lab note, the page (its table and what opens) and the docs."""
+    """In the tables, the table of all cells, the page (its table and what opens) and the docs."""
     folder = tmp_path / "plugin"
     folder.mkdir()
     (folder / "catalogue.py").write_text(PLUGIN)
@@ -165,7 +163,7 @@ def test_what_a_plug_in_measures_appears_everywhere(tmp_path):
     assert found["row"][0] == pytest.approx(72.0) and found["row"][1] < 72.0
     assert found["runs"] == pytest.approx([71.0, 72.0, 73.0])
     assert "after_pause" in found["series"]
-    for text in (found["summary"], found["notes"]):
+    for text in (found["notes"],):
         heading = next(line for line in text.splitlines() if line.startswith("|") and "after a pause" in line)
         headings = [cell.strip() for cell in heading.split("|")]
         column = headings.index("after a pause, ms")

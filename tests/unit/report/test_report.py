@@ -24,7 +24,7 @@ from ceilings.report.analysis.findings.bottleneck import bound, bound_by
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.precision_series import precision_series
 from ceilings.report.catalogue import PLOTS
-from ceilings.report.render.notes import observations
+from ceilings.report.render.notes import observations, summary_table
 from ceilings.report.render.page import page as make_report
 from ceilings.report.render.plots import draw, style
 from ceilings.report.render.summary import summary
@@ -257,7 +257,9 @@ def test_a_machine_that_is_too_noisy_refutes_nothing(tmp_path):
     lower = [f for f in findings(tables) if f.question == 6 and f.claim]
     assert lower and {f.status for f in lower} == {"not decidable"}
     page = summary(maker.plan(), tables, Evidence(), "plots")
-    assert page.index("are coarse**: the noise floor is") < page.index("## In")
+    assert (
+        "is noisy**: one cell measured twice differs by" in page and "comparisons decide nothing at this noise" in page
+    )
 
 
 def test_batching_says_where_throughput_flattens(tmp_path):
@@ -312,7 +314,7 @@ def test_one_process_claims_nothing(tmp_path):
     assert any("rest on one process" in finding.text for finding in found)
     assert not any("below the noise floor" in finding.text for finding in found)
     compared = [finding.text for finding in found if finding.topic == "Runtimes at one precision"]
-    assert compared and all("undecided (the noise floor is unknown)" in text for text in compared)
+    assert compared and all("undecided, the noise floor is unknown" in text for text in compared)
     noise = next(finding.text for finding in found if finding.topic == "Noise")
     assert "the noise floor is unknown" in noise and "`protocol: {processes: 3}`" in noise
 
@@ -336,7 +338,7 @@ def test_every_sentence_about_cells_of_two_models_names_the_model(tmp_path):
         assert general or all(model in finding.text for model in about), finding.text
     (flagged,) = [f.text for f in findings(tables) if "runs flagged" in f.text]
     assert "distilbert: torch-eager fp32 b1-s128 run 1" in flagged
-    page = summary(maker.plan(), tables, Evidence(), "plots")
+    page = observations(maker.plan(), tables, Evidence(), "plots")
     (row,) = [line for line in page.splitlines() if line.startswith("|  6 |")]
     lines = [part for part in row.split("; ") if " by batch: " in part or " by sequence: " in part]
     assert len(lines) == 4 and sum("distilbert: " in line for line in lines) == 4
@@ -374,10 +376,10 @@ def test_gpu_columns_are_reported(tmp_path):
     tables = collect(maker.plan())
     found = findings(tables)
     told, *_ = [finding.text for finding in found if finding.topic == "Host or device"]
-    assert "neither the host nor the device alone" in told and told.count(" of ") == 3
+    assert "neither bounds the latency alone" in told and told.count(" of ") == 3
     assert any("No A/A pair" in finding.text for finding in found)
-    page = summary(maker.plan(), tables, Evidence(), "plots")
-    assert "GPU-secret" not in page
+    page = summary_table(maker.plan(), tables)
+    assert "GPU-secret" not in page + observations(maker.plan(), tables, Evidence(), "plots")
     for column in ("GPU p50", "enqueue p50", "end to end p50", "pageable p50"):
         assert column in page
 
@@ -452,6 +454,14 @@ def links(markdown):
     return re.findall(r"\]\(([^)]+)\)", markdown)
 
 
+NAMES = ("summary", "engineering_observations", "summary_table")
+
+
+def slug(heading):
+    """The anchor that a Markdown viewer gives a heading."""
+    return re.sub(r"[^a-z0-9 -]", "", heading.lstrip("# ").lower()).replace(" ", "-")
+
+
 def test_every_link_of_the_pages_leads_somewhere(tmp_path):
     """Files of the results tree from the summary and the lab note, anchors from the report."""
     maker = planted.default_study(tmp_path)
@@ -469,38 +479,47 @@ def test_every_link_of_the_pages_leads_somewhere(tmp_path):
     for name in PLOTS:
         for kind in ("svg", "png"):
             (results / f"plots/{name}.{kind}").touch()
-    written = summary(maker.plan(), tables, evidence, "plots"), observations(maker.plan(), tables, evidence)
-    for markdown in written:
+    written = (
+        summary(maker.plan(), tables, evidence, "plots"),
+        observations(maker.plan(), tables, evidence, "plots"),
+        summary_table(maker.plan(), tables),
+    )
+    for name, markdown in zip(NAMES, written, strict=True):
+        (results / f"{name}.md").write_text(markdown)
+    named = list(zip(NAMES, written, strict=True))
+    anchors = {name: set(re.findall(r'<a id="([^"]+)">', text)) for name, text in named}
+    for name, markdown in named:
         targets = set(links(markdown))
-        assert any(target.startswith("quality/") for target in targets)
-        assert not [target for target in targets if not (results / target).is_file()]
+        assert not [target for target in targets if not (results / target.partition("#")[0]).is_file()]
+        for target in targets:
+            page_, _, anchor = target.partition("#")
+            if anchor:
+                headings = (line for line in (results / page_).read_text().splitlines() if line.startswith("#"))
+                assert anchor in {*anchors[page_.removesuffix(".md")], *map(slug, headings)}, (name, target)
+    assert any(target.startswith("quality/") for target in links(written[1]))
+    assert sum("#observation-" in target for target in links(written[0])) > 3
     body = make_report(maker.plan(), tables, evidence).partition('<script type="application/json"')[0]
     anchors = set(re.findall(r'href="#([^"]*)"', body))
     assert len(anchors) > 100 and anchors <= set(re.findall(r' id="([^"]*)"', body))
     assert set(re.findall(r'(?:href|src)="([^"]*)"', body)) == {f"#{anchor}" for anchor in anchors}
 
 
-def test_page_order(page):
-    titles = [line[3:] for line in page.splitlines() if line.startswith("## ")]
-    assert titles[:4] == ["In short", "What the data say", "Results", "Pictures"]
-    assert titles[4:6] == ["Claims of earlier studies", "Not run, and why"]
-    assert titles[6:] == ["Parity with the FP32 reference", "Graphs", "Environment", "Method in brief"]
-
-
-def test_page_says_what_matters(page):
-    assert "35 of 96 planned cells measured on **AMD EPYC 9B14**" in page and "with 1 A/A pair" in page
-    assert "12,960 timed iterations of the closed loop" in page
-    assert "Weights of distilbert are random" in page
-    assert "n/a (n=360)" in page
-    lines = page.splitlines()
-    (gpu,) = [line for line in lines if "no CUDA device on this machine" in line]  # one line for 48 cells
-    assert " 48 " in gpu
-    (failed,) = [line for line in lines if "std::bad_alloc" in line]
+def test_the_lab_note_holds_what_the_summary_leaves_out(default, tables):
+    note = observations(default.plan(), tables, read_evidence(planted.evidence(default.root)), "plots")
+    titles = [line[3:] for line in note.splitlines() if line.startswith("## ") and not line[3].isdigit()]
+    assert titles[0] == "Decision"
+    assert [title for title in titles if title in SECTIONS] == SECTIONS
+    assert "**Weights of distilbert are random**" in note
+    (failed,) = [line for line in note.splitlines() if "std::bad_alloc" in line]
     assert "results/logs/torch-int8-dynamic.b1-s512.run1.log" in failed
-    assert "`layer.5` 25.0 dB" in page
-    assert "other processes used 35% of a core" in page
-    assert "p99.9 6,636" in page
-    assert "nan" not in page.lower().replace("nanosecond", "")
+    assert "`layer.5` 25.0 dB" in note
+    assert "other processes used 35% of a core" in note
+    assert "p99.9 6,636" in note
+    assert "nan" not in note.lower().replace("nanosecond", "")
+
+
+SECTIONS = ["Claims of earlier studies", "Pictures", "Not run", "Parity with the FP32 reference", "Graphs"]
+SECTIONS += ["Read with care", "Environment", "Method in brief"]
 
 
 def test_one_cell_that_cannot_run_is_named_as_any_other(tmp_path):
@@ -508,7 +527,7 @@ def test_one_cell_that_cannot_run_is_named_as_any_other(tmp_path):
     maker.unavailable("torch-eager", "fp32", 1, 128, "no PyTorch", "install it")
     tables = collect(maker.plan())
     page = summary(maker.plan(), tables, Evidence(), "plots")
-    assert re.search(r"\| no PyTorch +\| +1 \| torch-eager fp32 \(1\) ", page)
+    assert re.search(r"\| +1 \| no PyTorch +\| torch-eager fp32 \(1\) ", page)
 
 
 def test_evidence_out_of_place_is_refused(tmp_path):
@@ -546,13 +565,15 @@ def test_programs_by_hand(default, tmp_path):
     assert run("draw_plot", "--plot", "configurations", "--tables", tables, *output).returncode == 0
     for name in PLOTS:
         (plots / f"{name}.png").touch()
-    page = tmp_path / "summary.md"
     given = ["--plan", plan, "--tables", tables, "--plots", plots, "--evidence", *planted.evidence(default.root)]
-    done = run("write_summary", *given, "--output", page)
+    done = run("write_summary", *given, "--output-dir", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "](plots/configurations.png)](plots/configurations.svg)" in page.read_text()
+    page, note = (tmp_path / f"{name}.md" for name in ("summary", "engineering_observations"))
+    assert "](plots/batch_sweep.png)](plots/batch_sweep.svg)" in page.read_text()
+    assert (tmp_path / "summary_table.md").is_file()
     # On a CPU nothing submits, and nothing bounds: two pictures would be empty.
-    assert "roofline" not in page.read_text() and "launch_to_kernel_map" not in page.read_text()
+    assert "plots/configurations.png" in note.read_text()
+    assert "roofline" not in note.read_text() and "launch_to_kernel_map" not in note.read_text()
     assert not list(tmp_path.rglob(".*"))  # no temporary file left
 
 

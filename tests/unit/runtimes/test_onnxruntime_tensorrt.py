@@ -74,7 +74,7 @@ def kept(graph, monkeypatch):
             "cold_start_ns": {"load": 9_000_000_000},
         }
         path = graph.parent / "b1-s8.cache.json"
-        records.write(path, "engine-cache", record | changes)
+        records.write(path, "engine-cache", record | changes, as_is=("plan",))
         return provider.RUNNER(path, "fp16", CLASSIFIER, SHAPE, 1, {})
 
     return make

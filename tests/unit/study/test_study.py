@@ -83,6 +83,21 @@ def test_a_study_of_nothing_but_that_is_refused_on_a_gpu():
         assert Study(with_sweep(unless="gpu"), dataclasses.replace(LAPTOP, gpu=GPU)).cells
 
 
+def test_a_latency_limit_and_a_baseline_are_checked_and_reach_the_plan():
+    study = Study({**CONFIG, "targets": {"latency_ms": 5}, "baseline": ["onnxruntime-cpu/fp32"]}, LAPTOP)
+    plan = json.loads(study.plan())
+    assert (plan["targets"], plan["baseline"]) == ({"latency_ms": 5}, ["onnxruntime-cpu/fp32"])
+    for targets, problem in (
+        ({"latency_ms": 0}, r"targets.latency_ms: 0 is out of range"),
+        ({"latency_ms": "fast"}, r"targets.latency_ms: \"fast\" is not a finite number"),
+        ({"latency": 5}, r"targets: .*latency.*did you mean 'latency_ms'"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            Study({**CONFIG, "targets": targets}, LAPTOP)
+    with pytest.raises(UserError, match=r"baseline: 'onnxruntime-cpu/fp3' is no configuration .*did you mean"):
+        Study({**CONFIG, "baseline": ["onnxruntime-cpu/fp3"]}, LAPTOP)
+
+
 def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
     monkeypatch.setitem(RUNTIMES, "gpu-runtime", dataclasses.replace(RUNTIMES["onnxruntime-cpu"], device="cuda"))
     monkeypatch.setitem(

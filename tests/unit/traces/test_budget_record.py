@@ -16,8 +16,8 @@ from unit.traces.events import Events
 
 from ceilings import records
 from ceilings.errors import UserError
+from ceilings.report.render.notes import observations
 from ceilings.report.render.plots import draw, iteration_timeline, parts, style
-from ceilings.report.render.summary import summary
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
@@ -288,7 +288,7 @@ def test_the_report_has_what_the_records_say(tmp_path):
     assert kernels["count"].sum() == 120
     assert kernels["us"].sum() == pytest.approx(eager["gpu_busy_ms"] * 1e3, rel=0.01)
     assert eager["tracing_ratio"] == pytest.approx(eager["iteration_ms"] / 1.08, rel=0.02)
-    page = summary(
+    page = observations(
         maker.plan() | {"traces": {"cells": ["*"], "source": "cupti", "reason": None}}, tables, Evidence(), "plots"
     )
     assert "is launch-bound: 120 launches of 8.74 µs each (framework included) against 330 µs of work" in page
@@ -352,7 +352,7 @@ def test_the_report_without_captures(tmp_path):
     cell = maker.add(planted.planted_study.GPU, "torch-cuda-eager", "fp16", 1, 128)
     tables = collect(maker.plan())
     assert tables.budgets.empty and where_time_goes(maker.plan(), tables) == ""
-    page = summary(maker.plan(), tables, Evidence(), "plots")
+    page = observations(maker.plan(), tables, Evidence(), "plots")
     assert "latency_budget" not in page and "Where the time goes" not in page
     asked = maker.plan() | {"traces": {"cells": ["*"], "source": None, "reason": "nsys is not on PATH"}}
     assert "Nothing can be captured here: nsys is not on PATH." in where_time_goes(asked, tables)

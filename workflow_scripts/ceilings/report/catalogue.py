@@ -5,7 +5,7 @@ from __future__ import annotations
 PLOTS = {
     "configurations": "Median latency of every configuration at the common shape, sorted, with intervals",
     "precision_crossover": "INT8 and other lower precisions against FP32, with the crossover where there is one",
-    "batch_sweep": "Latency against throughput along batches",
+    "batch_sweep": "Latency against throughput along batches, with the Pareto front",
     "sequence_sweep": "Latency against sequence length",
     "launch_to_kernel_map": "Where the host decides the latency and where the device does, over batch and sequence",
     "roofline": "Rates that cells reach, below the roofs that their device was measured to have",

@@ -10,8 +10,8 @@ import pandas as pd
 from ceilings.statistics.quantiles import Interval, minimum_samples
 from ceilings.workload.shape import Shape
 
-HOPELESS = 1000
-"""An upper end this many times the estimate says nothing: two processes that differ, and one degree of freedom."""
+TOO_NOISY = 10.0
+"""An interval whose upper end is this many times the lower one says nothing."""
 
 
 LIMITED_BY = {
@@ -52,13 +52,13 @@ def sizes(shape: Shape) -> str:
 
 
 def interval(value: Interval, unit: str = "", signed: bool = False) -> str:
-    """``12.3 ms [12.1, 12.6]``; one that bounds nothing says why, rather than show thirty digits."""
+    """``12.3 ms [12.1, 12.6]``; one that bounds nothing says why."""
     show = (lambda x: ("+" if x > 0 else "") + number(x)) if signed else number
     unit = f" {unit}" if unit and unit not in "×%" else unit
     if not value.bounded and not signed:
-        return f"{show(value.estimate)}{unit} [one process: no interval]"
-    if value.high > HOPELESS * max(abs(value.low), abs(value.estimate)):
-        return f"{show(value.estimate)}{unit} [processes differ too much for an interval]"
+        return f"{show(value.estimate)}{unit} [one process]"
+    if not signed and value.low >= 0 and value.high > TOO_NOISY * value.low:
+        return f"{show(value.estimate)}{unit} [too noisy]"
     return f"{show(value.estimate)}{unit} [{show(value.low)}, {show(value.high)}]"
 
 
@@ -86,6 +86,11 @@ def cut(items: Iterable[str], most: int = 4) -> str:
     """The first few, and how many more there are."""
     words = list(items)
     return listed(words) if len(words) <= most else f"{', '.join(words[:most])} and {len(words) - most} more"
+
+
+def code(entry: str) -> str:
+    """An entry of a study as code; a sentence as it is."""
+    return f"`{entry}`" if "{" in entry or "[" in entry else entry
 
 
 def plural(count: int, word: str) -> str:

@@ -32,6 +32,7 @@ METRICS = record(
             ("only_cell_right", "only_reference_right", "tokens", "neighbours", "neighbours_among"), whole()
         ),
         "predictions": anything,
+        "answers": whole(),
     },
 )
 

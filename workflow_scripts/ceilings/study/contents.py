@@ -70,4 +70,4 @@ class Contents:
 
     def _write(self, known: dict[str, list[int | str]]) -> None:
         with contextlib.suppress(OSError):  # then they are read again the next time
-            files.write_json(self.memory, known, indent=None)
+            files.write_task(self.memory, known)

@@ -53,8 +53,12 @@ def plan(
         "lengths": {name: _lengths(given) for name, given in config["inputs"]["lengths"].items()},
         "traces": {**config["traces"], "source": trace_source[0], "reason": trace_source[1]},
         "price_per_hour": config["price_per_hour"],
+        "targets": config["targets"],
+        "baseline": config["baseline"],
         "models": {name: _model(models, name) for name in dict.fromkeys(cell.model for cell in cells)},
         "left_out": left_out(config),
+        "lacking": list(lacking),
+        "predictions": list(predictions),
     }
     content = private.anonymous(content) | {
         "lacking": list(lacking),

@@ -34,6 +34,7 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
         cells = list(asked(config, models))
         problems = [
             *unknown_noise_cells(config, cells),
+            *unknown_baselines(config, cells),
             *unknown_traces(config, cells),
             *unknown_quality(config, cells),
             *engines.problems((cell.sweep, RUNTIMES[cell.runtime], cell.model, cell.precision) for cell in cells),
@@ -166,6 +167,14 @@ def unknown_noise_cells(config: Mapping[str, Any], cells: list[Asked]) -> Iterat
     for wanted in config.get("noise_cells", ()):
         if wanted not in identities:
             yield f"noise_cells: {wanted!r} is no cell of the study, {nearest(wanted, identities)}"
+
+
+def unknown_baselines(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
+    """Configurations to hold speed-ups against that are none of the study."""
+    known = sorted({f"{cell.runtime}/{cell.precision}" for cell in cells})
+    for wanted in config["baseline"]:
+        if wanted not in known:
+            yield f"baseline: {wanted!r} is no configuration of the study, {nearest(wanted, known)}"
 
 
 def unknown_traces(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:

@@ -76,6 +76,16 @@ class Measured:
         key = (like.device, like.runtime, like.model, precision or like.precision, str(shape or like.shape))
         return self._by_key.get(key)
 
+    def at(self, device: str, model: str, runtime: str, precision: str, shape: Shape) -> Cell | None:
+        """The measured cell of these."""
+        return self._by_key.get((device, runtime, model, precision, str(shape)))
+
+    def planned_configurations(self, device: str, model: str) -> list[tuple[str, str]]:
+        """(runtime, precision) of a panel, measured or not, in the order of the study."""
+        planned = self.tables.planned
+        rows = planned[(planned["device"] == device) & (planned["model"] == model)]
+        return list(dict.fromkeys(zip(rows["runtime"], rows["precision"], strict=True)))
+
     def find_stack(self, like: Cell, stack: str, levers: Set[str], precision: str | None = None) -> Cell | None:
         """The measured cell of a stack with just these levers, on the device, model and shape of ``like``."""
         wanted = (like.device, like.model, precision or like.precision, like.shape, stack, frozenset(levers))

@@ -93,6 +93,11 @@ class Cell:
         return self.stack == PYTORCH and not self.levers and not lower_precisions_only(self.runtime)
 
     @property
+    def submits(self) -> bool:
+        """Whether the time in which its host submits work is known."""
+        return bool(pd.notna(self.row["enqueue_p50_ms"]))
+
+    @property
     def p50(self) -> Interval:
         """Median latency over processes in ms."""
         low, high = self.row["p50_low_ms"], self.row["p50_high_ms"]

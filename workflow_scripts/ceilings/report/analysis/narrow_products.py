@@ -32,13 +32,13 @@ def arithmetic(pairs: Sequence[Comparison]) -> str:
             sentences.append(f" {counts.narrow} of {counts.all} {which} ran in {name}.")
         elif faster:
             sentences.append(
-                f" None of the {counts.all} {which} ran in {name}: what made it faster is not {name} arithmetic."
+                f" None of the {counts.all} {which} ran in {name}: the gain is not from {name} arithmetic."
             )
         elif counts.quantizers:
             sentences.append(
-                f" None of the {counts.all} {which} ran in {name}: its {counts.quantizers} nodes that quantise or "
-                "dequantise are added work, and no product is the faster for it."
+                f" None of the {counts.all} {which} ran in {name}: its {counts.quantizers} Q/DQ nodes are extra "
+                "work without a gain."
             )
         else:
-            sentences.append(f" None of the {counts.all} {which} ran in {name}, so none is the faster for it.")
+            sentences.append(f" None of the {counts.all} {which} ran in {name}, so it gains nothing.")
     return "".join(sentences)

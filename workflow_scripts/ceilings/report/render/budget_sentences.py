@@ -16,10 +16,10 @@ Row = Mapping[str, Any]
 
 CLASS_NAMES = {"gemm": "GEMM", "gather": "embedding and gather", "copy": "copies and layout changes"}
 CAUSE_NAMES = {
-    "host": "the host was not in a launch yet",
+    "host": "the host had not launched yet",
     "launching": "the host was in the launch call",
     "queued": "the work was launched and had not started",
-    "sync": "everything was done and the host had not noticed",
+    "sync": "the device was done and the host still waited",
 }
 LAYERS_SHOWN, NAME_SHOWN = 3, 80
 PART_NAMES = {"framework": "framework code", "launch": "launch calls", "copy": "copy calls", "sync": "waiting"}
@@ -51,16 +51,16 @@ def sentence(row: Row, record: Mapping[str, Any]) -> str:
             words += f"the largest class is {CLASS_NAMES.get(largest, largest)} with "
             words += f"{text.percent(row[f'gpu_{largest}_ms'] / busy)} of the work{_longest(record, largest)}"
         case "host-bound":
-            words += f": {text.percent(row['path_host'])} of the critical path is code round its {calls} that launches "
-            words += f"nothing yet, or nothing more; {works}"
+            words += f": {text.percent(row['path_host'])} of the critical path is host code outside its {calls}; "
+            words += works
         case "transfer-bound":
             words += f": copies between host and device are {text.percent(row['path_transfer'])} of the critical path "
             words += f"({_us(row['gpu_copy_ms'])} µs on the device, {_us(row['host_copy_ms'])} µs in the calls)"
         case "sync-bound":
-            words += f": for {text.percent(row['path_sync'])} of the critical path all is done and the host has not "
-            words += "noticed"
+            words += f": for {text.percent(row['path_sync'])} of the critical path the device is done and the host "
+            words += "still waits"
         case _:
-            words = f"{name} has no single cause for its {whole}: {works}"
+            words = f"{name} has no single bound for its {whole}: {works}"
     return f"{words}{_levers(row)}."
 
 
@@ -79,8 +79,8 @@ def _levers(row: Row) -> str:
     if not pd.notna(row["no_work_ms"]):
         return ""
     return (
-        f". If the device's work took no time, {text.number(row['no_work_ms'])} ms would remain; if the host took "
-        f"none, at most {text.number(row['no_host_ms'])} ms"
+        f". Without the device's work {text.number(row['no_work_ms'])} ms would remain, without the host's time at "
+        f"most {text.number(row['no_host_ms'])} ms"
     )
 
 

@@ -102,14 +102,14 @@ def method(plan: Plan, tables: Tables) -> str:
     lines = [
         "## Method in brief",
         f"- Protocol: {protocol}.",
-        f"- A cell is measured in fresh processes{count}, interleaved over the cells. Its interval is the wider of a "
-        "hierarchical bootstrap and a t interval over the processes' medians. Each interval alone covers 95%: of "
-        "many, a few miss.",
-        "- A cell is called faster or slower only where the interval of the ratio excludes 1 and the ratio lies beyond "
-        "the noise floor, which an A/A pair measures: one cell under two names.",
-        f"- A percentile needs enough iterations for two of them to lie beyond it with 99% confidence: {bounds}. Below "
-        "that the table prints n/a and the n.",
-        "- Iterations stop when the median is known well enough or at a cap; the reason is in `tables/cells.csv`. "
+        f"- Each cell runs in new processes{count}, in rounds over all cells. Its interval is the wider of two: a "
+        "hierarchical bootstrap, and a t interval over the medians of the processes. Each interval covers 95% alone; "
+        "of many, a few miss.",
+        "- A cell is faster or slower only where two things hold: the interval of the ratio excludes 1, and the ratio "
+        "is beyond the noise floor. An A/A pair (one cell measured twice) gives the noise floor.",
+        f"- A percentile needs enough iterations that two lie beyond it with 99% confidence: {bounds}. Below that the "
+        "table shows n/a and the n.",
+        "- A process stops once the median is precise enough, or at a time limit; `tables/cells.csv` has the reason. "
         "Loading and first runs are timed apart.",
     ]
     reasons: Counter[str] = Counter(tables.runs["stop_reason"].dropna())

@@ -29,10 +29,10 @@ def distance(measured: Measured) -> str:
         return ""
     lines = [
         "## How far from the hardware",
-        "The floor is the least latency that the device's measured limits allow for the model's work: its matrix "
-        "products at the highest measured rate, its bytes at the measured bandwidth (what L2 can hold from one "
-        "inference to the next counts as held), one graph launch; whichever is longest. Gap: latency over floor. MFU: "
-        "share of the highest measured matrix rate. `docs/floors.md` says what is counted.",
+        "The floor is the least latency that the measured limits of the device allow. It is the longest of three: the "
+        "matrix products at the highest measured rate; the bytes at the measured bandwidth (L2 keeps what it can "
+        "hold); one graph launch. Gap: latency over floor. MFU: share of the highest measured matrix rate. "
+        "`docs/floors.md` says what is counted.",
     ]
     for (device, model), members in group_by(bounded, lambda pair: (pair[0].device, pair[0].model)).items():
         sentences = [*beaten(members), nearest(members), *library_times(members), *caches(members)]
@@ -46,10 +46,9 @@ def distance(measured: Measured) -> str:
             continue
         shown = _shown(captured, measured)
         lines += [
-            "Time of the kernels of each class, and how many times the time it is that one kernel for each operator "
-            "would take at the limits; below 1× is fusion. A kernel that does the work of several classes counts in "
-            "full as one of them. Where no one kernel computes attention, its products are among gemm and its softmax "
-            "among normalization, so the three have one factor together.",
+            "Time of the kernels of each class. The factor compares it with one kernel an operator at the limits; "
+            "below 1× there is fusion. A kernel that does the work of several classes counts as one of them. Without "
+            "an attention kernel, its products are in gemm and its softmax in normalization; the three share a factor.",
             classes([(cell, floor, measured.budget(cell) or {}) for cell, floor in shown]),
         ]
         if len(shown) < len(captured):
@@ -70,8 +69,8 @@ def beaten(members: list[tuple[Cell, Floor]]) -> list[str]:
         return []
     peaks = f"results/hosts/{members[0][0].device}/peaks.json"
     return [
-        f"**Below its floor: {text.cut(below)}.** Delete `{peaks}` and run again to measure the device's limits anew; "
-        "until then read no gap here."
+        f"**Below its floor: {text.cut(below)}.** A limit was measured too low: delete `{peaks}` and run again; until "
+        "then read no gap here."
     ]
 
 
@@ -79,9 +78,9 @@ def nearest(members: list[tuple[Cell, Floor]]) -> str:
     """The cell with the smallest gap."""
     cell, floor = min(members, key=lambda pair: pair[1]["gap"])
     return (
-        f"The smallest gap is that of **{cell.label}** at {text.sizes(cell.shape)}: "
-        f"{text.number(cell.p50.estimate)} ms, {_times(floor['gap'])} the {text.number(floor['floor_ms'])} ms that "
-        f"{text.LIMITED_BY[floor['limited_by']]} allows."
+        f"**{cell.label}** at {text.sizes(cell.shape)} has the smallest gap: {text.number(cell.p50.estimate)} ms, "
+        f"{_times(floor['gap'])} the floor of {text.number(floor['floor_ms'])} ms (set by "
+        f"{text.LIMITED_BY[floor['limited_by']]})."
     )
 
 
@@ -99,9 +98,8 @@ def library_times(members: list[tuple[Cell, Floor]]) -> list[str]:
     if not sentences:
         return []
     return [
-        "The products with weights alone, one after the other at the model's sizes (Q, K and V apart), as the "
-        f"library multiplies them that the limits were measured with: {'; '.join(sentences)}. Only merged products "
-        "(fusion makes one of Q, K and V) or faster ones lead below these times."
+        "Time of the vendor's library for the products with weights, one after the other (Q, K and V apart): "
+        f"{'; '.join(sentences)}. Only merged products (fusion) or faster ones take less."
     ]
 
 
@@ -116,7 +114,7 @@ def caches(members: list[tuple[Cell, Floor]]) -> list[str]:
             )
     if not colder:
         return []
-    return [f"With nothing held in L2, memory would set these floors higher: {'; '.join(colder.values())}."]
+    return [f"With a cold L2 cache the floors would be higher: {'; '.join(colder.values())}."]
 
 
 def classes(captured: list[tuple[Cell, Floor, Budget]]) -> str:

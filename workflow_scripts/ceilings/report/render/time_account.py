@@ -29,16 +29,16 @@ def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
     rows = in_order(tables.budgets).to_dict("records")
     if rows:
         lines.append(
-            "What runs on the device, and in which order, is from captures made apart from all timing; latencies are "
-            "the untraced medians. Recording slows the host: so each captured iteration is replayed with a host that "
-            "submits as fast as untraced, and its critical path decides. docs/budget.md defines each part."
+            "Captures are made apart from all timing; latencies are untraced medians. Recording slows the host. So "
+            "each captured iteration is replayed with the speed of the untraced host, and the critical path of the "
+            "replay gives the bound. docs/budget.md defines each part."
         )
         records = [foreign.marked(read_budget(row["path"], row)) for row in rows]
         sentences = [f"- {sentence(row, record)}" for row, record in zip(rows, records, strict=True)]
         lines += ["\n".join(sentences), _decides(rows)]
         lines.append(
-            "As recorded, medians over iterations, parts in percent of the iteration. Those of the host sum to it, and "
-            "so do those of the device (busy and idle); medians need not, and what is left is the residual:"
+            "As recorded: medians over iterations, parts in percent of the iteration. The host's parts sum to 100%, "
+            "and so do the device's (busy and idle). Medians need not; the residual is the rest:"
         )
         lines += [_recorded(rows), *_layers(rows, records), *_warnings(rows, records)]
     failed = [_failed(cell) for cell in plan["cells"] if cell.get("budget") and not _is_row(cell, rows)]

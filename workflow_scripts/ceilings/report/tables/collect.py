@@ -21,7 +21,7 @@ from ceilings.report.tables import gates
 from ceilings.report.tables.budget_rows import budget_row, kernel_rows, read_budget
 from ceilings.report.tables.floor_rows import floor_table
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, Tables
-from ceilings.report.tables.keys import KEY, joined_levers, with_axes
+from ceilings.report.tables.keys import KEY, ONNX_FILE, joined_levers, with_axes
 from ceilings.report.tables.planned_record import read_record
 from ceilings.report.tables.product_counts import product_columns
 from ceilings.report.tables.quality_rows import quality_table
@@ -65,7 +65,7 @@ def collect(plan: Record) -> Tables:
                 f"two of {', '.join(cell['runs'])} are one measurement twice; delete them and run "
                 f"`snakemake --cores 1 {' '.join(cell['runs'])}`"
             )
-        cells.append(cell_row(cell, records) | _price(plan, cell))
+        cells.append(cell_row(cell, records) | _price(plan, cell) | _source(plan, cell))
         runs += [run_row(cell, record) for record in records]
         samples += [frame for record in records for frame in sample_frames(cell, record)]
         if path := cell.get("budget"):
@@ -237,6 +237,11 @@ def _environment(record: Record) -> dict[str, Any]:
 
 def _price(plan: Record, cell: Record) -> dict[str, Any]:
     return {"price_per_hour": (plan.get("price_per_hour") or {}).get(cell["device"])}
+
+
+def _source(plan: Record, cell: Record) -> dict[str, Any]:
+    weights = ((plan.get("models") or {}).get(cell["model"]) or {}).get("weights")
+    return {"model_source": ONNX_FILE if isinstance(weights, Mapping) and "onnx" in weights else "weights"}
 
 
 def _gpu(record: Record) -> dict[str, Any] | None:

@@ -14,6 +14,9 @@ KEY = ["device", "runtime", "model", "precision", "shape"]
 
 LEVERS_SEPARATOR = ";"
 
+ONNX_FILE = "ONNX file"
+"""A model that is a graph alone: no PyTorch runtime executes it."""
+
 
 def key_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What names the cell of a row."""

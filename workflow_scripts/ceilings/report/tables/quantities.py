@@ -50,6 +50,7 @@ IDENTITY = (
     _text("runtime", "runtime", "What executes it, by the name of the runtimes' catalogue."),
     _text("aa_of", "A/A pair of", "The runtime that is measured a second time under this name, for the noise floor."),
     _text("model", "model", "The model, as the study calls it."),
+    _text("model_source", "source of the model", "What the model is: an ONNX file, or weights with a configuration."),
     _text("precision", "precision", "What its matrix products are asked to compute in."),
     _text("shape", "shape", "Sizes of its axes and the lengths of its inputs; each axis has a column too."),
     _text("lengths", "lengths", "The length distribution that its inputs follow; empty: every input fills its row."),

@@ -12,6 +12,7 @@ from ceilings.report.analysis.findings.finding import (
     panel,
     processes_entry,
     sweep_entry,
+    times,
 )
 from ceilings.report.analysis.findings.selection import baseline, on_gpu, panels_at_common_shape
 from ceilings.report.analysis.measured import Cell, Measured, group_by
@@ -19,15 +20,15 @@ from ceilings.report.analysis.stack_levers import runtimes_of
 from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA
 from ceilings.statistics.decisions import equivalence_interval
 
-TOPIC = "Abstraction layers"
+TOPIC = "Launch overhead"
 RUNTIMES_TOPIC = "Runtimes at one precision"
 
 LAYER_MARGIN = 0.10
 """A layer that costs less than this has stopped mattering."""
 
-MASKED = "its graph keeps the attention mask, which eager drops once it is all ones, so not every kernel is the same"
+MASKED = "its graph keeps the attention mask, and eager drops a mask of ones: one attention kernel differs"
 
-CLAIM = f"The layer above the kernels stops mattering (costs less than {LAYER_MARGIN:.0%}) within the sizes measured"
+CLAIM = f"Launch overhead falls below {LAYER_MARGIN:.0%} within the measured sizes"
 
 
 def layers(measured: Measured) -> list[Finding]:
@@ -44,7 +45,7 @@ def layers(measured: Measured) -> list[Finding]:
         # One size shows no turn; beside configurations with several it is only in the way.
         findings = [finding for finding in findings if len(finding.cells) > 2]
     if not findings:
-        sentence = "no runtime was measured both with and without a CUDA graph."
+        sentence = "No runtime was measured with and without a CUDA graph."
         base = sorted({cell.runtime for cell in measured.cells if on_gpu(cell) and GRAPH not in cell.levers})
         wanted = sweep_entry(measured, [*base, *runtimes_of(ORT_CUDA, (), (GRAPH,))], ("fp16",), batches=(1, 8, 32, 64))
         findings = [Finding(TOPIC, sentence, (), question=3, claim=CLAIM, status="not decidable", missing=(wanted,))]
@@ -60,25 +61,31 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
     shown = "; ".join(
         f"{plain.shape} {text.interval(cost, '×')}" for (plain, _), cost in zip(pairs, costs, strict=True)
     )
-    sentence = f"{panel(measured, first)}{first.label} over its CUDA graph (90% intervals): {shown}"
+    at = panel(measured, first)
+    sentence = f"{at}{first.label} against the replay of its CUDA graph (90% intervals): {shown}"
+    brief = ""
     if first.is_eager:
         sentence += f" ({MASKED})"
     status: Status = "not decidable"
     wanted = ""
     if free[-1]:
         since = len(free) - next((i for i, one in enumerate(reversed(free)) if not one), len(free))
-        sentence += f"; less than {LAYER_MARGIN:.0%} from {pairs[since][0].shape} on"
+        sentence += f". Launching costs less than {LAYER_MARGIN:.0%} from {pairs[since][0].shape} on"
         status = "supported"
+        brief = f"{at}launch overhead of {first.label} falls below {LAYER_MARGIN:.0%} from {pairs[since][0].shape} on."
     elif len(pairs) == 1:
         wanted = sweep_entry(
             measured, (first.runtime, pairs[0][1].runtime), (first.precision,), (8, 32, 64), first.shape
         )
     elif costs[-1].low > 1 + max(LAYER_MARGIN, floor):
-        sentence += f"; still more than {LAYER_MARGIN:.0%} at the largest size measured"
+        sentence += f". Launching still costs more than {LAYER_MARGIN:.0%} at the largest measured size"
         status = "refuted"
+        why = " (one attention kernel differs)" if first.is_eager else ": launch overhead still counts there"
+        factor = text.number(costs[-1].estimate)
+        brief = f"{at}{first.label} takes {factor}× the time of its CUDA graph even at {last.shape}{why}."
     missing = (wanted or processes_entry([last]),) if status == "not decidable" else ()
     cells = names(cell for pair in pairs for cell in pair)
-    return Finding(TOPIC, f"{sentence}.", cells, costs[-1], None, 3, CLAIM, first.label, status, missing)
+    return Finding(TOPIC, f"{sentence}.", cells, costs[-1], None, 3, CLAIM, first.label, status, missing, brief=brief)
 
 
 def runtimes(measured: Measured) -> list[Finding]:
@@ -105,6 +112,10 @@ def runtimes(measured: Measured) -> list[Finding]:
                     strongest.ratio,
                     strongest.verdict,
                     question=3,
+                    brief=f"{panel(measured, base)}{strongest.a.label} is {times(strongest)} than {base.label} at "
+                    f"{base.shape}."
+                    if strongest.decided
+                    else "",
                 )
             )
     return findings

@@ -20,9 +20,9 @@ def other_boundaries(measured: Measured) -> list[Finding]:
     """End to end and cold caches against the closed loop, where they were measured."""
     findings = []
     for column, base, what in (
-        ("e2e_p50_ms", "p50_ms", "End to end (with copies from and to pinned memory), against the closed-loop median"),
-        ("e2e_pageable_p50_ms", "e2e_p50_ms", "End to end with pageable instead of pinned host memory"),
-        ("cold_p50_ms", "p50_ms", "With cold caches, against the closed-loop median"),
+        ("e2e_p50_ms", "p50_ms", "with copies to and from pinned memory, against the closed loop"),
+        ("e2e_pageable_p50_ms", "e2e_p50_ms", "with copies through pageable memory, against pinned memory"),
+        ("cold_p50_ms", "p50_ms", "with cold caches, against the closed loop"),
     ):
         for panel in panels_at_common_shape(measured):
             cells = [cell for cell in panel if pd.notna(cell.row[column]) and pd.notna(cell.row[base])]
@@ -36,9 +36,9 @@ def other_boundaries(measured: Measured) -> list[Finding]:
                     added = (members[column] - members[base]).median() * 1e3
                     clear.append(f"{cell.label} {text.interval(factor, '×')}, {added:+.3g} µs")
             sentence = (
-                f"{where(measured, cells[0])}: {what}, within each process: "
-                f"{'; '.join(clear) or 'no difference established'}"
-                f"{f'; no difference established for {len(cells) - len(clear)} others' if clear else ''}."
+                f"{where(measured, cells[0])}: {what} (ratio within each process): "
+                f"{'; '.join(clear) or 'no difference shown'}"
+                f"{f'; no difference shown for {len(cells) - len(clear)} others' if clear else ''}."
             )
             findings.append(Finding("Beyond the closed loop", sentence, names(cells)))
     return findings
@@ -65,8 +65,15 @@ def cold_start(measured: Measured) -> list[Finding]:
             for cell, again in ((cell, cached[cell]) for cell in shown)
         )
         sentence += f"; {len(ranked) - len(shown)} between these" if len(ranked) > len(shown) else ""
-        sentence = f"{where(measured, ranked[0])}: a fresh process gives its first answer after: {sentence}."
-        findings.append(Finding("Cold start", sentence, names(ranked), prices[ranked[0]]))
+        sentence = f"{where(measured, ranked[0])}: time from the start of a process to its first answer: {sentence}."
+        first, last = ranked[0], ranked[-1]
+        brief = (
+            f"{where(measured, first)}: a new process answers after {_rounded(prices[first])} ({first.label}) to "
+            f"{_rounded(prices[last])} ({last.label})."
+        )
+        findings.append(
+            Finding("Cold start", sentence, names(ranked), prices[first], measure="ms", absolute=True, brief=brief)
+        )
     return findings
 
 
@@ -76,6 +83,10 @@ def _by_cache(total: pd.Series, caches: pd.Series) -> tuple[Interval, Interval |
     if cold.any() and not cold.all():
         return mean_over_processes(total[cold]), mean_over_processes(total[~cold])
     return mean_over_processes(total), None
+
+
+def _rounded(value: Interval) -> str:
+    return f"{text.number(value.estimate)} ms" if value.estimate < 1000 else f"{text.number(value.estimate / 1e3)} s"
 
 
 def _seconds(value: Interval) -> str:

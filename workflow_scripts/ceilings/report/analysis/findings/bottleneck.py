@@ -34,18 +34,24 @@ HIDDEN_SHOWN = 6
 Bound = Literal["host-bound", "between", "device-bound", "undecided", "waits"]
 
 BOUND: dict[Bound, str] = {
-    "host-bound": f"**host-bound**, submitting takes at least {HOST_BOUND_SHARE:.0%} of the latency",
-    "between": "between the two, neither the host nor the device alone",
-    "device-bound": f"**device-bound**, the host is done within {DEVICE_BOUND_SHARE:.0%} of the latency",
-    "undecided": "not decided, the interval of the host's share holds a limit, or has one process",
-    "waits": "not decided, the submitting call itself waits for the device",
+    "host-bound": f"**host-bound** (the host submits work for at least {HOST_BOUND_SHARE:.0%} of the latency)",
+    "between": "host and device overlap, neither bounds the latency alone",
+    "device-bound": f"**device-bound** (the host submits work for at most {DEVICE_BOUND_SHARE:.0%} of the latency)",
+    "undecided": "not decided (the host's share is too noisy, or there is one process)",
+    "waits": "not decided (the call copies and waits for the device, so it does not show the host's share)",
 }
 
 ORCHESTRATION = {"host-bound", "launch-bound", "sync-bound", "transfer-bound"}
 KERNELS = {"device-bound", "kernel-bound"}
 DECIDED = ORCHESTRATION | KERNELS
 
-CLAIM = "What decides the latency turns from the host to the device within the sizes measured"
+CLAIM = "The latency turns from host-bound to device-bound within the measured sizes"
+
+CONSEQUENCE: dict[Bound, str] = {
+    "host-bound": "faster kernels hardly help, fewer or cheaper launches do",
+    "device-bound": "faster kernels help",
+}
+"""What follows from a bound that is known."""
 
 
 def bottleneck(measured: Measured) -> list[Finding]:
@@ -53,7 +59,7 @@ def bottleneck(measured: Measured) -> list[Finding]:
     cells = [cell for cell in measured.cells if on_gpu(cell)]
     if not cells:
         wanted = sweep_entry(measured, runtimes_of(ORT_CUDA, ()), ("fp16",), (1, 8, 64))
-        sentence = "no cell of a GPU was measured."
+        sentence = "No cell of a GPU was measured."
         return [Finding(TOPIC, sentence, (), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))]
     turns = [finding for axis in measured.axes for finding in _turns(measured, axis)]
     return [*_shares(measured), *(turns or [_no_sweep(measured, cells)])]
@@ -109,8 +115,8 @@ def _hidden(measured: Measured, cells: list[Cell]) -> list[Finding]:
         HIDDEN_SHOWN,
     )
     sentence = (
-        f"{where(measured, cells[0])}: with requests queued, submitting is hidden behind the request before, and what "
-        f"remains bounds the device's work of these from above: {listed}."
+        f"{where(measured, cells[0])}: with requests queued, submission overlaps the request before. So the device's "
+        f"work takes at most: {listed}."
     )
     return [Finding(TOPIC, sentence, names(cell for _, cell in known), question=4)]
 
@@ -125,14 +131,19 @@ def _shares(measured: Measured) -> list[Finding]:
                 for cell in members
             )
             sentence = f"{where(measured, members[0])}: {BOUND[kind]}: {listed}."
-            findings.append(Finding(TOPIC, sentence, names(members), question=4))
+            brief = ""
+            if kind in CONSEQUENCE:
+                subject = text.cut((cell.label for cell in members), 2)
+                verb = "is" if len(members) == 1 else "are"
+                brief = f"{where(measured, members[0])}: {subject} {verb} {kind}: {CONSEQUENCE[kind]}."
+            findings.append(Finding(TOPIC, sentence, names(members), question=4, brief=brief))
         findings += _hidden(measured, shown)
         captured = [cell for cell in cells if measured.budget(cell)]
         for kind, members in group_by(captured, lambda cell: decides(measured, cell)).items():
             sentence = (
-                f"{where(measured, members[0])}: captured and **{kind}**: {text.listed(c.label for c in members)}."
+                f"{where(measured, members[0])}: **{kind}** by a capture: {text.listed(c.label for c in members)}."
             )
-            findings.append(Finding(TOPIC, sentence, names(members), question=4))
+            findings.append(Finding(TOPIC, sentence, names(members), question=4, brief=sentence.replace("**", "")))
     return findings
 
 
@@ -143,15 +154,26 @@ def _turns(measured: Measured, axis: str) -> list[Finding]:
         if not on_gpu(sweep[0]):
             continue
         kinds = [decides(measured, cell) for cell in sweep]
-        known = [(kind in KERNELS, cell) for kind, cell in zip(kinds, sweep, strict=True) if kind in DECIDED]
-        sides = [kernels for kernels, _ in known]
+        known = [(kind in KERNELS, cell, kind) for kind, cell in zip(kinds, sweep, strict=True) if kind in DECIDED]
+        sides = [kernels for kernels, *_ in known]
         if len(set(sides)) == 2 and sides == sorted(sides):
             turn = sides.index(True)
             sentence = f"{_by_size(measured, sweep, kinds, axis)}. It turns between {axis} "
             sentence += f"{known[turn - 1][1].axis(axis)} and {known[turn][1].axis(axis)}."
             subject = f"{sweep[0].label} over {axis}"
+            brief = (
+                f"{configuration(measured, sweep[0])} turns from {known[turn - 1][2]} to {known[turn][2]} between "
+                f"{axis} {known[turn - 1][1].axis(axis)} and {known[turn][1].axis(axis)}."
+            )
             findings.append(
-                Finding(TOPIC, sentence, names(sweep), question=4, claim=CLAIM, subject=subject, status="supported")
+                Finding(
+                    *(TOPIC, sentence, names(sweep)),
+                    question=4,
+                    claim=CLAIM,
+                    subject=subject,
+                    status="supported",
+                    brief=brief,
+                )
             )
         elif len(set(kinds)) == 1 and kinds[0] in DECIDED:
             staying.setdefault(kinds[0], []).append(sweep)
@@ -164,7 +186,10 @@ def _turns(measured: Measured, axis: str) -> list[Finding]:
         sentence = f"{kind} at every size: {text.listed(shown)}."
         rests = names(cell for one in members for cell in one)
         subject = f"{text.listed(one[0].label for one in members)} over {axis}"
-        findings.append(Finding(TOPIC, sentence, rests, question=4, claim=CLAIM, subject=subject, status="refuted"))
+        brief = f"{text.cut((configuration(measured, one[0]) for one in members), 2)}: {kind} at every measured {axis}."
+        findings.append(
+            Finding(TOPIC, sentence, rests, question=4, claim=CLAIM, subject=subject, status="refuted", brief=brief)
+        )
     if open_:
         sentence = "; ".join(_by_size(measured, one, [decides(measured, cell) for cell in one], axis) for one in open_)
         cells = [cell for one in open_ for cell in one]
@@ -198,5 +223,5 @@ def _by_size(measured: Measured, sweep: list[Cell], kinds: list[str], axis: str)
 
 def _no_sweep(measured: Measured, cells: list[Cell]) -> Finding:
     wanted = sweep_entry(measured, {cell.runtime for cell in cells}, {cell.precision for cell in cells}, (1, 8, 64))
-    sentence = "each configuration was measured at one size, so nothing can turn."
+    sentence = "Each configuration was measured at one size only."
     return Finding(TOPIC, sentence, names(cells), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))

@@ -45,8 +45,8 @@ def energy(measured: Measured) -> list[Finding]:
             )
             ends = sorted((known[first], known[last]), key=lambda used: used.estimate)
             sentence += _factors(known, last, first)
-            sentence += "" if _apart(*ends) else ", not established as a difference in energy"
-            findings.append(Finding(TOPIC, f"{sentence}.", names(known), known[last]))
+            sentence += "" if _apart(*ends) else ": no difference in energy is shown"
+            findings.append(Finding(TOPIC, f"{sentence}.", names(known), known[last], measure="J", absolute=True))
     return findings
 
 
@@ -56,16 +56,17 @@ def _extremes(measured: Measured, known: dict[Cell, Interval]) -> Finding:
     most = max(known, key=lambda cell: known[cell].estimate)
     if not _apart(known[least], known[most]):
         sentence = (
-            f"{where(measured, least)}: no difference in the energy of an inference is established between "
-            f"{len(known)} configurations; the estimates lie between {_used(known, least, measured)} and "
-            f"{_used(known, most, measured)}."
+            f"{where(measured, least)}: no difference in energy is shown between {len(known)} configurations. The "
+            f"estimates go from {_used(known, least, measured)} to {_used(known, most, measured)}."
         )
         return Finding(TOPIC, sentence, names(known))
     near = [cell.label for cell in known if cell is not least and not _apart(known[least], known[cell])]
-    sentence = f"{where(measured, least)}: an inference takes least energy in {_used(known, least, measured)}"
-    sentence += f" (the intervals of {text.cut(near, 3)} reach it)" if near else ""
-    sentence += f", more in {_used(known, most, measured)}{_factors(known, least, most)}."
-    return Finding(TOPIC, sentence, names([least, most]), known[least])
+    sentence = f"{where(measured, least)}: the least energy an inference takes {_used(known, least, measured)}"
+    sentence += f" ({text.cut(near, 3)} may take as little)" if near else ""
+    sentence += f"; the most takes {_used(known, most, measured)}{_factors(known, least, most)}."
+    factor = text.number(known[most].estimate / known[least].estimate)
+    brief = f"{where(measured, least)}: {least.label} takes the least energy; {most.label} takes {factor}× as much."
+    return Finding(TOPIC, sentence, names([least, most]), known[least], measure="J", absolute=True, brief=brief)
 
 
 def _apart(less: Interval, more: Interval) -> bool:

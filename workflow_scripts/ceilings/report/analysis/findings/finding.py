@@ -10,7 +10,8 @@ from typing import Literal
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import Cell, Judged, Measured
-from ceilings.report.tables.keys import axes_of
+from ceilings.report.tables.keys import ONNX_FILE, axes_of
+from ceilings.runtimes.catalogue import PYTORCH, RUNTIMES
 from ceilings.statistics.intervals import Verdict
 from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
@@ -18,15 +19,15 @@ from ceilings.workload.shape import Shape
 Status = Literal["supported", "refuted", "not decidable"]
 
 QUESTIONS = {
-    1: "When does ONNX Runtime's CUDA provider keep the GPU busy?",
-    2: "What does TensorRT add over the CUDA provider, and native TensorRT over ONNX Runtime's provider?",
-    3: "When do abstraction layers stop mattering?",
-    4: "Where does latency turn from orchestration-bound to kernel-bound?",
-    5: "Which levers still move a small static workload?",
+    1: "Does ONNX Runtime's CUDA provider keep the GPU busy?",
+    2: "Is TensorRT faster than the CUDA provider, and native TensorRT than ONNX Runtime's provider?",
+    3: "From which size on does launch overhead stop mattering?",
+    4: "Where does the latency turn from host-bound to device-bound?",
+    5: "Which levers shorten the latency?",
     6: "Does lower precision pay, from which size on, and what does it cost?",
-    7: "What do CUDA graphs do to the tail?",
-    8: "Which stack for a latency limit, which for a throughput target, at which cost?",
-    9: "What stands between the best cell and the hardware's floor?",
+    7: "Do CUDA graphs shorten the tail?",
+    8: "What is best for a latency limit, for throughput and for cost?",
+    9: "What separates the best cell from the hardware floor?",
 }
 """The questions of the study, by number, in the order of the summary."""
 
@@ -40,7 +41,7 @@ class Finding:
 
     Attributes:
         topic: The group it is shown under; for a question, its short name.
-        text: Markdown, one line.
+        text: Markdown, one line: the finding with its intervals.
         cells: Names of the measured cells that it rests on.
         effect: The number that it states, None for a warning.
         verdict: What it claims of a latency; None where it compares none.
@@ -49,8 +50,10 @@ class Finding:
         subject: What the claim is about here, in a few words.
         status: What the data say of the claim.
         missing: What would decide it, as entries of a study: a sweep in braces, or a section.
-        measure: What the effect is a ratio of.
+        measure: What the effect is a ratio of; of an amount, its unit.
+        absolute: Whether the effect is an amount instead of a ratio.
         records: Other records that it rests on, as paths below the results folder.
+        brief: The finding in one plain sentence with its number, Markdown; empty where only the text says it.
     """
 
     topic: str
@@ -65,6 +68,24 @@ class Finding:
     missing: tuple[str, ...] = ()
     measure: str = "latency"
     records: tuple[str, ...] = ()
+    brief: str = ""
+    absolute: bool = False
+
+    @property
+    def undecided_by_noise(self) -> bool:
+        """Whether cells were compared and the intervals do not decide."""
+        wants_processes = any(entry.startswith("protocol: {processes") for entry in self.missing)
+        open_ = self.status == "not decidable" and wants_processes
+        return bool(self.cells) and (self.verdict == "undecided" or open_)
+
+    @property
+    def effect_in_words(self) -> str:
+        """The effect with its interval and what it is of; empty where there is none or nothing bounds it."""
+        if self.effect is None or not self.effect.bounded:
+            return ""
+        if self.absolute:
+            return f"{text.interval(self.effect)} ({self.measure})"
+        return f"{text.interval(self.effect, '×')} (ratio of {self.measure})"
 
     @property
     def has_evidence(self) -> bool:
@@ -105,11 +126,18 @@ def sweep_entry(
 ) -> str:
     """A sweep of a study, as YAML on one line; what is not given is taken from the cells that were asked for.
 
+    Runtimes that no model of the study can have are left out.
+
     Args:
         batches: Sizes of the batch in place of the shape's.
         shape: The sizes otherwise; None: the common shape of each panel.
     """
     asked = measured.tables.cells
+    runtimes = _in_order(runtimes)
+    if (asked["model_source"] == ONNX_FILE).all():
+        runtimes = [name for name in runtimes if name not in RUNTIMES or RUNTIMES[name].stack != PYTORCH]
+        if not runtimes:
+            return NO_ENTRY
     sizes: dict[str, set[int]] = {}
     for one in [shape] if shape else measured.common_shapes.values() or [_smallest(asked["shape"])]:
         for axis, size in one.sizes:
@@ -120,13 +148,16 @@ def sweep_entry(
     others = {axis: members for axis, members in listed.items() if axis not in SHORTHANDS}
     parts = {
         "models": sorted(asked["model"].unique()),
-        "runtimes": _in_order(runtimes),
+        "runtimes": runtimes,
         "precisions": _in_order(precisions or ("fp32", "fp16")),
         **{SHORTHANDS[axis]: members for axis, members in listed.items() if axis in SHORTHANDS},
         **({"axes": others} if others else {}),
     }
     return json.dumps(parts).replace('"', "")
 
+
+NO_ENTRY = "no sweep decides it: an ONNX file has no PyTorch runtime"
+"""In place of a sweep whose runtimes the models of the study cannot have."""
 
 SHORTHANDS = {"batch": "batches", "sequence": "sequences"}
 """Keys of a sweep that stand for an axis; others are named below ``axes``."""
@@ -159,12 +190,18 @@ def processes_entry(cells: Sequence[Cell]) -> str:
 
 
 def change(judged: Judged, base: str = "") -> str:
-    """A ratio of latencies in words: ``2.1× [1.9, 2.3] faster than base``, or what keeps it from being a difference."""
+    """A ratio of latencies in words: ``2.1× [1.9, 2.3] faster than base``, or why it is no difference."""
     if judged.decided:
         factor = judged.ratio.inverted() if judged.verdict == "faster" else judged.ratio
         return f"**{text.interval(factor, '×')} {judged.verdict}**{f' than {base}' if base else ''}"
     whose = f" of {base}" if base else ""
-    return f"{text.interval(judged.ratio, '×')} the latency{whose}, {no_claim(judged)}"
+    return f"{no_claim(judged)} ({text.interval(judged.ratio, '×')} the latency{whose})"
+
+
+def times(judged: Judged) -> str:
+    """The same in short, of a difference: ``2.1× faster``."""
+    factor = judged.ratio.inverted() if judged.verdict == "faster" else judged.ratio
+    return f"{text.number(factor.estimate)}× {judged.verdict}"
 
 
 def no_claim(judged: Judged) -> str:
@@ -172,12 +209,10 @@ def no_claim(judged: Judged) -> str:
     if judged.verdict == "same within noise":
         return "the same within noise"
     if judged.floor is not None and not math.isfinite(judged.floor):
-        return "undecided (the noise floor is unknown)"
+        return "undecided, the noise floor is unknown"
     if not judged.ratio.bounded:
-        return "undecided (one process)"
-    if judged.below_floor:
-        return "not established as a difference (the estimate is below the noise floor)"
-    return "not established as a difference"
+        return "undecided, one process"
+    return "undecided, below the noise floor" if judged.below_floor else "undecided"
 
 
 def signed_percent(factor: float) -> str:

@@ -22,7 +22,7 @@ NEAR = 2.0
 
 CLASSES_SHOWN = 4
 
-CLAIM = f"The best cell is within {NEAR:.0f}× of the least time that the hardware allows"
+CLAIM = f"The best cell is within {NEAR:.0f}× of the hardware floor"
 
 
 def floor(measured: Measured) -> list[Finding]:
@@ -36,7 +36,7 @@ def floor(measured: Measured) -> list[Finding]:
         gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)}) or runtimes_of(
             ORT_CUDA, (FUSION, GRAPH)
         )
-        sentence = "the hardware's floor is known of no measured cell."
+        sentence = "No measured cell has a known hardware floor."
         missing = () if any(map(on_gpu, measured.cells)) else (sweep_entry(measured, gpu, ("fp16",)),)
         findings = [Finding(TOPIC, sentence, (), question=9, claim=CLAIM, status="not decidable", missing=missing)]
     return findings
@@ -47,27 +47,33 @@ def _gap(measured: Measured, cell: Cell) -> Finding:
     assert row is not None
     gap = cell.p50.scaled(1 / row["floor_ms"])
     sentence = (
-        f"{where(measured, cell)}: the lowest median of a cell with a known floor, **{cell.label}**, is "
-        f"{text.number(cell.p50.estimate)} ms, "
-        f"{text.interval(gap, '×')} its floor of {text.number(row['floor_ms'])} ms "
-        f"(set by {text.LIMITED_BY.get(row['limited_by'], row['limited_by'])})"
+        f"{where(measured, cell)}: **{cell.label}** is the fastest cell with a known floor. It takes "
+        f"{text.number(cell.p50.estimate)} ms, {text.interval(gap, '×')} the floor of "
+        f"{text.number(row['floor_ms'])} ms (set by {text.LIMITED_BY.get(row['limited_by'], row['limited_by'])})"
+    )
+    brief = (
+        f"{where(measured, cell)}: the fastest cell, {cell.label}, takes {text.number(gap.estimate)}× the hardware "
+        f"floor ({text.number(cell.p50.estimate)} against {text.number(row['floor_ms'])} ms)."
     )
     if pd.notna(row["mfu"]):
-        sentence += f"; MFU {text.percent(row['mfu'])} of the highest measured matrix rate"
+        sentence += f". MFU: {text.percent(row['mfu'])} of the highest measured matrix rate"
     sentence += _products(cell, row) + _queued(measured, cell)
     budget = measured.budget(cell)
     missing: tuple[str, ...] = ()
     if budget:
         sentence += f". {_split(cell, budget)}"
     else:
-        sentence += ". What the rest is needs a capture"
+        sentence += ". A capture would show the rest"
         missing = (traces_entry([cell]),)
     status: Status = "not decidable"
     if gap.high < 1:
-        sentence += ". Less than the floor cannot be: a limit was measured too low, or work counted that nobody does"
+        sentence += ". A latency below the floor is impossible: a limit was measured too low, or too much work counted"
     elif gap.bounded:
         status = "supported" if gap.high <= NEAR else "refuted" if gap.low > NEAR else status
-    return Finding(TOPIC, f"{sentence}.", names([cell]), gap, None, 9, CLAIM, cell.label, status, missing)
+    measure = "latency over the hardware floor"
+    return Finding(
+        *(TOPIC, f"{sentence}.", names([cell]), gap, None, 9, CLAIM, cell.label, status, missing, measure), brief=brief
+    )
 
 
 def _products(cell: Cell, row: dict[str, Any]) -> str:
@@ -76,12 +82,11 @@ def _products(cell: Cell, row: dict[str, Any]) -> str:
     if library is None or pd.isna(library) or library <= row["floor_ms"]:
         return ""
     sentence = (
-        f". The model's products with weights, one by one at the sizes that they have, take a library "
-        f"{text.number(library)} ms, {text.number(library - row['floor_ms'])} ms above the floor "
-        "(Q, K and V apart: merged by fusion they take less)"
+        f". The vendor's library takes {text.number(library)} ms for the products with weights, one after the other, "
+        f"{text.number(library - row['floor_ms'])} ms above the floor (Q, K and V apart; fusion merges them)"
     )
     if library < p50:
-        sentence += f"; {text.number(p50 - library)} ms are left for other kernels, the gaps between them and the host"
+        sentence += f". The other {text.number(p50 - library)} ms are other kernels, gaps between kernels, and the host"
     return sentence
 
 
@@ -92,8 +97,8 @@ def _queued(measured: Measured, cell: Cell) -> str:
         return ""
     hidden = cell.p50.estimate - work.estimate
     return (
-        f". With requests queued an inference takes {text.number(work.estimate)} ms, so for at least "
-        f"{text.number(hidden)} ms of the latency the device does not work"
+        f". With requests queued an inference takes {text.number(work.estimate)} ms, so the device idles for at least "
+        f"{text.number(hidden)} ms of the latency"
     )
 
 
@@ -102,8 +107,8 @@ def _split(cell: Cell, budget: dict[str, Any]) -> str:
     busy, p50 = float(budget["gpu_busy_ms"]), cell.p50.estimate
     classes = {kind: float(budget[f"gpu_{kind}_ms"]) for kind in KERNEL_CLASSES if pd.notna(budget[f"gpu_{kind}_ms"])}
     shown = sorted((item for item in classes.items() if item[1] >= 0.01 * busy), key=lambda item: -item[1])
-    sentence = f"Captured, the device works {text.number(busy)} ms of it ({text.percent(min(busy / p50, 1))}): "
+    sentence = f"In the capture the device works {text.number(busy)} ms of it ({text.percent(min(busy / p50, 1))}): "
     sentence += text.listed(f"{text.number(value)} {kind}" for kind, value in shown[:CLASSES_SHOWN])
     if pd.notna(budget["no_host_ms"]):
-        sentence += f"; with a host that took no time, at most {text.number(budget['no_host_ms'])} ms would remain"
+        sentence += f". Without the host's time at most {text.number(budget['no_host_ms'])} ms would remain"
     return sentence

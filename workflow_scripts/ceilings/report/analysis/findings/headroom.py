@@ -13,9 +13,9 @@ from ceilings.report.analysis.measured import Cell, Measured, group_by
 
 TOPIC = "Levers"
 
-CLAIM = "Faster work on the device (a lower precision, better kernels) can still shorten {}"
+CLAIM = "Faster kernels (a lower precision, better kernels) shorten {}"
 
-HOSTS = ". Fewer launches, and less of the host's time for each, are what is left"
+HOSTS = ". Only fewer or cheaper launches help"
 
 
 def headroom(measured: Measured) -> list[Finding]:
@@ -31,9 +31,14 @@ def headroom(measured: Measured) -> list[Finding]:
                 for cell, budget in members
             )
             sentence = (
-                f"{where(measured, members[0][0])}: work on the device that took no time would leave "
+                f"{where(measured, members[0][0])}: if the device's work took no time, there would remain "
                 f"{text.listed(left)}"
                 f"{HOSTS if status == 'refuted' else ''}."
+            )
+            labels = text.cut((cell.label for cell, _ in members), 3)
+            brief = (
+                f"{where(measured, members[0][0])}: faster kernels {'help' if status == 'supported' else 'do not help'}"
+                f" {labels}{'' if status == 'supported' else ': the host sets the latency'}."
             )
             findings.append(
                 Finding(
@@ -44,6 +49,7 @@ def headroom(measured: Measured) -> list[Finding]:
                     claim=CLAIM.format(members[0][0].shape),
                     subject=text.listed(cell.label for cell, _ in members),
                     status=status,
+                    brief=brief,
                 )
             )
     return findings

@@ -12,11 +12,11 @@ from ceilings.report.analysis.findings.finding import (
     Status,
     change,
     names,
-    no_claim,
     panel,
     processes_entry,
     status_of,
     sweep_entry,
+    times,
 )
 from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape
 from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
@@ -39,8 +39,8 @@ def levers(measured: Measured) -> list[Finding]:
     findings += _larger(measured)
     if not any(on_gpu(cell) for cell in measured.cells):
         wanted = sweep_entry(measured, runtimes_of(ORT_CUDA, (), (GRAPH,), (FUSION,), (FUSION, GRAPH)))
-        claim = "A lever still shortens a small static workload"
-        sentence = "CUDA graph, fusion and IO binding: no cell of a GPU was measured."
+        claim = "CUDA graph, fusion or IO binding shorten the latency"
+        sentence = "No cell of a GPU was measured."
         findings.append(
             Finding(TOPIC, sentence, (), question=5, claim=claim, status="not decidable", missing=(wanted,))
         )
@@ -77,14 +77,18 @@ def _lever(measured: Measured, members: list[Step]) -> Finding:
     if top is not alone:
         sentence += f"; on top of {_named(top, alone)} {change(top)}"
         sentence += _interaction(measured, alone, top)
-    claim = f"A lever still shortens {alone.with_.shape}, on top of the others"
+    on_top = f" on top of {_named(top, alone)}" if top is not alone else ""
+    brief = f"{_at(measured, top.with_)}: {_name(top)}{on_top} makes it {times(top)}." if top.decided else ""
+    claim = f"A lever shortens {alone.with_.shape}, on top of the others"
     subject = f"{_name(alone)} on {alone.with_.stack}"
     if top is not alone:
         subject += f" after {_named(top, alone)}"
     status = _status(measured, top)
     missing = (processes_entry([top.with_]),) if status == "not decidable" else ()
     cells = names(cell for step in (alone, top) for cell in (step.without, step.with_))
-    return Finding(TOPIC, f"{sentence}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)
+    return Finding(
+        *(TOPIC, f"{sentence}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing), brief=brief
+    )
 
 
 def _status(measured: Measured, step: Step) -> Status:
@@ -93,7 +97,7 @@ def _status(measured: Measured, step: Step) -> Status:
 
 
 def _name(step: Step) -> str:
-    """A precision in which nothing was multiplied is the Q/DQ nodes' price, and is called so."""
+    """A precision in which no product ran is the price of the Q/DQ nodes, and is called so."""
     return f"{step.lever} (no product ran in it)" if float_only(step.with_) else step.lever
 
 
@@ -111,8 +115,8 @@ def _interaction(measured: Measured, alone: Step, top: Step) -> str:
     judged = measured.factor(four, [1.0, -1.0, -1.0, 1.0])
     if not judged.decided:
         return ""
-    effect = "stronger" if judged.verdict == "faster" else "weaker"
-    return f", a {effect} effect there ({text.interval(judged.ratio, '×')} the factor)"
+    effect = "more" if judged.verdict == "faster" else "less"
+    return f" (it gains {effect} there: {text.interval(judged.ratio, '×')} the factor)"
 
 
 def _batch(measured: Measured, members: list[Cell]) -> list[Finding]:
@@ -154,18 +158,19 @@ def _together(measured: Measured, members: list[Cell]) -> list[Finding]:
         mains.append((judged.ratio.estimate, f"{lever} {change(judged)}"))
     sentence = (
         f"{_at(measured, members[0])}: over all {len(design.cells)} combinations of {text.listed(design.levers)}, each "
-        f"averaged over the others: {'; '.join(shown for _, shown in sorted(mains))}"
+        f"lever averaged over the others: {'; '.join(shown for _, shown in sorted(mains))}"
     )
     clear, open_ = [], []
     for a, b in itertools.combinations(design.levers, 2):
         judged = design.effect(measured, a, b)
         factor = text.interval(judged.ratio, "×")
         if judged.decided:
-            what = "gain more together" if judged.verdict == "faster" else "take from each other's gain"
+            what = "gain more together" if judged.verdict == "faster" else "gain less together"
             clear.append(f"{a} and {b} {what} ({factor})")
         else:
-            open_.append(f"{a} and {b} ({factor}, {no_claim(judged)})")
-    sentence += f". Interactions: {'; '.join([*clear, *open_])}"
+            open_.append(f"{a} and {b} ({factor})")
+    sentence += f". Interactions: {'; '.join(clear)}" if clear else ""
+    sentence += f". No interaction shown: {'; '.join(open_)}" if open_ else ""
     return [Finding(TOPIC, f"{sentence}.", names(design.cells.values()), question=5)]
 
 

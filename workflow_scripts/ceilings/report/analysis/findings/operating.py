@@ -10,6 +10,7 @@ import pandas as pd
 from ceilings.report import text
 from ceilings.report.analysis.findings.finding import Finding, Status, names, panel, processes_entry, sweep_entry
 from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
+from ceilings.report.tables.quantities import BY_COLUMN
 from ceilings.statistics.quantiles import Interval
 
 TOPIC = "Latency or throughput"
@@ -67,16 +68,21 @@ def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
     for cell in kept:
         rivals = [one for one in cells if one.batch == cell.batch and one is not cell]
         tied = [one.label for one in rivals if measured.compare(one, cell).verdict != "slower"]
-        also = f" (no difference established to {text.cut(tied, 2)})" if tied else ""
+        also = f" (as fast, within noise: {text.cut(tied, 2)})" if tied else ""
         p99 = f", p99 {text.number(cell.row['p99_ms'])}" if pd.notna(cell.row["p99_ms"]) else ""
         points.append(
             f"{text.number(cell.p50.estimate)} ms{p99}: {cell.label} at batch {cell.batch}{also}, "
             f"{text.number(_rate(cell) * 1e3)}/s"
         )
     sentence = (
-        f"{panel(measured, cells[0])}{_input(cells[0])}the best for a limit on the median, from that limit "
-        f"on, with its throughput: {'; '.join(points)}. Of the configurations measured there: {_rivals(cells)}."
+        f"{panel(measured, cells[0])}{_input(cells[0])}the Pareto front of median latency and throughput (closed "
+        f"loop): {'; '.join(points)}. Measured there: {_rivals(cells)}."
     )
+    where = f"{panel(measured, cells[0])}{_input(cells[0])}"
+    ends = [
+        f"{text.number(cell.p50.estimate)} ms at {text.number(_rate(cell) * 1e3)}/s" for cell in (kept[0], kept[-1])
+    ]
+    brief = f"{where}the Pareto front goes from {ends[0]} to {ends[1]}." if len(kept) > 1 else ""
     status = _one_for_all(measured, cells, kept)
     subject = text.cut(dict.fromkeys(cell.label for cell in kept), 3)
     missing: tuple[str, ...] = ()
@@ -88,7 +94,13 @@ def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
             else (sweep_entry(measured, sorted(runtimes), {c.precision for c in cells}, (1, 8, 32)),)
         )
     return Finding(
-        TOPIC, sentence, names(kept), question=8, claim=CLAIM, subject=subject, status=status, missing=missing
+        *(TOPIC, sentence, names(kept)),
+        question=8,
+        claim=CLAIM,
+        subject=subject,
+        status=status,
+        missing=missing,
+        brief=brief,
     )
 
 
@@ -123,11 +135,23 @@ def _throughput(measured: Measured, cells: list[Cell]) -> list[Finding]:
         f"{panel(measured, best)}{_input(best, ', ')}requests queued: the highest throughput is "
         f"**{text.interval(rate, 'inferences/s')}**, {best.label} at batch {best.batch}"
     )
+    brief = (
+        f"{panel(measured, best)}{best.label} at batch {best.batch} has the highest throughput, "
+        f"{text.number(rate.estimate)}/s."
+    )
     if near:
-        sentence += f"; the intervals of {text.cut((f'{c.label} b{c.batch}' for c in near), 3)} reach it"
+        sentence += f" (as high, within noise: {text.cut((f'{c.label} b{c.batch}' for c in near), 3)})"
     cost = cost_per_million(best)
     if cost:
-        sentence += f". A million inferences cost {text.interval(cost)} there, in the currency of the study's price"
+        sentence += f". A million inferences cost {text.interval(cost)} there, in the currency of the study"
     else:
-        sentence += ". The study gives no `price_per_hour` for the device, so no cost"
-    return [Finding(TOPIC, f"{sentence}.", names([best, *near]), rate, question=8)]
+        sentence += ". For a cost, give `price_per_hour`"
+    return [
+        Finding(
+            *(TOPIC, f"{sentence}.", names([best, *near]), rate),
+            question=8,
+            measure=BY_COLUMN["inferences_per_s"].label,
+            absolute=True,
+            brief=brief,
+        )
+    ]

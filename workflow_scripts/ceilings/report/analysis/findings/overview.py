@@ -19,18 +19,20 @@ def fastest(measured: Measured) -> list[Finding]:
         tied = [pair for pair in behind if pair.verdict != "slower"]
         sentence = f"{where(measured, best)}: "
         if len(tied) == len(behind):
-            sentence += f"no configuration is established as the fastest of {len(cells)}"
-            findings.append(Finding("Fastest", sentence + ".", names(cells), None, "undecided"))
+            sentence += f"no configuration is shown to be the fastest of {len(cells)}."
+            findings.append(Finding("Fastest", sentence, names(cells), None, "undecided", brief=sentence))
             continue
         first = min((pair for pair in behind if pair.verdict == "slower"), key=lambda pair: pair.ratio.estimate)
         if tied:
             group = text.listed(f"**{cell.label}**" for cell in (best, *(pair.a for pair in tied)))
-            sentence += f"fastest are {group}, with no established difference; {best.label} has "
+            sentence += f"{group} are the fastest; no difference between them is shown. {best.label} takes "
         else:
-            sentence += f"the fastest is **{best.label}** with "
-        sentence += (
-            f"a median of {text.interval(best.p50, 'ms')}; next is {first.a.label}, slower by "
-            f"{text.interval(first.ratio, '×')}."
+            sentence += f"**{best.label}** is the fastest. It takes "
+        sentence += f"{text.interval(best.p50, 'ms')}; the next, {first.a.label}, takes "
+        sentence += f"{text.interval(first.ratio, '×')} as long."
+        brief = (
+            f"{where(measured, best)}: {best.label} is {'among the fastest' if tied else 'the fastest'} with "
+            f"{text.number(best.p50.estimate)} ms."
         )
-        findings.append(Finding("Fastest", sentence, names((best, *others)), first.ratio, "slower"))
+        findings.append(Finding("Fastest", sentence, names((best, *others)), first.ratio, "slower", brief=brief))
     return findings

@@ -23,7 +23,7 @@ SKIPPED = 0.1
 """A latency within this of the share of real tokens shows that none of the padding is computed."""
 
 EAGER = (
-    " Transformers drops a mask of ones before the attention and keeps a real one, so padded inputs take another "
+    " Transformers drops a mask of ones before the attention and keeps any other. So padded inputs take another "
     "attention kernel."
 )
 
@@ -67,10 +67,14 @@ def _price(measured: Measured, pair: Comparison) -> Finding:
     sentence = (
         f"{configuration(measured, cell)} {cell.shape}: with {text.percent(share)} real tokens "
         f"{change(pair, 'full rows')}: {becomes}. "
-        f"A real token costs {text.interval(token, '×')} what it costs in full rows."
+        f"A real token costs {text.interval(token, '×')} as much as in full rows."
         f"{EAGER if pair.verdict == 'slower' and _drops_masks(cell) else ''}"
     )
     missing = (processes_entry([pair.a, pair.b]),) if status == "not decidable" else ()
+    brief = (
+        f"{configuration(measured, cell)} {cell.shape}: a real token costs {text.number(token.estimate)}× as much as "
+        f"in full rows: {becomes}."
+    )
     return Finding(
         TOPIC,
         sentence,
@@ -82,6 +86,7 @@ def _price(measured: Measured, pair: Comparison) -> Finding:
         f"{cell.label} {cell.shape}",
         status,
         missing,
+        brief="" if status == "not decidable" else brief,
     )
 
 

@@ -19,6 +19,7 @@ from ceilings.report.analysis.findings.finding import (
     processes_entry,
     status_of,
     sweep_entry,
+    times,
     where,
 )
 from ceilings.report.analysis.measured import Comparison, Measured, group_by
@@ -39,7 +40,7 @@ def precisions(measured: Measured) -> list[Finding]:
     if not findings and measured.cells:
         runtimes = {cell.runtime for cell in measured.cells}
         wanted = sweep_entry(measured, sorted(runtimes), ("fp32", "fp16", "int8"))
-        sentence = "no lower precision was measured beside FP32 at the same shape."
+        sentence = "No lower precision was measured beside FP32 at the same shape."
         findings = [Finding(TOPIC, sentence, (), question=6, claim=CLAIM, status="not decidable", missing=(wanted,))]
     return findings
 
@@ -62,7 +63,17 @@ def _series(measured: Measured, series: PrecisionSeries) -> Finding:
     throughout = all(point.verdict == "faster" for point in series.points)
     reach = " throughout" if throughout else " at one or more of" if status == "supported" else ","
     subject = f"{series.label}{_named(series.points)}{reach} {sizes}"
-    return Finding(TOPIC, sentence, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
+    brief = _brief(measured, strongest, _named(series.points))
+    return Finding(
+        *(TOPIC, sentence, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing), brief=brief
+    )
+
+
+def _brief(measured: Measured, pair: Comparison, note: str) -> str:
+    """The strongest effect; empty where none is decided."""
+    if not pair.decided:
+        return ""
+    return f"{panel(measured, pair.a)}{pair.a.label}{note} is {times(pair)} than {pair.b.label} at {pair.a.shape}."
 
 
 def _at_one_shape(measured: Measured, members: list[PrecisionSeries]) -> Finding:
@@ -85,7 +96,10 @@ def _at_one_shape(measured: Measured, members: list[PrecisionSeries]) -> Finding
         f"on {gains or 'any'} of {len(pairs)} configurations" if len(pairs) > 1 else first.runtime
     )
     cells = names(cell for pair in pairs for cell in (pair.a, pair.b))
-    return Finding(TOPIC, sentence, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing)
+    brief = _brief(measured, strongest, _named(pairs))
+    return Finding(
+        *(TOPIC, sentence, cells, strongest.ratio, strongest.verdict, 6, CLAIM, subject, status, missing), brief=brief
+    )
 
 
 def _named(points: Sequence[Comparison]) -> str:
@@ -117,8 +131,8 @@ def _cost(points: Sequence[Comparison]) -> str:
     cosines = [row["cosine"] for row in rows if pd.notna(row["cosine"])]
     if not errors:
         return ""
-    sentence = f" Its outputs differ from the FP32 reference's by {max(errors):.1e} (relative L2"
-    return sentence + (f", lowest cosine of any row {min(cosines):.6f}; the worst of these)." if cosines else ").")
+    sentence = f" Largest error against the FP32 reference: {max(errors):.1e} (relative L2)"
+    return sentence + (f", lowest cosine of any row {min(cosines):.6f}." if cosines else ".")
 
 
 def _summary(series: PrecisionSeries) -> str:
@@ -136,11 +150,10 @@ def _summary(series: PrecisionSeries) -> str:
             return f"{name} is {verdict} throughout {span}, no crossover."
         if verdict in verdicts:
             count = verdicts.count(verdict)
-            sentence = f"{name} is {verdict} at {count} of {len(verdicts)} sizes, the others are not decided; "
-            return sentence + "no crossover."
+            return f"{name} is {verdict} at {count} of {len(verdicts)} sizes, undecided at the others; no crossover."
     if all(each == "same within noise" for each in verdicts):
-        return f"no difference beyond the noise floor at any size {span}."
-    return f"no difference established at any size {span}."
+        return f"the same within noise at every size {span}."
+    return f"undecided at every size {span}."
 
 
 def _strength(pair: Comparison) -> tuple[bool, float]:

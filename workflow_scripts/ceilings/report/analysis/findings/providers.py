@@ -16,6 +16,7 @@ from ceilings.report.analysis.findings.finding import (
     short,
     status_of,
     sweep_entry,
+    times,
 )
 from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.measured import Cell, Measured, carries
@@ -38,7 +39,7 @@ PROVIDERS = {TENSORRT: ORT_TENSORRT, TENSORRT_RTX: ORT_TENSORRT_RTX}
 """Native TensorRT, and the provider of ONNX Runtime that it is held against."""
 
 FASTER = "TensorRT is faster than the CUDA provider at the same precision"
-EQUIVALENT = "Native TensorRT and ONNX Runtime's TensorRT provider are equivalent in {} within {:.0%}"
+EQUIVALENT = "Native TensorRT and ONNX Runtime's TensorRT provider are equal in {} within {:.0%}"
 
 
 def providers(measured: Measured) -> list[Finding]:
@@ -58,13 +59,13 @@ def providers(measured: Measured) -> list[Finding]:
     precisions = sorted({cell.precision for cell in measured.cells if on_gpu(cell)} & {"fp32"} | {"fp16"})
     both = [*runtimes_of(ORT_CUDA, ()), *runtimes_of(ORT_TENSORRT, ()), *runtimes_of(TENSORRT, ())]
     if not any(finding.claim == FASTER for finding in findings):
-        sentence = "no TensorRT cell was measured beside the CUDA provider's."
+        sentence = "No TensorRT cell was measured beside one of the CUDA provider."
         wanted = sweep_entry(measured, both, precisions)
         findings.append(
             Finding(TOPIC, sentence, (), question=2, claim=FASTER, status="not decidable", missing=(wanted,))
         )
     if not compared:
-        sentence = "native TensorRT and the provider were not both measured."
+        sentence = "Native TensorRT and the provider were not both measured."
         claim = EQUIVALENT.format("mean, p50 and p99", MARGIN)
         wanted = sweep_entry(measured, both[1:], precisions)
         findings.append(
@@ -94,7 +95,10 @@ def _against_cuda(measured: Measured, cell: Cell) -> list[Finding]:
     missing = (processes_entry([cell]),) if status == "not decidable" else ()
     cells = names([cell, *(pair.b for pair in pairs)])
     return [
-        Finding(TOPIC, f"{sentence}.", cells, decisive.ratio, decisive.verdict, 2, FASTER, short(cell), status, missing)
+        Finding(
+            *(TOPIC, f"{sentence}.", cells, decisive.ratio, decisive.verdict, 2, FASTER, short(cell), status, missing),
+            brief=f"{named(measured, cell)} is {times(decisive)} than {decisive.b.label}." if decisive.decided else "",
+        )
     ]
 
 
@@ -119,13 +123,14 @@ def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider:
     elif beyond(ratio, max(MARGIN, measured.noise_floor(native.device, estimand) or 0.0)):
         status = "refuted"
     words = {
-        "supported": f"equivalent within {MARGIN:.0%}",
-        "refuted": f"further apart than {MARGIN:.0%}",
-        "not decidable": f"neither equivalence within {MARGIN:.0%} nor a larger difference is established",
+        "supported": f"equal within {MARGIN:.0%}",
+        "refuted": f"they differ by more than {MARGIN:.0%}",
+        "not decidable": f"undecided: it may be within {MARGIN:.0%} or beyond",
     }[status]
     missing = (processes_entry([native, provider]),) if status == "not decidable" else ()
     sentence = f"{at}{text.interval(ratio, '×')} (90%), {words}."
-    return Finding(TOPIC, sentence, cells, ratio, None, 2, claim, short(native), status, missing)
+    brief = "" if status == "not decidable" else f"{at}{text.number(ratio.estimate)}×, {words}."
+    return Finding(TOPIC, sentence, cells, ratio, None, 2, claim, short(native), status, missing, brief=brief)
 
 
 def like_native(cell: Cell) -> frozenset[str]:

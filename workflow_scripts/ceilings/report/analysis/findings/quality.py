@@ -30,7 +30,7 @@ BOUNDS = {
 MADE = {"random", "spectrum"}
 """Sources of rows that are made, as many as a study asks for."""
 
-NO_LABELS = " Without labels this is agreement with FP32, no accuracy."
+NO_LABELS = " Without labels this is agreement with FP32, not accuracy."
 RANDOM = " The weights are random: this says nothing about a trained model."
 
 
@@ -79,7 +79,12 @@ def _cost(measured: Measured, row: Row, points_measured: list[Comparison]) -> Fi
     verdict = pair.verdict if pair else None
     subject = label if pair else f"{panel_of(measured, row['model'], row['device'])}{label}"
     # No effect: the claim is about the outputs, and the pair's ratio is one of latencies.
-    return Finding(TOPIC, sentence, cells, None, verdict, 6, claim, subject, status, missing, records=(_record(row),))
+    brief = f"{panel_of(measured, row['model'], row['device'])}{label}: {worth(row)}."
+    return Finding(
+        *(TOPIC, sentence, cells, None, verdict, 6, claim, subject, status, missing),
+        records=(_record(row),),
+        brief=brief if status != "not decidable" else "",
+    )
 
 
 def _pair(measured: Measured, row: Row, pairs: list[Comparison]) -> Comparison | None:

@@ -57,7 +57,7 @@ def saturation(measured: Measured) -> list[Finding]:
     claim = f"The GPU works at least {BUSY:.0%} of an iteration of {ORT_CUDA}, from the smallest size on"
     if not cells:
         wanted = (sweep_entry(measured, runtimes_of(ORT_CUDA, (), (GRAPH,)), ("fp16",), (1, 4, 8, 16, 32, 64)),)
-        sentence = f"no cell of {ORT_CUDA} was measured."
+        sentence = f"No cell of {ORT_CUDA} was measured."
         return [Finding(TOPIC, sentence, (), question=1, claim=claim, status="not decidable", missing=wanted)]
     findings, blank = [], list[Cell]()
     groups = group_by(cells, lambda cell: (cell.device, cell.model, cell.precision)).values()
@@ -82,7 +82,7 @@ def saturation(measured: Measured) -> list[Finding]:
             busy = text.cut(str(share.cell.shape) for share in shares if share.busy)
             sentence += f". Busy from {text.sizes(first.cell.shape)} on" if throughout else f". Busy at {busy}"
         elif status == "refuted" and unknown:
-            sentence += f". Where it becomes busy is not known for {text.cut(str(cell.shape) for cell in unknown)}"
+            sentence += f". Not known at {text.cut(str(cell.shape) for cell in unknown)}"
         captured = [cell for cell in unknown if measured.budget(cell)]
         uncaptured = [cell for cell in unknown if cell not in captured]
         missing = [traces_entry(uncaptured)] if uncaptured else []
@@ -102,6 +102,8 @@ def saturation(measured: Measured) -> list[Finding]:
                 subject=subject,
                 status=status,
                 missing=tuple(missing),
+                measure="busy share of the latency",
+                brief=_brief(configuration(measured, members[0]), shown) if shown and status != "not decidable" else "",
             )
         )
     if blank:
@@ -139,8 +141,14 @@ def busy_share(measured: Measured, cell: Cell) -> Share | None:
     return Share(cell, measured.compare(graph, cell).ratio, True, (cell, graph))
 
 
+def _brief(which: str, share: Share) -> str:
+    most = "at most " if share.most else ""
+    works = f"{most}{text.percent(min(share.value.estimate, 1))}"
+    return f"{which}: the GPU works {works} of the latency at {share.cell.shape}."
+
+
 def _shown(share: Share) -> str:
     at = f"{'at most ' if share.most else ''}{text.percent(min(share.value.estimate, 1))}"
     ends = f" [{text.percent(share.value.low)}, {text.percent(min(share.value.high, 1))}]"
-    how = "what its CUDA graph takes" if share.most else "captured"
+    how = "bound from its CUDA graph" if share.most else "captured"
     return f"{share.cell.shape} {at}{ends if share.value.bounded else ''} ({how})"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ceilings.report import text
 from ceilings.report.analysis.findings.bottleneck import ORCHESTRATION, decides
 from ceilings.report.analysis.findings.energy import clock
-from ceilings.report.analysis.findings.finding import Finding, configuration, names, no_claim, signed_percent
+from ceilings.report.analysis.findings.finding import Finding, configuration, names, no_claim, signed_percent, times
 from ceilings.report.analysis.findings.selection import on_gpu, sweeps
 from ceilings.report.analysis.measured import Cell, Comparison, Measured, growth_exponent, without_axis
 from ceilings.statistics.quantiles import Interval
@@ -27,21 +27,21 @@ def batching(measured: Measured) -> list[Finding]:
         first, last = cells[0], cells[-1]
         whole = measured.compare_per_inference(last, first)
         steps = [measured.compare_per_inference(b, a) for a, b in itertools.pairwise(cells)]
-        sentence = f"{configuration(measured, first)}{_at(first, 'batch')}: an inference in a batch of {last.batch} "
-        if whole.verdict == "faster":
-            sentence += f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}"
-        elif whole.verdict == "slower":
-            sentence += f"takes longer, {text.interval(whole.ratio, '×')}, than one in a batch of {first.batch}"
-        else:
-            sentence += (
-                f"takes {text.interval(whole.ratio, '×')} the time of one in a batch of {first.batch}, "
-                f"{no_claim(whole)}"
-            )
+        subject = f"{configuration(measured, first)}{_at(first, 'batch')}"
+        sentence = f"{subject}: batch {last.batch} takes {text.interval(whole.ratio, '×')} the time of batch "
+        sentence += f"{first.batch} per inference{'' if whole.decided else f' ({no_claim(whole)})'}"
         sentence += f"; {_flattening(steps)}"
+        brief = f"{subject}: per inference, batch {last.batch} is {times(whole)} than batch {first.batch}."
         sentence += (
             f". At batch {last.batch} the SM clock is {at}." if (at := clock(measured, last, "latency")) else "."
         )
-        findings.append(Finding("Batching", sentence, names(cells), whole.ratio, whole.verdict))
+        findings.append(
+            Finding(
+                *("Batching", sentence, names(cells), whole.ratio, whole.verdict),
+                measure="latency per inference",
+                brief=brief if whole.decided else "",
+            )
+        )
     return findings
 
 
@@ -52,8 +52,8 @@ def _flattening(steps: Sequence[Comparison]) -> str:
     open_ = next((step for step in before if not _rises(step)), None)
     if flat and open_:
         return (
-            f"throughput flattens at batch {flat.b.batch} at the latest: {_step(flat)}; whether from batch "
-            f"{open_.b.batch} on is not decided: {_step(open_)}"
+            f"throughput flattens at batch {flat.b.batch} at the latest: {_step(flat)} (undecided from batch "
+            f"{open_.b.batch} on: {_step(open_)})"
         )
     if flat:
         return f"throughput flattens at batch {flat.b.batch}: {_step(flat)}"
@@ -76,6 +76,7 @@ def _step(step: Comparison) -> str:
     """``going from 4 to 8 changes it by +12% [+3%, +22%]``."""
     gain = step.ratio.inverted()
     bounds = f"[{signed_percent(gain.low)}, {signed_percent(gain.high)}]" if gain.bounded else "[one process]"
+    bounds = bounds if gain.high <= text.TOO_NOISY * gain.low or not gain.bounded else "[too noisy]"
     return f"going from {step.b.batch} to {step.a.batch} changes it by {signed_percent(gain.estimate)} {bounds}"
 
 
@@ -96,14 +97,25 @@ def _along(measured: Measured, axis: str) -> list[Finding]:
             f"the {what} ({sizes[0]} to {sizes[-1]}) take {text.interval(whole.ratio, '×')} the time"
         )
         if not whole.decided:
-            sentence += f", {no_claim(whole)}"
-        sentence += f"; as a power of the {axis} {_exponent(exponent)}"
+            sentence += f" ({no_claim(whole)})"
+        sentence += f"; latency ∝ {axis}^{_exponent(exponent)}"
         if len(cells) > 2:
             last = growth_exponent(cells[-2:], sizes[-2:])
-            sentence += f", {_exponent(last)} over the last step ({sizes[-2]} to {sizes[-1]})"
+            sentence += f", over the last step ({sizes[-2]} to {sizes[-1]}) ∝ {axis}^{_exponent(last)}"
         if on_gpu(cells[0]) and {decides(measured, cell) for cell in cells} <= ORCHESTRATION:
-            sentence += ". The host decides at each of these sizes"
-        findings.append(Finding(topic, sentence + ".", names(cells), exponent))
+            sentence += ". It is host-bound at each of these sizes"
+        brief = (
+            f"{configuration(measured, cells[0])}{_at(cells[0], axis)}: {sizes[-1] / sizes[0]:.3g} times the {what} "
+            f"take {text.number(whole.ratio.estimate)}× the time."
+        )
+        findings.append(
+            Finding(
+                *(topic, sentence + ".", names(cells), exponent),
+                measure=f"exponent of the {axis}",
+                absolute=True,
+                brief=brief if whole.decided else "",
+            )
+        )
     return findings
 
 

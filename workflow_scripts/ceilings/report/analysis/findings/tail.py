@@ -27,7 +27,7 @@ from ceilings.statistics.estimands import JITTER, P99, TAIL
 from ceilings.statistics.intervals import process_logs
 
 TOPIC = "Tail"
-CLAIM = "A CUDA graph tightens the tail: its p99 is closer to its median"
+CLAIM = "A CUDA graph brings the p99 closer to the median"
 
 
 def tail(measured: Measured) -> list[Finding]:
@@ -48,7 +48,7 @@ def tail(measured: Measured) -> list[Finding]:
     if findings:
         return findings
     if short_of_samples:
-        sentence = f"a p99 needs {P99.samples} iterations, and no pair with and without a CUDA graph has them."
+        sentence = f"A p99 needs {P99.samples} iterations; no pair with and without a CUDA graph has them."
         wanted: tuple[str, ...] = (f"protocol: {{min_iterations: {P99.samples}}}",)
         return [
             Finding(
@@ -62,7 +62,7 @@ def tail(measured: Measured) -> list[Finding]:
             )
         ]
     gpu = sorted({cell.runtime for cell in measured.cells if on_gpu(cell)} | {runtime_of(ORT_CUDA)})
-    sentence = "no pair with and without a CUDA graph was measured."
+    sentence = "No pair with and without a CUDA graph was measured."
     wanted = (sweep_entry(measured, [*gpu, runtime_of(ORT_CUDA, GRAPH)]),)
     return [Finding(TOPIC, sentence, (), question=7, claim=CLAIM, status="not decidable", missing=wanted)]
 
@@ -74,7 +74,7 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
         return None
     reaches = {cell: _reach(cell) for cell in (graph, plain)}
     sentence = (
-        f"{named(measured, graph)}: p99 lies {reaches[graph]} above the median, without the graph "
+        f"{named(measured, graph)}: the p99 is {reaches[graph]} above the median, without the graph "
         f"{reaches[plain]}; p99 over p50 "
     )
     status: Status = "not decidable"
@@ -87,15 +87,18 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
         floor = reach.floor or 0.0
         if math.isfinite(floor) and _typical(plain) <= 1 + floor:
             # A ratio cannot fall below 1, so even a graph without any tail would stay within the noise floor.
-            sentence += (
-                f"; against a noise floor of {text.percent(floor)} the tail without the graph is too short to show "
-            )
-            sentence += "a gain"
+            sentence += f"; the tail without the graph is too short to show a gain (noise floor {text.percent(floor)})"
         elif reach.verdict == "same within noise":
             status = "refuted"
     sentence += f"; the p99 itself {text.interval(absolute.ratio, '×')}"
     if absolute.decided:
         sentence += f", {'lower' if absolute.verdict == 'faster' else 'higher'}"
+    brief = ""
+    if absolute.decided and reach.decided:
+        brief = (
+            f"{named(measured, graph)}: the CUDA graph changes the p99 to {text.number(absolute.ratio.estimate)}×, and "
+            f"p99 over p50 to {text.number(reach.ratio.estimate)}×."
+        )
     jitter = measured.compare_by(JITTER, graph, plain)
     if jitter:
         sentence += f"; jitter (interquartile range over median) {text.interval(jitter.ratio, '×')}"
@@ -106,6 +109,7 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
     return Finding(
         *(TOPIC, f"{sentence}.", names([graph, plain]), reach.ratio, reach.verdict, 7, CLAIM, subject, status, missing),
         measure="p99 over p50",
+        brief=brief,
     )
 
 
@@ -115,4 +119,4 @@ def _typical(cell: Cell) -> float:
 
 
 def _reach(cell: Cell) -> str:
-    return signed_percent(_typical(cell))
+    return signed_percent(_typical(cell)).removeprefix("+")

@@ -21,7 +21,7 @@ def noise(measured: Measured) -> list[Finding]:
     findings = [
         Finding(
             "Noise",
-            f"{named(measured, pair.cell)} on {pair.cell.device}, measured twice under two names: ratio "
+            f"{named(measured, pair.cell)} on {pair.cell.device}, measured twice as an A/A pair: ratio "
             f"{text.interval(pair.ratio)}. {_floor(pair.floor)}",
             names((pair.cell, pair.second)),
             pair.ratio,
@@ -33,8 +33,8 @@ def noise(measured: Measured) -> list[Finding]:
             cell = next(cell for cell in measured.cells if cell.device == device)
             entry = f"noise_cells: [{cell.runtime}/{cell.model}/{cell.precision}/{cell.shape}]"
             sentence = (
-                f"No A/A pair was measured on {device}, so its noise floor is unknown, and differences there rest on "
-                f"their intervals alone. To measure it, add `{entry}` to the study."
+                f"No A/A pair was measured on {device}, so its noise floor is unknown. Differences rest on their "
+                f"intervals alone. Add `{entry}`."
             )
             findings.append(Finding("Noise", sentence, ()))
     return [*findings, *_spread(measured)]
@@ -42,10 +42,9 @@ def noise(measured: Measured) -> list[Finding]:
 
 def _floor(floor: float) -> str:
     if math.isfinite(floor):
-        return f"The noise floor is **{text.percent(floor)}**: no smaller difference between cells is called one."
+        return f"The noise floor is **{text.percent(floor)}**: a smaller difference counts as none."
     return (
-        "With one process each the noise floor is unknown, and no difference is called one. To measure it, set "
-        "`protocol: {processes: 3}` in the study."
+        "With one process each the noise floor is unknown, so no difference is shown. Set `protocol: {processes: 3}`."
     )
 
 
@@ -66,8 +65,8 @@ def _spread(measured: Measured) -> list[Finding]:
         pairs = [pair for pair in measured.aa_pairs if pair.cell.device == members[0].device]
         note = ""
         if pairs and (kind := bound(measured, pairs[0].cell)) in SPREAD_KINDS:
-            note = f" The A/A pair is {kind}; what other cells vary more is in their intervals."
-        text_ = f"The slowest process of a cell lies above its fastest by {text.listed(spreads)}.{note}"
+            note = f" The A/A pair is {kind}; the intervals hold what other cells vary more."
+        text_ = f"The slowest process of a cell takes longer than its fastest by {text.listed(spreads)}.{note}"
         findings.append(Finding("Noise", text_, names(cell for kind in SPREAD_KINDS for cell in kinds.get(kind, []))))
     return findings
 
@@ -79,9 +78,9 @@ def warnings(measured: Measured) -> list[Finding]:
     """What a reader should hold against the numbers."""
     cells = measured.cells
     causes: list[tuple[str, Callable[[Cell], bool]]] = [
-        ("rest on one process, so nothing bounds them", lambda cell: len(cell.groups) < 2),
-        ("never became stable in the warm-up", lambda cell: cell.row["warmup_stable"] is False),
-        ("stopped at a cap before the precision asked for", lambda cell: "cap" in str(cell.row["stop_reasons"])),
+        ("rest on one process, so they have no interval", lambda cell: len(cell.groups) < 2),
+        ("did not reach a steady state in the warm-up", lambda cell: cell.row["warmup_stable"] is False),
+        ("stopped at the time limit before the asked precision", lambda cell: "cap" in str(cell.row["stop_reasons"])),
         (
             "have processes that differ by more than 10%",
             lambda cell: cell.row["process_spread"] > 0.1,

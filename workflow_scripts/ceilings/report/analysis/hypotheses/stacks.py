@@ -59,7 +59,7 @@ def saturated(measured: Measured, _: Evidence) -> Judgement:
 
 
 def provider_equals_native(measured: Measured, _: Evidence) -> Judgement:
-    related = [f for f in providers(measured) if f.claim and "equivalent" in f.claim and "fp16" in " ".join(f.cells)]
+    related = [f for f in providers(measured) if f.claim and "are equal" in f.claim and "fp16" in " ".join(f.cells)]
     if not related:
         return unknown(measured, (runtime_of(ORT_TENSORRT), runtime_of(TENSORRT)), ("fp16",))
     same = [f.status for f in related if f.status and "p99" not in (f.claim or "")]

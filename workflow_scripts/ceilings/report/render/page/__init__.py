@@ -20,23 +20,34 @@ from markupsafe import Markup
 
 from ceilings import foreign
 from ceilings.report import text
+from ceilings.report.analysis.advice import advise
+from ceilings.report.analysis.cautions import alarms, cautions
+from ceilings.report.analysis.decision import decided
 from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
+from ceilings.report.analysis.machine import machine_of
 from ceilings.report.analysis.measured import Measured, group_by
-from ceilings.report.render import conditions
+from ceilings.report.analysis.ranking import most_consequential
+from ceilings.report.render import conditions, decision_table, quality_section
 from ceilings.report.render import engine_section as engines
-from ceilings.report.render import summary as sections
-from ceilings.report.render.conclusions import claims_of_others
+from ceilings.report.render.conclusions import VERDICTS, claims_of_others
 from ceilings.report.render.hardware_distance import distance
+from ceilings.report.render.introduction import counted, introduction
 from ceilings.report.render.marking import marked
+from ceilings.report.render.not_run import not_run
 from ceilings.report.render.page.charts import charts, curve_name
 from ceilings.report.render.page.details import SHARES
 from ceilings.report.render.page.markdown import block, inline
 from ceilings.report.render.page.rows import choices, shown_cells, shown_columns, title
+from ceilings.report.render.parity_section import graphs, parity
+from ceilings.report.render.prediction_section import predictions
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
 
 FOLDER = Path(__file__).parent
+MOST_FINDINGS = 8
+"""Cards that are open to see; the others are behind a click."""
+
 SCRIPTS = ("table.js", "charts.js", "details.js", "page.js")
 """In this order: each uses what stands before it."""
 
@@ -62,16 +73,22 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     }
     scripts = [*(Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS)]
     after = [
+        predictions(plan, measured),
+        not_run(plan, tables),
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
         distance(measured),
-        sections.parity(plan, evidence),
-        sections.graphs(evidence),
+        quality_section.section(plan, tables),
+        parity(plan, evidence),
+        graphs(evidence),
         engines.section(evidence),
         conditions.limits(evidence),
         conditions.environment(plan, tables),
         conditions.method(plan, tables),
     ]
+    cards = list(enumerate(observed))
+    first = most_consequential(observed, MOST_FINDINGS)
+    made = decided(measured, plan)
     shown = _template().render(
         study=plan["study"],
         policy=_policy([library(), *scripts]),
@@ -79,8 +96,16 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         library=library(),
         scripts=scripts,
         data=_embedded(data),
-        introduction=block(sections.introduction(plan, tables, measured, evidence)),
-        findings=group_by(enumerate(observed), lambda item: _heading(item[1])),
+        introduction=block(introduction(plan, tables, measured, evidence)),
+        counted=counted(plan, tables, measured),
+        decision=decision_table.rows(made, advise(measured, machine_of(plan))),
+        would_decide=decision_table.would_decide(made),
+        cautions=[*alarms(measured), *cautions(measured, observed, evidence)],
+        first=[(index, finding) for one in first for index, finding in cards if finding is one],
+        findings=group_by([card for card in cards if not card[1].undecided_by_noise], lambda card: _heading(card[1])),
+        unsure=[card for card in cards if card[1].undecided_by_noise],
+        chip=chip,
+        verdicts=VERDICTS,
         names={cell.name: cell for cell in cells},
         cells=cells,
         columns=shown_columns(cells),
@@ -94,6 +119,14 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         sections=[_section(section) for section in after if section],
     )
     return foreign.html(shown)
+
+
+def chip(finding: Finding) -> tuple[str, str]:
+    """The verdict of a finding in a word, and the class that colours it; else its topic, without a colour."""
+    words = {"faster": "faster", "slower": "slower", "same within noise": "same", "undecided": "undecided"}
+    if finding.verdict:
+        return words[finding.verdict], words[finding.verdict]
+    return finding.topic, "topic"
 
 
 def _shapes(measured: Measured) -> dict[str, list[dict[str, Any]]]:

@@ -71,17 +71,21 @@ function drawOverview() {
   };
   const here = cells.filter((cell) => cell.shape === shape);
   const sizes = DATA.cells.find((cell) => cell.panel === panel.value && cell.shape === shape);
-  /** Cells that differ from the shape along one axis alone, of configurations with several. */
-  const line = (axis) =>
+  /** Cells that differ from the shape along one axis alone. */
+  const along = (axis) =>
     cells
       .filter((cell) => [...DATA.axes, "lengths"].every((other) => other === axis || cell[other] === sizes[other]))
-      .filter((cell) => cell[axis] !== undefined)
-      .filter(swept(axis));
+      .filter((cell) => cell[axis] !== undefined);
+  /** The same, of configurations with several. */
+  const line = (axis) => along(axis).filter(swept(axis));
   const nothing = "No measured cell that the filter lets through belongs here.";
+  const budgets = document.getElementById("chart-budgets");
   const jobs = {
+    pareto: withFront(along("batch")),
     configurations: here,
-    budgets: budgetRows(here, document.getElementById("charts").clientWidth),
+    budgets: budgetRows(here, budgets?.clientWidth ?? 0),
   };
+  if (budgets) budgets.closest("figure").hidden = jobs.budgets.length === 0;
   const axisOf = {};
   for (const [axis, name] of Object.entries(DATA.curves)) {
     jobs[name] = line(axis);
@@ -95,6 +99,18 @@ function drawOverview() {
       .filter(([target]) => target)
       .map(([target, name, values]) => draw(target, name, values.map(flat), nothing, axisOf[name])),
   );
+}
+
+/** Cells, marked where no other one has both a lower latency and a higher throughput. */
+function withFront(cells) {
+  let most = 0;
+  return [...cells]
+    .sort((a, b) => a.p50_ms - b.p50_ms || b.throughput - a.throughput)
+    .map((cell) => {
+      const front = cell.throughput > most;
+      most = Math.max(most, cell.throughput);
+      return { ...cell, front, short: `${cell.precision} b${cell.batch}` };
+    });
 }
 
 /** Budgets as rows of a bar chart some pixels wide; parts that have room for their name show it. */

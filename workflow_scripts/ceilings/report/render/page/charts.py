@@ -90,6 +90,7 @@ def charts(measured: Measured) -> dict[str, Any]:
     runtimes = list(dict.fromkeys(runtime for runtime, _ in measured.configurations))
     return {
         "config": CONFIG,
+        "pareto": _pareto(runtimes),
         "configurations": _configurations(runtimes),
         **{curve_name(axis): _curve(runtimes, _along(axis), axis) for axis in measured.axes},
         "budgets": _budgets("label"),
@@ -110,6 +111,38 @@ def _along(axis: str) -> Spec:
     if axis == "batch":
         return _log("inferences_per_s", "inferences/s in the closed loop (log scale)")
     return _log(axis, log_title(axis), values={"expr": "sizes"})
+
+
+def _pareto(runtimes: list[str]) -> Spec:
+    """Latency against throughput, a point a cell; a line through the cells that no other beats in both."""
+    latency = _log("p50_ms", "median latency (ms, log scale)")
+    rate = _log("throughput", "throughput (inferences/s, log scale)")
+    runtime = _runtime(runtimes)
+    front: Spec = {"transform": [{"filter": "datum.front"}]}
+    return {
+        "height": 260,
+        "encoding": {"x": rate, "y": latency},
+        "layer": [
+            {
+                **front,
+                "mark": {"type": "line", "color": "currentColor", "opacity": 0.7, "strokeWidth": 1.5},
+                "encoding": {"order": {"field": "throughput"}},
+            },
+            {
+                "mark": {**POINT, "tooltip": True},
+                "encoding": {
+                    **runtime,
+                    "tooltip": TOOLTIP,
+                    "opacity": {"condition": {"test": "datum.front", "value": 1}, "value": 0.55},
+                },
+            },
+            {
+                **front,
+                "mark": {"type": "text", "align": "right", "dx": -8, "dy": -6, "fontSize": 11},
+                "encoding": {"text": {"field": "short"}},
+            },
+        ],
+    }
 
 
 def _configurations(runtimes: list[str]) -> Spec:

@@ -35,9 +35,25 @@ document.getElementById("panel")?.addEventListener("change", offerShapes);
 document.getElementById("view")?.addEventListener("change", drawOverview);
 addEventListener("hashchange", openAddressed);
 
+/** Open whatever hides the element that an address names. */
+function reveal(hash) {
+  const target = hash.length > 1 && document.getElementById(decodeURI(hash.slice(1)));
+  if (!target) return;
+  target.querySelector(":scope > details")?.setAttribute("open", "");
+  for (let place = target.closest("details"); place; place = place.parentElement.closest("details")) place.open = true;
+}
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[href^='#']");
+  if (link) reveal(link.hash);
+});
+addEventListener("beforeprint", () => {
+  for (const closed of document.querySelectorAll("main details:not(.facet)")) closed.open = true;
+});
+
 // A mark for whoever waits for the page: everything is drawn.
 (async () => {
   offerShapes();
+  reveal(location.hash);
   await drawOverview();
   await openAddressed();
   document.documentElement.dataset.ready = "true";

@@ -128,6 +128,7 @@ def _shown(row: Row, key: tuple[Any, ...], runs: list[dict[str, Any]], columns: 
         **dict(shape.sizes),
         "lengths": shape.lengths,
         **{one.column: row.get(one.column) for one in COLUMNS},
+        "throughput": row.get("saturated_per_s", row.get("inferences_per_s")),
         "low": row.get("p50_low_ms"),
         "high": row.get("p50_high_ms"),
         "facts": facts(row),

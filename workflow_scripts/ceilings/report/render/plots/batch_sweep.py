@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from ceilings.report import text
+from ceilings.report.analysis.findings.operating import pareto
 from ceilings.report.analysis.measured import Cell, Measured, group_by, most_swept, without_axis
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
@@ -16,7 +17,7 @@ TOUCHING = 1.06
 
 @style.settled
 def draw(tables: Tables) -> Figure:
-    """A line a configuration, a point a batch: right is more throughput, down is less latency."""
+    """A line a configuration, a point a batch: right is more throughput, down is less latency; the front marked."""
     measured = Measured(tables)
     panels = {}
     for (device, model), cells in measured.panels.items():
@@ -39,6 +40,17 @@ def draw(tables: Tables) -> Figure:
     for axis in flat[len(panels) :]:
         axis.remove()
     for axis, ((device, model, rest), lines) in zip(flat, panels.items(), strict=False):
+        front = pareto([cell for line in lines.values() for cell in line])
+        axis.plot(
+            [cell.p50.inverted(cell.batch * 1e3).estimate for cell in front],
+            [cell.p50.estimate for cell in front],
+            color="0.2",
+            linewidth=6,
+            alpha=0.2,
+            solid_capstyle="round",
+            zorder=1,
+            label="Pareto front",
+        )
         named: list[Cell] = []
         for configuration, line in lines.items():
             latency = [cell.p50 for cell in line]

@@ -1,0 +1,69 @@
+"""Parity with the FP32 reference, and what became of the graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ceilings.records import SEAL
+from ceilings.report import text
+from ceilings.report.render.conditions import reference
+from ceilings.report.tables.evidence import Evidence
+
+Plan = Mapping[str, Any]
+
+LAYERS_SHOWN = 5
+
+
+def parity(plan: Plan, evidence: Evidence) -> str:
+    if not evidence.parity:
+        return ""
+    rows, layers = [], []
+    for (model, graph), record in sorted(evidence.parity.items()):
+        top1 = record.get("top1_agreement")
+        rows.append(
+            [
+                model,
+                graph,
+                record.get("status", "n/a"),
+                *(text.powers(record.get(name)) for name in ("max_abs", "max_rel", "relative_l2")),
+                f"{record['cosine']:.6f}" if record.get("cosine") is not None else "n/a",
+                text.percent(top1) if top1 is not None else "n/a",
+                record.get("reason") or "",
+            ]
+        )
+        worst = sorted(record.get("layers") or [], key=lambda layer: layer["sqnr_db"])[:LAYERS_SHOWN]
+        if worst:
+            named = "; ".join(f"`{layer['node']}` {layer['sqnr_db']:.1f} dB" for layer in worst)
+            layers.append(f"- {model} {graph}: layers with the lowest signal-to-quantisation-noise: {named}.")
+    headers = ["model", "graph", "status", "max abs", "max rel", "rel. L2", "lowest cosine", "same top class", "note"]
+    lines = [
+        "## Parity with the FP32 reference",
+        f"{reference(plan)} Of several outputs the worst counts; the lowest cosine is that of any row.",
+        text.table(rows, headers, "lllrrrrrl"),
+    ]
+    random = [model for model, record in evidence.weights.items() if record.get("source") == "random"]
+    if random:
+        lines.append(
+            f"The weights of {text.listed(random)} are random: agreement of the top class means nothing there."
+        )
+    return "\n\n".join([*lines, *(["\n".join(layers)] if layers else [])])
+
+
+def graphs(evidence: Evidence) -> str:
+    """The plain values of each report."""
+    if not evidence.graphs:
+        return ""
+    rows = [
+        [model, graph, "; ".join(_plain(record)) or "no details"] for (model, graph), record in evidence.graphs.items()
+    ]
+    return "## Graphs\n\n" + text.table(sorted(rows), ["model", "graph", "report"], "lll")
+
+
+def _plain(record: Mapping[str, Any]) -> list[str]:
+    hidden = {*SEAL, "provenance", "sources"}
+    return [
+        f"{name.replace('_', ' ')} {f'{value:.2g}' if isinstance(value, float) else value}"
+        for name, value in record.items()
+        if name not in hidden and not name.endswith("sha256") and isinstance(value, str | int | float)
+    ]

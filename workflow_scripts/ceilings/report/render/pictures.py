@@ -1,0 +1,50 @@
+"""The plots of a study as links: the one that answers best, and all that show anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ceilings.report.catalogue import PLOTS
+from ceilings.report.tables.frames import Tables
+from ceilings.report.tables.keys import axes_of
+from ceilings.workload.shape import Shape
+
+
+def swept(tables: Tables, which: Callable[[str], bool]) -> bool:
+    """Whether a model was measured at several sizes along one of the axes."""
+    measured = tables.cells[tables.cells["status"] == "ok"]
+    for _, names in measured.groupby("model")["shape"]:
+        shapes = [Shape.parse(name) for name in names.unique()]
+        if any(len({shape.get(axis) for shape in shapes}) > 1 for axis in axes_of(shapes) if which(axis)):
+            return True
+    return False
+
+
+NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
+    "latency_budget": lambda tables: tables.budgets.empty,
+    "iteration_timeline": lambda tables: tables.budgets.empty,
+    "roofline": lambda tables: tables.floors.empty,
+    "launch_to_kernel_map": lambda tables: bool(tables.cells["enqueue_p50_ms"].isna().all()),
+    "precision_crossover": lambda tables: tables.cells["precision"].nunique() < 2,
+    "batch_sweep": lambda tables: not swept(tables, lambda axis: axis == "batch"),
+    "sequence_sweep": lambda tables: not swept(tables, lambda axis: axis != "batch"),
+}
+"""Plots that stay empty without captures, without a GPU or without a sweep: the pages leave them out."""
+
+
+def picture(folder: str, tables: Tables) -> str:
+    """Latency against throughput where there are several batches, else the configurations side by side."""
+    if (tables.cells["status"] == "ok").sum() == 0:
+        return ""
+    return _link(folder, "configurations" if NOTHING_TO_SHOW["batch_sweep"](tables) else "batch_sweep")
+
+
+def pictures(folder: str, tables: Tables) -> str:
+    """A section of all plots that show anything."""
+    shown = [name for name in PLOTS if not NOTHING_TO_SHOW.get(name, lambda _: False)(tables)]
+    return "\n\n".join(["## Pictures", *(_link(folder, name) for name in shown)])
+
+
+def _link(folder: str, name: str) -> str:
+    """PNG in the page, SVG behind it: not every Markdown viewer shows SVG, and SVG text is lost on a dark page."""
+    return f"[![{PLOTS[name]}]({folder}/{name}.png)]({folder}/{name}.svg)"
