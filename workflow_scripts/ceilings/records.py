@@ -127,7 +127,8 @@ def _flaw(record: Any, kind: str | None) -> str | None:
     if not isinstance(record, dict) or not isinstance(record.get("schema_version"), int):
         return "is no record of this pipeline (it has no schema version)"
     if record["schema_version"] != SCHEMA_VERSION:
-        return f"has schema version {record['schema_version']}, and this version of the pipeline reads {SCHEMA_VERSION}"
+        version = str(record["schema_version"])[:12]
+        return f"has schema version {version}, and this version of the pipeline reads {SCHEMA_VERSION}"
     named = record.get("kind")
     if not isinstance(named, str) or named not in schemas.KINDS or kind not in (None, named):
         return f"is no {kind or 'known kind of'} record (its kind is {str(named)[:40]!r})"

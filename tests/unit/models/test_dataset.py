@@ -46,7 +46,7 @@ def test_answers_belong_to_their_rows(tmp_path):
     made = rows(5)
     dataset.save_outputs(tmp_path / "out.npz", {"logits": np.ones((5, 2))}, made)
     assert dataset.load_outputs(tmp_path / "out.npz", made)["logits"].shape == (5, 2)
-    with pytest.raises(UserError, match="answers to other rows"):
+    with pytest.raises(UserError, match="was made of the inputs"):
         dataset.load_outputs(tmp_path / "out.npz", rows(4))
 
 

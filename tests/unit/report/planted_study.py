@@ -176,7 +176,7 @@ class StudyMaker:
 
     def write_plan(self) -> Path:
         path = self.root / "results/plan.json"
-        records.write(path, "plan", self.plan())
+        records.write(path, "plan", self.plan(), as_is=("cells",))
         return path
 
     @property

@@ -216,7 +216,7 @@ def test_pictures_are_drawn_the_same_twice(maker, tmp_path, name):
 
 def test_padded_inputs_have_the_floor_of_full_ones(tmp_path):
     """What is computed at a shape does not depend on how long the inputs in it really are."""
-    maker = planted.StudyMaker(tmp_path)
+    maker = planted.StudyMaker(tmp_path, lambda *_: 1.0)
     cell = maker.add(GPU, "onnxruntime-cuda", "fp16", 32, 128)
     path = maker.bound(cell, 0.1)
     planned = {name: cell[name] for name in ("device", "model", "precision")} | {"shape": "b32-s128.half"}

@@ -85,7 +85,7 @@ def test_the_table_has_what_onnx_runtime_s_profile_says(tmp_path, runtime, shown
     tables = read_tables(tmp_path / "tables")
     assert counted(int8(tables)) == shown
     assert not any(counted(row) for row in tables.cells.query("precision == 'fp32'").to_dict("records"))
-    told = summary_table({"study": "x"}, tables)
+    told = summary_table({"study": "x", "cells": []}, tables)
     assert ("INT8/FP8 products" in told) == bool(shown) and shown in told and "<NA>" not in told
 
 

@@ -192,7 +192,7 @@ def test_a_model_that_answers_all_rows_alike_is_flagged(planted):
     same = np.eye(2)[np.zeros(40, int)]
     rows = Dataset({"ids": np.ones((40, 4), int)}, None, np.zeros(40, bool), {})
     metrics = evaluate(CLASSIFIER, rows, {"logits": same}, {"logits": same})
-    data = {"source": "corpus", "labelled": False, "rows": 40, "truncated": 0, "weights": "path"}
+    data = {"source": "corpus", "labelled": False, "rows": 40, "available": 40, "truncated": 0, "weights": "path"}
     shared = {"status": "ok", "failure": None, "task": "sequence-classification", "data": data}
     planted.add("onnxruntime-cpu", "int8", metrics=metrics, **shared)
     page = section(PLAN, types.SimpleNamespace(quality=planted.table()))

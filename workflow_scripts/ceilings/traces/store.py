@@ -156,7 +156,8 @@ def _meta(
     version, digest = meta.pop("schema_version", None), meta.pop("digest", None)
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{path} has schema version {version}, and this version of the pipeline reads {SCHEMA_VERSION}; {remedy}"
+            f"{path} has schema version {str(version)[:12]}, and this version of the pipeline reads {SCHEMA_VERSION}; "
+            f"{remedy}"
         )
     if digest != _digest(rows, strings, ranges, meta):
         raise UserError(f"{path} was changed since it was kept (its content does not match its digest); {remedy}")
