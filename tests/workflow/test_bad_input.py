@@ -49,7 +49,7 @@ def test_bad_study_is_refused_before_any_job(project, section, value, message):
 
 def test_no_core_is_refused_where_snakemake_would_wait_for_ever(project):
     due = "results/onnx/tiny/fp16.onnx"
-    for option in ("--cores", "--jobs"):
+    for option in ("--cores", "-c"):
         assert "--cores 0 leaves no core to a job" in refused(project, due, option, "0")
     assert project.planned(due, "--cores", "0") == {"convert_precision": 1}  # as the message proposes
 
