@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ceilings import turns
+from ceilings.errors import UserError
 
 SCRIPTS = Path(__file__).parents[2] / "workflow_scripts"
 HOLD = """
@@ -83,3 +84,16 @@ def test_another_users_file_and_a_tidied_folder(start, tmp_path):
     assert third.stdout.readline() == "in\n"
     holder.kill()
     assert waiting.stderr.readline() == f"waiting for a process that times on this machine (pid {third.pid})\n"
+
+
+def test_the_folder_of_locks_is_made_or_the_flaw_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv(turns.FOLDER, str(tmp_path / "a" / "b"))
+    with turns.turn(None):
+        assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(turns.FOLDER, str(tmp_path / "file" / "b"))
+    with (
+        pytest.raises(UserError, match="cannot be opened .*name a writable folder in CEILINGS_LOCKS"),
+        turns.turn(None),
+    ):
+        pass

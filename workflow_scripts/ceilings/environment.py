@@ -114,19 +114,27 @@ def recorded(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: _shown(value) for name, value in sorted(variables.items())}
 
 
+_DIGEST = "sha256:"
+
+
 def _shown(value: str) -> str:
     if re.fullmatch(r"[\w .,:;=+-]{0,100}", value):
         return value
-    return f"sha256:{hashlib.sha256(value.encode(errors='surrogateescape')).hexdigest()[:12]}"
+    return f"{_DIGEST}{hashlib.sha256(value.encode(errors='surrogateescape')).hexdigest()[:12]}"
 
 
 def flags(variables: Mapping[str, str], planned: Mapping[str, str] | None = None) -> list[str]:
     """What a record says beside its numbers of the shaping variables, as recorded, that it ran under.
 
-    >>> flags({"OMP_PROC_BIND": "close", "LD_LIBRARY_PATH": "sha256:0123456789ab"}, {"LD_LIBRARY_PATH": ""})
-    ['the environment sets OMP_PROC_BIND=close', 'planned with another LD_LIBRARY_PATH, OMP_PROC_BIND']
+    >>> flags({"CC": "sha256:d59fcbeee357", "OMP_PROC_BIND": "close"}, {"CC": "sha256:d59fcbeee357"})
+    ['the environment sets CC, OMP_PROC_BIND=close', 'planned with another OMP_PROC_BIND']
     """
-    shown = [f"the environment sets {name}={value}" for name, value in variables.items() if name != "LD_LIBRARY_PATH"]
+    named = [
+        name if value.startswith(_DIGEST) else f"{name}={value}"
+        for name, value in variables.items()
+        if name != "LD_LIBRARY_PATH"
+    ]
+    shown = [f"the environment sets {', '.join(named)}"] if named else []
     if planned is not None and planned != variables:
         names = sorted(name for name in {*variables, *planned} if variables.get(name) != planned.get(name))
         shown.append(f"planned with another {', '.join(names)}")

@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from ceilings.errors import UserError
+
 FOLDER = "CEILINGS_LOCKS"
 """Environment variable with the folder of the locks; ``/tmp`` without it, which all users of a machine share."""
 
@@ -62,12 +64,20 @@ def _locked(name: str, how: int) -> Iterator[None]:
 
 
 def _opened(path: Path) -> int:
-    """The file, made if need be. Reading is enough to lock it, so that whose it is does not matter."""
-    while True:
-        with contextlib.suppress(FileNotFoundError):
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o444))
+    """The file, made if need be. Reading is enough to lock it, so that whose it is does not matter.
+
+    Raises:
+        UserError: It cannot be made or read.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o444))
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened ({error.strerror}); name a writable folder in {FOLDER}") from None
 
 
 def _still(path: Path, file: int) -> bool:
