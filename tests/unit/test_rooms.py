@@ -80,3 +80,9 @@ def test_no_two_modules_share_a_name():
     others = {PACKAGE / "report/render/plots", PACKAGE / "schemas"}  # named as the file, or kind of file, they are of
     names = [path.stem for path in files() if path.stem not in shared and path.parent not in others]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_no_two_files_of_tests_share_a_name():
+    """Pytest imports them by name alone, and refuses the second when both are collected."""
+    names = [path.name for path in Path(__file__).parents[1].rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from pathlib import Path
 
@@ -10,19 +11,30 @@ from tiny import PROJECT, STUDY, SUMMARY, Project
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The tiny study, run to its summary. Tests copy it: they must not change it."""
-    folder = tmp_path_factory.mktemp("finished") / "project"
-    wanted = ("Snakefile", "rules", "workflow_scripts", "envs", "profiles", "docs")
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
+    """The tiny study, run to its summary once for all workers. Tests copy it: they must not change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent  # each worker has a folder of its own below this one
+    folder = shared / "finished"
+    with open(shared / "finished.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            build(shared / "unfinished")
+            (shared / "unfinished").rename(folder)
+    return Project(folder)
+
+
+def build(folder: Path) -> None:
+    """A checkout below ``folder`` with the tiny study's results."""
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for name in wanted:
+    for name in ("Snakefile", "rules", "workflow_scripts", "envs", "profiles", "docs"):
         source = PROJECT / name
         ignore = shutil.ignore_patterns("__pycache__")
         (shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy2(source, folder))
     project = Project(folder)
     project.configure(STUDY)
     project.snakemake(SUMMARY)
-    return project
 
 
 @pytest.fixture
