@@ -24,10 +24,11 @@ test: $(VENV)/$(KIND) $(VENV)/dev
 	mypy
 	snakemake --lint
 	pytest -n auto --maxprocesses 4 --dist loadfile -m "not timing and not slow"
-	pytest -m timing
+	pytest -m "timing and not slow"
 
 test-slow: $(VENV)/$(KIND) $(VENV)/dev
 	pytest -n auto --maxprocesses 4 --dist loadfile -m "slow and not timing"
+	pytest -m "slow and timing"
 
 unit: $(VENV)/$(KIND) $(VENV)/dev
 	pytest tests/unit

@@ -21,7 +21,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Projec
         if not folder.exists():
             build(shared / "unfinished")
             (shared / "unfinished").rename(folder)
-    return Project(folder)
+    project = Project(folder)
+    project.most_threads = int((folder / "most_threads").read_text())
+    return project
 
 
 def build(folder: Path) -> None:
@@ -35,11 +37,13 @@ def build(folder: Path) -> None:
     project = Project(folder)
     project.configure(STUDY)
     project.snakemake(SUMMARY)
+    (folder / "most_threads").write_text(str(project.most_threads))
 
 
 @pytest.fixture
 def project(finished: Project, tmp_path: Path) -> Project:
     """A copy of the finished project that a test may change."""
     copy = tmp_path / "project"
-    shutil.copytree(finished.folder, copy)  # copies times too, so that nothing looks newer than it is
+    # Copies times too, so that nothing looks newer than it is. Another worker may be writing bytecode.
+    shutil.copytree(finished.folder, copy, ignore=shutil.ignore_patterns("*.pyc.*"))
     return Project(copy)

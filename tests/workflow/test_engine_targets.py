@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from tiny import STUDY, SUMMARY, Project
+from tiny import LAB_NOTE, STUDY, SUMMARY, Project
 
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.report.catalogue import PLOTS
@@ -32,7 +32,7 @@ for _engine in ("static", "profile"):
 
 
 def study(precisions=PRECISIONS, batches=(1,), **engines):
-    """The tiny study, whose engines for a compute capability of another machine are evidence of the summary."""
+    """The tiny study, whose engines for a compute capability of another machine are evidence of the lab note."""
     made = copy.deepcopy(STUDY)
     shapes = {"models": ["tiny"], "batches": list(batches), "sequences": [16], "precisions": list(precisions)}
     made["sweeps"]["engines"] = {**shapes, "runtimes": ["rtx-static"]}
@@ -63,13 +63,13 @@ def record(project, engine):
     return json.loads((project.folder / FOLDER / f"{engine}.json").read_text())
 
 
-def test_engines_of_a_study_are_built_and_summarised(built):
+def test_engines_of_a_study_are_built_and_described(built):
     assert built.planned() == {}
     engines = {path.relative_to(built.folder / FOLDER).with_suffix("") for path in built.folder.rglob("*.engine")}
     assert set(map(str, engines)) == {"fp16/b1-s16", "int8/b1-s16", "fp16/any"}
     assert record(built, "int8/b1-s16")["summary"]["quantized"]["ran"] == 14
-    summary = (built.folder / SUMMARY).read_text()
-    section = summary[summary.index("## Engines") :]
+    note = (built.folder / LAB_NOTE).read_text()
+    section = note[note.index("## Engines") :]
     assert "tiny on `sm-8.9`, tensorrt-rtx 1." in section and "14 of 14" in section
     assert "tiny int8 b1-s16 on `sm-8.9` (tensorrt-rtx): 31 layers where fp16 has 25" in section
 
@@ -101,8 +101,8 @@ def test_an_engine_that_cannot_be_built_is_a_result_and_harms_no_other(project):
     project.configure(study(workspace_mb=1))
     project.snakemake(SUMMARY)
     assert {record(project, name)["failure"]["kind"] for name in ("fp16/b1-s16", "int8/b1-s16")} == {"workspace"}
-    summary = (project.folder / SUMMARY).read_text()
-    assert "tiny int8 b1-s16 on `sm-8.9` (tensorrt-rtx): no engine (workspace): the builder gave up" in summary
+    note = (project.folder / LAB_NOTE).read_text()
+    assert "tiny int8 b1-s16 on `sm-8.9` (tensorrt-rtx): no engine (workspace): the builder gave up" in note
 
 
 def test_an_engine_for_another_gpu_is_not_built_here(project):

@@ -1,11 +1,6 @@
 """Cells that cannot run are results; interrupted jobs leave nothing that a later run trusts."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from tiny import SUMMARY
@@ -69,35 +64,6 @@ def test_killed_in_the_middle_of_a_write(project, rule):
     assert not target.exists() or target.read_bytes() == whole
     project.snakemake(relative)
     assert target.exists() and (len(target.read_bytes()) > len(whole) // 2)
-
-
-def test_snakemake_killed_while_it_runs(project):
-    """kill -9 of the whole run: the next one goes on by itself and trusts nothing that was in the making."""
-    record = run_record(project)
-    relative = str(record.relative_to(project.folder))
-    record.unlink()
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("CEILINGS_")}
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", relative]
-    running = subprocess.Popen(
-        command,
-        cwd=project.folder,
-        env=clean,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert running.stderr is not None
-    for line in running.stderr:
-        if "Timing tiny" in line:
-            break
-    time.sleep(0.3)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.communicate()
-    assert not record.exists()
-    project.snakemake("--unlock")  # as Snakemake itself asks for after such an end
-    project.snakemake(relative)
-    assert json.loads(record.read_text())["status"] == "ok"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from test_models import save_onnx
-from tiny import PROJECT, STUDY, Project
+from tiny import LAB_NOTE, PROJECT, STUDY, Project
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
@@ -188,9 +188,9 @@ def test_local_sources_have_their_last_name_and_digest(measured):
     assert plan["lengths"]["read"]["file"] == "texts.txt" and len(plan["lengths"]["read"]["sha256"]) == 64
     data = json.loads((results / "models/bert/data.json").read_text())
     assert data["file"] == "labelled.csv" and len(data["file_sha256"]) == 64
-    summary = (results / "summary.md").read_text()
+    note = (measured.folder / LAB_NOTE).read_text()
     digest = json.loads((results / "models/bert/weights/provenance.json").read_text())["sha256"]
-    assert f"Weights of bert: path (the study names the folder bert), sha256 {digest[:12]}." in summary
+    assert f"Weights of bert: path (the study names the folder bert), sha256 {digest[:12]}." in note
 
 
 def test_failures_stay_readable(measured):

@@ -15,6 +15,7 @@ import yaml
 
 PROJECT = Path(__file__).parents[2]
 SUMMARY = "results/summary.md"
+LAB_NOTE = "results/engineering_observations.md"
 
 STUDY = {
     "study": "tiny",

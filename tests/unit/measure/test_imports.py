@@ -14,7 +14,7 @@ pytest.importorskip("onnx")
 from unit.measure import tiny_cell
 
 from ceilings.environment import SCRIPTS, executing
-from ceilings.files import write_json
+from ceilings.files import write_task
 from ceilings.measure import catalogue
 from ceilings.models import load
 from ceilings.runtimes.catalogue import RUNTIMES
@@ -48,7 +48,7 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 
 def run(task, folder, *command, path=()):
     """What a fresh process prints that gets a task."""
-    write_json(folder / "task.json", task)
+    write_task(folder / "task.json", task)
     variables = executing(1)
     variables["PYTHONPATH"] = ":".join([*map(str, path), variables["PYTHONPATH"]])
     command = [sys.executable, *command, str(folder / "task.json"), str(folder / "record.json")]

@@ -15,7 +15,7 @@ NODES_SHOWN = 5
 
 
 def section(evidence: Evidence) -> str:
-    """The section of the summary; empty where the study builds no engine."""
+    """The section of the lab note; empty where the study builds no engine."""
     if not evidence.engines:
         return ""
     headers = ["engine", "precision", "shapes", "MB", "build s", "layers", "products", "attention fused", "quantised"]
