@@ -34,13 +34,18 @@ def work(arguments: argparse.Namespace) -> None:
     before = ["/".join(one.cell.key[1:]) for one in advice if one.to_measure]
     content = next_study(study, [*before, *proposed(advice)] or [row["cell"] for row in cells_of(plan)])
     write_json(arguments.json, {"schema_version": SCHEMA_VERSION, "study": plan["study"], "advice": to_json(advice)})
-    write_text(arguments.yaml, HEAD + yaml.safe_dump(content, sort_keys=False))
+    head = PROPOSED if proposed(advice) else NOTHING_PROPOSED
+    write_text(arguments.yaml, head + yaml.safe_dump(content, sort_keys=False))
     write_text(arguments.output, page)
 
 
-HEAD = """\
+PROPOSED = """\
 # The cells that results/next.md proposes, and those that they are compared with. Made by write_next.py.
 # As a study, it makes a summary of these alone: snakemake results/summary.md --cores 1 --configfile results/next.yaml
+"""
+
+NOTHING_PROPOSED = """\
+# results/next.md proposes no cell. These are the cells of the study as it is. Made by write_next.py.
 """
 
 

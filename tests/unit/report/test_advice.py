@@ -11,11 +11,13 @@ import pytest
 import yaml
 
 from ceilings.report.analysis.advice import MOST, NOTHING, PROCESSES, Advice, advise, snippet
+from ceilings.report.analysis.change_bounds import LEAST
 from ceilings.report.analysis.changes import Place
 from ceilings.report.analysis.forecast import forecast
 from ceilings.report.analysis.machine import Machine
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render.next_page import next_page, to_predict
+from ceilings.report.render.prediction_section import gain, speedup
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.frames import BUDGET_COLUMNS
 from ceilings.report.tables.keys import KEY
@@ -95,6 +97,31 @@ def test_what_was_measured_or_failed_is_not_advised(tmp_path):
         maker.fail(made[-2], run)
     advised = {cell for one in advise(Measured(collect(maker.plan()))) for cell in one.cells}
     assert not advised & {f"{r}/distilbert/{p}/b{b}-s128" for r, p, b in cells}
+
+
+def test_a_batch_that_failed_is_not_advised(tmp_path):
+    maker = planted.StudyMaker(tmp_path, lambda r, p, batch, s: 1 + 0.1 * batch)
+    maker.measure(GPU, [("onnxruntime-cuda", "fp16")], [(1, 128), (8, 128)])
+    assert by_lever(advise(Measured(collect(maker.plan()))))["batch"].short == "batch 32"
+    failed = maker.add(GPU, "onnxruntime-cuda", "fp16", 32, 128)
+    for run in (1, 2, 3):
+        maker.fail(failed, run)
+    assert "batch" not in by_lever(advise(Measured(collect(maker.plan()))))
+
+
+@pytest.mark.parametrize(
+    ("factor", "ground", "long", "short"),
+    [
+        ((0.25, 0.5), "neighbour", "2.00 to 4.00× faster", "speed-up 2.00 to 4.00×"),
+        ((0.25, 1.25), "neighbour", "between 1.25× slower and 4.00× faster", "speed-up 0.800 to 4.00×"),
+        ((0.25, 1.25), "bounds", "between 1.25× slower and 4.00× faster", "speed-up at most 4.00×"),
+        ((LEAST, 2.0), "bounds", "gain unknown; at worst 2.00× slower", "speed-up unknown"),
+        ((1.25, 2.0), "budget", "1.25 to 2.00× slower", "speed-up 0.500 to 0.800×"),
+    ],
+)
+def test_a_range_in_words(tmp_path, factor, ground, long, short):
+    one = dataclasses.replace(advise(measured_of(tmp_path, FP32_ONLY))[0], factor=factor, ground=ground, lever="int8")
+    assert (gain(one), speedup(one)) == (long, short)
 
 
 def test_what_is_missing_is_named_and_comes_last(tmp_path):
@@ -187,6 +214,8 @@ def test_noise_between_two_measured_cells_asks_for_more_processes(tmp_path):
     advice = by_lever(advise(measured))[PROCESSES]
     assert yaml.safe_load(advice.snippet) == {"protocol": {"processes": 6}}
     assert len(advice.cells) == 2 and not advice.to_measure
+    page = next_page({"protocol": checked(STUDY)["protocol"]}, measured, [advice], planned=False)
+    assert advice.because in page and "Expected" not in page and "faster)" not in page  # noise is no gain to expect
 
 
 def test_nothing_left_is_said(tmp_path):

@@ -19,6 +19,7 @@ from ceilings.report.analysis.quality_words import worth
 from ceilings.report.render.conditions import reference
 from ceilings.report.render.notes import observations
 from ceilings.report.render.quality_section import section
+from ceilings.report.render.summary import summary
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import read_tables
@@ -329,3 +330,29 @@ def test_tables_of_an_earlier_study_have_no_quality(study, tmp_path):
     for name in ("quality.csv", "quality.parquet", "tables.json"):
         (tmp_path / "tables" / name).unlink()
     assert read_tables(tmp_path / "tables").quality.empty
+
+
+@pytest.mark.parametrize(
+    ("quality_of_int8", "short", "why"),
+    [
+        ({"lost": 200}, "loses quality", "loses quality: accuracy 80.0%"),
+        ({"lost": 20}, "quality undecided", "may lose quality, too little data to say: accuracy"),
+        ({"lost": 0}, "", ""),
+        ({"lost": 200, "weights": "random"}, "quality unknown", "the weights are random"),
+        (None, "quality not evaluated", "add `quality: {cells: [onnxruntime-cpu/distilbert/int8]}`"),
+    ],
+)
+def test_a_fast_cell_is_not_recommended_without_a_word_on_its_answers(tmp_path, quality_of_int8, short, why):
+    maker = StudyMaker(tmp_path, lambda r, p, b, s: b * (5.0 if p == "int8" else 10.0 if "onnx" in r else 20.0))
+    maker.measure(CPU, [("onnxruntime-cpu", "int8"), ("onnxruntime-cpu", "fp32"), ("torch-eager", "fp32")], [(1, 128)])
+    if quality_of_int8:
+        record = Planted(tmp_path).classified("onnxruntime-cpu", "int8", **quality_of_int8)["quality"]
+        maker.cells[0]["quality"] = record
+    page = summary(maker.plan(), collect(maker.plan()), Evidence(), "plots")
+    row = next(line for line in page.splitlines() if line.startswith("| **distilbert**"))
+    assert "`onnxruntime-cpu int8 b1-s128`" in row
+    assert [one in row for one in ("quality", short)] == [bool(short), True]
+    assert ("**Before you deploy**" in page, why in page) == (bool(short), True)
+    assert ("Without what loses quality: " in page and "(onnxruntime-cpu fp32 b1-s128)" in page) == (
+        short == "loses quality"
+    )

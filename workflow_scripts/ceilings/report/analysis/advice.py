@@ -15,6 +15,7 @@ from ceilings.report.analysis.forecast import Forecast, Ground, forecast
 from ceilings.report.analysis.machine import UNKNOWN, Machine
 from ceilings.report.analysis.measured import Cell, Measured, without_axis
 from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, FUSION, GRAPH, PRECISIONS, RUNTIMES
+from ceilings.workload.shape import Shape
 
 NOTHING = "nothing"
 """The lever of the advice where no change is worth measuring."""
@@ -53,6 +54,7 @@ class Advice:
             the lowest latency per inference.
         lever: Name of a lever of the catalogue, a precision, ``batch``, ``stack``, ``processes``, or ``nothing``.
         change: What to do, in words.
+        short: The same in a few words, for a table.
         factor: (low, high) of the ratio latency after / before; below 1 is faster. Per inference for a batch.
         because: One sentence with its number.
         ground: What the range rests on: ``bounds``, ``budget`` or ``neighbour``.
@@ -67,6 +69,7 @@ class Advice:
     cell: Cell
     lever: str
     change: str
+    short: str
     factor: tuple[float, float]
     because: str
     ground: Ground
@@ -140,7 +143,7 @@ def _other_runtimes(measured: Measured, best: Cell) -> Iterator[tuple[Cell, Plac
     known = RUNTIMES.get(best.runtime)
     if known is None or best.precision not in PRECISIONS:
         return
-    tried = _tried(measured, best)
+    tried = _tried(measured, best, best.shape)
     stacks = {cell.stack for cell in measured.panels[best.device, best.model]}
     for spec in RUNTIMES.values():
         if spec.device != known.device or spec.engine != "static":
@@ -172,14 +175,16 @@ def _larger_batch(measured: Measured, best: Cell, machine: Machine) -> Iterator[
     batch = min(cheapest.batch * BATCHES, most)
     larger = [cell.batch for cell in row if cell.configuration == cheapest.configuration and cell.batch >= batch]
     if batch > cheapest.batch and not larger and cheapest.runtime in RUNTIMES:
-        yield cheapest, Place(cheapest.runtime, cheapest.precision, cheapest.shape.with_sizes(batch=batch))
+        shape = cheapest.shape.with_sizes(batch=batch)
+        if cheapest.configuration not in _tried(measured, best, shape):
+            yield cheapest, Place(cheapest.runtime, cheapest.precision, shape)
 
 
-def _tried(measured: Measured, best: Cell) -> set[tuple[str, str]]:
-    """(runtime, precision) that the study measured, or saw fail, at the shape of the best cell."""
+def _tried(measured: Measured, best: Cell, shape: Shape) -> set[tuple[str, str]]:
+    """(runtime, precision) measured or failed at a shape, on the model and device of the best cell."""
     rows = measured.tables.planned
     here = rows[(rows["device"] == best.device) & (rows["model"] == best.model) & (rows["status"] != "unavailable")]
-    here = here[here["shape"].astype(str) == str(best.shape)]
+    here = here[here["shape"].astype(str) == str(shape)]
     return set(zip(here["runtime"], here["precision"], strict=True))
 
 
@@ -196,6 +201,7 @@ def _advice(base: Cell, target: Place, range_: Forecast, machine: Machine, measu
         cell=base,
         lever=change.after if change.kind == PRECISION else change.kind,
         change=_words(change, target),
+        short=_short(change, target),
         factor=(range_.low, range_.high),
         because=f"{range_.because[:1].upper()}{range_.because[1:]}{only}.",
         ground=range_.ground,
@@ -234,6 +240,14 @@ def _words(change: Change, target: Place) -> str:
     return f"{WORDS.get(change.kind, f'use {change.kind}')} ({target.runtime})"
 
 
+def _short(change: Change, target: Place) -> str:
+    if change.kind == PRECISION:
+        return f"{change.after.upper()} ({target.runtime})"
+    if change.kind == BATCH:
+        return f"batch {target.shape.batch}"
+    return target.runtime
+
+
 def snippet(model: str, target: Place) -> str:
     """A sweep of a study with one cell."""
     parts = {"models": model, "runtimes": target.runtime, "precisions": target.precision, "shapes": str(target.shape)}
@@ -260,6 +274,7 @@ def _undecided(measured: Measured, best: Cell, cells: list[Cell]) -> list[Advice
             cell=best,
             lever=PROCESSES,
             change=f"measure {2 * processes} processes a cell: {second.label} may be the faster one",
+            short=f"{2 * processes} processes a cell",
             factor=(max(compared.ratio.low, 0.02), high if math.isfinite(high) else 50.0),
             because=f"{second.label} has {interval} the latency of {best.label}: {processes} processes do not decide.",
             ground="bounds",
@@ -277,6 +292,7 @@ def _nothing(best: Cell) -> Advice:
         cell=best,
         lever=NOTHING,
         change=NOTHING_LEFT,
+        short="nothing left in this study",
         factor=(1.0, 1.0),
         because=f"No change of the catalogue that was not measured is expected to be worth {1 - WORTH:.0%} here.",
         ground="bounds",

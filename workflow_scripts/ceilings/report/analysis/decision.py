@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from ceilings.report import text
+from ceilings.report.analysis.doubts import Doubt, doubt_of, loses_quality
 from ceilings.report.analysis.findings.operating import cost_per_million, saturated
 from ceilings.report.analysis.limiter import Limiter, limiter
 from ceilings.report.analysis.measured import Cell, Measured, without_axis
@@ -22,9 +23,14 @@ ENOUGH_PROCESSES = 3
 
 @dataclass(frozen=True)
 class Confidence:
-    """How sure it is that the fastest cell is the fastest."""
+    """How sure it is that the fastest cell is the fastest.
+
+    Attributes:
+        short: Why, in a few words for a table.
+    """
 
     level: Level
+    short: str
     why: str
 
 
@@ -39,6 +45,9 @@ class Decision:
         cheapest: The cell with the lowest price of a million inferences; None without a price.
         bound: What bounds the latency of ``fastest``.
         others: How many other configurations ``fastest`` was chosen from.
+        doubts: What is known against the answers of a configuration that one of these cells has.
+        sound: The lowest latency and the highest throughput of configurations that keep the quality of FP32 as far as
+            it was evaluated; None where no configuration was shown to lose it, or all were.
     """
 
     device: str
@@ -51,6 +60,8 @@ class Decision:
     bound: Limiter
     confidence: Confidence
     others: int
+    doubts: Mapping[tuple[str, str], Doubt]
+    sound: tuple[Cell, Cell] | None
 
 
 def decided(measured: Measured, plan: Mapping[str, Any]) -> list[Decision]:
@@ -66,9 +77,11 @@ def rate(cell: Cell) -> float:
 
 
 def judged_latency(cell: Cell) -> tuple[str, float]:
-    """What a latency limit is held against: the p99 where the iterations carry it, else the median."""
-    p99 = cell.row["p99_ms"]
-    return ("p99", float(p99)) if pd.notna(p99) else ("p50", cell.p50.estimate)
+    """What a latency limit is held against: the highest percentile that the iterations carry, p99 at most."""
+    for name in ("p99", "p95", "p90"):
+        if pd.notna(value := cell.row[f"{name}_ms"]):
+            return name, float(value)
+    return "p50", cell.p50.estimate
 
 
 def _decision(measured: Measured, panel: tuple[str, str], limit_ms: float | None) -> Decision:
@@ -78,33 +91,45 @@ def _decision(measured: Measured, panel: tuple[str, str], limit_ms: float | None
     keeping = [cell for cell in cells if limit_ms is not None and judged_latency(cell)[1] <= limit_ms]
     priced = [(cost.estimate, cell) for cell in cells if (cost := cost_per_million(cell))]
     rivals = [cell for cell in cells if cell.shape == fastest.shape and cell is not fastest]
+    throughput = max(cells, key=rate)
+    within = max(keeping, key=rate, default=None)
+    cheapest = min(priced, key=lambda pair: pair[0])[1] if priced else None
+    named = [cell for cell in (fastest, throughput, within, cheapest) if cell]
+    doubts = {cell.configuration: doubt for cell in named if (doubt := doubt_of(measured, cell))}
+    kept = [cell for cell in cells if not loses_quality(measured, cell)]
+    lost = any(doubt.lost for doubt in doubts.values())
     return Decision(
         *panel,
         fastest=fastest,
-        throughput=max(cells, key=rate),
-        within=max(keeping, key=rate, default=None),
+        throughput=throughput,
+        within=within,
         limit_ms=limit_ms,
-        cheapest=min(priced, key=lambda pair: pair[0])[1] if priced else None,
+        cheapest=cheapest,
         bound=limiter(measured, fastest),
         confidence=_confidence(measured, fastest, rivals),
         others=len(rivals),
+        doubts=doubts,
+        sound=(min(kept, key=lambda cell: cell.p50.estimate), max(kept, key=rate)) if lost and kept else None,
     )
 
 
 def _confidence(measured: Measured, fastest: Cell, rivals: Sequence[Cell]) -> Confidence:
     """From the comparisons with every rival at the same shape."""
     if not rivals:
-        return Confidence("none", "the only configuration at this shape")
+        return Confidence("none", "one configuration", "it is the only configuration at this shape")
     if len(fastest.groups) < 2:
-        return Confidence("none", "one process a cell")
+        return Confidence("none", "one process a cell", "one process a cell has no interval")
     behind = sorted((measured.compare(rival, fastest) for rival in rivals), key=lambda pair: pair.ratio.estimate)
     tied = [pair for pair in behind if pair.verdict != "slower"]
     if tied:
-        return Confidence("low", f"{text.cut((pair.a.label for pair in tied), 2)} may be as fast")
+        short = f"{len(tied)} more may be as fast"
+        return Confidence("low", short, f"{text.cut((pair.a.label for pair in tied), 2)} may be as fast")
     floor = measured.noise_floor(fastest.device)
-    gap = f"the next takes {text.number(behind[0].ratio.estimate)}× as long"
+    times = text.number(behind[0].ratio.estimate)
+    gap = f"the next, {behind[0].a.label}, takes {times}× as long"
     if floor is None or not math.isfinite(floor):
-        return Confidence("medium", f"{gap}; the noise floor was not measured")
+        return Confidence("medium", "noise not measured", f"{gap}; the noise floor was not measured")
     if len(fastest.groups) < ENOUGH_PROCESSES:
-        return Confidence("medium", f"{gap}; only {text.plural(len(fastest.groups), 'process')} a cell")
-    return Confidence("high", f"{gap}, intervals of {len(fastest.groups)} processes apart")
+        processes = text.plural(len(fastest.groups), "process")
+        return Confidence("medium", f"{processes} a cell", f"{gap}; only {processes} a cell")
+    return Confidence("high", f"the next takes {times}×", f"{gap}, intervals of {len(fastest.groups)} processes apart")

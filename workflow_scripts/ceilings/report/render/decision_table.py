@@ -12,7 +12,7 @@ from ceilings.report.analysis.advice import NOTHING, PROCESSES, Advice
 from ceilings.report.analysis.decision import Decision, judged_latency, rate
 from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.measured import Cell
-from ceilings.report.render.prediction_section import gain
+from ceilings.report.render.prediction_section import gain, speedup
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,7 @@ class Row:
 
 def rows(decisions: Sequence[Decision], advice: Sequence[Advice] = ()) -> list[Row]:
     """Rows with the same columns each: what no row has is left out."""
-    first: dict[tuple[str, str], Advice] = {}
-    for one in sorted(advice, key=lambda one: bool(one.missing)):  # what can be tried here, then the largest gain
-        first.setdefault((one.device, one.model), one)
+    first = _first(advice)
     made = [Row(one.device, one.model, tuple(_entries(one, first.get((one.device, one.model))))) for one in decisions]
     used = dict.fromkeys(entry.heading for row in made for entry in row.entries if entry.value)
     return [Row(row.device, row.model, tuple(entry for entry in row.entries if entry.heading in used)) for row in made]
@@ -74,10 +72,11 @@ def _entries(one: Decision, advice: Advice | None) -> list[Entry]:
         _entry(
             "lowest latency",
             f"{text.number(fastest.p50.estimate)} ms",
+            one,
             fastest,
-            f"p50; p99 {text.number(p99)} ms" if pd.notna(p99) else "p50",
+            f"p99 {text.number(p99)} ms" if pd.notna(p99) else "p50",
         ),
-        _entry("highest throughput", f"{text.number(rate(queued))}/s", queued),
+        _entry("highest throughput", f"{text.number(rate(queued))}/s", one, queued),
     ]
     if one.limit_ms is not None:
         heading = f"best within {text.number(one.limit_ms)} ms"
@@ -86,29 +85,73 @@ def _entries(one: Decision, advice: Advice | None) -> list[Entry]:
         else:
             name, latency = judged_latency(one.within)
             detail = f"{name} {text.number(latency)} ms"
-            entries.append(_entry(heading, f"{text.number(rate(one.within))}/s", one.within, detail))
+            entries.append(_entry(heading, f"{text.number(rate(one.within))}/s", one, one.within, detail))
     cost = cost_per_million(one.cheapest) if one.cheapest else None
     entries.append(
-        _entry("cheapest million", text.number(cost.estimate), one.cheapest)
+        _entry("lowest cost per million", text.number(cost.estimate), one, one.cheapest)
         if cost and one.cheapest
-        else Entry("cheapest million", "")
+        else Entry("lowest cost per million", "")
     )
     entries.append(Entry("bound by", one.bound.name, detail=one.bound.proof))
-    entries.append(Entry("next lever", advice.change, detail=expected(advice)) if advice else Entry("next lever", ""))
-    entries.append(Entry("confidence", one.confidence.level, detail=one.confidence.why))
+    entries.append(Entry("next lever", advice.short, detail=expected(advice)) if advice else Entry("next lever", ""))
+    entries.append(Entry("confidence", one.confidence.level, detail=one.confidence.short))
     return entries
 
 
-def _entry(heading: str, value: str, cell: Cell, detail: str = "") -> Entry:
+def _entry(heading: str, value: str, one: Decision, cell: Cell, detail: str = "") -> Entry:
+    doubt = one.doubts.get(cell.configuration)
+    detail = "; ".join(filter(None, (detail, doubt.short if doubt else "")))
     return Entry(heading, value, f"{cell.label} {cell.shape}", detail, cell.name)
 
 
 def expected(advice: Advice) -> str:
-    """``expected 1.2 to 1.5× faster``, of bounds alone ``possible: ...``; empty where nothing changes."""
+    """The speed-up to expect in a few words; empty where nothing changes."""
     if advice.lever in (NOTHING, PROCESSES):
         return ""
-    word = "possible, no measurement near it:" if advice.ground == "bounds" else "expected"
-    return f"{word} {gain(advice)}{' per inference' if advice.per_inference else ''}"
+    return f"{speedup(advice)}{'; not possible here yet' if advice.missing else ''}"
+
+
+def reasons(decisions: Sequence[Decision], advice: Sequence[Advice]) -> list[str]:
+    """A line a row with what its cells have no room for: the change and why, the confidence, doubts about answers."""
+    first = _first(advice)
+    lines = []
+    for one in decisions:
+        parts = [f"**{one.model}** on `{one.device}`:", *_next(first.get((one.device, one.model)))]
+        parts.append(f"Confidence {one.confidence.level}: {one.confidence.why}.")
+        if one.within and (percentile := judged_latency(one.within)[0]) != "p99":
+            parts.append(f"The limit is held against the {percentile}: there are too few iterations for a p99.")
+        parts += [f"**Before you deploy**: {doubt.why}." for doubt in one.doubts.values()]
+        if one.sound:
+            fastest, queued = one.sound
+            parts.append(
+                f"Without what loses quality: {text.number(fastest.p50.estimate)} ms ({fastest.label} {fastest.shape}) "
+                f"and {text.number(rate(queued))}/s ({queued.label} {queued.shape})."
+            )
+        elif any(doubt.lost for doubt in one.doubts.values()):
+            parts.append("No measured configuration keeps the quality.")
+        lines.append(" ".join(parts))
+    return lines
+
+
+def _next(advice: Advice | None) -> list[str]:
+    """The next lever in sentences."""
+    if advice is None:
+        return []
+    if advice.lever == NOTHING:
+        return [f"{advice.change[:1].upper()}{advice.change[1:]}."]
+    if advice.lever == PROCESSES:
+        return [f"Next: {advice.change}. {advice.because}"]
+    ends = f"{gain(advice)}{' per inference' if advice.per_inference else ''}"
+    lines = [f"Next: {advice.change}. Against {advice.cell.label} {advice.cell.shape}: {ends}. {advice.because}"]
+    return [*lines, f"Not possible here yet: {advice.missing}."] if advice.missing else lines
+
+
+def _first(advice: Sequence[Advice]) -> dict[tuple[str, str], Advice]:
+    """The advice of each device and model: what can be tried here, then the largest gain."""
+    first: dict[tuple[str, str], Advice] = {}
+    for one in sorted(advice, key=lambda one: bool(one.missing)):
+        first.setdefault((one.device, one.model), one)
+    return first
 
 
 def would_decide(decisions: Sequence[Decision]) -> str:

@@ -64,17 +64,19 @@ def _entry(number: int, one: Advice, plan: Mapping[str, Any]) -> str:
     if one.lever == NOTHING:
         return f"**{one.change[:1].upper()}{one.change[1:]}.** {one.because}"
     quantity = "latency per inference" if one.per_inference else "latency"
-    lines = [
-        f"### {number}. {one.change[:1].upper()}{one.change[1:]}",
-        f"Expected: **{factor(one.factor)}** the {quantity} of `{one.cell.label}` at {one.cell.shape} ({gain(one)}). "
-        f"{one.because}",
-    ]
-    if one.lever != PROCESSES:
+    lines = [f"### {number}. {one.change[:1].upper()}{one.change[1:]}"]
+    if one.lever == PROCESSES:  # what noise leaves open is no gain to expect
+        lines.append(one.because)
+    else:
+        lines.append(
+            f"Expected: **{factor(one.factor)}** the {quantity} of `{one.cell.label}` at {one.cell.shape} "
+            f"({gain(one)}). {one.because}"
+        )
         lines.append(GROUNDS[one.ground])
     if one.missing:
         lines.append(f"**Not possible here yet**: {one.missing}.")
     elif one.lever == PROCESSES:
-        lines.append("`next=run` does not do this: it would measure every cell of the study again. Change the study:")
+        lines.append("`next=run` does not do this, since it adds processes to every cell. Change the study:")
     else:
         lines.append(f"Measures `{one.cells[0]}`, about {duration(seconds(plan, one))}.")
     return "\n\n".join([*lines, f"```yaml\n{one.snippet}```"])

@@ -146,13 +146,14 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
     if not observed:
         page = f"{title}\n\nNothing was measured, so nothing was observed.\n\n{not_run(plan, tables)}\n"
         return foreign.markdown(page)
-    decision = decision_table.rows(decided(measured, plan), advise(measured, machine_of(plan)))
+    made, advice = decided(measured, plan), advise(measured, machine_of(plan))
+    why = "\n".join(f"- {line}" for line in decision_table.reasons(made, advice))
     lines = [
         title,
         "All that the [summary](summary.md) leaves out. Each observation names the claim that was tested, the verdict, "
         "the effect with its 95% interval (unless it says otherwise) and the cells it rests on.",
         introduction(plan, tables, measured, evidence),
-        f"## Decision\n\n{decision_table.markdown(decision)}",
+        f"## Decision\n\n{decision_table.markdown(decision_table.rows(made, advice))}\n\n{why}",
         *(_observation(number, finding) for number, finding in enumerate(_seen(observed), 1)),
         _noted([finding for finding in observed if not finding.has_evidence and finding.status is None]),
         predictions(plan, measured),

@@ -8,6 +8,7 @@ from typing import Any
 
 from ceilings.report import text
 from ceilings.report.analysis.advice import Advice
+from ceilings.report.analysis.change_bounds import LEAST
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.outcomes import Settled, settled
 
@@ -60,10 +61,21 @@ def factor(ends: Sequence[float]) -> str:
 
 
 def gain(one: Advice) -> str:
-    """The range as a speed-up: ``1.2 to 4.0× faster``, ``up to 2.1× faster, may be slower``."""
+    """The range in words: ``1.2 to 4.0× faster``, ``between 1.1× slower and 2.1× faster``."""
     low, high = 1 / one.factor[1], 1 / one.factor[0]
     if high <= 1:
         return f"{text.number(1 / high)} to {text.number(1 / low)}× slower"
     if low >= 1:
         return f"{text.number(low)} to {text.number(high)}× faster"
-    return f"up to {text.number(high)}× faster, and at worst {text.number(1 / low)}× slower"
+    if one.factor[0] <= LEAST:
+        return f"gain unknown; at worst {text.number(1 / low)}× slower"
+    return f"between {text.number(1 / low)}× slower and {text.number(high)}× faster"
+
+
+def speedup(one: Advice) -> str:
+    """The same in a few words, for a table: ``speed-up 1.2 to 4.0×``; of bounds alone ``speed-up at most 4.0×``."""
+    low, high = 1 / one.factor[1], 1 / one.factor[0]
+    if one.factor[0] <= LEAST:
+        return "speed-up unknown"
+    ends = f"at most {text.number(high)}×" if one.ground == "bounds" else f"{text.number(low)} to {text.number(high)}×"
+    return f"speed-up {ends}{' per inference' if one.per_inference else ''}"

@@ -27,8 +27,9 @@ MOST_TABLES = 5
 HEADERS = ["configuration", "p50, ms [95%]", "p99, ms", "throughput, /s", "speed-up", "bound by", "gap to floor"]
 
 LEGEND = (
-    "Latency of one request in the closed loop; throughput with requests queued where that was measured. Speed-up in "
-    "parentheses: no difference is shown. Empty: not measured, or too few iterations for a p99."
+    "Latency of one request in the closed loop; throughput with requests queued where that was measured. Speed-up: "
+    "*same* is within the noise, *undecided* is too noisy to say. [too noisy]: the upper end of the interval is more "
+    "than ten times the lower one. Empty: not measured, or too few iterations for a p99."
 )
 
 
@@ -107,11 +108,12 @@ def _row(measured: Measured, cell: Cell, base: Cell | None) -> list[str]:
 
 
 def _speedup(measured: Measured, cell: Cell, base: Cell | None) -> str:
-    """Over the baseline; marked where no difference is shown."""
+    """Over the baseline; a word where no difference is shown."""
     if base is None:
         return ""
     if cell is base:
         return "baseline"
     pair = measured.compare(cell, base)
-    factor = f"{text.number(1 / pair.ratio.estimate)}×"
-    return factor if pair.decided else f"({factor})"
+    if pair.decided:
+        return f"{text.number(1 / pair.ratio.estimate)}×"
+    return "undecided" if pair.verdict == "undecided" else "same"

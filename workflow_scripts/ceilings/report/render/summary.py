@@ -28,6 +28,7 @@ from ceilings.report.tables.frames import Tables
 Plan = Mapping[str, Any]
 
 MOST_DECISIONS = 10
+MOST_REASONS = 4
 MOST_FINDINGS = 8
 MOST_CAUTIONS = 8
 
@@ -65,11 +66,18 @@ def decision(plan: Plan, measured: Measured) -> str:
     made = decided(measured, plan)
     if not made:
         return "## Decision\n\nNothing: no cell was measured."
-    shown = decision_table.rows(made, advise(measured, machine_of(plan)))
+    advice = advise(measured, machine_of(plan))
+    shown = decision_table.rows(made, advice)
     hidden = len(shown) - MOST_DECISIONS
     more = f"{hidden} more models and devices are in [the lab note]({NOTE}#decision)." if hidden > 0 else ""
+    if len(made) > MOST_REASONS:
+        more = " ".join(
+            filter(None, (more, f"Reasons for rows after the first {MOST_REASONS}: [the lab note]({NOTE}#decision)."))
+        )
     note = decision_table.would_decide(made[:MOST_DECISIONS])
-    return "\n\n".join(filter(None, ("## Decision", decision_table.markdown(shown[:MOST_DECISIONS]), more, note)))
+    why = "\n".join(f"- {line}" for line in decision_table.reasons(made[:MOST_REASONS], advice))
+    parts = ("## Decision", decision_table.markdown(shown[:MOST_DECISIONS]), more, why, note)
+    return "\n\n".join(filter(None, parts))
 
 
 def conclusions(observed: Sequence[Finding]) -> str:

@@ -88,7 +88,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     ]
     cards = list(enumerate(observed))
     first = most_consequential(observed, MOST_FINDINGS)
-    made = decided(measured, plan)
+    made, advice = decided(measured, plan), advise(measured, machine_of(plan))
     shown = _template().render(
         study=plan["study"],
         policy=_policy([library(), *scripts]),
@@ -98,7 +98,8 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         data=_embedded(data),
         introduction=block(introduction(plan, tables, measured, evidence)),
         counted=counted(plan, tables, measured),
-        decision=decision_table.rows(made, advise(measured, machine_of(plan))),
+        decision=decision_table.rows(made, advice),
+        reasons=decision_table.reasons(made, advice),
         would_decide=decision_table.would_decide(made),
         cautions=[*alarms(measured), *cautions(measured, observed, evidence)],
         first=[(index, finding) for one in first for index, finding in cards if finding is one],
