@@ -93,7 +93,7 @@ def test_the_folder_of_locks_is_made_or_the_flaw_is_named(tmp_path, monkeypatch)
     (tmp_path / "file").touch()
     monkeypatch.setenv(turns.FOLDER, str(tmp_path / "file" / "b"))
     with (
-        pytest.raises(UserError, match="cannot be opened .*name a writable folder in CEILINGS_LOCKS"),
+        pytest.raises(UserError, match=r"cannot be opened .*name a writable folder in CEILINGS_LOCKS"),
         turns.turn(None),
     ):
         pass
