@@ -278,7 +278,7 @@ def interval_of(one: Quantity, row: Row) -> Interval | None:
 INTRODUCTION = """\
 # Quantities
 
-Every column of `results/tables/cells.csv`, as the summary, the report and the lab note show it. Generated from the
+**Reference**: every column of `results/tables/cells.csv`, as the summary, the report and the lab note show it. Generated from the
 declarations of the measurements and of the report; in `workflow_scripts/`:
 `python -m ceilings.report.tables.quantities > ../docs/quantities.md`.
 
