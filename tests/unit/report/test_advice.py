@@ -225,6 +225,20 @@ def test_nothing_left_is_said(tmp_path):
     assert advice.lever == NOTHING and advice.cells == () and "change the model or the hardware" in advice.change
 
 
+@pytest.mark.parametrize(("again", "short"), [(1.0, "batch 64"), (1.4, "hidden by noise")])
+def test_nothing_left_is_not_said_where_only_noise_hides_it(tmp_path, again, short):
+    """A larger batch brings something; the A/A pair differs by nothing, or by more than that."""
+
+    def truth(runtime, precision, batch, sequence):
+        each = (12.0 + batch) * (1.0 if runtime.startswith("onnx") else 9.0)
+        return each * (again if runtime.endswith(".aa") else 1.0)
+
+    cells = [("onnxruntime-cpu", "int8", batch) for batch in (1, 4, 16)] + [("torch-int8-dynamic", "int8", 1)]
+    first = advise(measured_of(tmp_path, cells, truth))[0]
+    assert (first.short, first.lever == NOTHING) == (short, again > 1)
+    assert ("end other work" in first.change and "less than the noise" in first.because) == (again > 1)
+
+
 def test_the_page_proposes_and_the_recorded_predictions_are_those_of_the_page(tmp_path):
     measured = measured_of(tmp_path, FP32_ONLY)
     plan = planted.StudyMaker(tmp_path).plan() | {

@@ -22,6 +22,8 @@ NOTHING = "nothing"
 
 NOTHING_LEFT = "nothing left that this study can see: next change the model or the hardware"
 
+TOO_NOISY = "end other work on this machine and measure again, noise hides what is left"
+
 PROCESSES = "processes"
 """The lever of the advice where noise hides which of two measured cells is the faster."""
 
@@ -115,10 +117,13 @@ def best_cell(measured: Measured, cells: list[Cell]) -> Cell:
 
 def _of_panel(measured: Measured, cells: list[Cell], machine: Machine) -> Iterator[Advice]:
     best = best_cell(measured, cells)
-    candidates = []
+    candidates, hidden, noise = [], False, _noise(measured, best)
     for base, target in [*_other_runtimes(measured, best), *_larger_batch(measured, best, machine)]:
         range_ = forecast(measured, base, target)
-        if range_ and range_.middle < WORTH / (1 + _noise(measured, best)):
+        if range_ is None:
+            continue
+        hidden = hidden or WORTH / (1 + noise) <= range_.middle < WORTH
+        if range_.middle < WORTH / (1 + noise):
             candidates.append(_advice(base, target, range_, machine, measured))
     candidates.sort(key=lambda one: (bool(one.missing), one.ground == "bounds", one.hoped))
     unknown = [one for one in candidates if one.lever == STACK and one.ground == "bounds"]
@@ -126,7 +131,7 @@ def _of_panel(measured: Measured, cells: list[Cell], machine: Machine) -> Iterat
         one for one in candidates if one not in unknown[1:]
     ]  # of stacks that nobody measured here, one at a time
     candidates = (candidates + _undecided(measured, best, cells))[:MOST]
-    yield from candidates or [_nothing(best)]
+    yield from candidates or [_nothing(best, noise if hidden else 0.0)]
 
 
 def _noise(measured: Measured, cell: Cell) -> float:
@@ -285,16 +290,20 @@ def _undecided(measured: Measured, best: Cell, cells: list[Cell]) -> list[Advice
     ]
 
 
-def _nothing(best: Cell) -> Advice:
+def _nothing(best: Cell, noise: float) -> Advice:
+    """That no change is worth measuring; with the noise floor where only that hides one."""
+    because = f"No change of the catalogue that was not measured is expected to be worth {1 - WORTH:.0%} here."
+    if noise:
+        because = f"Changes that are left are expected to be worth less than the noise, taken as {noise:.0%}."
     return Advice(
         model=best.model,
         device=best.device,
         cell=best,
         lever=NOTHING,
-        change=NOTHING_LEFT,
-        short="nothing left in this study",
+        change=TOO_NOISY if noise else NOTHING_LEFT,
+        short="hidden by noise" if noise else "nothing left in this study",
         factor=(1.0, 1.0),
-        because=f"No change of the catalogue that was not measured is expected to be worth {1 - WORTH:.0%} here.",
+        because=because,
         ground="bounds",
         evidence=(best.name,),
         snippet="",

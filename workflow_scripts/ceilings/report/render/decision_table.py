@@ -120,7 +120,8 @@ def reasons(decisions: Sequence[Decision], advice: Sequence[Advice]) -> list[str
         parts.append(f"Confidence {one.confidence.level}: {one.confidence.why}.")
         if one.within and (percentile := judged_latency(one.within)[0]) != "p99":
             parts.append(f"The limit is held against the {percentile}: there are too few iterations for a p99.")
-        parts += [f"**Before you deploy**: {doubt.why}." for doubt in one.doubts.values()]
+        if one.doubts:
+            parts.append(f"**Before you deploy**: {'; '.join(doubt.why for doubt in one.doubts.values())}.")
         if one.sound:
             fastest, queued = one.sound
             parts.append(
@@ -138,7 +139,7 @@ def _next(advice: Advice | None) -> list[str]:
     if advice is None:
         return []
     if advice.lever == NOTHING:
-        return [f"{advice.change[:1].upper()}{advice.change[1:]}."]
+        return [f"{advice.change[:1].upper()}{advice.change[1:]}. {advice.because}"]
     if advice.lever == PROCESSES:
         return [f"Next: {advice.change}. {advice.because}"]
     ends = f"{gain(advice)}{' per inference' if advice.per_inference else ''}"
