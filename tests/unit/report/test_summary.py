@@ -124,6 +124,27 @@ def test_a_limit_is_held_against_the_highest_percentile_that_the_iterations_carr
     assert (f"The limit is held against the {percentile}: there are too few" in text) == (percentile != "p99")
 
 
+@pytest.mark.parametrize(("between", "said"), [(1e-4, False), (0.3, True)])
+def test_a_throughput_that_may_be_as_high_is_named(tmp_path, between, said):
+    maker = planted.StudyMaker(tmp_path, lambda r, *_: 1.0 if "graph" in r else 1.1, between=between)
+    maker.measure(GPU, [(f"{ORT}-graph", "fp16"), (ORT, "fp16")], [(1, 128)])
+    text = page(maker).partition("## Results")[0]
+    assert ("The throughput of " in text and "may be as high." in text) == said
+
+
+def test_a_model_whose_cells_all_failed_is_named_beside_the_decision(tmp_path):
+    maker = planted.StudyMaker(tmp_path)
+    maker.add(CPU, "torch-eager", "fp32", 1, 128)
+    cells = [maker.add(CPU, "torch-eager", "fp32", batch, 224, model=planted.IMAGE) for batch in (1, 4)]
+    for run in (1, 2, 3):
+        maker.fail(cells[0], run)
+    assert "Every cell failed" not in page(maker)
+    for run in (1, 2, 3):
+        maker.fail(cells[1], run)
+    text = page(maker).partition("## Results")[0]
+    assert f"**Every cell failed** of {planted.IMAGE} on `{CPU}`: see Not run." in text
+
+
 @pytest.mark.parametrize("study", [three, planted.default_study])
 def test_a_decision_cell_is_short_and_its_reasons_stand_below(tmp_path, study):
     text = page(study(tmp_path))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ceilings.report import text
 from ceilings.report.analysis.doubts import Doubt, doubt_of, loses_quality
-from ceilings.report.analysis.findings.operating import cost_per_million, saturated
+from ceilings.report.analysis.findings.operating import as_high, cost_per_million, saturated
 from ceilings.report.analysis.limiter import Limiter, limiter
 from ceilings.report.analysis.measured import Cell, Measured, without_axis
 
@@ -40,6 +40,7 @@ class Decision:
 
     Attributes:
         throughput: The cell with the highest throughput.
+        as_high: Cells whose throughput may be as high.
         within: The cell with the highest throughput whose latency keeps the limit; None where none does.
         limit_ms: The limit; None where the study gives none.
         cheapest: The cell with the lowest price of a million inferences; None without a price.
@@ -54,6 +55,7 @@ class Decision:
     model: str
     fastest: Cell
     throughput: Cell
+    as_high: tuple[Cell, ...]
     within: Cell | None
     limit_ms: float | None
     cheapest: Cell | None
@@ -68,6 +70,13 @@ def decided(measured: Measured, plan: Mapping[str, Any]) -> list[Decision]:
     """One of each device and model with a measured cell, with the latency limit of the study if it gives one."""
     limit_ms = (plan.get("targets") or {}).get("latency_ms")
     return [_decision(measured, panel, limit_ms) for panel in measured.panels]
+
+
+def undecidable(measured: Measured) -> list[tuple[str, str]]:
+    """(device, model) of the panels whose cells all failed: they have no decision."""
+    failed = measured.tables.planned[measured.tables.planned["status"] == "failed"]
+    panels = dict.fromkeys(zip(failed["device"], failed["model"], strict=True))
+    return [panel for panel in panels if panel not in measured.panels]
 
 
 def rate(cell: Cell) -> float:
@@ -102,6 +111,7 @@ def _decision(measured: Measured, panel: tuple[str, str], limit_ms: float | None
         *panel,
         fastest=fastest,
         throughput=throughput,
+        as_high=tuple(as_high(throughput, cells)),
         within=within,
         limit_ms=limit_ms,
         cheapest=cheapest,

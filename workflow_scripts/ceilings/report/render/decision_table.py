@@ -9,9 +9,9 @@ import pandas as pd
 
 from ceilings.report import text
 from ceilings.report.analysis.advice import NOTHING, PROCESSES, Advice
-from ceilings.report.analysis.decision import Decision, judged_latency, rate
+from ceilings.report.analysis.decision import Decision, judged_latency, rate, undecidable
 from ceilings.report.analysis.findings.operating import cost_per_million
-from ceilings.report.analysis.measured import Cell
+from ceilings.report.analysis.measured import Cell, Measured
 from ceilings.report.render.prediction_section import gain, speedup
 
 
@@ -118,6 +118,9 @@ def reasons(decisions: Sequence[Decision], advice: Sequence[Advice]) -> list[str
     for one in decisions:
         parts = [f"**{one.model}** on `{one.device}`:", *_next(first.get((one.device, one.model)))]
         parts.append(f"Confidence {one.confidence.level}: {one.confidence.why}.")
+        if one.as_high:
+            labels = (f"{cell.label} {cell.shape}" for cell in one.as_high)
+            parts.append(f"The throughput of {text.cut(labels, 2)} may be as high.")
         if one.within and (percentile := judged_latency(one.within)[0]) != "p99":
             parts.append(f"The limit is held against the {percentile}: there are too few iterations for a p99.")
         if one.doubts:
@@ -153,6 +156,12 @@ def _first(advice: Sequence[Advice]) -> dict[tuple[str, str], Advice]:
     for one in sorted(advice, key=lambda one: bool(one.missing)):
         first.setdefault((one.device, one.model), one)
     return first
+
+
+def all_failed(measured: Measured) -> str:
+    """One line on the models and devices that have no row; empty where every one has."""
+    names = [f"{model} on `{device}`" for device, model in undecidable(measured)]
+    return f"**Every cell failed** of {text.cut(names, 3)}: see Not run." if names else ""
 
 
 def would_decide(decisions: Sequence[Decision]) -> str:

@@ -74,9 +74,10 @@ def decision(plan: Plan, measured: Measured) -> str:
         more = " ".join(
             filter(None, (more, f"Reasons for rows after the first {MOST_REASONS}: [the lab note]({NOTE}#decision)."))
         )
+    failed = decision_table.all_failed(measured)
     note = decision_table.would_decide(made[:MOST_DECISIONS])
     why = "\n".join(f"- {line}" for line in decision_table.reasons(made[:MOST_REASONS], advice))
-    parts = ("## Decision", decision_table.markdown(shown[:MOST_DECISIONS]), more, why, note)
+    parts = ("## Decision", decision_table.markdown(shown[:MOST_DECISIONS]), more, failed, why, note)
     return "\n\n".join(filter(None, parts))
 
 

@@ -52,6 +52,13 @@ def saturated(cell: Cell) -> Interval | None:
     return Interval(low if bounded else 0.0, cell.row["saturated_per_s"], high if bounded else math.inf)
 
 
+def as_high(best: Cell, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells whose throughput with requests queued may be as high as that of the best one: intervals overlap."""
+    most = saturated(best)
+    rates = [(saturated(cell), cell) for cell in cells if cell is not best]
+    return [cell for rate, cell in rates if most and rate and rate.high >= most.low]
+
+
 def _input(cell: Cell, after: str = ": ") -> str:
     """The size of an input in words, and what follows it; empty where a shape is a batch alone."""
     words = text.sizes(without_axis(cell.shape, "batch"))
@@ -130,7 +137,7 @@ def _throughput(measured: Measured, cells: list[Cell]) -> list[Finding]:
     if not known:
         return []
     rate, best = max(known, key=lambda pair: pair[0].estimate)
-    near = [cell for other, cell in known if cell is not best and other.high >= rate.low]
+    near = as_high(best, cells)
     sentence = (
         f"{panel(measured, best)}{_input(best, ', ')}requests queued: the highest throughput is "
         f"**{text.interval(rate, 'inferences/s')}**, {best.label} at batch {best.batch}"

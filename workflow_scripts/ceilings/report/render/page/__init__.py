@@ -100,6 +100,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         counted=counted(plan, tables, measured),
         decision=decision_table.rows(made, advice),
         reasons=decision_table.reasons(made, advice),
+        all_failed=decision_table.all_failed(measured),
         would_decide=decision_table.would_decide(made),
         cautions=[*alarms(measured), *cautions(measured, observed, evidence)],
         first=[(index, finding) for one in first for index, finding in cards if finding is one],
