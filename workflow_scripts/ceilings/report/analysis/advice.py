@@ -36,6 +36,9 @@ WORTH = 0.97
 HOPED = 0.25
 """Bounds that allow more than 4 times are no reason to expect it: they would rank first what is known least."""
 
+FEARED = 2.0
+"""Nor is a loss beyond that a reason not to try: what is slower is not deployed."""
+
 BATCHES, LARGEST_BATCH = 4, 256
 """How many times larger the next batch is, and the largest."""
 
@@ -87,8 +90,9 @@ class Advice:
 
     @property
     def hoped(self) -> float:
-        """What it is ranked by: the middle; of bounds alone, as if a gain beyond ``HOPED`` were impossible."""
-        return math.sqrt(max(self.factor[0], HOPED) * self.factor[1]) if self.ground == "bounds" else self.middle
+        """What it is ranked by: the middle; of bounds alone, as if they ended at ``HOPED`` and ``FEARED``."""
+        low, high = self.factor
+        return math.sqrt(max(low, HOPED) * min(high, FEARED)) if self.ground == "bounds" else self.middle
 
     @property
     def per_inference(self) -> bool:
@@ -122,8 +126,9 @@ def _of_panel(measured: Measured, cells: list[Cell], machine: Machine) -> Iterat
         range_ = forecast(measured, base, target)
         if range_ is None:
             continue
-        hidden = hidden or WORTH / (1 + noise) <= range_.middle < WORTH
-        if range_.middle < WORTH / (1 + noise):
+        middle = math.sqrt(range_.low * min(range_.high, FEARED))
+        hidden = hidden or WORTH / (1 + noise) <= middle < WORTH
+        if middle < WORTH / (1 + noise):
             candidates.append(_advice(base, target, range_, machine, measured))
     candidates.sort(key=lambda one: (bool(one.missing), one.ground == "bounds", one.hoped))
     unknown = [one for one in candidates if one.lever == STACK and one.ground == "bounds"]

@@ -68,7 +68,7 @@ def gain(one: Advice) -> str:
     if low >= 1:
         return f"{text.number(low)} to {text.number(high)}× faster"
     if one.factor[0] <= LEAST:
-        return f"gain unknown; at worst {text.number(1 / low)}× slower"
+        return f"gain unknown; up to {text.number(1 / low)}× slower"
     return f"between {text.number(1 / low)}× slower and {text.number(high)}× faster"
 
 
