@@ -175,7 +175,7 @@ def test_a_speed_up_that_is_not_shown_is_a_word(tmp_path, truth, between, word):
 @pytest.mark.parametrize(
     ("truth", "options", "level", "why"),
     [
-        (lambda r, *_: 0.5 if "graph" in r else 1.0, {}, "high", "intervals of 3 processes apart"),
+        (lambda r, *_: 0.5 if "graph" in r else 1.0, {}, "high", "more than the noise (3 processes a cell)"),
         (lambda *_: 1.0, {"between": 0.05}, "low", "may be as fast"),
         (lambda r, *_: 0.5 if "graph" in r else 1.0, {"runs": 1}, "none", "one process a cell"),
         (lambda r, *_: 0.5 if "graph" in r else 1.0, {"runs": 2, "between": 1e-4}, "medium", "only 2 processes"),

@@ -75,7 +75,7 @@ def bounds(measured: Measured, base: Cell, target: Place, change: Change) -> Bou
     floor = _floor(measured, base, target)
     p50 = base.p50.estimate
     by_floor = floor / p50 if floor else 0.0
-    why = f"the hardware's floor is {text.number(floor)} of {text.number(p50)} ms" if floor else ""
+    why = f"the hardware floor is {text.number(floor)} ms, the latency {text.number(p50)} ms" if floor else ""
     wide = Bounds(by_floor, SLOWER, "bounds", why)
     if change.kind == BATCH:
         limits = _of_batch(measured, base, change, by_floor)

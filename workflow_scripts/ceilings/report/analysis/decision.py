@@ -142,4 +142,8 @@ def _confidence(measured: Measured, fastest: Cell, rivals: Sequence[Cell]) -> Co
     if len(fastest.groups) < ENOUGH_PROCESSES:
         processes = text.plural(len(fastest.groups), "process")
         return Confidence("medium", f"{processes} a cell", f"{gap}; only {processes} a cell")
-    return Confidence("high", f"the next takes {times}×", f"{gap}, intervals of {len(fastest.groups)} processes apart")
+    return Confidence(
+        "high",
+        f"the next takes {times}×",
+        f"{gap}, which is more than the noise ({len(fastest.groups)} processes a cell)",
+    )

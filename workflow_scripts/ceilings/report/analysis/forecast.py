@@ -60,8 +60,8 @@ def forecast(measured: Measured, base: Cell, target: Place) -> Forecast | None:
         return Forecast(limits.low, limits.high, limits.ground, limits.because, (base, *limits.cells))
     one = known[0]
     why = (
-        f"the same change took {one.before.model} {one.before.label} {one.before.shape} to "
-        f"{text.number(one.ratio.estimate)}× its latency{' an inference' if change.kind == BATCH else ''}"
+        f"{one.before.model} {one.before.label} {one.before.shape} took {text.number(one.ratio.estimate)}× as long"
+        f"{' per inference' if change.kind == BATCH else ''} after the same change"
     )
     cells = tuple(
         dict.fromkeys([base, *limits.cells, *(cell for other in known for cell in (other.before, other.after))])
