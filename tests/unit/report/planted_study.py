@@ -219,9 +219,12 @@ class StudyMaker:
             "warmup_ns": (latency_ms[:10] * 1.2e6).astype(int).tolist(),
             "warmup_stable": True,
         }
-        # Long enough for the cap, where the median is not yet known as precisely as the protocol asks.
-        elapsed = max(int(latency_ms.sum() * 1.2e6), PROTOCOL["max_seconds"] * 1_000_000_000)
-        reason = Protocol.from_json(PROTOCOL).stop_reason(latency["latency_ns"], elapsed)
+        elapsed = int(latency_ms.sum() * 1.2e6)
+        # Capped here at the latest, where the median is not yet known as precisely as the protocol asks.
+        protocol = PROTOCOL | {
+            name: min(PROTOCOL[name], elapsed // 10**6 / 1e3) for name in ("min_seconds", "max_seconds")
+        }
+        reason = Protocol.from_json(protocol).stop_reason(latency["latency_ns"], elapsed)
         latency |= {"stop_reason": reason, "elapsed_ns": elapsed}
         series = {"latency": latency}
         if gpu:
@@ -260,7 +263,7 @@ class StudyMaker:
             if gpu
             else None,
             "threads": {"intra_op": 2},
-            "protocol": PROTOCOL,
+            "protocol": protocol,
             "provenance": planted_records.PROVENANCE,
             "host": {"cpu": "AMD EPYC 9B14", "cores": 2, "kernel": "6.8.0"},
         }

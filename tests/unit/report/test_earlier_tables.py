@@ -70,10 +70,12 @@ def test_earlier_tables_say_what_today_s_say(tables, tmp_path):
 
 
 def test_levers_come_from_the_catalogue_and_strangers_are_their_own_stack(tables, tmp_path):
-    cells = as_earlier(tables.cells)
-    cells["runtime"] = cells["runtime"].replace({"tensorrt": "onnxruntime-cuda-graph", "torch-cuda-eager": "gone"})
-    earlier = {name: as_earlier(getattr(tables, name)) for name in ("runs", "samples", "budgets", "kernels", "floors")}
-    dataclasses.replace(tables, cells=cells, **earlier).write(tmp_path)
+    names = ("cells", "runs", "samples", "budgets", "kernels", "floors")
+    earlier = {name: as_earlier(getattr(tables, name)) for name in names}
+    other = {"tensorrt": "onnxruntime-cuda-graph", "torch-cuda-eager": "gone"}
+    for name in ("cells", "runs", "samples"):
+        earlier[name]["runtime"] = earlier[name]["runtime"].astype(object).replace(other)
+    dataclasses.replace(tables, **earlier).write(tmp_path)
     upgraded = read_tables(tmp_path).cells.set_index("runtime")
     graph = upgraded.loc["onnxruntime-cuda-graph"].iloc[0]
     assert graph["levers"] == ";".join(sorted({GRAPH, IO_BINDING, STATIC})) and graph["artifact"] == "plain"

@@ -45,6 +45,19 @@ def edit(maker, *place, value):
         ((*LATENCY, "latency_ns", 5), 10**13, "its latencies add up to .* ns, more than the .* ns that it took"),
         ((*LATENCY, "elapsed_ns"), 5 * 10**12, "it took 5000 s, more than its limit of 3600 s"),
         ((*LATENCY, "gpu_ns"), [1], "1 gpu_ns beside 40 latencies"),
+        ((*LATENCY, "gpu_ns"), [10**12] * 40, "the GPU worked for .* ns, longer than the .* ns that it took"),
+        (("first_answer_ns",), 1000, "the stages up to its first answer took .* ns, more than the 1000 ns"),
+        (("first_answer_ns",), -5, "first_answer_ns is -5; it must be a whole number at least 1"),
+        (("memory", "peak_rss_bytes"), 1, "memory.peak_rss_bytes is 1; it must be"),
+        (("threads", "intra_op"), 10**9, "threads.intra_op is 1000000000; it must be"),
+        (("protocol", "precision"), "x", "protocol.precision is 'x'; it must be a finite number"),
+        (("protocol", "concurrency"), None, "protocol.concurrency is null; it must be"),
+        (("energy",), {"latency": {"mean_watts": -300}}, "energy.latency.mean_watts is -300; it must be at least 0"),
+        (("gpu",), {"latency": "x"}, "gpu.latency is 'x'; it must be an object"),
+        (("gpu",), {"latency": {"sm_mhz": {"min": 9, "median": 5}}}, "gpu.latency.sm_mhz is no range of a quantity"),
+        (("gpu",), {"latency": {"power_w": {"median": -5.0}}}, "gpu.latency.power_w is no range of a quantity"),
+        (("neighbours",), {"stolen_cores": -1}, "neighbours.stolen_cores is -1; it must be at least 0"),
+        (("runtime",), {"placement": {"int8_products": {"MatMul": -3}}}, "runtime.placement has no operators"),
         ((*LATENCY, "enqueue_ns", 2), 10**12, "submitting took longer than the inference"),
         (("series", "latency_end_to_end", "elapsed_ns"), 1, "series latency_end_to_end: its latencies add up"),
         ((*LATENCY, "stop_reason"), "iteration-cap", "stopped for 'iteration-cap', and by its protocol that would be"),
@@ -84,13 +97,36 @@ def test_wrong_outputs_get_no_speed_number_whatever_the_record_says(maker, place
     assert row[["p50_ms", "inferences_per_s"]].isna().all()
 
 
+def test_nothing_but_the_stop_rule_runs_between_the_iterations_of_a_cpu(tmp_path):
+    """Latencies that someone divided leave a gap in the time that they took; a GPU's inputs are copied in it."""
+    maker = planted.StudyMaker(tmp_path, runs=2)
+    cell = maker.add(planted.CPU, "torch-eager", "fp32", 1, 128, n=40)
+    collect(maker.plan())
+    path = Path(cell["runs"][0])
+    latencies = json.loads(path.read_text())["series"]["latency"]["latency_ns"]
+    edited(path, *LATENCY, "latency_ns", value=[one // 4 for one in latencies])
+    with pytest.raises(UserError, match=r"its latencies add up to \d+ ns, less than half of the \d+ ns that it took"):
+        collect(maker.plan())
+
+
+def test_one_measurement_of_two_cells_is_refused(maker):
+    other = maker.add(planted.GPU, "torch-cuda-eager", "fp16", 8, 128, n=40)
+    collect(maker.plan())
+    first, second = Path(maker.cells[0]["runs"][0]), Path(other["runs"][0])
+    copied = json.loads(first.read_text()) | {"cell": json.loads(second.read_text())["cell"]}
+    copied["series"]["throughput"] = json.loads(second.read_text())["series"]["throughput"]
+    planted_records.overwrite(second, copied)
+    with pytest.raises(UserError, match=rf"{first} and {second} are one measurement twice; delete them and run"):
+        collect(maker.plan())
+
+
 def test_one_measurement_under_two_names_is_refused(maker):
     first, second = map(Path, maker.cells[0]["runs"])
     shutil.copy(first, second)
     with pytest.raises(UserError, match="it is process 1 of its cell"):
         collect(maker.plan())
     edited(second, "run", value=2)
-    with pytest.raises(UserError, match=r"run1.json, .*run2.json are one measurement twice; delete them and run"):
+    with pytest.raises(UserError, match=r"run1.json and .*run2.json are one measurement twice; delete them and run"):
         collect(maker.plan())
 
 
@@ -99,7 +135,7 @@ def test_no_edit_of_a_run_ends_in_a_traceback(maker):
     path = cell["runs"][1]
     record = json.loads(Path(path).read_text())
     record["provenance"]["modules"] = {}
-    for place in mutations({name: value for name, value in record.items() if name not in ("protocol", "series")}):
+    for place in mutations({name: value for name, value in record.items() if name != "series"}):
         for value in VALUES:
             try:
                 planted_records.overwrite(path, mutated(record, place, value))

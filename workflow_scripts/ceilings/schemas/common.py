@@ -18,6 +18,19 @@ SHARE = number(-ROUNDING, 1 + ROUNDING)
 COSINE = number(-1 - ROUNDING, 1 + ROUNDING)
 COUNTS = table(whole())
 
+PROTOCOL = record(
+    {
+        "min_iterations": whole(1),
+        "concurrency": whole(1),
+        **dict.fromkeys(("time_limit_seconds", "precision"), POSITIVE),
+        **dict.fromkeys(
+            ("warmup_seconds", "warmup_max_seconds", "min_seconds", "max_seconds", "saturated_seconds"), NOT_NEGATIVE
+        ),
+    },
+    rest=anything,
+)
+"""How a process measures a cell: what ``ceilings.measure.stopping.Protocol`` needs, and what a study adds."""
+
 FAILURE = record({"kind": one_of(*FAILURE_KINDS), "message": text()})
 
 CELL = record({"device": NAME, "runtime": NAME, "model": NAME, "precision": NAME, "shape": NAME})

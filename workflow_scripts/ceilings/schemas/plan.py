@@ -1,7 +1,9 @@
 """What a study measures where (``plan_study``)."""
 
-from ceilings.schemas.common import NAME, POSITIVE
-from ceilings.schemas.terms import anything, flag, free, many, maybe, record, table, text, whole
+from typing import Any
+
+from ceilings.schemas.common import NAME, POSITIVE, PROTOCOL
+from ceilings.schemas.terms import anything, flag, free, many, maybe, number, record, row, table, text, whole
 
 CELL = record(
     {
@@ -21,17 +23,44 @@ CELL = record(
     rest=anything,
 )
 
-SCHEMA = record(
+DEVICE = record({"kind": NAME}, {**dict.fromkeys(("slug", "name"), text()), "cores": whole(1)}, rest=anything)
+
+LACKING = record({"cells": many(text())}, dict.fromkeys(("reason", "remedy"), maybe(text())), rest=anything)
+
+PREDICTION = record(
+    {**dict.fromkeys(("device", "cell", "before"), text()), "factor": row(number(), number()), "per_inference": flag},
+    rest=anything,
+)
+
+CONTENT = record(
     {
         "study": NAME,
         "seed": whole(),
-        "devices": many(record({"kind": NAME}, rest=anything)),
-        "protocol": record({"min_iterations": whole(1), "processes": whole(1)}, rest=anything),
+        "devices": many(DEVICE),
+        "protocol": PROTOCOL,
         "tolerances": table(POSITIVE),
         "price_per_hour": table(POSITIVE),
-        "models": table(free),
+        "models": table(record({}, {"largest": table(whole(1))}, rest=anything)),
         "cells": many(CELL),
     },
-    {"lengths": free, "traces": free, "left_out": anything},
+    {
+        **dict.fromkeys(("lengths", "traces"), free),
+        "targets": record({}, {"latency_ms": maybe(POSITIVE)}, rest=anything),
+        "baseline": many(text()),
+        "left_out": many(row(text(), text())),
+        "lacking": many(LACKING),
+        "predictions": many(PREDICTION),
+    },
     rest=anything,
 )
+
+
+def SCHEMA(value: Any) -> str | None:
+    """A plan, in which each cell has a tolerance and a model."""
+    if flaw := CONTENT(value):
+        return flaw
+    for index, cell in enumerate(value["cells"]):
+        for of, name in (("tolerances", cell["precision"]), ("models", cell["model"])):
+            if name not in value[of]:
+                return f".{of} has nothing for {ascii(name)[:60]}, of cells[{index}]"
+    return None

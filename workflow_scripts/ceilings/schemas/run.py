@@ -1,7 +1,32 @@
 """One process that measured one cell (``measure_latency.py``)."""
 
-from ceilings.schemas.common import CELL, FAILURE, FULL_PARITY, NAME, NOT_NEGATIVE, POSITIVE, PROVENANCE, SHARE
-from ceilings.schemas.terms import anything, by, flag, free, many, maybe, numbers, one_of, record, table, text, whole
+from ceilings.schemas.common import (
+    CELL,
+    COUNTS,
+    FAILURE,
+    FULL_PARITY,
+    NAME,
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROTOCOL,
+    PROVENANCE,
+    SHARE,
+)
+from ceilings.schemas.terms import (
+    anything,
+    by,
+    flag,
+    free,
+    many,
+    maybe,
+    number,
+    numbers,
+    one_of,
+    record,
+    table,
+    text,
+    whole,
+)
 
 SAMPLES = maybe(numbers(low=0, integral=True))
 
@@ -27,6 +52,59 @@ def _series(value: object) -> str | None:
     return anything(value)
 
 
+def _spread(value: object) -> str | None:
+    """Minimum, median and maximum of what was watched, in this order."""
+    if flaw := record({}, dict.fromkeys(("min", "median", "max"), number()))(value):
+        return flaw
+    known = [value[name] for name in ("min", "median", "max") if name in value]  # type: ignore[index, operator]
+    return None if known == sorted(known) and all(one >= 0 for one in known) else " is no range of a quantity"
+
+
+WATCHED = record(
+    {},
+    {
+        **dict.fromkeys(("sm_mhz", "memory_mhz", "power_w", "utilisation"), maybe(_spread)),
+        "throttled": maybe(table(SHARE)),
+    },
+    rest=anything,
+)
+"""What was watched of a GPU beside one series, as ``ceilings.cuda.monitor.summarise`` gives it."""
+
+GPU = record(
+    {},
+    {
+        **dict.fromkeys(("name", "uuid", "driver"), maybe(text())),
+        **dict.fromkeys(("max_sm_mhz", "power_limit_w"), maybe(NOT_NEGATIVE)),
+        **dict.fromkeys(("latency", "throughput"), maybe(WATCHED)),
+    },
+    rest=anything,
+)
+
+ENERGY = table(
+    maybe(
+        record(
+            {}, dict.fromkeys(("joules", "seconds", "mean_watts", "joules_per_inference", "inferences"), NOT_NEGATIVE)
+        )
+    )
+)
+"""By series, as ``ceilings.cuda.monitor.energy`` gives it."""
+
+NEIGHBOURS = record(
+    {},
+    dict.fromkeys(("others_cores", "stolen_cores", "throttled_periods", "throttled_seconds"), maybe(NOT_NEGATIVE)),
+)
+
+PLACEMENT = record(
+    dict.fromkeys(("operators", "int8_products", "float_products"), COUNTS),
+    {"nodes_by_provider": COUNTS},
+    rest=anything,
+)
+"""What ran in a session of ONNX Runtime, as ``ceilings.runtimes.placement`` gives it."""
+
+RUNTIME = record({}, {"placement": maybe(PLACEMENT), "compile_cache": maybe(text())}, rest=anything)
+
+THREADS = record({"intra_op": whole(1, 1024)}, {"affinity": whole(1), "quota": maybe(POSITIVE)}, rest=maybe(text()))
+
 COMMON = {
     "cell": CELL,
     "run": whole(1),
@@ -37,10 +115,16 @@ COMMON = {
 
 FURTHER = {
     "inputs": record({"real_share": maybe(SHARE)}, {"source": maybe(NAME)}),
-    **dict.fromkeys(("runtime", "neighbours", "gpu", "energy", "host"), maybe(free)),
+    "runtime": maybe(RUNTIME),
+    "neighbours": maybe(NEIGHBOURS),
+    "gpu": maybe(GPU),
+    "energy": maybe(ENERGY),
+    "host": maybe(free),
+    "imports_ns": maybe(table(whole())),
+    "first_answer_ns": maybe(whole(1)),
 }
 
-MEMORY = record({"peak_rss_bytes": whole(1), "peak_device_bytes": maybe(whole())}, rest=anything)
+MEMORY = record({"peak_rss_bytes": whole(1 << 20, 1 << 50), "peak_device_bytes": maybe(whole())}, rest=anything)
 
 SCHEMA = by(
     "status",
@@ -48,6 +132,7 @@ SCHEMA = by(
         "ok": record(
             {
                 **COMMON,
+                "protocol": PROTOCOL,
                 "status": one_of("ok"),
                 "failure": one_of(None),
                 "parity": record({**FULL_PARITY, "tolerance": POSITIVE}),
@@ -58,7 +143,7 @@ SCHEMA = by(
                 ),
                 "cold_start_ns": table(whole()),
                 "memory": MEMORY,
-                "threads": record({"intra_op": whole(1)}, rest=anything),
+                "threads": THREADS,
                 "provenance": PROVENANCE,
             },
             FURTHER,

@@ -58,13 +58,15 @@ def collect(plan: Record) -> Tables:
     samples: list[pd.DataFrame] = []
     budgets: list[dict[str, Any]] = []
     kernels: list[dict[str, Any]] = []
+    seen: dict[tuple[int, ...], str] = {}
     for cell in plan["cells"]:
         records = [read_run(path, cell, plan) for path in cell["runs"]]
-        if gates.same_samples(records):
-            raise UserError(
-                f"two of {', '.join(cell['runs'])} are one measurement twice; delete them and run "
-                f"`snakemake --cores 1 {' '.join(cell['runs'])}`"
-            )
+        for path, record in zip(cell["runs"], records, strict=True):
+            if (taken := gates.samples(record)) and (other := seen.setdefault(taken, path)) != path:
+                both = f"{other} {path}"
+                raise UserError(
+                    f"{other} and {path} are one measurement twice; delete them and run `snakemake --cores 1 {both}`"
+                )
         cells.append(cell_row(cell, records) | _price(plan, cell) | _source(plan, cell))
         runs += [run_row(cell, record) for record in records]
         samples += [frame for record in records for frame in sample_frames(cell, record)]

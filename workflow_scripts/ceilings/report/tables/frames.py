@@ -13,10 +13,11 @@ from ceilings import foreign, records
 from ceilings.errors import UserError
 from ceilings.files import atomic, not_a_file, sha256
 from ceilings.report.catalogue import TABLES
+from ceilings.report.tables import consistent
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
-from ceilings.report.tables.quantities import CELL_COLUMNS
+from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES
 from ceilings.workload.shape import Shape
 
@@ -28,6 +29,9 @@ VOUCHER = "tables.json"
 
 PATH = "path"
 """The column of the file that a row comes from."""
+
+NUMBERS = {"number", "percent", "count"}
+"""Forms of quantities whose columns hold numbers."""
 
 LATER = {"quality"}
 """Tables that those of an earlier schema do not have; they are empty then."""
@@ -139,7 +143,8 @@ def read_tables(folder: Path | str) -> Tables:
     Tables that were published earlier have nothing that vouches for them; they are taken as they are.
 
     Raises:
-        UserError: A table is missing or damaged, or another one than was written with the others.
+        UserError: A table is missing or damaged, another one than was written with the others, or holds other numbers
+            than follow from the samples.
     """
     folder = Path(folder)
     vouched = records.read(folder / VOUCHER, "tables")["files"] if (folder / VOUCHER).exists() else {}
@@ -154,6 +159,11 @@ def read_tables(folder: Path | str) -> Tables:
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
             tables[name] = tables[name].assign(**dict.fromkeys(missing))
+    if problem := consistent.flaw(tables["cells"], tables["runs"], tables[SAMPLES]):
+        raise UserError(
+            f"the tables in {folder} contradict each other ({problem}); delete {folder / VOUCHER} and run "
+            f"`snakemake --cores 1 {folder / VOUCHER}`, or collect_cells.py, to make them anew"
+        )
     return Tables(**tables)
 
 
@@ -177,7 +187,11 @@ def _read(path: Path, name: str, digest: str | None) -> pd.DataFrame:
 def _flaw(name: str, frame: pd.DataFrame) -> str | None:
     """Why a frame is not the table of this name; None where nothing is wrong."""
     key = [column for column in KEY if name != "quality" or column != "shape"]
-    needed = {SAMPLES: [*key, "run", "series", "latency_ns"], "cells": [*key, "aa_of", "status"]}.get(name, key)
+    needed = {
+        SAMPLES: [*key, "run", "series", "latency_ns"],
+        "cells": [*key, "aa_of", "status"],
+        "runs": [*key, "run", "status", "flags"],
+    }.get(name, key)
     if missing := [column for column in needed if column not in frame.columns]:
         return f"it has no column {missing[0]}"
     for shape in frame["shape"].astype(str).unique():
@@ -186,6 +200,11 @@ def _flaw(name: str, frame: pd.DataFrame) -> str | None:
         return "latency_ns holds other than positive whole numbers"
     if name == "cells" and not frame["status"].isin(["ok", "failed", "unavailable"]).all():
         return "status holds other than ok, failed and unavailable"
-    numbers = [column for column in frame.columns if column.endswith(("_ms", "_us", "_ns", "_per_s"))]
+    numbers = [
+        column
+        for column in frame.columns
+        if column.endswith(("_ms", "_us", "_ns", "_per_s"))
+        or (column in BY_COLUMN and BY_COLUMN[column].form in NUMBERS)
+    ]
     wrong = (one for one in numbers if frame[one].dtype.kind not in "iuf" and not frame[one].isna().all())
     return next((f"{column} holds other than numbers" for column in wrong), None)

@@ -7,7 +7,7 @@ Each function says why a record with status ``ok`` cannot be believed, in a few 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,12 @@ LEAST_NS = 1000
 
 CLOSE = 1e-6
 """Relative difference of numbers that follow from each other, and were computed from the same floats."""
+
+LEAST_TIMED = 0.5
+"""Of the time that a CPU's loop took, the share of its latencies: nothing but the stop rule runs between them."""
+
+CLOCKS = 0.01
+"""The device's clock and the host's may differ by this share."""
 
 
 def parity(record: Record, plan: Record) -> str | None:
@@ -49,6 +55,12 @@ def run(record: Record, plan: Record, path: str | Path) -> str | None:
     for name, each in record["series"].items():
         if isinstance(each, Mapping) and "latency_ns" in each and (flaw := _series(each)):
             return f"series {name}: {flaw}"
+    if series.get("gpu_ns") is None and sum(latencies) < LEAST_TIMED * series["elapsed_ns"]:
+        return (
+            f"its latencies add up to {sum(latencies)} ns, less than half of the {series['elapsed_ns']} ns that it took"
+        )
+    if flaw := _cold_start(record):
+        return flaw
     reason = Protocol.from_json(protocol).stop_reason(latencies, series["elapsed_ns"])
     if reason != series["stop_reason"]:
         return f"it stopped for {series['stop_reason']!r}, and by its protocol that would be {reason!r}"
@@ -73,9 +85,18 @@ def _series(series: Record) -> str | None:
     for name in ("gpu_ns", "enqueue_ns"):
         if (beside := series.get(name)) is not None and len(beside) != len(latencies):
             return f"{len(beside)} {name} beside {len(latencies)} latencies"
+    if sum(series.get("gpu_ns") or ()) > took * (1 + CLOCKS):
+        return f"the GPU worked for {sum(series['gpu_ns'])} ns, longer than the {took} ns that it took"
     enqueued = series.get("enqueue_ns")
     if enqueued is not None and any(part > whole for part, whole in zip(enqueued, latencies, strict=True)):
         return "submitting took longer than the inference"
+    return None
+
+
+def _cold_start(record: Record) -> str | None:
+    whole, stages = record.get("first_answer_ns"), sum(record["cold_start_ns"].values())
+    if whole is not None and stages > whole * (1 + CLOSE):
+        return f"the stages up to its first answer took {stages} ns, more than the {whole} ns up to there"
     return None
 
 
@@ -89,10 +110,9 @@ def _throughput(record: Record) -> str | None:
     return None
 
 
-def same_samples(records: Sequence[Record]) -> bool:
-    """Whether two processes took the same ns in every iteration, as copies of one record do and nothing else."""
-    taken = [tuple(record["series"]["latency"]["latency_ns"]) for record in records if record["status"] == "ok"]
-    return len(set(taken)) < len(taken)
+def samples(record: Record) -> tuple[int, ...]:
+    """What no other process has: the ns of each iteration; empty where none was timed."""
+    return tuple((record["series"].get("latency") or {}).get("latency_ns") or ())
 
 
 def budget(record: Record) -> str | None:
