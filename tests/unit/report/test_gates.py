@@ -17,6 +17,7 @@ from unit.traces import planted as captured
 from ceilings.errors import UserError
 from ceilings.report.tables.budget_rows import read_budget
 from ceilings.report.tables.collect import collect, read_run, run_row, sample_frames
+from ceilings.report.tables.evidence import read_evidence
 from ceilings.report.tables.floor_rows import read_floor
 from ceilings.report.tables.quality_rows import quality_row, read_quality
 
@@ -188,6 +189,17 @@ def test_a_floor_follows_from_its_parts(maker):
     edited(path, "floor", "floor_ms", value=0.01)
     with pytest.raises(UserError, match=r"its floor is 0\.01 ms, and the largest of its parts 0\.1 ms"):
         read_floor(path, cell)
+
+
+def test_a_parity_record_is_of_the_graph_beside_it(tmp_path):
+    paths = planted.evidence(tmp_path)
+    graph = tmp_path / "results/onnx/distilbert/int8.json"
+    shutil.copy(paths[1], graph)
+    paths.append(graph)
+    assert ("distilbert", "int8") in read_evidence(paths).parity
+    edited(graph, "graph_sha256", value="cd" * 32)
+    with pytest.raises(UserError, match=r"parity/distilbert/int8\.json is of another graph than the report beside it"):
+        read_evidence(paths)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ def read_evidence(paths: Iterable[Path | str]) -> Evidence:
         UserError: A file is missing, damaged or in none of these places.
     """
     evidence = Evidence()
-    for path in map(Path, paths):
+    for path in sorted(map(Path, paths), key=lambda path: "parity" in path.parts):  # behind the graphs
         parts = path.parts
         if parts[-6:-5] == ("engines",):
             device, builder, model, precision = parts[-5:-1]
@@ -68,10 +68,23 @@ def read_evidence(paths: Iterable[Path | str]) -> Evidence:
         elif room == "onnx":
             evidence.graphs[model, graph] = records.read(path, KINDS[room])
         elif room == "parity":
-            evidence.parity[model, graph] = records.read(path, KINDS[room])
+            evidence.parity[model, graph] = _of_its_graph(path, evidence.graphs.get((model, graph)))
         else:
             evidence.peaks[model] = _named(path, KINDS[room], device=model)
     return evidence
+
+
+def _of_its_graph(path: Path, graph: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A record of parity, held against the report of the graph that its path names, where that is given.
+
+    Raises:
+        UserError: It is missing or damaged, or was made from another graph.
+    """
+    record = records.read(path, "parity")
+    compared = ((record["provenance"] or {}).get("sources") or {}).get("graph")
+    if graph and compared and graph["status"] == "ok" and compared != graph["graph_sha256"]:
+        raise UserError(f"{path} is of another graph than the report beside it in onnx; {records.anew(path)}")
+    return record
 
 
 def _named(path: Path, kind: str, **names: str) -> dict[str, Any]:
