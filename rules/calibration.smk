@@ -6,6 +6,7 @@
 rule calibrate_ranges:
     input:
         graph=rules.simplify_onnx.output.graph,
+        report=rules.simplify_onnx.output.report,
         model=model_files,
     output:
         ranges="results/calibration/{model}/{method}.json",
@@ -30,7 +31,9 @@ rule calibrate_ranges:
 rule compare_calibrations:
     input:
         graph=rules.simplify_onnx.output.graph,
+        report=rules.simplify_onnx.output.report,
         calibrations=expand("results/calibration/{{model}}/{method}.json", method=METHODS),
+        caches=expand("results/calibration/{{model}}/{method}.cache", method=METHODS),
         workload="results/models/{model}/weights/workload.json",
         inputs=parity_inputs,
         reference=parity_reference,

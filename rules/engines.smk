@@ -9,6 +9,7 @@
 rule build_engine:
     input:
         graph=engine_graph,
+        report=engine_graph_report,
     output:
         engine="results/engines/{device}/{builder}/{model}/{precision}/{profile}.engine",
         record="results/engines/{device}/{builder}/{model}/{precision}/{profile}.json",
@@ -67,6 +68,7 @@ rule merge_timing_caches:
 rule build_engine_cache:
     input:
         graph=engine_graph,
+        report=engine_graph_report,
         workload="results/models/{model}/weights/workload.json",
     output:
         record="results/engines/{device}/{cache}/{model}/{precision}/{shape}.cache.json",

@@ -5,6 +5,7 @@
 rule bound_latency:
     input:
         graph=counted_graph,
+        report=counted_report,
         peaks=rules.measure_peaks.output,
     output:
         "results/floors/{device}/{model}/{graph}/{shape}.json",

@@ -30,6 +30,7 @@ rule export_onnx:
 rule simplify_onnx:
     input:
         graph="results/onnx/{model}/exported.onnx",
+        report="results/onnx/{model}/exported.json",
         workload="results/models/{model}/weights/workload.json",
     output:
         graph="results/onnx/{model}/simplified.onnx",
@@ -48,6 +49,7 @@ rule simplify_onnx:
 rule convert_precision:
     input:
         graph=rules.simplify_onnx.output.graph,
+        report=rules.simplify_onnx.output.report,
     output:
         graph="results/onnx/{model}/{precision}.onnx",
         report="results/onnx/{model}/{precision}.json",
@@ -67,7 +69,9 @@ rule convert_precision:
 rule quantize_graph:
     input:
         graph=rules.simplify_onnx.output.graph,
+        report=rules.simplify_onnx.output.report,
         calibration=f"results/calibration/{{model}}/{STUDY.config['calibration']['method']}.json",
+        cache=f"results/calibration/{{model}}/{STUDY.config['calibration']['method']}.cache",
         inputs=sensitivity_inputs,
     output:
         graph="results/onnx/{model}/{precision}.onnx",
@@ -109,6 +113,7 @@ use rule quantize_graph as quantize_half_graph with:
 rule offset_activations:
     input:
         graph="results/onnx/{model}/int8.onnx",
+        report="results/onnx/{model}/int8.json",
     output:
         graph="results/onnx/{model}/int8.cpu.onnx",
         report="results/onnx/{model}/int8.cpu.json",
@@ -127,6 +132,7 @@ rule offset_activations:
 rule fuse_graph:
     input:
         graph="results/onnx/{model}/{precision}.onnx",
+        report="results/onnx/{model}/{precision}.json",
         model=model_files,
     output:
         graph="results/onnx/{model}/{precision}.fused.onnx",
@@ -148,7 +154,9 @@ rule fuse_graph:
 rule check_parity:
     input:
         graph="results/onnx/{model}/{graph}.onnx",
+        report="results/onnx/{model}/{graph}.json",
         base=rules.simplify_onnx.output.graph,
+        base_report=rules.simplify_onnx.output.report,
         workload="results/models/{model}/weights/workload.json",
         inputs=parity_inputs,
         reference=parity_reference,

@@ -74,6 +74,7 @@ rule compute_reference:
     input:
         model=model_files,
         graph=reference_graph,
+        report=reference_report,
         inputs=rules.make_inputs.output,
     output:
         "results/models/{model}/reference/{shape}.npz",
@@ -99,6 +100,7 @@ rule make_data:
     input:
         model=model_files,
         graph=reference_graph,
+        report=reference_report,
     output:
         data="results/models/{model}/data.npz",
         report="results/models/{model}/data.json",

@@ -13,6 +13,7 @@ IS_MAIN = Path(workflow.main_snakefile).resolve().parent == PROJECT.resolve()
 SCRIPTS = PROJECT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 from ceilings import bytecode, environment, host, leftovers, lifetime, plugins, turns
+from ceilings.artifacts import report_of
 from ceilings.errors import UserError
 from ceilings.study import study_file
 from ceilings.study.config import checked, nearest
@@ -171,6 +172,10 @@ def reference_graph(wildcards):
     return STUDY.reference_graph(wildcards.model)
 
 
+def reference_report(wildcards):
+    return [str(report_of(Path(graph))) for graph in reference_graph(wildcards)]
+
+
 def reference_option(wildcards):
     return ["--graph", *reference_graph(wildcards)] if reference_graph(wildcards) else []
 
@@ -257,6 +262,10 @@ def counted_graph(wildcards):
     return STUDY.counted_graph(wildcards.model, wildcards.graph)
 
 
+def counted_report(wildcards):
+    return str(report_of(Path(counted_graph(wildcards))))
+
+
 def measuring_environment(wildcards):
     return f"../envs/{SLICES.runtime(wildcards.runtime).environment}.yaml"
 
@@ -271,6 +280,10 @@ def cache_slice(wildcards):
 
 def engine_graph(wildcards):
     return STUDY.engine_graph(wildcards.model, wildcards.precision)
+
+
+def engine_graph_report(wildcards):
+    return str(report_of(Path(engine_graph(wildcards))))
 
 
 def engine_contents(wildcards):

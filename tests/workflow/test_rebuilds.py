@@ -162,6 +162,13 @@ def test_whatever_is_missing_is_made_again_and_what_rests_on_it(project, file):
     assert "Missing output files: " in project.snakemake(SUMMARY, "--dry-run").stdout
 
 
+def test_what_the_report_of_a_graph_says_counts_for_its_cells(project):
+    """A graph that could not be made is an empty file whatever the reason, which only the report holds."""
+    report = project.folder / "results/onnx/tiny/int8.cpu.json"
+    report.write_text(report.read_text() + "\n")
+    assert project.planned() == {"check_parity": 1, "measure_latency": 2 * PROCESSES, **REPORT}
+
+
 def test_a_deleted_run_is_made_again_whatever_asks_for_it(project):
     run = next((project.folder / "results/benchmarks").rglob("run1.json"))
     run.unlink()

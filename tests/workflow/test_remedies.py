@@ -71,7 +71,7 @@ def follow(project, said, file):
 def test_the_remedy_of_a_failed_cell_tries_again_what_could_not_be_made(project):
     """Its graph could not be made, so the cell failed; the cause is mended, and nobody names the graph."""
     graph = project.folder / "results/onnx/tiny/int8.cpu.onnx"
-    with made(graph.with_suffix(".json"), [graph]):
+    with made(graph.with_suffix(".json"), [graph], "graph"):
         raise CellFailure("unsupported", "planted")
     runs = sorted(project.folder.glob("results/benchmarks/*/onnxruntime-cpu/tiny/int8/b8-s16/run*.json"))
     project.snakemake("--force", *(str(run.relative_to(project.folder)) for run in runs))

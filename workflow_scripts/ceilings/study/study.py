@@ -142,21 +142,25 @@ class Study:
         return [self.paths.graph(model, "exported")] if self.models.definition(model).onnx else []
 
     def artifact(self, runtime: str, model: str, precision: str, shape: str, device: str) -> list[str]:
-        """The files that a cell executes: an ONNX graph, an engine with its record, or the weights."""
+        """The files that a cell executes, that of ``--artifact`` first, each with the report that vouches for it."""
         spec, asked = self.slices.runtime(runtime), Shape.parse(shape)
         if spec.artifact == "engine":
             engine = self.engines.path(spec, model, precision, asked, device)
             return [f"{engine}.engine", f"{engine}.json"]
         if spec.artifact == "engine-cache":
             kept = self.engines.cache(model, precision, asked, device)
-            return [f"{kept}.cache.json", f"{kept}.cache", self.engine_graph(model, precision)]
-        if graph := graph_name(spec, precision):
-            return [self.paths.graph(model, graph)]
+            graph = engine_graph(precision)
+            return [f"{kept}.cache.json", f"{kept}.cache", *self._vouched_graph(model, graph)]
+        if named := graph_name(spec, precision):
+            return self._vouched_graph(model, named)
         if self.models.definition(model).onnx:
             raise UserError(
                 f"{model!r} is an ONNX file, and {runtime} executes PyTorch modules; choose another runtime"
             )
-        return [f"{self.paths.weights(model)}/{name}" for name in WEIGHTS]
+        return [*(f"{self.paths.weights(model)}/{name}" for name in WEIGHTS), self.paths.provenance(model)]
+
+    def _vouched_graph(self, model: str, graph: str) -> list[str]:
+        return [self.paths.graph(model, graph), self.paths.graph_report(model, graph)]
 
     def engine_graph(self, model: str, precision: str) -> str:
         """The ONNX graph that an engine is built from."""
