@@ -278,8 +278,8 @@ def interval_of(one: Quantity, row: Row) -> Interval | None:
 INTRODUCTION = """\
 # Quantities
 
-**Reference**: every column of `results/tables/cells.csv`, as the summary, the report and the lab note show it. Generated from the
-declarations of the measurements and of the report; in `workflow_scripts/`:
+**Reference**: every column of `results/tables/cells.csv`, as the summary, the report and the lab note show it.
+Generated from the declarations of the measurements and of the report; in `workflow_scripts/`:
 `python -m ceilings.report.tables.quantities > ../docs/quantities.md`.
 
 Behind `shape` stands a column for each axis (`batch`, `sequence`, `image` and so on). A quantity with an interval (±)
