@@ -33,6 +33,7 @@ RUNTIME = '''
 """A runtime whose errors quote what a library's do."""
 
 import os
+import socket
 from pathlib import Path
 
 from ceilings.errors import CellFailure
@@ -45,7 +46,7 @@ class Talkative(Runner):
         raise CellFailure(
             "unsupported",
             f"[ONNXRuntimeError] : Load model from {folder}:12 failed (cache '{home}/.cache/kernels', also "
-            f"file://{home}/x.bin, TMP={os.environ['TMPDIR']}) for {os.environ['USER']}@{os.environ['HOSTNAME']}",
+            f"file://{home}/x.bin, TMP={os.environ['TMPDIR']}) for {os.environ['USER']}@{socket.gethostname()}",
         )
 
     def place(self, element):
