@@ -111,5 +111,5 @@ def test_what_reads_budgets_has_them_as_inputs(tmp_path):
     pinned = {hosts.PIN: json.dumps(dataclasses.asdict(host)), "PYTHONPATH": str(tmp_path / "site")}
     budget = "results/traces/nvidia-test/onnxruntime-cuda/tiny/fp32/b1-s16.budget.json"
     found = listed(tmp_path, study, **pinned)
-    for name in ("collect_cells", "draw_plot", "write_summary", "write_report", "write_notes"):
+    for name in ("collect_cells", "draw_plot", "write_summary", "write_report"):
         assert budget in found[name]["input"], name

@@ -28,7 +28,7 @@ DATA = {f"tag:yaml.org,2002:{kind}" for kind in KINDS}
 def refuse(path: Path | str) -> None:
     """Raise UserError where a file is no plain YAML object, or a reader would take it for something else.
 
-    Two keys of one name (a reader takes the last), numbers that YAML reads in base 8 or 60, an object within itself,
+    Two keys of one name (a reader takes the last), merge keys, numbers that YAML reads in base 8 or 60, an object within itself,
     aliases that expand without bounds, tags, and templates, which are programs.
     """
     if problem := files.problem(Path(path), text=True):
@@ -39,7 +39,7 @@ def refuse(path: Path | str) -> None:
         if not isinstance(node, yaml.MappingNode):
             raise UserError(f"the study {path} holds no keys at its top level; begin it with study: NAME")
         problem = next(_problems(node, loader, [], {}), None)
-        if not problem and TEMPLATE in loader.construct_document(node):  # its name may stand behind a merge key
+        if not problem and TEMPLATE in loader.construct_document(node):
             raise UserError(
                 f"the study {path} has {TEMPLATE}, for which Snakemake runs the Python in it; write out what it gives, "
                 "and remove the key"
@@ -81,7 +81,10 @@ def _keys(node: yaml.MappingNode, loader: yaml.SafeLoader) -> Iterator[str]:
         if not isinstance(key, yaml.ScalarNode):
             yield f"{_line(key)}: a key must be one word, and this is a list or an object"
             continue
-        name = key.value if key.tag.endswith(":merge") else loader.construct_object(key)
+        if key.tag.endswith(":merge"):
+            yield f"{_line(key)}: '<<' brings in keys that stand elsewhere; write them out here"
+            continue
+        name = loader.construct_object(key)
         if name in seen:
             yield f"{_line(key)}: {name!r} stands here twice; keep one of the two"
         seen.add(name)

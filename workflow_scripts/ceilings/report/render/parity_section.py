@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ceilings.graphs.parity import too_far
 from ceilings.records import SEAL
 from ceilings.report import text
 from ceilings.report.render.conditions import reference
@@ -18,6 +19,7 @@ LAYERS_SHOWN = 5
 def parity(plan: Plan, evidence: Evidence) -> str:
     if not evidence.parity:
         return ""
+    tolerances = plan.get("tolerances", {})
     rows, layers = [], []
     for (model, graph), record in sorted(evidence.parity.items()):
         top1 = record.get("top1_agreement")
@@ -25,7 +27,7 @@ def parity(plan: Plan, evidence: Evidence) -> str:
             [
                 model,
                 graph,
-                record.get("status", "n/a"),
+                _verdict(record, tolerances.get(graph.split("/")[0].split(".")[0])),
                 *(text.powers(record.get(name)) for name in ("max_abs", "max_rel", "relative_l2")),
                 f"{record['cosine']:.6f}" if record.get("cosine") is not None else "n/a",
                 text.percent(top1) if top1 is not None else "n/a",
@@ -48,6 +50,12 @@ def parity(plan: Plan, evidence: Evidence) -> str:
             f"The weights of {text.listed(random)} are random: agreement of the top class means nothing there."
         )
     return "\n\n".join([*lines, *(["\n".join(layers)] if layers else [])])
+
+
+def _verdict(record: Mapping[str, Any], tolerance: float | None) -> str:
+    """``ok`` only where the outputs are near enough by the study's tolerance, whatever the record says."""
+    status = str(record.get("status", "n/a"))
+    return "too far" if status == "ok" and tolerance is not None and too_far(record, tolerance) else status
 
 
 def graphs(evidence: Evidence) -> str:
