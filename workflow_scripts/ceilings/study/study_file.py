@@ -28,8 +28,8 @@ DATA = {f"tag:yaml.org,2002:{kind}" for kind in KINDS}
 def refuse(path: Path | str) -> None:
     """Raise UserError where a file is no plain YAML object, or a reader would take it for something else.
 
-    Two keys of one name (a reader takes the last), merge keys, numbers that YAML reads in base 8 or 60, an object within itself,
-    aliases that expand without bounds, tags, and templates, which are programs.
+    Two keys of one name (a reader takes the last), merge keys, numbers that YAML reads in base 8 or 60, an object
+    within itself, aliases that expand without bounds, tags, and templates, which are programs.
     """
     if problem := files.problem(Path(path), text=True):
         raise UserError(f"the study {path} {problem}")
