@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -408,8 +409,13 @@ def test_a_plug_in_family_comes_first(tmp_path: Path) -> None:
         ("distilbert", "num_hidden_layers", -1),
         ("bert", "vocab_size", 0),
         ("bert", "num_labels", 0),
+        ("distilbert", "dim", 3_200_000_000),
+        ("distilbert", "vocab_size", 1e30),
+        ("distilbert", "hidden_dim", 64.5),
+        ("bert", "hidden_size", "768"),
+        ("bert", "num_labels", True),
     ],
 )
-def test_a_size_below_one_is_refused_while_planning(architecture: str, key: str, value: int) -> None:
-    with pytest.raises(UserError, match=f"is {value}; a size is at least 1"):
+def test_what_is_no_size_is_refused_while_planning(architecture: str, key: str, value: object) -> None:
+    with pytest.raises(UserError, match=re.escape(f"is {value!r}; a size is a whole number from 1 to 2147483647")):
         outlined(architecture=architecture, weights="random", config={key: value})

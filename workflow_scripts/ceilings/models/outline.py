@@ -34,6 +34,10 @@ OURS = ("clip", "image_encoder", "text_encoder")
 """Families of models that Transformers configures."""
 
 
+LARGEST_SIZE = 2**31 - 1
+"""Of one dimension of a model: beyond it libraries compute with overflowing numbers."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Outline:
     """What a plan needs of a model.
@@ -147,6 +151,12 @@ def resolve(definition: Definition, config: Mapping[str, Any] | None) -> Resolve
     return Resolved(family.name, architecture, task, axes, base, converted, limits)
 
 
+def _is_size(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_size, value))
+    return type(value) is int and 1 <= value <= LARGEST_SIZE
+
+
 def _refuse_config(definition: Definition, architecture: str, family: Family, base: Mapping[str, Any] | None) -> None:
     """Refuse what a study changes in a configuration and the model does not have, or has in another size."""
     name, changes = definition.name, definition.config
@@ -159,8 +169,10 @@ def _refuse_config(definition: Definition, architecture: str, family: Family, ba
     if declared is None:
         return
     for key, value in declared.canonical(changes).items():
-        if key in (*declared.sizes, "num_labels") and type(value) is int and value < 1:
-            raise UserError(f"model {name!r}: config.{key} is {value}; a size is at least 1")
+        if key in (*declared.sizes, "num_labels") and value is not None and not _is_size(value):
+            raise UserError(
+                f"model {name!r}: config.{key} is {value!r}; a size is a whole number from 1 to {LARGEST_SIZE}"
+            )
     if base is None or definition.weights == "random":
         return
     known = {**declared.defaults, **declared.canonical(base)}
