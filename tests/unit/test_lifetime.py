@@ -110,7 +110,7 @@ def test_everything_ends_with_any_link(chain, link, name):
 def test_everything_ends_with_the_process_group(chain, name):
     os.killpg(chain.first.pid, signal.Signals[name])
     assert chain.survivors("stray") == []
-    assert chain.stray.pid in leftovers.end_processes() or not chain.stray.is_running()
+    leftovers.end_processes()  # of what left its session, if that is still there
     assert chain.survivors() == []
 
 

@@ -31,6 +31,7 @@ def test_a_busy_process_is_seen_before_anything_is_timed(load):
     assert "stop other work on this machine" in line
 
 
+@pytest.mark.timing
 def test_a_process_of_ours_is_no_neighbour():
     with Neighbours() as neighbours:
         sum(range(3_000_000))
