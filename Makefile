@@ -27,7 +27,7 @@ test: $(VENV)/$(KIND) $(VENV)/dev
 	pytest -m "timing and not slow"
 
 test-slow: $(VENV)/$(KIND) $(VENV)/dev
-	pytest -n auto --maxprocesses 4 --dist loadfile -m "slow and not timing"
+	pytest -n auto --maxprocesses 4 --dist worksteal -m "slow and not timing"
 	pytest -m "slow and timing"
 
 unit: $(VENV)/$(KIND) $(VENV)/dev
