@@ -14,7 +14,7 @@ from tiny import PROJECT, STUDY, SUMMARY, Project
 def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
     """The tiny study, run to its summary once for all workers. Tests copy it: they must not change it."""
     base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent  # each worker has a folder of its own below this one
+    shared = base if worker_id == "master" else base.parent  # the folders of all workers lie in this one
     folder = shared / "finished"
     with open(shared / "finished.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -12,7 +12,7 @@ FAILURE_KINDS = {
     "missing-scales": "a quantised graph has Q/DQ pairs without usable scales",
     "workspace": "no implementation of some layer fits into the workspace",
     "build-failed": "the engine's builder gave up for another reason",
-    "runtime-error": "the runtime gave up with an error of its own, in whose words the message is",
+    "runtime-error": "the runtime ended with an error; the message quotes it",
     "crashed": "the process was ended by a signal",
     "timed-out": "the time limit passed",
 }

@@ -69,7 +69,7 @@ LIBRARIES = {
 
 
 def libraries(path):
-    """Top-level packages that a module imports when it is imported, none of ours and none of Python's."""
+    """Third-party top-level packages that a module imports when it is imported."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

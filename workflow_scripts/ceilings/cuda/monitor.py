@@ -1,9 +1,8 @@
 """What the GPU did while a cell was measured: clocks, power, temperature, throttling, energy, neighbours.
 
-``python -m ceilings.cuda.monitor UUID PERIOD_S PARENT`` samples and prints as long as its parent lives. It is a process
-of its own because a thread would hold the interpreter's lock now and then, and each time would end as an outlier of the
-latencies. Time stamps are
-``perf_counter_ns``, one clock for all processes of a Linux system. NVML may refuse any call, in virtual machines above
+``python -m ceilings.cuda.monitor UUID PERIOD_S PARENT`` samples and prints as long as its parent lives. It is a separate
+process: a thread would sometimes hold the interpreter's lock, and each time would be an outlier of the latencies. Time
+stamps are ``perf_counter_ns``, one clock for all processes of a Linux system. NVML may refuse any call, in virtual machines above
 all: then the field is null and the reason is kept. Nothing here changes a setting.
 """
 

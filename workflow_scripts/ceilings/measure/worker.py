@@ -127,7 +127,8 @@ def cold_start(runner: Runner) -> dict[str, Any]:
 
     Returns:
         ``cold_start_ns``, the stages: all that the runner went through, ``import``, and ``interpreter`` where the
-        process is one of ours; ``imports_ns``, the imports by package; ``first_answer_ns``, the age of the process.
+        process belongs to the pipeline; ``imports_ns``, the imports by package; ``first_answer_ns``, the age of the
+        process.
     """
     imports = import_clock.stop()
     before = {} if INTERPRETER_NS is None else {"interpreter": INTERPRETER_NS}

@@ -1,6 +1,6 @@
 """What a result depends on beside its inputs: the code that made it, and the packages which that code imports.
 
-The code is a digest: of modules, of every module of ours that they import, and of the data files that these name and
+The code is a digest of modules, of every project module that they import, and of the data files that these name and
 that lie beside them (a template, a style sheet, a schema). The packages are those that any of these modules imports,
 with the versions that an import gets here.
 
@@ -53,7 +53,7 @@ QUANTITIES = SCRIPTS / "ceilings" / "measure" / "catalogue.py"
 
 @functools.cache
 def digest(*modules: str) -> str:
-    """Digest of ``modules`` and of all of ours that they import, at any remove.
+    """Digest of ``modules`` and of all project modules that they import, directly or not.
 
     Args:
         modules: Names as Python imports them from ``workflow_scripts``: a program such as ``export_onnx``, or a
@@ -73,7 +73,7 @@ def digest(*modules: str) -> str:
 
 @functools.cache
 def libraries(*modules: str) -> str:
-    """The packages that ``modules`` and all of ours that they import get from elsewhere: ``numpy 2.3.4, onnx 1.19.1``.
+    """Third-party packages that ``modules`` and their project modules import: ``numpy 2.3.4, onnx 1.19.1``.
 
     Imports within functions count, imports for type checkers do not. What is not installed is left out.
 
