@@ -1,9 +1,9 @@
 """What the GPU did while a cell was measured: clocks, power, temperature, throttling, energy, neighbours.
 
-``python -m ceilings.cuda.monitor UUID PERIOD_S PARENT`` samples and prints as long as its parent lives. It is a separate
-process: a thread would sometimes hold the interpreter's lock, and each time would be an outlier of the latencies. Time
-stamps are ``perf_counter_ns``, one clock for all processes of a Linux system. NVML may refuse any call, in virtual machines above
-all: then the field is null and the reason is kept. Nothing here changes a setting.
+``python -m ceilings.cuda.monitor UUID PERIOD_S PARENT`` samples and prints as long as its parent lives. It is a
+separate process: a thread would sometimes hold the interpreter's lock, and each time would be an outlier of the
+latencies. Time stamps are ``perf_counter_ns``, one clock for all processes of a Linux system. NVML may refuse any call,
+in virtual machines above all: then the field is null and the reason is kept. Nothing here changes a setting.
 """
 
 from __future__ import annotations
