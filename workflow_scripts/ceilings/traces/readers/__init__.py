@@ -1,0 +1,1 @@
+"""Readers: a module for each form of trace; each returns a recording, or what a program says of itself."""
