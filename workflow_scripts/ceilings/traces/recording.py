@@ -7,6 +7,7 @@ A recording is what others made: each reader of ``ceilings.traces.readers`` retu
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from ceilings.traces.capture import Calls, Operations
 
 Integers = NDArray[np.int64]
+
+Progress = Callable[[float], None]
+"""What a reader calls with the share of the file that it has read, 0 to 1."""
 
 RANGE, OPERATOR, FUNCTION, LOADING = range(4)
 """Kinds of spans: a range that a program or its user marks (NVTX, ``record_function``, ``ProfilerStep#3``); an operator
