@@ -16,13 +16,57 @@ LAUNCHES, PERIOD_NS = 100, 12_000
 """Kernels of an iteration, and the time from launch to launch."""
 
 KERNEL = (
-    *("start end deviceId contextId greenContextId streamId correlationId globalPid demangledName shortName").split(),
-    *("mangledName launchType cacheConfig registersPerThread gridX gridY gridZ blockX blockY blockZ").split(),
-    *("staticSharedMemory dynamicSharedMemory localMemoryPerThread localMemoryTotal gridId").split(),
-    *("sharedMemoryExecuted graphNodeId sharedMemoryLimitConfig").split(),
+    *[
+        "start",
+        "end",
+        "deviceId",
+        "contextId",
+        "greenContextId",
+        "streamId",
+        "correlationId",
+        "globalPid",
+        "demangledName",
+        "shortName",
+    ],
+    *[
+        "mangledName",
+        "launchType",
+        "cacheConfig",
+        "registersPerThread",
+        "gridX",
+        "gridY",
+        "gridZ",
+        "blockX",
+        "blockY",
+        "blockZ",
+    ],
+    *["staticSharedMemory", "dynamicSharedMemory", "localMemoryPerThread", "localMemoryTotal", "gridId"],
+    *["sharedMemoryExecuted", "graphNodeId", "sharedMemoryLimitConfig", "qmdBulkReleaseDone", "qmdPreexitDone"],
+    *[
+        "qmdLastCtaDone",
+        "graphId",
+        "clusterX",
+        "clusterY",
+        "clusterZ",
+        "clusterSchedulingPolicy",
+        "maxPotentialClusterSize",
+    ],
+    *["maxActiveClusters", "sharedMemoryRequestedPercentage", "tensorSizeMinusOneElements"],
 )
-RUNTIME = "start end eventClass globalTid correlationId nameId returnValue callchainId".split()
-NVTX = "start end eventType rangeId category color text globalTid endGlobalTid textId domainId".split()
+RUNTIME = ["start", "end", "eventClass", "globalTid", "correlationId", "nameId", "returnValue", "callchainId"]
+NVTX = [
+    "start",
+    "end",
+    "eventType",
+    "rangeId",
+    "category",
+    "color",
+    "text",
+    "globalTid",
+    "endGlobalTid",
+    "textId",
+    "domainId",
+]
 PROCESS = 4711 << 24
 
 
@@ -44,12 +88,12 @@ def make(path: Path, kernels: int) -> None:
         database.execute(
             f"INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL {number} SELECT {begin} + 9000, {begin} + 12000 + n % 7 * 500, 0, 1, "
             f"NULL, 7 + n % 10 / 9 * 6, 2 * n + 2, {PROCESS}, 10 + n % 200, 10 + n % 200, NULL, 0, 0, 40, 128, n % 64, 1, "
-            "256, 1, 1, 0, 16384, 0, 42467328, n, 102400, NULL, 0 FROM number"
+            "256, 1, 1, 0, 16384, 0, 42467328, n, 102400, NULL, 0, NULL, NULL, NULL, NULL, 1, 1, 1, 0, 8, 0, 0, '[]' FROM number"
         )
         for place, name, lasts in ((1, 2, 900), (2, 1, 4500)):
             database.execute(
                 f"INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME {number} SELECT {begin} + {1000 * place}, "
-                f"{begin} + {1000 * place + lasts}, 0, {PROCESS + 4711}, 2 * n + {place}, {name}, 0, NULL FROM number"
+                f"{begin} + {1000 * place + lasts}, 0, {PROCESS + 4711}, 2 * n + {place}, {name}, 0, n % 5000 FROM number"
             )
         database.execute(
             f"INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME {number} SELECT {begin} + 8000, {begin} + 11000, 0, "
@@ -66,7 +110,7 @@ def make(path: Path, kernels: int) -> None:
 def main() -> None:
     """Write it, read it in a process of its own, and print what that took."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kernels", type=int, default=4_000_000)
+    parser.add_argument("--kernels", type=int, default=5_000_000)
     parser.add_argument("--keep", type=Path, help="where the export is written to, and read from if it is there")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

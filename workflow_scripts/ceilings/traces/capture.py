@@ -212,22 +212,29 @@ def outermost_calls(rows: Integers, ids: Integers, threads: Integers) -> tuple[C
         ids: Ascending; a name becomes its place among them.
         threads: Ascending ``globalTid`` of all threads; a thread becomes its place among them.
     """
-    start, end, tid, correlation, name, returned = rows[np.lexsort((-rows[:, 1], rows[:, 0], rows[:, 2]))].T
+    columns = dict(zip(COLUMNS[RUNTIME], rows.T, strict=True))
+    by_thread = np.lexsort((-columns["end"], columns["start"], columns["globalTid"]))
+    start, end, tid = (columns[name][by_thread] for name in ("start", "end", "globalTid"))
     outer = np.ones(len(start), bool)
-    edges = np.searchsorted(tid, threads)
-    for first, last in itertools.pairwise([*edges.tolist(), len(tid)]):
+    for first, last in itertools.pairwise([*np.searchsorted(tid, threads).tolist(), len(tid)]):
         outer[first + 1 : last] = end[first + 1 : last] > np.maximum.accumulate(end[first:last])[:-1]
     outermost = np.flatnonzero(outer)
-    order = np.argsort(start[outermost], kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    kept = outermost[order]
+    kept = outermost[np.argsort(start[outermost], kind="stable")]
     calls = Calls(
-        start[kept], end[kept], np.searchsorted(threads, tid[kept]), places(ids, name[kept]), returned[kept] > 0
+        start[kept],
+        end[kept],
+        np.searchsorted(threads, tid[kept]),
+        places(ids, columns["nameId"][by_thread[kept]]),
+        columns["returnValue"][by_thread[kept]] > 0,
     )
-    keys = key(tid & PROCESS, correlation)
+    del start, end, outermost
+    keys = key(tid & PROCESS, columns["correlationId"][by_thread])
+    del tid, by_thread
+    rank = np.empty(len(keys), np.int64)  # of each outermost call, its place in the order of time
+    rank[kept] = np.arange(len(kept))
+    rank = rank[np.maximum.accumulate(np.where(outer, np.arange(len(outer)), 0))]
     by_key = np.argsort(keys, kind="stable")
-    return calls, keys[by_key], rank[(np.cumsum(outer) - 1)[by_key]]
+    return calls, keys[by_key], rank[by_key]
 
 
 def caller(keys: Integers, callers: Integers, process: Integers, correlation: Integers) -> Integers:

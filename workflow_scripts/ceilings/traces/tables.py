@@ -65,25 +65,29 @@ class Tables:
         Raises:
             sqlite3.DatabaseError, ValueError, TypeError, OverflowError: The file is damaged, or a cell is no integer.
         """
-        chunks = [np.empty((0, len(columns)), np.int64)]
-        if table in self:
-            if number:
-                counted = number
-                self.database.create_function("numbered", 1, lambda value: counted(_text(value)), deterministic=True)
-            present = [name if name in self.columns(table) else None for name in columns]
-            known = ["-1" if name is None else _number(name, number is not None) for name in present]
-            cursor = self.database.execute(f'SELECT {", ".join(known)} FROM "{table}" {where}')
-            while len(values := _integers(itertools.islice(cursor, _CHUNK))):
-                chunks.append(values.reshape(-1, len(columns)))
-                self._progress(len(chunks[-1]))
-        return np.concatenate(chunks)
+        if table not in self:
+            return np.empty((0, len(columns)), np.int64)
+        if number:
+            counted = number
+            self.database.create_function("numbered", 1, lambda value: counted(_text(value)), deterministic=True)
+        present = [name if name in self.columns(table) else None for name in columns]
+        known = ["-1" if name is None else _number(name, number is not None) for name in present]
+        # Column after column in memory, and filled in place: a large table is there once and not twice.
+        values = np.empty((self.count(table, where), len(columns)), np.int64, order="F")
+        cursor = self.database.execute(f'SELECT {", ".join(known)} FROM "{table}" {where}')
+        for first in range(0, len(values), _CHUNK):
+            count = min(_CHUNK, len(values) - first)
+            flat = itertools.chain.from_iterable(itertools.islice(cursor, count))
+            values[first : first + count] = np.fromiter(flat, np.int64).reshape(count, len(columns))
+            self._progress(count)
+        return values
 
-    def count(self, table: str) -> int:
-        """Rows of a table, or somewhat more: its highest row number."""
+    def count(self, table: str, where: str = "") -> int:
+        """How many rows a table has."""
         if table not in self:
             return 0
-        (highest,) = self.database.execute(f'SELECT max(rowid) FROM "{table}"').fetchone()
-        return int(highest or 0)
+        (count,) = self.database.execute(f'SELECT count(*) FROM "{table}" {where}').fetchone()
+        return int(count)
 
     def strings(self, used: Iterable[int]) -> dict[int, str]:
         """The texts with these numbers. All others stay unread: whole environments are among them."""
@@ -100,10 +104,6 @@ def _number(column: str, has_texts: bool) -> str:
     if has_texts and column == "text":
         return "CASE WHEN text IS NULL THEN -1 ELSE numbered(CAST(text AS BLOB)) END"
     return f'coalesce("{column}", -1)'
-
-
-def _integers(rows: Iterable[tuple[int, ...]]) -> Integers:
-    return np.fromiter(itertools.chain.from_iterable(rows), np.int64)
 
 
 @contextlib.contextmanager

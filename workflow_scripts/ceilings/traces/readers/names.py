@@ -34,6 +34,7 @@ class Names:
 
     def numbered(self, registered: Integers) -> Integers:
         """Numbers for the numbers under which the file registers texts."""
-        used, index = np.unique(registered, return_inverse=True)
+        used = np.unique(registered)
         texts = self._tables.strings(used.tolist())
-        return np.array([self.number(texts.get(one, NAMELESS)) for one in used.tolist()], np.int64)[index]
+        numbers = np.array([self.number(texts.get(one, NAMELESS)) for one in used.tolist()], np.int64)
+        return numbers[np.searchsorted(used, registered)]

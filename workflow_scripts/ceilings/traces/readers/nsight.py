@@ -156,8 +156,9 @@ def _database(path: Path) -> Iterator[Path]:
             )
         database = Path(folder, "export.sqlite")
         if problem := nsys.exported(path, database, os.environ):
+            version = nsys.version()
             raise UserError(
-                f"{path} cannot be exported by {nsys.version()} ({problem}); take the nsys that recorded it, or a newer one"
+                f"{path} cannot be exported by {version} ({problem}); take one as new as that which made it"
             )
         yield database
 
@@ -187,35 +188,33 @@ def _recording(tables: Tables, path: Path, facts: dict[str, Any] | None) -> Reco
     if STRINGS not in tables:
         raise UserError(f"{path} has no table {STRINGS}, so nothing in it has a name; export it again, whole")
     findings, names = Findings(), Names(tables)
-    rows = {table: _rows(tables, table, names, findings) for table in WHAT}
-    _leave_out_doubled_graphs(rows, findings)
-    traced = np.unique(rows[RUNTIME][:, 2])
+    rows = _rows(tables, RUNTIME, names, findings)
+    traced = np.unique(rows[:, 2])
     spans = nsight_spans.read(tables, names, findings, traced)
-    _from_zero(*rows.values(), spans)
     threads = np.union1d(traced, spans[:, 2])
-    numbers = np.arange(len(names))  # places of names that are numbered already
-    findings.counts["CUDA calls inside others"] = len(rows[RUNTIME])
-    calls, keys, callers = outermost_calls(rows.pop(RUNTIME), numbers, threads)
-    findings.counts["CUDA calls inside others"] -= len(calls.start)
-    operations, order = joined_operations(rows, numbers, keys, callers)
-    owners = np.concatenate([rows[table][:, OWNER] for table in OPERATIONS])[order]
-    del rows, order
+    calls, keys, callers = outermost_calls(rows, np.arange(len(names)), threads)
+    findings.count("CUDA calls inside others", len(rows) - len(calls.start))
+    del rows
+    operations, used = _operations(tables, names, findings, (keys, callers))
+    _from_zero(calls, operations, spans)
     _check(calls, operations, findings)
     waits = _waits(tables, calls, keys, callers, findings)
-    places_of_all = np.concatenate([owners, waits.waiting, waits.recorded])
-    device_names = _devices(tables, places_of_all)
-    distinct, stream = _distinct(places_of_all)
-    number = {process: place for place, process in enumerate(np.union1d(threads & PROCESS, distinct[:, 0]).tolist())}
+    del keys, callers
+    owners = np.concatenate([used, waits.waiting, waits.recorded])
+    device_names = _devices(tables, owners)
+    owners, stream = _distinct(owners)
+    of_work, waiting, recorded = np.split(stream, [len(used), len(used) + len(waits.waiting)])
+    number = {process: place for place, process in enumerate(np.union1d(threads & PROCESS, owners[:, 0]).tolist())}
     labels, nested = nsight_spans.nested(spans, threads, [number[tid & PROCESS] for tid in threads.tolist()])
     columns = {field.name: getattr(operations, field.name) for field in dataclasses.fields(operations)}
-    of_work, waiting, recorded = np.split(stream, [len(owners), len(owners) + len(waits.waiting)])
+    columns["stream"] = of_work[operations.stream]
     return Recording(
         calls=calls,
-        work=Work(**columns | {"stream": of_work}, device=places_of_all[: len(owners), 1].copy()),
+        work=Work(**columns, device=owners[columns["stream"], 1]),
         spans=nested,
         waits=Waits(waiting, waits.call, recorded, waits.after_call),
         threads=labels,
-        streams=tuple(Stream(number[process], *place) for process, *place in distinct.tolist()),
+        streams=tuple(Stream(number[process], *place) for process, *place in owners.tolist()),
         names=names.texts(),
         device_names=device_names,
         source=_source(tables, facts, findings),
@@ -232,21 +231,28 @@ def _rows(tables: Tables, table: str, names: Names, findings: Findings) -> Integ
     return rows
 
 
-def _leave_out_doubled_graphs(rows: dict[str, Integers], findings: Findings) -> None:
-    """Leave out graphs as a whole whose nodes are there too."""
-    graphs = rows[OPERATIONS[GRAPH]]
-    if len(graphs):
+def _operations(
+    tables: Tables, names: Names, findings: Findings, joins: tuple[Integers, Integers]
+) -> tuple[Operations, Integers]:
+    """Operations of all devices, and the places where they ran, columns as OWNER, which ``stream`` indexes."""
+    rows = {table: _rows(tables, table, names, findings) for table in OPERATIONS}
+    if len(graphs := rows[OPERATIONS[GRAPH]]):  # those whose nodes are there too are there twice
         nodes = np.concatenate([key(rows[table][:, 5], rows[table][:, 4]) for table in OPERATIONS[:GRAPH]])
         doubled = np.isin(key(graphs[:, 5], graphs[:, 4]), nodes)
         findings.count("graphs as a whole left out, for their nodes are there", int(doubled.sum()))
         rows[OPERATIONS[GRAPH]] = graphs[~doubled]
+    used, place = _distinct(np.concatenate([rows[table][:, OWNER] for table in OPERATIONS]))
+    operations, order = joined_operations(rows, np.arange(len(names)), *joins)
+    return dataclasses.replace(operations, stream=place[order]), used
 
 
-def _from_zero(*parts: Integers) -> None:
+def _from_zero(calls: Calls, operations: Operations, spans: Integers) -> None:
     """Let times begin at the first of them."""
-    zero = min((int(part[:, 0].min()) for part in parts if len(part)), default=0)
-    for part in parts:
-        part[:, :2] -= zero
+    times = [(calls.start, calls.end), (operations.start, operations.end), (spans[:, 0], spans[:, 1])]
+    zero = min((int(start.min()) for start, _ in times if len(start)), default=0)
+    for start, end in times:
+        np.subtract(start, zero, out=start)
+        np.subtract(end, zero, out=end)
 
 
 def _check(calls: Calls, operations: Operations, findings: Findings) -> None:
@@ -264,9 +270,10 @@ def _check(calls: Calls, operations: Operations, findings: Findings) -> None:
 def _distinct(rows: Integers) -> tuple[Integers, Integers]:
     """Distinct rows in order, and the place of each row among them."""
     index = np.zeros(len(rows), np.int64)
-    for column in rows.T:  # one number a row: sorting whole rows takes ten times as long
-        values, place = np.unique(column, return_inverse=True)
-        index = np.unique(index * len(values) + place, return_inverse=True)[1]
+    for column in rows.T:  # sorting whole rows takes ten times as long
+        values = np.unique(column)
+        index = index * len(values) + np.searchsorted(values, column)
+        index = np.searchsorted(np.unique(index), index)
     first = np.unique(index, return_index=True)[1]
     return rows[first], index
 
@@ -313,28 +320,26 @@ def _stream_waits(tables: Tables) -> list[int]:
     return [int(number) for (number,) in found] or [STREAM_WAITS]
 
 
-def _devices(tables: Tables, places_of_all: Integers) -> dict[int, str]:
+def _devices(tables: Tables, owners: Integers) -> dict[int, str]:
     """Names of the devices. Where processes number them differently, they get the machine's numbers.
 
     Args:
-        places_of_all: Columns as OWNER; the device is replaced.
+        owners: Columns as OWNER; the device is replaced.
     """
     described = dict(_described(tables, "id", "name"))
     mapped = tables.rows("TARGET_INFO_CUDA_DEVICE", ("pid", "cudaId", "gpuId")).tolist()
     gpus = {(pid, device): gpu for pid, device, gpu in mapped}
-    process = places_of_all[:, 0] >> 24 & 0xFFFFFF
-    used = np.unique(np.column_stack([process, places_of_all[:, 1]]), axis=0).tolist()
-    pairs = {(device, gpus.get((pid, device), gpus.get((-1, device)))) for pid, device in used}
+    pid, device = owners[:, 0] >> 24 & 0xFFFFFF, owners[:, 1].copy()
+    used = sorted(set(zip(pid.tolist(), device.tolist(), strict=True)))
+    gpu_of = {pair: gpus.get(pair, gpus.get((-1, pair[1]))) for pair in used}
+    pairs = {(number, gpu_of[one, number]) for one, number in used}
     if any(gpu is None for _, gpu in pairs):  # no map, or not of all
-        numbers = dict(_described(tables, "cuDevice", "name"))
-        return {device: name for device, name in (numbers or described).items() if device in {d for d, _ in pairs}}
-    if len({device for device, _ in pairs}) < len(pairs) or len({gpu for _, gpu in pairs}) < len(pairs):
-        for pid, device in used:
-            of_it = (process == pid) & (places_of_all[:, 1] == device)
-            places_of_all[of_it, 1] = -2 - gpus.get((pid, device), gpus.get((-1, device), device))
-        places_of_all[:, 1] = -2 - places_of_all[:, 1]
+        described = dict(_described(tables, "cuDevice", "name")) or described
+        return {number: described[number] for number, _ in pairs if number in described}
+    if len({number for number, _ in pairs}) < len(pairs) or len({gpu for _, gpu in pairs}) < len(pairs):
+        owners[:, 1] = np.array([gpu_of[pair] for pair in zip(pid.tolist(), device.tolist(), strict=True)], np.int64)
         pairs = {(gpu, gpu) for _, gpu in pairs}
-    return {device: described[gpu] for device, gpu in pairs if gpu in described}
+    return {number: described[gpu] for number, gpu in pairs if gpu in described}
 
 
 def _described(tables: Tables, number: str, text: str) -> list[tuple[int, str]]:
@@ -358,11 +363,9 @@ def _source(tables: Tables, facts: dict[str, Any] | None, findings: Findings) ->
         lacks.append("It holds no work of a device.")
     lacks.append("It holds no operators of a framework and no Python functions.")
     if facts is None:
-        form, tool = "nsight-systems", _tool(tables)
-    else:
-        form, tool = "ceilings", facts.get("tool")
-        lost = facts.get("dropped", lost)
-    return Source(form, tool, tuple(lacks), lost, tuple(findings.problems), counts)
+        return Source("nsight-systems", _tool(tables), tuple(lacks), lost, tuple(findings.problems), counts)
+    lost = facts.get("dropped", lost)
+    return Source("ceilings", facts.get("tool"), tuple(lacks), lost, tuple(findings.problems), counts)
 
 
 def _tool(tables: Tables) -> str:
