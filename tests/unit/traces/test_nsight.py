@@ -40,7 +40,7 @@ def program(year: int) -> Export:
     export.gpu(1, "NVIDIA H200", ((4800, 1),))
     for begin in (0, 100):
         export.range(begin, begin + 90, "step", registered=True)
-        export.range(begin + 1, begin + 40, "forward")
+        export.range(begin + 1, begin + 65, "forward")
         export.copy(export.call(begin + 2, begin + 3, "cudaMemcpyAsync_v3020"), begin + 4, begin + 6)
         launch = export.call(begin + 5, begin + 8, "cudaLaunchKernel_v7000")
         export.call(begin + 6, begin + 7, "cuLaunchKernel", correlation=launch)  # the driver's call within
