@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time and memory of reading a large export of Nsight Systems: python benchmarks/large_export.py [--kernels N] [--keep PATH]."""
+"""Time and memory of reading a large export of Nsight Systems: python benchmarks/large_export.py [--kernels N]."""
 
 import argparse
 import contextlib
@@ -15,58 +15,22 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "workflow_scripts"
 LAUNCHES, PERIOD_NS = 100, 12_000
 """Kernels of an iteration, and the time from launch to launch."""
 
-KERNEL = (
-    *[
-        "start",
-        "end",
-        "deviceId",
-        "contextId",
-        "greenContextId",
-        "streamId",
-        "correlationId",
-        "globalPid",
-        "demangledName",
-        "shortName",
-    ],
-    *[
-        "mangledName",
-        "launchType",
-        "cacheConfig",
-        "registersPerThread",
-        "gridX",
-        "gridY",
-        "gridZ",
-        "blockX",
-        "blockY",
-        "blockZ",
-    ],
-    *["staticSharedMemory", "dynamicSharedMemory", "localMemoryPerThread", "localMemoryTotal", "gridId"],
-    *["sharedMemoryExecuted", "graphNodeId", "sharedMemoryLimitConfig", "qmdBulkReleaseDone", "qmdPreexitDone"],
-    *[
-        "qmdLastCtaDone",
-        "graphId",
-        "clusterX",
-        "clusterY",
-        "clusterZ",
-        "clusterSchedulingPolicy",
-        "maxPotentialClusterSize",
-    ],
-    *["maxActiveClusters", "sharedMemoryRequestedPercentage", "tensorSizeMinusOneElements"],
-)
-RUNTIME = ["start", "end", "eventClass", "globalTid", "correlationId", "nameId", "returnValue", "callchainId"]
-NVTX = [
-    "start",
-    "end",
-    "eventType",
-    "rangeId",
-    "category",
-    "color",
-    "text",
-    "globalTid",
-    "endGlobalTid",
-    "textId",
-    "domainId",
-]
+TABLES = {
+    "CUPTI_ACTIVITY_KIND_KERNEL": """
+        start, "end", deviceId, contextId, greenContextId, streamId, correlationId, globalPid,
+        demangledName, shortName, mangledName, launchType, cacheConfig, registersPerThread, gridX, gridY, gridZ, blockX,
+        blockY, blockZ, staticSharedMemory, dynamicSharedMemory, localMemoryPerThread, localMemoryTotal, gridId,
+        sharedMemoryExecuted, graphNodeId, sharedMemoryLimitConfig, qmdBulkReleaseDone, qmdPreexitDone, qmdLastCtaDone,
+        graphId, clusterX, clusterY, clusterZ, clusterSchedulingPolicy, maxPotentialClusterSize, maxActiveClusters,
+        sharedMemoryRequestedPercentage, tensorSizeMinusOneElements""",
+    "CUPTI_ACTIVITY_KIND_RUNTIME": """start, "end", eventClass, globalTid, correlationId, nameId, returnValue,
+        callchainId""",
+    "NVTX_EVENTS": """start, "end", eventType, rangeId, category, color, text, globalTid, endGlobalTid, textId,
+        domainId""",
+    "StringIds": "id INTEGER PRIMARY KEY, value TEXT NOT NULL",
+}
+"""Columns as of 2025."""
+
 PROCESS = 4711 << 24
 
 
@@ -74,35 +38,33 @@ def make(path: Path, kernels: int) -> None:
     """Write an export as of a training loop: for each kernel a launch, another call and, for each tenth, a range."""
     with contextlib.closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = off")
-        for table, columns in (("KERNEL", KERNEL), ("RUNTIME", RUNTIME)):
-            listed = ", ".join(f'"{name}" INTEGER' for name in columns)
-            database.execute(f"CREATE TABLE CUPTI_ACTIVITY_KIND_{table} ({listed})")
-        listed = ", ".join(f'"{name}" {"TEXT" if name == "text" else "INTEGER"}' for name in NVTX)
-        database.execute(f"CREATE TABLE NVTX_EVENTS ({listed})")
-        database.execute("CREATE TABLE StringIds (id INTEGER PRIMARY KEY, value TEXT NOT NULL)")
+        for table, columns in TABLES.items():
+            database.execute(f"CREATE TABLE {table} ({columns})")
         names = [(1, "cudaLaunchKernel_v7000"), (2, "cudaGetDevice_v3020"), (3, "cudaStreamSynchronize_v3020")]
         names += [(10 + k, f"void at::native::vectorized_elementwise_kernel_{k}<4, float>(int)") for k in range(200)]
         database.executemany("INSERT INTO StringIds VALUES (?, ?)", names)
         number = f"WITH RECURSIVE number(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n < {kernels - 1})"
         begin = f"1000000000 + n * {PERIOD_NS}"
+        thread = PROCESS + 4711
         database.execute(
-            f"INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL {number} SELECT {begin} + 9000, {begin} + 12000 + n % 7 * 500, 0, 1, "
-            f"NULL, 7 + n % 10 / 9 * 6, 2 * n + 2, {PROCESS}, 10 + n % 200, 10 + n % 200, NULL, 0, 0, 40, 128, n % 64, 1, "
-            "256, 1, 1, 0, 16384, 0, 42467328, n, 102400, NULL, 0, NULL, NULL, NULL, NULL, 1, 1, 1, 0, 8, 0, 0, '[]' FROM number"
+            f"INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL {number} SELECT {begin} + 9000, "
+            f"{begin} + 12000 + n % 7 * 500, 0, 1, NULL, 7 + n % 10 / 9 * 6, 2 * n + 2, {PROCESS}, 10 + n % 200, "
+            "10 + n % 200, NULL, 0, 0, 40, 128, n % 64, 1, 256, 1, 1, 0, 16384, 0, 42467328, n, 102400, NULL, 0, "
+            "NULL, NULL, NULL, NULL, 1, 1, 1, 0, 8, 0, 0, '[]' FROM number"
         )
         for place, name, lasts in ((1, 2, 900), (2, 1, 4500)):
             database.execute(
                 f"INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME {number} SELECT {begin} + {1000 * place}, "
-                f"{begin} + {1000 * place + lasts}, 0, {PROCESS + 4711}, 2 * n + {place}, {name}, 0, n % 5000 FROM number"
+                f"{begin} + {1000 * place + lasts}, 0, {thread}, 2 * n + {place}, {name}, 0, n % 5000 FROM number"
             )
         database.execute(
-            f"INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME {number} SELECT {begin} + 8000, {begin} + 11000, 0, "
-            f"{PROCESS + 4711}, {2 * kernels + 10} + n, 3, 0, NULL FROM number WHERE n % {LAUNCHES} = {LAUNCHES - 1}"
+            f"INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME {number} SELECT {begin} + 8000, {begin} + 11000, 0, {thread}, "
+            f"{2 * kernels + 10} + n, 3, 0, NULL FROM number WHERE n % {LAUNCHES} = {LAUNCHES - 1}"
         )
         for every, text in ((LAUNCHES, "'iteration'"), (10, f"'layer ' || (n / 10 % {LAUNCHES // 10})")):
             database.execute(
-                f"INSERT INTO NVTX_EVENTS {number} SELECT {begin}, {begin} + {every * PERIOD_NS - 500}, 59, NULL, NULL, "
-                f"NULL, {text}, {PROCESS + 4711}, NULL, NULL, 0 FROM number WHERE n % {every} = 0"
+                f"INSERT INTO NVTX_EVENTS {number} SELECT {begin}, {begin} + {every * PERIOD_NS - 500}, 59, NULL, "
+                f"NULL, NULL, {text}, {thread}, NULL, NULL, 0 FROM number WHERE n % {every} = 0"
             )
         database.commit()
 
