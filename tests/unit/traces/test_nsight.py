@@ -135,10 +135,13 @@ def test_no_environment_host_command_or_thread_name_gets_out(tmp_path, year):
 def test_a_lazy_export_leaves_tables_out(tmp_path, year):
     export = Export(year)
     export.kernel(export.call(0, 2, "cudaLaunchKernel_v7000"), 3, 5)
-    recording = nsight.read(export.write(tmp_path / "x.sqlite", lazy=True))
+    recording = nsight.read(export.write(tmp_path / "one.sqlite", lazy=True))
     assert len(recording.work.start) == len(recording.calls.start) == 1 and len(recording.spans.start) == 0
-    lacks = " ".join(recording.source.lacks)
-    assert "no dependencies between streams" in lacks and "no NVTX ranges" in lacks
+    assert recording.source.lacks[0] == "It holds no NVTX ranges."
+    export = Export(year)
+    export.call(6, 7, "cudaStreamWaitEvent_v3020")
+    lacks = nsight.read(export.write(tmp_path / "two.sqlite", lazy=True)).source.lacks
+    assert lacks[0] == "1 calls let a stream wait for an event; for which, is not there."
 
 
 def test_the_host_alone_and_the_device_alone(tmp_path):

@@ -198,7 +198,12 @@ def _recording(tables: Tables, path: Path, facts: dict[str, Any] | None) -> Reco
     operations, used = _operations(tables, names, findings, (keys, callers))
     _from_zero(calls, operations, spans)
     _check(calls, operations, findings)
+    waiting_calls = np.isin(calls.name, [names.number(name) for name in names.texts() if "StreamWaitEvent" in name])
     waits = _waits(tables, calls, keys, callers, findings)
+    if waiting_calls.any() and not len(waits.call):
+        findings.lacks.append(
+            f"{int(waiting_calls.sum()):,} calls let a stream wait for an event; for which, is not there."
+        )
     del keys, callers
     owners = np.concatenate([used, waits.waiting, waits.recorded])
     device_names = _devices(tables, owners)
@@ -296,8 +301,6 @@ def _waits(tables: Tables, calls: Calls, keys: Integers, callers: Integers, find
     waits = tables.rows(SYNCHRONIZATION, columns)
     waits = waits[np.isin(waits[:, 7], _stream_waits(tables))]
     records = tables.rows(EVENT, columns[:-1])
-    if SYNCHRONIZATION not in tables or EVENT not in tables:
-        findings.lacks.append("It holds no dependencies between streams (events that a stream waits for).")
     call = caller(keys, callers, waits[:, 0], waits[:, 4])
     maker = caller(keys, callers, records[:, 0], records[:, 4])
     events = np.unique(np.concatenate([key(part[:, 0], part[:, 5]) for part in (waits, records)]))
