@@ -70,6 +70,18 @@ def names_of(recording, numbers) -> list[str]:
     return [recording.names[number] for number in numbers.tolist()]
 
 
+def who_waits(recording) -> list[tuple]:
+    """Number of the stream that waits or ``host``, its call, the stream that is waited for, and the recording call."""
+    waits, found = recording.waits, []
+    for row in zip(waits.stream, waits.call, waits.after_stream, waits.after_call, strict=True):
+        stream, call, after_stream, after_call = map(int, row)
+        called = [recording.names[recording.calls.name[one]] if one >= 0 else None for one in (call, after_call)]
+        waiting = recording.streams[stream].number if stream >= 0 else "host"
+        awaited = recording.streams[after_stream].number if after_stream >= 0 else "all"
+        found.append((call, (waiting, called[0], awaited, called[1])))
+    return [wait for _, wait in sorted(found)]
+
+
 @pytest.mark.parametrize("year", YEARS)
 def test_each_version_gives_the_same_recording(tmp_path, year):
     recording = nsight.read(program(year).write(tmp_path / "x.sqlite", seed=year))
@@ -102,12 +114,16 @@ def test_each_version_gives_the_same_recording(tmp_path, year):
     assert sorted(places) == [(0, 0, 7), (0, 0, 8), (1, 1, 7)]
     assert recording.device_names == {0: "NVIDIA H100 80GB HBM3", 1: "NVIDIA H200"}
 
-    assert len(waits.call) == 2, "a synchronisation of the host is no wait of a stream"
-    assert names_of(recording, calls.name[waits.call]) == ["cudaStreamWaitEvent_v3020"] * 2
-    assert names_of(recording, calls.name[waits.after_call]) == ["cudaEventRecord_v3020"] * 2
-    assert (calls.start[waits.call] - calls.start[waits.after_call]).tolist() == [2000, 2000]
-    assert [recording.streams[stream].number for stream in waits.stream] == [8, 8]
-    assert [recording.streams[stream].number for stream in waits.after_stream] == [7, 7]
+    assert (
+        who_waits(recording)
+        == [
+            (8, "cudaStreamWaitEvent_v3020", 7, "cudaEventRecord_v3020"),
+            ("host", "cudaStreamSynchronize_v3020", 7, None),
+        ]
+        * 2
+    )
+    of_streams = waits.stream >= 0
+    assert (calls.start[waits.call] - calls.start[waits.after_call])[of_streams].tolist() == [2000, 2000]
 
     by_kind = {kind: sorted(set(names_of(recording, spans.name[spans.kind == kind]))) for kind in range(4)}
     assert by_kind == {
@@ -225,6 +241,22 @@ def test_processes_that_each_see_one_device_as_number_0(tmp_path, year):
     assert recording.work.device.tolist() == [0, 3] and len(recording.streams) == 2
     assert recording.device_names == {0: "NVIDIA H100", 3: "NVIDIA H200"}
     assert sorted(recording.work.call.tolist()) == [0, 1], "both processes give out the same correlations"
+
+
+@pytest.mark.parametrize("year", YEARS)
+def test_the_host_waits_for_an_event_a_stream_or_all(tmp_path, year):
+    export = Export(year)
+    export.record(export.call(0, 1, "cudaEventRecord_v3020"), event=9, streamId=13)
+    export.wait(export.call(2, 3, "cudaEventSynchronize_v3020"), event=9, kind=1, streamId=2**32 - 1)
+    export.wait(export.call(4, 5, "cudaStreamSynchronize_v3020"), event=2**32 - 1, kind=3, streamId=14)
+    export.wait(export.call(6, 7, "cudaDeviceSynchronize_v3020"), event=2**32 - 1, kind=4, streamId=2**32 - 1)
+    recording = nsight.read(export.write(tmp_path / "x.sqlite", seed=year))
+    assert who_waits(recording) == [
+        ("host", "cudaEventSynchronize_v3020", 13, "cudaEventRecord_v3020"),
+        ("host", "cudaStreamSynchronize_v3020", 14, None),
+        ("host", "cudaDeviceSynchronize_v3020", "all", None),
+    ]
+    assert sorted(stream.number for stream in recording.streams) == [13, 14], "no stream is made up"
 
 
 def test_events_that_are_recorded_again_and_again(tmp_path):

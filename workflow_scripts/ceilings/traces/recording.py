@@ -86,12 +86,13 @@ class Spans:
 
 @dataclasses.dataclass(frozen=True)
 class Waits:
-    """Work that the trace says to wait for other work: a stream that waits for an event of another stream.
+    """What the trace says to wait for work: a stream, for an event of another stream, or the host.
 
     Attributes:
-        stream: Index of the stream that waits.
+        stream: Index of the stream that waits; -1 where the host waits, within ``call``.
         call: Index of the call that made it wait; -1 where unknown. What is launched to the stream after it waits.
-        after_stream: Index of the stream in which the event was recorded.
+        after_stream: Index of the stream in which the event was recorded, or that the host waits for; -1 where the host
+            waits for all streams of a device.
         after_call: Index of the call that recorded the event; -1 where unknown. What was launched to the stream before
             it is waited for.
     """

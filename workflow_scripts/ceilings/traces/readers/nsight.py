@@ -76,8 +76,16 @@ ROOM = 15
 
 SYNCHRONIZATION, EVENT = "CUPTI_ACTIVITY_KIND_SYNCHRONIZATION", "CUPTI_ACTIVITY_KIND_CUDA_EVENT"
 DIAGNOSTICS = "DIAGNOSTIC_EVENT"
-STREAM_WAITS = 2
-"""CUPTI's number of a stream that waits for an event."""
+HOST_FOR_EVENT, STREAM_FOR_EVENT, HOST_FOR_STREAM, HOST_FOR_ALL = range(1, 5)
+"""What waits for what, in CUPTI's numbers."""
+
+WAITS = {
+    "TYPE_EVENT_SYNCHRONIZE": HOST_FOR_EVENT,
+    "TYPE_STREAM_WAIT_EVENT": STREAM_FOR_EVENT,
+    "TYPE_STREAM_SYNCHRONIZE": HOST_FOR_STREAM,
+    "TYPE_CONTEXT_SYNCHRONIZE": HOST_FOR_ALL,
+}
+"""The same by how their names end: an export may number them otherwise."""
 
 OWNER = tuple(COLUMNS[OPERATIONS[GRAPH]].index(name) for name in ("globalPid", "deviceId", CONTEXT, "streamId"))
 """Columns of operations that say where they ran."""
@@ -200,15 +208,15 @@ def _recording(tables: Tables, path: Path, facts: dict[str, Any] | None) -> Reco
     _check(calls, operations, findings)
     waiting_calls = np.isin(calls.name, [names.number(name) for name in names.texts() if "StreamWaitEvent" in name])
     waits = _waits(tables, calls, keys, callers, findings)
-    if waiting_calls.any() and not len(waits.call):
+    if waiting_calls.any() and not (waits.stream >= 0).any():
         findings.lacks.append(
             f"{int(waiting_calls.sum()):,} calls let a stream wait for an event; for which, is not there."
         )
     del keys, callers
-    owners = np.concatenate([used, waits.waiting, waits.recorded])
+    owners = np.concatenate([used, waits.owners])
     device_names = _devices(tables, owners)
     owners, stream = _distinct(owners)
-    of_work, waiting, recorded = np.split(stream, [len(used), len(used) + len(waits.waiting)])
+    of_work, of_waits = stream[: len(used)], np.append(stream[len(used) :], -1)
     number = {process: place for place, process in enumerate(np.union1d(threads & PROCESS, owners[:, 0]).tolist())}
     labels, nested = nsight_spans.nested(spans, threads, [number[tid & PROCESS] for tid in threads.tolist()])
     columns = {field.name: getattr(operations, field.name) for field in dataclasses.fields(operations)}
@@ -217,7 +225,7 @@ def _recording(tables: Tables, path: Path, facts: dict[str, Any] | None) -> Reco
         calls=calls,
         work=Work(**columns, device=owners[columns["stream"], 1]),
         spans=nested,
-        waits=Waits(waiting, waits.call, recorded, waits.after_call),
+        waits=Waits(of_waits[waits.stream], waits.call, of_waits[waits.after_stream], waits.after_call),
         threads=labels,
         streams=tuple(Stream(number[process], *place) for process, *place in owners.tolist()),
         names=names.texts(),
@@ -287,40 +295,52 @@ def _distinct(rows: Integers) -> tuple[Integers, Integers]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _EventWaits:
-    """Of each wait, the stream that waits and the one that is waited for (columns as OWNER), and the calls."""
+class _Waits:
+    """As ``recording.Waits``, but that streams are rows of ``owners``, columns as OWNER."""
 
-    waiting: Integers
-    recorded: Integers
+    owners: Integers
+    stream: Integers
     call: Integers
+    after_stream: Integers
     after_call: Integers
 
 
-def _waits(tables: Tables, calls: Calls, keys: Integers, callers: Integers, findings: Findings) -> _EventWaits:
+def _waits(tables: Tables, calls: Calls, keys: Integers, callers: Integers, findings: Findings) -> _Waits:
     columns = ("globalPid", "deviceId", CONTEXT, "streamId", "correlationId", "eventId", "eventSyncId", "syncType")
-    waits = tables.rows(SYNCHRONIZATION, columns)
-    waits = waits[np.isin(waits[:, 7], _stream_waits(tables))]
-    records = tables.rows(EVENT, columns[:-1])
+    waits, records = tables.rows(SYNCHRONIZATION, columns), tables.rows(EVENT, columns[:-1])
+    kinds = _kinds_of_waits(tables)
+    waits = waits[np.isin(waits[:, 7], list(kinds))]
+    kind = np.array([kinds[number] for number in waits[:, 7].tolist()], np.int64)
     call = caller(keys, callers, waits[:, 0], waits[:, 4])
     maker = caller(keys, callers, records[:, 0], records[:, 4])
     events = np.unique(np.concatenate([key(part[:, 0], part[:, 5]) for part in (waits, records)]))
     event, recorded = (places(events, key(part[:, 0], part[:, 5])) for part in (waits, records))
-    after = latest_records((event, call), (recorded, maker))
+    record = latest_records((event, call), (recorded, maker))
     named = named_records(waits[:, 6], records[:, 6])
-    after = np.where(named >= 0, named, after)
-    findings.count("waits for events", len(waits))
-    findings.count("waits for events without a record: left out", int((after < 0).sum()))
-    kept = after >= 0
-    source = after[kept]
-    return _EventWaits(waits[kept, :4], records[source, :4], call[kept], maker[source])
+    record = np.where(named >= 0, named, record)
+    for_event = np.isin(kind, (HOST_FOR_EVENT, STREAM_FOR_EVENT))
+    unknown = for_event & (record < 0)
+    findings.count("waits", len(waits))
+    findings.count("waits for events without a record: left out", int(unknown.sum()))
+    # Rows of both tables are the places: a wait's stream is its row's, and so is the stream that the host waits for.
+    row, of_record = np.arange(len(waits)), len(waits) + record
+    after = np.select([for_event, kind == HOST_FOR_STREAM], [of_record, row], -1)
+    after_call = np.where(for_event & ~unknown, np.append(maker, -1)[record], -1)
+    stream = np.where(kind == STREAM_FOR_EVENT, row, -1)
+    kept = ~unknown
+    used = np.unique(np.concatenate([stream[kept], after[kept], [-1]]))[1:]
+    numbers = np.full(len(waits) + len(records) + 1, -1)
+    numbers[used] = np.arange(len(used))
+    owners = np.concatenate([waits[:, :4], records[:, :4]])[used]
+    return _Waits(owners, numbers[stream[kept]], call[kept], numbers[after[kept]], after_call[kept])
 
 
-def _stream_waits(tables: Tables) -> list[int]:
-    """Numbers of the kind of synchronisation in which a stream waits for an event."""
+def _kinds_of_waits(tables: Tables) -> dict[int, int]:
+    """Numbers of kinds of synchronisation to what waits for what."""
     if "ENUM_CUPTI_SYNC_TYPE" not in tables:
-        return [STREAM_WAITS]
-    found = tables.database.execute("SELECT id FROM ENUM_CUPTI_SYNC_TYPE WHERE name LIKE '%STREAM_WAIT_EVENT%'")
-    return [int(number) for (number,) in found] or [STREAM_WAITS]
+        return dict(zip(WAITS.values(), WAITS.values(), strict=True))
+    rows = tables.database.execute("SELECT id, name FROM ENUM_CUPTI_SYNC_TYPE").fetchall()
+    return {int(number): kind for number, name in rows for ending, kind in WAITS.items() if str(name).endswith(ending)}
 
 
 def _devices(tables: Tables, owners: Integers) -> dict[int, str]:
