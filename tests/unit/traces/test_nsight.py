@@ -395,6 +395,25 @@ def test_a_file_that_is_being_written(tmp_path, monkeypatch):
     writer.close()
 
 
+def test_a_hostile_file(tmp_path):
+    """Views that never end, times that overflow, names that are no texts, are huge, or are no UTF-8."""
+    export = program(2024)
+    export.range(150, 160, "x" * 100_000)
+    export.kernel(export.call(170, 171, "cudaLaunchKernel_v7000"), 180, 181)
+    export.rows[KERNEL][-1] |= {"start": -(2**63), "end": 5}
+    path = export.write(tmp_path / "x.sqlite", without=("OSRT_API",))
+    with sqlite3.connect(path) as database:
+        endless = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+        database.execute(f"CREATE VIEW OSRT_API AS {endless}")
+        database.execute("UPDATE StringIds SET value = x'ff00' WHERE value = 'cudaGraphLaunch_v10000'")
+        database.execute("UPDATE NVTX_EVENTS SET text = x'fffe41' WHERE text = 'forward'")
+    database.close()
+    recording = nsight.read(path)
+    assert recording.source.problems == ("1 kernels have no time: left out.",)
+    assert all(isinstance(name, str) and len(name) <= 20_000 for name in recording.names)
+    assert "\ufffd\ufffdA" in recording.names and "x" * 20_000 in recording.names
+
+
 REPORT = nsight.REPORT + b" 2024@2@3@38"
 
 

@@ -29,6 +29,9 @@ BUSY_SECONDS = 5.0
 Number = Callable[[str], int]
 """Gives a text a number, each time the same."""
 
+LONGEST = 20_000
+"""Letters of a name; the longest of kernels have some thousands."""
+
 _CHUNK = 200_000
 
 
@@ -43,7 +46,8 @@ class Tables:
     def __init__(self, database: sqlite3.Connection, progress: Callable[[int], None] | None = None) -> None:
         self.database = database
         self._progress = progress or (lambda rows: None)
-        listed = database.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+        # No views and no virtual tables: what they give is computed, and may never end.
+        listed = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE TABLE%'")
         self._columns: dict[str, set[str]] = {str(name): set() for (name,) in listed}
 
     def __contains__(self, table: str) -> bool:
@@ -95,14 +99,17 @@ class Tables:
         texts: dict[int, str] = {}
         for first in range(0, len(wanted), 500):
             listed = ", ".join(map(str, wanted[first : first + 500]))
-            texts |= self.database.execute(f"SELECT id, value FROM {STRINGS} WHERE id IN ({listed})")
+            texts |= self.database.execute(
+                f"SELECT id, CAST(substr(value, 1, {LONGEST}) AS TEXT) FROM {STRINGS} WHERE id IN ({listed}) "
+                "AND value IS NOT NULL"
+            )
         return texts
 
 
 def _number(column: str, has_texts: bool) -> str:
     """SQL for a column's value as a number."""
     if has_texts and column == "text":
-        return "CASE WHEN text IS NULL THEN -1 ELSE numbered(CAST(text AS BLOB)) END"
+        return f"CASE WHEN text IS NULL THEN -1 ELSE numbered(CAST(substr(text, 1, {LONGEST}) AS BLOB)) END"
     return f'coalesce("{column}", -1)'
 
 
@@ -120,6 +127,7 @@ def opened(path: Path | str, progress: Callable[[int], None] | None = None) -> I
     try:
         with contextlib.closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as database:
             database.text_factory = _text
+            database.execute("PRAGMA trusted_schema = OFF")
             yield Tables(database, progress)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from ceilings.traces.capture import Integers
+
+LATEST = 1 << 61
+"""Nanoseconds, 73 years: what lies further from the recorder's zero would overflow where times are added."""
 
 
 @dataclasses.dataclass
@@ -26,11 +31,11 @@ class Findings:
             self.problems.append(f"{number:,} {sentence}")
 
     def sound(self, rows: Integers, what: str) -> Integers:
-        """The rows with a begin and an end, in this order, columns 0 and 1; -1 is none, and so are two zeros."""
+        """The rows with a begin and an end, columns 0 and 1; -1, two zeros, and what no clock shows, are none."""
         start, end = rows[:, 0], rows[:, 1]
         endless = end == -1
         backwards = ~endless & (end < start)
-        timeless = (start == 0) & (end == 0)
+        timeless = ((start == 0) & (end == 0)) | (np.minimum(start, end) < -LATEST) | (np.maximum(start, end) > LATEST)
         self.count(what, len(rows))
         self.problem(int(endless.sum()), f"{what} have no end: left out.")
         self.problem(int(backwards.sum()), f"{what} end before they begin: left out.")
