@@ -271,6 +271,17 @@ def test_events_that_are_recorded_again_and_again(tmp_path):
     assert recording.source.counts["waits for events without a record: left out"] == 1
 
 
+@pytest.mark.parametrize(("year", "stream"), [(2024, 13), (2025, 7)])
+def test_a_wait_that_names_its_record_waits_for_that_one(tmp_path, year, stream):
+    """Another thread has recorded the event anew before the stream waits; without a name the latest one is taken."""
+    export = Export(year)
+    export.record(export.call(0, 1, "cudaEventRecord_v3020"), event=5, sync=70, streamId=7)
+    export.record(export.call(2, 3, "cudaEventRecord_v3020", HELPER), event=5, sync=71, streamId=13)
+    export.wait(export.call(4, 5, "cudaStreamWaitEvent_v3020"), event=5, sync=70, streamId=8)
+    recording = nsight.read(export.write(tmp_path / "x.sqlite"))
+    assert who_waits(recording) == [(8, "cudaStreamWaitEvent_v3020", stream, "cudaEventRecord_v3020")]
+
+
 def test_the_latest_record_is_the_one_that_a_loop_finds():
     random = np.random.default_rng(5)
     for _ in range(100):
