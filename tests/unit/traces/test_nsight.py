@@ -181,6 +181,8 @@ def test_rows_that_make_no_sense_are_counted(tmp_path):
     export.rows[KERNEL][-1]["demangledName"] = 12345
     export.kernel(export.call(180, 181, "cudaLaunchKernel_v7000"), 179, 183)
     export.kernel(None, 190, 191)
+    export.call(185, 186, "cudaLaunchKernel_v7000")
+    export.rows[RUNTIME][-1]["correlationId"] = None
     source = nsight.read(export.write(tmp_path / "x.sqlite")).source
     assert source.problems == (
         "1 NVTX ranges have no end: left out.",

@@ -18,16 +18,14 @@ def latest_records(wait: tuple[Integers, Integers], record: tuple[Integers, Inte
     (event, call), (recorded, maker) = wait, record
     known = np.flatnonzero(maker >= 0)
     order = known[np.lexsort((maker[known], recorded[known]))]
+    if not len(order):
+        return np.full(len(event), -1, np.int64)
     events = np.unique(recorded[order])
     width = max(int(call.max(initial=0)), int(maker.max(initial=0))) + 2
     made = places(events, recorded[order]) * width + maker[order]
     at = np.searchsorted(made, places(events, event) * width + call, "right") - 1
-    candidate = order[at] if len(order) else np.full(len(event), -1)
-    right = (at >= 0) & (call >= 0)
-    right &= np.isin(event, events)
-    if len(order):
-        right &= recorded[candidate] == event
-    return np.where(right, candidate, -1)
+    latest = order[at]
+    return np.where((at >= 0) & (call >= 0) & (recorded[latest] == event), latest, -1)
 
 
 def named_records(wait: Integers, record: Integers) -> Integers:

@@ -6,11 +6,10 @@ What differs by version, of what is read here (docs/nsight_systems.md):
   TARGET_INFO_GPU.cuDevice; there is no CUPTI_ACTIVITY_KIND_GRAPH_TRACE;
 - 2023: ENUM_ tables say what a number means;
 - 2024: META_DATA_EXPORT and META_DATA_CAPTURE; CUPTI_ACTIVITY_KIND_GRAPH_TRACE; DIAGNOSTIC_EVENT in every export;
-- 2025: TARGET_INFO_CUDA_DEVICE maps the devices of each process to GPUs; ``eventSyncId`` names the record of the event
-  that is waited for; CUDA_HOST_CALLBACK and CUPTI_ACTIVITY_KIND_OVERHEAD;
-- 2026: ranges have an ``eventId`` and scopes.
+- later: TARGET_INFO_CUDA_DEVICE maps the devices of each process to GPUs; ``eventSyncId`` names the record of the event
+  that is waited for; CUDA_HOST_CALLBACK and CUPTI_ACTIVITY_KIND_OVERHEAD; ``eventId`` of ranges.
 
-Rows come in no order, and without ``--lazy=false`` an export leaves out tables without rows.
+No version is asked for: each table and column that is there is taken. Rows come in no order, and without ``--lazy=false`` an export leaves out tables without rows.
 """
 
 from __future__ import annotations
