@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -461,6 +463,19 @@ def test_a_report_is_exported_to_a_folder_that_goes(tmp_path, monkeypatch):
     stand_in(tmp_path, "sys.stderr.write('Importing [10%]\\rIncompatible report version\\n'); sys.exit(1)\n")
     with pytest.raises(UserError, match=r"cannot be exported by .*Incompatible report version\); take"):
         nsight.read(tmp_path / "x.nsys-rep")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("nsys") is None, reason="nsys is not on PATH")
+def test_a_real_report(tmp_path):
+    """Of a program without CUDA, which nsys records without a GPU."""
+    report = tmp_path / "x.nsys-rep"
+    program_of_it = [sys.executable, "-c", "import time; [time.sleep(0.001) for _ in range(50)]"]
+    options = ["--trace=osrt", "--sample=none", "--cpuctxsw=none", f"--output={report}"]
+    subprocess.run(["nsys", "profile", *options, *program_of_it], check=True, capture_output=True)
+    source = nsight.read(report).source
+    assert source.counts["calls of the operating system"] >= 50 and not source.problems
+    assert source.tool.startswith("Nsight Systems 20") and "It holds no CUDA calls." in source.lacks
 
 
 def test_progress_goes_up_to_the_end(tmp_path):

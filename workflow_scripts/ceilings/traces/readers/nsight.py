@@ -9,7 +9,8 @@ What differs by version, of what is read here (docs/nsight_systems.md):
 - later: TARGET_INFO_CUDA_DEVICE maps the devices of each process to GPUs; ``eventSyncId`` names the record of the event
   that is waited for; CUDA_HOST_CALLBACK and CUPTI_ACTIVITY_KIND_OVERHEAD; ``eventId`` of ranges.
 
-No version is asked for: each table and column that is there is taken. Rows come in no order, and without ``--lazy=false`` an export leaves out tables without rows.
+No version is asked for: each table and column that is there is taken. Rows come in no order, and without
+``--lazy=false`` an export leaves out tables without rows.
 """
 
 from __future__ import annotations
