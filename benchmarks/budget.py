@@ -35,7 +35,7 @@ def made(kernels: int) -> capture.Capture:
     wait = [waits, waits + 8000, *([np.full_like(waits, value) for value in (1 << 24, 0, 3, 0)])]
     launched = begin + 1000 * CALLS_BETWEEN
     operation = [launched + 4000, launched + 7000, *([np.full_like(launched, value) for value in (0, 7)])]
-    operation += [correlations[CALLS_BETWEEN::per_kernel], np.full_like(launched, 1 << 24), 0 * launched]
+    operation += [correlations[CALLS_BETWEEN::per_kernel], *(np.full_like(launched, one) for one in (1 << 24, 1, 0))]
     rows = {table: np.empty((0, len(capture.COLUMNS[table])), np.int64) for table in capture.OPERATIONS}
     rows[capture.OPERATIONS[capture.KERNEL]] = np.column_stack([*operation, 4 + number % 50])
     rows[capture.RUNTIME] = np.concatenate([np.column_stack(runtime), np.column_stack(wait)])

@@ -4,14 +4,13 @@
 import argparse
 from pathlib import Path
 
-from ceilings.files import write_json
 from ceilings.program import main
-from ceilings.traces.perfetto import chrome_trace
-from ceilings.traces.store import read
+from ceilings.traces import perfetto
+from ceilings.traces.readers import nsight
 
 
 def work(arguments: argparse.Namespace) -> None:
-    write_json(arguments.output, chrome_trace(read(arguments.capture)), indent=None)
+    perfetto.write(arguments.output, nsight.read(arguments.capture))
 
 
 if __name__ == "__main__":

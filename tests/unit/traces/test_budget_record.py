@@ -24,9 +24,7 @@ from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, KEY, read_tables
 from ceilings.traces import store
 from ceilings.traces.budget_record import budget_record
-from ceilings.traces.calls import plain
 from ceilings.traces.kernel_classes import TABLE, kernel_class, short
-from ceilings.traces.perfetto import chrome_trace
 from ceilings.traces.source import SOURCES
 from ceilings.traces.verdict import verdict
 
@@ -378,42 +376,6 @@ def test_a_bad_budget_is_named_with_the_remedy(tmp_path, change, message):
     planted_records.edit(path, **change)
     with pytest.raises(UserError, match=f"{message}.*delete it and run `snakemake"):
         collect(maker.plan())
-
-
-@pytest.mark.parametrize("path", sorted(DATA.glob("*.sqlite")), ids=lambda path: path.stem)
-def test_the_trace_for_perfetto_of_a_real_capture(path):
-    """As the viewer reads it: of two slices of a row that cross it drops one; an arrow's ends are on open slices."""
-    kept = store.read(path)
-    calls, operations = kept.calls, kept.operations
-    events = json.loads(json.dumps(chrome_trace(kept)))["traceEvents"]
-    rows = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if (e["ph"], e["name"]) == ("M", "thread_name")}
-    open_slices = {row: [] for row in rows}
-    arrows = {}
-    for event in sorted((e for e in events if e["ph"] != "M"), key=lambda e: e["ts"]):  # the order of the file in a tie
-        row, ns = (event["pid"], event["tid"]), round(event["ts"] * 1000)
-        stack = open_slices[row]
-        while stack and stack[-1][1] <= ns:
-            stack.pop()
-        if event["ph"] == "X":
-            end = ns + round(event["dur"] * 1000)
-            assert ns <= end and 0 < len(event["name"]) <= 80
-            assert not stack or (end <= stack[-1][1] and event["pid"] == 1), f"{event} crosses {stack[-1]}"
-            stack.append((ns, end, event["name"]))
-        else:
-            arrows.setdefault(event["id"], {})[event["ph"]] = (event["pid"], *stack[-1])
-    slices = [e for e in events if e["ph"] == "X"]
-    assert sum(e["pid"] == 2 for e in slices) == len(operations.start)
-    assert sum(e["pid"] == 1 for e in slices) == len(calls.start) + len(kept.marks.start)
-    assert len(arrows) == (operations.call >= 0).sum() > 0
-    for number, ends in arrows.items():
-        call = operations.call[number]
-        assert ends["s"] == (1, calls.start[call], calls.end[call], plain(kept.names[calls.name[call]]))
-        assert ends["f"][:3] == (2, operations.start[number], operations.end[number])
-    (stream,) = set(operations.stream.tolist())
-    beside = {f"stream {stream}, overlapping"} if (operations.start[1:] < operations.end[:-1]).any() else set()
-    named = {e["args"]["name"] for e in events if e["ph"] == "M"}
-    assert named == {"host", "device", "thread 1", f"stream {stream}"} | beside
-    assert min(thread for _, thread in rows) == 1, "0 is taken for the process's own thread"
 
 
 def test_the_programs_by_hand(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,7 +45,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """What is read of a capture."""
 
-_PROCESS = 0xFFFFFFFFFF000000 - (1 << 64)  # of a globalTid, in SQLite's signed integers
+PROCESS = 0xFFFFFFFFFF000000 - (1 << 64)
+"""The bits of a ``globalTid`` that name its process, in SQLite's signed integers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,13 +157,14 @@ def assemble(
     ids = np.array(sorted(strings), np.int64)
     names = tuple(strings[int(number)] for number in ids)
     threads = np.unique(np.concatenate([rows[RUNTIME][:, 2], places[:, 2]]))
-    calls, keys, callers = _calls(rows[RUNTIME], ids, threads)
+    calls, keys, callers = outermost_calls(rows[RUNTIME], ids, threads)
     order = np.argsort(places[:, 0], kind="stable")
     start, end, thread = places[order].T
     every = Ranges(start, end, np.searchsorted(threads, thread), text[order])
     iterations = every.text == ITERATION
     marks = Marks(start[iterations], end[iterations], every.thread[iterations])
-    return _pruned(Capture(calls, _operations(rows, ids, keys, callers), marks, _only(every, ~iterations), names, meta))
+    operations, _ = joined_operations(rows, ids, keys, callers)
+    return _pruned(Capture(calls, operations, marks, _only(every, ~iterations), names, meta))
 
 
 def _of_one_process(
@@ -173,14 +176,14 @@ def _of_one_process(
     contexts of the process worked, if several.
     """
     marks = [entry for entry in ranges if entry[3] == ITERATION]
-    processes = {tid & _PROCESS for _, _, tid, _ in marks}
+    processes = {tid & PROCESS for _, _, tid, _ in marks}
     if not processes:
         return rows, ranges, meta
     if len(processes) > 1:
         raise UserError(f"{where} holds iterations of {len(processes)} processes; capture one")
     (process,) = processes
     first, last = min(mark[0] for mark in marks), max(mark[1] for mark in marks)
-    kept = {RUNTIME: rows[RUNTIME][(rows[RUNTIME][:, 2] & _PROCESS) == process]}
+    kept = {RUNTIME: rows[RUNTIME][(rows[RUNTIME][:, 2] & PROCESS) == process]}
     kept |= {table: rows[table][rows[table][:, 5] == process] for table in OPERATIONS}
     spans = len(_OPERATION)  # the columns that every kind of operation has
     every = np.concatenate([rows[table][:, :spans] for table in OPERATIONS])
@@ -196,47 +199,88 @@ def _of_one_process(
         meta["others"] = {"processes": count, "operations": len(strange), "share": busy / (last - first)}
     if (contexts := len(np.unique(own[:, 6]))) > 1:
         meta["contexts"] = contexts
-    return kept, [entry for entry in ranges if entry[2] & _PROCESS == process], meta
+    return kept, [entry for entry in ranges if entry[2] & PROCESS == process], meta
 
 
-def _calls(rows: Integers, ids: Integers, threads: Integers) -> tuple[Calls, Integers, Integers]:
+def outermost_calls(rows: Integers, ids: Integers, threads: Integers) -> tuple[Calls, Integers, Integers]:
     """Outermost calls; then keys of processes and correlations, ascending, and the outermost call round each.
 
     Some recorders also record a driver call inside a runtime call: its time is the outer one's.
+
+    Args:
+        rows: Of RUNTIME, columns as in ``COLUMNS``.
+        ids: Ascending; a name becomes its place among them.
+        threads: Ascending ``globalTid`` of all threads; a thread becomes its place among them.
     """
-    start, end, tid, correlation, name, returned = rows[np.lexsort((-rows[:, 1], rows[:, 0], rows[:, 2]))].T
+    columns = dict(zip(COLUMNS[RUNTIME], rows.T, strict=True))
+    by_thread = np.lexsort((-columns["end"], columns["start"], columns["globalTid"]))
+    start, end, tid = (columns[name][by_thread] for name in ("start", "end", "globalTid"))
     outer = np.ones(len(start), bool)
-    for thread in threads:
-        at = np.flatnonzero(tid == thread)
-        outer[at[1:]] = end[at[1:]] > np.maximum.accumulate(end[at])[:-1]
+    for first, last in itertools.pairwise([*np.searchsorted(tid, threads).tolist(), len(tid)]):
+        outer[first + 1 : last] = end[first + 1 : last] > np.maximum.accumulate(end[first:last])[:-1]
     outermost = np.flatnonzero(outer)
-    order = np.argsort(start[outermost], kind="stable")
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    kept = outermost[order]
+    kept = outermost[np.argsort(start[outermost], kind="stable")]
     calls = Calls(
-        start[kept], end[kept], np.searchsorted(threads, tid[kept]), _places(ids, name[kept]), returned[kept] > 0
+        start[kept],
+        end[kept],
+        np.searchsorted(threads, tid[kept]),
+        places(ids, columns["nameId"][by_thread[kept]]),
+        columns["returnValue"][by_thread[kept]] > 0,
     )
-    keys = _key(tid & _PROCESS, correlation)
+    del start, end, outermost
+    keys = key(tid & PROCESS, columns["correlationId"][by_thread])
+    del tid, by_thread
+    rank = np.empty(len(keys), np.int64)  # of each outermost call, its place in the order of time
+    rank[kept] = np.arange(len(kept))
+    rank = rank[np.maximum.accumulate(np.where(outer, np.arange(len(outer)), 0))]
     by_key = np.argsort(keys, kind="stable")
-    return calls, keys[by_key], rank[(np.cumsum(outer) - 1)[by_key]]
+    return calls, keys[by_key], rank[by_key]
 
 
-def _operations(rows: Rows, ids: Integers, keys: Integers, callers: Integers) -> Operations:
-    parts = []
-    for kind, table in enumerate(OPERATIONS):
-        column = dict(zip(COLUMNS[table], rows[table].T, strict=True))
-        none = np.zeros(len(rows[table]), np.int64)
-        at = _places(keys, _key(column["globalPid"], column["correlationId"]))
-        call = np.where(at >= 0, callers[at], -1) if len(callers) else none - 1
-        name = _places(ids, column["demangledName"]) if kind == KERNEL else none - 1
-        node = column.get("graphNodeId", none) > 0
-        rest = (none + kind, name, call, node, column.get("bytes", none), column.get("copyKind", none))
-        parts.append(np.column_stack([column["start"], column["end"], column["streamId"], *rest]))
-    every = np.concatenate(parts)
-    columns = every[np.lexsort((every[:, 1], every[:, 0]))].T
-    start, end, stream, kinds, names, calls, nodes, sizes, copy_kinds = columns
-    return Operations(start, end, stream, kinds, names, calls, nodes > 0, sizes, copy_kinds)
+def caller(keys: Integers, callers: Integers, process: Integers, correlation: Integers) -> Integers:
+    """Index of the outermost call of each process and correlation; -1 where there is none.
+
+    Args:
+        keys, callers: Of :func:`outermost_calls`.
+    """
+    at = places(keys, key(process, correlation))
+    return np.where((at >= 0) & (correlation >= 0), callers[at], -1) if len(callers) else at
+
+
+def joined_operations(rows: Rows, ids: Integers, keys: Integers, callers: Integers) -> tuple[Operations, Integers]:
+    """Operations with their calls; then the order that brings the rows of all tables, one after another, into theirs.
+
+    Args:
+        rows: Of OPERATIONS, columns as in ``COLUMNS``.
+        ids: Ascending; a kernel's name becomes its place among them.
+        keys, callers: Of :func:`outermost_calls`.
+    """
+
+    def every(name: str, absent: int = 0) -> Integers:
+        parts = []
+        for table in OPERATIONS:
+            known = name in COLUMNS[table]
+            parts.append(
+                rows[table][:, COLUMNS[table].index(name)] if known else np.full(len(rows[table]), absent, np.int64)
+            )
+        return np.concatenate(parts)
+
+    start, end = every("start"), every("end")
+    order = np.lexsort((end, start))
+    kind = np.repeat(np.arange(len(OPERATIONS)), [len(rows[table]) for table in OPERATIONS])
+    name = every("demangledName", -1)
+    operations = Operations(
+        start=start[order],
+        end=end[order],
+        stream=every("streamId")[order],
+        kind=kind[order],
+        name=np.where(kind == KERNEL, places(ids, name), -1)[order],
+        call=caller(keys, callers, every("globalPid"), every("correlationId"))[order],
+        node=every("graphNodeId")[order] > 0,
+        bytes=every("bytes")[order],
+        copy_kind=every("copyKind")[order],
+    )
+    return operations, order
 
 
 def trimmed(capture: Capture) -> Capture:
@@ -276,18 +320,18 @@ def _pruned(capture: Capture) -> Capture:
     used = np.setdiff1d(np.concatenate([capture.calls.name, capture.operations.name]), [-1])
     return dataclasses.replace(
         capture,
-        calls=dataclasses.replace(capture.calls, name=_places(used, capture.calls.name)),
-        operations=dataclasses.replace(capture.operations, name=_places(used, capture.operations.name)),
+        calls=dataclasses.replace(capture.calls, name=places(used, capture.calls.name)),
+        operations=dataclasses.replace(capture.operations, name=places(used, capture.operations.name)),
         names=tuple(capture.names[name] for name in used),
     )
 
 
-def _key(process: Integers, correlation: Integers) -> Integers:
+def key(process: Integers, correlation: Integers) -> Integers:
     """One number for a process and a correlation id."""
     return ((process >> 24) << 32) | (correlation & 0xFFFFFFFF)
 
 
-def _places(ascending: Integers, wanted: Integers) -> Integers:
+def places(ascending: Integers, wanted: Integers) -> Integers:
     """Index of each wanted value; -1 for what is not there."""
     if not len(ascending):
         return np.full(len(wanted), -1, np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -61,16 +62,27 @@ def export(report: Path, database: Path, environment: Mapping[str, str], log: st
     if not report.is_file():
         last = " ".join(log.split())[-300:]
         raise UserError(f"nsys left no report ({last}); see the log, or set traces.source to cupti")
+    if problem := exported(report, database, environment):
+        raise UserError(f"nsys could not export its report ({problem}); see the log, or set traces.source to cupti")
+
+
+def exported(report: Path, database: Path, environment: Mapping[str, str]) -> str | None:
+    """Turn a report into SQLite; why that failed, in one line, or None."""
     command = [executable(), "export", *EXPORT, f"--output={database}", str(report)]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=dict(environment),
-        check=False,
-        timeout=EXPORT_SECONDS,
-        preexec_fn=tied(2 * EXPORT_SECONDS),
-    )
-    if done.returncode or not database.is_file():
-        message = " ".join((done.stderr or done.stdout).split())[-300:]
-        raise UserError(f"nsys could not export its report ({message}); see the log, or set traces.source to cupti")
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=dict(environment),
+            check=False,
+            timeout=EXPORT_SECONDS,
+            preexec_fn=tied(2 * EXPORT_SECONDS),
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {EXPORT_SECONDS} s"
+    if done.returncode == 0 and database.is_file():
+        return None
+    lines = re.split(r"[\r\n]+", done.stderr or done.stdout)
+    return " ".join(" ".join(line for line in lines if "%" not in line).split())[-300:] or f"exit {done.returncode}"

@@ -7,6 +7,7 @@ A recording is what others made: each reader of ``ceilings.traces.readers`` retu
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from ceilings.traces.capture import Calls, Operations
 
 Integers = NDArray[np.int64]
+
+Progress = Callable[[float], None]
+"""What a reader calls with the share of the file that it has read, 0 to 1."""
 
 RANGE, OPERATOR, FUNCTION, LOADING = range(4)
 """Kinds of spans: a range that a program or its user marks (NVTX, ``record_function``, ``ProfilerStep#3``); an operator
@@ -82,12 +86,13 @@ class Spans:
 
 @dataclasses.dataclass(frozen=True)
 class Waits:
-    """Work that the trace says to wait for other work: a stream that waits for an event of another stream.
+    """What the trace says to wait for work: a stream, for an event of another stream, or the host.
 
     Attributes:
-        stream: Index of the stream that waits.
+        stream: Index of the stream that waits; -1 where the host waits, within ``call``.
         call: Index of the call that made it wait; -1 where unknown. What is launched to the stream after it waits.
-        after_stream: Index of the stream in which the event was recorded.
+        after_stream: Index of the stream in which the event was recorded, or that the host waits for; -1 where the host
+            waits for all streams of a device.
         after_call: Index of the call that recorded the event; -1 where unknown. What was launched to the stream before
             it is waited for.
     """

@@ -19,7 +19,7 @@ import numpy as np
 
 from ceilings import SCHEMA_VERSION, private, records
 from ceilings.errors import UserError
-from ceilings.files import atomic, not_a_file
+from ceilings.files import atomic
 from ceilings.traces.capture import (
     COLUMNS,
     CONTEXT,
@@ -36,6 +36,7 @@ from ceilings.traces.capture import (
     Integers,
     assemble,
 )
+from ceilings.traces.tables import Tables, opened
 
 PUSH_POP = 59
 START_END = 60
@@ -53,7 +54,6 @@ META = "CEILINGS_CAPTURE"
 """The facts beside what was recorded, with the schema version and the digest of all of it."""
 
 Content = tuple[dict[str, Integers], dict[int, str], list[tuple[int, int, int, str]]]
-_CHUNK = 50_000
 
 
 def read(path: Path | str) -> Capture:
@@ -63,62 +63,52 @@ def read(path: Path | str) -> Capture:
         UserError: The file is none, has an unknown form, was changed since it was kept, or holds the work of several
             devices.
     """
-    if problem := not_a_file(path):
-        raise UserError(f"{path} {problem}; capture it with capture_trace.py")
-    try:
-        with contextlib.closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as database:
-            present = _check(database, path)
-            rows, strings, ranges = _content(database, present)
-            return assemble(rows, strings, ranges, _meta(database, path, rows, strings, ranges), path)
-    except (sqlite3.DatabaseError, ValueError, TypeError, OverflowError) as error:  # the latter: cells of another type
-        raise UserError(
-            f"{path} is no capture ({error}); give the .sqlite of capture_trace.py or of `nsys export --type sqlite`"
-        ) from None
+    with opened(path) as tables:
+        _check(tables, path)
+        rows, strings, ranges = _content(tables)
+        return assemble(rows, strings, ranges, _meta(tables, path, rows, strings, ranges), path)
 
 
-def _check(database: sqlite3.Connection, path: Path | str) -> dict[str, set[str]]:
-    """The columns of each table that is there, all that are needed among them."""
-    present = {table: {row[1] for row in database.execute(f"PRAGMA table_info({table})")} for table in COLUMNS}
+def facts(tables: Tables, path: Path | str) -> dict[str, Any] | None:
+    """The facts beside a kept capture, whose content they vouch for; None for an export of Nsight Systems.
+
+    Raises:
+        UserError: It was changed since it was kept, or is of another version.
+    """
+    if META not in tables:
+        return None
+    _check(tables, path)
+    return _meta(tables, path, *_content(tables))
+
+
+def _check(tables: Tables, path: Path | str) -> None:
+    """Refuse a file without the tables and columns that are needed."""
     for table, meaning in NEEDED.items():
-        if not present[table]:
+        if table not in tables:
             raise UserError(f"{path} has no table {table}: {meaning}; capture it anew, and export with --lazy=false")
-    for table, columns in present.items():
-        if columns and (missing := [name for name in COLUMNS[table] if name not in columns | {CONTEXT}]):
+    for table, columns in COLUMNS.items():
+        present = tables.columns(table)
+        if present and (missing := [name for name in columns if name not in present | {CONTEXT}]):
             raise UserError(
                 f"{path} has an older schema: {table} has no {', '.join(missing)}; export it with Nsight Systems "
                 "2023.1 or newer"
             )
-    return {table: columns for table, columns in present.items() if columns}
 
 
-def _content(database: sqlite3.Connection, present: Mapping[str, set[str]]) -> Content:
+def _content(tables: Tables) -> Content:
     """Rows by table, names by id, and ranges."""
-    rows = {table: _rows(database, table, present) for table in (RUNTIME, *OPERATIONS)}
+    rows = {table: tables.rows(table, COLUMNS[table]) for table in (RUNTIME, *OPERATIONS)}
     for table, values in rows.items():
         if (values[:, 0] > values[:, 1]).any():
             raise ValueError(f"something in {table} ends before it begins")
-    return rows, _strings(database), _ranges(database)
+    name, kernel_name = COLUMNS[RUNTIME].index("nameId"), COLUMNS[OPERATIONS[KERNEL]].index("demangledName")
+    used = np.union1d(rows[RUNTIME][:, name], rows[OPERATIONS[KERNEL]][:, kernel_name])
+    return rows, tables.strings(used.tolist()), _ranges(tables)
 
 
-def _rows(database: sqlite3.Connection, table: str, present: Mapping[str, set[str]]) -> Integers:
-    chunks = [np.empty((0, len(COLUMNS[table])), np.int64)]
-    if table in present:
-        known = [f'"{column}"' if column in present[table] else "NULL" for column in COLUMNS[table]]
-        columns = ", ".join(f"coalesce({column}, -1)" for column in known)
-        cursor = database.execute(f"SELECT {columns} FROM {table}")
-        while rows := cursor.fetchmany(_CHUNK):
-            chunks.append(np.array(rows, np.int64))
-    return np.concatenate(chunks)
-
-
-def _strings(database: sqlite3.Connection) -> dict[int, str]:
-    used = f"SELECT nameId FROM {RUNTIME} UNION SELECT demangledName FROM {OPERATIONS[KERNEL]}"
-    return dict(database.execute(f"SELECT id, value FROM {STRINGS} WHERE id IN ({used})"))
-
-
-def _ranges(database: sqlite3.Connection) -> list[tuple[int, int, int, str]]:
+def _ranges(tables: Tables) -> list[tuple[int, int, int, str]]:
     """Iterations, which may be start-end ranges, and the nested ranges of libraries."""
-    return database.execute(
+    return tables.database.execute(
         f"SELECT n.start, n.end, n.globalTid, coalesce(n.text, s.value) AS label FROM {NVTX} n "
         f"LEFT JOIN {STRINGS} s ON s.id = n.textId WHERE label IS NOT NULL AND n.end IS NOT NULL "
         "AND (n.eventType = ? OR n.eventType = ? AND label = ?)",
@@ -138,19 +128,19 @@ def _digest(rows: Mapping[str, Integers], strings: Mapping[int, str], ranges: Se
 
 
 def _meta(
-    database: sqlite3.Connection,
+    tables: Tables,
     path: Path | str,
     rows: Mapping[str, Integers],
     strings: Mapping[int, str],
     ranges: Sequence[Any],
 ) -> dict[str, Any]:
     """The facts beside a kept capture, which vouch for its content; an export of Nsight Systems has none."""
-    if not database.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (META,)).fetchone():
+    if META not in tables:
         return {"source": "nsys"}
     remedy = records.anew(path)
     try:
-        facts = database.execute(f"SELECT name, value FROM {META}").fetchall()
-        meta = {str(name): records.parsed(value.encode()) for name, value in facts}
+        entries = tables.database.execute(f"SELECT name, value FROM {META}").fetchall()
+        meta = {str(name): records.parsed(value.encode()) for name, value in entries}
     except (ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({META}: {error}); {remedy}") from None
     version, digest = meta.pop("schema_version", None), meta.pop("digest", None)
@@ -181,7 +171,7 @@ def write(path: Path | str, capture: Capture) -> None:
         GRAPH: (),
     }
     texts = private.anonymous([*[ITERATION] * len(marks.start), *ranges.text])
-    tables: dict[str, list[Any]] = {
+    content: dict[str, list[Any]] = {
         RUNTIME: [
             *(calls.start, calls.end, process + 1 + calls.thread, np.arange(1, len(calls.start) + 1)),
             *(calls.name + 1, calls.failed.astype(np.int64)),
@@ -195,9 +185,9 @@ def write(path: Path | str, capture: Capture) -> None:
     }
     for kind, table in enumerate(OPERATIONS):
         chosen = operations.kind == kind
-        tables[table] = [column[chosen] for column in (*common, *further[kind])]
+        content[table] = [column[chosen] for column in (*common, *further[kind])]
     with atomic(path) as temporary, contextlib.closing(sqlite3.connect(temporary)) as database:
-        for table, columns in tables.items():
+        for table, columns in content.items():
             names = ", ".join(f'"{name}"' for name in COLUMNS[table])
             database.execute(f"CREATE TABLE {table} ({names})")
             plain = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
@@ -205,8 +195,8 @@ def write(path: Path | str, capture: Capture) -> None:
             database.executemany(f"INSERT INTO {table} VALUES ({places})", zip(*plain, strict=True))
         database.execute(f"CREATE TABLE {META} (name, value)")
         meta = {name: json.loads(json.dumps(value)) for name, value in private.anonymous(capture.meta).items()}
-        read_again = _content(database, {table: set(COLUMNS[table]) for table in tables})
+        read_again = _content(Tables(database))
         seal = {"schema_version": SCHEMA_VERSION, "digest": _digest(*read_again, meta)}
-        facts = [(name, json.dumps(value)) for name, value in {**meta, **seal}.items()]
-        database.executemany(f"INSERT INTO {META} VALUES (?, ?)", facts)
+        entries = [(name, json.dumps(value)) for name, value in {**meta, **seal}.items()]
+        database.executemany(f"INSERT INTO {META} VALUES (?, ?)", entries)
         database.commit()
