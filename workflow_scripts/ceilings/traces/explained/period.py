@@ -1,0 +1,440 @@
+"""Where the sequence of submissions begins anew: the period of what a program does, without any mark.
+
+Iterations differ: some log, some tune, a prefill has other kernels than a decode step. And what repeats within an
+iteration (layers) is none. So the search looks at every short run of submissions that occurs several times, takes each
+as a mark that cuts the sequence, and compares what lies between: the sum of hashes says in one subtraction whether two
+stretches hold the same kernels. Among the cuts that leave like stretches it goes from the longest to the shortest, as
+long as the parts look like iterations of their own and not like layers (:func:`_finer`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ceilings.traces.explained.submissions import Hashes, Integers, Submissions, mixed
+
+RUNS = (1, 2, 4, 8, 16)
+"""Lengths of the runs of submissions that are tried as marks."""
+
+WINDOW = 1 << 20
+"""The search looks at so many submissions in the middle of a longer recording, and applies what it sees to all."""
+
+SAMPLED = 300
+"""So many stretches of a cut are compared at most."""
+
+RECURRING = 0.5
+"""A cut counts if stretches with the same kernels as another one hold at least this share of the work."""
+
+ALIKE = 0.9
+"""Two stretches are alike if they share this part of their work."""
+
+HOST_MARKS = 0.7
+"""A cut is bound to the host if this share of its stretches holds a wait or a copy from or to the host."""
+
+LAYERS = 0.3
+"""How sure a cut can be at most if its stretches look like layers."""
+
+LITTLE, SOME = 0.08, 0.15
+"""What some iterations do beside the others is at most such a share of an iteration (logging, a check)."""
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """Places where the sequence is cut.
+
+    Attributes:
+        at: First submission of each stretch, ascending; the first stretch begins with the first cut.
+        certainty: How sure it is that the stretches are iterations, from 0 to 1.
+        doubts: What speaks against it, in words.
+        other: Counts of the cuts that could have been chosen.
+    """
+
+    at: Integers
+    certainty: float
+    doubts: tuple[str, ...] = ()
+    other: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mark:
+    """A run of submissions that recurs, and how well it cuts.
+
+    Attributes:
+        run, hash: Its length and hash.
+        at: Where it cuts: ``shift`` submissions after the run's first.
+        recurring: Share of the work in stretches that hold the same kernels as another one.
+        modal: Share of the work in the most frequent kind of stretch.
+    """
+
+    run: int
+    hash: np.uint64
+    at: Integers
+    recurring: float
+    modal: float
+    shift: int = 0
+
+
+class Sequence:
+    """Submissions with what a comparison of stretches needs."""
+
+    def __init__(self, submitted: Submissions) -> None:
+        self.submitted = submitted
+        computes = submitted.kernels != 0
+        by_kernels = bool(computes.any())
+        self.content: Hashes = np.where(by_kernels, submitted.kernels, submitted.symbol * ~submitted.waits)
+        weight = np.where(computes, submitted.weight, 0) if by_kernels else submitted.weight
+        # what lies before each submission, and at last everything
+        self.hash_before = np.concatenate([np.zeros(1, np.uint64), np.cumsum(self.content, dtype=np.uint64)])
+        self.weight_before = np.concatenate([[0], np.cumsum(weight)])
+        on_host = submitted.waits | submitted.uploads | submitted.downloads
+        self.host_before = np.concatenate([[0], np.cumsum(on_host)])
+        self.uploads_before = np.concatenate([[0], np.cumsum(submitted.uploads)])
+        self.symbol = np.unique(self.content, return_inverse=True)[1]
+
+    def __len__(self) -> int:
+        return len(self.submitted)
+
+    def runs(self, length: int) -> Hashes:
+        """Hash of the run of submissions of this length that begins at each; runs reach over the end to the begin."""
+        hashes, reach = mixed(self.submitted.symbol), 1
+        while reach < length:
+            hashes = mixed(hashes * np.uint64(3) + np.roll(hashes, -reach))
+            reach *= 2
+        return hashes
+
+    def counts(self, begin: Integers, end: Integers) -> FloatArray:
+        """How often each kernel occurs in each stretch, weighed by operations: (stretches, symbols)."""
+        length = end - begin
+        offset = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+        place = np.repeat(begin, length) + offset
+        symbols, packed = np.unique(self.symbol[place], return_inverse=True)
+        owner = np.repeat(np.arange(len(begin)), length)
+        weight = self.weight_before[place + 1] - self.weight_before[place]
+        size = len(begin) * len(symbols)
+        return np.bincount(owner * len(symbols) + packed, weight, size).reshape(len(begin), len(symbols))
+
+
+def window(submitted: Submissions) -> slice:
+    """The part of a sequence that is searched."""
+    extra = max(len(submitted) - WINDOW, 0)
+    return slice(extra // 2, len(submitted) - (extra - extra // 2))
+
+
+def _sliced(submitted: Submissions, part: slice) -> Submissions:
+    fields = [field.name for field in dataclasses.fields(submitted) if field.name != "of_work"]
+    return dataclasses.replace(submitted, **{name: getattr(submitted, name)[part] for name in fields})
+
+
+def period(submitted: Submissions) -> Cut | None:
+    """The cut into iterations, or None where nothing repeats."""
+    if len(submitted) < 2:
+        return None
+    whole = Sequence(submitted)
+    part = window(submitted)
+    sequence = whole if part.start == 0 else Sequence(_sliced(submitted, part))
+    marks = _marks(sequence)
+    if not marks:
+        return None
+    mark, doubts, others = _descend(sequence, marks)
+    certainty = 1.0
+    if mark is None:  # whatever repeats, it does not look like iterations
+        mark, certainty = max(marks, key=lambda one: (one.modal, -len(one.at))), LAYERS
+        doubts = ["what repeats may be a part of an iteration"]
+    at = _applied(whole, sequence, _rotated(sequence, mark))
+    return Cut(at, certainty * _certainty(whole, at, len(doubts)), tuple(doubts), tuple(others))
+
+
+def _marks(sequence: Sequence) -> list[_Mark]:
+    """For each number of stretches the mark that cuts best, from the fewest stretches to the most."""
+    best: dict[int, tuple[float, float, int, np.uint64]] = {}
+    total = max(int(sequence.weight_before[-1]), 1)
+    for run in RUNS:
+        if run * 2 > len(sequence):
+            break
+        hashes = sequence.runs(run)
+        order = np.argsort(hashes, kind="stable")
+        ordered = hashes[order]
+        opens = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+        group = np.cumsum(opens) - 1
+        size = np.bincount(group)
+        kept = size[group] > 1
+        if not kept.any():
+            continue
+        order, opens = order[kept], opens[kept]
+        group = np.cumsum(opens) - 1
+        first = np.flatnonzero(opens)
+        size = np.diff(np.append(first, len(order)))
+        following = np.append(order[1:], 0)
+        last = np.append(first[1:], len(order)) - 1
+        following[last] = order[first]  # the last stretch goes on at the begin: together they are one, if it is whole
+        turn = np.zeros(len(order), bool)
+        turn[last] = True
+        content = sequence.hash_before[following] - sequence.hash_before[order]
+        content = np.where(turn, content + sequence.hash_before[-1], content)
+        weight = sequence.weight_before[following] - sequence.weight_before[order] + np.where(turn, total, 0)
+        key = mixed(content + mixed(group))
+        by_key = np.argsort(key, kind="stable")
+        starts = np.flatnonzero(np.concatenate([[True], np.diff(key[by_key]) != 0]))
+        same = np.diff(np.append(starts, len(by_key)))
+        held = np.add.reduceat(weight[by_key], starts)
+        owner = group[by_key[starts]]
+        recurring = np.bincount(owner, np.where(same > 1, held, 0), len(first)) / total
+        modal = np.zeros(len(first))
+        np.maximum.at(modal, owner, np.where(same > 1, held, 0) / total)
+        good = np.flatnonzero(recurring >= RECURRING)
+        good = good[np.lexsort((-modal[good], -recurring[good], size[good]))]
+        for one in good[np.flatnonzero(np.diff(size[good], prepend=-1))]:
+            score = (float(recurring[one]), float(modal[one]), -run, ordered[kept][first[one]])
+            count = int(size[one])
+            if count not in best or score[:3] > best[count][:3]:
+                best[count] = score
+    found = []
+    cache: dict[int, Hashes] = {}
+    for count in _thinned(best):
+        recurring_share, modal_share, run, value = best[count]
+        hashes = cache.setdefault(-run, sequence.runs(-run))
+        found.append(_Mark(-run, value, np.flatnonzero(hashes == value), recurring_share, modal_share))
+    return found
+
+
+def _thinned(best: dict[int, tuple]) -> list[int]:
+    """Counts, ascending; of those within some percent of each other the one that cuts best."""
+    kept: list[int] = []
+    for count in sorted(best, key=lambda count: (-round(best[count][0], 2), -round(best[count][1], 2), count)):
+        if all(abs(count - other) > 0.03 * other for other in kept):
+            kept.append(count)
+        if len(kept) == 60:
+            break
+    return sorted(kept)
+
+
+def _descend(sequence: Sequence, marks: list[_Mark]) -> tuple[_Mark | None, list[str], list[int]]:
+    """From the fewest stretches to the most, as long as the parts are iterations; None: not even the fewest are."""
+    whole = _Mark(0, np.uint64(0), np.zeros(1, np.int64), 1, 1)
+    current, doubts, others = whole, list[str](), list[int]()
+    for finer in marks:
+        accepted, doubt = _finer(sequence, current, finer)
+        if accepted:
+            if current is not whole:
+                others.append(len(current.at))
+            current = finer
+            doubts = [doubt] if doubt else []
+        elif doubt:
+            others.append(len(finer.at))
+            doubts.append(doubt)
+    chosen = None if current is whole else current
+    return chosen, list(dict.fromkeys(doubts)), sorted(set(others) - {len(current.at)})
+
+
+def _stretches(sequence: Sequence, mark: _Mark) -> tuple[Integers, Integers]:
+    """Begin and end of stretches of a cut, evenly spread over it."""
+    begin, end = mark.at[:-1], mark.at[1:]
+    if len(begin) > SAMPLED:  # neighbours together: what differs may do so at every so many
+        chosen = np.unique(np.linspace(0, len(begin) - 1, SAMPLED).astype(int))
+        begin, end = begin[chosen], end[chosen]
+    return begin, end
+
+
+def _bound(sequence: Sequence, mark: _Mark) -> float:
+    """Share of a cut's stretches in which the host waits or copies."""
+    host = sequence.host_before
+    inside = host[mark.at[1:]] - host[mark.at[:-1]]
+    around = host[-1] - host[mark.at[-1]] + host[mark.at[0]]
+    return float((np.append(inside, around) > 0).mean())
+
+
+def _finer(sequence: Sequence, coarse: _Mark, fine: _Mark) -> tuple[bool, str]:
+    """Whether the stretches of the finer cut are iterations, and what leaves a doubt.
+
+    They are none if they are layers: then some of them, at regular distances, hold the rest of an iteration beside
+    (embedding, head, copies, the wait).
+    """
+    bound, bound_coarse = _bound(sequence, fine), _bound(sequence, coarse)
+    begin, end = _stretches(sequence, fine)
+    content = sequence.hash_before[end] - sequence.hash_before[begin]
+    weight = sequence.weight_before[end] - sequence.weight_before[begin]
+    begin, end, content = begin[weight > 0], end[weight > 0], content[weight > 0]
+    if len(begin) < 0.7 * len(weight) or not len(begin):
+        return False, ""  # it cuts where nothing is between
+    weight = weight[weight > 0]
+    values, inverse, times = np.unique(content, return_inverse=True, return_counts=True)
+    modal = int(np.argmax(np.bincount(inverse, weight)))
+    counts = sequence.counts(begin, end)
+    usual = counts[np.flatnonzero(inverse == modal)[0]]
+    size = max(usual.sum(), 1.0)
+    shared = np.minimum(counts, usual).sum(1)
+    unlike = shared / np.maximum(counts.sum(1), size) < ALIKE
+    alike = ~unlike
+    # what deviates only once in a while and never again the same way is no structure
+    once = unlike & (times[inverse] == 1)
+    if once.mean() <= 0.05 and (unlike & ~once).sum() == 0:
+        unlike = unlike & ~once
+    deviating = inverse != modal
+    if bound < HOST_MARKS <= bound_coarse:
+        if deviating.any() and not unlike.any() and _layered(sequence, fine, content, values[modal]):
+            return True, "the host waits in some iterations only"
+        if not deviating.any() and _layered(sequence, fine, content, values[modal]):
+            return True, "the host waits in some iterations only"
+        return False, ""
+    if not deviating.any():
+        return True, ""
+    other = deviating & (unlike | (counts.sum(1) > size * (1 + LITTLE / 8)))
+    if not other.any():
+        return True, ""
+    extra = float(np.median((counts[other].sum(1) - size) / size))
+    complete = float(np.median(shared[other] / size))  # the share of what is usual that the others hold too
+    if complete < ALIKE:  # other work in its place: a prefill; or another kind of layer
+        if bound >= HOST_MARKS and other.mean() <= 0.4:
+            return True, "" if bound_coarse >= HOST_MARKS else "few waits or copies mark an iteration"
+        return False, "" if bound < HOST_MARKS else "two kinds of work take turns"
+    if bound >= HOST_MARKS:
+        uploads = sequence.uploads_before[end] - sequence.uploads_before[begin]
+        uploads_there = (uploads[other] > 0).mean() > 0.8 and (uploads[~other] > 0).mean() < 0.2
+        if extra <= (LITTLE / 2 if uploads_there else SOME):
+            return True, ""
+        return False, "shorter parts also wait or copy"
+    if extra <= LITTLE:
+        doubt = "nothing but kernels tells iterations from what they consist of"
+        return True, doubt if alike.mean() < 0.95 or extra > LITTLE / 4 else ""
+    return False, ""
+
+
+def _layered(sequence: Sequence, mark: _Mark, content: Hashes, usual: np.uint64) -> bool:
+    """Whether the usual stretch consists of repeated parts, as an iteration of several layers does."""
+    every = sequence.hash_before[mark.at[1:]] - sequence.hash_before[mark.at[:-1]]
+    found = np.flatnonzero(every == usual)
+    if not len(found):
+        return False
+    begin, end = int(mark.at[found[0]]), int(mark.at[found[0] + 1])
+    symbols = sequence.symbol[begin:end][sequence.content[begin:end] != 0]
+    if len(symbols) < 12:
+        return False
+    quads = np.lib.stride_tricks.sliding_window_view(symbols, 4)
+    return len(np.unique(quads, axis=0)) <= 0.6 * len(quads)
+
+
+def _rotated(sequence: Sequence, mark: _Mark) -> _Mark:
+    """The mark moved within the iteration to where a program would begin one.
+
+    After a wait, before the inputs are copied, after a result was copied; else where the host makes the longest pause.
+    """
+    submitted = sequence.submitted
+    begin, end = mark.at[:-1], mark.at[1:]
+    if not len(begin):
+        return mark
+    content = sequence.hash_before[end] - sequence.hash_before[begin]
+    values, inverse, times = np.unique(content, return_inverse=True, return_counts=True)
+    length = end - begin
+    usual = inverse == np.argmax(times)
+    lengths, number = np.unique(length[usual], return_counts=True)
+    unit = int(lengths[np.argmax(number)])
+    chosen = begin[usual & (length == unit)]
+    chosen = chosen[(chosen > 0)][:SAMPLED]
+    if not len(chosen) or unit > 2_000_000 // len(chosen) + 1:
+        chosen = chosen[: max(1, 2_000_000 // max(unit, 1))]
+    if not len(chosen):
+        return mark
+    at = chosen[:, None] + np.arange(unit)
+    pause = submitted.begin[at] - submitted.end[at - 1]
+    pause = np.maximum(np.median(pause, axis=0), 0)
+    score = pause / max(float(pause.max()), 1.0)
+    score = score + 3 * submitted.waits[at - 1].mean(0)
+    score += 2 * (submitted.uploads[at] & ~submitted.uploads[at - 1]).mean(0)
+    score += 1.5 * (submitted.downloads[at - 1] & ~submitted.downloads[at]).mean(0)
+    score -= 9 * submitted.waits[at].mean(0)  # a wait ends an iteration and never begins one
+    pairs = sequence.runs(2)
+    inner = pairs[at[0] - 1]
+    once = np.isin(inner, (lambda v, n: v[n == 1])(*np.unique(inner, return_counts=True)))
+    score += 0.5 * once
+    ends = sequence.hash_before[[0, mark.at[0], mark.at[-1], -1]]
+    around = np.diff(ends)[[0, 2]].sum()
+    if around == values[np.argmax(times)] and mark.at[0] < unit:
+        score[-mark.at[0] % unit] += 4  # the recording holds whole iterations only, so it begins with one
+    for offset in np.argsort(-score, kind="stable")[:5]:
+        if (moved := _marked_at(sequence, chosen + offset, len(mark.at))) is not None:
+            return moved
+        if score[offset] < score.max() - 1:
+            break
+    return dataclasses.replace(mark, at=np.append(begin, end[-1]))
+
+
+def _marked_at(sequence: Sequence, places: Integers, count: int) -> _Mark | None:
+    """A run that begins at these places, or just before, and hardly anywhere else."""
+    for run in RUNS:
+        if 2 * run > len(sequence):
+            break
+        hashes = sequence.runs(run)
+        for shift in range(min(run, 2) + 1):
+            values, times = np.unique(hashes[places - shift], return_counts=True)
+            value = values[np.argmax(times)]
+            at = np.flatnonzero(hashes == value) + shift
+            at = at[at < len(sequence)]
+            if times.max() >= 0.8 * len(places) and 0.8 * count <= len(at) <= 1.2 * count + 1:
+                return _Mark(run, value, at, 0, 0, shift)
+    return None
+
+
+def _applied(whole: Sequence, sequence: Sequence, mark: _Mark) -> Integers:
+    """The mark's places in the whole sequence."""
+    if whole is sequence:
+        return mark.at
+    at = np.flatnonzero(whole.runs(mark.run) == mark.hash) + mark.shift
+    return at[at < len(whole)]
+
+
+def parts_of_iterations(submitted: Submissions, at: Integers) -> bool:
+    """Whether a cut at these places makes layers rather than iterations: a coarser cut is there that holds them."""
+    sequence = Sequence(submitted)
+    if len(at) < 3 or len(submitted) > 2 * WINDOW:
+        return False
+    fine = _Mark(0, np.uint64(0), at, 0, 0)
+    coarser = [mark for mark in _marks(sequence) if 2 <= len(mark.at) <= len(at) / 1.8]
+    return any(mark.modal > 0.6 and not _finer(sequence, mark, fine)[0] for mark in coarser)
+
+
+def _certainty(whole: Sequence, at: Integers, doubts: int) -> float:
+    """Share of the work that lies in stretches that hold the same kernels as another, lowered by doubts."""
+    edges = np.unique(np.concatenate([[0], at, [len(whole)]]))
+    weight = np.diff(whole.weight_before[edges])
+    content = np.diff(whole.hash_before[edges])
+    _, inverse, times = np.unique(content, return_inverse=True, return_counts=True)
+    total = max(float(whole.weight_before[-1]), 1.0)
+    share = float(weight[times[inverse] > 1].sum()) / total
+    few = {1: 0.2, 2: 0.6, 3: 0.8}.get(len(at), 1.0)
+    return share * few * 0.7**doubts
+
+
+def begun(submitted: Submissions, at: Integers) -> Cut:
+    """A cut at given submissions, moved to where each iteration begins: before its inputs are copied, after a wait."""
+    sequence = Sequence(submitted)
+    mark = _rotated(sequence, _Mark(0, np.uint64(0), at, 0, 0))
+    at = mark.at[mark.at < len(submitted)]
+    return Cut(at, _certainty(sequence, at, 0))
+
+
+def whole_ends(submitted: Submissions, edges: Integers, least: float) -> tuple[bool, bool]:
+    """Whether the first and the last stretch between edges share that part of their work with another one."""
+    if len(edges) < 3:
+        return True, True
+    sequence = Sequence(submitted)
+    inner = slice(1, -2) if len(edges) > 3 else slice(0, 2)
+    begin, end = edges[:-1], edges[1:]
+    if len(edges) == 3:
+        inner = slice(0, 2)
+    content = sequence.hash_before[end[inner]] - sequence.hash_before[begin[inner]]
+    _, first, times = np.unique(content, return_index=True, return_counts=True)
+    heads = first[np.argsort(-times, kind="stable")][:8] + inner.start
+    wholes = []
+    for place in (0, len(edges) - 2):
+        others = heads[heads != place]
+        chosen = np.append(others, place)
+        counts = sequence.counts(begin[chosen], end[chosen])
+        mine = counts[-1]
+        size = np.maximum(counts[:-1].sum(1), max(mine.sum(), 1))
+        wholes.append(bool((np.minimum(counts[:-1], mine).sum(1) / size >= least).any()))
+    return wholes[0], wholes[1]
