@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ceilings.traces.capture import ITERATION, Calls, Capture
+from ceilings.traces.capture import ITERATION, KERNEL, Calls, Capture
 from ceilings.traces.recording import RANGE, Recording, Source, Spans, Stream, Thread, Waits, Work
 
 
@@ -55,13 +55,18 @@ def of_capture(capture: Capture, marks: bool) -> Recording:
 
 
 class Maker:
-    """Makes a recording call by call; times in us, kept in ns."""
+    """Makes a recording call by call; times in us, kept in ns.
+
+    Attributes:
+        label: What ``bytes`` of the operations that follow holds: the iteration that they truly are of.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int, int, int]] = []
         self.work: list[tuple[int, ...]] = []
         self.entries: list[tuple[int, int, int, int, int]] = []
         self.names: dict[str, int] = {}
+        self.label = 0
 
     def name(self, text: str) -> int:
         """The number of a name."""
@@ -73,19 +78,11 @@ class Maker:
         return len(self.calls) - 1
 
     def operation(
-        self,
-        start: float,
-        end: float,
-        call: int,
-        kind: int,
-        name: str = "",
-        copy: int = 0,
-        stream: int = 0,
-        device: int = 0,
+        self, start: float, end: float, call: int, kind: int = KERNEL, *, name: str = "", copy: int = 0, stream: int = 0
     ) -> None:
         """Something on the device."""
         number = self.name(name) if name else -1
-        self.work.append((round(start * 1000), round(end * 1000), stream, kind, number, call, 0, copy, device))
+        self.work.append((round(start * 1000), round(end * 1000), stream, kind, number, call, copy, self.label))
 
     def range(self, start: float, end: float, text: str, thread: int = 0, kind: int = RANGE) -> None:
         """A range on a thread."""
@@ -100,14 +97,13 @@ class Maker:
         rank = np.empty(len(order) + 1, np.int64)
         rank[order], rank[-1] = np.arange(len(order)), -1
         start, end, thread, name = calls[order].T
-        work = np.array(self.work, np.int64).reshape(-1, 9)
-        work = work[np.lexsort((work[:, 1], work[:, 0]))]
-        begin, finish, stream, kind, number, call, node, copy, device = work.T
+        work = np.array(self.work, np.int64).reshape(-1, 8)
+        begin, finish, stream, kind, number, call, copy, label = work[np.lexsort((work[:, 1], work[:, 0]))].T
+        device = np.array([one.device for one in streams], np.int64)[stream]
+        none = np.zeros(len(begin), bool)
         return Recording(
             calls=Calls(start, end, thread, name, np.zeros(len(start), bool)),
-            work=Work(
-                begin, finish, stream, kind, number, rank[call], node > 0, np.zeros_like(begin), copy, device=device
-            ),
+            work=Work(begin, finish, stream, kind, number, rank[call], none, label, copy, device=device),
             spans=spans(self.entries),
             waits=waits(),
             threads=tuple(Thread(process, f"thread {k + 1}") for k, process in enumerate(processes)),

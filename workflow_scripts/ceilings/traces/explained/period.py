@@ -289,19 +289,26 @@ def _finer(sequence: Sequence, coarse: _Mark, fine: _Mark) -> tuple[bool, str]:
     extra = float(np.median((counts[other].sum(1) - size) / size))
     complete = float(np.median(shared[other] / size))  # the share of what is usual that the others hold too
     if complete < ALIKE:  # other work in its place: a prefill; or another kind of layer
-        if bound >= HOST_MARKS and other.mean() <= 0.4:
+        iterates = _layered(sequence, fine, content, values[modal]) or _launches_graph(sequence, fine)
+        if bound >= HOST_MARKS and other.mean() <= 0.4 and iterates:
             return True, "" if bound_coarse >= HOST_MARKS else "few waits or copies mark an iteration"
-        return False, "" if bound < HOST_MARKS else "two kinds of work take turns"
+        return False, "shorter parts wait or copy too" if bound >= HOST_MARKS and other.mean() <= 0.4 else ""
     if bound >= HOST_MARKS:
         uploads = sequence.uploads_before[end] - sequence.uploads_before[begin]
         uploads_there = (uploads[other] > 0).mean() > 0.8 and (uploads[~other] > 0).mean() < 0.2
         if extra <= (LITTLE / 2 if uploads_there else SOME):
             return True, ""
-        return False, "shorter parts also wait or copy"
+        return False, "shorter parts wait or copy too"
     if extra <= LITTLE:
         doubt = "nothing but kernels tells iterations from what they consist of"
         return True, doubt if alike.mean() < 0.95 or extra > LITTLE / 4 else ""
     return False, ""
+
+
+def _launches_graph(sequence: Sequence, mark: _Mark) -> bool:
+    """Whether nearly every stretch launches exactly one CUDA graph."""
+    graphs = np.concatenate([[0], np.cumsum(sequence.submitted.graph)])
+    return float((graphs[mark.at[1:]] - graphs[mark.at[:-1]] == 1).mean()) > HOST_MARKS
 
 
 def _layered(sequence: Sequence, mark: _Mark, content: Hashes, usual: np.uint64) -> bool:
