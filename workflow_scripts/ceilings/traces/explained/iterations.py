@@ -441,17 +441,16 @@ def _warm_up(length: Integers, work: grouping.Work) -> int:
     if count < 3:
         return 0
     idle = np.maximum(length - work.busy, 0)
-    warm = 0
-    while warm < (count - 1) // 2 + (count == 3):
-        rest = slice(warm + 1, None)
-        usual_length, usual_idle = float(np.median(length[rest])), float(np.median(idle[rest]))
-        more = work.kernels[warm] > WARM_UP_WORK * np.max(work.kernels[rest])
-        slow = length[warm] > 1.5 * usual_length and idle[warm] > WARM_UP_HOST * usual_idle + 0.2 * usual_length
-        rare = idle[warm] >= np.quantile(idle[rest], 0.9)
-        if not (more or (slow and rare)):
-            break
-        warm += 1
-    return warm
+    rest = slice(max(1, count // 2), None)
+    usual_length, usual_idle = float(np.median(length[rest])), float(np.median(idle[rest]))
+    more = work.kernels > WARM_UP_WORK * np.max(work.kernels[rest])
+    slow = (length > 1.5 * usual_length) & (idle > WARM_UP_HOST * usual_idle + 0.2 * usual_length)
+    slow &= idle > np.quantile(idle[rest], 0.9)
+    odd = (more | slow)[: rest.start]
+    # one of them may look like the others: what compiles next is another shape, say
+    so_far = np.cumsum(odd) / np.arange(1, len(odd) + 1)
+    ends = np.flatnonzero(odd & (so_far >= 0.5))
+    return int(ends[-1]) + 1 if len(ends) else 0
 
 
 def _inside(begin: Integers, end: Integers) -> tuple[int, int]:

@@ -25,7 +25,7 @@ WINDOW = 1 << 20
 SAMPLED = 300
 """So many stretches of a cut are compared at most."""
 
-RECURRING = 0.5
+RECURRING = 0.4
 """A cut counts if stretches with the same kernels as another one hold at least this share of the work."""
 
 ALIKE = 0.9
@@ -151,7 +151,7 @@ def period(submitted: Submissions) -> Cut | None:
 
 def _marks(sequence: Sequence) -> list[_Mark]:
     """For each number of stretches the mark that cuts best, from the fewest stretches to the most."""
-    best: dict[int, tuple[float, float, int, np.uint64]] = {}
+    best: dict[tuple[int, bool], tuple[float, float, int, np.uint64]] = {}
     total = max(int(sequence.weight_before[-1]), 1)
     for run in RUNS:
         if run * 2 > len(sequence):
@@ -177,6 +177,8 @@ def _marks(sequence: Sequence) -> list[_Mark]:
         content = sequence.hash_before[following] - sequence.hash_before[order]
         content = np.where(turn, content + sequence.hash_before[-1], content)
         weight = sequence.weight_before[following] - sequence.weight_before[order] + np.where(turn, total, 0)
+        hosted = sequence.host_before[following] - sequence.host_before[order] + turn * sequence.host_before[-1] > 0
+        bound = np.bincount(group, hosted) / size >= HOST_MARKS
         key = mixed(content + mixed(group))
         by_key = np.argsort(key, kind="stable")
         starts = np.flatnonzero(np.concatenate([[True], np.diff(key[by_key]) != 0]))
@@ -187,27 +189,28 @@ def _marks(sequence: Sequence) -> list[_Mark]:
         modal = np.zeros(len(first))
         np.maximum.at(modal, owner, np.where(same > 1, held, 0) / total)
         good = np.flatnonzero(recurring >= RECURRING)
-        good = good[np.lexsort((-modal[good], -recurring[good], size[good]))]
-        for one in good[np.flatnonzero(np.diff(size[good], prepend=-1))]:
+        good = good[np.lexsort((-modal[good], -recurring[good], bound[good], size[good]))]
+        for one in good[np.flatnonzero(np.diff(2 * size[good] + bound[good], prepend=-1))]:
             score = (float(recurring[one]), float(modal[one]), -run, ordered[kept][first[one]])
-            count = int(size[one])
-            if count not in best or score[:3] > best[count][:3]:
-                best[count] = score
+            kind = (int(size[one]), bool(bound[one]))
+            if kind not in best or score[:3] > best[kind][:3]:
+                best[kind] = score
     found = []
     cache: dict[int, Hashes] = {}
-    for count in _thinned(best):
-        recurring_share, modal_share, run, value = best[count]
+    for kind in _thinned(best):
+        recurring_share, modal_share, run, value = best[kind]
         hashes = cache.setdefault(-run, sequence.runs(-run))
         found.append(_Mark(-run, value, np.flatnonzero(hashes == value), recurring_share, modal_share))
     return found
 
 
-def _thinned(best: dict[int, tuple]) -> list[int]:
+def _thinned(best: dict[tuple[int, bool], tuple]) -> list[tuple[int, bool]]:
     """Counts, ascending; of those within some percent of each other the one that cuts best."""
-    kept: list[int] = []
-    for count in sorted(best, key=lambda count: (-round(best[count][0], 2), -round(best[count][1], 2), count)):
-        if all(abs(count - other) > 0.03 * other for other in kept):
-            kept.append(count)
+    kept: list[tuple[int, bool]] = []
+    for kind in sorted(best, key=lambda kind: (-round(best[kind][0], 2), -round(best[kind][1], 2), kind)):
+        near = [other for other, bound in kept if bound == kind[1] and abs(kind[0] - other) <= 0.03 * other]
+        if not near:
+            kept.append(kind)
         if len(kept) == 60:
             break
     return sorted(kept)
@@ -218,6 +221,9 @@ def _descend(sequence: Sequence, marks: list[_Mark]) -> tuple[_Mark | None, list
     whole = _Mark(0, np.uint64(0), np.zeros(1, np.int64), 1, 1)
     current, doubts, others = whole, list[str](), list[int]()
     for finer in marks:
+        same_level = current is not whole and len(finer.at) < 1.5 * len(current.at)
+        if same_level and finer.recurring + finer.modal / 10 <= current.recurring + current.modal / 10 + 0.001:
+            continue
         accepted, doubt = _finer(sequence, current, finer)
         if accepted:
             if current is not whole:
@@ -276,9 +282,8 @@ def _finer(sequence: Sequence, coarse: _Mark, fine: _Mark) -> tuple[bool, str]:
         unlike = unlike & ~once
     deviating = inverse != modal
     if bound < HOST_MARKS <= bound_coarse:
-        if deviating.any() and not unlike.any() and _layered(sequence, fine, content, values[modal]):
-            return True, "the host waits in some iterations only"
-        if not deviating.any() and _layered(sequence, fine, content, values[modal]):
+        more = (counts.sum(1) - shared) / size
+        if (more <= LITTLE / 2).all() and (shared >= size).all() and _layered(sequence, fine, content, values[modal]):
             return True, "the host waits in some iterations only"
         return False, ""
     if not deviating.any():
@@ -297,7 +302,7 @@ def _finer(sequence: Sequence, coarse: _Mark, fine: _Mark) -> tuple[bool, str]:
         uploads = sequence.uploads_before[end] - sequence.uploads_before[begin]
         uploads_there = (uploads[other] > 0).mean() > 0.8 and (uploads[~other] > 0).mean() < 0.2
         if extra <= (LITTLE / 2 if uploads_there else SOME):
-            return True, ""
+            return True, "" if extra <= LITTLE else "some do more than others"
         return False, "shorter parts wait or copy too"
     if extra <= LITTLE:
         doubt = "nothing but kernels tells iterations from what they consist of"
@@ -355,9 +360,8 @@ def _rotated(sequence: Sequence, mark: _Mark) -> _Mark:
     score += 1.5 * (submitted.downloads[at - 1] & ~submitted.downloads[at]).mean(0)
     score -= 9 * submitted.waits[at].mean(0)  # a wait ends an iteration and never begins one
     pairs = sequence.runs(2)
-    inner = pairs[at[0] - 1]
-    once = np.isin(inner, (lambda v, n: v[n == 1])(*np.unique(inner, return_counts=True)))
-    score += 0.5 * once
+    _, place, times_inside = np.unique(pairs[at[0] - 1], return_inverse=True, return_counts=True)
+    score += 0.5 * (times_inside[place] == 1)
     ends = sequence.hash_before[[0, mark.at[0], mark.at[-1], -1]]
     around = np.diff(ends)[[0, 2]].sum()
     if around == values[np.argmax(times)] and mark.at[0] < unit:
@@ -372,6 +376,7 @@ def _rotated(sequence: Sequence, mark: _Mark) -> _Mark:
 
 def _marked_at(sequence: Sequence, places: Integers, count: int) -> _Mark | None:
     """A run that begins at these places, or just before, and hardly anywhere else."""
+    best: _Mark | None = None
     for run in RUNS:
         if 2 * run > len(sequence):
             break
@@ -381,9 +386,12 @@ def _marked_at(sequence: Sequence, places: Integers, count: int) -> _Mark | None
             value = values[np.argmax(times)]
             at = np.flatnonzero(hashes == value) + shift
             at = at[at < len(sequence)]
-            if times.max() >= 0.8 * len(places) and 0.8 * count <= len(at) <= 1.2 * count + 1:
-                return _Mark(run, value, at, 0, 0, shift)
-    return None
+            off = abs(len(at) - count)
+            if times.max() < 0.8 * len(places) or off > 1 + 0.2 * count:
+                continue
+            if best is None or off < abs(len(best.at) - count):
+                best = _Mark(run, value, at, 0, 0, shift)
+    return best
 
 
 def _applied(whole: Sequence, sequence: Sequence, mark: _Mark) -> Integers:
@@ -429,19 +437,15 @@ def whole_ends(submitted: Submissions, edges: Integers, least: float) -> tuple[b
     if len(edges) < 3:
         return True, True
     sequence = Sequence(submitted)
-    inner = slice(1, -2) if len(edges) > 3 else slice(0, 2)
     begin, end = edges[:-1], edges[1:]
-    if len(edges) == 3:
-        inner = slice(0, 2)
-    content = sequence.hash_before[end[inner]] - sequence.hash_before[begin[inner]]
-    _, first, times = np.unique(content, return_index=True, return_counts=True)
-    heads = first[np.argsort(-times, kind="stable")][:8] + inner.start
+    content = sequence.hash_before[end] - sequence.hash_before[begin]
+    _, first, times = np.unique(content[1:-1], return_index=True, return_counts=True)
+    usual = first[np.argsort(-times, kind="stable")][:8] + 1
+    ends = (0, len(edges) - 2)
     wholes = []
-    for place in (0, len(edges) - 2):
-        others = heads[heads != place]
-        chosen = np.append(others, place)
-        counts = sequence.counts(begin[chosen], end[chosen])
-        mine = counts[-1]
-        size = np.maximum(counts[:-1].sum(1), max(mine.sum(), 1))
-        wholes.append(bool((np.minimum(counts[:-1], mine).sum(1) / size >= least).any()))
+    for place, other in (ends, ends[::-1]):
+        counts = sequence.counts(begin[[*usual, other, place]], end[[*usual, other, place]])
+        mine, size = counts[-1], counts[:-1].sum(1)
+        share = np.minimum(counts[:-1], mine).sum(1) / np.maximum(np.maximum(size, mine.sum()), 1)
+        wholes.append(bool((share >= least).any()))
     return wholes[0], wholes[1]
