@@ -226,6 +226,17 @@ class Program:
             self.run(self.embed, *[self.layer] * self.layers, self.head, *[backward] * self.layers)
         self.run(["optimizer"] * 40 + ["clip"] * 20)
 
+    def replayed(self, number: int) -> None:
+        """The same CUDA graph again and again; the host waits for nothing."""
+        self.machine.pause(10)
+        self.machine.graph([*self.embed, *self.layer * self.layers, *self.head])
+
+    def once(self, number: int) -> None:
+        """A single iteration, whose layers are none."""
+        self.begin()
+        self.run(self.embed, *[self.layer] * self.layers, self.head)
+        self.finish()
+
     def draw_once(self, what: str, low: int, high: int) -> int:
         """A number that stays the same for the program."""
         if not hasattr(self, f"_{what}"):
@@ -233,7 +244,7 @@ class Program:
         return int(getattr(self, f"_{what}"))
 
 
-USUAL = ("encoder", "logging", "training", "generation", "graphs", "piecewise", "shapes", "small")
+USUAL = ("encoder", "logging", "training", "generation", "graphs", "piecewise", "shapes", "small", "replayed", "once")
 ADVERSARIAL = ("hybrid", "layers_only", "routed", "unmarked", "twins", "accumulated")
 
 
@@ -250,12 +261,14 @@ def program(kind: str, seed: int) -> tuple[Recording, tuple[int, int]]:
     if kind == "generation":
         count = made.draw_once("tokens", 5, 40) * draw.randint(1, 4)
         warm = 0
+    if kind == "once":
+        count, warm = 1, 0
     if draw.random() < 0.3:
         maker.label = -1  # what came before is recorded too
         made.run(_names(draw, "load", 3, 40))
         machine.wait()
         machine.pause(500)
-    cut_begin, cut_end = draw.random() < 0.25 and not warm, draw.random() < 0.25
+    cut_begin, cut_end = draw.random() < 0.25 and not warm and count > 1, draw.random() < 0.25 and count > 1
     for number in range(warm + count):
         maker.label = number
         made.tunes, made.compiling = number == 0 < warm, 30_000.0 if number < warm else 0.0
@@ -299,7 +312,7 @@ def verdict(recording: Recording, whole: tuple[int, int], chosen: Iterations) ->
     ``none``: none were made out.
     """
     if chosen.by == "whole":
-        return "none"
+        return "right" if whole[1] - whole[0] == 1 else "none"
     true, kernels = recording.work.bytes, recording.work.kind == KERNEL
     size = np.bincount(true[kernels & (true >= 0)], minlength=whole[1])
     exact, sizes = set(), np.bincount(chosen.of_work[kernels & (chosen.of_work >= 0)], minlength=len(chosen))

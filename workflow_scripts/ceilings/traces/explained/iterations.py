@@ -27,6 +27,9 @@ SURE = 0.3
 GRAPHS = 0.5
 """Launches of CUDA graphs can be the iterations if they contain this share of the device's work."""
 
+ONLY_GRAPHS = 0.98
+"""Graphs that are all of the work are no parts of iterations: between parts there is something else."""
+
 WARM_UP_WORK = 1.3
 """A first iteration with so many times the operations of the later ones is warm-up (it tunes, or compiles)."""
 
@@ -268,7 +271,7 @@ class _Chooser:
         if len(graphs) < 2 or (share < GRAPHS and not asked):
             return None
         kinds = len(np.unique(submitted.symbol[graphs]))
-        if periods.parts_of_iterations(submitted, graphs):
+        if share < ONLY_GRAPHS and periods.parts_of_iterations(submitted, graphs):
             found = self._by_period(others, asked)
             if found is None:
                 return None
@@ -365,7 +368,7 @@ class _Chooser:
             why=f"{found.why}{certain} {extents.definition}".strip(),
             overlapping=extents.overlapping,
             left_out=tuple(left_out),
-            others=found.others,
+            others=tuple(dict.fromkeys(found.others)),
             inside_ns=inside,
             between_ns=between,
             notes=tuple(notes),

@@ -216,9 +216,14 @@ def _thinned(best: dict[tuple[int, bool], tuple]) -> list[tuple[int, bool]]:
     return sorted(kept)
 
 
+def _whole() -> _Mark:
+    """The whole sequence as one stretch."""
+    return _Mark(0, np.uint64(0), np.zeros(1, np.int64), 1, 1)
+
+
 def _descend(sequence: Sequence, marks: list[_Mark]) -> tuple[_Mark | None, list[str], list[int]]:
     """From the fewest stretches to the most, as long as the parts are iterations; None: not even the fewest are."""
-    whole = _Mark(0, np.uint64(0), np.zeros(1, np.int64), 1, 1)
+    whole = _whole()
     current, doubts, others = whole, list[str](), list[int]()
     for finer in marks:
         same_level = current is not whole and len(finer.at) < 1.5 * len(current.at)
@@ -229,7 +234,7 @@ def _descend(sequence: Sequence, marks: list[_Mark]) -> tuple[_Mark | None, list
             if current is not whole:
                 others.append(len(current.at))
             current = finer
-            doubts = [doubt] if doubt else []
+            doubts += [doubt] if doubt else []
         elif doubt:
             others.append(len(finer.at))
             doubts.append(doubt)
@@ -327,7 +332,7 @@ def _layered(sequence: Sequence, mark: _Mark, content: Hashes, usual: np.uint64)
     if len(symbols) < 12:
         return False
     quads = np.lib.stride_tricks.sliding_window_view(symbols, 4)
-    return len(np.unique(quads, axis=0)) <= 0.6 * len(quads)
+    return len(np.unique(quads, axis=0)) <= 0.4 * len(quads)
 
 
 def _rotated(sequence: Sequence, mark: _Mark) -> _Mark:
@@ -404,12 +409,14 @@ def _applied(whole: Sequence, sequence: Sequence, mark: _Mark) -> Integers:
 
 def parts_of_iterations(submitted: Submissions, at: Integers) -> bool:
     """Whether a cut at these places makes layers rather than iterations: a coarser cut is there that holds them."""
-    sequence = Sequence(submitted)
-    if len(at) < 3 or len(submitted) > 2 * WINDOW:
+    part = window(submitted)
+    sequence = Sequence(submitted if part.start == 0 else _sliced(submitted, part))
+    at = at[(at >= part.start) & (at < part.stop)] - part.start
+    if len(at) < 3:
         return False
     fine = _Mark(0, np.uint64(0), at, 0, 0)
     coarser = [mark for mark in _marks(sequence) if 2 <= len(mark.at) <= len(at) / 1.8]
-    return any(mark.modal > 0.6 and not _finer(sequence, mark, fine)[0] for mark in coarser)
+    return not _finer(sequence, _whole(), fine)[0] or any(mark.modal > 0.6 and not _finer(sequence, mark, fine)[0] for mark in coarser)
 
 
 def _certainty(whole: Sequence, at: Integers, doubts: int) -> float:
