@@ -28,7 +28,7 @@ GRAPHS = 0.5
 """Launches of CUDA graphs can be the iterations if they contain this share of the device's work."""
 
 ONLY_GRAPHS = 0.98
-"""Graphs that are all of the work are no parts of iterations: between parts there is something else."""
+"""Graphs that are all of the work from the first to the last are no parts of iterations: between parts is other work."""
 
 WARM_UP_WORK = 1.3
 """A first iteration with so many times the operations of the later ones is warm-up (it tunes, or compiles)."""
@@ -271,7 +271,9 @@ class _Chooser:
         if len(graphs) < 2 or (share < GRAPHS and not asked):
             return None
         kinds = len(np.unique(submitted.symbol[graphs]))
-        if share < ONLY_GRAPHS and periods.parts_of_iterations(submitted, graphs):
+        between = submitted.busy[graphs[0] : graphs[-1] + 1].sum()
+        only = submitted.busy[graphs].sum() >= ONLY_GRAPHS * between
+        if not only and periods.parts_of_iterations(submitted, graphs):
             found = self._by_period(others, asked)
             if found is None:
                 return None

@@ -25,6 +25,9 @@ WINDOW = 1 << 20
 SAMPLED = 300
 """So many stretches of a cut are compared at most."""
 
+COMPARED = 300_000
+"""And so many submissions in them, but for three stretches at least."""
+
 RECURRING = 0.4
 """A cut counts if stretches with the same kernels as another one hold at least this share of the work."""
 
@@ -136,16 +139,25 @@ def period(submitted: Submissions) -> Cut | None:
         return None
     whole = Sequence(submitted)
     part = window(submitted)
-    sequence = whole if part.start == 0 else Sequence(_sliced(submitted, part))
-    marks = _marks(sequence)
+    if part.start == 0:
+        return _searched(whole, whole)
+    cut = _searched(whole, Sequence(_sliced(submitted, part)))
+    if cut is None or (whole.host_before[-1] and _bound(whole, dataclasses.replace(_whole(), at=cut.at)) < HOST_MARKS):
+        return _searched(whole, whole)  # an iteration may be longer than the window
+    return cut
+
+
+def _searched(whole: Sequence, part: Sequence) -> Cut | None:
+    """The cut of the whole sequence that a part of it shows."""
+    marks = _marks(part)
     if not marks:
         return None
-    mark, doubts, others = _descend(sequence, marks)
+    mark, doubts, others = _descend(part, marks)
     certainty = 1.0
     if mark is None:  # whatever repeats, it does not look like iterations
         mark, certainty = max(marks, key=lambda one: (one.modal, -len(one.at))), LAYERS
         doubts = ["what repeats may be a part of an iteration"]
-    at = _applied(whole, sequence, _rotated(sequence, mark))
+    at = _applied(whole, part, _rotated(part, mark))
     return Cut(at, certainty * _certainty(whole, at, len(doubts)), tuple(doubts), tuple(others))
 
 
@@ -245,8 +257,9 @@ def _descend(sequence: Sequence, marks: list[_Mark]) -> tuple[_Mark | None, list
 def _stretches(sequence: Sequence, mark: _Mark) -> tuple[Integers, Integers]:
     """Begin and end of stretches of a cut, evenly spread over it."""
     begin, end = mark.at[:-1], mark.at[1:]
-    if len(begin) > SAMPLED:  # neighbours together: what differs may do so at every so many
-        chosen = np.unique(np.linspace(0, len(begin) - 1, SAMPLED).astype(int))
+    most = max(3, min(SAMPLED, COMPARED * len(begin) // max(len(sequence), 1)))
+    if len(begin) > most:
+        chosen = np.unique(np.linspace(0, len(begin) - 1, most).astype(int))
         begin, end = begin[chosen], end[chosen]
     return begin, end
 
@@ -299,7 +312,7 @@ def _finer(sequence: Sequence, coarse: _Mark, fine: _Mark) -> tuple[bool, str]:
     extra = float(np.median((counts[other].sum(1) - size) / size))
     complete = float(np.median(shared[other] / size))  # the share of what is usual that the others hold too
     if complete < ALIKE:  # other work in its place: a prefill; or another kind of layer
-        iterates = _layered(sequence, fine, content, values[modal]) or _launches_graph(sequence, fine)
+        iterates = _layered(sequence, fine, content, values[modal], 0.6) or _launches_graph(sequence, fine)
         if bound >= HOST_MARKS and other.mean() <= 0.4 and iterates:
             return True, "" if bound_coarse >= HOST_MARKS else "few waits or copies mark an iteration"
         return False, "shorter parts wait or copy too" if bound >= HOST_MARKS and other.mean() <= 0.4 else ""
@@ -321,8 +334,12 @@ def _launches_graph(sequence: Sequence, mark: _Mark) -> bool:
     return float((graphs[mark.at[1:]] - graphs[mark.at[:-1]] == 1).mean()) > HOST_MARKS
 
 
-def _layered(sequence: Sequence, mark: _Mark, content: Hashes, usual: np.uint64) -> bool:
-    """Whether the usual stretch consists of repeated parts, as an iteration of several layers does."""
+def _layered(sequence: Sequence, mark: _Mark, content: Hashes, usual: np.uint64, parts: float = 0.4) -> bool:
+    """Whether the usual stretch consists of repeated parts, as an iteration of several layers does.
+
+    Args:
+        parts: At most this share of its runs of four kernels are different: a half for two equal layers.
+    """
     every = sequence.hash_before[mark.at[1:]] - sequence.hash_before[mark.at[:-1]]
     found = np.flatnonzero(every == usual)
     if not len(found):
@@ -332,7 +349,7 @@ def _layered(sequence: Sequence, mark: _Mark, content: Hashes, usual: np.uint64)
     if len(symbols) < 12:
         return False
     quads = np.lib.stride_tricks.sliding_window_view(symbols, 4)
-    return len(np.unique(quads, axis=0)) <= 0.4 * len(quads)
+    return len(np.unique(quads, axis=0)) <= parts * len(quads)
 
 
 def _rotated(sequence: Sequence, mark: _Mark) -> _Mark:
