@@ -43,7 +43,7 @@ class Extents:
 
 
 def of_ranges(
-    submitted: Submissions, begin: Integers, end: Integers, thread: Integers, owner: Integers, overlapping: bool
+    submitted: Submissions, begin: Integers, end: Integers, thread: Integers, *, owner: Integers, overlapping: bool
 ) -> Extents:
     """Of ranges, by begin; ``owner`` is the range of each submission."""
     if overlapping:

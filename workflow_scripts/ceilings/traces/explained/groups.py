@@ -165,11 +165,16 @@ def _trend(part: Integers, group: Integers, length: Integers) -> str | None:
     if place.max() < 4:
         place = np.arange(len(part), dtype=np.float64)
     values = length[part].astype(np.float64)
-    ranks = [np.argsort(np.argsort(one, kind="stable")).astype(np.float64) for one in (place, values)]
-    if np.corrcoef(*ranks)[0, 1] < 0.8 and np.corrcoef(*ranks)[0, 1] > -0.8:
+    agreement = float(np.corrcoef(place, _ranks(values))[0, 1])
+    if abs(agreement) < 0.8:
         return None
     edge = np.quantile(place, [0.1, 0.9])
     first, last = np.median(values[place <= edge[0]]), np.median(values[place >= edge[1]])
     if abs(last / first - 1) < GROWTH:
         return None
     return f"they {'grow' if last > first else 'shrink'} from {first / 1e6:.3g} to {last / 1e6:.3g} ms in their order"
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The place of each value among all, from 0."""
+    return np.argsort(np.argsort(values, kind="stable")).astype(np.float64)

@@ -28,7 +28,7 @@ GRAPHS = 0.5
 """Launches of CUDA graphs can be the iterations if they contain this share of the device's work."""
 
 ONLY_GRAPHS = 0.98
-"""Graphs that are all of the work from the first to the last are no parts of iterations: between parts is other work."""
+"""Graphs that are all of the work from the first to the last are no parts: between parts is other work."""
 
 WARM_UP_WORK = 1.3
 """A first iteration with so many times the operations of the later ones is warm-up (it tunes, or compiles)."""
@@ -191,8 +191,8 @@ class _Chooser:
 
     def _layers(self, one: named.NamedRange) -> bool:
         """Whether these ranges are parts of iterations."""
-        if one.cyclic:
-            return True
+        if one.cyclic or one.counting:
+            return one.cyclic
         at = np.unique(np.searchsorted(self.submitted.begin, self.recording.spans.start[one.spans]))
         return periods.parts_of_iterations(self.submitted, at[at < len(self.submitted)])
 
@@ -253,6 +253,7 @@ class _Chooser:
         places: Integers,
         certainty: float,
         why: str,
+        *,
         by: str = "range",
         others: list[Other] | None = None,
     ) -> _Found:
@@ -260,7 +261,7 @@ class _Chooser:
         begin, end, thread = spans.start[places], spans.end[places], spans.thread[places]
         overlapping = named.overlapping(self.recording, places)
         owner = _owners(self.submitted, begin, end, thread, overlapping)
-        extents = of_ranges(self.submitted, begin, end, thread, owner, overlapping)
+        extents = of_ranges(self.submitted, begin, end, thread, owner=owner, overlapping=overlapping)
         rest = [one for one in others or [] if (one.by, one.name) != (by, name)]
         return _Found(by, name, certainty, why, extents, owner, (), tuple(rest))
 
@@ -386,7 +387,7 @@ def _process(recording: Recording, of_work: Integers, wanted: int | None) -> tup
         if wanted not in processes:
             raise UserError(f"process is {wanted}; the recording has {', '.join(map(str, processes)) or 'none'}")
         return wanted, []
-    if not len(processes):
+    if not processes:
         return -1, []
     time = np.bincount(of_work[known], (work.end - work.start)[known], max(processes) + 1)
     process = int(np.argmax(time))

@@ -119,7 +119,8 @@ class Sequence:
         owner = np.repeat(np.arange(len(begin)), length)
         weight = self.weight_before[place + 1] - self.weight_before[place]
         size = len(begin) * len(symbols)
-        return np.bincount(owner * len(symbols) + packed, weight, size).reshape(len(begin), len(symbols))
+        counted = np.bincount(owner * len(symbols) + packed, weight, size).astype(np.float64)
+        return counted.reshape(len(begin), len(symbols))
 
 
 def window(submitted: Submissions) -> slice:
@@ -433,7 +434,9 @@ def parts_of_iterations(submitted: Submissions, at: Integers) -> bool:
         return False
     fine = _Mark(0, np.uint64(0), at, 0, 0)
     coarser = [mark for mark in _marks(sequence) if 2 <= len(mark.at) <= len(at) / 1.8]
-    return not _finer(sequence, _whole(), fine)[0] or any(mark.modal > 0.6 and not _finer(sequence, mark, fine)[0] for mark in coarser)
+    if not _finer(sequence, _whole(), fine)[0]:
+        return True
+    return any(mark.modal > 0.6 and not _finer(sequence, mark, fine)[0] for mark in coarser)
 
 
 def _certainty(whole: Sequence, at: Integers, doubts: int) -> float:

@@ -33,12 +33,14 @@ class NamedRange:
         spans: Indices into the recording's spans.
         share: Of the work of the process (time on the device), what was launched within them.
         cyclic: Whether numbers in their names begin anew again and again, as those of layers do.
+        counting: Whether a number in their names only grows, as that of steps does.
     """
 
     name: str
     spans: Integers
     share: float
     cyclic: bool
+    counting: bool
 
     @property
     def project(self) -> bool:
@@ -79,7 +81,7 @@ def named_ranges(recording: Recording, process: int, launched: Integers, cost: I
             outer = outermost(recording, group)
             share = _share(recording, outer, launched, cost)
             name = plain_names[number[spans.name[group[0]]]]
-            found.append(NamedRange(name, outer, share, _cyclic(recording, outer)))
+            found.append(NamedRange(name, outer, share, *_numbered(recording, outer)))
     return sorted(found, key=lambda one: (-round(one.share, 2), len(one.spans)))
 
 
@@ -156,14 +158,14 @@ def _share(recording: Recording, places: Integers, launched: Integers, cost: Int
     return float((edges[np.maximum(high, low)] - edges[low]).sum() / max(edges[-1], 1))
 
 
-def _cyclic(recording: Recording, places: Integers) -> bool:
-    """Whether a number in the names counts up and begins anew, at least twice."""
+def _numbered(recording: Recording, places: Integers) -> tuple[bool, bool]:
+    """Whether a number in the names counts up and begins anew, at least twice; whether one only grows."""
     names = [recording.names[number] for number in recording.spans.name[places[:10_000]]]
     numbers = [[int(text[:15]) for text in NUMBER.findall(name)] for name in names]
-    columns = np.array(numbers, np.int64) if len({len(each) for each in numbers}) == 1 else np.empty((0, 0), np.int64)
-    for column in columns.T:
-        step = np.diff(column)
+    alike = len({len(each) for each in numbers}) == 1
+    steps = np.diff(np.array(numbers, np.int64) if alike else np.empty((0, 0), np.int64), axis=0)
+    cyclic = False
+    for step in steps.T:
         back = step < 0
-        if back.sum() >= 2 and (step[~back] == 1).mean() > 0.9 and len(np.unique(column[1:][back])) == 1:
-            return True
-    return False
+        cyclic |= bool(back.sum() >= 2 and (step[~back] == 1).mean() > 0.9 and len(np.unique(step[back])) == 1)
+    return cyclic, len(steps) > 0 and bool((steps > 0).all(axis=0).any())

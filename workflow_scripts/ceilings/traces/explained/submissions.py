@@ -29,7 +29,7 @@ class Submissions:
     Attributes:
         begin, end: In ns, of the call; waits that follow each other are one, to the end of the last.
         thread: Index of the calling thread; -1 where unknown.
-        symbol: Hash of what was submitted: names of kernels, kinds of copies; all nodes of a graph. Equal work, equal hash.
+        symbol: Hash of what was submitted: names of kernels, kinds of copies; of a graph all nodes.
         kernels: The same of kernels (and graphs) alone; 0 where there are none.
         weight: Number of operations on the device; 0 for a wait.
         waits: Whether the host waits here for a device.
