@@ -104,6 +104,12 @@ def test_iterations_of_made_up_programs_are_the_true_ones(kind):
     assert sum(verdict in {"right", "nearly"} for verdict in verdicts) >= 4, verdicts
 
 
+@pytest.mark.parametrize(("kind", "seed"), [("routed", 3032), ("unmarked", 3010)])
+def test_what_differs_at_every_so_many_layers_is_seen_among_hundreds(kind, seed):
+    recording, whole = programs.program(kind, seed)
+    assert len(choose(recording)) == whole[1] - whole[0] == 30
+
+
 @pytest.mark.slow
 def test_wrong_iterations_are_rare_and_unsure():
     usual, sure, wrong_but_sure = collections.Counter(), 0, 0

@@ -23,7 +23,7 @@ WINDOW = 1 << 20
 """The search looks at so many submissions in the middle of a longer recording, and applies what it sees to all."""
 
 SAMPLED = 300
-"""So many stretches of a cut are compared at most."""
+"""So many kinds of stretches of a cut are compared at most."""
 
 COMPARED = 300_000
 """And so many submissions in them, but for three stretches at least."""
@@ -255,14 +255,43 @@ def _descend(sequence: Sequence, marks: list[_Mark]) -> tuple[_Mark | None, list
     return chosen, list(dict.fromkeys(doubts)), sorted(set(others) - {len(current.at)})
 
 
-def _stretches(sequence: Sequence, mark: _Mark) -> tuple[Integers, Integers]:
-    """Begin and end of stretches of a cut, evenly spread over it."""
+@dataclasses.dataclass(frozen=True)
+class _Kinds:
+    """Kinds of stretches of a cut: each with other kernels. Most frequent first, and so many that they can be compared.
+
+    Attributes:
+        begin, end: Of the first stretch of each kind.
+        content: Hash of its kernels.
+        times: How many stretches are of it.
+        weight: Operations in one of them.
+        uploads: Share of them that copy from the host.
+        empty: Share of all stretches that hold nothing, which are of no kind.
+    """
+
+    begin: Integers
+    end: Integers
+    content: Hashes
+    times: Integers
+    weight: Integers
+    uploads: FloatArray
+    empty: float
+
+
+def _kinds(sequence: Sequence, mark: _Mark) -> _Kinds:
+    """Kinds of stretches, of all stretches: those of some could miss what differs at every so many."""
     begin, end = mark.at[:-1], mark.at[1:]
-    most = max(3, min(SAMPLED, COMPARED * len(begin) // max(len(sequence), 1)))
-    if len(begin) > most:
-        chosen = np.unique(np.linspace(0, len(begin) - 1, most).astype(int))
-        begin, end = begin[chosen], end[chosen]
-    return begin, end
+    weight = sequence.weight_before[end] - sequence.weight_before[begin]
+    held = weight > 0
+    begin, end, weight = begin[held], end[held], weight[held]
+    content = sequence.hash_before[end] - sequence.hash_before[begin]
+    values, first, inverse, times = np.unique(content, return_index=True, return_inverse=True, return_counts=True)
+    uploads = sequence.uploads_before[end] > sequence.uploads_before[begin]
+    uploading = np.bincount(inverse, uploads, len(values)) / times
+    most = max(3, min(SAMPLED, COMPARED * max(len(begin), 1) // max(len(sequence), 1)))
+    kept = np.argsort(-times, kind="stable")[:most]
+    at = first[kept]
+    empty = float(1 - held.mean()) if len(held) else 1.0
+    return _Kinds(begin[at], end[at], values[kept], times[kept], weight[at], uploading[kept], empty)
 
 
 def _bound(sequence: Sequence, mark: _Mark) -> float:
@@ -280,52 +309,48 @@ def _finer(sequence: Sequence, coarse: _Mark, fine: _Mark) -> tuple[bool, str]:
     (embedding, head, copies, the wait).
     """
     bound, bound_coarse = _bound(sequence, fine), _bound(sequence, coarse)
-    begin, end = _stretches(sequence, fine)
-    content = sequence.hash_before[end] - sequence.hash_before[begin]
-    weight = sequence.weight_before[end] - sequence.weight_before[begin]
-    begin, end, content = begin[weight > 0], end[weight > 0], content[weight > 0]
-    if len(begin) < 0.7 * len(weight) or not len(begin):
+    kinds = _kinds(sequence, fine)
+    if kinds.empty > 0.3 or not len(kinds.times):
         return False, ""  # it cuts where nothing is between
-    weight = weight[weight > 0]
-    values, inverse, times = np.unique(content, return_inverse=True, return_counts=True)
-    modal = int(np.argmax(np.bincount(inverse, weight)))
-    counts = sequence.counts(begin, end)
-    usual = counts[np.flatnonzero(inverse == modal)[0]]
+    times = kinds.times
+    modal = int(np.argmax(kinds.weight * times))
+    counts = sequence.counts(kinds.begin, kinds.end)
+    usual, held = counts[modal], counts.sum(1)
     size = max(usual.sum(), 1.0)
     shared = np.minimum(counts, usual).sum(1)
-    unlike = shared / np.maximum(counts.sum(1), size) < ALIKE
-    alike = ~unlike
+    unlike = shared / np.maximum(held, size) < ALIKE
     # what deviates only once in a while and never again the same way is no structure
-    once = unlike & (times[inverse] == 1)
-    if once.mean() <= 0.05 and (unlike & ~once).sum() == 0:
-        unlike = unlike & ~once
-    deviating = inverse != modal
+    once = unlike & (times == 1)
+    if times[once].sum() <= 0.05 * times.sum() and not (unlike & ~once).any():
+        unlike &= ~once
+
     if bound < HOST_MARKS <= bound_coarse:
-        more = (counts.sum(1) - shared) / size
-        if (more <= LITTLE / 2).all() and (shared >= size).all() and _layered(sequence, fine, content, values[modal]):
+        little = (held - shared <= LITTLE / 2 * size).all() and (shared >= size).all()
+        if little and _layered(sequence, kinds, modal):
             return True, "the host waits in some iterations only"
         return False, ""
-    if not deviating.any():
-        return True, ""
-    other = deviating & (unlike | (counts.sum(1) > size * (1 + LITTLE / 8)))
+    deviating = np.arange(len(times)) != modal
+    other = deviating & (unlike | (held > size * (1 + LITTLE / 8)))
     if not other.any():
         return True, ""
-    extra = float(np.median((counts[other].sum(1) - size) / size))
-    complete = float(np.median(shared[other] / size))  # the share of what is usual that the others hold too
+    each = np.repeat(np.flatnonzero(other), times[other])
+    part = len(each) / times.sum()
+    extra = float(np.median(held[each] - size)) / size
+    complete = float(np.median(shared[each])) / size  # the share of what is usual that the others hold too
     if complete < ALIKE:  # other work in its place: a prefill; or another kind of layer
-        iterates = _layered(sequence, fine, content, values[modal], 0.6) or _launches_graph(sequence, fine)
-        if bound >= HOST_MARKS and other.mean() <= 0.4 and iterates:
+        iterates = _layered(sequence, kinds, modal, 0.6) or _launches_graph(sequence, fine)
+        if bound >= HOST_MARKS and part <= 0.4 and iterates:
             return True, "" if bound_coarse >= HOST_MARKS else "few waits or copies mark an iteration"
-        return False, "shorter parts wait or copy too" if bound >= HOST_MARKS and other.mean() <= 0.4 else ""
+        return False, "shorter parts wait or copy too" if bound >= HOST_MARKS and part <= 0.4 else ""
     if bound >= HOST_MARKS:
-        uploads = sequence.uploads_before[end] - sequence.uploads_before[begin]
-        uploads_there = (uploads[other] > 0).mean() > 0.8 and (uploads[~other] > 0).mean() < 0.2
-        if extra <= (LITTLE / 2 if uploads_there else SOME):
+        others_upload = np.average(kinds.uploads[other], weights=times[other]) > 0.8
+        usual_uploads = np.average(kinds.uploads[~other], weights=times[~other]) > 0.2
+        if extra <= (LITTLE / 2 if others_upload and not usual_uploads else SOME):
             return True, "" if extra <= LITTLE else "some do more than others"
         return False, "shorter parts wait or copy too"
     if extra <= LITTLE:
         doubt = "nothing but kernels tells iterations from what they consist of"
-        return True, doubt if alike.mean() < 0.95 or extra > LITTLE / 4 else ""
+        return True, doubt if times[unlike].sum() > 0.05 * times.sum() or extra > LITTLE / 4 else ""
     return False, ""
 
 
@@ -335,17 +360,13 @@ def _launches_graph(sequence: Sequence, mark: _Mark) -> bool:
     return float((graphs[mark.at[1:]] - graphs[mark.at[:-1]] == 1).mean()) > HOST_MARKS
 
 
-def _layered(sequence: Sequence, mark: _Mark, content: Hashes, usual: np.uint64, parts: float = 0.4) -> bool:
-    """Whether the usual stretch consists of repeated parts, as an iteration of several layers does.
+def _layered(sequence: Sequence, kinds: _Kinds, kind: int, parts: float = 0.4) -> bool:
+    """Whether stretches of a kind consist of repeated parts, as an iteration of several layers does.
 
     Args:
         parts: At most this share of its runs of four kernels are different: a half for two equal layers.
     """
-    every = sequence.hash_before[mark.at[1:]] - sequence.hash_before[mark.at[:-1]]
-    found = np.flatnonzero(every == usual)
-    if not len(found):
-        return False
-    begin, end = int(mark.at[found[0]]), int(mark.at[found[0] + 1])
+    begin, end = int(kinds.begin[kind]), int(kinds.end[kind])
     symbols = sequence.symbol[begin:end][sequence.content[begin:end] != 0]
     if len(symbols) < 12:
         return False
