@@ -170,6 +170,15 @@ def test_ranges_of_layers_are_no_iterations(text, outer):
     assert iterations.by == ("range" if outer else "period")
 
 
+def test_unnumbered_ranges_without_waits_are_iterations_with_a_doubt():
+    loop = Loop()
+    for _ in range(5):
+        loop.iteration("abcdefgh", "forward", wait=False)
+    iterations = loop.wait().chosen()
+    assert (iterations.name, len(iterations)) == ("forward", 5)
+    assert iterations.certainty == pytest.approx(0.7) and "may be parts" in iterations.why
+
+
 def test_a_range_may_be_chosen_by_name_and_by_glob_and_nested_ones_are_one():
     loop = Loop()
     for number in range(3):

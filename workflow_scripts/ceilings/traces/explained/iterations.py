@@ -179,9 +179,14 @@ class _Chooser:
                     one.name, one.spans, 1.0, "The steps of PyTorch's profiler mark them.", by="step", others=others
                 )
         for one in ranges:
-            if one.share >= named.MOST and len(one.spans) > 1 and not self._layers(one):
+            if one.share >= named.MOST and len(one.spans) > 1:
+                layers, perhaps = self._layers(one)
+                if layers:
+                    continue
                 why = f"A range of one name repeats, and {one.share:.0%} of the device's work is launched in it."
-                return self._of_ranges(one.name, one.spans, min(one.share, 1.0), why, others=others)
+                certainty = min(one.share, 1.0) * (periods.DOUBTED if perhaps else 1)
+                why += " The host waits in hardly any of them, so they may be parts of iterations." if perhaps else ""
+                return self._of_ranges(one.name, one.spans, certainty, why, others=others)
         graphs = np.flatnonzero(self.submitted.graph)
         if len(graphs) > 1:
             others.append(Other("graph", None, len(graphs)))
@@ -189,12 +194,12 @@ class _Chooser:
         found = found or self._by_period(others)
         return found or self._all("No mark and no period can be seen in it: the whole recording is one.", others)
 
-    def _layers(self, one: named.NamedRange) -> bool:
-        """Whether these ranges are parts of iterations."""
+    def _layers(self, one: named.NamedRange) -> tuple[bool, bool]:
+        """Whether these ranges are parts of iterations; whether they may be."""
         if one.cyclic or one.counting:
-            return one.cyclic
+            return one.cyclic, False
         at = np.unique(np.searchsorted(self.submitted.begin, self.recording.spans.start[one.spans]))
-        return periods.parts_of_iterations(self.submitted, at[at < len(self.submitted)])
+        return periods.parts(self.submitted, at[at < len(self.submitted)])
 
     def _range(self) -> _Found:
         name, spans = named.chosen_ranges(self.recording, self.process, str(self.choice.name))
@@ -274,7 +279,7 @@ class _Chooser:
         kinds = len(np.unique(submitted.symbol[graphs]))
         between = submitted.busy[graphs[0] : graphs[-1] + 1].sum()
         only = submitted.busy[graphs].sum() >= ONLY_GRAPHS * between
-        if not only and periods.parts_of_iterations(submitted, graphs):
+        if not only and any(periods.parts(submitted, graphs)):
             found = self._by_period(others, asked)
             if found is None:
                 return None

@@ -37,6 +37,9 @@ ALIKE = 0.9
 HOST_MARKS = 0.7
 """A cut is bound to the host if this share of its stretches holds a wait or a copy from or to the host."""
 
+DOUBTED = 0.7
+"""A doubt leaves so much of how sure a cut is."""
+
 LAYERS = 0.3
 """How sure a cut can be at most if its stretches look like layers."""
 
@@ -446,18 +449,21 @@ def _applied(whole: Sequence, sequence: Sequence, mark: _Mark) -> Integers:
     return at[at < len(whole)]
 
 
-def parts_of_iterations(submitted: Submissions, at: Integers) -> bool:
-    """Whether a cut at these places makes layers rather than iterations: a coarser cut is there that holds them."""
+def parts(submitted: Submissions, at: Integers) -> tuple[bool, bool]:
+    """Whether a cut at these places makes layers rather than iterations; whether it may do so.
+
+    The first: a coarser cut is there whose stretches hold several of these, and something beside. The second: the host
+    waits or copies somewhere, but hardly between these.
+    """
     part = window(submitted)
     sequence = Sequence(submitted if part.start == 0 else _sliced(submitted, part))
     at = at[(at >= part.start) & (at < part.stop)] - part.start
     if len(at) < 3:
-        return False
+        return False, False
     fine = _Mark(0, np.uint64(0), at, 0, 0)
     coarser = [mark for mark in _marks(sequence) if 2 <= len(mark.at) <= len(at) / 1.8]
-    if not _finer(sequence, _whole(), fine)[0]:
-        return True
-    return any(mark.modal > 0.6 and not _finer(sequence, mark, fine)[0] for mark in coarser)
+    surely = any(mark.modal > 0.6 and not _finer(sequence, mark, fine)[0] for mark in coarser)
+    return surely, not _finer(sequence, _whole(), fine)[0]
 
 
 def _certainty(whole: Sequence, at: Integers, doubts: int) -> float:
@@ -469,7 +475,7 @@ def _certainty(whole: Sequence, at: Integers, doubts: int) -> float:
     total = max(float(whole.weight_before[-1]), 1.0)
     share = float(weight[times[inverse] > 1].sum()) / total
     few = {1: 0.2, 2: 0.6, 3: 0.8}.get(len(at), 1.0)
-    return share * few * 0.7**doubts
+    return share * few * DOUBTED**doubts
 
 
 def begun(submitted: Submissions, at: Integers) -> Cut:
