@@ -1,0 +1,473 @@
+"""The iterations of a recording: by what they are made out, how sure that is, and which of them are alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ceilings.errors import UserError
+from ceilings.traces.explained import groups as grouping
+from ceilings.traces.explained import period as periods
+from ceilings.traces.explained import ranges as named
+from ceilings.traces.explained.choice import Choice
+from ceilings.traces.explained.extents import Extents, of_ranges, of_stretches
+from ceilings.traces.explained.groups import Group
+from ceilings.traces.explained.submissions import Submissions, process_of_work, submissions
+from ceilings.traces.recording import Recording
+
+Integers = NDArray[np.int64]
+
+SURE = 0.3
+"""A period that is less sure than this is not taken by itself; the recording is then one iteration."""
+
+GRAPHS = 0.5
+"""Launches of CUDA graphs can be the iterations if they contain this share of the device's work."""
+
+ONLY_GRAPHS = 0.98
+"""Graphs that are all of the work from the first to the last are no parts: between parts is other work."""
+
+WARM_UP_WORK = 1.3
+"""A first iteration with so many times the operations of the later ones is warm-up (it tunes, or compiles)."""
+
+WARM_UP_HOST = 2.0
+"""A first iteration in which the device idles for so many times as long as in later ones is warm-up."""
+
+WHOLE = 0.98
+"""What lies before the first and after the last mark is an iteration if it shares this part with one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    """Another way to make out iterations, and how many these would be."""
+
+    by: str
+    name: str | None
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftOut:
+    """Iterations that count for nothing: how many, their time in ns, and why; ``in_words`` says it."""
+
+    count: int
+    ns: int
+    why: str
+
+    @property
+    def in_words(self) -> str:
+        """As a page says it: ``left out: 3 warm-up iterations, 812 ms``."""
+        return f"left out: {self.count} {self.why}{'' if self.count == 1 else 's'}, {self.ns / 1e6:.3g} ms"
+
+
+@dataclasses.dataclass(frozen=True)
+class Iterations:
+    """Iterations by begin, in ns since the recording's first record.
+
+    Attributes:
+        begin, end: Of each. They do not overlap, unless ``overlapping``.
+        thread: The thread that waits for it, an index into the recording's threads; -1 where none does.
+        group: Index into ``groups`` of each.
+        of_work: For each operation of the recording, the iteration that launched it, wherever it runs; -1 for none.
+        groups: Iterations of like work, those of most iterations first.
+        process: Number of the process that they are of; -1 where the recording does not say.
+        by: How they were made out: one of ``ceilings.schemas.explanation.BY``.
+        name: Of a range, its name, numbers in it left out.
+        certainty: How sure it is that these are iterations, from 0 to 1; 1 for what the user chose,
+            but for a period.
+        why: By what they were made out, how sure, and from where to where each lasts, in sentences.
+        overlapping: Whether they overlap in time, as requests on several threads do.
+        left_out: Warm-up and partial iterations, which are not among these.
+        others: What else could have been chosen.
+        inside_ns: Time in at least one iteration.
+        between_ns: Time from the first begin to the last end that is in none.
+        notes: What a reader should know beside, in sentences: other processes, trends.
+    """
+
+    begin: Integers
+    end: Integers
+    thread: Integers
+    group: Integers
+    of_work: Integers
+    groups: tuple[Group, ...]
+    process: int
+    by: str
+    name: str | None
+    certainty: float
+    why: str
+    overlapping: bool
+    left_out: tuple[LeftOut, ...]
+    others: tuple[Other, ...]
+    inside_ns: int
+    between_ns: int
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.begin)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """Iterations before warm-up is left out. ``owner``: of each submission; -1 for none."""
+
+    by: str
+    name: str | None
+    certainty: float
+    why: str
+    extents: Extents
+    owner: Integers
+    left_out: tuple[LeftOut, ...] = ()
+    others: tuple[Other, ...] = ()
+
+
+def choose(recording: Recording, choice: Choice | Mapping[str, Any] | None = None) -> Iterations:
+    """The iterations of a recording.
+
+    Args:
+        choice: What the user wants (:class:`Choice`, or its words: ``{"range": "step*"}``); None: what fits best.
+
+    Raises:
+        UserError: The recording has nothing of what was chosen.
+    """
+    choice = Choice.of(choice)
+    return _Chooser(recording, choice).iterations()
+
+
+class _Chooser:
+    """Looks at one recording for one choice."""
+
+    def __init__(self, recording: Recording, choice: Choice) -> None:
+        self.recording, self.choice = recording, choice
+        work = recording.work
+        of_work = process_of_work(recording)
+        self.process, self.notes = _process(recording, of_work, choice.process)
+        self.mine = (of_work == self.process) | (self.process == -1)
+        self.submitted: Submissions = submissions(recording, self.mine)
+        real = ~self.submitted.waits
+        self._launched, self._busy = self.submitted.begin[real], self.submitted.busy[real]
+        self.span = _span(recording)
+        self.has_work = bool(len(work.start))
+
+    def iterations(self) -> Iterations:
+        """What was chosen, or what fits best."""
+        ways = {
+            None: self._automatic,
+            "range": self._range,
+            "step": self._step,
+            "graph": self._graph,
+            "period": self._period,
+            "between": self._between,
+            "whole": self._whole,
+        }
+        return self._made(ways[self.choice.by]())
+
+    def _automatic(self) -> _Found:
+        """The project's ranges, the profiler's steps, a range that holds most work, graphs, the period; else all."""
+        ranges = named.named_ranges(self.recording, self.process, self._launched, self._busy)
+        others = [
+            Other("step" if one.steps else "range", one.name, len(one.spans)) for one in ranges if one.share >= 0.5
+        ]
+        for one in ranges:
+            if one.project:
+                return self._of_ranges(one.name, one.spans, 1.0, "Ranges of this project mark them.", others=others)
+        for one in ranges:
+            if one.steps:
+                return self._of_ranges(
+                    one.name, one.spans, 1.0, "The steps of PyTorch's profiler mark them.", by="step", others=others
+                )
+        for one in ranges:
+            if one.share >= named.MOST and len(one.spans) > 1:
+                layers, perhaps = self._layers(one)
+                if layers:
+                    continue
+                why = f"A range of one name repeats, and {one.share:.0%} of the device's work is launched in it."
+                certainty = min(one.share, 1.0) * (periods.DOUBTED if perhaps else 1)
+                why += " The host waits in hardly any of them, so they may be parts of iterations." if perhaps else ""
+                return self._of_ranges(one.name, one.spans, certainty, why, others=others)
+        graphs = np.flatnonzero(self.submitted.graph)
+        if len(graphs) > 1:
+            others.append(Other("graph", None, len(graphs)))
+        found = self._by_graph(graphs, others)
+        found = found or self._by_period(others)
+        return found or self._all("No mark and no period can be seen in it: the whole recording is one.", others)
+
+    def _layers(self, one: named.NamedRange) -> tuple[bool, bool]:
+        """Whether these ranges are parts of iterations; whether they may be."""
+        if one.cyclic or one.counting:
+            return one.cyclic, False
+        at = np.unique(np.searchsorted(self.submitted.begin, self.recording.spans.start[one.spans]))
+        return periods.parts(self.submitted, at[at < len(self.submitted)])
+
+    def _range(self) -> _Found:
+        name, spans = named.chosen_ranges(self.recording, self.process, str(self.choice.name))
+        return self._of_ranges(name, spans, 1.0, "The user chose this range.")
+
+    def _step(self) -> _Found:
+        ranges = named.named_ranges(self.recording, self.process, self._launched, self._busy)
+        for one in ranges:
+            if one.steps:
+                return self._of_ranges(one.name, one.spans, 1.0, "The user chose the profiler's steps.", by="step")
+        raise UserError("step is chosen, and the recording has no ProfilerStep; call profiler.step(), or leave it out")
+
+    def _graph(self) -> _Found:
+        graphs = np.flatnonzero(self.submitted.graph)
+        if not len(graphs):
+            raise UserError("graph is chosen, and the recording has no launch of a CUDA graph; leave it out")
+        found = self._by_graph(graphs, [], asked=True)
+        return found or self._all("One CUDA graph is launched once.", [])
+
+    def _period(self) -> _Found:
+        found = self._by_period([], asked=True)
+        if found is None:
+            raise UserError("period is chosen, and nothing repeats in the recording; leave it out, or use between")
+        return found
+
+    def _between(self) -> _Found:
+        assert self.choice.between_ms is not None
+        begin, end = (round(one * 1e6) for one in self.choice.between_ms)
+        if begin >= self.span[1] or end <= self.span[0]:
+            raise UserError(
+                f"between is {list(self.choice.between_ms)}, and the recording lasts from {self.span[0] / 1e6:.3f} to "
+                f"{self.span[1] / 1e6:.3f} ms; choose an interval in it"
+            )
+        return self._one("interval", begin, end, "The user chose this interval of time.", [])
+
+    def _whole(self) -> _Found:
+        return self._all("The user chose the whole recording.", [])
+
+    def _all(self, why: str, others: list[Other]) -> _Found:
+        return self._one("whole", *self.span, why, others)
+
+    def _one(self, by: str, begin: int, end: int, why: str, others: list[Other]) -> _Found:
+        submitted = self.submitted
+        inside = (submitted.begin >= begin) & (submitted.begin < max(end, begin + 1))
+        threads = submitted.thread[inside & submitted.waits]
+        threads = threads if len(threads) else submitted.thread[inside]
+        threads = threads[threads >= 0]
+        thread = int(np.bincount(threads).argmax()) if len(threads) else -1
+        one = Extents(np.array([begin]), np.array([max(end, begin + 1)]), np.array([thread]), False, "")
+        certainty = 1.0 if self.choice.by else 0.0
+        return _Found(by, None, certainty, why, one, np.where(inside, 0, -1), (), tuple(others))
+
+    def _of_ranges(
+        self,
+        name: str,
+        places: Integers,
+        certainty: float,
+        why: str,
+        *,
+        by: str = "range",
+        others: list[Other] | None = None,
+    ) -> _Found:
+        spans = self.recording.spans
+        begin, end, thread = spans.start[places], spans.end[places], spans.thread[places]
+        overlapping = named.overlapping(self.recording, places)
+        owner = _owners(self.submitted, begin, end, thread, overlapping)
+        extents = of_ranges(self.submitted, begin, end, thread, owner=owner, overlapping=overlapping)
+        rest = [one for one in others or [] if (one.by, one.name) != (by, name)]
+        return _Found(by, name, certainty, why, extents, owner, (), tuple(rest))
+
+    def _by_graph(self, graphs: Integers, others: list[Other], asked: bool = False) -> _Found | None:
+        """Launches of CUDA graphs, one an iteration; None where they are few, or parts of iterations."""
+        submitted = self.submitted
+        share = submitted.busy[graphs].sum() / max(submitted.busy.sum(), 1)
+        if len(graphs) < 2 or (share < GRAPHS and not asked):
+            return None
+        kinds = len(np.unique(submitted.symbol[graphs]))
+        between = submitted.busy[graphs[0] : graphs[-1] + 1].sum()
+        only = submitted.busy[graphs].sum() >= ONLY_GRAPHS * between
+        if not only and any(periods.parts(submitted, graphs)):
+            found = self._by_period(others, asked)
+            if found is None:
+                return None
+            launches = len(graphs) / max(len(found.extents.begin), 1)
+            return dataclasses.replace(
+                found,
+                by="graph" if asked else found.by,
+                why=f"{found.why} CUDA graphs are parts of an iteration: {launches:.3g} launches in each.",
+            )
+        cut = periods.begun(submitted, graphs)
+        variety = "the same CUDA graph" if kinds == 1 else f"one of {kinds} CUDA graphs"
+        why = f"Each launches {variety}, which is {share:.0%} of the device's work."
+        return self._of_cut("graph", cut, min(1.0, cut.certainty), why, [o for o in others if o.by != "graph"])
+
+    def _by_period(self, others: list[Other], asked: bool = False) -> _Found | None:
+        """What the sequence of kernels repeats; None where it does not, or too little."""
+        cut = periods.period(self.submitted)
+        if cut is None or cut.certainty < SURE:
+            coarse = periods.period(submissions(self.recording, self.mine, coarse=True))
+            if coarse is not None and (cut is None or coarse.certainty * 0.9 > cut.certainty):
+                certainty = coarse.certainty * 0.9
+                cut = dataclasses.replace(
+                    coarse,
+                    certainty=certainty,
+                    doubts=(*coarse.doubts, "kernels are alike by their names without numbers only"),
+                )
+        if cut is None:
+            return None
+        others += [Other("period", None, count) for count in cut.other]
+        if cut.certainty < SURE and not asked:
+            others.append(Other("period", None, len(cut.at)))
+            return None
+        why = "What is submitted to the device repeats."
+        if cut.doubts:
+            why += f" Doubts: {'; '.join(cut.doubts)}."
+        return self._of_cut("period", cut, cut.certainty, why, others)
+
+    def _of_cut(self, by: str, cut: periods.Cut, certainty: float, why: str, others: list[Other]) -> _Found | None:
+        """Iterations from cut to cut; what lies before the first and after the last is one only if it is whole."""
+        submitted = self.submitted
+        edges = np.unique(np.concatenate([[0], cut.at, [len(submitted)]]))
+        head, tail = periods.whole_ends(submitted, edges, WHOLE)
+        left_out: list[LeftOut] = []
+        if len(edges) - 1 - (not head) - (not tail) < 2:
+            return None
+        first, last = 0 if head else 1, len(edges) - 1 if tail else len(edges) - 2
+        for missing, low, high in ((not head, 0, 1), (not tail, len(edges) - 2, len(edges) - 1)):
+            if missing and (submitted.weight[edges[low] : edges[high]] > 0).any():
+                begun = int(submitted.begin[edges[low]])
+                over = int(submitted.begin[edges[high]]) if edges[high] < len(submitted) else int(submitted.end[-1])
+                what = "stretch before the first whole iteration" if low == 0 else "partial iteration at the end"
+                left_out.append(LeftOut(1, max(over - begun, 0), what))
+        edges = edges[first : last + 1]
+        owner = np.searchsorted(edges, np.arange(len(submitted)), "right") - 1
+        owner[(owner >= len(edges) - 1)] = -1
+        extents = of_stretches(submitted, edges)
+        return _Found(by, None, certainty, why, extents, owner, tuple(left_out), tuple(others))
+
+    def _made(self, found: _Found) -> Iterations:
+        """Without warm-up, in groups."""
+        submitted, extents = self.submitted, found.extents
+        work = _work(submitted, found.owner, len(extents.begin))
+        length = extents.end - extents.begin
+        left_out = list(found.left_out)
+        warm = 0
+        if found.name != named.ITERATION and found.by not in ("interval", "whole"):
+            warm = _warm_up(length, work)
+        if warm:
+            left_out.insert(0, LeftOut(warm, int(length[:warm].sum()), "warm-up iteration"))
+            kept = np.arange(warm, len(length))
+            extents = extents.only(kept)
+            owner = np.where(found.owner >= warm, found.owner - warm, -1)
+            work, length = _work(submitted, owner, len(kept)), length[warm:]
+        else:
+            owner = found.owner
+        group, groups = grouping.groups(work, length)
+        inside, between = _inside(extents.begin, extents.end)
+        notes = [*self.notes, *(one.in_words for one in left_out)]
+        notes += [f"of {one.count:,} iterations with {one.label}: {one.trend}" for one in groups if one.trend]
+        of_work = np.append(owner, -1)[submitted.of_work]
+        detected = self.choice.by in (None, "period")
+        certain = "" if not detected else f" Certainty {found.certainty:.0%}."
+        return Iterations(
+            begin=extents.begin,
+            end=extents.end,
+            thread=extents.thread,
+            group=group,
+            of_work=of_work,
+            groups=groups,
+            process=self.process,
+            by=found.by,
+            name=found.name,
+            certainty=float(found.certainty) if detected else 1.0,
+            why=f"{found.why}{certain} {extents.definition}".strip(),
+            overlapping=extents.overlapping,
+            left_out=tuple(left_out),
+            others=tuple(dict.fromkeys(found.others)),
+            inside_ns=inside,
+            between_ns=between,
+            notes=tuple(notes),
+        )
+
+
+def _process(recording: Recording, of_work: Integers, wanted: int | None) -> tuple[int, list[str]]:
+    """The process that is looked at, and a note on the others."""
+    work = recording.work
+    known = of_work >= 0
+    processes = sorted({int(one) for one in np.unique(of_work[known])} | {t.process for t in recording.threads})
+    if wanted is not None:
+        if wanted not in processes:
+            raise UserError(f"process is {wanted}; the recording has {', '.join(map(str, processes)) or 'none'}")
+        return wanted, []
+    if not processes:
+        return -1, []
+    time = np.bincount(of_work[known], (work.end - work.start)[known], max(processes) + 1)
+    process = int(np.argmax(time))
+    working = [one for one in processes if time[one] > 0 and one != process]
+    if not working and len(processes) > 1 and not time.any():
+        process = processes[0]
+    if not working:
+        return process, []
+    listed = ", ".join(f"process {one} ({time[one] / max(time.sum(), 1):.0%})" for one in working[:8])
+    more = f" and {len(working) - 8} more" if len(working) > 8 else ""
+    return process, [
+        f"Iterations are those of process {process}, with {time[process] / max(time.sum(), 1):.0%} of the device's "
+        f"work; others worked too: {listed}{more}"
+    ]
+
+
+def _span(recording: Recording) -> tuple[int, int]:
+    """First begin and last end of what was recorded."""
+    parts = [(one.start, one.end) for one in (recording.calls, recording.work, recording.spans) if len(one.start)]
+    if not parts:
+        return 0, 1
+    return min(int(start.min()) for start, _ in parts), max(int(end.max()) for _, end in parts)
+
+
+def _owners(submitted: Submissions, begin: Integers, end: Integers, thread: Integers, same_thread: bool) -> Integers:
+    """The range that each submission was made in: of its own thread where ranges overlap; -1 for none."""
+    owner = np.full(len(submitted), -1, np.int64)
+    for one in np.unique(thread) if same_thread else [None]:
+        ranges = np.flatnonzero(thread == one) if same_thread else np.arange(len(begin))
+        calls = np.flatnonzero(submitted.thread == one) if same_thread else np.arange(len(submitted))
+        at = np.searchsorted(begin[ranges], submitted.begin[calls], "right") - 1
+        inside = (at >= 0) & (submitted.begin[calls] < end[ranges][at])
+        owner[calls[inside]] = ranges[at[inside]]
+    return owner
+
+
+def _work(submitted: Submissions, owner: Integers, count: int) -> grouping.Work:
+    """What each iteration launched."""
+    mine = np.flatnonzero(owner >= 0)
+    mine = mine[np.argsort(owner[mine], kind="stable")]
+    of = owner[mine]
+    content = np.zeros(count, np.uint64)
+    opens = np.flatnonzero(np.diff(of, prepend=-1))
+    if len(mine):
+        content[of[opens]] = np.add.reduceat(submitted.kernels[mine], opens)
+    computes = submitted.kernels[mine] != 0
+    weight = np.where(computes, submitted.weight[mine], 0)
+    kernels = np.bincount(of, weight, count).astype(np.int64)
+    busy = np.bincount(of, submitted.busy[mine], count).astype(np.int64)
+    symbol = submitted.kernels[mine][computes]
+    return grouping.Work(content, kernels, busy, of[computes], symbol, weight[computes])
+
+
+def _warm_up(length: Integers, work: grouping.Work) -> int:
+    """How many of the first iterations are warm-up: they tune, compile, or wait for what later ones have."""
+    count = len(length)
+    if count < 3:
+        return 0
+    idle = np.maximum(length - work.busy, 0)
+    rest = slice(max(1, count // 2), None)
+    usual_length, usual_idle = float(np.median(length[rest])), float(np.median(idle[rest]))
+    more = work.kernels > WARM_UP_WORK * np.max(work.kernels[rest])
+    slow = (length > 1.5 * usual_length) & (idle > WARM_UP_HOST * usual_idle + 0.2 * usual_length)
+    slow &= idle > np.quantile(idle[rest], 0.9)
+    odd = (more | slow)[: rest.start]
+    # one of them may look like the others: what compiles next is another shape, say
+    so_far = np.cumsum(odd) / np.arange(1, len(odd) + 1)
+    ends = np.flatnonzero(odd & (so_far >= 0.5))
+    return int(ends[-1]) + 1 if len(ends) else 0
+
+
+def _inside(begin: Integers, end: Integers) -> tuple[int, int]:
+    """Time in iterations, and between the first and the last outside of all."""
+    if not len(begin):
+        return 0, 0
+    reach = np.concatenate([begin[:1], np.maximum.accumulate(end)[:-1]])
+    inside = int(np.maximum(end - np.maximum(begin, reach), 0).sum())
+    return inside, int(end.max() - begin[0]) - inside
