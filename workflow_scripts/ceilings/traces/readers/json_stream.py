@@ -1,0 +1,355 @@
+"""The events of a trace in Chrome's JSON format, a batch at a time, in memory that does not grow with the file.
+
+Each block of text is cut behind the last event that ends in it, and what lies before the cut is decoded as one array.
+That proves the cut: text that ends within a text or an object is no array. A block that is no JSON, as recorders write
+it that escape nothing, is mended, and read event by event where that does not help. What cannot be read even so is
+counted. A file that ends early, as that of a recorder that was killed, gives what came before its end.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from ceilings.errors import UserError
+
+Progress = Callable[[float], None]
+"""Is called now and then with the share of the file that was read, from 0 to 1."""
+
+BLOCK = 4 << 20
+"""Bytes of text that are decoded at a time."""
+
+LARGEST_VALUE = 64 << 20
+"""Bytes of the largest event, and of the largest value beside the events, that is read."""
+
+LARGEST_TEXT = 64 << 30
+"""Bytes of text that are read."""
+
+LARGEST_RATIO, RATIO_FROM = 300, 1 << 30
+"""A gzipped file that holds more than the latter and is packed better than the former is no trace: those are packed to a
+tenth or a thirtieth."""
+
+GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
+EVENTS = "traceEvents"
+
+_READ = 1 << 20
+_KEYS = rb'\{\s*["\'](?:ph|cat|name|pid|tid|ts|dur|args|id|bp|s)["\']\s*:'
+_BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
+_BETWEEN_EVENTS = re.compile(rb"\}\s*,\s*(?=%b)" % _KEYS)
+_END_OF_EVENTS = re.compile(rb"\}\s*,?\s*(?=\]\s*(?:,|\}|$))")
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}:,]', re.DOTALL)
+_JOINED = 4
+"""Of how many pieces an event may consist, where something in it looks like the begin of another."""
+
+_SPACES = bytes(byte if byte >= 0x20 else 0x20 for byte in range(256))
+_NOT_A_NUMBER = rb"[-+]?(?:nan|inf|infinity)\b(?:\(\w*\))?"
+_NO_NUMBERS = re.compile(rb'(?i)((?<!\\)["\']\s*:\s*|[\[,]\s*)%b(?=\s*[,}\]])' % _NOT_A_NUMBER)
+_BACKSLASH = re.compile(rb'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
+_TEXT = re.compile(rb'("(?:name|cat|Call stack)"\s*:\s*")(.*?)("\s*(?:,\s*"[\w .]{1,40}"\s*:|\}))', re.DOTALL)
+_QUOTE = re.compile(rb'(?<!\\)"')
+_QUOTED = re.compile(rb"""("[^"\\]*(?:\\.[^"\\]*)*")|'([^'\\]*(?:\\.[^'\\]*)*)'""", re.DOTALL)
+_COMMA = re.compile(rb",(?=\s*[}\]])")
+
+_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class Stream:
+    """The events of a file.
+
+    Args:
+        path: Plain or gzipped JSON: an object with the key ``traceEvents``, or the array of events alone.
+        event: The type of an event, a ``msgspec.Struct`` or a Python type.
+        progress: Is called with the share of the file that was read.
+
+    Attributes:
+        beside: What the object holds beside the events, by key, where it is no larger than ``LARGEST_VALUE``; complete
+            once all batches were taken. None for what could not be read.
+        unreadable: Events that could not be read.
+        mended: Batches, or single events of them, that were no JSON and were read all the same.
+        cut: Whether the file ends before its events do.
+        bytes: Size of the text that was read.
+    """
+
+    def __init__(self, path: Path | str, event: Any, progress: Progress | None = None) -> None:
+        self.beside: dict[str, Any] = {}
+        self.unreadable = self.mended = self.bytes = 0
+        self.cut = False
+        self._path, self._progress = path, progress
+        self._one = msgspec.json.Decoder(event)
+        self._many = msgspec.json.Decoder(list[event])  # type: ignore[valid-type]
+        self._blocks: Iterator[bytes] = iter(())
+        self._left = b""
+
+    def batches(self) -> Iterator[list[Any]]:
+        """The events in the file's order.
+
+        Raises:
+            UserError: The file holds no list of events, or more than any trace does.
+        """
+        with open(self._path, "rb") as file:
+            self._blocks = self._texts(file)
+            self._more()
+            self._left = self._left.removeprefix(BYTE_ORDER_MARK).lstrip()
+            begin, self._left = self._left[:1], self._left[1:]
+            if begin != b"[" and not (begin == b"{" and self._keys(to_events=True)):
+                raise UserError(f"{self._path} holds no list {EVENTS}; give the trace that a profiler wrote")
+            yield from self._batches()
+            if begin == b"{" and not self.cut:
+                self._keys(to_events=False)
+
+    # --- text ---------------------------------------------------------------------------------------------------------
+
+    def _more(self) -> bool:
+        block = next(self._blocks, b"")
+        self._left += block
+        return bool(block)
+
+    def _texts(self, file: BinaryIO) -> Iterator[bytes]:
+        """Blocks of about ``BLOCK`` bytes; a packed file that is damaged ends where the damage begins."""
+        size = max(1, file.seek(0, 2))
+        file.seek(0)
+        packed = file.read(2) == GZIP
+        file.seek(0)
+        pieces, length = [], 0
+        for piece in _unpacked(file) if packed else iter(lambda: file.read(BLOCK), b""):
+            pieces.append(piece)
+            length += len(piece)
+            self.bytes += len(piece)
+            if self.bytes > LARGEST_TEXT or (packed and self.bytes > max(RATIO_FROM, LARGEST_RATIO * size)):
+                raise UserError(
+                    f"{self._path} holds more than {self.bytes >> 30} GiB of text in {size:,} bytes, which is no trace "
+                    "that can be read; record fewer steps"
+                )
+            if length >= BLOCK:
+                if self._progress:
+                    self._progress(min(1.0, file.tell() / size))
+                yield b"".join(pieces)
+                pieces, length = [], 0
+        if pieces:
+            yield b"".join(pieces)
+
+    # --- before and behind the events ---------------------------------------------------------------------------------
+
+    def _keys(self, to_events: bool) -> bool:
+        """Read keys and values of the object to its end, or to the first event; whether it came to that."""
+        depth, key, text, begin, place = 0, None, b"", 0, 0
+        while True:
+            for token in _TOKEN.finditer(self._left, place):
+                sign = token[0]
+                if sign == b'"':  # a text that goes on behind what is there
+                    break
+                place = token.end()
+                if sign in b"{[":
+                    if to_events and depth == 0 and key == EVENTS and sign == b"[":
+                        self._left = self._left[place:]
+                        return True
+                    depth += 1
+                elif sign in b"}]":
+                    depth -= 1
+                    if depth < 0:
+                        self._keep(key, self._left[begin : place - 1])
+                        self._left = b""
+                        return False
+                elif depth == 0 and sign == b":":
+                    key, begin = _as_text(text), place
+                elif depth == 0 and sign == b",":
+                    self._keep(key, self._left[begin : place - 1])
+                    key = None
+                elif depth == 0:
+                    text = sign
+            if key is None or place - begin > LARGEST_VALUE:
+                key, begin = None, place
+            self._left, place, begin = self._left[begin:], place - begin, 0
+            if len(self._left) > 2 * LARGEST_VALUE or not self._more():
+                self.cut = True
+                return False
+
+    def _keep(self, key: str | None, value: bytes) -> None:
+        if key is None:
+            return
+        try:
+            self.beside[key] = msgspec.json.decode(_mended(value))
+        except _ERRORS:
+            self.beside[key] = None
+
+    # --- the events ---------------------------------------------------------------------------------------------------
+
+    def _batches(self) -> Iterator[list[Any]]:
+        more = bool(self._left.strip()) or self._more()
+        while more:
+            events, ended = self._batch(self._left)
+            if events is None:  # no event ends in what is there
+                more = self._more()
+                if not more:
+                    events, ended = self._singly(self._left, whole=True)
+                elif len(self._left) > LARGEST_VALUE:
+                    self._left = self._left[-BLOCK:]
+                    self.unreadable += 1
+            if events:
+                yield events
+            if ended:
+                return
+            more = more and (len(self._left) >= BLOCK or self._more() or bool(self._left.strip()))
+        self.cut = True
+
+    def _batch(self, text: bytes) -> tuple[list[Any] | None, bool]:
+        """The events that end in a text, and whether they are the last; None where none seems to end in it."""
+        for attempt in (lambda: text, lambda: _mended(text)):
+            tried = attempt()
+            if (found := self._cut(tried)) is not None:
+                self.mended += tried is not text
+                return found
+        return self._singly(text, whole=False)
+
+    def _cut(self, text: bytes) -> tuple[list[Any], bool] | None:
+        """The same of a text that is JSON up to there; None for another."""
+        for cut, rest in _cuts(text):
+            if (events := self._decoded(text[:cut])) is not None:
+                self._left = text[rest:]
+                return events, False
+        end = _end_of_list(text) if _END_OF_EVENTS.search(text) or text.lstrip()[:1] == b"]" else None
+        if end is not None and (events := self._decoded(_without_last_comma(text[:end]))) is not None:
+            self._left = text[end + 1 :]
+            return events, True
+        return None
+
+    def _decoded(self, text: bytes) -> list[Any] | None:
+        try:
+            return self._many.decode(b"[%b]" % text)
+        except _ERRORS:
+            return None
+
+    def _singly(self, text: bytes, whole: bool) -> tuple[list[Any] | None, bool]:
+        """The events of a text that is no JSON; what is none even when mended counts as unreadable.
+
+        Args:
+            text: Begins with an event.
+            whole: Whether nothing follows: the last piece is then looked at too, and else left for later.
+        """
+        begins = [0, *(match.end() for match in _BETWEEN_EVENTS.finditer(text))]
+        if len(begins) == 1 and not whole:
+            return None, False
+        events: list[Any] = []
+        last, number = len(begins) - 1, 0
+        while number < last:
+            for joined in range(1, min(_JOINED, last - number) + 1):
+                piece = text[begins[number] : begins[number + joined]].rstrip().removesuffix(b",")
+                if (event := self._mended_event(piece)) is not None:
+                    events.append(event)
+                    number += joined
+                    break
+            else:
+                self.unreadable += 1
+                number += 1
+        self._left = text[begins[last] :]
+        if not whole:
+            return events, False
+        for match in _END_OF_EVENTS.finditer(self._left):
+            if (event := self._mended_event(self._left[: match.start() + 1])) is not None:
+                self._left = self._left[match.end() + 1 :]
+                return [*events, event], True
+        if (event := self._mended_event(self._left.rstrip().removesuffix(b","))) is not None:
+            events.append(event)
+        elif _END_OF_EVENTS.search(self._left):
+            self.unreadable += 1
+        return events, self._left.strip() in (b"]", b"]}")
+
+    def _mended_event(self, piece: bytes) -> Any:
+        """An event, mended where it must be; None where that does not help."""
+        for mended, attempt in enumerate((bytes, _mended, _with_escapes, _with_double_quotes)):
+            try:
+                event = self._one.decode(attempt(piece))
+            except _ERRORS:
+                continue
+            self.mended += mended > 0
+            return event
+        return None
+
+
+def _unpacked(file: BinaryIO) -> Iterator[bytes]:
+    """What a gzipped file holds, of all its members; up to the damage if it is damaged."""
+    unpack = zlib.decompressobj(wbits=31)
+    packed = file.read(_READ)
+    while packed:
+        try:
+            piece = unpack.decompress(packed, BLOCK)
+        except zlib.error:
+            return
+        if piece:
+            yield piece
+        if unpack.eof:
+            packed = unpack.unused_data or file.read(_READ)
+            if len(packed) < len(GZIP):
+                packed += file.read(_READ)
+            if not packed.startswith(GZIP):
+                return
+            unpack = zlib.decompressobj(wbits=31)
+        else:
+            packed = unpack.unconsumed_tail or file.read(_READ)
+
+
+def _cuts(text: bytes) -> Iterator[tuple[int, int]]:
+    """Where an event may end, and where the next one begins; the last first."""
+    seen = set()
+    for pattern, begin in ((_BETWEEN_EVENTS, max(0, len(text) - (1 << 17))), (_BETWEEN, 0)):
+        for match in reversed(list(pattern.finditer(text, begin))[-3:]):
+            if match.start() not in seen:
+                seen.add(match.start())
+                yield match.start() + 1, match.end()
+
+
+def _end_of_list(text: bytes) -> int | None:
+    """Place of the bracket that closes a list whose first bracket comes before the text."""
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        sign = token[0]
+        if sign in b"{[":
+            depth += 1
+        elif sign in b"}]":
+            depth -= 1
+            if depth < 0:
+                return token.start() if sign == b"]" else None
+        elif sign == b'"':
+            return None
+    return None
+
+
+def _as_text(token: bytes) -> str | None:
+    try:
+        return str(msgspec.json.decode(token))
+    except _ERRORS:
+        return None
+
+
+def _without_last_comma(text: bytes) -> bytes:
+    return text.rstrip().removesuffix(b",")
+
+
+def _mended(text: bytes) -> bytes:
+    """A text whose control characters are blanks, whose NaN and infinity are null, and whose backslashes escape."""
+    text = _NO_NUMBERS.sub(rb"\1null", text.translate(_SPACES))
+    text = _NO_NUMBERS.sub(rb"\1null", text)  # of two in a row in a list, the first pass finds one
+    if b"\\" in text:
+        text = _BACKSLASH.sub(lambda match: match[0] if match[1] else rb"\\", text)
+    if not text.isascii():
+        text = text.decode("utf-8", "replace").encode()
+    return text
+
+
+def _with_escapes(piece: bytes) -> bytes:
+    """An event whose texts may hold double quotes that are not escaped."""
+    return _TEXT.sub(lambda match: match[1] + _QUOTE.sub(rb"\"", match[2]) + match[3], _COMMA.sub(b"", _mended(piece)))
+
+
+def _with_double_quotes(piece: bytes) -> bytes:
+    """An event whose texts stand between single quotes."""
+
+    def double(match: re.Match[bytes]) -> bytes:
+        return match[1] or b'"%b"' % _QUOTE.sub(rb"\"", match[2].replace(rb"\'", b"'"))
+
+    return _COMMA.sub(b"", _mended(_QUOTED.sub(double, piece)))

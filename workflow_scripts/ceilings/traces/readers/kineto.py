@@ -1,0 +1,617 @@
+"""Reads traces of PyTorch's profiler (Kineto), of PyTorch 1.13 and later, for CUDA and for ROCm.
+
+Of a name in the file only those of kernels, calls, operators, ranges and functions are kept: functions without the
+folder of their file. Threads and processes get numbers. Times are read as decimals: in microseconds since 1970 a double
+is off by a quarter of one.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import re
+from array import array
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ceilings.errors import UserError
+from ceilings.traces import calls as call_kinds
+from ceilings.traces.capture import KERNEL, MEMCPY, MEMSET, Calls
+from ceilings.traces.readers.json_stream import EVENTS as EVENTS_KEY
+from ceilings.traces.readers.json_stream import Progress
+from ceilings.traces.readers.json_stream import Stream as Events
+from ceilings.traces.readers.links import Links, containing, nested, outermost
+from ceilings.traces.recording import (
+    FUNCTION,
+    LOADING,
+    OPERATOR,
+    RANGE,
+    Integers,
+    Recording,
+    Source,
+    Spans,
+    Stream,
+    Thread,
+    Waits,
+    Work,
+)
+
+MOST_EVENTS = 40_000_000
+"""Calls, operations and spans that are read of one file: some 4 GB of memory."""
+
+LONGEST_NAME, NAMES_BYTES = 20_000, 256 << 20
+"""Letters of a name, and of all of them, that are kept."""
+
+_RUNTIME_CALL, _DRIVER_CALL = 0, 1
+_CATEGORIES: dict[str, tuple[str, int]] = {
+    **{name: ("work", KERNEL) for name in ("kernel", "concurrent_kernel")},
+    **{name: ("work", MEMCPY) for name in ("gpu_memcpy", "memcpy")},
+    **{name: ("work", MEMSET) for name in ("gpu_memset", "memset")},
+    **{f"{api}_runtime": ("call", _RUNTIME_CALL) for api in ("cuda", "hip", "xpu", "musa", "privateuse1")},
+    **{f"{api}_driver": ("call", _DRIVER_CALL) for api in ("cuda", "hip", "xpu", "musa", "privateuse1")},
+    "runtime": ("call", _RUNTIME_CALL),
+    **{name: ("span", OPERATOR) for name in ("cpu_op", "operator")},
+    "user_annotation": ("span", RANGE),
+    "python_function": ("span", FUNCTION),
+    "overhead": ("span", LOADING),
+    "cuda_sync": ("sync", 0),
+}
+"""What an event is by its category in small letters. Those of PyTorch 1.8 began with capital ones."""
+
+_FLOWS = {"ac2g", "async_cpu_to_gpu", "async_gpu"}
+_LEFT_OUT = {
+    "gpu_user_annotation": "ranges on the device",
+    "trace": "spans of the profiler",
+    "fwdbwd": "arrows between operators",
+}
+_MOST_LEFT_OUT = 20
+"""Categories that are counted by name."""
+
+_COPY_KINDS = {"HtoD": 1, "DtoH": 2, "HtoA": 3, "AtoH": 4, "AtoA": 5, "AtoD": 6, "DtoA": 7, "DtoD": 8, "HtoH": 9, "PtoP": 10}
+_LONG_COPY_KINDS = {"HostToDevice": 1, "DeviceToHost": 2, "DeviceToDevice": 8, "HostToHost": 9}
+"""CUPTI's numbers; the latter are names that HIP gives."""
+
+_COPY = re.compile(r"\b([HDAP]to[HDAP])\b|((?:Host|Device)To(?:Host|Device))")
+_FILE_OF_FUNCTION = re.compile(r"^.*[\\/](?=[^\\/]*\(\d+\): )")
+_FOLDER = re.compile(r"(?:[A-Za-z]:)?[^\s'\"<>(),:]*[\\/]")
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+_NOWHERE = (-1, 4_294_967_295)
+"""How a trace writes that a wait is for no stream."""
+
+ROUNDING = 1000
+"""ns by which a span may reach over the one round it, where both were rounded to microseconds."""
+
+KINDS_OF_WORK = {"kernels": KERNEL, "copies": MEMCPY, "fills": MEMSET}
+KINDS_OF_SPANS = {"ranges": RANGE, "operators": OPERATOR, "functions": FUNCTION, "parts of the profiler": LOADING}
+
+_NOTHING = msgspec.Raw(b"")
+_FAR = 1 << 62
+
+
+class _Args(msgspec.Struct, gc=False):
+    device: Any = None
+    context: Any = None
+    stream: Any = None
+    correlation: Any = None
+    bytes: Any = None
+    kind: Any = None
+    graph_node: Any = msgspec.field(default=None, name="graph node id")
+    sync: Any = msgspec.field(default=None, name="cuda_sync_kind")
+    after_stream: Any = msgspec.field(default=None, name="wait_on_stream")
+    after: Any = msgspec.field(default=None, name="wait_on_cuda_event_record_corr_id")
+
+
+class _Event(msgspec.Struct, gc=False):
+    ph: Any = None
+    cat: Any = None
+    name: Any = None
+    pid: Any = None
+    tid: Any = None
+    id: Any = None
+    ts: msgspec.Raw = _NOTHING
+    dur: msgspec.Raw = _NOTHING
+    args: _Args | None = None
+
+
+_NO_ARGS = _Args()
+
+
+def read(path: Path | str, progress: Progress | None = None) -> Recording:
+    """The recording of one file, that of one rank.
+
+    Args:
+        path: A trace of PyTorch's profiler, plain or gzipped.
+        progress: Is called with the share of the file that was read.
+
+    Raises:
+        UserError: It is none, or holds more than is read.
+    """
+    events = Events(path, _Event, progress)
+    rows = _Rows(path)
+    for batch in events.batches():
+        rows.add(batch)
+    if not rows.known:
+        raise UserError(
+            f"{path} holds no event of PyTorch's profiler ({rows.counts['events']:,} others); give the trace that "
+            "torch.profiler's export_chrome_trace or tensorboard_trace_handler wrote"
+        )
+    return _Assembly(rows, events).recording()
+
+
+class _Rows:
+    """What is kept of the events, a row each, in whole numbers.
+
+    Attributes:
+        work: Start, end, kind, place, correlation, name, bytes, copy kind, whether it is a node of a graph.
+        calls: Start, end, thread, correlation, name, whether it is the driver's.
+        spans: Start, end, thread, name, kind.
+        syncs: Start, place that waits, correlation, place that is waited for, correlation of the event's record; -1 for
+            what is not said.
+        begins, ends: Of arrows: number, thread, time; and number, lane, time.
+        threads: Number of each (process, thread) of the file; of the calls and spans.
+        places: Number of each (process, device, context, stream) of the device's side.
+        lanes: Number of each (process, stream) in which an arrow ends.
+    """
+
+    WIDTHS = {"work": 9, "calls": 6, "spans": 5, "syncs": 5, "begins": 3, "ends": 3}
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = path
+        self._columns = {name: array("q") for name in self.WIDTHS}
+        self.threads: dict[tuple[Any, Any], int] = {}
+        self.places: dict[tuple[Any, int, int, int], int] = {}
+        self.lanes: dict[tuple[Any, int], int] = {}
+        self.names: dict[str, int] = {}
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.left_out: collections.Counter[str] = collections.Counter()
+        self.known = False
+        self._functions: dict[str, int] = {}
+        self._open: dict[tuple[Any, Any], list[_Event]] = {}
+        self._letters = 0
+
+    def table(self, name: str) -> Integers:
+        """Rows of a table; empties it."""
+        values = np.frombuffer(self._columns.pop(name), np.int64) if len(self._columns[name]) else np.empty(0, np.int64)
+        return values.reshape(-1, self.WIDTHS[name])
+
+    @property
+    def unclosed(self) -> int:
+        """Events that began and did not end."""
+        return sum(map(len, self._open.values()))
+
+    def add(self, batch: list[_Event]) -> None:
+        """Keep what is of use of some events."""
+        self.counts["events"] += len(batch)
+        for event in batch:
+            phase, category = event.ph, event.cat
+            try:
+                if phase == "X":
+                    self._complete(event, event.ts, event.dur)
+                elif phase in ("s", "f") and category in _FLOWS:
+                    self._flow(event)
+                elif phase == "B":
+                    self._open.setdefault((event.pid, event.tid), []).append(event)
+                elif phase == "E":
+                    self._close(event)
+                elif phase == "M":
+                    self.counts["names and order of rows"] += 1
+                else:
+                    self._leave(_LEFT_OUT.get(category, f"{category or 'no category'} ({phase or 'no phase'})"))
+            except (TypeError, ValueError, OverflowError, AttributeError):  # a value that is none of its kind
+                self.counts["events without sense"] += 1
+        columns = self._columns
+        if len(columns["work"]) // 9 + len(columns["calls"]) // 6 + len(columns["spans"]) // 5 > MOST_EVENTS:
+            raise UserError(f"{self._path} holds more than {MOST_EVENTS:,} events; record fewer steps")
+
+    def _close(self, end: _Event) -> None:
+        opened = self._open.get((end.pid, end.tid))
+        if not opened:
+            self.counts["ends without a begin"] += 1
+            return
+        begin = opened.pop()
+        self._complete(begin, begin.ts, None, _nanoseconds(end.ts))
+
+    def _complete(self, event: _Event, begin: msgspec.Raw, length: msgspec.Raw | None, end: int | None = None) -> None:
+        category = event.cat
+        what = _CATEGORIES.get(category) or self._otherwise(event)
+        if what is None:
+            return
+        start = _nanoseconds(begin)
+        if end is None:
+            if length is _NOTHING:
+                self.counts["without a length"] += 1
+                end = start
+            else:
+                end = start + _nanoseconds(length)
+        if end < start:
+            self.counts["end before they begin"] += 1
+            end = start
+        self.known = True
+        table, kind = what
+        args = event.args or _NO_ARGS
+        if table == "span":
+            name = self._function(event.name) if kind == FUNCTION else self._name(event.name)
+            if kind == OPERATOR and event.name.startswith("ProfilerStep"):
+                kind = RANGE
+            self._columns["spans"].extend((start, end, self._thread(event), name, kind))
+        elif table == "call":
+            correlation = _whole(args.correlation)
+            row = (start, end, self._thread(event), correlation, self._name(event.name), kind)
+            self._columns["calls"].extend(row)
+        elif table == "work":
+            copy_kind = _copy_kind(event.name) if kind == MEMCPY else 0
+            name = self._name(event.name) if kind == KERNEL else -1
+            size = max(0, _whole(args.bytes))
+            node = _whole(args.graph_node) > 0
+            row = (start, end, kind, self._place(event, args, args.stream), _whole(args.correlation), name, size)
+            self._columns["work"].extend((*row, copy_kind, node))
+        else:
+            self._sync(event, args, start)
+
+    def _otherwise(self, event: _Event) -> tuple[str, int] | None:
+        """What an event of another category is; counts what is left out."""
+        category = event.cat
+        if category is None and event.pid == "CPU functions":  # the profiler without Kineto
+            return "span", OPERATOR
+        if isinstance(category, str) and (known := _CATEGORIES.get(category.lower())):
+            return known
+        self._leave(_LEFT_OUT.get(str(category).lower(), str(category)))
+        return None
+
+    def _leave(self, what: str) -> None:
+        known = what in self.left_out or len(self.left_out) < _MOST_LEFT_OUT
+        self.left_out[what[:60] if known else "of further categories"] += 1
+
+    def _sync(self, event: _Event, args: _Args, start: int) -> None:
+        waits = args.sync == "Stream Wait Event"
+        asked = args.after_stream if waits or _whole(args.after_stream) not in _NOWHERE else args.stream
+        after = self._place(event, args, asked) if _whole(asked) not in _NOWHERE else -1
+        if waits and (after < 0 or _whole(args.stream) in _NOWHERE):
+            self.counts["waits for an event of an unknown stream"] += 1
+            return
+        place = self._place(event, args, args.stream) if waits else -1
+        self._columns["syncs"].extend((start, place, _whole(args.correlation), after, _whole(args.after)))
+
+    def _flow(self, event: _Event) -> None:
+        self.counts["arrows from calls to work"] += 1
+        number = _whole(event.id)
+        if event.ph == "s":
+            self._columns["begins"].extend((number, self._thread(event), _nanoseconds(event.ts)))
+        else:
+            lane = self.lanes.setdefault((event.pid, _whole(event.tid)), len(self.lanes))
+            self._columns["ends"].extend((number, lane, _nanoseconds(event.ts)))
+
+    # --- numbers of things --------------------------------------------------------------------------------------------
+
+    def _thread(self, event: _Event) -> int:
+        key = (event.pid, event.tid)
+        number = self.threads.get(key)
+        if number is None:
+            number = self.threads[key] = len(self.threads)
+        return number
+
+    def _place(self, event: _Event, args: _Args, stream: Any) -> int:
+        device = event.pid if args.device is None else args.device
+        key = (event.pid, _whole(device), _whole(args.context), _whole(event.tid if stream is None else stream))
+        number = self.places.get(key)
+        if number is None:
+            number = self.places[key] = len(self.places)
+        return number
+
+    def _name(self, name: Any) -> int:
+        number = self.names.get(name)
+        if number is None:
+            text = str(name)[:LONGEST_NAME]
+            self._letters += len(text)
+            if self._letters > NAMES_BYTES:
+                text = "(a name beyond those that are kept)"
+            number = self.names.setdefault(text, len(self.names))
+        return number
+
+    def _function(self, name: Any) -> int:
+        number = self._functions.get(name)
+        if number is None:
+            number = self._name(function_name(str(name)))
+            if self._letters <= NAMES_BYTES:
+                self._functions[name] = number
+        return number
+
+
+def function_name(name: str) -> str:
+    """A function of Python's call stack without the folder of its file and without addresses.
+
+    >>> function_name("/home/bob/x.py(12): f"), function_name("<built-in method item of Tensor object at 0x7f00>")
+    ('x.py(12): f', '<built-in method item of Tensor object>')
+    """
+    return _FOLDER.sub("", _FILE_OF_FUNCTION.sub("", _ADDRESS.sub("", name)))
+
+
+def _nanoseconds(raw: msgspec.Raw) -> int:
+    """A time in microseconds, as the file writes it, in ns; a text that holds one too."""
+    text = bytes(raw).strip(b'"')
+    whole, _, part = text.partition(b".")
+    if len(part) <= 3 and whole.isdigit() and (part.isdigit() or not part):
+        value = int(whole) * 1000 + int(part.ljust(3, b"0"))
+    else:
+        try:
+            value = int((Decimal(text.decode()) * 1000).to_integral_value())
+        except InvalidOperation:
+            raise ValueError(f"{text!r} is no time") from None
+    if not -_FAR < value < _FAR:
+        raise OverflowError(f"{text!r} is no time")
+    return value
+
+
+def _whole(value: Any) -> int:
+    """A whole number of the file, also one that is written as a text; -1 for anything else."""
+    if type(value) is int:
+        return value if -_FAR < value < _FAR else -1
+    try:
+        return int(value) if isinstance(value, str | float) and -_FAR < int(value) < _FAR else -1
+    except (ValueError, OverflowError):
+        return -1
+
+
+def _copy_kind(name: str) -> int:
+    match = _COPY.search(name)
+    if not match:
+        return 0
+    return _COPY_KINDS.get(match[1], 0) or _LONG_COPY_KINDS.get(match[2], 0)
+
+
+class _Assembly:
+    """A recording made of rows."""
+
+    def __init__(self, rows: _Rows, events: Events) -> None:
+        self._rows, self._events = rows, events
+        self._problems: list[str] = []
+        self._counts = collections.Counter(rows.counts)
+
+    def recording(self) -> Recording:
+        rows = self._rows
+        tables = {name: rows.table(name) for name in rows.WIDTHS}
+        threads, thread_of = self._threads(tables["calls"], tables["spans"])
+        calls, links = self._calls(tables["calls"], thread_of, threads)
+        table = tables["work"]
+        table = table[np.lexsort((table[:, 1], table[:, 0]))]
+        pid_of_place = self._numbers([pid for pid, *_ in rows.places])
+        call = links.calls(table[:, 4], table[:, 0], pid_of_place[table[:, 3]])
+        self._by_arrows(table, call, calls, tables, thread_of)
+        streams, stream_of, device_of = self._streams(table, call, calls, threads)
+        spans = self._spans(tables["spans"], thread_of)
+        waits = self._waits(tables["syncs"], links, stream_of, pid_of_place)
+        start, end, kind, place, _, name, size, copy_kind, node = table.T
+        of_graph = node > 0
+        if len(calls.start):
+            launches_graph = np.array([call_kinds.launches_graph(text) for text in rows.names])
+            of_graph |= (call >= 0) & launches_graph[calls.name[call]]
+        work = Work(start, end, stream_of[place], kind, name, call, of_graph, size, copy_kind, device_of[place])
+        self._say_oddities(work, calls)
+        zero = min((int(part.start.min()) for part in (calls, work, spans) if len(part.start)), default=0)
+        source = self._source(work, calls, spans, waits)
+        return Recording(
+            _since(calls, zero), _since(work, zero), _since(spans, zero), waits, threads, streams, tuple(rows.names),
+            self._device_names(), source,
+        )  # fmt: skip
+
+    # --- the host -----------------------------------------------------------------------------------------------------
+
+    def _threads(self, calls: Integers, spans: Integers) -> tuple[tuple[Thread, ...], Integers]:
+        """The threads, and the number among them of each thread of the file."""
+        keys = list(self._rows.threads)
+        used = np.bincount(np.concatenate([calls[:, 2], spans[:, 2]]), minlength=len(keys))
+        weight: collections.Counter[Any] = collections.Counter()
+        for (pid, _), count in zip(keys, used.tolist(), strict=True):
+            weight[pid] += count
+        # The profiler's own parts, and functions that ran when it began, stand under processes that are none.
+        most = next((pid for pid, _ in weight.most_common() if pid not in (0, -1)), None)
+        process_of = [most if pid in (0, -1) and most is not None else pid for pid, _ in keys]
+        processes = list(dict.fromkeys(pid for pid, count in zip(process_of, used.tolist(), strict=True) if count))
+        threads: list[Thread] = []
+        number_of = np.full(len(keys), -1, np.int64)
+        for process, pid in enumerate(processes):
+            own = [i for i, one in enumerate(process_of) if one == pid and used[i]]
+            for place, i in enumerate(own, 1):
+                number_of[i] = len(threads)
+                label = f"thread {place}"
+                threads.append(Thread(process, f"process {process + 1}, {label}" if len(processes) > 1 else label))
+        return tuple(threads), number_of
+
+    def _calls(self, table: Integers, thread_of: Integers, threads: tuple[Thread, ...]) -> tuple[Calls, Links]:
+        start, end, thread, correlation, name, _ = table.T
+        thread = thread_of[thread]
+        chosen, within = outermost(start, end, thread)
+        self._counts["calls within calls"] = len(start) - len(chosen)
+        calls = Calls(start[chosen], end[chosen], thread[chosen], name[chosen], np.zeros(len(chosen), bool))
+        process = np.array([thread.process for thread in threads], np.int64)
+        return calls, Links(correlation, within, calls.start, process[calls.thread])
+
+    def _by_arrows(
+        self, table: Integers, call: Integers, calls: Calls, tables: dict[str, Integers], thread_of: Integers
+    ) -> None:
+        """Give work without a call the one that the file draws an arrow from."""
+        missing = np.flatnonzero(call < 0)
+        if not len(missing) or not len(tables["begins"]) or not len(tables["ends"]):
+            return
+        lane_of = [self._rows.lanes.get((pid, stream), -1) for pid, _, _, stream in self._rows.places]
+        arrows = {(lane, when): number for number, lane, when in tables["ends"].tolist()}
+        begins = {number: (thread, when) for number, thread, when in tables["begins"].tolist()}
+        found = [begins.get(arrows.get((lane_of[row[3]], row[0]), -1), (-1, 0)) for row in table[missing].tolist()]
+        thread, when = np.array(found, np.int64).T
+        numbers = np.where(thread >= 0, thread_of[thread], -1)
+        call[missing] = containing(calls.start, calls.end, calls.thread, numbers, when)
+        self._counts["linked by arrows"] = int((call[missing] >= 0).sum())
+
+    def _spans(self, table: Integers, thread_of: Integers) -> Spans:
+        start, end, thread, name, kind = table.T
+        thread = thread_of[thread]
+        order, ends, cut = nested(start, end, thread)
+        self._counts["spans cut by rounding"] = int(((cut > 0) & (cut <= ROUNDING)).sum())
+        if many := int((cut > ROUNDING).sum()):
+            self._problems.append(
+                f"{many:,} ranges or operators end after the one round them on their thread: they are cut at its end."
+            )
+        return Spans(start[order], ends, thread[order], name[order], kind[order])
+
+    # --- the device ---------------------------------------------------------------------------------------------------
+
+    def _streams(
+        self, table: Integers, call: Integers, calls: Calls, threads: tuple[Thread, ...]
+    ) -> tuple[tuple[Stream, ...], Integers, Integers]:
+        """The streams; of each place of the file its stream, and its device's number."""
+        places = list(self._rows.places)
+        process = np.array([thread.process for thread in threads], np.int64)
+        launched = call >= 0
+        of_place = np.full(len(places), process[0] if len(threads) and not process.any() else -1, np.int64)
+        if process.any() and launched.any():
+            pids = self._numbers([pid for pid, *_ in places])
+            of = process[calls.thread[call[launched]]]
+            for pid in np.unique(pids):
+                own = pids[table[launched, 3]] == pid
+                if own.any():
+                    of_place[pids == pid] = np.bincount(of[own]).argmax()
+        devices = self._devices(places)
+        keys = [
+            (int(of_place[i]), device, context, number)
+            for i, ((_, _, context, number), device) in enumerate(zip(places, devices, strict=True))
+        ]
+        numbers = {key: i for i, key in enumerate(sorted(set(keys)))}
+        return (
+            tuple(Stream(*key) for key in numbers),
+            np.array([numbers[key] for key in keys], np.int64),
+            np.array(devices, np.int64),
+        )
+
+    def _devices(self, places: list[tuple[Any, int, int, int]]) -> list[int]:
+        """Each place's device: one number stands for several where ranks were merged into one file."""
+        numbers: dict[tuple[Any, int], int] = {}
+        taken = {device for _, device, _, _ in places}
+        for pid, device, _, _ in places:
+            if (pid, device) not in numbers:
+                known = device in numbers.values()
+                numbers[pid, device] = max(taken | set(numbers.values())) + 1 if known else device
+        if renamed := [number for (_, device), number in numbers.items() if number != device]:
+            listed = ", ".join(map(str, renamed))
+            self._problems.append(
+                f"One number stands for several devices, as in files of several ranks: further ones are called {listed}."
+            )
+        return [numbers[pid, device] for pid, device, _, _ in places]
+
+    def _waits(self, table: Integers, links: Links, stream_of: Integers, pid_of_place: Integers) -> Waits:
+        table = table[np.argsort(table[:, 0], kind="stable")]
+        start, place, correlation, after, record = table.T
+        where = pid_of_place[np.maximum(place, after)] if len(pid_of_place) else place
+        call = links.calls(correlation, start, where)
+        recorded = links.calls(record, start, where)
+        known = np.append(stream_of, -1)
+        return Waits(known[place], call, known[after], recorded)
+
+    @staticmethod
+    def _numbers(values: list[Any]) -> Integers:
+        """A number for each different value."""
+        known: dict[Any, int] = {}
+        return np.array([known.setdefault(value, len(known)) for value in values], np.int64)
+
+    # --- about the file -----------------------------------------------------------------------------------------------
+
+    def _say_oddities(self, work: Work, calls: Calls) -> None:
+        counts, events, rows = self._counts, self._events, self._rows
+        say = self._problems.append
+        if events.cut:
+            say(f"The file ends before its events do, after {events.bytes:,} bytes of text: what came before was read.")
+        if events.unreadable:
+            say(f"{events.unreadable:,} events are no JSON and were left out.")
+        if events.mended:
+            say(f"{events.mended:,} blocks or events are no JSON as they stand; they were mended and read.")
+        if many := counts["events without sense"]:
+            say(f"{many:,} events hold values of a wrong kind, such as a text for a time, and were left out.")
+        if many := counts["without a length"]:
+            say(f"{many:,} events have no duration: they count with none.")
+        if many := counts["end before they begin"]:
+            say(f"{many:,} events end before they begin: they count as without a duration.")
+        if rows.unclosed:
+            counts["begins without an end"] = rows.unclosed
+            say(f"{rows.unclosed:,} events begin and do not end: they were left out.")
+        if many := counts["ends without a begin"]:
+            say(f"{many:,} events end and did not begin: they were left out.")
+        if many := counts["waits for an event of an unknown stream"]:
+            say(f"{many:,} streams wait for an event of a stream that the file does not name: they were left out.")
+        if many := int((work.call < 0).sum()):
+            say(f"{many:,} of {len(work.start):,} operations of devices have no call that launched them.")
+        launched = work.call >= 0
+        late = calls.start[work.call[launched]] - work.start[launched] if launched.any() else np.empty(0, np.int64)
+        if many := int((late > 0).sum()):
+            say(
+                f"{many:,} of {len(work.start):,} operations begin before the call that launched them, by up to "
+                f"{late.max() / 1e3:,.3f} us: the clocks of host and device do not fit."
+            )
+        if EVENTS_KEY in events.beside:
+            say("The file holds further lists of events, which were not read.")
+
+    def _source(self, work: Work, calls: Calls, spans: Spans, waits: Waits) -> Source:
+        counts = {
+            "events": self._counts.pop("events"),
+            **{f"{what}": int((work.kind == kind).sum()) for what, kind in KINDS_OF_WORK.items()},
+            "calls": len(calls.start),
+            **{what: int((spans.kind == kind).sum()) for what, kind in KINDS_OF_SPANS.items()},
+            "waits": len(waits.stream),
+            **dict(sorted(self._counts.items())),
+            "unreadable": self._events.unreadable,
+            **{f"left out: {what}": many for what, many in sorted(self._rows.left_out.items())},
+        }
+        lacks = [
+            *(["It holds no work of a device: it says what the host did only."] if not len(work.start) else []),
+            *(["It holds no CUDA calls: it says when work ran, and not when it was launched."] * (not len(calls.start))),
+            *(["It holds no event dependencies between streams."] if not (waits.stream >= 0).any() else []),
+            *(["It holds no operators of PyTorch."] if not (spans.kind == OPERATOR).any() else []),
+            *(["It holds no Python call stack (with_stack=True)."] if not (spans.kind == FUNCTION).any() else []),
+            "It does not say whether a call failed, or how many records the profiler lost.",
+            "It holds one process and its work: what others ran on the device is not in it.",
+        ]
+        counts = {name: many for name, many in counts.items() if many}
+        return Source("pytorch-profiler", self._tool(), tuple(lacks), None, tuple(self._problems), counts)
+
+    def _tool(self) -> str:
+        """The recorder as far as the file names it, and the rank."""
+        beside = self._events.beside
+        versions = [
+            f"{name} {version}"
+            for key, name in (("cupti_version", "CUPTI"), ("roctracer_version", "roctracer"))
+            if (version := _version(beside.get(key)))
+        ]
+        for key, name in (("cuda_runtime_version", "CUDA"), ("hip_runtime_version", "HIP")):
+            if version := _version(beside.get(key)):
+                number = int(version)
+                # CUDA writes 12080 for 12.8, HIP 60443484 for 6.4.
+                major, minor = (number // 1000, number % 1000 // 10) if name == "CUDA" else divmod(number // 100_000, 100)
+                versions.append(f"{name} {major}.{minor}")
+        text = "PyTorch profiler" + (f" ({', '.join(versions)})" if versions else "")
+        info = beside.get("distributedInfo")
+        if isinstance(info, dict) and (rank := _whole(info.get("rank"))) >= 0:
+            size = _whole(info.get("world_size"))
+            text += f", rank {rank}" + (f" of {size}" if size > 0 else "")
+        return text
+
+    def _device_names(self) -> dict[int, str]:
+        described = self._events.beside.get("deviceProperties")
+        names = {}
+        for one in described if isinstance(described, list) else []:
+            if isinstance(one, dict) and _whole(one.get("id")) >= 0 and isinstance(one.get("name"), str) and one["name"]:
+                names[_whole(one["id"])] = one["name"][:LONGEST_NAME]
+        return names
+
+
+def _version(value: Any) -> str:
+    """A version that is a number or a text of one; nothing else of the file gets into a text."""
+    number = _whole(value)
+    return str(number) if number > 0 else ""
+
+
+def _since(part: Any, zero: int) -> Any:
+    """Times from a zero."""
+    return dataclasses.replace(part, start=part.start - zero, end=part.end - zero)

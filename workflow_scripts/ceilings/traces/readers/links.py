@@ -1,0 +1,136 @@
+"""What the rows of a trace have to do with each other: which calls lie within others, and which call launched what."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ceilings.traces.recording import Integers
+
+
+def outermost(start: Integers, end: Integers, thread: Integers) -> tuple[Integers, Integers]:
+    """The calls that lie within no other of their thread.
+
+    Args:
+        start, end: Of each call.
+        thread: Number of its thread, from 0.
+
+    Returns:
+        The outermost calls by start, as indices into the rows, and for each row the place of the one that it lies in
+        among them.
+    """
+    if not len(start):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # A call without a length comes before one that starts with it: a clock in microseconds writes many of those.
+    order = np.lexsort((-end, end > start, start, thread))
+    outer = np.empty(len(start), bool)
+    bounds = np.flatnonzero(np.diff(thread[order])) + 1
+    for part in np.split(np.arange(len(order)), bounds):
+        begin, last = start[order[part]], end[order[part]]
+        before = np.maximum.accumulate(last)[:-1]
+        outer[part[0]] = True
+        outer[part[1:]] = (last[1:] > before) | (begin[1:] >= before)
+    chosen = order[outer]
+    by_start = np.argsort(start[chosen], kind="stable")
+    rank = np.empty_like(by_start)
+    rank[by_start] = np.arange(len(by_start))
+    within = np.empty(len(start), np.int64)
+    within[order] = rank[np.cumsum(outer) - 1]
+    return chosen[by_start], within
+
+
+def nested(start: Integers, end: Integers, thread: Integers) -> tuple[Integers, Integers, Integers]:
+    """Spans that lie within each other or apart.
+
+    Returns:
+        The order by start, the outer one first; the ends in that order, none behind that of the span round it; and how
+        much each was cut.
+    """
+    order = np.lexsort((-end, start, thread))
+    ends = end[order].tolist()
+    open_ends: list[int] = []
+    last_thread = -1
+    for number, (begin, of) in enumerate(zip(start[order].tolist(), thread[order].tolist(), strict=True)):
+        if of != last_thread:
+            open_ends, last_thread = [], of
+        while open_ends and open_ends[-1] <= begin:
+            open_ends.pop()
+        if open_ends and ends[number] > open_ends[-1]:
+            ends[number] = open_ends[-1]
+        open_ends.append(ends[number])
+    cut = np.array(ends, np.int64).reshape(-1)
+    by_start = np.argsort(start[order], kind="stable")
+    order, kept = order[by_start], cut[by_start]
+    return order, kept, end[order] - kept
+
+
+class Links:
+    """Calls by correlation.
+
+    Args:
+        correlation: Of each row of calls; what is below 1 stands for none.
+        outer: The outermost call round each row.
+        start: Begin of each outermost call.
+        process: Process of each outermost call.
+    """
+
+    def __init__(self, correlation: Integers, outer: Integers, start: Integers, process: Integers) -> None:
+        said = correlation > 0
+        pairs = np.unique(np.column_stack([correlation[said], start[outer[said]], outer[said]]), axis=0)
+        self._correlation, self._start, self._outer = pairs.T if len(pairs) else np.empty((3, 0), np.int64)
+        self._process = process[self._outer] if len(pairs) else self._outer
+        self.ambiguous = bool((self._correlation[1:] == self._correlation[:-1]).any())
+
+    def calls(self, correlation: Integers, start: Integers, place: Integers | None = None) -> Integers:
+        """The call of each correlation, -1 where there is none.
+
+        Several processes may use the same numbers: then the call is one of the process that most of a place's work
+        comes from, as far as times say it, and the last that begins before the work does.
+
+        Args:
+            correlation, start: Of each operation.
+            place: What belongs to one process as a whole, such as a device of the trace.
+        """
+        if not len(self._correlation) or not len(correlation):
+            return np.full(len(correlation), -1, np.int64)
+        first = np.searchsorted(self._correlation, correlation)
+        behind = np.searchsorted(self._correlation, correlation, "right")
+        at = np.where(behind > first, first, -1)
+        several = np.flatnonzero(behind - first > 1)
+        votes: dict[int, dict[int, int]] = {}
+        if len(several) and place is not None:
+            single = np.flatnonzero(behind - first == 1)
+            voters = np.concatenate([single, several])
+            chosen = np.concatenate([first[single], [self._latest(first[i], behind[i], start[i]) for i in several]])
+            pairs, counts = np.unique(
+                np.column_stack([place[voters], self._process[chosen.astype(np.int64)]]), axis=0, return_counts=True
+            )
+            for (where, process), count in zip(pairs.tolist(), counts.tolist(), strict=True):
+                votes.setdefault(where, {})[process] = count
+        for i in several.tolist():
+            candidates = np.arange(first[i], behind[i])
+            counted = votes.get(int(place[i]), {}) if place is not None else {}
+            process = max(counted, key=counted.__getitem__, default=-1)
+            own = candidates[self._process[candidates] == process]
+            candidates = own if len(own) else candidates
+            earlier = candidates[self._start[candidates] <= start[i]]
+            at[i] = earlier[-1] if len(earlier) else candidates[0]
+        return np.where(at >= 0, self._outer[at], -1)
+
+    def _latest(self, first: int, behind: int, start: int) -> int:
+        """The last call before a time, of some with one correlation, which are in the order of their begins."""
+        return max(first, first + int(np.searchsorted(self._start[first:behind], start, "right")) - 1)
+
+
+def containing(start: Integers, end: Integers, thread: Integers, where: Integers, when: Integers) -> Integers:
+    """The call round each time on a thread, -1 where there is none; calls of one thread do not overlap."""
+    found = np.full(len(when), -1, np.int64)
+    for one in np.unique(where):
+        own: NDArray[np.int64] = np.flatnonzero(thread == one)
+        if not len(own):
+            continue
+        asked = np.flatnonzero(where == one)
+        at = np.searchsorted(start[own], when[asked], "right") - 1
+        inside = (at >= 0) & (end[own[at]] >= when[asked])
+        found[asked[inside]] = own[at[inside]]
+    return found
