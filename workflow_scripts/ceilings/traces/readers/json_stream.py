@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
 from ceilings.errors import UserError
-
-Progress = Callable[[float], None]
-"""Is called now and then with the share of the file that was read, from 0 to 1."""
+from ceilings.traces.recording import Progress
 
 BLOCK = 4 << 20
 """Bytes of text that are decoded at a time."""
@@ -31,8 +29,8 @@ LARGEST_TEXT = 64 << 30
 """Bytes of text that are read."""
 
 LARGEST_RATIO, RATIO_FROM = 300, 1 << 30
-"""A gzipped file that holds more than the latter and is packed better than the former is no trace: those are packed to a
-tenth or a thirtieth."""
+"""A gzipped file that holds more than the latter, and is packed better than the former, is no trace: those are packed to
+a tenth or a thirtieth."""
 
 GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
 EVENTS = "traceEvents"

@@ -22,7 +22,6 @@ from ceilings.errors import UserError
 from ceilings.traces import calls as call_kinds
 from ceilings.traces.capture import KERNEL, MEMCPY, MEMSET, Calls
 from ceilings.traces.readers.json_stream import EVENTS as EVENTS_KEY
-from ceilings.traces.readers.json_stream import Progress
 from ceilings.traces.readers.json_stream import Stream as Events
 from ceilings.traces.readers.links import Links, containing, nested, outermost
 from ceilings.traces.recording import (
@@ -31,6 +30,7 @@ from ceilings.traces.recording import (
     OPERATOR,
     RANGE,
     Integers,
+    Progress,
     Recording,
     Source,
     Spans,
@@ -41,20 +41,20 @@ from ceilings.traces.recording import (
 )
 
 MOST_EVENTS = 40_000_000
-"""Calls, operations and spans that are read of one file: some 4 GB of memory."""
+"""Events that are kept of one file: some 4 GB of memory."""
 
 LONGEST_NAME, NAMES_BYTES = 20_000, 256 << 20
 """Letters of a name, and of all of them, that are kept."""
 
 _RUNTIME_CALL, _DRIVER_CALL = 0, 1
 _CATEGORIES: dict[str, tuple[str, int]] = {
-    **{name: ("work", KERNEL) for name in ("kernel", "concurrent_kernel")},
-    **{name: ("work", MEMCPY) for name in ("gpu_memcpy", "memcpy")},
-    **{name: ("work", MEMSET) for name in ("gpu_memset", "memset")},
+    **dict.fromkeys(("kernel", "concurrent_kernel"), ("work", KERNEL)),
+    **dict.fromkeys(("gpu_memcpy", "memcpy"), ("work", MEMCPY)),
+    **dict.fromkeys(("gpu_memset", "memset"), ("work", MEMSET)),
     **{f"{api}_runtime": ("call", _RUNTIME_CALL) for api in ("cuda", "hip", "xpu", "musa", "privateuse1")},
     **{f"{api}_driver": ("call", _DRIVER_CALL) for api in ("cuda", "hip", "xpu", "musa", "privateuse1")},
     "runtime": ("call", _RUNTIME_CALL),
-    **{name: ("span", OPERATOR) for name in ("cpu_op", "operator")},
+    **dict.fromkeys(("cpu_op", "operator"), ("span", OPERATOR)),
     "user_annotation": ("span", RANGE),
     "python_function": ("span", FUNCTION),
     "overhead": ("span", LOADING),
@@ -71,7 +71,18 @@ _LEFT_OUT = {
 _MOST_LEFT_OUT = 20
 """Categories that are counted by name."""
 
-_COPY_KINDS = {"HtoD": 1, "DtoH": 2, "HtoA": 3, "AtoH": 4, "AtoA": 5, "AtoD": 6, "DtoA": 7, "DtoD": 8, "HtoH": 9, "PtoP": 10}
+_COPY_KINDS = {
+    "HtoD": 1,
+    "DtoH": 2,
+    "HtoA": 3,
+    "AtoH": 4,
+    "AtoA": 5,
+    "AtoD": 6,
+    "DtoA": 7,
+    "DtoD": 8,
+    "HtoH": 9,
+    "PtoP": 10,
+}
 _LONG_COPY_KINDS = {"HostToDevice": 1, "DeviceToHost": 2, "DeviceToDevice": 8, "HostToHost": 9}
 """CUPTI's numbers; the latter are names that HIP gives."""
 
@@ -84,7 +95,7 @@ _NOWHERE = (-1, 4_294_967_295)
 """How a trace writes that a wait is for no stream."""
 
 ROUNDING = 1000
-"""ns by which a span may reach over the one round it, where both were rounded to microseconds."""
+"""ns by which a span may reach over the one round it: both may be rounded to microseconds."""
 
 KINDS_OF_WORK = {"kernels": KERNEL, "copies": MEMCPY, "fills": MEMSET}
 KINDS_OF_SPANS = {"ranges": RANGE, "operators": OPERATOR, "functions": FUNCTION, "parts of the profiler": LOADING}
@@ -143,6 +154,10 @@ def read(path: Path | str, progress: Progress | None = None) -> Recording:
     return _Assembly(rows, events).recording()
 
 
+_WIDTHS = {"work": 9, "calls": 6, "spans": 5, "syncs": 5, "begins": 3, "ends": 3}
+"""Columns of each table of rows."""
+
+
 class _Rows:
     """What is kept of the events, a row each, in whole numbers.
 
@@ -158,11 +173,9 @@ class _Rows:
         lanes: Number of each (process, stream) in which an arrow ends.
     """
 
-    WIDTHS = {"work": 9, "calls": 6, "spans": 5, "syncs": 5, "begins": 3, "ends": 3}
-
     def __init__(self, path: Path | str) -> None:
         self._path = path
-        self._columns = {name: array("q") for name in self.WIDTHS}
+        self._columns = {name: array("q") for name in _WIDTHS}
         self.threads: dict[tuple[Any, Any], int] = {}
         self.places: dict[tuple[Any, int, int, int], int] = {}
         self.lanes: dict[tuple[Any, int], int] = {}
@@ -177,7 +190,7 @@ class _Rows:
     def table(self, name: str) -> Integers:
         """Rows of a table; empties it."""
         values = np.frombuffer(self._columns.pop(name), np.int64) if len(self._columns[name]) else np.empty(0, np.int64)
-        return values.reshape(-1, self.WIDTHS[name])
+        return values.reshape(-1, _WIDTHS[name])
 
     @property
     def unclosed(self) -> int:
@@ -204,8 +217,7 @@ class _Rows:
                     self._leave(_LEFT_OUT.get(category, f"{category or 'no category'} ({phase or 'no phase'})"))
             except (TypeError, ValueError, OverflowError, AttributeError):  # a value that is none of its kind
                 self.counts["events without sense"] += 1
-        columns = self._columns
-        if len(columns["work"]) // 9 + len(columns["calls"]) // 6 + len(columns["spans"]) // 5 > MOST_EVENTS:
+        if sum(len(self._columns[name]) // width for name, width in _WIDTHS.items()) > MOST_EVENTS:
             raise UserError(f"{self._path} holds more than {MOST_EVENTS:,} events; record fewer steps")
 
     def _close(self, end: _Event) -> None:
@@ -227,7 +239,7 @@ class _Rows:
                 self.counts["without a length"] += 1
                 end = start
             else:
-                end = start + _nanoseconds(length)
+                end = start + _nanoseconds(length or _NOTHING)
         if end < start:
             self.counts["end before they begin"] += 1
             end = start
@@ -241,15 +253,14 @@ class _Rows:
             self._columns["spans"].extend((start, end, self._thread(event), name, kind))
         elif table == "call":
             correlation = _whole(args.correlation)
-            row = (start, end, self._thread(event), correlation, self._name(event.name), kind)
-            self._columns["calls"].extend(row)
+            self._columns["calls"].extend((start, end, self._thread(event), correlation, self._name(event.name), kind))
         elif table == "work":
             copy_kind = _copy_kind(event.name) if kind == MEMCPY else 0
             name = self._name(event.name) if kind == KERNEL else -1
             size = max(0, _whole(args.bytes))
             node = _whole(args.graph_node) > 0
-            row = (start, end, kind, self._place(event, args, args.stream), _whole(args.correlation), name, size)
-            self._columns["work"].extend((*row, copy_kind, node))
+            place, correlation = self._place(event, args, args.stream), _whole(args.correlation)
+            self._columns["work"].extend((start, end, kind, place, correlation, name, size, copy_kind, node))
         else:
             self._sync(event, args, start)
 
@@ -374,7 +385,7 @@ class _Assembly:
 
     def recording(self) -> Recording:
         rows = self._rows
-        tables = {name: rows.table(name) for name in rows.WIDTHS}
+        tables = {name: rows.table(name) for name in _WIDTHS}
         threads, thread_of = self._threads(tables["calls"], tables["spans"])
         calls, links = self._calls(tables["calls"], thread_of, threads)
         table = tables["work"]
@@ -383,7 +394,7 @@ class _Assembly:
         call = links.calls(table[:, 4], table[:, 0], pid_of_place[table[:, 3]])
         self._by_arrows(table, call, calls, tables, thread_of)
         streams, stream_of, device_of = self._streams(table, call, calls, threads)
-        spans = self._spans(tables["spans"], thread_of)
+        spans = self._spans(tables["spans"], thread_of, threads)
         waits = self._waits(tables["syncs"], links, stream_of, pid_of_place)
         start, end, kind, place, _, name, size, copy_kind, node = table.T
         of_graph = node > 0
@@ -394,14 +405,12 @@ class _Assembly:
         self._say_oddities(work, calls)
         zero = min((int(part.start.min()) for part in (calls, work, spans) if len(part.start)), default=0)
         source = self._source(work, calls, spans, waits)
-        return Recording(
-            _since(calls, zero), _since(work, zero), _since(spans, zero), waits, threads, streams, tuple(rows.names),
-            self._device_names(), source,
-        )  # fmt: skip
+        parts = (_since(calls, zero), _since(work, zero), _since(spans, zero), waits)
+        return Recording(*parts, tuple(threads), streams, tuple(rows.names), self._device_names(), source)
 
     # --- the host -----------------------------------------------------------------------------------------------------
 
-    def _threads(self, calls: Integers, spans: Integers) -> tuple[tuple[Thread, ...], Integers]:
+    def _threads(self, calls: Integers, spans: Integers) -> tuple[list[Thread], Integers]:
         """The threads, and the number among them of each thread of the file."""
         keys = list(self._rows.threads)
         used = np.bincount(np.concatenate([calls[:, 2], spans[:, 2]]), minlength=len(keys))
@@ -416,13 +425,13 @@ class _Assembly:
         number_of = np.full(len(keys), -1, np.int64)
         for process, pid in enumerate(processes):
             own = [i for i, one in enumerate(process_of) if one == pid and used[i]]
-            for place, i in enumerate(own, 1):
+            for place, i in enumerate(own):
                 number_of[i] = len(threads)
                 label = f"thread {place}"
-                threads.append(Thread(process, f"process {process + 1}, {label}" if len(processes) > 1 else label))
-        return tuple(threads), number_of
+                threads.append(Thread(process, f"process {process}, {label}" if len(processes) > 1 else label))
+        return threads, number_of
 
-    def _calls(self, table: Integers, thread_of: Integers, threads: tuple[Thread, ...]) -> tuple[Calls, Links]:
+    def _calls(self, table: Integers, thread_of: Integers, threads: list[Thread]) -> tuple[Calls, Links]:
         start, end, thread, correlation, name, _ = table.T
         thread = thread_of[thread]
         chosen, within = outermost(start, end, thread)
@@ -447,21 +456,26 @@ class _Assembly:
         call[missing] = containing(calls.start, calls.end, calls.thread, numbers, when)
         self._counts["linked by arrows"] = int((call[missing] >= 0).sum())
 
-    def _spans(self, table: Integers, thread_of: Integers) -> Spans:
+    def _spans(self, table: Integers, thread_of: Integers, threads: list[Thread]) -> Spans:
+        """The spans; what crosses others of its thread gets a thread of its own, beside it."""
         start, end, thread, name, kind = table.T
         thread = thread_of[thread]
-        order, ends, cut = nested(start, end, thread)
-        self._counts["spans cut by rounding"] = int(((cut > 0) & (cut <= ROUNDING)).sum())
-        if many := int((cut > ROUNDING).sum()):
-            self._problems.append(
-                f"{many:,} ranges or operators end after the one round them on their thread: they are cut at its end."
-            )
-        return Spans(start[order], ends, thread[order], name[order], kind[order])
+        ends, lane = nested(start, end, thread, kind == FUNCTION, ROUNDING)
+        self._counts["spans that end with the one round them"] = int((ends < end).sum())
+        if many := int((lane > 0).sum()):
+            self._counts["spans across others"] = many
+            further, place = np.unique(np.column_stack([thread, lane])[lane > 0], axis=0, return_inverse=True)
+            thread[lane > 0] = len(threads) + place.reshape(-1)
+            for beside, number in further.tolist():
+                of = threads[beside]
+                threads.append(Thread(of.process, f"{of.label}, ranges across others {number}"))
+        order = np.lexsort((-ends, start))
+        return Spans(start[order], ends[order], thread[order], name[order], kind[order])
 
     # --- the device ---------------------------------------------------------------------------------------------------
 
     def _streams(
-        self, table: Integers, call: Integers, calls: Calls, threads: tuple[Thread, ...]
+        self, table: Integers, call: Integers, calls: Calls, threads: list[Thread]
     ) -> tuple[tuple[Stream, ...], Integers, Integers]:
         """The streams; of each place of the file its stream, and its device's number."""
         places = list(self._rows.places)
@@ -498,7 +512,7 @@ class _Assembly:
         if renamed := [number for (_, device), number in numbers.items() if number != device]:
             listed = ", ".join(map(str, renamed))
             self._problems.append(
-                f"One number stands for several devices, as in files of several ranks: further ones are called {listed}."
+                f"One number stands for several devices, as in a file of several ranks: the others are called {listed}."
             )
         return [numbers[pid, device] for pid, device, _, _ in places]
 
@@ -564,17 +578,29 @@ class _Assembly:
             "unreadable": self._events.unreadable,
             **{f"left out: {what}": many for what, many in sorted(self._rows.left_out.items())},
         }
-        lacks = [
-            *(["It holds no work of a device: it says what the host did only."] if not len(work.start) else []),
-            *(["It holds no CUDA calls: it says when work ran, and not when it was launched."] * (not len(calls.start))),
-            *(["It holds no event dependencies between streams."] if not (waits.stream >= 0).any() else []),
-            *(["It holds no operators of PyTorch."] if not (spans.kind == OPERATOR).any() else []),
-            *(["It holds no Python call stack (with_stack=True)."] if not (spans.kind == FUNCTION).any() else []),
-            "It does not say whether a call failed, or how many records the profiler lost.",
-            "It holds one process and its work: what others ran on the device is not in it.",
-        ]
+        missing = {
+            "It holds no work of a device: it says what the host did only.": not len(work.start),
+            "It holds no CUDA calls: it says when work ran, and not when it was launched.": len(work.start) > 0
+            and not len(calls.start),
+            "It holds no event dependencies between streams.": not len(waits.stream),
+            "It holds no operators of PyTorch.": not (spans.kind == OPERATOR).any(),
+            "It holds no Python call stack (with_stack=True).": not (spans.kind == FUNCTION).any(),
+            f"It holds events of kinds that are not read: {', '.join(self._unread())}.": bool(self._unread()),
+            "It does not say whether a call failed, or how many records the profiler lost.": True,
+            "It holds one process and its work: what others ran on the device is not in it.": True,
+        }
+        lacks = [sentence for sentence, holds in missing.items() if holds]
         counts = {name: many for name, many in counts.items() if many}
         return Source("pytorch-profiler", self._tool(), tuple(lacks), None, tuple(self._problems), counts)
+
+    def _unread(self) -> list[str]:
+        """Categories that no part of this reader knows, such as the work of another accelerator."""
+        known = {*_LEFT_OUT.values(), "of further categories"}
+        return [
+            f"{what} ({many:,})"
+            for what, many in sorted(self._rows.left_out.items())
+            if what not in known and re.fullmatch(r"\w{1,40}", what) and what != "None"
+        ]
 
     def _tool(self) -> str:
         """The recorder as far as the file names it, and the rank."""
@@ -588,7 +614,9 @@ class _Assembly:
             if version := _version(beside.get(key)):
                 number = int(version)
                 # CUDA writes 12080 for 12.8, HIP 60443484 for 6.4.
-                major, minor = (number // 1000, number % 1000 // 10) if name == "CUDA" else divmod(number // 100_000, 100)
+                major, minor = (
+                    (number // 1000, number % 1000 // 10) if name == "CUDA" else divmod(number // 100_000, 100)
+                )
                 versions.append(f"{name} {major}.{minor}")
         text = "PyTorch profiler" + (f" ({', '.join(versions)})" if versions else "")
         info = beside.get("distributedInfo")
@@ -601,7 +629,12 @@ class _Assembly:
         described = self._events.beside.get("deviceProperties")
         names = {}
         for one in described if isinstance(described, list) else []:
-            if isinstance(one, dict) and _whole(one.get("id")) >= 0 and isinstance(one.get("name"), str) and one["name"]:
+            if (
+                isinstance(one, dict)
+                and _whole(one.get("id")) >= 0
+                and isinstance(one.get("name"), str)
+                and one["name"]
+            ):
                 names[_whole(one["id"])] = one["name"][:LONGEST_NAME]
         return names
 

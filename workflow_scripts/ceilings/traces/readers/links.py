@@ -39,29 +39,62 @@ def outermost(start: Integers, end: Integers, thread: Integers) -> tuple[Integer
     return chosen[by_start], within
 
 
-def nested(start: Integers, end: Integers, thread: Integers) -> tuple[Integers, Integers, Integers]:
-    """Spans that lie within each other or apart.
+def nested(
+    start: Integers, end: Integers, thread: Integers, function: NDArray[np.bool_], rounding: int
+) -> tuple[Integers, Integers]:
+    """Spans as they are nested: the end of each, and the lane of its thread in which it lies.
 
-    Returns:
-        The order by start, the outer one first; the ends in that order, none behind that of the span round it; and how
-        much each was cut.
+    Spans of one lane lie within each other or apart. A function ends where a range or an operator begins that it makes,
+    and where one ends that it closes: ranges begin and end in the middle of functions. What else reaches over the end
+    of the span round it by no more than ``rounding`` ends with it; what reaches further lies in the next lane, as the
+    ranges of several tasks of a thread do.
+
+    Args:
+        start, end, thread: Of each span, in ns; and a number of its thread.
+        function: Whether it is a function rather than a range or an operator.
+        rounding: In ns.
     """
-    order = np.lexsort((-end, start, thread))
-    ends = end[order].tolist()
-    open_ends: list[int] = []
-    last_thread = -1
-    for number, (begin, of) in enumerate(zip(start[order].tolist(), thread[order].tolist(), strict=True)):
-        if of != last_thread:
-            open_ends, last_thread = [], of
-        while open_ends and open_ends[-1] <= begin:
-            open_ends.pop()
-        if open_ends and ends[number] > open_ends[-1]:
-            ends[number] = open_ends[-1]
-        open_ends.append(ends[number])
-    cut = np.array(ends, np.int64).reshape(-1)
-    by_start = np.argsort(start[order], kind="stable")
-    order, kept = order[by_start], cut[by_start]
-    return order, kept, end[order] - kept
+    ends, lane = end.copy(), np.zeros(len(start), np.int64)
+    left, number = np.lexsort((-end, start, thread)), 0
+    while len(left):
+        starts, finishes, threads, functions = (column[left].tolist() for column in (start, end, thread, function))
+        ends[left], further = _one_lane(starts, finishes, threads, functions, rounding)
+        lane[left] = number
+        left, number = left[further], number + 1
+        ends[left] = end[left]
+    return ends, lane
+
+
+def _one_lane(
+    starts: list[int], ends: list[int], threads: list[int], functions: list[bool], rounding: int
+) -> tuple[list[int], list[int]]:
+    """Ends of spans that come by thread, start and length, and the places of those that cross others."""
+    further: list[int] = []
+    around: list[int] = []  # places of the spans that are open, the inner ones last
+    marks: list[int] = []  # those of them that are no functions
+    last = -1
+    for place, begin in enumerate(starts):
+        if threads[place] != last:
+            around, marks, last = [], [], threads[place]
+        while around and ends[around[-1]] <= begin:
+            around.pop()
+        while marks and ends[marks[-1]] <= begin:
+            marks.pop()
+        soft = functions[place]
+        if soft and marks:
+            ends[place] = min(ends[place], ends[marks[-1]])
+        within = around if soft else marks
+        if within and ends[place] > (bound := ends[within[-1]]):
+            if ends[place] > bound + rounding:
+                further.append(place)
+                continue
+            ends[place] = bound
+        if not soft:
+            while around and functions[around[-1]] and ends[around[-1]] < ends[place]:
+                ends[around.pop()] = begin
+            marks.append(place)
+        around.append(place)
+    return ends, further
 
 
 class Links:
