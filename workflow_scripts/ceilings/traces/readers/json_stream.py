@@ -22,15 +22,15 @@ from ceilings.traces.recording import Progress
 BLOCK = 4 << 20
 """Bytes of text that are decoded at a time."""
 
-LARGEST_VALUE = 64 << 20
+LARGEST_EVENT, LARGEST_BESIDE = 64 << 20, 4 << 20
 """Bytes of the largest event, and of the largest value beside the events, that is read."""
 
 LARGEST_TEXT = 64 << 30
 """Bytes of text that are read."""
 
 LARGEST_RATIO, RATIO_FROM = 300, 1 << 30
-"""A gzipped file that holds more than the latter, and is packed better than the former, is no trace: those are packed to
-a tenth or a thirtieth."""
+"""A gzipped file that holds more than the latter and is packed better than the former is no trace: traces are packed
+to a tenth or a thirtieth."""
 
 GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
 EVENTS = "traceEvents"
@@ -65,8 +65,8 @@ class Stream:
         progress: Is called with the share of the file that was read.
 
     Attributes:
-        beside: What the object holds beside the events, by key, where it is no larger than ``LARGEST_VALUE``; complete
-            once all batches were taken. None for what could not be read.
+        beside: What the object holds beside the events, by key, where it is no larger than ``LARGEST_BESIDE``, else
+            None; complete once all batches were taken. None too for what could not be read.
         unreadable: Events that could not be read.
         mended: Batches, or single events of them, that were no JSON and were read all the same.
         cut: Whether the file ends before its events do.
@@ -160,10 +160,12 @@ class Stream:
                     key = None
                 elif depth == 0:
                     text = sign
-            if key is None or place - begin > LARGEST_VALUE:
-                key, begin = None, place
+            if key is not None and place - begin > LARGEST_BESIDE:
+                self.beside[key], key = None, None
+            if key is None:
+                begin = place
             self._left, place, begin = self._left[begin:], place - begin, 0
-            if len(self._left) > 2 * LARGEST_VALUE or not self._more():
+            if len(self._left) > 2 * LARGEST_EVENT or not self._more():
                 self.cut = True
                 return False
 
@@ -185,7 +187,7 @@ class Stream:
                 more = self._more()
                 if not more:
                     events, ended = self._singly(self._left, whole=True)
-                elif len(self._left) > LARGEST_VALUE:
+                elif len(self._left) > LARGEST_EVENT:
                     self._left = self._left[-BLOCK:]
                     self.unreadable += 1
             if events:

@@ -132,6 +132,11 @@ class _Event(msgspec.Struct, gc=False):
 _NO_ARGS = _Args()
 
 
+def knows(category: Any) -> bool:
+    """Whether events of a category are those of PyTorch's profiler."""
+    return isinstance(category, str) and category.lower() in _CATEGORIES
+
+
 def read(path: Path | str, progress: Progress | None = None) -> Recording:
     """The recording of one file, that of one rank.
 
