@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +22,10 @@ from ceilings.traces.recording import Progress
 BLOCK = 4 << 20
 """Bytes of text that are decoded at a time."""
 
-LARGEST_EVENT, LARGEST_BESIDE = 64 << 20, 4 << 20
+PATIENCE = 1 << 16
+"""Bytes of text in which an event should end, however small the blocks are."""
+
+LARGEST_EVENT, LARGEST_BESIDE = 16 << 20, 4 << 20
 """Bytes of the largest event, and of the largest value beside the events, that is read."""
 
 LARGEST_TEXT = 64 << 30
@@ -35,20 +38,24 @@ to a tenth or a thirtieth."""
 GZIP, BYTE_ORDER_MARK = b"\x1f\x8b", b"\xef\xbb\xbf"
 EVENTS = "traceEvents"
 
-_READ = 1 << 20
-_KEYS = rb'\{\s*["\'](?:ph|cat|name|pid|tid|ts|dur|args|id|bp|s)["\']\s*:'
+_READ = 1 << 13
+"""Packed bytes that are unpacked at a time: where a file is damaged, no more than that is lost before the damage."""
+
+_NAMES = b"ph|cat|name|pid|tid|ts|dur|args|id|bp|s"
+_KEYS = rb'\{\s*["\'](?:%b)["\']\s*:' % _NAMES
 _BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 _BETWEEN_EVENTS = re.compile(rb"\}\s*,\s*(?=%b)" % _KEYS)
 _END_OF_EVENTS = re.compile(rb"\}\s*,?\s*(?=\]\s*(?:,|\}|$))")
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}:,]', re.DOTALL)
-_JOINED = 4
-"""Of how many pieces an event may consist, where something in it looks like the begin of another."""
+_JOINED, _LOOKALIKES = 4, 32
+"""Of how many pieces an event may consist, where something in it looks like the begin of another; and the last event of
+a file that was cut."""
 
 _SPACES = bytes(byte if byte >= 0x20 else 0x20 for byte in range(256))
 _NOT_A_NUMBER = rb"[-+]?(?:nan|inf|infinity)\b(?:\(\w*\))?"
 _NO_NUMBERS = re.compile(rb'(?i)((?<!\\)["\']\s*:\s*|[\[,]\s*)%b(?=\s*[,}\]])' % _NOT_A_NUMBER)
 _BACKSLASH = re.compile(rb'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
-_TEXT = re.compile(rb'("(?:name|cat|Call stack)"\s*:\s*")(.*?)("\s*(?:,\s*"[\w .]{1,40}"\s*:|\}))', re.DOTALL)
+_TEXT = re.compile(rb'("(?:name|cat)"\s*:\s*")(.*?)("\s*(?:,\s*"(?:%b)"\s*:|\}\s*$))' % _NAMES, re.DOTALL)
 _QUOTE = re.compile(rb'(?<!\\)"')
 _QUOTED = re.compile(rb"""("[^"\\]*(?:\\.[^"\\]*)*")|'([^'\\]*(?:\\.[^'\\]*)*)'""", re.DOTALL)
 _COMMA = re.compile(rb",(?=\s*[}\]])")
@@ -180,43 +187,47 @@ class Stream:
     # --- the events ---------------------------------------------------------------------------------------------------
 
     def _batches(self) -> Iterator[list[Any]]:
-        more = bool(self._left.strip()) or self._more()
-        while more:
-            events, ended = self._batch(self._left)
-            if events is None:  # no event ends in what is there
+        more = True
+        while more or self._left.strip():
+            if more and len(self._left) < BLOCK:
                 more = self._more()
-                if not more:
-                    events, ended = self._singly(self._left, whole=True)
-                elif len(self._left) > LARGEST_EVENT:
-                    self._left = self._left[-BLOCK:]
-                    self.unreadable += 1
+            self._left = self._left.lstrip()
+            found = self._cut(bytes) or self._cut(_mended)
+            if found is None and more and len(self._left) < max(2 * BLOCK, PATIENCE):
+                more = self._more()  # an event may be longer than a block
+                continue
+            whole = found is None and not more
+            events, ended = found or self._singly(self._left, whole)
             if events:
                 yield events
             if ended:
                 return
-            more = more and (len(self._left) >= BLOCK or self._more() or bool(self._left.strip()))
+            if whole:
+                break
+            if found is None and not events:
+                more = self._more()
+                if len(self._left) > LARGEST_EVENT:
+                    self._left = self._left[-BLOCK:]
+                    self.unreadable += 1
         self.cut = True
 
-    def _batch(self, text: bytes) -> tuple[list[Any] | None, bool]:
-        """The events that end in a text, and whether they are the last; None where none seems to end in it."""
-        for attempt in (lambda: text, lambda: _mended(text)):
-            tried = attempt()
-            if (found := self._cut(tried)) is not None:
-                self.mended += tried is not text
-                return found
-        return self._singly(text, whole=False)
+    def _cut(self, mend: Callable[[bytes], bytes]) -> tuple[list[Any], bool] | None:
+        """The events that end in what is there, and whether they are the last; None: it is no JSON, or none ends in it.
 
-    def _cut(self, text: bytes) -> tuple[list[Any], bool] | None:
-        """The same of a text that is JSON up to there; None for another."""
+        Only what lies before the cut is mended: a letter behind it may not be complete.
+        """
+        text = self._left
         for cut, rest in _cuts(text):
-            if (events := self._decoded(text[:cut])) is not None:
+            if (events := self._decoded(mend(text[:cut]))) is not None:
                 self._left = text[rest:]
+                self.mended += mend is not bytes
                 return events, False
-        end = _end_of_list(text) if _END_OF_EVENTS.search(text) or text.lstrip()[:1] == b"]" else None
-        if end is not None and (events := self._decoded(_without_last_comma(text[:end]))) is not None:
-            self._left = text[end + 1 :]
-            return events, True
-        return None
+        end = _end_of_list(text) if _END_OF_EVENTS.search(text) or text[:1] == b"]" else None
+        if end is None or (events := self._decoded(mend(text[:end].rstrip().removesuffix(b",")))) is None:
+            return None
+        self._left = text[end + 1 :]
+        self.mended += mend is not bytes
+        return events, True
 
     def _decoded(self, text: bytes) -> list[Any] | None:
         try:
@@ -224,40 +235,52 @@ class Stream:
         except _ERRORS:
             return None
 
-    def _singly(self, text: bytes, whole: bool) -> tuple[list[Any] | None, bool]:
-        """The events of a text that is no JSON; what is none even when mended counts as unreadable.
+    def _singly(self, text: bytes, whole: bool) -> tuple[list[Any], bool]:
+        """The same of a text that is no JSON; what is none even when mended counts as unreadable.
 
         Args:
             text: Begins with an event.
             whole: Whether nothing follows: the last piece is then looked at too, and else left for later.
         """
-        begins = [0, *(match.end() for match in _BETWEEN_EVENTS.finditer(text))]
-        if len(begins) == 1 and not whole:
-            return None, False
+        edges = [0, *(match.end() for match in _BETWEEN_EVENTS.finditer(text)), len(text)]
+        last = len(edges) - 1 - (not whole)
         events: list[Any] = []
-        last, number = len(begins) - 1, 0
+        number = 0
         while number < last:
             for joined in range(1, min(_JOINED, last - number) + 1):
-                piece = text[begins[number] : begins[number + joined]].rstrip().removesuffix(b",")
-                if (event := self._mended_event(piece)) is not None:
+                piece = text[edges[number] : edges[number + joined]].rstrip().removesuffix(b",")
+                event, rest = self._event(piece, at_end=edges[number + joined] == len(text))
+                if event is not None:
                     events.append(event)
                     number += joined
                     break
             else:
+                if whole and last - number < _LOOKALIKES and self._goes_on(text[edges[number] :]):
+                    return events, False
                 self.unreadable += 1
-                number += 1
-        self._left = text[begins[last] :]
-        if not whole:
-            return events, False
-        for match in _END_OF_EVENTS.finditer(self._left):
-            if (event := self._mended_event(self._left[: match.start() + 1])) is not None:
-                self._left = self._left[match.end() + 1 :]
-                return [*events, event], True
-        if (event := self._mended_event(self._left.rstrip().removesuffix(b","))) is not None:
-            events.append(event)
-        elif _END_OF_EVENTS.search(self._left):
-            self.unreadable += 1
-        return events, self._left.strip() in (b"]", b"]}")
+                number, rest = number + 1, b""
+            if rest:
+                self._left = rest[1:]
+                return events, True
+        self._left = text[edges[last] :]
+        return events, False
+
+    def _event(self, piece: bytes, at_end: bool) -> tuple[Any, bytes]:
+        """An event, and of the last one what follows it: the end of the list and more."""
+        if (event := self._mended_event(piece)) is not None:
+            return event, b""
+        for match in _END_OF_EVENTS.finditer(piece) if at_end else ():
+            if (event := self._mended_event(piece[: match.start() + 1])) is not None:
+                return event, piece[match.end() :]
+        return None, b""
+
+    def _goes_on(self, text: bytes) -> bool:
+        """Whether a text is the begin of an event, of which the end is missing."""
+        try:
+            self._one.decode(_mended(text))
+        except _ERRORS as error:
+            return "truncated" in str(error)
+        return False
 
     def _mended_event(self, piece: bytes) -> Any:
         """An event, mended where it must be; None where that does not help."""
@@ -324,10 +347,6 @@ def _as_text(token: bytes) -> str | None:
         return str(msgspec.json.decode(token))
     except _ERRORS:
         return None
-
-
-def _without_last_comma(text: bytes) -> bytes:
-    return text.rstrip().removesuffix(b",")
 
 
 def _mended(text: bytes) -> bytes:

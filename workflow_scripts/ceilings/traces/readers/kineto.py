@@ -176,6 +176,7 @@ class _Rows:
         threads: Number of each (process, thread) of the file; of the calls and spans.
         places: Number of each (process, device, context, stream) of the device's side.
         lanes: Number of each (process, stream) in which an arrow ends.
+        firsts: The processes of the file, devices among them, in the order in which they come.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -184,6 +185,7 @@ class _Rows:
         self.threads: dict[tuple[Any, Any], int] = {}
         self.places: dict[tuple[Any, int, int, int], int] = {}
         self.lanes: dict[tuple[Any, int], int] = {}
+        self.firsts: dict[Any, int] = {}
         self.names: dict[str, int] = {}
         self.counts: collections.Counter[str] = collections.Counter()
         self.left_out: collections.Counter[str] = collections.Counter()
@@ -309,6 +311,7 @@ class _Rows:
         number = self.threads.get(key)
         if number is None:
             number = self.threads[key] = len(self.threads)
+            self.firsts.setdefault(event.pid, len(self.firsts))
         return number
 
     def _place(self, event: _Event, args: _Args, stream: Any) -> int:
@@ -317,6 +320,7 @@ class _Rows:
         number = self.places.get(key)
         if number is None:
             number = self.places[key] = len(self.places)
+            self.firsts.setdefault(event.pid, len(self.firsts))
         return number
 
     def _name(self, name: Any) -> int:
@@ -396,7 +400,8 @@ class _Assembly:
         table = tables["work"]
         table = table[np.lexsort((table[:, 1], table[:, 0]))]
         pid_of_place = self._numbers([pid for pid, *_ in rows.places])
-        call = links.calls(table[:, 4], table[:, 0], pid_of_place[table[:, 3]])
+        home = self._homes([pid for pid, *_ in rows.places])
+        call = links.calls(table[:, 4], table[:, 0], pid_of_place[table[:, 3]], home[table[:, 3]])
         self._by_arrows(table, call, calls, tables, thread_of)
         streams, stream_of, device_of = self._streams(table, call, calls, threads)
         spans = self._spans(tables["spans"], thread_of, threads)
@@ -426,6 +431,7 @@ class _Assembly:
         most = next((pid for pid, _ in weight.most_common() if pid not in (0, -1)), None)
         process_of = [most if pid in (0, -1) and most is not None else pid for pid, _ in keys]
         processes = list(dict.fromkeys(pid for pid, count in zip(process_of, used.tolist(), strict=True) if count))
+        self._processes = processes
         threads: list[Thread] = []
         number_of = np.full(len(keys), -1, np.int64)
         for process, pid in enumerate(processes):
@@ -478,6 +484,21 @@ class _Assembly:
         return Spans(start[order], ends[order], thread[order], name[order], kind[order])
 
     # --- the device ---------------------------------------------------------------------------------------------------
+
+    def _homes(self, pids: list[Any]) -> Integers:
+        """The process of the host that each of the device's belongs to, -1 where the file does not say.
+
+        In a file of several ranks, one behind the other, each process of the host comes before its devices.
+        """
+        hosts = [pid for pid in self._rows.firsts if pid in self._processes]
+        home, owner = {}, -1
+        for pid in self._rows.firsts:
+            if pid in hosts:
+                owner = self._processes.index(pid)
+            else:
+                home[pid] = owner
+        apart = len(hosts) > 1 and set(home.values()) >= set(range(len(hosts)))
+        return np.array([home.get(pid, -1) if apart else -1 for pid in pids], np.int64)
 
     def _streams(
         self, table: Integers, call: Integers, calls: Calls, threads: list[Thread]

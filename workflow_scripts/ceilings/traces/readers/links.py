@@ -114,15 +114,17 @@ class Links:
         self._process = process[self._outer] if len(pairs) else self._outer
         self.ambiguous = bool((self._correlation[1:] == self._correlation[:-1]).any())
 
-    def calls(self, correlation: Integers, start: Integers, place: Integers | None = None) -> Integers:
+    def calls(self, correlation: Integers, start: Integers, place: Integers, home: Integers | None = None) -> Integers:
         """The call of each correlation, -1 where there is none.
 
-        Several processes may use the same numbers: then the call is one of the process that most of a place's work
-        comes from, as far as times say it, and the last that begins before the work does.
+        Several processes may use the same numbers: then the call is one of the process that the work belongs to, else
+        of the one that most of a place's work comes from, as far as times say it. Of several it is the last that begins
+        before the work does.
 
         Args:
             correlation, start: Of each operation.
             place: What belongs to one process as a whole, such as a device of the trace.
+            home: The process of each operation; -1 where unknown.
         """
         if not len(self._correlation) or not len(correlation):
             return np.full(len(correlation), -1, np.int64)
@@ -131,7 +133,7 @@ class Links:
         at = np.where(behind > first, first, -1)
         several = np.flatnonzero(behind - first > 1)
         votes: dict[int, dict[int, int]] = {}
-        if len(several) and place is not None:
+        if len(several) and (home is None or (home[several] < 0).any()):
             single = np.flatnonzero(behind - first == 1)
             voters = np.concatenate([single, several])
             chosen = np.concatenate([first[single], [self._latest(first[i], behind[i], start[i]) for i in several]])
@@ -142,8 +144,10 @@ class Links:
                 votes.setdefault(where, {})[process] = count
         for i in several.tolist():
             candidates = np.arange(first[i], behind[i])
-            counted = votes.get(int(place[i]), {}) if place is not None else {}
-            process = max(counted, key=counted.__getitem__, default=-1)
+            process = -1 if home is None else int(home[i])
+            if process < 0:
+                counted = votes.get(int(place[i]), {})
+                process = max(counted, key=counted.__getitem__, default=-1)
             own = candidates[self._process[candidates] == process]
             candidates = own if len(own) else candidates
             earlier = candidates[self._start[candidates] <= start[i]]

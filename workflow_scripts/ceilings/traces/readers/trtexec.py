@@ -211,8 +211,8 @@ class _Times:
             (
                 together > 0.05,
                 "warning",
-                f"{together:.0%} of the inferences compute while another does, as in several streams: a latency is that "
-                "of an inference beside others.",
+                f"{together:.0%} of the inferences compute while another does, as in several streams: a latency is "
+                "that of an inference beside others.",
             ),
             (ahead > 0.5, "note", f"{ahead:.0%} of the inferences were enqueued before the last one was computed."),
             (slow > 0.001 * count, "note", f"{slow:,} of {count:,} inferences took more than twice the median."),
