@@ -166,7 +166,7 @@ def test_waits_of_streams_and_of_the_host(read):
         (-1, 5, -1, -1),
         (-1, 6, 0, 1),
     ]
-    assert "wait for an event of a stream that the file does not name" in " ".join(recording.source.problems)
+    assert "1 waits are for an event of a stream that the file does not name" in " ".join(recording.source.problems)
     assert not any("dependencies" in sentence for sentence in recording.source.lacks)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ceilings.errors import UserError
 from ceilings.files import POINTER, not_a_file
-from ceilings.traces.readers import kineto, onnxruntime_profile, trtexec
+from ceilings.traces.readers import kineto, onnxruntime_profile, trtexec_files
 from ceilings.traces.readers.json_stream import BYTE_ORDER_MARK, GZIP, Stream
 from ceilings.traces.recording import Progress, Recording
 
@@ -94,7 +94,7 @@ def _reader(path: Path) -> Reader:
             raise _refused(path, what)
     text = head.removeprefix(BYTE_ORDER_MARK).lstrip()
     if re.match(rb'\{\s*"(?:Layers|Bindings|I/O Tensors)"\s*:', text):
-        return trtexec.read_layers
+        return trtexec_files.read_layers
     if re.match(rb"\[\s*[^\s{\]]", text):
         raise _refused(path, "is a list of something else than events")
     if text[:1] not in (b"{", b"["):
@@ -151,9 +151,9 @@ def _reader_of(row: dict[str, Any], path: Path) -> Reader | None:
     """The reader of a file with this row; None where it could be of any."""
     category = row.get("cat")
     if "startEnqMs" in row or "startComputeMs" in row:
-        return trtexec.read_times
+        return trtexec_files.read_times
     if row.keys() == {"count"} or "averageMs" in row:
-        return trtexec.read_profile
+        return trtexec_files.read_profile
     if category in (onnxruntime_profile.SESSION, onnxruntime_profile.NODE) and "ph" in row:
         return onnxruntime_profile.read
     if kineto.knows(category) or row.get("pid") == "CPU functions":

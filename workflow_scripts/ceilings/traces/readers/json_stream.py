@@ -55,7 +55,7 @@ _SPACES = bytes(byte if byte >= 0x20 else 0x20 for byte in range(256))
 _NOT_A_NUMBER = rb"[-+]?(?:nan|inf|infinity)\b(?:\(\w*\))?"
 _NO_NUMBERS = re.compile(rb'(?i)((?<!\\)["\']\s*:\s*|[\[,]\s*)%b(?=\s*[,}\]])' % _NOT_A_NUMBER)
 _BACKSLASH = re.compile(rb'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
-_TEXT = re.compile(rb'("(?:name|cat)"\s*:\s*")(.*?)("\s*(?:,\s*"(?:%b)"\s*:|\}\s*$))' % _NAMES, re.DOTALL)
+_TEXT = re.compile(rb'("(?:name|cat)"\s*:\s*")(.*?)("\s*(?:,\s*"(?:%b|timeMs)"\s*:|\}\s*$))' % _NAMES, re.DOTALL)
 _QUOTE = re.compile(rb'(?<!\\)"')
 _QUOTED = re.compile(rb"""("[^"\\]*(?:\\.[^"\\]*)*")|'([^'\\]*(?:\\.[^'\\]*)*)'""", re.DOTALL)
 _COMMA = re.compile(rb",(?=\s*[}\]])")

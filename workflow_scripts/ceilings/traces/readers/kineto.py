@@ -286,13 +286,15 @@ class _Rows:
         self.left_out[what[:60] if known else "of further categories"] += 1
 
     def _sync(self, event: _Event, args: _Args, start: int) -> None:
-        waits = args.sync == "Stream Wait Event"
-        asked = args.after_stream if waits or _whole(args.after_stream) not in _NOWHERE else args.stream
-        after = self._place(event, args, asked) if _whole(asked) not in _NOWHERE else -1
-        if waits and (after < 0 or _whole(args.stream) in _NOWHERE):
+        """Keep that a stream or the host waits: for an event, for a stream, or for all streams of a device."""
+        of_event = _whole(args.after_stream) if args.sync != "Stream Sync" else _whole(args.stream)
+        of_stream = _whole(args.stream) if args.sync == "Stream Wait Event" else -1
+        known = args.sync == "Context Sync" or of_event not in _NOWHERE
+        if not known or (args.sync == "Stream Wait Event" and of_stream in _NOWHERE):
             self.counts["waits for an event of an unknown stream"] += 1
             return
-        place = self._place(event, args, args.stream) if waits else -1
+        after = -1 if args.sync == "Context Sync" else self._place(event, args, of_event)
+        place = self._place(event, args, of_stream) if of_stream >= 0 else -1
         self._columns["syncs"].extend((start, place, _whole(args.correlation), after, _whole(args.after)))
 
     def _flow(self, event: _Event) -> None:
@@ -390,6 +392,7 @@ class _Assembly:
     def __init__(self, rows: _Rows, events: Events) -> None:
         self._rows, self._events = rows, events
         self._problems: list[str] = []
+        self._processes: list[Any] = []
         self._counts = collections.Counter(rows.counts)
 
     def recording(self) -> Recording:
@@ -402,6 +405,7 @@ class _Assembly:
         pid_of_place = self._numbers([pid for pid, *_ in rows.places])
         home = self._homes([pid for pid, *_ in rows.places])
         call = links.calls(table[:, 4], table[:, 0], pid_of_place[table[:, 3]], home[table[:, 3]])
+        self._counts["launches chosen among several"] = links.guessed
         self._by_arrows(table, call, calls, tables, thread_of)
         streams, stream_of, device_of = self._streams(table, call, calls, threads)
         spans = self._spans(tables["spans"], thread_of, threads)
@@ -580,9 +584,11 @@ class _Assembly:
         if many := counts["ends without a begin"]:
             say(f"{many:,} events end and did not begin: they were left out.")
         if many := counts["waits for an event of an unknown stream"]:
-            say(f"{many:,} streams wait for an event of a stream that the file does not name: they were left out.")
+            say(f"{many:,} waits are for an event of a stream that the file does not name: they were left out.")
         if many := int((work.call < 0).sum()):
             say(f"{many:,} of {len(work.start):,} operations of devices have no call that launched them.")
+        if many := counts["launches chosen among several"]:
+            say(f"{many:,} operations could be of several calls with one number: the last before each was taken.")
         launched = work.call >= 0
         late = calls.start[work.call[launched]] - work.start[launched] if launched.any() else np.empty(0, np.int64)
         if many := int((late > 0).sum()):

@@ -105,6 +105,9 @@ class Links:
         outer: The outermost call round each row.
         start: Begin of each outermost call.
         process: Process of each outermost call.
+
+    Attributes:
+        guessed: Operations whose call was chosen among several.
     """
 
     def __init__(self, correlation: Integers, outer: Integers, start: Integers, process: Integers) -> None:
@@ -112,7 +115,7 @@ class Links:
         pairs = np.unique(np.column_stack([correlation[said], start[outer[said]], outer[said]]), axis=0)
         self._correlation, self._start, self._outer = pairs.T if len(pairs) else np.empty((3, 0), np.int64)
         self._process = process[self._outer] if len(pairs) else self._outer
-        self.ambiguous = bool((self._correlation[1:] == self._correlation[:-1]).any())
+        self.guessed = 0
 
     def calls(self, correlation: Integers, start: Integers, place: Integers, home: Integers | None = None) -> Integers:
         """The call of each correlation, -1 where there is none.
@@ -145,6 +148,7 @@ class Links:
         for i in several.tolist():
             candidates = np.arange(first[i], behind[i])
             process = -1 if home is None else int(home[i])
+            self.guessed += process < 0
             if process < 0:
                 counted = votes.get(int(place[i]), {})
                 process = max(counted, key=counted.__getitem__, default=-1)
