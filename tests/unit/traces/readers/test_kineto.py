@@ -166,7 +166,7 @@ def test_waits_of_streams_and_of_the_host(read):
         (-1, 5, -1, -1),
         (-1, 6, 0, 1),
     ]
-    assert "1 waits are for an event of a stream that the file does not name" in " ".join(recording.source.problems)
+    assert "Waits for an event of a stream that the file does not name: 1," in " ".join(recording.source.problems)
     assert not any("dependencies" in sentence for sentence in recording.source.lacks)
 
 
@@ -272,8 +272,8 @@ def test_begins_and_ends(read):
     recording = read(trace)
     assert named(recording, recording.spans, "start", "end") == [("outer", 0, 9000), ("inner", 1000, 2000)]
     problems = " ".join(recording.source.problems)
-    assert "1 events begin and do not end" in problems
-    assert "1 events end and did not begin" in problems
+    assert "begin and do not end: 1," in problems
+    assert "end and did not begin: 1," in problems
 
 
 def test_oddities_are_counted(read):
@@ -291,11 +291,11 @@ def test_oddities_are_counted(read):
     recording = read(trace)
     problems = "\n".join(recording.source.problems)
     for sentence in (
-        "2 events hold values of a wrong kind",
-        "1 events have no duration",
-        "1 events end before they begin",
-        "2 of 3 operations of devices have no call",
-        "1 of 3 operations begin before the call that launched them, by up to 1.000 us",
+        "as a text for a time: 2,",
+        "without a duration: 1,",
+        "end before they begin: 1,",
+        "without the call that launched them: 2 of 3",
+        "before the call that launched them: 1 of 3, by up to 1.000 us",
     ):
         assert sentence in problems
     assert (recording.work.end >= recording.work.start).all()

@@ -100,6 +100,8 @@ ROUNDING = 1000
 KINDS_OF_WORK = {"kernels": KERNEL, "copies": MEMCPY, "fills": MEMSET}
 KINDS_OF_SPANS = {"ranges": RANGE, "operators": OPERATOR, "functions": FUNCTION, "parts of the profiler": LOADING}
 
+UNKNOWN_EVENT = "waits for an event of an unknown stream"
+
 _NOTHING = msgspec.Raw(b"")
 _FAR = 1 << 62
 
@@ -291,7 +293,7 @@ class _Rows:
         of_stream = _whole(args.stream) if args.sync == "Stream Wait Event" else -1
         known = args.sync == "Context Sync" or of_event not in _NOWHERE
         if not known or (args.sync == "Stream Wait Event" and of_stream in _NOWHERE):
-            self.counts["waits for an event of an unknown stream"] += 1
+            self.counts[UNKNOWN_EVENT] += 1
             return
         after = -1 if args.sync == "Context Sync" else self._place(event, args, of_event)
         place = self._place(event, args, of_stream) if of_stream >= 0 else -1
@@ -568,34 +570,35 @@ class _Assembly:
         say = self._problems.append
         if events.cut:
             say(f"The file ends before its events do, after {events.bytes:,} bytes of text: what came before was read.")
-        if events.unreadable:
-            say(f"{events.unreadable:,} events are no JSON and were left out.")
-        if events.mended:
-            say(f"{events.mended:,} blocks or events are no JSON as they stand; they were mended and read.")
-        if many := counts["events without sense"]:
-            say(f"{many:,} events hold values of a wrong kind, such as a text for a time, and were left out.")
-        if many := counts["without a length"]:
-            say(f"{many:,} events have no duration: they count with none.")
-        if many := counts["end before they begin"]:
-            say(f"{many:,} events end before they begin: they count as without a duration.")
-        if rows.unclosed:
-            counts["begins without an end"] = rows.unclosed
-            say(f"{rows.unclosed:,} events begin and do not end: they were left out.")
-        if many := counts["ends without a begin"]:
-            say(f"{many:,} events end and did not begin: they were left out.")
-        if many := counts["waits for an event of an unknown stream"]:
-            say(f"{many:,} waits are for an event of a stream that the file does not name: they were left out.")
-        if many := int((work.call < 0).sum()):
-            say(f"{many:,} of {len(work.start):,} operations of devices have no call that launched them.")
-        if many := counts["launches chosen among several"]:
-            say(f"{many:,} operations could be of several calls with one number: the last before each was taken.")
-        launched = work.call >= 0
-        late = calls.start[work.call[launched]] - work.start[launched] if launched.any() else np.empty(0, np.int64)
-        if many := int((late > 0).sum()):
-            say(
-                f"{many:,} of {len(work.start):,} operations begin before the call that launched them, by up to "
-                f"{late.max() / 1e3:,.3f} us: the clocks of host and device do not fit."
-            )
+        late = work.call >= 0
+        late[late] = calls.start[work.call[late]] > work.start[late]
+        by = int((calls.start[work.call[late]] - work.start[late]).max()) if late.any() else 0
+        orphans, total = int((work.call < 0).sum()), len(work.start)
+        counts["begins without an end"] = rows.unclosed
+        sentences = (
+            (events.unreadable, "Events that are no JSON: {:,}, left out."),
+            (events.mended, "Blocks or events that are no JSON as they stand: {:,}, mended and read."),
+            (
+                counts["events without sense"],
+                "Events with values of a wrong kind, as a text for a time: {:,}, left out.",
+            ),
+            (counts["without a length"], "Events without a duration: {:,}, counted with none."),
+            (counts["end before they begin"], "Events that end before they begin: {:,}, counted without a duration."),
+            (rows.unclosed, "Events that begin and do not end: {:,}, left out."),
+            (counts["ends without a begin"], "Events that end and did not begin: {:,}, left out."),
+            (counts[UNKNOWN_EVENT], "Waits for an event of a stream that the file does not name: {:,}, left out."),
+            (orphans, f"Operations of devices without the call that launched them: {{:,}} of {total:,}."),
+            (
+                counts["launches chosen among several"],
+                "Operations that could be of several calls: {:,}, given to the last.",
+            ),
+            (
+                int(late.sum()),
+                f"Operations that begin before the call that launched them: {{:,}} of {total:,}, by up to "
+                f"{by / 1e3:,.3f} us: the clocks of host and device do not fit.",
+            ),
+        )
+        self._problems += [sentence.format(many) for many, sentence in sentences if many]
         if EVENTS_KEY in events.beside:
             say("The file holds further lists of events, which were not read.")
 
