@@ -110,7 +110,10 @@ def test_a_packed_file_cut_or_damaged_gives_what_comes_before(tmp_path):
 
 
 BROKEN = {
-    "no numbers": ('{"ph": "X", "name": "n", "ts": 1, "args": {"a": NaN, "b": -Infinity, "c": [nan, inf, 1]}}', "n"),
+    "no numbers": (
+        '{"ph": "X", "name": "n", "ts": 1, "args": {"a": NaN, "b": -Infinity, "c": [nan, inf, 1, -nan(ind)]}}',
+        "n",
+    ),
     "control characters": ('{"ph": "X", "name": "tab\tand\nbreak\x01", "ts": 1}', "tab and break "),
     "lonely backslashes": (
         r'{"ph": "X", "name": "C:\path\model\x", "ts": 1}',
@@ -120,6 +123,7 @@ BROKEN = {
         '{"ph": "X", "name": "<eval>({"device": "cpu"}) f", "pid": 1, "ts": 1}',
         '<eval>({"device": "cpu"}) f',
     ),
+    "bare quotes behind a category": ('{"cat": "x", "name": "a "b" c", "pid": 1, "args": {}, "ts": 1}', 'a "b" c'),
     "single quotes": ("{'ph': 'X', 'name': 'it\\'s \"n\"', 'ts': 1}", 'it\'s "n"'),
     "a comma too many": ('{"ph": "X", "name": "n", "ts": 1, "args": {"a": 1,},}', "n"),
 }

@@ -461,3 +461,28 @@ def test_damage_anywhere_never_ends_in_a_traceback(tmp_path):
 def test_the_base_is_one_that_doubles_are_too_coarse_for():
     assert float(BASE_US) + 0.001 == float(BASE_US)
     assert str(Exact("1")) == "@1@"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".json", ".json.gz"])
+def test_a_trace_that_pytorch_writes_here(tmp_path, suffix):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / f"trace{suffix}"
+    settings = {"activities": [torch.profiler.ProfilerActivity.CPU], "with_stack": True, "record_shapes": True}
+    with torch.profiler.profile(**settings) as profiler:
+        for number in range(3):
+            with torch.profiler.record_function(f"request {number}"):
+                torch.mm(torch.ones(64, 64), torch.ones(64, 64)).relu().sum().item()
+            profiler.step()
+    profiler.export_chrome_trace(str(path))
+    recording = kineto.read(path)
+    spans, names = recording.spans, recording.names
+    called = [names[name] for name, kind in zip(spans.name, spans.kind, strict=True) if kind == OPERATOR]
+    assert called.count("aten::mm") == 3
+    ranges = [names[name] for name, kind in zip(spans.name, spans.kind, strict=True) if kind == RANGE]
+    assert [name for name in ranges if name.startswith("request")] == [f"request {number}" for number in range(3)]
+    assert (spans.kind == FUNCTION).any()
+    main = spans.thread[[names[name] == "aten::mm" for name in spans.name]][0]
+    assert {spans.thread[place] for place, name in enumerate(spans.name) if names[name].startswith("request")} == {main}
+    assert recording.source.problems == ()
+    assert recording.source.lacks[0].startswith("It holds no work of a device")

@@ -8,6 +8,7 @@ counted. A file that ends early, as that of a recorder that was killed, gives wh
 
 from __future__ import annotations
 
+import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -52,10 +53,12 @@ _JOINED, _LOOKALIKES = 4, 32
 a file that was cut."""
 
 _SPACES = bytes(byte if byte >= 0x20 else 0x20 for byte in range(256))
-_NOT_A_NUMBER = rb"[-+]?(?:nan|inf|infinity)\b(?:\(\w*\))?"
-_NO_NUMBERS = re.compile(rb'(?i)((?<!\\)["\']\s*:\s*|[\[,]\s*)%b(?=\s*[,}\]])' % _NOT_A_NUMBER)
+_NO_NUMBER = rb"(?:nan|NaN|NAN|inf|Inf|INF|Infinity)(?:\(\w*\))?(?=\s*[,}\]])"
+_NO_NUMBERS = tuple(re.compile(begin + _NO_NUMBER) for begin in (rb"()", rb"(:\s*)[-+]?", rb"([\[,]\s*)[-+]?"))
+"""NaN and infinity: anywhere, which is quickly looked for; behind a key; in a list."""
+
 _BACKSLASH = re.compile(rb'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
-_TEXT = re.compile(rb'("(?:name|cat)"\s*:\s*")(.*?)("\s*(?:,\s*"(?:%b|timeMs)"\s*:|\}\s*$))' % _NAMES, re.DOTALL)
+_TEXT = re.compile(rb'("(?:name|cat)"\s*:\s*")(.*?)(?="\s*(?:,\s*"(?:%b|timeMs)"\s*:|\}\s*$))' % _NAMES, re.DOTALL)
 _QUOTE = re.compile(rb'(?<!\\)"')
 _QUOTED = re.compile(rb"""("[^"\\]*(?:\\.[^"\\]*)*")|'([^'\\]*(?:\\.[^'\\]*)*)'""", re.DOTALL)
 _COMMA = re.compile(rb",(?=\s*[}\]])")
@@ -217,7 +220,7 @@ class Stream:
         Only what lies before the cut is mended: a letter behind it may not be complete.
         """
         text = self._left
-        for cut, rest in _cuts(text):
+        for cut, rest in itertools.islice(_cuts(text), None if mend is bytes else 2):
             if (events := self._decoded(mend(text[:cut]))) is not None:
                 self._left = text[rest:]
                 self.mended += mend is not bytes
@@ -318,8 +321,11 @@ def _unpacked(file: BinaryIO) -> Iterator[bytes]:
 
 def _cuts(text: bytes) -> Iterator[tuple[int, int]]:
     """Where an event may end, and where the next one begins; the last first."""
-    seen = set()
-    for pattern, begin in ((_BETWEEN_EVENTS, max(0, len(text) - (1 << 17))), (_BETWEEN, 0)):
+    near = max(0, len(text) - (1 << 17))
+    seen: set[int] = set()
+    for pattern, begin in ((_BETWEEN_EVENTS, near), (_BETWEEN, near), (_BETWEEN, 0)):
+        if begin == 0 < near and seen:
+            return
         for match in reversed(list(pattern.finditer(text, begin))[-3:]):
             if match.start() not in seen:
                 seen.add(match.start())
@@ -351,8 +357,11 @@ def _as_text(token: bytes) -> str | None:
 
 def _mended(text: bytes) -> bytes:
     """A text whose control characters are blanks, whose NaN and infinity are null, and whose backslashes escape."""
-    text = _NO_NUMBERS.sub(rb"\1null", text.translate(_SPACES))
-    text = _NO_NUMBERS.sub(rb"\1null", text)  # of two in a row in a list, the first pass finds one
+    text = text.translate(_SPACES)
+    anywhere, behind_a_key, in_a_list = _NO_NUMBERS
+    for pattern in (behind_a_key, in_a_list):
+        if anywhere.search(text):
+            text = pattern.sub(rb"\1null", text)
     if b"\\" in text:
         text = _BACKSLASH.sub(lambda match: match[0] if match[1] else rb"\\", text)
     if not text.isascii():
@@ -362,7 +371,7 @@ def _mended(text: bytes) -> bytes:
 
 def _with_escapes(piece: bytes) -> bytes:
     """An event whose texts may hold double quotes that are not escaped."""
-    return _TEXT.sub(lambda match: match[1] + _QUOTE.sub(rb"\"", match[2]) + match[3], _COMMA.sub(b"", _mended(piece)))
+    return _TEXT.sub(lambda match: match[1] + _QUOTE.sub(rb"\"", match[2]), _COMMA.sub(b"", _mended(piece)))
 
 
 def _with_double_quotes(piece: bytes) -> bytes:
