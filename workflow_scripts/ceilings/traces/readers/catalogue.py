@@ -11,7 +11,7 @@ from typing import Any
 
 from ceilings.errors import UserError
 from ceilings.files import POINTER, not_a_file
-from ceilings.traces.readers import kineto, onnxruntime_profile, trtexec_files
+from ceilings.traces.readers import kineto, nsight, onnxruntime_profile, trtexec_files
 from ceilings.traces.readers.json_stream import BYTE_ORDER_MARK, GZIP, Stream
 from ceilings.traces.recording import Progress, Recording
 
@@ -78,8 +78,6 @@ def _reader(path: Path) -> Reader:
     if not head:
         raise _refused(path, "is empty: its recorder has written nothing yet, or was killed")
     if head.startswith(NSIGHT):
-        from ceilings.traces.readers import nsight  # type: ignore[attr-defined]
-
         return nsight.read
     if head.startswith(GZIP):
         head = _unpacked(head)
