@@ -163,7 +163,7 @@ class _Times:
                 (
                     "CUDA graph",
                     f"enqueuing takes {self.enqueue_middle / MS:.4g} ms of the host, computing {compute / MS:.4g} ms: "
-                    "capture the inference into a CUDA graph (trtexec uses one unless --noCudaGraph)",
+                    "capture the inference into a CUDA graph (--useCudaGraph; newer versions: without --noCudaGraph)",
                     None,
                 )
             )
@@ -311,7 +311,7 @@ def read_layers(path: Path | str, progress: Progress | None = None) -> dict[str,
         lacks=["It holds no times: give the file of --exportProfile or --exportTimes for those."],
         health=health,
         groups=[],
-        why="it holds no iterations",
+        why="It holds no iterations",
     )
 
 
