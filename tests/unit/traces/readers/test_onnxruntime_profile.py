@@ -243,3 +243,17 @@ def test_other_events_are_refused(tmp_path):
     path.write_text('[{"cat": "kernel", "name": "x", "ph": "X", "ts": 1, "dur": 1}]', encoding="utf-8")
     with pytest.raises(UserError, match="holds no event of ONNX Runtime"):
         onnxruntime_profile.read(path)
+
+
+def test_hostile_names_and_times(tmp_path):
+    planted = Planted()
+    for name in ("<script>", "\x1b[31m", "a" * (1 << 20), "|`*_"):
+        planted.node(name, "MatMul", 1, 60)
+    planted.node("far", "MatMul", 1e300, 60)
+    planted.node("no time", "MatMul", "soon", 60)
+    planted.add("Session", "model_run", 0, 500)
+    content = planted.read(tmp_path)
+    layers = content["groups"][0]["layers"]
+    assert len(layers) == 4
+    assert max(len(layer["name"]) for layer in layers) == 4000
+    assert any("2 events have no name or no time" in one["text"] for one in content["health"])

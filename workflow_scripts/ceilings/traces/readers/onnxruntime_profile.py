@@ -29,7 +29,7 @@ from ceilings.traces.recording import Progress
 MOST_EVENTS = 1_000_000
 """Events after which ONNX Runtime records no more."""
 
-MOST_READ = 20_000_000
+MOST_READ, LARGEST_US = 20_000_000, 1e15
 MOST_GROUPS = 8
 WARM_UP = 2.0
 """A run at the beginning of its group that takes this many times its median is one of warming up."""
@@ -132,7 +132,7 @@ class _Profile:
             if self.counts["events"] > MOST_READ:
                 raise UserError(f"{self._path} holds more than {MOST_READ:,} events; profile fewer runs")
             begin, length = event.ts, event.dur
-            if type(begin) not in (int, float) or type(length) not in (int, float) or not isinstance(event.name, str):
+            if not (_is_time(begin) and _is_time(length) and isinstance(event.name, str)):
                 self.counts["events without sense"] += 1
                 continue
             start, end = round(begin * 1000), round((begin + max(0, length)) * 1000)
@@ -457,6 +457,10 @@ def _take_inner_nodes_off(nodes: list[_Node]) -> None:
             around[-1].own = max(0, around[-1].own - (node.end - node.begin))
         if node.operator in ("If", "Loop", "Scan"):
             around.append(node)
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST_US
 
 
 def _warm_ups(runs: Sequence[_Run]) -> int:

@@ -16,7 +16,7 @@ QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.999)
 MOST_LENGTHS = 2000
 """Lengths of iterations that a record holds; of more, evenly spread ones."""
 
-MOST_LAYERS = 500
+MOST_LAYERS, LONGEST_NAME = 500, 4000
 
 
 def content(
@@ -82,8 +82,11 @@ def group(
         **{"host": [], "devices": [], "calls": [], "timeline": None, "residual_ns": None},
         "parts": [{"part": name, "ns": ns, "share": ns / middle if middle else 0.0} for name, ns in parts.items()],
         "counts": dict(counts or {}),
-        "kernels": list(kernels),
-        "layers": [{"name": name, "kind": kind, "count": count, "ns": ns} for name, kind, count, ns in shown],
+        "kernels": [one | {"name": one["name"][:LONGEST_NAME]} for one in kernels],
+        "layers": [
+            {"name": name[:LONGEST_NAME], "kind": kind[:LONGEST_NAME], "count": count, "ns": ns}
+            for name, kind, count, ns in shown
+        ],
         "what_if": list(what_if),
         "levers": [{"lever": name, "why": why, "gain": gain} for name, why, gain in levers[:3]],
         "lengths_ns": spread(lengths),

@@ -37,7 +37,7 @@ UNSTABLE = 2.5
 DIGITS = 6
 LARGEST_LAYERS = 256 << 20
 MOST_ROWS = 5_000_000
-MS = 1e6
+MS, LARGEST_MS = 1e6, 1e12
 
 
 def read_times(path: Path | str, progress: Progress | None = None) -> dict[str, Any]:
@@ -339,7 +339,7 @@ def _share(holds: NDArray[np.bool_]) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < LARGEST_MS
 
 
 def _union(start: Times, end: Times) -> float:
