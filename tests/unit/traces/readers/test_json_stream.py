@@ -208,3 +208,13 @@ def test_progress_ends_at_one(tmp_path, monkeypatch):
     assert sum(map(len, stream.batches())) == 200
     assert shares == sorted(shares)
     assert 0.9 < shares[-1] <= 1
+
+
+@pytest.mark.parametrize("head", ['{"a": {"b": 1, ', '{"a": [1, ', '{"a": {"b": 1}}, ', '{"a": "x, '])
+def test_damage_before_the_events_does_not_hide_them(tmp_path, blocks, head):
+    path = tmp_path / "trace"
+    path.write_text(f'{head}"traceEvents": {json.dumps(EVENTS)}}}', encoding="utf-8")
+    json_stream.BLOCK = max(json_stream.BLOCK, 200)
+    stream, found = read(path)
+    assert found == EVENTS
+    assert stream.mended >= 1

@@ -46,6 +46,7 @@ _NAMES = b"ph|cat|name|pid|tid|ts|dur|args|id|bp|s"
 _KEYS = rb'\{\s*["\'](?:%b)["\']\s*:' % _NAMES
 _BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 _BETWEEN_EVENTS = re.compile(rb"\}\s*,\s*(?=%b)" % _KEYS)
+_BEGIN_OF_EVENTS = re.compile(rb'"%b"\s*:\s*\[' % EVENTS.encode())
 _END_OF_EVENTS = re.compile(rb"\}\s*,?\s*(?=\]\s*(?:,|\}|$))")
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}:,]', re.DOTALL)
 _JOINED, _LOOKALIKES = 4, 32
@@ -104,11 +105,23 @@ class Stream:
             self._more()
             self._left = self._left.removeprefix(BYTE_ORDER_MARK).lstrip()
             begin, self._left = self._left[:1], self._left[1:]
-            if begin != b"[" and not (begin == b"{" and self._keys(to_events=True)):
+            if begin != b"[" and not (begin == b"{" and (self._keys(to_events=True) or self._behind_damage(file))):
                 raise UserError(f"{self._path} holds no list {EVENTS}; give the trace that a profiler wrote")
             yield from self._batches()
             if begin == b"{" and not self.cut:
                 self._keys(to_events=False)
+
+    def _behind_damage(self, file: BinaryIO) -> bool:
+        """Go to the first event of a file whose brackets before the events do not fit; whether there is one."""
+        if not self.cut:
+            return False
+        self.bytes, self._left, self._blocks = 0, b"", self._texts(file)
+        self._more()
+        found = _BEGIN_OF_EVENTS.search(self._left)
+        if found:
+            self._left, self.cut = self._left[found.end() :], False
+            self.mended += 1
+        return bool(found)
 
     # --- text ---------------------------------------------------------------------------------------------------------
 
@@ -161,7 +174,7 @@ class Stream:
                     depth -= 1
                     if depth < 0:
                         self._keep(key, self._left[begin : place - 1])
-                        self._left = b""
+                        self.cut = to_events and bool(self._left[place:].strip())
                         return False
                 elif depth == 0 and sign == b":":
                     key, begin = _as_text(text), place
