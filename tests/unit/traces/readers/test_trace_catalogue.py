@@ -6,6 +6,7 @@ import json
 import pickle
 import tarfile
 import zipfile
+from pathlib import Path
 
 import pytest
 from unit.traces.readers.kineto_events import inference
@@ -134,3 +135,11 @@ def test_folders_and_files_that_are_not_there(tmp_path):
         read(tmp_path / "nothing")
     with pytest.raises(UserError, match="is no regular file"):
         read("/dev/null")
+
+
+def test_a_capture_in_sqlite_goes_to_its_reader(tmp_path):
+    capture = Path(__file__).parents[1] / "data/truth.nsys.sqlite"
+    copy = tmp_path / "trace.json"
+    copy.write_bytes(capture.read_bytes())
+    assert reader(copy) == ("nsight", "read")
+    assert isinstance(read(copy), Recording)
