@@ -2,9 +2,9 @@
 
 A recorder makes the host's code and calls longer and leaves kernels as they are, so a recorded iteration can be bound
 by the host where none is in production. Here the recorded order of events runs again with the host's own time scaled,
-by three rules. Work of a stream begins when the work before it is done and the gap between the two is over, and not
-before its launch has reached the device. A waiting call returns once everything submitted is done and the host has
-noticed. Whatever else the host does takes its time.
+by three rules. Work begins when the work that it waits for is done and the gap between the two is over, and not
+before its launch has reached the device. A waiting call returns once what it waits for is done and the host has
+noticed: everything submitted, unless the recording knows better. Whatever else the host does takes its time.
 
 Scaled until submitting takes as long as a benchmark saw, the replay can be held against the benchmark's latency.
 """
@@ -12,6 +12,7 @@ Scaled until submitting takes as long as a benchmark saw, the replay can be held
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,12 @@ class Recorded:
         work: What ran on the device, by its begin.
         stream: Of each operation.
         call: The call that submitted each operation, by its place in ``calls``; -1: it is none of them.
-        calls: The thread's calls that launch, copy or wait.
+        calls: The thread's calls that launch, copy or wait; those of threads that take turns are one sequence.
         length: Of the iteration.
+        after: What each operation waits for: operations that an earlier call or the same one submitted, or that were
+            submitted before the iteration. None: the one before it.
+        until: For each call the operations that it waits for; None: not known, so everything submitted.
+        runs_on: The iteration also lasts until its work is done, whether the host waits for it or not.
     """
 
     work: Work
@@ -40,12 +45,16 @@ class Recorded:
     call: Integers
     calls: Calls
     length: int
+    after: Sequence[Sequence[int]] | None = None
+    until: Sequence[Sequence[int] | None] | None = None
+    runs_on: bool = False
 
     @property
     def whole(self) -> bool:
         """Whether it can be replayed: its own calls submitted all of its work, and to one stream.
 
         Streams wait for one another by events, which no capture holds: replayed, one would run ahead of what it needs.
+        A recording of another program knows them, or takes any order that it saw for one that must be (``after``).
         """
         return bool((self.call >= 0).all()) and len(np.unique(self.stream)) <= 1
 
@@ -70,9 +79,12 @@ class Replay:
     def __init__(self, recorded: Recorded) -> None:
         work, calls = recorded.work, recorded.calls
         self._recorded = recorded
-        ahead_done = np.append(0, work.end)[:-1]
+        self._after = recorded.after or [range(max(k - 1, 0), k) for k in range(len(work.begin))]
+        first_of_all = np.array([not len(after) for after in self._after], bool)
+        ahead_done = np.array([max((work.end[k] for k in after), default=0) for after in self._after], np.int64)
         gap, held_up = work.begin - ahead_done, work.requested > ahead_done
-        gap[:1] = 0  # nothing is ahead of the first
+        early = recorded.call < 0  # submitted before the iteration
+        gap[first_of_all & ~early] = 0  # nothing is ahead of the first
         first = np.zeros(len(work.begin), bool)
         first[np.unique(recorded.call, return_index=True)[1]] = True
         latency = np.where(first, work.begin - work.requested, 0)
@@ -81,54 +93,74 @@ class Replay:
         self._gap = np.where(held_up, np.minimum(_typical(gap[~held_up]), gap), gap).tolist()
         usual = np.minimum(_typical(latency[held_up & first]), latency)
         self._latency = np.where(held_up, latency, usual).tolist()
-        self._length = (work.end - work.begin).tolist()
+        self._length = work.end - work.begin
+        self._early = np.flatnonzero(early).tolist()
         self._submits: list[list[int]] = [[] for _ in range(len(calls.begin))]
-        for number, call in enumerate(recorded.call.tolist()):
-            self._submits[call].append(number)
+        for number in np.flatnonzero(~early).tolist():
+            self._submits[recorded.call[number]].append(number)
         copying = (calls.copied >= 0) & (calls.copied <= calls.end)
         waiting = (calls.kind == kinds.SYNC) & ~calls.asks
         self._waits = np.select([waiting, copying], [_FOR_ALL, _FOR_ITS_COPY], 0).tolist()
-        self._notice = _noticing(work, calls).tolist()
+        self._until = recorded.until or [None] * len(calls.begin)
+        self._notice = _noticing(work, calls, self._until).tolist()
 
-    def run(self, host: float, device: float = 1.0) -> Replayed:
-        """Replay with the host's own time and the operations' lengths multiplied."""
+    def run(self, host: float, device: float | Floats = 1.0) -> Replayed:
+        """Replay with the host's own time and the operations' lengths multiplied; ``device``: for all, or for each."""
         calls, requested = self._recorded.calls, self._recorded.work.requested.tolist()
         begin, end = [0.0] * len(requested), [0.0] * len(requested)
         begins, ends, copied = [0.0] * len(calls.begin), [0.0] * len(calls.begin), calls.copied.tolist()
+        length = (device * self._length).tolist()
         now = recorded = done = 0.0
         submitted: float | None = None
+
+        def free(k: int) -> float:
+            return max([end[ahead] for ahead in self._after[k]], default=0.0) + self._gap[k]
+
+        for k in self._early:
+            begin[k] = free(k)
+            end[k] = begin[k] + length[k]
+            done = max(done, end[k])
         for c, (start, stop) in enumerate(zip(calls.begin.tolist(), calls.end.tolist(), strict=True)):
             now += host * (start - recorded)
             begins[c], recorded = now, stop
             for k in self._submits[c]:
                 requested[k] = now + host * (requested[k] - start)
-                free = end[k - 1] + self._gap[k] if k else 0.0
-                begin[k] = max(free, requested[k] + self._latency[k])
-                end[k] = begin[k] + device * self._length[k]
+                begin[k] = max(free(k), requested[k] + self._latency[k])
+                end[k] = begin[k] + length[k]
                 copied[c] = end[k] if copied[c] >= 0 else -1
                 done = max(done, end[k])
             if self._waits[c]:
                 for_all = self._waits[c] == _FOR_ALL
                 submitted = now if for_all else submitted
-                until = done if for_all else copied[c]
+                work = self._until[c]
+                known = done if work is None else max((end[k] for k in work), default=now)
+                until = known if for_all else copied[c]
                 now = max(now + host * self._notice[c], until + self._notice[c])
             else:
                 now += host * (stop - start)
             ends[c] = now
         now += host * (self._recorded.length - recorded)
+        now = max(now, done) if self._recorded.runs_on else now
         order = np.argsort(begin, kind="stable")
         times = [_whole(values)[order] for values in (begin, end, requested)]
-        work = Work(times[0], times[1], times[2], self._recorded.work.transfer[order])
-        replayed = Calls(_whole(begins), _whole(ends), calls.kind, calls.asks, _whole(copied))
-        return Replayed(work, replayed, round(now), round(now if submitted is None else submitted))
+        replayed = Work(times[0], times[1], times[2], self._recorded.work.transfer[order])
+        called = Calls(_whole(begins), _whole(ends), calls.kind, calls.asks, _whole(copied))
+        return Replayed(replayed, called, round(now), round(now if submitted is None else submitted))
 
 
-def _noticing(work: Work, calls: Calls) -> Floats:
+def _noticing(work: Work, calls: Calls, until: Sequence[Sequence[int] | None]) -> Floats:
     """How long each call that waits takes beyond its wait."""
     ends = np.append(np.sort(work.end), np.iinfo(np.int64).max)
     last = np.append(UNREQUESTED, ends)[np.searchsorted(ends, calls.end, "right")]
-    until = np.where(calls.copied >= 0, calls.copied, last)
-    return calls.end - np.clip(until, calls.begin, calls.end)
+    last = np.array(
+        [
+            seen if known is None else max((work.end[k] for k in known), default=UNREQUESTED)
+            for seen, known in zip(last.tolist(), until, strict=True)
+        ],
+        np.int64,
+    )
+    done = np.where(calls.copied >= 0, calls.copied, last)
+    return calls.end - np.clip(done, calls.begin, calls.end)
 
 
 def _whole(values: list[float]) -> Integers:
