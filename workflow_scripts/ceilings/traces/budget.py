@@ -92,7 +92,7 @@ class Account:
         self._delivered = np.maximum(np.minimum(calls.end, first_start), calls.start)
         # Ends are in no order where operations overlap; their running maximum is.
         self._latest_end = np.maximum.accumulate(operations.end) if len(operations.end) else operations.end
-        self._latest_return = np.maximum.accumulate(calls.end) if len(calls.end) else calls.end
+        self.latest_return = np.maximum.accumulate(calls.end) if len(calls.end) else calls.end
 
     def iterations(self) -> list[Iteration]:
         """Every marked iteration."""
@@ -145,7 +145,7 @@ class Account:
     def calls_of(self, start: int, end: int, thread: int) -> Integers:
         """The calls of a thread that overlap the iteration."""
         calls = self.capture.calls
-        first = int(np.searchsorted(self._latest_return, start, "right"))
+        first = int(np.searchsorted(self.latest_return, start, "right"))
         candidates = np.arange(first, int(np.searchsorted(calls.start, end)))
         return candidates[(calls.thread[candidates] == thread) & (calls.end[candidates] > start)]
 

@@ -74,7 +74,12 @@ _FOR_ALL, _FOR_ITS_COPY = 2, 1
 
 
 class Replay:
-    """An iteration's events, ready to run at any speed."""
+    """An iteration's events, ready to run at any speed.
+
+    Attributes:
+        waits: Of each call whether it waits, and for what; 0: it does not.
+        notice: Of each call the time that it takes beyond its wait.
+    """
 
     def __init__(self, recorded: Recorded) -> None:
         work, calls = recorded.work, recorded.calls
@@ -100,24 +105,21 @@ class Replay:
             self._submits[recorded.call[number]].append(number)
         copying = (calls.copied >= 0) & (calls.copied <= calls.end)
         waiting = (calls.kind == kinds.SYNC) & ~calls.asks
-        self._waits = np.select([waiting, copying], [_FOR_ALL, _FOR_ITS_COPY], 0).tolist()
+        self.waits = np.select([waiting, copying], [_FOR_ALL, _FOR_ITS_COPY], 0).tolist()
         self._until = recorded.until or [None] * len(calls.begin)
-        self._notice = _noticing(work, calls, self._until).tolist()
+        self.notice = _noticing(work, calls, self._until).tolist()
 
     def run(self, host: float, device: float | Floats = 1.0) -> Replayed:
         """Replay with the host's own time and the operations' lengths multiplied; ``device``: for all, or for each."""
         calls, requested = self._recorded.calls, self._recorded.work.requested.tolist()
         begin, end = [0.0] * len(requested), [0.0] * len(requested)
         begins, ends, copied = [0.0] * len(calls.begin), [0.0] * len(calls.begin), calls.copied.tolist()
-        length = (device * self._length).tolist()
+        length: list[float] = (device * self._length).tolist()
         now = recorded = done = 0.0
         submitted: float | None = None
 
-        def free(k: int) -> float:
-            return max([end[ahead] for ahead in self._after[k]], default=0.0) + self._gap[k]
-
         for k in self._early:
-            begin[k] = free(k)
+            begin[k] = self._free(k, end)
             end[k] = begin[k] + length[k]
             done = max(done, end[k])
         for c, (start, stop) in enumerate(zip(calls.begin.tolist(), calls.end.tolist(), strict=True)):
@@ -125,17 +127,17 @@ class Replay:
             begins[c], recorded = now, stop
             for k in self._submits[c]:
                 requested[k] = now + host * (requested[k] - start)
-                begin[k] = max(free(k), requested[k] + self._latency[k])
+                begin[k] = max(self._free(k, end), requested[k] + self._latency[k])
                 end[k] = begin[k] + length[k]
                 copied[c] = end[k] if copied[c] >= 0 else -1
                 done = max(done, end[k])
-            if self._waits[c]:
-                for_all = self._waits[c] == _FOR_ALL
+            if self.waits[c]:
+                for_all = self.waits[c] == _FOR_ALL
                 submitted = now if for_all else submitted
                 work = self._until[c]
                 known = done if work is None else max((end[k] for k in work), default=now)
                 until = known if for_all else copied[c]
-                now = max(now + host * self._notice[c], until + self._notice[c])
+                now = max(now + host * self.notice[c], until + self.notice[c])
             else:
                 now += host * (stop - start)
             ends[c] = now
@@ -146,6 +148,19 @@ class Replay:
         replayed = Work(times[0], times[1], times[2], self._recorded.work.transfer[order])
         called = Calls(_whole(begins), _whole(ends), calls.kind, calls.asks, _whole(copied))
         return Replayed(replayed, called, round(now), round(now if submitted is None else submitted))
+
+    def submitted_at_once(self, requested: float) -> float:
+        """When all work is done if the host delivers all of it at one instant, but what it had delivered before."""
+        end = [0.0] * len(self._length)
+        early = set(self._early)
+        for k, length in enumerate(self._length.tolist()):
+            begin = self._free(k, end)
+            end[k] = (begin if k in early else max(begin, requested + self._latency[k])) + length
+        return max(end, default=0.0)
+
+    def _free(self, k: int, end: Sequence[float]) -> float:
+        """When the device could begin an operation: what it waits for is done, and the gap is over."""
+        return max([end[ahead] for ahead in self._after[k]], default=0.0) + self._gap[k]
 
 
 def _noticing(work: Work, calls: Calls, until: Sequence[Sequence[int] | None]) -> Floats:

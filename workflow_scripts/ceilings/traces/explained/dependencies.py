@@ -1,0 +1,108 @@
+"""What each operation of a recording had to wait for: its stream, events of other streams, or what seems to be one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from ceilings.traces.capture import Integers
+from ceilings.traces.recording import Recording
+
+
+@dataclasses.dataclass(frozen=True)
+class Dependencies:
+    """Work before work, by places in the recording's operations.
+
+    Attributes:
+        known: Whether the recording says which stream waits for which. If not, an operation is taken to wait for the
+            one of its device that ended last before it began.
+        before: The operation before each in its stream; -1 for the first.
+        waiting, awaited: An operation, and one of another stream that it waits for; by ``waiting``.
+        lost: Waits that refer to nothing in the recording.
+    """
+
+    known: bool
+    before: Integers
+    waiting: Integers
+    awaited: Integers
+    lost: int
+
+
+def dependencies(recording: Recording) -> Dependencies:
+    """All of them."""
+    work, waits = recording.work, recording.waits
+    order = np.lexsort((work.start, work.stream))
+    before = np.full(len(order), -1, np.int64)
+    same = work.stream[order[1:]] == work.stream[order[:-1]] if len(order) else np.zeros(0, bool)
+    before[order[1:][same]] = order[:-1][same]
+    edges = np.searchsorted(work.stream[order], np.arange(len(recording.streams) + 1))
+    streams = [order[edges[k] : edges[k + 1]] for k in range(len(recording.streams))]
+    # In a stream work runs as it was launched; what has no launch counts as launched with the work before it.
+    called = [np.maximum.accumulate(work.call[ops]) if len(ops) else ops for ops in streams]
+
+    waiting = np.full(len(waits.stream), -1, np.int64)
+    awaited = np.full(len(waits.stream), -1, np.int64)
+    for number, ops in enumerate(streams):
+        mine = np.flatnonzero((waits.stream == number) & (waits.call >= 0))
+        first = np.searchsorted(called[number], waits.call[mine], "right")
+        there = first < len(ops)
+        waiting[mine[there]] = ops[first[there]]
+    for number, ops in enumerate(streams):
+        mine = np.flatnonzero((waits.after_stream == number) & (waiting >= 0))
+        # The event's call if it is there; else what ended last before the work that waited began.
+        last = np.searchsorted(called[number], waits.after_call[mine], "left") - 1
+        ends = np.maximum.accumulate(work.end[ops]) if len(ops) else ops
+        seen = np.searchsorted(ends, work.start[waiting[mine]], "right") - 1
+        last = np.where(waits.after_call[mine] >= 0, last, seen)
+        awaited[mine[last >= 0]] = ops[last[last >= 0]]
+    kept = np.flatnonzero((waiting >= 0) & (awaited >= 0))
+    kept = kept[np.argsort(waiting[kept], kind="stable")]
+    return Dependencies(len(waits.stream) > 0, before, waiting[kept], awaited[kept], int((waits.call < 0).sum()))
+
+
+def ended_before(begin: Integers, end: Integers, device: Integers) -> Integers:
+    """For each operation the one of its device that ended last before it began; -1 for none."""
+    last = np.full(len(begin), -1, np.int64)
+    for number in np.unique(device):
+        mine = np.flatnonzero(device == number)
+        by_end = mine[np.argsort(end[mine], kind="stable")]
+        at = np.searchsorted(end[by_end], begin[mine], "right") - 1
+        found = np.where(at >= 0, by_end[np.maximum(at, 0)], -1)
+        # An operation of no length may end when it begins: it does not wait for itself.
+        last[mine] = np.where(found == mine, np.where(at > 0, by_end[np.maximum(at - 1, 0)], -1), found)
+    return last
+
+
+class Local:
+    """The dependencies within an iteration, by places in its operations."""
+
+    def __init__(self, recording: Recording, every: Dependencies, ops: Integers) -> None:
+        work = recording.work
+        self._end = work.end[ops]
+        self._call = work.call[ops]
+        place = {int(number): k for k, number in enumerate(ops)}
+        self.of: list[list[int]] = [[] for _ in ops]
+        for k, number in enumerate(every.before[ops].tolist()):
+            if number in place:
+                self.of[k].append(place[number])
+        if every.known:
+            first, last = np.searchsorted(every.waiting, ops, "left"), np.searchsorted(every.waiting, ops, "right")
+            for k in np.flatnonzero(last > first).tolist():
+                awaited = every.awaited[first[k] : last[k]].tolist()
+                self.of[k] += [place[number] for number in awaited if number in place]
+        else:
+            inferred = ended_before(work.start[ops], self._end, work.device[ops])
+            for k in np.flatnonzero(inferred >= 0).tolist():
+                if inferred[k] not in self.of[k]:
+                    self.of[k].append(int(inferred[k]))
+
+    def last(self) -> Integers:
+        """Of what each operation waits for, the one that ended last; -1 for none."""
+        end = self._end
+        return np.array([max(after, key=end.__getitem__, default=-1) for after in self.of], np.int64)
+
+    def launched(self) -> list[list[int]]:
+        """Of what each waits for, what had been launched by its own launch: no event can wait for later work."""
+        call = self._call
+        return [[one for one in after if call[one] <= call[k]] for k, after in enumerate(self.of)]
