@@ -87,7 +87,8 @@ GROUP = record(
                     "operations": many(row(TIME, TIME, one_of(*KERNEL_CLASSES), whole(), maybe(TIME), flag)),
                     "threads": many(text()),
                     "streams": many(text()),
-                }
+                },
+                {"path": many(row(TIME, TIME, text()))},  # the critical path as segments: begin, end, label
             )
         ),
     }

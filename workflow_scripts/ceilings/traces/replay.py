@@ -38,6 +38,7 @@ class Recorded:
             submitted before the iteration. None: the one before it.
         until: For each call the operations that it waits for; None: not known, so everything submitted.
         runs_on: The iteration also lasts until its work is done, whether the host waits for it or not.
+        host_end: Until when the host works for the iteration; None: until its end.
     """
 
     work: Work
@@ -48,6 +49,7 @@ class Recorded:
     after: Sequence[Sequence[int]] | None = None
     until: Sequence[Sequence[int] | None] | None = None
     runs_on: bool = False
+    host_end: int | None = None
 
     @property
     def whole(self) -> bool:
@@ -68,6 +70,9 @@ class Replayed:
     length: int
     submitted: int
 
+
+NOT_WAITING_NS = 2_000
+"""What a call that could wait takes if it need not."""
 
 _FOR_ALL, _FOR_ITS_COPY = 2, 1
 """What a call waits for, if it waits."""
@@ -109,14 +114,20 @@ class Replay:
         self._until = recorded.until or [None] * len(calls.begin)
         self.notice = _noticing(work, calls, self._until).tolist()
 
-    def run(self, host: float, device: float | Floats = 1.0) -> Replayed:
-        """Replay with the host's own time and the operations' lengths multiplied; ``device``: for all, or for each."""
+    def run(self, host: float, device: float | Floats = 1.0, waits: bool = True) -> Replayed:
+        """Replay with the host's own time and the operations' lengths multiplied.
+
+        Args:
+            device: The factor for all operations, or for each.
+            waits: Without, no call waits but the last that did.
+        """
         calls, requested = self._recorded.calls, self._recorded.work.requested.tolist()
         begin, end = [0.0] * len(requested), [0.0] * len(requested)
         begins, ends, copied = [0.0] * len(calls.begin), [0.0] * len(calls.begin), calls.copied.tolist()
         length: list[float] = (device * self._length).tolist()
         now = recorded = done = 0.0
         submitted: float | None = None
+        last = max((c for c, what in enumerate(self.waits) if what), default=-1)
 
         for k in self._early:
             begin[k] = self._free(k, end)
@@ -131,7 +142,7 @@ class Replay:
                 end[k] = begin[k] + length[k]
                 copied[c] = end[k] if copied[c] >= 0 else -1
                 done = max(done, end[k])
-            if self.waits[c]:
+            if self.waits[c] and (waits or c == last):
                 for_all = self.waits[c] == _FOR_ALL
                 submitted = now if for_all else submitted
                 work = self._until[c]
@@ -139,9 +150,12 @@ class Replay:
                 until = known if for_all else copied[c]
                 now = max(now + host * self.notice[c], until + self.notice[c])
             else:
-                now += host * (stop - start)
+                now += host * (min(stop - start, NOT_WAITING_NS) if self.waits[c] else stop - start)
             ends[c] = now
-        now += host * (self._recorded.length - recorded)
+        if self._recorded.host_end is None:
+            now += host * (self._recorded.length - recorded)
+        else:
+            now = host * self._recorded.host_end
         now = max(now, done) if self._recorded.runs_on else now
         order = np.argsort(begin, kind="stable")
         times = [_whole(values)[order] for values in (begin, end, requested)]

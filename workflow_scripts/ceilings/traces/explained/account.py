@@ -19,14 +19,14 @@ from ceilings.traces.covered import Covered
 from ceilings.traces.explained.chain import Lines, Segments, lines, segments
 from ceilings.traces.explained.dependencies import Local, dependencies
 from ceilings.traces.explained.spans import Spans, union
-from ceilings.traces.path import Calls, Work
+from ceilings.traces.path import HOST, Calls, Work
 from ceilings.traces.recording import Recording
 from ceilings.traces.replay import Recorded
 
 COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
 ALLOCATES = re.compile(r"(Malloc|Free)(?!Async)|HostRegister|HostUnregister|MemAddressReserve|MemCreate|MemMap")
-RUNS_AHEAD = 0.9
-"""A device that is busy for this part of an iteration, with work that outlives it, decides its length, not the host."""
+AHEAD, BUSY = 0.05, 0.9
+"""A host runs ahead if work waits for this part of an iteration until it begins, and the device is busy for that part."""
 
 OTHER_PROCESSES = "work of other processes on the device"
 BEFORE = "work launched before the iteration"
@@ -82,6 +82,8 @@ class Accounted:
         recorded: What can be replayed; None where the host's threads do not take turns.
         why_not: Why it cannot be replayed.
         ops, called: The process's operations and calls that the iteration holds, as numbers of the recording.
+        followed: The operations that the path and the replay know.
+        host_names: The host's code on the path: begin, end, thread, and name of the innermost span or -1.
     """
 
     begin: int
@@ -97,6 +99,7 @@ class Accounted:
     why_not: str | None
     ops: Integers
     called: Integers
+    followed: Integers
     lines: Lines
 
     @property
@@ -178,16 +181,25 @@ class Accounts:
 
         local = Local(self.recording, self.dependencies, followed)
         traced = self._work(followed, host, local)
-        waited_for = known and len(called) > 0 and not self._runs_ahead(called, devices, begin, end)
-        path = segments(account, followed, traced, host, begin, end, waited_for)
+        by_work = not known or self._ends_with_work(followed, end) or self._runs_ahead(followed, devices, begin, end)
+        path = segments(account, followed, traced, host, begin, end, waited_for=not by_work)
         says = {number: self.spans.innermost(number, begin, end) for number in threads}
         names = self._host_names(path, host, main, says)
         parts |= self._framework(says, called, begin, end)
-        recorded, why_not = self._recorded(followed, called, host, local, begin, end)
+        recorded, why_not = self._recorded(followed, host, local, begin, end)
+        if recorded and by_work:  # what the host does beside it is for iterations to come
+            recorded = dataclasses.replace(recorded, host_end=0)
         return Accounted(
             **{"begin": begin, "end": end, "thread": main, "hosts": hosts, "devices": devices, "path": path},
             **{"host_names": names, "parts": parts, "counts": self._counts(ops, called, begin)},
-            **{"recorded": recorded, "why_not": why_not, "ops": ops, "called": called, "lines": host},
+            **{
+                "recorded": recorded,
+                "why_not": why_not,
+                "ops": ops,
+                "called": called,
+                "followed": followed,
+                "lines": host,
+            },
         )
 
     def _range(self, begin: int, end: int) -> tuple[int, int]:
@@ -295,7 +307,7 @@ class Accounts:
         rows: list[tuple[int, int, int, int]] = []
         threads = self.recording.calls.thread
         for line, (calls, mine) in enumerate(host.calls):
-            on = np.flatnonzero((path.line == line) & (path.call < 0))
+            on = np.flatnonzero((path.line == line) & (path.share == HOST))
             following = np.searchsorted(calls.begin, path.begin[on])
             whose = np.full(len(on), main)
             ahead = following < len(mine)
@@ -314,11 +326,19 @@ class Accounts:
                         rows.append((begin, end, thread, -1))
         return rows
 
-    def _runs_ahead(self, called: Integers, devices: dict[int, DeviceSide], begin: int, end: int) -> bool:
-        """Whether the host submits for the future and the device is what takes the time."""
-        outlives = self.account.last_end[called].max(initial=begin) > end
+    def _ends_with_work(self, ops: Integers, end: int) -> bool:
+        """Whether the iteration is over when its work is, to the ns, and no call that notices is part of it."""
+        return bool((self.recording.work.end[ops] == end).any())
+
+    def _runs_ahead(self, ops: Integers, devices: dict[int, DeviceSide], begin: int, end: int) -> bool:
+        """Whether the host submits for the future, and the device takes the time: what runs at the end had to queue."""
+        known = ops[self.recording.work.call[ops] >= 0]
+        if not len(known):
+            return False
+        last = int(known[np.argmax(self.recording.work.start[known])])
+        queued = int(self.recording.work.start[last] - self.recording.calls.end[self.recording.work.call[last]])
         busiest = max((side.classes.sum() for side in devices.values()), default=0.0)
-        return bool(outlives and busiest >= RUNS_AHEAD * (end - begin))
+        return queued > AHEAD * (end - begin) and bool(busiest >= BUSY * (end - begin))
 
     def _work(self, ops: Integers, host: Lines, local: Local) -> Work:
         call = self.recording.work.call[ops]
@@ -327,7 +347,7 @@ class Accounts:
         return dataclasses.replace(self.account.work(ops), line=np.where(call >= 0, line, 0), ahead=local.last())
 
     def _recorded(
-        self, ops: Integers, called: Integers, host: Lines, local: Local, begin: int, end: int
+        self, ops: Integers, host: Lines, local: Local, begin: int, end: int
     ) -> tuple[Recorded | None, str | None]:
         """What a replay needs, times from the iteration's begin, or why there can be none."""
         work, account = self.recording.work, self.account
@@ -350,14 +370,16 @@ class Accounts:
         )
         asked = np.where(submitted >= 0, np.maximum(traced.requested, begin) - begin, 0)
         moved = Work(first, last, np.minimum(asked, first), traced.transfer)
-        until = _waited_for(moved, submitted, work.stream[ops], calls, self._all(mine))
+        until = _waited_for(moved, submitted, work.stream[ops], calls, self._awaited(mine))
         after = local.launched()
         return Recorded(moved, work.stream[ops], submitted, calls, end - begin, after, until, runs_on=True), None
 
-    def _all(self, called: Integers) -> list[bool]:
-        """Which calls wait for the whole device."""
+    def _awaited(self, called: Integers) -> list[list[int] | None]:
+        """The streams that each call waits for, -1 for all; None where nobody knows."""
         names, name = self.recording.names, self.recording.calls.name[called].tolist()
-        return [number >= 0 and bool(_WHOLE.search(names[number])) for number in name]
+        whole = [number >= 0 and bool(_WHOLE.search(names[number])) for number in name]
+        known = self.dependencies.host
+        return [[-1] if all_ else known.get(call) for all_, call in zip(whole, called.tolist(), strict=True)]
 
     def _counts(self, ops: Integers, called: Integers, begin: int) -> dict[str, float]:
         account, work, calls = self.account, self.recording.work, self.recording.calls
@@ -389,26 +411,32 @@ _WHOLE = re.compile(r"(Device|Ctx|Thread)Synchronize|Free(?!Async)")
 
 
 def _waited_for(
-    work: Work, submitted: Integers, stream: Integers, calls: Calls, whole: list[bool]
+    work: Work, submitted: Integers, stream: Integers, calls: Calls, awaited: list[list[int] | None]
 ) -> list[list[int] | None]:
     """For each call the operations that it waited for; None: everything submitted.
 
-    On one stream that is everything. On several a wait for a stream or an event is a wait for the stream whose work
-    ended last during the call; where none did, for what had ended before.
+    On one stream that is everything. On several, where the recording does not name the stream that a call waits for, it
+    is what ended last by the call's return.
     """
     until: list[list[int] | None] = [None] * len(calls.begin)
     if len(np.unique(stream)) <= 1:
         return until
     order = np.argsort(work.end, kind="stable")
     ends = work.end[order]
-    waits = np.flatnonzero((calls.kind == kinds.SYNC) & ~calls.asks)
-    for c in waits.tolist():
-        if whole[c]:
+    of_stream = {int(number): np.flatnonzero(stream == number) for number in np.unique(stream)}
+    for c in np.flatnonzero((calls.kind == kinds.SYNC) & ~calls.asks).tolist():
+        streams = awaited[c]
+        if streams is not None and -1 in streams:
             continue
         last = int(np.searchsorted(ends, calls.end[c], "right")) - 1
-        while last >= 0 and submitted[order[last]] > c:
-            last -= 1
-        until[c] = [int(order[last])] if last >= 0 else []
+        if streams is None:
+            while last >= 0 and submitted[order[last]] > c:
+                last -= 1
+            until[c] = [int(order[last])] if last >= 0 else []
+            continue
+        mine = [of_stream[number] for number in streams if number in of_stream]
+        done = [ops[(submitted[ops] < c) & (work.end[ops] <= calls.end[c])] for ops in mine]
+        until[c] = [int(ops[-1]) for ops in done if len(ops)]
     return until
 
 

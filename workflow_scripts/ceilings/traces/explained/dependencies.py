@@ -19,14 +19,14 @@ class Dependencies:
             one of its device that ended last before it began.
         before: The operation before each in its stream; -1 for the first.
         waiting, awaited: An operation, and one of another stream that it waits for; by ``waiting``.
-        lost: Waits that refer to nothing in the recording.
+        host: Call that waits to the streams that it waits for, -1 for all; calls of which nobody knows are not in it.
     """
 
     known: bool
     before: Integers
     waiting: Integers
     awaited: Integers
-    lost: int
+    host: dict[int, list[int]]
 
 
 def dependencies(recording: Recording) -> Dependencies:
@@ -58,7 +58,10 @@ def dependencies(recording: Recording) -> Dependencies:
         awaited[mine[last >= 0]] = ops[last[last >= 0]]
     kept = np.flatnonzero((waiting >= 0) & (awaited >= 0))
     kept = kept[np.argsort(waiting[kept], kind="stable")]
-    return Dependencies(len(waits.stream) > 0, before, waiting[kept], awaited[kept], int((waits.call < 0).sum()))
+    host: dict[int, list[int]] = {}
+    for number in np.flatnonzero((waits.stream < 0) & (waits.call >= 0)).tolist():
+        host.setdefault(int(waits.call[number]), []).append(int(waits.after_stream[number]))
+    return Dependencies(len(waits.stream) > 0, before, waiting[kept], awaited[kept], host)
 
 
 def ended_before(begin: Integers, end: Integers, device: Integers) -> Integers:

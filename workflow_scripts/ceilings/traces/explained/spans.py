@@ -17,7 +17,11 @@ DATA = re.compile(
 
 
 class Spans:
-    """The spans of a recording, by thread."""
+    """The spans of a recording, by thread.
+
+    Attributes:
+        data: Names of ranges in which a program waits for its data.
+    """
 
     def __init__(self, recording: Recording) -> None:
         spans = recording.spans
@@ -29,7 +33,7 @@ class Spans:
         self._latest = [np.maximum.accumulate(spans.end[of]) if len(of) else of for of in self._of]
         self._starts = [spans.start[of] for of in self._of]
         used = np.unique(spans.name) if len(spans.name) else []
-        self._data = {int(name) for name in used if name >= 0 and DATA.search(recording.names[name])}
+        self.data = {int(name) for name in used if name >= 0 and DATA.search(recording.names[name])}
 
     def count(self, thread: int, start: int, end: int) -> int:
         """How many spans of a thread may overlap an interval."""
@@ -68,7 +72,7 @@ class Spans:
                 until(open_[-1][0])
                 open_.pop()
             until(begin)
-            loads = bool(open_) and open_[-1][1] in self._data
+            loads = bool(open_) and open_[-1][1] in self.data
             # A span that reaches over the one round it ends with it: the file's clock, or a cut at its begin.
             open_.append((min(finish, open_[-1][0]) if open_ else finish, open_[-1][1] if loads else name))
         while open_:
@@ -79,7 +83,7 @@ class Spans:
 
     def loads(self, names: Integers) -> np.ndarray:
         """Whether each name is of a loader of data."""
-        return np.isin(names, list(self._data))
+        return np.isin(names, list(self.data))
 
     def profiler(self, thread: int, start: int, end: int) -> float:
         """Time that the profiler itself took of a thread."""
