@@ -46,7 +46,9 @@ SCHEMA = by(
                 "device_ns": record(
                     {
                         "busy": MEDIAN,
-                        "classes": record(dict.fromkeys(set(KERNEL_CLASSES) - {COMMUNICATION}, MEDIAN), {COMMUNICATION: MEDIAN}),
+                        "classes": record(
+                            dict.fromkeys(set(KERNEL_CLASSES) - {COMMUNICATION}, MEDIAN), {COMMUNICATION: MEDIAN}
+                        ),
                         "idle": record(dict.fromkeys(IDLE_CAUSES, MEDIAN)),
                         "idle_unexplained": MIDDLE,
                     }

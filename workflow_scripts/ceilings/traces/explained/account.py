@@ -26,7 +26,7 @@ from ceilings.traces.replay import Recorded
 COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
 ALLOCATES = re.compile(r"(Malloc|Free)(?!Async)|HostRegister|HostUnregister|MemAddressReserve|MemCreate|MemMap")
 AHEAD, BUSY = 0.05, 0.9
-"""A host runs ahead if work waits for this part of an iteration until it begins, and the device is busy for that part."""
+"""A host runs ahead if work queues for this part of an iteration, and the device is busy for that part of it."""
 
 OTHER_PROCESSES = "work of other processes on the device"
 BEFORE = "work launched before the iteration"
@@ -156,8 +156,8 @@ class Accounts:
         busiest = workers[np.argsort(-counts, kind="stable")].tolist()
         known = thread >= 0
         main = thread if known else self._waiting(called, busiest)
-        host = lines(account, called, main, busiest, begin, end)
-        parts = self._parts(begin, end, process, ops, strange, called)
+        host = lines(account, called, main, busiest, span=(begin, end))
+        parts = self._parts(ops, strange, called, begin, end)
         if self.alone and known:
             line = np.array([host.of_thread[number] for number in calls.thread[work.call[launched]].tolist()], np.int64)
             others = launched[line > 0]
@@ -181,12 +181,13 @@ class Accounts:
 
         local = Local(self.recording, self.dependencies, followed)
         traced = self._work(followed, host, local)
-        by_work = not known or self._ends_with_work(followed, end) or self._runs_ahead(followed, devices, begin, end)
-        path = segments(account, followed, traced, host, begin, end, waited_for=not by_work)
+        nobody = not len(called)
+        by_work = nobody or self._ends_with_work(followed, end) or self._runs_ahead(followed, devices, begin, end)
+        path = segments(account, followed, traced, host, span=(begin, end), waited_for=not by_work)
         says = {number: self.spans.innermost(number, begin, end) for number in threads}
         names = self._host_names(path, host, main, says)
         parts |= self._framework(says, called, begin, end)
-        recorded, why_not = self._recorded(followed, host, local, begin, end)
+        recorded, why_not = self._recorded(followed, host, local, span=(begin, end))
         if recorded and by_work:  # what the host does beside it is for iterations to come
             recorded = dataclasses.replace(recorded, host_end=0)
         return Accounted(
@@ -254,9 +255,7 @@ class Accounts:
             hidden_communication=_hidden(first, last, communicates, computes),
         )
 
-    def _parts(
-        self, begin: int, end: int, process: int, ops: Integers, strange: Integers, called: Integers
-    ) -> dict[str, float]:
+    def _parts(self, ops: Integers, strange: Integers, called: Integers, begin: int, end: int) -> dict[str, float]:
         work, calls = self.recording.work, self.recording.calls
         strange = strange[np.isin(work.device[strange], np.unique(work.device[ops]))]
         known = ops[work.call[ops] >= 0]
@@ -264,6 +263,7 @@ class Accounts:
         inside = called[(calls.start[called] >= begin) & (self.account.last_end[called] >= 0)]
         outlives = max(int(self.account.last_end[inside].max(initial=end)) - end, 0)
         allocates = called[self.allocates[called]]
+        processes = set(self.process_of_call[called].tolist())
         return {
             OTHER_PROCESSES: _length(work.start[strange], work.end[strange], begin, end),
             BEFORE: _length(work.start[before], work.end[before], begin, end),
@@ -272,7 +272,7 @@ class Accounts:
             PROFILER: sum(
                 self.spans.profiler(number, begin, end)
                 for number, thread in enumerate(self.recording.threads)
-                if thread.process == process
+                if thread.process in processes
             ),
             ALLOCATION: float(
                 (np.minimum(calls.end[allocates], end) - np.maximum(calls.start[allocates], begin)).sum()
@@ -347,10 +347,10 @@ class Accounts:
         return dataclasses.replace(self.account.work(ops), line=np.where(call >= 0, line, 0), ahead=local.last())
 
     def _recorded(
-        self, ops: Integers, host: Lines, local: Local, begin: int, end: int
+        self, ops: Integers, host: Lines, local: Local, span: tuple[int, int]
     ) -> tuple[Recorded | None, str | None]:
         """What a replay needs, times from the iteration's begin, or why there can be none."""
-        work, account = self.recording.work, self.account
+        (begin, end), work, account = span, self.recording.work, self.account
         one, mine = host.calls[0]
         if not len(mine):
             return None, "no call of the host is recorded"

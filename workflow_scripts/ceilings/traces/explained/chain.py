@@ -16,7 +16,7 @@ from ceilings.traces import calls as kinds
 from ceilings.traces.budget import Account
 from ceilings.traces.capture import Integers
 from ceilings.traces.covered import Covered
-from ceilings.traces.path import HOST, KERNEL, LAUNCH, SYNC, TRANSFER, Calls, Steps, Work, tiles, walk
+from ceilings.traces.path import KERNEL, TRANSFER, Calls, Steps, Work, tiles, walk
 
 COMMUNICATING = RECORDING_SHARES.index(COMMUNICATION)
 OVERLAPPING = 0.02
@@ -37,15 +37,16 @@ class Lines:
     of_thread: dict[int, int]
 
 
-def lines(account: Account, called: Integers, main: int, workers: Sequence[int], start: int, end: int) -> Lines:
+def lines(account: Account, called: Integers, main: int, workers: Sequence[int], span: tuple[int, int]) -> Lines:
     """The lines of an iteration.
 
     Args:
         called: Calls of the process that overlap the iteration, by start.
         main: The thread that waits for the iteration; -1 where nobody knows it.
         workers: The threads that launched something, those with most launches first.
+        span: Begin and end of the iteration.
     """
-    calls = account.capture.calls
+    calls, (start, end) = account.capture.calls, span
     called = called[account.call_kind[called] != kinds.OTHER]
     threads = calls.thread[called]
     members: list[list[int]] = [[main]]
@@ -111,7 +112,7 @@ class Segments:
 
 
 def segments(
-    account: Account, ops: Integers, work: Work, host: Lines, start: int, end: int, waited_for: bool
+    account: Account, ops: Integers, work: Work, host: Lines, *, span: tuple[int, int], waited_for: bool
 ) -> Segments:
     """The path of an iteration.
 
@@ -119,14 +120,14 @@ def segments(
         ops: The operations, as in ``work``.
         waited_for: Whether the host waits at the end; if not, the iteration is over when its work is.
     """
-    followed = [calls for calls, _ in host.calls]
+    followed, (start, end) = [calls for calls, _ in host.calls], span
     if not waited_for:
         whole = np.array([start]), np.array([end])
         followed[0] = _after(followed[0], *whole)
     steps = walk(work, followed, start, end)
     rows = _device(account, ops, work, steps)
     for number, (calls, mine) in enumerate(host.calls):
-        rows.append(_host(calls, mine, number, steps, start, end))
+        rows.append(_host(calls, mine, number, steps, span))
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
     order = np.argsort(columns[0], kind="stable")
     begin, finish, share, ran, call, line, gap = (column[order] for column in columns)
@@ -155,9 +156,9 @@ def _device(account: Account, ops: Integers, work: Work, steps: Steps) -> list[t
     return parts
 
 
-def _host(calls: Calls, mine: Integers, line: int, steps: Steps, start: int, end: int) -> tuple[Integers, ...]:
+def _host(calls: Calls, mine: Integers, line: int, steps: Steps, span: tuple[int, int]) -> tuple[Integers, ...]:
     on = np.flatnonzero(steps.line == line)[::-1]  # the path was followed from its end
-    edges, share, call = tiles(calls, start, end)
+    edges, share, call = tiles(calls, *span)
     call = np.where(call >= 0, mine[call] if len(mine) else -1, -1)
     begin, finish = steps.begin[on], steps.end[on]
     first = np.searchsorted(edges[1:], begin, "right")

@@ -1,4 +1,4 @@
-"""The explanation of a recording: its iterations by groups, what their time consists of, and what would shorten them."""
+"""The explanation of a recording: its iterations by groups, what their time consists of, what would shorten them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ceilings.traces import calls as kinds
 from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET
 from ceilings.traces.explained import account as parts_of
 from ceilings.traces.explained.account import Accounted, Accounts, DeviceSide
+from ceilings.traces.explained.drawn import LONGEST_NAME, path_parts, timeline
 from ceilings.traces.explained.levers import Evidence, levers
 from ceilings.traces.explained.soundness import health
 from ceilings.traces.explained.spans import union
 from ceilings.traces.explained.what_if import WAITS, Change, replayed
 from ceilings.traces.kernel_classes import kernel_class, short
-from ceilings.traces.path import HOST, LAUNCH, SYNC, TRANSFER
 from ceilings.traces.path import KERNEL as ON_KERNEL
 from ceilings.traces.recording import Progress, Recording
 from ceilings.traces.verdict import MAJORITY, MEANINGS, verdict
@@ -40,10 +40,6 @@ MOST_REPLAYED = 10
 MOST_REPLAYED_EVENTS = 100_000
 
 KERNELS_SHOWN, CALLS_SHOWN, PARTS_SHOWN, PATH_SHOWN, LENGTHS_SHOWN = 40, 20, 12, 30, 2_000
-TIMELINE_SHOWN = 4_000
-"""Operations, and calls, of the iteration that is drawn: the longest."""
-
-LONGEST_NAME = 2_000
 COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
 WHOLE_GRAPH = "CUDA graph, traced as a whole"
 
@@ -77,9 +73,7 @@ def explanation(recording: Recording, iterations: Iterations, progress: Progress
         groups.append(_Group(accounts, accounted, looked_at, lengths).record(group.label, float(lengths.sum()) / total))
         if len(looked_at) < len(members):
             found.append(
-                _note(
-                    f"Of {len(members):,} iterations of the group {group.label!r}, {len(looked_at):,} are accounted for, evenly spread."
-                )
+                _note(f"{group.label}: {len(looked_at):,} of {len(members):,} iterations are looked at, evenly spread.")
             )
         if group.trend:
             found.append(_note(f"{group.label}: {group.trend}"))
@@ -112,7 +106,7 @@ def _about(iterations: Iterations) -> list[dict[str, str]]:
     if iterations.overlapping:
         found.append(
             _note(
-                "The iterations overlap in time: each counts the work of its own thread on its path; devices are shared."
+                "The iterations overlap in time: on its path each has the work of its own thread; devices are shared."
             )
         )
     if len(iterations.begin) == 1:
@@ -196,7 +190,8 @@ class _Group:
 
     def record(self, label: str, share: float) -> dict[str, Any]:
         """The group's part of the record."""
-        lengths = _median(self._lengths)
+        accounts, lengths = self._accounts, _median(self._lengths)
+        middle = int(np.argmin([abs(one.length - self._length) for one in self._every]))
         shares = self._shares()
         bound = verdict(shares)
         changes = self._what_if()
@@ -222,7 +217,7 @@ class _Group:
             "what_if": [one for one in changes if one["change"] != WAITS],
             "levers": [dataclasses.asdict(one) for one in levers(self._evidence(shares, changes, calls))],
             "lengths_ns": [float(one) for one in shown],
-            "timeline": self._timeline(),
+            "timeline": timeline(accounts, self._every[middle], int(self._numbers[middle])),
         }
 
     def _shares(self) -> dict[str, float]:
@@ -483,66 +478,6 @@ class _Group:
         rare = [(short(self._recording.names[name]), ns[name] / n) for name, count in ran.items() if 2 * count < n]
         return sorted(rare, key=lambda one: -one[1])
 
-    def _timeline(self) -> dict[str, Any]:
-        """The iteration whose length is nearest to the median; the path as segments."""
-        middle = int(np.argmin([abs(one.length - self._length) for one in self._every]))
-        one, recording = self._every[middle], self._recording
-        calls, work, account = recording.calls, recording.work, self._accounts.account
-        shown_calls = one.called[account.call_kind[one.called] != kinds.OTHER]
-        shown_calls = _longest(shown_calls, calls.end[shown_calls] - calls.start[shown_calls])
-        shown_ops = _longest(one.ops, work.end[one.ops] - work.start[one.ops])
-        threads = list(dict.fromkeys([*([one.thread] if one.thread >= 0 else []), *calls.thread[shown_calls].tolist()]))
-        streams = np.unique(work.stream[shown_ops]).tolist()
-        on_path = set(one.path.work.tolist()) | {-1}
-        calls_on_path = set(one.path.call.tolist())
-        several = len(np.unique(work.device)) > 1
-        return {
-            "iteration": int(self._numbers[middle]),
-            "length": max(one.length, 1),
-            "calls": [
-                [
-                    *(
-                        int(calls.start[k]) - one.begin,
-                        int(calls.end[k]) - one.begin,
-                        kinds.KINDS[account.call_kind[k]],
-                    ),
-                    *(threads.index(int(calls.thread[k])), k in calls_on_path),
-                ]
-                for k in shown_calls.tolist()
-            ],
-            "operations": [
-                [
-                    *(
-                        int(work.start[k]) - one.begin,
-                        int(work.end[k]) - one.begin,
-                        KERNEL_CLASSES[account.op_class[k]],
-                    ),
-                    streams.index(int(work.stream[k])),
-                    int(calls.start[work.call[k]]) - one.begin if work.call[k] >= 0 else None,
-                    k in on_path,
-                ]
-                for k in shown_ops.tolist()
-            ],
-            "threads": [recording.threads[number].label for number in threads],
-            "streams": [
-                f"device {recording.streams[k].device}, stream {recording.streams[k].number}"
-                if several
-                else f"stream {recording.streams[k].number}"
-                for k in streams
-            ],
-            "path": [
-                [begin - one.begin, end - one.begin, label[:LONGEST_NAME]]
-                for begin, end, label in labelled(self._accounts, one)[:TIMELINE_SHOWN]
-            ],
-        }
-
-
-def _longest(which: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The longest ones, in their order."""
-    if len(which) <= TIMELINE_SHOWN:
-        return which
-    return which[np.sort(np.argsort(-lengths, kind="stable")[:TIMELINE_SHOWN])]
-
 
 def _idle(length: int) -> NDArray[np.float64]:
     """A thread that does nothing in an iteration."""
@@ -554,50 +489,3 @@ def _without_work(one: Accounted) -> DeviceSide:
     idle = np.zeros(len(IDLE_CAUSES))
     idle[IDLE_CAUSES.index("host")] = one.length
     return dataclasses.replace(_NOTHING, idle=idle)
-
-
-def labelled(accounts: Accounts, one: Accounted) -> list[tuple[int, int, str]]:
-    """The critical path in its order: begin, end and label of each segment."""
-    recording, path = accounts.recording, one.path
-    names = recording.names
-    thread_of_line = {line: number for number, line in reversed(one.lines.of_thread.items())}
-    rows = list[tuple[int, int, str]]()
-    columns = (path.begin, path.end, path.share, path.work, path.call, path.line, path.gap)
-    for begin, end, share, work, call, line, gap in zip(*(column.tolist() for column in columns), strict=True):
-        if line >= 0 and share != HOST:
-            thread = int(recording.calls.thread[call]) if call >= 0 else thread_of_line.get(line, one.thread)
-            rows.append((begin, end, f"{_OF_CALL[share]}: {_where(recording, thread)}"))
-        elif gap:
-            rows.append((begin, end, _GAPS.get(share, "communication: gaps before it")))
-        elif share == ON_KERNEL:
-            rows.append((begin, end, f"kernel: {KERNEL_CLASSES[accounts.account.op_class[work]]}"))
-        elif line < 0:
-            rows.append((begin, end, _ON_DEVICE[share]))
-    for begin, end, thread, name in one.host_names:
-        if name >= 0 and name in accounts.spans.data:
-            rows.append((begin, end, "host: data loading"))
-        else:
-            rows.append((begin, end, f"host: {names[name] if name >= 0 else f'code of {_where(recording, thread)}'}"))
-    return sorted(rows)
-
-
-def _where(recording: Recording, thread: int) -> str:
-    return recording.threads[thread].label if thread >= 0 else "the host"
-
-
-_OF_CALL = {LAUNCH: "launch", TRANSFER: "transfer: calls", SYNC: "sync"}
-_ON_DEVICE = {
-    LAUNCH: "launch: until the work starts",
-    SYNC: "sync: until the host notices",
-    TRANSFER: "transfer",
-    RECORDING_SHARES.index(COMMUNICATION): COMMUNICATION,
-}
-_GAPS = {ON_KERNEL: "kernel: gaps between work", TRANSFER: "transfer: gaps before it"}
-
-
-def path_parts(accounts: Accounts, one: Accounted) -> dict[str, float]:
-    """Time on the path by label, in ns."""
-    sums: defaultdict[str, float] = defaultdict(float)
-    for begin, end, label in labelled(accounts, one):
-        sums[label] += end - begin
-    return sums

@@ -74,7 +74,7 @@ def _host(seen: Evidence) -> Lever | None:
     launches, graphs = seen.counts["launches"], seen.counts["graphs"]
     if orchestration < WORTH or launches < 2:
         return None
-    why = f"host code and launches are {orchestration:.0%} of the critical path, with {launches:,.0f} launches an iteration"
+    why = f"host code and launches are {orchestration:.0%} of the critical path; {launches:,.0f} launches an iteration"
     why += f", {graphs:,.0f} of them of graphs" if graphs else ""
     gain = seen.gains.get("graph")
     if gain is not None:
@@ -122,7 +122,7 @@ def _copies(seen: Evidence) -> Lever | None:
     gain, (total, hidden) = seen.gains.get("copies"), seen.transfers
     if not total or hidden > HIDDEN * total or (gain is None and seen.shares["transfer"] < WORTH):
         return None
-    why = f"copies between host and device take {total / 1e3:,.0f} us an iteration, {hidden / total:.0%} of it beside kernels"
+    why = f"copies between host and device take {total / 1e3:,.0f} us, {hidden / total:.0%} of it beside kernels"
     return Lever(
         "overlap copies: pinned memory, a stream of their own, the next input while this one computes", why, gain
     )
@@ -170,7 +170,7 @@ def _fusion(seen: Evidence) -> Lever | None:
         return None
     if seen.shares["kernel"] + seen.shares["launch"] < 0.2:
         return None
-    why = f"{kernels:,.0f} kernels an iteration take {seen.kernel_ns / 1e3:.2g} us each in the mean: starting them costs as much"
+    why = f"{kernels:,.0f} kernels an iteration take {seen.kernel_ns / 1e3:.2g} us each: starting them costs as much"
     best = max((one for one in (gain, seen.gains.get("graph")) if one is not None), default=None)
     return Lever("fuse small kernels: torch.compile, TensorRT, ONNX Runtime's fusions", why, best)
 
@@ -180,5 +180,5 @@ def _sometimes(seen: Evidence) -> Lever | None:
         return None
     name, ns = seen.sometimes[0]
     share = ns / seen.length
-    why = f"kernels run in some iterations only, {len(seen.sometimes)} of them, such as {name[:80]}: {share:.1%} of the time"
+    why = f"{len(seen.sometimes)} kernels run in some iterations only; {name[:80]} takes {share:.1%} of the time"
     return Lever("find what differs between iterations: autotuning, logging, changing shapes", why, min(share, 1.0))

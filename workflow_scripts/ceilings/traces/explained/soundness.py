@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ceilings.traces import calls as kinds
@@ -45,15 +43,15 @@ def _lost(accounts: Accounts) -> Findings:
         found.append(
             (
                 "error",
-                "Nothing ran on a device in this recording. It shows what the host did; it cannot say what bounds a device.",
+                "Nothing ran on a device in this recording: it shows what the host did, not what bounds a device.",
             )
         )
     elif not len(recording.calls.start):
         found.append(
             (
                 "warning",
-                "The recording holds no CUDA or HIP calls: it shows when the device worked, but not why it idled, nor what "
-                "the host did.",
+                "The recording holds no CUDA or HIP calls: it shows when the device worked, not why it idled, and "
+                "not what the host did.",
             )
         )
     return found
@@ -70,8 +68,9 @@ def _clocks(accounts: Accounts) -> Findings:
     return [
         (
             "warning" if share > MANY else "note",
-            f"{len(early):,} of {len(known):,} operations begin before their launch, by {np.median(early) / 1e3:.3g} us in the "
-            f"median and {early.max() / 1e3:.3g} us at most: the clocks of host and device are not aligned. Times are as recorded.",
+            f"{len(early):,} of {len(known):,} operations begin before their launch, by {np.median(early) / 1e3:.3g} "
+            f"us (median), {early.max() / 1e3:.3g} us at most: the clocks of host and device are not aligned. "
+            "Times are as recorded.",
         )
     ]
 
@@ -85,8 +84,8 @@ def _unlaunched(accounts: Accounts) -> Findings:
     return [
         (
             "warning" if lost > MANY * len(work.call) else "note",
-            f"{lost:,} of {len(work.call):,} operations have no launch in the recording: why the device idled before them is "
-            "not known.",
+            f"{lost:,} of {len(work.call):,} operations have no launch in the recording: why the device idled before "
+            "them is not known.",
         )
     ]
 
@@ -121,8 +120,8 @@ def _company(accounts: Accounts) -> Findings:
             found.append(
                 (
                     "note",
-                    f"{len(processes)} processes worked on device {device}: an iteration counts its own process, and shows the "
-                    "others' work as a part of its own name.",
+                    f"{len(processes)} processes worked on device {device}: an iteration counts its own process; the "
+                    "work of the others is a part with a name of its own.",
                 )
             )
     return found
@@ -133,8 +132,8 @@ def _streams(accounts: Accounts) -> Findings:
         return [
             (
                 "note",
-                "Dependencies between streams are inferred: the recording does not hold them. Work is taken to wait for what "
-                "ended last before it began on its device.",
+                "Dependencies between streams are inferred: the recording does not hold them. Work is taken to wait "
+                "for what ended last before it began on its device.",
             )
         ]
     return []
