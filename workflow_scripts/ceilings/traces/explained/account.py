@@ -28,6 +28,9 @@ ALLOCATES = re.compile(r"(Malloc|Free)(?!Async)|HostRegister|HostUnregister|MemA
 AHEAD, BUSY = 0.05, 0.9
 """A host runs ahead if work queues for this part of an iteration, and the device is busy for that part of it."""
 
+BLOCKING_NS = 10_000
+"""An asynchronous copy call that takes longer has waited: for pageable memory, it does."""
+
 OTHER_PROCESSES = "work of other processes on the device"
 BEFORE = "work launched before the iteration"
 AFTER = "work that outlives the iteration"
@@ -191,16 +194,21 @@ class Accounts:
         if recorded and by_work:  # what the host does beside it is for iterations to come
             recorded = dataclasses.replace(recorded, host_end=0)
         return Accounted(
-            **{"begin": begin, "end": end, "thread": main, "hosts": hosts, "devices": devices, "path": path},
-            **{"host_names": names, "parts": parts, "counts": self._counts(ops, called, begin)},
-            **{
-                "recorded": recorded,
-                "why_not": why_not,
-                "ops": ops,
-                "called": called,
-                "followed": followed,
-                "lines": host,
-            },
+            begin=begin,
+            end=end,
+            thread=main,
+            hosts=hosts,
+            devices=devices,
+            path=path,
+            host_names=names,
+            parts=parts,
+            counts=self._counts(ops, called, begin),
+            recorded=recorded,
+            why_not=why_not,
+            ops=ops,
+            called=called,
+            followed=followed,
+            lines=host,
         )
 
     def _range(self, begin: int, end: int) -> tuple[int, int]:
@@ -333,7 +341,7 @@ class Accounts:
     def _runs_ahead(self, ops: Integers, devices: dict[int, DeviceSide], begin: int, end: int) -> bool:
         """Whether the host submits for the future, and the device takes the time: what runs at the end had to queue."""
         known = ops[self.recording.work.call[ops] >= 0]
-        if not len(known):
+        if not (self.account.last_end[self.recording.work.call[known]] > end).any():
             return False
         last = int(known[np.argmax(self.recording.work.start[known])])
         queued = int(self.recording.work.start[last] - self.recording.calls.end[self.recording.work.call[last]])
@@ -365,14 +373,20 @@ class Accounts:
         submitted = np.where(there & inside, place, -1)
         traced = account.work(ops)
         first, last = np.maximum(traced.begin, begin) - begin, np.minimum(traced.end, end) - begin
-        calls = Calls(
-            one.begin - begin, one.end - begin, one.kind, one.asks, np.where(one.copied >= 0, one.copied - begin, -1)
-        )
+        # A copy may be done by chance before an ordinary call that starts it returns.
+        chance = self._asynchronous(mine) & (one.end - one.begin < BLOCKING_NS)
+        copied = np.where((one.copied >= 0) & ~chance, one.copied - begin, -1)
+        calls = Calls(one.begin - begin, one.end - begin, one.kind, one.asks, copied)
         asked = np.where(submitted >= 0, np.maximum(traced.requested, begin) - begin, 0)
         moved = Work(first, last, np.minimum(asked, first), traced.transfer)
         until = _waited_for(moved, submitted, work.stream[ops], calls, self._awaited(mine))
         after = local.launched()
         return Recorded(moved, work.stream[ops], submitted, calls, end - begin, after, until, runs_on=True), None
+
+    def _asynchronous(self, called: Integers) -> NDArray[np.bool_]:
+        """Which calls say by their name that they need not wait."""
+        names, name = self.recording.names, self.recording.calls.name[called].tolist()
+        return np.array([number >= 0 and "Async" in names[number] for number in name], bool)
 
     def _awaited(self, called: Integers) -> list[list[int] | None]:
         """The streams that each call waits for, -1 for all; None where nobody knows."""

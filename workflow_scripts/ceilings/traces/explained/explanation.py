@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from ceilings.traces.explained.spans import union
 from ceilings.traces.explained.what_if import WAITS, Change, replayed
 from ceilings.traces.kernel_classes import kernel_class, short
 from ceilings.traces.path import KERNEL as ON_KERNEL
-from ceilings.traces.recording import Progress, Recording
+from ceilings.traces.recording import Recording
 from ceilings.traces.verdict import MAJORITY, MEANINGS, verdict
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
 WHOLE_GRAPH = "CUDA graph, traced as a whole"
 
 
-def explanation(recording: Recording, iterations: Iterations, progress: Progress | None = None) -> dict[str, Any]:
+def explanation(
+    recording: Recording, iterations: Iterations, progress: Callable[[float], None] | None = None
+) -> dict[str, Any]:
     """The content of a record of kind ``explanation``, without name, size and digest of the file, and provenance.
 
     All times are in ns. Shares are of the median iteration; medians need not add up, and ``residual_ns`` says by how
@@ -121,7 +123,7 @@ def _members(iterations: Iterations) -> list[NDArray[np.int64]]:
 def _spread(accounts: Accounts, iterations: Iterations, members: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
     """The iterations of a group that are accounted for, evenly spread."""
     sample = members[np.unique(np.linspace(0, len(members) - 1, min(len(members), 9)).astype(int))]
-    size = np.mean([accounts.size(int(iterations.begin[one]), int(iterations.end[one])) for one in sample])
+    size = float(np.mean([accounts.size(int(iterations.begin[one]), int(iterations.end[one])) for one in sample]))
     most = int(np.clip(MOST_EVENTS / groups / max(size, 1), 1, MOST_ACCOUNTED))
     if len(members) <= most:
         return members
@@ -382,7 +384,7 @@ class _Group:
             found = replayed(one, transfers, communicates, kernels & ~communicates, graph_launch)
             for name, change in found.items():
                 changes[name].append((change, one.length))
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name, found_ in changes.items():
             known = [(change.length, length) for change, length in found_ if change.length is not None]
             if 2 * len(known) < len(found_) or not known:
@@ -394,7 +396,7 @@ class _Group:
         return rows
 
     def _replayed(self) -> list[Accounted]:
-        size = np.mean([len(one.ops) + len(one.called) for one in self._every])
+        size = float(np.mean([len(one.ops) + len(one.called) for one in self._every]))
         most = int(np.clip(MOST_REPLAYED_EVENTS / max(size, 1), 1, MOST_REPLAYED))
         places = np.unique(np.linspace(0, len(self._every) - 1, min(most, len(self._every))).astype(int))
         return [self._every[place] for place in places]

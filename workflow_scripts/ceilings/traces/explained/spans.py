@@ -32,8 +32,8 @@ class Spans:
         self._of = [order[edges[k] : edges[k + 1]] for k in range(len(recording.threads))]
         self._latest = [np.maximum.accumulate(spans.end[of]) if len(of) else of for of in self._of]
         self._starts = [spans.start[of] for of in self._of]
-        used = np.unique(spans.name) if len(spans.name) else []
-        self.data = {int(name) for name in used if name >= 0 and DATA.search(recording.names[name])}
+        used = np.unique(spans.name).tolist()
+        self.data = {name for name in used if name >= 0 and DATA.search(recording.names[name])}
 
     def count(self, thread: int, start: int, end: int) -> int:
         """How many spans of a thread may overlap an interval."""
