@@ -80,11 +80,11 @@ def run(program: list[Action], change: Change = Change(), gap: int = 900, notice
             last[action.stream] = max(last.get(action.stream, 0.0), done)
             waits.append((action.stream, number, stream, call))
         end = begin + inside
-        for length, name, latency in action.work:
+        for node, (length, name, latency) in enumerate(action.work):
             factor = change.copies if name is None else change.communication if name == REDUCE else change.kernels
             delivered = begin if name is None else end
             ready = max(free.get(action.stream, -gap), last.get(action.stream, -gap)) + gap
-            start = max(ready, delivered + latency)
+            start = max(ready, delivered + latency) if not node else ready
             free[action.stream] = start + factor * length
             work.append((start, free[action.stream], action.stream, name, number, action.copy))
         if action.call == "cudaStreamSynchronize":
@@ -106,9 +106,7 @@ def program(seed: int) -> list[Action]:
     actions, event = list[Action](), 0
 
     def launch(thread: int, stream: int, name: str | None, many: int = 1, copy: int = 0) -> None:
-        work = tuple(
-            (round(length * draw.uniform(0.3, 2)), name, draw.randint(2_500, 5_000)) for _ in range(many)
-        )
+        work = tuple((round(length * draw.uniform(0.3, 2)), name, draw.randint(2_500, 5_000)) for _ in range(many))
         call = "cudaMemcpyAsync" if name is None else "cudaLaunchKernel" if many == 1 else "cudaGraphLaunch"
         before = round(draw.expovariate(1 / think)) + 200
         actions.append(Action(thread, before, call, draw.randint(2_000, 6_000), stream, work, copy=copy))

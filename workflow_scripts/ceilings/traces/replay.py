@@ -98,6 +98,8 @@ class Replay:
         first = np.zeros(len(work.begin), bool)
         first[np.unique(recorded.call, return_index=True)[1]] = True
         latency = np.where(first, work.begin - work.requested, 0)
+        if recorded.runs_on:  # work that was delivered just before the device was free still waited for its launch
+            held_up |= first & ~early & (work.requested > ahead_done - _typical(latency[held_up & first]))
         # Work that its launch held up does not show the device's own gap, and work that queued not its launch's
         # latency: these are as of the others, and no longer than what was seen leaves room for.
         self._gap = np.where(held_up, np.minimum(_typical(gap[~held_up]), gap), gap).tolist()

@@ -133,7 +133,7 @@ def _streams(accounts: Accounts) -> Findings:
             (
                 "note",
                 "Dependencies between streams are inferred: the recording does not hold them. Work is taken to wait "
-                "for what ended last before it began on its device.",
+                "for what ended last before it began on its device, so a replay may gain less than there is to gain.",
             )
         ]
     return []
