@@ -6,7 +6,9 @@ The parts are those of :mod:`ceilings.traces.budget`, and computed by it; docs/b
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,9 @@ AHEAD, BUSY = 0.05, 0.9
 
 BLOCKING_NS = 10_000
 """An asynchronous copy call that takes longer has waited: for pageable memory, it does."""
+
+MOST_REPLAYED = 1_000_000
+"""Operations of an iteration that is replayed: more take too long."""
 
 OTHER_PROCESSES = "work of other processes on the device"
 BEFORE = "work launched before the iteration"
@@ -82,8 +87,6 @@ class Accounted:
         path: The critical path.
         parts: What the sides do not show, and framework time by operator; name to size.
         counts: Launches, graphs, kernels, ...
-        recorded: What can be replayed; None where the host's threads do not take turns.
-        why_not: Why it cannot be replayed.
         ops, called: The process's operations and calls that the iteration holds, as numbers of the recording.
         followed: The operations that the path and the replay know.
         host_names: The host's code on the path: begin, end, thread, and name of the innermost span or -1.
@@ -98,12 +101,25 @@ class Accounted:
     host_names: list[tuple[int, int, int, int]]
     parts: dict[str, float]
     counts: dict[str, float]
-    recorded: Recorded | None
-    why_not: str | None
     ops: Integers
     called: Integers
     followed: Integers
     lines: Lines
+    to_replay: Callable[[], tuple[Recorded | None, str | None]]
+
+    @functools.cached_property
+    def _replay(self) -> tuple[Recorded | None, str | None]:
+        return self.to_replay()
+
+    @property
+    def recorded(self) -> Recorded | None:
+        """What can be replayed; None where nothing can."""
+        return self._replay[0]
+
+    @property
+    def why_not(self) -> str | None:
+        """Why it cannot be replayed."""
+        return self._replay[1]
 
     @property
     def length(self) -> int:
@@ -190,9 +206,6 @@ class Accounts:
         says = {number: self.spans.innermost(number, begin, end) for number in threads}
         names = self._host_names(path, host, main, says)
         parts |= self._framework(says, called, begin, end)
-        recorded, why_not = self._recorded(followed, host, local, span=(begin, end))
-        if recorded and by_work:  # what the host does beside it is for iterations to come
-            recorded = dataclasses.replace(recorded, host_end=0)
         return Accounted(
             begin=begin,
             end=end,
@@ -203,12 +216,11 @@ class Accounts:
             host_names=names,
             parts=parts,
             counts=self._counts(ops, called, begin),
-            recorded=recorded,
-            why_not=why_not,
             ops=ops,
             called=called,
             followed=followed,
             lines=host,
+            to_replay=lambda: self._recorded(followed, host, local, by_work, span=(begin, end)),
         )
 
     def _range(self, begin: int, end: int) -> tuple[int, int]:
@@ -355,13 +367,15 @@ class Accounts:
         return dataclasses.replace(self.account.work(ops), line=np.where(call >= 0, line, 0), ahead=local.last())
 
     def _recorded(
-        self, ops: Integers, host: Lines, local: Local, span: tuple[int, int]
+        self, ops: Integers, host: Lines, local: Local, by_work: bool, span: tuple[int, int]
     ) -> tuple[Recorded | None, str | None]:
         """What a replay needs, times from the iteration's begin, or why there can be none."""
         (begin, end), work, account = span, self.recording.work, self.account
         one, mine = host.calls[0]
         if not len(mine):
             return None, "no call of the host is recorded"
+        if len(ops) > MOST_REPLAYED:
+            return None, f"it has {len(ops):,} operations; at most {MOST_REPLAYED:,} are replayed"
         lost = int((work.call[ops] < 0).sum())
         if lost > 0.01 * len(ops):
             return None, f"{lost:,} of {len(ops):,} operations have no launch in the recording"
@@ -381,7 +395,19 @@ class Accounts:
         moved = Work(first, last, np.minimum(asked, first), traced.transfer)
         until = _waited_for(moved, submitted, work.stream[ops], calls, self._awaited(mine))
         after = local.launched()
-        return Recorded(moved, work.stream[ops], submitted, calls, end - begin, after, until, runs_on=True), None
+        # Where the work ends the iteration, what the host does beside it is for iterations to come.
+        recorded = Recorded(
+            work=moved,
+            stream=work.stream[ops],
+            call=submitted,
+            calls=calls,
+            length=end - begin,
+            after=after,
+            until=until,
+            runs_on=True,
+            host_end=0 if by_work else None,
+        )
+        return recorded, None
 
     def _asynchronous(self, called: Integers) -> NDArray[np.bool_]:
         """Which calls say by their name that they need not wait."""

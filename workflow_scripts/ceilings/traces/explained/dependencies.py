@@ -82,30 +82,40 @@ class Local:
 
     def __init__(self, recording: Recording, every: Dependencies, ops: Integers) -> None:
         work = recording.work
-        self._end = work.end[ops]
-        self._call = work.call[ops]
-        place = {int(number): k for k, number in enumerate(ops)}
-        self.of: list[list[int]] = [[] for _ in ops]
-        for k, number in enumerate(every.before[ops].tolist()):
-            if number in place:
-                self.of[k].append(place[number])
+        self._end, self._call = work.end[ops], work.call[ops]
+        self._before = places(ops, every.before[ops])
         if every.known:
             first, last = np.searchsorted(every.waiting, ops, "left"), np.searchsorted(every.waiting, ops, "right")
-            for k in np.flatnonzero(last > first).tolist():
-                awaited = every.awaited[first[k] : last[k]].tolist()
-                self.of[k] += [place[number] for number in awaited if number in place]
+            waiting = np.repeat(np.arange(len(ops)), last - first)
+            pairs = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True) if b > a] or [ops[:0]])
+            awaited = places(ops, every.awaited[pairs])
         else:
-            inferred = ended_before(work.start[ops], self._end, work.device[ops])
-            for k in np.flatnonzero(inferred >= 0).tolist():
-                if inferred[k] not in self.of[k]:
-                    self.of[k].append(int(inferred[k]))
+            awaited = ended_before(work.start[ops], self._end, work.device[ops])
+            waiting = np.flatnonzero(awaited != self._before)
+            awaited = awaited[waiting]
+        self._waiting, self._awaited = waiting[awaited >= 0], awaited[awaited >= 0]
 
     def last(self) -> Integers:
         """Of what each operation waits for, the one that ended last; -1 for none."""
-        end = self._end
-        return np.array([max(after, key=end.__getitem__, default=-1) for after in self.of], np.int64)
+        last = self._before.copy()
+        end = np.append(self._end, np.iinfo(np.int64).min)
+        for k, awaited in zip(self._waiting.tolist(), self._awaited.tolist(), strict=True):
+            if end[awaited] > end[last[k]]:
+                last[k] = awaited
+        return last
 
     def launched(self) -> list[list[int]]:
         """Of what each waits for, what had been launched by its own launch: no event can wait for later work."""
-        call = self._call
-        return [[one for one in after if call[one] <= call[k]] for k, after in enumerate(self.of)]
+        after: list[list[int]] = [[before] if before >= 0 else [] for before in self._before.tolist()]
+        early = self._call[self._awaited] <= self._call[self._waiting]
+        for k, awaited in zip(self._waiting[early].tolist(), self._awaited[early].tolist(), strict=True):
+            after[k].append(awaited)
+        return after
+
+
+def places(ascending: Integers, wanted: Integers) -> Integers:
+    """Index of each wanted value; -1 for what is not there."""
+    if not len(ascending):
+        return np.full(len(wanted), -1, np.int64)
+    at = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    return np.where(ascending[at] == wanted, at, -1)
