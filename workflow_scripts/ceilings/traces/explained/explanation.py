@@ -18,7 +18,7 @@ from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET
 from ceilings.traces.explained import account as parts_of
 from ceilings.traces.explained.account import Accounted, Accounts, DeviceSide
 from ceilings.traces.explained.drawn import LONGEST_NAME, path_parts, timeline
-from ceilings.traces.explained.levers import Evidence, levers
+from ceilings.traces.explained.remedies import Evidence, levers
 from ceilings.traces.explained.soundness import health
 from ceilings.traces.explained.spans import union
 from ceilings.traces.explained.what_if import WAITS, Change, replayed
