@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
+import numpy as np
 import pytest
 from unit.planted_records import PROVENANCE
 from unit.traces.handmade import US, Built, Plain
@@ -9,14 +13,17 @@ from unit.traces.handmade import US, Built, Plain
 from ceilings import records
 from ceilings.schemas.explanation import CHANGES
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES
-from ceilings.traces.capture import DEVICE_TO_HOST, HOST_TO_DEVICE
+from ceilings.traces import store
+from ceilings.traces.budget import Account
+from ceilings.traces.capture import DEVICE_TO_HOST, HOST_TO_DEVICE, Capture
 from ceilings.traces.explained import account as parts
 from ceilings.traces.explained.account import Accounts
 from ceilings.traces.explained.drawn import labelled
 from ceilings.traces.explained.explanation import explanation
 from ceilings.traces.explained.soundness import health
-from ceilings.traces.recording import LOADING, RANGE, Stream, Thread
+from ceilings.traces.recording import LOADING, RANGE, Recording, Source, Spans, Stream, Thread, Waits, Work
 
+DATA = sorted((Path(__file__).parent / "data").glob("*.sqlite"))
 REDUCE = "ncclDevKernel_AllReduce_Sum_f16_RING_LL(ncclDevKernelArgsStorage<4096ul>)"
 
 
@@ -234,6 +241,9 @@ def test_health_says_what_is_missing():
     assert any(text.startswith("1 of 1 operations begin before their launch, by 1 us") for text in texts)
     assert "1 of 2 operations have no launch in the recording" in texts
     assert any(text.startswith("1 of 2 launches have nothing on the device") for text in texts)
+    late = Built()
+    late.launch(0, 4, (2_500, 2_510))
+    assert any("up to 2.5 ms before an idle device" in one["text"] for one in health(Accounts(late.recording())))
     nothing = Built()
     nothing.call(0, 4)
     assert health(Accounts(nothing.recording()))[0]["level"] == "error"
@@ -262,3 +272,39 @@ def written(built: Built, iterations: Plain) -> dict:
     sealed = records.sealed("explanation", {**content, "name": "x", "source": source, "provenance": PROVENANCE})
     assert {row["change"] for row in sealed["groups"][0]["what_if"]} == set(CHANGES)
     return sealed
+
+
+def recording_of(capture: Capture) -> Recording:
+    """A capture of this project as a recording: the same events."""
+    ops = capture.operations
+    numbers, stream = np.unique(ops.stream, return_inverse=True)
+    columns = {field.name: getattr(ops, field.name) for field in dataclasses.fields(ops)}
+    none = np.zeros(0, np.int64)
+    threads = int(max(capture.calls.thread.max(), capture.marks.thread.max())) + 1
+    return Recording(
+        calls=capture.calls,
+        work=Work(**(columns | {"stream": stream, "device": np.zeros(len(stream), np.int64)})),
+        spans=Spans(none, none, none, none, none),
+        waits=Waits(none, none, none, none),
+        threads=tuple(Thread(0, f"thread {number + 1}") for number in range(threads)),
+        streams=tuple(Stream(0, 0, 0, int(number)) for number in numbers),
+        names=capture.names,
+        device_names={},
+        source=Source("ceilings", None, (), None, (), {}),
+    )
+
+
+@pytest.mark.parametrize("path", DATA, ids=lambda path: path.stem)
+def test_a_capture_read_as_a_recording_has_the_budgets_numbers(path):
+    """Real captures: eager PyTorch, a replayed graph, a program of known truth, by both recorders."""
+    capture = store.read(path)
+    accounts, marks = Accounts(recording_of(capture)), capture.marks
+    for number, expected in enumerate(Account(capture).iterations()):
+        one = accounts.of(*(int(part[number]) for part in (marks.start, marks.end, marks.thread)))
+        closes(one)
+        assert (one.hosts[one.thread].parts == expected.host).all()
+        (side,) = one.devices.values()
+        assert (side.classes == expected.classes).all() and (side.idle == expected.idle).all()
+        if len(np.unique(capture.operations.stream)) == 1:
+            assert (one.path.shares()[: len(expected.shares)] == expected.shares).all()
+        assert (one.counts["launches"], one.counts["kernels"]) == (expected.launches, expected.kernels)

@@ -372,6 +372,8 @@ class Accounts:
         """What a replay needs, times from the iteration's begin, or why there can be none."""
         (begin, end), work, account = span, self.recording.work, self.account
         one, mine = host.calls[0]
+        if not len(ops):
+            return None, "nothing ran on a device"
         if not len(mine):
             return None, "no call of the host is recorded"
         if len(ops) > MOST_REPLAYED:

@@ -63,7 +63,9 @@ class Lever:
 
 
 def levers(seen: Evidence) -> list[Lever]:
-    """The best ones, those with the largest gain first."""
+    """The best ones, those with the largest gain first; none where the device did nothing."""
+    if not any(seen.counts[kind] for kind in ("kernels", "copies", "fills", "graphs as a whole")):
+        return []
     rules = (_host, _loading, _waiting, _allocating, _copies, _communication, _kernels, _fusion, _sometimes)
     found = [lever for rule in rules if (lever := rule(seen)) and (lever.gain is None or lever.gain >= WORTH)]
     return sorted(found, key=lambda lever: -(lever.gain or 0.0))[:MOST]

@@ -16,13 +16,21 @@ MANY = 0.01
 UNKNOWN_SHARE = 0.05
 """Share of the device's time in kernels of unknown class from which on that is said."""
 
-FAILED_SHOWN = 3
+LATE_NS = 1_000_000
+"""A device begins what it has within microseconds; a longer wait is worth a word."""
 
 
 def health(accounts: Accounts) -> list[dict[str, str]]:
     """Findings about the recording as a whole, worst first: ``level`` and ``text`` of each."""
     recording = accounts.recording
-    found = [*_lost(accounts), *_clocks(accounts), *_unlaunched(accounts), *_unserved(accounts), *_company(accounts)]
+    found = [
+        *_lost(accounts),
+        *_clocks(accounts),
+        *_late(accounts),
+        *_unlaunched(accounts),
+        *_unserved(accounts),
+        *_company(accounts),
+    ]
     found += [("warning", problem) for problem in recording.source.problems]
     found += [*_streams(accounts), *_overhead(accounts), *_unknown(accounts), *_failed(accounts)]
     order = {"error": 0, "warning": 1, "note": 2}
@@ -71,6 +79,27 @@ def _clocks(accounts: Accounts) -> Findings:
             f"{len(early):,} of {len(known):,} operations begin before their launch, by {np.median(early) / 1e3:.3g} "
             f"us (median), {early.max() / 1e3:.3g} us at most: the clocks of host and device are not aligned. "
             "Times are as recorded.",
+        )
+    ]
+
+
+def _late(accounts: Accounts) -> Findings:
+    """Work that an idle device had and did not begin: something is not recorded, or the clocks differ by that."""
+    work, calls = accounts.recording.work, accounts.recording.calls
+    longest = 0
+    for device in np.unique(work.device):
+        mine = np.flatnonzero(work.device == device)
+        free = np.concatenate([[0], np.maximum.accumulate(work.end[mine])[:-1]])
+        known = work.call[mine] >= 0
+        delivered = calls.end[work.call[mine][known]]
+        longest = max(longest, int((work.start[mine][known] - np.maximum(free[known], delivered)).max(initial=0)))
+    if longest <= LATE_NS:
+        return []
+    return [
+        (
+            "note",
+            f"Launched work waited for up to {longest / 1e6:.3g} ms before an idle device began it: the device did "
+            "something that is not recorded, or the clocks of host and device differ.",
         )
     ]
 
