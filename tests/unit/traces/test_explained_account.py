@@ -308,3 +308,16 @@ def test_a_capture_read_as_a_recording_has_the_budgets_numbers(path):
         if len(np.unique(capture.operations.stream)) == 1:
             assert (one.path.shares()[: len(expected.shares)] == expected.shares).all()
         assert (one.counts["launches"], one.counts["kernels"]) == (expected.launches, expected.kernels)
+
+
+def test_requests_that_overlap_have_their_own_work_on_the_path():
+    """Two threads of a server, a stream each, at the same time: neither waits for the other's kernels."""
+    built = Built()
+    for thread, shift in ((0, 0), (1, 3)):
+        built.launch(shift, shift + 4, (10 + shift, 40 + 20 * thread, "gemm", thread), thread=thread)
+        built.wait(6 + shift, 45 + 20 * thread, thread=thread, name="cudaStreamSynchronize")
+    one = Accounts(built.recording(), alone=True).of(0, 50 * US, 0)
+    closes(one)
+    assert shares(one) == {"host": 5, "sync": 5, "kernel": 30, "launch": 4 + 6}
+    assert one.parts[parts.OTHER_LINES] == (50 - 13) * US
+    assert one.recorded is not None and one.why_not is None
