@@ -21,6 +21,7 @@ from ceilings.traces.covered import Covered
 from ceilings.traces.explained.chain import Lines, Segments, lines, segments
 from ceilings.traces.explained.dependencies import Local, dependencies
 from ceilings.traces.explained.spans import Spans, union
+from ceilings.traces.explained.submissions import process_of_work
 from ceilings.traces.path import HOST, Calls, Work
 from ceilings.traces.recording import Recording
 from ceilings.traces.replay import Recorded
@@ -143,14 +144,9 @@ class Accounts:
         self.account = Account(Capture(recording.calls, recording.work, marks, ranges, recording.names, {}))
         self.spans = Spans(recording)
         self.dependencies = dependencies(recording)
-        process = np.array([thread.process for thread in recording.threads] + [-1], np.int32)
-        self.process_of_thread = process
-        of_call = process[recording.calls.thread] if len(recording.calls.thread) else none
-        of_stream = np.array([stream.process for stream in recording.streams] + [-1], np.int32)[recording.work.stream]
-        launched = recording.work.call >= 0
-        self.process_of_work = of_stream.copy()
-        self.process_of_work[launched] = of_call[recording.work.call[launched]]
-        self.process_of_call = of_call
+        self.process_of_thread = np.array([thread.process for thread in recording.threads] + [-1], np.int64)
+        self.process_of_work = process_of_work(recording)
+        self.process_of_call = self.process_of_thread[recording.calls.thread]
         names = recording.names
         self.allocates = np.array(
             [call >= 0 and bool(ALLOCATES.search(names[call])) for call in range(-1, len(names))], bool

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from ceilings.traces.capture import Integers
+from ceilings.traces.capture import Integers, places
 from ceilings.traces.recording import Recording
 
 
@@ -111,11 +111,3 @@ class Local:
         for k, awaited in zip(self._waiting[early].tolist(), self._awaited[early].tolist(), strict=True):
             after[k].append(awaited)
         return after
-
-
-def places(ascending: Integers, wanted: Integers) -> Integers:
-    """Index of each wanted value; -1 for what is not there."""
-    if not len(ascending):
-        return np.full(len(wanted), -1, np.int64)
-    at = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
-    return np.where(ascending[at] == wanted, at, -1)

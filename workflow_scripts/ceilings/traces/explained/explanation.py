@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,15 @@ from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET
 from ceilings.traces.explained import account as parts_of
 from ceilings.traces.explained.account import Accounted, Accounts, DeviceSide
 from ceilings.traces.explained.drawn import LONGEST_NAME, path_parts, timeline
+from ceilings.traces.explained.iterations import Iterations
 from ceilings.traces.explained.remedies import Evidence, levers
 from ceilings.traces.explained.soundness import health
 from ceilings.traces.explained.spans import union
 from ceilings.traces.explained.what_if import WAITS, Change, replayed
 from ceilings.traces.kernel_classes import kernel_class, short
 from ceilings.traces.path import KERNEL as ON_KERNEL
-from ceilings.traces.recording import Recording
+from ceilings.traces.recording import Progress, Recording
 from ceilings.traces.verdict import MAJORITY, MEANINGS, verdict
-
-if TYPE_CHECKING:
-    from ceilings.traces.explained.iterations import Iterations
 
 MOST_ACCOUNTED = 200
 """Iterations of a group that are accounted for, evenly spread."""
@@ -44,9 +42,7 @@ COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
 WHOLE_GRAPH = "CUDA graph, traced as a whole"
 
 
-def explanation(
-    recording: Recording, iterations: Iterations, progress: Callable[[float], None] | None = None
-) -> dict[str, Any]:
+def explanation(recording: Recording, iterations: Iterations, progress: Progress | None = None) -> dict[str, Any]:
     """The content of a record of kind ``explanation``, without name, size and digest of the file, and provenance.
 
     All times are in ns. Shares are of the median iteration; medians need not add up, and ``residual_ns`` says by how
