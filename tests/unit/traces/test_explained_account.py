@@ -143,6 +143,21 @@ def test_the_path_follows_events_or_what_ended_last(known):
         assert shares(one) == last | {"communication": 50, "transfer": 30}
 
 
+def test_an_event_hands_on_what_its_stream_waits_for():
+    """Stream 20 waits for stream 7 and records an event at once; stream 21 waits for that: so for the work of 7."""
+    built = Built()
+    built.streams.append(Stream(0, 0, 0, 21))
+    built.launch(0, 4, (10, 60, "gemm"))
+    first, joined = built.call(5, 6, "cudaEventRecord"), built.call(7, 8, "cudaStreamWaitEvent")
+    second, last = built.call(9, 10, "cudaEventRecord"), built.call(11, 12, "cudaStreamWaitEvent")
+    built.launch(14, 18, (61, 90, "gemm", 2))
+    built.wait(20, 95)
+    built.waits += [[1, joined, 0, first], [2, last, 1, second]]
+    accounts = Accounts(built.recording())
+    assert (accounts.dependencies.waiting.tolist(), accounts.dependencies.awaited.tolist()) == ([1], [0])
+    assert shares(accounts.of(0, 100 * US, 0)) == {"host": 5, "sync": 5, "kernel": 80, "launch": 6 + 4}
+
+
 def test_work_of_other_processes_and_of_other_iterations_has_a_name_and_a_size():
     built = Built(threads=[Thread(0, "thread 1"), Thread(1, "process 2, thread 1")])
     built.streams = [Stream(0, 0, 0, 7), Stream(1, 0, 1, 7)]

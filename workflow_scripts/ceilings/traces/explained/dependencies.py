@@ -9,6 +9,9 @@ import numpy as np
 from ceilings.traces.capture import Integers, places
 from ceilings.traces.recording import Recording
 
+PENDING = 16
+"""Waits of a stream that are kept in mind until it has work again."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Dependencies:
@@ -49,19 +52,44 @@ def dependencies(recording: Recording) -> Dependencies:
         there = first < len(ops)
         waiting[mine[there]] = ops[first[there]]
     for number, ops in enumerate(streams):
-        mine = np.flatnonzero((waits.after_stream == number) & (waiting >= 0))
+        mine = np.flatnonzero((waits.after_stream == number) & (waits.stream >= 0))
         # The event's call if it is there; else what ended last before the work that waited began.
         last = np.searchsorted(called[number], waits.after_call[mine], "left") - 1
         ends = np.maximum.accumulate(work.end[ops]) if len(ops) else ops
-        seen = np.searchsorted(ends, work.start[waiting[mine]], "right") - 1
+        begins = np.append(work.start, -1)[waiting[mine]]
+        seen = np.searchsorted(ends, begins, "right") - 1
         last = np.where(waits.after_call[mine] >= 0, last, seen)
         awaited[mine[last >= 0]] = ops[last[last >= 0]]
-    kept = np.flatnonzero((waiting >= 0) & (awaited >= 0))
-    kept = kept[np.argsort(waiting[kept], kind="stable")]
+    pairs = _passed_on(recording, waiting, awaited)
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
     host: dict[int, list[int]] = {}
     for number in np.flatnonzero((waits.stream < 0) & (waits.call >= 0)).tolist():
         host.setdefault(int(waits.call[number]), []).append(int(waits.after_stream[number]))
-    return Dependencies(len(waits.stream) > 0, before, waiting[kept], awaited[kept], host)
+    return Dependencies(len(waits.stream) > 0, before, pairs[:, 0], pairs[:, 1], host)
+
+
+def _passed_on(recording: Recording, waiting: Integers, awaited: Integers) -> Integers:
+    """Rows of an operation and one that it waits for.
+
+    An event that a stream records after it was made to wait, with no work between, hands on what the stream waits for.
+    """
+    waits, work = recording.waits, recording.work
+    rows = list[tuple[int, int]]()
+    pending: dict[int, list[tuple[int, set[int]]]] = {}
+    columns = (waits.stream, waits.call, waits.after_stream, waits.after_call, waiting, awaited)
+    order = np.argsort(waits.call, kind="stable")
+    for stream, call, after, record, first, last in zip(*(column[order].tolist() for column in columns), strict=True):
+        if stream < 0:
+            continue
+        since = int(work.call[last]) if last >= 0 else -1
+        handed = [works for made, works in pending.get(after, ()) if since < made < record]
+        works = {last}.union(*handed) - {-1}
+        if first >= 0:
+            rows += [(first, one) for one in works if one != first]
+        mine = pending.setdefault(stream, [])
+        mine.append((call, works))
+        del mine[:-PENDING]
+    return np.array(rows, np.int64).reshape(-1, 2)
 
 
 def ended_before(begin: Integers, end: Integers, device: Integers) -> Integers:
