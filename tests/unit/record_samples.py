@@ -12,9 +12,11 @@ from unit.planted_records import ENGINE, ENGINE_CACHE, PROVENANCE, WEIGHTS
 from unit.report import planted_study, test_quality
 from unit.traces import planted as captured
 from unit.traces.events import Events
+from unit.traces.handmade import Built, Plain
 
 from ceilings import records
 from ceilings.traces.budget_record import budget_record
+from ceilings.traces.explained.explanation import explanation
 
 PEAKS = Path(__file__).parents[2] / "docs/studies/nvidia-h200/peaks.json"
 NOISE = {"node": "layer.0", "sqnr_db": 30.5, "accumulated_sqnr_db": 28.0}
@@ -107,6 +109,20 @@ def _budget(folder: Path) -> Path:
     return folder / "x.budget.json"
 
 
+def _explanation(folder: Path) -> Path:
+    built = Built()
+    for begin in (0.0, 100.0, 200.0):
+        built.launch(begin + 5, begin + 9, (begin + 12, begin + 52, "layer_norm_kernel"))
+        built.wait(begin + 20, begin + 55)
+        built.span(begin + 1, begin + 10, "aten::layer_norm")
+    content = explanation(built.recording(), Plain([(0.0, 60.0), (100.0, 160.0), (200.0, 260.0)]))
+    source = {**content["source"], "bytes": 3, "sha256": "ab" * 32}
+    records.write(
+        folder / "x.json", "explanation", {**content, "name": "x", "source": source, "provenance": PROVENANCE}
+    )
+    return folder / "x.json"
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     **{kind: _planted(kind) for kind in CONTENTS},
     "run": _run,
@@ -115,6 +131,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "plan": _plan,
     "peaks": _peaks,
     "budget": _budget,
+    "explanation": _explanation,
     "graph": lambda folder: planted_study.evidence(folder)[1],
     "parity": lambda folder: planted_study.evidence(folder)[2],
 }

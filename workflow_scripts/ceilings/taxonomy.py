@@ -5,11 +5,14 @@ from __future__ import annotations
 HOST_PARTS = ("framework", "launch", "copy", "sync")
 """Where the host thread's time of an iteration goes: outside CUDA, in launches, in copies, waiting for the device."""
 
-KERNEL_CLASSES = ("gemm", "attention", "normalization", "elementwise", "gather", "copy", "other", "unknown")
-"""What the device computes. ``unknown``: no name pattern knows the kernel."""
+OPERATOR_CLASSES = ("gemm", "attention", "normalization", "elementwise", "gather", "copy", "other")
+"""What an operator of a graph computes."""
 
-OPERATOR_CLASSES = KERNEL_CLASSES[:-1]
-"""Those that an operator of a graph can be of."""
+COMMUNICATION = "communication"
+"""Work that exchanges data with other devices: the collectives of NCCL and RCCL, all-reduces of a server's own."""
+
+KERNEL_CLASSES = (*OPERATOR_CLASSES, "unknown", COMMUNICATION)
+"""What the device does. ``unknown``: no name pattern knows the kernel."""
 
 IDLE_CAUSES = ("host", "launching", "queued", "sync")
 """Why the device idles.
@@ -20,3 +23,6 @@ and has not started. ``sync``: everything is done and the host has not noticed y
 
 PATH_SHARES = ("kernel", "launch", "host", "transfer", "sync")
 """What the critical path of an iteration consists of."""
+
+RECORDING_SHARES = (*PATH_SHARES, COMMUNICATION)
+"""What that of a recording consists of: communication stands apart from other kernels."""

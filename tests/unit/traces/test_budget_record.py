@@ -32,7 +32,28 @@ SCRIPTS = Path(__file__).parents[3] / "workflow_scripts"
 DATA = Path(__file__).parent / "data"
 
 NAMES = {
+    "communication": {
+        "ncclDevKernel_AllReduce_Sum_f16_RING_LL(ncclDevKernelArgsStorage<4096ul>)": (
+            "ncclDevKernel_AllReduce_Sum_f16_RING_LL"
+        ),
+        "ncclKernel_SendRecv_RING_SIMPLE_Sum_int8_t(ncclDevComm*, unsigned long, ncclWork*)": (
+            "ncclKernel_SendRecv_RING_SIMPLE_Sum_int8_t"
+        ),
+        "void vllm::cross_device_reduce_1stage<__half, 2>(vllm::RankData*, vllm::RankSignals, vllm::Signal*, "
+        "__half*, int, int)": "cross_device_reduce_1stage",
+        "void multimem_all_reduce_kernel<c10::BFloat16, 16>(c10::BFloat16*, unsigned long, unsigned int**)": (
+            "multimem_all_reduce_kernel"
+        ),
+    },
     "gemm": {
+        "Cijk_Alik_Bljk_BBS_BH_Bias_HA_S_SAV_UserArgs_MT128x256x32_MI16x16x1_SN_LDSB1_AFC1_AFEM1_AFEM1_ASEM1_CLR1": (
+            "Cijk_Alik_Bljk_BBS_BH_Bias_HA_S_SAV_UserArgs_MT128x25…FC1_AFEM1_AFEM1_ASEM1_CLR1"
+        ),
+        "bmm_MxE4m3_MxE2m1MxE4m3_Fp32_t128x16x256u2_s3_et128x16_m128x16x32_cga1x1x1": None,
+        "_matmul_ogs_NNT_bf16xbf16xmxfp4_16x256x128x1_swiglu": None,
+        "cudnn_infer_volta_scudnn_128x64_stridedB_interior_nn_v1": None,
+        "void marlin::Marlin<__half, 1125899907892224l, 256, 4, 16, 4, 4, false, 4, 8, false>(int4 const*)": "Marlin",
+        "fused_moe_kernel": None,
         "nvjet_sm90_hsh_64x32_64x16_2x4_h_bz_splitK_bias_TNT": None,
         "void cublasLt::splitKreduce_kernel<(int)32, (int)16, int, float, __half, float, __half, (bool)0, float, "
         "__half, __half, (bool)1, (bool)1>(cublasLt::cublasSplitKParams<T6>, const T4 *)": "splitKreduce_kernel",
@@ -52,6 +73,14 @@ NAMES = {
         "__myl_FcMulAdd_myl0_7": None,
     },
     "attention": {
+        "attn_fwd": None,
+        "sage_fwd": None,
+        "kernel_unified_attention_3d": None,
+        "void vllm::paged_attention_v2_kernel<unsigned short, unsigned short, 128, 16, 128, (vllm::Fp8KVCacheDataType)0"
+        ">(float*)": "paged_attention_v2_kernel",
+        "void flashinfer::BatchDecodeWithPagedKVCacheKernel<(flashinfer::PosEncodingMode)0, 2u, 4u>(Params)": (
+            "BatchDecodeWithPagedKVCacheKernel"
+        ),
         "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_7_64x128x64_4x1x1_cga1x1x1_kernel0_0": (
             "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgm…4_4x1x1_cga1x1x1_kernel0_0"
         ),
@@ -76,6 +105,12 @@ NAMES = {
         "_gemm_mha_v2_0x1a2b3c": None,
     },
     "normalization": {
+        "void cudnn::bn_fw_tr_1C11_singleread<float, 512, true, 1, 2, 0>(cudnn::bn_fw_tr_1C11_args<float>)": (
+            "bn_fw_tr_1C11_singleread"
+        ),
+        "void vllm::rms_norm_kernel<c10::BFloat16>(c10::BFloat16*, c10::BFloat16 const*, float, int, int)": (
+            "rms_norm_kernel"
+        ),
         "void at::native::<unnamed>::vectorized_layer_norm_kernel<c10::Half, float, (bool)0>(int, T2, const T1 *)": (
             "vectorized_layer_norm_kernel"
         ),
@@ -93,6 +128,10 @@ NAMES = {
         "__myl_MeanSubMulMeanAddSqrtDivMulMulAdd_myl0_3": None,
     },
     "elementwise": {
+        "void vllm::act_and_mul_kernel<c10::BFloat16, &vllm::silu_kernel<c10::BFloat16>>(c10::BFloat16*, int)": (
+            "act_and_mul_kernel"
+        ),
+        "SubTensorOpWithCastTensor1d": None,
         "void at::native::vectorized_elementwise_kernel<(int)8, at::native::GeluCUDAKernelImpl(at::TensorIteratorBase "
         "&, at::native::GeluType)::[lambda() (instance 2)]::operator ()() const::[lambda() (instance 3)]::operator "
         "()() const::[lambda(c10::Half) (instance 1)], std::array<char *, (unsigned long)2>>(int, T2, T3)": (
@@ -143,6 +182,8 @@ NAMES = {
         ),
     },
     "copy": {
+        "void vllm::reshape_and_cache_flash_kernel<__hip_bfloat16, __hip_bfloat16, (vllm::Fp8KVCacheDataType)0>("
+        "__hip_bfloat16 const*)": "reshape_and_cache_flash_kernel",
         "void at::native::unrolled_elementwise_kernel<at::native::direct_copy_kernel_cuda(at::TensorIteratorBase &)::"
         "[lambda() (instance 3)]::operator ()() const::[lambda(bool) (instance 1)], (int)4>(int, T1)": (
             "unrolled_elementwise_kernel<direct_copy_kernel_cuda>"

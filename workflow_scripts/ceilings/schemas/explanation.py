@@ -2,7 +2,7 @@
 
 from ceilings.schemas.common import NAME, NOT_NEGATIVE, POSITIVE, PROVENANCE, SHA256, SHARE
 from ceilings.schemas.terms import flag, many, maybe, number, numbers, one_of, record, row, table, text, whole
-from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES
 
 FORMATS = (
     *("nsight-systems", "pytorch-profiler", "ceilings"),  # whole recordings
@@ -49,7 +49,7 @@ GROUP = record(
         ),
         # None where the format has nothing of it
         "verdict": maybe(record({"name": NAME, "meaning": text(), "majority": SHARE})),
-        "shares": maybe(record(dict.fromkeys(PATH_SHARES, number(0, 2)))),
+        "shares": maybe(record(dict.fromkeys(RECORDING_SHARES, number(0, 2)))),
         "path": many(PART),  # the critical path, finer: "kernel: gemm", "launch: thread 1", "host: aten::linear"
         "host": many(record({"thread": NAME, "parts": record(dict.fromkeys(HOST_PARTS, MEDIAN)), "launches": SHARE})),
         "devices": many(
@@ -87,7 +87,8 @@ GROUP = record(
                     "operations": many(row(TIME, TIME, one_of(*KERNEL_CLASSES), whole(), maybe(TIME), flag)),
                     "threads": many(text()),
                     "streams": many(text()),
-                }
+                },
+                {"path": many(row(TIME, TIME, text()))},  # the critical path as segments: begin, end, label
             )
         ),
     }

@@ -6,6 +6,8 @@ docs/budget.md defines the parts; the comments here say only why.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,17 +61,23 @@ class Iteration:
 
 
 class Account:
-    """Accounts for the iterations of a sound capture."""
+    """Accounts for the iterations of a sound capture.
+
+    :meth:`iteration` does it for one thread and one device. Its parts also serve recordings of several threads and
+    devices (``ceilings.traces.explained.account``): :meth:`busy` and :meth:`idle` for the operations of each device,
+    :meth:`host` for each thread.
+    """
 
     def __init__(self, capture: Capture) -> None:
         calls, operations = capture.calls, capture.operations
         self.capture = capture
-        kind_of = np.array([kinds.kind(name) for name in capture.names] + [kinds.OTHER])
-        self.call_kind = kind_of[calls.name]
-        graph_name = np.array([kinds.launches_graph(name) for name in capture.names] + [False])
-        self.call_graph = graph_name[calls.name]
-        class_of = np.array([KERNEL_CLASSES.index(kernel_class(name)) for name in capture.names] + [UNKNOWN])
-        self.op_class = np.where(operations.kind == KERNEL, class_of[operations.name], COPY)
+        self.call_kind = _of_names(capture.names, calls.name, kinds.kind, kinds.OTHER)
+        self.call_graph = _of_names(capture.names, calls.name, kinds.launches_graph, False)
+        self.call_asks = _of_names(capture.names, calls.name, lambda name: "Query" in name, False)
+        classes = _of_names(
+            capture.names, operations.name, lambda name: KERNEL_CLASSES.index(kernel_class(name)), UNKNOWN
+        )
+        self.op_class = np.where(operations.kind == KERNEL, classes, COPY)
         self.op_class[operations.kind == GRAPH] = UNKNOWN
         self.op_transfer = np.isin(operations.copy_kind, (HOST_TO_DEVICE, DEVICE_TO_HOST))
 
@@ -79,12 +87,12 @@ class Account:
         np.minimum.at(first_start, operations.call[known], operations.start[known])
         last_end = np.full(len(calls.start), -1)
         np.maximum.at(last_end, operations.call[known], operations.end[known])
-        self._first_start, self._last_end = first_start, last_end
+        self.first_start, self.last_end = first_start, last_end
         # A launch has delivered once its first operation runs, also where the call has not returned yet.
         self._delivered = np.maximum(np.minimum(calls.end, first_start), calls.start)
         # Ends are in no order where operations overlap; their running maximum is.
         self._latest_end = np.maximum.accumulate(operations.end) if len(operations.end) else operations.end
-        self._latest_return = np.maximum.accumulate(calls.end) if len(calls.end) else calls.end
+        self.latest_return = np.maximum.accumulate(calls.end) if len(calls.end) else calls.end
 
     def iterations(self) -> list[Iteration]:
         """Every marked iteration."""
@@ -99,14 +107,14 @@ class Account:
         calls, operations = self.capture.calls, self.capture.operations
         ops = self.operations_of(start, end)
         called = self.calls_of(start, end, thread)
-        busy = _Busy(np.clip(operations.start[ops], start, end), np.clip(operations.end[ops], start, end), start, end)
-        host, other_calls, waiting = self._host(called, start, end, busy)
+        busy = self.busy(ops, start, end)
+        host, other_calls, waiting = self.host(called, start, end, busy)
 
         classes = np.bincount(self.op_class[ops], busy.exclusive, len(KERNEL_CLASSES)).astype(np.float64)
-        idle, unexplained = self._idle(ops, busy, waiting)
+        idle, unexplained = self.idle(ops, busy, {}, waiting)
 
         launched = called[self.call_kind[called] == kinds.LAUNCH]
-        delivered = launched[self._last_end[launched] >= 0]
+        delivered = launched[self.last_end[launched] >= 0]
         kernels = (operations.kind[ops] == KERNEL) & (operations.start[ops] >= start)
         return Iteration(
             length=end - start,
@@ -115,14 +123,19 @@ class Account:
             classes=classes,
             idle=idle,
             unexplained=unexplained,
-            shares=critical_path(self._work(ops), self._path_calls(called, start, end), start, end),
+            shares=critical_path(self.work(ops), self.path_calls(called, start, end), start, end),
             launches=len(launched),
             graphs=int(self.call_graph[launched].sum()),
             kernels=int(kernels.sum()),
             kernel_ns=int((operations.end[ops] - operations.start[ops])[kernels].sum()),
-            launch_to_start=self._first_start[delivered] - calls.start[delivered],
+            launch_to_start=self.first_start[delivered] - calls.start[delivered],
             submit=int(calls.end[launched[-1]] - calls.start[launched[0]]) if len(launched) else 0,
         )
+
+    def busy(self, ops: slice | Integers, start: int, end: int) -> Busy:
+        """When the device of these operations is busy."""
+        operations = self.capture.operations
+        return Busy(np.clip(operations.start[ops], start, end), np.clip(operations.end[ops], start, end), start, end)
 
     def operations_of(self, start: int, end: int) -> slice:
         """The operations that may overlap the iteration: all that do, and some that are over."""
@@ -132,7 +145,7 @@ class Account:
     def calls_of(self, start: int, end: int, thread: int) -> Integers:
         """The calls of a thread that overlap the iteration."""
         calls = self.capture.calls
-        first = int(np.searchsorted(self._latest_return, start, "right"))
+        first = int(np.searchsorted(self.latest_return, start, "right"))
         candidates = np.arange(first, int(np.searchsorted(calls.start, end)))
         return candidates[(calls.thread[candidates] == thread) & (calls.end[candidates] > start)]
 
@@ -142,7 +155,7 @@ class Account:
         called = called[self.call_kind[called] != kinds.OTHER]
         ops = self.operations_of(start, end)
         inside = self.capture.operations.end[ops] > start
-        work, calls = self._work(ops), self._path_calls(called, start, end)
+        work, calls = self.work(ops), self.path_calls(called, start, end)
         place = np.full(len(self.call_kind) + 1, -1)
         place[called] = np.arange(len(called))
         return Recorded(
@@ -164,7 +177,7 @@ class Account:
             length=end - start,
         )
 
-    def _work(self, ops: slice) -> Work:
+    def work(self, ops: slice | Integers) -> Work:
         """What the critical path must know of operations."""
         operations, call = self.capture.operations, self.capture.operations.call[ops]
         requested = np.full(len(call), UNREQUESTED)
@@ -175,15 +188,14 @@ class Account:
         requested = np.minimum(requested, operations.start[ops])
         return Work(operations.start[ops], operations.end[ops], requested, self.op_transfer[ops])
 
-    def _path_calls(self, called: Integers, start: int, end: int) -> Calls:
+    def path_calls(self, called: Integers, start: int, end: int) -> Calls:
         """What the critical path must know of the thread's calls."""
         calls, kind = self.capture.calls, self.call_kind[called]
-        copied = np.where(kind == kinds.COPY, self._last_end[called], -1)
-        asks = np.isin(calls.name[called], [k for k, name in enumerate(self.capture.names) if "Query" in name])
+        copied = np.where(kind == kinds.COPY, self.last_end[called], -1)
         begin, finish = np.clip(calls.start[called], start, end), np.clip(calls.end[called], start, end)
-        return Calls(begin, finish, kind, asks, copied)
+        return Calls(begin, finish, kind, self.call_asks[called], copied)
 
-    def _host(self, called: Integers, start: int, end: int, busy: _Busy) -> tuple[Floats, float, Covered]:
+    def host(self, called: Integers, start: int, end: int, busy: Busy) -> tuple[Floats, float, Covered]:
         """Host parts, the other calls' time, and when the thread waits."""
         calls = self.capture.calls
         begin, finish = np.clip(calls.start[called], start, end), np.clip(calls.end[called], start, end)
@@ -191,13 +203,13 @@ class Account:
         inside = np.bincount(kind, finish - begin, len(kinds.KINDS))
 
         # A copy call that returns after its copy is done has waited: for the device while that did earlier work, ...
-        blocking = (kind == kinds.COPY) & (self._last_end[called] >= 0) & (self._last_end[called] <= calls.end[called])
-        copied_from = np.clip(self._first_start[called], begin, finish)[blocking]
+        blocking = (kind == kinds.COPY) & (self.last_end[called] >= 0) & (self.last_end[called] <= calls.end[called])
+        copied_from = np.clip(self.first_start[called], begin, finish)[blocking]
         waited = float(busy.covered(begin[blocking], copied_from).sum())
         inside[kinds.COPY] -= waited
         inside[kinds.SYNC] += waited
         # ... and to notice, once the copy was done.
-        noticing = np.clip(self._last_end[called], begin, finish)[blocking]
+        noticing = np.clip(self.last_end[called], begin, finish)[blocking]
 
         # HOST_PARTS: the framework, then the kinds of calls in their order, without the other ones.
         host = np.append((end - start) - inside[: kinds.OTHER].sum(), inside[: kinds.OTHER])
@@ -205,8 +217,15 @@ class Account:
         waiting = Covered(np.concatenate([begin[waits], noticing]), np.concatenate([finish[waits], finish[blocking]]))
         return host, float(inside[kinds.OTHER]), waiting
 
-    def _idle(self, ops: slice, busy: _Busy, waiting: Covered) -> tuple[Floats, float]:
-        """Idle time by cause, and what of it is unexplained."""
+    def idle(
+        self, ops: slice | Integers, busy: Busy, waiting: Mapping[int, Covered], otherwise: Covered
+    ) -> tuple[Floats, float]:
+        """Idle time by cause, and what of it is unexplained.
+
+        Args:
+            waiting: When each thread waits: a gap is the launching thread's.
+            otherwise: When the thread of the iteration waits, and each that is not in ``waiting``.
+        """
         calls, operations = self.capture.calls, self.capture.operations
         begin, finish = busy.gaps
         call = np.append(operations.call[ops][busy.first_after_gap], -1)
@@ -217,7 +236,10 @@ class Account:
         launch_from = np.clip(call_begin, begin, finish)
         queue_from = np.clip(delivered, launch_from, finish)
 
-        synced = waiting.within(begin, launch_from)
+        synced = otherwise.within(begin, launch_from)
+        thread = np.where(known, calls.thread[call] if len(calls.start) else -1, -1)
+        for number, waits in waiting.items():
+            synced[thread == number] = waits.within(begin[thread == number], launch_from[thread == number])
         unlaunched = (launch_from - begin) - synced
         launching, queued = queue_from - launch_from, finish - queue_from
         lost = ~known & ~tail
@@ -230,7 +252,16 @@ class Account:
         return idle, unexplained
 
 
-class _Busy:
+def _of_names(names: Sequence[str], used: Integers, of: Callable[[str], Any], default: Any) -> NDArray[Any]:
+    """What holds of each name that is used (an index; -1: the default)."""
+    values = np.full(len(names) + 1, default)
+    for number in np.unique(used):
+        if number >= 0:
+            values[number] = of(names[number])
+    return values[used]
+
+
+class Busy:
     """When the device is busy in an iteration.
 
     Attributes:

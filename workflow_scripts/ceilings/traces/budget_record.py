@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ceilings.statistics.quantiles import quantile_interval
-from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
+from ceilings.taxonomy import COMMUNICATION, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
 from ceilings.traces import calls as kinds
 from ceilings.traces.budget import Account, Iteration
 from ceilings.traces.capture import GRAPH, KERNEL, Capture
@@ -25,6 +25,7 @@ UNKNOWN = 0.02
 """Share of the busy time in kernels of unknown class from which on the record warns."""
 
 KERNELS_SHOWN = 40
+COLUMN = KERNEL_CLASSES.index(COMMUNICATION)
 SLOW = 0.01
 """Share of the iterations, at least one, that are called slow."""
 
@@ -71,7 +72,7 @@ def budget_record(capture: Capture, flags: Sequence[str] = ()) -> dict[str, Any]
         "other_calls_ns": _median([one.other_calls for one in iterations]),
         "device_ns": {
             "busy": _median(classes.sum(axis=1)),
-            "classes": _parts(KERNEL_CLASSES, classes),
+            "classes": _classes(classes),
             "idle": _parts(IDLE_CAUSES, idle),
             "idle_unexplained": _median([one.unexplained for one in iterations]),
         },
@@ -101,6 +102,12 @@ def _median(values: Sequence[float] | NDArray[Any]) -> dict[str, float | None]:
 
 def _parts(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, dict[str, float | None]]:
     return {name: _median(values[:, column]) for column, name in enumerate(names)}
+
+
+def _classes(values: NDArray[np.float64]) -> dict[str, dict[str, float | None]]:
+    """Busy time by class. One process on one device has no communication, as a rule: then it is left out."""
+    parts = _parts(KERNEL_CLASSES, values)
+    return {name: part for name, part in parts.items() if name != COMMUNICATION or values[:, COLUMN].any()}
 
 
 def _middle(iterations: Sequence[Iteration], name: str) -> float:
@@ -169,6 +176,8 @@ def _jitter(
             name if k < len(KERNEL_CLASSES) or side == "host_ns" else f"idle_{name}" for k, name in enumerate(names)
         ]
         sides[side] = dict(zip(labels, more.tolist(), strict=True))
+    if not device[:, COLUMN].any():
+        del sides["device_ns"][COMMUNICATION]
     return {"slow_iterations": count, **extra, **sides}
 
 

@@ -22,3 +22,8 @@ class Covered:
         if not len(self._points):
             return np.zeros(len(begin))
         return np.interp(finish, self._points, self._sums) - np.interp(begin, self._points, self._sums)
+
+    def common(self, other: Covered) -> float:
+        """Length of what lies in both sets."""
+        begin, finish = self._points.reshape(-1, 2).T
+        return float(other.within(begin, finish).sum())

@@ -10,6 +10,18 @@ import functools
 import re
 
 TABLE: tuple[tuple[str, str, str], ...] = (
+    # exchanges data with other devices; before all, since collectives reduce and gather
+    (
+        "communication",
+        r"nccl(Dev)?Kernel|ncclSymk|^nccl:|rccl|nvshmem|rocshmem|mscclpp?_?kernel",
+        "NCCL, RCCL, NVSHMEM",
+    ),
+    (
+        "communication",
+        r"cross_device_reduce|(all|one|two)_?shot_(all_?)?reduce|multimem|all_?reduce_?(fusion|kernel|norm|one|two|lamport)|"
+        r"lamport|userbuffers|quickreduce|deep_ep::|symm_mem::|(reduce_scatter|all_?gather)_kernel",
+        "all-reduces of vLLM, SGLang, TensorRT-LLM and Transformer Engine, DeepEP",
+    ),
     # attention computed by one kernel, and the helpers that exist only for it
     (
         "attention",
@@ -28,6 +40,18 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         "ORT",
     ),
     ("attention", r"attention", "any"),
+    (
+        "attention",
+        r"attn_(fwd|bwd)|_attn_|sage_fwd|flash_?mla|mla_(decode|fwd|reduce)|flash_?infer\w*::\w*(Merge|Attention)|"
+        r"(Batch|Single)(Decode|Prefill)With|_fwd_grouped_kernel|_fwd_kernel_stage|(Persistent)?VariableLengthMergeStates",
+        "SageAttention, FlashMLA, FlashInfer, AITER, Triton's of servers",
+    ),
+    # the cache of keys and values
+    (
+        "copy",
+        r"reshape_and_cache|store_kv_?cache|set_kv_buffer|concat_and_cache|copy_blocks|gather_cache|kv_?cache_copy",
+        "vLLM, SGLang",
+    ),
     # Inductor: tem templates of products, poi pointwise, per and red reductions; the name lists what is fused
     ("gemm", r"^triton_(tem_|mm|bmm|.*_gemm)", "Inductor"),
     # embeddings, also with a LayerNorm fused to them
@@ -54,6 +78,23 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("gemm", r"gemm|gemv|nvjet|cublas|splitKreduce|matmul|__myl_Fc|wgrad|dgrad|fprop|conv2d|convolve", "any"),
     ("gemm", r"^(void )?cutlass::(Kernel2?|device_kernel)<", "CUTLASS, not named more closely"),
     ("gemm", r"dot_kernel|reduce_1Block_kernel", "cuBLAS"),
+    (
+        "gemm",
+        r"^Cijk_|^Custom_Cijk_|tensile|igemm|miopenSp3Asm|winograd|^(void )?MIOpenConv|_?xdlops|_?scudnn_|^bmm_|"
+        r"^fused_moe|fmoe|marlin|machete|deep_gemm|scaled_mm|_mma_kernel|tinygemm|w[48]a(8|16)|grouped_mm|implicit_conv|"
+        r"_matmul_ogs|hgmma",
+        "Tensile, MIOpen, cuDNN, Triton and quantised products of servers",
+    ),
+    (
+        "normalization",
+        r"cudnn::bn_|\bbn_(fw|bw)_|MIOpenBatchNorm|cuCompute(Part)?Grad(GammaBeta|Input)",
+        "cuDNN, MIOpen, Apex",
+    ),
+    (
+        "normalization",
+        r"Compute(Internal)?Gradients?\w*CUDAKernel|Compute(Backward)?FusedParams|GammaBetaBackward",
+        "PyTorch's group norm",
+    ),
     # moves data without computing
     (
         "copy",
@@ -72,6 +113,12 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("elementwise", r"_Fill\b|FillKernel|fill_kernel|FillFunctor|WhereKernel|CastKernel|_?(De)?quantize", "ORT"),
     ("elementwise", r"onnxruntime::(contrib::)?cuda::\w*(Bias|Add|Scale|Clip)\w*Kernel", "ORT"),
     ("elementwise", r"__myl_", "TensorRT (Myelin)"),
+    (
+        "elementwise",
+        r"act_and_mul|silu_and_mul|swiglu|\bsilu|rotary|rope|multi_tensor_apply|SubTensorOp|OpTensor|AdamFunctor|"
+        r"dequant|quant_(kernel|fp8|int8)|per_token(_group)?_quant|dynamic_\w*quant|convert_fp8|dropout|add_bias|scalePackedTensor|clamp_",
+        "vLLM, SGLang, Apex, MIOpen, PyTorch's optimisers",
+    ),
     # known, and none of these
     (
         "other",
@@ -79,6 +126,21 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         "any",
     ),
     ("other", r"spin|sleep|barrier|nonzero|triu_tril|compact|isfinite", "any"),
+    (
+        "other",
+        r"_pool(ing)?_|pool2d|Pooling|upsample|interpolate|average_pool|max_pool|grid_sample",
+        "pooling, resampling",
+    ),
+    (
+        "other",
+        r"moe|routing|expert|bitmatrix|align_block_size|argmax|sampl(e|ing)|nll_loss|cross_entropy|loss|computeB?Offsets|bounds_check|find_long_segments|kv_indices|position_kernel",
+        "servers, training",
+    ),
+    (
+        "copy",
+        r"linearize_index|\bfill_?kernel|set_?zero|memset|SubTensorOpWithScalar|scatter|index_put|roll_cuda|recat_copy|copy_page|Im2d2Col|Im2Col|to_dense",
+        "any",
+    ),
 )
 """Class, pattern (case does not count), and whose kernels it is for."""
 

@@ -4,11 +4,15 @@ Followed from the end back. Where the host waited for the device, the path goes 
 goes back to the work before it on the device if it had been launched by then, else to the launch, and so to the host.
 What lies beside the path, such as a kernel that ran while the host prepared the next launch, did not lengthen the
 iteration: without it the iteration would have been as long.
+
+The host is one line of calls, or several that run at the same time: a launch leads to its line, and a line that had
+nothing before its first call leads back to the first, which waits for the iteration.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,17 +42,21 @@ class Work:
         requested: When the host had delivered it, or UNREQUESTED: for a launch its return, at the latest the first
             operation's start; for a copy the call's begin, since the call itself may wait. Never after its begin.
         transfer: Copies between host and device.
+        line: The line of the host that launched each; None: there is one line.
+        ahead: The operation that each had to wait for, -1 for none; None: the one that ended last before it began.
     """
 
     begin: Integers
     end: Integers
     requested: Integers
     transfer: NDArray[np.bool_]
+    line: Integers | None = None
+    ahead: Integers | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Calls:
-    """Calls of the iteration's thread, none within another, in their order.
+    """Calls of a line of the host, such as a thread, none within another, in their order.
 
     Attributes:
         begin, end: When the thread is in each.
@@ -64,57 +72,113 @@ class Calls:
     copied: Integers
 
 
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The path, from the end back: each step ends where the one before it begins.
+
+    Attributes:
+        begin, end: Of each step.
+        share: Of ``PATH_SHARES``; HOST for what the host does, calls included.
+        work: The operation that runs or is waited for, by its place in ``Work``; -1 on the host.
+        line: The host's line; -1 on the device.
+    """
+
+    begin: Integers
+    end: Integers
+    share: Integers
+    work: Integers
+    line: Integers
+
+
 def critical_path(work: Work, calls: Calls, start: int, end: int) -> Floats:
     """Time on the path by PATH_SHARES, in ns; the sum is ``end - start``."""
-    shares, host = _walk(work, calls, start, end)
-    on_path = Covered(*np.array(host, np.int64).reshape(-1, 2).T)
-    shown = calls.kind != kinds.OTHER
+    steps = walk(work, [calls], start, end)
+    on_host = steps.line >= 0
+    lengths = (steps.end - steps.begin)[~on_host]
+    shares = np.bincount(steps.share[~on_host], lengths, len(PATH_SHARES)).astype(np.float64)
+    edges, share, _ = tiles(calls, start, end)
+    inside = Covered(steps.begin[on_host], steps.end[on_host]).within(edges[:-1], edges[1:])
+    return shares + np.bincount(share, inside, len(PATH_SHARES))
+
+
+def tiles(calls: Calls, start: int, end: int) -> tuple[Integers, Integers, Integers]:
+    """What a line of the host does from start to end: edges, and between two of them the share, and the call or -1.
+
+    Code between two calls is of the launch that follows, if one came before and it is no longer than a launch takes.
+    """
+    shown = np.flatnonzero(calls.kind != kinds.OTHER)
     begin, finish, kind = (values[shown] for values in (calls.begin, calls.end, calls.kind))
-    inside = on_path.within(begin, finish)
-    for number, share in ((kinds.LAUNCH, LAUNCH), (kinds.COPY, TRANSFER), (kinds.SYNC, SYNC)):
-        shares[share] += inside[kind == number].sum()
-    # Code between two calls is of the launch that follows, if one came before and it is no longer than a launch takes.
     from_, to = np.append(start, finish), np.append(begin, end)
     launches = np.append(kind == kinds.LAUNCH, False)
     launches &= (np.cumsum(launches) > 1) & (to - from_ <= STRETCH_NS)
-    between = on_path.within(from_, to)
-    shares[LAUNCH] += between[launches].sum()
-    shares[HOST] += between[~launches].sum()
-    return shares
+    share = np.empty(2 * len(kind) + 1, np.int64)
+    share[::2] = np.where(launches, LAUNCH, HOST)
+    share[1::2] = _SHARE_OF_CALL[kind]
+    call = np.full(2 * len(kind) + 1, -1)
+    call[1::2] = shown
+    edges = np.concatenate([[start], np.column_stack([begin, finish]).ravel(), [end]]).astype(np.int64)
+    return edges, share, call
 
 
-def _walk(work: Work, calls: Calls, start: int, end: int) -> tuple[Floats, list[tuple[int, int]]]:
-    """Shares of what is not the host's own time, and the intervals that are."""
+_SHARE_OF_CALL = np.zeros(len(kinds.KINDS), np.int64)
+_SHARE_OF_CALL[[kinds.LAUNCH, kinds.COPY, kinds.SYNC, kinds.OTHER]] = LAUNCH, TRANSFER, SYNC, HOST
+
+
+def walk(work: Work, lines: Sequence[Calls], start: int, end: int) -> Steps:
+    """The path from the end of the iteration on the first line back to its start."""
     order = np.argsort(work.end, kind="stable")
     ends = work.end[order]
-    # What ended last before each began; of two that end and begin at once the one that stands before.
-    ahead = (np.minimum(np.searchsorted(ends, work.begin[order], "right"), np.arange(len(ends))) - 1).tolist()
+    ahead = _ahead(work, order).tolist()
     begins, requested, transfer = (values[order].tolist() for values in (work.begin, work.requested, work.transfer))
-    waits = _waits(calls, ends)
-    done = ends.tolist()
+    line_of = work.line[order].tolist() if work.line is not None else [0] * len(order)
+    waits = [_waits(calls, ends) for calls in lines]
+    opens = [max(int(calls.begin[0]), start) if len(calls.begin) else start for calls in lines]
+    done, number = ends.tolist(), order.tolist()
 
-    shares, host = np.zeros(len(PATH_SHARES)), list[tuple[int, int]]()
-    now, at = end, -1  # the operation, by its place in the order of ends; -1: the host
+    steps = list[tuple[int, int, int, int, int]]()
+    now, at, line = end, -1, 0  # the operation, by its place in the order of ends; -1: the host
     while now > start:
         if at < 0:
-            while waits and waits[-1][0] > now:
-                waits.pop()
-            returned, at = waits.pop() if waits else (start, -1)
+            mine = waits[line]
+            while mine and mine[-1][0] > now:
+                mine.pop()
+            first = min(opens[line], now) if line else start  # before it, the first line prepared the launch
+            returned, at = mine.pop() if mine else (first, -1)
             if now > returned:
-                host.append((returned, now))
+                steps.append((returned, now, HOST, -1, line))
             now = returned if at < 0 else max(done[at], start)
-            shares[SYNC] += returned - now
+            if returned > now:
+                steps.append((now, returned, SYNC, number[at], -1))
+            line = 0 if at < 0 else line
             continue
         before = max(done[ahead[at]], start) if ahead[at] >= 0 else start
         share = TRANSFER if transfer[at] else KERNEL
         if requested[at] > before:
-            shares[share] += now - begins[at]
-            shares[TRANSFER if transfer[at] else LAUNCH] += begins[at] - requested[at]
-            now, at = requested[at], -1
+            begin = begins[at]
+            if now > begin:
+                steps.append((begin, now, share, number[at], -1))
+            if begin > requested[at]:
+                steps.append((requested[at], begin, TRANSFER if transfer[at] else LAUNCH, number[at], -1))
+            now, line, at = requested[at], line_of[at], -1
         else:
-            shares[share] += now - before
+            if now > before:
+                steps.append((before, now, share, number[at], -1))
             now, at = before, ahead[at]
-    return shares, host
+    return Steps(*np.array(steps, np.int64).reshape(-1, 5).T)
+
+
+def _ahead(work: Work, order: Integers) -> Integers:
+    """What each operation had to wait for, by places in the order of ends; -1 for nothing."""
+    ends = work.end[order]
+    # What ended last before each began; of two that end and begin at once the one that stands before.
+    inferred = np.minimum(np.searchsorted(ends, work.begin[order], "right"), np.arange(len(ends))) - 1
+    if work.ahead is None:
+        return inferred
+    place = np.empty(len(order) + 1, np.int64)
+    place[order], place[-1] = np.arange(len(order)), -1
+    known = place[work.ahead[order]]
+    # Work that is said to come before, and ends after, overlaps: the path goes on at what did end before.
+    return np.where(known < np.arange(len(order)), known, inferred)
 
 
 def _waits(calls: Calls, ends: Integers) -> list[tuple[int, int]]:

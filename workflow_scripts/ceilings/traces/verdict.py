@@ -13,6 +13,7 @@ NAMES = {
     "host": "host-bound",
     "transfer": "transfer-bound",
     "sync": "sync-bound",
+    "communication": "communication-bound",
 }
 """Verdict of each share. Where none reaches the majority, the verdict is MIXED."""
 
@@ -24,6 +25,7 @@ MEANINGS = {
     "host-bound": "the host is in code that launches nothing yet, or nothing more, and the device keeps up",
     "transfer-bound": "copies between host and device take the time",
     "sync-bound": "everything is done and the host has not noticed yet",
+    "communication-bound": "devices exchange data, or wait for one another to do so",
     MIXED: "no single cause takes half of the critical path",
 }
 

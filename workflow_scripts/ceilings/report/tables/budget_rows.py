@@ -29,6 +29,9 @@ def read_budget(path: Path | str, cell: Record) -> dict[str, Any]:
     return read_record(path, "budget", cell, "was captured for", gates.budget)
 
 
+NONE = {"median": 0.0}
+"""A class that a budget does not have."""
+
 REPRODUCED = 0.1
 """An iteration, replayed or recorded, explains a latency if it differs from it by no more than this."""
 
@@ -65,7 +68,7 @@ def budget_row(cell: Record, measured: Record, record: Record) -> dict[str, Any]
         **{f"host_{part}_ms": _ms(record["host_ns"][part]["median"]) for part in HOST_PARTS},
         "host_residual_ms": _ms(record["residual_ns"]["host"]),
         "gpu_busy_ms": _ms(device["busy"]["median"]),
-        **{f"gpu_{kind}_ms": _ms(device["classes"][kind]["median"]) for kind in KERNEL_CLASSES},
+        **{f"gpu_{kind}_ms": _ms(device["classes"].get(kind, NONE)["median"]) for kind in KERNEL_CLASSES},
         **{f"idle_{cause}_ms": _ms(device["idle"][cause]["median"]) for cause in IDLE_CAUSES},
         "gpu_residual_ms": _ms(record["residual_ns"]["device"]),
         "launches": record["counts"]["launches"],

@@ -18,7 +18,7 @@ from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
-from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES
+from ceilings.taxonomy import COMMUNICATION, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES
 from ceilings.workload.shape import Shape
 
 SAMPLES = "samples"
@@ -52,6 +52,8 @@ BUDGET_COLUMNS = [
 if besides the device's work took no time, or the host none (at most). ``path_*``: shares of the critical path. Where
 the replay is not as long as the untraced latency, these two are empty, and the path is the recorded iteration's.
 """
+
+COMMUNICATION_MS = f"gpu_{COMMUNICATION}_ms"
 
 KERNEL_COLUMNS = [*KEY, "kernel", "class", "count", "us", "name"]
 """One row a kernel of a captured cell, per iteration; the longest in sum first. ``kernel`` is ``name`` in short."""
@@ -159,6 +161,8 @@ def read_tables(folder: Path | str) -> Tables:
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
             tables[name] = tables[name].assign(**dict.fromkeys(missing))
+    if COMMUNICATION_MS not in tables["budgets"].columns:  # older than the class
+        tables["budgets"] = tables["budgets"].assign(**{COMMUNICATION_MS: 0.0})
     if problem := consistent.flaw(tables["cells"], tables["runs"], tables[SAMPLES]):
         raise UserError(
             f"the tables in {folder} contradict each other ({problem}); delete {folder / VOUCHER} and run "

@@ -15,7 +15,7 @@ from ceilings.graphs.parity import too_far
 from ceilings.measure.stopping import NS, Protocol
 from ceilings.report.tables.quantities import SOURCED, recorded
 from ceilings.schemas.terms import number
-from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES
 from ceilings.traces.budget_record import CLOSING
 from ceilings.traces.verdict import verdict
 from ceilings.workload.shape import Shape
@@ -121,7 +121,7 @@ def budget(record: Record) -> str | None:
     device = record["device_ns"]
     sides = {
         "host": [record["host_ns"][part]["median"] for part in HOST_PARTS],
-        "device": [device["classes"][kind]["median"] for kind in KERNEL_CLASSES]
+        "device": [middle["median"] for middle in device["classes"].values()]
         + [device["idle"][cause]["median"] for cause in IDLE_CAUSES],
     }
     for side, parts in sides.items():

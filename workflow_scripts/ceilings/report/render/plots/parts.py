@@ -20,6 +20,7 @@ CLASS_LOOKS: dict[str, dict[str, Any]] = {
     "copy": {"facecolor": "#CC79A7", "hatch": "xxxx", "label": "copies, layout"},
     "other": {"facecolor": "#807DBA", "hatch": "oo", "label": "other kernels"},
     "unknown": {"facecolor": "black", "hatch": "++++", "label": "unknown kernels"},
+    "communication": {"facecolor": "#E69F00", "hatch": "----", "label": "communication"},
 }
 
 IDLE_LOOKS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,338 @@
+"""Accounts of hand-made recordings: several threads, streams, devices and processes; every number by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from unit.planted_records import PROVENANCE
+from unit.traces.handmade import US, Built, Plain
+
+from ceilings import records
+from ceilings.schemas.explanation import CHANGES
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES
+from ceilings.traces import store
+from ceilings.traces.budget import Account
+from ceilings.traces.capture import DEVICE_TO_HOST, HOST_TO_DEVICE, Capture
+from ceilings.traces.explained import account as parts
+from ceilings.traces.explained.account import Accounts
+from ceilings.traces.explained.drawn import labelled
+from ceilings.traces.explained.explanation import explanation
+from ceilings.traces.explained.soundness import health
+from ceilings.traces.recording import LOADING, RANGE, Recording, Source, Spans, Stream, Thread, Waits, Work
+
+DATA = sorted((Path(__file__).parent / "data").glob("*.sqlite"))
+REDUCE = "ncclDevKernel_AllReduce_Sum_f16_RING_LL(ncclDevKernelArgsStorage<4096ul>)"
+
+
+def shares(one):
+    """Critical path in us."""
+    named = dict(zip(RECORDING_SHARES, (one.path.shares() / US).tolist(), strict=True))
+    assert sum(named.values()) == one.length / US
+    return {name: value for name, value in named.items() if value}
+
+
+def closes(one) -> None:
+    """Every side sums to the iteration, to the ns; the path is in order and without a gap."""
+    for side in one.hosts.values():
+        assert side.parts.sum() == one.length and side.parts.min() >= 0
+    for side in one.devices.values():
+        assert side.classes.sum() + side.idle.sum() + side.unexplained == one.length
+        assert min(side.classes.min(), side.idle.min()) >= 0
+    path = one.path
+    assert path.begin[0] == one.begin and path.end[-1] == one.end
+    assert (path.begin[1:] == path.end[:-1]).all() and (path.end > path.begin).all()
+
+
+def backward() -> Built:
+    """The main thread launches, another thread (autograd) launches, the main thread waits."""
+    built = Built()
+    built.launch(10, 14, (16, 26, "gemm"))
+    built.launch(60, 64, (68, 98, "gemm"), thread=1)
+    built.launch(70, 74, (99, 109, "layer_norm_kernel"), thread=1)
+    built.wait(80, 112)
+    built.span(5, 15, "aten::linear")
+    built.span(40, 78, "MmBackward0", thread=1)
+    return built
+
+
+def test_the_path_goes_through_the_thread_that_launched_and_back():
+    one = backward().account(0, 120)
+    closes(one)
+    # 120-112 host; 112-109 sync; both kernels 109-68 (a gap of 1 among it); 68-64 on its way; 64-60 the call; before it
+    # the thread had 46 us of code, no longer than STRETCH allows: a launch's own; then the first launch.
+    assert shares(one) == {"host": 10 + 8, "sync": 3, "kernel": 41, "launch": 4 + 4 + 46 + 4}
+    labels = [(begin // US, end // US, label) for begin, end, label in labelled(Accounts(backward().recording()), one)]
+    assert (60, 64, "launch: thread 2") in labels
+    assert (68, 98, "kernel: gemm") in labels and (98, 99, "kernel: gaps between work") in labels
+    assert (5, 10, "host: aten::linear") in labels and (112, 120, "host: code of thread 1") in labels
+    assert sum(end - begin for begin, end, _ in labels) == 120
+
+
+def test_each_thread_has_its_parts_and_the_device_idles_by_the_thread_that_launches():
+    one = backward().account(0, 120)
+    parts_of = {
+        thread: dict(zip(HOST_PARTS, (side.parts / US).tolist(), strict=True)) for thread, side in one.hosts.items()
+    }
+    assert parts_of[0] == {"framework": 120 - 4 - 32, "launch": 4, "copy": 0, "sync": 32}
+    assert parts_of[1] == {"framework": 120 - 8, "launch": 8, "copy": 0, "sync": 0}
+    assert {thread: side.launches for thread, side in one.hosts.items()} == {0: 1, 1: 2}
+    idle = dict(zip(IDLE_CAUSES, (one.devices[0].idle / US).tolist(), strict=True))
+    # 0-10 and 26-60 no launch yet, 120-112 after the wait; 10-14 and 60-64 in the call; 14-16, 64-68 and 98-99 queued.
+    assert idle == {"host": 10 + 34 + 8, "launching": 8, "queued": 2 + 4 + 1, "sync": 3}
+    assert one.parts[f"{parts.FRAMEWORK}aten::linear"] == 6 * US  # 10 of which 4 in the call
+    assert one.parts[f"{parts.FRAMEWORK}MmBackward0"] == 30 * US
+
+
+def test_threads_that_launch_at_the_same_time_are_lines_of_their_own():
+    built = Built()
+    built.launch(0, 20, (30, 40))
+    built.launch(5, 25, (41, 90), stream_of(1), thread=1)
+    built.wait(30, 95)
+    one = built.account(0, 100)
+    closes(one)
+    assert len(one.lines.calls) == 2
+    assert one.recorded is None and one.why_not == "threads launch work at the same time"
+
+
+def stream_of(number: int) -> tuple:
+    """A place holder of work on another stream."""
+    return (91, 92, "gemm", number)
+
+
+def overlapped() -> Built:
+    """Compute on one stream, a copy and communication beside it on another; an event joins them."""
+    built = Built()
+    built.copy(0, 3, (10, 30), HOST_TO_DEVICE, stream=1)
+    built.launch(4, 8, (12, 52, "gemm"))
+    reduce = built.launch(10, 14, (40, 80, REDUCE, 1))
+    record = built.call(15, 16, "cudaEventRecord")
+    joined = built.call(17, 18, "cudaStreamWaitEvent")
+    built.launch(20, 24, (82, 92, "gemm"))
+    built.wait(30, 95)
+    built.waits.append([0, joined, 1, record])
+    assert reduce == 2
+    return built
+
+
+def test_overlap_and_what_is_hidden():
+    one = overlapped().account(0, 100)
+    closes(one)
+    side = one.devices[0]
+    classes = {name: value / US for name, value in zip(KERNEL_CLASSES, side.classes.tolist(), strict=True) if value}
+    assert classes == {"copy": 20, "gemm": 22 + 10, "communication": 28}  # of two the one that began first
+    assert side.overlap == (18 + 12) * US
+    assert side.hidden_transfer == 18 * US
+    assert side.hidden_communication == 12 * US
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_path_follows_events_or_what_ended_last(known):
+    built = overlapped()
+    if not known:
+        built.waits.clear()
+    one = built.account(0, 100)
+    closes(one)
+    # 92 back to 80: the kernel and its gap; the collective back to what it waited for.
+    last = {"host": 5, "sync": 3, "kernel": 12}
+    if known:  # in its stream the copy ended at 30, and it had been launched at 14
+        assert shares(one) == last | {"communication": 50, "transfer": 30}
+    else:  # the copy again: the gemm ended while the collective ran
+        assert shares(one) == last | {"communication": 50, "transfer": 30}
+
+
+def test_an_event_hands_on_what_its_stream_waits_for():
+    """Stream 20 waits for stream 7 and records an event at once; stream 21 waits for that: so for the work of 7."""
+    built = Built()
+    built.streams.append(Stream(0, 0, 0, 21))
+    built.launch(0, 4, (10, 60, "gemm"))
+    first, joined = built.call(5, 6, "cudaEventRecord"), built.call(7, 8, "cudaStreamWaitEvent")
+    second, last = built.call(9, 10, "cudaEventRecord"), built.call(11, 12, "cudaStreamWaitEvent")
+    built.launch(14, 18, (61, 90, "gemm", 2))
+    built.wait(20, 95)
+    built.waits += [[1, joined, 0, first], [2, last, 1, second]]
+    accounts = Accounts(built.recording())
+    assert (accounts.dependencies.waiting.tolist(), accounts.dependencies.awaited.tolist()) == ([1], [0])
+    assert shares(accounts.of(0, 100 * US, 0)) == {"host": 5, "sync": 5, "kernel": 80, "launch": 6 + 4}
+
+
+def test_work_of_other_processes_and_of_other_iterations_has_a_name_and_a_size():
+    built = Built(threads=[Thread(0, "thread 1"), Thread(1, "process 2, thread 1")])
+    built.streams = [Stream(0, 0, 0, 7), Stream(1, 0, 1, 7)]
+    built.launch(-20, -15, (-10, 12, "gemm"))
+    built.launch(5, 9, (40, 60, "gemm", 1), thread=1)
+    built.launch(10, 14, (20, 30, "gemm"))
+    built.launch(50, 54, (90, 130, "gemm"))
+    built.ran(-1, 62, 66)
+    built.span(70, 80, "CUPTI buffer flush", kind=LOADING)
+    one = built.account(0, 100)
+    closes(one)
+    assert {name: one.parts[name] / US for name in (parts.OTHER_PROCESSES, parts.BEFORE, parts.AFTER)} == {
+        parts.OTHER_PROCESSES: 20,
+        parts.BEFORE: 12,
+        parts.AFTER: 30,
+    }
+    assert one.parts[parts.UNLAUNCHED] == 4 * US and one.parts[parts.PROFILER] == 10 * US
+    assert one.devices[0].unexplained == (62 - 30) * US
+
+
+def test_data_loading_and_allocation_are_named():
+    built = Built()
+    built.span(0, 100, "ProfilerStep#3", kind=RANGE)
+    built.span(0, 40, "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__", kind=RANGE)
+    built.span(10, 20, "aten::stack")
+    built.call(45, 60, "cudaMalloc")
+    built.launch(62, 66, (70, 80))
+    built.wait(70, 85)
+    one = built.account(0, 100)
+    closes(one)
+    assert one.parts[parts.DATA] == 40 * US and f"{parts.FRAMEWORK}aten::stack" not in one.parts
+    assert one.parts[parts.ALLOCATION] == 15 * US and one.counts["allocating calls"] == 1
+    content = written(built, Plain([(0, 100)]))
+    (group,) = content["groups"]
+    assert any("load data ahead" in lever["lever"] for lever in group["levers"])
+    assert any("allocate once" in lever["lever"] for lever in group["levers"])
+
+
+def test_two_devices_are_accounted_apart():
+    built = Built()
+    built.streams = [Stream(0, 0, 0, 7), Stream(0, 1, 0, 7)]
+    built.launch(0, 4, (10, 40, "gemm"))
+    built.launch(5, 9, (15, 85, "gemm", 1))
+    built.wait(10, 90)
+    one = built.account(0, 100)
+    closes(one)
+    assert {device: side.classes.sum() / US for device, side in one.devices.items()} == {0: 30, 1: 70}
+    assert shares(one) == {"host": 15 - 5 + 0, "sync": 5, "kernel": 70, "launch": 6 + 4 + 1 + 4}
+
+
+def test_all_kernels_of_a_graph_and_the_gaps_between_them_are_on_the_path():
+    built = Built()
+    nodes = [(20 + 10 * k, 28 + 10 * k, "gemm") for k in range(50)]
+    built.launch(0, 10, *nodes, name="cudaGraphLaunch")
+    built.wait(12, 521)
+    one = built.account(0, 525)
+    closes(one)
+    assert shares(one)["kernel"] == 50 * 8 + 49 * 2
+    content = written(built, Plain([(0, 525)]))
+    (kernel,) = content["groups"][0]["kernels"]
+    assert (kernel["count"], kernel["ns"], kernel["path_ns"]) == (50, 400 * US, 400 * US)
+    graph = next(one for one in content["groups"][0]["what_if"] if one["change"] == "graph")
+    assert graph["gain"] is None and "already" in graph["why_not"]
+
+
+def test_an_iteration_that_ends_with_its_work_is_the_devices():
+    built = Built()
+    built.launch(0, 4, (10, 50), (52, 90))
+    one = built.account(0, 90)
+    closes(one)
+    assert shares(one) == {"launch": 4 + 6, "kernel": 80}
+    halved = next(one for one in written(built, Plain([(0, 90)]))["groups"][0]["what_if"] if one["change"] == "kernels")
+    assert halved["ns"] == pytest.approx(90 * US - (40 + 38) / 2 * US, abs=US)
+
+
+def test_without_calls_the_device_alone_is_accounted():
+    built = Built()
+    built.ran(-1, 0, 40)
+    built.ran(-1, 50, 90)
+    one = built.account(0, 100, thread=-1)
+    closes(one)
+    assert one.hosts == {} and one.devices[0].unexplained == 10 * US
+    assert shares(one) == {"kernel": 90, "sync": 10}
+    content = written(built, Plain([(0, 100)], waiting=-1))
+    assert any("no CUDA or HIP calls" in one["text"] for one in content["health"])
+    assert all(row["gain"] is None and row["why_not"] for row in content["groups"][0]["what_if"])
+
+
+def test_health_says_what_is_missing():
+    built = Built(source={"dropped": 7})
+    built.launch(10, 14, (9, 20))
+    built.launch(30, 34)
+    built.ran(-1, 40, 50)
+    texts = {one["text"].split(":")[0]: one["level"] for one in health(Accounts(built.recording()))}
+    assert texts["The recorder lost 7 records"] == "error"
+    assert any(text.startswith("1 of 1 operations begin before their launch, by 1 us") for text in texts)
+    assert "1 of 2 operations have no launch in the recording" in texts
+    assert any(text.startswith("1 of 2 launches have nothing on the device") for text in texts)
+    late = Built()
+    late.launch(0, 4, (2_500, 2_510))
+    assert any("up to 2.5 ms before an idle device" in one["text"] for one in health(Accounts(late.recording())))
+    nothing = Built()
+    nothing.call(0, 4)
+    assert health(Accounts(nothing.recording()))[0]["level"] == "error"
+
+
+def test_a_lever_that_gains_nothing_is_none():
+    """The host needs all of the time: a faster kernel or a hidden copy would shorten nothing."""
+    built = Built()
+    for k in range(60):
+        built.launch(40 * k, 40 * k + 5, (40 * k + 9, 40 * k + 12, "gemm"))
+    built.copy(2_400, 2_404, (2_410, 2_412), DEVICE_TO_HOST)
+    built.wait(2_405, 2_414)
+    content = written(built, Plain([(0, 2_420)]))
+    (group,) = content["groups"]
+    gains = {row["change"]: row["gain"] for row in group["what_if"]}
+    assert gains["host"] > 0.9 and gains["graph"] > 0.9 and gains["kernels"] < 0.01 and gains["copies"] < 0.01
+    assert group["levers"][0]["lever"].startswith("capture a CUDA graph")
+    assert not any("copies" in lever["lever"] or "products" in lever["lever"] for lever in group["levers"])
+    assert group["verdict"]["name"] == "launch-bound"
+
+
+def written(built: Built, iterations: Plain) -> dict:
+    """The explanation, as a record that its schema takes."""
+    content = explanation(built.recording(), iterations)
+    source = {**content["source"], "bytes": 1, "sha256": "ab" * 32}
+    sealed = records.sealed("explanation", {**content, "name": "x", "source": source, "provenance": PROVENANCE})
+    assert {row["change"] for row in sealed["groups"][0]["what_if"]} == set(CHANGES)
+    return sealed
+
+
+def recording_of(capture: Capture) -> Recording:
+    """A capture of this project as a recording: the same events."""
+    ops = capture.operations
+    numbers, stream = np.unique(ops.stream, return_inverse=True)
+    columns = {field.name: getattr(ops, field.name) for field in dataclasses.fields(ops)}
+    none = np.zeros(0, np.int64)
+    threads = int(max(capture.calls.thread.max(), capture.marks.thread.max())) + 1
+    return Recording(
+        calls=capture.calls,
+        work=Work(**(columns | {"stream": stream, "device": np.zeros(len(stream), np.int64)})),
+        spans=Spans(none, none, none, none, none),
+        waits=Waits(none, none, none, none),
+        threads=tuple(Thread(0, f"thread {number + 1}") for number in range(threads)),
+        streams=tuple(Stream(0, 0, 0, int(number)) for number in numbers),
+        names=capture.names,
+        device_names={},
+        source=Source("ceilings", None, (), None, (), {}),
+    )
+
+
+@pytest.mark.parametrize("path", DATA, ids=lambda path: path.stem)
+def test_a_capture_read_as_a_recording_has_the_budgets_numbers(path):
+    """Real captures: eager PyTorch, a replayed graph, a program of known truth, by both recorders."""
+    capture = store.read(path)
+    accounts, marks = Accounts(recording_of(capture)), capture.marks
+    for number, expected in enumerate(Account(capture).iterations()):
+        one = accounts.of(*(int(part[number]) for part in (marks.start, marks.end, marks.thread)))
+        closes(one)
+        assert (one.hosts[one.thread].parts == expected.host).all()
+        (side,) = one.devices.values()
+        assert (side.classes == expected.classes).all() and (side.idle == expected.idle).all()
+        if len(np.unique(capture.operations.stream)) == 1:
+            assert (one.path.shares()[: len(expected.shares)] == expected.shares).all()
+        assert (one.counts["launches"], one.counts["kernels"]) == (expected.launches, expected.kernels)
+
+
+def test_requests_that_overlap_have_their_own_work_on_the_path():
+    """Two threads of a server, a stream each, at the same time: neither waits for the other's kernels."""
+    built = Built()
+    for thread, shift in ((0, 0), (1, 3)):
+        built.launch(shift, shift + 4, (10 + shift, 40 + 20 * thread, "gemm", thread), thread=thread)
+        built.wait(6 + shift, 45 + 20 * thread, thread=thread, name="cudaStreamSynchronize")
+    one = Accounts(built.recording(), alone=True).of(0, 50 * US, 0)
+    closes(one)
+    assert shares(one) == {"host": 5, "sync": 5, "kernel": 30, "launch": 4 + 6}
+    assert one.parts[parts.OTHER_LINES] == (50 - 13) * US
+    assert one.recorded is not None and one.why_not is None

@@ -1,0 +1,489 @@
+"""The explanation of a recording: its iterations by groups, what their time consists of, what would shorten them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ceilings.schemas.explanation import CHANGES
+from ceilings.statistics.quantiles import quantile_interval
+from ceilings.taxonomy import COMMUNICATION, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES
+from ceilings.traces import calls as kinds
+from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET
+from ceilings.traces.explained import account as parts_of
+from ceilings.traces.explained.account import Accounted, Accounts, DeviceSide
+from ceilings.traces.explained.drawn import LONGEST_NAME, path_parts, timeline
+from ceilings.traces.explained.iterations import Iterations
+from ceilings.traces.explained.remedies import Evidence, levers
+from ceilings.traces.explained.soundness import health
+from ceilings.traces.explained.spans import union
+from ceilings.traces.explained.what_if import WAITS, Change, replayed
+from ceilings.traces.kernel_classes import kernel_class, short
+from ceilings.traces.path import KERNEL as ON_KERNEL
+from ceilings.traces.recording import Progress, Recording
+from ceilings.traces.verdict import MAJORITY, MEANINGS, verdict
+
+MOST_ACCOUNTED = 200
+"""Iterations of a group that are accounted for, evenly spread."""
+
+MOST_EVENTS = 600_000
+"""Operations and calls that the accounted iterations of all groups hold together, about; of each group one at least."""
+
+MOST_REPLAYED = 10
+MOST_REPLAYED_EVENTS = 100_000
+
+KERNELS_SHOWN, CALLS_SHOWN, PARTS_SHOWN, PATH_SHOWN, LENGTHS_SHOWN = 40, 20, 12, 30, 2_000
+COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
+WHOLE_GRAPH = "CUDA graph, traced as a whole"
+
+
+def explanation(recording: Recording, iterations: Iterations, progress: Progress | None = None) -> dict[str, Any]:
+    """The content of a record of kind ``explanation``, without name, size and digest of the file, and provenance.
+
+    All times are in ns. Shares are of the median iteration; medians need not add up, and ``residual_ns`` says by how
+    much they do not.
+
+    Args:
+        progress: Called with the share of the iterations that is done.
+    """
+    accounts = Accounts(recording, iterations.overlapping)
+    sizes = _members(iterations)
+    found = health(accounts)
+    chosen = [_spread(accounts, iterations, members, len(sizes)) for members in sizes]
+    every, done = sum(len(members) for members in chosen), 0
+    groups = []
+    total = float((iterations.end - iterations.begin).sum()) or 1.0
+    for group, members, looked_at in zip(iterations.groups, sizes, chosen, strict=True):
+        accounted = []
+        for number in looked_at.tolist():
+            accounted.append(
+                accounts.of(*(int(part[number]) for part in (iterations.begin, iterations.end, iterations.thread)))
+            )
+            done += 1
+            if progress:
+                progress(done / every)
+        lengths = (iterations.end - iterations.begin)[members]
+        groups.append(_Group(accounts, accounted, looked_at, lengths).record(group.label, float(lengths.sum()) / total))
+        if len(looked_at) < len(members):
+            found.append(
+                _note(f"{group.label}: {len(looked_at):,} of {len(members):,} iterations are looked at, evenly spread.")
+            )
+        if group.trend:
+            found.append(_note(f"{group.label}: {group.trend}"))
+    found += _about(iterations)
+    source = recording.source
+    return {
+        "source": {
+            **{"format": source.format, "tool": source.tool, "counts": dict(source.counts), "lacks": list(source.lacks)}
+        },
+        "health": sorted(found, key=lambda one: ("error", "warning", "note").index(one["level"])),
+        "span_ns": _span(recording),
+        "devices": _devices(accounts),
+        "iterations": {
+            **{"by": iterations.by, "name": iterations.name, "count": len(iterations.begin)},
+            **{"certainty": float(iterations.certainty), "why": iterations.why},
+            **{"inside_ns": int(iterations.inside_ns), "between_ns": int(iterations.between_ns)},
+            "others": [{"by": one.by, "name": one.name, "count": one.count} for one in iterations.others if one.count],
+        },
+        "groups": groups,
+    }
+
+
+def _note(text: str, level: str = "note") -> dict[str, str]:
+    return {"level": level, "text": text}
+
+
+def _about(iterations: Iterations) -> list[dict[str, str]]:
+    """What must be said of the iterations."""
+    found = [_note(text) for text in iterations.notes]
+    if iterations.overlapping:
+        found.append(
+            _note(
+                "The iterations overlap in time: on its path each has the work of its own thread; devices are shared."
+            )
+        )
+    if len(iterations.begin) == 1:
+        found.append(_note("There is one iteration: nothing says how much it varies.", "warning"))
+    return found
+
+
+def _members(iterations: Iterations) -> list[NDArray[np.int64]]:
+    return [np.flatnonzero(iterations.group == number) for number in range(len(iterations.groups))]
+
+
+def _spread(accounts: Accounts, iterations: Iterations, members: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
+    """The iterations of a group that are accounted for, evenly spread."""
+    sample = members[np.unique(np.linspace(0, len(members) - 1, min(len(members), 9)).astype(int))]
+    size = float(np.mean([accounts.size(int(iterations.begin[one]), int(iterations.end[one])) for one in sample]))
+    most = int(np.clip(MOST_EVENTS / groups / max(size, 1), 1, MOST_ACCOUNTED))
+    if len(members) <= most:
+        return members
+    return members[np.unique(np.linspace(0, len(members) - 1, most).astype(int))]
+
+
+def _span(recording: Recording) -> int:
+    spans = [part for part in (recording.calls, recording.work, recording.spans) if len(part.start)]
+    return int(max(part.end.max() for part in spans) - min(part.start.min() for part in spans)) if spans else 0
+
+
+def _devices(accounts: Accounts) -> list[dict[str, Any]]:
+    """Each device over the whole recording, with the work of all processes."""
+    work, rows = accounts.recording.work, []
+    for device in np.unique(work.device).tolist():
+        mine = np.flatnonzero(work.device == device)
+        start, end, kind = work.start[mine], work.end[mine], work.kind[mine]
+        over = np.maximum.accumulate(np.concatenate([start[:1], end]))[:-1]
+        graphs = np.unique(work.call[mine][work.node[mine] & (work.call[mine] >= 0)])
+        processes = np.unique(accounts.process_of_work[mine])
+        rows.append(
+            {
+                "device": device,
+                "name": accounts.recording.device_names.get(device),
+                "processes": max(int((processes >= 0).sum()), 1),
+                "streams": len(np.unique(work.stream[mine])),
+                "kernels": int((kind == KERNEL).sum()),
+                "copies": int((kind == MEMCPY).sum()),
+                "fills": int((kind == MEMSET).sum()),
+                "graphs": len(graphs) + int((kind == GRAPH).sum()),
+                "busy_ns": int(np.maximum(end - np.maximum(start, over), 0).sum()),
+                "span_ns": int(end.max() - start.min()),
+            }
+        )
+    return rows
+
+
+def _median(values: Sequence[float] | NDArray[Any]) -> dict[str, float | None]:
+    array = np.asarray(values, np.float64)
+    interval = quantile_interval(array, 0.5)
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return {"median": float(np.median(array)), "low": low, "high": high}
+
+
+def _parts(names: Sequence[str], values: Any) -> dict[str, dict[str, float | None]]:
+    array = np.array(values, np.float64)
+    return {name: _median(array[:, column]) for column, name in enumerate(names)}
+
+
+_NOTHING = DeviceSide(np.zeros(len(KERNEL_CLASSES)), np.zeros(len(IDLE_CAUSES)), 0.0, 0.0, 0.0, 0.0)
+
+
+class _Group:
+    """A group's accounted iterations, to be put together."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        accounted: Sequence[Accounted],
+        numbers: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> None:
+        self._accounts, self._recording = accounts, accounts.recording
+        self._every, self._numbers, self._lengths = accounted, numbers, lengths
+        self._length = float(np.median([one.length for one in accounted]))
+
+    def record(self, label: str, share: float) -> dict[str, Any]:
+        """The group's part of the record."""
+        accounts, lengths = self._accounts, _median(self._lengths)
+        middle = int(np.argmin([abs(one.length - self._length) for one in self._every]))
+        shares = self._shares()
+        bound = verdict(shares)
+        changes = self._what_if()
+        kernels, calls, path = self._kernels(), self._calls(), self._path()
+        devices, host = self._device_sides(), self._hosts()
+        shown = self._lengths[np.unique(np.linspace(0, len(self._lengths) - 1, LENGTHS_SHOWN).astype(int))]
+        return {
+            "label": label,
+            "count": len(self._lengths),
+            "share": share,
+            "length_ns": {**lengths, "least": int(self._lengths.min()), "most": int(self._lengths.max())},
+            "verdict": {"name": bound, "meaning": MEANINGS[bound], "majority": MAJORITY},
+            "shares": shares,
+            "path": path,
+            "host": host,
+            "devices": devices,
+            "parts": self._named_parts(),
+            "residual_ns": self._residual(host, devices),
+            "counts": self._counts(),
+            "kernels": kernels[:KERNELS_SHOWN],
+            "calls": calls[:CALLS_SHOWN],
+            "layers": [],
+            "what_if": [one for one in changes if one["change"] != WAITS],
+            "levers": [dataclasses.asdict(one) for one in levers(self._evidence(shares, changes, calls))],
+            "lengths_ns": [float(one) for one in shown],
+            "timeline": timeline(accounts, self._every[middle], int(self._numbers[middle])),
+        }
+
+    def _shares(self) -> dict[str, float]:
+        """The critical path, as shares of the median iteration."""
+        shares = np.median([one.path.shares() / max(one.length, 1) for one in self._every], axis=0)
+        return dict(zip(RECORDING_SHARES, shares.tolist(), strict=True))
+
+    def _hosts(self) -> list[dict[str, Any]]:
+        """Threads that launch or wait: that which waits for the iteration first, then by launches."""
+        threads = Counter[int]()
+        for one in self._every:
+            threads.update({number: side.launches for number, side in one.hosts.items()})
+        total = sum(threads.values())
+        main = Counter(one.thread for one in self._every if one.thread >= 0)
+        rows = []
+        for number in sorted(threads, key=lambda number: (-main[number], -threads[number], number)):
+            sides = [one.hosts[number].parts if number in one.hosts else _idle(one.length) for one in self._every]
+            rows.append(
+                {
+                    "thread": self._recording.threads[number].label,
+                    "parts": _parts(HOST_PARTS, sides),
+                    "launches": threads[number] / total if total else 0.0,
+                }
+            )
+        return rows
+
+    def _device_sides(self) -> list[dict[str, Any]]:
+        rows = []
+        for device in sorted({device for one in self._every for device in one.devices}):
+            sides = [one.devices.get(device) or _without_work(one) for one in self._every]
+            rows.append(
+                {
+                    "device": device,
+                    "busy_ns": _median([side.classes.sum() for side in sides]),
+                    "classes": _parts(KERNEL_CLASSES, [side.classes for side in sides]),
+                    "idle": _parts(IDLE_CAUSES, [side.idle for side in sides]),
+                    "idle_unexplained_ns": _median([side.unexplained for side in sides]),
+                    "overlap_ns": _median([side.overlap for side in sides]),
+                    "hidden_transfer_ns": _median([side.hidden_transfer for side in sides]),
+                    "hidden_communication_ns": _median([side.hidden_communication for side in sides]),
+                }
+            )
+        return rows
+
+    def _residual(self, host: list[dict[str, Any]], devices: list[dict[str, Any]]) -> dict[str, float]:
+        """The median iteration less the sum of medians, of the side that is farthest off."""
+
+        def worst(left: Iterable[float]) -> float:
+            return max(left, key=abs, default=0.0)
+
+        def sums(*tables: dict[str, dict[str, Any]]) -> float:
+            return sum(part["median"] for table in tables for part in table.values())
+
+        return {
+            "host": worst(self._length - sums(one["parts"]) for one in host),
+            "device": worst(
+                self._length - sums(one["classes"], one["idle"], {"lost": one["idle_unexplained_ns"]})
+                for one in devices
+            ),
+        }
+
+    def _named_parts(self) -> list[dict[str, Any]]:
+        """What the sides do not show; then framework time by operator, the longest first."""
+        names = {name for one in self._every for name in one.parts}
+        middle = {name: float(np.median([one.parts.get(name, 0.0) for one in self._every])) for name in names}
+        ordered = sorted(((name, ns) for name, ns in middle.items() if ns > 0), key=lambda part: -part[1])
+        framework = [part for part in ordered if part[0].startswith(parts_of.FRAMEWORK)]
+        rest = [part for part in ordered if not part[0].startswith(parts_of.FRAMEWORK)]
+        return [self._part(name, ns) for name, ns in [*rest, *framework[:PARTS_SHOWN]]]
+
+    def _part(self, name: str, ns: float) -> dict[str, Any]:
+        return {"part": name[:LONGEST_NAME], "ns": ns, "share": ns / max(self._length, 1)}
+
+    def _counts(self) -> dict[str, float]:
+        return {name: float(np.median([one.counts[name] for one in self._every])) for name in self._every[0].counts}
+
+    def _path(self) -> list[dict[str, Any]]:
+        """The path by finer parts: means, so that they sum to the mean iteration, scaled to the median."""
+        sums: defaultdict[str, float] = defaultdict(float)
+        for one in self._every:
+            for label, ns in path_parts(self._accounts, one).items():
+                sums[label] += ns / max(one.length, 1)
+        ordered = sorted(sums.items(), key=lambda part: -part[1])
+        scale = self._length / len(self._every)
+        shown = [self._part(name, share * scale) for name, share in ordered[:PATH_SHOWN]]
+        if rest := sum(share for _, share in ordered[PATH_SHOWN:]):
+            shown.append(self._part(f"{len(ordered) - PATH_SHOWN:,} smaller parts", rest * scale))
+        return shown
+
+    def _kernels(self) -> list[dict[str, Any]]:
+        """Kernels by name with time, and their time on the path, of a mean iteration; the longest in sum first."""
+        recording, names = self._recording, self._recording.names
+        work = recording.work
+        columns: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+        for one in self._every:
+            kernels = one.ops[(work.kind[one.ops] == KERNEL) | (work.kind[one.ops] == GRAPH)]
+            ran = np.minimum(work.end[kernels], one.end) - np.maximum(work.start[kernels], one.begin)
+            starts = work.start[kernels] >= one.begin
+            on = one.path.work >= 0
+            path = np.zeros(len(names) + 1)
+            is_kernel = np.isin(work.kind[one.path.work[on]], (KERNEL, GRAPH))
+            np.add.at(path, work.name[one.path.work[on]][is_kernel], (one.path.end - one.path.begin)[on][is_kernel])
+            for name in np.unique(work.name[kernels]).tolist():
+                mine = work.name[kernels] == name
+                column = columns[name]
+                column[0] += float(starts[mine].sum())
+                column[1] += float(ran[mine].sum())
+                column[2] += float(path[name])
+        n = len(self._every)
+        rows = [
+            {
+                "name": (names[name] if name >= 0 else WHOLE_GRAPH)[:LONGEST_NAME],
+                "short": short(names[name]) if name >= 0 else WHOLE_GRAPH,
+                "class": self._class(name),
+                **{"count": max(count, 1.0) / n, "ns": ns / n, "path_ns": on_path / n},
+            }
+            for name, (count, ns, on_path) in columns.items()
+        ]
+        return sorted(rows, key=lambda row: -row["ns"])
+
+    def _class(self, name: int) -> str:
+        return kernel_class(self._recording.names[name]) if name >= 0 else "unknown"
+
+    def _calls(self) -> list[dict[str, Any]]:
+        """Calls by name with time, and their time on the path, of a mean iteration; the longest in sum first."""
+        calls, names, account = self._recording.calls, self._recording.names, self._accounts.account
+        columns: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, kinds.OTHER])
+        for one in self._every:
+            on = one.path.call >= 0
+            path = np.zeros(len(names) + 1)
+            np.add.at(path, calls.name[one.path.call[on]], (one.path.end - one.path.begin)[on])
+            # A wait that is on the path by the work that it waited for: what is left of it is its own.
+            took = np.minimum(calls.end[one.called], one.end) - np.maximum(calls.start[one.called], one.begin)
+            for name in np.unique(calls.name[one.called]).tolist():
+                mine = calls.name[one.called] == name
+                column = columns[kinds.plain(names[name]) if name >= 0 else "a call without a name"]
+                column[0] += float(mine.sum())
+                column[1] += float(took[mine].sum())
+                column[2] += float(path[name])
+                column[3] = float(account.call_kind[one.called[mine][0]])
+        n = len(self._every)
+        rows = [
+            {
+                "name": name[:LONGEST_NAME],
+                "kind": kinds.KINDS[int(kind)],
+                **{"count": count / n, "ns": ns / n, "path_ns": None if kind == kinds.OTHER else on_path / n},
+            }
+            for name, (count, ns, on_path, kind) in columns.items()
+        ]
+        return sorted(rows, key=lambda row: -row["ns"])
+
+    def _what_if(self) -> list[dict[str, Any]]:
+        """Each change: its median length over replayed iterations, and the median share that goes."""
+        changes: dict[str, list[tuple[Change, int]]] = {name: [] for name in (*CHANGES, WAITS)}
+        graph_launch = self._graph_launch()
+        for one in self._replayed():
+            work = self._recording.work
+            ops = np.arange(0) if one.recorded is None else one.followed
+            kernels = np.isin(work.kind[ops], (KERNEL, GRAPH))
+            communicates = self._accounts.account.op_class[ops] == COMMUNICATES
+            transfers = self._accounts.account.op_transfer[ops]
+            found = replayed(one, transfers, communicates, kernels & ~communicates, graph_launch)
+            for name, change in found.items():
+                changes[name].append((change, one.length))
+        rows: list[dict[str, Any]] = []
+        for name, found_ in changes.items():
+            known = [(change.length, length) for change, length in found_ if change.length is not None]
+            if 2 * len(known) < len(found_) or not known:
+                why = next((change.why_not for change, _ in found_ if change.why_not), "no iteration can be replayed")
+                rows.append({"change": name, "ns": None, "gain": None, "why_not": why})
+                continue
+            gain = float(np.median([1 - ns / length for ns, length in known]))
+            rows.append({"change": name, "ns": (1 - gain) * self._length, "gain": gain, "why_not": None})
+        return rows
+
+    def _replayed(self) -> list[Accounted]:
+        size = float(np.mean([len(one.ops) + len(one.called) for one in self._every]))
+        most = int(np.clip(MOST_REPLAYED_EVENTS / max(size, 1), 1, MOST_REPLAYED))
+        places = np.unique(np.linspace(0, len(self._every) - 1, min(most, len(self._every))).astype(int))
+        return [self._every[place] for place in places]
+
+    def _graph_launch(self) -> float | None:
+        """Median length of a graph's launch in these iterations."""
+        calls = self._recording.calls
+        launches = np.concatenate([one.called[self._accounts.account.call_graph[one.called]] for one in self._every])
+        return float(np.median(calls.end[launches] - calls.start[launches])) if len(launches) else None
+
+    def _evidence(
+        self, shares: dict[str, float], changes: list[dict[str, Any]], calls: list[dict[str, Any]]
+    ) -> Evidence:
+        work, n = self._recording.work, len(self._every)
+        counts = self._counts()
+        classes: defaultdict[str, float] = defaultdict(float)
+        transfers, communication = np.zeros(2), np.zeros(2)
+        loads = allocations = 0.0
+        for one in self._every:
+            on = (one.path.work >= 0) & np.isin(one.path.share, (ON_KERNEL, RECORDING_SHARES.index(COMMUNICATION)))
+            sums = np.bincount(
+                self._accounts.account.op_class[one.path.work[on]],
+                (one.path.end - one.path.begin)[on],
+                len(KERNEL_CLASSES),
+            )
+            for kind, ns in zip(KERNEL_CLASSES, sums.tolist(), strict=True):
+                classes[kind] += ns / n
+            loads += (
+                sum(end - begin for begin, end, _, name in one.host_names if name in self._accounts.spans.data)
+                / max(one.length, 1)
+                / n
+            )
+            allocations += self._allocating(one) / max(one.length, 1) / n
+            for which, sums_, hidden in (
+                (self._accounts.account.op_transfer[one.ops], transfers, "hidden_transfer"),
+                (self._accounts.account.op_class[one.ops] == COMMUNICATES, communication, "hidden_communication"),
+            ):
+                mine = one.ops[which]
+                sums_[0] += (
+                    float((np.minimum(work.end[mine], one.end) - np.maximum(work.start[mine], one.begin)).sum()) / n
+                )
+                sums_[1] += sum(getattr(side, hidden) for side in one.devices.values()) / n
+        lengths = np.concatenate(
+            [(work.end - work.start)[one.ops[work.kind[one.ops] == KERNEL]] for one in self._every]
+        )
+        waiting = [call["name"] for call in calls if call["kind"] == "sync" and "Query" not in call["name"]]
+        return Evidence(
+            length=self._length,
+            shares=shares,
+            gains={row["change"]: row["gain"] for row in changes},
+            counts=counts,
+            classes=classes,
+            calls=waiting,
+            transfers=(float(transfers[0]), float(transfers[1])),
+            communication=(float(communication[0]), float(communication[1])),
+            kernel_ns=float(lengths.mean()) if len(lengths) else None,
+            loads=loads,
+            allocations=allocations,
+            sometimes=self._sometimes(),
+        )
+
+    def _allocating(self, one: Accounted) -> float:
+        """Time on the path in calls of the waiting thread that allocate or free."""
+        calls = self._recording.calls
+        mine = one.called[self._accounts.allocates[one.called] & (calls.thread[one.called] == one.thread)]
+        on = (one.path.line == 0) & (one.path.call < 0)
+        return union(calls.start[mine], calls.end[mine]).common(union(one.path.begin[on], one.path.end[on]))
+
+    def _sometimes(self) -> list[tuple[str, float]]:
+        """Kernels that run in fewer than half of the iterations, with their time of a mean iteration; longest first."""
+        n, work = len(self._every), self._recording.work
+        if n < 5:
+            return []
+        ran, ns = Counter[int](), Counter[int]()
+        for one in self._every:
+            kernels = one.ops[(work.kind[one.ops] == KERNEL) & (work.start[one.ops] >= one.begin)]
+            names = work.name[kernels]
+            ran.update(np.unique(names).tolist())
+            for name, length in zip(names.tolist(), (work.end - work.start)[kernels].tolist(), strict=True):
+                ns[name] += length
+        rare = [(short(self._recording.names[name]), ns[name] / n) for name, count in ran.items() if 2 * count < n]
+        return sorted(rare, key=lambda one: -one[1])
+
+
+def _idle(length: int) -> NDArray[np.float64]:
+    """A thread that does nothing in an iteration."""
+    return np.array([length, *[0.0] * (len(HOST_PARTS) - 1)])
+
+
+def _without_work(one: Accounted) -> DeviceSide:
+    """A device that has nothing to do in an iteration: it waits for the host."""
+    idle = np.zeros(len(IDLE_CAUSES))
+    idle[IDLE_CAUSES.index("host")] = one.length
+    return dataclasses.replace(_NOTHING, idle=idle)

@@ -1,0 +1,187 @@
+"""The three changes to try first: what the replays and the counts of an iteration speak for, with their reasons."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from ceilings.taxonomy import KERNEL_CLASSES
+
+MOST = 3
+WORTH = 0.02
+"""A lever whose replay gains less than this share of the iteration is none."""
+
+SMALL_KERNEL_NS = 5_000
+"""A kernel that is shorter does little more than start and end."""
+
+MANY_KERNELS = 50
+DOMINATES = 0.4
+"""A class of kernels with this share of the critical path decides how long it is."""
+
+HIDDEN = 0.8
+"""Copies and communication of which this part runs beside kernels are hidden."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Medians of a group of iterations.
+
+    Attributes:
+        length: In ns.
+        shares: Of the critical path, by RECORDING_SHARES.
+        gains: Change to the share of the iteration that goes with it; None where no replay says it.
+        counts: Of an iteration.
+        classes: Time on the critical path by class of kernels, in ns.
+        calls: Names of the waiting calls, those that take longest first.
+        transfers, communication: Of all devices in ns, and what of it is hidden beside kernels.
+        kernel_ns: Mean length of a kernel.
+        loads, allocations: Share of the iteration that they take of the critical path.
+        sometimes: Kernels that occur in some iterations only, with their time in ns of an iteration.
+    """
+
+    length: float
+    shares: Mapping[str, float]
+    gains: Mapping[str, float | None]
+    counts: Mapping[str, float]
+    classes: Mapping[str, float]
+    calls: Sequence[str]
+    transfers: tuple[float, float]
+    communication: tuple[float, float]
+    kernel_ns: float | None
+    loads: float
+    allocations: float
+    sometimes: Sequence[tuple[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lever:
+    """A change to try; ``gain``: the share of the iteration that goes at most, None where nobody knows."""
+
+    lever: str
+    why: str
+    gain: float | None
+
+
+def levers(seen: Evidence) -> list[Lever]:
+    """The best ones, those with the largest gain first; none where the device did nothing."""
+    if not any(seen.counts[kind] for kind in ("kernels", "copies", "fills", "graphs as a whole")):
+        return []
+    rules = (_host, _loading, _waiting, _allocating, _copies, _communication, _kernels, _fusion, _sometimes)
+    found = [lever for rule in rules if (lever := rule(seen)) and (lever.gain is None or lever.gain >= WORTH)]
+    return sorted(found, key=lambda lever: -(lever.gain or 0.0))[:MOST]
+
+
+def _host(seen: Evidence) -> Lever | None:
+    orchestration = seen.shares["host"] + seen.shares["launch"]
+    launches, graphs = seen.counts["launches"], seen.counts["graphs"]
+    if orchestration < WORTH or launches < 2:
+        return None
+    why = f"host code and launches are {orchestration:.0%} of the critical path; {launches:,.0f} launches an iteration"
+    why += f", {graphs:,.0f} of them of graphs" if graphs else ""
+    gain = seen.gains.get("graph")
+    if gain is not None:
+        why += f"; one launch for all work would leave {1 - gain:.0%} of the iteration"
+    waits = seen.counts["waiting calls"] + seen.counts["blocking copies"]
+    if waits > 1.5:
+        why += f"; {waits:,.0f} calls that wait for the device must leave the captured part first"
+    return Lever("capture a CUDA graph (in PyTorch: torch.compile with mode reduce-overhead)", why, gain)
+
+
+def _loading(seen: Evidence) -> Lever | None:
+    if seen.loads < WORTH:
+        return None
+    why = f"the program waits for its data loader for {seen.loads:.0%} of the critical path"
+    return Lever("load data ahead: more workers, prefetching, pinned memory", why, min(seen.loads, 1.0))
+
+
+def _waiting(seen: Evidence) -> Lever | None:
+    blocking, waits = seen.counts["blocking copies"], seen.counts["waiting calls"]
+    if waits + blocking < 2:
+        return None
+    gain = seen.gains.get("waits")
+    if gain is None and seen.shares["sync"] < WORTH:
+        return None
+    named = f" ({', '.join(seen.calls[:2])})" if seen.calls else ""
+    why = (
+        f"{waits:,.0f} waits{named} and {blocking:,.0f} copies that block an iteration stop the host from running ahead"
+    )
+    return Lever(
+        "remove waits: no .item(), .cpu() or print of a tensor in the loop; pinned memory and non_blocking copies",
+        why,
+        gain,
+    )
+
+
+def _allocating(seen: Evidence) -> Lever | None:
+    if seen.counts["allocating calls"] < 1 or seen.allocations < WORTH:
+        return None
+    why = f"{seen.counts['allocating calls']:,.0f} calls an iteration allocate or free memory of the device: "
+    why += f"{seen.allocations:.0%} of the critical path"
+    return Lever("allocate once: reuse buffers, or a caching or stream-ordered allocator", why, seen.allocations)
+
+
+def _copies(seen: Evidence) -> Lever | None:
+    gain, (total, hidden) = seen.gains.get("copies"), seen.transfers
+    if not total or hidden > HIDDEN * total or (gain is None and seen.shares["transfer"] < WORTH):
+        return None
+    why = f"copies between host and device take {total / 1e3:,.0f} us, {hidden / total:.0%} of it beside kernels"
+    return Lever(
+        "overlap copies: pinned memory, a stream of their own, the next input while this one computes", why, gain
+    )
+
+
+def _communication(seen: Evidence) -> Lever | None:
+    gain, (total, hidden) = seen.gains.get("communication"), seen.communication
+    if not total or hidden > HIDDEN * total or (gain is None and seen.shares["communication"] < WORTH):
+        return None
+    why = f"communication takes {total / 1e3:,.0f} us an iteration, {hidden / total:.0%} of it beside other kernels"
+    return Lever(
+        "overlap communication with compute: smaller buckets earlier, another parallelism, faster links", why, gain
+    )
+
+
+ADVICE = {
+    "gemm": "faster products: a lower precision (FP16, BF16, FP8, INT8), larger batches, tuned libraries",
+    "attention": "a faster attention kernel: FlashAttention 3, a lower precision, a smaller cache of keys and values",
+    "normalization": "fuse normalisation and softmax: fused attention, torch.compile, a fused kernel",
+    "elementwise": "fuse elementwise kernels: torch.compile, TensorRT, a fused optimiser",
+    "copy": "avoid copies and layout changes on the device: channels-last throughout, fewer contiguous() and cat()",
+    "gather": "faster lookups: smaller tables, sorted or cached indices",
+}
+"""What to do about a class of kernels that decides."""
+
+
+def _kernels(seen: Evidence) -> Lever | None:
+    gain = seen.gains.get("kernels")
+    on_path = {kind: ns / seen.length for kind, ns in seen.classes.items() if kind in KERNEL_CLASSES and ns > 0}
+    if not on_path or (gain is not None and gain < WORTH):
+        return None
+    largest = max((kind for kind in on_path if kind in ADVICE), key=on_path.__getitem__, default=None)
+    if largest is None or on_path[largest] < WORTH or on_path[largest] < DOMINATES * sum(on_path.values()):
+        return None
+    why = f"{largest} kernels are {on_path[largest]:.0%} of the critical path"
+    half = on_path[largest] / 2
+    return Lever(
+        ADVICE[largest], f"{why}; twice as fast they would save half of that", half if gain is None else min(half, gain)
+    )
+
+
+def _fusion(seen: Evidence) -> Lever | None:
+    kernels, gain = seen.counts["kernels"], seen.gains.get("kernels")
+    if kernels < MANY_KERNELS or seen.kernel_ns is None or seen.kernel_ns > SMALL_KERNEL_NS:
+        return None
+    if seen.shares["kernel"] + seen.shares["launch"] < 0.2:
+        return None
+    why = f"{kernels:,.0f} kernels an iteration take {seen.kernel_ns / 1e3:.2g} us each: starting them costs as much"
+    # Where the host decides, fewer kernels are fewer launches, and how many fewer nobody knows.
+    best = gain if gain is not None and gain >= WORTH else None
+    return Lever("fuse small kernels: torch.compile, TensorRT, ONNX Runtime's fusions", why, best)
+
+
+def _sometimes(seen: Evidence) -> Lever | None:
+    if not seen.sometimes:
+        return None
+    name, ns = seen.sometimes[0]
+    share = ns / seen.length
+    why = f"{len(seen.sometimes)} kernels run in some iterations only; {name[:80]} takes {share:.1%} of the time"
+    return Lever("find what differs between iterations: autotuning, logging, changing shapes", why, min(share, 1.0))

@@ -1,0 +1,94 @@
+"""How long an iteration would be if something took no time: by replay, and only where a replay is the recording."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ceilings.schemas.explanation import CHANGES
+from ceilings.traces.explained.account import Accounted
+from ceilings.traces.replay import Recorded, Replay
+
+CLOSE = 0.01
+"""A replay at the recorded speed may differ from the recording by this share of it."""
+
+GRAPH_LAUNCH_NS = 10_000
+"""What the launch of one graph takes where the recording has none: CUDA 12 on a server takes 5 to 15 us."""
+
+WAITS = "waits"
+"""A change that levers ask for and no page shows: no call waits but the last one."""
+
+FASTER = 0.5
+"""Kernels that are twice as fast take this part of their time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """What a change would make of an iteration: its length in ns, or why nobody knows."""
+
+    length: float | None
+    why_not: str | None
+
+
+def replayed(
+    one: Accounted,
+    transfer: NDArray[np.bool_],
+    communication: NDArray[np.bool_],
+    kernel: NDArray[np.bool_],
+    graph_launch: float | None,
+) -> dict[str, Change]:
+    """Each of ``CHANGES``, and ``WAITS``.
+
+    Args:
+        transfer, communication, kernel: What each operation of ``one.ops`` is; a kernel that communicates is none.
+        graph_launch: Length of a graph's launch in ns in this recording; None where it has none.
+    """
+    if one.recorded is None:
+        return dict.fromkeys((*CHANGES, WAITS), Change(None, one.why_not))
+    recorded = one.recorded
+    replay = Replay(recorded)
+    again = replay.run(1).length
+    if abs(again - recorded.length) > CLOSE * recorded.length:
+        off = again / recorded.length - 1
+        return dict.fromkeys(
+            (*CHANGES, WAITS), Change(None, f"at the recorded speed the replay is {off:+.0%} of the iteration off")
+        )
+    ones = np.ones(len(recorded.work.begin))
+    changes = {
+        "host": Change(replay.run(0).length, None),
+        "graph": _graph(recorded, replay, graph_launch),
+        WAITS: Change(replay.run(1, waits=False).length, None),
+    }
+    for name, which, factor, nothing in (
+        ("copies", transfer, 0.0, "nothing is copied between host and device"),
+        ("kernels", kernel, FASTER, "no kernel runs"),
+        ("communication", communication, 0.0, "nothing is communicated between devices"),
+    ):
+        scaled = np.where(which, factor, ones)
+        changes[name] = Change(replay.run(1, scaled).length, None) if which.any() else Change(None, nothing)
+    return changes
+
+
+def _graph(recorded: Recorded, replay: Replay, graph_launch: float | None) -> Change:
+    """One launch submits all work, once the host has come to the first launch; it waits, and goes on as recorded."""
+    calls = recorded.calls
+    submitting = np.unique(recorded.call[recorded.call >= 0])
+    if len(submitting) <= 1:
+        return Change(
+            None, "one call submits all work already" if len(submitting) else "the host submits ahead of time"
+        )
+    launched = float(calls.begin[submitting[0]]) + (graph_launch or GRAPH_LAUNCH_NS)
+    waits = np.flatnonzero(replay.waits)
+    last = int(waits[-1]) if len(waits) and waits[-1] >= submitting[-1] else -1
+    # Code between launches goes; what the host does once it has all results, or has submitted all, stays.
+    left = recorded.length - int(calls.end[last if last >= 0 else submitting[-1]])
+    done = replay.submitted_at_once(launched)
+    if recorded.host_end is not None:
+        return Change(max(launched, done), None)
+    if last < 0:
+        return Change(max(launched + left, done), None)
+    # The one wait that is left notices as fast as the fastest: a longer one may have waited for what nobody recorded.
+    notice = min(replay.notice[wait] for wait in waits.tolist())
+    return Change(max(launched, done + notice) + left, None)
