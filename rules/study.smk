@@ -40,7 +40,7 @@ try:
     from ceilings.engines.catalogue import BUILDERS
     from ceilings.report.catalogue import PLOTS, TABLES
     from ceilings.runtimes.catalogue import PRECISIONS
-    from ceilings.study import busy, disk, missing, plain_errors, progress, rule_params, user_files
+    from ceilings.study import busy, disk, machines, missing, plain_errors, progress, rule_params, user_files
     from ceilings.study.code import digest
     from ceilings.study.study import Study
 
@@ -59,6 +59,7 @@ if workflow.is_main_process and leftovers.release_lock(Path(".snakemake")):
 METHODS = ("minmax", "entropy", "percentile")
 
 host.pin(STUDY.host)
+machines.pin(STUDY.machines)
 environment.pin()
 if IS_MAIN:
     shell.prefix(environment.PREFIX)
@@ -109,6 +110,7 @@ wildcard_constraints:
     run="[1-9][0-9]*",
     builder="|".join(BUILDERS),
     profile="[a-z0-9][a-z0-9-]*",
+    node="|".join(map(re.escape, STUDY.machines.names)) or "(?!)",
     cache="onnxruntime-tensorrt-[0-9][0-9.]*",
     plot="[a-z0-9_]+",
 
@@ -213,11 +215,11 @@ def graph_precision(wildcards):
 
 
 def measure_slice(wildcards):
-    return SLICES.measure(wildcards.runtime, wildcards.model, wildcards.precision)
+    return SLICES.measure(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.device)
 
 
 def trace_slice(wildcards):
-    return SLICES.trace(wildcards.runtime, wildcards.model)
+    return SLICES.trace(wildcards.runtime, wildcards.model, wildcards.device)
 
 
 def measured_artifact(wildcards):
@@ -237,7 +239,16 @@ def data_shape(wildcards):
 
 
 def quality_slice(wildcards):
-    return SLICES.quality(wildcards.runtime, wildcards.model)
+    return SLICES.quality(wildcards.runtime, wildcards.model, wildcards.device)
+
+
+def device_threads(wildcards):
+    return SLICES.threads(wildcards.device)
+
+
+def node_option(wildcards):
+    """Whether the node must have a GPU."""
+    return "--gpu" if STUDY.machines.resources_of_node(wildcards.node).get("gpu") else ""
 
 
 def evaluated_artifact(wildcards):
