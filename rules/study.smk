@@ -71,24 +71,27 @@ DISTURBANCES = busy.show()
 
 
 onstart:
-    if workflow.cores == 0:  # it would wait for ever
+    if workflow.local_exec and workflow.cores == 0:  # it would wait for ever
         raise WorkflowError("--cores 0 leaves no core to a job; give --cores 1 or more, or -n to see the plan")
     if workflow.is_main_process:
         leftovers.hold(Path(".snakemake"))
         if removed := leftovers.clear(Path("results")):
             print(removed, file=sys.stderr)
-        if others := turns.taken():
+        if STUDY.machines.undescribed:
+            print(f"Not measured: {STUDY.machines.unknown.reason}; {STUDY.machines.unknown.remedy}", file=sys.stderr)
+    if workflow.local_exec:  # else nothing is timed on this machine, and a batch system sees to the jobs
+        if workflow.is_main_process and (others := turns.taken()):
             pids = ", ".join(map(str, others))
             print(f"Another run times on this machine (pid {pids}): timed processes take turns", file=sys.stderr)
-    if workflow.local_exec:
         lifetime.end_jobs_on_signal()
-    # Snakemake's rate limiter keeps one timer more for every job that has ended, and each wakes the scheduler once a
-    # second: after a hundred jobs that took a quarter of a core beside the timed one. Here is nothing to limit.
-    if workflow.local_exec:
+        # Snakemake's rate limiter keeps one timer more for every job that has ended, and each wakes the scheduler once
+        # a second: after a hundred jobs that took a quarter of a core beside the timed one. Here is nothing to limit.
         workflow.scheduler.job_rate_limiter = None
-    progress.say(TIME_LEFT)
-    if TIME_LEFT.remaining[busy.RULE]:
-        busy.say(busy.before(STUDY.host.gpu))
+        progress.say(TIME_LEFT)
+        if TIME_LEFT.remaining[busy.RULE]:
+            busy.say(busy.before(STUDY.host.gpu))
+    else:
+        progress.hide()  # jobs wait in queues and run beside each other
 
 
 onsuccess:
