@@ -78,9 +78,9 @@ class Machines:
     def unknown(self) -> Availability:
         """Why cells of undescribed nodes are not measured."""
         names = self.undescribed
-        which = f"the node {names[0]} has" if len(names) == 1 else f"the nodes {', '.join(names)} have"
+        of = f"the node{'s' * (len(names) > 1)} {', '.join(names)}"
         wanted = " ".join(Paths().node(name) for name in names)
-        return Availability(f"{which} not described itself yet", f"snakemake --profile PROFILE {wanted}")
+        return Availability(f"nothing is known yet of {of}", f"snakemake --profile PROFILE {wanted}")
 
     def having(self, kind: str) -> list[Host]:
         """Machines with a device of a kind (``cpu`` or ``cuda``), each device once.
@@ -160,7 +160,7 @@ def route(rule: Any, machines: Machines, given: Mapping[str, Any]) -> None:
     """
     from snakemake.resources import Resource
 
-    if not machines.nodes or not rule.resources.get("gpu"):
+    if not machines.nodes or "gpu" not in rule.resources or not rule.resources["gpu"].value:
         return
 
     def asked(name: str) -> Any:
