@@ -2,7 +2,7 @@
 """A real Slurm on one machine, for as long as a command runs: ``slurm_cluster.py COMMAND...``.
 
 Debian's slurmctld and four slurmd, with two GPU kinds and two processor kinds, in a mount namespace of their own: the
-rest of the machine stays as it is. What is not real: a node's GPU is a file for Slurm, and a library that answers CUDA's
+rest of the machine stays as it is. What is not real: a GPU is a file for Slurm, and a library that answers CUDA's
 questions for what it is and no other; the second processor is another ``/proc/cpuinfo``. Needs root, a C compiler, and
 Debian's slurmctld, slurmd, slurm-client and munge.
 """
@@ -56,6 +56,7 @@ SlurmdSpoolDir={folder}/spool.%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.%n.pid
 KillWait=2
+MinJobAge=3600
 GresTypes=gpu
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """

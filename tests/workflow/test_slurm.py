@@ -39,7 +39,7 @@ CLUSTER = {
         "cpu": {
             "unless": "gpu",
             "models": ["tiny"],
-            "runtimes": ["onnxruntime-cpu"],
+            "runtimes": ["torch-eager"],
             "precisions": ["fp32"],
             "batches": [1],
             "sequences": [16],
@@ -79,7 +79,7 @@ def ran(tmp_path_factory):
         for line in (folder / "jobs").read_text().splitlines()
     ]
     jobs = {one["Comment"].removeprefix("rule_"): one for one in fields if "Comment" in one}
-    assert len(jobs) > 10, done.stdout + done.stderr
+    assert len(jobs) > 5, done.stdout + done.stderr
     return folder, jobs
 
 
@@ -109,7 +109,7 @@ def test_a_timed_job_has_the_node_of_its_device_for_itself(ran):
     for (node, _, end), (next_node, start, _) in itertools.pairwise(spans):
         assert node != next_node or end <= start
     record = json.loads(
-        (folder / "results/benchmarks/cpu-imaginary-9000/onnxruntime-cpu/tiny/fp32/b1-s16/run1.json").read_text()
+        (folder / "results/benchmarks/cpu-imaginary-9000/torch-eager/tiny/fp32/b1-s16/run1.json").read_text()
     )
     assert record["threads"]["affinity"] == os.cpu_count()
 

@@ -80,7 +80,9 @@ class Machines:
         names = self.undescribed
         of = f"the node{'s' * (len(names) > 1)} {', '.join(names)}"
         wanted = " ".join(Paths().node(name) for name in names)
-        return Availability(f"nothing is known yet of {of}", f"snakemake --profile PROFILE {wanted}")
+        return Availability(
+            f"nothing is known yet of {of}", f"make {wanted} with the cluster's profile (docs/clusters.md)"
+        )
 
     def having(self, kind: str) -> list[Host]:
         """Machines with a device of a kind (``cpu`` or ``cuda``), each device once.
