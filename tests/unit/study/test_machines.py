@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import pytest
+from snakemake.resources import Resource, Resources
 from unit.study.test_study import CONFIG, GPU, LAPTOP, SWEEP
 
 from ceilings import records
@@ -138,3 +140,28 @@ def test_a_damaged_description_is_refused_with_its_remedy(tmp_path):
     path.write_text(path.read_text().replace("580.1", "999.9"))
     with pytest.raises(UserError, match=r"fast.json was changed since it was written"):
         study(tmp_path, {})
+
+
+def test_rules_that_need_a_device_ask_for_its_node_and_others_for_none(tmp_path):
+    found = study(tmp_path).machines
+
+    def routed(gpu, given=()):
+        rule = SimpleNamespace(resources=Resources({"gpu": Resource("gpu", gpu)}))
+        machines.route(rule, found, dict.fromkeys(given))
+        return rule.resources
+
+    def asked(resources, **wildcards):
+        at = SimpleNamespace(**wildcards)
+        return {name: one.evaluate(at).value for name, one in resources.items()}
+
+    timed = routed(1)
+    assert asked(timed, device="nvidia-test") == {
+        "gpu": 1,
+        "gpu_model": "h200",
+        "slurm_partition": None,
+        "constraint": None,
+    }
+    assert asked(timed, device="cpu-epyc")["gpu"] is None  # Snakemake drops what is None
+    assert asked(timed, node="slow")["slurm_partition"] == "old"
+    assert asked(routed(0)) == {"gpu": 0}
+    assert "constraint" not in routed(1, given=["constraint"])  # what the profile says stays
