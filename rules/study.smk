@@ -91,6 +91,7 @@ onstart:
         if TIME_LEFT.remaining[busy.RULE]:
             busy.say(busy.before(STUDY.host.gpu))
     else:
+        lifetime.cancel_jobs_on_signal()
         progress.hide()  # jobs wait in queues and run beside each other
 
 
