@@ -73,12 +73,18 @@ DISTURBANCES = busy.show()
 onstart:
     if workflow.local_exec and workflow.cores == 0:  # it would wait for ever
         raise WorkflowError("--cores 0 leaves no core to a job; give --cores 1 or more, or -n to see the plan")
+    if workflow.local_exec and TIME_LEFT.remaining["describe_node"]:
+        raise WorkflowError(
+            "a node says itself what it is, and this run stays on this machine; give --profile (docs/clusters.md)"
+        )
     if workflow.is_main_process:
         leftovers.hold(Path(".snakemake"))
         if removed := leftovers.clear(Path("results")):
             print(removed, file=sys.stderr)
         if STUDY.machines.undescribed:
-            print(f"Not measured: {STUDY.machines.unknown.reason}; {STUDY.machines.unknown.remedy}", file=sys.stderr)
+            print(
+                f"Not measured: {STUDY.machines.unknown.reason}; {STUDY.machines.unknown.remedy}", file=sys.stderr
+            )
     if workflow.local_exec:  # else nothing is timed on this machine, and a batch system sees to the jobs
         if workflow.is_main_process and (others := turns.taken()):
             pids = ", ".join(map(str, others))
