@@ -54,7 +54,7 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/$(KIND)
 	touch $@
 
 # For tests/workflow/test_slurm.py alone: each start of Snakemake that finds these plugins takes half a second longer.
-$(VENV)/clusters: requirements/clusters.in $(VENV)/cpu
+$(VENV)/clusters: requirements/clusters.in $(VENV)/$(KIND)
 	$(PIP) --target $@ --no-deps --upgrade -r requirements/clusters.in
 	touch $@
 

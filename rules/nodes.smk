@@ -7,6 +7,8 @@ rule describe_node:
         "results/nodes/{node}.json",
     log:
         "results/logs/describe_node/{node}.log",
+    conda:
+        "../envs/cpu.yaml"
     threads: 1024  # as many as a timed job gets there: they are counted
     resources:
         gpu=1,

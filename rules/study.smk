@@ -97,6 +97,11 @@ onstart:
         if TIME_LEFT.remaining[busy.RULE]:
             busy.say(busy.before(STUDY.host.gpu))
     else:
+        if not STUDY.machines.nodes and workflow.is_main_process:
+            print(
+                "The study names no nodes: jobs are for the devices of this machine alone (docs/clusters.md)",
+                file=sys.stderr,
+            )
         lifetime.cancel_jobs_on_signal()
         progress.hide()  # jobs wait in queues and run beside each other
 

@@ -95,6 +95,12 @@ def test_a_job_reaches_the_node_of_its_device(tmp_path):
         found.resources(LAPTOP.cpu_slug)
 
 
+def test_two_nodes_of_one_kind_measure_it_once(tmp_path):
+    twins = {"plain": HOSTS["plain"], "fast": HOSTS["plain"], "slow": HOSTS["plain"]}
+    sweeps = {"one": SWEEP}
+    assert [cell.device for cell in study(tmp_path, twins, sweeps=sweeps).cells] == ["cpu-epyc"] * 2  # an A/A pair
+
+
 def test_nodes_that_have_not_described_themselves_are_named_with_the_command(tmp_path):
     made = study(tmp_path, {"plain": HOSTS["plain"]})
     waiting = [cell for cell in made.cells if not cell.available]

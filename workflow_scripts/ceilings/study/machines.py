@@ -93,7 +93,8 @@ class Machines:
         for host in sorted(self.hosts, key=lambda host: kind == "cpu" and host.gpu is not None):
             if device := host.device(kind):
                 found.setdefault(device, host)
-        return [host for host in self.hosts if host in found.values()]
+        chosen = {id(host) for host in found.values()}  # two nodes may be equal
+        return [host for host in self.hosts if id(host) in chosen]
 
     def of(self, device: str | None) -> Host:
         """The machine that a device belongs to; this one for a device that no machine here has."""
@@ -113,7 +114,7 @@ class Machines:
         """
         host = self.of(device)
         for node in self.nodes:
-            if node.host == host and device in self.devices:
+            if node.host is host and device in self.devices:
                 return self.resources_of_node(node.name)
         have = ", ".join(sorted(self.devices)) or "none that has described itself"
         raise UserError(f"no node of the study has {device}; its nodes have {have}")
