@@ -38,7 +38,8 @@ lock: $(VENV)/$(KIND)
 	$(PIP) uv
 	cd requirements && for kind in cpu gpu; do \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -o $$kind.txt; done
-	cd requirements && uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q dev.in -c cpu.txt -o dev.txt
+	cd requirements && for kind in dev clusters; do \
+		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -c cpu.txt -o $$kind.txt; done
 
 $(VENV)/$(KIND): requirements/$(KIND).txt requirements/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON")'
@@ -50,6 +51,11 @@ $(VENV)/$(KIND): requirements/$(KIND).txt requirements/torch.txt
 
 $(VENV)/dev: requirements/dev.txt $(VENV)/$(KIND)
 	$(PIP) --require-hashes -r requirements/dev.txt
+	touch $@
+
+# For tests/workflow/test_slurm.py alone: each start of Snakemake that finds these plugins takes half a second longer.
+$(VENV)/clusters: requirements/clusters.in $(VENV)/$(KIND)
+	$(PIP) --target $@ --no-deps --upgrade -r requirements/clusters.in
 	touch $@
 
 clean:

@@ -16,6 +16,7 @@ include: "rules/benchmarks.smk"
 include: "rules/floors.smk"
 include: "rules/traces.smk"
 include: "rules/report.smk"
+include: "rules/nodes.smk"
 
 
 rule all:
@@ -29,3 +30,4 @@ for one in workflow.rules:
     if Path(one.snakefile).is_relative_to(PROJECT):  # another workflow may use these rules beside its
         rule_params.complete(one)
         missing.look_for_outputs(one)
+        machines.route(one, STUDY.machines, workflow.resource_settings.overwrite_resources.get(one.name, {}))

@@ -44,7 +44,7 @@ rule evaluate_quality:
     priority: -500  # after all that is timed
     conda:
         measuring_environment
-    threads: SLICES.cpu_threads
+    threads: device_threads
     resources:
         gpu=1,
     params:

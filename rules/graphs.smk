@@ -122,7 +122,7 @@ rule offset_activations:
     conda:
         "../envs/cpu.yaml"
     params:
-        weights="uint8" if host.int8_saturates() else "int8",
+        weights="uint8" if STUDY.int8_saturates else "int8",
     message:
         "Making the int8 graph of {wildcards.model} that CPU kernels take"
     shell:

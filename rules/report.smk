@@ -3,6 +3,10 @@
 #        report.html; comparison.md and comparison.html, next.md, next.json and next.yaml where asked for by name
 
 
+localrules:
+    plan_study,  # says what the process knows that plans
+
+
 rule plan_study:
     output:
         "results/plan.json",

@@ -40,7 +40,7 @@ try:
     from ceilings.engines.catalogue import BUILDERS
     from ceilings.report.catalogue import PLOTS, TABLES
     from ceilings.runtimes.catalogue import PRECISIONS
-    from ceilings.study import busy, disk, missing, plain_errors, progress, rule_params, user_files
+    from ceilings.study import busy, disk, machines, missing, plain_errors, progress, rule_params, user_files
     from ceilings.study.code import digest
     from ceilings.study.study import Study
 
@@ -59,6 +59,7 @@ if workflow.is_main_process and leftovers.release_lock(Path(".snakemake")):
 METHODS = ("minmax", "entropy", "percentile")
 
 host.pin(STUDY.host)
+machines.pin(STUDY.machines)
 environment.pin()
 if IS_MAIN:
     shell.prefix(environment.PREFIX)
@@ -70,24 +71,39 @@ DISTURBANCES = busy.show()
 
 
 onstart:
-    if workflow.cores == 0:  # it would wait for ever
+    if workflow.local_exec and workflow.cores == 0:  # it would wait for ever
         raise WorkflowError("--cores 0 leaves no core to a job; give --cores 1 or more, or -n to see the plan")
+    if workflow.local_exec and TIME_LEFT.remaining["describe_node"]:
+        raise WorkflowError(
+            "a node says itself what it is, and this run stays on this machine; give --profile (docs/clusters.md)"
+        )
     if workflow.is_main_process:
         leftovers.hold(Path(".snakemake"))
         if removed := leftovers.clear(Path("results")):
             print(removed, file=sys.stderr)
-        if others := turns.taken():
+        if STUDY.machines.undescribed:
+            print(
+                f"Not measured: {STUDY.machines.unknown.reason}; {STUDY.machines.unknown.remedy}", file=sys.stderr
+            )
+    if workflow.local_exec:  # else nothing is timed on this machine, and a batch system sees to the jobs
+        if workflow.is_main_process and (others := turns.taken()):
             pids = ", ".join(map(str, others))
             print(f"Another run times on this machine (pid {pids}): timed processes take turns", file=sys.stderr)
-    if workflow.local_exec:
         lifetime.end_jobs_on_signal()
-    # Snakemake's rate limiter keeps one timer more for every job that has ended, and each wakes the scheduler once a
-    # second: after a hundred jobs that took a quarter of a core beside the timed one. Here is nothing to limit.
-    if workflow.local_exec:
+        # Snakemake's rate limiter keeps one timer more for every job that has ended, and each wakes the scheduler once
+        # a second: after a hundred jobs that took a quarter of a core beside the timed one. Here is nothing to limit.
         workflow.scheduler.job_rate_limiter = None
-    progress.say(TIME_LEFT)
-    if TIME_LEFT.remaining[busy.RULE]:
-        busy.say(busy.before(STUDY.host.gpu))
+        progress.say(TIME_LEFT)
+        if TIME_LEFT.remaining[busy.RULE]:
+            busy.say(busy.before(STUDY.host.gpu))
+    else:
+        if not STUDY.machines.nodes and workflow.is_main_process:
+            print(
+                "The study names no nodes: jobs are for the devices of this machine alone (docs/clusters.md)",
+                file=sys.stderr,
+            )
+        lifetime.cancel_jobs_on_signal()
+        progress.hide()  # jobs wait in queues and run beside each other
 
 
 onsuccess:
@@ -109,6 +125,7 @@ wildcard_constraints:
     run="[1-9][0-9]*",
     builder="|".join(BUILDERS),
     profile="[a-z0-9][a-z0-9-]*",
+    node="|".join(map(re.escape, STUDY.machines.names)) or "(?!)",
     cache="onnxruntime-tensorrt-[0-9][0-9.]*",
     plot="[a-z0-9_]+",
 
@@ -213,11 +230,11 @@ def graph_precision(wildcards):
 
 
 def measure_slice(wildcards):
-    return SLICES.measure(wildcards.runtime, wildcards.model, wildcards.precision)
+    return SLICES.measure(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.device)
 
 
 def trace_slice(wildcards):
-    return SLICES.trace(wildcards.runtime, wildcards.model)
+    return SLICES.trace(wildcards.runtime, wildcards.model, wildcards.device)
 
 
 def measured_artifact(wildcards):
@@ -237,7 +254,16 @@ def data_shape(wildcards):
 
 
 def quality_slice(wildcards):
-    return SLICES.quality(wildcards.runtime, wildcards.model)
+    return SLICES.quality(wildcards.runtime, wildcards.model, wildcards.device)
+
+
+def device_threads(wildcards):
+    return SLICES.threads(wildcards.device)
+
+
+def node_option(wildcards):
+    """Whether the node must have a GPU."""
+    return "--gpu" if STUDY.machines.resources_of_node(wildcards.node).get("gpu") else ""
 
 
 def evaluated_artifact(wildcards):

@@ -16,7 +16,8 @@ COMMAND = re.compile(
 )
 """On a line of its own, in Markdown's code, as a Python text."""
 
-STANDS_FOR = (("$(CORES)", "1"), ("STUDY", "x.yaml"))
+STANDS_FOR = (("$(CORES)", "1"), ("STUDY", "x.yaml"), ("--profile profiles/slurm", "--jobs 1"))
+"""The profile of a cluster needs a plugin; like the number of jobs it is one value."""
 
 
 def commands() -> list[str]:

@@ -177,3 +177,13 @@ def test_identity_is_of_one_process():
     assert lifetime.ended(f"{number}-{int(start) - 1}-{system}")  # an earlier one of that number
     assert not lifetime.ended(f"{number}-{int(start) - 1}-00000000")  # of another machine: not known
     assert lifetime.identity(2**22 + 1) == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_on_a_head_node_is_an_interrupt(number):
+    """On which Snakemake cancels its jobs in a batch system."""
+    code = "import os, time; from ceilings.lifetime import cancel_jobs_on_signal; cancel_jobs_on_signal()\n"
+    code += f"try: os.kill(os.getpid(), {int(number)}); time.sleep(20)\nexcept KeyboardInterrupt: print('interrupted')"
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "interrupted"

@@ -9,6 +9,7 @@ import platform
 import re
 from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
 from ceilings import gpu as gpus
 from ceilings.control_groups import cpu_quota
@@ -30,6 +31,8 @@ class Host:
         gpu: The first visible NVIDIA GPU, or None.
         gpu_problem: Why there is none, in one line; None where there is one.
         cpu_quota: Cores' worth of CPU time that control groups allow; None without a limit.
+        int8_saturates: Whether products of uint8 and int8 saturate (:func:`int8_saturates`).
+        multiplies_bf16: Whether there are instructions for products of BF16 numbers.
     """
 
     cpu_slug: str
@@ -38,6 +41,8 @@ class Host:
     gpu: Gpu | None
     gpu_problem: str | None
     cpu_quota: float | None = None
+    int8_saturates: bool = False
+    multiplies_bf16: bool = False
 
     def device(self, kind: str) -> str | None:
         """Slug of this machine's device of a kind (``cpu`` or ``cuda``); None if it has none."""
@@ -53,15 +58,18 @@ class Host:
 def detect(environment: Mapping[str, str] = os.environ) -> Host:
     """This machine, as pinned by the process that planned the run, else as found now."""
     if pinned := environment.get(PIN):
-        fields = json.loads(pinned)
-        if gpu := fields["gpu"]:
-            fields["gpu"] = gpus.from_json(gpu)
-        return Host(**fields)
+        return from_json(json.loads(pinned))
     gpu, problem = _gpu()
     name, model = _cpu()
     cores, quota = _physical_cores(), cpu_quota()
     usable = cores if quota is None else max(1, min(cores, int(quota)))
-    return Host(f"cpu-{slug(name)}{model}", name, usable, gpu, problem, quota)
+    return Host(f"cpu-{slug(name)}{model}", name, usable, gpu, problem, quota, int8_saturates(), multiplies_bf16())
+
+
+def from_json(fields: Mapping[str, Any]) -> Host:
+    """A machine as ``dataclasses.asdict`` and JSON left it."""
+    gpu = fields["gpu"]
+    return Host(**{**fields, "gpu": gpus.from_json(gpu) if gpu else None})
 
 
 def pin(host: Host) -> None:

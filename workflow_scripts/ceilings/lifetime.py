@@ -284,6 +284,16 @@ def _end_jobs(follow: Callable[..., object], number: int, frame: object) -> None
     follow(number, frame)
 
 
+def cancel_jobs_on_signal() -> None:
+    """Have every signal that ends this Snakemake act as Ctrl-C does, on which it cancels its jobs in a batch system.
+
+    By itself it waits for running jobs after SIGTERM, and leaves them in their queues after SIGHUP.
+    """
+    for number in ENDINGS:
+        if number != signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+
+
 # ---- files that say whose they are -----------------------------------------------------------------------------------
 
 

@@ -145,13 +145,11 @@ def test_the_study_of_proposed_cells_has_these_and_no_other():
 
 
 def test_what_the_machine_lacks_is_named_with_a_remedy_for_its_devices_alone():
-    def available(runtime, model, precision):
-        return Study(CONFIG, LAPTOP)._planner.availability(runtime, model, precision)
-
-    cells = {cell for entry in lacking(LAPTOP, ["m"], available) for cell in entry["cells"]}
+    planner = Study(CONFIG, LAPTOP)._planner
+    cells = {cell for entry in lacking([LAPTOP], ["m"], planner.availability) for cell in entry["cells"]}
     assert not any("cuda" in cell or "tensorrt" in cell for cell in cells)
     gpu = Host("cpu-test", "Test CPU", 4, Gpu("nvidia-test", "NVIDIA Test", "GPU-0", "580.1", (9, 0), 80 << 30), None)
     planner = Study(CONFIG, gpu)._planner
-    entries = lacking(gpu, ["m"], planner.availability)
+    entries = lacking([gpu], ["m"], planner.availability)
     named = {cell: entry for entry in entries for cell in entry["cells"]}
     assert named["tensorrt/m/fp16"]["remedy"] and all(entry["remedy"] for entry in entries)

@@ -1,11 +1,11 @@
-"""The cells of a study on a host: each thing that its sweeps ask for, once a device."""
+"""The cells of a study on its machines: each thing that its sweeps ask for, once a device."""
 
 from __future__ import annotations
 
 import dataclasses
 import fnmatch
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.availability import Availability, availability, of_model
 from ceilings.study.cell import SECOND, Cell
 from ceilings.study.engines import Engines
+from ceilings.study.machines import Machines
 from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked, asked
@@ -25,7 +26,7 @@ class Planner:
 
     Args:
         config: The study, checked, with its defaults.
-        host: The machine that would run it.
+        machines: What measures.
         paths: The results tree.
         models: The models of the study.
         engines: The engines of the study.
@@ -35,7 +36,7 @@ class Planner:
     def __init__(
         self,
         config: Mapping[str, Any],
-        host: Host,
+        machines: Machines,
         paths: Paths,
         models: StudyModels,
         engines: Engines,
@@ -43,7 +44,7 @@ class Planner:
         traced: bool,
     ) -> None:
         self.config = config
-        self.host = host
+        self.machines = machines
         self.paths = paths
         self.models = models
         self.engines = engines
@@ -54,30 +55,39 @@ class Planner:
         sweeps: dict[Asked, list[str]] = {}
         for one in asked(self.config, self.models):
             sweeps.setdefault(dataclasses.replace(one, sweep=""), []).append(one.sweep)
-        planned = [self._cell(one, tuple(dict.fromkeys(names))) for one, names in sweeps.items()]
+        planned = [cell for one, names in sweeps.items() for cell in self._cells(one, tuple(dict.fromkeys(names)))]
         here = [
             cell for cell in planned if {"auto", cell.device} & set(self.config["devices"]) and self._wanted_here(cell)
         ]
         cells = [*here, *self._seconds(here)]
-        ours = {self.host.device(kind) for kind in ("cpu", "cuda")}
+        each = list({cell.identity: cell for cell in planned}.values())
         for slug in self.config["devices"]:
-            if slug not in ("auto", *ours):
-                seconds = (dataclasses.replace(cell, runtime=cell.runtime + SECOND) for cell in planned)
-                cells += self._all_recorded((*planned, *seconds), slug)
+            if slug not in ("auto", *self.machines.devices):
+                seconds = (dataclasses.replace(cell, runtime=cell.runtime + SECOND) for cell in each)
+                cells += self._all_recorded((*each, *seconds), slug)
         return cells
 
     def _wanted_here(self, cell: Cell) -> bool:
-        """Whether this machine measures the cell: not where all of its sweeps leave it to machines without a GPU."""
+        """Whether its machine measures a cell: not where all of its sweeps leave it to machines without a GPU."""
         left = {name for name, sweep in self.config["sweeps"].items() if sweep.get("unless") == "gpu"}
-        return self.host.gpu is None or not set(cell.sweeps) <= left
+        return self.machines.of(cell.device).gpu is None or not set(cell.sweeps) <= left
 
-    def _cell(self, one: Asked, sweeps: tuple[str, ...]) -> Cell:
-        device = self.host.device(RUNTIMES[one.runtime].device)
-        can = self.availability(one.runtime, one.model, one.precision)
-        cell = Cell(device, one.runtime, one.model, one.precision, one.shape, sweeps, can)
-        if not device:
-            return cell
-        if not can:
+    def _cells(self, one: Asked, sweeps: tuple[str, ...]) -> Iterator[Cell]:
+        """One for each device of its kind; one without a device where there is none, or may be more."""
+        kind = RUNTIMES[one.runtime].device
+        name = (one.runtime, one.model, one.precision)
+        having = self.machines.having(kind)
+        for host in having:
+            yield self._cell(Cell(host.device(kind), *name, one.shape, sweeps, self.availability(*name, host)))
+        if self.machines.undescribed:
+            yield Cell(None, *name, one.shape, sweeps, self.machines.unknown)
+        elif not having:
+            yield Cell(None, *name, one.shape, sweeps, self.availability(*name, self.machines.hosts[0]))
+
+    def _cell(self, cell: Cell) -> Cell:
+        """A cell with what it asks for on its device."""
+        device = cell.device or ""
+        if not cell.available:
             # Two generations of TensorRT exclude each other: what one environment recorded stays when the other runs.
             return self._recorded(cell, device) or cell
         return dataclasses.replace(
@@ -134,11 +144,11 @@ class Planner:
         return dataclasses.replace(second, runs=self._runs(second, cell.device))
 
     @functools.cache  # noqa: B019 - one study lives as long as the process
-    def availability(self, runtime: str, model: str, precision: str) -> Availability:
-        """Whether this machine can run a model so."""
+    def availability(self, runtime: str, model: str, precision: str, host: Host) -> Availability:
+        """Whether a machine can run a model so."""
         spec = RUNTIMES[runtime]
         of_this_model = of_model(spec, model, self.models.outline(model))
-        return availability(spec, precision, self.host) if of_this_model else of_this_model
+        return availability(spec, precision, host) if of_this_model else of_this_model
 
     def _runs(self, cell: Cell, device: str) -> tuple[str, ...]:
         name = (device, cell.runtime, cell.model, cell.precision, cell.shape)

@@ -12,10 +12,10 @@ from ceilings.engines import libraries, profiles
 from ceilings.engines.catalogue import BUILDERS, target_capability, target_slug
 from ceilings.engines.profiles import Profile
 from ceilings.errors import UserError
-from ceilings.host import Host
 from ceilings.runtimes.catalogue import PRECISIONS, Runtime
 from ceilings.study.availability import installed
 from ceilings.study.config import nearest
+from ceilings.study.machines import Machines
 from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.workload.shape import Shape
@@ -26,15 +26,15 @@ class Engines:
 
     Args:
         config: The study, checked, with its defaults.
-        host: The machine that would build them.
+        machines: What would build them.
         paths: The results tree.
         models: The models of the study.
     """
 
-    def __init__(self, config: Mapping[str, Any], host: Host, paths: Paths, models: StudyModels) -> None:
+    def __init__(self, config: Mapping[str, Any], machines: Machines, paths: Paths, models: StudyModels) -> None:
         self.settings: Mapping[str, Any] = config["engines"]
         self.models = models
-        self.host = host
+        self.machines = machines
         self.paths = paths
 
     def path(self, spec: Runtime, model: str, precision: str, shape: Shape, device: str) -> str:
@@ -97,7 +97,8 @@ class Engines:
         Raises:
             UserError: No such profile.
         """
-        gpu = self.host.gpu if self.host.gpu and self.host.gpu.slug == device else None
+        found = self.machines.of(device).gpu
+        gpu = found if found and found.slug == device else None
         shared = {
             "name": name,
             "builder": builder,

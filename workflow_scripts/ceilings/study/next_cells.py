@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from ceilings.host import Host
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.paths import Paths
 from ceilings.study.prediction_log import Prediction
@@ -20,7 +19,7 @@ SWEEP = "next"
 
 
 def with_next_cells(
-    config: Mapping[str, Any], predictions: Sequence[Prediction], host: Host, paths: Paths
+    config: Mapping[str, Any], predictions: Sequence[Prediction], devices: Set[str], paths: Paths
 ) -> dict[str, Any]:
     """The study with a sweep for each predicted cell that belongs to it.
 
@@ -29,9 +28,9 @@ def with_next_cells(
 
     Args:
         predictions: The last of each cell, of this study.
+        devices: Slugs of what measures.
     """
     extended = copy.deepcopy(dict(config))
-    devices = {host.device(kind) for kind in ("cpu", "cuda")}
     number = 0
     for one in predictions:
         runtime, model, precision, shape = one["cell"].split("/")

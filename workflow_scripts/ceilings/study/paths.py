@@ -25,6 +25,10 @@ class Paths:
         """The record of predictions."""
         return f"{self.results}/predictions.json"
 
+    def node(self, name: str) -> str:
+        """What a node of a cluster is."""
+        return f"{self.results}/nodes/{name}.json"
+
     def weights(self, model: str) -> str:
         """Folder of a model's weights, workload and provenance."""
         return f"{self.results}/models/{model}/weights"

@@ -20,7 +20,7 @@ SHORT = 400
 
 def plan(
     config: Mapping[str, Any],
-    host: Host,
+    hosts: Sequence[Host],
     models: StudyModels,
     cells: Sequence[Cell],
     trace_source: tuple[str | None, str | None],
@@ -32,22 +32,23 @@ def plan(
 
     Args:
         config: The study, checked, with its defaults.
-        host: This machine.
+        hosts: The machines that measure.
         models: The models of the study.
         cells: Its cells.
         trace_source: What records captures here, and why nothing does.
         lacking: What of the catalogue cannot run here, asked for or not.
         predictions: What was predicted of its cells before they were measured.
     """
-    devices: list[dict[str, Any]] = [  # whose names this machine knows; those of others stand in their records
-        {"slug": host.cpu_slug, "kind": "cpu", "name": host.cpu_name, "cores": host.cores}
-    ]
-    if host.gpu:
-        devices.append({"kind": "cuda", **dataclasses.asdict(host.gpu)})
+    devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
+    for host in hosts:
+        cpu = {"slug": host.cpu_slug, "kind": "cpu", "name": host.cpu_name, "cores": host.cores}
+        devices.setdefault(host.cpu_slug, cpu)
+        if host.gpu:
+            devices.setdefault(host.gpu.slug, {"kind": "cuda", **dataclasses.asdict(host.gpu)})
     content = {
         "study": config["study"],
         "seed": config["seed"],
-        "devices": devices,
+        "devices": list(devices.values()),
         "protocol": config["protocol"],
         "tolerances": config["parity"],
         "lengths": {name: _lengths(given) for name, given in config["inputs"]["lengths"].items()},

@@ -120,6 +120,13 @@ def show(expected_seconds: Mapping[str, float]) -> TimeLeft:
     return known
 
 
+def hide() -> None:
+    """Leave the log of this Snakemake process as it is, where nobody can know how long a run takes."""
+    logger = logging.getLogger("snakemake.logging")
+    for known in [one for one in logger.filters if isinstance(one, TimeLeft)]:
+        logger.removeFilter(known)
+
+
 def say(time_left: TimeLeft) -> None:
     """Say at the start how long the whole will take, if that is worth a line."""
     if (seconds := time_left.seconds()) >= WORTH_SAYING:

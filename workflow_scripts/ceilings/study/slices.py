@@ -21,6 +21,7 @@ from ceilings.study.availability import installed
 from ceilings.study.cell import SECOND
 from ceilings.study.code import digest, libraries
 from ceilings.study.config import nearest
+from ceilings.study.machines import Machines
 from ceilings.study.products import products
 from ceilings.study.study_models import BATCH, StudyModels
 from ceilings.study.sweeps import smallest_sizes
@@ -38,22 +39,29 @@ class Slices:
 
     Args:
         config: The study, checked, with its defaults.
-        host: The machine that runs it.
+        machines: What measures.
         models: The models of the study.
         trace_source: What records captures.
     """
 
-    def __init__(self, config: Mapping[str, Any], host: Host, models: StudyModels, trace_source: str) -> None:
+    def __init__(self, config: Mapping[str, Any], machines: Machines, models: StudyModels, trace_source: str) -> None:
         self.config = config
-        self.host = host
+        self.machines = machines
         self.models = models
         self.trace_source = trace_source
 
     @property
     def cpu_threads(self) -> int:
-        """Threads that a CPU cell uses."""
+        """Threads of what makes artifacts: this machine's."""
+        return self._threads(self.machines.here)
+
+    def threads(self, device: str | None = None) -> int:
+        """Threads of a process that executes a cell on a device; None is this machine's."""
+        return self._threads(self.machines.of(device))
+
+    def _threads(self, host: Host) -> int:
         threads = self.config["cpu_threads"]
-        return self.host.cores if threads == "physical" else int(threads)
+        return host.cores if threads == "physical" else int(threads)
 
     def section(self, key: str) -> str:
         """One section of the study, whole."""
@@ -118,13 +126,13 @@ class Slices:
     # ---- what runs ---------------------------------------------------------------------------------------------------
 
     @functools.cache  # noqa: B019
-    def measure(self, runtime: str, model: str, precision: str) -> str:
+    def measure(self, runtime: str, model: str, precision: str, device: str | None = None) -> str:
         """What a run record depends on beside artifact and inputs: protocol, runtime, packages, measurements, code."""
         spec = self.runtime(runtime)
         names = self.config["protocol"].get("measurements")
         return canonical(
             {
-                **self._execution(spec, model),
+                **self._execution(spec, model, device),
                 "code": digest(*measurements.modules(spec.device, names), *self._executed(spec, model)),
                 "tolerance": self.config["parity"][precision],
                 "protocol": {
@@ -137,13 +145,13 @@ class Slices:
         )
 
     @functools.cache  # noqa: B019
-    def trace(self, runtime: str, model: str) -> str:
+    def trace(self, runtime: str, model: str, device: str | None = None) -> str:
         """What a capture depends on beside artifact and inputs: of the protocol, the warm-up and the time limit."""
         spec = self.runtime(runtime)
         modules = ("ceilings.traces.target", "ceilings.traces.cupti")
         return canonical(
             {
-                **self._execution(spec, model),
+                **self._execution(spec, model, device),
                 "code": digest(*modules, *self._executed(spec, model)),
                 "iterations": self.config["traces"]["iterations"],
                 "source": self.trace_source,
@@ -152,12 +160,12 @@ class Slices:
         )
 
     @functools.cache  # noqa: B019
-    def quality(self, runtime: str, model: str) -> str:
+    def quality(self, runtime: str, model: str, device: str | None = None) -> str:
         """What a record of quality depends on beside artifact and rows."""
         spec = self.runtime(runtime)
         return canonical(
             {
-                **self._execution(spec, model),
+                **self._execution(spec, model, device),
                 "code": digest("ceilings.measure.evaluation_worker", *self._executed(spec, model)),
                 "protocol": {"time_limit_seconds": self.config["protocol"]["time_limit_seconds"]},
             }
@@ -202,17 +210,18 @@ class Slices:
 
     # ---- inner -------------------------------------------------------------------------------------------------------
 
-    def _execution(self, spec: Runtime, model: str) -> dict[str, Any]:
+    def _execution(self, spec: Runtime, model: str, device: str | None) -> dict[str, Any]:
         """What every execution of a model by a runtime depends on."""
         family = self.models.outline(model).family if spec.artifact == "weights" else ""
         packages = (*spec.packages, *(FAMILIES[family].packages if family else ()), "numpy")
+        gpu = self.machines.of(device).gpu
         return {
             "runtime": spec.name,
             "module": spec.module,
             "options": dict(spec.options),
             "packages": installed(packages),
-            "driver": self.host.gpu.driver if spec.device == "cuda" and self.host.gpu else None,
-            "threads": self.cpu_threads,
+            "driver": gpu.driver if spec.device == "cuda" and gpu else None,
+            "threads": self.threads(device),
             "variables": environment.recorded(environment.shaping()),
         }
 

@@ -11,7 +11,7 @@ from typing import Any
 from ceilings.errors import UserError
 from ceilings.files import expanded
 from ceilings.host import Host
-from ceilings.study import plan, prediction_log, progress
+from ceilings.study import machines, plan, prediction_log, progress
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
 from ceilings.study.config import checked
@@ -38,7 +38,7 @@ class Study:
 
     Args:
         config: The study as read from YAML.
-        host: The machine that would run it.
+        host: This machine: it measures, unless the study names nodes.
         results: The folder of all results.
 
     Raises:
@@ -53,14 +53,15 @@ class Study:
         rounds = prediction_log.read(self.paths.predictions)
         self.predictions = prediction_log.last_of_each(rounds, self.given["study"])
         """What was predicted of cells of this study, the last of each."""
+        self.machines = machines.read(self.given, host, self.paths)
         self.models = StudyModels(self.given)
         mine = [one for one in self.predictions if self._takes(*one["cell"].split("/")[1::2])]
-        self.config = with_next_cells(self.given, mine, host, self.paths)
+        self.config = with_next_cells(self.given, mine, self.machines.devices, self.paths)
         self.contents = Contents()
-        self.engines = Engines(self.config, host, self.paths, self.models)
+        self.engines = Engines(self.config, self.machines, self.paths, self.models)
         self.trace_source = source.choose(self.config["traces"]["source"])
         """What records captures here, and why nothing does."""
-        self.slices = Slices(self.config, host, self.models, self.trace_source[0] or "nsys")
+        self.slices = Slices(self.config, self.machines, self.models, self.trace_source[0] or "nsys")
         refuse_the_impossible(self.config, self.models, self.engines, results)
 
     @functools.cached_property
@@ -84,23 +85,28 @@ class Study:
     @functools.cached_property
     def _planner(self) -> Planner:
         traced = self.trace_source[0] is not None
-        return Planner(self.config, self.host, self.paths, self.models, self.engines, traced=traced)
+        return Planner(self.config, self.machines, self.paths, self.models, self.engines, traced=traced)
 
     @functools.cached_property
     def targets(self) -> Targets:
         """The files that it asks for."""
         return Targets(self.cells, self.paths, self.engines)
 
+    @property
+    def int8_saturates(self) -> bool:
+        """Whether products of uint8 and int8 saturate on a machine that measures: its graph is made for all."""
+        return any(host.int8_saturates for host in self.machines.hosts)
+
     def plan(self) -> str:
         """The content of ``plan.json``."""
         models = dict.fromkeys(cell.model for cell in self.cells)
         return plan.plan(
             self.config,
-            self.host,
+            self.machines.hosts,
             self.models,
             self.cells,
             self.trace_source,
-            lacking=lacking(self.host, models, self._planner.availability),
+            lacking=lacking(self.machines.hosts, models, self._planner.availability),
             predictions=self.predictions_of_cells,
         )
 
