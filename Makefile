@@ -2,6 +2,9 @@
 # make test      every check, and every test but the slow ones, up to four at a time
 # make test-slow the slow tests: minimal rebuilds, long faults, engine builds, the browser
 # Both make .venv first and install the pinned packages: the GPU's where there is an NVIDIA driver.
+# make kit       the project and its packages in parts, for a host without a network (docs/offline.md)
+# make bring     on such a host: its results in parts, to be carried home
+# make unpack    at home: PARTS=FOLDER of what was brought
 
 PYTHON ?= python3
 # Graphs and plots are made side by side; whatever is timed runs alone.
@@ -52,8 +55,21 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/$(KIND)
 	$(PIP) --require-hashes -r requirements/dev.txt
 	touch $@
 
+kit:
+	$(PYTHON) workflow_scripts/pack_kit.py --kind $(KIND) $(if $(FOR),--python $(FOR)) $(if $(MACHINE),--machine $(MACHINE)) \
+		$(if $(GLIBC),--glibc $(GLIBC)) $(if $(HOST),--host $(HOST)) $(if $(TORCH),--torch $(TORCH)) $(if $(NSYS),--nsys $(NSYS)) \
+		$(if $(CHANGES),--changes $(CHANGES)) $(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(TO))
+
+bring:
+	$(PYTHON) workflow_scripts/pack_results.py $(if $(STUDY),--study $(STUDY)) $(if $(EVERYTHING),--everything) \
+		$(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(TO))
+
+unpack:
+	@test -n "$(PARTS)" || { echo "error: name the folder of the parts: make unpack PARTS=FOLDER" >&2; exit 1; }
+	$(PYTHON) $(firstword $(wildcard $(PARTS)/*.pyz) $(PARTS)) $(if $(TO),--to $(TO))
+
 clean:
 	rm -rf results/* .snakemake
 	git checkout -- results
 
-.PHONY: summary test test-slow unit lock clean
+.PHONY: summary test test-slow unit lock kit bring unpack clean

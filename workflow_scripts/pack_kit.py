@@ -2,9 +2,7 @@
 """Pack the project and the packages it needs for a host without a network, in parts of a size (docs/offline.md)."""
 
 import argparse
-import os
 import platform
-import re
 import tarfile
 import time
 from pathlib import Path
@@ -84,21 +82,15 @@ def nsys_program(folder: Path) -> Path:
 
 
 def pack_nsys(folder: Path, scratch: Path) -> Path:
+    """An archive of what records and exports, without the window; links become files."""
     nsys_program(folder)
     archive = scratch / install.NSYS
-    with tarfile.open(archive, "w") as tar:
-        tar.add(
-            folder,
-            folder.name,
-            filter=lambda one: one if re.search(r"^[^/]+(/(target|bin|host).*)?$", one.name) else None,
-        )
+    with tarfile.open(archive, "w:gz", dereference=True) as tar:
+        for part in (*folder.glob("target-linux-*"), *folder.glob("host-linux-*"), *folder.glob("bin")):
+            for path in sorted(part.rglob("*")):
+                if path.is_file():
+                    tar.add(path, f"{folder.name}/{path.relative_to(folder)}", recursive=False)
     return archive
-
-
-def here_glibc() -> str:
-    """2.28, which wheels of today are for, or this machine's where that is older."""
-    found = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in os.confstr_names else None
-    return min("2.28", (found or "glibc 2.28").split()[1], key=lambda version: int(version.split(".")[1]))
 
 
 if __name__ == "__main__":

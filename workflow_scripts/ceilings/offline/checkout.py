@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import subprocess
 import tarfile
 from pathlib import Path
@@ -42,7 +43,8 @@ def pack(project: Path, target: Path, changes: bool) -> tuple[str, list[str]]:
         )
     listed = _git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     names = sorted({name for name in listed if name and (project / name).is_file()})
-    with tarfile.open(target, "w") as archive:
+    # gzip's header would hold the time.
+    with gzip.GzipFile(target, "wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
         for name in names:
             archive.add(project / name, name, recursive=False, filter=_plain)
     return revision + ("+changes" if changed else ""), names

@@ -20,7 +20,7 @@ import sysconfig
 import tarfile
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ceilings import files, lifetime
@@ -28,7 +28,7 @@ from ceilings.errors import UserError
 from ceilings.offline import parts
 from ceilings.offline.parts import Parcel, Whole
 
-PROJECT, RESULTS, NSYS, WHEELS = "project.tar", "results.tar", "nsys.tar", "wheels/"
+PROJECT, RESULTS, NSYS, WHEELS = "project.tar.gz", "results.tar.gz", "nsys.tar.gz", "wheels/"
 """Names of a parcel's files."""
 
 STATE = ".kit"
@@ -308,11 +308,22 @@ def _installed(state: Path) -> dict[str, str]:
 
 
 def _extract(archive: Path, target: Path) -> None:
-    """Write an archive's files as of now: Python compares times to know whether its bytecode is still right."""
+    """Write an archive's files as of now: Python compares times to know whether its bytecode is still right.
+
+    Only regular files below the folder are written; Python 3.11.2 has no filter that would see to it.
+    """
     with tarfile.open(archive) as tar:
-        tar.extractall(
-            target, filter=lambda info, path: tarfile.data_filter(info.replace(mtime=int(time.time())), path)
-        )
+        for one in tar:
+            inside = PurePosixPath(one.name)
+            content = tar.extractfile(one) if one.isreg() else None
+            if content is None or inside.is_absolute() or ".." in inside.parts:
+                raise UserError(f"{archive.name} holds {one.name!r}, which is no file below its folder; pack again")
+            path = target / inside
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.atomic(path) as temporary:
+                with open(temporary, "wb") as file:
+                    shutil.copyfileobj(content, file)
+                temporary.chmod(0o755 if one.mode & 0o100 else 0o644)
 
 
 def _run(command: list[Any], doing: str, **environment: str) -> None:

@@ -75,7 +75,7 @@ def _resolve(
     with lifetime.temporary_folder() as scratch:
         report, limits = Path(scratch) / "report.json", Path(scratch) / "constraints.txt"
         limits.write_text("".join(f"{constraints[name]}\n" for name in constraints if name not in asked), "utf-8")
-        options = ("--dry-run", "--ignore-installed", "--only-binary=:all:", *target.pip_options)
+        options = ("--dry-run", "--ignore-installed", "--only-binary=:all:", *target.pip_options, "--target", scratch)
         _pip("install", *options, "--report", str(report), "-c", str(limits), *requests)
         items = files.read_json(report)["install"]
     return {pins.canonical(item["metadata"]["name"]): item for item in items}
