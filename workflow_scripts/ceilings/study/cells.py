@@ -19,7 +19,6 @@ from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked, asked
 from ceilings.study.variants import counted_work
 
-
 RECORDED = "recorded"
 """Stands in ``devices`` for all of which the results hold records."""
 
