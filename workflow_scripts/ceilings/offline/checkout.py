@@ -43,8 +43,11 @@ def pack(project: Path, target: Path, changes: bool) -> tuple[str, list[str]]:
         )
     listed = _git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     names = sorted({name for name in listed if name and (project / name).is_file()})
-    # gzip's header would hold the time.
-    with gzip.GzipFile(target, "wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
+    with (
+        open(target, "wb") as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,  # its header would hold name and time
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
         for name in names:
             archive.add(project / name, name, recursive=False, filter=_plain)
     return revision + ("+changes" if changed else ""), names

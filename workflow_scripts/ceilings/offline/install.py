@@ -104,7 +104,7 @@ def unpack(mine: Path, given: Iterable[Path], to: Path | None, replace: bool) ->
         install(parcel, wanted, target, replace)
     else:
         receive(parcel, target)
-    shutil.rmtree(store)
+    shutil.rmtree(store if parcel.kind == "kit" else state)
     return 0
 
 
