@@ -36,12 +36,13 @@ test-slow: $(VENV)/$(KIND) $(VENV)/dev
 unit: $(VENV)/$(KIND) $(VENV)/dev
 	pytest tests/unit
 
-# requirements/*.txt from *.in, after a change of a version
+# requirements/*.txt from *.in and envs/*.yaml from these, after a change of a version
 lock: $(VENV)/$(KIND)
 	$(PIP) uv
 	cd requirements && for kind in cpu gpu; do \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -o $$kind.txt; done
 	cd requirements && uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q dev.in -c cpu.txt -o dev.txt
+	python requirements/environments.py
 
 $(VENV)/$(KIND): requirements/$(KIND).txt requirements/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON")'
