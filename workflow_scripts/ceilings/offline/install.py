@@ -44,6 +44,10 @@ LIMIT_SECONDS = 3600
 HOST_PACKAGES = "host_packages.pth"
 """Makes packages of the host's Python visible behind those of the kit."""
 
+LAUNCHER = """#!/bin/sh
+exec "$(dirname "$0")/python" -m snakemake "$@"
+"""
+
 CHECK = """
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
@@ -266,6 +270,9 @@ def make_environment(target: Path, wheels: list[Path], packages: Mapping[str, st
     if about["host"]:
         lines = "".join(f"import site; site.addsitedir({folder!r})\n" for folder in packages_of_this_python())
         (place / HOST_PACKAGES).write_text(lines, encoding="utf-8")
+    if not (program := environment / "bin" / "snakemake").exists():  # the host's runs with the host's packages alone
+        files.write_text(program, LAUNCHER)
+        program.chmod(0o755)
     return environment
 
 
