@@ -3,13 +3,11 @@
 
 import argparse
 import platform
-import tarfile
 import time
 from pathlib import Path
 
 from ceilings import lifetime
-from ceilings.errors import UserError
-from ceilings.offline import checkout, install, packing, parts, pins, wheels
+from ceilings.offline import checkout, install, packing, parts, pins, profiler, wheels
 from ceilings.offline.pins import Pin, Target
 from ceilings.program import main
 
@@ -20,6 +18,7 @@ REQUIREMENTS = PROJECT / "requirements"
 def work(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
     target = Target(arguments.python, arguments.machine, arguments.glibc)
+    nsys = profiler.program(arguments.nsys) if arguments.nsys else None
     host = pins.packages_of_host(arguments.host) if arguments.host else {}
     pinned = pins.pinned(REQUIREMENTS / f"{arguments.kind}.txt", target)
     torch = pins.pinned(REQUIREMENTS / "torch.txt", target)
@@ -27,14 +26,14 @@ def work(arguments: argparse.Namespace) -> None:
     if differing := pins.differing(pinned, host):
         print(f"Carried in the pinned versions: {', '.join(differing)}")
     keep = PROJECT / ".kit" / f"wheels-{arguments.kind}-{target.minor}-{target.machine}"
-    print(f"Fetching wheels for Python {target.python} on {target.machine}, glibc {target.glibc}", flush=True)
-    gathered = wheels.gather(pinned, [own_pip(), *(torch if carries_torch else ())], host, target, keep)
-
     with lifetime.temporary_folder(arguments.output_dir.absolute().parent) as scratch:
+        revision, names = checkout.pack(PROJECT, Path(scratch) / install.PROJECT, arguments.changes == "carry")
+        print(f"Fetching wheels for Python {target.python} on {target.machine}, glibc {target.glibc}", flush=True)
+        gathered = wheels.gather(pinned, [own_pip(), *(torch if carries_torch else ())], host, target, keep)
         groups = [{f"{install.WHEELS}{path.name}": path for path in gathered}]
         if arguments.nsys:
-            groups.append({install.NSYS: pack_nsys(arguments.nsys, Path(scratch))})
-        revision, names = checkout.pack(PROJECT, Path(scratch) / install.PROJECT, arguments.changes == "carry")
+            profiler.pack(arguments.nsys, Path(scratch) / install.NSYS)
+            groups.append({install.NSYS: Path(scratch) / install.NSYS})
         groups.append({install.PROJECT: Path(scratch) / install.PROJECT})
         about = {
             "for": arguments.kind,
@@ -43,7 +42,7 @@ def work(arguments: argparse.Namespace) -> None:
             "glibc": target.glibc,
             "revision": revision,
             "host": bool(host) or not carries_torch,
-            "nsys": f"{arguments.nsys.name}/{nsys_program(arguments.nsys)}" if arguments.nsys else None,
+            "nsys": nsys,
         }
         _, written = parts.cut(
             groups, "kit", about, packing.program(), folder=arguments.output_dir, megabytes=arguments.part_mb
@@ -69,28 +68,6 @@ def own_pip() -> Pin:
     from importlib.metadata import version
 
     return Pin("pip", version("pip"))
-
-
-def nsys_program(folder: Path) -> Path:
-    """The program of an installation of Nsight Systems, from its folder."""
-    for name in ("target-linux-x64/nsys", "target-linux-sbsa-armv8/nsys", "bin/nsys"):
-        if (folder / name).is_file():
-            return Path(name)
-    raise UserError(
-        f"NSYS={folder} holds no nsys; name the folder of a version, such as /opt/nvidia/nsight-systems/2025.1.1"
-    )
-
-
-def pack_nsys(folder: Path, scratch: Path) -> Path:
-    """An archive of what records and exports, without the window; links become files."""
-    nsys_program(folder)
-    archive = scratch / install.NSYS
-    with tarfile.open(archive, "w:gz", dereference=True) as tar:
-        for part in (*folder.glob("target-linux-*"), *folder.glob("host-linux-*"), *folder.glob("bin")):
-            for path in sorted(part.rglob("*")):
-                if path.is_file():
-                    tar.add(path, f"{folder.name}/{path.relative_to(folder)}", recursive=False)
-    return archive
 
 
 if __name__ == "__main__":
