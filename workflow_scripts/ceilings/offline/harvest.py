@@ -47,7 +47,7 @@ def pack(results: Path, study: Path, target: Path, everything: bool) -> dict[str
     if not devices:
         raise UserError(f"{results} holds no run record; measure first: snakemake --cores 1 results/summary.md")
     name = _name_of_study(results, study)
-    with tarfile.open(target, "w:gz") as archive:
+    with tarfile.open(target, "w:gz", compresslevel=6) as archive:
         archive.add(study, "config.yaml", filter=_plain)
         for path in _travelling(results, everything):
             inside = path.relative_to(results)

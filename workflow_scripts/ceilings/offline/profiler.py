@@ -25,7 +25,7 @@ def program(folder: Path) -> str:
 
 def pack(folder: Path, archive: Path) -> None:
     """Write the archive; links become the files that they lead to."""
-    with tarfile.open(archive, "w:gz", dereference=True) as tar:
+    with tarfile.open(archive, "w:gz", dereference=True, compresslevel=6) as tar:
         for part in sorted(path for pattern in CARRIED for path in folder.glob(pattern)):
             for path in sorted(part.rglob("*")):
                 if path.is_file():
