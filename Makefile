@@ -65,9 +65,11 @@ bring:
 	$(PYTHON) workflow_scripts/pack_results.py $(if $(STUDY),--study $(STUDY)) $(if $(EVERYTHING),--everything) \
 		$(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(TO))
 
+PART = $(firstword $(wildcard $(PARTS)/*.pyz) $(filter %.pyz,$(PARTS)))
+
 unpack:
-	@test -n "$(PARTS)" || { echo "error: name the folder of the parts: make unpack PARTS=FOLDER" >&2; exit 1; }
-	$(PYTHON) $(firstword $(wildcard $(PARTS)/*.pyz) $(PARTS)) $(if $(TO),--to $(TO))
+	@test -n "$(PART)" || { echo "error: PARTS=$(PARTS) holds no part; name their folder: make unpack PARTS=FOLDER" >&2; exit 1; }
+	$(PYTHON) $(PART) $(if $(TO),--to $(TO)) $(if $(REPLACE),--replace)
 
 clean:
 	rm -rf results/* .snakemake

@@ -56,13 +56,14 @@ def closure(loose: Sequence[Pin], pinned: Sequence[Pin], host: Mapping[str, str 
     """``loose`` and all that they need on the host beside the pinned packages and those that it has, with hashes."""
     requests = [pin.line() for pin in loose]
     known = {*host, *(pin.name for pin in pinned)} - {pin.name for pin in loose}
-    while True:
+    while loose:
         reported = _resolve(requests, pinned, host, target)
         reached, absent = _walk([pin.name for pin in loose], reported, known, target)
         if not absent:
             return [_as_pin(name, reported[name]) for name in reached]
         # pip evaluates markers for the Python that runs it; what only the host's asks for is asked for by name.
         requests += absent
+    return []
 
 
 def _resolve(
