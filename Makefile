@@ -56,6 +56,21 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/$(KIND)
 	$(PIP) --require-hashes -r requirements/dev.txt
 	touch $@
 
+# Options of what follows count on the command line only: some shells export HOST or MACHINE.
+FOR :=
+MACHINE :=
+GLIBC :=
+HOST :=
+TORCH :=
+NSYS :=
+CHANGES :=
+PART_MB :=
+TO :=
+STUDY :=
+EVERYTHING :=
+PARTS :=
+REPLACE :=
+
 kit:
 	$(PYTHON) workflow_scripts/pack_kit.py --kind $(KIND) $(if $(FOR),--python $(FOR)) $(if $(MACHINE),--machine $(MACHINE)) \
 		$(if $(GLIBC),--glibc $(GLIBC)) $(if $(HOST),--host $(HOST)) $(if $(TORCH),--torch $(TORCH)) $(if $(NSYS),--nsys $(NSYS)) \

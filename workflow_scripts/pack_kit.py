@@ -57,6 +57,8 @@ def work(arguments: argparse.Namespace) -> None:
 
 
 MAKEFILE = """PYTHON ?= python3
+TO :=
+REPLACE :=
 unpack:
 \t$(PYTHON) PART $(if $(TO),--to $(TO)) $(if $(REPLACE),--replace)
 .PHONY: unpack
