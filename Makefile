@@ -2,6 +2,9 @@
 # make test      every check, and every test but the slow ones, up to four at a time
 # make test-slow the slow tests: minimal rebuilds, long faults, engine builds, the browser
 # Both make .venv first and install the pinned packages: the GPU's where there is an NVIDIA driver.
+# make kit       the project and its packages in parts, for a host without a network (docs/offline.md)
+# make bring     on such a host: its results in parts, to be carried home
+# make unpack    at home: PARTS=FOLDER of what was brought
 
 PYTHON ?= python3
 # Graphs and plots are made side by side; whatever is timed runs alone.
@@ -33,13 +36,14 @@ test-slow: $(VENV)/$(KIND) $(VENV)/dev
 unit: $(VENV)/$(KIND) $(VENV)/dev
 	pytest tests/unit
 
-# requirements/*.txt from *.in, after a change of a version
+# requirements/*.txt from *.in and envs/*.yaml from these, after a change of a version
 lock: $(VENV)/$(KIND)
 	$(PIP) uv
 	cd requirements && for kind in cpu gpu; do \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -o $$kind.txt; done
 	cd requirements && for kind in dev clusters; do \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -c cpu.txt -o $$kind.txt; done
+	python requirements/environments.py
 
 $(VENV)/$(KIND): requirements/$(KIND).txt requirements/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON")'
@@ -57,9 +61,38 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/$(KIND)
 $(VENV)/clusters: requirements/clusters.in $(VENV)/$(KIND)
 	$(PIP) --target $@ --no-deps --upgrade -r requirements/clusters.in
 	touch $@
+# Options of what follows count on the command line only: some shells export HOST or MACHINE.
+FOR :=
+MACHINE :=
+GLIBC :=
+HOST :=
+TORCH :=
+NSYS :=
+CHANGES :=
+PART_MB :=
+TO :=
+STUDY :=
+EVERYTHING :=
+PARTS :=
+REPLACE :=
+
+kit:
+	$(PYTHON) workflow_scripts/pack_kit.py --kind $(KIND) $(if $(FOR),--python $(FOR)) $(if $(MACHINE),--machine $(MACHINE)) \
+		$(if $(GLIBC),--glibc $(GLIBC)) $(if $(HOST),--host $(HOST)) $(if $(TORCH),--torch $(TORCH)) $(if $(NSYS),--nsys $(NSYS)) \
+		$(if $(CHANGES),--changes $(CHANGES)) $(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(TO))
+
+bring:
+	$(PYTHON) workflow_scripts/pack_results.py $(if $(STUDY),--study $(STUDY)) $(if $(EVERYTHING),--everything) \
+		$(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(TO))
+
+PART = $(firstword $(wildcard $(PARTS)/*.pyz) $(filter %.pyz,$(PARTS)))
+
+unpack:
+	@test -n "$(PART)" || { echo "error: PARTS=$(PARTS) holds no part; name their folder: make unpack PARTS=FOLDER" >&2; exit 1; }
+	$(PYTHON) $(PART) $(if $(TO),--to $(TO)) $(if $(REPLACE),--replace)
 
 clean:
 	rm -rf results/* .snakemake
 	git checkout -- results
 
-.PHONY: summary test test-slow unit lock clean
+.PHONY: summary test test-slow unit lock kit bring unpack clean

@@ -28,6 +28,7 @@ ROOMS = (
     "limits",
     "study",
     "report",
+    "offline",
 )
 """In the order of docs/development.md."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ceilings import environment
-from ceilings.files import sha256
+from ceilings.files import not_a_file, read_json, sha256
 from ceilings.packages import used
 
 
@@ -46,13 +46,22 @@ def package_flags(planned: Mapping[str, str | None]) -> list[str]:
     return flags
 
 
+PROJECT = Path(__file__).parents[2]
+
+CHANGES = "+changes"
+
+UNPACKED = ".kit/revision.json"
+"""Says in a project that was unpacked on a host (:mod:`ceilings.offline`) which revision its files are."""
+
+
 @functools.cache
-def project_revision() -> str | None:
-    """Git revision of this project, with ``+changes`` if the work tree differs; None outside a checkout."""
-    here = Path(__file__).parent
+def project_revision(project: Path = PROJECT) -> str | None:
+    """Git revision of this project, with ``+changes`` if its files differ; None where neither git nor a kit says it."""
+    if (project / UNPACKED).is_file():
+        return _unpacked_revision(project)
     try:
         done = subprocess.run(
-            ["git", "-C", here, "describe", "--always", "--abbrev=12", "--dirty=+changes"],
+            ["git", "-C", project, "describe", "--always", "--abbrev=12", f"--dirty={CHANGES}"],
             capture_output=True,
             text=True,
             timeout=10,
@@ -61,3 +70,11 @@ def project_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def _unpacked_revision(project: Path) -> str:
+    """The revision that was unpacked; a file that was changed since counts as git counts it."""
+    unpacked = read_json(project / UNPACKED, "unpack the kit again")
+    differs = any(not_a_file(path := project / name) or sha256(path) != sha for name, sha in unpacked["files"].items())
+    revision = str(unpacked["revision"]).removesuffix(CHANGES)
+    return revision + (CHANGES if differs or unpacked["revision"] != revision else "")

@@ -295,6 +295,26 @@ def test_results_of_another_device_are_shown_and_never_made(tmp_path):
     assert not (alone.targets.runs or alone.targets.evidence or alone.targets.floors)
 
 
+def test_results_that_were_brought_home_are_only_read_though_a_machine_like_this_made_them(tmp_path):
+    sweep, results = with_sweep(runtimes=["onnxruntime-cpu"]), str(tmp_path)
+    made = Study(sweep, LAPTOP, results)
+    other = Study(sweep, dataclasses.replace(LAPTOP, cpu_slug="cpu-other"), results)
+    for run in (*made.targets.runs, *other.targets.runs):
+        Path(run).parent.mkdir(parents=True, exist_ok=True)
+        Path(run).write_text("{}")
+    home = Study({**sweep, "devices": ["recorded"]}, LAPTOP, results)
+    assert {cell.device for cell in home.cells} == {LAPTOP.cpu_slug, "cpu-other"}
+    assert sorted(home.targets.recorded_runs) == sorted((*made.targets.runs, *other.targets.runs))
+    assert not (home.targets.runs or home.targets.evidence or home.targets.floors)
+
+    # Beside auto it is the other machines' records: this one's are made here.
+    beside = Study({**sweep, "devices": ["auto", "recorded"]}, LAPTOP, results)
+    assert beside.targets.runs == made.targets.runs
+    assert beside.targets.recorded_runs == other.targets.runs
+    with pytest.raises(UserError, match=r"holds no record of this study's cells on recorded; bring"):
+        _ = Study({**sweep, "devices": ["recorded"]}, LAPTOP, str(tmp_path / "empty")).cells
+
+
 def test_slices_are_cut_to_what_each_file_depends_on():
     def sliced(precision="fp32", **changes):
         return Study({**CONFIG, **changes}, LAPTOP).slices.measure("onnxruntime-cpu", "m", precision)

@@ -20,6 +20,9 @@ from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked, asked
 from ceilings.study.variants import counted_work
 
+RECORDED = "recorded"
+"""Stands in ``devices`` for all of which the results hold records."""
+
 
 class Planner:
     """Makes cells of what the sweeps ask for.
@@ -56,16 +59,22 @@ class Planner:
         for one in asked(self.config, self.models):
             sweeps.setdefault(dataclasses.replace(one, sweep=""), []).append(one.sweep)
         planned = [cell for one, names in sweeps.items() for cell in self._cells(one, tuple(dict.fromkeys(names)))]
-        here = [
-            cell for cell in planned if {"auto", cell.device} & set(self.config["devices"]) and self._wanted_here(cell)
-        ]
+        named = set(self.config["devices"])
+        here = [cell for cell in planned if {"auto", cell.device} & named and self._wanted_here(cell)]
         cells = [*here, *self._seconds(here)]
         each = list({cell.identity: cell for cell in planned}.values())
-        for slug in self.config["devices"]:
-            if slug not in ("auto", *self.machines.devices):
-                seconds = (dataclasses.replace(cell, runtime=cell.runtime + SECOND) for cell in each)
-                cells += self._all_recorded((*each, *seconds), slug)
+        for slug in self._read_only():
+            seconds = (dataclasses.replace(cell, runtime=cell.runtime + SECOND) for cell in each)
+            cells += self._all_recorded((*each, *seconds), slug)
         return cells
+
+    def _read_only(self) -> list[str]:
+        """The devices whose records are read and never made."""
+        named = self.config["devices"]
+        if named == [RECORDED]:  # also those of a machine whose devices are called like this one's
+            return self.paths.recorded_devices()
+        slugs = [*named, *(self.paths.recorded_devices() if RECORDED in named else ())]
+        return [slug for slug in dict.fromkeys(slugs) if slug not in ("auto", RECORDED, *self.machines.devices)]
 
     def _wanted_here(self, cell: Cell) -> bool:
         """Whether its machine measures a cell: not where all of its sweeps leave it to machines without a GPU."""

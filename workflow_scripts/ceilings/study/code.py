@@ -83,7 +83,7 @@ def libraries(*modules: str) -> str:
     Raises:
         ModuleNotFoundError: One does not exist.
     """
-    imported = {name for path in reached(*modules) for name in _read(path).foreign}
+    imported = {name for path in reached(*modules) for name in foreign(path)}
     found = {package.name: package.version for name in sorted(imported) if (package := packages.providing(name))}
     return ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
 
@@ -107,6 +107,11 @@ def reached(*modules: str) -> set[Path]:
     return files
 
 
+def foreign(path: Path) -> tuple[str, ...]:
+    """The modules from elsewhere that a file of ours imports when it runs, by their dotted names."""
+    return _read(path).foreign
+
+
 class _File(NamedTuple):
     """What counts of a module or a data file.
 
@@ -126,7 +131,7 @@ def _read(path: Path) -> _File:
     if path.suffix != ".py":
         return _File(hashlib.sha256(path.read_bytes()).hexdigest())
     tree = ast.parse(path.read_text(encoding="utf-8"), path)
-    foreign = tuple(name for node in _running(tree) for name in _foreign(node))
+    imports = tuple(name for node in _running(tree) for name in _foreign(node))
     imported = []
     beside = {file.name: file for file in path.parent.iterdir() if file.is_file() and file.suffix != ".py"}
     named = []
@@ -139,7 +144,7 @@ def _read(path: Path) -> _File:
             named.append(beside[node.value])
         _drop_docstring(node)
     files = [file for name in imported if (file := _file(name))]
-    return _File(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), (*files, *named), foreign)
+    return _File(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), (*files, *named), imports)
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:

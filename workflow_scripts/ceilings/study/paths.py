@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from ceilings.workload.shape import Shape
 
@@ -28,6 +29,10 @@ class Paths:
     def node(self, name: str) -> str:
         """What a node of a cluster is."""
         return f"{self.results}/nodes/{name}.json"
+
+    def recorded_devices(self) -> list[str]:
+        """Devices of which there are run records."""
+        return sorted(path.name for path in Path(self.results, "benchmarks").glob("*") if path.is_dir())
 
     def weights(self, model: str) -> str:
         """Folder of a model's weights, workload and provenance."""

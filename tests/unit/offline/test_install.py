@@ -1,0 +1,226 @@
+"""A kit on a host: an environment and a checkout without a network, brought up to date by the next kit."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from unit.offline.test_checkout import git
+
+from ceilings import provenance
+from ceilings.offline import checkout, install, packing, parts
+
+GLIBC = os.confstr("CS_GNU_LIBC_VERSION").split()[1]
+HERE = {
+    "for": "cpu",
+    "python": ".".join(map(str, sys.version_info[:2])),
+    "machine": os.uname().machine,
+    "glibc": GLIBC,
+    "host": True,
+    "nsys": None,
+}
+
+
+def wheel(folder, name, version, module="x = 1\n", needs=()):
+    """A wheel as a builder writes it."""
+    needed = "".join(f"Requires-Dist: {one}\n" for one in needs)
+    info = f"{name}-{version}.dist-info"
+    contents = {
+        f"{name}.py": module,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needed}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    digests = {name: hashlib.sha256(text.encode()).digest() for name, text in contents.items()}
+    lines = [f"{n},sha256={base64.urlsafe_b64encode(d).decode().rstrip('=')}," for n, d in digests.items()]
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for inside, text in contents.items():
+            archive.writestr(inside, text)
+        archive.writestr(f"{info}/RECORD", "\n".join([*lines, f"{info}/RECORD,,"]) + "\n")
+    return path
+
+
+def kit(folder, wheels, **about):
+    """Parts with wheels and a checkout whose ceilings is the real one, as pack_kit.py writes them."""
+    project = folder / "project"
+    (project / ".kit").mkdir(exist_ok=True)
+    revision, _ = checkout.pack(project, folder / "project.tar.gz", changes=True)
+    groups = [
+        {f"wheels/{path.name}": path for path in wheels},
+        {install.PROJECT: folder / "project.tar.gz"},
+    ]
+    told = {**HERE, "revision": revision, **about}
+    return parts.cut(groups, "kit", told, packing.program(), folder=folder / "kit", megabytes=1)[1]
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "Snakefile").write_text("rule all:\n")
+    (folder / "old.smk").write_text("rule old:\n")
+    (folder / "config.yaml").write_text("study: default\n")
+    (folder / ".gitignore").write_text(".kit\n")
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "first")
+    return folder
+
+
+def run(part, *arguments, python=sys.executable):
+    """A part as a host runs it: by its Python alone, with none of this checkout on the path."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(part.parent)}
+    command = [python, "-P", part, *arguments]
+    return subprocess.run(command, cwd=part.parent, env=environment, capture_output=True, text=True, check=False)
+
+
+def in_environment(folder, code):
+    python = folder / ".venv/bin/python"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_host_gets_a_kit_and_then_the_next(project, tmp_path):
+    """With this Python's pip, which stands behind the kit's packages as a host's do."""
+    wheels = [wheel(tmp_path / "w", "alpha", "1.0", "x = 1\n", ["pip", "beta>=2; extra == 'more'"])]
+    wheels.append(wheel(tmp_path / "w", "gamma", "1.0", needs=["numpy>=99"]))
+    pip = bundled_pip()
+    written = kit(tmp_path, [*wheels, pip])
+    there = tmp_path / "kit/ceilings"
+    done = run(written[0])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert in_environment(there, "import alpha; print(alpha.x)") == "1"
+    assert (there / "Snakefile").read_text() == "rule all:\n" and (there / ".venv/cpu").exists()
+    numpy = metadata.version("numpy")
+    assert f"warning: gamma asks for numpy>=99, here is {numpy}" in done.stdout
+    assert in_environment(there, "import numpy; print(numpy.__version__)") == numpy  # the host's
+    assert not list((there / ".kit").glob("pieces")) and not list((there / ".kit").glob("joined"))
+    revision = git(project, "rev-parse", "--short=12", "HEAD").strip()
+    assert provenance.project_revision.__wrapped__(there) == revision
+
+    # The next kit: another revision, a package changed in place, one new, one gone. Only its last part is carried.
+    (project / "old.smk").unlink()
+    (project / "new.smk").write_text("rule new:\n")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "second")
+    (there / "mine.yaml").write_text("study: mine\n")
+    changed = [wheel(tmp_path / "w", "alpha", "1.0", "x = 2\n"), wheel(tmp_path / "w", "beta", "3.0")]
+    written = kit(tmp_path, [*changed, pip])
+    done = run(written[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert in_environment(there, "import alpha, beta; print(alpha.x)") == "2"
+    gone = "import importlib.util; print(importlib.util.find_spec('gamma'))"
+    assert in_environment(there, gone) == "None"
+    assert not (there / "old.smk").exists() and (there / "new.smk").exists() and (there / "mine.yaml").exists()
+
+    # A file that was changed here counts as git counts it, and is not lost.
+    (there / "config.yaml").write_text("study: edited\n")
+    second = git(project, "rev-parse", "--short=12", "HEAD").strip()
+    assert provenance.project_revision.__wrapped__(there) == f"{second}+changes"
+    (project / "config.yaml").write_text("study: later\n")
+    git(project, "commit", "-qam", "third")
+    written = kit(tmp_path, [*changed, pip])
+    done = run(written[0])
+    assert done.returncode == 1 and "error: changed here: config.yaml; keep a copy" in done.stderr
+    assert (there / "config.yaml").read_text() == "study: edited\n"
+    assert run(written[0], "--replace").returncode == 0
+    assert (there / "config.yaml").read_text() == "study: later\n"
+
+
+def bundled_pip() -> Path:
+    """The pip that Python brings for new environments."""
+    import ensurepip
+
+    return next(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
+
+
+def test_a_host_waits_for_the_parts_that_are_missing(project, tmp_path):
+    big = tmp_path / "big-1.0-py3-none-any.whl"
+    big.write_bytes(os.urandom(2 * parts.MEBIBYTE))
+    written = kit(tmp_path, [big])
+    third, damaged = written[2].rename(tmp_path / "third"), written[1]
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    done = run(written[0])
+    assert done.returncode == install.INCOMPLETE, done.stderr
+    assert done.stdout.splitlines()[1:3] == [f"  damaged: {damaged.name}", f"  missing: {written[2].name}"]
+    assert third.exists() and not (tmp_path / "kit/ceilings/.venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        (
+            {"python": "3.99"},
+            "error: this kit is for Python 3.99, and .*; run it with python3.99, or pack again: make kit FOR=",
+        ),
+        ({"machine": "s390x"}, "error: this kit is for s390x, and this machine is .*; pack again: make kit MACHINE="),
+        (
+            {"glibc": "2.99"},
+            rf"error: this kit needs glibc 2.99, and this machine has {GLIBC}; pack again: make kit GLIBC={GLIBC}",
+        ),
+    ],
+)
+def test_a_kit_for_another_machine_is_refused_before_anything_is_written(project, tmp_path, about, message):
+    import re
+
+    written = kit(tmp_path, [wheel(tmp_path / "w", "alpha", "1.0")], **about)
+    done = run(written[0])
+    assert done.returncode == 1 and re.search(message, done.stderr), done.stderr
+    assert not (tmp_path / "kit/ceilings").exists()
+
+
+def test_what_travels_is_all_that_it_imports(tmp_path):
+    """The list in packing.py holds what the program of a part imports, and it compiles for any Python 3."""
+    imported = {f"ceilings/{path.relative_to(packing.PACKAGE)}" for path in packing_imports()}
+    assert imported <= set(packing.program())
+    compile(packing.START, "__main__.py", "exec")
+
+
+def packing_imports():
+    from ceilings.study import code
+
+    waiting, seen = ["ceilings", "ceilings.offline.install"], set()
+    while waiting:
+        path = code._file(waiting.pop())
+        if path in seen:
+            continue
+        seen.add(path)
+        waiting += [name for name in imported_names(path) if name.startswith("ceilings") and code._file(name)]
+    return seen
+
+
+def imported_names(path):
+    import ast
+
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (node.module, *(f"{node.module}.{one.name}" for one in node.names))
+        elif isinstance(node, ast.Import):
+            yield from (one.name for one in node.names)
+
+
+def test_packages_of_a_host_are_those_of_its_python():
+    assert sysconfig.get_path("purelib") in install.packages_of_this_python()
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside"])
+def test_an_archive_with_files_elsewhere_is_refused(tmp_path, name):
+    import tarfile
+
+    from ceilings.errors import UserError
+
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(UserError, match="which is no file below its folder"):
+        install._extract(tmp_path / "x.tar", tmp_path / "to")

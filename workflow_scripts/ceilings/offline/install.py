@@ -1,0 +1,353 @@
+"""What a part does where it is run: puts a kit or results where they belong, once all their parts have come.
+
+Runs on a host that has Python and nothing else. A kit becomes a checkout with its environment in ``.venv``; results
+become a folder of which a report is made. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ceilings import files, lifetime
+from ceilings.errors import UserError
+from ceilings.offline import parts
+from ceilings.offline.parts import Parcel, Whole
+
+PROJECT, RESULTS, NSYS, WHEELS = "project.tar.gz", "results.tar.gz", "nsys.tar.gz", "wheels/"
+"""Names of a parcel's files."""
+
+STATE = ".kit"
+"""Folder of what an installed kit remembers, below the checkout."""
+
+REVISION, INSTALLED = "revision.json", "installed.json"
+
+INCOMPLETE = 3
+"""Exit status while parts are missing."""
+
+LIMIT_SECONDS = 3600
+
+HOST_PACKAGES = "host_packages.pth"
+"""Makes packages of the host's Python visible behind those of the kit."""
+
+LAUNCHER = """#!/bin/sh
+exec "$(dirname "$0")/python" -m snakemake "$@"
+"""
+
+CHECK = """
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from packaging.requirements import Requirement
+for name in sys.argv[1:]:
+    for needed in map(Requirement, distribution(name).requires or ()):
+        if needed.marker and not needed.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            there = distribution(needed.name).version
+        except PackageNotFoundError:
+            there = None
+        if there is None or not needed.specifier.contains(there, prereleases=True):
+            print(f"{name} asks for {needed.name}{needed.specifier}, here is {there or 'none'}")
+"""
+
+
+def main() -> None:
+    """Run as the program of a part."""
+    parser = argparse.ArgumentParser(
+        prog="python3 PART",
+        description="Unpack the parts beside this one: a kit for this machine, or results of another.",
+    )
+    parser.add_argument("parts", nargs="*", type=Path, help="other parts, or folders of them (default: those beside)")
+    parser.add_argument("--to", type=Path, help="folder to unpack to (default: ceilings, or results-DEVICE)")
+    parser.add_argument(
+        "--replace", action="store_true", help="also replace files of the project that were changed here"
+    )
+    arguments = parser.parse_args()
+    try:
+        sys.exit(unpack(Path(sys.argv[0]), arguments.parts, arguments.to, arguments.replace))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror}; mend that and run again: what came stays")
+
+
+def unpack(mine: Path, given: Iterable[Path], to: Path | None, replace: bool) -> int:
+    """Unpack the parcel that a part belongs to.
+
+    Returns:
+        0, or ``INCOMPLETE`` while parts are missing.
+    """
+    parcel = parts.described(mine)
+    target = to or Path("ceilings" if parcel.kind == "kit" else parcel.about["name"])
+    if parcel.kind == "kit":
+        refuse_unfit(parcel.about)
+    state = target / STATE
+    store = state / "pieces"
+    there = _installed(state)
+    wanted = [whole for whole in parcel.files if there.get(whole.name) != whole.sha256]
+    beside = {path.resolve(): path for one in (mine.parent, *given) for path in _parts_in(one)}
+    damaged = parts.take(beside.values(), parcel, store)
+    if missing := parts.absent(wanted, store):
+        _say_what_is_missing(parcel, missing, damaged)
+        return INCOMPLETE
+    if parcel.kind == "kit":
+        install(parcel, wanted, target, replace)
+    else:
+        receive(parcel, target)
+    shutil.rmtree(store if parcel.kind == "kit" else state)
+    return 0
+
+
+def _parts_in(place: Path) -> list[Path]:
+    return sorted(place.glob(f"*{parts.SUFFIX}")) if place.is_dir() else [place]
+
+
+def _say_what_is_missing(parcel: Parcel, missing: list[int], damaged: list[str]) -> None:
+    print(f"{parcel.kind} {parcel.identity}: {parcel.count - len(missing)} of {parcel.count} parts are here.")
+    for number in missing:
+        name = parcel.name_of(number)
+        print(f"  {'damaged' if name in damaged else 'missing'}: {name}")
+    print("Carry these and run this again; what came stays.")
+
+
+# ---- results ---------------------------------------------------------------------------------------------------------
+
+
+def receive(parcel: Parcel, target: Path) -> None:
+    """Write what a host recorded to a folder that holds nothing else."""
+    if others := [path.name for path in target.iterdir() if path.name != STATE]:
+        raise UserError(f"{target} holds {others[0]!r} already; name another folder with --to (make unpack: TO=FOLDER)")
+    store, archive = target / STATE / "pieces", target / STATE / RESULTS
+    for whole in parcel.files:
+        parts.join(whole, store, archive)
+        _extract(archive, target)
+        archive.unlink()
+    print(f"{target}: results of the study {parcel.about['study']} on {', '.join(parcel.about['devices'])}.")
+    print("Their report, from the project's folder, without measuring anything:")
+    print(
+        f"  snakemake results/summary.md results/report.html --cores 1 --directory {target} "
+        "--config 'devices=[\"recorded\"]'"
+    )
+
+
+# ---- a kit -----------------------------------------------------------------------------------------------------------
+
+
+def refuse_unfit(about: Mapping[str, Any]) -> None:
+    """Raise UserError where a kit is for another machine than this."""
+    here = ".".join(map(str, sys.version_info[:2]))
+    if sys.implementation.name != "cpython" or here != about["python"]:
+        raise UserError(
+            f"this kit is for Python {about['python']}, and {sys.executable} is {sys.implementation.name} {here}; run "
+            f"it with python{about['python']}, or pack again: make kit FOR={here}"
+        )
+    if platform.machine() != about["machine"]:
+        raise UserError(
+            f"this kit is for {about['machine']}, and this machine is {platform.machine()}; pack again: "
+            f"make kit MACHINE={platform.machine()}"
+        )
+    try:
+        glibc = (os.confstr("CS_GNU_LIBC_VERSION") or "").removeprefix("glibc ")
+    except (ValueError, OSError):  # another C library
+        glibc = ""
+    if not glibc or _numbers(glibc) < _numbers(about["glibc"]):
+        raise UserError(
+            f"this kit needs glibc {about['glibc']}, and this machine has {glibc or 'none'}; pack again: make kit "
+            f"GLIBC={glibc or '2.28'}"
+        )
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
+def install(parcel: Parcel, wanted: Iterable[Whole], target: Path, replace: bool) -> None:
+    """Make, or bring up to date, a checkout with its environment.
+
+    Args:
+        parcel: The kit.
+        wanted: Its files that are not installed yet.
+        target: The checkout.
+        replace: Whether files of the project that were changed here are replaced.
+    """
+    state, began = target / STATE, time.monotonic()
+    store, joined = state / "pieces", state / "joined"
+    wheels = []
+    for whole in wanted:
+        parts.join(whole, store, joined / whole.name)
+        if whole.name.startswith(WHEELS):
+            wheels.append(joined / whole.name)
+    print(f"Checked {parcel.count} parts.", flush=True)
+    if (joined / PROJECT).exists():
+        place_project(joined / PROJECT, parcel.about, target, replace)
+    environment = make_environment(target, wheels, _packages(parcel), parcel.about)
+    if (joined / NSYS).exists():
+        place_nsys(joined / NSYS, parcel.about["nsys"], state, environment)
+    shutil.rmtree(joined)
+    files.write_task(state / INSTALLED, {whole.name: whole.sha256 for whole in parcel.files})
+    (environment / parcel.about["for"]).touch()  # make sees that nothing has to be installed
+    for line in complaints(environment, _packages(parcel)):
+        print(f"warning: {line}; name another version of it on the host, or strike it from HOST and pack again")
+    print(f"Installed in {time.monotonic() - began:.0f} s: {target}, revision {parcel.about['revision']}.")
+    print(f"  cd {target} && . .venv/bin/activate")
+    print(f"  make summary KIND={parcel.about['for']}         # or, without make:")
+    print("  snakemake --cores 1 results/summary.md")
+    print("  python workflow_scripts/pack_results.py  # parts to bring back; or: make bring")
+
+
+def place_project(archive: Path, about: Mapping[str, Any], target: Path, replace: bool) -> None:
+    """Write the project's files; those of the revision before that are none of this one go.
+
+    Raises:
+        UserError: A file was changed here, and may not be replaced.
+    """
+    record = target / STATE / REVISION
+    before = files.read_json(record)["files"] if record.exists() else {}
+    with tarfile.open(archive) as tar:
+        content = {one.name: tar.extractfile(one) for one in tar if one.isfile()}
+        after = {name: hashlib.sha256(file.read()).hexdigest() for name, file in content.items() if file}
+    changed = [name for name in {**before, **after} if _differs(target / name, before.get(name), after.get(name))]
+    if changed and not replace:
+        raise UserError(
+            f"changed here: {', '.join(sorted(changed)[:5])}; keep a copy, then run this again with --replace "
+            "(make unpack: REPLACE=1)"
+        )
+    for name in before.keys() - after.keys():
+        (target / name).unlink(missing_ok=True)
+    _extract(archive, target)
+    files.write_task(record, {"revision": about["revision"], "files": after})
+
+
+def _differs(path: Path, before: str | None, after: str | None) -> bool:
+    """Whether a file is here that is neither what was unpacked before nor what comes now."""
+    return path.is_file() and files.sha256(path) not in (before, after)
+
+
+def make_environment(target: Path, wheels: list[Path], packages: Mapping[str, str], about: Mapping[str, Any]) -> Path:
+    """An environment with the kit's packages and, behind them, those of this Python.
+
+    Args:
+        target: The checkout.
+        wheels: What has to be installed.
+        packages: All packages of the kit with their versions.
+        about: The kit.
+
+    Returns:
+        Its folder.
+    """
+    environment = target / ".venv"
+    python = environment / "bin" / "python"
+    if not python.exists():
+        # Without pip: some systems ship Python without it, and the kit has its own.
+        _run([sys.executable, "-m", "venv", "--without-pip", environment], "make an environment")
+    place = Path(_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]))
+    (place / HOST_PACKAGES).unlink(missing_ok=True)  # so that pip sees its environment only
+    pip = next((wheel for wheel in wheels if wheel.name.startswith("pip-")), None)
+    runner = [python, pip / "pip"] if pip else [python, "-m", "pip"]
+    common = ("--disable-pip-version-check", "--no-cache-dir", "--quiet")
+    outside = {"PIP_CONFIG_FILE": os.devnull}  # what the machine says of indexes does not count
+    if wheels:
+        print(f"Installing {len(wheels)} packages", flush=True)
+        options = ("--no-index", "--no-deps", "--force-reinstall", "--no-warn-script-location")
+        _run([*runner, *common, "install", *options, *wheels], "install", **outside)
+    there = {path.name.split("-")[0].lower().replace("_", "-") for path in place.glob("*.dist-info")}
+    if gone := sorted(there - set(packages)):
+        _run([python, "-m", "pip", *common, "uninstall", "--yes", *gone], "uninstall", **outside)
+    if about["host"]:
+        lines = "".join(f"import site; site.addsitedir({folder!r})\n" for folder in packages_of_this_python())
+        (place / HOST_PACKAGES).write_text(lines, encoding="utf-8")
+    if not (program := environment / "bin" / "snakemake").exists():  # the host's runs with the host's packages alone
+        files.write_text(program, LAUNCHER)
+        program.chmod(0o755)
+    return environment
+
+
+def packages_of_this_python() -> list[str]:
+    """Where this Python finds packages; it may be one of an environment itself."""
+    places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    if site.ENABLE_USER_SITE:
+        places.append(site.getusersitepackages())
+    places += [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
+    return [place for place in dict.fromkeys(places) if Path(place).is_dir()]
+
+
+def place_nsys(archive: Path, program: str, state: Path, environment: Path) -> None:
+    """Unpack Nsight Systems, and put ``nsys`` on the environment's path."""
+    folder = state / "nsys"
+    shutil.rmtree(folder, ignore_errors=True)
+    _extract(archive, folder)
+    link = environment / "bin" / "nsys"
+    link.unlink(missing_ok=True)
+    link.symlink_to((folder / program).resolve())
+
+
+def complaints(environment: Path, packages: Mapping[str, str]) -> list[str]:
+    """What the kit's packages ask for and do not get here."""
+    return _output([environment / "bin" / "python", "-c", CHECK, *packages]).splitlines()
+
+
+def _packages(parcel: Parcel) -> dict[str, str]:
+    """Version of each package of a kit, by its canonical name."""
+    names = (whole.name.removeprefix(WHEELS) for whole in parcel.files if whole.name.startswith(WHEELS))
+    return {re.sub(r"[-_.]+", "-", name.split("-")[0]).lower(): name.split("-")[1] for name in names}
+
+
+def _installed(state: Path) -> dict[str, str]:
+    """SHA-256 of each file of the kit that is installed."""
+    try:
+        return dict(json.loads((state / INSTALLED).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _extract(archive: Path, target: Path) -> None:
+    """Write an archive's files as of now: Python compares times to know whether its bytecode is still right.
+
+    Only regular files below the folder are written; Python 3.11.2 has no filter that would see to it.
+    """
+    with tarfile.open(archive) as tar:
+        for one in tar:
+            inside = PurePosixPath(one.name)
+            content = tar.extractfile(one) if one.isreg() else None
+            if content is None or inside.is_absolute() or ".." in inside.parts:
+                raise UserError(f"{archive.name} holds {one.name!r}, which is no file below its folder; pack again")
+            path = target / inside
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.atomic(path) as temporary:
+                with open(temporary, "wb") as file:
+                    shutil.copyfileobj(content, file)
+                temporary.chmod(0o755 if one.mode & 0o100 else 0o644)
+
+
+def _run(command: list[Any], doing: str, **environment: str) -> None:
+    done = subprocess.run(
+        [str(word) for word in command],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        preexec_fn=lifetime.tied(LIMIT_SECONDS),
+        check=False,
+    )
+    if done.returncode:
+        why = (done.stderr or done.stdout).strip().splitlines() or [f"exit status {done.returncode}"]
+        raise UserError(f"cannot {doing}: {' '.join(why[-3:])}; mend that and run again: what came stays")
+
+
+def _output(command: list[Any]) -> str:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, preexec_fn=lifetime.tied(LIMIT_SECONDS))
+    return done.stdout.strip()

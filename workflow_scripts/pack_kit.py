@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Pack the project and the packages it needs for a host without a network, in parts of a size (docs/offline.md)."""
+
+import argparse
+import platform
+import time
+from pathlib import Path
+
+from ceilings import lifetime
+from ceilings.offline import checkout, install, packing, parts, pins, profiler, wheels
+from ceilings.offline.pins import Pin, Target
+from ceilings.program import main
+
+PROJECT = Path(__file__).parents[1]
+REQUIREMENTS = PROJECT / "requirements"
+
+
+def work(arguments: argparse.Namespace) -> None:
+    began = time.monotonic()
+    target = Target(arguments.python, arguments.machine, arguments.glibc)
+    nsys = profiler.program(arguments.nsys) if arguments.nsys else None
+    host = pins.packages_of_host(arguments.host) if arguments.host else {}
+    pinned = pins.pinned(REQUIREMENTS / f"{arguments.kind}.txt", target)
+    torch = pins.pinned(REQUIREMENTS / "torch.txt", target)
+    carries_torch = arguments.torch == "carry" or (arguments.torch == "auto" and "torch" not in host)
+    if differing := pins.differing(pinned, host):
+        print(f"Carried in the pinned versions: {', '.join(differing)}")
+    keep = PROJECT / ".kit" / f"wheels-{arguments.kind}-{target.minor}-{target.machine}"
+    with lifetime.temporary_folder(arguments.output_dir.absolute().parent) as scratch:
+        revision, names = checkout.pack(PROJECT, Path(scratch) / install.PROJECT, arguments.changes == "carry")
+        print(f"Fetching wheels for Python {target.python} on {target.machine}, glibc {target.glibc}", flush=True)
+        gathered = wheels.gather(pinned, [own_pip(), *(torch if carries_torch else ())], host, target, keep)
+        groups = [{f"{install.WHEELS}{path.name}": path for path in gathered}]
+        if arguments.nsys:
+            profiler.pack(arguments.nsys, Path(scratch) / install.NSYS)
+            groups.append({install.NSYS: Path(scratch) / install.NSYS})
+        groups.append({install.PROJECT: Path(scratch) / install.PROJECT})
+        about = {
+            "for": arguments.kind,
+            "python": target.minor,
+            "machine": target.machine,
+            "glibc": target.glibc,
+            "revision": revision,
+            "host": bool(host) or not carries_torch,
+            "nsys": nsys,
+        }
+        _, written = parts.cut(
+            groups, "kit", about, packing.program(), folder=arguments.output_dir, megabytes=arguments.part_mb
+        )
+    (arguments.output_dir / "Makefile").write_text(MAKEFILE.replace("PART", written[0].name), encoding="utf-8")
+    size = sum(path.stat().st_size for path in written) / parts.MEBIBYTE
+    print(
+        f"{arguments.output_dir}: {len(written)} parts, {size:.0f} MiB: {len(gathered)} wheels, {len(names)} files of "
+        f"revision {revision}{', torch' if carries_torch else ', without torch'}; {time.monotonic() - began:.0f} s"
+    )
+    print(f"Carry the folder, and there: make unpack, or python{target.minor} {written[0].name}")
+
+
+MAKEFILE = """PYTHON ?= python3
+TO :=
+REPLACE :=
+unpack:
+\t$(PYTHON) PART $(if $(TO),--to $(TO)) $(if $(REPLACE),--replace)
+.PHONY: unpack
+"""
+
+
+def own_pip() -> Pin:
+    """The pip that packs also installs: not every host has one."""
+    from importlib.metadata import version
+
+    return Pin("pip", version("pip"))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", choices=("cpu", "gpu"), required=True, help="which requirements the host needs")
+    parser.add_argument("--python", default=platform.python_version().rpartition(".")[0], help="its Python (3.12)")
+    parser.add_argument("--machine", default=platform.machine(), help="what `uname -m` says there (x86_64)")
+    parser.add_argument("--glibc", default="2.28", help="its C library at least (2.28)")
+    parser.add_argument("--host", type=Path, help="packages that it has, a NAME or NAME==VERSION a line: a pip freeze")
+    parser.add_argument(
+        "--torch", choices=("auto", "carry", "host"), default="auto", help="auto: unless the host has it"
+    )
+    parser.add_argument("--nsys", type=Path, help="folder of Nsight Systems to carry too")
+    parser.add_argument("--changes", choices=("refuse", "carry"), default="refuse", help="of uncommitted files")
+    parser.add_argument("--part-mb", type=int, default=50, help="size of a part at most, in MiB")
+    parser.add_argument("--output-dir", type=Path, default=Path("kit"), help="folder of the parts")
+    main(work, parser)
