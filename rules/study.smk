@@ -40,7 +40,7 @@ try:
     from ceilings.engines.catalogue import BUILDERS
     from ceilings.report.catalogue import PLOTS, TABLES
     from ceilings.runtimes.catalogue import PRECISIONS
-    from ceilings.study import busy, disk, missing, plain_errors, progress, rule_params, user_files
+    from ceilings.study import busy, code, disk, missing, once, plain_errors, progress, rule_params, user_files
     from ceilings.study.code import digest
     from ceilings.study.study import Study
 
@@ -52,6 +52,8 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+once.plan()
+code.keep(code.MEMORY)
 lifetime.announce()  # what this process starts ends with it
 if workflow.is_main_process and leftovers.release_lock(Path(".snakemake")):
     print("The last run was killed: removed its lock", file=sys.stderr)
