@@ -94,7 +94,9 @@ def test_nothing_goes_on(project, long, link, name):
 
 def test_the_next_run_needs_no_help(project, long, tmp_path, monkeypatch):
     """After kill -9: no --unlock, no half-written file."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # each start clears the system's folder, also those of tests beside this
+    monkeypatch.setenv(
+        "TMPDIR", str(tmp_path)
+    )  # each start clears the system's folder, also those of tests beside this
     running, _ = timing(project.folder, long)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
