@@ -118,3 +118,11 @@ def test_what_is_no_tree_is_refused(tmp_path):
         (tmp_path / name / "benchmarks").mkdir(parents=True)
     with pytest.raises(UserError, match=r"several results trees \(a, b\)"), trees.opened(tmp_path):
         pass
+
+
+def test_of_a_whole_checkout_the_results_are_taken(tmp_path):
+    for name in ("benchmarks/dag.py", f"results/{RUN}"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("{}")
+    with trees.opened(tmp_path) as results:
+        assert results == tmp_path / "results"

@@ -19,8 +19,8 @@ def merged(tmp_path: Path) -> Project:
     """A checkout whose results came from two machines, one as a folder and one as an archive."""
     for name in ("Snakefile", "rules", "workflow_scripts", "envs", "docs"):
         (tmp_path / name).symlink_to(PROJECT / name)
-    for device in (FIRST, SECOND):
-        maker = planted.StudyMaker(tmp_path / device, runs=2)
+    for seed, device in enumerate((FIRST, SECOND)):
+        maker = planted.StudyMaker(tmp_path / device, runs=2, seed=seed)
         maker.measure(device, [("onnxruntime-cuda", "fp32"), ("torch-cuda-eager", "fp16")], [(1, 16), (8, 16)])
     with tarfile.open(tmp_path / "second.tar.gz", "w:gz") as archive:
         archive.add(tmp_path / SECOND / "results", "results")

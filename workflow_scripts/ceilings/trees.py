@@ -83,16 +83,21 @@ def _files(results: Path, below: PurePosixPath) -> Iterator[PurePosixPath]:
 
 
 def _results(root: Path, given: Path) -> Path:
-    """The results folder in what was given: itself, or the only one below it that has the folders of one."""
+    """The results folder in what was given: the highest one, also where a whole checkout was packed."""
     level = [root]
     for _ in range(4):  # as a person packs it: results, project/results, host/project/results
-        if found := [folder for folder in level if any((folder / name).is_dir() for name in FOLDERS[:-1])]:
+        either = (inner if _is_tree(inner := folder / "results") else folder for folder in level)
+        if found := [folder for folder in either if _is_tree(folder)]:
             if len(found) > 1:
                 names = ", ".join(sorted(str(folder.relative_to(root)) for folder in found))
                 raise UserError(f"{given} holds several results trees ({names}); name one of them")
             return found[0]
         level = [entry for folder in level for entry in folder.iterdir() if entry.is_dir() and not entry.is_symlink()]
     raise UserError(f"{given} holds no results tree (no folder such as benchmarks); name a results folder")
+
+
+def _is_tree(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in FOLDERS)
 
 
 def _unpack(archive: Path, folder: Path) -> None:
