@@ -336,6 +336,14 @@ def comparison_options(wildcards):
     return [word for key, value in STUDY.comparison.items() for word in (f"--{key.replace('_', '-')}", str(value))]
 
 
+def trend_options(wildcards):
+    return [STUDY.trends["trees"], "results", "--margin", str(STUDY.trends["margin"])]
+
+
+def trend_contents(wildcards):
+    return STUDY.trend_contents
+
+
 def summary_evidence(wildcards):
     return TARGETS.evidence
 

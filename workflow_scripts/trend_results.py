@@ -17,10 +17,12 @@ from ceilings.report.analysis.trends import trends
 from ceilings.report.render.trends_page import as_html, as_markdown
 from ceilings.report.tables.frames import read_tables
 
+ARCHIVES = (".tar.gz", ".tgz")
+
 
 def measured(tree: Path) -> Measured:
     """Of a results tree with its tables, of an archive of one, or of a tables folder."""
-    if (tree / "tables.json").is_file() or (tree / "cells.parquet").is_file():
+    if (tree / "cells.parquet").is_file():
         return Measured(read_tables(tree))
     with trees.opened(tree) as results:
         if not (results / "tables").is_dir():
@@ -28,30 +30,41 @@ def measured(tree: Path) -> Measured:
         return Measured(read_tables(results / "tables"))
 
 
-def in_order(given: list[Path]) -> list[Path]:
-    """The trees as they were given; of one folder its entries by name, numbers by their size."""
-    if len(given) > 1:
-        return given
-    if not given[0].is_dir():
-        raise UserError(f"{given[0]} is no folder; name a folder of results trees, or several trees")
-    entries = [entry for entry in given[0].iterdir() if not entry.name.startswith(".")]
-    found = [entry for entry in entries if entry.is_dir() or entry.name.endswith((".tar.gz", ".tgz"))]
-    if len(found) < 2:
-        raise UserError(
-            f"{given[0]} holds {len(found)} results trees; trends take two or more, a folder or archive each"
-        )
-    return sorted(found, key=lambda entry: [int(part) if part.isdigit() else part for part in _parts(entry.name)])
+def is_tree(path: Path) -> bool:
+    tables = (path / "cells.parquet", path / "tables", path / "results" / "tables")
+    return path.name.endswith(ARCHIVES) or any(each.exists() for each in tables)
+
+
+def expanded(path: Path) -> list[Path]:
+    """A tree itself; of a folder of trees all of them by name, numbers by their size."""
+    if is_tree(path) or not path.is_dir():
+        return [path]
+    found = [entry for entry in path.iterdir() if not entry.name.startswith(".") and is_tree(entry)]
+    return sorted(found, key=lambda entry: [int(one) if one.isdigit() else one for one in _parts(entry.name)])
 
 
 def _parts(name: str) -> list[str]:
     return re.split(r"(\d+)", name)
 
 
+def named(given: list[Path]) -> dict[str, Path]:
+    """Trees by their last names, or by their paths where two have one name."""
+    found = [tree for path in given for tree in expanded(path)]
+    if len(found) < 2:
+        raise UserError(
+            f"{' '.join(map(str, given))}: {len(found)} results trees; name two or more, or a folder of them"
+        )
+    short = [re.sub(r"\.(tar\.gz|tgz)$", "", tree.name) for tree in found]
+    names = short if len(set(short)) == len(short) else list(map(str, found))
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{twice} is named twice; name each tree once")
+    return dict(zip(names, found, strict=True))
+
+
 def work(arguments: argparse.Namespace) -> int:
-    found = trends(
-        [(tree.name.removesuffix(".gz").removesuffix(".tar"), measured(tree)) for tree in in_order(arguments.trees)],
-        margin=arguments.margin,
-    )
+    given = named(arguments.trees)
+    found = trends([(name, measured(tree)) for name, tree in given.items()], margin=arguments.margin)
     if not found.steps:
         raise UserError("no cell was measured in two of the trees under equal conditions; name trees of one study")
     page = as_markdown(found)
@@ -66,7 +79,7 @@ def work(arguments: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("trees", type=Path, nargs="+", help="a folder of results trees, or trees, the oldest first")
+    parser.add_argument("trees", type=Path, nargs="+", help="results trees or folders of them, the oldest first")
     parser.add_argument("--margin", type=float, default=0.05, help="steps provably below are none (default 0.05)")
     parser.add_argument("--output", type=Path, help="Markdown file; without it the page is printed")
     parser.add_argument("--html", type=Path, help="HTML file with a picture of each cell")

@@ -24,8 +24,12 @@ from ceilings.statistics.decisions import holm, p_value
 ENOUGH = 4
 """Trees from which on the steps between them tell how much trees differ without cause."""
 
-OUTSTANDING = 4.0
-"""How many standard deviations of the device's other steps a step must exceed."""
+OUTSTANDING = 6.0
+"""How many standard deviations of the device's steps a step must exceed.
+
+The deviation is that of few trees, all of whose cells may scatter together: of histories without a change the largest
+step exceeds six in 1% or less with five trees or with eight and more, and in 2% with four or six.
+"""
 
 NORMAL = 1.4826
 """Standard deviation of a normal distribution over its median distance from 0: a few true changes do not move it."""

@@ -80,15 +80,15 @@ def _sentences(trends: Trends) -> list[str]:
     counts = {kind: sum(one.change.verdict == kind for one in trends.changes) for kind in ("slower", "faster")}
     sentences = [
         f"{text.plural(len(trends.trees), 'tree')} in this order: {', '.join(map(foreign.one_line, trends.trees))}.",
-        f"{text.plural(len(trends.series), 'series')} of medians, {text.plural(trends.steps, 'comparison')}: "
+        f"{len(trends.series)} series of medians, {text.plural(trends.steps, 'comparison')}: "
         f"{counts['slower']} slower, {counts['faster']} faster.",
         f"A change-point has p at most {ALPHA} after Holm's adjustment for all comparisons, a 95% interval without 1, "
         "and a ratio beyond the noise floors of both trees.",
     ]
     for device, scatter in trends.scatter.items():
         sentences.append(
-            f"Trees of {device} scatter: a step there must also exceed {text.percent(scatter)}, four standard "
-            "deviations of its other steps."
+            f"Trees of {device} scatter: a step there must also exceed {text.percent(scatter)}, six standard "
+            "deviations of its steps."
         )
     if not trends.scatter:
         sentences.append(
