@@ -187,12 +187,12 @@ def _broken(after: Measured, device: str | None, lost: dict[tuple[object, ...], 
 def differences(before: Measured, after: Measured, matched: Sequence[tuple[Cell, Cell]]) -> list[tuple[str, str, str]]:
     """Packages, versions and protocol that differ between the records of the matched cells: (what, before, after)."""
     sides = [_environment(side, {p[i] for p in matched}) for i, side in enumerate((before, after))]
-    found = []
+    differing = []
     for name in dict.fromkeys([*sides[0], *sides[1]]):
         old, new = ("; ".join(sorted(side.get(name, ()))) or "not recorded" for side in sides)
         if old != new:
-            found.append((name, old, new))
-    return found
+            differing.append((name, old, new))
+    return differing
 
 
 def _environment(measured: Measured, cells: set[Cell]) -> dict[str, set[str]]:

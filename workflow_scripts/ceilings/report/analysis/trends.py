@@ -121,16 +121,16 @@ def trends(trees: Sequence[tuple[str, Measured]], *, margin: float = 0.05) -> Tr
     pairs += [(one, "drift", (one.points[0], one.points[-1])) for one in series if len(one.points) > 2]
     adjusted = holm([p_value(after.cell.groups, before.cell.groups) for _, _, (before, after) in pairs])
     scatter = _scatter(series)
-    found: dict[int, list[ChangePoint]] = {}
+    changed: dict[int, list[ChangePoint]] = {}
     for (one, kind, (before, after)), p in zip(pairs, adjusted, strict=True):
-        if p > ALPHA or (kind == "drift" and id(one) in found):  # steps explain what a drift would
+        if p > ALPHA or (kind == "drift" and id(one) in changed):  # steps explain what a drift would
             continue
         floor = max(_floor(before), _floor(after), scatter.get(before.cell.device, 0.0))
         change = decide(before.cell, after.cell, p=p, floor=floor, margin=margin)
         if change.verdict in {"slower", "faster"}:
             point = ChangePoint(kind, before, after, change, _because(before, after))  # type: ignore[arg-type]
-            found.setdefault(id(one), []).append(point)
-    done = [Series(one.name, one.conditions, one.points, tuple(found.get(id(one), ()))) for one in series]
+            changed.setdefault(id(one), []).append(point)
+    done = [Series(one.name, one.conditions, one.points, tuple(changed.get(id(one), ()))) for one in series]
     done.sort(key=lambda one: (not one.changes, one.name))
     names = tuple(name for name, _ in trees)
     return Trends(names, tuple(done), scatter, len(pairs), tuple(apart))
@@ -153,7 +153,7 @@ def _what_differs(series: Sequence[Series]) -> str:
     known = [dict(one.conditions) for one in series]
     names = dict.fromkeys(name for each in known for name in each)
     values = {name: dict.fromkeys(each.get(name, "not recorded") for each in known) for name in names}
-    return "; ".join(f"{name}: {', '.join(found)}" for name, found in values.items() if len(found) > 1)
+    return "; ".join(f"{name}: {', '.join(each)}" for name, each in values.items() if len(each) > 1)
 
 
 def _conditions(measured: Measured, cell: Cell) -> tuple[tuple[str, str], ...]:
@@ -165,11 +165,11 @@ def _conditions(measured: Measured, cell: Cell) -> tuple[tuple[str, str], ...]:
 
 def _facts(measured: Measured, cell: Cell) -> dict[str, str]:
     """What the records of a cell say of where it ran; several values of its processes in one text."""
-    found: dict[str, dict[str, None]] = {}
+    facts: dict[str, dict[str, None]] = {}
 
     def note(name: str, value: Any) -> None:
         if value is not None:
-            found.setdefault(name, {})[f"{value:g}" if isinstance(value, float) else str(value)] = None
+            facts.setdefault(name, {})[f"{value:g}" if isinstance(value, float) else str(value)] = None
 
     runs = measured.runs(cell)
     for text in runs["environment"].dropna().unique():
@@ -181,16 +181,16 @@ def _facts(measured: Measured, cell: Cell) -> dict[str, str]:
         record = json.loads(text)
         note("gpu power limit, W", record.get("power_limit_w"))
         note("gpu largest SM clock, MHz", record.get("max_sm_mhz"))
-    return {name: ", ".join(sorted(values)) for name, values in found.items()}
+    return {name: ", ".join(sorted(values)) for name, values in facts.items()}
 
 
 def _because(before: Point, after: Point) -> tuple[tuple[str, str, str], ...]:
     """What differs between the records of both trees, clocks among it."""
-    found = differences(before.measured, after.measured, [(before.cell, after.cell)])
+    differing = differences(before.measured, after.measured, [(before.cell, after.cell)])
     old, new = (_clock(point) for point in (before, after))
     if old and new and abs(math.log(new / old)) > math.log1p(0.01):
-        found.append(("SM clock while timed, MHz", f"{old:g}", f"{new:g}"))
-    return tuple(found)
+        differing.append(("SM clock while timed, MHz", f"{old:g}", f"{new:g}"))
+    return tuple(differing)
 
 
 def _clock(point: Point) -> float | None:
