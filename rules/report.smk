@@ -1,6 +1,7 @@
 # Needs: run records, parity records, reports of the graphs, provenance of the weights.
 # Makes: results/plan.json, tables/, plots/, summary.md with summary_table.md and engineering_observations.md,
-#        report.html; comparison.md and comparison.html, next.md, next.json and next.yaml where asked for by name
+#        report.html; where asked for by name comparison.md and comparison.html, trends.md and trends.html, next.md,
+#        next.json and next.yaml
 
 
 localrules:
@@ -191,3 +192,28 @@ rule compare_results:
         # As a target it reports; by hand, in CI, its exit status tells.
         "compare_results.py --after results {params.options:q} --report-only"
         " --output {output.markdown} --html {output.html} > {log} 2>&1"
+
+
+rule trend_results:
+    input:
+        newest=rules.collect_cells.output,
+    output:
+        markdown="results/trends.md",
+        html=report(
+            "results/trends.html",
+            category="Comparison",
+            labels={"shows": "these results after earlier ones, with change-points"},
+            caption="../docs/captions/trends.rst",
+        ),
+    log:
+        "results/logs/trend_results.log",
+    conda:
+        "../envs/cpu.yaml"
+    params:
+        options=trend_options,
+        earlier=trend_contents,
+    message:
+        "Following results over time"
+    shell:
+        # As a target it reports; by hand, in CI, its exit status tells.
+        "trend_results.py {params.options:q} --report-only --output {output.markdown} --html {output.html} > {log} 2>&1"

@@ -40,7 +40,18 @@ try:
     from ceilings.engines.catalogue import BUILDERS
     from ceilings.report.catalogue import PLOTS, TABLES
     from ceilings.runtimes.catalogue import PRECISIONS
-    from ceilings.study import busy, disk, machines, missing, plain_errors, progress, rule_params, user_files
+    from ceilings.study import (
+        busy,
+        code,
+        disk,
+        machines,
+        missing,
+        once,
+        plain_errors,
+        progress,
+        rule_params,
+        user_files,
+    )
     from ceilings.study.code import digest
     from ceilings.study.study import Study
 
@@ -52,6 +63,8 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+once.plan()
+code.keep(code.MEMORY)
 lifetime.announce()  # what this process starts ends with it
 if workflow.is_main_process and leftovers.release_lock(Path(".snakemake")):
     print("The last run was killed: removed its lock", file=sys.stderr)
@@ -358,6 +371,14 @@ def tables_before(wildcards):
 def comparison_options(wildcards):
     """The section as the program's options: before, margin and, across devices, both of them."""
     return [word for key, value in STUDY.comparison.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+
+
+def trend_options(wildcards):
+    return [STUDY.trends["trees"], "results", "--margin", str(STUDY.trends["margin"])]
+
+
+def trend_contents(wildcards):
+    return STUDY.trend_contents
 
 
 def summary_evidence(wildcards):

@@ -11,7 +11,7 @@ PACKAGE = code.SCRIPTS / "ceilings"
 GROUND = (
     *("artifacts", "bytecode", "control_groups", "environment", "errors", "failure_kinds", "files", "foreign", "gpu"),
     *("host", "import_clock", "isolation", "leftovers", "lifetime", "options", "packages", "plugins", "private"),
-    *("program", "provenance", "quantity", "records", "schemas", "slugs", "taxonomy", "turns"),
+    *("program", "provenance", "quantity", "records", "schemas", "slugs", "taxonomy", "trees", "turns"),
 )
 """Modules that know nothing of inference; among themselves they may import each other."""
 

@@ -15,7 +15,7 @@ from unit import planted_records
 from unit.traces import planted as captured_traces
 
 from ceilings import records
-from ceilings.report.render.page import page
+from ceilings.report.render.page import blocks, page
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence, read_evidence
 from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS, KERNEL_COLUMNS
@@ -64,7 +64,7 @@ BUDGET = {
 
 
 @pytest.fixture(scope="module")
-def html(tmp_path_factory):
+def results(tmp_path_factory):
     """A study on two devices: failures, one with a hostile message, cells that cannot run, a budget and a floor."""
     maker = planted.default_study(tmp_path_factory.mktemp("study")).measure(GPU, planted.GPU_CONFIGURATIONS)
     failed = next(
@@ -87,7 +87,12 @@ def html(tmp_path_factory):
         kernels=pd.DataFrame([kernel], columns=KERNEL_COLUMNS),
         floors=pd.DataFrame([floor], columns=FLOOR_COLUMNS),
     )
-    return page(maker.plan(), tables, read_evidence(planted.evidence(maker.root)))
+    return maker.plan(), tables, read_evidence(planted.evidence(maker.root))
+
+
+@pytest.fixture(scope="module")
+def html(results):
+    return page(*results)
 
 
 @pytest.fixture(scope="module")
@@ -456,6 +461,62 @@ def test_a_thousand_cells_open_at_once(chromium, tmp_path):
     assert reader.run("return performance.getEntriesByName('ready')[0].startTime") < 2000
     sort = "const t = performance.now(); sortTable(document.querySelector('[data-sort=p50_ms]'));"
     assert reader.run(f"{sort} return performance.now() - t") < 500
+
+
+def test_a_large_study_shows_the_same(chromium, address, results, tmp_path, monkeypatch):
+    """The same cells as a small page and as one that is taken apart: rows, and all that opens."""
+    monkeypatch.setattr(blocks, "LARGE", 10)
+    monkeypatch.setattr(blocks, "BLOCK", 7)
+    large = tmp_path / "report.html"
+    large.write_text(page(*results), encoding="utf-8")
+    texts = """return [...document.querySelectorAll('#table tbody tr')].map(row => [row.id, ...row.cells].map(
+        one => (one.textContent ?? one).replace(/\\s+/g, ' ').trim() + (one.className ?? '') + (one.colSpan ?? '')))"""
+    seen = []
+    for path in (address, large.as_uri()):
+        reader = Reader(chromium)
+        reader.media()
+        reader.open(path)
+        names = reader.run("return DATA.cells.map(cell => [cell.name, cell.status, cell.p50_ms ?? null])")
+        facts = [reader.run("return whole(CELLS.get(arguments[0])).then(JSON.stringify)", name) for name, *_ in names]
+        known = [json.loads(fact) for fact in facts]
+        for one in known:
+            for added in ("sizes", "texts", "flags", "reason", "remedy"):
+                one.pop(added, None)
+        seen.append((reader.run(texts), names, known, reader.find("#count").text))
+        reader.run("location.hash = arguments[0]", f"#{FAILED}")
+        reader.until("return document.querySelector('#details[open] .facts dd')")
+        assert reader.run("return window.harmed ?? null") is None
+        assert reader.complaints() == []
+    assert len(seen[0][0]) > 100
+    for small, taken_apart in zip(*seen, strict=True):
+        assert taken_apart == small
+
+
+def test_a_large_study_makes_rows_as_they_are_asked_for(chromium, tmp_path):
+    """Rows that are in sight, filter, sort, and a cell that opens from its block; the page is one file."""
+    maker = planted.StudyMaker(tmp_path, planted.flat, runs=1)
+    runtimes = [f"runtime-{letter}" for letter in "abcde"]
+    shapes = [(batch, sequence) for batch in range(1, 11) for sequence in range(32, 56)]
+    maker.measure(CPU, [(runtime, "fp32") for runtime in runtimes], shapes, n=60)
+    path = tmp_path / "report.html"
+    path.write_text(page(maker.plan(), collect(maker.plan()), Evidence()), encoding="utf-8")
+    reader = Reader(chromium)
+    reader.open(path.as_uri())
+    assert len(reader.rows()) == 200
+    reader.run("document.getElementById('more').scrollIntoView()")
+    reader.until("return document.querySelectorAll('#table tbody tr').length === 400")
+    reader.run("sortTable(document.querySelector('[data-sort=sequence]'))")
+    reader.run("sortTable(document.querySelector('[data-sort=sequence]'))")
+    assert [name.rsplit("s", 1)[1] for name in reader.rows()[:50]] == ["55"] * 50
+    reader.find("#words").send_keys("runtime-e")
+    reader.until("return document.getElementById('count').textContent === '240 of 1200 rows'")
+    assert {name.split("/")[1] for name in reader.rows()} == {"runtime-e"}
+    name = f"{CPU}/runtime-b/distilbert/fp32/b7-s41"
+    reader.run("location.hash = arguments[0]", f"#{name}")
+    reader.until("return document.querySelector('#details[open] .facts dd')")
+    assert "b7-s41/run1.json" in reader.find("#details-body").text
+    assert not [url for url in reader.requests() if not url.startswith("file:")]
+    assert reader.complaints() == []
 
 
 def test_nothing_measured_is_a_page_too(tmp_path):

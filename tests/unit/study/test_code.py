@@ -182,3 +182,30 @@ def _folder(folder, text):
     folder.mkdir(exist_ok=True)
     (folder / "catalogue.py").write_text(text + "\nMEASUREMENTS = []\n")
     return folder
+
+
+def test_what_was_parsed_is_kept_for_the_next_process(scripts, tmp_path, monkeypatch):
+    modules = ("ceilings.runtimes.torch_cpu", "ceilings.workload.shape")
+    memory = tmp_path / ".snakemake" / "ceilings" / "code.json"
+    memory.parent.mkdir(parents=True)
+
+    def next_process():
+        monkeypatch.setattr(code, "_SOURCES", code._Sources())
+        code.digest.cache_clear()
+        code._read.cache_clear()
+        code.keep(memory)
+        return [code.digest(module) for module in modules]
+
+    before = next_process()
+    code._SOURCES.write()
+    with monkeypatch.context() as patch:
+        patch.setattr(code.ast, "parse", None)  # nothing is parsed again
+        assert next_process() == before
+    changed = scripts / "ceilings" / "runtimes" / "torch_cpu.py"
+    changed.write_text(changed.read_text() + "\nX = 1\n")
+    runtime, shape = next_process()
+    assert runtime != before[0]
+    assert shape == before[1]
+    for damage in ("", "[]", '{"3.11 ab": 5}', '{"3.11 ab": []}', memory.read_text()[:-40]):
+        memory.write_text(damage)
+        assert next_process() == [runtime, shape]

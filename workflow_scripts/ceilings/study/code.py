@@ -11,14 +11,18 @@ docstrings and formatting do not count. Standard library only.
 from __future__ import annotations
 
 import ast
+import atexit
+import contextlib
 import functools
 import hashlib
+import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ceilings import SCHEMA_VERSION, packages, plugins
+from ceilings import SCHEMA_VERSION, files, packages, plugins
 
 SCRIPTS = Path(__file__).parents[2]
 """The folder that holds the programs and the package ``ceilings``."""
@@ -50,6 +54,12 @@ HANDED_ON = {SCRIPTS / "ceilings" / room / "catalogue.py" for room in ("models",
 QUANTITIES = SCRIPTS / "ceilings" / "measure" / "catalogue.py"
 """Whose columns tables and pages show; plug-ins add to it."""
 
+FILE_NAME = re.compile(r"[\w.-]{1,100}")
+"""A text that may name a file beside a module."""
+
+MEMORY = Path(".snakemake", "ceilings", "code.json")
+"""Where what was parsed is kept."""
+
 
 @functools.cache
 def digest(*modules: str) -> str:
@@ -62,11 +72,11 @@ def digest(*modules: str) -> str:
     Raises:
         ModuleNotFoundError: One does not exist.
     """
-    total, files = hashlib.sha256(f"schema {SCHEMA_VERSION}".encode()), reached(*modules)
-    if QUANTITIES in files:  # a plug-in's catalogue is read by its path, so no import leads to it
+    total, read = hashlib.sha256(f"schema {SCHEMA_VERSION}".encode()), reached(*modules)
+    if QUANTITIES in read:  # a plug-in's catalogue is read by its path, so no import leads to it
         catalogues = {folder / "catalogue.py" for folder in plugins.folders()}
-        files |= {path for path in catalogues if "MEASUREMENTS" in path.read_text(encoding="utf-8")}
-    for name, path in sorted((_name(path), path) for path in files - HANDED_ON):
+        read |= {path for path in catalogues if "MEASUREMENTS" in path.read_text(encoding="utf-8")}
+    for name, path in sorted((_name(path), path) for path in read - HANDED_ON):
         total.update(f"{name} {_read(path).digest}\n".encode())
     return total.hexdigest()[:16]
 
@@ -94,17 +104,17 @@ def reached(*modules: str) -> set[Path]:
     Raises:
         ModuleNotFoundError: A module does not exist.
     """
-    files: set[Path] = set()
+    found: set[Path] = set()
     waiting = [_file(module) for module in modules]
     if missing := [module for module, path in zip(modules, waiting, strict=True) if path is None]:
         raise ModuleNotFoundError(f"no module {', '.join(missing)} in {' or '.join(map(str, _roots()))}")
     while waiting:
         path = waiting.pop()
-        if path is None or path in files or path in PLUMBING:
+        if path is None or path in found or path in PLUMBING:
             continue
-        files.add(path)
+        found.add(path)
         waiting += _read(path).ours
-    return files
+    return found
 
 
 def foreign(path: Path) -> tuple[str, ...]:
@@ -128,23 +138,91 @@ class _File(NamedTuple):
 
 @functools.cache
 def _read(path: Path) -> _File:
+    content = path.read_bytes()
     if path.suffix != ".py":
-        return _File(hashlib.sha256(path.read_bytes()).hexdigest())
-    tree = ast.parse(path.read_text(encoding="utf-8"), path)
-    imports = tuple(name for node in _running(tree) for name in _foreign(node))
-    imported = []
+        return _File(hashlib.sha256(content).hexdigest())
+    source = _SOURCES.read(content, path)
     beside = {file.name: file for file in path.parent.iterdir() if file.is_file() and file.suffix != ".py"}
-    named = []
+    ours = [file for name in source.imports if (file := _file(name))]
+    named = [beside[text] for text in source.texts if text in beside]
+    return _File(source.digest, (*ours, *named), tuple(name for name in source.running if _is_foreign(name)))
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a module is neither ours nor Python's."""
+    top = name.partition(".")[0]
+    return top != "ceilings" and top not in sys.stdlib_module_names and not _file(top)
+
+
+class _Source(NamedTuple):
+    """What counts of the source of a module, wherever it lies.
+
+    Attributes:
+        digest: Of what it does.
+        imports: Every module that it imports, by its dotted name.
+        running: Those that it imports when it runs.
+        texts: Its texts that may be names of files.
+    """
+
+    digest: str
+    imports: tuple[str, ...]
+    running: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+def _parsed(content: bytes, path: Path) -> _Source:
+    tree = ast.parse(content, path)
+    running = tuple(name for node in _running(tree) for name in _imported_by(node))
+    imports: list[str] = []
+    texts: dict[str, None] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in beside:
-            named.append(beside[node.value])
+        imports += _imported_by(node)
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            imports.append(node.module)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and FILE_NAME.fullmatch(node.value):
+            texts[node.value] = None
         _drop_docstring(node)
-    files = [file for name in imported if (file := _file(name))]
-    return _File(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), (*files, *named), imports)
+    return _Source(hashlib.sha256(ast.dump(tree).encode()).hexdigest(), tuple(imports), running, tuple(texts))
+
+
+class _Sources:
+    """Parses each source once: what was parsed is kept beside Snakemake's records, by the digest of the source."""
+
+    def __init__(self) -> None:
+        self.memory: Path | None = None
+        self.known: dict[str, _Source] = {}
+        self.read_here: set[str] = set()
+        self.new = False
+
+    def read(self, content: bytes, path: Path) -> _Source:
+        key = f"{sys.version_info[0]}.{sys.version_info[1]} {hashlib.sha256(content).hexdigest()}"
+        if key not in self.known:
+            self.known[key], self.new = _parsed(content, path), True
+        self.read_here.add(key)
+        return self.known[key]
+
+    def keep(self, memory: Path) -> None:
+        if self.memory is None:
+            atexit.register(self.write)
+        self.memory = memory
+        with contextlib.suppress(
+            OSError, ValueError, TypeError, AttributeError, LookupError
+        ):  # damaged: as if it were new
+            content = json.loads(memory.read_text(encoding="utf-8"))
+            self.known |= {key: _Source(one[0], *map(tuple, one[1:])) for key, one in content.items()}
+
+    def write(self) -> None:
+        if self.new and self.memory and self.memory.parent.parent.is_dir():
+            with contextlib.suppress(OSError):
+                files.write_task(self.memory, {key: self.known[key] for key in sorted(self.read_here)})
+
+
+_SOURCES = _Sources()
+
+
+def keep(memory: Path) -> None:
+    """Keep what was parsed for the next process that plans; Snakemake's folder is made by Snakemake."""
+    _SOURCES.keep(memory)
 
 
 def _running(node: ast.AST) -> Iterator[ast.AST]:
@@ -155,18 +233,13 @@ def _running(node: ast.AST) -> Iterator[ast.AST]:
             yield from _running(child)
 
 
-def _foreign(node: ast.AST) -> Iterator[str]:
-    """The modules that an import names and that are neither ours nor Python's."""
-    names: list[str] = []
+def _imported_by(node: ast.AST) -> list[str]:
+    """The modules that an import names, and what may be one: ``from cuda.bindings import driver``."""
     if isinstance(node, ast.Import):
-        names = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-        # ``from cuda.bindings import driver``: the package may be any part of that.
-        names = [f"{node.module}.{alias.name}" for alias in node.names]
-    for name in names:
-        top = name.partition(".")[0]
-        if top != "ceilings" and top not in sys.stdlib_module_names and not _file(top):
-            yield name
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
 
 
 def _drop_docstring(node: ast.AST) -> None:
@@ -181,8 +254,8 @@ def _file(module: str) -> Path | None:
     bases = [SCRIPTS.joinpath(*parts)]
     if parts[0] == "ceilings" and len(parts) > 1:
         bases += [folder.joinpath(*parts[1:]) for folder in plugins.folders()]
-    files = (path for base in bases for path in (base.with_suffix(".py"), base / "__init__.py"))
-    return next((path for path in files if path.is_file()), None)
+    paths = (path for base in bases for path in (base.with_suffix(".py"), base / "__init__.py"))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _name(path: Path) -> str:

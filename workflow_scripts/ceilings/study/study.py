@@ -222,6 +222,25 @@ class Study:
             )
         return self.config["compare"]
 
+    @functools.cached_property
+    def trends(self) -> dict[str, Any]:
+        """Whose trees ``results/trends.html`` follows up to these results.
+
+        Raises:
+            UserError: The study names nothing.
+        """
+        if "trends" not in self.config:
+            raise UserError(
+                "the study names no earlier results; add trends: {trees: FOLDER}, a folder of results trees"
+            )
+        return self.config["trends"]
+
+    @property
+    def trend_contents(self) -> str:
+        """The tables of these trees, and archives of trees."""
+        folder = Path(self.trends["trees"])
+        return self.contents.counted(path for path in folder.rglob("*") if path.suffix in {".parquet", ".gz", ".tgz"})
+
     # ---- files from outside the workflow: names and digests, empty where there are none -----------------------------
 
     def model_contents(self, model: str) -> str:

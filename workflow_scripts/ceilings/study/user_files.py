@@ -42,6 +42,8 @@ def problems(config: Mapping[str, Any], models: StudyModels, cells: Iterable[Ask
         yield from _engines(config["engines"])
     if "compare" in config:
         yield from _before(config["compare"]["before"], results)
+    if "trends" in config and not Path(trees := config["trends"]["trees"]).is_dir():
+        yield f"trends.trees: {trees} is no folder; name a folder of earlier results trees"
 
 
 def of_model(definition: Definition) -> Iterator[str]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from ceilings.report.analysis.change_bounds import NARROWEST, Bounds
 from ceilings.report.analysis.changes import BATCH, PRECISION, STACK, Change, change_between, host_share, work_ratio
-from ceilings.report.analysis.measured import Cell, Measured, without_axis
+from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
 from ceilings.runtimes.catalogue import GRAPH
 from ceilings.statistics.quantiles import Interval
 
@@ -64,7 +64,7 @@ class Analogue:
 def analogues(measured: Measured, base: Cell, change: Change) -> list[Analogue]:
     """The nearest on the device; for a side that only others bound, the nearest of these."""
     candidates = []
-    for before, after in _pairs(measured).get((base.device, change), ()):
+    for before, after in _pairs(measured, base.device, change):
         distance = _distance(base, before, change)
         if distance <= FAR and before.stack == base.stack:
             ratio = measured.compare(after, before).ratio.scaled(before.batch / after.batch)
@@ -113,14 +113,28 @@ def _side(measured: Measured, base: Cell, other: Cell, change: Change) -> Side:
     return "below" if (work < 1) != more_brings_more else "above"
 
 
+def _pairs(measured: Measured, device: str, change: Change) -> Iterator[tuple[Cell, Cell]]:
+    """Every two cells of one model on the device that differ in just this change."""
+    if change.kind != BATCH:
+        yield from _pairs_at_a_shape(measured).get((device, change), ())
+        return
+    for before in measured.cells:
+        if before.device == device and before.shape.get(BATCH):
+            grown = before.shape.with_sizes(batch=round(before.batch * float(change.after)))
+            after = measured.find(before, shape=grown)
+            if after and change_between(before, after) == change:
+                yield before, after
+
+
 @functools.lru_cache(maxsize=2)
-def _pairs(measured: Measured) -> dict[tuple[str, Change], list[tuple[Cell, Cell]]]:
-    """Every two cells of a panel that differ in one change, by device and change."""
+def _pairs_at_a_shape(measured: Measured) -> dict[tuple[str, Change], list[tuple[Cell, Cell]]]:
+    """Every two cells of a panel and a shape that differ in one change, by device and change."""
     pairs: dict[tuple[str, Change], list[tuple[Cell, Cell]]] = {}
-    for (device, _), cells in measured.panels.items():
-        for before, after in itertools.permutations(cells, 2):
-            if change := change_between(before, after):
-                pairs.setdefault((device, change), []).append((before, after))
+    for (device, _), panel in measured.panels.items():
+        for cells in group_by(panel, lambda cell: cell.shape).values():
+            for before, after in itertools.permutations(cells, 2):
+                if change := change_between(before, after):
+                    pairs.setdefault((device, change), []).append((before, after))
     return pairs
 
 

@@ -123,7 +123,7 @@ def compare(
         broken=tuple(broken),
         only_before=tuple(c.name for key, c in sides[0].items() if key not in sides[1] and c.name not in lost),
         only_after=tuple(cell.name for key, cell in sides[1].items() if key not in sides[0]),
-        environment=tuple(_differences(before, after, matched)),
+        environment=tuple(differences(before, after, matched)),
         margin=margin,
         estimand=estimand,
         floor=floor,
@@ -134,18 +134,24 @@ def compare(
 def judge(pairs: Sequence[tuple[Cell, Cell]], floor: float, margin: float, estimand: Estimand = P50) -> list[Change]:
     """Verdicts on (before, after) of all cells of a comparison together; slower ones first."""
     adjusted = holm([p_value(after.groups, before.groups, estimand) for before, after in pairs])
-    changes = []
-    for (before, after), p in zip(pairs, adjusted, strict=True):
-        factor = ratio(after.groups, before.groups, estimand=estimand)
-        verdict: Verdict = "undecided"
-        # Below the noise floor nothing can be distinguished from nothing, and so neither is sameness.
-        if floor <= margin and within(equivalence_interval(after.groups, before.groups, estimand), margin):
-            verdict = "same"
-        elif p <= ALPHA and not factor.low <= 1 <= factor.high and abs(math.log(factor.estimate)) > math.log1p(floor):
-            verdict = "slower" if factor.estimate > 1 else "faster"
-        changes.append(Change(before, after, factor, p, floor, verdict))
+    changes = [
+        decide(*pair, p=p, floor=floor, margin=margin, estimand=estimand)
+        for pair, p in zip(pairs, adjusted, strict=True)
+    ]
     order = ("slower", "faster", "undecided", "same")
     return sorted(changes, key=lambda change: (order.index(change.verdict), -change.ratio.estimate))
+
+
+def decide(before: Cell, after: Cell, *, p: float, floor: float, margin: float, estimand: Estimand = P50) -> Change:
+    """The verdict on one cell; ``p`` is adjusted for all that are compared together."""
+    factor = ratio(after.groups, before.groups, estimand=estimand)
+    verdict: Verdict = "undecided"
+    # Below the noise floor nothing can be distinguished from nothing, and so neither is sameness.
+    if floor <= margin and within(equivalence_interval(after.groups, before.groups, estimand), margin):
+        verdict = "same"
+    elif p <= ALPHA and not factor.low <= 1 <= factor.high and abs(math.log(factor.estimate)) > math.log1p(floor):
+        verdict = "slower" if factor.estimate > 1 else "faster"
+    return Change(before, after, factor, p, floor, verdict)
 
 
 # --- matching --------------------------------------------------------------------------------------------------------
@@ -178,15 +184,15 @@ def _broken(after: Measured, device: str | None, lost: dict[tuple[object, ...], 
     return [(cell.name, reasons[key]) for key, cell in lost.items() if key in reasons]
 
 
-def _differences(before: Measured, after: Measured, matched: Sequence[tuple[Cell, Cell]]) -> list[tuple[str, str, str]]:
-    """Packages, versions and protocol that differ between the records of the matched cells."""
+def differences(before: Measured, after: Measured, matched: Sequence[tuple[Cell, Cell]]) -> list[tuple[str, str, str]]:
+    """Packages, versions and protocol that differ between the records of the matched cells: (what, before, after)."""
     sides = [_environment(side, {p[i] for p in matched}) for i, side in enumerate((before, after))]
-    differences = []
+    differing = []
     for name in dict.fromkeys([*sides[0], *sides[1]]):
         old, new = ("; ".join(sorted(side.get(name, ()))) or "not recorded" for side in sides)
         if old != new:
-            differences.append((name, old, new))
-    return differences
+            differing.append((name, old, new))
+    return differing
 
 
 def _environment(measured: Measured, cells: set[Cell]) -> dict[str, set[str]]:

@@ -34,6 +34,7 @@ from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.introduction import counted, introduction
 from ceilings.report.render.marking import marked
 from ceilings.report.render.not_run import not_run
+from ceilings.report.render.page.blocks import compressed, is_large, scripted
 from ceilings.report.render.page.charts import charts, curve_name
 from ceilings.report.render.page.details import SHARES
 from ceilings.report.render.page.markdown import block, inline
@@ -48,7 +49,7 @@ FOLDER = Path(__file__).parent
 MOST_FINDINGS = 8
 """Cards that are open to see; the others are behind a click."""
 
-SCRIPTS = ("table.js", "charts.js", "details.js", "page.js")
+SCRIPTS = ("cells.js", "table.js", "charts.js", "details.js", "page.js")
 """In this order: each uses what stands before it."""
 
 
@@ -63,8 +64,9 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     observed = findings(tables)
     cells = shown_cells(plan, tables, observed)
     axes = list(cells[0].columns) if cells else []
+    shown = shown_columns(cells)
     data = {
-        "cells": [cell.data for cell in cells],
+        **scripted(cells, shown),
         "charts": charts(measured),
         "axes": measured.axes,
         "curves": {axis: curve_name(axis) for axis in measured.axes},
@@ -89,7 +91,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     cards = list(enumerate(observed))
     first = most_consequential(observed, MOST_FINDINGS)
     made, advice = decided(measured, plan), advise(measured, machine_of(plan))
-    shown = _template().render(
+    html = _template().render(
         study=plan["study"],
         policy=_policy([library(), *scripts]),
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
@@ -110,7 +112,9 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         verdicts=VERDICTS,
         names={cell.name: cell for cell in cells},
         cells=cells,
-        columns=shown_columns(cells),
+        large=is_large(cells),
+        blocks=[Markup(block) for block in compressed(cells, _json)],
+        columns=shown,
         axes=axes,
         facets=choices(cells, axes),
         title=title,
@@ -120,7 +124,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         budgets=not tables.budgets.empty,
         sections=[_section(section) for section in after if section],
     )
-    return foreign.html(shown)
+    return foreign.html(html)
 
 
 def chip(finding: Finding) -> tuple[str, str]:
@@ -172,10 +176,13 @@ def _section(markdown: str) -> dict[str, Any]:
     return {"title": title, "id": title.split(",")[0].lower().replace(" ", "-"), "body": block(rest)}
 
 
+def _json(value: object) -> str:
+    return foreign.json_text(json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
+
+
 def _embedded(value: object) -> Markup:
     """JSON that cannot end the script element it stands in."""
-    shown = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return Markup(foreign.json_text(shown).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+    return Markup(_json(value).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _policy(scripts: list[Markup]) -> str:

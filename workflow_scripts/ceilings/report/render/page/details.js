@@ -3,14 +3,6 @@
 
 const dialog = document.getElementById("details");
 
-/** An element with attributes and children; a child that is a string becomes text. */
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
 function definitions(pairs) {
   return make("dl", {}, ...pairs.map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, value))));
 }
@@ -33,6 +25,7 @@ function simpleTable(rows) {
 
 /** Fill the dialog and open it; resolves once its charts are drawn. */
 async function openCell(cell) {
+  await whole(cell);
   const body = document.getElementById("details-body");
   document.getElementById("details-title").textContent = `${cell.label}, ${cell.where}`;
   body.replaceChildren(make("p", {}, cell.panel, " · ", make("span", { class: `status ${cell.status}` }, cell.status)));
@@ -119,8 +112,6 @@ document.addEventListener("click", (event) => {
 function openAddressed() {
   const cell = CELLS.get(decodeURI(location.hash.slice(1)));
   if (!cell) return undefined;
-  const row = document.getElementById(cell.name);
-  if (row.hidden) filterForm.reset();
-  returnTo ??= row.querySelector("a");
+  returnTo ??= linkTo(cell);
   return openCell(cell);
 }

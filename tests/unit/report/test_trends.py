@@ -1,0 +1,208 @@
+"""Trends over trees: a planted change is found and named, nothing where nothing is, unequal is not compared."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ceilings.report.analysis import trends as analysis
+from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.analysis.trends import trends
+from ceilings.report.render.trends_page import as_html, as_markdown
+from ceilings.report.tables.collect import collect
+from ceilings.report.tables.keys import KEY
+from ceilings.statistics.intervals import median_over_processes
+from ceilings.workload.shape import Shape
+
+sys.path.insert(0, str(Path(__file__).parent))
+import planted_study as planted
+from unit import planted_records
+
+PROGRAM = Path(__file__).parents[3] / "workflow_scripts" / "trend_results.py"
+GPU = planted.GPU
+ENVIRONMENT = {
+    "packages": {"torch": "2.11", "numpy": "2.4"},
+    "project_revision": "aaaa",
+    "gpu": {"name": "NVIDIA H200", "driver": "580.1"},
+    "threads": {"intra_op": 1},
+}
+WATCHED = {"power_limit_w": 700.0, "max_sm_mhz": 1980, "latency": {"sm_mhz": {"median": 1980.0}}}
+
+
+class Planted(Measured):
+    """Measured cells of known medians, without tables; the first one is measured twice."""
+
+    def __init__(self, medians, random, *, between=0.004, environment=None, watched=None, processes=4):
+        names = [*medians, f"{next(iter(medians))}.aa"]
+        cells = []
+        for name in names:
+            median = medians[name.removesuffix(".aa")]
+            groups = tuple(
+                1e6 * median * np.exp(between * random.normal() + np.abs(random.normal(0, 0.02, 60)))
+                for _ in range(processes)
+            )
+            p50 = median_over_processes([group / 1e6 for group in groups])
+            row = {"p50_ms": p50.estimate, "p50_low_ms": p50.low, "p50_high_ms": p50.high}
+            of = name.removesuffix(".aa") if name.endswith(".aa") else None
+            cells.append(Cell(GPU, name, "m", "fp16", Shape.parse("b1-s8"), "s", frozenset(), "plain", of, row, groups))
+        self.cells = [cell for cell in cells if cell.aa_of is None]
+        self._seconds = [cell for cell in cells if cell.aa_of]
+        self._by_key = {cell.key: cell for cell in self.cells}
+        run = {
+            "environment": json.dumps(ENVIRONMENT | (environment or {})),
+            "gpu": json.dumps(WATCHED | (watched or {})),
+        }
+        rows = [run | dict(zip(KEY, cell.key, strict=True)) for cell in self.cells]
+        self.tables = SimpleNamespace(runs=pd.DataFrame(rows))
+
+
+CELLS = [f"r{i}" for i in range(6)]
+
+
+def history(random, trees=8, scatter=0.0, together=False, factors=None, **facts):
+    """Trees of six cells; ``factors`` by (tree, cell), ``facts`` by name to those of each tree.
+
+    ``scatter``: how much trees differ without cause, each cell by itself or all ``together``.
+    """
+    found = []
+    for tree in range(trees):
+        state = random.normal()
+        here = {
+            cell: 2.0
+            * np.exp(scatter * (state if together else random.normal()))
+            * (factors or (lambda tree, cell: 1.0))(tree, cell)
+            for cell in CELLS
+        }
+        found.append((f"t{tree}", Planted(here, random, **{name: each(tree) for name, each in facts.items()})))
+    return found
+
+
+def test_a_change_is_found_where_it_was_planted_and_named():
+    def factors(tree, cell):
+        return 1.12 if tree >= 5 and cell == "r3" else 1.0
+
+    def environment(tree):
+        after = tree >= 5
+        return {
+            "packages": {"torch": "2.12" if after else "2.11", "numpy": "2.4"},
+            "project_revision": "bbbb" if after else "aaaa",
+            "gpu": {"name": "NVIDIA H200", "driver": "590.1" if after else "580.1"},
+        }
+
+    def watched(tree):
+        return {"latency": {"sm_mhz": {"median": 1700.0 if tree >= 5 else 1980.0}}}
+
+    found = trends(history(np.random.default_rng(1), factors=factors, environment=environment, watched=watched))
+    (one,) = found.changes
+    assert (one.kind, one.before.tree, one.after.tree, one.change.verdict) == ("step", "t4", "t5", "slower")
+    assert one.after.cell.runtime == "r3" and one.change.ratio.low < 1.12 < one.change.ratio.high
+    assert set(one.because) == {
+        ("packages torch", "2.11", "2.12"),
+        ("project_revision", "aaaa", "bbbb"),
+        ("gpu driver", "580.1", "590.1"),
+        ("SM clock while timed, MHz", "1980", "1700"),
+    }
+    assert not found.newest_is_slower
+    page, markdown = as_html(found), as_markdown(found)
+    for text in ("t4 to t5", "packages torch: 2.11 to 2.12", "slower"):
+        assert text in page and text.split(":")[0] in markdown
+    assert page.count("<svg") == len(CELLS) and "<script" not in page
+
+
+def test_a_change_back_is_two_and_the_newest_counts():
+    found = trends(history(np.random.default_rng(2), factors=lambda tree, _: {4: 1.2, 7: 1.2}.get(tree, 1.0)))
+    kinds = {(one.after.tree, one.change.verdict) for one in found.changes}
+    assert kinds == {("t4", "slower"), ("t5", "faster"), ("t7", "slower")}
+    assert len(found.changes) == 3 * len(CELLS) and found.newest_is_slower
+
+
+def test_a_drift_of_small_steps_is_found_between_the_ends():
+    def factors(tree, cell):
+        return 1.012**tree if cell == "r2" else 1.0
+
+    (one,) = trends(history(np.random.default_rng(3), trees=12, factors=factors), margin=0.02).changes
+    assert (one.kind, one.before.tree, one.after.tree) == ("drift", "t0", "t11")
+    assert one.change.verdict == "slower" and one.after.cell.runtime == "r2"
+
+
+@pytest.mark.parametrize(
+    ("facts", "what"),
+    [
+        ({"watched": lambda tree: {"power_limit_w": 700.0 if tree % 2 else 500.0}}, "power limit, W: 500, 700"),
+        (
+            {"environment": lambda tree: {"gpu": {"name": "NVIDIA H200" if tree % 2 else "NVIDIA H200 NVL"}}},
+            "gpu name: NVIDIA H200 NVL, NVIDIA H200",
+        ),
+        ({"environment": lambda tree: {"threads": {"intra_op": 1 + tree % 2}}}, "threads intra_op: 1, 2"),
+    ],
+)
+def test_unequal_conditions_are_not_compared(facts, what):
+    """Every second tree ran under other conditions, twice as slow: nothing changed among equals."""
+    found = trends(history(np.random.default_rng(4), factors=lambda tree, _: 1 + tree % 2, **facts))
+    assert not found.changes and len(found.series) == 2 * len(CELLS)
+    assert [len(one.points) for one in found.series] == [4] * 2 * len(CELLS)
+    assert all(what in why for _, why in found.apart) and len(found.apart) == len(CELLS)
+
+
+@pytest.mark.parametrize("scatter", [0.0, 0.02])
+def test_nothing_is_found_where_nothing_changed(scatter):
+    assert false_alarms(range(3), scatter) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("scatter", [0.0, 0.005, 0.02, 0.05])
+def test_at_most_one_history_in_fifty_has_a_false_alarm(scatter, together):
+    assert false_alarms(range(100, 150), scatter, together=together) <= 1
+
+
+def test_without_the_limit_trees_that_scatter_give_false_alarms(monkeypatch):
+    monkeypatch.setattr(analysis, "OUTSTANDING", 0.0)
+    assert false_alarms(range(3), 0.02) == 3
+
+
+def false_alarms(seeds, scatter, **how):
+    """Histories of eight trees in which anything is called a change; trees differ by ``scatter`` without cause."""
+    histories = (history(np.random.default_rng(seed), scatter=scatter, **how) for seed in seeds)
+    return sum(bool(trends(one).changes) for one in histories)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_change_is_found_although_trees_scatter(seed):
+    found = trends(
+        history(np.random.default_rng(seed), scatter=0.01, factors=lambda tree, c: 1.3 if (tree, c) >= (4, "") else 1.0)
+    )
+    assert {one.after.tree for one in found.changes if one.kind == "step"} == {"t4"}
+
+
+def planted_tree(folder, factor, seed, torch, only=None):
+    maker = planted.StudyMaker(folder, lambda *_: 10.0 * factor, seed=seed, runs=4, between=0.004)
+    maker.measure(planted.CPU, planted.CPU_CONFIGURATIONS[:2], [(1, 128)])
+    maker.repeat(planted.CPU, "torch-eager", "fp32", 1, 128)
+    for cell in maker.cells:
+        for run in range(1, 5):
+            maker.change(cell, run, provenance=planted_records.PROVENANCE | {"packages": {"torch": torch}})
+    collect(maker.plan()).write(folder / "results" / "tables")
+
+
+def test_the_program_follows_a_folder_of_trees(tmp_path):
+    trees = tmp_path / "trees"
+    for number in range(9, 12):  # t9 comes before t10
+        planted_tree(trees / f"t{number}", 1.2 if number == 11 else 1.0, number, "2.13" if number == 11 else "2.12")
+    with tarfile.open(trees / "t11.tar.gz", "w:gz") as archive:
+        archive.add(trees / "t11" / "results", "results")
+    shutil.rmtree(trees / "t11")
+    page = tmp_path / "trends.html"
+    done = subprocess.run([sys.executable, PROGRAM, trees, "--html", page], check=False, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "3 trees in this order: t9, t10, t11" in done.stdout and done.stdout.count("t10 to t11") == 2
+    assert "packages torch: 2.12 to 2.13" in done.stdout and page.read_text().count("<svg") == 2
+    one = subprocess.run([sys.executable, PROGRAM, trees / "t9"], check=False, capture_output=True, text=True)
+    assert one.returncode == 2 and "1 results trees; name two or more" in one.stderr and "Traceback" not in one.stderr
