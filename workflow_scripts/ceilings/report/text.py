@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 from ceilings.statistics.quantiles import Interval, minimum_samples
@@ -24,7 +25,11 @@ LIMITED_BY = {
 
 def absent(value: Any) -> bool:
     """Whether a cell of a table holds nothing: None, NaN, or what pandas has for these, which need not be imported."""
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or bool(value != value)
+    return (
+        value is None
+        or type(value).__name__ in ("NAType", "NaTType")
+        or (isinstance(value, Real) and math.isnan(value))
+    )
 
 
 def number(value: float | None) -> str:

@@ -1,0 +1,126 @@
+"""The answer of an explanation in sentences: what bounds an iteration, what keeps the device idle, what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ceilings.report import text
+from ceilings.report.render.explained import phrases
+
+Record = Mapping[str, Any]
+Group = Mapping[str, Any]
+
+LEVERS_SHOWN = 3
+LEVELS = ("error", "warning", "note")
+"""Of what the health check says, the gravest first."""
+
+
+def main_group(record: Record) -> Group | None:
+    """The group of iterations with the largest share of the time; None where there is none."""
+    return max(record["groups"], key=lambda group: group["share"], default=None)
+
+
+def headline(record: Record) -> str:
+    """The answer in one line: bound by what, iterations and their length, how busy the devices are, what helps."""
+    group = main_group(record)
+    if group is None:
+        return f"No iteration was made out in {phrases.time(record['span_ns'])}; {whole_busy(record)}"
+    verdict = group["verdict"]
+    bound = phrases.BOUND_BY.get(verdict["name"], verdict["name"]) if verdict else None
+    first = f"Bound by {bound}" if bound else "What bounds it is not in this file"
+    return f"{first}: {'; '.join([iterations(record, group), *busy(group), *lever(group)])}."
+
+
+def iterations(record: Record, group: Group) -> str:
+    """How many iterations a group has and how long they are: ``100 iterations of 2.24 ms [2.20, 2.29]``."""
+    of = "" if len(record["groups"]) == 1 else f" of the group {group['label']}"
+    return f"{text.plural(group['count'], 'iteration')}{of}, {phrases.median(group['length_ns'])} each"
+
+
+def busy(group: Group) -> list[str]:
+    """How busy each device is in an iteration; nothing where the file does not say."""
+    length = group["length_ns"]["median"]
+    shares = [phrases.share(device["busy_ns"]["median"], length) for device in group["devices"]]
+    if len(shares) == 1:
+        return [f"device busy {shares[0]}"]
+    return [f"devices busy {text.listed(shares)}"] if shares else []
+
+
+def whole_busy(record: Record) -> str:
+    """How busy the devices are over the whole recording."""
+    devices = [device for device in record["devices"] if device["span_ns"]]
+    if not devices:
+        return "it holds no work of a device."
+    each = [phrases.share(device["busy_ns"], device["span_ns"]) for device in devices]
+    return f"device{'s' * (len(each) > 1)} busy {text.listed(each)} from the first to the last work."
+
+
+def lever(group: Group) -> list[str]:
+    """The largest lever; nothing where there is none."""
+    known = group["levers"]
+    if not known:
+        return []
+    return [f"the largest lever: {known[0]['lever']}{gain(known[0]['gain'])}"]
+
+
+def gain(share: float | None) -> str:
+    """What a lever is expected to bring, in brackets; empty where that is not known."""
+    return "" if share is None else f" (up to {phrases.gain(share)})"
+
+
+def meaning(group: Group) -> str:
+    """What the verdict means, and what it takes; empty where there is none."""
+    verdict = group["verdict"]
+    if not verdict:
+        return ""
+    name, what = verdict["name"], verdict["meaning"]
+    return (
+        f"{name[0].upper()}{name[1:]} means: {what}. It takes {text.percent(verdict['majority'])} of the critical path."
+    )
+
+
+def levers(group: Group) -> list[tuple[str, str, str]]:
+    """The levers to try: name, expected gain, reason."""
+    return [(one["lever"], gain(one["gain"]), one["why"]) for one in group["levers"][:LEVERS_SHOWN]]
+
+
+def cut_out(record: Record) -> str:
+    """How iterations were made out, how sure that is, and what else could have been chosen."""
+    made = record["iterations"]
+    name = f" {made['name']}" if made["name"] else ""
+    how = f"Iterations by {phrases.BY.get(made['by'], made['by'])}{name}"
+    words = f"{how}, {text.percent(made['certainty'])} sure: {made['why']}"
+    words = words if words.endswith(".") else f"{words}."
+    if made["between_ns"]:
+        total = made["inside_ns"] + made["between_ns"]
+        words += (
+            f" {phrases.time(made['between_ns'])} ({phrases.share(made['between_ns'], total)}) lie between iterations."
+        )
+    others = [_other(one) for one in made["others"]]
+    return f"{words} Also possible: {text.cut(others)}." if others else words
+
+
+def health(record: Record, *levels: str) -> list[tuple[str, str]]:
+    """What the health check says, the gravest first: level and sentence."""
+    said = sorted(record["health"], key=lambda one: LEVELS.index(one["level"]))
+    return [(one["level"], one["text"]) for one in said if not levels or one["level"] in levels]
+
+
+def origin(record: Record) -> str:
+    """What the file is: its form, its recorder and its size."""
+    source = record["source"]
+    tool = f" ({source['tool']})" if source["tool"] else ""
+    return f"{phrases.FORMATS.get(source['format'], source['format'])}{tool}, {_size(source['bytes'])}"
+
+
+def _other(one: Mapping[str, Any]) -> str:
+    name = f" {one['name']}" if one["name"] else ""
+    return f"{text.plural(one['count'], 'iteration')} by {phrases.BY.get(one['by'], one['by'])}{name}"
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{text.number(count / size)} {unit}"
+    return text.plural(count, "byte")
