@@ -35,8 +35,7 @@ class Table:
         note: What the reader must know of it, in a sentence or two.
         headers: Of its columns.
         align: l or r for each column.
-        rows: Texts.
-        absent: Why there are no rows.
+        rows: Texts; none where the file does not say.
     """
 
     title: str
@@ -44,12 +43,11 @@ class Table:
     headers: tuple[str, ...]
     align: str
     rows: list[list[str]]
-    absent: str = "This file does not say."
 
     def markdown(self, level: int = 2) -> str:
-        """Heading, note and table; where it has no rows, why."""
-        body = text.table(self.rows, self.headers, self.align) if self.rows else self.absent
-        return "\n\n".join(filter(None, [f"{'#' * level} {self.title}", self.note if self.rows else "", body]))
+        """Heading, note and table."""
+        shown = text.table(self.rows, self.headers, self.align)
+        return "\n\n".join(filter(None, [f"{'#' * level} {self.title}", self.note, shown]))
 
 
 def critical_path(group: Group) -> Table:
@@ -224,7 +222,7 @@ def devices(record: Record) -> Table:
         "whole graphs",
         "busy, first to last work",
     )
-    return Table("The whole recording", "", headers, "l" + "r" * 7, rows, "It holds no work of a device.")
+    return Table("The whole recording", "", headers, "l" + "r" * 7, rows)
 
 
 _PER_ITERATION = (

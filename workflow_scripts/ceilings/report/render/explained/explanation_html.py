@@ -40,7 +40,7 @@ def html(record: Record) -> str:
         hidden=bars.hidden(group) if group else "",
         timeline=_timeline(group) if group and group["timeline"] else "",
         timeline_caption=TIMELINE,
-        what_if=_body(tables.what_if(group)) if group else "",
+        what_if=_body(tables.what_if(group)) if group and group["what_if"] else "",
         sections=[] if failed else _sections(marked),
         others=[]
         if failed

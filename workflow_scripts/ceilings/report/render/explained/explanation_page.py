@@ -63,7 +63,7 @@ def main_tables(record: Record) -> list[Table]:
     """The tables of the largest group, those of all groups where there are several, and those of the recording."""
     group = answer.main_group(record)
     several = [tables.groups(record)] if len(record["groups"]) > 1 else []
-    return [*several, *(group_tables(group) if group else []), tables.devices(record)]
+    return _with_rows([*several, *(_all_of(group) if group else []), tables.devices(record)])
 
 
 def other_groups(record: Record) -> list[Group]:
@@ -74,19 +74,15 @@ def other_groups(record: Record) -> list[Group]:
 
 
 def group_tables(group: Group, most: int = tables.MOST) -> list[Table]:
-    """The tables of a group, in the order of a reader's questions."""
-    extra = [tables.layers(group, most)] if group["layers"] else []
-    extra += [tables.host(group)] if group["host"] else []
-    extra += [tables.parts(group)] if group["parts"] or group["residual_ns"] else []
-    return [
-        tables.what_if(group),
-        tables.critical_path(group),
-        tables.idle(group),
-        tables.kernels(group, most),
-        tables.calls(group, most),
-        tables.busy(group),
-        *extra,
-    ]
+    """The tables of a group that have rows, in the order of a reader's questions."""
+    return _with_rows(_all_of(group, most))
+
+
+def absent(record: Record) -> str:
+    """Which tables of the largest group have no rows; empty where all have."""
+    group = answer.main_group(record)
+    names = [table.title.lower() for table in _all_of(group) if not table.rows] if group else []
+    return f"Not in this file, or none of it: {text.listed(names)}." if names else ""
 
 
 def levers(group: Group, level: int = 2) -> str:
@@ -104,7 +100,26 @@ def reading(record: Record) -> list[str]:
     counted = ", ".join(f"{name} {number:,}" for name, number in source["counts"].items())
     lines = [f"{answer.origin(record)}. {answer.cut_out(record)}"]
     lines += [f"Counted: {counted}."] if counted else []
+    lines += filter(None, [absent(record)])
     lines += ["\n".join(["It cannot tell:", "", *(f"- {one}" for one in source["lacks"])])] if source["lacks"] else []
     notes = [words for _, words in answer.health(record, "note")]
     lines += ["\n".join(["Notes:", "", *(f"- {one}" for one in notes)])] if notes else []
     return [*lines, f"SHA-256 of the file: `{source['sha256']}`."]
+
+
+def _all_of(group: Group, most: int = tables.MOST) -> list[Table]:
+    return [
+        tables.what_if(group),
+        tables.critical_path(group),
+        tables.idle(group),
+        tables.kernels(group, most),
+        tables.calls(group, most),
+        tables.layers(group, most),
+        tables.busy(group),
+        tables.host(group),
+        tables.parts(group),
+    ]
+
+
+def _with_rows(all_: list[Table]) -> list[Table]:
+    return [table for table in all_ if table.rows]

@@ -89,7 +89,8 @@ class _Screen:
         kept = [(title, rows) for title, rows in lists if rows]
         if not kept:
             return
-        yield "    ".join(self._heading(title.ljust(COLUMN)) for title, _ in kept).rstrip()
+        titles = [self._heading(title) + " " * (COLUMN - len(title)) for title, _ in kept]
+        yield "    ".join(titles).rstrip()
         for line in zip_longest(*(rows for _, rows in kept), fillvalue=""):
             yield "    ".join(row.ljust(COLUMN) for row in line).rstrip()
         yield ""

@@ -30,6 +30,7 @@ from ceilings.report.analysis.ranking import most_consequential
 from ceilings.report.render import conditions, decision_table, quality_section
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.conclusions import VERDICTS, claims_of_others
+from ceilings.report.render.explained_section import explained
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.introduction import counted, introduction
 from ceilings.report.render.markdown import block, inline
@@ -75,6 +76,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     scripts = [*(Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS)]
     after = [
         predictions(plan, measured),
+        explained(evidence),
         not_run(plan, tables),
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
