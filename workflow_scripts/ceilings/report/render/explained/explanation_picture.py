@@ -26,4 +26,4 @@ def picture(record: Record) -> str:
     return foreign.html(str(svg.picture([ground, *parts], bottom, "Where the time of an iteration goes")))
 
 
-TIMELINE = "One iteration: what has a black strip below is on the critical path; a line joins a launch and its work"
+TIMELINE = "One iteration: a strip below marks the critical path, what lies beside it is pale; a line joins a launch and its work"
