@@ -237,14 +237,14 @@ def _measure(group: Group) -> tuple[float, Unit]:
 
 
 def _cost_headers(unit: Unit) -> tuple[str, ...]:
-    return ("count", f"each, {unit.symbol}", f"all, {unit.symbol}", "of the iteration", "on the path")
+    return ("count", "each, µs", f"all, {unit.symbol}", "of the iteration", "on the path")
 
 
 def _costs(one: Mapping[str, Any], length: float, unit: Unit) -> list[str]:
     each = one["ns"] / one["count"]
     return [
         phrases.count(one["count"]),
-        unit.number(each),
+        phrases.MICROSECONDS.number(each),
         unit.number(one["ns"]),
         phrases.share(one["ns"], length),
         phrases.share(one["path_ns"], length),

@@ -70,14 +70,13 @@ def gain(share: float | None) -> str:
 
 
 def meaning(group: Group) -> str:
-    """What the verdict means, and what it takes; empty where there is none."""
+    """What the verdict means, and from which share on it is given; empty where there is none."""
     verdict = group["verdict"]
     if not verdict:
         return ""
-    name, what = verdict["name"], verdict["meaning"]
-    return (
-        f"{name[0].upper()}{name[1:]} means: {what}. It takes {text.percent(verdict['majority'])} of the critical path."
-    )
+    name = verdict["name"]
+    words = f"{name[0].upper()}{name[1:]}: {verdict['meaning']}."
+    return words if name == "mixed" else f"{words} That is {text.percent(verdict['majority'])} of the path or more."
 
 
 def levers(group: Group) -> list[tuple[str, str, str]]:

@@ -26,4 +26,6 @@ def picture(record: Record) -> str:
     return foreign.html(str(svg.picture([ground, *parts], bottom, "Where the time of an iteration goes")))
 
 
-TIMELINE = "One iteration: a strip below marks the critical path, what lies beside it is pale; a line joins a launch and its work"
+TIMELINE = (
+    "One iteration: a strip marks the critical path, what is beside it is pale; a line joins a launch and its work"
+)
