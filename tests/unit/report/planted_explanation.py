@@ -66,6 +66,8 @@ def _group(budget: dict[str, Any], lengths: list[int]) -> dict[str, Any]:
         [*operation[:3], streams.index(operation[3]), operation[4], index % 2 == 0]
         for index, operation in enumerate(timeline["operations"])
     ]
+    middle = timeline["length"] // 3
+    path = {"path": [[0, middle, "host: aten::linear"], [middle, timeline["length"], "kernel: gemm"]]}
     names = {"threads": ["thread 1"], "streams": [f"device 0, stream {stream}" for stream in streams]}
     return {
         "label": "all iterations",
@@ -108,7 +110,7 @@ def _group(budget: dict[str, Any], lengths: list[int]) -> dict[str, Any]:
             {"lever": "fuse small kernels", "why": "kernels last 3.2 µs on average", "gain": None},
         ],
         "lengths_ns": [float(one) for one in lengths],
-        "timeline": {"iteration": timeline["iteration"], "length": timeline["length"], **threads, **names},
+        "timeline": {"iteration": timeline["iteration"], "length": timeline["length"], **threads, **names, **path},
     }
 
 

@@ -51,6 +51,7 @@ def named(record, text):
             one.update(dict.fromkeys(fields, text))
     group["layers"] = [{"name": text, "kind": text, "count": 1.0, "ns": 5.0}]
     group["what_if"][-1]["why_not"] = text
+    group["timeline"]["path"][0][2] = text
     group["timeline"] |= {"threads": [text], "streams": [text] * len(group["timeline"]["streams"])}
     second = copy.deepcopy(group) | {"share": 0.1, "label": text}
     return changed | {"groups": [group | {"share": 0.9, "label": text}, second], "name": text}

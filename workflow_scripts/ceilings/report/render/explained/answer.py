@@ -61,7 +61,8 @@ def lever(group: Group) -> list[str]:
     known = group["levers"]
     if not known:
         return []
-    return [f"the largest lever: {known[0]['lever']}{gain(known[0]['gain'])}"]
+    name = known[0]["lever"].partition(":")[0].partition(" (")[0]  # without how to do it
+    return [f"the largest lever: {name}{gain(known[0]['gain'])}"]
 
 
 def gain(share: float | None) -> str:

@@ -19,6 +19,9 @@ NARROW = 0.5
 MOST_ROWS = 12
 """Threads and streams that are drawn, those with most on the path first."""
 
+PATH = ("path", 0)
+"""What tells the row of the critical path."""
+
 MOST_ARROWS = 400
 BESIDE = "0.4"
 """Opacity of what is not on the critical path."""
@@ -31,13 +34,20 @@ class Box(NamedTuple):
     end: float
     kind: str
     on_path: bool
+    label: str
 
 
 def drawn(timeline: Timeline, top: float) -> tuple[list[Markup], float]:
     """The parts of a picture, and where they end."""
     scale = (svg.WIDTH - LEFT - 10) / timeline["length"]
     rows = _rows(timeline)
-    shown = sorted(rows, key=lambda row: -sum(box.end - box.begin for box in row[2] if box.on_path))[:MOST_ROWS]
+    path = [row for row in rows if row[0] == PATH]
+    shown = (
+        path
+        + sorted(rows[len(path) :], key=lambda row: -sum(box.end - box.begin for box in row[2] if box.on_path))[
+            :MOST_ROWS
+        ]
+    )
     rows = [row for row in rows if row in shown]
     height_of = {place: top + k * ROW for k, (place, _, _) in enumerate(rows)}
     parts = list(_arrows(timeline, height_of, scale))
@@ -46,8 +56,8 @@ def drawn(timeline: Timeline, top: float) -> tuple[list[Markup], float]:
         parts.append(svg.text(0, y + 14, label, class_="b"))
         parts.append(svg.line(LEFT, y + HEIGHT / 2, svg.WIDTH - 10, y + HEIGHT / 2))
         for box in _merged(boxes, timeline["length"], scale):
-            look = {} if box.on_path else {"opacity": BESIDE}
-            name = f"{box.kind}: {phrases.time(box.end - box.begin)}"
+            look = {} if box.on_path or place == PATH else {"opacity": BESIDE}
+            name = f"{box.label}, {phrases.time(box.end - box.begin)}"
             x, width = LEFT + box.begin * scale, max((box.end - box.begin) * scale, 0.2)
             parts.append(svg.rectangle(x, y, width, HEIGHT, PALETTE.get(box.kind, PLAIN), title=name, **look))
             if box.on_path:
@@ -57,11 +67,12 @@ def drawn(timeline: Timeline, top: float) -> tuple[list[Markup], float]:
 
 
 def _rows(timeline: Timeline) -> list[tuple[tuple[str, int], str, list[Box]]]:
-    """Threads, then streams, that have something: what tells them, their name and what they do."""
-    rows = []
+    """The critical path, threads, then streams, that have something: what tells them, their name, what they do."""
+    path = [Box(begin, end, label.partition(":")[0], False, label) for begin, end, label in timeline.get("path", ())]
+    rows = [(PATH, "critical path", sorted(path))] if path else []
     for side, names, each, flag in (("thread", "threads", "calls", 4), ("stream", "streams", "operations", 5)):
         for number, name in enumerate(timeline[names]):
-            boxes = [Box(one[0], one[1], one[2], one[flag]) for one in timeline[each] if one[3] == number]
+            boxes = [Box(one[0], one[1], one[2], one[flag], one[2]) for one in timeline[each] if one[3] == number]
             if boxes:
                 rows.append(((side, number), name, sorted(boxes)))
     return rows
@@ -71,12 +82,12 @@ def _merged(boxes: Iterable[Box], length: float, scale: float) -> Iterator[Box]:
     """Boxes within the iteration; those that are too narrow to be seen alone as one with what follows them."""
     last: Box | None = None
     for box in boxes:
-        now = Box(max(box.begin, 0), min(box.end, length), box.kind, box.on_path)
+        now = box._replace(begin=max(box.begin, 0), end=min(box.end, length))
         if now.end < now.begin:
             continue
         if last is not None and (now.end - last.begin) * scale < NARROW:
             longer = last if last.end - last.begin >= now.end - now.begin else now
-            last = Box(last.begin, max(last.end, now.end), longer.kind, last.on_path or now.on_path)
+            last = Box(last.begin, max(last.end, now.end), longer.kind, last.on_path or now.on_path, longer.label)
             continue
         if last is not None:
             yield last
