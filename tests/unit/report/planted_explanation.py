@@ -48,7 +48,7 @@ def explanation(path: Path = EAGER, name: str = "eager") -> dict[str, Any]:
         ],
         "iterations": {
             **{"by": "range", "name": "iteration", "count": len(lengths), "certainty": 1.0},
-            "why": "each lasts from the begin of the range to its end",
+            "why": "Ranges of this project mark them. Certainty 100%. Each lasts as long as its range.",
             **{"inside_ns": sum(lengths), "between_ns": span - sum(lengths) if span > sum(lengths) else 0},
             "others": [{"by": "period", "name": None, "count": len(lengths)}],
         },

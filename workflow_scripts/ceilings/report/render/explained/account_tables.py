@@ -8,7 +8,6 @@ from typing import Any
 
 from ceilings.report import text
 from ceilings.report.render.explained import phrases
-from ceilings.report.render.explained.phrases import Unit
 
 Group = Mapping[str, Any]
 Record = Mapping[str, Any]
@@ -24,6 +23,10 @@ BESIDE = {
     "hidden_communication_ns": "communication hidden beside other work",
 }
 """What of the work runs beside other work, by its key in a record."""
+
+
+_PER_ITERATION = "For an iteration. *On the path*: what of it lies on the critical path, and so lengthens it."
+_COSTS = ("count", "each", "all", "of the iteration", "on the path")
 
 
 @dataclass(frozen=True)
@@ -52,106 +55,103 @@ class Table:
 
 def critical_path(group: Group) -> Table:
     """What the length of an iteration consists of."""
-    length, unit = _measure(group)
+    length = group["length_ns"]["median"]
     named = [(one["part"], one["ns"], one["share"]) for one in group["path"]]
     shares = group["shares"] or {}
     parts = named or [(phrases.PATH.get(name, name), share * length, share) for name, share in shares.items()]
-    rows = [[name, unit.number(ns), text.percent(share)] for name, ns, share in _largest(parts)]
+    rows = [[name, phrases.time(ns), text.percent(share)] for name, ns, share in _largest(parts)]
     note = (
         "The chain of host code and device work that the iteration's length consists of. What is not on it did not "
         "lengthen it."
     )
-    return Table("Critical path", note, ("part", unit.symbol, "of the iteration"), "lrr", rows)
+    return Table("Critical path", note, ("part", "time", "of the iteration"), "lrr", rows)
 
 
 def idle(group: Group) -> Table:
     """Why each device is idle."""
-    length, unit = _measure(group)
+    length = group["length_ns"]["median"]
     devices = group["devices"]
     causes = devices[0]["idle"] if devices else ()
     rows = _by_device(group, [(phrases.IDLE.get(c, c), [one["idle"][c] for one in devices]) for c in causes])
     rows += _by_device(group, [("not explained", [one["idle_unexplained_ns"] for one in devices])])
     total = [sum(value["median"] for value in one["idle"].values()) for one in devices]
     note = f"Idle for {text.listed(phrases.share(ns, length) for ns in total)} of the iteration." if devices else ""
-    return Table("Idle time by cause", note, _device_headers(group, "cause", unit), _device_align(group), rows)
+    return Table("Idle time by cause", note, _device_headers(group, "cause"), _device_align(group), rows)
 
 
 def busy(group: Group) -> Table:
     """What each device works on, and what runs beside what."""
-    _, unit = _measure(group)
     devices = group["devices"]
     classes = devices[0]["classes"] if devices else ()
     rows = _by_device(group, [(phrases.CLASSES.get(c, c), [one["classes"][c] for one in devices]) for c in classes])
     rows += _by_device(group, [(label, [one[key] for one in devices]) for key, label in BESIDE.items()])
-    return Table("Work of the device", "", _device_headers(group, "class", unit), _device_align(group), rows)
+    return Table("Work of the device", "", _device_headers(group, "class"), _device_align(group), rows)
 
 
 def host(group: Group) -> Table:
     """What the threads of the host do."""
-    length, unit = _measure(group)
+    length = group["length_ns"]["median"]
     rows = [
         [
             one["thread"],
-            *(_with_share(value["median"], length, unit) for value in one["parts"].values()),
+            *(_with_share(value["median"], length) for value in one["parts"].values()),
             text.percent(one["launches"]),
         ]
         for one in group["host"]
     ]
     names = group["host"][0]["parts"] if group["host"] else ()
-    headers = ("thread", *(f"{phrases.HOST.get(name, name)}, {unit.symbol}" for name in names), "of all launches")
+    headers = ("thread", *(phrases.HOST.get(name, name) for name in names), "of all launches")
     return Table("Threads of the host", "", headers, "l" + "r" * (len(headers) - 1), rows)
 
 
 def kernels(group: Group, most: int = MOST) -> Table:
     """The kernels that take most."""
-    length, unit = _measure(group)
+    length = group["length_ns"]["median"]
     rows = [
         [
             f"`{phrases.cut(one['short'])}`",
             phrases.CLASSES.get(one["class"], one["class"]),
-            *_costs(one, length, unit),
+            *_costs(one, length),
         ]
         for one in _first(group["kernels"], most)
     ]
     title = f"Kernels: the {len(rows)} that take most" if len(rows) < len(group["kernels"]) else "Kernels"
-    return Table(title, _PER_ITERATION, ("kernel", "class", *_cost_headers(unit)), "ll" + "r" * 5, rows)
+    return Table(title, _PER_ITERATION, ("kernel", "class", *_COSTS), "ll" + "r" * 5, rows)
 
 
 def calls(group: Group, most: int = MOST) -> Table:
     """The CUDA calls that take most."""
-    length, unit = _measure(group)
+    length = group["length_ns"]["median"]
     rows = [
-        [f"`{phrases.cut(one['name'])}`", one["kind"], *_costs(one, length, unit)]
-        for one in _first(group["calls"], most)
+        [f"`{phrases.cut(one['name'])}`", one["kind"], *_costs(one, length)] for one in _first(group["calls"], most)
     ]
     title = f"CUDA calls: the {len(rows)} that take most" if len(rows) < len(group["calls"]) else "CUDA calls"
-    return Table(title, _PER_ITERATION, ("call", "kind", *_cost_headers(unit)), "ll" + "r" * 5, rows)
+    return Table(title, _PER_ITERATION, ("call", "kind", *_COSTS), "ll" + "r" * 5, rows)
 
 
 def layers(group: Group, most: int = MOST) -> Table:
     """The layers or nodes that take most; no rows where the file has none."""
-    length, unit = _measure(group)
+    length = group["length_ns"]["median"]
     rows = [
         [
             f"`{phrases.cut(one['name'])}`",
             f"`{phrases.cut(one['kind'])}`",
             phrases.count(one["count"]),
-            unit.number(one["ns"]),
+            phrases.time(one["ns"]),
             phrases.share(one["ns"], length),
         ]
         for one in _first(group["layers"], most)
     ]
-    headers = ("layer or node", "kind", "count", unit.symbol, "of the iteration")
+    headers = ("layer or node", "kind", "count", "time", "of the iteration")
     return Table("Layers", "", headers, "llrrr", rows)
 
 
 def what_if(group: Group) -> Table:
     """How long an iteration would be with a change, by replay; where no replay says it, why."""
-    _, unit = _measure(group)
     rows = [
         [
             phrases.CHANGES.get(one["change"], one["change"]),
-            unit.number(one["ns"]) if one["ns"] is not None else f"no number: {one['why_not'] or 'not replayed'}",
+            phrases.time(one["ns"]) if one["ns"] is not None else f"no number: {one['why_not'] or 'not replayed'}",
             phrases.gain(one["gain"]),
         ]
         for one in group["what_if"]
@@ -160,19 +160,18 @@ def what_if(group: Group) -> Table:
         "Each line is a replay of the recorded iterations with one change. It is an upper bound: a real change reaches "
         "less."
     )
-    return Table(WHAT_IF, note, ("if", f"an iteration takes, {unit.symbol}", "gain"), "lrr", rows)
+    return Table(WHAT_IF, note, ("if", "an iteration takes", "gain"), "lrr", rows)
 
 
 def parts(group: Group) -> Table:
     """What does not fit into the exact account, by name and size."""
-    _, unit = _measure(group)
-    rows = [[one["part"], unit.number(one["ns"]), text.percent(one["share"])] for one in group["parts"]]
+    rows = [[one["part"], phrases.time(one["ns"]), text.percent(one["share"])] for one in group["parts"]]
     left = group["residual_ns"]
     if left:
         rows += [
             [
                 f"residual of the {side}",
-                unit.number(ns) if ns >= 0 else f"−{unit.number(-ns)}",
+                phrases.signed(ns),
                 text.percent(ns / group["length_ns"]["median"]),
             ]
             for side, ns in left.items()
@@ -181,7 +180,7 @@ def parts(group: Group) -> Table:
         "What the exact account does not hold, and the residual: the median iteration less the sum of the parts' "
         "medians."
     )
-    return Table("Beside the account", note, ("part", unit.symbol, "of the iteration"), "lrr", rows)
+    return Table("Beside the account", note, ("part", "time", "of the iteration"), "lrr", rows)
 
 
 def groups(record: Record) -> Table:
@@ -225,34 +224,19 @@ def devices(record: Record) -> Table:
     return Table("The whole recording", "", headers, "l" + "r" * 7, rows)
 
 
-_PER_ITERATION = (
-    "For an iteration. *On the path*: what of it lies on the critical path, and so lengthens the iteration."
-)
-
-
-def _measure(group: Group) -> tuple[float, Unit]:
-    """The length of an iteration, and the unit of what stands beside it."""
-    length = group["length_ns"]["median"]
-    return length, phrases.unit_of(length)
-
-
-def _cost_headers(unit: Unit) -> tuple[str, ...]:
-    return ("count", "each, µs", f"all, {unit.symbol}", "of the iteration", "on the path")
-
-
-def _costs(one: Mapping[str, Any], length: float, unit: Unit) -> list[str]:
+def _costs(one: Mapping[str, Any], length: float) -> list[str]:
     each = one["ns"] / one["count"]
     return [
         phrases.count(one["count"]),
-        phrases.MICROSECONDS.number(each),
-        unit.number(one["ns"]),
+        phrases.time(each),
+        phrases.time(one["ns"]),
         phrases.share(one["ns"], length),
         phrases.share(one["path_ns"], length),
     ]
 
 
-def _device_headers(group: Group, first: str, unit: Unit) -> tuple[str, ...]:
-    return (first, *(f"device {one['device']}, {unit.symbol}" for one in group["devices"]))
+def _device_headers(group: Group, first: str) -> tuple[str, ...]:
+    return (first, *(f"device {one['device']}" for one in group["devices"]))
 
 
 def _device_align(group: Group) -> str:
@@ -261,14 +245,14 @@ def _device_align(group: Group) -> str:
 
 def _by_device(group: Group, parts: Iterable[tuple[str, list[Mapping[str, float]]]]) -> list[list[str]]:
     """A row for each part that some device has, with a median a device; the largest first."""
-    length, unit = _measure(group)
+    length = group["length_ns"]["median"]
     medians = [(label, [value["median"] for value in values]) for label, values in parts]
     kept = sorted((part for part in medians if any(part[1])), key=lambda part: -max(part[1]))
-    return [[label, *(_with_share(ns, length, unit) for ns in values)] for label, values in kept]
+    return [[label, *(_with_share(ns, length) for ns in values)] for label, values in kept]
 
 
-def _with_share(ns: float, length: float, unit: Unit) -> str:
-    return f"{unit.number(ns)} ({phrases.share(ns, length)})"
+def _with_share(ns: float, length: float) -> str:
+    return f"{phrases.time(ns)} ({phrases.share(ns, length)})"
 
 
 def _largest(values: Iterable[tuple[str, float, float]]) -> Iterator[tuple[str, float, float]]:

@@ -34,8 +34,8 @@ def headline(record: Record) -> str:
 
 def iterations(record: Record, group: Group) -> str:
     """How many iterations a group has and how long they are: ``100 iterations of 2.24 ms [2.20, 2.29]``."""
-    of = "" if len(record["groups"]) == 1 else f" of the group {group['label']}"
-    return f"{text.plural(group['count'], 'iteration')}{of}, {phrases.median(group['length_ns'])} each"
+    of = "" if len(record["groups"]) == 1 else f" ({group['label']})"
+    return f"{text.plural(group['count'], 'iteration')}{of} of {phrases.median(group['length_ns'])}"
 
 
 def busy(group: Group) -> list[str]:
@@ -89,8 +89,8 @@ def cut_out(record: Record) -> str:
     """How iterations were made out, how sure that is, and what else could have been chosen."""
     made = record["iterations"]
     name = f" {made['name']}" if made["name"] else ""
-    how = f"Iterations by {phrases.BY.get(made['by'], made['by'])}{name}"
-    words = f"{how}, {text.percent(made['certainty'])} sure: {made['why']}"
+    how = "" if made["by"] == "whole" else f"Iterations by {phrases.BY.get(made['by'], made['by'])}{name}. "
+    words = f"{how}{made['why']}"
     words = words if words.endswith(".") else f"{words}."
     if made["between_ns"]:
         total = made["inside_ns"] + made["between_ns"]
@@ -110,8 +110,9 @@ def health(record: Record, *levels: str) -> list[tuple[str, str]]:
 def origin(record: Record) -> str:
     """What the file is: its form, its recorder and its size."""
     source = record["source"]
-    tool = f" ({source['tool']})" if source["tool"] else ""
-    return f"{phrases.FORMATS.get(source['format'], source['format'])}{tool}, {_size(source['bytes'])}"
+    form, tool = phrases.FORMATS.get(source["format"], source["format"]), source["tool"] or ""
+    made = tool if tool.startswith(form) else f"{form} ({tool})" if tool else form
+    return f"{made}, {_size(source['bytes'])}"
 
 
 def _other(one: Mapping[str, Any]) -> str:

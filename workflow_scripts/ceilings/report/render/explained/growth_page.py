@@ -9,7 +9,6 @@ from ceilings import foreign
 from ceilings.report import text
 from ceilings.report.analysis.growth import IDLE, Growth, Share, cautions, growths, unpaired
 from ceilings.report.render.explained import answer, phrases
-from ceilings.report.render.explained.phrases import Unit
 
 Record = Mapping[str, Any]
 
@@ -35,7 +34,7 @@ def headline(before: Record, after: Record) -> str:
     words = [f"{_lengths(first)}, {_verdict(first)}"]
     parts, names = (first.path, phrases.PATH) if first.path else (first.device, phrases.CLASSES)
     if parts and first.verdict in ("longer", "shorter"):
-        words.append(f"most of it: {_named(parts[0], names)} {_signed(parts[0].growth, _unit(first))}")
+        words.append(f"most of it: {_named(parts[0], names)} {phrases.signed(parts[0].growth, plus=True)}")
     sides = [group["verdict"]["name"] if group["verdict"] else "no verdict" for group in (first.before, first.after)]
     words.append(f"{sides[0]} before and after" if sides[0] == sides[1] else f"{sides[0]} before, {sides[1]} after")
     return f"{'; '.join(words)}."
@@ -64,48 +63,47 @@ def _page(before: Record, after: Record) -> Iterator[str]:
 
 
 def _sections(growth: Growth) -> Iterator[str]:
-    unit = _unit(growth)
     for title, shares, names in (
         ("the critical path", growth.path, phrases.PATH),
         ("the host's threads", growth.host, phrases.HOST),
         ("the devices", growth.device, phrases.CLASSES),
     ):
         yield f"### Parts of {title}"
-        yield _parts(shares, names, growth, unit) if shares else "One of the two files does not say."
+        yield _parts(shares, names, growth) if shares else "One of the two files does not say."
     for title, shares in (("Kernels", growth.kernels), ("CUDA calls", growth.calls)):
         yield f"### {title}"
-        yield _counts(shares, unit)
+        yield _counts(shares)
 
 
-def _parts(shares: Sequence[Share], names: Mapping[str, str], growth: Growth, unit: Unit) -> str:
+def _parts(shares: Sequence[Share], names: Mapping[str, str], growth: Growth) -> str:
     length = growth.before["length_ns"]["median"]
     rows = [
         [
             _named(one, names),
-            *(unit.number(ns) for ns in (one.before, one.after)),
-            _signed(one.growth, unit),
+            *(phrases.time(ns) for ns in (one.before, one.after)),
+            phrases.signed(one.growth, plus=True),
             text.percent(one.growth / length),
         ]
         for one in shares
     ]
-    headers = ("part", f"before, {unit.symbol}", f"after, {unit.symbol}", "growth", "of the iteration before")
+    headers = ("part", "before", "after", "growth", "of the iteration before")
     return text.table(rows, headers, "lrrrr")
 
 
-def _counts(shares: Sequence[Share], unit: Unit) -> str:
+def _counts(shares: Sequence[Share]) -> str:
     rows = [
         [
             f"`{foreign.marked(phrases.cut(one.name))}`",
             one.change,
             *("" if count is None else phrases.count(count) for count in one.counts),
-            *("" if ns is None else unit.number(ns) for ns in (one.before, one.after)),
-            _signed(one.growth, unit),
+            *("" if ns is None else phrases.time(ns) for ns in (one.before, one.after)),
+            phrases.signed(one.growth, plus=True),
         ]
         for one in shares[:MOST]
     ]
     if not rows:
         return "None came, went or changed by 2% of an iteration, or one of the two files does not say."
-    headers = ("name", "change", "count before", "after", f"before, {unit.symbol}", f"after, {unit.symbol}", "growth")
+    headers = ("name", "change", "count before", "count after", "before", "after", "growth")
     more = f"\n\n{len(shares) - MOST} more changed." if len(shares) > MOST else ""
     return f"{text.table(rows, headers, 'llrrrrr')}{more}"
 
@@ -116,8 +114,7 @@ def _side(side: str, record: Record) -> list[str]:
 
 def _lengths(growth: Growth) -> str:
     before, after = (group["length_ns"]["median"] for group in (growth.before, growth.after))
-    unit = phrases.unit_of(before)
-    return f"An iteration takes {unit.time(after)} instead of {unit.time(before)}"
+    return f"An iteration takes {phrases.time(after)} instead of {phrases.time(before)}"
 
 
 def _verdict(growth: Growth) -> str:
@@ -128,20 +125,12 @@ def _verdict(growth: Growth) -> str:
     return f"{bounds}, {growth.verdict}"
 
 
-def _unit(growth: Growth) -> Unit:
-    return phrases.unit_of(max(group["length_ns"]["median"] for group in (growth.before, growth.after)))
-
-
 def _named(share: Share, names: Mapping[str, str]) -> str:
     """A part as pages call it."""
     cause = share.name.removeprefix(IDLE)
     if cause != share.name:
         return f"{IDLE}{phrases.IDLE.get(cause, cause)}"
     return names.get(share.name, share.name)
-
-
-def _signed(ns: float, unit: Unit) -> str:
-    return f"{'+' if ns > 0 else '−' if ns < 0 else ''}{unit.time(abs(ns))}"
 
 
 _METHOD = (

@@ -111,8 +111,7 @@ def _arrows(timeline: Timeline, height_of: Mapping[tuple[str, int], float], scal
 
 def _axis(length: float, y: float) -> Iterator[Markup]:
     """Five times below the rows."""
-    unit = phrases.unit_of(length)
     for k in range(5):
         x = LEFT + (svg.WIDTH - LEFT - 10) * k / 4
         anchor = "start" if k == 0 else "end" if k == 4 else "middle"
-        yield svg.text(x, y + 14, unit.time(length * k / 4), class_="quiet", anchor=anchor)
+        yield svg.text(x, y + 14, phrases.time(length * k / 4), class_="quiet", anchor=anchor)

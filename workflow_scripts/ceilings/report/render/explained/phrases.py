@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ceilings.report import text
@@ -53,7 +52,7 @@ IDLE = {
     "host": "no launch yet",
     "launching": "in the launch call",
     "queued": "launched, not started",
-    "sync": "done, host still waits",
+    "sync": "done, host waits",
 }
 
 BY = {
@@ -82,37 +81,19 @@ NO_GAIN = 0.0005
 """A share that shows as 0.0%."""
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A unit of time: its symbol, and how many ns it has."""
-
-    symbol: str
-    ns: float
-
-    def number(self, ns: float | None) -> str:
-        """A time in this unit, without the symbol."""
-        return text.number(None if ns is None else ns / self.ns)
-
-    def time(self, ns: float | None) -> str:
-        """A time in this unit, with the symbol."""
-        return "n/a" if ns is None else f"{self.number(ns)} {self.symbol}"
-
-
-MICROSECONDS, MILLISECONDS, SECONDS = Unit("µs", 1e3), Unit("ms", 1e6), Unit("s", 1e9)
-
-
-def unit_of(ns: float) -> Unit:
-    """The unit in which parts of so long a time are shown."""
-    return MICROSECONDS if ns < 1e6 else MILLISECONDS if ns < 1e10 else SECONDS
-
-
 def time(ns: float | None) -> str:
     """A time in the unit of its size.
 
     >>> time(2_240_000), time(812_000), time(12_920_244_000)
     ('2.24 ms', '812 µs', '12.9 s')
     """
-    return "n/a" if ns is None else unit_of(ns).time(ns)
+    return "n/a" if ns is None else f"{text.number(ns / unit_of(ns)[1])} {unit_of(ns)[0]}"
+
+
+def unit_of(ns: float) -> tuple[str, float]:
+    """The unit in which a time is shown, and how many ns it has."""
+    size = abs(ns)
+    return ("µs", 1e3) if size < 1e6 else ("ms", 1e6) if size < 1e10 else ("s", 1e9)
 
 
 def share(ns: float | None, of: float) -> str:
@@ -127,17 +108,22 @@ def gain(share: float | None) -> str:
     return "none" if abs(share) < NO_GAIN else f"{'−' if share > 0 else '+'}{text.percent(abs(share))}"
 
 
+def signed(ns: float, plus: bool = False) -> str:
+    """A time that may be negative; ``plus`` marks a positive one too."""
+    return f"{'−' if ns < 0 else '+' if plus and ns > 0 else ''}{time(abs(ns))}"
+
+
 def median(value: Mapping[str, Any]) -> str:
     """A median with its interval, where there is one: ``2.24 ms [2.20, 2.29]``."""
-    unit, (low, high) = unit_of(value["median"]), (value["low"], value["high"])
-    bounds = "" if low is None or high is None else f" [{unit.number(low)}, {unit.number(high)}]"
-    return f"{unit.time(value['median'])}{bounds}"
+    (_, size), (low, high) = unit_of(value["median"]), (value["low"], value["high"])
+    bounds = "" if low is None or high is None else f" [{text.number(low / size)}, {text.number(high / size)}]"
+    return f"{time(value['median'])}{bounds}"
 
 
-def cut(name: str) -> str:
+def cut(name: str, longest: int = LONGEST_NAME) -> str:
     """A name in few letters; its middle goes, since names differ at their ends."""
-    tail = LONGEST_NAME // 3
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - tail - 1]}…{name[-tail:]}"
+    tail = longest // 3
+    return name if len(name) <= longest else f"{name[: longest - tail - 1]}…{name[-tail:]}"
 
 
 def count(value: float) -> str:

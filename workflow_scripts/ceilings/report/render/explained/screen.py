@@ -10,7 +10,6 @@ from typing import Any
 from ceilings import foreign
 from ceilings.report import text
 from ceilings.report.render.explained import answer, phrases
-from ceilings.report.render.explained.phrases import Unit
 
 Record = Mapping[str, Any]
 Group = Mapping[str, Any]
@@ -18,11 +17,11 @@ Group = Mapping[str, Any]
 WIDTH, COLUMN = 100, 48
 """Columns of the screen, and of a half of it; four lie between the halves."""
 
-ROWS = 6
-"""Lines of each list."""
+ROWS, COSTLY = 6, 5
+"""Lines of the parts, and of what takes most."""
 
 WARNINGS = 4
-BAR = 6
+BAR = 5
 
 BOLD, RED, YELLOW, PLAIN = "\x1b[1m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
@@ -54,22 +53,20 @@ class _Screen:
             yield from self._wrapped(answer.cut_out(record))
             return
         length = group["length_ns"]["median"]
-        unit = phrases.unit_of(length)
         yield ""
-        yield from self._halves(
-            (f"Critical path, {unit.symbol}", _path(group, unit)), (f"Device, {unit.symbol}", _device(group, unit))
-        )
-        yield from self._halves(
-            (f"Kernels, {unit.symbol} an iteration", _costly(group["kernels"], "short", unit, length)),
-            (f"CUDA calls, {unit.symbol} an iteration", _costly(group["calls"], "name", unit, length)),
-        )
-        if group["layers"]:
-            yield from self._halves(
-                (f"Layers, {unit.symbol} an iteration", _costly(group["layers"], "name", unit, length))
-            )
+        yield from self._halves(("Critical path", _path(group)), ("Device", _device(group)))
+        for title, values, name in (
+            ("Kernels of an iteration", group["kernels"], "short"),
+            ("CUDA calls of an iteration", group["calls"], "name"),
+            ("Layers of an iteration", group["layers"], "name"),
+        ):
+            if values:
+                yield self._heading(f"{title:<68}{'count':>8} {'time':>8} {'share':>5} {'on path':>8}")
+                yield from _costly(values, name, length)
+                yield ""
         if any(one["ns"] is not None for one in group["what_if"]):
             yield self._heading("What if")
-            yield from (_what_if(one, unit) for one in group["what_if"] if one["ns"] is not None)
+            yield from (_what_if(one) for one in group["what_if"] if one["ns"] is not None)
             yield ""
         if group["levers"]:
             yield self._heading("What to try")
@@ -106,14 +103,14 @@ class _Screen:
         return f"{colour}{words}{PLAIN}" if self.colours and colour else words
 
 
-def _path(group: Group, unit: Unit) -> list[str]:
+def _path(group: Group) -> list[str]:
     length = group["length_ns"]["median"]
     shares = group["shares"] or {}
     parts = [(phrases.PATH.get(name, name), share * length) for name, share in shares.items()]
-    return [_bar(name, ns, length, unit) for name, ns in _ranked(parts)]
+    return [_bar(name, ns, length) for name, ns in _ranked(parts)]
 
 
-def _device(group: Group, unit: Unit) -> list[str]:
+def _device(group: Group) -> list[str]:
     """The device that works most; idle causes behind the classes."""
     if not group["devices"]:
         return []
@@ -122,7 +119,7 @@ def _device(group: Group, unit: Unit) -> list[str]:
     idle = [(f"idle: {phrases.IDLE.get(name, name)}", value["median"]) for name, value in device["idle"].items()]
     idle.append(("idle: not explained", device["idle_unexplained_ns"]["median"]))
     work = [(phrases.CLASSES.get(name, name), value["median"]) for name, value in device["classes"].items()]
-    return [_bar(name, ns, length, unit) for name, ns in _ranked([*work, *idle])]
+    return [_bar(name, ns, length) for name, ns in _ranked([*work, *idle])]
 
 
 def _ranked(parts: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -134,23 +131,28 @@ def _ranked(parts: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
     return [*ranked[: ROWS - 1], (f"{len(rest)} others", sum(ns for _, ns in rest))]
 
 
-def _bar(name: str, ns: float, length: float, unit: Unit) -> str:
+def _bar(name: str, ns: float, length: float) -> str:
     filled = "█" * min(BAR, round(BAR * ns / length))
-    return f"{_fit(name, 27)} {unit.number(ns):>7} {phrases.share(ns, length):>5} {filled}".rstrip()
+    return f"{_fit(name, 27)} {phrases.time(ns):>8} {phrases.share(ns, length):>5} {filled}".rstrip()
 
 
-def _costly(values: Sequence[Mapping[str, Any]], name: str, unit: Unit, length: float) -> list[str]:
-    ranked = sorted(values, key=lambda one: -one["ns"])[:ROWS]
+def _costly(values: Sequence[Mapping[str, Any]], name: str, length: float) -> list[str]:
+    """What takes most, a line each."""
+    ranked = sorted(values, key=lambda one: -one["ns"])[:COSTLY]
     return [
-        f"{_fit(one[name], 25)} {phrases.count(one['count']) + '×':>8} {unit.number(one['ns']):>6} "
-        f"{phrases.share(one['ns'], length):>5}"
+        f"{_fit(phrases.cut(one[name], 68), 68)}{phrases.count(one['count']) + '×':>8} {phrases.time(one['ns']):>8} "
+        f"{phrases.share(one['ns'], length):>5} {_on_path(one, length):>8}".rstrip()
         for one in ranked
     ]
 
 
-def _what_if(one: Mapping[str, Any], unit: Unit) -> str:
+def _on_path(one: Mapping[str, Any], length: float) -> str:
+    return "" if one.get("path_ns") is None else phrases.share(one["path_ns"], length)
+
+
+def _what_if(one: Mapping[str, Any]) -> str:
     change = phrases.CHANGES.get(one["change"], one["change"])
-    return f"{_fit(change, 52)} {unit.time(one['ns']):>10} {phrases.gain(one['gain']):>7}"
+    return f"{_fit(change, 52)} {phrases.time(one['ns']):>10} {phrases.gain(one['gain']):>7}"
 
 
 def _fit(words: str, width: int) -> str:
