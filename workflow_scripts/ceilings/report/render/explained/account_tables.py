@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,12 @@ Record = Mapping[str, Any]
 
 MOST = 10
 """Kernels, calls and layers that are shown."""
+
+MOST_PARTS = 15
+"""Parts of the critical path that are shown."""
+
+REST = "smaller parts"
+"""How the account calls those that it takes together, behind their number."""
 
 WHAT_IF = "What if"
 
@@ -56,10 +62,10 @@ class Table:
 def critical_path(group: Group) -> Table:
     """What the length of an iteration consists of."""
     length = group["length_ns"]["median"]
-    named = [(one["part"], one["ns"], one["share"]) for one in group["path"]]
     shares = group["shares"] or {}
-    parts = named or [(phrases.PATH.get(name, name), share * length, share) for name, share in shares.items()]
-    rows = [[name, phrases.time(ns), text.percent(share)] for name, ns, share in _largest(parts)]
+    parts = [(one["part"], one["ns"]) for one in group["path"]]
+    parts = parts or [(phrases.PATH.get(name, name), share * length) for name, share in shares.items()]
+    rows = [[name, phrases.time(ns), phrases.share(ns, length)] for name, ns in _largest(parts)]
     note = (
         "The chain of host code and device work that the iteration's length consists of. What is not on it did not "
         "lengthen it."
@@ -255,8 +261,11 @@ def _with_share(ns: float, length: float) -> str:
     return f"{phrases.time(ns)} ({phrases.share(ns, length)})"
 
 
-def _largest(values: Iterable[tuple[str, float, float]]) -> Iterator[tuple[str, float, float]]:
-    return (one for one in sorted(values, key=lambda one: -one[1]) if one[1])
+def _largest(parts: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The largest parts, and all others as one, so that they still sum up."""
+    ranked = sorted((part for part in parts if part[1]), key=lambda part: (part[0].endswith(REST), -part[1]))
+    first, rest = ranked[:MOST_PARTS], ranked[MOST_PARTS:]
+    return [*first, (REST, sum(ns for _, ns in rest))] if len(rest) > 1 else ranked
 
 
 def _first(values: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
