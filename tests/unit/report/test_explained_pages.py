@@ -49,6 +49,7 @@ def named(record, text):
     }.items():
         for one in group[key]:
             one.update(dict.fromkeys(fields, text))
+    group["parts"][1]["part"] = f"framework: {text}"
     group["layers"] = [{"name": text, "kind": text, "count": 1.0, "ns": 5.0}]
     group["what_if"][-1]["why_not"] = text
     group["timeline"]["path"][0][2] = text
@@ -80,6 +81,7 @@ def test_every_section_is_there(eager):
         "CUDA calls",
         "Work of the device",
         "Threads of the host",
+        "Framework code",
         "Beside the account",
         "The whole recording",
         "What was read",

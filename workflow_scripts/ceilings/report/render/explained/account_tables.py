@@ -21,6 +21,9 @@ MOST_PARTS = 15
 REST = "smaller parts"
 """How the account calls those that it takes together, behind their number."""
 
+FRAMEWORK = "framework: "
+"""How the name of a part begins that is in the account, as framework code."""
+
 WHAT_IF = "What if"
 
 BESIDE = {
@@ -169,19 +172,20 @@ def what_if(group: Group) -> Table:
     return Table(WHAT_IF, note, ("if", "an iteration takes", "gain"), "lrr", rows)
 
 
+def framework(group: Group) -> Table:
+    """What the framework's code of all threads does, by operator, range or function."""
+    inside = [(one["part"].removeprefix(FRAMEWORK), one) for one in group["parts"] if one["part"].startswith(FRAMEWORK)]
+    rows = [[name, phrases.time(one["ns"]), text.percent(one["share"])] for name, one in inside]
+    note = "Time in each, without what it calls; of all threads, on the critical path or not."
+    return Table("Framework code", note, ("operator, range or function", "time", "of the iteration"), "lrr", rows)
+
+
 def parts(group: Group) -> Table:
     """What does not fit into the exact account, by name and size."""
-    rows = [[one["part"], phrases.time(one["ns"]), text.percent(one["share"])] for one in group["parts"]]
-    left = group["residual_ns"]
-    if left:
-        rows += [
-            [
-                f"residual of the {side}",
-                phrases.signed(ns),
-                text.percent(ns / group["length_ns"]["median"]),
-            ]
-            for side, ns in left.items()
-        ]
+    length = group["length_ns"]["median"]
+    beside = [(one["part"], one["ns"]) for one in group["parts"] if not one["part"].startswith(FRAMEWORK)]
+    left = [(f"residual of the {side}", ns) for side, ns in (group["residual_ns"] or {}).items()]
+    rows = [[name, phrases.signed(ns), text.percent(ns / length)] for name, ns in (*beside, *left)]
     note = (
         "What the exact account does not hold, and the residual: the median iteration less the sum of the parts' "
         "medians."
@@ -224,7 +228,7 @@ def devices(record: Record) -> Table:
         "kernels",
         "copies",
         "fills",
-        "whole graphs",
+        "graph launches",
         "busy, first to last work",
     )
     return Table("The whole recording", "", headers, "l" + "r" * 7, rows)

@@ -117,6 +117,7 @@ def _all_of(group: Group, most: int = tables.MOST) -> list[Table]:
         tables.layers(group, most),
         tables.busy(group),
         tables.host(group),
+        tables.framework(group),
         tables.parts(group),
     ]
 

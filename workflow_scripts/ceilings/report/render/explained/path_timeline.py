@@ -114,4 +114,4 @@ def _axis(length: float, y: float) -> Iterator[Markup]:
     for k in range(5):
         x = LEFT + (svg.WIDTH - LEFT - 10) * k / 4
         anchor = "start" if k == 0 else "end" if k == 4 else "middle"
-        yield svg.text(x, y + 14, phrases.time(length * k / 4) if k else "0", class_="quiet", anchor=anchor)
+        yield svg.text(x, y + 14, phrases.time(length * k / 4), class_="quiet", anchor=anchor)

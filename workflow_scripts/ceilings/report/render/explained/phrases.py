@@ -87,7 +87,10 @@ def time(ns: float | None) -> str:
     >>> time(2_240_000), time(812_000), time(12_920_244_000)
     ('2.24 ms', '812 µs', '12.9 s')
     """
-    return "n/a" if ns is None else f"{text.number(ns / unit_of(ns)[1])} {unit_of(ns)[0]}"
+    if not ns:
+        return "n/a" if ns is None else "0"
+    symbol, size = unit_of(ns)
+    return f"{text.number(ns / size)} {symbol}"
 
 
 def unit_of(ns: float) -> tuple[str, float]:
