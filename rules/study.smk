@@ -56,7 +56,7 @@ lifetime.announce()  # what this process starts ends with it
 if workflow.is_main_process and leftovers.release_lock(Path(".snakemake")):
     print("The last run was killed: removed its lock", file=sys.stderr)
 
-CAPTURE = "(?!.*-against-)[a-z0-9][a-z0-9-]*"
+CAPTURE = "(?!-)(?:(?!-against-)[a-z0-9-])+"
 METHODS = ("minmax", "entropy", "percentile")
 
 host.pin(STUDY.host)
