@@ -23,7 +23,9 @@ class Elsewhere(Project):
     """A folder of its own, in which the workflow of this checkout runs."""
 
     def snakemake(self, *arguments, **options):
-        return super().snakemake(*arguments, "--snakefile", str(PROJECT / "Snakefile"), **options)
+        # Targets first, and together: the parser takes no second group of them.
+        ordered = sorted(arguments, key=lambda word: not word.startswith("results/"))
+        return super().snakemake(*ordered, "--snakefile", str(PROJECT / "Snakefile"), **options)
 
     def planned_of(self, *names):
         return self.planned(PAGES[names[0]], *(PAGES[name] for name in names[1:]))
