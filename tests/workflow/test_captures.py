@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import yaml
-from tiny import PROJECT, STUDY, Project
+from tiny import PROJECT, STUDY, SUMMARY, Project
 from unit.report.planted_explanation import EAGER, GRAPH
 
 from ceilings import records
@@ -116,7 +116,7 @@ def test_from_the_command_line_without_a_study_of_captures(again):
             {"eager": "./eagr.sqlite"},
             "captures.eager: ./eagr.sqlite does not exist; did you mean 'eager.sqlite'?",
         ),
-        ("other", {}, "error: the study has no capture 'other'; allowed: eager, graph, broken"),
+        ("other", {}, "error: the study has no capture 'other'; allowed: broken, eager, graph"),
         ("eager", {"eager": {"path": "./eager.sqlite", "by": "steps"}}, "is not allowed, did you mean 'step'?"),
         ("Eager", {}, "error: nothing makes results/explained/Eager.md, did you mean 'results/explained/eager.md'?"),
     ],
@@ -158,3 +158,14 @@ def test_a_study_is_yaml_as_documented():
     section = page.partition("```yaml\n")[2].partition("```")[0]
     config = checked({**STUDY, **yaml.safe_load(section)})
     assert captures(config)["slow"].options == ("--between", "1200", "1350.5")
+
+
+def test_a_study_with_a_capture_gains_its_line_and_measures_nothing(project):
+    shutil.copy(EAGER, project.folder / "eager.sqlite")
+    project.configure({**STUDY, "captures": {"mine": "./eager.sqlite"}})
+    assert project.planned() == {"explain_capture": 1, "write_explanation": 1, "write_summary": 1}
+    project.snakemake(SUMMARY)
+    assert "- [mine](explained/mine.md): Bound by" in (project.folder / SUMMARY).read_text()
+    assert project.planned() == {}
+    project.configure(STUDY)
+    assert project.planned() == {"write_summary": 1}
