@@ -13,8 +13,8 @@ from ceilings.files import not_a_file, write_text
 from ceilings.program import main
 from ceilings.report.render.explained.growth_page import headline, page
 
-RECORD = b'{"kind": "explanation"'
-"""How a record begins."""
+RECORD = b'{"kind":"explanation"'
+"""How a record begins, without blanks."""
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -30,8 +30,10 @@ def work(arguments: argparse.Namespace) -> None:
 
 def read(path: Path) -> records.Record:
     """A record as it is, a trace explained."""
-    if not not_a_file(path) and path.read_bytes()[: len(RECORD)] == RECORD:
-        return records.read(path, "explanation")
+    if not not_a_file(path):
+        with path.open("rb") as file:
+            if b"".join(file.read(80).split()).startswith(RECORD):
+                return records.read(path, "explanation")
     from ceilings.traces.explained.explain import explain
 
     return explain(path, path.name)

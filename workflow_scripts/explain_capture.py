@@ -13,33 +13,37 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ceilings import records
+from ceilings import private, records
 from ceilings.errors import UserError
 from ceilings.files import write_text
 from ceilings.program import main
+from ceilings.provenance import provenance
 
 SHOWN_AFTER, SHOWN_EVERY = 3.0, 2.0
 """Seconds until progress is shown, and from one line of it to the next."""
+
+CHOICES = ("range", "step", "graph", "period", "whole", "between", "process")
+"""The options that say what an iteration is, by their names in a choice."""
 
 ENDINGS = re.compile(r"(\.(json|gz|sqlite|db|nsys-rep|nsys|cupti|pt|trace|budget|perfetto))+$", re.IGNORECASE)
 
 
 def work(arguments: argparse.Namespace) -> None:
-    from ceilings.provenance import provenance
     from ceilings.traces.explained.explain import explain
 
+    name = arguments.name or ENDINGS.sub("", arguments.trace.name) or arguments.trace.name
     try:
-        content = explain(arguments.trace, arguments.name or _name(arguments.trace), _choice(arguments), _Progress())
+        content = explain(arguments.trace, name, _choice(arguments), _Progress(), arguments.perfetto)
     except UserError as error:
         if not (arguments.record_failure and arguments.output):
             raise
-        failure = {"name": arguments.name or _name(arguments.trace), "failure": str(error)}
-        records.write(arguments.output, "explanation", {**failure, "provenance": provenance(())}, indent=None)
         print(f"error: {error}", file=sys.stderr)
+        failed = {"name": name, "failure": str(error), "provenance": provenance(())}
+        records.write(arguments.output, "explanation", failed, indent=None)
         return
-    record = records.sealed("explanation", content)
+    record = records.sealed("explanation", private.anonymous(content))
     if arguments.output:
-        record = records.write(arguments.output, "explanation", content, indent=None)
+        write_text(arguments.output, records.as_text(record, indent=None))
     if arguments.markdown:
         from ceilings.report.render.explained import explanation_page, explanation_picture
 
@@ -65,12 +69,7 @@ def _show(record: records.Record) -> None:
 
 def _choice(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the iterations are, in the words of a study."""
-    ways = {name: getattr(arguments, name) for name in ("range", "step", "graph", "period", "whole", "process")}
-    return {**ways, "between": arguments.between and list(arguments.between)}
-
-
-def _name(trace: Path) -> str:
-    return ENDINGS.sub("", trace.name) or trace.name
+    return {name: getattr(arguments, name) for name in CHOICES}
 
 
 class _Progress:

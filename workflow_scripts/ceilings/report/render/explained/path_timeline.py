@@ -23,6 +23,9 @@ PATH = ("path", 0)
 """What tells the row of the critical path."""
 
 MOST_ARROWS = 400
+WHOLE = 0.99
+"""A path that ends before this part of the iteration was cut by its record."""
+
 BESIDE = "0.4"
 """Opacity of what is not on the critical path."""
 
@@ -69,7 +72,8 @@ def drawn(timeline: Timeline, top: float) -> tuple[list[Markup], float]:
 def _rows(timeline: Timeline) -> list[tuple[tuple[str, int], str, list[Box]]]:
     """The critical path, threads, then streams, that have something: what tells them, their name, what they do."""
     path = [Box(begin, end, label.partition(":")[0], False, label) for begin, end, label in timeline.get("path", ())]
-    rows = [(PATH, "critical path", sorted(path))] if path else []
+    whole = not path or max(box.end for box in path) > WHOLE * timeline["length"]
+    rows = [(PATH, "critical path" if whole else "path, its begin", sorted(path))] if path else []
     for side, names, each, flag in (("thread", "threads", "calls", 4), ("stream", "streams", "operations", 5)):
         for number, name in enumerate(timeline[names]):
             boxes = [Box(one[0], one[1], one[2], one[flag], one[2]) for one in timeline[each] if one[3] == number]
