@@ -181,16 +181,19 @@ def framework(group: Group) -> Table:
 
 
 def parts(group: Group) -> Table:
-    """What does not fit into the exact account, by name and size."""
+    """What does not fit into the exact account, by name and size; where there is no account, what there is instead."""
     length = group["length_ns"]["median"]
     beside = [(one["part"], one["ns"]) for one in group["parts"] if not one["part"].startswith(FRAMEWORK)]
     left = [(f"residual of the {side}", ns) for side, ns in (group["residual_ns"] or {}).items()]
     rows = [[name, phrases.signed(ns), text.percent(ns / length)] for name, ns in (*beside, *left)]
+    headers = ("part", "time", "of the iteration")
+    if not group["host"] and not group["devices"]:
+        return Table("Parts of an iteration", "As the program itself times them.", headers, "lrr", rows)
     note = (
         "What the exact account does not hold, and the residual: the median iteration less the sum of the parts' "
         "medians."
     )
-    return Table("Beside the account", note, ("part", "time", "of the iteration"), "lrr", rows)
+    return Table("Beside the account", note, headers, "lrr", rows)
 
 
 def groups(record: Record) -> Table:

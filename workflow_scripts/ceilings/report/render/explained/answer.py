@@ -111,7 +111,8 @@ def origin(record: Record) -> str:
     """What the file is: its form, its recorder and its size."""
     source = record["source"]
     form, tool = phrases.FORMATS.get(source["format"], source["format"]), source["tool"] or ""
-    made = tool if tool.startswith(form) else f"{form} ({tool})" if tool else form
+    known = form.startswith(tool) or tool.startswith(form)
+    made = max(form, tool, key=len) if known else f"{form} ({tool})"
     return f"{made}, {_size(source['bytes'])}"
 
 

@@ -59,7 +59,7 @@ class Bar:
 
 
 def bars(group: Group) -> list[Bar]:
-    """Those that the file has: the critical path, the threads that launch most, the devices."""
+    """Those that the file has: the critical path, the threads that launch most, the devices; else its own parts."""
     length = group["length_ns"]["median"]
 
     def bar(label: str, parts: list[tuple[str, str, float, bool]]) -> Bar:
@@ -81,6 +81,10 @@ def bars(group: Group) -> list[Bar]:
         work += [(f"idle: {phrases.IDLE.get(k, k)}", PALE, v["median"], True) for k, v in one["idle"].items()]
         work.append(("idle: not explained", PALE, one["idle_unexplained_ns"]["median"], True))
         drawn.append(bar(f"device {one['device']}", work))
+    if not drawn:  # what one program says of itself
+        colours = list(dict.fromkeys(PALETTE.values()))
+        said = [(one["part"], colours[k % len(colours)], one["ns"], False) for k, one in enumerate(group["parts"])]
+        drawn.append(bar("an iteration", said))
     return [one for one in drawn if one.parts]
 
 
