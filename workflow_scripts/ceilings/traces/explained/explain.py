@@ -64,7 +64,7 @@ def explain(
 def mark(recording: Recording, iterations: Iterations, output: Path) -> None:
     """Write a recording for Perfetto, with its iterations and their critical paths as tracks above it."""
     count = len(iterations.begin)
-    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_MARKED)).astype(int)) if count else []
+    chosen = np.unique(np.linspace(0, max(count - 1, 0), min(count, MOST_MARKED)).astype(int))
     spans = [(int(iterations.begin[k]), int(iterations.end[k])) for k in chosen]
     accounts = Accounts(recording, iterations.overlapping)
     accounted = (accounts.of(*span, int(iterations.thread[k])) for span, k in zip(spans, chosen, strict=True))

@@ -48,6 +48,7 @@ class Table:
         headers: Of its columns.
         align: l or r for each column.
         rows: Texts; none where the file does not say.
+        below: A sentence below it.
     """
 
     title: str
@@ -55,11 +56,17 @@ class Table:
     headers: tuple[str, ...]
     align: str
     rows: list[list[str]]
+    below: str = ""
+
+    @property
+    def says(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self.rows or self.below)
 
     def markdown(self, level: int = 2) -> str:
-        """Heading, note and table."""
-        shown = text.table(self.rows, self.headers, self.align)
-        return "\n\n".join(filter(None, [f"{'#' * level} {self.title}", self.note, shown]))
+        """Heading, note, table and what stands below it."""
+        shown = [self.note, text.table(self.rows, self.headers, self.align)] if self.rows else []
+        return "\n\n".join(filter(None, [f"{'#' * level} {self.title}", *shown, self.below]))
 
 
 def critical_path(group: Group) -> Table:
@@ -156,20 +163,20 @@ def layers(group: Group, most: int = MOST) -> Table:
 
 
 def what_if(group: Group) -> Table:
-    """How long an iteration would be with a change, by replay; where no replay says it, why."""
-    rows = [
-        [
-            phrases.CHANGES.get(one["change"], one["change"]),
-            phrases.time(one["ns"]) if one["ns"] is not None else f"no number: {one['why_not'] or 'not replayed'}",
-            phrases.gain(one["gain"]),
-        ]
-        for one in group["what_if"]
-    ]
+    """How long an iteration would be with a change, by replay; below it why there is no number for the others."""
+    rows, unsaid = [], dict[str, list[str]]()
+    for one in group["what_if"]:
+        change = phrases.CHANGES.get(one["change"], one["change"])
+        if one["ns"] is None:
+            unsaid.setdefault(one["why_not"] or "it was not replayed", []).append(change)
+        else:
+            rows.append([change, phrases.time(one["ns"]), phrases.gain(one["gain"])])
+    below = " ".join(f"No number if {text.listed(changes)}: {why}." for why, changes in unsaid.items())
     note = (
         "Each line is a replay of the recorded iterations with one change. It is an upper bound: a real change reaches "
         "less."
     )
-    return Table(WHAT_IF, note, ("if", "an iteration takes", "gain"), "lrr", rows)
+    return Table(WHAT_IF, note, ("if", "an iteration takes", "gain"), "lrr", rows, below)
 
 
 def framework(group: Group) -> Table:

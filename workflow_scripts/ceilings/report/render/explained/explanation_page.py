@@ -81,7 +81,7 @@ def group_tables(group: Group, most: int = tables.MOST) -> list[Table]:
 def absent(record: Record) -> str:
     """Which tables of the largest group have no rows; empty where all have."""
     group = answer.main_group(record)
-    names = [table.title.lower() for table in _all_of(group) if not table.rows] if group else []
+    names = [table.title.lower() for table in _all_of(group) if not table.says] if group else []
     return f"Not in this file, or none of it: {text.listed(names)}." if names else ""
 
 
@@ -123,4 +123,4 @@ def _all_of(group: Group, most: int = tables.MOST) -> list[Table]:
 
 
 def _with_rows(all_: list[Table]) -> list[Table]:
-    return [table for table in all_ if table.rows]
+    return [table for table in all_ if table.says]

@@ -22,7 +22,12 @@ MOST_ROWS = 12
 PATH = ("path", 0)
 """What tells the row of the critical path."""
 
-MOST_ARROWS = 400
+LEAST = 0.002
+"""Part of the iteration for which a row is busy that is drawn without anything on the path."""
+
+MOST_ARROWS = 60
+"""Lines from launches to their work, evenly spread: more would hide the rows."""
+
 WHOLE = 0.99
 """A path that ends before this part of the iteration was cut by its record."""
 
@@ -40,18 +45,14 @@ class Box(NamedTuple):
     label: str
 
 
+Row = tuple[tuple[str, int], str, list[Box]]
+"""What tells a row from others, its name and what it shows."""
+
+
 def drawn(timeline: Timeline, top: float) -> tuple[list[Markup], float]:
     """The parts of a picture, and where they end."""
     scale = (svg.WIDTH - LEFT - 10) / timeline["length"]
-    rows = _rows(timeline)
-    path = [row for row in rows if row[0] == PATH]
-    shown = (
-        path
-        + sorted(rows[len(path) :], key=lambda row: -sum(box.end - box.begin for box in row[2] if box.on_path))[
-            :MOST_ROWS
-        ]
-    )
-    rows = [row for row in rows if row in shown]
+    rows = _shown(_rows(timeline), timeline["length"])
     height_of = {place: top + k * ROW for k, (place, _, _) in enumerate(rows)}
     parts = list(_arrows(timeline, height_of, scale))
     for place, label, boxes in rows:
@@ -69,7 +70,7 @@ def drawn(timeline: Timeline, top: float) -> tuple[list[Markup], float]:
     return [*parts, *_axis(timeline["length"], bottom)], bottom + 22
 
 
-def _rows(timeline: Timeline) -> list[tuple[tuple[str, int], str, list[Box]]]:
+def _rows(timeline: Timeline) -> list[Row]:
     """The critical path, threads, then streams, that have something: what tells them, their name, what they do."""
     path = [Box(begin, end, label.partition(":")[0], False, label) for begin, end, label in timeline.get("path", ())]
     whole = not path or max(box.end for box in path) > WHOLE * timeline["length"]
@@ -80,6 +81,20 @@ def _rows(timeline: Timeline) -> list[tuple[tuple[str, int], str, list[Box]]]:
             if boxes:
                 rows.append(((side, number), name, sorted(boxes)))
     return rows
+
+
+def _shown(rows: list[Row], length: float) -> list[Row]:
+    """The critical path, and the threads and streams with most on it, in their order."""
+
+    def on_path(row: Row) -> float:
+        return sum(box.end - box.begin for box in row[2] if box.on_path)
+
+    def drawn_at_all(row: Row) -> bool:
+        return on_path(row) > 0 or sum(box.end - box.begin for box in row[2]) > LEAST * length
+
+    others = sorted(filter(drawn_at_all, (row for row in rows if row[0] != PATH)), key=on_path, reverse=True)
+    kept = others[:MOST_ROWS]
+    return [row for row in rows if row[0] == PATH or row in kept]
 
 
 def _merged(boxes: Iterable[Box], length: float, scale: float) -> Iterator[Box]:
@@ -107,7 +122,8 @@ def _arrows(timeline: Timeline, height_of: Mapping[tuple[str, int], float], scal
     for begin, _, _, stream, call, on_path in timeline["operations"]:
         if on_path and call is not None and call in threads and (call not in first or begin < first[call][0]):
             first[call] = (begin, stream)
-    for call, (begin, stream) in list(first.items())[:MOST_ARROWS]:
+    launches = sorted(first.items())
+    for call, (begin, stream) in launches[:: -(-len(launches) // MOST_ARROWS) or 1]:
         from_, to = height_of.get(("thread", threads[call])), height_of.get(("stream", stream))
         if from_ is not None and to is not None and call >= 0:
             yield svg.line(LEFT + call * scale, from_ + HEIGHT + STRIP, LEFT + begin * scale, to, "arrow")
