@@ -54,15 +54,15 @@ def capture(config: Mapping[str, Any], name: str) -> Capture:
 def problems(config: Mapping[str, Any]) -> Iterator[str]:
     """Traces that cannot be read, and contradictions in what their iterations are."""
     for name, given in config["captures"].items():
-        said = {"path": given} if isinstance(given, str) else given
+        settings = {"path": given} if isinstance(given, str) else given
         where = f"captures.{name}"
-        ways = [key for key in WAYS if key in said]
+        ways = [key for key in WAYS if key in settings]
         if len(ways) > 1:
             yield f"{where}: {' and '.join(ways)} both say what an iteration is; keep one of them"
-        if "between" in said and float(said["between"][0]) >= float(said["between"][1]):
-            yield f"{where}.between: {said['between']} ends before it begins; write [FROM, TO] in ms"
-        if why := files.problem(Path(said["path"])):
-            yield f"{where}{'' if isinstance(given, str) else '.path'}: {said['path']} {why}"
+        if "between" in settings and float(settings["between"][0]) >= float(settings["between"][1]):
+            yield f"{where}.between: {settings['between']} ends before it begins; write [FROM, TO] in ms"
+        if why := files.problem(Path(settings["path"])):
+            yield f"{where}{'' if isinstance(given, str) else '.path'}: {settings['path']} {why}"
 
 
 def unreadable(records: Iterable[Path | str]) -> list[str]:
@@ -79,14 +79,14 @@ def unreadable(records: Iterable[Path | str]) -> list[str]:
 
 
 def _capture(given: str | Mapping[str, Any]) -> Capture:
-    said = {"path": given} if isinstance(given, str) else given
+    settings = {"path": given} if isinstance(given, str) else given
     options: list[str] = []
-    if "range" in said:
-        options += ["--range", said["range"]]
-    if "by" in said:
-        options += [f"--{said['by']}"]
-    if "between" in said:
-        options += ["--between", *map(str, said["between"])]
-    if "process" in said:
-        options += ["--process", str(said["process"])]
-    return Capture(files.expanded(said["path"]), tuple(options))
+    if "range" in settings:
+        options += ["--range", settings["range"]]
+    if "by" in settings:
+        options += [f"--{settings['by']}"]
+    if "between" in settings:
+        options += ["--between", *map(str, settings["between"])]
+    if "process" in settings:
+        options += ["--process", str(settings["process"])]
+    return Capture(files.expanded(settings["path"]), tuple(options))

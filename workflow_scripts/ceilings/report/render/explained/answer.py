@@ -34,8 +34,8 @@ def headline(record: Record) -> str:
 
 def iterations(record: Record, group: Group) -> str:
     """How many iterations a group has and how long they are: ``100 iterations of 2.24 ms [2.20, 2.29]``."""
-    of = "" if len(record["groups"]) == 1 else f" ({group['label']})"
-    return f"{text.plural(group['count'], 'iteration')}{of} of {phrases.median(group['length_ns'])}"
+    which = "" if len(record["groups"]) == 1 else f" ({group['label']})"
+    return f"{text.plural(group['count'], 'iteration')}{which} of {phrases.median(group['length_ns'])}"
 
 
 def busy(group: Group) -> list[str]:
@@ -103,8 +103,8 @@ def cut_out(record: Record) -> str:
 
 def health(record: Record, *levels: str) -> list[tuple[str, str]]:
     """What the health check says, the gravest first: level and sentence."""
-    said = sorted(record["health"], key=lambda one: LEVELS.index(one["level"]))
-    return [(one["level"], one["text"]) for one in said if not levels or one["level"] in levels]
+    ranked = sorted(record["health"], key=lambda one: LEVELS.index(one["level"]))
+    return [(one["level"], one["text"]) for one in ranked if not levels or one["level"] in levels]
 
 
 def origin(record: Record) -> str:

@@ -83,8 +83,8 @@ def bars(group: Group) -> list[Bar]:
         drawn.append(bar(f"device {one['device']}", work))
     if not drawn:  # what one program says of itself
         colours = list(dict.fromkeys(PALETTE.values()))
-        said = [(one["part"], colours[k % len(colours)], one["ns"], False) for k, one in enumerate(group["parts"])]
-        drawn.append(bar("an iteration", said))
+        timed = [(one["part"], colours[k % len(colours)], one["ns"], False) for k, one in enumerate(group["parts"])]
+        drawn.append(bar("an iteration", timed))
     return [one for one in drawn if one.parts]
 
 

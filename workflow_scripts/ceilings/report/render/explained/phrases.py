@@ -99,9 +99,9 @@ def unit_of(ns: float) -> tuple[str, float]:
     return ("µs", 1e3) if size < 1e6 else ("ms", 1e6) if size < 1e10 else ("s", 1e9)
 
 
-def share(ns: float | None, of: float) -> str:
+def share(ns: float | None, whole: float) -> str:
     """A part of a time in percent."""
-    return "n/a" if ns is None or not of else text.percent(ns / of)
+    return "n/a" if ns is None or not whole else text.percent(ns / whole)
 
 
 def gain(share: float | None) -> str:
