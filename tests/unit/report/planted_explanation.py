@@ -9,6 +9,7 @@ from typing import Any
 from unit import planted_records
 
 from ceilings import files
+from ceilings.taxonomy import RECORDING_SHARES
 from ceilings.traces.budget_record import budget_record
 from ceilings.traces.store import read
 
@@ -75,7 +76,7 @@ def _group(budget: dict[str, Any], lengths: list[int]) -> dict[str, Any]:
         "share": 1.0,
         "length_ns": {**budget["iteration_ns"], "least": min(lengths), "most": max(lengths)},
         "verdict": budget["verdict"],
-        "shares": budget["shares"],
+        "shares": dict.fromkeys(RECORDING_SHARES, 0.0) | budget["shares"],
         "path": [
             {"part": f"{name}: all", "ns": share * length, "share": share} for name, share in budget["shares"].items()
         ],
