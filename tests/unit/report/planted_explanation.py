@@ -9,7 +9,7 @@ from typing import Any
 from unit import planted_records
 
 from ceilings import files
-from ceilings.taxonomy import RECORDING_SHARES
+from ceilings.taxonomy import KERNEL_CLASSES, RECORDING_SHARES
 from ceilings.traces.budget_record import budget_record
 from ceilings.traces.store import read
 
@@ -85,7 +85,7 @@ def _group(budget: dict[str, Any], lengths: list[int]) -> dict[str, Any]:
             {
                 "device": 0,
                 "busy_ns": device["busy"],
-                "classes": device["classes"],
+                "classes": dict.fromkeys(KERNEL_CLASSES, NONE) | device["classes"],
                 "idle": device["idle"],
                 "idle_unexplained_ns": {**NONE, "median": device["idle_unexplained"]["median"]},
                 **dict.fromkeys(("overlap_ns", "hidden_transfer_ns", "hidden_communication_ns"), NONE),
