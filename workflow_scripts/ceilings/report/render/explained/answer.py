@@ -71,13 +71,18 @@ def gain(share: float | None) -> str:
 
 
 def meaning(group: Group) -> str:
-    """What the verdict means, and from which share on it is given; empty where there is none."""
+    """What the verdict means and what it takes: a share of the path; without a path, how many iterations have it."""
     verdict = group["verdict"]
     if not verdict:
         return ""
     name = verdict["name"]
     words = f"{name[0].upper()}{name[1:]}: {verdict['meaning']}."
-    return words if name == "mixed" else f"{words} That is {text.percent(verdict['majority'])} of the path or more."
+    least = text.percent(verdict["majority"])
+    if name == "mixed":
+        return words
+    return (
+        f"{words} That is {least} of the path or more." if group["shares"] else f"{words} In {least} of the iterations."
+    )
 
 
 def levers(group: Group) -> list[tuple[str, str, str]]:
