@@ -115,6 +115,13 @@ def test_no_iterations_at_all(eager):
     explanation_html.html(without), explanation_picture.picture(without)
 
 
+def test_a_file_without_times(profile):
+    without = copy.deepcopy(profile) | {"groups": [], "span_ns": 0}
+    without["health"] = [{"level": "note", "text": "Kinds of layers: 1 gemm."}]
+    for shown in (explanation_page.page(without), screen(without, colours=False)):
+        assert "It holds no times" in shown and "Kinds of layers: 1 gemm." in shown
+
+
 def test_a_capture_that_cannot_be_read(eager):
     said = "It cannot be explained: broken.json is cut short; export it again"
     assert said in explanation_page.page(FAILED)

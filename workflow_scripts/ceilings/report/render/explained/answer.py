@@ -24,6 +24,8 @@ def main_group(record: Record) -> Group | None:
 def headline(record: Record) -> str:
     """The answer in one line: bound by what, iterations and their length, how busy the devices are, what helps."""
     group = main_group(record)
+    if group is None and not record["span_ns"]:
+        return "It holds no times, so it says nothing of what takes them."
     if group is None:
         return f"No iteration was made out in {phrases.time(record['span_ns'])}; {whole_busy(record)}"
     verdict = group["verdict"]
@@ -94,7 +96,11 @@ def cut_out(record: Record) -> str:
     """How iterations were made out, how sure that is, and what else could have been chosen."""
     made = record["iterations"]
     name = f" {made['name']}" if made["name"] else ""
-    how = "" if made["by"] == "whole" else f"Iterations by {phrases.BY.get(made['by'], made['by'])}{name}. "
+    how = (
+        ""
+        if made["by"] == "whole" or not made["count"]
+        else f"Iterations by {phrases.BY.get(made['by'], made['by'])}{name}. "
+    )
     words = f"{how}{made['why']}"
     words = words if words.endswith(".") else f"{words}."
     if made["between_ns"]:

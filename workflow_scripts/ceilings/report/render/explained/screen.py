@@ -50,11 +50,14 @@ class _Screen:
         if len(warnings) > WARNINGS:
             yield f"{len(warnings) - WARNINGS} more warnings are on the page"
         if group is None:
-            yield from self._wrapped(answer.cut_out(record))
+            for words in (answer.cut_out(record), *(words for _, words in answer.health(record, "note"))):
+                yield from self._wrapped(words)
             return
         length = group["length_ns"]["median"]
         yield ""
         yield from self._halves(("Critical path", _path(group)), ("Device", _device(group)))
+        if not group["shares"] and not group["devices"]:
+            yield from self._halves(("Parts of an iteration", _parts(group)))
         for title, values, name in (
             ("Kernels of an iteration", group["kernels"], "short"),
             ("CUDA calls of an iteration", group["calls"], "name"),
@@ -108,6 +111,12 @@ def _path(group: Group) -> list[str]:
     shares = group["shares"] or {}
     parts = [(phrases.PATH.get(name, name), share * length) for name, share in shares.items()]
     return [_bar(name, ns, length) for name, ns in _ranked(parts)]
+
+
+def _parts(group: Group) -> list[str]:
+    """What a program says of itself."""
+    length = group["length_ns"]["median"]
+    return [_bar(name, ns, length) for name, ns in _ranked([(one["part"], one["ns"]) for one in group["parts"]])]
 
 
 def _device(group: Group) -> list[str]:
