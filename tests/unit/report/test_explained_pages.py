@@ -139,6 +139,20 @@ def test_the_bars_of_a_side_are_as_long_as_the_iteration(eager):
         assert bar.total == pytest.approx(1, abs=0.03), bar.label
 
 
+def test_parts_that_run_beside_each_other_have_a_bar_each(profile):
+    from ceilings.report.render.explained.bars import bars
+
+    group = profile["groups"][0]
+    length = group["length_ns"]["median"]
+
+    def drawn(*shares):
+        parts = [{"part": f"part {k}", "ns": share * length, "share": share} for k, share in enumerate(shares)]
+        return [[part.share for part in bar.parts] for bar in bars(group | {"parts": parts})]
+
+    assert drawn(0.25, 0.5) == [[0.25, 0.5]]
+    assert drawn(0.75, 0.5) == [[0.75], [0.5]]
+
+
 def test_the_picture_is_xml_that_a_browser_draws(eager):
     tree = ElementTree.fromstring(explanation_picture.picture(eager))
     titles = [one.text for one in tree.iter("{http://www.w3.org/2000/svg}title")]

@@ -12,6 +12,9 @@ Group = Mapping[str, Any]
 
 MOST_THREADS, MOST_DEVICES = 3, 4
 
+MOST_TOTAL = 1.05
+"""Parts that sum to more of an iteration than this run beside each other, and have a bar each."""
+
 PALETTE = {
     **{"gemm": "#2b6cb0", "attention": "#63a4e0", "normalization": "#2f9e6a", "elementwise": "#45b3c4"},
     **{"gather": "#8bbf4a", "copy": "#c774a8", "communication": "#7b5ea7", "other": "#a39bd6", "unknown": "#8a6d5a"},
@@ -84,7 +87,8 @@ def bars(group: Group) -> list[Bar]:
     if not drawn:  # what one program says of itself
         colours = list(dict.fromkeys(PALETTE.values()))
         timed = [(one["part"], colours[k % len(colours)], one["ns"], False) for k, one in enumerate(group["parts"])]
-        drawn.append(bar("an iteration", timed))
+        beside = sum(ns for _, _, ns, _ in timed) > MOST_TOTAL * length
+        drawn += [bar(part[0], [part]) for part in timed] if beside else [bar("an iteration", timed)]
     return [one for one in drawn if one.parts]
 
 
