@@ -15,6 +15,7 @@ include: "rules/engines.smk"
 include: "rules/benchmarks.smk"
 include: "rules/floors.smk"
 include: "rules/traces.smk"
+include: "rules/captures.smk"
 include: "rules/report.smk"
 include: "rules/nodes.smk"
 

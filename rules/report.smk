@@ -78,6 +78,7 @@ rule write_summary:
         tables=rules.collect_cells.output,
         plots=expand("results/plots/{plot}.{kind}", plot=PLOTS, kind=("svg", "png")),
         evidence=summary_evidence,
+        explained=ancient(TARGETS.explained_pages),  # it links to them
         budgets=TARGETS.budgets,
     output:
         summary=report(

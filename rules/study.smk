@@ -40,18 +40,8 @@ try:
     from ceilings.engines.catalogue import BUILDERS
     from ceilings.report.catalogue import PLOTS, TABLES
     from ceilings.runtimes.catalogue import PRECISIONS
-    from ceilings.study import (
-        busy,
-        code,
-        disk,
-        machines,
-        missing,
-        once,
-        plain_errors,
-        progress,
-        rule_params,
-        user_files,
-    )
+    from ceilings.study import busy, captures, code, disk, machines, missing
+    from ceilings.study import once, plain_errors, progress, rule_params, user_files
     from ceilings.study.code import digest
     from ceilings.study.study import Study
 
@@ -69,6 +59,7 @@ lifetime.announce()  # what this process starts ends with it
 if workflow.is_main_process and leftovers.release_lock(Path(".snakemake")):
     print("The last run was killed: removed its lock", file=sys.stderr)
 
+CAPTURE = "(?!-)(?:(?!-against-)[a-z0-9-])+"
 METHODS = ("minmax", "entropy", "percentile")
 
 host.pin(STUDY.host)
@@ -121,6 +112,8 @@ onstart:
 
 onsuccess:
     busy.say(DISTURBANCES.conclusion())
+    for line in captures.unreadable(map(STUDY.paths.explanation, TARGETS.captures)):
+        print(line, file=sys.stderr)
 
 
 onerror:
@@ -141,6 +134,9 @@ wildcard_constraints:
     node="|".join(map(re.escape, STUDY.machines.names)) or "(?!)",
     cache="onnxruntime-tensorrt-[0-9][0-9.]*",
     plot="[a-z0-9_]+",
+    capture=CAPTURE,
+    before=CAPTURE,
+    after=CAPTURE,
 
 
 # Models that are ONNX files are imported; everything else has weights, also a name that no model has.
@@ -152,7 +148,15 @@ def known_targets():
     """The paths that somebody may have meant by one that no rule makes."""
     fixed = [str(output) for rule in workflow.rules if not rule.has_wildcards() for output in rule.output]
     plots = [f"results/plots/{plot}.{kind}" for plot in PLOTS for kind in ("svg", "png")]
-    return [*fixed, *plots, *TARGETS.runs, *TARGETS.budgets, *TARGETS.qualities, *TARGETS.evidence]
+    return [
+        *fixed,
+        *plots,
+        *TARGETS.runs,
+        *TARGETS.budgets,
+        *TARGETS.qualities,
+        *TARGETS.evidence,
+        *TARGETS.explained_pages,
+    ]
 
 
 if IS_MAIN:
@@ -248,6 +252,18 @@ def measure_slice(wildcards):
 
 def trace_slice(wildcards):
     return SLICES.trace(wildcards.runtime, wildcards.model, wildcards.device)
+
+
+def capture_path(wildcards):
+    return str(STUDY.capture(wildcards.capture).path)
+
+
+def capture_options(wildcards):
+    return list(STUDY.capture(wildcards.capture).options)
+
+
+def capture_contents(wildcards):
+    return STUDY.capture_contents(wildcards.capture)
 
 
 def measured_artifact(wildcards):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-
-import pandas as pd
+from numbers import Real
+from typing import Any
 
 from ceilings.statistics.quantiles import Interval, minimum_samples
 from ceilings.workload.shape import Shape
@@ -23,9 +23,18 @@ LIMITED_BY = {
 """What sets a floor, as the sentences call it."""
 
 
+def absent(value: Any) -> bool:
+    """Whether a cell of a table holds nothing: None, NaN, or what pandas has for these, which need not be imported."""
+    return (
+        value is None
+        or type(value).__name__ in ("NAType", "NaTType")
+        or (isinstance(value, Real) and math.isnan(value))
+    )
+
+
 def number(value: float | None) -> str:
     """Three significant digits, never in powers of ten."""
-    if value is None or pd.isna(value):
+    if value is None or absent(value):
         return "n/a"
     if math.isinf(value):
         return "∞"
@@ -42,7 +51,7 @@ def ratio(value: float | None) -> str:
 
 def powers(value: float | None) -> str:
     """A small number in powers of ten."""
-    return "n/a" if value is None or pd.isna(value) else f"{value:.1e}"
+    return "n/a" if value is None or absent(value) else f"{value:.1e}"
 
 
 def sizes(shape: Shape) -> str:
@@ -71,7 +80,7 @@ def percent(fraction: float | None) -> str:
 
 def percentile(value: float | None, n: float, q: float) -> str:
     """The value, or ``n/a (n=57)`` where n iterations do not carry the quantile."""
-    if pd.isna(n):
+    if absent(n):
         return "n/a"
     return number(value) if n >= minimum_samples(q) else f"n/a (n={int(n)})"
 

@@ -1,5 +1,7 @@
 """Where the time of a trace went that others made (``explain_capture.py``)."""
 
+from typing import Any
+
 from ceilings.schemas.common import NAME, NOT_NEGATIVE, POSITIVE, PROVENANCE, SHA256, SHARE
 from ceilings.schemas.terms import flag, many, maybe, number, numbers, one_of, record, row, table, text, whole
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES
@@ -94,7 +96,10 @@ GROUP = record(
     }
 )
 
-SCHEMA = record(
+UNREADABLE = record({"name": NAME, "failure": text(empty=False), "provenance": PROVENANCE})
+"""Of a capture of a study that cannot be read: why, in one line. The other captures go on."""
+
+EXPLANATION = record(
     {
         "name": NAME,
         "source": record(
@@ -135,3 +140,8 @@ SCHEMA = record(
         "provenance": PROVENANCE,
     }
 )
+
+
+def SCHEMA(value: Any) -> str | None:
+    """An explanation, or why there is none."""
+    return (UNREADABLE if isinstance(value, dict) and "failure" in value else EXPLANATION)(value)

@@ -94,6 +94,10 @@ class Paths:
         """The least time that the hardware allows."""
         return f"{self.results}/floors/{device}/{model}/{work}/{shape.full}.json"
 
+    def explanation(self, capture: str) -> str:
+        """What is said of a capture that others made."""
+        return f"{self.results}/explained/{capture}.json"
+
     def peaks(self, device: str) -> str:
         """What a device reaches."""
         return f"{self.results}/hosts/{device}/peaks.json"

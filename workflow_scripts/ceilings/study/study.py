@@ -11,7 +11,7 @@ from typing import Any
 from ceilings.errors import UserError
 from ceilings.files import expanded
 from ceilings.host import Host
-from ceilings.study import machines, plan, prediction_log, progress
+from ceilings.study import captures, machines, plan, prediction_log, progress
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
 from ceilings.study.config import checked
@@ -90,7 +90,7 @@ class Study:
     @functools.cached_property
     def targets(self) -> Targets:
         """The files that it asks for."""
-        return Targets(self.cells, self.paths, self.engines)
+        return Targets(self.cells, self.paths, self.engines, self.config["captures"])
 
     @property
     def int8_saturates(self) -> bool:
@@ -112,10 +112,11 @@ class Study:
 
     @property
     def next_slice(self) -> str:
-        """The study as what is proposed takes it over: as it is written, less defaults and the flag."""
+        """The study as what is proposed takes it over: as it is written, less defaults, captures and the flag."""
         needed = {key: self.given[key] for key in ("study", "models", "sweeps")}
         defaults = checked(needed)
-        differing = {key: value for key, value in self.given.items() if key not in defaults or defaults[key] != value}
+        kept = {key: value for key, value in self.given.items() if key != "captures"}
+        differing = {key: value for key, value in kept.items() if key not in defaults or defaults[key] != value}
         return canonical({**differing, **needed, "next": "plan"})
 
     @property
@@ -262,6 +263,18 @@ class Study:
     def engine_contents(self, builder: str, name: str) -> str:
         """What an engine is made from beside its graph."""
         return ", ".join(map(self._content, self.engines.files(builder, name)))
+
+    def capture(self, name: str) -> captures.Capture:
+        """A trace that others made, by its name.
+
+        Raises:
+            UserError: The study names no such trace.
+        """
+        return captures.capture(self.config, name)
+
+    def capture_contents(self, name: str) -> str:
+        """The file of such a trace."""
+        return self._content(self.capture(name).path)
 
     def recorded_contents(self, paths: Sequence[str]) -> str:
         """Records of other machines and other environments."""

@@ -19,12 +19,14 @@ class Targets:
         cells: Every cell of the study.
         paths: The results tree.
         engines: The engines of the study.
+        captures: Names of the captures that others made.
     """
 
-    def __init__(self, cells: list[Cell], paths: Paths, engines: Engines) -> None:
+    def __init__(self, cells: list[Cell], paths: Paths, engines: Engines, captures: Iterable[str] = ()) -> None:
         self.cells = cells
         self.paths = paths
         self.engines = engines
+        self.captures = list(captures)
 
     @functools.cached_property
     def measured(self) -> list[Cell]:
@@ -81,7 +83,7 @@ class Targets:
 
     @functools.cached_property
     def evidence(self) -> list[str]:
-        """What the summary rests on beside the tables: provenance of weights, reports of graphs, parity, limits."""
+        """What the summary rests on beside the tables: weights, reports of graphs, parity, limits, explanations."""
         paths = self.paths
         models = sorted({cell.model for cell in (*self.measured, *self._crossed)})
         exported = sorted({model for model, _ in self.graphs})
@@ -93,7 +95,13 @@ class Targets:
             *(paths.parity(*graph) for graph in self.graphs),
             *(f"{engine}.json" for engine in self.engine_files),
             *map(paths.peaks, gpus),
+            *map(paths.explanation, self.captures),
         ]
+
+    @functools.cached_property
+    def explained_pages(self) -> list[str]:
+        """The pages of the captures that others made."""
+        return [str(Path(self.paths.explanation(name)).with_suffix(".md")) for name in self.captures]
 
     @functools.cached_property
     def recorded_evidence(self) -> list[str]:

@@ -13,6 +13,7 @@ from ceilings.engines.catalogue import BUILDERS
 from ceilings.errors import UserError
 from ceilings.models import configuration, labelled
 from ceilings.models.definition import Definition
+from ceilings.study import captures
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked
 
@@ -27,9 +28,9 @@ COMPARED = ("cells", "runs", "samples", "budgets", "floors")
 
 
 def problems(config: Mapping[str, Any], models: StudyModels, cells: Iterable[Asked], results: str) -> Iterator[str]:
-    """What is wrong with the texts, labelled files, engines and earlier results that a study names.
+    """What is wrong with the texts, labelled files, engines, earlier results and captures that a study names.
 
-    A study that only shows what other machines recorded needs none of them but earlier results.
+    A study that only shows what other machines recorded needs none of them but earlier results and captures.
     """
     if "auto" in config["devices"]:
         read = sorted({(cell.shape.lengths, cell.model) for cell in cells if cell.shape.lengths})
@@ -44,6 +45,7 @@ def problems(config: Mapping[str, Any], models: StudyModels, cells: Iterable[Ask
         yield from _before(config["compare"]["before"], results)
     if "trends" in config and not Path(trees := config["trends"]["trees"]).is_dir():
         yield f"trends.trees: {trees} is no folder; name a folder of earlier results trees"
+    yield from captures.problems(config)
 
 
 def of_model(definition: Definition) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import numpy as np
 import pytest
@@ -486,3 +487,13 @@ def test_a_trace_that_pytorch_writes_here(tmp_path, suffix):
     assert {spans.thread[place] for place, name in enumerate(spans.name) if names[name].startswith("request")} == {main}
     assert recording.source.problems == ()
     assert recording.source.lacks[0].startswith("It holds no work of a device")
+
+
+def test_a_function_with_an_endless_name_costs_no_time(read):
+    trace = Trace()
+    for number in range(4):
+        trace.span("python_function", 2 * number, 2 * number + 1, f"{number}" + "n" * 1_000_000)
+    begun = time.process_time()
+    recording = read(trace)
+    assert time.process_time() - begun < 5
+    assert max(map(len, recording.names)) <= kineto.LONGEST_FUNCTION

@@ -15,6 +15,7 @@ from ceilings.report.analysis.machine import machine_of
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.ranking import most_consequential
 from ceilings.report.render import decision_table
+from ceilings.report.render.explained_section import explained
 from ceilings.report.render.introduction import counted
 from ceilings.report.render.marking import marked
 from ceilings.report.render.not_run import MOST_ROWS, not_run
@@ -54,6 +55,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         results(measured, plan),
         conclusions(observed),
         predictions(plan, measured),
+        explained(evidence),
         not_run(plan, tables, MOST_ROWS),
         read_with_care(cautions(measured, observed, evidence)),
         MORE,

@@ -23,13 +23,14 @@ class EngineKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """Records by model, by graph where a model has several, by device where they are a machine's."""
+    """Records by model, by graph where a model has several, by device where they are a machine's, by capture."""
 
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
     graphs: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     parity: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     peaks: dict[str, dict[str, Any]] = field(default_factory=dict)
     engines: dict[EngineKey, dict[str, Any]] = field(default_factory=dict)
+    explained: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 KINDS = {"parity": "parity", "onnx": "graph", "models": "weights", "hosts": "peaks"}
@@ -40,7 +41,8 @@ def read_evidence(paths: Iterable[Path | str]) -> Evidence:
     """Sort JSON files by their place in the results tree.
 
     ``models/{model}/weights/provenance.json``, ``onnx/{model}/*.json``, ``parity/{model}/**.json``,
-    ``hosts/{device}/peaks.json`` and ``engines/{device}/{builder}/{model}/{precision}/{name}.json``.
+    ``hosts/{device}/peaks.json``, ``engines/{device}/{builder}/{model}/{precision}/{name}.json`` and
+    ``explained/{capture}.json``.
 
     Raises:
         UserError: A file is missing, damaged or in none of these places.
@@ -53,6 +55,9 @@ def read_evidence(paths: Iterable[Path | str]) -> Evidence:
             key = EngineKey(device, builder, model, precision, path.stem)
             evidence.engines[key] = _named(path, "engine", **key._asdict())
             continue
+        if parts[-2:-1] == ("explained",):
+            evidence.explained[path.stem] = _named(path, "explanation", name=path.stem)
+            continue
         for room in KINDS:
             if room in parts[:-2]:
                 at = len(parts) - 1 - parts[::-1].index(room)
@@ -61,7 +66,7 @@ def read_evidence(paths: Iterable[Path | str]) -> Evidence:
         else:
             raise UserError(
                 f"{path} is no evidence that the summary knows: give models/*/weights/provenance.json, onnx/*/*.json, "
-                "parity/*/*.json, hosts/*/peaks.json or engines/*/*/*/*/*.json"
+                "parity/*/*.json, hosts/*/peaks.json, engines/*/*/*/*/*.json or explained/*.json"
             )
         if room == "models":
             evidence.weights[model] = _named(path, KINDS[room], model=model)

@@ -90,6 +90,8 @@ _COPY = re.compile(r"\b([HDAP]to[HDAP])\b|((?:Host|Device)To(?:Host|Device))")
 _FILE_OF_FUNCTION = re.compile(r"^.*[\\/](?=[^\\/]*\(\d+\): )")
 _FOLDER = re.compile(r"(?:[A-Za-z]:)?[^\s'\"<>(),:]*[\\/]")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+LONGEST_FUNCTION = 4_096
+"""Letters of a function's name that are looked at: the search for its folder takes the square of them."""
 
 _NOWHERE = (-1, 4_294_967_295)
 """How a trace writes that a wait is for no stream."""
@@ -340,7 +342,7 @@ class _Rows:
     def _function(self, name: Any) -> int:
         number = self._functions.get(name)
         if number is None:
-            number = self._name(function_name(str(name)))
+            number = self._name(function_name(str(name)[:LONGEST_FUNCTION]))
             if self._letters <= NAMES_BYTES:
                 self._functions[name] = number
         return number

@@ -30,17 +30,19 @@ from ceilings.report.analysis.ranking import most_consequential
 from ceilings.report.render import conditions, decision_table, quality_section
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.conclusions import VERDICTS, claims_of_others
+from ceilings.report.render.explained_section import explained
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.introduction import counted, introduction
+from ceilings.report.render.markdown import block, inline
 from ceilings.report.render.marking import marked
 from ceilings.report.render.not_run import not_run
 from ceilings.report.render.page.blocks import compressed, is_large, scripted
 from ceilings.report.render.page.charts import charts, curve_name
 from ceilings.report.render.page.details import SHARES
-from ceilings.report.render.page.markdown import block, inline
 from ceilings.report.render.page.rows import choices, shown_cells, shown_columns, title
 from ceilings.report.render.parity_section import graphs, parity
 from ceilings.report.render.prediction_section import predictions
+from ceilings.report.render.sheet import SHEET
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
@@ -76,6 +78,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     scripts = [*(Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS)]
     after = [
         predictions(plan, measured),
+        explained(evidence),
         not_run(plan, tables),
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
@@ -94,7 +97,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     html = _template().render(
         study=plan["study"],
         policy=_policy([library(), *scripts]),
-        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
+        style=Markup(SHEET),
         library=library(),
         scripts=scripts,
         data=_embedded(data),
