@@ -66,6 +66,8 @@ def manifest(**resources):
 
 
 def test_a_timed_pod_gets_a_gpu_of_its_kind_and_a_node_for_itself(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("CEILINGS_")]:  # of tests before this one
+        monkeypatch.delenv(name)
     monkeypatch.setenv("CEILINGS_HOST", "{}")
     monkeypatch.setenv("CEILINGS_PIPELINE", "1-2-3")
     job = manifest(gpu=1, gpu_model="NVIDIA-H200", alone=1, runtime=90)
