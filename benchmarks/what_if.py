@@ -380,6 +380,36 @@ def play(name: str) -> None:
     torch.cuda.profiler.stop()
 
 
+# ---- judging ---------------------------------------------------------------------------------------------------------
+
+
+def judge(folder: Path) -> None:
+    """Print what an explanation of each trace predicts for each change, beside what was measured."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "workflow_scripts"))
+    from ceilings.traces.explained.explain import explain
+
+    heads = ("program", "iterations by", "change", "recorded", "untraced", "predicted", "measured", "predicted less measured")
+    print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+    for path in sorted(folder.glob("*.measured.json")):
+        facts = json.loads(path.read_text())
+        name, seconds = facts["program"], {key: statistics.median(each) for key, each in facts["seconds"].items()}
+        for ending in (".json.gz", ".marked.json.gz"):
+            record = explain(folder / f"{name}{ending}", name, {"range": "request *"} if "marked" in ending else None)
+            found, group = record["iterations"], record["groups"][0]
+            made_out = f"{found['by']}, {found['count']} of {facts['iterations']}"
+            recorded = f"{group['length_ns']['median'] / 1e6:.3f}"
+            changes = {one["change"]: one for one in group["what_if"]}
+            for change in [key for key in seconds if key in changes] or ["unchanged"]:
+                said = changes.get(change, {"ns": None, "why_not": ""})
+                cells = [name, made_out, change, recorded, f"{seconds['unchanged'] * 1e3:.3f}"]
+                if said["ns"] is None:
+                    cells += [said["why_not"], f"{seconds[change] * 1e3:.3f}", ""]
+                else:
+                    off = said["ns"] / 1e9 / seconds[change] - 1
+                    cells += [f"{said['ns'] / 1e6:.3f}", f"{seconds[change] * 1e3:.3f}", f"{off:+.1%}"]
+                print("| " + " | ".join(cells) + " |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("record", "judge", "play"))
@@ -388,7 +418,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.what == "judge":
-        sys.exit("not yet")
+        judge(arguments.folder)
+        return
     if arguments.what == "play":
         play(arguments.program)
     elif arguments.program:
