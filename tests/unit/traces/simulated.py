@@ -136,16 +136,22 @@ def program(seed: int) -> list[Action]:
     return actions
 
 
-def as_one_graph(actions: list[Action], launch: int) -> list[Action]:
-    """The same work submitted by one call at the first launch; the host then waits."""
-    first = next(k for k, action in enumerate(actions) if action.work)
-    made, begun = list[Action](actions[:first]), False
-    for action in actions[first:]:
-        if action.work or action.event >= 0:
-            inside = 0 if begun else launch
-            made.append(dataclasses.replace(action, before=0 if begun else action.before, inside=inside))
-            begun = True
-    return [*made, dataclasses.replace(actions[-1], before=0, inside=0)]
+def as_graphs(actions: list[Action], launch: int) -> list[Action]:
+    """The same work, what is between two waits submitted by one call at its first launch; one launch stays as it is."""
+    made, stretch = list[Action](), list[Action]()
+    for action in actions:
+        stretch.append(action)
+        if not action.call.endswith("Synchronize"):
+            continue
+        works = [k for k, one in enumerate(stretch) if one.work]
+        if len(works) > 1:
+            for k in range(works[0], len(stretch)):
+                first = k == works[0]
+                before = stretch[k].before + launch if first else 0
+                stretch[k] = dataclasses.replace(stretch[k], before=before, inside=0)
+        made += stretch
+        stretch = []
+    return [*made, *stretch]
 
 
 def recording(ran: Run, known: bool = True, threads: int = 2) -> Recording:

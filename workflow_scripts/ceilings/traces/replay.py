@@ -71,6 +71,14 @@ class Replayed:
     submitted: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Graphs:
+    """The length with graphs in ns, and how many graphs there are: work between two waits is in one."""
+
+    length: float
+    count: int
+
+
 NOT_WAITING_NS = 2_000
 """What a call that could wait takes if it need not."""
 
@@ -105,6 +113,7 @@ class Replay:
         self._gap = np.where(held_up, np.minimum(_typical(gap[~held_up]), gap), gap).tolist()
         usual = np.minimum(_typical(latency[held_up & first]), latency)
         self._latency = np.where(held_up, latency, usual).tolist()
+        self._space = gap.tolist()
         self._length = work.end - work.begin
         self._early = np.flatnonzero(early).tolist()
         self._submits: list[list[int]] = [[] for _ in range(len(calls.begin))]
@@ -165,14 +174,62 @@ class Replay:
         called = Calls(_whole(begins), _whole(ends), calls.kind, calls.asks, _whole(copied))
         return Replayed(replayed, called, round(now), round(now if submitted is None else submitted))
 
-    def submitted_at_once(self, requested: float) -> float:
-        """When all work is done if the host delivers all of it at one instant, but what it had delivered before."""
+    def as_graphs(self, launch: float, gap: float) -> Graphs:
+        """What it would take if one CUDA graph submitted what the host submits between each two waits.
+
+        The host comes to the first launch after a wait as it was recorded, launches once, and goes to the next wait.
+        A stretch with one launch keeps it: it needs no graph. What the host does once all is submitted, or after the
+        last wait, stays.
+
+        Args:
+            launch: What the launch of a graph takes the host, in ns.
+            gap: Time between two operations of a graph, in ns; where less was seen, less.
+        """
+        recorded, calls = self._recorded, self._recorded.calls
         end = [0.0] * len(self._length)
-        early = set(self._early)
-        for k, length in enumerate(self._length.tolist()):
-            begin = self._free(k, end)
-            end[k] = (begin if k in early else max(begin, requested + self._latency[k])) + length
-        return max(end, default=0.0)
+        now = done = 0.0
+        before = graphs = 0  # when the host went on, as recorded
+        for k in self._early:
+            end[k] = self._free(k, end) + float(self._length[k])
+            done = max(done, end[k])
+        submitting = [c for c, work in enumerate(self._submits) if work]
+        last = submitting[-1] if submitting else -1
+        first_of = {c: n for n, c in enumerate(submitting)}
+        waits = [c for c, what in enumerate(self.waits) if what]
+        notice = min((self.notice[c] for c in waits), default=0.0)
+        n = 0
+        for edge in [*waits, None]:
+            beyond = len(submitting)
+            if edge is not None:
+                beyond = first_of[edge] + 1 if edge in first_of else int(np.searchsorted(submitting, edge))
+            stretch = submitting[n:beyond]
+            n = max(n, beyond)
+            alone = len(stretch) == 1
+            if stretch:
+                begin, stop = int(calls.begin[stretch[0]]), int(calls.end[stretch[-1]])
+                now += max(begin - before, 0)
+                takes = float(stop - begin) if alone and not self.waits[stretch[0]] else launch
+                graphs += not alone
+                for c in stretch:
+                    for k in self._submits[c]:
+                        spaced = self._gap[k] if alone else min(self._space[k], gap)
+                        free = max([end[ahead] for ahead in self._after[k]], default=0.0) + spaced
+                        end[k] = max(free, now + takes + self._latency[k]) + float(self._length[k])
+                        done = max(done, end[k])
+                now, before = now + takes, stop
+            if edge is None:
+                break
+            if not stretch or (alone and stretch[0] != edge):
+                now += max(int(calls.begin[edge]) - before, 0)
+            known = self._until[edge] if self.waits[edge] == _FOR_ALL else self._submits[edge]
+            until = done if known is None else max((end[k] for k in known), default=now)
+            # It notices as fast as the fastest: a longer one may have waited for what nobody recorded.
+            now, before = max(now, until) + notice, int(calls.end[edge])
+        if recorded.host_end is None:
+            now += recorded.length - before
+        elif not submitting or not waits or waits[-1] < last:
+            now = max(now, float(recorded.host_end))
+        return Graphs(max(now, done) if recorded.runs_on else now, graphs)
 
     def _free(self, k: int, end: Sequence[float]) -> float:
         """When the device could begin an operation: what it waits for is done, and the gap is over."""
