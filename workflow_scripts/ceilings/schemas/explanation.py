@@ -138,7 +138,18 @@ EXPLANATION = record(
         ),
         "groups": many(GROUP),
         "provenance": PROVENANCE,
-    }
+    },
+    {
+        # the latency measured without the recorder, and the speed of the host at which a replay takes as long
+        "untraced": record(
+            {
+                "how": one_of("fitted", "any", "none"),
+                "host": maybe(NOT_NEGATIVE),
+                "latency_ns": POSITIVE,
+                "replayed_ns": maybe(NOT_NEGATIVE),
+            }
+        ),
+    },
 )
 
 

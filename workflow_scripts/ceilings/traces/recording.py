@@ -61,9 +61,12 @@ class Work(Operations):
 
     Attributes:
         device: Of each operation, the device's number as the trace gives it.
+        pageable: Of each operation, whether it copies from or to pageable memory of the host; None where the trace does
+            not say.
     """
 
     device: Integers
+    pageable: NDArray[np.bool_] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

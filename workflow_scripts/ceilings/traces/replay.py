@@ -63,12 +63,16 @@ class Recorded:
 
 @dataclasses.dataclass(frozen=True)
 class Replayed:
-    """What became of it: ``submitted`` is when the last wait began, so when everything was submitted."""
+    """What became of it: ``submitted`` is when the last wait began, so when everything was submitted.
+
+    ``order``: of each operation of ``work``, its place in the recorded ones.
+    """
 
     work: Work
     calls: Calls
     length: int
     submitted: int
+    order: Integers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +176,7 @@ class Replay:
         times = [_whole(values)[order] for values in (begin, end, requested)]
         replayed = Work(times[0], times[1], times[2], self._recorded.work.transfer[order])
         called = Calls(_whole(begins), _whole(ends), calls.kind, calls.asks, _whole(copied))
-        return Replayed(replayed, called, round(now), round(now if submitted is None else submitted))
+        return Replayed(replayed, called, round(now), round(now if submitted is None else submitted), order)
 
     def as_graphs(self, launch: float, gap: float) -> Graphs:
         """What it would take if one CUDA graph submitted what the host submits between each two waits.

@@ -28,6 +28,12 @@ from ceilings.traces.replay import Recorded
 
 COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
 ALLOCATES = re.compile(r"(Malloc|Free)(?!Async)|HostRegister|HostUnregister|MemAddressReserve|MemCreate|MemMap")
+SETS_UP = re.compile(
+    r"(Runtime|Driver)GetVersion|Get(Device)?(Properties|Count)|cuInit|(Module|Library)(Load|Get)|(Ctx|Context)Create"
+    r"|PrimaryCtx|StreamCreate|GetStreamPriorityRange|GetSymbolAddress|ProcAddress|(cublas|cudnn|cusparse|cusolver)Create"
+)
+"""Calls by which libraries set themselves up, and load code for a device or a thread that has none yet."""
+
 AHEAD, BUSY = 0.05, 0.9
 """A host runs ahead if work queues for this part of an iteration, and the device is busy for that part of it."""
 
@@ -150,6 +156,9 @@ class Accounts:
         names = recording.names
         self.allocates = np.array(
             [call >= 0 and bool(ALLOCATES.search(names[call])) for call in range(-1, len(names))], bool
+        )[recording.calls.name + 1]
+        self.sets_up = np.array(
+            [call >= 0 and bool(SETS_UP.search(names[call])) for call in range(-1, len(names))], bool
         )[recording.calls.name + 1]
 
     def size(self, begin: int, end: int) -> int:

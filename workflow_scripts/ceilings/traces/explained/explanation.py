@@ -22,14 +22,18 @@ from ceilings.traces.explained.iterations import Iterations
 from ceilings.traces.explained.remedies import Evidence, levers
 from ceilings.traces.explained.soundness import health
 from ceilings.traces.explained.spans import union
+from ceilings.traces.explained.untraced import FITTED, Fit, fit, untraced
 from ceilings.traces.explained.what_if import WAITS, Change, replayed
 from ceilings.traces.kernel_classes import kernel_class, short
 from ceilings.traces.path import KERNEL as ON_KERNEL
-from ceilings.traces.recording import Progress, Recording
+from ceilings.traces.recording import Progress, Recording, Work
 from ceilings.traces.verdict import MAJORITY, MEANINGS, verdict
 
 MOST_ACCOUNTED = 200
-"""Iterations of a group that are accounted for, evenly spread."""
+"""Iterations of a group that are accounted for, drawn by chance."""
+
+SEED = 1
+"""Of the draw."""
 
 MOST_EVENTS = 600_000
 """Operations and calls that the accounted iterations of all groups hold together, about; of each group one at least."""
@@ -38,11 +42,16 @@ MOST_REPLAYED = 10
 MOST_REPLAYED_EVENTS = 100_000
 
 KERNELS_SHOWN, CALLS_SHOWN, PARTS_SHOWN, PATH_SHOWN, LENGTHS_SHOWN = 40, 20, 12, 30, 2_000
+SET_UP_NS = 500_000
+"""What a call that sets something up leads to is worth a word from this length on."""
+
 COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
 WHOLE_GRAPH = "CUDA graph, traced as a whole"
 
 
-def explanation(recording: Recording, iterations: Iterations, progress: Progress | None = None) -> dict[str, Any]:
+def explanation(
+    recording: Recording, iterations: Iterations, progress: Progress | None = None, latency: float | None = None
+) -> dict[str, Any]:
     """The content of a record of kind ``explanation``, without name, size and digest of the file, and provenance.
 
     All times are in ns. Shares are of the median iteration; medians need not add up, and ``residual_ns`` says by how
@@ -50,12 +59,21 @@ def explanation(recording: Recording, iterations: Iterations, progress: Progress
 
     Args:
         progress: Called with the share of the iterations that is done.
+        latency: Of the median iteration in ns as measured without the recorder. With it all is of the untraced program,
+            as far as a replay at another speed of the host explains that latency.
     """
     accounts = Accounts(recording, iterations.overlapping)
     sizes = _members(iterations)
     found = health(accounts)
     chosen = [_spread(accounts, iterations, members, len(sizes)) for members in sizes]
     every, done = sum(len(members) for members in chosen), 0
+    fitted: Fit | None = None
+    if latency is not None:
+        some = [_of(accounts, iterations, _drawn(members, MOST_REPLAYED)) for members in chosen]
+        fitted = fit([(each, len(members)) for each, members in zip(some, sizes, strict=True)], latency)
+        found.append(_note(fitted.text, "note" if fitted.how == FITTED else "warning"))
+        del some
+    repeats = len(iterations.begin) > 1 or iterations.by not in {"whole", "interval"}
     groups = []
     total = float((iterations.end - iterations.begin).sum()) or 1.0
     for group, members, looked_at in zip(iterations.groups, sizes, chosen, strict=True):
@@ -68,13 +86,21 @@ def explanation(recording: Recording, iterations: Iterations, progress: Progress
             if progress:
                 progress(done / every)
         lengths = (iterations.end - iterations.begin)[members]
-        groups.append(_Group(accounts, accounted, looked_at, lengths).record(group.label, float(lengths.sum()) / total))
+        share, used = float(lengths.sum()) / total, accounts
         if len(looked_at) < len(members):
             found.append(
-                _note(f"{group.label}: {len(looked_at):,} of {len(members):,} iterations are looked at, evenly spread.")
+                _note(f"{group.label}: {len(looked_at):,} of {len(members):,} iterations are looked at, drawn by chance.")
             )
-        if group.trend:
-            found.append(_note(f"{group.label}: {group.trend}"))
+        if fitted and fitted.host is not None:
+            again, kept = untraced(accounts, accounted, fitted.host)
+            if 2 * len(kept) < len(accounted):
+                found.append(_note(f"{group.label}: most iterations cannot be replayed: times are as recorded.", "warning"))
+            else:
+                used, looked_at = again, looked_at[list(kept)]
+                accounted = [again.of(one.begin, one.end, one.thread) for one in kept.values()]
+                lengths = np.array([one.length for one in accounted], np.int64)
+        groups.append(_Group(used, accounted, looked_at, lengths, repeats).record(group.label, len(members), share))
+        del accounted
     found += _about(iterations)
     source = recording.source
     return {
@@ -82,6 +108,7 @@ def explanation(recording: Recording, iterations: Iterations, progress: Progress
             **{"format": source.format, "tool": source.tool, "counts": dict(source.counts), "lacks": list(source.lacks)}
         },
         "health": sorted(found, key=lambda one: ("error", "warning", "note").index(one["level"])),
+        **({"untraced": fitted.record()} if fitted else {}),
         "span_ns": _span(recording),
         "devices": _devices(accounts),
         "iterations": {
@@ -117,13 +144,23 @@ def _members(iterations: Iterations) -> list[NDArray[np.int64]]:
 
 
 def _spread(accounts: Accounts, iterations: Iterations, members: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
-    """The iterations of a group that are accounted for, evenly spread."""
-    sample = members[np.unique(np.linspace(0, len(members) - 1, min(len(members), 9)).astype(int))]
+    """The iterations of a group that are accounted for: drawn by chance, since every so manieth may be another kind."""
+    sample = _drawn(members, 9)
     size = float(np.mean([accounts.size(int(iterations.begin[one]), int(iterations.end[one])) for one in sample]))
     most = int(np.clip(MOST_EVENTS / groups / max(size, 1), 1, MOST_ACCOUNTED))
+    return _drawn(members, most)
+
+
+def _drawn(members: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many of them in their order, the same ones each time."""
     if len(members) <= most:
         return members
-    return members[np.unique(np.linspace(0, len(members) - 1, most).astype(int))]
+    return np.sort(np.random.default_rng(SEED).choice(members, most, replace=False))
+
+
+def _of(accounts: Accounts, iterations: Iterations, chosen: NDArray[np.int64]) -> list[Accounted]:
+    parts = (iterations.begin, iterations.end, iterations.thread)
+    return [accounts.of(*(int(part[number]) for part in parts)) for number in chosen.tolist()]
 
 
 def _span(recording: Recording) -> int:
@@ -181,12 +218,14 @@ class _Group:
         accounted: Sequence[Accounted],
         numbers: NDArray[np.int64],
         lengths: NDArray[np.int64],
+        repeats: bool,
     ) -> None:
+        self._repeats, self._graphs = repeats, 0.0
         self._accounts, self._recording = accounts, accounts.recording
         self._every, self._numbers, self._lengths = accounted, numbers, lengths
         self._length = float(np.median([one.length for one in accounted]))
 
-    def record(self, label: str, share: float) -> dict[str, Any]:
+    def record(self, label: str, count: int, share: float) -> dict[str, Any]:
         """The group's part of the record."""
         accounts, lengths = self._accounts, _median(self._lengths)
         middle = int(np.argmin([abs(one.length - self._length) for one in self._every]))
@@ -198,7 +237,7 @@ class _Group:
         shown = self._lengths[np.unique(np.linspace(0, len(self._lengths) - 1, LENGTHS_SHOWN).astype(int))]
         return {
             "label": label,
-            "count": len(self._lengths),
+            "count": count,
             "share": share,
             "length_ns": {**lengths, "least": int(self._lengths.min()), "most": int(self._lengths.max())},
             "verdict": {"name": bound, "meaning": MEANINGS[bound], "majority": MAJORITY},
@@ -370,14 +409,14 @@ class _Group:
     def _what_if(self) -> list[dict[str, Any]]:
         """Each change: its median length over replayed iterations, and the median share that goes."""
         changes: dict[str, list[tuple[Change, int]]] = {name: [] for name in (*CHANGES, WAITS)}
-        graph_launch = self._graph_launch()
+        graph_launch, graph_gap = self._graph_launch(), self._graph_gap()
         for one in self._replayed():
             work = self._recording.work
             ops = np.arange(0) if one.recorded is None else one.followed
             kernels = np.isin(work.kind[ops], (KERNEL, GRAPH))
             communicates = self._accounts.account.op_class[ops] == COMMUNICATES
             transfers = self._accounts.account.op_transfer[ops]
-            found = replayed(one, transfers, communicates, kernels & ~communicates, graph_launch)
+            found = replayed(one, transfers, communicates, kernels & ~communicates, graph_launch, graph_gap)
             for name, change in found.items():
                 changes[name].append((change, one.length))
         rows: list[dict[str, Any]] = []
@@ -389,13 +428,13 @@ class _Group:
                 continue
             gain = float(np.median([1 - ns / length for ns, length in known]))
             rows.append({"change": name, "ns": (1 - gain) * self._length, "gain": gain, "why_not": None})
+            self._graphs = float(np.median([change.graphs for change, _ in found_])) if name == "graph" else self._graphs
         return rows
 
     def _replayed(self) -> list[Accounted]:
         size = float(np.mean([len(one.ops) + len(one.called) for one in self._every]))
         most = int(np.clip(MOST_REPLAYED_EVENTS / max(size, 1), 1, MOST_REPLAYED))
-        places = np.unique(np.linspace(0, len(self._every) - 1, min(most, len(self._every))).astype(int))
-        return [self._every[place] for place in places]
+        return [self._every[place] for place in _drawn(np.arange(len(self._every)), most).tolist()]
 
     def _graph_launch(self) -> float | None:
         """Median length of a graph's launch in these iterations."""
@@ -403,56 +442,101 @@ class _Group:
         launches = np.concatenate([one.called[self._accounts.account.call_graph[one.called]] for one in self._every])
         return float(np.median(calls.end[launches] - calls.start[launches])) if len(launches) else None
 
+    def _graph_gap(self) -> float | None:
+        """Median time between two operations of a graph in these iterations."""
+        work, gaps = self._recording.work, [np.zeros(0, np.int64)]
+        for one in self._every:
+            nodes = one.ops[work.node[one.ops] & (work.call[one.ops] >= 0)]
+            same = work.call[nodes[1:]] == work.call[nodes[:-1]]
+            gaps.append(np.maximum(work.start[nodes[1:]] - work.end[nodes[:-1]], 0)[same])
+        every = np.concatenate(gaps)
+        return float(np.median(every)) if len(every) else None
+
     def _evidence(
         self, shares: dict[str, float], changes: list[dict[str, Any]], calls: list[dict[str, Any]]
     ) -> Evidence:
-        work, n = self._recording.work, len(self._every)
-        counts = self._counts()
+        accounts, work, n = self._accounts, self._recording.work, len(self._every)
         classes: defaultdict[str, float] = defaultdict(float)
-        transfers, communication = np.zeros(2), np.zeros(2)
-        loads = allocations = 0.0
+        operators: defaultdict[str, float] = defaultdict(float)
+        columns = defaultdict[str, list[float]](list)
         for one in self._every:
             on = (one.path.work >= 0) & np.isin(one.path.share, (ON_KERNEL, RECORDING_SHARES.index(COMMUNICATION)))
             sums = np.bincount(
-                self._accounts.account.op_class[one.path.work[on]],
-                (one.path.end - one.path.begin)[on],
-                len(KERNEL_CLASSES),
+                accounts.account.op_class[one.path.work[on]], (one.path.end - one.path.begin)[on], len(KERNEL_CLASSES)
             )
             for kind, ns in zip(KERNEL_CLASSES, sums.tolist(), strict=True):
                 classes[kind] += ns / n
-            loads += (
-                sum(end - begin for begin, end, _, name in one.host_names if name in self._accounts.spans.data)
-                / max(one.length, 1)
-                / n
+            length = max(one.length, 1)
+            data = sum(end - begin for begin, end, _, name in one.host_names if name in accounts.spans.data)
+            for begin, end, _, name in one.host_names:
+                operators[self._recording.names[name] if name >= 0 else ""] += (end - begin) / n
+            columns["loads"].append(data / length)
+            columns["allocations"].append(self._allocating(one) / length)
+            columns["set-up"].append(self._setting_up(one) / length)
+            transfers = one.ops[accounts.account.op_transfer[one.ops]]
+            communicates = one.ops[accounts.account.op_class[one.ops] == COMMUNICATES]
+            kernels = one.ops[work.kind[one.ops] == KERNEL]
+            columns["transfers"].append(_taken(work, transfers, one))
+            columns["communication"].append(_taken(work, communicates, one))
+            columns["hidden transfers"].append(sum(side.hidden_transfer for side in one.devices.values()))
+            columns["hidden communication"].append(sum(side.hidden_communication for side in one.devices.values()))
+            columns["apart"].append(
+                float(len(transfers) > 0 and not np.isin(work.stream[transfers], work.stream[kernels]).any())
             )
-            allocations += self._allocating(one) / max(one.length, 1) / n
-            for which, sums_, hidden in (
-                (self._accounts.account.op_transfer[one.ops], transfers, "hidden_transfer"),
-                (self._accounts.account.op_class[one.ops] == COMMUNICATES, communication, "hidden_communication"),
-            ):
-                mine = one.ops[which]
-                sums_[0] += (
-                    float((np.minimum(work.end[mine], one.end) - np.maximum(work.start[mine], one.begin)).sum()) / n
-                )
-                sums_[1] += sum(getattr(side, hidden) for side in one.devices.values()) / n
-        lengths = np.concatenate(
-            [(work.end - work.start)[one.ops[work.kind[one.ops] == KERNEL]] for one in self._every]
-        )
+            if work.pageable is not None:
+                pageable = one.ops[work.pageable[one.ops]]
+                columns["pageable"].append(float(len(pageable)))
+                columns["pageable ns"].append(self._pageable(one, pageable))
+        middle = {name: float(np.median(values)) for name, values in columns.items()}
+        lengths = np.concatenate([(work.end - work.start)[one.ops[work.kind[one.ops] == KERNEL]] for one in self._every])
         waiting = [call["name"] for call in calls if call["kind"] == "sync" and "Query" not in call["name"]]
+        ordered = sorted((part for part in operators.items() if part[0]), key=lambda part: -part[1])
         return Evidence(
             length=self._length,
             shares=shares,
             gains={row["change"]: row["gain"] for row in changes},
-            counts=counts,
+            counts=self._counts(),
             classes=classes,
             calls=waiting,
-            transfers=(float(transfers[0]), float(transfers[1])),
-            communication=(float(communication[0]), float(communication[1])),
+            transfers=(middle["transfers"], middle["hidden transfers"]),
+            communication=(middle["communication"], middle["hidden communication"]),
             kernel_ns=float(lengths.mean()) if len(lengths) else None,
-            loads=loads,
-            allocations=allocations,
+            loads=float(np.mean(columns["loads"])),
+            allocations=float(np.mean(columns["allocations"])),
             sometimes=self._sometimes(),
+            repeats=self._repeats,
+            graphs=self._graphs,
+            set_up=middle["set-up"],
+            apart=middle["apart"] > 0,
+            pageable=(middle.get("pageable", 0.0), middle.get("pageable ns", 0.0) / max(self._length, 1)),
+            operators=[(name, ns / max(self._length, 1)) for name, ns in ordered[:3]],
         )
+
+    def _pageable(self, one: Accounted, pageable: NDArray[np.int64]) -> float:
+        """Time on the path of copies of pageable memory, and in the calls that make them."""
+        calls = self._recording.work.call[pageable]
+        on = np.isin(one.path.work, pageable) | ((one.path.call >= 0) & np.isin(one.path.call, calls))
+        return float((one.path.end - one.path.begin)[on].sum())
+
+    def _setting_up(self, one: Accounted) -> float:
+        """Time on the path in which a thread sets up a library or loads code: long calls, and what follows from them."""
+        calls, accounts = self._recording.calls, self._accounts
+        begin, end = list[int](), list[int]()
+        for thread in one.hosts:
+            mine = one.called[calls.thread[one.called] == thread]
+            known = accounts.account.call_kind[mine] != kinds.OTHER
+            for k in np.flatnonzero(accounts.sets_up[mine]).tolist():
+                following = np.flatnonzero(known[k + 1 :])
+                until = int(calls.start[mine[k + 1 + following[0]]]) if len(following) else int(calls.end[mine[k]])
+                if until - calls.start[mine[k]] >= SET_UP_NS:
+                    begin.append(int(calls.start[mine[k]]))
+                    end.append(until)
+            long = mine[~known & ~accounts.allocates[mine] & (calls.end[mine] - calls.start[mine] >= SET_UP_NS)]
+            begin += calls.start[long].tolist()
+            end += calls.end[long].tolist()
+        on = one.path.line >= 0
+        stretches = union(np.array(begin, np.int64), np.array(end, np.int64))
+        return float(stretches.common(union(one.path.begin[on], one.path.end[on])))
 
     def _allocating(self, one: Accounted) -> float:
         """Time on the path in calls of the waiting thread that allocate or free."""
@@ -475,6 +559,13 @@ class _Group:
                 ns[name] += length
         rare = [(short(self._recording.names[name]), ns[name] / n) for name, count in ran.items() if 2 * count < n]
         return sorted(rare, key=lambda one: -one[1])
+
+
+def _taken(work: Work, ops: NDArray[np.int64], one: Accounted) -> float:
+    """Time of an iteration in which at least one of some operations runs."""
+    begin, end = np.maximum(work.start[ops], one.begin), np.minimum(work.end[ops], one.end)
+    taken = union(begin, np.maximum(begin, end))
+    return float(taken.within(np.array([one.begin]), np.array([one.end]))[0]) if len(ops) else 0.0
 
 
 def _idle(length: int) -> NDArray[np.float64]:

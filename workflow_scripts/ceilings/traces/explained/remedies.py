@@ -37,6 +37,12 @@ class Evidence:
         kernel_ns: Mean length of a kernel.
         loads, allocations: Share of the iteration that they take of the critical path.
         sometimes: Kernels that occur in some iterations only, with their time in ns of an iteration.
+        repeats: Whether it is an iteration of a loop; else host code may be start-up.
+        graphs: How many graphs submit all work if each takes what is between two waits.
+        set_up: Share of the iteration in which a thread of the path sets up libraries and loads code.
+        apart: Whether copies between host and device have streams without kernels.
+        pageable: Copies from or to pageable memory an iteration, and the share of it that they take of the path.
+        operators: What the host does on the path, by name with its share of the iteration; the longest first.
     """
 
     length: float
@@ -51,6 +57,12 @@ class Evidence:
     loads: float
     allocations: float
     sometimes: Sequence[tuple[str, float]]
+    repeats: bool = True
+    graphs: float = 1.0
+    set_up: float = 0.0
+    apart: bool = False
+    pageable: tuple[float, float] = (0.0, 0.0)
+    operators: Sequence[tuple[str, float]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +78,58 @@ def levers(seen: Evidence) -> list[Lever]:
     """The best ones, those with the largest gain first; none where the device did nothing."""
     if not any(seen.counts[kind] for kind in ("kernels", "copies", "fills", "graphs as a whole")):
         return []
-    rules = (_host, _loading, _waiting, _allocating, _copies, _communication, _kernels, _fusion, _sometimes)
+    rules = (
+        *(_start_up, _setting_up, _host, _loading, _waiting, _allocating, _pageable, _copies, _communication),
+        *(_kernels, _fusion, _sometimes),
+    )
     found = [lever for rule in rules if (lever := rule(seen)) and (lever.gain is None or lever.gain >= WORTH)]
     return sorted(found, key=lambda lever: -(lever.gain or 0.0))[:MOST]
 
 
-def _host(seen: Evidence) -> Lever | None:
+def _named(seen: Evidence) -> str:
+    """The host's largest operators, for a sentence."""
+    named = [f"{name[:60]} {share:.0%}" for name, share in seen.operators if share >= WORTH]
+    return f"; most of it in {', '.join(named)}" if named else ""
+
+
+def _start_up(seen: Evidence) -> Lever | None:
     orchestration = seen.shares["host"] + seen.shares["launch"]
-    launches, graphs = seen.counts["launches"], seen.counts["graphs"]
-    if orchestration < WORTH or launches < 2:
+    if seen.repeats or orchestration < DOMINATES:
         return None
-    why = f"host code and launches are {orchestration:.0%} of the critical path; {launches:,.0f} launches an iteration"
+    why = f"nothing repeats in this recording, so its host time ({orchestration:.0%} of the critical path) may be start-up"
+    why += _named(seen)
+    return Lever("record iterations that repeat: warm up first, and mark each (record_function, NVTX, profiler steps)", why, None)
+
+
+def _setting_up(seen: Evidence) -> Lever | None:
+    if not seen.repeats or seen.set_up < WORTH:
+        return None
+    why = f"threads set up libraries or load code for {seen.set_up:.0%} of the iteration, in each iteration anew"
+    return Lever(
+        "keep threads and handles: a pool of threads that live on, libraries set up once before the loop",
+        f"{why}: cuBLAS and cuDNN have a handle for each thread",
+        min(seen.set_up, 1.0),
+    )
+
+
+def _host(seen: Evidence) -> Lever | None:
+    orchestration = seen.shares["host"] + seen.shares["launch"] - seen.loads - seen.allocations - seen.set_up
+    launches, graphs = seen.counts["launches"], seen.counts["graphs"]
+    if not seen.repeats or orchestration < WORTH or launches < 2:
+        return None
+    why = f"host code and launches are {orchestration:.0%} of the critical path{_named(seen)}; "
+    why += f"{launches:,.0f} launches an iteration"
     why += f", {graphs:,.0f} of them of graphs" if graphs else ""
-    gain = seen.gains.get("graph")
+    gain, least = seen.gains.get("graph"), seen.loads + seen.allocations + seen.set_up
     if gain is not None:
-        why += f"; one launch for all work would leave {1 - gain:.0%} of the iteration"
-    waits = seen.counts["waiting calls"] + seen.counts["blocking copies"]
-    if waits > 1.5:
-        why += f"; {waits:,.0f} calls that wait for the device must leave the captured part first"
-    return Lever("capture a CUDA graph (in PyTorch: torch.compile with mode reduce-overhead)", why, gain)
+        # A graph captures launches: loading, allocating and setting up stay.
+        gain = min(gain, max(gain - least, 0.0))
+        one = "one launch for all work" if seen.graphs < 2 else f"{seen.graphs:,.0f} graphs, one between each two waits,"
+        why += f"; {one} would leave {1 - gain:.0%} of the iteration"
+    if seen.counts["allocating calls"]:
+        why += f"; {seen.counts['allocating calls']:,.0f} calls that allocate or free memory must leave the captured part"
+    several = "several CUDA graphs, one between each two waits" if seen.graphs >= 2 else "a CUDA graph"
+    return Lever(f"capture {several} (in PyTorch: torch.compile with mode reduce-overhead)", why, gain)
 
 
 def _loading(seen: Evidence) -> Lever | None:
@@ -96,15 +141,17 @@ def _loading(seen: Evidence) -> Lever | None:
 
 def _waiting(seen: Evidence) -> Lever | None:
     blocking, waits = seen.counts["blocking copies"], seen.counts["waiting calls"]
-    if waits + blocking < 2:
+    if waits + blocking < 2 or not seen.repeats:
+        return None
+    if seen.pageable[0] and waits < 2:  # the copies wait for pageable memory: that is another lever
         return None
     gain = seen.gains.get("waits")
     if gain is None and seen.shares["sync"] < WORTH:
         return None
     named = f" ({', '.join(seen.calls[:2])})" if seen.calls else ""
-    why = (
-        f"{waits:,.0f} waits{named} and {blocking:,.0f} copies that block an iteration stop the host from running ahead"
-    )
+    why = f"{waits:,.0f} waits{named}"
+    why += f" and {blocking:,.0f} copies that block" if blocking else ""
+    why += " an iteration stop the host from running ahead"
     return Lever(
         "remove waits: no .item(), .cpu() or print of a tensor in the loop; pinned memory and non_blocking copies",
         why,
@@ -120,13 +167,37 @@ def _allocating(seen: Evidence) -> Lever | None:
     return Lever("allocate once: reuse buffers, or a caching or stream-ordered allocator", why, seen.allocations)
 
 
+def _pageable(seen: Evidence) -> Lever | None:
+    count, share = seen.pageable
+    if not count or share < WORTH:
+        return None
+    why = f"{count:,.0f} copies an iteration use pageable memory of the host and take {share:.0%} of the critical path"
+    why += ": such a copy goes through a buffer, is slower than the link, and its call waits"
+    gain = seen.gains.get("copies")
+    return Lever(
+        "pin the host's memory (pin_memory, cudaHostAlloc) and copy without blocking",
+        why,
+        share if gain is None else min(share, gain),
+    )
+
+
 def _copies(seen: Evidence) -> Lever | None:
     gain, (total, hidden) = seen.gains.get("copies"), seen.transfers
     if not total or hidden > HIDDEN * total or (gain is None and seen.shares["transfer"] < WORTH):
         return None
+    share = total / seen.length
     why = f"copies between host and device take {total / 1e3:,.0f} us, {hidden / total:.0%} of it beside kernels"
+    # Beside everything else, they take as long as they take.
+    overlapped = None if gain is None else min(gain, max(1 - share, 0.0))
+    if gain is not None and overlapped is not None and (seen.apart or overlapped < gain / 2):
+        where = "on streams of their own already" if seen.apart else "more than all else"
+        return Lever(
+            "copy fewer bytes: smaller types, keep data on the device, compute or decode it there; or a faster link",
+            f"{why}, {share:.0%} of the iteration, {where}: overlap cannot shorten them",
+            gain,
+        )
     return Lever(
-        "overlap copies: pinned memory, a stream of their own, the next input while this one computes", why, gain
+        "overlap copies: pinned memory, a stream of their own, the next input while this one computes", why, overlapped
     )
 
 

@@ -37,9 +37,10 @@ class Spans:
 
     def count(self, thread: int, start: int, end: int) -> int:
         """How many spans of a thread may overlap an interval."""
-        return len(self._within(thread, start, end))
+        return len(self.within(thread, start, end))
 
-    def _within(self, thread: int, start: int, end: int) -> Integers:
+    def within(self, thread: int, start: int, end: int) -> Integers:
+        """The spans of a thread that overlap an interval, by start."""
         if not 0 <= thread < len(self._of):
             return np.zeros(0, np.int64)
         first = int(np.searchsorted(self._latest[thread], start, "right"))
@@ -52,7 +53,7 @@ class Spans:
 
         What lies within a loader's range is all the loader's.
         """
-        mine = self._within(thread, start, end)
+        mine = self.within(thread, start, end)
         mine = mine[self._kind[mine] != LOADING]
         begins = np.clip(self._start[mine], start, end).tolist()
         ends = np.clip(self._end[mine], start, end).tolist()
@@ -87,7 +88,7 @@ class Spans:
 
     def profiler(self, thread: int, start: int, end: int) -> float:
         """Time that the profiler itself took of a thread."""
-        mine = self._within(thread, start, end)
+        mine = self.within(thread, start, end)
         mine = mine[self._kind[mine] == LOADING]
         begin, finish = np.clip(self._start[mine], start, end), np.clip(self._end[mine], start, end)
         over = np.maximum.accumulate(np.concatenate([[start], finish]))[:-1] if len(mine) else begin

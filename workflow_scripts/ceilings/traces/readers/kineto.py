@@ -267,6 +267,7 @@ class _Rows:
             self._columns["calls"].extend((start, end, self._thread(event), correlation, self._name(event.name), kind))
         elif table == "work":
             copy_kind = _copy_kind(event.name) if kind == MEMCPY else 0
+            copy_kind += _PAGEABLE if kind == MEMCPY and "Pageable" in event.name else 0
             name = self._name(event.name) if kind == KERNEL else -1
             size = max(0, _whole(args.bytes))
             node = _whole(args.graph_node) > 0
@@ -383,6 +384,10 @@ def _whole(value: Any) -> int:
         return -1
 
 
+_PAGEABLE = 256
+"""Added to the kind of a copy from or to pageable memory."""
+
+
 def _copy_kind(name: str) -> int:
     match = _COPY.search(name)
     if not match:
@@ -419,7 +424,10 @@ class _Assembly:
         if len(calls.start):
             launches_graph = np.array([call_kinds.launches_graph(text) for text in rows.names])
             of_graph |= (call >= 0) & launches_graph[calls.name[call]]
-        work = Work(start, end, stream_of[place], kind, name, call, of_graph, size, copy_kind, device_of[place])
+        pageable, copy_kind = copy_kind >= _PAGEABLE, copy_kind % _PAGEABLE
+        work = Work(
+            *(start, end, stream_of[place], kind, name, call, of_graph, size, copy_kind, device_of[place]), pageable
+        )
         self._say_oddities(work, calls)
         zero = min((int(part.start.min()) for part in (calls, work, spans) if len(part.start)), default=0)
         source = self._source(work, calls, spans, waits)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ceilings import lifetime
 from ceilings.errors import UserError
@@ -90,6 +91,7 @@ WAITS = {
 OWNER = tuple(COLUMNS[OPERATIONS[GRAPH]].index(name) for name in ("globalPid", "deviceId", CONTEXT, "streamId"))
 """Columns of operations that say where they ran."""
 
+MEMORY_KINDS = "ENUM_CUDA_MEM_KIND"
 MIGRATION = 11
 """Copy kinds from here on are migrations of pages of unified memory."""
 
@@ -204,6 +206,7 @@ def _recording(tables: Tables, path: Path, facts: dict[str, Any] | None) -> Reco
     findings.count("CUDA calls inside others", len(rows) - len(calls.start))
     del rows
     operations, used = _operations(tables, names, findings, (keys, callers))
+    pageable = _pageable(tables, operations)
     _from_zero(calls, operations, spans)
     _check(calls, operations, findings)
     waiting_calls = np.isin(calls.name, [names.number(name) for name in names.texts() if "StreamWaitEvent" in name])
@@ -223,7 +226,7 @@ def _recording(tables: Tables, path: Path, facts: dict[str, Any] | None) -> Reco
     columns["stream"] = of_work[operations.stream]
     return Recording(
         calls=calls,
-        work=Work(**columns, device=owners[columns["stream"], 1]),
+        work=Work(**columns, device=owners[columns["stream"], 1], pageable=pageable),
         spans=nested,
         waits=Waits(of_waits[waits.stream], waits.call, of_waits[waits.after_stream], waits.after_call),
         threads=labels,
@@ -257,6 +260,17 @@ def _operations(
     used, place = _distinct(np.concatenate([rows[table][:, OWNER] for table in OPERATIONS]))
     operations, order = joined_operations(rows, np.arange(len(names)), *joins)
     return dataclasses.replace(operations, stream=place[order]), used
+
+
+def _pageable(tables: Tables, operations: Operations) -> NDArray[np.bool_] | None:
+    """Which operations copy from or to pageable memory; None where the export does not say."""
+    table = OPERATIONS[MEMCPY]
+    if MEMORY_KINDS not in tables or not {"srcKind", "dstKind"} <= tables.columns(table):
+        return None
+    kinds = tables.database.execute(f"SELECT id FROM {MEMORY_KINDS} WHERE label = 'Pageable'").fetchall()
+    rows = tables.rows(table, ("start", "srcKind", "dstKind"))
+    starts = rows[np.isin(rows[:, 1:], kinds).any(1), 0]
+    return (operations.kind == MEMCPY) & np.isin(operations.start, starts)
 
 
 def _from_zero(calls: Calls, operations: Operations, spans: Integers) -> None:
