@@ -71,7 +71,8 @@ def run(program: list[Action], change: Change = Change(), gap: int = 900, notice
     calls, work, waits = [], [], []
     for action in program:
         now += change.host * action.before
-        begin, inside = now, change.host * action.inside
+        gone = change.copies == 0 and bool(action.work) and all(name is None for _, name, _ in action.work)
+        begin, inside = now, 0 if gone else change.host * action.inside  # what is not copied needs no call
         number = len(calls)
         if action.call == "cudaEventRecord":
             events[action.event] = (free.get(action.stream, 0.0), action.stream, number)

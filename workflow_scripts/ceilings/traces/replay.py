@@ -39,6 +39,7 @@ class Recorded:
         until: For each call the operations that it waits for; None: not known, so everything submitted.
         runs_on: The iteration also lasts until its work is done, whether the host waits for it or not.
         host_end: Until when the host works for the iteration; None: until its end.
+        fixed: Of each call the ns that no speed of the host changes: it moves memory. None: there are none.
     """
 
     work: Work
@@ -50,6 +51,7 @@ class Recorded:
     until: Sequence[Sequence[int] | None] | None = None
     runs_on: bool = False
     host_end: int | None = None
+    fixed: Integers | None = None
 
     @property
     def whole(self) -> bool:
@@ -126,15 +128,19 @@ class Replay:
         copying = (calls.copied >= 0) & (calls.copied <= calls.end)
         waiting = (calls.kind == kinds.SYNC) & ~calls.asks
         self.waits = np.select([waiting, copying], [_FOR_ALL, _FOR_ITS_COPY], 0).tolist()
+        self._fixed = [0] * len(calls.begin) if recorded.fixed is None else recorded.fixed.tolist()
         self._until = recorded.until or [None] * len(calls.begin)
         self.notice = _noticing(work, calls, self._until).tolist()
 
-    def run(self, host: float, device: float | Floats = 1.0, waits: bool = True) -> Replayed:
+    def run(
+        self, host: float, device: float | Floats = 1.0, waits: bool = True, without: Sequence[bool] | None = None
+    ) -> Replayed:
         """Replay with the host's own time and the operations' lengths multiplied.
 
         Args:
             device: The factor for all operations, or for each.
             waits: Without, no call waits but the last that did.
+            without: Of each call whether it is not made: it takes no time and waits for nothing.
         """
         calls, requested = self._recorded.calls, self._recorded.work.requested.tolist()
         begin, end = [0.0] * len(requested), [0.0] * len(requested)
@@ -157,7 +163,9 @@ class Replay:
                 end[k] = begin[k] + length[k]
                 copied[c] = end[k] if copied[c] >= 0 else -1
                 done = max(done, end[k])
-            if self.waits[c] and (waits or c == last):
+            if without is not None and without[c]:
+                pass
+            elif self.waits[c] and (waits or c == last):
                 for_all = self.waits[c] == _FOR_ALL
                 submitted = now if for_all else submitted
                 work = self._until[c]
@@ -165,7 +173,9 @@ class Replay:
                 until = known if for_all else copied[c]
                 now = max(now + host * self.notice[c], until + self.notice[c])
             else:
-                now += host * (min(stop - start, NOT_WAITING_NS) if self.waits[c] else stop - start)
+                takes = min(stop - start, NOT_WAITING_NS) if self.waits[c] else stop - start
+                fixed = min(self._fixed[c], takes)
+                now += host * (takes - fixed) + fixed
             ends[c] = now
         if self._recorded.host_end is None:
             now += host * (self._recorded.length - recorded)

@@ -413,8 +413,18 @@ class Accounts:
             until=until,
             runs_on=True,
             host_end=0 if by_work else None,
+            fixed=self._staged(mine, submitted, ops, one),
         )
         return recorded, None
+
+    def _staged(self, called: Integers, submitted: Integers, ops: Integers, calls: Calls) -> Integers | None:
+        """What the copies of pageable memory take the host to move bytes: a recorder does not make that longer."""
+        pageable = self.recording.work.pageable
+        if pageable is None:
+            return None
+        staging = np.zeros(len(called), bool)
+        staging[submitted[pageable[ops] & (submitted >= 0)]] = True
+        return np.where(staging, np.maximum(calls.end - calls.begin - BLOCKING_NS, 0), 0)
 
     def _asynchronous(self, called: Integers) -> NDArray[np.bool_]:
         """Which calls say by their name that they need not wait."""

@@ -22,7 +22,7 @@ from ceilings.traces.explained.iterations import Iterations
 from ceilings.traces.explained.remedies import Evidence, levers
 from ceilings.traces.explained.soundness import health
 from ceilings.traces.explained.spans import union
-from ceilings.traces.explained.untraced import FITTED, Fit, fit, untraced
+from ceilings.traces.explained.untraced import ANY, FASTEST, FITS, FITTED, Fit, fit, untraced
 from ceilings.traces.explained.what_if import WAITS, Change, replayed
 from ceilings.traces.kernel_classes import kernel_class, short
 from ceilings.traces.path import KERNEL as ON_KERNEL
@@ -38,7 +38,7 @@ SEED = 1
 MOST_EVENTS = 600_000
 """Operations and calls that the accounted iterations of all groups hold together, about; of each group one at least."""
 
-MOST_REPLAYED = 10
+MOST_REPLAYED = 20
 MOST_REPLAYED_EVENTS = 100_000
 
 KERNELS_SHOWN, CALLS_SHOWN, PARTS_SHOWN, PATH_SHOWN, LENGTHS_SHOWN = 40, 20, 12, 30, 2_000
@@ -92,14 +92,19 @@ def explanation(
                 _note(f"{group.label}: {len(looked_at):,} of {len(members):,} iterations are looked at, drawn by chance.")
             )
         if fitted and fitted.host is not None:
-            again, kept = untraced(accounts, accounted, fitted.host)
+            faster, kept = untraced(accounts, accounted, fitted.host)
             if 2 * len(kept) < len(accounted):
                 found.append(_note(f"{group.label}: most iterations cannot be replayed: times are as recorded.", "warning"))
             else:
-                used, looked_at = again, looked_at[list(kept)]
-                accounted = [again.of(one.begin, one.end, one.thread) for one in kept.values()]
+                used, looked_at = faster, looked_at[list(kept)]
+                accounted = [faster.of(one.begin, one.end, one.thread) for one in kept.values()]
                 lengths = np.array([one.length for one in accounted], np.int64)
-        groups.append(_Group(used, accounted, looked_at, lengths, repeats).record(group.label, len(members), share))
+        made = _Group(used, accounted, looked_at, lengths, repeats)
+        if fitted and fitted.how == ANY:
+            fast, spans = untraced(accounts, accounted, FASTEST)
+            again = [fast.of(one.begin, one.end, one.thread) for one in spans.values()]
+            made.beside = _Group(fast, again, looked_at[list(spans)], lengths, repeats) if again else None
+        groups.append(made.record(group.label, len(members), share))
         del accounted
     found += _about(iterations)
     source = recording.source
@@ -210,7 +215,13 @@ _NOTHING = DeviceSide(np.zeros(len(KERNEL_CLASSES)), np.zeros(len(IDLE_CAUSES)),
 
 
 class _Group:
-    """A group's accounted iterations, to be put together."""
+    """A group's accounted iterations, to be put together.
+
+    Attributes:
+        beside: The same with a host that takes nearly no time, where its speed is not known.
+    """
+
+    beside: _Group | None = None
 
     def __init__(
         self,
@@ -232,6 +243,8 @@ class _Group:
         shares = self._shares()
         bound = verdict(shares)
         changes = self._what_if()
+        if self.beside:
+            changes = [_agreed(*both) for both in zip(changes, self.beside._what_if(), strict=True)]
         kernels, calls, path = self._kernels(), self._calls(), self._path()
         devices, host = self._device_sides(), self._hosts()
         shown = self._lengths[np.unique(np.linspace(0, len(self._lengths) - 1, LENGTHS_SHOWN).astype(int))]
@@ -407,7 +420,7 @@ class _Group:
         return sorted(rows, key=lambda row: -row["ns"])
 
     def _what_if(self) -> list[dict[str, Any]]:
-        """Each change: its median length over replayed iterations, and the median share that goes."""
+        """Each change: its median length over replayed iterations, and what share of theirs goes."""
         changes: dict[str, list[tuple[Change, int]]] = {name: [] for name in (*CHANGES, WAITS)}
         graph_launch, graph_gap = self._graph_launch(), self._graph_gap()
         for one in self._replayed():
@@ -426,8 +439,9 @@ class _Group:
                 why = next((change.why_not for change, _ in found_ if change.why_not), "no iteration can be replayed")
                 rows.append({"change": name, "ns": None, "gain": None, "why_not": why})
                 continue
-            gain = float(np.median([1 - ns / length for ns, length in known]))
-            rows.append({"change": name, "ns": (1 - gain) * self._length, "gain": gain, "why_not": None})
+            ns, length = (float(np.median(values)) for values in zip(*known, strict=True))
+            left = ns / max(length, 1)
+            rows.append({"change": name, "ns": left * self._length, "gain": 1 - left, "why_not": None})
             self._graphs = float(np.median([change.graphs for change, _ in found_])) if name == "graph" else self._graphs
         return rows
 
@@ -566,6 +580,15 @@ def _taken(work: Work, ops: NDArray[np.int64], one: Accounted) -> float:
     begin, end = np.maximum(work.start[ops], one.begin), np.minimum(work.end[ops], one.end)
     taken = union(begin, np.maximum(begin, end))
     return float(taken.within(np.array([one.begin]), np.array([one.end]))[0]) if len(ops) else 0.0
+
+
+def _agreed(recorded: dict[str, Any], fast: dict[str, Any]) -> dict[str, Any]:
+    """What a change leads to if that hardly depends on the host's speed."""
+    if recorded["ns"] is None or fast["ns"] is None or recorded["ns"] - fast["ns"] <= FITS * recorded["ns"]:
+        return recorded
+    least, most = fast["ns"] / 1e6, recorded["ns"] / 1e6
+    why = f"then the host decides, whose speed without the recorder is not known: {least:.3g} to {most:.3g} ms"
+    return {**recorded, "ns": None, "gain": None, "why_not": why}
 
 
 def _idle(length: int) -> NDArray[np.float64]:

@@ -185,6 +185,8 @@ def _copies(seen: Evidence) -> Lever | None:
     gain, (total, hidden) = seen.gains.get("copies"), seen.transfers
     if not total or hidden > HIDDEN * total or (gain is None and seen.shares["transfer"] < WORTH):
         return None
+    if seen.pageable[1] >= WORTH:  # what is pageable cannot overlap: to pin it comes first
+        return None
     share = total / seen.length
     why = f"copies between host and device take {total / 1e3:,.0f} us, {hidden / total:.0%} of it beside kernels"
     # Beside everything else, they take as long as they take.

@@ -38,7 +38,7 @@ class Fit:
     Attributes:
         how: ``FITTED``; ``ANY``: a host that takes nearly no time and the recorded one both fit, so the device decides;
             ``NONE``: no speed gives the latency.
-        host: The host's own time as recorded, times this; None where no speed fits.
+        host: The host's own time as recorded, times this; None where no speed or any one fits.
         latency: The median iteration as measured without the recorder, in ns.
         replayed: What the replay at this speed takes, in ns; None as above.
         text: What a reader should know, in a sentence or two.
@@ -100,10 +100,11 @@ def fit(groups: Sequence[tuple[Sequence[Accounted], int]], latency: float) -> Fi
     host, found = (low + high) / 2, length((low + high) / 2)
     if abs(least - latency) <= FITS * latency and abs(recorded - latency) <= FITS * latency:
         text = (
-            f"{measured}, {recorded / 1e6:.4g} ms recorded: the device decides, any speed of the host fits within "
-            f"{FITS:.0%}. Times are of a replay with {host:.2g} of the recorded host time."
+            f"{measured}, {recorded / 1e6:.4g} ms recorded: the device decides, and any speed of the host fits within "
+            f"{FITS:.0%}. Times are as recorded. How fast the host is without the recorder is not known: a change after "
+            "which the host would decide has no number."
         )
-        return Fit(ANY, host, latency, found, text)
+        return Fit(ANY, None, latency, recorded, text)
     text = (
         f"{measured}, {recorded / 1e6:.4g} ms recorded: path, verdict, what-ifs and levers are of a replay with {host:.0%} of "
         f"the recorded host time, which takes {found / 1e6:.4g} ms. Lengths of kernels and copies are as recorded."

@@ -74,8 +74,19 @@ def replayed(
         ("communication", communication, 0.0, "nothing is communicated between devices"),
     ):
         scaled = np.where(which, factor, ones)
-        changes[name] = Change(replay.run(1, scaled).length, None) if which.any() else Change(None, nothing)
+        # What is not copied needs no call: that of pageable memory may take longer than its copy.
+        without = _only(recorded, which).tolist() if name == "copies" else None
+        found = replay.run(1, scaled, without=without).length if which.any() else None
+        changes[name] = Change(found, None if which.any() else nothing)
     return changes
+
+
+def _only(recorded: Recorded, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Calls that submit some of these operations and no others."""
+    calls = len(recorded.calls.begin)
+    known = recorded.call >= 0
+    some = np.bincount(recorded.call[known & which], minlength=calls) > 0
+    return some & (np.bincount(recorded.call[known & ~which], minlength=calls) == 0)
 
 
 def _graph(recorded: Recorded, replay: Replay, launch: float | None, gap: float | None) -> Change:
