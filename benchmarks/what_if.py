@@ -388,7 +388,16 @@ def judge(folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "workflow_scripts"))
     from ceilings.traces.explained.explain import explain
 
-    heads = ("program", "iterations by", "change", "recorded", "untraced", "predicted", "measured", "predicted less measured")
+    heads = (
+        "program",
+        "iterations by",
+        "change",
+        "recorded",
+        "untraced",
+        "predicted",
+        "measured",
+        "predicted less measured",
+    )
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     for path in sorted(folder.glob("*.measured.json")):
         facts = json.loads(path.read_text())

@@ -33,7 +33,7 @@ def work(arguments: argparse.Namespace) -> None:
 
     name = arguments.name or ENDINGS.sub("", arguments.trace.name) or arguments.trace.name
     try:
-        content = explain(arguments.trace, name, _choice(arguments), _Progress(), arguments.perfetto)
+        content = explain(arguments.trace, name, _choice(arguments), _Progress(), arguments.perfetto, arguments.latency)
     except UserError as error:
         if not (arguments.record_failure and arguments.output):
             raise
@@ -72,6 +72,14 @@ def _choice(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in CHOICES}
 
 
+def _milliseconds(text: str) -> float:
+    """A latency, from its text."""
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no latency; give milliseconds, such as 1.25")
+    return value
+
+
 class _Progress:
     """Says on standard error how much of a file was read, where that takes more than some seconds."""
 
@@ -101,6 +109,12 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--process", type=int, help="number of the process, where it holds several (default: the busiest)"
+    )
+    parser.add_argument(
+        "--latency",
+        type=_milliseconds,
+        metavar="MS",
+        help="the median iteration as measured without the recorder: all is then of the untraced program",
     )
     parser.add_argument("--name", help="what pages call it (default: the file's name)")
     parser.add_argument("--output", type=Path, help="the record, as JSON")

@@ -37,6 +37,8 @@ def study(**named):
         ({"path": "mine.json"}, []),
         ({"path": "mine.json", "range": "step*"}, ["--range", "step*"]),
         ({"path": "mine.json", "by": "period"}, ["--period"]),
+        ({"path": "mine.json", "latency": 1.25}, ["--latency", "1.25"]),
+        ({"path": "mine.json", "latency": "1.25"}, ["--latency", "1.25"]),
         ({"path": "mine.json", "between": [0, 100.5]}, ["--between", "0", "100.5"]),
         # as `--config 'captures={mine: {...}}'` delivers it
         (

@@ -297,7 +297,8 @@ def _shortened(
             end = int(mine[int(len(mine) * draw.uniform(0.2, 0.8))])
             last -= 1
     kept = (work.call >= begin) & (work.call < end)
-    columns = {field.name: getattr(work, field.name)[kept] for field in dataclasses.fields(work)}
+    known = [field.name for field in dataclasses.fields(work) if getattr(work, field.name) is not None]
+    columns = {name: getattr(work, name)[kept] for name in known}
     columns["call"] = columns["call"] - begin
     of_calls = {field.name: getattr(calls, field.name)[begin:end] for field in dataclasses.fields(calls)}
     shortened = dataclasses.replace(recording, work=type(work)(**columns), calls=type(calls)(**of_calls))

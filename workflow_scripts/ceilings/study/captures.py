@@ -89,4 +89,6 @@ def _capture(given: str | Mapping[str, Any]) -> Capture:
         options += ["--between", *map(str, settings["between"])]
     if "process" in settings:
         options += ["--process", str(settings["process"])]
+    if "latency" in settings:
+        options += ["--latency", str(settings["latency"])]
     return Capture(files.expanded(settings["path"]), tuple(options))

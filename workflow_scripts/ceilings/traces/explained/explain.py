@@ -32,6 +32,8 @@ def explain(
     choice: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     for_perfetto: Path | None = None,
+    *,
+    latency: float | None = None,
 ) -> dict[str, Any]:
     """The content of a record of kind ``explanation``.
 
@@ -41,6 +43,7 @@ def explain(
         choice: What its iterations are, as :class:`ceilings.traces.explained.choice.Choice` takes it.
         progress: Called with the share of the file that was read.
         for_perfetto: Where the trace is also written for Perfetto, with the critical path as a track.
+        latency: Of the median iteration as measured without the recorder, in ms.
 
     Raises:
         UserError: It is no trace, is damaged, or has nothing of what was chosen or of what Perfetto shows.
@@ -48,11 +51,13 @@ def explain(
     made = read(path, progress)
     if isinstance(made, Recording):
         iterations = choose(made, choice)
-        content = explanation(made, iterations)
+        content = explanation(made, iterations, latency=None if latency is None else latency * 1e6)
         if for_perfetto:
             mark(made, iterations, for_perfetto)
     else:
         content = made
+        if latency is not None:
+            raise UserError(f"{path} has no calls and no kernels with their times, so a latency changes nothing of it")
         if for_perfetto:
             raise UserError(
                 f"{path} has no calls and no kernels with their times, so Perfetto has nothing to show of it"

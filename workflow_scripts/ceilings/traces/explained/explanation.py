@@ -89,12 +89,16 @@ def explanation(
         share, used = float(lengths.sum()) / total, accounts
         if len(looked_at) < len(members):
             found.append(
-                _note(f"{group.label}: {len(looked_at):,} of {len(members):,} iterations are looked at, drawn by chance.")
+                _note(
+                    f"{group.label}: {len(looked_at):,} of {len(members):,} iterations are looked at, drawn by chance."
+                )
             )
         if fitted and fitted.host is not None:
             faster, kept = untraced(accounts, accounted, fitted.host)
             if 2 * len(kept) < len(accounted):
-                found.append(_note(f"{group.label}: most iterations cannot be replayed: times are as recorded.", "warning"))
+                found.append(
+                    _note(f"{group.label}: most iterations cannot be replayed: times are as recorded.", "warning")
+                )
             else:
                 used, looked_at = faster, looked_at[list(kept)]
                 accounted = [faster.of(one.begin, one.end, one.thread) for one in kept.values()]
@@ -442,7 +446,9 @@ class _Group:
             ns, length = (float(np.median(values)) for values in zip(*known, strict=True))
             left = ns / max(length, 1)
             rows.append({"change": name, "ns": left * self._length, "gain": 1 - left, "why_not": None})
-            self._graphs = float(np.median([change.graphs for change, _ in found_])) if name == "graph" else self._graphs
+            self._graphs = (
+                float(np.median([change.graphs for change, _ in found_])) if name == "graph" else self._graphs
+            )
         return rows
 
     def _replayed(self) -> list[Accounted]:
@@ -483,7 +489,7 @@ class _Group:
             length = max(one.length, 1)
             data = sum(end - begin for begin, end, _, name in one.host_names if name in accounts.spans.data)
             for begin, end, _, name in one.host_names:
-                operators[self._recording.names[name] if name >= 0 else ""] += (end - begin) / n
+                operators[self._recording.names[name] if name >= 0 else ""] += (end - begin) / length / n
             columns["loads"].append(data / length)
             columns["allocations"].append(self._allocating(one) / length)
             columns["set-up"].append(self._setting_up(one) / length)
@@ -502,7 +508,9 @@ class _Group:
                 columns["pageable"].append(float(len(pageable)))
                 columns["pageable ns"].append(self._pageable(one, pageable))
         middle = {name: float(np.median(values)) for name, values in columns.items()}
-        lengths = np.concatenate([(work.end - work.start)[one.ops[work.kind[one.ops] == KERNEL]] for one in self._every])
+        lengths = np.concatenate(
+            [(work.end - work.start)[one.ops[work.kind[one.ops] == KERNEL]] for one in self._every]
+        )
         waiting = [call["name"] for call in calls if call["kind"] == "sync" and "Query" not in call["name"]]
         ordered = sorted((part for part in operators.items() if part[0]), key=lambda part: -part[1])
         return Evidence(
@@ -523,7 +531,7 @@ class _Group:
             set_up=middle["set-up"],
             apart=middle["apart"] > 0,
             pageable=(middle.get("pageable", 0.0), middle.get("pageable ns", 0.0) / max(self._length, 1)),
-            operators=[(name, ns / max(self._length, 1)) for name, ns in ordered[:3]],
+            operators=ordered[:3],
         )
 
     def _pageable(self, one: Accounted, pageable: NDArray[np.int64]) -> float:

@@ -60,7 +60,8 @@ class LeftOut:
     @property
     def in_words(self) -> str:
         """As a page says it: ``left out: 3 warm-up iterations, 812 ms``."""
-        return f"left out: {self.count} {self.why}{'' if self.count == 1 else 's'}, {self.ns / 1e6:.3g} ms"
+        length = f"{self.ns / 1e6:,.0f}" if self.ns >= 1e9 else f"{self.ns / 1e6:.3g}"
+        return f"left out: {self.count} {self.why}{'' if self.count == 1 else 's'}, {length} ms"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -98,7 +98,9 @@ def _start_up(seen: Evidence) -> Lever | None:
         return None
     why = f"nothing repeats in this recording, so its host time ({orchestration:.0%} of the critical path) may be start-up"
     why += _named(seen)
-    return Lever("record iterations that repeat: warm up first, and mark each (record_function, NVTX, profiler steps)", why, None)
+    return Lever(
+        "record iterations that repeat: warm up first, and mark each (record_function, NVTX, profiler steps)", why, None
+    )
 
 
 def _setting_up(seen: Evidence) -> Lever | None:
@@ -124,10 +126,14 @@ def _host(seen: Evidence) -> Lever | None:
     if gain is not None:
         # A graph captures launches: loading, allocating and setting up stay.
         gain = min(gain, max(gain - least, 0.0))
-        one = "one launch for all work" if seen.graphs < 2 else f"{seen.graphs:,.0f} graphs, one between each two waits,"
+        one = (
+            "one launch for all work" if seen.graphs < 2 else f"{seen.graphs:,.0f} graphs, one between each two waits,"
+        )
         why += f"; {one} would leave {1 - gain:.0%} of the iteration"
     if seen.counts["allocating calls"]:
-        why += f"; {seen.counts['allocating calls']:,.0f} calls that allocate or free memory must leave the captured part"
+        why += (
+            f"; {seen.counts['allocating calls']:,.0f} calls that allocate or free memory must leave the captured part"
+        )
     several = "several CUDA graphs, one between each two waits" if seen.graphs >= 2 else "a CUDA graph"
     return Lever(f"capture {several} (in PyTorch: torch.compile with mode reduce-overhead)", why, gain)
 

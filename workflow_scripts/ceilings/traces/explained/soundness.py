@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from ceilings.traces import calls as kinds
 from ceilings.traces.budget import UNKNOWN
-from ceilings.traces.capture import GRAPH, KERNEL
+from ceilings.traces.capture import GRAPH, KERNEL, Integers
 from ceilings.traces.explained.account import Accounts
 from ceilings.traces.recording import LOADING
 
@@ -15,6 +17,17 @@ MANY = 0.01
 
 UNKNOWN_SHARE = 0.05
 """Share of the device's time in kernels of unknown class from which on that is said."""
+
+FEWEST = 20
+"""Fewer launches say nothing of a clock or a recorder."""
+
+SOON, AT_ONCE_NS = 0.05, 20_000
+"""An idle device begins work within some microseconds, if not always: this share of it within this time."""
+
+SLOW_LAUNCH_NS = 6_000
+"""A launch call that is longer, as a median, is a recorder's, or of a slow host."""
+
+WHOLE, SYNCHRONIZE = re.compile(r"(Device|Ctx)Synchronize"), re.compile(r"(Device|Ctx|Stream)Synchronize")
 
 LATE_NS = 1_000_000
 """A device begins what it has within microseconds; a longer wait is worth a word."""
@@ -26,13 +39,14 @@ def health(accounts: Accounts) -> list[dict[str, str]]:
     found = [
         *_lost(accounts),
         *_clocks(accounts),
+        *_shifted(accounts),
         *_late(accounts),
         *_unlaunched(accounts),
         *_unserved(accounts),
         *_company(accounts),
     ]
-    found += [("warning", problem) for problem in recording.source.problems]
-    found += [*_streams(accounts), *_overhead(accounts), *_unknown(accounts), *_failed(accounts)]
+    found += _problems(accounts)
+    found += [*_streams(accounts), *_overhead(accounts), *_slowed(accounts), *_unknown(accounts), *_failed(accounts)]
     order = {"error": 0, "warning": 1, "note": 2}
     return [{"level": level, "text": text} for level, text in sorted(found, key=lambda one: order[one[0]])]
 
@@ -83,6 +97,53 @@ def _clocks(accounts: Accounts) -> Findings:
     ]
 
 
+def _shifted(accounts: Accounts) -> Findings:
+    """A device that begins nothing at once, and waits that return before what they wait for: clocks that differ."""
+    found: Findings = []
+    work, calls, account = accounts.recording.work, accounts.recording.calls, accounts.account
+    delays = [np.zeros(0, np.int64)]
+    for device in np.unique(work.device):
+        mine = np.flatnonzero(work.device == device)
+        free = np.concatenate([[0], np.maximum.accumulate(work.end[mine])[:-1]])
+        known = work.call[mine] >= 0
+        delivered = calls.end[work.call[mine][known]]
+        delays.append((work.start[mine][known] - delivered)[free[known] <= delivered])
+    every = np.concatenate(delays)
+    soonest = float(np.quantile(every, SOON)) if len(every) >= FEWEST else 0.0
+    if soonest > AT_ONCE_NS:
+        found.append(
+            (
+                "warning",
+                f"An idle device begins launched work after {soonest / 1e3:.3g} us at the soonest; microseconds are usual: "
+                "its clock seems to be late by about that, or something holds the work up.",
+            )
+        )
+    one_stream = len(np.unique(work.stream)) == 1
+    pattern = SYNCHRONIZE if one_stream else WHOLE
+    whole = np.array([*(bool(pattern.search(name)) for name in accounts.recording.names), False], bool)[calls.name]
+    waits = np.flatnonzero(whole & ~calls.failed)
+    launched = np.flatnonzero(account.last_end >= 0)
+    if not len(waits) or not len(launched):
+        return found
+    of_process = accounts.process_of_call
+    early = np.zeros(len(waits), np.int64)
+    for process in np.unique(of_process[waits]):
+        mine, own = np.flatnonzero(of_process[waits] == process), launched[of_process[launched] == process]
+        over = np.concatenate([[0], np.maximum.accumulate(account.last_end[own])])
+        before = np.searchsorted(calls.start[own], calls.start[waits[mine]])
+        early[mine] = over[before] - calls.end[waits[mine]]
+    devices = len(np.unique(work.device))
+    if devices == 1 and (early > 0).sum() > MANY * len(waits):
+        found.append(
+            (
+                "warning",
+                f"{int((early > 0).sum()):,} of {len(waits):,} waits for the device return before its work ends, by "
+                f"{np.median(early[early > 0]) / 1e3:.3g} us (median): the clocks of host and device are not aligned.",
+            )
+        )
+    return found
+
+
 def _late(accounts: Accounts) -> Findings:
     """Work that an idle device had and did not begin: something is not recorded, or the clocks differ by that."""
     work, calls = accounts.recording.work, accounts.recording.calls
@@ -119,14 +180,35 @@ def _unlaunched(accounts: Accounts) -> Findings:
     ]
 
 
+def _launches(accounts: Accounts) -> Integers:
+    """Calls after which something must run on a device."""
+    calls, names = accounts.recording.calls, accounts.recording.names
+    starts = np.array([*(kinds.starts_kernels(name) for name in names), False], bool)[calls.name]
+    return np.flatnonzero(starts & ~calls.failed)
+
+
+def _problems(accounts: Accounts) -> Findings:
+    """What the reader says. That something may be missing is a note where nothing is."""
+    launches = _launches(accounts)
+    whole = len(launches) and not (accounts.account.last_end[launches] < 0).any()
+    found: Findings = []
+    for problem in accounts.recording.source.problems:
+        if "begin before the call that launched them" in problem:
+            continue  # the clocks are looked at here
+        if whole and "may be missing" in problem:
+            found.append(("note", f"{problem.removesuffix('.')}; every launch has its work."))
+        else:
+            found.append(("warning", problem))
+    return found
+
+
 def _unserved(accounts: Accounts) -> Findings:
     """Launches without anything on the device: what is lost on the way of a trace that was cut short."""
     recording = accounts.recording
-    calls, names = recording.calls, recording.names
+    calls = recording.calls
     if not len(recording.work.start) or not len(calls.start):
         return []
-    starts = np.array([number >= 0 and kinds.starts_kernels(names[number]) for number in calls.name.tolist()], bool)
-    launches = np.flatnonzero(starts & ~calls.failed)
+    launches = _launches(accounts)
     unserved = launches[accounts.account.last_end[launches] < 0]
     if not len(unserved):
         return []
@@ -179,6 +261,24 @@ def _overhead(accounts: Accounts) -> Findings:
         (
             "warning" if length > 0.05 * every else "note",
             f"The profiler itself took {length / 1e6:.3g} ms of its threads ({length / every:.1%} of the recording).",
+        )
+    ]
+
+
+def _slowed(accounts: Accounts) -> Findings:
+    """Launch calls as long as a recorder makes them."""
+    calls, account = accounts.recording.calls, accounts.account
+    launches = _launches(accounts)
+    launches = launches[~account.call_graph[launches]]
+    usual = float(np.median(calls.end[launches] - calls.start[launches])) if len(launches) >= FEWEST else 0.0
+    if usual <= SLOW_LAUNCH_NS:
+        return []
+    return [
+        (
+            "note",
+            f"A launch call takes {usual / 1e3:.3g} us (median); without a recorder it takes 2 to 5 us. The recorder slowed "
+            "the host down, so a host that decides here may not decide without it: give the latency that was measured "
+            "without it (--latency).",
         )
     ]
 

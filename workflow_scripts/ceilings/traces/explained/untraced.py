@@ -221,9 +221,7 @@ def _joined(recording: Recording, pieces: Sequence[_Piece]) -> Recording:
             return np.full(len(which), -1)
         return np.where(mine[order][at] == which, edges[piece] + order[at], -1)
 
-    called, ran, said = (
-        column([getattr(piece, name) for piece in pieces]) for name in ("calls", "work", "spans")
-    )
+    called, ran, said = (column([getattr(piece, name) for piece in pieces]) for name in ("calls", "work", "spans"))
     calls, work, spans, waits = recording.calls, recording.work, recording.spans, recording.waits
     rows = [piece.waits for piece in pieces]
     waiting = column(rows)

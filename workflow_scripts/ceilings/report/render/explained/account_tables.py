@@ -34,7 +34,7 @@ BESIDE = {
 """What of the work runs beside other work, by its key in a record."""
 
 
-_PER_ITERATION = "For an iteration. *On the path*: what of it lies on the critical path, and so lengthens it."
+_PER_ITERATION = "Means over the iterations. *On the path*: what of it lies on the critical path, and so lengthens it."
 _COSTS = ("count", "each", "all", "of the iteration", "on the path")
 
 

@@ -37,7 +37,9 @@ def headline(record: Record) -> str:
 def iterations(record: Record, group: Group) -> str:
     """How many iterations a group has and how long they are: ``100 iterations of 2.24 ms [2.20, 2.29]``."""
     which = "" if len(record["groups"]) == 1 else f" ({group['label']})"
-    return f"{text.plural(group['count'], 'iteration')}{which} of {phrases.median(group['length_ns'])}"
+    words = f"{text.plural(group['count'], 'iteration')}{which} of {phrases.median(group['length_ns'])}"
+    replayed = record.get("untraced") or {"how": "none"}
+    return f"{words} without the recorder, by replay" if replayed["how"] == "fitted" else words
 
 
 def busy(group: Group) -> list[str]:
@@ -85,6 +87,19 @@ def meaning(group: Group) -> str:
     return (
         f"{words} That is {least} of the path or more." if group["shares"] else f"{words} In {least} of the iterations."
     )
+
+
+OPERATORS_SHOWN = 4
+LEAST_SHOWN = 0.01
+
+
+def operators(group: Group) -> list[str]:
+    """What the host does on the critical path, by operator or range, the longest first: ``aten::addmm 12%``."""
+    named = [
+        (one["part"].removeprefix("host: "), one["share"]) for one in group["path"] if one["part"].startswith("host: ")
+    ]
+    known = [(name, share) for name, share in named if not name.startswith("code of ") and share >= LEAST_SHOWN]
+    return [f"{phrases.cut(name, 40)} {text.percent(share)}" for name, share in known[:OPERATORS_SHOWN]]
 
 
 def levers(group: Group) -> list[tuple[str, str, str]]:

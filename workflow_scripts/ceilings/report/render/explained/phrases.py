@@ -68,7 +68,7 @@ BY = {
 
 CHANGES = {
     "host": "the host takes no time",
-    "graph": "one CUDA graph launch submits everything",
+    "graph": "one CUDA graph launch between each two waits",
     "copies": "copies between host and device take no time",
     "kernels": "kernels take half the time",
     "communication": "communication takes no time",

@@ -56,11 +56,15 @@ class _Screen:
         length = group["length_ns"]["median"]
         yield ""
         yield from self._halves(("Critical path", _path(group)), ("Device", _device(group)))
+        operators = answer.operators(group)
+        if operators:
+            yield from self._wrapped(f"Host code on the path: {', '.join(operators)}")
+            yield ""
         if not group["shares"] and not group["devices"]:
             yield from self._halves(("Parts of an iteration", _parts(group)))
         for title, values, name in (
-            ("Kernels of an iteration", group["kernels"], "short"),
-            ("CUDA calls of an iteration", group["calls"], "name"),
+            ("Kernels of a mean iteration", group["kernels"], "short"),
+            ("CUDA calls of a mean iteration", group["calls"], "name"),
             ("Layers of an iteration", group["layers"], "name"),
         ):
             if values:
