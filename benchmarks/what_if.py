@@ -6,8 +6,8 @@
     nsys profile FLAGS python3 benchmarks/what_if.py play FOLDER --program NAME
 
 ``record`` runs each program under PyTorch's profiler, and without it. Without it the program and its changes take
-turns, so that a drift falls on both. What is compared is a ratio, changed over unchanged: recording makes the host
-slower, and the explanation is of the recorded run.
+turns, so that a drift falls on both. ``judge`` gives the explanation of the recorded run the latency of the unchanged
+program, and holds its predictions against the changed ones.
 """
 
 from __future__ import annotations
@@ -385,38 +385,46 @@ def play(name: str) -> None:
 
 def judge(folder: Path) -> None:
     """Print what an explanation of each trace predicts for each change, beside what was measured."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "workflow_scripts"))
-    from ceilings.traces.explained.explain import explain
-
-    heads = (
-        "program",
-        "iterations by",
-        "change",
-        "recorded",
-        "untraced",
-        "predicted",
-        "measured",
-        "predicted less measured",
-    )
+    heads = ("program", "iterations", "recorded", "untraced", "host", "change", "predicted", "measured", "off by")
     print("| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
     for path in sorted(folder.glob("*.measured.json")):
         facts = json.loads(path.read_text())
-        name, seconds = facts["program"], {key: statistics.median(each) for key, each in facts["seconds"].items()}
-        for ending in (".json.gz", ".marked.json.gz"):
-            record = explain(folder / f"{name}{ending}", name, {"range": "request *"} if "marked" in ending else None)
-            found, group = record["iterations"], record["groups"][0]
-            made_out = f"{found['by']}, {found['count']} of {facts['iterations']}"
-            recorded = f"{group['length_ns']['median'] / 1e6:.3f}"
-            changes = {one["change"]: one for one in group["what_if"]}
-            for change in [key for key in seconds if key in changes] or ["unchanged"]:
-                said = changes.get(change, {"ns": None, "why_not": ""})
-                cells = [name, made_out, change, recorded, f"{seconds['unchanged'] * 1e3:.3f}"]
-                if said["ns"] is None:
-                    cells += [said["why_not"], f"{seconds[change] * 1e3:.3f}", ""]
-                else:
-                    off = said["ns"] / 1e9 / seconds[change] - 1
-                    cells += [f"{said['ns'] / 1e6:.3f}", f"{seconds[change] * 1e3:.3f}", f"{off:+.1%}"]
+        for marked in (False, True):
+            for cells in judged(folder, facts, marked):
                 print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def judged(folder: Path, facts: dict[str, Any], marked: bool) -> Iterator[tuple[str, ...]]:
+    """A row for each change of a program that was measured; nothing where iterations are not those that were timed.
+
+    The latency of the unchanged program, measured without the recorder, is given to the explanation.
+    """
+    sys.path.insert(0, str(Path(__file__).parents[1] / "workflow_scripts"))
+    from ceilings.traces.explained.explain import explain
+
+    name, medians = facts["program"], {key: statistics.median(each) * 1e3 for key, each in facts["seconds"].items()}
+    trace = folder / f"{name}{'.marked' if marked else ''}.json.gz"
+    record = explain(trace, name, {"range": "request *"} if marked else None, latency=medians["unchanged"])
+    made, group = record["iterations"], max(record["groups"], key=lambda one: one["share"])
+    as_made_out = f"{made['count']} by {made['by']}"
+    plain = explain(trace, name, {"range": "request *"} if marked else None)
+    recorded = max(plain["groups"], key=lambda one: one["share"])["length_ns"]["median"] / 1e6
+    untraced = record["untraced"]
+    host = {"fitted": f"{untraced['host'] or 0:.2f}", "any": "any", "none": "none"}[untraced["how"]]
+    first = (name, as_made_out, f"{recorded:.3f}", f"{medians['unchanged']:.3f}", host)
+    if made["count"] > 1.1 * facts["iterations"]:
+        yield (*first, "none: a part of an iteration each", "", "", "")
+        return
+    for one in group["what_if"]:
+        if one["change"] not in medians:
+            continue
+        measured = medians[one["change"]]
+        spread = [value * 1e3 for value in facts["seconds"][one["change"]]]
+        shown = f"{measured:.3f} ({min(spread):.3f} to {max(spread):.3f})"
+        if one["ns"] is None:
+            yield (*first, one["change"], one["why_not"], shown, "")
+        else:
+            yield (*first, one["change"], f"{one['ns'] / 1e6:.3f}", shown, f"{one['ns'] / 1e6 / measured - 1:+.0%}")
 
 
 def main() -> None:

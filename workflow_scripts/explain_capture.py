@@ -33,7 +33,9 @@ def work(arguments: argparse.Namespace) -> None:
 
     name = arguments.name or ENDINGS.sub("", arguments.trace.name) or arguments.trace.name
     try:
-        content = explain(arguments.trace, name, _choice(arguments), _Progress(), arguments.perfetto, arguments.latency)
+        content = explain(
+            arguments.trace, name, _choice(arguments), _Progress(), arguments.perfetto, latency=arguments.latency
+        )
     except UserError as error:
         if not (arguments.record_failure and arguments.output):
             raise

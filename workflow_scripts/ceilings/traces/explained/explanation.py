@@ -76,7 +76,8 @@ def explanation(
     repeats = len(iterations.begin) > 1 or iterations.by not in {"whole", "interval"}
     groups = []
     total = float((iterations.end - iterations.begin).sum()) or 1.0
-    for group, members, looked_at in zip(iterations.groups, sizes, chosen, strict=True):
+    for group, members, picked in zip(iterations.groups, sizes, chosen, strict=True):
+        looked_at = picked
         accounted = []
         for number in looked_at.tolist():
             accounted.append(
@@ -153,7 +154,7 @@ def _members(iterations: Iterations) -> list[NDArray[np.int64]]:
 
 
 def _spread(accounts: Accounts, iterations: Iterations, members: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
-    """The iterations of a group that are accounted for: drawn by chance, since every so manieth may be another kind."""
+    """The iterations of a group that are accounted for: drawn by chance, since every tenth may be unlike the others."""
     sample = _drawn(members, 9)
     size = float(np.mean([accounts.size(int(iterations.begin[one]), int(iterations.end[one])) for one in sample]))
     most = int(np.clip(MOST_EVENTS / groups / max(size, 1), 1, MOST_ACCOUNTED))
@@ -433,7 +434,7 @@ class _Group:
             kernels = np.isin(work.kind[ops], (KERNEL, GRAPH))
             communicates = self._accounts.account.op_class[ops] == COMMUNICATES
             transfers = self._accounts.account.op_transfer[ops]
-            found = replayed(one, transfers, communicates, kernels & ~communicates, graph_launch, graph_gap)
+            found = replayed(one, transfers, communicates, kernels & ~communicates, graph_launch, graph_gap=graph_gap)
             for name, change in found.items():
                 changes[name].append((change, one.length))
         rows: list[dict[str, Any]] = []

@@ -96,7 +96,8 @@ def _start_up(seen: Evidence) -> Lever | None:
     orchestration = seen.shares["host"] + seen.shares["launch"]
     if seen.repeats or orchestration < DOMINATES:
         return None
-    why = f"nothing repeats in this recording, so its host time ({orchestration:.0%} of the critical path) may be start-up"
+    why = f"nothing repeats in this recording, so its host time ({orchestration:.0%} of the critical path) may be "
+    why += "start-up"
     why += _named(seen)
     return Lever(
         "record iterations that repeat: warm up first, and mark each (record_function, NVTX, profiler steps)", why, None

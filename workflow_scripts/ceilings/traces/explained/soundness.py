@@ -35,7 +35,6 @@ LATE_NS = 1_000_000
 
 def health(accounts: Accounts) -> list[dict[str, str]]:
     """Findings about the recording as a whole, worst first: ``level`` and ``text`` of each."""
-    recording = accounts.recording
     found = [
         *_lost(accounts),
         *_clocks(accounts),
@@ -114,8 +113,8 @@ def _shifted(accounts: Accounts) -> Findings:
         found.append(
             (
                 "warning",
-                f"An idle device begins launched work after {soonest / 1e3:.3g} us at the soonest; microseconds are usual: "
-                "its clock seems to be late by about that, or something holds the work up.",
+                f"An idle device begins launched work after {soonest / 1e3:.3g} us at the soonest; microseconds are "
+                "usual: its clock seems to be late by about that, or something holds the work up.",
             )
         )
     one_stream = len(np.unique(work.stream)) == 1
@@ -276,9 +275,9 @@ def _slowed(accounts: Accounts) -> Findings:
     return [
         (
             "note",
-            f"A launch call takes {usual / 1e3:.3g} us (median); without a recorder it takes 2 to 5 us. The recorder slowed "
-            "the host down, so a host that decides here may not decide without it: give the latency that was measured "
-            "without it (--latency).",
+            f"A launch call takes {usual / 1e3:.3g} us (median); without a recorder it takes 2 to 5 us. The recorder "
+            "slowed the host down, so a host that decides here may not decide without it: give the latency that was "
+            "measured without it (--latency).",
         )
     ]
 

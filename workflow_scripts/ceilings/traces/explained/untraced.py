@@ -98,16 +98,16 @@ def fit(groups: Sequence[tuple[Sequence[Accounted], int]], latency: float) -> Fi
         middle = (low + high) / 2
         low, high = (middle, high) if length(middle) < latency else (low, middle)
     host, found = (low + high) / 2, length((low + high) / 2)
+    said = f"{measured}, {recorded / 1e6:.4g} ms recorded"
     if abs(least - latency) <= FITS * latency and abs(recorded - latency) <= FITS * latency:
         text = (
-            f"{measured}, {recorded / 1e6:.4g} ms recorded: the device decides, and any speed of the host fits within "
-            f"{FITS:.0%}. Times are as recorded. How fast the host is without the recorder is not known: a change after "
-            "which the host would decide has no number."
+            f"{said}: the device decides, and any speed of the host fits within {FITS:.0%}. Times are as recorded. How "
+            "fast the host is without the recorder is not known: a change after which the host would decide has no number."
         )
         return Fit(ANY, None, latency, recorded, text)
     text = (
-        f"{measured}, {recorded / 1e6:.4g} ms recorded: path, verdict, what-ifs and levers are of a replay with {host:.0%} of "
-        f"the recorded host time, which takes {found / 1e6:.4g} ms. Lengths of kernels and copies are as recorded."
+        f"{said}: path, verdict, what-ifs and levers are of a replay with {host:.0%} of the recorded host time, which "
+        f"takes {found / 1e6:.4g} ms. Lengths of kernels and copies are as recorded."
     )
     return Fit(FITTED, host, latency, found, text)
 

@@ -43,6 +43,7 @@ def replayed(
     communication: NDArray[np.bool_],
     kernel: NDArray[np.bool_],
     graph_launch: float | None,
+    *,
     graph_gap: float | None = None,
 ) -> dict[str, Change]:
     """Each of ``CHANGES``, and ``WAITS``.
