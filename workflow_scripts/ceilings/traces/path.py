@@ -12,7 +12,9 @@ nothing before its first call leads back to the first, which waits for the itera
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,14 +130,14 @@ def walk(work: Work, lines: Sequence[Calls], start: int, end: int) -> Steps:
     """The path from the end of the iteration on the first line back to its start."""
     order = np.argsort(work.end, kind="stable")
     ends = work.end[order]
-    ahead = _ahead(work, order).tolist()
-    begins, requested, transfer = (values[order].tolist() for values in (work.begin, work.requested, work.transfer))
-    line_of = work.line[order].tolist() if work.line is not None else [0] * len(order)
+    ahead = packed(_ahead(work, order))
+    begins, requested, transfer = (packed(values[order]) for values in (work.begin, work.requested, work.transfer))
+    line_of = packed(work.line[order] if work.line is not None else np.zeros(len(order)))
     waits = [_waits(calls, ends) for calls in lines]
     opens = [max(int(calls.begin[0]), start) if len(calls.begin) else start for calls in lines]
-    done, number = ends.tolist(), order.tolist()
+    done, number = packed(ends), packed(order)
 
-    steps = list[tuple[int, int, int, int, int]]()
+    steps = array("q")  # five numbers a step: millions of them would be large as tuples
     now, at, line = end, -1, 0  # the operation, by its place in the order of ends; -1: the host
     while now > start:
         if at < 0:
@@ -145,10 +147,10 @@ def walk(work: Work, lines: Sequence[Calls], start: int, end: int) -> Steps:
             first = min(opens[line], now) if line else start  # before it, the first line prepared the launch
             returned, at = mine.pop() if mine else (first, -1)
             if now > returned:
-                steps.append((returned, now, HOST, -1, line))
+                steps.extend((returned, now, HOST, -1, line))
             now = returned if at < 0 else max(done[at], start)
             if returned > now:
-                steps.append((now, returned, SYNC, number[at], -1))
+                steps.extend((now, returned, SYNC, number[at], -1))
             line = 0 if at < 0 else line
             continue
         before = max(done[ahead[at]], start) if ahead[at] >= 0 else start
@@ -156,15 +158,22 @@ def walk(work: Work, lines: Sequence[Calls], start: int, end: int) -> Steps:
         if requested[at] > before:
             begin = begins[at]
             if now > begin:
-                steps.append((begin, now, share, number[at], -1))
+                steps.extend((begin, now, share, number[at], -1))
             if begin > requested[at]:
-                steps.append((requested[at], begin, TRANSFER if transfer[at] else LAUNCH, number[at], -1))
+                steps.extend((requested[at], begin, TRANSFER if transfer[at] else LAUNCH, number[at], -1))
             now, line, at = requested[at], line_of[at], -1
         else:
             if now > before:
-                steps.append((before, now, share, number[at], -1))
+                steps.extend((before, now, share, number[at], -1))
             now, at = before, ahead[at]
-    return Steps(*np.array(steps, np.int64).reshape(-1, 5).T)
+    return Steps(*np.frombuffer(steps, np.int64).reshape(-1, 5).T)
+
+
+def packed(values: NDArray[Any]) -> array[int]:
+    """Numbers to be looked at one by one, in a fifth of the memory of a list."""
+    made = array("q")
+    made.frombytes(values.astype(np.int64).tobytes())
+    return made
 
 
 def _ahead(work: Work, order: Integers) -> Integers:

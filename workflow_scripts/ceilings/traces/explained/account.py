@@ -40,7 +40,7 @@ AHEAD, BUSY = 0.05, 0.9
 BLOCKING_NS = 10_000
 """An asynchronous copy call that takes longer has waited: for pageable memory, it does."""
 
-MOST_REPLAYED = 1_000_000
+MOST_REPLAYED = 300_000
 """Operations of an iteration that is replayed: more take too long."""
 
 OTHER_PROCESSES = "work of other processes on the device"
@@ -96,7 +96,7 @@ class Accounted:
         counts: Launches, graphs, kernels, ...
         ops, called: The process's operations and calls that the iteration holds, as numbers of the recording.
         followed: The operations that the path and the replay know.
-        host_names: The host's code on the path: begin, end, thread, and name of the innermost span or -1.
+        host_names: Rows of the host's code on the path: begin, end, thread, and name of the innermost span or -1.
     """
 
     begin: int
@@ -105,7 +105,7 @@ class Accounted:
     hosts: dict[int, HostSide]
     devices: dict[int, DeviceSide]
     path: Segments
-    host_names: list[tuple[int, int, int, int]]
+    host_names: Integers
     parts: dict[str, float]
     counts: dict[str, float]
     ops: Integers
@@ -322,14 +322,12 @@ class Accounts:
                 parts[label] = parts.get(label, 0.0) + float(sums[number])
         return parts
 
-    def _host_names(
-        self, path: Segments, host: Lines, main: int, says: dict[int, Innermost]
-    ) -> list[tuple[int, int, int, int]]:
+    def _host_names(self, path: Segments, host: Lines, main: int, says: dict[int, Innermost]) -> Integers:
         """What the host does on the path outside of calls: begin, end, thread, name of the innermost span or -1.
 
         The thread is that of the next call: several may take turns on one line.
         """
-        rows: list[tuple[int, int, int, int]] = []
+        rows = [np.zeros((0, 4), np.int64)]
         threads = self.recording.calls.thread
         for line, (calls, mine) in enumerate(host.calls):
             on = np.flatnonzero((path.line == line) & (path.share == HOST))
@@ -339,17 +337,22 @@ class Accounts:
             whose[ahead] = threads[mine[following[ahead]]]
             for thread in np.unique(whose).tolist():
                 from_, to, name = says.get(thread, (path.begin[:0],) * 3)
-                segments = on[whose == thread]
-                first = np.searchsorted(to, path.begin[segments], "right").tolist()
-                last = np.searchsorted(from_, path.end[segments], "left").tolist()
-                for k, a, b in zip(segments.tolist(), first, last, strict=True):
-                    begin, end = int(path.begin[k]), int(path.end[k])
-                    rows += [
-                        (max(int(from_[n]), begin), min(int(to[n]), end), thread, int(name[n])) for n in range(a, b)
-                    ]
-                    if a >= b:
-                        rows.append((begin, end, thread, -1))
-        return rows
+                mine_on = on[whose == thread]
+                begin, end = path.begin[mine_on], path.end[mine_on]
+                first, last = np.searchsorted(to, begin, "right"), np.searchsorted(from_, end, "left")
+                count = np.maximum(last - first, 0)
+                owner = np.repeat(np.arange(len(mine_on)), count)
+                at = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count) + first[owner]
+                named = (
+                    np.maximum(from_[at], begin[owner]),
+                    np.minimum(to[at], end[owner]),
+                    owner * 0 + thread,
+                    name[at],
+                )
+                rows.append(np.column_stack(named))
+                bare = np.flatnonzero(count == 0)
+                rows.append(np.column_stack([begin[bare], end[bare], bare * 0 + thread, bare * 0 - 1]))
+        return np.concatenate(rows)
 
     def _ends_with_work(self, ops: Integers, end: int) -> bool:
         """Whether the iteration is over when its work is, to the ns, and no call that notices is part of it."""

@@ -154,7 +154,7 @@ def _members(iterations: Iterations) -> list[NDArray[np.int64]]:
 
 
 def _spread(accounts: Accounts, iterations: Iterations, members: NDArray[np.int64], groups: int) -> NDArray[np.int64]:
-    """The iterations of a group that are accounted for: drawn by chance, since every tenth may be unlike the others."""
+    """The iterations of a group that are accounted for: drawn by chance: every tenth may be unlike others."""
     sample = _drawn(members, 9)
     size = float(np.mean([accounts.size(int(iterations.begin[one]), int(iterations.end[one])) for one in sample]))
     most = int(np.clip(MOST_EVENTS / groups / max(size, 1), 1, MOST_ACCOUNTED))
@@ -488,9 +488,10 @@ class _Group:
             for kind, ns in zip(KERNEL_CLASSES, sums.tolist(), strict=True):
                 classes[kind] += ns / n
             length = max(one.length, 1)
-            data = sum(end - begin for begin, end, _, name in one.host_names if name in accounts.spans.data)
-            for begin, end, _, name in one.host_names:
-                operators[self._recording.names[name] if name >= 0 else ""] += (end - begin) / length / n
+            spoken, took = one.host_names[:, 3], one.host_names[:, 1] - one.host_names[:, 0]
+            data = float(took[accounts.spans.loads(spoken)].sum())
+            for name in np.unique(spoken[spoken >= 0]).tolist():
+                operators[self._recording.names[name]] += float(took[spoken == name].sum()) / length / n
             columns["loads"].append(data / length)
             columns["allocations"].append(self._allocating(one) / length)
             columns["set-up"].append(self._setting_up(one) / length)
@@ -513,7 +514,7 @@ class _Group:
             [(work.end - work.start)[one.ops[work.kind[one.ops] == KERNEL]] for one in self._every]
         )
         waiting = [call["name"] for call in calls if call["kind"] == "sync" and "Query" not in call["name"]]
-        ordered = sorted((part for part in operators.items() if part[0]), key=lambda part: -part[1])
+        ordered = sorted(operators.items(), key=lambda part: -part[1])
         return Evidence(
             length=self._length,
             shares=shares,
@@ -542,7 +543,7 @@ class _Group:
         return float((one.path.end - one.path.begin)[on].sum())
 
     def _setting_up(self, one: Accounted) -> float:
-        """Time on the path in which a thread sets up a library or loads code: long calls, and what follows from them."""
+        """Time on the path in which a thread sets up a library or loads code: long calls, and what follows them."""
         calls, accounts = self._recording.calls, self._accounts
         begin, end = list[int](), list[int]()
         for thread in one.hosts:

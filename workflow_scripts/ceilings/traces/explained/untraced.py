@@ -102,7 +102,7 @@ def fit(groups: Sequence[tuple[Sequence[Accounted], int]], latency: float) -> Fi
     if abs(least - latency) <= FITS * latency and abs(recorded - latency) <= FITS * latency:
         text = (
             f"{said}: the device decides, and any speed of the host fits within {FITS:.0%}. Times are as recorded. How "
-            "fast the host is without the recorder is not known: a change after which the host would decide has no number."
+            "fast the host is without the recorder is not known: what the host would decide then has no number."
         )
         return Fit(ANY, None, latency, recorded, text)
     text = (
