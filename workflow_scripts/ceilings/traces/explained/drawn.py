@@ -31,8 +31,8 @@ def timeline(accounts: Accounts, one: Accounted, number: int) -> dict[str, Any]:
     shown_ops = _longest(one.ops, work.end[one.ops] - work.start[one.ops])
     threads = list(dict.fromkeys([*([one.thread] if one.thread >= 0 else []), *calls.thread[shown_calls].tolist()]))
     streams = np.unique(work.stream[shown_ops]).tolist()
-    on_path = set(one.path.work.tolist()) | {-1}
-    calls_on_path = set(one.path.call.tolist())
+    on_path = set(shown_ops[np.isin(shown_ops, one.path.work)].tolist())
+    calls_on_path = set(shown_calls[np.isin(shown_calls, one.path.call)].tolist())
     several = len(np.unique(work.device)) > 1
     return {
         "iteration": number,
