@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,10 +129,17 @@ def segments(
     rows = _device(account, ops, work, steps)
     for number, (calls, mine) in enumerate(host.calls):
         rows.append(_host(calls, mine, number, steps, span))
-    columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-    order = np.argsort(columns[0], kind="stable")
-    begin, finish, share, ran, call, line, gap = (column[order] for column in columns)
-    return Segments(begin, finish, share, ran, call, line, gap.astype(bool))
+    del steps
+    order = np.argsort(np.concatenate([row[0] for row in rows]), kind="stable")
+    return Segments(*(np.concatenate([row[k] for row in rows])[order] for k in range(len(COLUMNS))))
+
+
+COLUMNS = (np.int64, np.int64, np.int8, np.int32, np.int32, np.int32, np.bool_)
+"""Types of the columns of segments, of which there may be millions."""
+
+
+def _columns(*values: Any) -> tuple[Any, ...]:
+    return tuple(np.asarray(value, kind) for value, kind in zip(values, COLUMNS, strict=True))
 
 
 def _after(calls: Calls, begin: Integers, end: Integers) -> Calls:
@@ -140,7 +148,7 @@ def _after(calls: Calls, begin: Integers, end: Integers) -> Calls:
     return Calls(**{name: np.concatenate([getattr(calls, name), value]) for name, value in one.items()})
 
 
-def _device(account: Account, ops: Integers, work: Work, steps: Steps) -> list[tuple[Integers, ...]]:
+def _device(account: Account, ops: Integers, work: Work, steps: Steps) -> list[tuple[Any, ...]]:
     on = steps.line < 0
     begin, end, share, number = (values[on] for values in (steps.begin, steps.end, steps.share, steps.work))
     communicates = account.op_class[ops[number]] == KERNEL_CLASSES.index(COMMUNICATION)
@@ -152,11 +160,11 @@ def _device(account: Account, ops: Integers, work: Work, steps: Steps) -> list[t
     for first, last, ran, gap in ((begin, middle, none, runs), (middle, end, ops[number], np.zeros_like(runs))):
         kept = last > first
         columns = (first, last, share, ran, none, none, gap)
-        parts.append(tuple(values[kept].astype(np.int64) for values in columns))
+        parts.append(_columns(*(values[kept] for values in columns)))
     return parts
 
 
-def _host(calls: Calls, mine: Integers, line: int, steps: Steps, span: tuple[int, int]) -> tuple[Integers, ...]:
+def _host(calls: Calls, mine: Integers, line: int, steps: Steps, span: tuple[int, int]) -> tuple[Any, ...]:
     on = np.flatnonzero(steps.line == line)[::-1]  # the path was followed from its end
     edges, share, call = tiles(calls, *span)
     call = np.where(call >= 0, mine[call] if len(mine) else -1, -1)
@@ -167,6 +175,6 @@ def _host(calls: Calls, mine: Integers, line: int, steps: Steps, span: tuple[int
     tile = np.arange(len(which)) - np.repeat(np.cumsum(last - first) - (last - first), last - first) + first[which]
     from_, to = np.maximum(edges[tile], begin[which]), np.minimum(edges[tile + 1], finish[which])
     kept = to > from_
-    none = np.full(int(kept.sum()), -1)
     tile = tile[kept]
-    return from_[kept], to[kept], share[tile], none, call[tile], none + 1 + line, none * 0
+    none = np.full(len(tile), -1, np.int8)
+    return _columns(from_[kept], to[kept], share[tile], none, call[tile], none + 1 + np.int32(line), none * 0)
