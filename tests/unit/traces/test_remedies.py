@@ -145,3 +145,27 @@ def test_copies_apart_and_their_time_come_from_the_recording():
     made = built.recording()
     (group,) = explanation(made, choose(made, {"whole": True}))["groups"]
     assert "copies between host and device take 4,000 us" in group["levers"][0]["why"]
+
+
+def layers(times: int, count: int, ends: bool) -> Built:
+    """Iterations of equal layers that are each waited for; at the end the host waits once more, or does not."""
+    built, at = Built(), 0
+    for _ in range(times):
+        for _ in range(count):
+            for name in ("gemm", "softmax", "layer_norm"):
+                built.launch(at, at + 5, (at + 7, at + 12, name))
+                at += 20
+            built.call(at, at + 5, "cudaStreamSynchronize")
+            at += 20
+        if ends:
+            built.call(at, at + 5, "cudaDeviceSynchronize")
+            at += 20
+    return built
+
+
+def test_layers_that_wait_are_less_sure_where_a_further_wait_ends_each_iteration():
+    plain = choose(layers(12, 6, ends=False).recording(), {"period": True})
+    doubted = choose(layers(12, 6, ends=True).recording(), {"period": True})
+    assert doubted.certainty == pytest.approx(0.7 * plain.certainty)
+    assert "at each 6th of them, the host waits once more" in doubted.why
+    assert 12 in [one.count for one in doubted.others]

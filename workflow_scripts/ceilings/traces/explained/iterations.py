@@ -30,6 +30,9 @@ GRAPHS = 0.5
 ONLY_GRAPHS = 0.98
 """Graphs that are all of the work from the first to the last are no parts: between parts is other work."""
 
+FEWEST_LOOPS, REGULAR = 3, 0.9
+"""So many stretches with a further wait, and this share of them at equal distances, show a loop round the stretches."""
+
 WARM_UP_WORK = 1.3
 """A first iteration with so many times the operations of the later ones is warm-up (it tunes, or compiles)."""
 
@@ -310,6 +313,11 @@ class _Chooser:
         if cut is None:
             return None
         others += [Other("period", None, count) for count in cut.other]
+        if every := self._waits_more(cut.at):
+            doubt = f"{len(cut.at) // every:,} times, at each {every}th of them, the host waits once more"
+            certainty = cut.certainty * periods.DOUBTED
+            cut = dataclasses.replace(cut, certainty=certainty, doubts=(*cut.doubts, doubt))
+            others.append(Other("period", None, len(cut.at) // every))
         if cut.certainty < SURE and not asked:
             others.append(Other("period", None, len(cut.at)))
             return None
@@ -317,6 +325,25 @@ class _Chooser:
         if cut.doubts:
             why += f" Doubts: {'; '.join(cut.doubts)}."
         return self._of_cut("period", cut, cut.certainty, why, others)
+
+    def _waits_more(self, at: Integers) -> int:
+        """At each how manieth stretch of a cut the host waits more often; 0: at none, or at any distance.
+
+        Waits that follow each other are one submission: a loop over equal layers that waits after each, and at its end
+        once more, shows its length by this alone.
+        """
+        calls = self.recording.calls
+        waits = np.array([*("Synchronize" in name for name in self.recording.names), False], bool)[calls.name]
+        process = np.array([thread.process for thread in self.recording.threads] + [-1], np.int64)[calls.thread]
+        starts = calls.start[waits & (process == self.process)]
+        owner = np.searchsorted(self.submitted.begin[at], starts, "right") - 1
+        counts = np.bincount(owner[owner >= 0], minlength=len(at))[:-1]  # after the last one lies what ends it all
+        more = np.flatnonzero(counts > np.median(counts)) if len(counts) else counts
+        if len(more) < FEWEST_LOOPS:
+            return 0
+        distances, times = np.unique(np.diff(more), return_counts=True)
+        every = int(distances[np.argmax(times)])
+        return every if every > 1 and times.max() >= REGULAR * times.sum() else 0
 
     def _of_cut(self, by: str, cut: periods.Cut, certainty: float, why: str, others: list[Other]) -> _Found | None:
         """Iterations from cut to cut; what lies before the first and after the last is one only if it is whole."""

@@ -198,7 +198,7 @@ def parts(group: Group) -> Table:
         return Table("Parts of an iteration", "As the program itself times them.", headers, "lrr", rows)
     note = (
         "What the exact account does not hold, and the residual: the median iteration less the sum of the parts' "
-        "medians."
+        "medians. In each iteration the parts sum up to the ns; medians of unlike iterations need not."
     )
     return Table("Beside the account", note, headers, "lrr", rows)
 
