@@ -30,7 +30,7 @@ COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
 ALLOCATES = re.compile(r"(Malloc|Free)(?!Async)|HostRegister|HostUnregister|MemAddressReserve|MemCreate|MemMap")
 SETS_UP = re.compile(
     r"(Runtime|Driver)GetVersion|Get(Device)?(Properties|Count)|cuInit|(Module|Library)(Load|Get)|(Ctx|Context)Create"
-    r"|PrimaryCtx|StreamCreate|GetStreamPriorityRange|GetSymbolAddress|ProcAddress|(cublas|cudnn|cusparse|cusolver)Create"
+    r"|PrimaryCtx|StreamCreate|GetSymbolAddress|ProcAddress|(cublas|cudnn|cusparse|cusolver)Create"
 )
 """Calls by which libraries set themselves up, and load code for a device or a thread that has none yet."""
 

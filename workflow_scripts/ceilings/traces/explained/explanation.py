@@ -543,18 +543,18 @@ class _Group:
         return float((one.path.end - one.path.begin)[on].sum())
 
     def _setting_up(self, one: Accounted) -> float:
-        """Time on the path in which a thread sets up a library or loads code: long calls, and what follows them."""
+        """Time on the path in which a thread sets up a library or loads code: from the launch before to the next."""
         calls, accounts = self._recording.calls, self._accounts
         begin, end = list[int](), list[int]()
         for thread in one.hosts:
             mine = one.called[calls.thread[one.called] == thread]
             known = accounts.account.call_kind[mine] != kinds.OTHER
-            for k in np.flatnonzero(accounts.sets_up[mine]).tolist():
-                following = np.flatnonzero(known[k + 1 :])
-                until = int(calls.start[mine[k + 1 + following[0]]]) if len(following) else int(calls.end[mine[k]])
-                if until - calls.start[mine[k]] >= SET_UP_NS:
-                    begin.append(int(calls.start[mine[k]]))
-                    end.append(until)
+            edges = [one.begin, *calls.end[mine[known]].tolist()], [*calls.start[mine[known]].tolist(), one.end]
+            of = np.unique(np.cumsum(known)[accounts.sets_up[mine]])  # between which of the calls that we know
+            for k in of[np.isin(of, np.arange(len(edges[0])))].tolist():
+                if edges[1][k] - edges[0][k] >= SET_UP_NS:
+                    begin.append(edges[0][k])
+                    end.append(edges[1][k])
             long = mine[~known & ~accounts.allocates[mine] & (calls.end[mine] - calls.start[mine] >= SET_UP_NS)]
             begin += calls.start[long].tolist()
             end += calls.end[long].tolist()

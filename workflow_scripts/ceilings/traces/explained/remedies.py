@@ -167,7 +167,7 @@ def _waiting(seen: Evidence) -> Lever | None:
 
 
 def _allocating(seen: Evidence) -> Lever | None:
-    if seen.counts["allocating calls"] < 1 or seen.allocations < WORTH:
+    if not seen.repeats or seen.counts["allocating calls"] < 1 or seen.allocations < WORTH:
         return None
     why = f"{seen.counts['allocating calls']:,.0f} calls an iteration allocate or free memory of the device: "
     why += f"{seen.allocations:.0%} of the critical path"

@@ -195,7 +195,8 @@ def _problems(accounts: Accounts) -> Findings:
         if "begin before the call that launched them" in problem:
             continue  # the clocks are looked at here
         if whole and "may be missing" in problem:
-            found.append(("note", f"{problem.removesuffix('.')}; every launch has its work."))
+            whole_too = f"{problem.removesuffix('.')}; every launch has its work."
+            found.append(("note", whole_too if "CUDA" in problem else problem))
         else:
             found.append(("warning", problem))
     return found

@@ -55,6 +55,9 @@ class Spans:
         """
         mine = self.within(thread, start, end)
         mine = mine[self._kind[mine] != LOADING]
+        mine = mine[
+            (self._start[mine] > start) | (self._end[mine] < end)
+        ]  # what holds all of it tells nothing of its parts
         begins = np.clip(self._start[mine], start, end).tolist()
         ends = np.clip(self._end[mine], start, end).tolist()
         names = self._name[mine].tolist()
