@@ -1,7 +1,8 @@
+# make venv      only install: .venv with the pinned packages
 # make summary   measure the default study and write results/summary.md and report.html
 # make test      every check, and every test but the slow ones, up to four at a time
 # make test-slow the slow tests: minimal rebuilds, long faults, engine builds, the browser
-# Both make .venv first and install the pinned packages: the GPU's where there is an NVIDIA driver.
+# Each makes .venv first and installs the pinned packages: the GPU's where there is an NVIDIA driver.
 # make kit       the project and its packages in parts, for a host without a network (docs/offline.md)
 # make bring     on such a host: its results in parts, to be carried home
 # make unpack    at home: PARTS=FOLDER of what was brought
@@ -15,6 +16,8 @@ VENV := .venv
 BIN  := $(CURDIR)/$(VENV)/bin
 PIP  := $(BIN)/pip --disable-pip-version-check install --quiet
 export PATH := $(BIN):$(PATH)
+
+venv: $(VENV)/$(KIND)
 
 summary: $(VENV)/$(KIND)
 	snakemake --cores $(CORES) --quiet reason host -- results/summary.md results/report.html
@@ -95,4 +98,4 @@ clean:
 	rm -rf results/* .snakemake
 	git checkout -- results
 
-.PHONY: summary test test-slow unit lock kit bring unpack clean
+.PHONY: venv summary test test-slow unit lock kit bring unpack clean

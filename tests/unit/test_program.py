@@ -46,3 +46,31 @@ def test_arguments_that_are_no_json(tmp_path):
     command += ["--inputs", "{", "--output", "x"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "not JSON" in done.stderr
+
+
+def test_a_reader_that_ends_is_no_error(tmp_path):
+    """As of ``| head``: the program ends quietly, as one that SIGPIPE ends, wherever it prints."""
+    for words, statuses in (("--help", (0, 141)), ("print('x' * 100000)", (141,)), ("print('x')", (141,))):
+        script = tmp_path / "program.py"
+        script.write_text(
+            f"import argparse, sys\nsys.path.insert(0, {str(SCRIPTS)!r})\nfrom ceilings.program import main\n"
+            "parser = argparse.ArgumentParser()\nparser.add_argument('code')\nmain(lambda a: exec(a.code), parser)\n"
+        )
+        program = subprocess.Popen([sys.executable, script, words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        program.stdout.close()
+        assert program.stderr.read() == b"" and program.wait() in statuses, words
+        program.stderr.close()
+
+
+def test_a_package_that_is_not_there_is_one_line(tmp_path):
+    """``-S`` hides the packages of the environment, whether a program imports them at its begin or later."""
+    (tmp_path / "trace.json").write_text("{}")
+    for program, *words in (
+        ("explain_capture.py", "trace.json"),
+        ("compare_explained.py", "trace.json", "trace.json"),
+        ("write_next.py", "--help"),
+    ):
+        command = [sys.executable, "-S", SCRIPTS / program, *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env={})
+        assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert "is not installed here; run `make venv` in the project" in done.stderr

@@ -9,6 +9,7 @@ from ceilings.study import code
 
 PACKAGE = code.SCRIPTS / "ceilings"
 GROUND = (
+    "absent",
     *("artifacts", "bytecode", "control_groups", "environment", "errors", "failure_kinds", "files", "foreign", "gpu"),
     *("host", "import_clock", "isolation", "leftovers", "lifetime", "options", "packages", "plugins", "private"),
     *("program", "provenance", "quantity", "records", "schemas", "slugs", "taxonomy", "trees", "turns"),

@@ -4,9 +4,12 @@ Packages are split by what they know: ``study`` (which cells exist), ``models`` 
 (ONNX artifacts), ``runtimes`` (ways to execute one), ``measure`` (clocks and statistics), ``report`` (what it means).
 """
 
+from ceilings import absent as _absent
 from ceilings import environment as _environment
 
-_environment.quiet()  # here, since every program imports this package before any library
+# Here, since every program imports this package before any library.
+_absent.explain()
+_environment.quiet()
 
 SCHEMA_VERSION = 2
 """Version of every JSON record that the pipeline writes."""

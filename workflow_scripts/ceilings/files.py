@@ -159,6 +159,12 @@ def _missing(path: Path, error: OSError) -> str:
     if not isinstance(error, FileNotFoundError):
         return f"cannot be reached ({error.strerror}); correct its name or its folder's permissions"
     beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, beside, n=1)
+    close = [name for name in difflib.get_close_matches(path.name, beside, n=5) if _alike(path, Path(name))]
     hint = f"did you mean {str(path.with_name(close[0]))!r}?" if close else "correct it"
     return f"does not exist; {hint}" + ("" if path.is_absolute() else f" (paths start at {Path.cwd()})")
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Whether one name may be meant by the other: endings alone, as of x.json and t.json, say nothing."""
+    names = (path.name.partition(".")[0] or path.name for path in (one, other))
+    return bool(difflib.get_close_matches(next(names), [next(names)]))

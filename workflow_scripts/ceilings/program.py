@@ -7,12 +7,13 @@ import errno
 import gc
 import json
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ceilings import isolation
+from ceilings import absent, isolation
 from ceilings.errors import UserError
 
 
@@ -28,9 +29,13 @@ def main(
     outputs are then those of an artifact that cannot be made.
 
     Exit status: what ``work`` returns (0 for None), ``failed`` for something the user can mend (no traceback), 2 for
-    wrong arguments. A program whose own answer is 1 sets ``failed`` to 2, and a bug then ends in that too.
+    wrong arguments, 141 where nobody reads what it prints any more (``| head``). A program whose own answer is 1 sets
+    ``failed`` to 2, and a bug then ends in that too.
     """
-    arguments = parser.parse_args()
+    try:
+        arguments = parser.parse_args()
+    except SystemExit as end:  # of --help too
+        leave(end.code if isinstance(end.code, int) else 2)
     isolation.isolate(survive=isolated)
     try:
         status = work(arguments)
@@ -38,13 +43,16 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         sys.exit(failed)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            os._exit(UNREAD)
         if error.errno not in REMEDIES:
             raise
         why = f"{error.strerror}; {REMEDIES[error.errno]}"
         print(f"error: cannot write {error.filename or 'a result'}: {why}", file=sys.stderr)
         sys.exit(failed)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        line = absent.message(error) if isinstance(error, ModuleNotFoundError) else None
+        print(f"error: {line}", file=sys.stderr) if line else traceback.print_exc()
         sys.exit(failed)
     leave(status or 0)
 
@@ -52,9 +60,24 @@ def main(
 def leave(status: int = 0) -> NoReturn:
     """End this process now: with torch loaded, Python's own teardown takes a second for nothing."""
     gc.collect()  # temporary folders go with their owners
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        os._exit(UNREAD)
     os._exit(status)
+
+
+UNREAD = 141
+"""Exit status of a program whose output nobody reads any more: that of one which SIGPIPE ended."""
+
+
+def _unread() -> bool:
+    """Whether the reader of what is printed has ended."""
+    streams = select.poll()
+    for number in (1, 2):
+        streams.register(number, 0)
+    return any(event & select.POLLERR for _, event in streams.poll(0))
 
 
 REMEDIES = {

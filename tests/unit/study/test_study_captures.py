@@ -58,6 +58,7 @@ def test_what_an_iteration_is(given, options):
             {"mine": "mina.json"},
             r"captures.mine: mina.json does not exist; did you mean 'mine.json'\? \(paths start at",
         ),
+        ({"mine": "x.json"}, "captures.mine: x.json does not exist; correct it"),
         ({"mine": "."}, "captures.mine: . is a folder; name a file"),
         ({"mine": {"path": "other.sqlite"}}, "captures.mine.path: other.sqlite does not exist; correct it"),
         ({"Mine": "mine.json"}, 'captures: "Mine" is not allowed here; use lower-case letters, digits and hyphens'),
@@ -117,6 +118,26 @@ def test_the_summary_rests_on_its_record_and_links_to_its_page():
     assert "results/explained/mine.json" in targets.evidence
     assert targets.explained_pages == ["results/explained/mine.md"]
     assert study().targets.explained_pages == []
+
+
+def test_a_study_may_have_captures_alone():
+    alone = Study({"captures": {"mine": "mine.json"}}, LAPTOP)
+    assert alone.cells == [] and alone.targets.runs == [] and alone.config["study"] == "captures"
+    assert alone.targets.explained_pages == ["results/explained/mine.md"]
+    assert list(alone.capture("mine").options) == []
+    named = Study({"study": "mine", "captures": {"mine": "mine.json"}, "models": {}, "sweeps": {}}, LAPTOP)
+    assert named.config["study"] == "mine" and named.cells == []
+
+
+@pytest.mark.parametrize("config", [{}, {"captures": {}}, {"study": "s"}])
+def test_a_study_of_nothing_is_none(config):
+    with pytest.raises(UserError, match="missing 'study', 'models', 'sweeps'|missing 'models', 'sweeps'"):
+        Study(config, LAPTOP)
+
+
+def test_what_is_measured_needs_all_its_keys():
+    with pytest.raises(UserError, match="missing 'study', 'models'"):
+        Study({"sweeps": {"one": SWEEP}, "captures": {"mine": "mine.json"}}, LAPTOP)
 
 
 def test_those_that_cannot_be_explained_are_said_in_a_line(folder):

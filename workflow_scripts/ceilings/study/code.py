@@ -31,6 +31,7 @@ PLUMBING = {
     SCRIPTS / "ceilings" / f"{name}.py"
     for name in (
         "__init__",
+        "absent",
         "artifacts",
         "errors",
         "files",

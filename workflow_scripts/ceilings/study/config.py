@@ -41,13 +41,23 @@ def checked(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     if huge := [".".join(path) or "top level" for path in _huge(config)]:
         raise UserError(f"the study cannot be read:\n  {huge[0]}: a number beyond 2**{MOST_BITS}; give a smaller one")
-    errors = list(_Validator(SCHEMA).iter_errors(config))
+    schema = SCHEMA
+    if of_captures(config):  # it measures nothing
+        named = {key: value for key, value in config.items() if key not in ("models", "sweeps")}
+        schema, config = {**SCHEMA, "required": []}, {"study": "captures", **named}
+    errors = list(_Validator(schema).iter_errors(config))
     # Of a number that is no whole one its size is of no interest.
     mistyped = {tuple(error.absolute_path) for error in errors if error.validator == "type"}
     problems = sorted({_message(e) for e in errors if e.validator == "type" or tuple(e.absolute_path) not in mistyped})
     if problems:
         raise UserError("the study cannot be read:\n" + "\n".join(f"  {problem}" for problem in problems))
-    return _with_defaults(copy.deepcopy(dict(config)), SCHEMA)
+    filled = _with_defaults(copy.deepcopy(dict(config)), SCHEMA)
+    return {"models": {}, "sweeps": {}, **filled}
+
+
+def of_captures(config: Mapping[str, Any]) -> bool:
+    """Whether a study names traces that others made and nothing to measure."""
+    return bool(config.get("captures")) and not (config.get("models") or config.get("sweeps"))
 
 
 def _huge(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

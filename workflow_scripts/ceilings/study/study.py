@@ -14,7 +14,7 @@ from ceilings.host import Host
 from ceilings.study import captures, machines, plan, prediction_log, progress
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
-from ceilings.study.config import checked
+from ceilings.study.config import checked, of_captures
 from ceilings.study.contents import Contents
 from ceilings.study.engines import Engines
 from ceilings.study.lacking import lacking
@@ -66,11 +66,13 @@ class Study:
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
-        """Every cell that the study asks for.
+        """Every cell that the study asks for; none of one that has only captures.
 
         Raises:
             UserError: There is none: only other devices are asked for, and nothing is recorded of them.
         """
+        if of_captures(self.given):
+            return []
         cells = self._planner.cells()
         if not cells and "auto" in self.config["devices"]:
             raise UserError("sweeps: all have unless: gpu, and this machine has a GPU; remove the key from one of them")
@@ -113,6 +115,8 @@ class Study:
     @property
     def next_slice(self) -> str:
         """The study as what is proposed takes it over: as it is written, less defaults, captures and the flag."""
+        if of_captures(self.given):
+            return canonical({})
         needed = {key: self.given[key] for key in ("study", "models", "sweeps")}
         defaults = checked(needed)
         kept = {key: value for key, value in self.given.items() if key != "captures"}
