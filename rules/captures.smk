@@ -1,6 +1,6 @@
 # Needs: traces that others made, which the study names under captures.
 # Makes: results/explained/{capture}.json, .md with .svg, .html; on request .perfetto.json, which ui.perfetto.dev opens,
-#        and {after}-against-{before}.md: what grew from one capture to the other
+#        and {after}-against-{before}.md and .html: what grew from one capture to the other
 
 
 rule explain_capture:
@@ -64,8 +64,9 @@ rule mark_critical_path:
     message:
         "Marking the critical path of the capture {wildcards.capture} for Perfetto"
     shell:
-        "explain_capture.py {params.path:q} --name {wildcards.capture} {params.options:q} --perfetto {output}"
-        " > {log} 2>&1"
+        # One without times gives a trace without events that says why; the others go on.
+        "explain_capture.py {params.path:q} --name {wildcards.capture} {params.options:q} --record-failure"
+        " --perfetto {output} > {log} 2>&1"
 
 
 rule compare_explained:
@@ -73,7 +74,18 @@ rule compare_explained:
         before="results/explained/{before}.json",
         after="results/explained/{after}.json",
     output:
-        "results/explained/{after}-against-{before}.md",
+        markdown=report(
+            "results/explained/{after}-against-{before}.md",
+            category="Captures",
+            labels={"capture": "{after} against {before}", "shows": "what grew, as text"},
+            caption="../docs/captions/explained.rst",
+        ),
+        html=report(
+            "results/explained/{after}-against-{before}.html",
+            category="Captures",
+            labels={"capture": "{after} against {before}", "shows": "what grew"},
+            caption="../docs/captions/explained.rst",
+        ),
     log:
         "results/logs/compare_explained/{after}-against-{before}.log",
     conda:
@@ -81,4 +93,4 @@ rule compare_explained:
     message:
         "Comparing the capture {wildcards.after} with {wildcards.before}"
     shell:
-        "compare_explained.py {input.before} {input.after} --output {output} > {log} 2>&1"
+        "compare_explained.py {input.before} {input.after} --output {output.markdown} --html {output.html} > {log} 2>&1"

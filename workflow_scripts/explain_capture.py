@@ -7,6 +7,7 @@ prints a summary.
 """
 
 import argparse
+import json
 import re
 import sys
 import time
@@ -18,6 +19,7 @@ from ceilings.errors import UserError
 from ceilings.files import write_text
 from ceilings.program import main
 from ceilings.provenance import provenance
+from ceilings.schemas.explanation import RECORDINGS
 
 SHOWN_AFTER, SHOWN_EVERY = 3.0, 2.0
 """Seconds until progress is shown, and from one line of it to the next."""
@@ -37,11 +39,9 @@ def work(arguments: argparse.Namespace) -> None:
             arguments.trace, name, _choice(arguments), _Progress(), arguments.perfetto, latency=arguments.latency
         )
     except UserError as error:
-        if not (arguments.record_failure and arguments.output):
+        if not arguments.record_failure:
             raise
-        print(f"error: {error}", file=sys.stderr)
-        failed = {"name": name, "failure": str(error), "provenance": provenance(())}
-        records.write(arguments.output, "explanation", failed, indent=None)
+        _record_failure(arguments, name, error)
         return
     record = records.sealed("explanation", private.anonymous(content))
     if arguments.output:
@@ -58,6 +58,30 @@ def work(arguments: argparse.Namespace) -> None:
         write_text(arguments.html, explanation_html.html(record))
     if not any((arguments.output, arguments.markdown, arguments.html, arguments.perfetto)):
         _show(record)
+    if arguments.perfetto and record["source"]["format"] not in RECORDINGS:
+        error = UserError(
+            f"{arguments.trace} has no calls and no kernels with their times, so Perfetto has nothing to show of it"
+        )
+        if not arguments.record_failure:
+            raise error  # after what can be written
+        _write_nothing_to_show(arguments.perfetto, error)
+
+
+def _record_failure(arguments: argparse.Namespace, name: str, error: UserError) -> None:
+    """Write what says why there is nothing."""
+    if arguments.output:
+        print(f"error: {error}", file=sys.stderr)
+        failed = {"name": name, "failure": str(error), "provenance": provenance(())}
+        records.write(arguments.output, "explanation", failed, indent=None)
+    if arguments.perfetto:
+        _write_nothing_to_show(arguments.perfetto, error)
+
+
+def _write_nothing_to_show(path: Path, error: UserError) -> None:
+    """A trace for Perfetto without an event, that says why."""
+    print(f"error: {error}", file=sys.stderr)
+    why = private.anonymous({"failure": str(error)})
+    write_text(path, json.dumps({"traceEvents": [], "otherData": why}))
 
 
 def _show(record: records.Record) -> None:
@@ -128,6 +152,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--record-failure",
         action="store_true",
-        help="where it cannot be read, write a record that says why, and exit 0",
+        help="where it cannot be read, or Perfetto has nothing to show of it, write files that say why, and exit 0",
     )
     main(work, parser)

@@ -6,8 +6,6 @@ import datetime
 import json
 from pathlib import Path
 
-import yaml
-
 from ceilings import SCHEMA_VERSION, records
 from ceilings.files import sha256, write_json, write_text
 from ceilings.program import main
@@ -35,6 +33,8 @@ def work(arguments: argparse.Namespace) -> None:
     content = next_study(study, [*before, *proposed(advice)] or [row["cell"] for row in cells_of(plan)])
     write_json(arguments.json, {"schema_version": SCHEMA_VERSION, "study": plan["study"], "advice": to_json(advice)})
     head = PROPOSED if proposed(advice) else NOTHING_PROPOSED
+    import yaml
+
     write_text(arguments.yaml, head + yaml.safe_dump(content, sort_keys=False))
     write_text(arguments.output, page)
 

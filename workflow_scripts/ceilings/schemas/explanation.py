@@ -6,8 +6,11 @@ from ceilings.schemas.common import NAME, NOT_NEGATIVE, POSITIVE, PROVENANCE, SH
 from ceilings.schemas.terms import flag, many, maybe, number, numbers, one_of, record, row, table, text, whole
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES
 
+RECORDINGS = ("nsight-systems", "pytorch-profiler", "ceilings")
+"""Formats that hold calls and operations with their times; only these can be drawn in time."""
+
 FORMATS = (
-    *("nsight-systems", "pytorch-profiler", "ceilings"),  # whole recordings
+    *RECORDINGS,
     *("onnxruntime-profile", "trtexec-times", "trtexec-profile", "trtexec-layers"),  # what one program says of itself
 )
 BY = ("range", "step", "graph", "period", "interval", "run", "whole")

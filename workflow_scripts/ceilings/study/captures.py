@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,9 @@ from ceilings.study.config import nearest
 
 WAYS = ("range", "by", "between")
 """Keys that say what the iterations are; at most one of them is given."""
+
+LARGEST_FAILURE = 100_000
+"""Bytes of a file that says why there is no other."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +70,24 @@ def problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def unreadable(records: Iterable[Path | str]) -> list[str]:
-    """A line for each capture that cannot be explained, from the records of those that were tried."""
+    """A line for each capture that cannot be explained, or shown in Perfetto, from what was made of those tried."""
     lines = []
     for path in map(Path, records):
-        try:
-            record = json.loads(path.read_bytes())
-        except (OSError, ValueError):  # not made, or damaged: its reader complains
-            continue
-        if isinstance(record, dict) and "failure" in record:
-            lines.append(f"the capture {path.stem} cannot be explained: {foreign.one_line(str(record['failure']))}")
+        if why := _failure(path):
+            lines.append(f"the capture {path.stem} cannot be explained: {why}")
+        elif why := _failure(path.with_suffix(".perfetto.json")):
+            lines.append(f"the capture {path.stem} has no trace for Perfetto: {why}")
     return lines
+
+
+def _failure(path: Path) -> str | None:
+    """Why a file is one that holds a reason only; None for any other, also for one that is damaged or not made."""
+    with contextlib.suppress(OSError, ValueError):
+        if path.stat().st_size <= LARGEST_FAILURE:
+            record = json.loads(path.read_bytes())
+            said = record | record.get("otherData", {}) if isinstance(record, dict) else {}
+            return foreign.one_line(str(said["failure"])) if "failure" in said else None
+    return None
 
 
 def _capture(given: str | Mapping[str, Any]) -> Capture:

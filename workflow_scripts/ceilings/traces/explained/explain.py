@@ -42,11 +42,12 @@ def explain(
         name: How pages call it.
         choice: What its iterations are, as :class:`ceilings.traces.explained.choice.Choice` takes it.
         progress: Called with the share of the file that was read.
-        for_perfetto: Where the trace is also written for Perfetto, with the critical path as a track.
+        for_perfetto: Where the trace is also written for Perfetto, with the critical path as a track; nothing is
+            written there of a file that is none of :data:`ceilings.schemas.explanation.RECORDINGS`.
         latency: Of the median iteration as measured without the recorder, in ms.
 
     Raises:
-        UserError: It is no trace, is damaged, or has nothing of what was chosen or of what Perfetto shows.
+        UserError: It is no trace, is damaged, or has nothing of what was chosen.
     """
     made = read(path, progress)
     if isinstance(made, Recording):
@@ -58,10 +59,6 @@ def explain(
         content = made
         if latency is not None:
             raise UserError(f"{path} has no calls and no kernels with their times, so a latency changes nothing of it")
-        if for_perfetto:
-            raise UserError(
-                f"{path} has no calls and no kernels with their times, so Perfetto has nothing to show of it"
-            )
     source = {**content["source"], "bytes": path.stat().st_size, "sha256": sha256(path)}
     return {**content, "name": name, "source": source, "provenance": provenance(("numpy",), {"capture": path})}
 
