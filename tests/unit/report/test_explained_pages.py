@@ -82,7 +82,7 @@ def test_every_section_is_there(eager):
         "Work of the device",
         "Threads of the host",
         "Framework code",
-        "Beside the account",
+        "Not in the tables above",
         "The whole recording",
         "What was read",
     ]

@@ -318,7 +318,7 @@ class Accounts:
             ours = ~loads & (name >= 0)
             sums = np.bincount(name[ours], left[ours]) if ours.any() else left[:0]
             for number in np.flatnonzero(sums).tolist():
-                label = f"{FRAMEWORK}{self.recording.names[number]}"
+                label = f"{FRAMEWORK}{self.spans.label(number)}"
                 parts[label] = parts.get(label, 0.0) + float(sums[number])
         return parts
 

@@ -138,7 +138,7 @@ def _label(recording: Recording, row: list[int]) -> str:
 def _host_label(accounts: Accounts, thread: int, name: int) -> str:
     if name >= 0 and name in accounts.spans.data:
         return "host: data loading"
-    return f"host: {accounts.recording.names[name] if name >= 0 else f'code of {_where(accounts.recording, thread)}'}"
+    return f"host: {accounts.spans.label(name) if name >= 0 else f'code of {_where(accounts.recording, thread)}'}"
 
 
 def _where(recording: Recording, thread: int) -> str:

@@ -221,7 +221,7 @@ def _communication(seen: Evidence) -> Lever | None:
 
 
 ADVICE = {
-    "gemm": "faster products: a lower precision (FP16, BF16, FP8, INT8), larger batches, tuned libraries",
+    "gemm": "faster matrix products: a lower precision (FP16, BF16, FP8, INT8), larger batches, tuned libraries",
     "attention": "a faster attention kernel: FlashAttention 3, a lower precision, a smaller cache of keys and values",
     "normalization": "fuse normalisation and softmax: fused attention, torch.compile, a fused kernel",
     "elementwise": "fuse elementwise kernels: torch.compile, TensorRT, a fused optimiser",

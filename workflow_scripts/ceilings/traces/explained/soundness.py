@@ -32,6 +32,9 @@ WHOLE, SYNCHRONIZE = re.compile(r"(Device|Ctx)Synchronize"), re.compile(r"(Devic
 LATE_NS = 1_000_000
 """A device begins what it has within microseconds; a longer wait is worth a word."""
 
+NOTHING_RAN = "Nothing ran on a device in this recording: it shows what the host did, not what bounds a device."
+CUT = "The file was cut off before the first work of a device: copy it again, or export it again."
+
 
 def health(accounts: Accounts) -> list[dict[str, str]]:
     """Findings about the recording as a whole, worst first: ``level`` and ``text`` of each."""
@@ -61,12 +64,8 @@ def _lost(accounts: Accounts) -> Findings:
             ("error", f"The recorder lost {recording.source.dropped:,} records: counts and times are too small.")
         )
     if not len(recording.work.start):
-        found.append(
-            (
-                "error",
-                "Nothing ran on a device in this recording: it shows what the host did, not what bounds a device.",
-            )
-        )
+        cut = any("ends before its events" in problem for problem in recording.source.problems)
+        found.append(("error", CUT if cut else NOTHING_RAN))
     elif not len(recording.calls.start):
         found.append(
             (

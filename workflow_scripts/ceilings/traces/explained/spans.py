@@ -8,12 +8,14 @@ import numpy as np
 
 from ceilings.traces.capture import Integers
 from ceilings.traces.covered import Covered
-from ceilings.traces.recording import LOADING, Recording
+from ceilings.traces.recording import LOADING, RANGE, Recording
 
 DATA = re.compile(
     r"dataloader.*(next|iter)|enumerate\(DataLoader|DataLoader\.__next__|data_?load|pin_memory", re.IGNORECASE
 )
 """Ranges of a loader of data that the program waits for, by name."""
+
+NUMBER = re.compile(r"\d+")
 
 
 class Spans:
@@ -21,6 +23,7 @@ class Spans:
 
     Attributes:
         data: Names of ranges in which a program waits for its data.
+        ranges: Names of ranges, which a program may number.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -34,6 +37,12 @@ class Spans:
         self._starts = [spans.start[of] for of in self._of]
         used = np.unique(spans.name).tolist()
         self.data = {name for name in used if name >= 0 and DATA.search(recording.names[name])}
+        self.ranges = set(np.unique(spans.name[spans.kind == RANGE]).tolist())
+
+    def label(self, name: int) -> str:
+        """What a part is called: a range without its numbers (``request N``), so that all of them are one part."""
+        words = self._names[name]
+        return NUMBER.sub("N", words) if name in self.ranges else words
 
     def count(self, thread: int, start: int, end: int) -> int:
         """How many spans of a thread may overlap an interval."""

@@ -579,7 +579,10 @@ class _Assembly:
         counts, events, rows = self._counts, self._events, self._rows
         say = self._problems.append
         if events.cut:
-            say(f"The file ends before its events do, after {events.bytes:,} bytes of text: what came before was read.")
+            say(
+                f"The file ends before its events do, after {events.bytes:,} bytes of text: what came before was "
+                "read. Copy it again, or export it again."
+            )
         late = work.call >= 0
         late[late] = calls.start[work.call[late]] > work.start[late]
         by = int((calls.start[work.call[late]] - work.start[late]).max()) if late.any() else 0

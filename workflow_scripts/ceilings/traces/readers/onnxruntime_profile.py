@@ -285,7 +285,8 @@ class _Profile:
         if stream.cut:
             yield (
                 "warning",
-                f"The file ends before its events do, after {stream.bytes:,} bytes: it was read up to there.",
+                f"The file ends before its events do, after {stream.bytes:,} bytes: it was read up to there. Copy it "
+                "again, or profile again.",
             )
         if stream.unreadable:
             yield "warning", f"{stream.unreadable:,} events are no JSON and were left out."

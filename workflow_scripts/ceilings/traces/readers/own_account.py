@@ -75,7 +75,10 @@ def group(
     """
     middle = float(np.median(lengths))
     least, most = max(1.0, float(min(lengths))), max(1.0, float(max(lengths)))
-    shown = layers[:MOST_LAYERS]
+    shown = list(layers[:MOST_LAYERS])
+    if rest := layers[MOST_LAYERS:]:
+        count, ns = (sum(one[k] for one in rest) for k in (2, 3))
+        shown.append((f"{len(rest):,} others", "others", count, ns))
     return {
         **{"label": label, "count": len(lengths), "share": share, "verdict": verdict, "shares": None, "path": []},
         "length_ns": median(lengths, 1.0) | {"least": least, "most": most},

@@ -146,8 +146,9 @@ def calls(group: Group, most: int = MOST) -> Table:
 
 
 def layers(group: Group, most: int = MOST) -> Table:
-    """The layers or nodes that take most; no rows where the file has none."""
+    """The layers or nodes that take most, and all others as one; no rows where the file has none."""
     length = group["length_ns"]["median"]
+    ranked = sorted(group["layers"], key=lambda one: -one["ns"])
     rows = [
         [
             f"`{phrases.cut(one['name'])}`",
@@ -156,10 +157,36 @@ def layers(group: Group, most: int = MOST) -> Table:
             phrases.time(one["ns"]),
             phrases.share(one["ns"], length),
         ]
-        for one in _first(group["layers"], most)
+        for one in ranked[:most]
     ]
+    if rest := ranked[most:]:
+        count, ns = (sum(one[key] for one in rest) for key in ("count", "ns"))
+        rows.append([f"{len(rest):,} others", "", phrases.count(count), phrases.time(ns), phrases.share(ns, length)])
     headers = ("layer or node", "kind", "count", "time", "of the iteration")
     return Table("Layers", "", headers, "llrrr", rows)
+
+
+def operators(group: Group) -> Table:
+    """The layers or nodes by their type; no rows where each has a type of its own."""
+    length = group["length_ns"]["median"]
+    kinds: dict[str, list[float]] = {}
+    for one in group["layers"]:
+        of = kinds.setdefault(one["kind"], [0.0, 0.0])
+        of[0] += one["count"]
+        of[1] += one["ns"]
+    ranked = sorted(kinds.items(), key=lambda kind: -kind[1][1])
+    if len(ranked) in (0, len(group["layers"])):
+        ranked = []
+    first, rest = ranked[:MOST_PARTS], ranked[MOST_PARTS:]
+    rows = [
+        [f"`{phrases.cut(name)}`", phrases.count(count), phrases.time(ns), phrases.share(ns, length)]
+        for name, (count, ns) in first
+    ]
+    if rest:
+        count, ns = (sum(of[k] for _, of in rest) for k in (0, 1))
+        rows.append([f"{len(rest)} others", phrases.count(count), phrases.time(ns), phrases.share(ns, length)])
+    note = "Sums of the medians of their nodes."
+    return Table("Operators", note, ("type", "count", "time", "of the iteration"), "lrrr", rows)
 
 
 def what_if(group: Group) -> Table:
@@ -173,10 +200,10 @@ def what_if(group: Group) -> Table:
             rows.append([change, phrases.time(one["ns"]), phrases.gain(one["gain"])])
     below = " ".join(f"No number if {text.listed(changes)}: {why}." for why, changes in unsaid.items())
     note = (
-        "Each line is a replay of the recorded iterations with one change. It is an upper bound: a real change reaches "
-        "less."
+        "Each line is a replay of the recorded iterations with this one change; all else stays as it was recorded. A "
+        "real change can bring less, where it does not go as far, or more, where the recorder slowed the host."
     )
-    return Table(WHAT_IF, note, ("if", "an iteration takes", "gain"), "lrr", rows, below)
+    return Table(WHAT_IF, note, ("if", "an iteration takes", "change"), "lrr", rows, below)
 
 
 def framework(group: Group) -> Table:
@@ -187,20 +214,26 @@ def framework(group: Group) -> Table:
     return Table("Framework code", note, ("operator, range or function", "time", "of the iteration"), "lrr", rows)
 
 
+def of_itself(group: Group) -> bool:
+    """Whether a program timed itself: then there is no account of a host and of devices, but what it says."""
+    return group["shares"] is None and not group["host"] and not group["devices"]
+
+
 def parts(group: Group) -> Table:
     """What does not fit into the exact account, by name and size; where there is no account, what there is instead."""
     length = group["length_ns"]["median"]
     beside = [(one["part"], one["ns"]) for one in group["parts"] if not one["part"].startswith(FRAMEWORK)]
-    left = [(f"residual of the {side}", ns) for side, ns in (group["residual_ns"] or {}).items()]
+    accounted = {"host": group["host"], "device": group["devices"]}
+    left = [(f"rest of the {side}", ns) for side, ns in (group["residual_ns"] or {}).items() if accounted[side]]
     rows = [[name, phrases.signed(ns), text.percent(ns / length)] for name, ns in (*beside, *left)]
     headers = ("part", "time", "of the iteration")
-    if not group["host"] and not group["devices"]:
+    if of_itself(group):
         return Table("Parts of an iteration", "As the program itself times them.", headers, "lrr", rows)
     note = (
-        "What the exact account does not hold, and the residual: the median iteration less the sum of the parts' "
-        "medians. In each iteration the parts sum up to the ns; medians of unlike iterations need not."
+        "Time that is in none of the tables above. *Rest*: the median iteration less the sum of the parts' medians. In "
+        "each iteration the parts sum up to the ns; medians of unlike iterations need not."
     )
-    return Table("Beside the account", note, headers, "lrr", rows)
+    return Table("Not in the tables above", note, headers, "lrr", rows)
 
 
 def groups(record: Record) -> Table:
@@ -237,7 +270,7 @@ def devices(record: Record) -> Table:
         "streams",
         "kernels",
         "copies",
-        "fills",
+        "memory fills",
         "graph launches",
         "busy, first to last work",
     )

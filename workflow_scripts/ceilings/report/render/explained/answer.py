@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ceilings.report import text
 from ceilings.report.render.explained import phrases
+from ceilings.schemas.explanation import RECORDINGS
 
 Record = Mapping[str, Any]
 Group = Mapping[str, Any]
 
 LEVERS_SHOWN = 3
+
+OF_SHARE = {
+    "kernel": "kernel-bound",
+    "transfer": "transfer-bound",
+    "sync": "sync-bound",
+    "communication": "communication-bound",
+}
+"""The share of the critical path that gives a verdict; the host's has two: :data:`OF_THE_HOST`."""
+
+OF_THE_HOST = ("launch-bound", "host-bound")
+
+SURE = 0.9
+"""Certainty of the iterations from which on no warning stands."""
+
+MUCH_BETWEEN = 0.1
+"""Share of the time between iterations from which on it is said near the top."""
+
+CHOOSE = "say it with --range NAME, --step, --graph or --between FROM TO"
+
+FEWEST = 5
+"""Fewer iterations do not say how widely they spread."""
+
+WIDE = 3.0
+"""Iterations of which the longest twentieth takes so many times as long as the shortest one are not alike."""
+
 LEVELS = ("error", "warning", "note")
 """Of what the health check says, the gravest first."""
 
@@ -28,10 +55,19 @@ def headline(record: Record) -> str:
         return "It holds no times, so it says nothing of what takes them."
     if group is None:
         return f"No iteration was made out in {phrases.time(record['span_ns'])}; {whole_busy(record)}"
+    if lost := without_device(record):
+        return f"{lost} What is left of the host: {iterations(record, group)}."
     verdict = group["verdict"]
     bound = phrases.BOUND_BY.get(verdict["name"], verdict["name"]) if verdict else None
     first = f"Bound by {bound}" if bound else "What bounds it is not in this file"
     return f"{first}: {'; '.join([iterations(record, group), *busy(group), *lever(group)])}."
+
+
+def without_device(record: Record) -> str:
+    """Why a recording holds no work of a device, in a sentence; empty where it does, or where none is expected."""
+    if record["devices"] or record["source"]["format"] not in RECORDINGS:
+        return ""
+    return next((one["text"] for one in record["health"] if one["level"] == "error"), "It holds no work of a device.")
 
 
 def iterations(record: Record, group: Group) -> str:
@@ -75,17 +111,39 @@ def gain(share: float | None) -> str:
 
 
 def meaning(group: Group) -> str:
-    """What the verdict means and what it takes: a share of the path; without a path, how many iterations have it."""
-    verdict = group["verdict"]
-    if not verdict:
+    """What the verdict means, and the shares of the path that give it; without a path, how many iterations have it."""
+    verdict, shares = group["verdict"], group["shares"]
+    if not verdict or (shares and not group["devices"]):
         return ""
     name = verdict["name"]
     words = f"{name[0].upper()}{name[1:]}: {verdict['meaning']}."
-    least = text.percent(verdict["majority"])
     if name == "mixed":
         return words
+    if not shares:
+        return f"{words} In {text.percent(verdict['majority'])} of the iterations."
+    if name in OF_THE_HOST:
+        host, launches = shares["host"], shares["launch"]
+        return (
+            f"{words} Launches ({text.percent(launches)}) and host code ({text.percent(host)}) are the host's work: "
+            f"together {text.percent(host + launches)} of the critical path; the larger gives the name."
+        )
+    largest = next(part for part, bound in OF_SHARE.items() if bound == name)
     return (
-        f"{words} That is {least} of the path or more." if group["shares"] else f"{words} In {least} of the iterations."
+        f"{words} {phrases.capitalised(phrases.PATH[largest])}: {text.percent(shares[largest])} of the critical path."
+    )
+
+
+def recorder(record: Record) -> str:
+    """What the recorder may have to do with a verdict that names the host; empty where it has nothing to do with it."""
+    group = main_group(record)
+    verdict = group["verdict"] if group else None
+    if not verdict or verdict["name"] not in OF_THE_HOST or not record["devices"]:
+        return ""
+    if (record.get("untraced") or {"how": "none"})["how"] == "fitted":
+        return ""
+    return (
+        "A recorder makes the host slower, so the program alone may be bound by something else: measure its latency "
+        "without the recorder, and give it with --latency MS."
     )
 
 
@@ -123,14 +181,51 @@ def cut_out(record: Record) -> str:
         words += (
             f" {phrases.time(made['between_ns'])} ({phrases.share(made['between_ns'], total)}) lie between iterations."
         )
-    others = [_other(one) for one in made["others"]]
-    return f"{words} Also possible: {text.cut(others)}." if others else words
+    others = [_other(one) for one in made["others"] if one["by"] != made["by"] or one["name"] != made["name"]]
+    words += f" Also possible: {text.cut(others)}." if others else ""
+    alike = [one["count"] for one in made["others"] if one["by"] == made["by"] and one["name"] == made["name"]]
+    if alike:
+        counts = " or ".join(f"{count:,}" for count in alike)
+        words += (
+            f" The same way could also give {counts} iterations. No option chooses among these: mark an iteration with "
+            "a range (NVTX, record_function) and give --range NAME, or give an interval with --between FROM TO."
+        )
+    return words
 
 
 def health(record: Record, *levels: str) -> list[tuple[str, str]]:
-    """What the health check says, the gravest first: level and sentence."""
-    ranked = sorted(record["health"], key=lambda one: LEVELS.index(one["level"]))
-    return [(one["level"], one["text"]) for one in ranked if not levels or one["level"] in levels]
+    """What must be known of the recording and of its iterations, the gravest first: level and sentence."""
+    first = without_device(record)
+    said = [(one["level"], one["text"]) for one in record["health"] if one["text"] != first]
+    ranked = sorted([*said, *_of_iterations(record)], key=lambda one: LEVELS.index(one[0]))
+    return [one for one in ranked if not levels or one[0] in levels]
+
+
+def _of_iterations(record: Record) -> list[tuple[str, str]]:
+    """What of the iterations decides whether the answer holds."""
+    made, found = record["iterations"], list[tuple[str, str]]()
+    if made["count"] and made["by"] != "whole" and made["certainty"] < SURE:
+        found.append(f"It is not sure what an iteration is (certainty {made['certainty']:.0%}); {CHOOSE}.")
+    total = made["inside_ns"] + made["between_ns"]
+    if made["by"] not in ("whole", "interval") and total and made["between_ns"] > MUCH_BETWEEN * total:
+        found.append(
+            f"{phrases.share(made['between_ns'], total)} of the time ({phrases.time(made['between_ns'])}) lie between "
+            "iterations and are in none of these tables."
+        )
+    for group in record["groups"]:
+        low, high = _most_of(group["lengths_ns"])
+        if low and high > WIDE * low:
+            which = "Iterations" if len(record["groups"]) == 1 else f"{group['label']}: iterations"
+            found.append(
+                f"{which} take from {phrases.time(low)} to {phrases.time(high)}: a median stands for few of them."
+            )
+    return [("warning", words) for words in found]
+
+
+def _most_of(lengths: Sequence[float]) -> tuple[float, float]:
+    """The lengths between which nine tenths lie; zeros where there are too few to say."""
+    ordered, n = sorted(lengths), len(lengths)
+    return (ordered[int(0.05 * (n - 1))], ordered[math.ceil(0.95 * (n - 1))]) if n >= FEWEST else (0.0, 0.0)
 
 
 def origin(record: Record) -> str:
@@ -144,7 +239,8 @@ def origin(record: Record) -> str:
 
 def _other(one: Mapping[str, Any]) -> str:
     name = f" {one['name']}" if one["name"] else ""
-    return f"{text.plural(one['count'], 'iteration')} by {phrases.BY.get(one['by'], one['by'])}{name}"
+    option = f" (--{one['by']})" if one["by"] in ("step", "graph", "period", "whole", "range") else ""
+    return f"{text.plural(one['count'], 'iteration')} by {phrases.BY.get(one['by'], one['by'])}{name}{option}"
 
 
 def _size(count: int) -> str:

@@ -23,8 +23,11 @@ PALETTE = {
 }
 """Colours for a light page and a dark one, by class of kernel, part of the host, share of the path."""
 
-PALE = "#8c95a440"
-"""Of idle time, whatever its cause."""
+IDLE = {"host": "#8c95a430", "launching": "#8c95a458", "queued": "#8c95a480", "sync": "#8c95a4a8"}
+"""Idle time by its cause: greys, so that work stands out."""
+
+PALE = "#8c95a418"
+"""Of idle time without a cause."""
 
 PLAIN = "#9aa5b4"
 """Of a part that the palette does not know."""
@@ -81,7 +84,9 @@ def bars(group: Group) -> list[Bar]:
         )
     for one in group["devices"][:MOST_DEVICES]:
         work = [(phrases.CLASSES.get(k, k), _colour(k), v["median"], False) for k, v in one["classes"].items()]
-        work += [(f"idle: {phrases.IDLE.get(k, k)}", PALE, v["median"], True) for k, v in one["idle"].items()]
+        work += [
+            (f"idle: {phrases.IDLE.get(k, k)}", IDLE.get(k, PALE), v["median"], True) for k, v in one["idle"].items()
+        ]
         work.append(("idle: not explained", PALE, one["idle_unexplained_ns"]["median"], True))
         drawn.append(bar(f"device {one['device']}", work))
     if not drawn:  # what one program says of itself

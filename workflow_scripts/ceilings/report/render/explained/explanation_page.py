@@ -38,6 +38,7 @@ def _page(record: Record, picture: str) -> Iterator[str]:
         yield f"It cannot be explained: {record['failure']}"
         return
     yield f"**{answer.headline(record)}**"
+    yield answer.recorder(record)
     yield "\n".join(
         f"> **{level.capitalize()}**: {words}  " for level, words in answer.health(record, "error", "warning")
     )
@@ -108,7 +109,9 @@ def reading(record: Record) -> list[str]:
 
 
 def _all_of(group: Group, most: int = tables.MOST) -> list[Table]:
+    of_itself = tables.of_itself(group)  # then its own parts and operators come first
     return [
+        *([tables.parts(group), *_with_rows([tables.operators(group)])] if of_itself else []),
         tables.what_if(group),
         tables.critical_path(group),
         tables.idle(group),
@@ -118,7 +121,7 @@ def _all_of(group: Group, most: int = tables.MOST) -> list[Table]:
         tables.busy(group),
         tables.host(group),
         tables.framework(group),
-        tables.parts(group),
+        *([] if of_itself else [tables.parts(group)]),
     ]
 
 

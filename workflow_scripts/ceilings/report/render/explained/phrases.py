@@ -81,6 +81,11 @@ NO_GAIN = 0.0005
 """A share that shows as 0.0%."""
 
 
+def capitalised(words: str) -> str:
+    """With a capital letter first; the others stay."""
+    return f"{words[:1].upper()}{words[1:]}"
+
+
 def time(ns: float | None) -> str:
     """A time in the unit of its size.
 
