@@ -12,8 +12,15 @@ from unit.report.test_foreign import HOSTILE, Elements, structure
 
 from ceilings import foreign, records
 from ceilings.report.analysis.growth import growths
-from ceilings.report.render.explained import explanation_html, explanation_page, explanation_picture, growth_page
+from ceilings.report.render.explained import (
+    explanation_html,
+    explanation_page,
+    explanation_picture,
+    growth_html,
+    growth_page,
+)
 from ceilings.report.render.explained.screen import WIDTH, screen
+from ceilings.report.render.markdown import block
 from ceilings.report.tables.evidence import read_evidence
 
 FAILED = {"name": "broken", "failure": "broken.json is cut short; export it again", "provenance": {}}
@@ -101,7 +108,10 @@ def test_changes_without_a_number_say_why_once(eager):
 def test_what_a_format_does_not_have_is_said(profile):
     shown = explanation_page.page(profile)
     assert shown.split("\n\n")[1].startswith("**What bounds it is not in this file: 5 iterations")
-    assert "Not in this file, or none of it: what if, critical path, idle time by cause, kernels, cuda calls" in shown
+    assert (
+        "Not in this file, or none of it: parts of an iteration, what if, critical path, idle time by cause, kernels, cuda calls"
+        in shown
+    )
     assert "`/encoder/MatMul`" in shown and "- It has no host." in shown
     assert "This file does not say what an iteration consists of." in explanation_html.html(profile)
     assert "Nothing to draw" in explanation_picture.picture(profile)
@@ -178,9 +188,10 @@ def test_names_of_a_trace_stay_text(eager, text):
     for made in (explanation_page.page, lambda record: growth_page.page(eager, record)):
         assert sorted(structure(made(hostile))) == sorted(structure(made(harmless)))
         assert not UNSEEN.search(made(hostile))
-    seen, wanted = explanation_html.html(hostile), explanation_html.html(harmless)
-    assert sorted(Elements(seen).seen) == sorted(Elements(wanted).seen)
-    assert not UNSEEN.search(seen) and "<script" not in seen
+    for made in (explanation_html.html, lambda record: growth_html.html(eager, record)):
+        seen, wanted = made(hostile), made(harmless)
+        assert sorted(Elements(seen).seen) == sorted(Elements(wanted).seen)
+        assert not UNSEEN.search(seen) and "<script" not in seen
     drawn = explanation_picture.picture(hostile)
     assert not UNSEEN.search(drawn)
     tags = [
@@ -200,7 +211,7 @@ def test_a_terminal_gets_one_screen_of_visible_letters(eager, text):
 
 
 def test_one_screen(eager):
-    assert len(screen(eager, colours=False).splitlines()) <= 42
+    assert len(screen(eager, colours=False).splitlines()) <= 45
 
 
 def test_the_summary_lists_captures(eager, tmp_path):
@@ -211,6 +222,99 @@ def test_the_summary_lists_captures(eager, tmp_path):
     lines = explained(read_evidence(sorted((tmp_path / "explained").iterdir()))).splitlines()
     assert lines[2] == "- [broken](explained/broken.md): cannot be explained: broken.json is cut short; export it again"
     assert lines[3].startswith("- [eager](explained/eager.md): Bound by launches: 5 iterations")
+
+
+def test_what_decides_stands_near_the_top(eager):
+    """How sure the iterations are, what lies between them and how widely they spread; where all is well, nothing."""
+    well = copy.deepcopy(eager)
+    well["iterations"] |= {"between_ns": 0, "certainty": 1.0, "by": "period"}
+    well["groups"][0]["lengths_ns"] = [100.0] * 20
+    before = explanation_page.page(well).partition("## What to try")[0]
+    badly = copy.deepcopy(well)
+    badly["iterations"] |= {"between_ns": badly["iterations"]["inside_ns"], "certainty": 0.7}
+    badly["groups"][0]["lengths_ns"] = [540_000.0] * 10 + [29_000_000.0] * 10
+    for shown in (explanation_page.page(badly).partition("## What to try")[0], screen(badly, colours=False)):
+        said = " ".join(shown.split())
+        for words in (
+            "It is not sure what an iteration is (certainty 70%); say it with --range NAME",
+            "50% of the time",
+            "lie between iterations",
+            "Iterations take from 540 µs to 29.0 ms: a median stands for few of them.",
+        ):
+            assert words in said and words not in " ".join(before.split())
+
+
+def test_a_verdict_of_the_host_says_that_the_recorder_slows_it(eager):
+    assert "A recorder makes the host slower" in explanation_page.page(eager)
+    assert "--latency MS" in explanation_html.html(eager) and "--latency MS" in screen(eager, colours=False)
+    for changed in ({"untraced": {"how": "fitted"}}, {"devices": []}):
+        assert "A recorder makes" not in explanation_page.page({**eager, **changed})
+    bound = copy.deepcopy(eager)
+    bound["groups"][0]["verdict"] = {"name": "kernel-bound", "meaning": "kernels decide", "majority": 0.5}
+    bound["groups"][0]["shares"] |= {"kernel": 0.8}
+    shown = explanation_page.page(bound)
+    assert (
+        "A recorder makes" not in shown and "Kernel-bound: kernels decide. Kernels: 80% of the critical path." in shown
+    )
+
+
+def test_a_verdict_says_which_shares_give_it(eager):
+    record = copy.deepcopy(eager)
+    record["groups"][0]["shares"] |= {"launch": 0.49, "host": 0.45}
+    assert (
+        "Launches (49%) and host code (45%) are the host's work: together 94% of the critical path; the larger gives "
+        "the name."
+    ) in explanation_page.page(record)
+
+
+def test_a_trace_that_was_cut_before_its_device(eager):
+    cut = copy.deepcopy(eager) | {"devices": []}
+    lost = "The file was cut off before the first work of a device: copy it again, or export it again."
+    cut["health"].append({"level": "error", "text": lost})
+    cut["groups"][0] |= {"host": [], "devices": [], "parts": [], "residual_ns": {"host": 0.0, "device": 0.0}}
+    for shown in (explanation_page.page(cut), screen(cut, colours=False), explanation_html.html(cut)):
+        said = " ".join(shown.split())
+        assert said.count(lost) == 1 and f"{lost} What is left of the host: 5 iterations" in said
+        for words in ("Bound by", "As the program itself times them", "rest of the", "Launch-bound"):
+            assert words not in said
+
+
+def test_other_ways_name_their_option(eager):
+    record = copy.deepcopy(eager)
+    record["iterations"] |= {"by": "period", "name": None}
+    record["iterations"]["others"] = [
+        {"by": "graph", "name": None, "count": 7},
+        {"by": "period", "name": None, "count": 30},
+    ]
+    shown = explanation_page.page(record)
+    assert "Also possible: 7 iterations by launches of one CUDA graph (--graph)." in shown
+    assert "The same way could also give 30 iterations. No option chooses among these" in shown
+
+
+def test_nodes_are_summed_by_operator_and_none_is_left_out(profile):
+    record = copy.deepcopy(profile)
+    record["groups"][0]["layers"] = [
+        {"name": f"node {k}", "kind": ("MatMul", "Gemm")[k % 2], "count": 1.0, "ns": 1000.0} for k in range(30)
+    ]
+    shown = explanation_page.page(record)
+    operators, layers = (shown.partition(f"## {title}\n")[2].partition("\n## ")[0] for title in ("Operators", "Layers"))
+    assert re.search(r"`MatMul` *\| *15 \| *15.0 µs", operators) and re.search(r"`Gemm` *\| *15 \|", operators)
+    assert re.search(r"20 others *\| *\| *20 \| *20.0 µs", layers)
+    assert shown.index("## Operators") < shown.index("## Layers")
+    assert "Operators of an iteration" in screen(record, colours=False)
+
+
+def test_causes_of_idle_time_have_colours_of_their_own(eager):
+    from ceilings.report.render.explained.bars import bars
+
+    idle = [part.colour for bar in bars(eager["groups"][0]) for part in bar.parts if part.idle]
+    assert len(idle) > 1 and len(set(idle)) == len(idle)
+
+
+def test_cells_know_their_column():
+    shown = block("| part | time |\n|:--|--:|\n| a & b | 1 |\n\n| other |\n|:--|\n| <b> |\n")
+    assert re.findall('<td[^>]*data-heading="([^"]*)"', shown) == ["part", "time", "other"]
+    assert "<b>" not in shown
 
 
 # --- two traces compared ---------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def test_a_study_may_have_captures_alone():
 
 @pytest.mark.parametrize("config", [{}, {"captures": {}}, {"study": "s"}])
 def test_a_study_of_nothing_is_none(config):
-    with pytest.raises(UserError, match="missing 'study', 'models', 'sweeps'|missing 'models', 'sweeps'"):
+    with pytest.raises(UserError, match=r"missing 'study', 'models', 'sweeps'|missing 'models', 'sweeps'"):
         Study(config, LAPTOP)
 
 
@@ -144,5 +144,12 @@ def test_those_that_cannot_be_explained_are_said_in_a_line(folder):
     records = {"bad": {"failure": "bad.json is no trace;\x1b[2J export it"}, "good": {"groups": []}}
     for name, record in records.items():
         (folder / f"{name}.json").write_text(json.dumps(record))
-    lines = captures.unreadable([folder / "bad.json", folder / "good.json", folder / "absent.json"])
-    assert lines == ["the capture bad cannot be explained: bad.json is no trace;\\x1b[2J export it"]
+    empty = {"traceEvents": [], "otherData": {"failure": "good.json has no kernels"}}
+    (folder / "good.perfetto.json").write_text(json.dumps(empty))
+    (folder / "other.json").write_text("{}")
+    (folder / "other.perfetto.json").write_text('{"traceEvents": [{}], "otherData": {}}')
+    tried = [folder / f"{name}.json" for name in ("bad", "good", "other", "absent")]
+    assert captures.unreadable(tried) == [
+        "the capture bad cannot be explained: bad.json is no trace;\\x1b[2J export it",
+        "the capture good has no trace for Perfetto: good.json has no kernels",
+    ]

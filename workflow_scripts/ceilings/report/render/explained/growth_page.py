@@ -82,7 +82,7 @@ def _parts(shares: Sequence[Share], names: Mapping[str, str], growth: Growth) ->
             _named(one, names),
             *(phrases.time(ns) for ns in (one.before, one.after)),
             phrases.signed(one.growth, plus=True),
-            text.percent(one.growth / length),
+            phrases.signed_share(one.growth, length),
         ]
         for one in shares
     ]

@@ -121,6 +121,11 @@ def signed(ns: float, plus: bool = False) -> str:
     return f"{'−' if ns < 0 else '+' if plus and ns > 0 else ''}{time(abs(ns))}"
 
 
+def signed_share(ns: float, whole: float) -> str:
+    """A growth in percent of a time, with its sign: ``+3.2%``."""
+    return f"{'−' if ns < 0 else '+' if ns > 0 else ''}{share(abs(ns), whole)}"
+
+
 def median(value: Mapping[str, Any]) -> str:
     """A median with its interval, where there is one: ``2.24 ms [2.20, 2.29]``."""
     (_, size), (low, high) = unit_of(value["median"]), (value["low"], value["high"])
