@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the published pages of explained traces anew, from the captures of the tests: docs/studies/nvidia-h200/explained."""
+"""Write the published pages of explained traces anew, from the captures of the tests."""
 
 from __future__ import annotations
 

@@ -59,12 +59,12 @@ def work(arguments: argparse.Namespace) -> None:
     if not any((arguments.output, arguments.markdown, arguments.html, arguments.perfetto)):
         _show(record)
     if arguments.perfetto and record["source"]["format"] not in RECORDINGS:
-        error = UserError(
+        nothing = UserError(
             f"{arguments.trace} has no calls and no kernels with their times, so Perfetto has nothing to show of it"
         )
         if not arguments.record_failure:
-            raise error  # after what can be written
-        _write_nothing_to_show(arguments.perfetto, error)
+            raise nothing  # after what can be written
+        _write_nothing_to_show(arguments.perfetto, nothing)
 
 
 def _record_failure(arguments: argparse.Namespace, name: str, error: UserError) -> None:

@@ -1,5 +1,6 @@
 """What every program does when the user must act: one message, exit status 1, no traceback, nothing half-written."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -60,6 +61,24 @@ def test_a_reader_that_ends_is_no_error(tmp_path):
         program.stdout.close()
         assert program.stderr.read() == b"" and program.wait() in statuses, words
         program.stderr.close()
+
+
+def test_what_can_be_written_is_written_before_the_error(tmp_path):
+    """A file without calls and kernels has pages, and nothing for Perfetto."""
+    (tmp_path / "times.json").write_text(
+        json.dumps([{"name": "gemm", "timeMs": 30, "averageMs": 3, "percentage": 100}])
+    )
+    program = [sys.executable, SCRIPTS / "explain_capture.py", "times.json", "--perfetto", "a.json"]
+
+    def run(*words):
+        return subprocess.run([*program, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    done = run("--markdown", "a.md", "--html", "a.html", "--output", "record.json")
+    assert done.returncode == 1 and done.stderr.startswith("error: times.json has no calls"), done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"times.json", "a.md", "a.svg", "a.html", "record.json"}
+    assert run("--record-failure").returncode == 0
+    empty = json.loads((tmp_path / "a.json").read_text())
+    assert empty["traceEvents"] == [] and "Perfetto has nothing to show" in empty["otherData"]["failure"]
 
 
 def test_a_package_that_is_not_there_is_one_line(tmp_path):

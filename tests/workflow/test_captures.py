@@ -64,6 +64,7 @@ def test_pages_stand_beside_records(explained):
         assert f"]({name}.svg)" in page and (folder / f"{name}.svg").is_file()
         assert "Bound by" in page and "Bound by" in (folder / f"{name}.html").read_text()
     assert "# `graph` against `eager`" in (folder / "graph-against-eager.md").read_text()
+    assert "graph against eager: what grew</title>" in (folder / "graph-against-eager.html").read_text()
 
 
 def test_one_that_cannot_be_read_is_said_in_a_line_and_the_others_go_on(explained):
@@ -106,6 +107,14 @@ def test_from_the_command_line_without_a_study_of_captures(again):
     again.snakemake("results/explained/mine.perfetto.json", "results/explained/mine.json", "--config", given)
     assert records.read(again.folder / "results/explained/mine.json")["iterations"]["by"] == "interval"
     assert (again.folder / "results/explained/mine.perfetto.json").stat().st_size > 1000
+
+
+def test_a_study_of_captures_alone(again):
+    again.configure({"captures": {"alone": "./eager.sqlite", "broken": "./broken.json"}})
+    done = again.snakemake("results/explained/alone.md", "results/explained/broken.perfetto.json")
+    assert "Bound by" in (again.folder / "results/explained/alone.md").read_text()
+    assert "broken.json" in (again.folder / "results/explained/broken.perfetto.json").read_text()
+    assert "the capture broken cannot be explained" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from unit.planted_records import PROVENANCE
 from unit.traces.handmade import US, Built, Plain
+from unit.traces.recordings import Maker
 
 from ceilings import records
 from ceilings.schemas.explanation import CHANGES
@@ -20,8 +21,9 @@ from ceilings.traces.explained import account as parts
 from ceilings.traces.explained.account import Accounts
 from ceilings.traces.explained.drawn import labelled
 from ceilings.traces.explained.explanation import explanation
+from ceilings.traces.explained.iterations import choose
 from ceilings.traces.explained.soundness import health
-from ceilings.traces.recording import LOADING, RANGE, Recording, Source, Spans, Stream, Thread, Waits, Work
+from ceilings.traces.recording import LOADING, OPERATOR, RANGE, Recording, Source, Spans, Stream, Thread, Waits, Work
 
 DATA = sorted((Path(__file__).parent / "data").glob("*.sqlite"))
 REDUCE = "ncclDevKernel_AllReduce_Sum_f16_RING_LL(ncclDevKernelArgsStorage<4096ul>)"
@@ -84,6 +86,39 @@ def test_each_thread_has_its_parts_and_the_device_idles_by_the_thread_that_launc
     assert idle == {"host": 10 + 34 + 8, "launching": 8, "queued": 2 + 4 + 1, "sync": 3}
     assert one.parts[f"{parts.FRAMEWORK}aten::linear"] == 6 * US  # 10 of which 4 in the call
     assert one.parts[f"{parts.FRAMEWORK}MmBackward0"] == 30 * US
+
+
+def test_numbered_ranges_are_one_part_and_operators_keep_their_numbers():
+    maker = Maker()
+    for k in range(6):
+        at = 100 * k
+        maker.range(at, at + 90, f"request {k}")
+        maker.range(at + 10, at + 30, "aten::conv2d", kind=OPERATOR)
+        call = maker.call(at + 40, at + 44, "cudaLaunchKernel")
+        maker.operation(at + 46, at + 60, call, name="gemm")
+        maker.call(at + 62, at + 64, "cudaDeviceSynchronize")
+    recording = maker.recording()
+    (group,) = explanation(recording, choose(recording, {"range": "request*"}))["groups"]
+    for kind, listed in (("host: ", group["path"]), ("framework: ", group["parts"])):
+        named = {one["part"].removeprefix(kind) for one in listed if one["part"].startswith(kind)}
+        assert {"request N", "aten::conv2d"} <= named and not any("request" in n for n in named - {"request N"})
+
+
+def test_a_file_that_was_cut_before_its_device_says_so():
+    maker = Maker()
+    maker.call(0, 4, "cudaLaunchKernel")
+    maker.range(0, 10, "aten::mm", kind=OPERATOR)
+    whole = dataclasses.replace(maker.recording(), work=_no_work())
+    problem = "The file ends before its events do, after 17 bytes of text: what came before was read."
+    cut = dataclasses.replace(whole, source=dataclasses.replace(whole.source, problems=(problem,)))
+    for recording, words in ((whole, "Nothing ran on a device"), (cut, "The file was cut off before the first work")):
+        (error,) = [one["text"] for one in health(Accounts(recording)) if one["level"] == "error"]
+        assert error.startswith(words)
+
+
+def _no_work() -> Work:
+    none = np.zeros(0, np.int64)
+    return Work(**{one.name: none.astype(bool) if one.name == "node" else none for one in dataclasses.fields(Work)})
 
 
 def test_threads_that_launch_at_the_same_time_are_lines_of_their_own():

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from ceilings.errors import UserError
 from ceilings.schemas import explanation
-from ceilings.traces.readers import onnxruntime_profile, read
+from ceilings.traces.readers import onnxruntime_profile, own_account, read
 
 
 def flaw(content):
@@ -257,3 +257,11 @@ def test_hostile_names_and_times(tmp_path):
     assert len(layers) == 4
     assert max(len(layer["name"]) for layer in layers) == 4000
     assert any("2 events have no name or no time" in one["text"] for one in content["health"])
+
+
+def test_nodes_beyond_what_a_record_holds_are_one_row():
+    layers = [(f"node {k}", "Gemm", 1.0, 10.0) for k in range(own_account.MOST_LAYERS + 20)]
+    shown = own_account.group("all runs", [6000.0], 1.0, {}, layers=layers)["layers"]
+    assert len(shown) == own_account.MOST_LAYERS + 1
+    assert shown[-1] == {"name": "20 others", "kind": "others", "count": 20.0, "ns": 200.0}
+    assert sum(one["ns"] for one in shown) == 10.0 * len(layers)

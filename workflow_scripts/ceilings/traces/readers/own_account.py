@@ -77,7 +77,7 @@ def group(
     least, most = max(1.0, float(min(lengths))), max(1.0, float(max(lengths)))
     shown = list(layers[:MOST_LAYERS])
     if rest := layers[MOST_LAYERS:]:
-        count, ns = (sum(one[k] for one in rest) for k in (2, 3))
+        count, ns = sum(one[2] for one in rest), sum(one[3] for one in rest)
         shown.append((f"{len(rest):,} others", "others", count, ns))
     return {
         **{"label": label, "count": len(lengths), "share": share, "verdict": verdict, "shares": None, "path": []},

@@ -203,7 +203,7 @@ def health(record: Record, *levels: str) -> list[tuple[str, str]]:
 
 def _of_iterations(record: Record) -> list[tuple[str, str]]:
     """What of the iterations decides whether the answer holds."""
-    made, found = record["iterations"], list[tuple[str, str]]()
+    made, found = record["iterations"], list[str]()
     if made["count"] and made["by"] != "whole" and made["certainty"] < SURE:
         found.append(f"It is not sure what an iteration is (certainty {made['certainty']:.0%}); {CHOOSE}.")
     total = made["inside_ns"] + made["between_ns"]
