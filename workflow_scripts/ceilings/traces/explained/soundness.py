@@ -259,7 +259,7 @@ def _overhead(accounts: Accounts) -> Findings:
     return [
         (
             "warning" if length > 0.05 * every else "note",
-            f"The profiler itself took {length / 1e6:.3g} ms, summed over threads ({length / every:.1%} of the recording).",
+            f"The profiler itself took {length / 1e6:.3g} ms of all threads ({length / every:.1%} of the recording).",
         )
     ]
 
