@@ -92,13 +92,14 @@ def test_numbered_ranges_are_one_part_and_operators_keep_their_numbers():
     maker = Maker()
     for k in range(6):
         at = 100 * k
-        maker.range(at, at + 90, f"request {k}")
+        maker.range(at, at + 90, f"turn {k}")
+        maker.range(at + 2, at + 80, f"request {k}")
         maker.range(at + 10, at + 30, "aten::conv2d", kind=OPERATOR)
         call = maker.call(at + 40, at + 44, "cudaLaunchKernel")
         maker.operation(at + 46, at + 60, call, name="gemm")
         maker.call(at + 62, at + 64, "cudaDeviceSynchronize")
     recording = maker.recording()
-    (group,) = explanation(recording, choose(recording, {"range": "request*"}))["groups"]
+    (group,) = explanation(recording, choose(recording, {"range": "turn*"}))["groups"]
     for kind, listed in (("host: ", group["path"]), ("framework: ", group["parts"])):
         named = {one["part"].removeprefix(kind) for one in listed if one["part"].startswith(kind)}
         assert {"request N", "aten::conv2d"} <= named and not any("request" in n for n in named - {"request N"})
