@@ -33,6 +33,9 @@ MUCH_BETWEEN = 0.1
 
 CHOOSE = "say it with --range NAME, --step, --graph or --between FROM TO"
 
+DRAWN = 0.98
+"""A picture with less of the critical path than this says so."""
+
 FEWEST = 5
 """Fewer iterations do not say how widely they spread."""
 
@@ -219,6 +222,14 @@ def _of_iterations(record: Record) -> list[tuple[str, str]]:
             found.append(
                 f"{which} take from {phrases.time(low)} to {phrases.time(high)}: a median stands for few of them."
             )
+    group = main_group(record)
+    timeline = (group["timeline"] if group else None) or {"path": [], "length": 0}
+    drawn = max((end for _, end, _ in timeline.get("path", ())), default=0)
+    if 0 < drawn < DRAWN * timeline["length"]:
+        found.append(
+            f"The picture of an iteration marks the critical path in its first {phrases.time(drawn)} of "
+            f"{phrases.time(timeline['length'])} only; the tables have all of it."
+        )
     return [("warning", words) for words in found]
 
 
