@@ -231,6 +231,7 @@ def test_what_decides_stands_near_the_top(eager):
     badly = copy.deepcopy(well)
     badly["iterations"] |= {"between_ns": badly["iterations"]["inside_ns"], "certainty": 0.7}
     badly["groups"][0]["lengths_ns"] = [540_000.0] * 10 + [29_000_000.0] * 10
+    badly["health"] = []
     badly["groups"][0]["timeline"] |= {"length": 10_000_000, "path": [[0, 2_000_000, "host: x"]]}
     for shown in (explanation_page.page(badly).partition("## What to try")[0], screen(badly, colours=False)):
         said = " ".join(shown.split())
