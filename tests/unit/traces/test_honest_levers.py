@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -81,6 +82,41 @@ def test_start_up_is_no_reason_for_a_graph():
 def test_the_largest_operators_of_the_host_are_named():
     (one,) = levers(seen(HOST, gains=GRAPH, transfers=(0.0, 0.0), operators=[("aten::addmm", 0.2), ("aten::t", 0.01)]))
     assert "most of it in aten::addmm 20%;" in one.why
+
+
+BUSY = {**seen().gains, "kernels": 0.49}
+
+
+@pytest.mark.parametrize(
+    ("classes", "kernels", "lever", "why"),
+    [
+        ({"other": 4.9e6}, [("spin", 4.9e6)], "make spin faster", "spin is 98% of the critical path"),
+        ({"unknown": 4.9e6}, [("spin", 4.9e6)], "make spin faster", "spin is 98%"),
+        ({"gemm": 4.9e6}, [("hgemm", 4.0e6)], "faster matrix products", "gemm kernels are 98% .* hgemm alone 80%"),
+        ({"gemm": 1.0e6, "other": 3.9e6}, [("spin", 3.9e6)], "make spin faster", "spin is 78%"),
+        ({"other": 4.9e6}, [("a", 1e6), ("b", 9e5)], "make the kernels of class other faster", "98%.*; a is 20%"),
+    ],
+)
+def test_kernels_that_decide_are_named(classes, kernels, lever, why):
+    evidence = seen({"kernel": 0.98}, gains=BUSY, transfers=(0, 0), classes=classes, kernels=kernels)
+    (one,) = [each for each in levers(evidence) if "faster" in each.lever]
+    assert one.lever.startswith(lever) and re.search(why, one.why)
+    assert one.gain == pytest.approx(min(max(ns for _, ns in kernels) if "spin" in lever else 4.9e6, 4.9e6) / 1e7)
+
+
+def test_kernels_that_decide_nothing_are_no_lever():
+    few = seen({"kernel": 0.9}, gains=BUSY, transfers=(0, 0), classes={"communication": 4.9e6}, kernels=[])
+    assert not [one for one in levers(few) if "faster" in one.lever and "kernels" in one.lever]
+
+
+def test_a_kernel_without_a_class_is_named_from_its_recording():
+    built = Built()
+    for k in range(4):
+        built.launch(20 * k, 20 * k + 4, (100 * k + 10, 100 * k + 110, "spin_kernel"))
+    built.call(90, 415, "cudaDeviceSynchronize")
+    made = built.recording()
+    (group,) = explanation(made, choose(made, {"whole": True}))["groups"]
+    assert group["levers"][0]["lever"] == "make spin_kernel faster"
 
 
 def reading(waits: int) -> Built:

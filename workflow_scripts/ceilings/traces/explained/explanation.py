@@ -270,7 +270,7 @@ class _Group:
             "calls": calls[:CALLS_SHOWN],
             "layers": [],
             "what_if": [one for one in changes if one["change"] != WAITS],
-            "levers": [dataclasses.asdict(one) for one in levers(self._evidence(shares, changes, calls))],
+            "levers": [dataclasses.asdict(one) for one in levers(self._evidence(shares, changes, calls, kernels))],
             "lengths_ns": [float(one) for one in shown],
             "timeline": timeline(accounts, self._every[middle], int(self._numbers[middle])),
         }
@@ -474,7 +474,11 @@ class _Group:
         return float(np.median(every)) if len(every) else None
 
     def _evidence(
-        self, shares: dict[str, float], changes: list[dict[str, Any]], calls: list[dict[str, Any]]
+        self,
+        shares: dict[str, float],
+        changes: list[dict[str, Any]],
+        calls: list[dict[str, Any]],
+        kernels: list[dict[str, Any]],
     ) -> Evidence:
         accounts, work, n = self._accounts, self._recording.work, len(self._every)
         classes: defaultdict[str, float] = defaultdict(float)
@@ -497,13 +501,13 @@ class _Group:
             columns["set-up"].append(self._setting_up(one) / length)
             transfers = one.ops[accounts.account.op_transfer[one.ops]]
             communicates = one.ops[accounts.account.op_class[one.ops] == COMMUNICATES]
-            kernels = one.ops[work.kind[one.ops] == KERNEL]
+            computing = one.ops[work.kind[one.ops] == KERNEL]
             columns["transfers"].append(_taken(work, transfers, one))
             columns["communication"].append(_taken(work, communicates, one))
             columns["hidden transfers"].append(sum(side.hidden_transfer for side in one.devices.values()))
             columns["hidden communication"].append(sum(side.hidden_communication for side in one.devices.values()))
             columns["apart"].append(
-                float(len(transfers) > 0 and not np.isin(work.stream[transfers], work.stream[kernels]).any())
+                float(len(transfers) > 0 and not np.isin(work.stream[transfers], work.stream[computing]).any())
             )
             if work.pageable is not None:
                 pageable = one.ops[work.pageable[one.ops]]
@@ -515,6 +519,7 @@ class _Group:
         )
         waiting = [call["name"] for call in calls if call["kind"] == "sync" and "Query" not in call["name"]]
         ordered = sorted(operators.items(), key=lambda part: -part[1])
+        computes = [row for row in kernels if row["class"] != COMMUNICATION]
         return Evidence(
             length=self._length,
             shares=shares,
@@ -534,6 +539,7 @@ class _Group:
             apart=middle["apart"] > 0,
             pageable=(middle.get("pageable", 0.0), middle.get("pageable ns", 0.0) / max(self._length, 1)),
             operators=ordered[:3],
+            kernels=sorted(((row["short"], row["path_ns"]) for row in computes), key=lambda row: -row[1]),
         )
 
     def _pageable(self, one: Accounted, pageable: NDArray[np.int64]) -> float:

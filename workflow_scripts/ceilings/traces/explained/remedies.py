@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from ceilings.taxonomy import KERNEL_CLASSES
+from ceilings.taxonomy import COMMUNICATION, KERNEL_CLASSES
 
 MOST = 3
 WORTH = 0.02
@@ -43,6 +43,7 @@ class Evidence:
         apart: Whether copies between host and device have streams without kernels.
         pageable: Copies from or to pageable memory an iteration, and the share of it that they take of the path.
         operators: What the host does on the path, by name with its share of the iteration; the longest first.
+        kernels: Kernels by name with their time on the path in ns; the longest first.
     """
 
     length: float
@@ -63,6 +64,7 @@ class Evidence:
     apart: bool = False
     pageable: tuple[float, float] = (0.0, 0.0)
     operators: Sequence[tuple[str, float]] = ()
+    kernels: Sequence[tuple[str, float]] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,18 +234,30 @@ ADVICE = {
 
 
 def _kernels(seen: Evidence) -> Lever | None:
+    """A class that dominates the kernels of the path and has advice; else a kernel that does; else a class without."""
     gain = seen.gains.get("kernels")
-    on_path = {kind: ns / seen.length for kind, ns in seen.classes.items() if kind in KERNEL_CLASSES and ns > 0}
+    on_path = {kind: ns for kind, ns in seen.classes.items() if kind in KERNEL_CLASSES and ns > 0}
+    on_path.pop(COMMUNICATION, None)
     if not on_path or (gain is not None and gain < WORTH):
         return None
-    largest = max((kind for kind in on_path if kind in ADVICE), key=on_path.__getitem__, default=None)
-    if largest is None or on_path[largest] < WORTH or on_path[largest] < DOMINATES * sum(on_path.values()):
+    least = max(WORTH * seen.length, DOMINATES * sum(on_path.values()))
+    largest = max(on_path, key=on_path.__getitem__)
+    advised = max((kind for kind in on_path if kind in ADVICE), key=on_path.__getitem__, default=None)
+    name, ns = next(iter(seen.kernels), ("", 0.0))
+    alone = f"{name[:80]} is {ns / seen.length:.0%} of the critical path"
+    if advised and on_path[advised] >= least:
+        lever, ns_of_lever = ADVICE[advised], on_path[advised]
+        why = f"{advised} kernels are {on_path[advised] / seen.length:.0%} of the critical path"
+        why += f", {name[:80]} alone {ns / seen.length:.0%}" if ns >= least else ""
+    elif ns >= least:
+        lever, ns_of_lever, why = f"make {name[:80]} faster", ns, alone
+    elif on_path[largest] >= least:
+        lever, ns_of_lever = f"make the kernels of class {largest} faster, the longest first", on_path[largest]
+        why = f"they are {on_path[largest] / seen.length:.0%} of the critical path; {alone}"
+    else:
         return None
-    why = f"{largest} kernels are {on_path[largest]:.0%} of the critical path"
-    half = on_path[largest] / 2
-    return Lever(
-        ADVICE[largest], f"{why}; twice as fast they would save half of that", half if gain is None else min(half, gain)
-    )
+    half = ns_of_lever / seen.length / 2
+    return Lever(lever, f"{why}; twice as fast would save half of that", half if gain is None else min(half, gain))
 
 
 def _fusion(seen: Evidence) -> Lever | None:
