@@ -204,6 +204,43 @@ def test_a_small_range_is_no_iteration_though_it_repeats():
     assert (iterations.by, len(iterations)) == ("period", 5)
 
 
+def started(kernels: int, requests: int) -> Loop:
+    """Start-up without a range, and then ranges of three layers that each wait."""
+    loop = Loop().kernels("abc" * kernels).wait()
+    for number in range(requests):
+        begin = loop.now
+        for _ in range(3):
+            loop.kernels("abc").wait()
+        loop.maker.range(begin, loop.now, f"request {number}")
+    return loop
+
+
+def test_ranges_that_hold_the_work_but_for_start_up_are_the_iterations():
+    iterations = started(12, 8).chosen()
+    assert (iterations.by, iterations.name, len(iterations)) == ("range", "request N", 8)
+    assert iterations.certainty == pytest.approx(1) and "67% of the device's work" in iterations.why
+    assert "100% from the first to the last of them" in iterations.why
+
+
+@pytest.mark.parametrize(("kernels", "requests"), [(40, 3), (12, 2)])
+def test_few_ranges_or_little_work_in_them_are_not(kernels, requests):
+    assert started(kernels, requests).chosen().by != "range"
+
+
+@pytest.mark.parametrize("text", [None, "request"])
+def test_time_between_iterations_makes_a_period_less_sure(text):
+    close, apart = Loop(), Loop()
+    for _ in range(12):
+        close.iteration("abcdefghijklmnopqrstuvwxyz" * 2, text)
+        apart.iteration("abcd", text)
+        apart.now += 60
+    sure, doubted = close.chosen(), apart.chosen()
+    share = doubted.between_ns / (doubted.between_ns + doubted.inside_ns)
+    assert share > 0.5
+    falls = 1 if text else (1 - share) / 0.9
+    assert doubted.certainty == pytest.approx(sure.certainty * falls)
+
+
 def test_iterations_reach_from_the_first_call_to_the_end_of_the_wait():
     loop = Loop()
     for _ in range(6):

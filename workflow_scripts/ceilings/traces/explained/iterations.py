@@ -39,6 +39,9 @@ WARM_UP_WORK = 1.3
 WARM_UP_HOST = 2.0
 """A first iteration in which the device idles for so many times as long as in later ones is warm-up."""
 
+APART = 0.1
+"""Share of the time from the first to the last iteration that may lie between them without a doubt."""
+
 WHOLE = 0.98
 """What lies before the first and after the last mark is an iteration if it shares this part with one."""
 
@@ -169,7 +172,7 @@ class _Chooser:
         return self._made(ways[self.choice.by]())
 
     def _automatic(self) -> _Found:
-        """The project's ranges, the profiler's steps, a range that holds most work, graphs, the period; else all."""
+        """The project's ranges, the profiler's steps, ranges that hold most work, graphs, the period; else all."""
         ranges = named.named_ranges(self.recording, self.process, self._launched, self._busy)
         others = [
             Other("step" if one.steps else "range", one.name, len(one.spans)) for one in ranges if one.share >= 0.5
@@ -183,12 +186,13 @@ class _Chooser:
                     one.name, one.spans, 1.0, "The steps of PyTorch's profiler mark them.", by="step", others=others
                 )
         for one in ranges:
-            if one.share >= named.MOST and len(one.spans) > 1:
+            if one.most:
                 layers, perhaps = self._layers(one)
                 if layers:
                     continue
-                why = f"A range of one name repeats, and {one.share:.0%} of the device's work is launched in it."
-                certainty = min(one.share, 1.0) * (periods.DOUBTED if perhaps else 1)
+                why = f"A range of one name repeats, and {one.share:.0%} of the device's work is launched in it"
+                why += "." if one.share >= named.MOST else f", {one.between:.0%} from the first to the last of them."
+                certainty = min(one.between, 1.0) * (periods.DOUBTED if perhaps else 1)
                 why += " The host waits in hardly any of them, so they may be parts of iterations." if perhaps else ""
                 return self._of_ranges(one.name, one.spans, certainty, why, others=others)
         graphs = np.flatnonzero(self.submitted.graph)
@@ -389,7 +393,10 @@ class _Chooser:
         notes += [f"of {one.count:,} iterations with {one.label}: {one.trend}" for one in groups if one.trend]
         of_work = np.append(owner, -1)[submitted.of_work]
         detected = self.choice.by in (None, "period")
-        certain = "" if not detected else f" Certainty {found.certainty:.0%}."
+        apart, certainty = between / max(inside + between, 1), float(found.certainty)
+        if apart > APART and found.by in ("period", "graph"):
+            certainty *= (1 - apart) / (1 - APART)
+        certain = "" if not detected else f" Certainty {certainty:.0%}."
         return Iterations(
             begin=extents.begin,
             end=extents.end,
@@ -400,7 +407,7 @@ class _Chooser:
             process=self.process,
             by=found.by,
             name=found.name,
-            certainty=float(found.certainty) if detected else 1.0,
+            certainty=certainty if detected else 1.0,
             why=f"{found.why}{certain} {extents.definition}".strip(),
             overlapping=extents.overlapping,
             left_out=tuple(left_out),

@@ -19,7 +19,10 @@ STEP = "ProfilerStep#N"
 """The steps of PyTorch's profiler, their numbers left out."""
 
 MOST = 0.8
-"""A range can be the iteration if it contains the launches of so much of the device's work."""
+"""Ranges can be the iterations if so much of the device's work from the first to the last is launched in them."""
+
+LEAST, FEWEST = 0.25, 3
+"""Where more work lies before the first (start-up) or after the last: this share of all work, and so many ranges."""
 
 NUMBER = re.compile(r"\d+")
 
@@ -32,6 +35,7 @@ class NamedRange:
         name: Their name.
         spans: Indices into the recording's spans.
         share: Of the work of the process (time on the device), what was launched within them.
+        between: The same of the work from the begin of the first to the end of the last of them.
         cyclic: Whether numbers in their names begin anew again and again, as those of layers do.
         counting: Whether a number in their names only grows, as that of steps does.
     """
@@ -39,8 +43,16 @@ class NamedRange:
     name: str
     spans: Integers
     share: float
+    between: float
     cyclic: bool
     counting: bool
+
+    @property
+    def most(self) -> bool:
+        """Whether they repeat and hold most of the work, or most of it but for what is before and after them."""
+        if len(self.spans) < 2 or self.between < MOST:
+            return False
+        return self.share >= MOST or (self.share >= LEAST and len(self.spans) >= FEWEST)
 
     @property
     def project(self) -> bool:
@@ -79,9 +91,9 @@ def named_ranges(recording: Recording, process: int, launched: Integers, cost: I
     for group in np.split(places[order], np.flatnonzero(np.diff(of_name[order])) + 1):
         if len(group):
             outer = outermost(recording, group)
-            share = _share(recording, outer, launched, cost)
+            share, between = _shares(recording, outer, launched, cost)
             name = plain_names[number[spans.name[group[0]]]]
-            found.append(NamedRange(name, outer, share, *_numbered(recording, outer)))
+            found.append(NamedRange(name, outer, share, between, *_numbered(recording, outer)))
     return sorted(found, key=lambda one: (-round(one.share, 2), len(one.spans)))
 
 
@@ -147,15 +159,17 @@ def _plain_names(recording: Recording) -> tuple[list[str], Integers]:
     return list(places), number
 
 
-def _share(recording: Recording, places: Integers, launched: Integers, cost: Integers) -> float:
-    """Share of the work that is launched while one of the spans is open."""
+def _shares(recording: Recording, places: Integers, launched: Integers, cost: Integers) -> tuple[float, float]:
+    """Shares of all work, and of that from the first to the last span, that is launched while a span is open."""
     spans = recording.spans
     edges = np.concatenate([[0], np.cumsum(cost)])
     order = places[np.argsort(spans.start[places], kind="stable")]
     begin, end = spans.start[order], np.maximum.accumulate(spans.end[order])
     begin = np.maximum(begin, np.concatenate([begin[:1], end[:-1]]))
-    low, high = np.searchsorted(launched, begin), np.searchsorted(launched, end, "right")
-    return float((edges[np.maximum(high, low)] - edges[low]).sum() / max(edges[-1], 1))
+    low = np.searchsorted(launched, begin)
+    high = np.maximum(np.searchsorted(launched, end), low)
+    inside = float((edges[high] - edges[low]).sum())
+    return inside / max(edges[-1], 1), inside / max(edges[high[-1]] - edges[low[0]], 1)
 
 
 def _numbered(recording: Recording, places: Integers) -> tuple[bool, bool]:
