@@ -67,10 +67,26 @@ def test_the_path_goes_through_the_thread_that_launched_and_back():
     # the thread had 46 us of code, no longer than STRETCH allows: a launch's own; then the first launch.
     assert shares(one) == {"host": 10 + 8, "sync": 3, "kernel": 41, "launch": 4 + 4 + 46 + 4}
     labels = [(begin // US, end // US, label) for begin, end, label in labelled(Accounts(backward().recording()), one)]
-    assert (60, 64, "launch: thread 2") in labels
+    assert (60, 64, "launch: calls of thread 2") in labels and (10, 14, "launch: calls of thread 1") in labels
+    assert (14, 60, "launch: host code between launches of thread 2") in labels
     assert (68, 98, "kernel: gemm") in labels and (98, 99, "kernel: gaps between work") in labels
     assert (5, 10, "host: aten::linear") in labels and (112, 120, "host: code of thread 1") in labels
     assert sum(end - begin for begin, end, _ in labels) == 120
+
+
+def test_launches_are_told_from_the_code_that_prepares_them():
+    """Three launches of 4 us, 30 us of code before each: by far the most of it is code."""
+    built = Built()
+    for k in range(3):
+        built.launch(34 * k, 34 * k + 4, (34 * k + 6, 34 * k + 9))
+    built.wait(73, 79)
+    (group,) = explanation(built.recording(), Plain([(0, 80)]))["groups"]
+    assert group["verdict"]["name"] == "launch-bound"
+    assert group["verdict"]["meaning"].endswith(
+        f"launch calls are {12 / 80:.0%} of the critical path, host code between launches {60 / 80:.0%}"
+    )
+    path = {one["part"]: one["ns"] / US for one in group["path"]}
+    assert path["launch: calls of thread 1"] == 12 and path["launch: host code between launches of thread 1"] == 60
 
 
 def test_each_thread_has_its_parts_and_the_device_idles_by_the_thread_that_launches():

@@ -55,7 +55,9 @@ GROUP = record(
         # None where the format has nothing of it
         "verdict": maybe(record({"name": NAME, "meaning": text(), "majority": SHARE})),
         "shares": maybe(record(dict.fromkeys(RECORDING_SHARES, number(0, 2)))),
-        "path": many(PART),  # the critical path, finer: "kernel: gemm", "launch: thread 1", "host: aten::linear"
+        "path": many(
+            PART
+        ),  # the critical path, finer: "kernel: gemm", "launch: calls of thread 1", "host: aten::linear"
         "host": many(record({"thread": NAME, "parts": record(dict.fromkeys(HOST_PARTS, MEDIAN)), "launches": SHARE})),
         "devices": many(
             record(

@@ -17,7 +17,7 @@ from ceilings.traces import calls as kinds
 from ceilings.traces.budget import Account
 from ceilings.traces.capture import Integers
 from ceilings.traces.covered import Covered
-from ceilings.traces.path import KERNEL, TRANSFER, Calls, Steps, Work, tiles, walk
+from ceilings.traces.path import KERNEL, LAUNCH, TRANSFER, Calls, Steps, Work, tiles, walk
 
 COMMUNICATING = RECORDING_SHARES.index(COMMUNICATION)
 OVERLAPPING = 0.02
@@ -110,6 +110,16 @@ class Segments:
     def shares(self) -> NDArray[np.float64]:
         """Time by ``RECORDING_SHARES``."""
         return np.bincount(self.share, self.end - self.begin, len(RECORDING_SHARES)).astype(np.float64)
+
+    @property
+    def calls_that_launch(self) -> NDArray[np.bool_]:
+        """Calls of the host that launch."""
+        return (self.share == LAUNCH) & (self.line >= 0) & (self.call >= 0)
+
+    @property
+    def between_launches(self) -> NDArray[np.bool_]:
+        """Code of the host that counts as launch and is in no call: it prepares the launch that follows."""
+        return (self.share == LAUNCH) & (self.line >= 0) & (self.call < 0)
 
 
 def segments(

@@ -103,7 +103,10 @@ def _labels(accounts: Accounts, one: Accounted) -> tuple[Integers, Integers, Int
     calls = accounts.recording.calls.thread
     thread = np.where(call >= 0, np.append(calls, -1)[call], lines[line])
     of_class = np.where((line < 0) & (work >= 0), np.append(accounts.account.op_class, -1)[work], -1)
-    device = np.column_stack([share, line < 0, np.where(line < 0, -1, thread), of_class, path.gap[kept]])
+    between, following = path.between_launches[kept], np.append(path.call[1:], -1)[kept]
+    thread = np.where(between & (following >= 0), np.append(calls, -1)[following], thread)
+    where = np.where(line < 0, -1, thread)
+    device = np.column_stack([share, line < 0, where, of_class, path.gap[kept], between])
     seen, numbers = _distinct(device)
     labels = [_label(accounts.recording, row) for row in seen.tolist()]
     spoken, host_numbers = _distinct(hosts[:, 2:])
@@ -127,9 +130,11 @@ def _distinct(rows: NDArray[np.int64]) -> tuple[Integers, Integers]:
 
 
 def _label(recording: Recording, row: list[int]) -> str:
-    share, on_device, thread, kernel, gap = row
+    share, on_device, thread, kernel, gap, between = row
+    if between:
+        return f"launch: host code between launches of {_where(recording, thread)}"
     if not on_device:
-        return f"{_OF_CALL[share]}: {_where(recording, thread)}"
+        return f"{_OF_CALL[share]}{_where(recording, thread)}"
     if gap:
         return _GAPS.get(share, "communication: gaps before it")
     return f"kernel: {KERNEL_CLASSES[kernel]}" if share == ON_KERNEL else _ON_DEVICE[share]
@@ -145,7 +150,7 @@ def _where(recording: Recording, thread: int) -> str:
     return recording.threads[thread].label if thread >= 0 else "the host"
 
 
-_OF_CALL = {LAUNCH: "launch", TRANSFER: "transfer: calls", SYNC: "sync"}
+_OF_CALL = {LAUNCH: "launch: calls of ", TRANSFER: "transfer: calls of ", SYNC: "sync: "}
 _ON_DEVICE = {
     LAUNCH: "launch: until the work starts",
     SYNC: "sync: until the host notices",

@@ -258,7 +258,7 @@ class _Group:
             "count": count,
             "share": share,
             "length_ns": {**lengths, "least": int(self._lengths.min()), "most": int(self._lengths.max())},
-            "verdict": {"name": bound, "meaning": MEANINGS[bound], "majority": MAJORITY},
+            "verdict": {"name": bound, "meaning": self._meaning(bound), "majority": MAJORITY},
             "shares": shares,
             "path": path,
             "host": host,
@@ -279,6 +279,18 @@ class _Group:
         """The critical path, as shares of the median iteration."""
         shares = np.median([one.path.shares() / max(one.length, 1) for one in self._every], axis=0)
         return dict(zip(RECORDING_SHARES, shares.tolist(), strict=True))
+
+    def _meaning(self, bound: str) -> str:
+        """What a verdict means; of launches which part is calls, and which is code that prepares them."""
+        if bound != "launch-bound":
+            return MEANINGS[bound]
+        every = [(one.path.end - one.path.begin, one.path, max(one.length, 1)) for one in self._every]
+        calls = np.median([took[path.calls_that_launch].sum() / length for took, path, length in every])
+        between = np.median([took[path.between_launches].sum() / length for took, path, length in every])
+        return (
+            f"{MEANINGS[bound]}; launch calls are {calls:.0%} of the critical path, "
+            f"host code between launches {between:.0%}"
+        )
 
     def _hosts(self) -> list[dict[str, Any]]:
         """Threads that launch or wait: that which waits for the iteration first, then by launches."""
