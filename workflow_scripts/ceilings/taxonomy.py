@@ -24,5 +24,7 @@ and has not started. ``sync``: everything is done and the host has not noticed y
 PATH_SHARES = ("kernel", "launch", "host", "transfer", "sync")
 """What the critical path of an iteration consists of."""
 
-RECORDING_SHARES = (*PATH_SHARES, COMMUNICATION)
-"""What that of a recording consists of: communication stands apart from other kernels."""
+STALLED = "stalled"
+RECORDING_SHARES = (*PATH_SHARES, COMMUNICATION, STALLED)
+"""What that of a recording consists of: communication stands apart from other kernels, and so does the time in which
+launched work does not start."""

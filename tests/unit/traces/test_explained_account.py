@@ -89,6 +89,22 @@ def test_launches_are_told_from_the_code_that_prepares_them():
     assert path["launch: calls of thread 1"] == 12 and path["launch: host code between launches of thread 1"] == 60
 
 
+@pytest.mark.parametrize(("late", "named"), [(400, "stalled"), (90, "launch")])
+def test_launched_work_that_does_not_start_is_no_launch_of_the_host(late, named):
+    """A graph is launched, and its kernels begin long after; a wait that a launch can take stays one."""
+    built = Built()
+    built.launch(0, 10, (10 + late, 310 + late), name="cudaGraphLaunch")
+    built.wait(20, 315 + late)
+    content = explanation(built.recording(), Plain([(0, 315 + late)]))
+    (group,) = content["groups"]
+    assert group["shares"][named] == pytest.approx((late + 10 * (named == "launch")) / (315 + late))
+    label = "stalled: launched, and does not start" if late > 100 else "launch: until the work starts"
+    assert {one["part"]: one["ns"] / US for one in group["path"]}[label] == pytest.approx(late)
+    warned = [one for one in content["health"] if "does not start" in one["text"]]
+    assert [one["level"] for one in warned] == ["warning"] * (late > 100)
+    assert group["verdict"]["name"] == ("stall-bound" if late > 100 else "kernel-bound")
+
+
 def test_each_thread_has_its_parts_and_the_device_idles_by_the_thread_that_launches():
     one = backward().account(0, 120)
     parts_of = {

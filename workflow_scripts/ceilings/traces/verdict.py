@@ -14,6 +14,7 @@ NAMES = {
     "transfer": "transfer-bound",
     "sync": "sync-bound",
     "communication": "communication-bound",
+    "stalled": "stall-bound",
 }
 """Verdict of each share. Where none reaches the majority, the verdict is MIXED."""
 
@@ -26,6 +27,7 @@ MEANINGS = {
     "transfer-bound": "copies between host and device take the time",
     "sync-bound": "everything is done and the host has not noticed yet",
     "communication-bound": "devices exchange data, or wait for one another to do so",
+    "stall-bound": "work is launched, the device is free as far as the recording shows, and the work does not start",
     MIXED: "no single cause takes half of the critical path",
 }
 

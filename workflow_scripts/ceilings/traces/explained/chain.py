@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ceilings.taxonomy import COMMUNICATION, KERNEL_CLASSES, RECORDING_SHARES
+from ceilings.taxonomy import COMMUNICATION, KERNEL_CLASSES, RECORDING_SHARES, STALLED
 from ceilings.traces import calls as kinds
 from ceilings.traces.budget import Account
 from ceilings.traces.capture import Integers
@@ -20,6 +20,10 @@ from ceilings.traces.covered import Covered
 from ceilings.traces.path import KERNEL, LAUNCH, TRANSFER, Calls, Steps, Work, tiles, walk
 
 COMMUNICATING = RECORDING_SHARES.index(COMMUNICATION)
+DOES_NOT_START = RECORDING_SHARES.index(STALLED)
+STALL_NS = 100_000
+"""Launched work of a free device begins within microseconds: what takes longer is no launch of the host."""
+
 OVERLAPPING = 0.02
 """Share of its calls' time that a thread may spend beside the calls of others and still take turns with them."""
 
@@ -163,6 +167,7 @@ def _device(account: Account, ops: Integers, work: Work, steps: Steps) -> list[t
     begin, end, share, number = (values[on] for values in (steps.begin, steps.end, steps.share, steps.work))
     communicates = account.op_class[ops[number]] == KERNEL_CLASSES.index(COMMUNICATION)
     share = np.where((share == KERNEL) & communicates, COMMUNICATING, share)
+    share = np.where((share == LAUNCH) & (end - begin > STALL_NS), DOES_NOT_START, share)
     runs = np.isin(share, (KERNEL, COMMUNICATING)) | ((share == TRANSFER) & (end > work.begin[number]))
     middle = np.where(runs, np.clip(work.begin[number], begin, end), end)  # before it the gap, after it the work
     none = np.full(len(begin), -1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ceilings.taxonomy import COMMUNICATION, KERNEL_CLASSES, RECORDING_SHARES
+from ceilings.taxonomy import COMMUNICATION, KERNEL_CLASSES, RECORDING_SHARES, STALLED
 from ceilings.traces import calls as kinds
 from ceilings.traces.capture import Integers
 from ceilings.traces.explained.account import Accounted, Accounts
@@ -156,6 +156,7 @@ _ON_DEVICE = {
     SYNC: "sync: until the host notices",
     TRANSFER: "transfer",
     RECORDING_SHARES.index(COMMUNICATION): COMMUNICATION,
+    RECORDING_SHARES.index(STALLED): "stalled: launched, and does not start",
 }
 _GAPS = {ON_KERNEL: "kernel: gaps between work", TRANSFER: "transfer: gaps before it"}
 

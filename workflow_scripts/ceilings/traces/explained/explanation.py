@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ceilings.schemas.explanation import CHANGES
 from ceilings.statistics.quantiles import quantile_interval
-from ceilings.taxonomy import COMMUNICATION, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES
+from ceilings.taxonomy import COMMUNICATION, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES, STALLED
 from ceilings.traces import calls as kinds
 from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET
 from ceilings.traces.explained import account as parts_of
@@ -44,6 +44,9 @@ MOST_REPLAYED_EVENTS = 100_000
 KERNELS_SHOWN, CALLS_SHOWN, PARTS_SHOWN, PATH_SHOWN, LENGTHS_SHOWN = 40, 20, 12, 30, 2_000
 SET_UP_NS = 500_000
 """What a call that sets something up leads to is worth a word from this length on."""
+
+MUCH_STALLED = 0.05
+"""Share of an iteration in which launched work does not start, from which on that is a warning."""
 
 COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
 WHOLE_GRAPH = "CUDA graph, traced as a whole"
@@ -110,6 +113,7 @@ def explanation(
             again = [fast.of(one.begin, one.end, one.thread) for one in spans.values()]
             made.beside = _Group(fast, again, looked_at[list(spans)], lengths, repeats) if again else None
         groups.append(made.record(group.label, len(members), share))
+        found += _stalls(groups[-1])
         del accounted
     found += _about(iterations)
     source = recording.source
@@ -133,6 +137,24 @@ def explanation(
 
 def _note(text: str, level: str = "note") -> dict[str, str]:
     return {"level": level, "text": text}
+
+
+def _stalls(group: dict[str, Any]) -> list[dict[str, str]]:
+    """A warning where work of a group is launched and does not start for long."""
+    share = group["shares"][STALLED]
+    if share < MUCH_STALLED:
+        return []
+    took = share * group["length_ns"]["median"] / 1e6
+    return [
+        _note(
+            f"{group['label']}: for {took:.3g} ms of an iteration ({share:.0%}) work is launched and does not start, "
+            "on a device that is free as far as the recording shows. Other programs may use it, its clocks may have to "
+            "rise, a graph may be uploaded, what it waits for may not be recorded, or the clocks of host and device "
+            "differ. "
+            "It does not count as launches.",
+            "warning",
+        )
+    ]
 
 
 def _about(iterations: Iterations) -> list[dict[str, str]]:

@@ -20,6 +20,7 @@ OF_SHARE = {
     "transfer": "transfer-bound",
     "sync": "sync-bound",
     "communication": "communication-bound",
+    "stalled": "stall-bound",
 }
 """The share of the critical path that gives a verdict; the host's has two: :data:`OF_THE_HOST`."""
 

@@ -24,6 +24,7 @@ BOUND_BY = {
     "transfer-bound": "copies between host and device",
     "communication-bound": "communication",
     "sync-bound": "synchronisation",
+    "stall-bound": "launched work that does not start",
     "mixed": "no single part",
 }
 """What follows "bound by" for each verdict."""
@@ -35,6 +36,7 @@ PATH = {
     "transfer": "copies, host and device",
     "communication": "communication",
     "sync": "synchronisation",
+    "stalled": "launched, does not start",
 }
 
 HOST = {"framework": "framework code", "launch": "launch calls", "copy": "copy calls", "sync": "waiting"}
