@@ -389,6 +389,9 @@ def test_an_interval_and_the_whole_are_one_iteration():
     assert 0 < (inside.of_work == 0).sum() < 40
     whole = loop.chosen({"whole": True})
     assert (whole.by, len(whole), whole.between_ns) == ("whole", 1, 0) and (whole.of_work == 0).all()
+    beyond = loop.chosen({"between": [0.2, 700]})
+    assert beyond.end.tolist() == whole.end.tolist() and beyond.begin.tolist() == [200_000]
+    assert f"0.2 to 700 ms; the recording has 0.200 to {whole.end[0] / 1e6:.3f} ms of it" in beyond.why
     with pytest.raises(UserError, match=r"between is \[2000.0, 3000.0\], and the recording lasts from"):
         loop.chosen({"between": [2000, 3000]})
 

@@ -241,7 +241,12 @@ class _Chooser:
                 f"between is {list(self.choice.between_ms)}, and the recording lasts from {self.span[0] / 1e6:.3f} to "
                 f"{self.span[1] / 1e6:.3f} ms; choose an interval in it"
             )
-        return self._one("interval", begin, end, "The user chose this interval of time.", [])
+        clipped = max(begin, self.span[0]), min(end, self.span[1])
+        why = "The user chose this interval of time"
+        if clipped != (begin, end):
+            kept = f"{clipped[0] / 1e6:.3f} to {clipped[1] / 1e6:.3f} ms"
+            why += f", {begin / 1e6:g} to {end / 1e6:g} ms; the recording has {kept} of it, and that alone counts"
+        return self._one("interval", *clipped, f"{why}.", [])
 
     def _whole(self) -> _Found:
         return self._all("The user chose the whole recording.", [])
