@@ -83,13 +83,24 @@ def _longest(which: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np
 
 
 def labelled(accounts: Accounts, one: Accounted, most: int | None = None) -> list[tuple[int, int, str]]:
-    """The critical path in its order: begin, end and label of each segment; of a long path the first ``most``."""
+    """The critical path in its order: begin, end and label of each segment; of a long path about ``most``.
+
+    To that end short segments that follow each other are one, with the label of the longest.
+    """
     begin, end, code, labels = _labels(accounts, one)
-    order = np.lexsort((end, begin))[:most]
-    return [
-        (a, b, labels[k])
-        for a, b, k in zip(begin[order].tolist(), end[order].tolist(), code[order].tolist(), strict=True)
-    ]
+    order = np.lexsort((end, begin))
+    begin, end, code = begin[order], end[order], code[order]
+    of = np.arange(len(begin))
+    if most is not None and len(begin) > most:
+        width = max(2 * one.length // most, 1)
+        short, place = end - begin < width, (begin - one.begin) // width
+        joins = short[1:] & short[:-1] & (place[1:] == place[:-1])
+        of = np.concatenate([[0], np.cumsum(~joins)])
+    first, count = np.unique(of, return_index=True, return_counts=True)[1:]
+    longest = np.lexsort((end - begin, of))[first + count - 1]
+    named = zip(code[longest].tolist(), (count - 1).tolist(), strict=True)
+    shown = [f"{labels[k]}{f' and {more:,} shorter' if more else ''}" for k, more in named]
+    return list(zip(begin[first].tolist(), end[first + count - 1].tolist(), shown, strict=True))
 
 
 def _labels(accounts: Accounts, one: Accounted) -> tuple[Integers, Integers, Integers, list[str]]:
