@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,11 @@ from ceilings.traces.explained.soundness import health
 from ceilings.traces.recording import LOADING, OPERATOR, RANGE, Recording, Source, Spans, Stream, Thread, Waits, Work
 
 DATA = sorted((Path(__file__).parent / "data").glob("*.sqlite"))
+DEVICE_TO_DEVICE = 8
 REDUCE = "ncclDevKernel_AllReduce_Sum_f16_RING_LL(ncclDevKernelArgsStorage<4096ul>)"
+
+
+_INDEX = [RECORDING_SHARES.index(share) for share in ("launch", "transfer")]
 
 
 def shares(one):
@@ -103,6 +108,36 @@ def test_launched_work_that_does_not_start_is_no_launch_of_the_host(late, named)
     warned = [one for one in content["health"] if "does not start" in one["text"]]
     assert [one["level"] for one in warned] == ["warning"] * (late > 100)
     assert group["verdict"]["name"] == ("stall-bound" if late > 100 else "kernel-bound")
+
+
+@pytest.mark.parametrize(("kind", "share"), [(DEVICE_TO_DEVICE, "launch"), (HOST_TO_DEVICE, "transfer")])
+def test_calls_that_copy_on_the_device_are_launches(kind, share):
+    """What is copied on a device is no copy of host and device, neither on the device nor on the host."""
+    built = Built()
+    for k in range(4):
+        built.copy(10 * k, 10 * k + 8, (10 * k + 9, 10 * k + 10), kind)
+    built.launch(40, 44, (46, 60))
+    built.wait(50, 62)
+    content = explanation(built.recording(), Plain([(0, 62)]))
+    (group,) = content["groups"]
+    assert (group["shares"]["transfer"] > 0) == (share == "transfer")
+    nothing = [one["why_not"] for one in group["what_if"] if one["change"] == "copies"]
+    assert (nothing == ["nothing is copied between host and device"]) == (share == "launch")
+
+
+def test_a_long_path_is_drawn_to_its_end():
+    built = Built()
+    for k in range(200):
+        built.launch(10 * k, 10 * k + 4, (10 * k + 5, 10 * k + 7))
+    built.launch(2_000, 2_004, (2_006, 2_900))
+    built.wait(2_010, 2_905)
+    accounts, one = Accounts(built.recording()), built.account(0, 2_905)
+    whole, drawn = labelled(accounts, one), labelled(accounts, one, 40)
+    assert len(whole) > 400 and 10 < len(drawn) <= 60
+    assert [drawn[0][0], drawn[-1][1]] == [0, 2_905 * US]
+    assert all(former[1] == later[0] for former, later in itertools.pairwise(drawn))
+    assert (2_006 * US, 2_900 * US, "kernel: gemm") in drawn
+    assert drawn[0][2].startswith("launch: host code between launches of thread 1 and ")
 
 
 def test_each_thread_has_its_parts_and_the_device_idles_by_the_thread_that_launches():
@@ -389,7 +424,10 @@ def test_a_capture_read_as_a_recording_has_the_budgets_numbers(path):
         (side,) = one.devices.values()
         assert (side.classes == expected.classes).all() and (side.idle == expected.idle).all()
         if len(np.unique(capture.operations.stream)) == 1:
-            assert (one.path.shares()[: len(expected.shares)] == expected.shares).all()
+            path, launch, transfer = one.path.shares()[: len(expected.shares)], *_INDEX
+            assert (np.delete(path, _INDEX) == np.delete(expected.shares, _INDEX)).all()
+            # Calls that copy on the device, or fill, are launches here.
+            assert path[launch] + path[transfer] == expected.shares[launch] + expected.shares[transfer]
         assert (one.counts["launches"], one.counts["kernels"]) == (expected.launches, expected.kernels)
 
 

@@ -18,7 +18,7 @@ from ceilings.traces import calls as kinds
 from ceilings.traces.budget import Account, Floats
 from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET, Capture, Integers, Marks, Ranges
 from ceilings.traces.covered import Covered
-from ceilings.traces.explained.chain import Lines, Segments, lines, segments
+from ceilings.traces.explained.chain import Lines, Segments, lines, on_device, segments
 from ceilings.traces.explained.dependencies import Local, dependencies
 from ceilings.traces.explained.spans import Spans, union
 from ceilings.traces.explained.submissions import process_of_work
@@ -148,6 +148,7 @@ class Accounts:
         self.recording = recording
         self.alone = alone
         self.account = Account(Capture(recording.calls, recording.work, marks, ranges, recording.names, {}))
+        self.local = on_device(self.account)
         self.spans = Spans(recording)
         self.dependencies = dependencies(recording)
         self.process_of_thread = np.array([thread.process for thread in recording.threads] + [-1], np.int64)
@@ -207,7 +208,7 @@ class Accounts:
         traced = self._work(followed, host, local)
         nobody = not len(called)
         by_work = nobody or self._ends_with_work(followed, end) or self._runs_ahead(followed, devices, begin, end)
-        path = segments(account, followed, traced, host, span=(begin, end), waited_for=not by_work)
+        path = segments(account, followed, traced, host, span=(begin, end), waited_for=not by_work, local=self.local)
         says = {number: self.spans.innermost(number, begin, end) for number in threads}
         names = self._host_names(path, host, main, says)
         parts |= self._framework(says, called, begin, end)

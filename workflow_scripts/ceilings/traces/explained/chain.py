@@ -126,13 +126,28 @@ class Segments:
         return (self.share == LAUNCH) & (self.line >= 0) & (self.call < 0)
 
 
+def on_device(account: Account) -> NDArray[np.bool_]:
+    """Calls of which nothing on a device is a copy from or to the host: they may copy within it, or fill."""
+    call, calls = account.capture.operations.call, len(account.capture.calls.start)
+    moves = call[(call >= 0) & account.op_transfer]
+    return (np.bincount(moves, minlength=calls) == 0) & bool(len(call))
+
+
 def segments(
-    account: Account, ops: Integers, work: Work, host: Lines, *, span: tuple[int, int], waited_for: bool
+    account: Account,
+    ops: Integers,
+    work: Work,
+    host: Lines,
+    *,
+    span: tuple[int, int],
+    waited_for: bool,
+    local: NDArray[np.bool_],
 ) -> Segments:
     """The path of an iteration.
 
     Args:
         ops: The operations, as in ``work``.
+        local: Calls that copy or fill ``on_device``: to the host they are launches.
         waited_for: Whether the host waits at the end; if not, the iteration is over when its work is.
     """
     followed, (start, end) = [calls for calls, _ in host.calls], span
@@ -142,7 +157,7 @@ def segments(
     steps = walk(work, followed, start, end)
     rows = _device(account, ops, work, steps)
     for number, (calls, mine) in enumerate(host.calls):
-        rows.append(_host(calls, mine, number, steps, span))
+        rows.append(_host(calls, mine, number, steps, span=span, local=local))
     del steps
     order = np.argsort(np.concatenate([row[0] for row in rows]), kind="stable")
     return Segments(*(np.concatenate([row[k] for row in rows])[order] for k in range(len(COLUMNS))))
@@ -179,10 +194,13 @@ def _device(account: Account, ops: Integers, work: Work, steps: Steps) -> list[t
     return parts
 
 
-def _host(calls: Calls, mine: Integers, line: int, steps: Steps, span: tuple[int, int]) -> tuple[Any, ...]:
+def _host(
+    calls: Calls, mine: Integers, line: int, steps: Steps, *, span: tuple[int, int], local: NDArray[np.bool_]
+) -> tuple[Any, ...]:
     on = np.flatnonzero(steps.line == line)[::-1]  # the path was followed from its end
     edges, share, call = tiles(calls, *span)
     call = np.where(call >= 0, mine[call] if len(mine) else -1, -1)
+    share = np.where((share == TRANSFER) & np.append(local, False)[call], LAUNCH, share)
     begin, finish = steps.begin[on], steps.end[on]
     first = np.searchsorted(edges[1:], begin, "right")
     last = np.maximum(np.searchsorted(edges[:-1], finish, "left"), first)
