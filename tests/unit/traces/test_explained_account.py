@@ -140,6 +140,18 @@ def test_a_long_path_is_drawn_to_its_end():
     assert drawn[0][2].startswith("launch: host code between launches of thread 1 and ")
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_host_code_without_a_name_is_a_note_that_says_how_to_record_it(named):
+    built = Built()
+    built.launch(700, 704, (706, 900))
+    built.wait(710, 905)
+    if named:
+        built.span(0, 699, "tokenize")
+    texts = [one["text"] for one in explanation(built.recording(), Plain([(0, 905)]))["health"]]
+    said = [text for text in texts if "does not say what thread 1 does outside of CUDA calls" in text]
+    assert len(said) == (not named) and all("with_stack=True" in text and f"{700 / 905:.0%}" in text for text in said)
+
+
 def test_each_thread_has_its_parts_and_the_device_idles_by_the_thread_that_launches():
     one = backward().account(0, 120)
     parts_of = {

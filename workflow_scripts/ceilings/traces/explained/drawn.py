@@ -21,6 +21,9 @@ TIMELINE_SHOWN = 4_000
 
 LONGEST_NAME = 2_000
 
+UNNAMED = "host: code of "
+"""How the label of host code begins of which the recording has no name."""
+
 
 def timeline(accounts: Accounts, one: Accounted, number: int) -> dict[str, Any]:
     """An iteration to be drawn, times from its begin: calls, operations, and the path as segments."""
@@ -154,7 +157,7 @@ def _label(recording: Recording, row: list[int]) -> str:
 def _host_label(accounts: Accounts, thread: int, name: int) -> str:
     if name >= 0 and name in accounts.spans.data:
         return "host: data loading"
-    return f"host: {accounts.spans.label(name) if name >= 0 else f'code of {_where(accounts.recording, thread)}'}"
+    return f"host: {accounts.spans.label(name)}" if name >= 0 else f"{UNNAMED}{_where(accounts.recording, thread)}"
 
 
 def _where(recording: Recording, thread: int) -> str:

@@ -17,7 +17,7 @@ from ceilings.traces import calls as kinds
 from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET
 from ceilings.traces.explained import account as parts_of
 from ceilings.traces.explained.account import Accounted, Accounts, DeviceSide
-from ceilings.traces.explained.drawn import LONGEST_NAME, path_parts, timeline
+from ceilings.traces.explained.drawn import LONGEST_NAME, UNNAMED, path_parts, timeline
 from ceilings.traces.explained.iterations import Iterations
 from ceilings.traces.explained.remedies import Evidence, levers
 from ceilings.traces.explained.soundness import health
@@ -47,6 +47,16 @@ SET_UP_NS = 500_000
 
 MUCH_STALLED = 0.05
 """Share of an iteration in which launched work does not start, from which on that is a warning."""
+
+MUCH_UNNAMED = 0.2
+"""Share of the path in host code without a name from which on that is a note."""
+
+HOW_TO_NAME = {
+    "pytorch-profiler": "record with with_stack=True, or mark its parts with record_function",
+    "nsight-systems": "mark its parts with NVTX ranges, or record with --trace=cuda,nvtx,osrt (waits of the operating "
+    "system) and --python-sampling=true",
+}
+"""How to record what the host does, by form."""
 
 COMMUNICATES = KERNEL_CLASSES.index(COMMUNICATION)
 WHOLE_GRAPH = "CUDA graph, traced as a whole"
@@ -113,7 +123,7 @@ def explanation(
             again = [fast.of(one.begin, one.end, one.thread) for one in spans.values()]
             made.beside = _Group(fast, again, looked_at[list(spans)], lengths, repeats) if again else None
         groups.append(made.record(group.label, len(members), share))
-        found += _stalls(groups[-1])
+        found += [*_stalls(groups[-1]), *_unnamed(groups[-1], recording.source.format)]
         del accounted
     found += _about(iterations)
     source = recording.source
@@ -153,6 +163,22 @@ def _stalls(group: dict[str, Any]) -> list[dict[str, str]]:
             "differ. "
             "It does not count as launches.",
             "warning",
+        )
+    ]
+
+
+def _unnamed(group: dict[str, Any], form: str) -> list[dict[str, str]]:
+    """A note where much of the path is host code of which the recording has no name, and how to record it."""
+    parts = [one for one in group["path"] if one["part"].startswith(UNNAMED)]
+    share = sum(one["share"] for one in parts)
+    if share < MUCH_UNNAMED:
+        return []
+    threads = ", ".join(one["part"].removeprefix(UNNAMED) for one in parts[:3])
+    how = HOW_TO_NAME.get(form, HOW_TO_NAME["nsight-systems"])
+    return [
+        _note(
+            f"{group['label']}: the recording does not say what {threads} "
+            f"{'does' if len(parts) == 1 else 'do'} outside of CUDA calls for {share:.0%} of the critical path: {how}."
         )
     ]
 
