@@ -145,11 +145,45 @@ def shifted(by: float) -> Accounts:
     return Accounts(dataclasses.replace(made, work=work))
 
 
+def streams(by: float) -> Accounts:
+    """Kernels on two streams, each waited for by its stream: no wait is for the whole device."""
+    built = Built()
+    for k in range(50):
+        built.launch(100 * k, 100 * k + 5, (100 * k + 7, 100 * k + 40, "gemm", k % 2))
+        built.call(100 * k + 10, 100 * k + 46, "cudaStreamSynchronize")
+    made = built.recording()
+    work = dataclasses.replace(made.work, start=made.work.start + round(by * US), end=made.work.end + round(by * US))
+    return Accounts(dataclasses.replace(made, work=work))
+
+
+def graphs(by: float) -> Accounts:
+    """Launches of one graph of three kernels, each waited for."""
+    built = Built()
+    for k in range(30):
+        at = 200 * k
+        ran = [(at + 26 + 10 * node, at + 35 + 10 * node) for node in range(3)]
+        built.launch(at, at + 20, *ran, name="cudaGraphLaunch")
+        built.wait(at + 22, at + 60)
+    made = built.recording()
+    work = dataclasses.replace(made.work, start=made.work.start + round(by * US), end=made.work.end + round(by * US))
+    return Accounts(dataclasses.replace(made, work=work))
+
+
 @pytest.mark.parametrize(
-    ("by", "words"), [(0, ()), (50, ("52 us at the soonest", "return before its work ends")), (-50, ("not aligned",))]
+    ("made", "by", "words"),
+    [
+        *((made, 0, ()) for made in (shifted, streams, graphs)),
+        (shifted, 15, ("17 us at the soonest",)),
+        (shifted, 50, ("52 us at the soonest", "return before its work ends")),
+        (shifted, -15, ("not aligned",)),
+        (streams, 15, ("17 us at the soonest",)),
+        (streams, -15, ("not aligned",)),
+        (graphs, 15, ("21 us at the soonest", "return before its work ends")),
+        (graphs, -15, ("returns 20 us after the work at the soonest",)),
+    ],
 )
-def test_a_device_whose_clock_differs_is_named(by, words):
-    found = " ".join(one["text"] for one in health(shifted(by)) if one["level"] == "warning")
+def test_a_device_whose_clock_differs_by_15_us_is_named(made, by, words):
+    found = " ".join(one["text"] for one in health(made(by)) if one["level"] == "warning")
     assert all(word in found for word in words) and (bool(words) or not found)
 
 

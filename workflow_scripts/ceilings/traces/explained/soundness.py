@@ -21,8 +21,11 @@ UNKNOWN_SHARE = 0.05
 FEWEST = 20
 """Fewer launches say nothing of a clock or a recorder."""
 
-SOON, AT_ONCE_NS = 0.05, 20_000
-"""An idle device begins work within some microseconds, if not always: this share of it within this time."""
+SOON, AT_ONCE_NS, GRAPH_AT_ONCE_NS = 0.05, 12_000, 15_000
+"""An idle device begins a kernel within some microseconds, if not always: this share within this time; graphs later."""
+
+FEWEST_WAITS, NOTICED_NS = 10, 15_000
+"""The host notices within some microseconds that work is done, if it polls: the same share of so many waits."""
 
 SLOW_LAUNCH_NS = 6_000
 """A launch call that is longer, as a median, is a recorder's, or of a slow host."""
@@ -99,23 +102,29 @@ def _shifted(accounts: Accounts) -> Findings:
     """A device that begins nothing at once, and waits that return before what they wait for: clocks that differ."""
     found: Findings = []
     work, calls, account = accounts.recording.work, accounts.recording.calls, accounts.account
-    delays = [np.zeros(0, np.int64)]
+    delays, graphs = [np.zeros(0, np.int64)], [np.zeros(0, bool)]
     for device in np.unique(work.device):
         mine = np.flatnonzero(work.device == device)
         free = np.concatenate([[0], np.maximum.accumulate(work.end[mine])[:-1]])
-        known = work.call[mine] >= 0
-        delivered = calls.end[work.call[mine][known]]
-        delays.append((work.start[mine][known] - delivered)[free[known] <= delivered])
-    every = np.concatenate(delays)
-    soonest = float(np.quantile(every, SOON)) if len(every) >= FEWEST else 0.0
-    if soonest > AT_ONCE_NS:
-        found.append(
-            (
-                "warning",
-                f"An idle device begins launched work after {soonest / 1e3:.3g} us at the soonest; microseconds are "
-                "usual: its clock seems to be late by about that, or something holds the work up.",
+        known = np.append(account.call_kind, kinds.OTHER)[work.call[mine]] == kinds.LAUNCH
+        call = work.call[mine][known]
+        first = np.zeros(len(call), bool)
+        first[np.unique(call, return_index=True)[1]] = True
+        at_once = first & (free[known] <= calls.end[call])
+        delays.append((work.start[mine][known] - calls.end[call])[at_once])
+        graphs.append(account.call_graph[call][at_once])
+    every, of_graph = np.concatenate(delays), np.concatenate(graphs)
+    for these, usual in ((~of_graph, AT_ONCE_NS), (of_graph, GRAPH_AT_ONCE_NS)):
+        soonest = float(np.quantile(every[these], SOON)) if these.sum() >= FEWEST else 0.0
+        if soonest > usual:
+            found.append(
+                (
+                    "warning",
+                    f"An idle device begins launched work after {soonest / 1e3:.3g} us at the soonest; microseconds "
+                    "are usual: its clock seems to be late by about that, or something holds the work up.",
+                )
             )
-        )
+            break
     one_stream = len(np.unique(work.stream)) == 1
     pattern = SYNCHRONIZE if one_stream else WHOLE
     whole = np.array([*(bool(pattern.search(name)) for name in accounts.recording.names), False], bool)[calls.name]
@@ -124,12 +133,12 @@ def _shifted(accounts: Accounts) -> Findings:
     if not len(waits) or not len(launched):
         return found
     of_process = accounts.process_of_call
-    early = np.zeros(len(waits), np.int64)
+    early, waited = np.zeros(len(waits), np.int64), np.zeros(len(waits), bool)
     for process in np.unique(of_process[waits]):
         mine, own = np.flatnonzero(of_process[waits] == process), launched[of_process[launched] == process]
         over = np.concatenate([[0], np.maximum.accumulate(account.last_end[own])])
-        before = np.searchsorted(calls.start[own], calls.start[waits[mine]])
-        early[mine] = over[before] - calls.end[waits[mine]]
+        done = over[np.searchsorted(calls.start[own], calls.start[waits[mine]])]
+        early[mine], waited[mine] = done - calls.end[waits[mine]], calls.start[waits[mine]] < done
     devices = len(np.unique(work.device))
     if devices == 1 and (early > 0).sum() > MANY * len(waits):
         found.append(
@@ -137,6 +146,16 @@ def _shifted(accounts: Accounts) -> Findings:
                 "warning",
                 f"{int((early > 0).sum()):,} of {len(waits):,} waits for the device return before its work ends, by "
                 f"{np.median(early[early > 0]) / 1e3:.3g} us (median): the clocks of host and device are not aligned.",
+            )
+        )
+    noticed = float(np.quantile(-early[waited], SOON)) if waited.sum() >= FEWEST_WAITS else 0.0
+    if devices == 1 and noticed > NOTICED_NS:
+        found.append(
+            (
+                "warning",
+                f"A wait for the device returns {noticed / 1e3:.3g} us after the work at the soonest; microseconds "
+                "are usual: its clock seems to be early by about that, or the program waits without polling "
+                "(cudaDeviceScheduleBlockingSync).",
             )
         )
     return found
