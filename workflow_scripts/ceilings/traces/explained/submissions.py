@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,13 @@ def submissions(recording: Recording, chosen: Flags, coarse: bool = False) -> Su
         chosen: Of the recording's operations, those of the process.
         coarse: Leave numbers out of the names of kernels, so that one kernel with other tiles is the same.
     """
+    return _with_waits(*_without_waits(recording, chosen, coarse), recording)
+
+
+def _without_waits(
+    recording: Recording, chosen: Flags, coarse: bool
+) -> tuple[dict[str, NDArray[Any]], Integers, Integers]:
+    """Columns of the submissions but for waits, the calls that wait, and the place of each operation among them."""
     work, calls = recording.work, recording.calls
     symbol = _symbols(recording, coarse)
     known = chosen & (work.call >= 0)
@@ -118,7 +126,7 @@ def submissions(recording: Recording, chosen: Flags, coarse: bool = False) -> Su
     }
     place = np.full(len(work.start), -1, np.int64)
     place[order] = np.repeat(np.arange(len(first)), columns["weight"])
-    return _with_waits(columns, waited, place, recording)
+    return columns, waited, place
 
 
 def _symbols(recording: Recording, coarse: bool) -> Hashes:
@@ -147,9 +155,11 @@ def _calls(recording: Recording, operation: Integers, by_call: bool) -> tuple[In
     return calls.start[call], calls.end[call], calls.thread[call], waited
 
 
-def _with_waits(columns: dict, waited: Integers, place: Integers, recording: Recording) -> Submissions:
-    """Waits among the submissions; those that nothing was submitted between are one."""
-    calls = recording.calls
+def _with_waits(
+    columns: dict[str, NDArray[Any]], waited: Integers, place: Integers, recording: Recording
+) -> Submissions:
+    """Waits among the submissions; those that nothing was submitted between are one. Uses the columns up."""
+    calls, submitted = recording.calls, len(columns["begin"])
     at = np.searchsorted(columns["begin"], calls.start[waited])
     first = np.flatnonzero(np.diff(at, prepend=-1))
     count, none = len(first), np.zeros(len(first), np.int64)
@@ -165,12 +175,12 @@ def _with_waits(columns: dict, waited: Integers, place: Integers, recording: Rec
     }
     merged = {}
     where = at[first]
-    for name, column in columns.items():
-        extra = added.get(name, np.zeros(count, column.dtype))
-        merged[name] = np.insert(column, where, extra)
-    shift = np.zeros(len(columns["begin"]) + 1, np.int64)
+    for name in tuple(columns):  # each column goes as soon as it is copied: a large trace has some hundred MiB of them
+        column = columns.pop(name)
+        merged[name] = np.insert(column, where, added.get(name, np.zeros(count, column.dtype)))
+    shift = np.zeros(submitted + 1, np.int64)
     np.add.at(shift, where, 1)
-    moved = np.arange(len(columns["begin"])) + np.cumsum(shift)[:-1]
+    moved = np.arange(submitted) + np.cumsum(shift)[:-1]
     of_work = np.where(place >= 0, np.append(moved, -1)[place], -1)
     return Submissions(**merged, of_work=of_work)
 
