@@ -21,6 +21,7 @@ import numpy as np
 from ceilings.errors import UserError
 from ceilings.traces import calls as call_kinds
 from ceilings.traces.capture import KERNEL, MEMCPY, MEMSET, Calls
+from ceilings.traces.readers.impossible import misplaced, repeated
 from ceilings.traces.readers.json_stream import EVENTS as EVENTS_KEY
 from ceilings.traces.readers.json_stream import Stream as Events
 from ceilings.traces.readers.links import Links, containing, nested, outermost
@@ -104,6 +105,8 @@ KINDS_OF_SPANS = {"ranges": RANGE, "operators": OPERATOR, "functions": FUNCTION,
 
 UNKNOWN_EVENT = "waits for an event of an unknown stream"
 
+REPEATED, MISPLACED = "operations that are there twice", "operations far from everything else"
+
 _NOTHING = msgspec.Raw(b"")
 _FAR = 1 << 62
 
@@ -171,7 +174,7 @@ class _Rows:
     """What is kept of the events, a row each, in whole numbers.
 
     Attributes:
-        work: Start, end, kind, place, correlation, name, bytes, copy kind, whether it is a node of a graph.
+        work: Start, end, kind, place, correlation, name, bytes, copy kind, node of a graph, 0 for none.
         calls: Start, end, thread, correlation, name, whether it is the driver's.
         spans: Start, end, thread, name, kind.
         syncs: Start, place that waits, correlation, place that is waited for, correlation of the event's record; -1 for
@@ -270,7 +273,7 @@ class _Rows:
             copy_kind += _PAGEABLE if kind == MEMCPY and "Pageable" in event.name else 0
             name = self._name(event.name) if kind == KERNEL else -1
             size = max(0, _whole(args.bytes))
-            node = _whole(args.graph_node) > 0
+            node = max(0, _whole(args.graph_node))
             place, correlation = self._place(event, args, args.stream), _whole(args.correlation)
             self._columns["work"].extend((start, end, kind, place, correlation, name, size, copy_kind, node))
         else:
@@ -407,6 +410,7 @@ class _Assembly:
     def recording(self) -> Recording:
         rows = self._rows
         tables = {name: rows.table(name) for name in _WIDTHS}
+        self._leave_impossible(tables)
         threads, thread_of = self._threads(tables["calls"], tables["spans"])
         calls, links = self._calls(tables["calls"], thread_of, threads)
         table = tables["work"]
@@ -433,6 +437,21 @@ class _Assembly:
         source = self._source(work, calls, spans, waits)
         parts = (_since(calls, zero), _since(work, zero), _since(spans, zero), waits)
         return Recording(*parts, tuple(threads), streams, tuple(rows.names), self._device_names(), source)
+
+    def _leave_impossible(self, tables: dict[str, Integers]) -> None:
+        """Take each operation once, and none that lies far from everything else; spans of a file that says all twice."""
+        work = tables["work"]
+        again = repeated(work)
+        work = work[~again]
+        if again.any():
+            # Nested operators of a coarse clock may look equal, so spans count only beside operations.
+            spans = repeated(tables["spans"])
+            tables["spans"] = tables["spans"][~spans]
+            self._counts["spans that are there twice"] = int(spans.sum())
+        host = np.concatenate([tables["calls"][:, 0], tables["spans"][:, 0]])
+        far = misplaced(work[:, 0], work[:, 1], work[:, 3], host)
+        tables["work"] = work[~far]
+        self._counts[REPEATED], self._counts[MISPLACED] = int(again.sum()), int(far.sum())
 
     # --- the host -----------------------------------------------------------------------------------------------------
 
@@ -589,6 +608,11 @@ class _Assembly:
         orphans, total = int((work.call < 0).sum()), len(work.start)
         counts["begins without an end"] = rows.unclosed
         sentences = (
+            (
+                counts[REPEATED],
+                "Operations that are there twice, equal in stream, times and correlation: {:,}, counted once.",
+            ),
+            (counts[MISPLACED], "Operations that begin far before or end far after everything else: {:,}, left out."),
             (events.unreadable, "Events that are no JSON: {:,}, left out."),
             (events.mended, "Blocks or events that are no JSON as they stand: {:,}, mended and read."),
             (

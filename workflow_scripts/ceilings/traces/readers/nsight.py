@@ -54,6 +54,7 @@ from ceilings.traces.capture import (
 from ceilings.traces.readers import nsight_spans
 from ceilings.traces.readers.event_waits import latest_records, named_records
 from ceilings.traces.readers.findings import Findings
+from ceilings.traces.readers.impossible import misplaced, repeated
 from ceilings.traces.readers.names import Names
 from ceilings.traces.recording import Progress, Recording, Source, Stream, Waits, Work
 from ceilings.traces.tables import Tables, opened
@@ -205,7 +206,7 @@ def _recording(tables: Tables, path: Path, facts: dict[str, Any] | None) -> Reco
     calls, keys, callers = outermost_calls(rows, np.arange(len(names)), threads)
     findings.count("CUDA calls inside others", len(rows) - len(calls.start))
     del rows
-    operations, used = _operations(tables, names, findings, (keys, callers))
+    operations, used = _operations(tables, names, findings, (keys, callers), np.concatenate([calls.start, spans[:, 0]]))
     pageable = _pageable(tables, operations)
     _from_zero(calls, operations, spans)
     _check(calls, operations, findings)
@@ -248,10 +249,11 @@ def _rows(tables: Tables, table: str, names: Names, findings: Findings) -> Integ
 
 
 def _operations(
-    tables: Tables, names: Names, findings: Findings, joins: tuple[Integers, Integers]
+    tables: Tables, names: Names, findings: Findings, joins: tuple[Integers, Integers], host: Integers
 ) -> tuple[Operations, Integers]:
     """Operations of all devices, and the places where they ran, columns as OWNER, which ``stream`` indexes."""
     rows = {table: _rows(tables, table, names, findings) for table in OPERATIONS}
+    _leave_impossible(rows, host, findings)
     if len(graphs := rows[OPERATIONS[GRAPH]]):  # those whose nodes are there too are there twice
         nodes = np.concatenate([key(rows[table][:, 5], rows[table][:, 4]) for table in OPERATIONS[:GRAPH]])
         doubled = np.isin(key(graphs[:, 5], graphs[:, 4]), nodes)
@@ -260,6 +262,25 @@ def _operations(
     used, place = _distinct(np.concatenate([rows[table][:, OWNER] for table in OPERATIONS]))
     operations, order = joined_operations(rows, np.arange(len(names)), *joins)
     return dataclasses.replace(operations, stream=place[order]), used
+
+
+def _leave_impossible(rows: dict[str, Integers], host: Integers, findings: Findings) -> None:
+    """Keep each operation once, and none that lies far from everything else."""
+    for table in OPERATIONS:
+        again = repeated(rows[table])
+        findings.problem(int(again.sum()), f"{WHAT[table]} are there twice, equal in each number: counted once.")
+        findings.count(f"{WHAT[table]} that are there twice", int(again.sum()))
+        rows[table] = rows[table][~again]
+    every = np.concatenate([rows[table][:, : len(COLUMNS[OPERATIONS[GRAPH]])] for table in OPERATIONS])
+    owner = _distinct(every[:, OWNER])[1] if len(every) else every[:, 0]
+    far = misplaced(every[:, 0], every[:, 1], owner, host)
+    bounds = np.cumsum([len(rows[table]) for table in OPERATIONS])[:-1]
+    for table, wrong in zip(OPERATIONS, np.split(far, bounds), strict=True):
+        findings.problem(
+            int(wrong.sum()), f"{WHAT[table]} begin far before or end far after everything else: left out."
+        )
+        findings.count(f"{WHAT[table]} left out", int(wrong.sum()))
+        rows[table] = rows[table][~wrong]
 
 
 def _pageable(tables: Tables, operations: Operations) -> NDArray[np.bool_] | None:
