@@ -23,6 +23,12 @@ RANGE, OPERATOR, FUNCTION, LOADING = range(4)
 """Kinds of spans: a range that a program or its user marks (NVTX, ``record_function``, ``ProfilerStep#3``); an operator
 of a framework (``aten::mm``); a function of the program (Python's call stack); a part of the profiler itself."""
 
+AMBIGUOUS = "could be of several processes"
+"""Words of a problem of a source: the call of some work is not certain, so all that rests on launches is in doubt."""
+
+CUT = "before its events do"
+"""Words of a problem of a source: a part of the file is not there."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Thread:

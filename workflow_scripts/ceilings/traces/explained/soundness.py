@@ -10,7 +10,8 @@ from ceilings.traces import calls as kinds
 from ceilings.traces.budget import UNKNOWN
 from ceilings.traces.capture import GRAPH, KERNEL, Integers
 from ceilings.traces.explained.account import Accounts
-from ceilings.traces.recording import LOADING
+from ceilings.traces.explained.damage import misleading_links, missing, overlapping
+from ceilings.traces.recording import AMBIGUOUS, LOADING
 
 MANY = 0.01
 """Share from which on an oddity is a warning, not a note."""
@@ -41,13 +42,20 @@ CUT = "The file was cut off before the first work of a device: copy it again, or
 
 def health(accounts: Accounts) -> list[dict[str, str]]:
     """Findings about the recording as a whole, worst first: ``level`` and ``text`` of each."""
+    recording = accounts.recording
+    launches = _launches(accounts)
+    links = misleading_links(recording)
+    # Of two processes with the same correlations one has all the work: nothing is missing then.
+    merged = any(AMBIGUOUS in problem for problem in recording.source.problems)
+    halves = [] if merged else missing(recording, launches, accounts.account.last_end, accounts.process_of_call)
     found = [
         *_lost(accounts),
-        *_clocks(accounts),
-        *_shifted(accounts),
-        *_late(accounts),
+        *halves,
+        *links,
+        *overlapping(recording),
+        *([] if links else [*_clocks(accounts), *_shifted(accounts), *_late(accounts)]),
         *_unlaunched(accounts),
-        *_unserved(accounts),
+        *([] if halves or merged else _unserved(accounts)),
         *_company(accounts),
     ]
     found += _problems(accounts)
@@ -210,9 +218,11 @@ def _problems(accounts: Accounts) -> Findings:
     whole = len(launches) and not (accounts.account.last_end[launches] < 0).any()
     found: Findings = []
     for problem in accounts.recording.source.problems:
-        if "begin before the call that launched them" in problem:
+        if AMBIGUOUS in problem:
+            found.append(("error", problem))
+        elif "begin before the call that launched them" in problem:
             continue  # the clocks are looked at here
-        if whole and "may be missing" in problem:
+        elif whole and "may be missing" in problem:
             whole_too = f"{problem.removesuffix('.')}; every launch has its work."
             found.append(("note", whole_too if "CUDA" in problem else problem))
         else:

@@ -26,6 +26,8 @@ from ceilings.traces.readers.json_stream import EVENTS as EVENTS_KEY
 from ceilings.traces.readers.json_stream import Stream as Events
 from ceilings.traces.readers.links import Links, containing, nested, outermost
 from ceilings.traces.recording import (
+    AMBIGUOUS,
+    CUT,
     FUNCTION,
     LOADING,
     OPERATOR,
@@ -419,6 +421,7 @@ class _Assembly:
         home = self._homes([pid for pid, *_ in rows.places])
         call = links.calls(table[:, 4], table[:, 0], pid_of_place[table[:, 3]], home[table[:, 3]])
         self._counts["launches chosen among several"] = links.guessed
+        self._counts[f"operations that {AMBIGUOUS}"] = links.ambiguous
         self._by_arrows(table, call, calls, tables, thread_of)
         streams, stream_of, device_of = self._streams(table, call, calls, threads)
         spans = self._spans(tables["spans"], thread_of, threads)
@@ -439,7 +442,7 @@ class _Assembly:
         return Recording(*parts, tuple(threads), streams, tuple(rows.names), self._device_names(), source)
 
     def _leave_impossible(self, tables: dict[str, Integers]) -> None:
-        """Take each operation once, and none that lies far from everything else; spans of a file that says all twice."""
+        """Keep each operation once, and none that lies far from everything else."""
         work = tables["work"]
         again = repeated(work)
         work = work[~again]
@@ -599,7 +602,7 @@ class _Assembly:
         say = self._problems.append
         if events.cut:
             say(
-                f"The file ends before its events do, after {events.bytes:,} bytes of text: what came before was "
+                f"The file ends {CUT}, after {events.bytes:,} bytes of text: what came before was "
                 "read. Copy it again, or export it again."
             )
         late = work.call >= 0
@@ -625,6 +628,11 @@ class _Assembly:
             (counts["ends without a begin"], "Events that end and did not begin: {:,}, left out."),
             (counts[UNKNOWN_EVENT], "Waits for an event of a stream that the file does not name: {:,}, left out."),
             (orphans, f"Operations of devices without the call that launched them: {{:,}} of {total:,}."),
+            (
+                counts[f"operations that {AMBIGUOUS}"],
+                f"Operations that {AMBIGUOUS}, whose correlations are the same: {{:,}} of {total:,}, shared out by "
+                "their times. Whose they are is not certain: record each process into a file of its own.",
+            ),
             (
                 counts["launches chosen among several"],
                 "Operations that could be of several calls: {:,}, given to the last.",

@@ -107,7 +107,8 @@ class Links:
         process: Process of each outermost call.
 
     Attributes:
-        guessed: Operations whose call was chosen among several.
+        guessed: Operations whose call was chosen among several of one process.
+        ambiguous: Operations whose call was chosen among those of several processes, without a proof.
     """
 
     def __init__(self, correlation: Integers, outer: Integers, start: Integers, process: Integers) -> None:
@@ -115,14 +116,15 @@ class Links:
         pairs = np.unique(np.column_stack([correlation[said], start[outer[said]], outer[said]]), axis=0)
         self._correlation, self._start, self._outer = pairs.T if len(pairs) else np.empty((3, 0), np.int64)
         self._process = process[self._outer] if len(pairs) else self._outer
-        self.guessed = 0
+        self.guessed = self.ambiguous = 0
 
     def calls(self, correlation: Integers, start: Integers, place: Integers, home: Integers | None = None) -> Integers:
         """The call of each correlation, -1 where there is none.
 
         Several processes may use the same numbers: then the call is one of the process that the work belongs to, else
-        of the one that most of a place's work comes from, as far as times say it. Of several it is the last that begins
-        before the work does.
+        of the only one whose call begins before the work, else of the one that most of a place's work comes from, as
+        far as times say it. Of several it is the last that begins before the work does. Where as many calls as
+        operations of a place have one number, they are taken in the order of time.
 
         Args:
             correlation, start: Of each operation.
@@ -145,18 +147,55 @@ class Links:
             )
             for (where, process), count in zip(pairs.tolist(), counts.tolist(), strict=True):
                 votes.setdefault(where, {})[process] = count
+        if not len(several):
+            return np.where(at >= 0, self._outer[at], -1)
+        certain = self._certain(first, behind, place)
+        turns = self._turns(correlation, start, place)
         for i in several.tolist():
             candidates = np.arange(first[i], behind[i])
             process = -1 if home is None else int(home[i])
-            self.guessed += process < 0
             if process < 0:
-                counted = votes.get(int(place[i]), {})
-                process = max(counted, key=counted.__getitem__, default=-1)
+                fitting = candidates[self._start[candidates] <= start[i]]
+                if len(fitting) == 1:
+                    at[i] = fitting[0]
+                    continue
+                among = len(np.unique(self._process[candidates]))
+                process = certain.get(int(place[i]), -1)
+                self.ambiguous += among > 1 and process < 0
+                self.guessed += among == 1
+                if process < 0:
+                    turn, of = turns.get(i, (0, 0))
+                    if among > 1 and of == len(candidates):
+                        at[i] = candidates[turn]
+                        continue
+                    counted = votes.get(int(place[i]), {})
+                    process = max(counted, key=counted.__getitem__, default=-1)
             own = candidates[self._process[candidates] == process]
             candidates = own if len(own) else candidates
             earlier = candidates[self._start[candidates] <= start[i]]
             at[i] = earlier[-1] if len(earlier) else candidates[0]
         return np.where(at >= 0, self._outer[at], -1)
+
+    def _certain(self, first: Integers, behind: Integers, place: Integers) -> dict[int, int]:
+        """The process of each place of which all work with one possible call is."""
+        single = behind - first == 1
+        pairs = np.unique(np.column_stack([place[single], self._process[first[single]]]), axis=0)
+        places, counts = np.unique(pairs[:, 0], return_counts=True)
+        alone = set(places[counts == 1].tolist())
+        return {where: process for where, process in pairs.tolist() if where in alone}
+
+    @staticmethod
+    def _turns(correlation: Integers, start: Integers, place: Integers) -> dict[int, tuple[int, int]]:
+        """Of operations that share a number with others of their place: their turn, and how many they are."""
+        order = np.lexsort((start, correlation, place))
+        change = np.flatnonzero((np.diff(correlation[order]) != 0) | (np.diff(place[order]) != 0)) + 1
+        begin = np.concatenate([[0], change])
+        length = np.diff(np.append(begin, len(order)))
+        turn, of = np.arange(len(order)) - np.repeat(begin, length), np.repeat(length, length)
+        shared = of > 1
+        return dict(
+            zip(order[shared].tolist(), zip(turn[shared].tolist(), of[shared].tolist(), strict=True), strict=True)
+        )
 
     def _latest(self, first: int, behind: int, start: int) -> int:
         """The last call before a time, of some with one correlation, which are in the order of their begins."""
