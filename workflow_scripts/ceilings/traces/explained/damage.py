@@ -45,8 +45,8 @@ def overlapping(recording: Recording) -> Findings:
             (
                 "warning" if many > MANY * len(order) else "note",
                 f"{many:,} of {len(order):,} operations ({shared[within].sum() / 1e6:.3g} ms) lie within another one "
-                "of their stream, which runs one at a time: records are wrong, or one number stands for several streams. "
-                "All are counted.",
+                "of their stream, which runs one at a time: records are wrong, or one number stands for several "
+                "streams. All are counted.",
             )
         )
     if many := int(across.sum()):

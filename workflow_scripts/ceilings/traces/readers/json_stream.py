@@ -32,6 +32,13 @@ LARGEST_EVENT, LARGEST_BESIDE = 16 << 20, 4 << 20
 LARGEST_TEXT = 64 << 30
 """Bytes of text that are read."""
 
+LARGEST_HEAD = 16 << 20
+"""Bytes before the events, and bytes without one that can be read, after which a file is refused."""
+
+PAINS, PAINS_PER_BYTE, _PAINS_EACH = 64 << 20, 6, 200
+"""How much text is tried again and again to mend events, in bytes; an attempt costs as much as some more of them. What
+is left out beyond that bounds the time that a damaged file takes."""
+
 LARGEST_RATIO, RATIO_FROM = 300, 1 << 30
 """A gzipped file that holds more than the latter and is packed better than the former is no trace: traces are packed
 to a tenth or a thirtieth."""
@@ -49,14 +56,18 @@ _BETWEEN_EVENTS = re.compile(rb"\}\s*,\s*(?=%b)" % _KEYS)
 _BEGIN_OF_EVENTS = re.compile(rb'"%b"\s*:\s*\[' % EVENTS.encode())
 _END_OF_EVENTS = re.compile(rb"\}\s*,?\s*(?=\]\s*(?:,|\}|$))")
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{}:,]', re.DOTALL)
+_BRACKETS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]|"', re.DOTALL)
 _JOINED, _LOOKALIKES = 4, 32
 """Of how many pieces an event may consist, where something in it looks like the begin of another; and the last event of
 a file that was cut."""
 
 _SPACES = bytes(byte if byte >= 0x20 else 0x20 for byte in range(256))
 _NO_NUMBER = rb"(?:nan|NaN|NAN|inf|Inf|INF|Infinity)(?:\(\w*\))?(?=\s*[,}\]])"
-_NO_NUMBERS = tuple(re.compile(begin + _NO_NUMBER) for begin in (rb"()", rb"(:\s*)[-+]?", rb"([\[,]\s*)[-+]?"))
-"""NaN and infinity: anywhere, which is quickly looked for; behind a key; in a list."""
+_NO_NUMBERS = tuple(re.compile(begin + _NO_NUMBER) for begin in (rb"(:\s*)[-+]?", rb"([\[,]\s*)[-+]?"))
+"""NaN and infinity: behind a key; in a list."""
+
+_OF_NO_NUMBERS = (b"nan", b"NaN", b"NAN", b"inf", b"Inf", b"INF")
+"""What is quickly looked for."""
 
 _BACKSLASH = re.compile(rb'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 _TEXT = re.compile(rb'("(?:name|cat)"\s*:\s*")(.*?)(?="\s*(?:,\s*"(?:%b|timeMs)"\s*:|\}\s*$))' % _NAMES, re.DOTALL)
@@ -81,13 +92,15 @@ class Stream:
         unreadable: Events that could not be read.
         mended: Batches, or single events of them, that were no JSON and were read all the same.
         cut: Whether the file ends before its events do.
+        damaged: Whether it is a packed file that cannot be unpacked to its end.
         bytes: Size of the text that was read.
     """
 
     def __init__(self, path: Path | str, event: Any, progress: Progress | None = None) -> None:
         self.beside: dict[str, Any] = {}
         self.unreadable = self.mended = self.bytes = 0
-        self.cut = False
+        self.cut = self.damaged = False
+        self._pains = 0
         self._path, self._progress = path, progress
         self._one = msgspec.json.Decoder(event)
         self._many = msgspec.json.Decoder(list[event])  # type: ignore[valid-type]
@@ -137,7 +150,7 @@ class Stream:
         packed = file.read(2) == GZIP
         file.seek(0)
         pieces, length = [], 0
-        for piece in _unpacked(file) if packed else iter(lambda: file.read(BLOCK), b""):
+        for piece in self._unpacked(file) if packed else iter(lambda: file.read(BLOCK), b""):
             pieces.append(piece)
             length += len(piece)
             self.bytes += len(piece)
@@ -154,11 +167,34 @@ class Stream:
         if pieces:
             yield b"".join(pieces)
 
+    def _unpacked(self, file: BinaryIO) -> Iterator[bytes]:
+        """What a gzipped file holds, of all its members; up to the damage if it is damaged."""
+        unpack = zlib.decompressobj(wbits=31)
+        packed = file.read(_READ)
+        while packed:
+            try:
+                piece = unpack.decompress(packed, BLOCK)
+            except zlib.error:
+                self.damaged = True
+                return
+            if piece:
+                yield piece
+            if unpack.eof:
+                packed = unpack.unused_data or file.read(_READ)
+                if len(packed) < len(GZIP):
+                    packed += file.read(_READ)
+                if not packed.startswith(GZIP):
+                    return
+                unpack = zlib.decompressobj(wbits=31)
+            else:
+                packed = unpack.unconsumed_tail or file.read(_READ)
+
     # --- before and behind the events ---------------------------------------------------------------------------------
 
     def _keys(self, to_events: bool) -> bool:
         """Read keys and values of the object to its end, or to the first event; whether it came to that."""
         depth, key, text, begin, place = 0, None, b"", 0, 0
+        behind = 0 if to_events else self.bytes
         while True:
             for token in _TOKEN.finditer(self._left, place):
                 sign = token[0]
@@ -188,7 +224,8 @@ class Stream:
             if key is None:
                 begin = place
             self._left, place, begin = self._left[begin:], place - begin, 0
-            if len(self._left) > 2 * LARGEST_EVENT or not self._more():
+            read = self.bytes - behind
+            if read > LARGEST_HEAD + BLOCK or len(self._left) > 2 * LARGEST_EVENT or not self._more():
                 self.cut = True
                 return False
 
@@ -203,7 +240,7 @@ class Stream:
     # --- the events ---------------------------------------------------------------------------------------------------
 
     def _batches(self) -> Iterator[list[Any]]:
-        more = True
+        more, some = True, False
         while more or self._left.strip():
             if more and len(self._left) < BLOCK:
                 more = self._more()
@@ -214,8 +251,14 @@ class Stream:
                 continue
             whole = found is None and not more
             events, ended = found or self._singly(self._left, whole)
+            some = some or bool(events)
             if events:
                 yield events
+            elif not some and self.bytes > LARGEST_HEAD + BLOCK:
+                raise UserError(
+                    f"{self._path} holds no event that can be read in its first {self.bytes >> 20} MiB of text; give "
+                    "the trace that a profiler wrote"
+                )
             if ended:
                 return
             if whole:
@@ -263,7 +306,7 @@ class Stream:
         events: list[Any] = []
         number = 0
         while number < last:
-            for joined in range(1, min(_JOINED, last - number) + 1):
+            for joined in range(1, 2 if self._tired else min(_JOINED, last - number) + 1):
                 piece = text[edges[number] : edges[number + joined]].rstrip().removesuffix(b",")
                 event, rest = self._event(piece, at_end=edges[number + joined] == len(text))
                 if event is not None:
@@ -298,38 +341,24 @@ class Stream:
             return "truncated" in str(error)
         return False
 
+    @property
+    def _tired(self) -> bool:
+        """Whether so much was mended, or tried to be, that the rest is left out."""
+        return self._pains > PAINS + PAINS_PER_BYTE * self.bytes
+
     def _mended_event(self, piece: bytes) -> Any:
         """An event, mended where it must be; None where that does not help."""
         for mended, attempt in enumerate((bytes, _mended, _with_escapes, _with_double_quotes)):
+            if mended and self._tired:
+                return None
             try:
+                self._pains += (len(piece) + _PAINS_EACH) * (mended > 0)
                 event = self._one.decode(attempt(piece))
             except _ERRORS:
                 continue
             self.mended += mended > 0
             return event
         return None
-
-
-def _unpacked(file: BinaryIO) -> Iterator[bytes]:
-    """What a gzipped file holds, of all its members; up to the damage if it is damaged."""
-    unpack = zlib.decompressobj(wbits=31)
-    packed = file.read(_READ)
-    while packed:
-        try:
-            piece = unpack.decompress(packed, BLOCK)
-        except zlib.error:
-            return
-        if piece:
-            yield piece
-        if unpack.eof:
-            packed = unpack.unused_data or file.read(_READ)
-            if len(packed) < len(GZIP):
-                packed += file.read(_READ)
-            if not packed.startswith(GZIP):
-                return
-            unpack = zlib.decompressobj(wbits=31)
-        else:
-            packed = unpack.unconsumed_tail or file.read(_READ)
 
 
 def _cuts(text: bytes) -> Iterator[tuple[int, int]]:
@@ -348,16 +377,17 @@ def _cuts(text: bytes) -> Iterator[tuple[int, int]]:
 def _end_of_list(text: bytes) -> int | None:
     """Place of the bracket that closes a list whose first bracket comes before the text."""
     depth = 0
-    for token in _TOKEN.finditer(text):
-        sign = token[0]
-        if sign in b"{[":
-            depth += 1
-        elif sign in b"}]":
+    for token in _BRACKETS.finditer(text):
+        sign = token[0][:1]
+        if sign == b'"':
+            if len(token[0]) == 1:
+                return None
+        elif sign in b"{[":
+            depth += len(token[0])
+        else:
             depth -= 1
             if depth < 0:
                 return token.start() if sign == b"]" else None
-        elif sign == b'"':
-            return None
     return None
 
 
@@ -371,9 +401,8 @@ def _as_text(token: bytes) -> str | None:
 def _mended(text: bytes) -> bytes:
     """A text whose control characters are blanks, whose NaN and infinity are null, and whose backslashes escape."""
     text = text.translate(_SPACES)
-    anywhere, behind_a_key, in_a_list = _NO_NUMBERS
-    for pattern in (behind_a_key, in_a_list):
-        if anywhere.search(text):
+    if any(word in text for word in _OF_NO_NUMBERS):
+        for pattern in _NO_NUMBERS:
             text = pattern.sub(rb"\1null", text)
     if b"\\" in text:
         text = _BACKSLASH.sub(lambda match: match[0] if match[1] else rb"\\", text)

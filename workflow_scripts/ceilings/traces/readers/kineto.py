@@ -135,7 +135,7 @@ class _Event(msgspec.Struct, gc=False):
     id: Any = None
     ts: msgspec.Raw = _NOTHING
     dur: msgspec.Raw = _NOTHING
-    args: _Args | None = None
+    args: _Args | list[Any] | str | int | float | bool | None = None
 
 
 _NO_ARGS = _Args()
@@ -156,7 +156,8 @@ def read(path: Path | str, progress: Progress | None = None) -> Recording:
     Raises:
         UserError: It is none, or holds more than is read.
     """
-    events = Events(path, _Event, progress)
+    # What is no event, or has no arguments, is decoded too: one such thing would make a block be read piece by piece.
+    events = Events(path, _Event | list[Any] | str | int | float | bool | None, progress)
     rows = _Rows(path)
     for batch in events.batches():
         rows.add(batch)
@@ -217,8 +218,8 @@ class _Rows:
         """Keep what is of use of some events."""
         self.counts["events"] += len(batch)
         for event in batch:
-            phase, category = event.ph, event.cat
             try:
+                phase, category = event.ph, event.cat
                 if phase == "X":
                     self._complete(event, event.ts, event.dur)
                 elif phase in ("s", "f") and category in _FLOWS:
@@ -261,7 +262,9 @@ class _Rows:
             end = start
         self.known = True
         table, kind = what
-        args = event.args or _NO_ARGS
+        args = event.args if isinstance(event.args, _Args) else _NO_ARGS
+        if args is _NO_ARGS and event.args is not None:
+            self.counts["arguments of a wrong kind"] += 1
         if table == "span":
             name = self._function(event.name) if kind == FUNCTION else self._name(event.name)
             if kind == OPERATOR and event.name.startswith("ProfilerStep"):
@@ -600,11 +603,14 @@ class _Assembly:
     def _say_oddities(self, work: Work, calls: Calls) -> None:
         counts, events, rows = self._counts, self._events, self._rows
         say = self._problems.append
-        if events.cut:
+        if events.damaged:
             say(
-                f"The file ends {CUT}, after {events.bytes:,} bytes of text: what came before was "
-                "read. Copy it again, or export it again."
+                f"The packed file is damaged: it cannot be unpacked beyond {events.bytes:,} bytes of text, and what "
+                f"comes before is read as far as it is whole; it ends {CUT}. Copy it again."
             )
+        elif events.cut:
+            say(f"The file ends {CUT}, after {events.bytes:,} bytes of text: what came before was "
+                "read. Copy it again, or export it again.")
         late = work.call >= 0
         late[late] = calls.start[work.call[late]] > work.start[late]
         by = int((calls.start[work.call[late]] - work.start[late]).max()) if late.any() else 0
@@ -621,6 +627,10 @@ class _Assembly:
             (
                 counts["events without sense"],
                 "Events with values of a wrong kind, as a text for a time: {:,}, left out.",
+            ),
+            (
+                counts["arguments of a wrong kind"],
+                "Events whose arguments are no object: {:,}, read without stream, correlation and size.",
             ),
             (counts["without a length"], "Events without a duration: {:,}, counted with none."),
             (counts["end before they begin"], "Events that end before they begin: {:,}, counted without a duration."),
