@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,12 @@ from ceilings.lifetime import temporary_name
 
 HEAD_BYTES = 1 << 20
 """How much of a file is looked at before it is used."""
+
+_UNSEEN = re.compile(
+    "[\x7f-\x9f\xad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Control letters, those of writing direction and those without width."""
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -64,7 +71,19 @@ def write_json(path: Path | str, value: Any, indent: int | None = 1) -> None:
 
     NaN and infinity are refused, since not every reader takes them.
     """
-    write_text(path, json.dumps(private.anonymous(value), indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+    text = json.dumps(private.anonymous(value), indent=indent, allow_nan=False, ensure_ascii=False)
+    write_text(path, printable(text) + "\n")
+
+
+def printable(text: str) -> str:
+    r"""JSON whose letters that nobody sees, or that turn the others round, are written as their numbers.
+
+    >>> printable('"a\x9b\u202e é"')
+    '"a\\u009b\\u202e é"'
+    """
+    if text.isascii():
+        return text
+    return _UNSEEN.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def write_task(path: Path | str, value: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ceilings import SCHEMA_VERSION, private, schemas
 from ceilings.errors import UserError
-from ceilings.files import not_a_file, write_text
+from ceilings.files import not_a_file, printable, write_text
 
 Record = dict[str, Any]
 
@@ -66,7 +66,7 @@ def sealed(kind: str, content: Mapping[str, Any]) -> Record:
 
 def as_text(record: Mapping[str, Any], indent: int | None = 1) -> str:
     """A record as it stands in its file."""
-    return json.dumps(record, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+    return printable(json.dumps(record, indent=indent, allow_nan=False, ensure_ascii=False)) + "\n"
 
 
 def read(path: Path | str, kind: str | None = None, remedy: str | None = None) -> Record:

@@ -378,6 +378,20 @@ def test_folders_missing_files_and_other_databases(tmp_path):
         nsight.read(program(2024).write(tmp_path / "x.sqlite", without=("StringIds",)))
 
 
+@pytest.mark.parametrize("value", ["'yesterday'", "1e300", "x'00ff'", "-1e300"])
+def test_a_row_with_something_else_than_numbers_is_left_out(tmp_path, value):
+    program(2024).write(tmp_path / "x.sqlite")
+    with sqlite3.connect(tmp_path / "x.sqlite") as database:
+        database.execute(f"UPDATE {KERNEL} SET start = {value} WHERE rowid = 1")
+        database.execute(f'UPDATE {RUNTIME} SET "end" = {value} WHERE rowid < 3')
+    database.close()
+    source = nsight.read(tmp_path / "x.sqlite").source
+    assert source.counts["kernels"] == 9
+    assert source.counts["CUDA calls"] == 16
+    what = "hold a text, or a number out of all bounds, for a number: left out."
+    assert {f"1 kernels {what}", f"2 CUDA calls {what}"} <= set(source.problems)
+
+
 def test_a_file_that_was_cut_or_damaged(tmp_path):
     whole = program(2024).write(tmp_path / "x.sqlite").read_bytes()
     (tmp_path / "cut.sqlite").write_bytes(whole[: len(whole) // 2])

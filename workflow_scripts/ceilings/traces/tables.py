@@ -41,10 +41,16 @@ class Tables:
     Args:
         database: The connection.
         progress: Gets the number of rows that were read since it was called last.
+
+    Attributes:
+        lenient: Whether rows with something else than numbers are left out, rather than an error.
+        left_out: Table to the number of those rows.
     """
 
     def __init__(self, database: sqlite3.Connection, progress: Callable[[int], None] | None = None) -> None:
         self.database = database
+        self.lenient = False
+        self.left_out: dict[str, int] = {}
         self._progress = progress or (lambda rows: None)
         # No views and no virtual tables: what they give is computed, and may never end.
         listed = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE TABLE%'")
@@ -76,6 +82,8 @@ class Tables:
             self.database.create_function("numbered", 1, lambda value: counted(_text(value)), deterministic=True)
         present = [name if name in self.columns(table) else None for name in columns]
         known = ["-1" if name is None else _number(name, number is not None) for name in present]
+        if self.lenient and (wrong := self._wrong(table, [name for name in present if name and name != "text"], where)):
+            where = f"{where} AND NOT ({wrong})" if where else f"WHERE NOT ({wrong})"
         # Column after column in memory, and filled in place: a large table is there once and not twice.
         values = np.empty((self.count(table, where), len(columns)), np.int64, order="F")
         cursor = self.database.execute(f'SELECT {", ".join(known)} FROM "{table}" {where}')
@@ -85,6 +93,23 @@ class Tables:
             values[first : first + count] = np.fromiter(flat, np.int64).reshape(count, len(columns))
             self._progress(count)
         return values
+
+    def _wrong(self, table: str, columns: Sequence[str], where: str) -> str:
+        """SQL for rows with something else than whole numbers of 64 bits, which are counted; empty if there are none.
+
+        Raises:
+            ValueError: All rows are so.
+        """
+        wrong = " OR ".join(
+            f"typeof(\"{name}\") IN ('text', 'blob') OR (typeof(\"{name}\") = 'real' AND abs(\"{name}\") > 9.2e18)"
+            for name in columns
+        )
+        many = self.count(table, f"{where} AND ({wrong})" if where else f"WHERE {wrong}") if wrong else 0
+        if many and many == self.count(table, where):
+            raise ValueError(f"no row of {table} holds numbers alone")
+        if many:
+            self.left_out[table] = self.left_out.get(table, 0) + many
+        return wrong if many else ""
 
     def count(self, table: str, where: str = "") -> int:
         """How many rows a table has."""

@@ -218,3 +218,38 @@ def test_damage_before_the_events_does_not_hide_them(tmp_path, blocks, head):
     stream, found = read(path)
     assert found == EVENTS
     assert stream.mended >= 1
+
+
+@pytest.mark.parametrize("text", ['{"a": ' + "[" * 900_000, '[{"a": ' + "[" * 900_000, '[{"a" 1}, ' * 90_000])
+def test_a_file_of_which_nothing_can_be_read_is_refused_soon(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(json_stream, "LARGEST_HEAD", 1 << 17)
+    monkeypatch.setattr(json_stream, "LARGEST_BESIDE", 1 << 12)
+    monkeypatch.setattr(json_stream, "BLOCK", 1 << 16)
+    path = tmp_path / "trace"
+    path.write_text(text, encoding="utf-8")
+    stream = Stream(path, dict)
+    with pytest.raises(UserError, match=r"holds no (list traceEvents|event that can be read in its first)"):
+        list(stream.batches())
+    assert stream.bytes < 500_000
+
+
+def test_events_beyond_mending_are_left_out_at_a_price(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_stream, "PAINS", 50_000)
+    path = tmp_path / "trace"
+    path.write_text('[{"ph": "X"}, ' + '{"ph": 1 2, "name": [}, ' * 5_000 + '{"ph": "Y"}]', encoding="utf-8")
+    stream, found = read(path)
+    assert [one["ph"] for one in found] == ["X", "Y"]
+    assert stream.unreadable == 5_000
+    assert stream._pains < 50_000 + stream.bytes + 1_000
+
+
+def test_a_damaged_packed_file_is_called_so(tmp_path):
+    numbers = random.Random(1)
+    events = [{"ph": "X", "name": numbers.randbytes(20).hex()} for _ in range(3000)]
+    packed = bytearray(gzip.compress(json.dumps(events).encode()))
+    path = tmp_path / "trace"
+    path.write_bytes(packed[:-20])
+    assert not read(path)[0].damaged
+    packed[-6] ^= 255  # of the checksum
+    path.write_bytes(packed)
+    assert read(path)[0].damaged

@@ -497,3 +497,43 @@ def test_a_function_with_an_endless_name_costs_no_time(read):
     recording = read(trace)
     assert time.process_time() - begun < 5
     assert max(map(len, recording.names)) <= kineto.LONGEST_FUNCTION
+
+
+def test_categories_of_anybody_are_not_shown(read):
+    trace = inference()
+    trace.span("cat of /home/bob", 1, 2, "x")
+    trace.span("bob", 1, 2, "x")
+    trace.span("mtia_runtime", 1, 2, "x")
+    trace.events.append({"ph": "bob", "cat": "bob", "name": "x"})
+    source = read(trace).source
+    assert not any(secret in repr(source) for secret in SECRETS)
+    assert source.counts["left out: other categories"] == 2
+    assert source.counts["left out: other categories (no phase)"] == 1
+    assert any("mtia_runtime (1)" in lack for lack in source.lacks)
+
+
+@pytest.mark.parametrize("device", ["a", 10**30, [1], {"x": 1}, 1e300])
+def test_a_device_that_is_no_number_is_said(read, device):
+    trace = inference()
+    trace.kernel(70_000, 71_000, "odd", 2, args={"device": device})
+    recording = read(trace)
+    assert [problem for problem in recording.source.problems if "is no number: 1," in problem]
+    assert sorted(set(recording.work.device.tolist())) == [-1, 0]
+
+
+@pytest.mark.parametrize("args", [[1, 2], "text", 3, True, []])
+def test_arguments_that_are_no_object_cost_one_event_its_place(read, args):
+    trace = inference()
+    trace.events[3]["args"] = args
+    recording = read(trace)
+    assert recording.source.counts["arguments of a wrong kind"] == 1
+    assert "unreadable" not in recording.source.counts
+    assert recording.source.counts["events"] == 28
+
+
+def test_things_that_are_no_events_are_counted(read):
+    trace = inference()
+    trace.events[5:5] = [3, "text", [1], None, True]
+    source = read(trace).source
+    assert source.counts["events without sense"] == 5
+    assert "unreadable" not in source.counts

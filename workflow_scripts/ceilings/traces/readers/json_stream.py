@@ -35,8 +35,8 @@ LARGEST_TEXT = 64 << 30
 LARGEST_HEAD = 16 << 20
 """Bytes before the events, and bytes without one that can be read, after which a file is refused."""
 
-PAINS, PAINS_PER_BYTE, _PAINS_EACH = 64 << 20, 6, 200
-"""How much text is tried again and again to mend events, in bytes; an attempt costs as much as some more of them. What
+PAINS, PAINS_PER_BYTE, _PAINS_EACH = 32 << 20, 1, 200
+"""How much text is tried in vain to mend events, in bytes; an attempt costs as much as some more of them. What
 is left out beyond that bounds the time that a damaged file takes."""
 
 LARGEST_RATIO, RATIO_FROM = 300, 1 << 30
@@ -357,6 +357,7 @@ class Stream:
             except _ERRORS:
                 continue
             self.mended += mended > 0
+            self._pains -= mended * (len(piece) + _PAINS_EACH)
             return event
         return None
 

@@ -71,8 +71,14 @@ _LEFT_OUT = {
     "trace": "spans of the profiler",
     "fwdbwd": "arrows between operators",
 }
-_MOST_LEFT_OUT = 20
-"""Categories that are counted by name."""
+_NAMED = re.compile(
+    r"(mtia|hpu|xpu|npu|tpu|glow|musa|privateuse1)(_\w{1,30})?|(cuda|hip)_(profiler_range|event)|collective_comm|gpu_pm_counter"
+    r"|cpu_instant_event|cpu_op|kernel|user_annotation|python_function|cuda_(runtime|driver|sync)|ac2g|gpu_mem(cpy|set)"
+)
+"""Further categories of recorders. Others are texts of anybody, and are not shown."""
+
+_PHASES = frozenset("XBEsftMiICPNODbenSTpFRcv")
+OTHERS = "other categories"
 
 _COPY_KINDS = {
     "HtoD": 1,
@@ -95,6 +101,8 @@ _FOLDER = re.compile(r"(?:[A-Za-z]:)?[^\s'\"<>(),:]*[\\/]")
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 LONGEST_FUNCTION = 4_096
 """Letters of a function's name that are looked at: the search for its folder takes the square of them."""
+
+_MINUS = (-1, "-1", -1.0)
 
 _NOWHERE = (-1, 4_294_967_295)
 """How a trace writes that a wait is for no stream."""
@@ -231,7 +239,8 @@ class _Rows:
                 elif phase == "M":
                     self.counts["names and order of rows"] += 1
                 else:
-                    self._leave(_LEFT_OUT.get(category, f"{category or 'no category'} ({phase or 'no phase'})"))
+                    known = phase if isinstance(phase, str) and phase in _PHASES else "no phase"
+                    self._leave(_LEFT_OUT.get(category, f"{_category(category)} ({known})"))
             except (TypeError, ValueError, OverflowError, AttributeError):  # a value that is none of its kind
                 self.counts["events without sense"] += 1
         if sum(len(self._columns[name]) // width for name, width in _WIDTHS.items()) > MOST_EVENTS:
@@ -291,12 +300,11 @@ class _Rows:
             return "span", OPERATOR
         if isinstance(category, str) and (known := _CATEGORIES.get(category.lower())):
             return known
-        self._leave(_LEFT_OUT.get(str(category).lower(), str(category)))
+        self._leave(_LEFT_OUT.get(str(category).lower(), _category(category)))
         return None
 
     def _leave(self, what: str) -> None:
-        known = what in self.left_out or len(self.left_out) < _MOST_LEFT_OUT
-        self.left_out[what[:60] if known else "of further categories"] += 1
+        self.left_out[what] += 1
 
     def _sync(self, event: _Event, args: _Args, start: int) -> None:
         """Keep that a stream or the host waits: for an event, for a stream, or for all streams of a device."""
@@ -333,6 +341,9 @@ class _Rows:
         device = event.pid if args.device is None else args.device
         key = (event.pid, _whole(device), _whole(args.context), _whole(event.tid if stream is None else stream))
         number = self.places.get(key)
+        said = (args.device, args.context, args.stream if stream is None else stream)
+        if -1 in key[1:] and any(value is not None and _whole(value) == -1 and value not in _MINUS for value in said):
+            self.counts["places of a wrong kind"] += 1
         if number is None:
             number = self.places[key] = len(self.places)
             self.firsts.setdefault(event.pid, len(self.firsts))
@@ -355,6 +366,13 @@ class _Rows:
             if self._letters <= NAMES_BYTES:
                 self._functions[name] = number
         return number
+
+
+def _category(category: Any) -> str:
+    """A category of an event that is not read, if it is of a recorder: anything else may be a text of anybody."""
+    if category is None or category == "":
+        return "no category"
+    return category if isinstance(category, str) and _NAMED.fullmatch(category.lower()) else OTHERS
 
 
 def function_name(name: str) -> str:
@@ -629,6 +647,10 @@ class _Assembly:
                 "Events with values of a wrong kind, as a text for a time: {:,}, left out.",
             ),
             (
+                counts["places of a wrong kind"],
+                "Operations whose device, context or stream is no number: {:,}, given to number -1.",
+            ),
+            (
                 counts["arguments of a wrong kind"],
                 "Events whose arguments are no object: {:,}, read without stream, correlation and size.",
             ),
@@ -685,11 +707,11 @@ class _Assembly:
 
     def _unread(self) -> list[str]:
         """Categories that no part of this reader knows, such as the work of another accelerator."""
-        known = {*_LEFT_OUT.values(), "of further categories"}
+        known = {*_LEFT_OUT.values(), OTHERS}
         return [
             f"{what} ({many:,})"
             for what, many in sorted(self._rows.left_out.items())
-            if what not in known and re.fullmatch(r"\w{1,40}", what) and what != "None"
+            if what not in known and re.fullmatch(r"\w{1,40}", what)
         ]
 
     def _tool(self) -> str:

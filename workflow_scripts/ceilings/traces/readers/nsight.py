@@ -38,6 +38,7 @@ from ceilings.traces.capture import (
     GRAPH,
     KERNEL,
     MEMCPY,
+    NVTX,
     OPERATIONS,
     PROCESS,
     RUNTIME,
@@ -122,6 +123,7 @@ def read(path: Path | str, progress: Progress | None = None) -> Recording:
     with _database(path) as database:
         count = _Counter(progress)
         with opened(database, count.advance) as tables:
+            tables.lenient = True
             facts = store.facts(tables, path)
             count.total = sum(map(tables.count, (*WHAT, *nsight_spans.TABLES)))
             return _recording(tables, path, facts)
@@ -410,6 +412,9 @@ def _described(tables: Tables, number: str, text: str) -> list[tuple[int, str]]:
 
 def _source(tables: Tables, facts: dict[str, Any] | None, findings: Findings) -> Source:
     lost = _diagnostics(tables, findings)
+    for table, many in sorted(tables.left_out.items()):
+        what = WHAT.get(table, "ranges" if table == NVTX else "further rows")
+        findings.problem(many, f"{what} hold a text, or a number out of all bounds, for a number: left out.")
     counts, lacks = findings.counts, findings.lacks
     if graphs := counts.get(WHAT[OPERATIONS[GRAPH]], 0):
         lacks.append(f"{graphs:,} launches of CUDA graphs are there as a whole, without their kernels.")
