@@ -221,3 +221,10 @@ def test_what_was_written_is_what_is_read(tmp_path):
     written = records.write(tmp_path / "x.json", "data", content)
     assert records.read(tmp_path / "x.json", "data") == written
     assert written["more"] == [1, {"2": 0.1}]
+
+
+@pytest.mark.parametrize("letter", ["\x9b", "\x7f", "\u202e", "\u2066", "\u200b", "\ufeff", "\u2028", "\U000e0041"])
+def test_letters_that_nobody_sees_are_numbers_in_the_file(letter):
+    text = records.as_text({"name": f"a{letter}é"})
+    assert letter not in text and "é" in text
+    assert json.loads(text) == {"name": f"a{letter}é"}

@@ -57,9 +57,11 @@ def _within(begins: Integers) -> tuple[int, int]:
     """The first and the last of some sorted times, but for those further out than ``FAR_NS`` and all the others."""
     middle, gaps = len(begins) // 2, np.diff(begins)
     few = max(3, len(begins) // 100)  # more are another part of the program, behind a pause
-    # A gap that is longer than all that lies nearer to the middle cuts off what lies beyond it.
-    below = np.flatnonzero(gaps[:few] > FAR_NS + 10 * (begins[middle] - begins[1 : few + 1])) if middle > few else []
-    above = np.flatnonzero(gaps[-few:] > FAR_NS + 10 * (begins[-few - 1 : -1] - begins[middle])) if middle > few else []
-    first = begins[below[-1] + 1] if len(below) else begins[0]
-    last = begins[len(begins) - few - 1 + above[0]] if len(above) else begins[-1]
+    first, last = begins[0], begins[-1]
+    if middle > few:
+        # A gap that is longer than all that lies nearer to the middle cuts off what lies beyond it.
+        below = np.flatnonzero(gaps[:few] > FAR_NS + 10 * (begins[middle] - begins[1 : few + 1]))
+        above = np.flatnonzero(gaps[-few:] > FAR_NS + 10 * (begins[-few - 1 : -1] - begins[middle]))
+        first = begins[below[-1] + 1] if len(below) else first
+        last = begins[len(begins) - few - 1 + above[0]] if len(above) else last
     return int(first), int(last)
