@@ -35,6 +35,7 @@ class Spans:
         self._of = [order[edges[k] : edges[k + 1]] for k in range(len(recording.threads))]
         self._latest = [np.maximum.accumulate(spans.end[of]) if len(of) else of for of in self._of]
         self._starts = [spans.start[of] for of in self._of]
+        self._loading = set(np.unique(spans.thread[spans.kind == LOADING]).tolist())
         used = np.unique(spans.name).tolist()
         self.data = {name for name in used if name >= 0 and DATA.search(recording.names[name])}
         self.ranges = set(np.unique(spans.name[spans.kind == RANGE]).tolist())
@@ -100,6 +101,8 @@ class Spans:
 
     def profiler(self, thread: int, start: int, end: int) -> float:
         """Time that the profiler itself took of a thread."""
+        if thread not in self._loading:
+            return 0.0
         mine = self.within(thread, start, end)
         mine = mine[self._kind[mine] == LOADING]
         begin, finish = np.clip(self._start[mine], start, end), np.clip(self._end[mine], start, end)

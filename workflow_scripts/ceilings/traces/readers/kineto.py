@@ -627,8 +627,10 @@ class _Assembly:
                 f"comes before is read as far as it is whole; it ends {CUT}. Copy it again."
             )
         elif events.cut:
-            say(f"The file ends {CUT}, after {events.bytes:,} bytes of text: what came before was "
-                "read. Copy it again, or export it again.")
+            say(
+                f"The file ends {CUT}, after {events.bytes:,} bytes of text: what came before was "
+                "read. Copy it again, or export it again."
+            )
         late = work.call >= 0
         late[late] = calls.start[work.call[late]] > work.start[late]
         by = int((calls.start[work.call[late]] - work.start[late]).max()) if late.any() else 0
