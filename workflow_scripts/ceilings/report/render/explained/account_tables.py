@@ -171,9 +171,9 @@ def operators(group: Group) -> Table:
     length = group["length_ns"]["median"]
     kinds: dict[str, list[float]] = {}
     for one in group["layers"]:
-        of = kinds.setdefault(one["kind"], [0.0, 0.0])
-        of[0] += one["count"]
-        of[1] += one["ns"]
+        total = kinds.setdefault(one["kind"], [0.0, 0.0])
+        total[0] += one["count"]
+        total[1] += one["ns"]
     ranked = sorted(kinds.items(), key=lambda kind: -kind[1][1])
     if len(ranked) in (0, len(group["layers"])):
         ranked = []
@@ -183,7 +183,7 @@ def operators(group: Group) -> Table:
         for name, (count, ns) in first
     ]
     if rest:
-        count, ns = (sum(of[k] for _, of in rest) for k in (0, 1))
+        count, ns = (sum(total[k] for _, total in rest) for k in (0, 1))
         rows.append([f"{len(rest)} others", phrases.count(count), phrases.time(ns), phrases.share(ns, length)])
     note = "Sums of the medians of their nodes."
     return Table("Operators", note, ("type", "count", "time", "of the iteration"), "lrrr", rows)

@@ -200,19 +200,19 @@ def cut_out(record: Record) -> str:
 def health(record: Record, *levels: str) -> list[tuple[str, str]]:
     """What must be known of the recording and of its iterations, the gravest first: level and sentence."""
     first = without_device(record)
-    said = [(one["level"], one["text"]) for one in record["health"] if one["text"] != first]
-    ranked = sorted([*said, *_of_iterations(record)], key=lambda one: LEVELS.index(one[0]))
+    lines = [(one["level"], one["text"]) for one in record["health"] if one["text"] != first]
+    ranked = sorted([*lines, *_of_iterations(record)], key=lambda one: LEVELS.index(one[0]))
     return [one for one in ranked if not levels or one[0] in levels]
 
 
 def _of_iterations(record: Record) -> list[tuple[str, str]]:
     """What of the iterations decides whether the answer holds."""
-    made, found = record["iterations"], list[str]()
+    made, doubts = record["iterations"], list[str]()
     if made["count"] and made["by"] != "whole" and made["certainty"] < SURE:
-        found.append(f"It is not sure what an iteration is (certainty {made['certainty']:.0%}); {CHOOSE}.")
+        doubts.append(f"It is not sure what an iteration is (certainty {made['certainty']:.0%}); {CHOOSE}.")
     total = made["inside_ns"] + made["between_ns"]
     if made["by"] not in ("whole", "interval") and total and made["between_ns"] > MUCH_BETWEEN * total:
-        found.append(
+        doubts.append(
             f"{phrases.share(made['between_ns'], total)} of the time ({phrases.time(made['between_ns'])}) lie between "
             "iterations and are in none of these tables."
         )
@@ -220,18 +220,18 @@ def _of_iterations(record: Record) -> list[tuple[str, str]]:
         low, high = _most_of(group["lengths_ns"])
         if low and high > WIDE * low:
             which = "Iterations" if len(record["groups"]) == 1 else f"{group['label']}: iterations"
-            found.append(
+            doubts.append(
                 f"{which} take from {phrases.time(low)} to {phrases.time(high)}: a median stands for few of them."
             )
     group = main_group(record)
     timeline = (group["timeline"] if group else None) or {"path": [], "length": 0}
     drawn = max((end for _, end, _ in timeline.get("path", ())), default=0)
     if 0 < drawn < DRAWN * timeline["length"]:
-        found.append(
+        doubts.append(
             f"The picture of an iteration marks the critical path in its first {phrases.time(drawn)} of "
             f"{phrases.time(timeline['length'])} only; the tables have all of it."
         )
-    return [("warning", words) for words in found]
+    return [("warning", words) for words in doubts]
 
 
 def _most_of(lengths: Sequence[float]) -> tuple[float, float]:

@@ -44,8 +44,8 @@ class _Screen:
         group = answer.main_group(record)
         yield foreign.one_line(f"{record['name']}: {answer.origin(record)}", WIDTH)
         yield from self._wrapped(answer.headline(record), BOLD)
-        if said := answer.recorder(record):
-            yield from self._wrapped(said)
+        if remark := answer.recorder(record):
+            yield from self._wrapped(remark)
         warnings = answer.health(record, "error", "warning")
         for level, words in warnings[:WARNINGS]:
             yield from self._wrapped(f"{level}: {words}", RED if level == "error" else YELLOW)
@@ -166,9 +166,9 @@ def _by_kind(group: Group) -> list[dict[str, Any]]:
     """Its layers or nodes, summed by their type; nothing where that is no shorter."""
     kinds: dict[str, dict[str, Any]] = {}
     for one in group["layers"]:
-        of = kinds.setdefault(one["kind"], {"kind": one["kind"], "count": 0.0, "ns": 0.0})
-        of["count"] += one["count"]
-        of["ns"] += one["ns"]
+        total = kinds.setdefault(one["kind"], {"kind": one["kind"], "count": 0.0, "ns": 0.0})
+        total["count"] += one["count"]
+        total["ns"] += one["ns"]
     return list(kinds.values()) if len(kinds) < len(group["layers"]) else []
 
 
