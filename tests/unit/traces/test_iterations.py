@@ -328,6 +328,47 @@ def test_warm_up_is_left_out_and_named():
     assert iterations.of_work.tolist() == [-1] * 8 + np.repeat(np.arange(4), 4).tolist()
 
 
+@pytest.mark.parametrize(("many", "few"), [(11, 19), (8, 12)])
+def test_many_iterations_with_more_work_are_a_group_and_no_warm_up(many, few):
+    loop = Loop()
+    for number in range(many + few):
+        loop.iteration("abcdefgh" if number < many else "ab", f"step {number}")
+    iterations = loop.chosen()
+    assert len(iterations) == many + few and not iterations.left_out
+    assert sorted(group.count for group in iterations.groups) == sorted((many, few))
+
+
+@pytest.mark.parametrize("text", ["iteration", "step {}"])
+@pytest.mark.parametrize("recorded", [slice(0, 45), slice(0, 47), slice(83, 120)])
+def test_iterations_are_those_whose_device_half_was_recorded(recorded, text):
+    loop = Loop()
+    for number in range(30):
+        loop.iteration("abcd", text.format(number))
+    loop.maker.work = loop.maker.work[recorded]
+    iterations = loop.chosen()
+    whole = recorded.stop // 4 - -(-recorded.start // 4)
+    assert len(iterations) == whole
+    assert [one.count for one in iterations.left_out] == [30 - whole]
+    assert f"left out: {30 - whole} iterations without device records, " in iterations.notes[0]
+    assert [group.label for group in iterations.groups] == ["4 kernels"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_device_records_lost_everywhere_leave_no_iteration_out(share):
+    loop = Loop()
+    for number in range(20):
+        loop.iteration("abcd", f"step {number}")
+    loop.maker.work = [row for k, row in enumerate(loop.maker.work) if k % 4 < 4 * share] or loop.maker.work[:0]
+    assert len(loop.chosen({"range": "step*"})) == 20
+
+
+def test_an_iteration_that_launches_nothing_amid_others_is_one():
+    loop = Loop()
+    for number in range(9):
+        loop.iteration("abcd" if number != 4 else "", f"step {number}")
+    assert len(loop.chosen()) == 9
+
+
 def test_the_projects_iterations_are_never_left_out():
     loop = Loop()
     loop.iteration("abc" * 20, "iteration")

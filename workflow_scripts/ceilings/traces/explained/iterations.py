@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ceilings.errors import UserError
+from ceilings.traces import calls as kinds
 from ceilings.traces.explained import groups as grouping
 from ceilings.traces.explained import period as periods
 from ceilings.traces.explained import ranges as named
@@ -42,6 +43,13 @@ WARM_UP_HOST = 2.0
 APART = 0.1
 """Share of the time from the first to the last iteration that may lie between them without a doubt."""
 
+FEW_WARM_UPS, MOST_WARM_UPS, MINOR = 3, 10, 0.25
+"""Warm-up is at most so few iterations, or this share of all, and never more than the second number."""
+
+RECORDED, NEARLY_RECORDED = 0.5, 0.95
+"""An iteration counts only if the device half holds this share of its launches, as measured by the best recorded one;
+beside one that does not count, the second share."""
+
 WHOLE = 0.98
 """What lies before the first and after the last mark is an iteration if it shares this part with one."""
 
@@ -67,7 +75,8 @@ class LeftOut:
     def in_words(self) -> str:
         """As a page says it: ``left out: 3 warm-up iterations, 812 ms``."""
         length = f"{self.ns / 1e6:,.0f}" if self.ns >= 1e9 else f"{self.ns / 1e6:.3g}"
-        return f"left out: {self.count} {self.why}{'' if self.count == 1 else 's'}, {length} ms"
+        why = self.why if self.count == 1 else self.why.replace("iteration", "iterations", 1)
+        return f"left out: {self.count} {why}, {length} ms"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,10 +287,42 @@ class _Chooser:
         spans = self.recording.spans
         begin, end, thread = spans.start[places], spans.end[places], spans.thread[places]
         overlapping = named.overlapping(self.recording, places)
-        owner = _owners(self.submitted, begin, end, thread, overlapping)
+        kept = self._recorded(begin, end, thread, overlapping)
+        left_out: tuple[LeftOut, ...] = ()
+        if not kept.all():
+            lost = int((end - begin)[~kept].sum())
+            left_out = (LeftOut(int((~kept).sum()), lost, "iteration without device records"),)
+            begin, end, thread = begin[kept], end[kept], thread[kept]
+        owner = _owners(self.submitted.begin, self.submitted.thread, begin, end, thread, overlapping)
         extents = of_ranges(self.submitted, begin, end, thread, owner=owner, overlapping=overlapping)
         rest = [one for one in others or [] if (one.by, one.name) != (by, name)]
-        return _Found(by, name, certainty, why, extents, owner, (), tuple(rest))
+        return _Found(by, name, certainty, why, extents, owner, left_out, tuple(rest))
+
+    def _recorded(self, begin: Integers, end: Integers, thread: Integers, overlapping: bool) -> NDArray[np.bool_]:
+        """The ranges whose work is in the device half of the recording, which may begin later and end earlier.
+
+        All, where no launch has its work: then nothing tells them apart.
+        """
+        calls, count = self.recording.calls, len(begin)
+        starts = np.array([*map(kinds.starts_kernels, self.recording.names), False], bool)[calls.name]
+        answered = np.zeros(len(calls.start) + 1, bool)
+        answered[self.recording.work.call] = True
+        made = np.flatnonzero(starts)
+        owner = _owners(calls.start[made], calls.thread[made], begin, end, thread, overlapping)
+        mine = owner >= 0
+        launches = np.bincount(owner[mine], minlength=count)
+        with_work = np.bincount(owner[mine], answered[made[mine]], count)
+        share = np.divide(with_work, launches, out=np.ones(count), where=launches > 0)
+        owner = _owners(self.submitted.begin, self.submitted.thread, begin, end, thread, overlapping)
+        working = np.bincount(owner[owner >= 0], self.submitted.weight[owner >= 0], count) > 0
+        if not working.any():
+            return np.ones(count, bool)
+        first, last = np.flatnonzero(working)[[0, -1]]
+        inside = (np.arange(count) >= first) & (np.arange(count) <= last)
+        best = float(share[working].max())
+        lost = ~inside | ((launches > 0) & (share < RECORDED * best))
+        beside = np.convolve(lost, [1, 1, 1], "same") > 0
+        return ~(lost | (beside & (share < NEARLY_RECORDED * best)))
 
     def _by_graph(self, graphs: Integers, others: list[Other], asked: bool = False) -> _Found | None:
         """Launches of CUDA graphs, one an iteration; None where they are few, or parts of iterations."""
@@ -289,7 +330,7 @@ class _Chooser:
         share = submitted.busy[graphs].sum() / max(submitted.busy.sum(), 1)
         if len(graphs) < 2 or (share < GRAPHS and not asked):
             return None
-        kinds = len(np.unique(submitted.symbol[graphs]))
+        variants = len(np.unique(submitted.symbol[graphs]))
         between = submitted.busy[graphs[0] : graphs[-1] + 1].sum()
         only = submitted.busy[graphs].sum() >= ONLY_GRAPHS * between
         if not only and any(periods.parts(submitted, graphs)):
@@ -303,7 +344,7 @@ class _Chooser:
                 why=f"{found.why} CUDA graphs are parts of an iteration: {launches:.3g} launches in each.",
             )
         cut = periods.begun(submitted, graphs)
-        variety = "the same CUDA graph" if kinds == 1 else f"one of {kinds} CUDA graphs"
+        variety = "the same CUDA graph" if variants == 1 else f"one of {variants} CUDA graphs"
         why = f"Each launches {variety}, which is {share:.0%} of the device's work."
         return self._of_cut("graph", cut, min(1.0, cut.certainty), why, [o for o in others if o.by != "graph"])
 
@@ -457,15 +498,21 @@ def _span(recording: Recording) -> tuple[int, int]:
     return min(int(start.min()) for start, _ in parts), max(int(end.max()) for _, end in parts)
 
 
-def _owners(submitted: Submissions, begin: Integers, end: Integers, thread: Integers, same_thread: bool) -> Integers:
-    """The range that each submission was made in: of its own thread where ranges overlap; -1 for none."""
-    owner = np.full(len(submitted), -1, np.int64)
+def _owners(
+    at: Integers, caller: Integers, begin: Integers, end: Integers, thread: Integers, same_thread: bool
+) -> Integers:
+    """The range in which each call at a time was made: of its own thread where ranges overlap; -1 for none.
+
+    Args:
+        caller: Thread of each call.
+    """
+    owner = np.full(len(at), -1, np.int64)
     for one in np.unique(thread) if same_thread else [None]:
         ranges = np.flatnonzero(thread == one) if same_thread else np.arange(len(begin))
-        calls = np.flatnonzero(submitted.thread == one) if same_thread else np.arange(len(submitted))
-        at = np.searchsorted(begin[ranges], submitted.begin[calls], "right") - 1
-        inside = (at >= 0) & (submitted.begin[calls] < end[ranges][at])
-        owner[calls[inside]] = ranges[at[inside]]
+        calls = np.flatnonzero(caller == one) if same_thread else np.arange(len(at))
+        place = np.searchsorted(begin[ranges], at[calls], "right") - 1
+        inside = (place >= 0) & (at[calls] < end[ranges][place])
+        owner[calls[inside]] = ranges[place[inside]]
     return owner
 
 
@@ -501,7 +548,8 @@ def _warm_up(length: Integers, work: grouping.Work) -> int:
     # one of them may look like the others: what compiles next is another shape, say
     so_far = np.cumsum(odd) / np.arange(1, len(odd) + 1)
     ends = np.flatnonzero(odd & (so_far >= 0.5))
-    return int(ends[-1]) + 1 if len(ends) else 0
+    warm = int(ends[-1]) + 1 if len(ends) else 0
+    return warm if warm <= min(max(FEW_WARM_UPS, MINOR * count), MOST_WARM_UPS) else 0
 
 
 def _inside(begin: Integers, end: Integers) -> tuple[int, int]:
