@@ -237,6 +237,39 @@ class Program:
         self.run(self.embed, *[self.layer] * self.layers, self.head)
         self.finish()
 
+    def served(self, number: int) -> None:
+        """Requests to one of two models, in any order."""
+        self._request(self.draw.random() < 0.5)
+
+    def alternating(self, number: int) -> None:
+        """Requests to two models in turn."""
+        self._request(number % 2 == 0)
+
+    def _request(self, first: bool) -> None:
+        self.upload = self.waits = True
+        self.begin()
+        other = ["second_" + name for name in self.layer]
+        self.run(self.embed, *[self.layer if first else other] * self.layers, self.head if first else ["pool"])
+        self.finish()
+
+    def depths(self, number: int) -> None:
+        """Each request goes through as many layers as it needs."""
+        self.upload = self.waits = True
+        self.begin()
+        self.run(self.embed, *[self.layer] * self.draw.choice([4, 6, 8]), self.head)
+        self.finish()
+
+    def losses(self, number: int) -> None:
+        """Four small batches for each step of the optimiser; the loss of each is read."""
+        self.upload = self.download = self.waits = True
+        backward = [name + "_backward" for name in reversed(self.layer)]
+        for _ in range(4):
+            self.begin()
+            self.run(self.embed, *[self.layer] * self.layers, self.head, *[backward] * self.layers)
+            self.finish()
+        self.run(["optimizer"] * 40 + ["clip"] * 20)
+        self.finish()
+
     def draw_once(self, what: str, low: int, high: int) -> int:
         """A number that stays the same for the program."""
         if not hasattr(self, f"_{what}"):
@@ -245,6 +278,7 @@ class Program:
 
 
 USUAL = ("encoder", "logging", "training", "generation", "graphs", "piecewise", "shapes", "small", "replayed", "once")
+SERVERS = ("served", "alternating", "depths", "losses")
 ADVERSARIAL = ("hybrid", "layers_only", "routed", "unmarked", "twins", "accumulated")
 
 

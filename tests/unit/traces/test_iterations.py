@@ -97,7 +97,7 @@ def test_iterations_of_real_captures_are_those_that_were_marked(path):
     assert not seen.left_out
 
 
-@pytest.mark.parametrize("kind", programs.USUAL + programs.ADVERSARIAL)
+@pytest.mark.parametrize("kind", programs.USUAL + programs.ADVERSARIAL + programs.SERVERS)
 def test_iterations_of_made_up_programs_are_the_true_ones(kind):
     made = [programs.program(kind, seed) for seed in range(1000, 1006)]
     verdicts = [programs.verdict(*one, choose(one[0])) for one in made]
@@ -367,6 +367,71 @@ def test_an_iteration_that_launches_nothing_amid_others_is_one():
     for number in range(9):
         loop.iteration("abcd" if number != 4 else "", f"step {number}")
     assert len(loop.chosen()) == 9
+
+
+def requests(kinds: str) -> Loop:
+    """A server: inputs, one of two models or a deeper one, a wait."""
+    loop = Loop()
+    for kind in kinds:
+        loop.now += 200
+        loop.upload().kernels(
+            {"A": "abcdefgh" * 4, "B": "ijk" * 9, "D": "abcdefgh" * 6, "E": "abcdefgh" * 8}[kind]
+        ).wait()
+    return loop
+
+
+@pytest.mark.parametrize("count", [30, 31])
+def test_requests_in_turn_are_iterations_but_could_be_pairs(count):
+    iterations = requests(("AB" * 16)[:count]).chosen()
+    assert len(iterations) == count and len(iterations.groups) == 2
+    assert iterations.certainty < 0.8 and ("period", count // 2) in {(one.by, one.count) for one in iterations.others}
+
+
+@pytest.mark.parametrize("kinds", ["ABBABAAABBABABBBAABAABABBBABAA", "ADEEADDEAADEDDAEADEEDADAEDDAEA"])
+def test_requests_of_several_kinds_in_any_order_are_iterations_in_groups(kinds):
+    iterations = requests(kinds).chosen()
+    assert len(iterations) == 30 and iterations.certainty > 0.65
+    assert sorted(group.count for group in iterations.groups) == sorted(collections.Counter(kinds).values())
+
+
+def test_batches_whose_loss_is_read_are_parts_of_a_step():
+    loop = Loop()
+    for _ in range(12):
+        for _ in range(4):
+            loop.upload().kernels("abcdefgh" * 4).wait()
+        loop.kernels("opq" * 3).wait()
+    iterations = loop.chosen()
+    assert len(iterations) == 12 and 0.3 < iterations.certainty < 0.8
+    assert 48 in {one.count for one in iterations.others}
+
+
+@pytest.mark.parametrize("upload", [True, False])
+def test_layers_that_are_read_one_by_one_are_parts(upload):
+    loop = Loop()
+    for _ in range(20):
+        loop.now += 200
+        loop = loop.upload() if upload else loop
+        for _ in range(6):
+            loop.kernels("abcd").wait()
+        loop = loop if upload else loop.wait()
+    iterations = loop.chosen()
+    assert len(iterations) == 20 and iterations.certainty < 0.8
+    assert 120 in {one.count for one in iterations.others}
+
+
+def test_stretches_of_several_threads_are_unsure():
+    loop = Loop()
+    for number in range(20):
+        loop.kernels("abcdefgh" * 3, thread=number % 2).wait(number % 2)
+    iterations = loop.chosen(processes=(0, 0))
+    assert iterations.certainty < 0.5 and "2 threads submit them" in iterations.why
+
+
+def test_a_backward_thread_is_no_doubt():
+    loop = Loop()
+    for _ in range(20):
+        loop.kernels("abc" * 4, thread=0).kernels("def" * 6, thread=1).wait(0)
+    assert loop.chosen(processes=(0, 0)).certainty > 0.9
 
 
 def test_the_projects_iterations_are_never_left_out():

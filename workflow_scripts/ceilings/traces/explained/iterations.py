@@ -14,6 +14,7 @@ from ceilings.traces import calls as kinds
 from ceilings.traces.explained import groups as grouping
 from ceilings.traces.explained import period as periods
 from ceilings.traces.explained import ranges as named
+from ceilings.traces.explained import request_loop
 from ceilings.traces.explained.choice import Choice
 from ceilings.traces.explained.extents import Extents, of_ranges, of_stretches
 from ceilings.traces.explained.groups import Group
@@ -34,6 +35,9 @@ ONLY_GRAPHS = 0.98
 FEWEST_LOOPS, REGULAR = 3, 0.9
 """So many stretches with a further wait, and this share of them at equal distances, show a loop round the stretches."""
 
+MIXED = 0.1
+"""Stretches are of several threads if another thread than the usual one submits most of this share of them."""
+
 WARM_UP_WORK = 1.3
 """A first iteration with so many times the operations of the later ones is warm-up (it tunes, or compiles)."""
 
@@ -43,7 +47,7 @@ WARM_UP_HOST = 2.0
 APART = 0.1
 """Share of the time from the first to the last iteration that may lie between them without a doubt."""
 
-FEW_WARM_UPS, MOST_WARM_UPS, MINOR = 3, 10, 0.25
+FEW_WARM_UPS, MOST_WARM_UPS, MINOR = 3, 10, 1 / 3
 """Warm-up is at most so few iterations, or this share of all, and never more than the second number."""
 
 RECORDED, NEARLY_RECORDED = 0.5, 0.95
@@ -293,7 +297,7 @@ class _Chooser:
             lost = int((end - begin)[~kept].sum())
             left_out = (LeftOut(int((~kept).sum()), lost, "iteration without device records"),)
             begin, end, thread = begin[kept], end[kept], thread[kept]
-        owner = _owners(self.submitted.begin, self.submitted.thread, begin, end, thread, overlapping)
+        owner = _owners(self.submitted.begin, self.submitted.thread, begin, end, thread=thread, same_thread=overlapping)
         extents = of_ranges(self.submitted, begin, end, thread, owner=owner, overlapping=overlapping)
         rest = [one for one in others or [] if (one.by, one.name) != (by, name)]
         return _Found(by, name, certainty, why, extents, owner, left_out, tuple(rest))
@@ -308,12 +312,12 @@ class _Chooser:
         answered = np.zeros(len(calls.start) + 1, bool)
         answered[self.recording.work.call] = True
         made = np.flatnonzero(starts)
-        owner = _owners(calls.start[made], calls.thread[made], begin, end, thread, overlapping)
+        owner = _owners(calls.start[made], calls.thread[made], begin, end, thread=thread, same_thread=overlapping)
         mine = owner >= 0
         launches = np.bincount(owner[mine], minlength=count)
         with_work = np.bincount(owner[mine], answered[made[mine]], count)
         share = np.divide(with_work, launches, out=np.ones(count), where=launches > 0)
-        owner = _owners(self.submitted.begin, self.submitted.thread, begin, end, thread, overlapping)
+        owner = _owners(self.submitted.begin, self.submitted.thread, begin, end, thread=thread, same_thread=overlapping)
         working = np.bincount(owner[owner >= 0], self.submitted.weight[owner >= 0], count) > 0
         if not working.any():
             return np.ones(count, bool)
@@ -350,7 +354,7 @@ class _Chooser:
 
     def _by_period(self, others: list[Other], asked: bool = False) -> _Found | None:
         """What the sequence of kernels repeats; None where it does not, or too little."""
-        cut = periods.period(self.submitted)
+        cut = request_loop.refined(self.submitted, periods.period(self.submitted), SURE)
         if cut is None or cut.certainty < SURE:
             coarse = periods.period(submissions(self.recording, self.mine, coarse=True))
             if coarse is not None and (cut is None or coarse.certainty * 0.9 > cut.certainty):
@@ -362,12 +366,15 @@ class _Chooser:
                 )
         if cut is None:
             return None
-        others += [Other("period", None, count) for count in cut.other]
-        if every := self._waits_more(cut.at):
-            doubt = f"{len(cut.at) // every:,} times, at each {every}th of them, the host waits once more"
-            certainty = cut.certainty * periods.DOUBTED
-            cut = dataclasses.replace(cut, certainty=certainty, doubts=(*cut.doubts, doubt))
-            others.append(Other("period", None, len(cut.at) // every))
+        every, phase = self._waits_more(cut.at)
+        begins = cut.at[phase::every] if every else request_loop.inputs(self.submitted)
+        if not every:
+            every, _ = _regular(np.searchsorted(cut.at, begins), len(cut.at))
+        if every:
+            cut = request_loop.gathered(self.submitted, cut, every, begins)
+        if words := self._threads(cut.at):
+            cut = dataclasses.replace(cut, certainty=cut.certainty * periods.DOUBTED**2, doubts=(*cut.doubts, words))
+        others += [Other("period", None, count) for count in cut.other if count != len(cut.at)]
         if cut.certainty < SURE and not asked:
             others.append(Other("period", None, len(cut.at)))
             return None
@@ -376,8 +383,26 @@ class _Chooser:
             why += f" Doubts: {'; '.join(cut.doubts)}."
         return self._of_cut("period", cut, cut.certainty, why, others)
 
-    def _waits_more(self, at: Integers) -> int:
-        """At each how manieth stretch of a cut the host waits more often; 0: at none, or at any distance.
+    def _threads(self, at: Integers) -> str:
+        """That stretches are of several threads, which is a doubt; empty where each is of the same ones.
+
+        What threads submit at the same time is one sequence here only by chance.
+        """
+        threads, number = np.unique(self.submitted.thread[at[0] : at[-1]], return_inverse=True)
+        if len(at) < FEWEST_LOOPS or len(threads) < 2:
+            return ""
+        owner = np.searchsorted(at, np.arange(at[0], at[-1]), "right") - 1
+        places, times = np.unique(owner * len(threads) + number, return_counts=True)
+        of, whose = places // len(threads), places % len(threads)
+        order = np.lexsort((times, of))
+        main = whose[order][np.flatnonzero(np.diff(of[order], append=-1))]
+        rest = 1 - np.bincount(main).max() / len(main)
+        return f"{len(np.unique(main))} threads submit them, which may be parts of one" if rest > MIXED else ""
+
+    def _waits_more(self, at: Integers) -> tuple[int, int]:
+        """At each how manieth stretch of a cut the host waits more often, and the first one after such a one.
+
+        0: at none, or at any distance.
 
         Waits that follow each other are one submission: a loop over equal layers that waits after each, and at its end
         once more, shows its length by this alone.
@@ -389,11 +414,8 @@ class _Chooser:
         owner = np.searchsorted(self.submitted.begin[at], starts, "right") - 1
         counts = np.bincount(owner[owner >= 0], minlength=len(at))[:-1]  # after the last one lies what ends it all
         more = np.flatnonzero(counts > np.median(counts)) if len(counts) else counts
-        if len(more) < FEWEST_LOOPS:
-            return 0
-        distances, times = np.unique(np.diff(more), return_counts=True)
-        every = int(distances[np.argmax(times)])
-        return every if every > 1 and times.max() >= REGULAR * times.sum() else 0
+        every, last = _regular(more, len(counts))
+        return every, (last + 1) % every if every else 0
 
     def _of_cut(self, by: str, cut: periods.Cut, certainty: float, why: str, others: list[Other]) -> _Found | None:
         """Iterations from cut to cut; what lies before the first and after the last is one only if it is whole."""
@@ -499,7 +521,7 @@ def _span(recording: Recording) -> tuple[int, int]:
 
 
 def _owners(
-    at: Integers, caller: Integers, begin: Integers, end: Integers, thread: Integers, same_thread: bool
+    at: Integers, caller: Integers, begin: Integers, end: Integers, *, thread: Integers, same_thread: bool
 ) -> Integers:
     """The range in which each call at a time was made: of its own thread where ranges overlap; -1 for none.
 
@@ -514,6 +536,15 @@ def _owners(
         inside = (place >= 0) & (at[calls] < end[ranges][place])
         owner[calls[inside]] = ranges[place[inside]]
     return owner
+
+
+def _regular(places: Integers, count: int) -> tuple[int, int]:
+    """The distance at which places follow each other, and the first one's within it; 0: at several, or few."""
+    if len(places) < FEWEST_LOOPS or len(places) > count / 2 + 1:
+        return 0, 0
+    distances, times = np.unique(np.diff(places), return_counts=True)
+    every = int(distances[np.argmax(times)])
+    return (every, int(places[0]) % every) if every > 1 and times.max() >= REGULAR * times.sum() else (0, 0)
 
 
 def _work(submitted: Submissions, owner: Integers, count: int) -> grouping.Work:

@@ -162,7 +162,7 @@ def _searched(whole: Sequence, part: Sequence) -> Cut | None:
         mark, certainty = max(marks, key=lambda one: (one.modal, -len(one.at))), LAYERS
         doubts = ["what repeats may be a part of an iteration"]
     at = _applied(whole, part, _rotated(part, mark))
-    return Cut(at, certainty * _certainty(whole, at, len(doubts)), tuple(doubts), tuple(others))
+    return Cut(at, certainty * sure(whole, at, len(doubts)), tuple(doubts), tuple(others))
 
 
 def _marks(sequence: Sequence) -> list[_Mark]:
@@ -369,7 +369,11 @@ def _layered(sequence: Sequence, kinds: _Kinds, kind: int, parts: float = 0.4) -
     Args:
         parts: At most this share of its runs of four kernels are different: a half for two equal layers.
     """
-    begin, end = int(kinds.begin[kind]), int(kinds.end[kind])
+    return layered(sequence, int(kinds.begin[kind]), int(kinds.end[kind]), parts)
+
+
+def layered(sequence: Sequence, begin: int, end: int, parts: float = 0.4) -> bool:
+    """Whether a stretch consists of repeated parts, as an iteration of several layers does."""
     symbols = sequence.symbol[begin:end][sequence.content[begin:end] != 0]
     if len(symbols) < 12:
         return False
@@ -466,7 +470,7 @@ def parts(submitted: Submissions, at: Integers) -> tuple[bool, bool]:
     return surely, not _finer(sequence, _whole(), fine)[0]
 
 
-def _certainty(whole: Sequence, at: Integers, doubts: int) -> float:
+def sure(whole: Sequence, at: Integers, doubts: int) -> float:
     """Share of the work that lies in stretches that hold the same kernels as another, lowered by doubts."""
     edges = np.unique(np.concatenate([[0], at, [len(whole)]]))
     weight = np.diff(whole.weight_before[edges])
@@ -483,7 +487,7 @@ def begun(submitted: Submissions, at: Integers) -> Cut:
     sequence = Sequence(submitted)
     mark = _rotated(sequence, _Mark(0, np.uint64(0), at, 0, 0))
     at = mark.at[mark.at < len(submitted)]
-    return Cut(at, _certainty(sequence, at, 0))
+    return Cut(at, sure(sequence, at, 0))
 
 
 def whole_ends(submitted: Submissions, edges: Integers, least: float) -> tuple[bool, bool]:
