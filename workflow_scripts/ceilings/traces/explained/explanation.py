@@ -29,6 +29,9 @@ from ceilings.traces.path import KERNEL as ON_KERNEL
 from ceilings.traces.recording import Progress, Recording, Work
 from ceilings.traces.verdict import MAJORITY, MEANINGS, verdict
 
+RARE, FOLDED = 0.25, 4
+"""Threads that live in less than this share of the iterations are one row, if there are so many of them."""
+
 MOST_ACCOUNTED = 200
 """Iterations of a group that are accounted for, drawn by chance."""
 
@@ -347,17 +350,26 @@ class _Group:
             threads.update({number: side.launches for number, side in one.hosts.items()})
         total = sum(threads.values())
         main = Counter(one.thread for one in self._every if one.thread >= 0)
+        lives = Counter(number for one in self._every for number in one.hosts)
+        rare = {number for number, lived in lives.items() if lived < RARE * len(self._every)}
+        rare = rare if len(rare) >= FOLDED else set()
         rows = []
-        for number in sorted(threads, key=lambda number: (-main[number], -threads[number], number)):
-            sides = [one.hosts[number].parts if number in one.hosts else _idle(one.length) for one in self._every]
-            rows.append(
-                {
-                    "thread": self._recording.threads[number].label,
-                    "parts": _parts(HOST_PARTS, sides),
-                    "launches": threads[number] / total if total else 0.0,
-                }
-            )
+        for number in sorted(threads.keys() - rare, key=lambda number: (-main[number], -threads[number], number)):
+            label = self._recording.threads[number].label
+            rows.append(self._host_row(label, [number], threads[number] / total if total else 0.0))
+        if rare:
+            label = f"{len(rare)} others, in each iteration the busiest"
+            launched = sum(threads[number] for number in rare)
+            rows.append(self._host_row(label, sorted(rare), launched / total if total else 0.0))
         return rows
+
+    def _host_row(self, label: str, numbers: list[int], launches: float) -> dict[str, Any]:
+        """What a thread does in an iteration; of several, the one that launches most in it."""
+        sides = []
+        for one in self._every:
+            here = [one.hosts[number] for number in one.hosts.keys() & set(numbers)]
+            sides.append(max(here, key=lambda side: side.launches).parts if here else _idle(one.length))
+        return {"thread": label, "parts": _parts(HOST_PARTS, sides), "launches": launches}
 
     def _device_sides(self) -> list[dict[str, Any]]:
         rows = []
