@@ -258,6 +258,21 @@ def test_the_path_follows_events_or_what_ended_last(known):
         assert shares(one) == last | {"communication": 50, "transfer": 30}
 
 
+def test_threads_that_live_for_one_iteration_are_one_row():
+    built = Built(threads=[Thread(0, f"thread {number}") for number in range(9)])
+    for number in range(8):
+        begin = 100 * number
+        built.launch(begin + 5, begin + 15, (begin + 20, begin + 60, "gemm"), thread=number + 1)
+        built.wait(begin + 30, begin + 62)
+    (group,) = explanation(built.recording(), Plain([(100 * number, 100 * number + 70) for number in range(8)]))[
+        "groups"
+    ]
+    first, others = group["host"]
+    assert first["thread"] == "thread 0" and others["thread"] == "8 others, in each iteration the busiest"
+    assert others["launches"] == 1 and others["parts"]["launch"]["median"] == 10 * US
+    assert sum(part["median"] for part in others["parts"].values()) == pytest.approx(70 * US)
+
+
 def test_an_event_hands_on_what_its_stream_waits_for():
     """Stream 20 waits for stream 7 and records an event at once; stream 21 waits for that: so for the work of 7."""
     built = Built()
