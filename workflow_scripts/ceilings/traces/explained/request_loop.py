@@ -67,11 +67,11 @@ def refined(submitted: Submissions, cut: Cut | None, unsure: float) -> Cut | Non
     if by_inputs and (begins := _accumulated(sequence, edges, first, kind, times)) is not None:
         doubt = "inputs are copied and waited for several times in each"
         merged = at[begins]
-        others = (*(cut.other if cut else ()), len(at))
-        return Cut(merged, sure(sequence, merged, 1), (doubt,), tuple(dict.fromkeys(others)))
+        known = cut.other if cut else ()
+        return Cut(merged, sure(sequence, merged, 1), (doubt,), tuple(dict.fromkeys((*known, len(at)))))
     if not weak and cut is not None and len(at) < MORE * len(cut.at):
         return cut
-    doubts, others = [], []
+    doubts, others = list[str](), list[int]()
     if order := _order(kind):
         doubts.append(f"kinds of turns follow each other in one order, so {order} turns may be one iteration")
         others.append(len(at) // order)
