@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -134,6 +135,66 @@ def test_a_host_gets_a_kit_and_then_the_next(project, tmp_path):
     assert (there / "config.yaml").read_text() == "study: edited\n"
     assert run(written[0], "--replace").returncode == 0
     assert (there / "config.yaml").read_text() == "study: later\n"
+
+    # A file that was changed here and is the same in the next kit stays as it is.
+    (there / "config.yaml").write_text("study: edited\n")
+    (project / "new.smk").write_text("rule newer:\n")
+    git(project, "commit", "-qam", "fourth")
+    done = run(kit(tmp_path, [*changed, pip])[-1])
+    assert done.returncode == 0 and "Kept as changed here: config.yaml; --replace" in done.stdout, done.stderr
+    assert (there / "config.yaml").read_text() == "study: edited\n"
+    assert (there / "new.smk").read_text() == "rule newer:\n"
+
+
+@pytest.mark.slow
+def test_the_same_kit_again_mends_what_has_gone(project, tmp_path):
+    written = kit(tmp_path, [wheel(tmp_path / "w", "alpha", "1.0"), bundled_pip()])
+    there = tmp_path / "kit/ceilings"
+    assert run(written[0]).returncode == 0
+
+    def again(*options):
+        done = run(written[0], *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert in_environment(there, "import alpha; print(alpha.x)") == "1" and (there / ".venv/cpu").exists()
+        assert not [name for name in ("pieces", "joined") if (there / ".kit" / name).exists()]
+        return done.stdout
+
+    assert "Installed already; all of it is there: ceilings, revision " in again()
+    (there / "Snakefile").unlink()
+    (there / "config.yaml").write_text("study: edited\n")
+    assert "Kept as changed here: config.yaml; --replace" in again()
+    assert (there / "Snakefile").read_text() == "rule all:\n"
+    assert (there / "config.yaml").read_text() == "study: edited\n"
+    assert "Kept" not in again("--replace") and (there / "config.yaml").read_text() == "study: default\n"
+
+    # Of the environment: all of it, its Python, a module; without the rest of it and with an empty one in its place.
+    shutil.rmtree(there / ".venv")
+    assert "Installing 2 packages" in again()
+    (there / ".venv/bin/python").unlink()
+    assert "Installing 2 packages" in again()
+    next(there.glob(".venv/lib/*/site-packages/alpha.py")).unlink()
+    assert "Installing 1 packages" in again()
+    shutil.rmtree(there / ".venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", there / ".venv"], check=True)
+    assert "Installing 2 packages" in again()
+
+    # The packages' parts were deleted, and the environment is lost: the next kit's last part names what it takes.
+    shutil.rmtree(there / ".venv")
+    (project / "config.yaml").write_text("study: later\n")
+    written = kit(tmp_path, [wheel(tmp_path / "w", "alpha", "1.0"), bundled_pip()])
+    for part in written[:-1]:
+        part.unlink()
+    done = run(written[-1])
+    assert done.returncode == install.INCOMPLETE and f"missing: {written[0].name}" in done.stdout, done.stderr
+
+
+def test_what_a_check_of_the_environment_cannot_do_is_one_line(tmp_path):
+    """An environment whose Python has no packages at all."""
+    from ceilings.errors import UserError
+
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty"], check=True)
+    with pytest.raises(UserError, match=r"cannot check the packages: .*No module named 'packaging'; mend that"):
+        install.complaints(tmp_path / "empty", {"alpha": "1.0"})
 
 
 def bundled_pip() -> Path:

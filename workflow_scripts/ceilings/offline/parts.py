@@ -279,21 +279,28 @@ def described(path: Path) -> Parcel:
         raise UserError(f"{path} is damaged, or no part; carry that file again") from None
 
 
-def take(parts: Iterable[Path], parcel: Parcel, store: Path) -> list[str]:
+def take(parts: Iterable[Path], parcel: Parcel, store: Path, wanted: Iterable[Whole] | None = None) -> list[str]:
     """Put the pieces of a parcel's parts into a store; those that are there already are not read again.
+
+    Args:
+        parts: Files; those of other parcels are left alone.
+        parcel: The parcel.
+        store: Folder of pieces.
+        wanted: Its files whose pieces are needed; None is all.
 
     Returns:
         Names of the parts that are damaged.
     """
     store.mkdir(parents=True, exist_ok=True)
     damaged = []
+    needed = {PIECES + piece.sha256 for whole in (parcel.files if wanted is None else wanted) for piece in whole.pieces}
     for path in parts:
         try:
             with zipfile.ZipFile(path) as archive:
                 if Parcel.parse(archive.read(ABOUT).decode()) != parcel:
                     continue
                 for name in archive.namelist():
-                    if name.startswith(PIECES):
+                    if name in needed:
                         _keep(archive, name, store)
         except DAMAGE:
             damaged.append(path.name)
@@ -302,8 +309,6 @@ def take(parts: Iterable[Path], parcel: Parcel, store: Path) -> list[str]:
 
 def _keep(archive: zipfile.ZipFile, name: str, store: Path) -> None:
     sha = name.removeprefix(PIECES)
-    if not _SHA.fullmatch(sha):
-        raise ValueError(name)
     if (store / sha).exists():
         return
     digest = hashlib.sha256()
