@@ -285,3 +285,44 @@ def test_an_archive_with_files_elsewhere_is_refused(tmp_path, name):
         tar.addfile(tarfile.TarInfo(name))
     with pytest.raises(UserError, match="which is no file below its folder"):
         install._extract(tmp_path / "x.tar", tmp_path / "to")
+
+
+def results(folder, name, files):
+    """Parts with results of a host, as pack_results.py writes them."""
+    import tarfile
+
+    source = folder / name
+    for inside, content in files.items():
+        (source / inside).parent.mkdir(parents=True, exist_ok=True)
+        (source / inside).write_bytes(content)
+    with tarfile.open(folder / f"{name}.tar.gz", "w:gz") as tar:
+        for inside in files:
+            tar.add(source / inside, inside)
+    about = {"name": f"results-{name}", "study": "default", "devices": [name]}
+    parcel = {install.RESULTS: folder / f"{name}.tar.gz"}
+    return parts.cut([parcel], "results", about, packing.program(), folder=folder / f"of-{name}", megabytes=1)[1]
+
+
+RECORDS = {"config.yaml": b"study: default\n", "results/a.json": b"{}", "results/z.bin": bytes(2 << 20)}
+
+
+def test_results_are_there_whole_or_not_at_all(tmp_path):
+    """A limit for the size of a file ends the first try as a full disk does: after some files."""
+    (part,) = results(tmp_path, "h100", RECORDS)
+    target = part.parent / "results-h100"
+    limited = ["-c", f"ulimit -f 1024; exec {sys.executable} -P {part.name}"]
+    done = subprocess.run(["bash", *limited], cwd=part.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "run again: what came stays" in done.stderr, done.stderr
+    assert [path.name for path in target.iterdir()] == [install.STATE]
+    assert [path.name for path in (target / install.STATE).iterdir()] == ["pieces"]
+    done = run(part)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in target.iterdir()) == ["config.yaml", "results"]
+    assert all((target / name).read_bytes() == content for name, content in RECORDS.items())
+
+    done = run(part)
+    assert done.returncode == 1 and "results-h100 holds 'config.yaml' already; name another folder" in done.stderr
+    assert sorted(path.name for path in target.iterdir()) == ["config.yaml", "results"]
+    (part.parent / "file").touch()
+    done = run(part, "--to", "file")
+    assert done.returncode == 1 and "error: file is no folder; name another with --to" in done.stderr

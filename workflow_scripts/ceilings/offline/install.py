@@ -107,6 +107,8 @@ def unpack(mine: Path, given: Iterable[Path], to: Path | None, replace: bool) ->
     target = to or Path("ceilings" if parcel.kind == "kit" else parcel.about["name"])
     if parcel.kind == "kit":
         refuse_unfit(parcel.about)
+    else:
+        refuse_used(target)
     state = target / STATE
     store = state / "pieces"
     wanted = outstanding(parcel, target, replace) if parcel.kind == "kit" else list(parcel.files)
@@ -138,15 +140,24 @@ def _say_what_is_missing(parcel: Parcel, missing: list[int], damaged: list[str])
 # ---- results ---------------------------------------------------------------------------------------------------------
 
 
-def receive(parcel: Parcel, target: Path) -> None:
-    """Write what a host recorded to a folder that holds nothing else."""
-    if others := [path.name for path in target.iterdir() if path.name != STATE]:
+def refuse_used(target: Path) -> None:
+    """Raise UserError where results cannot go: a file, or a folder that holds more than what came of them."""
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target} is no folder; name another with --to (make unpack: TO=FOLDER)")
+    if others := sorted(path.name for path in target.glob("*") if path.name != STATE):
         raise UserError(f"{target} holds {others[0]!r} already; name another folder with --to (make unpack: TO=FOLDER)")
-    store, archive = target / STATE / "pieces", target / STATE / RESULTS
-    for whole in parcel.files:
-        parts.join(whole, store, archive)
-        _extract(archive, target)
-        archive.unlink()
+
+
+def receive(parcel: Parcel, target: Path) -> None:
+    """Write what a host recorded to a folder that holds nothing else: all of it, or nothing."""
+    state = target / STATE
+    with lifetime.temporary_folder(state) as scratch:
+        whole = Path(scratch) / "whole"
+        for file in parcel.files:
+            parts.join(file, state / "pieces", Path(scratch) / RESULTS)
+            _extract(Path(scratch) / RESULTS, whole)
+        for path in whole.iterdir():
+            path.rename(target / path.name)
     print(f"{target}: results of the study {parcel.about['study']} on {', '.join(parcel.about['devices'])}.")
     print("Their report, from the project's folder, without measuring anything:")
     print(
