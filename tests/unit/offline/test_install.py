@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from unit.offline.test_checkout import git
 from ceilings import provenance
 from ceilings.offline import checkout, install, packing, parts
 
+PROJECT = Path(__file__).parents[3]
 GLIBC = os.confstr("CS_GNU_LIBC_VERSION").split()[1]
 HERE = {
     "for": "cpu",
@@ -233,8 +236,6 @@ def test_a_host_waits_for_the_parts_that_are_missing(project, tmp_path):
     ],
 )
 def test_a_kit_for_another_machine_is_refused_before_anything_is_written(project, tmp_path, about, message):
-    import re
-
     written = kit(tmp_path, [wheel(tmp_path / "w", "alpha", "1.0")], **about)
     done = run(written[0])
     assert done.returncode == 1 and re.search(message, done.stderr), done.stderr
@@ -326,3 +327,85 @@ def test_results_are_there_whole_or_not_at_all(tmp_path):
     (part.parent / "file").touch()
     done = run(part, "--to", "file")
     assert done.returncode == 1 and "error: file is no folder; name another with --to" in done.stderr
+
+
+def unpack(*arguments, folder):
+    """What ``make unpack`` runs at home."""
+    command = [sys.executable, PROJECT / "workflow_scripts/unpack_results.py", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def brought(tmp_path):
+    """A folder, with a blank in its name, of the parts of two hosts: one part of one, three of the other."""
+    folder = tmp_path / "of my hosts"
+    folder.mkdir()
+    for name, files in (("h100", {"config.yaml": b"a"}), ("h200", {"x": os.urandom(2 << 20)})):
+        for part in results(tmp_path, name, files):
+            part.rename(folder / part.name)
+    return folder
+
+
+def test_all_results_of_a_folder_are_unpacked(tmp_path, brought):
+    done = unpack(brought, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results-h100/config.yaml").exists() and (tmp_path / "results-h200/x").stat().st_size == 2 << 20
+    one = next(brought.glob("*-of-03.pyz"))
+    assert unpack(one, "--to", "one", folder=tmp_path).returncode == 0
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["x"]
+
+
+def test_two_results_for_one_folder_are_refused_with_their_names(tmp_path, brought):
+    done = unpack(brought, "--to", "one", folder=tmp_path)
+    assert done.returncode == 1 and done.stderr.count(".pyz") == 2 and "both go to one; unpack one" in done.stderr
+    assert not (tmp_path / "one").exists()
+
+
+def test_what_is_no_part_is_named_beside_what_was_unpacked(tmp_path, brought):
+    """An empty first part, a pipe and a part of a parcel of which nothing else came."""
+    empty = next(brought.glob("*-01-of-01.pyz"))
+    empty.write_bytes(b"")
+    first = min(brought.glob("*-of-03.pyz"))
+    first.unlink()
+    os.mkfifo(first)
+    done = unpack(brought, folder=tmp_path)
+    assert done.returncode == install.INCOMPLETE, done.stderr
+    assert f"damaged: {first.name}" in done.stdout and f"damaged, or no part: {empty.name}" in done.stdout
+    assert f"PARTS={tmp_path} holds no part" in unpack(tmp_path, folder=tmp_path).stderr
+    assert f"{first} is damaged, or no part" in unpack(first, folder=tmp_path).stderr
+    assert "PARTS=nowhere does not exist" in unpack("nowhere", folder=tmp_path).stderr
+
+
+def test_a_part_that_is_run_names_the_results_that_it_leaves_alone(brought):
+    done = run(next(brought.glob("*-of-01.pyz")))
+    other = min(brought.glob("*-of-03.pyz"))
+    assert done.returncode == 0 and re.search(
+        rf"Left alone: results \w+; to unpack it, run \S.*{other.name}", done.stdout
+    )
+
+
+def test_the_makefile_of_a_kit_uses_any_part_that_answers(project, tmp_path):
+    big = tmp_path / "big-1.0-py3-none-any.whl"
+    big.write_bytes(os.urandom(3 * parts.MEBIBYTE))
+    first, second, third, *others = kit(tmp_path, [big])
+    parcel = parts.described(first)
+    makefile = runpy.run_path(str(PROJECT / "workflow_scripts/pack_kit.py"))["makefile"]
+    (first.parent / "Makefile").write_text(makefile(parcel))
+
+    def make():
+        command = ["make", f"PYTHON={sys.executable}"]
+        return subprocess.run(command, cwd=first.parent, capture_output=True, text=True, check=False, timeout=60)
+
+    first.write_bytes(b"")
+    second.write_bytes(second.read_bytes()[:100000])
+    third.unlink()
+    os.mkfifo(third)
+    done = make()
+    assert f"unpack] Error {install.INCOMPLETE}" in done.stderr, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:4]] == ["damaged:"] * 3
+    for part in others:
+        part.unlink()
+    done = make()
+    assert (
+        done.returncode == 2 and f"error: no part here answers {sys.executable} (kit-{parcel.identity}-" in done.stderr
+    )

@@ -83,8 +83,10 @@ def main() -> None:
         prog="python3 PART",
         description="Unpack the parts beside this one: a kit for this machine, or results of another.",
     )
-    parser.add_argument("parts", nargs="*", type=Path, help="other parts, or folders of them (default: those beside)")
-    parser.add_argument("--to", type=Path, help="folder to unpack to (default: ceilings, or results-DEVICE)")
+    parser.add_argument(
+        "parts", nargs="*", type=files.expanded, help="other parts, or folders of them (default: those beside)"
+    )
+    parser.add_argument("--to", type=files.expanded, help="folder to unpack to (default: ceilings, or results-DEVICE)")
     parser.add_argument(
         "--replace", action="store_true", help="also replace files of the project that were changed here"
     )
@@ -98,13 +100,63 @@ def main() -> None:
 
 
 def unpack(mine: Path, given: Iterable[Path], to: Path | None, replace: bool) -> int:
-    """Unpack the parcel that a part belongs to.
+    """Unpack the parcel that a part belongs to, and name others that lie beside it.
 
     Returns:
         0, or ``INCOMPLETE`` while parts are missing.
     """
     parcel = parts.described(mine)
-    target = to or Path("ceilings" if parcel.kind == "kit" else parcel.about["name"])
+    paths = [path for one in (mine.parent, *given) for path in _parts_in(one)]
+    status = place(parcel, paths, to, replace)
+    for other, first in parts.parcels(paths)[0].items():
+        if other != parcel:
+            print(f"Left alone: {other.kind} {other.identity}; to unpack it, run {first}")
+    return status
+
+
+def unpack_all(given: Path, to: Path | None, replace: bool) -> int:
+    """Unpack every parcel of which a part lies in a folder, or the one that a part belongs to.
+
+    Returns:
+        0, or ``INCOMPLETE`` while parts are missing or damaged.
+
+    Raises:
+        UserError: No part is there, or two parcels would go to one folder.
+    """
+    if not given.exists():
+        raise UserError(f"PARTS={given} does not exist; name the folder of the parts: make unpack PARTS=FOLDER")
+    paths = _parts_in(given.parent if given.is_file() else given)
+    found, damaged = parts.parcels(paths) if given.is_dir() else ({parts.described(given): given}, [])
+    if not found and not damaged:
+        raise UserError(f"PARTS={given} holds no part; name their folder: make unpack PARTS=FOLDER")
+    targets: dict[Path, Path] = {}
+    for parcel, first in found.items():
+        target = to or _usual_target(parcel)
+        if target in targets:
+            raise UserError(
+                f"{targets[target].name} and {first.name} are of two parcels, and both go to {target}; unpack one "
+                "after the other: make unpack PARTS=FILE TO=FOLDER"
+            )
+        targets[target] = first
+    statuses = [place(parcel, paths, to, replace) for parcel in found]
+    # A damaged part of a parcel that others tell of was not needed, or is named already.
+    if alone := [path.name for path in damaged if not any(parcel.has(path.name) for parcel in found)]:
+        print("".join(f"damaged, or no part: {name}\n" for name in alone) + "Carry these and run this again.")
+        statuses.append(INCOMPLETE)
+    return max(statuses)
+
+
+def _usual_target(parcel: Parcel) -> Path:
+    return Path("ceilings" if parcel.kind == "kit" else parcel.about["name"])
+
+
+def place(parcel: Parcel, paths: Iterable[Path], to: Path | None, replace: bool) -> int:
+    """Unpack a parcel of which parts are among some files.
+
+    Returns:
+        0, or ``INCOMPLETE`` while parts are missing.
+    """
+    target = to or _usual_target(parcel)
     if parcel.kind == "kit":
         refuse_unfit(parcel.about)
     else:
@@ -112,7 +164,7 @@ def unpack(mine: Path, given: Iterable[Path], to: Path | None, replace: bool) ->
     state = target / STATE
     store = state / "pieces"
     wanted = outstanding(parcel, target, replace) if parcel.kind == "kit" else list(parcel.files)
-    beside = {path.resolve(): path for one in (mine.parent, *given) for path in _parts_in(one)}
+    beside = {path.resolve(): path for path in paths}
     damaged = parts.take(beside.values(), parcel, store, wanted)
     if missing := parts.absent(wanted, store):
         _say_what_is_missing(parcel, missing, damaged)
@@ -243,9 +295,7 @@ def install(parcel: Parcel, wanted: list[Whole], target: Path, replace: bool) ->
     if (joined / NSYS).exists():
         place_nsys(joined / NSYS, state)
     if parcel.about["nsys"]:
-        link = environment / "bin" / "nsys"
-        link.unlink(missing_ok=True)
-        link.symlink_to((state / "nsys" / parcel.about["nsys"]).resolve())
+        link_nsys(state, parcel.about["nsys"], environment)
     (environment / parcel.about["for"]).touch()  # make sees that nothing has to be installed
     for line in complaints(environment, _packages(parcel)):
         print(f"warning: {line}; name another version of it on the host, or strike it from HOST and pack again")
@@ -390,6 +440,13 @@ def place_nsys(archive: Path, state: Path) -> None:
     folder = state / "nsys"
     shutil.rmtree(folder, ignore_errors=True)
     _extract(archive, folder)
+
+
+def link_nsys(state: Path, program: str, environment: Path) -> None:
+    """Put ``nsys`` on the environment's path."""
+    link = environment / "bin" / "nsys"
+    link.unlink(missing_ok=True)
+    link.symlink_to((state / "nsys" / program).resolve())
 
 
 def complaints(environment: Path, packages: Mapping[str, str]) -> list[str]:

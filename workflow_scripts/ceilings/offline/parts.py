@@ -102,6 +102,13 @@ class Parcel:
         width = max(2, len(str(self.count)))
         return f"{self.kind}-{self.identity}-{part:0{width}}-of-{self.count:0{width}}{SUFFIX}"
 
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def has(self, name: str) -> bool:
+        """Whether a file is called as a part of this parcel is."""
+        return name.startswith(f"{self.kind}-{self.identity}-")
+
     @classmethod
     def parse(cls, text: str) -> Parcel:
         """The parcel that a ``part.json`` describes.
@@ -273,10 +280,29 @@ def described(path: Path) -> Parcel:
         UserError: It is no part, or damaged.
     """
     try:
+        _refuse_irregular(path)
         with zipfile.ZipFile(path) as archive:
             return Parcel.parse(archive.read(ABOUT).decode())
     except DAMAGE:
         raise UserError(f"{path} is damaged, or no part; carry that file again") from None
+
+
+def parcels(parts: Iterable[Path]) -> tuple[dict[Parcel, Path], list[Path]]:
+    """The parcels of files with the first part of each, and the files that say nothing of one."""
+    found: dict[Parcel, Path] = {}
+    damaged = []
+    for path in parts:
+        try:
+            found.setdefault(described(path), path)
+        except UserError:
+            damaged.append(path)
+    return found, damaged
+
+
+def _refuse_irregular(path: Path) -> None:
+    """Raise an OSError for what is no regular file: a pipe would be waited for."""
+    if problem := files.not_a_file(path):
+        raise OSError(problem)
 
 
 def take(parts: Iterable[Path], parcel: Parcel, store: Path, wanted: Iterable[Whole] | None = None) -> list[str]:
@@ -296,6 +322,7 @@ def take(parts: Iterable[Path], parcel: Parcel, store: Path, wanted: Iterable[Wh
     needed = {PIECES + piece.sha256 for whole in (parcel.files if wanted is None else wanted) for piece in whole.pieces}
     for path in parts:
         try:
+            _refuse_irregular(path)
             with zipfile.ZipFile(path) as archive:
                 if Parcel.parse(archive.read(ABOUT).decode()) != parcel:
                     continue
