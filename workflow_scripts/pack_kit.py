@@ -18,6 +18,7 @@ REQUIREMENTS = PROJECT / "requirements"
 
 def work(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
+    parts.refuse_used(arguments.output_dir, "kit")
     target = Target(arguments.python, arguments.machine, arguments.glibc)
     nsys = profiler.program(arguments.nsys) if arguments.nsys else None
     host = pins.packages_of_host(arguments.host) if arguments.host else {}
@@ -48,7 +49,7 @@ def work(arguments: argparse.Namespace) -> None:
         parcel, written = parts.cut(
             groups, "kit", about, packing.program(), folder=arguments.output_dir, megabytes=arguments.part_mb
         )
-    (arguments.output_dir / "Makefile").write_text(makefile(parcel), encoding="utf-8")
+    (arguments.output_dir / parts.MAKEFILE).write_text(makefile(parcel), encoding="utf-8")
     size = sum(path.stat().st_size for path in written) / parts.MEBIBYTE
     print(
         f"{arguments.output_dir}: {len(written)} parts, {size:.0f} MiB: {len(gathered)} wheels, {len(names)} files of "

@@ -11,6 +11,7 @@ from ceilings.program import main
 
 
 def work(arguments: argparse.Namespace) -> None:
+    parts.refuse_used(arguments.output_dir, "results")
     with lifetime.temporary_folder(arguments.output_dir.absolute().parent) as scratch:
         archive = Path(scratch) / install.RESULTS
         about = harvest.pack(arguments.results, arguments.study, archive, arguments.everything)

@@ -24,6 +24,9 @@ from ceilings import files
 from ceilings.errors import UserError
 
 SUFFIX = ".pyz"
+SUMS, MAKEFILE = "SHA256SUMS", "Makefile"
+"""Files that lie beside parts."""
+
 ABOUT = "part.json"
 PIECES = "pieces/"
 
@@ -141,6 +144,16 @@ class Parcel:
 # ---- cutting ---------------------------------------------------------------------------------------------------------
 
 
+def refuse_used(folder: Path, kind: str) -> None:
+    """Raise UserError where parts of a kind cannot go: a folder with other files, which they could replace."""
+    held = {path.name for path in folder.glob("*") if not path.is_dir()} if folder.is_dir() else set()
+    mine = {name for name in held if name.startswith(f"{kind}-") and name.endswith(SUFFIX)}
+    if others := sorted(held - mine - ({SUMS, MAKEFILE} if mine else set())):
+        raise UserError(f"{folder} holds {others[0]!r}, so that nothing is packed there; name a new folder: TO=FOLDER")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name a new one: TO=FOLDER")
+
+
 def cut(
     groups: Sequence[Mapping[str, Path]],
     kind: str,
@@ -189,7 +202,7 @@ def cut(
     if too_large := [path.name for path in written if path.stat().st_size > megabytes * MEBIBYTE]:
         raise AssertionError(f"larger than {megabytes} MiB: {', '.join(too_large)}")
     sums = "".join(f"{files.sha256(path)}  {path.name}\n" for path in written)
-    files.write_text(folder / "SHA256SUMS", sums)
+    files.write_text(folder / SUMS, sums)
     return parcel, written
 
 
