@@ -351,8 +351,9 @@ def test_all_results_of_a_folder_are_unpacked(tmp_path, brought):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results-h100/config.yaml").exists() and (tmp_path / "results-h200/x").stat().st_size == 2 << 20
     one = next(brought.glob("*-of-03.pyz"))
-    assert unpack(one, "--to", "one", folder=tmp_path).returncode == 0
-    assert [path.name for path in (tmp_path / "one").iterdir()] == ["x"]
+    done = unpack(one, "--to", "a folder", folder=tmp_path)
+    assert done.returncode == 0 and "--directory 'a folder' --config" in done.stdout
+    assert [path.name for path in (tmp_path / "a folder").iterdir()] == ["x"]
 
 
 def test_two_results_for_one_folder_are_refused_with_their_names(tmp_path, brought):

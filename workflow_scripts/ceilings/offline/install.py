@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import site
 import subprocess
@@ -213,7 +214,7 @@ def receive(parcel: Parcel, target: Path) -> None:
     print(f"{target}: results of the study {parcel.about['study']} on {', '.join(parcel.about['devices'])}.")
     print("Their report, from the project's folder, without measuring anything:")
     print(
-        f"  snakemake results/summary.md results/report.html --cores 1 --directory {target} "
+        f"  snakemake results/summary.md results/report.html --cores 1 --directory {shlex.quote(str(target))} "
         "--config 'devices=[\"recorded\"]'"
     )
 
@@ -305,7 +306,7 @@ def install(parcel: Parcel, wanted: list[Whole], target: Path, replace: bool) ->
         print(f"Kept as changed here: {_named(changed)}; --replace (make unpack: REPLACE=1) puts the kit's back.")
     done = f"Installed in {time.monotonic() - began:.0f} s" if wanted else "Installed already; all of it is there"
     print(f"{done}: {target}, revision {parcel.about['revision']}.")
-    print(f"  cd {target} && . .venv/bin/activate")
+    print(f"  cd {shlex.quote(str(target))} && . .venv/bin/activate")
     print(f"  make summary KIND={parcel.about['for']}         # or, without make:")
     print("  snakemake --cores 1 results/summary.md")
     print("  python workflow_scripts/pack_results.py  # parts to bring back; or: make bring")
