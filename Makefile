@@ -79,20 +79,22 @@ EVERYTHING :=
 PARTS :=
 REPLACE :=
 
+# A path as one word of the shell, whatever it holds
+quoted = '$(subst ','\'',$(1))'
+
 kit:
 	$(PYTHON) workflow_scripts/pack_kit.py --kind $(KIND) $(if $(FOR),--python $(FOR)) $(if $(MACHINE),--machine $(MACHINE)) \
-		$(if $(GLIBC),--glibc $(GLIBC)) $(if $(HOST),--host $(HOST)) $(if $(TORCH),--torch $(TORCH)) $(if $(NSYS),--nsys $(NSYS)) \
-		$(if $(CHANGES),--changes $(CHANGES)) $(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(TO))
+		$(if $(GLIBC),--glibc $(GLIBC)) $(if $(HOST),--host $(call quoted,$(HOST))) $(if $(TORCH),--torch $(TORCH)) \
+		$(if $(NSYS),--nsys $(call quoted,$(NSYS))) $(if $(CHANGES),--changes $(CHANGES)) \
+		$(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(call quoted,$(TO)))
 
 bring:
-	$(PYTHON) workflow_scripts/pack_results.py $(if $(STUDY),--study $(STUDY)) $(if $(EVERYTHING),--everything) \
-		$(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(TO))
-
-PART = $(firstword $(wildcard $(PARTS)/*.pyz) $(filter %.pyz,$(PARTS)))
+	$(PYTHON) workflow_scripts/pack_results.py $(if $(STUDY),--study $(call quoted,$(STUDY))) $(if $(EVERYTHING),--everything) \
+		$(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(call quoted,$(TO)))
 
 unpack:
-	@test -n "$(PART)" || { echo "error: PARTS=$(PARTS) holds no part; name their folder: make unpack PARTS=FOLDER" >&2; exit 1; }
-	$(PYTHON) $(PART) $(if $(TO),--to $(TO)) $(if $(REPLACE),--replace)
+	@$(if $(PARTS),,echo "error: name the folder of the parts: make unpack PARTS=FOLDER" >&2; exit 1)
+	$(PYTHON) workflow_scripts/unpack_results.py $(call quoted,$(PARTS)) $(if $(TO),--to $(call quoted,$(TO))) $(if $(REPLACE),--replace)
 
 clean:
 	rm -rf results/* .snakemake

@@ -2,8 +2,10 @@
 """Write the pinned packages of requirements/*.txt into envs/*.yaml, below the line there that names them.
 
 Snakemake copies an environment file before it installs it, so that it cannot name others. `make lock` runs this.
+It also writes SHA256SUMS of the files that were locked together: a test sees an edit by hand, also of a hash.
 """
 
+import hashlib
 import re
 import sys
 from pathlib import Path
@@ -27,6 +29,13 @@ def complete(text: str) -> str:
     return text[: mark.end()] + "".join(f"\n{mark[1]}- {pin.line(hashes=False)}" for pin in pins) + "\n"
 
 
+def sums() -> str:
+    """What SHA256SUMS has to hold: a line a file that ``make lock`` reads or writes."""
+    files = sorted(path for suffix in ("in", "txt") for path in (PROJECT / "requirements").glob(f"*.{suffix}"))
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
+
+
 if __name__ == "__main__":
+    (PROJECT / "requirements/SHA256SUMS").write_text(sums(), encoding="utf-8")
     for path in sorted((PROJECT / "envs").glob("*.yaml")):
         path.write_text(complete(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from ceilings import lifetime
+from ceilings.files import expanded
 from ceilings.offline import checkout, install, packing, parts, pins, profiler, wheels
 from ceilings.offline.pins import Pin, Target
 from ceilings.program import main
@@ -17,6 +18,7 @@ REQUIREMENTS = PROJECT / "requirements"
 
 def work(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
+    parts.refuse_used(arguments.output_dir, "kit")
     target = Target(arguments.python, arguments.machine, arguments.glibc)
     nsys = profiler.program(arguments.nsys) if arguments.nsys else None
     host = pins.packages_of_host(arguments.host) if arguments.host else {}
@@ -44,10 +46,10 @@ def work(arguments: argparse.Namespace) -> None:
             "host": bool(host) or not carries_torch,
             "nsys": nsys,
         }
-        _, written = parts.cut(
+        parcel, written = parts.cut(
             groups, "kit", about, packing.program(), folder=arguments.output_dir, megabytes=arguments.part_mb
         )
-    (arguments.output_dir / "Makefile").write_text(MAKEFILE.replace("PART", written[0].name), encoding="utf-8")
+    (arguments.output_dir / parts.MAKEFILE).write_text(makefile(parcel), encoding="utf-8")
     size = sum(path.stat().st_size for path in written) / parts.MEBIBYTE
     print(
         f"{arguments.output_dir}: {len(written)} parts, {size:.0f} MiB: {len(gathered)} wheels, {len(names)} files of "
@@ -56,13 +58,24 @@ def work(arguments: argparse.Namespace) -> None:
     print(f"Carry the folder, and there: make unpack, or python{target.minor} {written[0].name}")
 
 
-MAKEFILE = """PYTHON ?= python3
+MAKEFILE = """# Unpacks the kit that lies beside it: with any part that answers.
+PYTHON ?= python3
 TO :=
 REPLACE :=
 unpack:
-\t$(PYTHON) PART $(if $(TO),--to $(TO)) $(if $(REPLACE),--replace)
+\t@for part in KIT-*.pyz; do \\
+\t\tif test -f "$$part" && $(PYTHON) "$$part" --help 2>/dev/null | grep -q "Unpack the parts"; then \\
+\t\t\texec $(PYTHON) "$$part" $(if $(TO),--to '$(subst ','\\'',$(TO))') $(if $(REPLACE),--replace); \\
+\t\tfi; \\
+\tdone; \\
+\techo "error: no part here answers $(PYTHON) (KIT-*.pyz); carry one again, or set PYTHON to 3.11 or newer" >&2; exit 1
 .PHONY: unpack
 """
+
+
+def makefile(parcel: parts.Parcel) -> str:
+    """The Makefile that goes with a kit."""
+    return MAKEFILE.replace("KIT", f"kit-{parcel.identity}")
 
 
 def own_pip() -> Pin:
@@ -78,12 +91,14 @@ if __name__ == "__main__":
     parser.add_argument("--python", default=platform.python_version().rpartition(".")[0], help="its Python (3.12)")
     parser.add_argument("--machine", default=platform.machine(), help="what `uname -m` says there (x86_64)")
     parser.add_argument("--glibc", default="2.28", help="its C library at least (2.28)")
-    parser.add_argument("--host", type=Path, help="packages that it has, a NAME or NAME==VERSION a line: a pip freeze")
+    parser.add_argument(
+        "--host", type=expanded, help="packages that it has, a NAME or NAME==VERSION a line: a pip freeze"
+    )
     parser.add_argument(
         "--torch", choices=("auto", "carry", "host"), default="auto", help="auto: unless the host has it"
     )
-    parser.add_argument("--nsys", type=Path, help="folder of Nsight Systems to carry too")
+    parser.add_argument("--nsys", type=expanded, help="folder of Nsight Systems to carry too")
     parser.add_argument("--changes", choices=("refuse", "carry"), default="refuse", help="of uncommitted files")
     parser.add_argument("--part-mb", type=int, default=50, help="size of a part at most, in MiB")
-    parser.add_argument("--output-dir", type=Path, default=Path("kit"), help="folder of the parts")
+    parser.add_argument("--output-dir", type=expanded, default=Path("kit"), help="folder of the parts")
     main(work, parser)

@@ -5,11 +5,13 @@ import argparse
 from pathlib import Path
 
 from ceilings import lifetime
+from ceilings.files import expanded
 from ceilings.offline import harvest, install, packing, parts
 from ceilings.program import main
 
 
 def work(arguments: argparse.Namespace) -> None:
+    parts.refuse_used(arguments.output_dir, "results")
     with lifetime.temporary_folder(arguments.output_dir.absolute().parent) as scratch:
         archive = Path(scratch) / install.RESULTS
         about = harvest.pack(arguments.results, arguments.study, archive, arguments.everything)
@@ -24,9 +26,9 @@ def work(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the results")
-    parser.add_argument("--study", type=Path, default=Path("config.yaml"), help="the study that they are of")
+    parser.add_argument("--results", type=expanded, default=Path("results"), help="folder of the results")
+    parser.add_argument("--study", type=expanded, default=Path("config.yaml"), help="the study that they are of")
     parser.add_argument("--everything", action="store_true", help="weights, graphs, engines, inputs and logs too")
     parser.add_argument("--part-mb", type=int, default=50, help="size of a part at most, in MiB")
-    parser.add_argument("--output-dir", type=Path, default=Path("brought"), help="folder of the parts")
+    parser.add_argument("--output-dir", type=expanded, default=Path("brought"), help="folder of the parts")
     main(work, parser)

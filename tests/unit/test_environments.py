@@ -20,9 +20,13 @@ from ceilings.runtimes.catalogue import ENVIRONMENTS, RUNTIMES
 from ceilings.study import code
 
 PROJECT = Path(__file__).parents[2]
-complete = runpy.run_path(str(PROJECT / "requirements/environments.py"))["complete"]
+written = runpy.run_path(str(PROJECT / "requirements/environments.py"))
+complete, sums = written["complete"], written["sums"]
 REQUIREMENTS = PROJECT / "requirements"
-LOCKED = ("cpu", "gpu", "dev")
+LOCKED = ("cpu", "gpu", "dev", "clusters")
+PYTHON = "3.12"
+"""Of every environment."""
+
 RULE = re.compile(r"^rule (\w+):\n((?:    .*\n|\n)+)", re.MULTILINE)
 
 BY_NAME = {
@@ -98,12 +102,36 @@ def test_a_package_has_one_version_wherever_it_is_pinned():
         assert not differing, f"{where} and {elsewhere} differ in {sorted(differing)}"
 
 
+def test_a_package_has_the_same_hashes_wherever_it_is_locked():
+    """An index has the same files for everybody: a hash that one file lacks, or has alone, is wrong."""
+    files = {name: pinned(REQUIREMENTS / f"{name}.txt", target()) for name in LOCKED}
+    first: dict[tuple[str, str], tuple[str, set[str]]] = {}
+    for name, pins in files.items():
+        for pin in pins:
+            assert len(pin.hashes) == len(set(pin.hashes)) > 0, f"{pin.name} in {name}.txt"
+            where, hashes = first.setdefault((pin.name, pin.version), (name, set(pin.hashes)))
+            assert hashes == set(pin.hashes), f"{pin.name} differs between {where}.txt and {name}.txt"
+
+
+def test_what_was_locked_was_not_edited_since():
+    """Also a hash of a package that one file alone has."""
+    assert (REQUIREMENTS / "SHA256SUMS").read_text() == sums(), "run make lock"
+
+
 @pytest.mark.parametrize("name", LOCKED)
 def test_what_we_ask_for_is_what_is_locked(name):
     """Else ``make lock`` was forgotten."""
     versions = locked(name)
     for package, version in asked(name).items():
         assert package in versions and version in (None, versions[package]), package
+
+
+def test_environments_differ_in_their_packages_only():
+    """One Python, from one channel: the packages' builds are those of that Python."""
+    kinds = {name: (content(name)["channels"], target(name).python) for name in environments()}
+    assert set(map(str, kinds.values())) == {str((["conda-forge"], PYTHON))}, kinds
+    conda = {name: [one for one in content(name)["dependencies"] if isinstance(one, str)] for name in environments()}
+    assert set(map(str, conda.values())) == {str([f"python={PYTHON}", "pip"])}, conda
 
 
 @pytest.mark.parametrize("environment", environments())

@@ -29,13 +29,18 @@ def test_variables_that_shells_export_are_no_options():
 
 @pytest.mark.parametrize(
     ("given", "option"),
-    [("FOR=3.12", "--python 3.12"), ("HOST=freeze.txt", "--host freeze.txt"), ("PART_MB=20", "--part-mb 20")],
+    [("FOR=3.12", "--python 3.12"), ("HOST=my freeze.txt", "--host 'my freeze.txt'"), ("PART_MB=20", "--part-mb 20")],
 )
 def test_an_option_reaches_the_program(given, option):
     assert make("kit", given) == f"{KIT} {option}"
 
 
-def test_parts_are_a_folder_or_one_of_them(tmp_path):
-    (tmp_path / "kit-1-01-of-01.pyz").touch()
-    for named in (tmp_path, tmp_path / "kit-1-01-of-01.pyz"):
-        assert make("unpack", f"PARTS={named}", "TO=x").endswith(f"python3 {tmp_path}/kit-1-01-of-01.pyz --to x")
+def test_a_path_is_one_word_whatever_it_holds():
+    unpack = "python3 workflow_scripts/unpack_results.py"
+    assert make("unpack", "PARTS=of my hosts", "TO=it's").endswith(rf"{unpack} 'of my hosts' --to 'it'\''s'")
+    assert make("bring", "TO=a b", "STUDY=c d").endswith("--study 'c d' --output-dir 'a b'")
+
+
+def test_unpack_asks_for_the_folder_of_the_parts():
+    done = subprocess.run(["make", "unpack"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "error: name the folder of the parts: make unpack PARTS=FOLDER" in done.stderr

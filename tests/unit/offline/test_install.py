@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
+import runpy
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +21,7 @@ from unit.offline.test_checkout import git
 from ceilings import provenance
 from ceilings.offline import checkout, install, packing, parts
 
+PROJECT = Path(__file__).parents[3]
 GLIBC = os.confstr("CS_GNU_LIBC_VERSION").split()[1]
 HERE = {
     "for": "cpu",
@@ -135,6 +139,66 @@ def test_a_host_gets_a_kit_and_then_the_next(project, tmp_path):
     assert run(written[0], "--replace").returncode == 0
     assert (there / "config.yaml").read_text() == "study: later\n"
 
+    # A file that was changed here and is the same in the next kit stays as it is.
+    (there / "config.yaml").write_text("study: edited\n")
+    (project / "new.smk").write_text("rule newer:\n")
+    git(project, "commit", "-qam", "fourth")
+    done = run(kit(tmp_path, [*changed, pip])[-1])
+    assert done.returncode == 0 and "Kept as changed here: config.yaml; --replace" in done.stdout, done.stderr
+    assert (there / "config.yaml").read_text() == "study: edited\n"
+    assert (there / "new.smk").read_text() == "rule newer:\n"
+
+
+@pytest.mark.slow
+def test_the_same_kit_again_mends_what_has_gone(project, tmp_path):
+    written = kit(tmp_path, [wheel(tmp_path / "w", "alpha", "1.0"), bundled_pip()])
+    there = tmp_path / "kit/ceilings"
+    assert run(written[0]).returncode == 0
+
+    def again(*options):
+        done = run(written[0], *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert in_environment(there, "import alpha; print(alpha.x)") == "1" and (there / ".venv/cpu").exists()
+        assert not [name for name in ("pieces", "joined") if (there / ".kit" / name).exists()]
+        return done.stdout
+
+    assert "Installed already; all of it is there: ceilings, revision " in again()
+    (there / "Snakefile").unlink()
+    (there / "config.yaml").write_text("study: edited\n")
+    assert "Kept as changed here: config.yaml; --replace" in again()
+    assert (there / "Snakefile").read_text() == "rule all:\n"
+    assert (there / "config.yaml").read_text() == "study: edited\n"
+    assert "Kept" not in again("--replace") and (there / "config.yaml").read_text() == "study: default\n"
+
+    # Of the environment: all of it, its Python, a module; without the rest of it and with an empty one in its place.
+    shutil.rmtree(there / ".venv")
+    assert "Installing 2 packages" in again()
+    (there / ".venv/bin/python").unlink()
+    assert "Installing 2 packages" in again()
+    next(there.glob(".venv/lib/*/site-packages/alpha.py")).unlink()
+    assert "Installing 1 packages" in again()
+    shutil.rmtree(there / ".venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", there / ".venv"], check=True)
+    assert "Installing 2 packages" in again()
+
+    # The packages' parts were deleted, and the environment is lost: the next kit's last part names what it takes.
+    shutil.rmtree(there / ".venv")
+    (project / "config.yaml").write_text("study: later\n")
+    written = kit(tmp_path, [wheel(tmp_path / "w", "alpha", "1.0"), bundled_pip()])
+    for part in written[:-1]:
+        part.unlink()
+    done = run(written[-1])
+    assert done.returncode == install.INCOMPLETE and f"missing: {written[0].name}" in done.stdout, done.stderr
+
+
+def test_what_a_check_of_the_environment_cannot_do_is_one_line(tmp_path):
+    """An environment whose Python has no packages at all."""
+    from ceilings.errors import UserError
+
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "empty"], check=True)
+    with pytest.raises(UserError, match=r"cannot check the packages: .*No module named 'packaging'; mend that"):
+        install.complaints(tmp_path / "empty", {"alpha": "1.0"})
+
 
 def bundled_pip() -> Path:
     """The pip that Python brings for new environments."""
@@ -172,8 +236,6 @@ def test_a_host_waits_for_the_parts_that_are_missing(project, tmp_path):
     ],
 )
 def test_a_kit_for_another_machine_is_refused_before_anything_is_written(project, tmp_path, about, message):
-    import re
-
     written = kit(tmp_path, [wheel(tmp_path / "w", "alpha", "1.0")], **about)
     done = run(written[0])
     assert done.returncode == 1 and re.search(message, done.stderr), done.stderr
@@ -224,3 +286,127 @@ def test_an_archive_with_files_elsewhere_is_refused(tmp_path, name):
         tar.addfile(tarfile.TarInfo(name))
     with pytest.raises(UserError, match="which is no file below its folder"):
         install._extract(tmp_path / "x.tar", tmp_path / "to")
+
+
+def results(folder, name, files):
+    """Parts with results of a host, as pack_results.py writes them."""
+    import tarfile
+
+    source = folder / name
+    for inside, content in files.items():
+        (source / inside).parent.mkdir(parents=True, exist_ok=True)
+        (source / inside).write_bytes(content)
+    with tarfile.open(folder / f"{name}.tar.gz", "w:gz") as tar:
+        for inside in files:
+            tar.add(source / inside, inside)
+    about = {"name": f"results-{name}", "study": "default", "devices": [name]}
+    parcel = {install.RESULTS: folder / f"{name}.tar.gz"}
+    return parts.cut([parcel], "results", about, packing.program(), folder=folder / f"of-{name}", megabytes=1)[1]
+
+
+RECORDS = {"config.yaml": b"study: default\n", "results/a.json": b"{}", "results/z.bin": bytes(2 << 20)}
+
+
+def test_results_are_there_whole_or_not_at_all(tmp_path):
+    """A limit for the size of a file ends the first try as a full disk does: after some files."""
+    (part,) = results(tmp_path, "h100", RECORDS)
+    target = part.parent / "results-h100"
+    limited = ["-c", f"ulimit -f 1024; exec {sys.executable} -P {part.name}"]
+    done = subprocess.run(["bash", *limited], cwd=part.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "run again: what came stays" in done.stderr, done.stderr
+    assert [path.name for path in target.iterdir()] == [install.STATE]
+    assert [path.name for path in (target / install.STATE).iterdir()] == ["pieces"]
+    done = run(part)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in target.iterdir()) == ["config.yaml", "results"]
+    assert all((target / name).read_bytes() == content for name, content in RECORDS.items())
+
+    done = run(part)
+    assert done.returncode == 1 and "results-h100 holds 'config.yaml' already; name another folder" in done.stderr
+    assert sorted(path.name for path in target.iterdir()) == ["config.yaml", "results"]
+    (part.parent / "file").touch()
+    done = run(part, "--to", "file")
+    assert done.returncode == 1 and "error: file is no folder; name another with --to" in done.stderr
+
+
+def unpack(*arguments, folder):
+    """What ``make unpack`` runs at home."""
+    command = [sys.executable, PROJECT / "workflow_scripts/unpack_results.py", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def brought(tmp_path):
+    """A folder, with a blank in its name, of the parts of two hosts: one part of one, three of the other."""
+    folder = tmp_path / "of my hosts"
+    folder.mkdir()
+    for name, files in (("h100", {"config.yaml": b"a"}), ("h200", {"x": os.urandom(2 << 20)})):
+        for part in results(tmp_path, name, files):
+            part.rename(folder / part.name)
+    return folder
+
+
+def test_all_results_of_a_folder_are_unpacked(tmp_path, brought):
+    done = unpack(brought, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results-h100/config.yaml").exists() and (tmp_path / "results-h200/x").stat().st_size == 2 << 20
+    one = next(brought.glob("*-of-03.pyz"))
+    done = unpack(one, "--to", "a folder", folder=tmp_path)
+    assert done.returncode == 0 and "--directory 'a folder' --config" in done.stdout
+    assert [path.name for path in (tmp_path / "a folder").iterdir()] == ["x"]
+
+
+def test_two_results_for_one_folder_are_refused_with_their_names(tmp_path, brought):
+    done = unpack(brought, "--to", "one", folder=tmp_path)
+    assert done.returncode == 1 and done.stderr.count(".pyz") == 2 and "both go to one; unpack one" in done.stderr
+    assert not (tmp_path / "one").exists()
+
+
+def test_what_is_no_part_is_named_beside_what_was_unpacked(tmp_path, brought):
+    """An empty first part, a pipe and a part of a parcel of which nothing else came."""
+    empty = next(brought.glob("*-01-of-01.pyz"))
+    empty.write_bytes(b"")
+    first = min(brought.glob("*-of-03.pyz"))
+    first.unlink()
+    os.mkfifo(first)
+    done = unpack(brought, folder=tmp_path)
+    assert done.returncode == install.INCOMPLETE, done.stderr
+    assert f"damaged: {first.name}" in done.stdout and f"damaged, or no part: {empty.name}" in done.stdout
+    assert f"PARTS={tmp_path} holds no part" in unpack(tmp_path, folder=tmp_path).stderr
+    assert f"{first} is damaged, or no part" in unpack(first, folder=tmp_path).stderr
+    assert "PARTS=nowhere does not exist" in unpack("nowhere", folder=tmp_path).stderr
+
+
+def test_a_part_that_is_run_names_the_results_that_it_leaves_alone(brought):
+    done = run(next(brought.glob("*-of-01.pyz")))
+    other = min(brought.glob("*-of-03.pyz"))
+    assert done.returncode == 0 and re.search(
+        rf"Left alone: results \w+; to unpack it, run \S.*{other.name}", done.stdout
+    )
+
+
+def test_the_makefile_of_a_kit_uses_any_part_that_answers(project, tmp_path):
+    big = tmp_path / "big-1.0-py3-none-any.whl"
+    big.write_bytes(os.urandom(3 * parts.MEBIBYTE))
+    first, second, third, *others = kit(tmp_path, [big])
+    parcel = parts.described(first)
+    makefile = runpy.run_path(str(PROJECT / "workflow_scripts/pack_kit.py"))["makefile"]
+    (first.parent / "Makefile").write_text(makefile(parcel))
+
+    def make():
+        command = ["make", f"PYTHON={sys.executable}"]
+        return subprocess.run(command, cwd=first.parent, capture_output=True, text=True, check=False, timeout=60)
+
+    first.write_bytes(b"")
+    second.write_bytes(second.read_bytes()[:100000])
+    third.unlink()
+    os.mkfifo(third)
+    done = make()
+    assert f"unpack] Error {install.INCOMPLETE}" in done.stderr, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:4]] == ["damaged:"] * 3
+    for part in others:
+        part.unlink()
+    done = make()
+    assert (
+        done.returncode == 2 and f"error: no part here answers {sys.executable} (kit-{parcel.identity}-" in done.stderr
+    )

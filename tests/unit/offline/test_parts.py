@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from ceilings.files import sha256
 from ceilings.offline import parts
 
 MEBIBYTE = parts.MEBIBYTE
+PROJECT = Path(__file__).parents[3]
 
 
 def random_file(path, size, seed=0):
@@ -155,3 +159,31 @@ def test_parts_too_small_for_their_list_are_refused(tmp_path):
     many = {f"wheels/{number}.whl": random_file(tmp_path / str(number), 10) for number in range(4000)}
     with pytest.raises(UserError, match="parts of 1 MiB are too small for a list of 4000 files; give more MiB a part"):
         cut([many], tmp_path / "kit")
+
+
+@pytest.mark.parametrize("name", ["README.md", "Makefile", "SHA256SUMS", "kit-1.txt", ".bashrc"])
+def test_a_folder_with_other_files_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("mine\n")
+    with pytest.raises(UserError, match=rf"holds '{name}', so that nothing is packed there; name a new folder: TO="):
+        parts.refuse_used(tmp_path, "kit")
+
+
+@pytest.mark.parametrize(("program", "kind"), [("pack_kit.py", ["--kind", "cpu"]), ("pack_results.py", [])])
+def test_packing_asks_before_it_replaces_a_file(tmp_path, program, kind):
+    (tmp_path / "Makefile").write_text("mine:\n")
+    command = [sys.executable, PROJECT / "workflow_scripts" / program, *kind, "--output-dir", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1 and "error: . holds 'Makefile'" in done.stderr
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("Makefile", "mine:\n")]
+
+
+def test_a_folder_of_such_parts_or_a_new_one_is_taken(sources, tmp_path):
+    parts.refuse_used(tmp_path / "new", "kit")
+    cut(sources, tmp_path / "kit")
+    (tmp_path / "kit/Makefile").touch()
+    (tmp_path / "kit/ceilings").mkdir()  # unpacked for a trial
+    parts.refuse_used(tmp_path / "kit", "kit")
+    with pytest.raises(UserError, match="so that nothing is packed there"):
+        parts.refuse_used(tmp_path / "kit", "results")
+    with pytest.raises(UserError, match="Makefile is no folder"):
+        parts.refuse_used(tmp_path / "kit/Makefile", "kit")

@@ -22,7 +22,8 @@ def test_what_records_and_imports_goes_and_links_become_files(tmp_path):
         assert all(one.isreg() for one in tar)
     environment = tmp_path / ".venv"
     (environment / "bin").mkdir(parents=True)
-    install.place_nsys(tmp_path / "nsys.tar.gz", profiler.program(folder), tmp_path / ".kit", environment)
+    install.place_nsys(tmp_path / "nsys.tar.gz", tmp_path / ".kit")
+    install.link_nsys(tmp_path / ".kit", profiler.program(folder), environment)
     assert (environment / "bin/nsys").read_text() == "target-linux-x64/nsys"
     assert (environment / "bin/nsys").stat().st_mode & 0o100
     placed = tmp_path / ".kit/nsys/2025.1.1"

@@ -7,7 +7,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 
 MODULES = (
-    *("__init__", "environment", "errors", "failure_kinds", "files", "foreign", "lifetime", "private"),
+    *("__init__", "absent", "environment", "errors", "failure_kinds", "files", "foreign", "lifetime", "private"),
     *("offline/__init__", "offline/install", "offline/parts"),
 )
 """What :mod:`ceilings.offline.install` imports, and that."""

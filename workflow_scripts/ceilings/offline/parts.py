@@ -24,6 +24,9 @@ from ceilings import files
 from ceilings.errors import UserError
 
 SUFFIX = ".pyz"
+SUMS, MAKEFILE = "SHA256SUMS", "Makefile"
+"""Files that lie beside parts."""
+
 ABOUT = "part.json"
 PIECES = "pieces/"
 
@@ -102,6 +105,13 @@ class Parcel:
         width = max(2, len(str(self.count)))
         return f"{self.kind}-{self.identity}-{part:0{width}}-of-{self.count:0{width}}{SUFFIX}"
 
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def has(self, name: str) -> bool:
+        """Whether a file is called as a part of this parcel is."""
+        return name.startswith(f"{self.kind}-{self.identity}-")
+
     @classmethod
     def parse(cls, text: str) -> Parcel:
         """The parcel that a ``part.json`` describes.
@@ -132,6 +142,16 @@ class Parcel:
 
 
 # ---- cutting ---------------------------------------------------------------------------------------------------------
+
+
+def refuse_used(folder: Path, kind: str) -> None:
+    """Raise UserError where parts of a kind cannot go: a folder with other files, which they could replace."""
+    held = {path.name for path in folder.glob("*") if not path.is_dir()} if folder.is_dir() else set()
+    mine = {name for name in held if name.startswith(f"{kind}-") and name.endswith(SUFFIX)}
+    if others := sorted(held - mine - ({SUMS, MAKEFILE} if mine else set())):
+        raise UserError(f"{folder} holds {others[0]!r}, so that nothing is packed there; name a new folder: TO=FOLDER")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name a new one: TO=FOLDER")
 
 
 def cut(
@@ -182,7 +202,7 @@ def cut(
     if too_large := [path.name for path in written if path.stat().st_size > megabytes * MEBIBYTE]:
         raise AssertionError(f"larger than {megabytes} MiB: {', '.join(too_large)}")
     sums = "".join(f"{files.sha256(path)}  {path.name}\n" for path in written)
-    files.write_text(folder / "SHA256SUMS", sums)
+    files.write_text(folder / SUMS, sums)
     return parcel, written
 
 
@@ -273,27 +293,54 @@ def described(path: Path) -> Parcel:
         UserError: It is no part, or damaged.
     """
     try:
+        _refuse_irregular(path)
         with zipfile.ZipFile(path) as archive:
             return Parcel.parse(archive.read(ABOUT).decode())
     except DAMAGE:
         raise UserError(f"{path} is damaged, or no part; carry that file again") from None
 
 
-def take(parts: Iterable[Path], parcel: Parcel, store: Path) -> list[str]:
+def parcels(parts: Iterable[Path]) -> tuple[dict[Parcel, Path], list[Path]]:
+    """The parcels of files with the first part of each, and the files that say nothing of one."""
+    found: dict[Parcel, Path] = {}
+    damaged = []
+    for path in parts:
+        try:
+            found.setdefault(described(path), path)
+        except UserError:
+            damaged.append(path)
+    return found, damaged
+
+
+def _refuse_irregular(path: Path) -> None:
+    """Raise an OSError for what is no regular file: a pipe would be waited for."""
+    if problem := files.not_a_file(path):
+        raise OSError(problem)
+
+
+def take(parts: Iterable[Path], parcel: Parcel, store: Path, wanted: Iterable[Whole] | None = None) -> list[str]:
     """Put the pieces of a parcel's parts into a store; those that are there already are not read again.
+
+    Args:
+        parts: Files; those of other parcels are left alone.
+        parcel: The parcel.
+        store: Folder of pieces.
+        wanted: Its files whose pieces are needed; None is all.
 
     Returns:
         Names of the parts that are damaged.
     """
     store.mkdir(parents=True, exist_ok=True)
     damaged = []
+    needed = {PIECES + piece.sha256 for whole in (parcel.files if wanted is None else wanted) for piece in whole.pieces}
     for path in parts:
         try:
+            _refuse_irregular(path)
             with zipfile.ZipFile(path) as archive:
                 if Parcel.parse(archive.read(ABOUT).decode()) != parcel:
                     continue
                 for name in archive.namelist():
-                    if name.startswith(PIECES):
+                    if name in needed:
                         _keep(archive, name, store)
         except DAMAGE:
             damaged.append(path.name)
@@ -302,8 +349,6 @@ def take(parts: Iterable[Path], parcel: Parcel, store: Path) -> list[str]:
 
 def _keep(archive: zipfile.ZipFile, name: str, store: Path) -> None:
     sha = name.removeprefix(PIECES)
-    if not _SHA.fullmatch(sha):
-        raise ValueError(name)
     if (store / sha).exists():
         return
     digest = hashlib.sha256()
