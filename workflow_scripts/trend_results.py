@@ -20,6 +20,9 @@ from ceilings.report.tables.frames import read_tables
 
 ARCHIVES = (".tar.gz", ".tgz")
 
+REMEDY = "bring the tree again from where it was measured, or leave it out"
+"""Of a tree's tables: nothing here can make them anew."""
+
 HASH = re.compile(r"g?[0-9a-f]{7,40}")
 """How a name holds a commit."""
 
@@ -27,11 +30,11 @@ HASH = re.compile(r"g?[0-9a-f]{7,40}")
 def measured(tree: Path) -> Measured:
     """Of a results tree with its tables, of an archive of one, or of a tables folder."""
     if (tree / "cells.parquet").is_file():
-        return Measured(read_tables(tree))
+        return Measured(read_tables(tree, REMEDY))
     with trees.opened(tree) as results:
         if not (results / "tables").is_dir():
             raise UserError(f"{tree} has no tables; run `snakemake --cores 1 results/summary.md` where it was measured")
-        return Measured(read_tables(results / "tables"))
+        return Measured(read_tables(results / "tables", REMEDY))
 
 
 def is_tree(path: Path) -> bool:

@@ -208,6 +208,9 @@ def test_the_program_follows_a_folder_of_trees(tmp_path):
     assert done.returncode == 1, done.stderr
     assert "3 trees in this order: t9, t10, t11" in done.stdout and done.stdout.count("t10 to t11") == 2
     assert "packages torch: 2.12 to 2.13" in done.stdout and page.read_text().count("<svg") == 2
+    (trees / "t10" / "results" / "tables" / "runs.parquet").unlink()
+    lost = subprocess.run([sys.executable, PROGRAM, trees], check=False, capture_output=True, text=True)
+    assert lost.returncode == 2 and "runs.parquet does not exist; bring the tree again" in lost.stderr
     one = subprocess.run([sys.executable, PROGRAM, trees / "t9"], check=False, capture_output=True, text=True)
     assert one.returncode == 2 and "1 results trees; name two or more" in one.stderr and "Traceback" not in one.stderr
 

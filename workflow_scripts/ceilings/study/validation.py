@@ -64,8 +64,8 @@ def unknown_names(config: Mapping[str, Any]) -> Iterator[str]:
                     f"sweeps.{name}.runtimes: {runtime!r} runs none of {', '.join(sweep['precisions'])}; "
                     f"it runs {', '.join(can)}: name one of these, or another runtime"
                 )
-    for place, name, names in unknown_resources(config):
-        hint = nearest(name, names)
+    for place, name, resources in unknown_resources(config):
+        hint = nearest(name, resources)
         further = "list in node_resources what only your executor takes"
         yield f"{place}: the resource {name!r} is unknown, {hint} ({further})"
     for value in config["protocol"].get("measurements", ()):
