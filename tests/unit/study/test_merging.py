@@ -14,6 +14,7 @@ from unit import planted_records
 
 from ceilings import records
 from ceilings.errors import UserError
+from ceilings.report.tables.collect import read_run
 from ceilings.study.merging import merge, unit_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
@@ -290,3 +291,12 @@ def test_every_conflict_can_be_printed(tmp_path):
     assert few.returncode == all_of_them.returncode == 1
     assert few.stdout.count("conflict: ") == 20 and "and 4 more: --all-conflicts" in few.stdout
     assert all_of_them.stdout.count("conflict: ") == 24
+
+
+@pytest.mark.parametrize(("recorded", "remedy"), [(True, "bring it again"), (False, "run `snakemake")])
+def test_an_edited_record_has_a_remedy_that_works_here(tmp_path, recorded, remedy):
+    maker = planted.StudyMaker(tmp_path, runs=1)
+    cell = maker.add(OTHER, "tensorrt", "fp16", 1, 128) | {"recorded": recorded}
+    broken(Path(cell["runs"][0]))
+    with pytest.raises(UserError, match=rf"run1\.json was changed since it was written .*{remedy}"):
+        read_run(cell["runs"][0], cell, maker.plan())
