@@ -2,6 +2,7 @@
 # Makes: STUDY, on which every other stage's paths and params rest; the constraints on names in paths.
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -291,8 +292,10 @@ def device_threads(wildcards):
 
 
 def node_option(wildcards):
-    """Whether the node must have a GPU."""
-    return "--gpu" if STUDY.machines.resources_of_node(wildcards.node).get("gpu") else ""
+    """Whether the node must have a GPU, and of which kind."""
+    resources = STUDY.machines.resources_of_node(wildcards.node)
+    kind = f" --gpu-model {shlex.quote(str(resources['gpu_model']))}" if "gpu_model" in resources else ""
+    return f"--gpu{kind}" if resources.get("gpu") else ""
 
 
 def evaluated_artifact(wildcards):

@@ -20,10 +20,11 @@ def work(arguments: argparse.Namespace) -> int:
     for device, count in sorted(merged.copied.items()):
         print(f"{device or 'shared by all devices'}: {count} files")
     print(f"{merged.same} files were there already, {len(merged.conflicts)} in conflict")
-    for conflict in merged.conflicts[:MOST_SHOWN]:
+    shown = merged.conflicts if arguments.all_conflicts else merged.conflicts[:MOST_SHOWN]
+    for conflict in shown:
         print(visible(f"conflict: {conflict.path}: kept that of {conflict.kept}, not that of {conflict.other}"))
-    if len(merged.conflicts) > MOST_SHOWN:
-        print(f"and {len(merged.conflicts) - MOST_SHOWN} more")
+    if len(merged.conflicts) > len(shown):
+        print(f"and {len(merged.conflicts) - len(shown)} more: --all-conflicts prints them")
     devices = sorted(device for device in merged.copied if device)
     if devices:
         print(f"To show them, name them in the study: devices: [auto, {', '.join(devices)}]")
@@ -34,4 +35,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trees", type=Path, nargs="+", help="results folders, or .tar.gz of them")
     parser.add_argument("--into", type=Path, required=True, help="the results folder that gets their files")
+    parser.add_argument("--all-conflicts", action="store_true", help=f"print more than {MOST_SHOWN} conflicts")
     main(work, parser, failed=2)

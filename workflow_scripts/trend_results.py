@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Follow the latency of each cell over several results trees: per commit, driver or package, with change-points.
 
-Exit status: 0 no cell became slower with the last tree, 1 one did, 2 the trends could not be made.
+Exit status: 0 no cell became slower or stopped working with the last tree, 1 one did, 2 the trends could not be made.
 """
 
 import argparse
+import itertools
 import re
 from pathlib import Path
 
@@ -19,15 +20,21 @@ from ceilings.report.tables.frames import read_tables
 
 ARCHIVES = (".tar.gz", ".tgz")
 
+REMEDY = "bring the tree again from where it was measured, or leave it out"
+"""Of a tree's tables: nothing here can make them anew."""
+
+HASH = re.compile(r"g?[0-9a-f]{7,40}")
+"""How a name holds a commit."""
+
 
 def measured(tree: Path) -> Measured:
     """Of a results tree with its tables, of an archive of one, or of a tables folder."""
     if (tree / "cells.parquet").is_file():
-        return Measured(read_tables(tree))
+        return Measured(read_tables(tree, REMEDY))
     with trees.opened(tree) as results:
         if not (results / "tables").is_dir():
             raise UserError(f"{tree} has no tables; run `snakemake --cores 1 results/summary.md` where it was measured")
-        return Measured(read_tables(results / "tables"))
+        return Measured(read_tables(results / "tables", REMEDY))
 
 
 def is_tree(path: Path) -> bool:
@@ -36,15 +43,29 @@ def is_tree(path: Path) -> bool:
 
 
 def expanded(path: Path) -> list[Path]:
-    """A tree itself; of a folder of trees all of them by name, numbers by their size."""
+    """A tree itself; of a folder of trees all of them by name, numbers by their size.
+
+    Raises:
+        UserError: Their names do not say their order.
+    """
     if is_tree(path) or not path.is_dir():
         return [path]
     found = [entry for entry in path.iterdir() if not entry.name.startswith(".") and is_tree(entry)]
-    return sorted(found, key=lambda entry: [int(one) if one.isdigit() else one for one in _parts(entry.name)])
+    found.sort(key=lambda entry: [int(one) if one.isdecimal() else one for one in re.split(r"(\d+)", entry.name)])
+    for one, other in itertools.pairwise(entry.name for entry in found):
+        if _is_hash_order(one, other):
+            raise UserError(
+                f"{path}: {one} and {other} differ in a commit's hash first, which says nothing of their order; "
+                "put a time or a number before it, or name the trees one by one, the oldest first"
+            )
+    return found
 
 
-def _parts(name: str) -> list[str]:
-    return re.split(r"(\d+)", name)
+def _is_hash_order(*names: str) -> bool:
+    """Whether two names come in their order by a hash alone."""
+    tokens = zip(*(re.split(r"[-_. ]", re.sub(r"\.(tar\.gz|tgz)$", "", name)) for name in names), strict=False)
+    first = next((pair for pair in tokens if pair[0] != pair[1]), ("", ""))
+    return all(HASH.fullmatch(token) for token in first) and not all(token.isdecimal() for token in first)
 
 
 def named(given: list[Path]) -> dict[str, Path]:
@@ -65,7 +86,7 @@ def named(given: list[Path]) -> dict[str, Path]:
 def work(arguments: argparse.Namespace) -> int:
     given = named(arguments.trees)
     found = trends([(name, measured(tree)) for name, tree in given.items()], margin=arguments.margin)
-    if not found.steps:
+    if not found.steps and not found.broken:
         raise UserError("no cell was measured in two of the trees under equal conditions; name trees of one study")
     page = as_markdown(found)
     if arguments.output:
@@ -74,7 +95,7 @@ def work(arguments: argparse.Namespace) -> int:
         print(page)
     if arguments.html:
         write_text(arguments.html, as_html(found))
-    return int(found.newest_is_slower and not arguments.report_only)
+    return int(found.newest_is_worse and not arguments.report_only)
 
 
 if __name__ == "__main__":
@@ -83,5 +104,7 @@ if __name__ == "__main__":
     parser.add_argument("--margin", type=float, default=0.05, help="steps provably below are none (default 0.05)")
     parser.add_argument("--output", type=Path, help="Markdown file; without it the page is printed")
     parser.add_argument("--html", type=Path, help="HTML file with a picture of each cell")
-    parser.add_argument("--report-only", action="store_true", help="exit with 0 whatever became slower")
+    parser.add_argument(
+        "--report-only", action="store_true", help="exit with 0 whatever became slower or stopped working"
+    )
     main(work, parser, failed=2)

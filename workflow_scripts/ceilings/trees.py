@@ -35,6 +35,9 @@ FOLDERS = (
 )
 """What lies in a results tree; one of them makes a folder one."""
 
+NEVER = (".nsys-rep", ".qdstrm")
+"""Suffixes of captures that hold the environments of all processes of a machine."""
+
 MOST_FILES = 1_000_000
 
 
@@ -67,6 +70,11 @@ def files_of(results: Path) -> Iterator[PurePosixPath]:
     for name in FOLDERS:
         if os.path.lexists(results / name):
             yield from _files(results, PurePosixPath(name))
+
+
+def stays(file: PurePosixPath | Path) -> bool:
+    """Whether a file, by its path below the results, never leaves its machine: a raw capture, or what is hidden."""
+    return file.name.endswith(NEVER) or any(part.startswith(".") for part in file.parts)
 
 
 def _files(results: Path, below: PurePosixPath) -> Iterator[PurePosixPath]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ceilings.errors import UserError
 from ceilings.report.analysis import trends as analysis
 from ceilings.report.analysis.measured import Cell, Measured
 from ceilings.report.analysis.trends import trends
@@ -24,6 +25,9 @@ from ceilings.workload.shape import Shape
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
 from unit import planted_records
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "workflow_scripts"))
+from trend_results import expanded
 
 PROGRAM = Path(__file__).parents[3] / "workflow_scripts" / "trend_results.py"
 GPU = planted.GPU
@@ -60,7 +64,7 @@ class Planted(Measured):
             "gpu": json.dumps(WATCHED | (watched or {})),
         }
         rows = [run | dict(zip(KEY, cell.key, strict=True)) for cell in self.cells]
-        self.tables = SimpleNamespace(runs=pd.DataFrame(rows))
+        self.tables = SimpleNamespace(runs=pd.DataFrame(rows), cells=pd.DataFrame(columns=[*KEY, "status", "reason"]))
 
 
 CELLS = [f"r{i}" for i in range(6)]
@@ -109,7 +113,7 @@ def test_a_change_is_found_where_it_was_planted_and_named():
         ("gpu driver", "580.1", "590.1"),
         ("SM clock while timed, MHz", "1980", "1700"),
     }
-    assert not found.newest_is_slower
+    assert not found.newest_is_worse
     page, markdown = as_html(found), as_markdown(found)
     for text in ("t4 to t5", "packages torch: 2.11 to 2.12", "slower"):
         assert text in page and text.split(":")[0] in markdown
@@ -120,7 +124,7 @@ def test_a_change_back_is_two_and_the_newest_counts():
     found = trends(history(np.random.default_rng(2), factors=lambda tree, _: {4: 1.2, 7: 1.2}.get(tree, 1.0)))
     kinds = {(one.after.tree, one.change.verdict) for one in found.changes}
     assert kinds == {("t4", "slower"), ("t5", "faster"), ("t7", "slower")}
-    assert len(found.changes) == 3 * len(CELLS) and found.newest_is_slower
+    assert len(found.changes) == 3 * len(CELLS) and found.newest_is_worse
 
 
 def test_a_drift_of_small_steps_is_found_between_the_ends():
@@ -204,5 +208,64 @@ def test_the_program_follows_a_folder_of_trees(tmp_path):
     assert done.returncode == 1, done.stderr
     assert "3 trees in this order: t9, t10, t11" in done.stdout and done.stdout.count("t10 to t11") == 2
     assert "packages torch: 2.12 to 2.13" in done.stdout and page.read_text().count("<svg") == 2
+    (trees / "t10" / "results" / "tables" / "runs.parquet").unlink()
+    lost = subprocess.run([sys.executable, PROGRAM, trees], check=False, capture_output=True, text=True)
+    assert lost.returncode == 2 and "runs.parquet does not exist; bring the tree again" in lost.stderr
     one = subprocess.run([sys.executable, PROGRAM, trees / "t9"], check=False, capture_output=True, text=True)
     assert one.returncode == 2 and "1 results trees; name two or more" in one.stderr and "Traceback" not in one.stderr
+
+
+def failed(measured, runtime):
+    """The same tree, in which the cells of a runtime failed."""
+    gone = [cell for cell in measured.cells if cell.runtime == runtime]
+    measured.cells = [cell for cell in measured.cells if cell.runtime != runtime]
+    rows = [dict(zip(KEY, cell.key, strict=True)) | {"status": "failed", "reason": "a|b"} for cell in gone]
+    measured.tables.cells = pd.DataFrame(rows)
+    return measured
+
+
+@pytest.mark.parametrize(("at", "worse"), [((7,), True), ((6, 7), False), ((3,), False)])
+def test_a_cell_that_stops_working_is_named_and_counts_with_the_last_tree(at, worse):
+    given = history(np.random.default_rng(5))
+    found = trends([(name, failed(one, "r2") if number in at else one) for number, (name, one) in enumerate(given)])
+    (one,) = found.broken
+    assert (one.before, one.after, one.why) == (f"t{at[0] - 1}", f"t{at[0]}", "a|b")
+    assert found.newest_is_worse is worse
+    page = as_markdown(found)
+    assert "## Measured before, failed after" in page and r"a\|b" in page and "1 stopped working" in page
+    assert "Measured before, failed after" in as_html(found)
+
+
+def test_undecided_steps_are_counted():
+    steady = trends(history(np.random.default_rng(6)), margin=0.5)
+    assert steady.undecided == 0 and "0 steps undecided" in as_markdown(steady)
+    narrow = trends(history(np.random.default_rng(6)), margin=0.0001)
+    assert narrow.undecided == narrow.steps - len(CELLS) == 7 * len(CELLS)
+    assert f"{narrow.undecided} steps undecided" in as_html(narrow)
+
+
+def test_names_of_trees_are_text_in_markdown():
+    given = history(np.random.default_rng(7), trees=2)
+    page = as_markdown(trends([(name, one) for name, (_, one) in zip(("<b>*a*", "[x](y)"), given, strict=True)]))
+    assert r"\<b\>\*a\*" in page and r"\[x\](y)" in page
+
+
+ORDERS = {
+    "hashes of a day": (["2026-11-27-0123abc", "2026-11-27-f00dbad"], None),
+    "hashes": (["abcdef0", "1234567"], None),
+    "numbers": (["t10", "t9"], ["t9", "t10"]),
+    "days": (["2026-11-28-0123abc", "2026-11-27-f00dbad"], ["2026-11-27-f00dbad", "2026-11-28-0123abc"]),
+    "times": (["27T1530-0123abc", "27T0910-f00dbad"], ["27T0910-f00dbad", "27T1530-0123abc"]),
+    "other digits": (["\u00b2", "t1"], ["t1", "\u00b2"]),
+}
+
+
+@pytest.mark.parametrize(("given", "order"), ORDERS.values(), ids=ORDERS)
+def test_a_folder_of_trees_is_ordered_by_name_or_refused(tmp_path, given, order):
+    for name in given:
+        (tmp_path / name / "tables").mkdir(parents=True)
+    if order is None:
+        with pytest.raises(UserError, match="says nothing of their order"):
+            expanded(tmp_path)
+    else:
+        assert [path.name for path in expanded(tmp_path)] == order

@@ -97,8 +97,9 @@ def test_a_job_reaches_the_node_of_its_device(tmp_path):
 
 def test_two_nodes_of_one_kind_measure_it_once(tmp_path):
     twins = {"plain": HOSTS["plain"], "fast": HOSTS["plain"], "slow": HOSTS["plain"]}
-    sweeps = {"one": SWEEP}
-    assert [cell.device for cell in study(tmp_path, twins, sweeps=sweeps).cells] == ["cpu-epyc"] * 2  # an A/A pair
+    nodes = {name: {"constraint": name} for name in twins}
+    made = study(tmp_path, twins, sweeps={"one": SWEEP}, nodes=nodes)
+    assert [cell.device for cell in made.cells] == ["cpu-epyc"] * 2  # an A/A pair
 
 
 def test_nodes_that_have_not_described_themselves_are_named_with_the_command(tmp_path):
@@ -130,14 +131,52 @@ def test_a_sweep_for_machines_without_a_gpu_runs_on_nodes_without_one(tmp_path):
     [
         ({"h200": {}}, r"nodes.h200: must not be empty"),
         ({"h200": {"gpu_model": "h200; rm -rf ~"}}, r"nodes.h200.gpu_model: .* is not allowed"),
-        ({"h200": {"gpu": -1}}, r"nodes.h200.gpu: -1 is not allowed"),
+        ({"h200": {"gpu": -1}}, r"nodes.h200.gpu: -1 is out of range"),
         ({"h200": {"slurm_extra": "x"}}, r"nodes.h200: .*slurm_extra.* is not allowed"),
+        ({"h200": {"gpu": "two"}}, r'nodes.h200.gpu: "two" is not a whole number'),
+        (
+            {"h200": {"gpu_modell": "h200"}},
+            r"nodes.h200: the resource 'gpu_modell' is unknown, did you mean 'gpu_model'",
+        ),
+        ({"plain": {"constraints": "cpu-b"}}, r"nodes.plain: .*'constraints' is unknown, did you mean 'constraint'"),
+        ({"plain": {"partition": "cpu"}}, r"'partition' is unknown, did you mean 'slurm_partition'.*node_resources"),
         ({"H 200": {"gpu": 1}}, r"nodes: .*H 200.* is not allowed"),
     ],
 )
 def test_nodes_are_checked(nodes, problem):
     with pytest.raises(UserError, match=problem):
         Study({**CONFIG, "nodes": nodes}, LAPTOP)
+
+
+def test_a_resource_of_this_site_is_named_as_one():
+    Study({**CONFIG, "nodes": {"mine": {"switch_group": "b"}}, "node_resources": ["switch_group"]}, LAPTOP)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "another"),
+    [
+        ("NVIDIA H200", "h100", True),
+        ("NVIDIA H100 80GB HBM3", "h200", True),
+        ("NVIDIA A100-SXM4-80GB", "a10", True),
+        ("NVIDIA H100 80GB HBM3", "h100", False),
+        ("NVIDIA A100-SXM4-80GB", "NVIDIA-A100-SXM4-80GB", False),
+        ("NVIDIA GeForce RTX 3090", "rtx3090", False),
+        ("NVIDIA H100 80GB HBM3", "fast", False),
+    ],
+)
+def test_a_node_with_another_gpu_than_the_study_asks_for_is_refused(tmp_path, name, asked, another):
+    host = dataclasses.replace(HOSTS["fast"], gpu=dataclasses.replace(GPU, name=name))
+    nodes = {"nodes": {"fast": {"gpu_model": asked}}}
+    if not another:
+        assert study(tmp_path, {"fast": host}, **nodes).machines.hosts == [host]
+        return
+    with pytest.raises(UserError, match=rf"nodes.fast.gpu_model: {asked} is asked for, .* {name}; .*fast.json"):
+        study(tmp_path, {"fast": host}, **nodes)
+
+
+def test_a_node_without_the_gpu_that_the_study_asks_for_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"nodes.plain.gpu_model: h100 is asked for, .* no GPU"):
+        study(tmp_path, {"plain": HOSTS["plain"]}, nodes={"plain": {"gpu_model": "h100"}})
 
 
 def test_a_damaged_description_is_refused_with_its_remedy(tmp_path):

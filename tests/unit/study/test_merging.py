@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+import re
 import shutil
+import subprocess
 import sys
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from unit import planted_records
 
 from ceilings import records
 from ceilings.errors import UserError
-from ceilings.study.merging import merge
+from ceilings.report.tables.collect import read_run
+from ceilings.study.merging import merge, unit_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 import planted_study as planted
@@ -112,9 +115,188 @@ def test_an_artifact_is_held_against_its_report(tmp_path):
 
 def test_what_is_private_or_made_from_all_records_stays_behind(tmp_path):
     results = tree(tmp_path / "a")
-    for name in ("summary.md", "plan.json", "logs/x.log", "tables/cells.csv", f"traces/{GPU}/r/m/fp16/b1-s8.nsys-rep"):
+    for name in (
+        "summary.md",
+        "plan.json",
+        "logs/x.log",
+        "tables/cells.csv",
+        f"traces/{GPU}/r/m/fp16/b1-s8.nsys-rep",
+        f"traces/{GPU}/r/m/fp16/b1-s8.qdstrm",
+        f"traces/{GPU}/.x.py",
+    ):
         (results / name).parent.mkdir(parents=True, exist_ok=True)
         (results / name).write_text("x")
     quietly(results, into=tmp_path / "all")
     assert {name.split("/")[0] for name in all_files(tmp_path / "all")} == {"benchmarks"}
     assert json.loads(next((tmp_path / "all").rglob("run1.json")).read_text())["kind"] == "run"
+
+
+RUNS = Path("benchmarks", GPU, "tensorrt", "distilbert", "fp16", "b1-s128")
+
+
+def processes(folder: Path, kept: tuple[int, ...], seed: int = 0, **changes: object) -> Path:
+    """The results folder of a machine that measured one cell, of which some processes are left."""
+    maker = planted.StudyMaker(folder, runs=5, seed=seed)
+    maker.measure(GPU, [("tensorrt", "fp16")], [(1, 128)])
+    for run, path in enumerate(maker.cells[0]["runs"], 1):
+        if run in kept:
+            maker.change(maker.cells[0], run, **changes)
+        else:
+            Path(path).unlink()
+    return folder / "results"
+
+
+OTHER_REVISION = {"provenance": planted_records.PROVENANCE | {"project_revision": "fedcba987654"}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        OTHER_REVISION,
+        {"provenance": planted_records.PROVENANCE | {"project_revision": None}},
+        {"provenance": planted_records.PROVENANCE | {"packages": {"torch": "2.14.0"}}},
+        {"gpu": {"name": "H200", "driver": "590.1"}},
+        {"protocol": planted.PROTOCOL | {"precision": 0.5}},
+    ],
+    ids=["revision", "unknown revision", "package", "driver", "protocol"],
+)
+@pytest.mark.parametrize("kept", [(1, 2, 3, 4, 5), (3, 4, 5)])
+def test_processes_of_two_conditions_never_share_a_cell(tmp_path, changes, kept):
+    first, second = processes(tmp_path / "a", (1, 2)), processes(tmp_path / "b", kept, seed=1, **changes)
+    merged = quietly(first, second, into=tmp_path / "all")
+    assert all_files(tmp_path / "all") == all_files(first)
+    assert [one.path for one in merged.conflicts] == [str(RUNS / f"run{run}.json") for run in kept]
+    assert all(str(first) in one.kept and str(second) in one.other for one in merged.conflicts)
+
+
+def test_processes_of_one_code_driver_and_protocol_are_joined(tmp_path):
+    protocol = {"protocol": planted.PROTOCOL}
+    first, second = processes(tmp_path / "a", (1, 2), **protocol), processes(tmp_path / "b", (3, 4, 5), **protocol)
+    merged = quietly(first, second, into=tmp_path / "all")
+    assert not merged.conflicts and all_files(tmp_path / "all") == all_files(first) | all_files(second)
+    # A merge that was cut off goes on, whatever the conditions: all is of one tree.
+    (tmp_path / "all" / RUNS / "run4.json").unlink()
+    assert quietly(first, second, into=tmp_path / "all").copied == {GPU: 1}
+
+
+def test_a_capture_and_what_is_made_of_it_are_of_one_tree(tmp_path):
+    first, second = tree(tmp_path / "a"), tree(tmp_path / "b")
+    place = Path("traces", GPU, "tensorrt", "distilbert", "fp16")
+    for results, names in ((first, ["b1-s128.sqlite"]), (second, ["b1-s128.torch.json", "b1-s128.perfetto.json"])):
+        (results / place).mkdir(parents=True)
+        for name in names:
+            (results / place / name).write_text("{}")
+    merged = quietly(first, second, into=tmp_path / "all")
+    assert [path.name for path in (tmp_path / "all" / place).iterdir()] == ["b1-s128.sqlite"]
+    assert [one.path for one in merged.conflicts if "traces" in one.path] == [
+        str(place / "b1-s128.perfetto.json"),
+        str(place / "b1-s128.torch.json"),
+    ]
+
+
+TOGETHER = (
+    ("traces/d/r/m/fp16/b1-s8.sqlite", "traces/d/r/m/fp16/b1-s8.budget.json", "traces/d/r/m/fp16/b1-s8.layers.json"),
+    ("onnx/m/int8.half.onnx", "onnx/m/int8.half.onnx.data", "onnx/m/int8.half.json", "parity/m/int8.half.json"),
+    ("models/m/weights/model.safetensors", "models/m/weights/workload.json", "models/m/weights/tokenizer/vocab.txt"),
+    ("models/m/data.npz", "models/m/data.json", "models/m/data.reference.npz"),
+    ("models/m/inputs/b1-s8.npz", "models/m/reference/b1-s8.npz"),
+    ("engines/d/b/m/fp16/p.engine", "engines/d/b/m/fp16/p.json", "engines/d/b/m/fp16/p.timing.cache"),
+    ("engines/d/b/m/fp16/b1-s8.cache.json", "engines/d/b/m/fp16/b1-s8.cache/one.engine"),
+    ("calibration/m/entropy.json", "calibration/m/entropy.cache"),
+)
+
+
+def test_units_are_what_belongs_together():
+    units = [{unit_of(PurePosixPath(name)) for name in names} for names in TOGETHER]
+    assert [len(unit) for unit in units] == [1] * len(TOGETHER) and len(set.union(*units)) == len(TOGETHER)
+
+
+def test_a_floor_of_another_device_and_what_nobody_vouches_for_are_refused(tmp_path):
+    results = tree(tmp_path / "a")
+    maker = planted.StudyMaker(tmp_path / "a", runs=1)
+    floor = maker.bound(maker.add(GPU, "tensorrt", "fp16", 1, 128), 0.1)
+    quietly(results, into=tmp_path / "good")
+    elsewhere = results / "floors" / OTHER / floor.relative_to(results / "floors" / GPU)
+    elsewhere.parent.mkdir(parents=True)
+    floor.rename(elsewhere)
+    stray, junk = results / "traces" / "evil.py", results / "onnx" / "m" / "fp32.onnx"
+    for path, why in ((elsewhere, f"is the record of device {GPU}"), (stray, "no file of"), (junk, "has no report")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.exists() or path.write_text("x")
+        with pytest.raises(UserError, match=f"{re.escape(str(path))} .*{why}"):
+            quietly(results, into=tmp_path / "all")
+        path.unlink()
+    assert not (tmp_path / "all").exists()
+
+
+def a_file_as_folder(target: Path) -> None:
+    (target / "benchmarks").mkdir(parents=True)
+    (target / "benchmarks" / GPU).write_text("x")
+
+
+def a_folder_as_file(target: Path) -> None:
+    (target / RUNS / "run2.json").mkdir(parents=True)
+
+
+def a_dangling_link(target: Path) -> None:
+    (target / RUNS).mkdir(parents=True)
+    (target / RUNS / "run2.json").symlink_to("nowhere")
+
+
+def a_file(target: Path) -> None:
+    target.write_text("x")
+
+
+@pytest.mark.parametrize("spoil", [a_file_as_folder, a_folder_as_file, a_dangling_link, a_file])
+def test_a_target_that_cannot_hold_it_is_refused_before_anything_is_written(tmp_path, spoil):
+    spoil(tmp_path / "all")
+    before = sorted(tmp_path.rglob("*"))
+    results = tree(tmp_path / "a")
+    with pytest.raises(UserError, match="all"):
+        quietly(results, into=tmp_path / "all")
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.relative_to(tmp_path).parts[0] != "a"] == before
+
+
+def test_long_names_are_refused(tmp_path):
+    results = tree(tmp_path / "a")
+    (results / "models" / ("m" * 250)).mkdir(parents=True)
+    (results / "models" / ("m" * 250) / "data.npz").write_text("x")
+    with pytest.raises(UserError, match="is too long"):
+        quietly(results, into=tmp_path / "all")
+
+
+def test_a_copy_that_fails_takes_back_what_was_written(tmp_path):
+    """On a real limit of the size of a file: the records pass, the weights do not."""
+    results = tree(tmp_path / "a")
+    data = results / "models" / "m" / "data.npz"
+    data.parent.mkdir(parents=True)
+    data.write_bytes(b"x" * (1 << 20))
+    program = Path(__file__).parents[3] / "workflow_scripts" / "merge_results.py"
+    command = f"ulimit -f 512; trap '' XFSZ; exec {sys.executable} {program} {results} --into {tmp_path / 'all'}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "all").exists()
+
+
+def test_every_conflict_can_be_printed(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for seed, folder in enumerate((first, second)):
+        planted.StudyMaker(folder, runs=3, seed=seed).measure(GPU, [("tensorrt", "fp16")], planted.SHAPES)
+    program = Path(__file__).parents[3] / "workflow_scripts" / "merge_results.py"
+    command = [sys.executable, program, first, second, "--into", tmp_path / "all"]
+    few, all_of_them = (
+        subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+        for more in ([], ["--all-conflicts"])
+    )
+    assert few.returncode == all_of_them.returncode == 1
+    assert few.stdout.count("conflict: ") == 20 and "and 4 more: --all-conflicts" in few.stdout
+    assert all_of_them.stdout.count("conflict: ") == 24
+
+
+@pytest.mark.parametrize(("recorded", "remedy"), [(True, "bring it again"), (False, "run `snakemake")])
+def test_an_edited_record_has_a_remedy_that_works_here(tmp_path, recorded, remedy):
+    maker = planted.StudyMaker(tmp_path, runs=1)
+    cell = maker.add(OTHER, "tensorrt", "fp16", 1, 128) | {"recorded": recorded}
+    broken(Path(cell["runs"][0]))
+    with pytest.raises(UserError, match=rf"run1\.json was changed since it was written .*{remedy}"):
+        read_run(cell["runs"][0], cell, maker.plan())

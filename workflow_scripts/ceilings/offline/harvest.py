@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ceilings import trees
 from ceilings.errors import UserError
-
-NEVER = (".nsys-rep", ".qdstrm")
-"""Suffixes of captures that hold the environments of all processes of a machine."""
 
 LEFT = (".onnx", ".onnx.data", ".safetensors", ".engine", ".engine.cache", ".npz", ".cache", ".log")
 """Suffixes of what a report does not read: weights, graphs, engines, texts as token ids, what libraries printed."""
@@ -59,8 +57,7 @@ def pack(results: Path, study: Path, target: Path, everything: bool) -> dict[str
 def _travelling(results: Path, everything: bool) -> Iterator[Path]:
     for path in sorted(results.rglob("*")):
         inside = path.relative_to(results)
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if hidden or path.is_symlink() or not path.is_file() or path.name.endswith(NEVER):
+        if trees.stays(inside) or path.is_symlink() or not path.is_file():
             continue
         if everything or not (path.name.endswith(LEFT) or inside.parts[0] in LEFT_FOLDERS):
             yield path

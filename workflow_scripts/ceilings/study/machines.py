@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, MutableMapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,26 @@ PIN = "CEILINGS_NODES"
 """Environment variable that carries the described nodes to jobs, so that all of a run plan the same cells."""
 
 Resources = Mapping[str, str | int]
+
+KNOWN_RESOURCES = (
+    *("gpu_model", "gpu", "constraint", "machine_type", "slurm_partition", "slurm_account", "slurm_cluster", "qos"),
+    *(
+        "cluster",
+        "clusters",
+        "reservation",
+        "gres",
+        "nodes",
+        "tasks",
+        "tasks_per_node",
+        "tasks_per_gpu",
+        "cpus_per_task",
+    ),
+    *("cpus_per_gpu", "mem_mb", "mem_mb_per_cpu", "disk_mb", "runtime", "mpi"),
+)
+"""What Snakemake's plug-in for Slurm and ``profiles/kubernetes`` take. They ignore any other name without a word."""
+
+MODEL = re.compile(r"(?<![a-z])(?:rtx|gtx|gb|gh|mi|[abhklmptv])[ _-]?\d+[a-z]?")
+"""What names the kind of a GPU in the name of one, such as h100 or rtx 3090."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +66,29 @@ class Node:
         """GPUs that a job asks for there; None: none."""
         asked = self.resources.get("gpu", 1 if "gpu_model" in self.resources else 0)
         return int(asked) or None
+
+
+def unknown_resources(config: Mapping[str, Any]) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Resources of nodes that no executor takes: (place in the study, name, known names)."""
+    known = (*KNOWN_RESOURCES, *config["node_resources"])
+    for node, resources in config["nodes"].items():
+        for name in resources:
+            if name not in known:
+                yield f"nodes.{node}", name, known
+
+
+def another_kind(asked: object, gpu: str | None) -> bool:
+    """Whether a GPU is certainly not of the kind that was asked for; a site may name its kinds as it likes.
+
+    >>> another_kind("h100", "NVIDIA H200"), another_kind("a100_80", "NVIDIA A100-SXM4-80GB")
+    (True, False)
+    """
+    wanted, found = _models(str(asked)), _models(gpu or "")
+    return gpu is None or bool(wanted and found and not wanted & found)
+
+
+def _models(name: str) -> set[str]:
+    return {re.sub(r"[ _-]", "", model) for model in MODEL.findall(name.lower())}
 
 
 class Machines:
@@ -129,7 +173,7 @@ def read(config: Mapping[str, Any], here: Host, paths: Paths, environment: Mappi
     """The machines of a study: as pinned by the process that planned the run, else as their records say.
 
     Raises:
-        UserError: A record is damaged.
+        UserError: A record is damaged, or of a node whose GPU is not of the kind that the study asks for.
     """
     known = (
         json.loads(environment[PIN])
@@ -140,13 +184,26 @@ def read(config: Mapping[str, Any], here: Host, paths: Paths, environment: Mappi
             if Path(path := paths.node(name)).exists()
         }
     )
-    return Machines(
-        here,
-        [
-            Node(name, resources, hosts.from_json(known[name]) if name in known else None)
-            for name, resources in config["nodes"].items()
-        ],
-    )
+    nodes = [
+        Node(name, resources, hosts.from_json(known[name]) if name in known else None)
+        for name, resources in config["nodes"].items()
+    ]
+    for node in nodes:
+        _refuse_another_kind(node, paths)
+    return Machines(here, nodes)
+
+
+def _refuse_another_kind(node: Node, paths: Paths) -> None:
+    asked = node.resources.get("gpu_model")
+    if asked is None or node.host is None:
+        return
+    found = node.host.gpu.name if node.host.gpu else None
+    if another_kind(asked, found):
+        raise UserError(
+            f"nodes.{node.name}.gpu_model: {asked} is asked for, and the node described itself with "
+            f"{found or 'no GPU'}; "
+            f"correct it, or delete {paths.node(node.name)} and ask the node again"
+        )
 
 
 def pin(machines: Machines, environment: MutableMapping[str, str] = os.environ) -> None:

@@ -12,6 +12,7 @@ from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES
 from ceilings.study import user_files
 from ceilings.study.config import SCHEMA, nearest
 from ceilings.study.engines import Engines
+from ceilings.study.machines import unknown_resources
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import FULL, SHORTHANDS, Asked, asked, asked_shapes, sizes
 from ceilings.workload.shape import Shape
@@ -63,6 +64,10 @@ def unknown_names(config: Mapping[str, Any]) -> Iterator[str]:
                     f"sweeps.{name}.runtimes: {runtime!r} runs none of {', '.join(sweep['precisions'])}; "
                     f"it runs {', '.join(can)}: name one of these, or another runtime"
                 )
+    for place, name, resources in unknown_resources(config):
+        hint = nearest(name, resources)
+        further = "list in node_resources what only your executor takes"
+        yield f"{place}: the resource {name!r} is unknown, {hint} ({further})"
     for value in config["protocol"].get("measurements", ()):
         if value not in MEASUREMENTS:
             yield f"protocol.measurements: {value!r} is unknown, {nearest(value, MEASUREMENTS)}"

@@ -13,13 +13,14 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ceilings.report.analysis.comparison import ALPHA, Change, decide, differences
 from ceilings.report.analysis.measured import Cell, Measured
-from ceilings.statistics.decisions import holm, p_value
+from ceilings.report.tables.keys import KEY
+from ceilings.statistics.decisions import equivalence_interval, holm, p_value, within
 
 ENOUGH = 4
 """Trees from which on the steps between them tell how much trees differ without cause."""
@@ -79,6 +80,16 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Broken:
+    """A cell that was measured in one tree and failed in the next that has it."""
+
+    cell: str
+    before: str
+    after: str
+    why: str
+
+
+@dataclass(frozen=True)
 class Trends:
     """All series, those with changes first.
 
@@ -87,6 +98,8 @@ class Trends:
         scatter: By device, what a step must exceed beyond the noise floor, a fraction; none with too few trees.
         steps: How many comparisons were made.
         apart: Cells that were measured under several conditions: (cell, what differs).
+        broken: Cells that stopped working.
+        undecided: Steps that are neither established nor provably within the margin.
     """
 
     trees: tuple[str, ...]
@@ -94,6 +107,8 @@ class Trends:
     scatter: dict[str, float]
     steps: int
     apart: tuple[tuple[str, str], ...] = ()
+    broken: tuple[Broken, ...] = ()
+    undecided: int = 0
 
     @property
     def changes(self) -> list[ChangePoint]:
@@ -101,12 +116,13 @@ class Trends:
         return [change for series in self.series for change in series.changes]
 
     @property
-    def newest_is_slower(self) -> bool:
-        """Whether a cell became slower with the last tree."""
-        return any(
+    def newest_is_worse(self) -> bool:
+        """Whether a cell became slower or stopped working with the last tree."""
+        slower = any(
             one.kind == "step" and one.after.tree == self.trees[-1] and one.change.verdict == "slower"
             for one in self.changes
         )
+        return slower or any(one.after == self.trees[-1] for one in self.broken)
 
 
 def trends(trees: Sequence[tuple[str, Measured]], *, margin: float = 0.05) -> Trends:
@@ -122,18 +138,38 @@ def trends(trees: Sequence[tuple[str, Measured]], *, margin: float = 0.05) -> Tr
     adjusted = holm([p_value(after.cell.groups, before.cell.groups) for _, _, (before, after) in pairs])
     scatter = _scatter(series)
     changed: dict[int, list[ChangePoint]] = {}
+    undecided = 0
     for (one, kind, (before, after)), p in zip(pairs, adjusted, strict=True):
-        if p > ALPHA or (kind == "drift" and id(one) in changed):  # steps explain what a drift would
+        if kind == "drift" and (p > ALPHA or id(one) in changed):  # steps explain what a drift would
             continue
         floor = max(_floor(before), _floor(after), scatter.get(before.cell.device, 0.0))
+        if p > ALPHA:
+            undecided += not _is_same(before, after, floor, margin)
+            continue
         change = decide(before.cell, after.cell, p=p, floor=floor, margin=margin)
+        undecided += kind == "step" and change.verdict == "undecided"
         if change.verdict in {"slower", "faster"}:
             point = ChangePoint(kind, before, after, change, _because(before, after))  # type: ignore[arg-type]
             changed.setdefault(id(one), []).append(point)
     done = [Series(one.name, one.conditions, one.points, tuple(changed.get(id(one), ()))) for one in series]
     done.sort(key=lambda one: (not one.changes, one.name))
     names = tuple(name for name, _ in trees)
-    return Trends(names, tuple(done), scatter, len(pairs), tuple(apart))
+    return Trends(names, tuple(done), scatter, len(pairs), tuple(apart), tuple(_broken(trees)), undecided)
+
+
+def _is_same(before: Point, after: Point, floor: float, margin: float) -> bool:
+    return floor <= margin and within(equivalence_interval(after.cell.groups, before.cell.groups), margin)
+
+
+def _broken(trees: Sequence[tuple[str, Measured]]) -> Iterator[Broken]:
+    """By the rule of a comparison: measured before, failed after."""
+    worked: dict[tuple[Any, ...], Point] = {}
+    for name, measured in trees:
+        table = measured.tables.cells
+        for row in table[table["status"] == "failed"].to_dict("records"):
+            if before := worked.pop(tuple(row[column] for column in KEY), None):
+                yield Broken(before.cell.name, before.tree, name, str(row["reason"]))
+        worked |= {cell.key: Point(name, cell, measured) for cell in measured.cells}
 
 
 def _series(trees: Sequence[tuple[str, Measured]]) -> tuple[list[Series], list[tuple[str, str]]]:

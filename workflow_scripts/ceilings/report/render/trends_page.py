@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tabulate import tabulate
 
@@ -40,7 +40,9 @@ svg line.slower, svg line.faster { stroke-width: 1.6; stroke-dasharray: 4 3; }
 
 def as_markdown(trends: Trends) -> str:
     """The page for a terminal or a pull request, without pictures."""
-    parts = ["# Trends", *_sentences(trends)]
+    parts = ["# Trends", *_sentences(trends, foreign.marked)]
+    if trends.broken:
+        parts += [f"## {BROKEN}", text.table(foreign.marked(_broken(trends)), BROKEN_HEADERS)]
     if trends.changes:
         parts += ["## Change-points", text.table(foreign.marked(_rows(trends)), HEADERS)]
     if trends.apart:
@@ -49,11 +51,17 @@ def as_markdown(trends: Trends) -> str:
 
 
 APART = ("cell", "what differs")
+BROKEN, BROKEN_HEADERS = "Measured before, failed after", ("cell", "where", "why")
 
 
 def as_html(trends: Trends) -> str:
     """The same with a picture of each cell; those with a change first."""
-    parts = ["<h1>Trends</h1>", *(f"<p>{html.escape(sentence)}</p>" for sentence in _sentences(trends))]
+    parts = [
+        "<h1>Trends</h1>",
+        *(f"<p>{html.escape(sentence)}</p>" for sentence in _sentences(trends, foreign.one_line)),
+    ]
+    if trends.broken:
+        parts += [f"<h2>{BROKEN}</h2>", _table(_broken(trends), BROKEN_HEADERS)]
     if trends.changes:
         parts += ["<h2>Change-points</h2>", _table(_rows(trends), HEADERS)]
     changed = [series for series in trends.series if series.changes]
@@ -76,12 +84,17 @@ def as_html(trends: Trends) -> str:
     )
 
 
-def _sentences(trends: Trends) -> list[str]:
+def _broken(trends: Trends) -> list[list[str]]:
+    return [[one.cell, f"{one.before} to {one.after}", one.why] for one in trends.broken]
+
+
+def _sentences(trends: Trends, shown: Callable[[str], str]) -> list[str]:
     counts = {kind: sum(one.change.verdict == kind for one in trends.changes) for kind in ("slower", "faster")}
     sentences = [
-        f"{text.plural(len(trends.trees), 'tree')} in this order: {', '.join(map(foreign.one_line, trends.trees))}.",
+        f"{text.plural(len(trends.trees), 'tree')} in this order: {', '.join(map(shown, trends.trees))}.",
         f"{len(trends.series)} series of medians, {text.plural(trends.steps, 'comparison')}: "
-        f"{counts['slower']} slower, {counts['faster']} faster.",
+        f"{counts['slower']} slower, {counts['faster']} faster, {len(trends.broken)} stopped working. "
+        f"{text.plural(trends.undecided, 'step')} undecided: more processes narrow the intervals.",
         f"A change-point has p at most {ALPHA} after Holm's adjustment for all comparisons, a 95% interval without 1, "
         "and a ratio beyond the noise floors of both trees.",
     ]

@@ -139,23 +139,27 @@ def in_order(budgets: pd.DataFrame) -> pd.DataFrame:
     return budgets.sort_values(by, key=lambda column: column.map(order) if column.name == "shape" else column)
 
 
-def read_tables(folder: Path | str) -> Tables:
+def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     """Read the tables folder; tables of an earlier schema become those of today.
 
     Tables that were published earlier have nothing that vouches for them; they are taken as they are.
+
+    Args:
+        folder: It.
+        remedy: What mends a table that cannot be used; None: to make it anew here.
 
     Raises:
         UserError: A table is missing or damaged, another one than was written with the others, or holds other numbers
             than follow from the samples.
     """
     folder = Path(folder)
-    vouched = records.read(folder / VOUCHER, "tables")["files"] if (folder / VOUCHER).exists() else {}
+    vouched = records.read(folder / VOUCHER, "tables", remedy)["files"] if (folder / VOUCHER).exists() else {}
     names = [
         name
         for name in (*TABLES, SAMPLES)
         if name not in LATER or f"{name}.parquet" in vouched or (folder / f"{name}.parquet").is_file()
     ]
-    tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet")) for name in names}
+    tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet"), remedy) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
     for name, columns in (("cells", CELL_COLUMNS), ("quality", QUALITY_COLUMNS)):
         if name in tables:
@@ -164,18 +168,17 @@ def read_tables(folder: Path | str) -> Tables:
     if COMMUNICATION_MS not in tables["budgets"].columns:  # older than the class
         tables["budgets"] = tables["budgets"].assign(**{COMMUNICATION_MS: 0.0})
     if problem := consistent.flaw(tables["cells"], tables["runs"], tables[SAMPLES]):
-        raise UserError(
-            f"the tables in {folder} contradict each other ({problem}); delete {folder / VOUCHER} and run "
-            f"`snakemake --cores 1 {folder / VOUCHER}`, or collect_cells.py, to make them anew"
-        )
+        anew = f"delete {folder / VOUCHER} and run `snakemake --cores 1 {folder / VOUCHER}`, or collect_cells.py"
+        raise UserError(f"the tables in {folder} contradict each other ({problem}); {remedy or anew}")
     return Tables(**tables)
 
 
-def _read(path: Path, name: str, digest: str | None) -> pd.DataFrame:
+def _read(path: Path, name: str, digest: str | None, remedy: str | None) -> pd.DataFrame:
     """One table, as today's; ``digest`` is of its file, None where nobody knows it."""
-    remedy = f"delete it and run `snakemake --cores 1 {path}`, or collect_cells.py, to make it anew"
+    anew = f"run `snakemake --cores 1 {path}`, or collect_cells.py, to make it anew"
     if problem := not_a_file(path):
-        raise UserError(f"{path} {problem}; {remedy}")
+        raise UserError(f"{path} {problem}; {remedy or anew}")
+    remedy = remedy or f"delete it and {anew}"
     if digest is not None and digest != sha256(path):
         raise UserError(f"{path} is not the table that {VOUCHER} beside it vouches for; {remedy}")
     try:

@@ -34,11 +34,13 @@ def read_record(
     Raises:
         UserError: It is missing, damaged, edited, of another version or of another cell, or its numbers cannot be.
     """
-    record = records.read(path, kind)
+    brought = "bring it again from where it was measured, or delete it" if cell.get("recorded") else None
+    remedy = brought or records.anew(path)
+    record = records.read(path, kind, remedy)
     recorded = record.get("cell", record) or {}
     if different := [name for name in key if recorded.get(name) != cell[name]]:
         differences = ", ".join(f"{name} {recorded.get(name)!r} instead of {cell[name]!r}" for name in different)
-        raise UserError(f"{path} {made_for} another cell ({differences}); {records.anew(path)}")
+        raise UserError(f"{path} {made_for} another cell ({differences}); {remedy}")
     if record["status"] == "ok" and (problem := flaw(record)):
-        raise UserError(f"{path} cannot be believed ({problem}); {records.anew(path)}")
+        raise UserError(f"{path} cannot be believed ({problem}); {remedy}")
     return record
