@@ -48,6 +48,7 @@ class Chain:
             (folder / name).write_text(text.replace("LIMIT", str(limit)))
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CEILINGS_")}
         environment = {**clean, "PYTHONPATH": f"{SCRIPTS}:{folder}", "PYTHON": sys.executable, "TMPDIR": str(folder)}
+        environment["CEILINGS_LOCKS"] = str(folder)
         command = [*before, sys.executable, "pipeline.py"]
         self.folder = folder
         self.first = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
@@ -78,7 +79,8 @@ class Chain:
 
 
 @pytest.fixture
-def chain(tmp_path):
+def chain(tmp_path, monkeypatch):
+    monkeypatch.setenv("CEILINGS_LOCKS", str(tmp_path))  # starts of other tests beside this one clear nothing of it
     chain = Chain(tmp_path)
     yield chain
     chain.clear()

@@ -24,6 +24,7 @@ from ceilings.lifetime import (
     stat,
     waker,
 )
+from ceilings.turns import FOLDER
 
 HOLDER = "pipeline"
 """File in ``.snakemake`` with the identity of the Snakemake process that last held the lock of this folder."""
@@ -61,10 +62,14 @@ def end_processes() -> list[int]:
 
 
 def _pipeline_of(pid: int) -> str | None:
-    """The identity of the pipeline that a process of this user and of this container depends on."""
+    """The identity of the pipeline that a process of this user, of this container and of this machine's turns has."""
     if Path(f"/proc/{pid}").stat().st_uid != os.geteuid() or not stat(pid) or numbering(pid) != numbering("self"):
         return None
     environment = Path(f"/proc/{pid}/environ").read_bytes()
+    # Pipelines that take turns elsewhere look after what they leave.
+    folder = re.search(rb"(?:^|\0)" + FOLDER.encode() + rb"=([^\0]*)", environment)
+    if (folder[1] if folder else b"") != os.environb.get(FOLDER.encode(), b""):
+        return None
     known = re.search(rf"(?:^|\0){PIPELINE}=({IDENTITY})(?:\0|$)".encode(), environment)
     return known[1].decode() if known else None
 
