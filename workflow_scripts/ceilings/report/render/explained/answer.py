@@ -221,8 +221,8 @@ def _of_iterations(record: Record) -> list[tuple[str, str]]:
         if low and high > WIDE * low:
             which = "Iterations" if len(record["groups"]) == 1 else f"{group['label']}: iterations"
             doubts.append(
-                f"{which} take from {phrases.time(low)} to {phrases.time(high)}, nine tenths of them; the tables are of "
-                "one between."
+                f"{which} take from {phrases.time(low)} to {phrases.time(high)}, nine tenths of them; the tables are "
+                "of one between."
             )
     group = main_group(record)
     timeline = (group["timeline"] if group else None) or {"path": [], "length": 0}
