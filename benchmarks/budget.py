@@ -47,7 +47,7 @@ def made(kernels: int) -> capture.Capture:
 
 
 def main() -> None:
-    """Write it, account for it in a process of its own, and print what that took."""
+    """Write it, account for it in a fresh process, and print time and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kernels", type=int, default=100_000)
     kernels = parser.parse_args().kernels

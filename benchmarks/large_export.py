@@ -70,7 +70,7 @@ def make(path: Path, kernels: int) -> None:
 
 
 def main() -> None:
-    """Write it, read it in a process of its own, and print what that took."""
+    """Write it, read it in a fresh process, and print time and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kernels", type=int, default=5_000_000)
     parser.add_argument("--keep", type=Path, help="where the export is written to, and read from if it is there")

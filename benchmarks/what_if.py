@@ -431,7 +431,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("record", "judge", "play"))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--program", choices=tuple(PROGRAMS), help="this one alone; else each in a process of its own")
+    parser.add_argument(
+        "--program", choices=tuple(PROGRAMS), help="run only this one; by default each runs in a fresh process"
+    )
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.what == "judge":

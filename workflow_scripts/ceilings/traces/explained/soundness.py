@@ -260,7 +260,7 @@ def _company(accounts: Accounts) -> Findings:
                 (
                     "note",
                     f"{len(processes)} processes worked on device {device}: an iteration counts its own process; the "
-                    "work of the others is a part with a name of its own.",
+                    "work of the others is a separate named part.",
                 )
             )
     return found

@@ -665,7 +665,7 @@ class _Assembly:
             (
                 counts[f"operations that {AMBIGUOUS}"],
                 f"Operations that {AMBIGUOUS}, whose correlations are the same: {{:,}} of {total:,}, shared out by "
-                "their times. Whose they are is not certain: record each process into a file of its own.",
+                "their times. Whose they are is not certain: record each process into a separate file.",
             ),
             (
                 counts["launches chosen among several"],

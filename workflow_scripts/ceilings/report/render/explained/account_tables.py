@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ceilings.report import text
-from ceilings.report.render.explained import phrases
+from ceilings.report.render.explained import answer, phrases
 
 Group = Mapping[str, Any]
 Record = Mapping[str, Any]
@@ -167,23 +167,21 @@ def layers(group: Group, most: int = MOST) -> Table:
 
 
 def operators(group: Group) -> Table:
-    """The layers or nodes by their type; no rows where each has a type of its own."""
+    """The layers or nodes by their type; no rows where all types differ."""
     length = group["length_ns"]["median"]
-    kinds: dict[str, list[float]] = {}
-    for one in group["layers"]:
-        total = kinds.setdefault(one["kind"], [0.0, 0.0])
-        total[0] += one["count"]
-        total[1] += one["ns"]
-    ranked = sorted(kinds.items(), key=lambda kind: -kind[1][1])
-    if len(ranked) in (0, len(group["layers"])):
-        ranked = []
+    ranked = sorted(answer.by_kind(group), key=lambda kind: -kind["ns"])
     first, rest = ranked[:MOST_PARTS], ranked[MOST_PARTS:]
     rows = [
-        [f"`{phrases.cut(name)}`", phrases.count(count), phrases.time(ns), phrases.share(ns, length)]
-        for name, (count, ns) in first
+        [
+            f"`{phrases.cut(one['kind'])}`",
+            phrases.count(one["count"]),
+            phrases.time(one["ns"]),
+            phrases.share(one["ns"], length),
+        ]
+        for one in first
     ]
     if rest:
-        count, ns = (sum(total[k] for _, total in rest) for k in (0, 1))
+        count, ns = (sum(one[what] for one in rest) for what in ("count", "ns"))
         rows.append([f"{len(rest)} others", phrases.count(count), phrases.time(ns), phrases.share(ns, length)])
     note = "Sums of the medians of their nodes."
     return Table("Operators", note, ("type", "count", "time", "of the iteration"), "lrrr", rows)

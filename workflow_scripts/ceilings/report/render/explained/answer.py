@@ -241,6 +241,16 @@ def _most_of(lengths: Sequence[float]) -> tuple[float, float]:
     return (ordered[int(0.05 * (n - 1))], ordered[math.ceil(0.95 * (n - 1))]) if n >= FEWEST else (0.0, 0.0)
 
 
+def by_kind(group: Group) -> list[dict[str, Any]]:
+    """Layers or nodes of a group, summed by their type; nothing where that is no shorter."""
+    kinds: dict[str, dict[str, Any]] = {}
+    for one in group["layers"]:
+        total = kinds.setdefault(one["kind"], {"kind": one["kind"], "count": 0.0, "ns": 0.0})
+        total["count"] += one["count"]
+        total["ns"] += one["ns"]
+    return list(kinds.values()) if len(kinds) < len(group["layers"]) else []
+
+
 def origin(record: Record) -> str:
     """What the file is: its form, its recorder and its size."""
     source = record["source"]

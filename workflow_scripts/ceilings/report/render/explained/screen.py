@@ -67,7 +67,7 @@ class _Screen:
         for title, values, name in (
             ("Kernels of a mean iteration", group["kernels"], "short"),
             ("CUDA calls of a mean iteration", group["calls"], "name"),
-            ("Operators of an iteration", _by_kind(group), "kind"),
+            ("Operators of an iteration", answer.by_kind(group), "kind"),
             ("Layers of an iteration", group["layers"], "name"),
         ):
             if values:
@@ -160,16 +160,6 @@ def _costly(values: Sequence[Mapping[str, Any]], name: str, length: float) -> li
         f"{phrases.share(one['ns'], length):>5} {_on_path(one, length):>8}".rstrip()
         for one in ranked
     ]
-
-
-def _by_kind(group: Group) -> list[dict[str, Any]]:
-    """Its layers or nodes, summed by their type; nothing where that is no shorter."""
-    kinds: dict[str, dict[str, Any]] = {}
-    for one in group["layers"]:
-        total = kinds.setdefault(one["kind"], {"kind": one["kind"], "count": 0.0, "ns": 0.0})
-        total["count"] += one["count"]
-        total["ns"] += one["ns"]
-    return list(kinds.values()) if len(kinds) < len(group["layers"]) else []
 
 
 def _on_path(one: Mapping[str, Any], length: float) -> str:
