@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -82,6 +82,13 @@ class Runner(abc.ABC):
     @abc.abstractmethod
     def place(self, element: Inputs) -> Any:
         """Put one element of the input pool where the runtime wants it."""
+
+    def iterations(self, slots: Sequence[Any]) -> Sequence[Any]:
+        """What a timing loop goes through, in turn: the slots, or several parts of each."""
+        return slots
+
+    def activate(self, slot: Any) -> None:  # noqa: B027 - most runners on a CPU read a slot where it lies
+        """Make ready for what :meth:`iterations` gave. Not timed."""
 
     @abc.abstractmethod
     def launch(self, slot: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ceilings import plugins
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.errors import UserError
+from ceilings.workload.task import Task
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 """Every precision that a study can name. tf32 is fp32's graph with TF32 matrix units allowed."""
@@ -46,7 +47,8 @@ class Runtime:
         stack: What executes, whatever is done to it: runtimes of one stack are compared by their levers.
         levers: What is done to it, of ``LEVERS``; precision apart.
         device: Where it runs.
-        module: The module below ``ceilings.runtimes`` that holds its ``RUNNER``.
+        module: The module below ``ceilings.runtimes`` that holds its ``RUNNER`` of one inference; empty where it only
+            generates.
         artifact: ``weights`` (a PyTorch module), ``plain`` or ``fused`` (an ONNX variant), ``engine`` (built from a
             plain variant), ``engine-cache`` (a plain variant, with the engine that the runtime itself built and kept).
         environment: The environment of ``envs/`` that has its packages.
@@ -60,6 +62,8 @@ class Runtime:
         floats: What the part of an int8 or fp8 graph that is not quantised computes in; always fp16 in engines.
         library: Shared library that must be loadable, by its soname; None where a package's presence says it all.
         capabilities: CUDA compute capabilities that it runs on, as patterns such as ``12.*``; empty: any.
+        generator: The module that holds its ``RUNNER`` of tasks that generate; empty where it does not.
+        generates: Of its precisions those in which it generates.
     """
 
     name: str
@@ -78,6 +82,12 @@ class Runtime:
     floats: Literal["fp32", "fp16"] = "fp32"
     library: str | None = None
     capabilities: tuple[str, ...] = ()
+    generator: str = ""
+    generates: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
+
+    def module_of(self, task: Task) -> str:
+        """The module that runs a task; empty where none does."""
+        return self.generator if task.generates else self.module
 
 
 _TORCH = ("torch", "transformers", "safetensors")

@@ -13,6 +13,7 @@ from ceilings.host import Host
 from ceilings.models.catalogue import FAMILIES
 from ceilings.models.outline import Outline
 from ceilings.runtimes.catalogue import MINIMUM_CAPABILITY, Runtime
+from ceilings.workload.task import TASKS
 
 TITLES = {"tensorrt10": "TensorRT 10", "tensorrt11": "TensorRT 11", "tensorrt-rtx": "TensorRT for RTX"}
 
@@ -69,6 +70,13 @@ def of_model(runtime: Runtime, model: str, outline: Outline) -> Availability:
             if version is None:
                 reason = f"package {package} is not installed, which models of the family {outline.family} need"
                 return Availability(reason, f"pip install {package}")
+    task = TASKS[outline.task]
+    if not runtime.module_of(task):
+        if task.generates:
+            return Availability(f"{runtime.name} generates no text", "measure it on a runtime that does")
+        return Availability(
+            f"{runtime.name} only generates text, and {model} does not", "measure it on another runtime"
+        )
     if runtime.artifact == "weights" and not outline.has_weights:
         return Availability(
             f"{model} is an ONNX file, and {runtime.name} executes PyTorch modules",

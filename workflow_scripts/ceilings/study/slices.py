@@ -26,6 +26,7 @@ from ceilings.study.products import products
 from ceilings.study.study_models import BATCH, StudyModels
 from ceilings.study.sweeps import smallest_sizes
 from ceilings.workload.shape import Shape
+from ceilings.workload.task import TASKS
 
 TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
 """What of the protocol matters to a capture."""
@@ -217,7 +218,7 @@ class Slices:
         gpu = self.machines.of(device).gpu
         return {
             "runtime": spec.name,
-            "module": spec.module,
+            "module": self._module(spec, model),
             "options": dict(spec.options),
             "packages": installed(packages),
             "driver": gpu.driver if spec.device == "cuda" and gpu else None,
@@ -236,7 +237,11 @@ class Slices:
     def _executed(self, spec: Runtime, model: str) -> tuple[str, ...]:
         """Modules of the runtime, and of the model's family where the runtime executes that and no graph."""
         family = self._family(model) if spec.artifact == "weights" else ()
-        return f"ceilings.runtimes.{spec.module}", *family
+        return f"ceilings.runtimes.{self._module(spec, model)}", *family
+
+    def _module(self, spec: Runtime, model: str) -> str:
+        """The module that runs a model on a runtime; of a pair that cannot be, any."""
+        return spec.module_of(TASKS[self.models.outline(model).task]) or spec.module or spec.generator
 
     def _family(self, model: str) -> tuple[str, ...]:
         outline = self.models.outline(model)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ceilings import records
 from ceilings.errors import UserError
+from ceilings.workload.generation import Decoder
 from ceilings.workload.shape import Shape
 from ceilings.workload.task import TASKS, Task
 from ceilings.workload.tensors import TensorSpec
@@ -26,6 +27,7 @@ class Workload:
         family: The module of ``ceilings.models.families`` that loads its weights; empty for an ONNX file, which has
             none.
         architecture: ``model_type`` of its configuration; empty where nobody knows it.
+        decoder: Of a task that generates, what a forward pass reads and gives; None of every other.
     """
 
     task: Task
@@ -33,11 +35,13 @@ class Workload:
     outputs: tuple[TensorSpec, ...]
     family: str = ""
     architecture: str = ""
+    decoder: Decoder | None = None
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """Every axis of its inputs, in the order of names of shapes."""
-        names = {dim for tensor in self.inputs for dim in tensor.dims if isinstance(dim, str)}
+        """Every axis of its inputs, in the order of names of shapes; where it generates, of its tokens too."""
+        tensors = (*self.inputs, *(self.outputs if self.task.generates else ()))
+        names = {dim for tensor in tensors for dim in tensor.dims if isinstance(dim, str)}
         return Shape.of(dict.fromkeys(names, 1)).axes
 
     @property
@@ -53,6 +57,7 @@ class Workload:
             "outputs": [tensor.to_json() for tensor in self.outputs],
             "family": self.family,
             "architecture": self.architecture,
+            **({"decoder": self.decoder.to_json()} if self.decoder else {}),
         }
 
     @classmethod
@@ -64,6 +69,7 @@ class Workload:
             tuple(map(TensorSpec.from_json, value["outputs"])),
             value["family"],
             value["architecture"],
+            Decoder.from_json(value["decoder"]) if value.get("decoder") else None,
         )
 
     def write(self, folder: Path | str) -> None:
