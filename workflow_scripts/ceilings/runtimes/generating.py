@@ -1,9 +1,9 @@
 """What a runner of a task that generates offers: a request as a prefill and decode steps, each a thing to time.
 
-Mixed into a ``Runner`` (before it, so that its methods win). A slot is one element of the pool, a batch of prompts. What
-the timing loops see is an item, one output token: ``activate`` makes ready for it untimed, with the prefill where it is
-the first decode step of its request, and ``launch`` is what is timed. The newest tokens travel to the host in every
-iteration, as they do where a reader follows them.
+Mixed into a ``Runner`` (before it, so that its methods win). A slot is one element of the pool, a batch of prompts.
+What the timing loops see is an item, one output token: ``activate`` makes ready for it untimed, with the prefill where
+it is the first decode step of its request, and ``launch`` is what is timed. The newest tokens travel to the host in
+every iteration, as they do where a reader follows them.
 """
 
 from __future__ import annotations
