@@ -189,3 +189,9 @@ def test_a_signal_on_a_head_node_is_an_interrupt(number):
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "interrupted"
+
+
+def test_a_folder_whose_parents_are_not_there_yet_is_made(tmp_path):
+    with lifetime.temporary_folder(tmp_path / "not/there/yet") as folder:
+        assert folder.startswith(f"{tmp_path}/not/there/yet/.ceilings-")
+    assert not any((tmp_path / "not/there/yet").iterdir())

@@ -301,8 +301,10 @@ def temporary_folder(parent: Path | str | None = None) -> tempfile.TemporaryDire
     """A folder for a ``with`` block; its name says whose it is, so that it goes even if its owner is killed.
 
     Args:
-        parent: Where it lies; None is the system's place for such. In any other it is hidden.
+        parent: Where it lies; made where it is absent. None is the system's place for such. In any other it is hidden.
     """
+    if parent is not None:
+        Path(parent).mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(
         prefix=f"{'.' if parent else ''}ceilings-{identity()}-", dir=parent, ignore_cleanup_errors=True
     )
