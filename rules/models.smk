@@ -93,7 +93,7 @@ rule compute_reference:
         "Computing the FP32 reference of {wildcards.model} at {wildcards.shape}"
     shell:
         "compute_reference.py --weights-dir {params.folder} {params.graph:q} --inputs {input.inputs}"
-        " --threads {params.threads} --output {output} > {log} 2>&1"
+        " --shape {wildcards.shape} --threads {params.threads} --output {output} > {log} 2>&1"
 
 
 rule make_data:

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from ceilings import packages, plugins
 from ceilings.errors import UserError
 from ceilings.models.clip_towers import CLIP_TOWERS
+from ceilings.workload import generation
 from ceilings.workload.task import TASKS
 
 TEXT, IMAGE = ("batch", "sequence"), ("batch", "image")
+GENERATED = generation.AXES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,7 @@ FAMILIES: dict[str, Family] = {
                 ("sequence-classification", "token-classification", "question-answering", "sentence-embedding"), TEXT
             ),
         ),
+        Family("causal_lm", {"text-generation": GENERATED}),
         Family("image_encoder", dict.fromkeys(("image-embedding", "image-classification"), IMAGE)),
     )
 }

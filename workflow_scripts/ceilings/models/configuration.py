@@ -58,11 +58,19 @@ IMAGE_TYPES = re.compile(
 )
 """The ``model_type``s whose input is an image."""
 
+DECODERS = re.compile(
+    r"gpt2|gpt_bigcode|gpt_neo|gpt_neox|gpt_oss|gptj|llama|mistral|ministral|mixtral|qwen[23](_moe)?|gemma[23]?(_text)?|phi|phi3"
+    r"|opt|bloom|mpt|falcon|olmo[23]?|olmoe|stablelm|starcoder2|smollm3|granite|cohere2?|glm4?|nemotron|arcee|persimmon|exaone4"
+)
+"""The ``model_type``s that are there to generate text: their task where nothing says another."""
+
 HEADS = {
     "ForSequenceClassification": "sequence-classification",
     "ForTokenClassification": "token-classification",
     "ForQuestionAnswering": "question-answering",
     "ForImageClassification": "image-classification",
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
     "CLIPVisionModelWithProjection": "image-embedding",
     "CLIPTextModelWithProjection": "sentence-embedding",
 }
@@ -189,6 +197,8 @@ def task_of(definition: Definition, architecture: str, config: Mapping[str, Any]
         image = IMAGE_TYPES.fullmatch(architecture) is not None
         if (config or {}).get("sentence_transformer") or any(_is_encoder(name) for name in classes):
             return "image-embedding" if image else "sentence-embedding"
+        if not classes and DECODERS.fullmatch(architecture):
+            return "text-generation"
         if not classes:
             return "image-classification" if image else "sequence-classification"
         raise UserError(

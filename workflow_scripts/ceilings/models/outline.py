@@ -11,6 +11,7 @@ from ceilings.models import architectures, config_keys, configuration
 from ceilings.models.catalogue import FAMILIES, FUSIONS, Family, Fusion, family_of
 from ceilings.models.clip_towers import CLIP_TOWERS, tower_config
 from ceilings.models.definition import Definition
+from ceilings.workload.task import TASKS
 
 POSITIONS = {
     **dict.fromkeys(("albert", "bert", "camembert", "deberta-v2", "distilbert", "electra"), 512),
@@ -30,7 +31,7 @@ IMAGES = dict.fromkeys(("beit", "clip_vision_model", "convnext", "deit", "dinov2
 """``image_size`` of base models, as ``transformers`` has them."""
 
 
-OURS = ("clip", "image_encoder", "text_encoder")
+OURS = ("causal_lm", "clip", "image_encoder", "text_encoder")
 """Families of models that Transformers configures."""
 
 
@@ -51,6 +52,8 @@ class Outline:
         fixed: The only size of an axis, where there is one.
         fusion: What the graph optimiser needs; None where no fusion of the architecture is known.
         has_weights: Whether there is a module to load, and not only a graph.
+        positions: Of a model that generates, the longest context, prompt and generated tokens together; None where
+            nothing bounds it.
     """
 
     family: str
@@ -61,6 +64,7 @@ class Outline:
     fixed: Mapping[str, int]
     fusion: Fusion | None
     has_weights: bool
+    positions: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Resolved:
         base: The configuration before the study's changes; None: the base model's. Of open_clip with the changes.
         converted: Whether ``base`` is open_clip's, although Transformers' classes run the model.
         limits: Smallest and largest size of the axes that have bounds.
+        positions: As ``Outline`` has them.
     """
 
     family: str
@@ -84,6 +89,7 @@ class Resolved:
     base: Mapping[str, Any] | None
     converted: bool
     limits: Mapping[str, tuple[int, int]]
+    positions: int | None = None
 
 
 def outline(definition: Definition) -> Outline:
@@ -108,6 +114,7 @@ def outline(definition: Definition) -> Outline:
         {axis: high for axis, (low, high) in model.limits.items() if low == high},
         FUSIONS.get(model.architecture),
         True,
+        model.positions,
     )
 
 
@@ -148,7 +155,8 @@ def resolve(definition: Definition, config: Mapping[str, Any] | None) -> Resolve
     axes = family.axes[task]
     if isinstance(size := sizes.get("image_size"), list) and len(set(size)) > 1:
         axes = tuple(axis for axis in axes if axis != "image")  # Not square, and nothing to choose.
-    return Resolved(family.name, architecture, task, axes, base, converted, limits)
+    longest = positions(architecture, sizes) if TASKS[task].generates else None
+    return Resolved(family.name, architecture, task, axes, base, converted, limits, longest)
 
 
 def _is_size(value: Any) -> bool:
@@ -204,7 +212,8 @@ def positions(architecture: str, config: Mapping[str, Any]) -> int | None:
     """
     longest = config.get("max_position_embeddings", config.get("context_length", POSITIONS.get(architecture)))
     if longest is None and (declared := architectures.declared(architecture)) is not None:
-        longest = declared.defaults.get("max_position_embeddings")
+        key = declared.aliases.get("max_position_embeddings", "max_position_embeddings")
+        longest = config.get(key, declared.defaults.get(key))
     if not isinstance(longest, int) or _positions_are_relative(architecture, config):
         return None
     padding = config.get("pad_token_id", 1)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ceilings.errors import CellFailure
+from ceilings.errors import CellFailure, UserError
 from ceilings.models import pool
+from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
 ELEMENTS = 2
@@ -17,7 +18,12 @@ ELEMENTS = 2
 
 
 def compute(
-    weights_dir: Path | str, inputs: Path | str, threads: int, output: Path | str, graph: Path | str | None = None
+    weights_dir: Path | str,
+    inputs: Path | str,
+    threads: int,
+    output: Path | str,
+    graph: Path | str | None = None,
+    shape: Shape | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Run the model on the CPU in FP32 and write its outputs.
 
@@ -27,6 +33,7 @@ def compute(
         threads: CPU threads; more of them only reorder sums.
         output: See ``pool.save_outputs``.
         graph: An ONNX file to run as written, by ONNX Runtime. None: the weights, by PyTorch with plain attention.
+        shape: Of the inputs. Where a model generates, it says how many tokens; else it need not be given.
 
     Returns:
         The shape of each output.
@@ -38,6 +45,14 @@ def compute(
     arrays = pool.load_pool(inputs)
     elements = pool.elements(arrays)
     workload = Workload.read(weights_dir)
+    if workload.task.generates:
+        # By name, so that it touches the references of models that generate only.
+        if shape is None:
+            raise UserError(f"nothing says how many tokens {weights_dir} shall generate; give --shape")
+        generating = importlib.import_module("ceilings.models.token_reference")
+        outputs = generating.generate(weights_dir, elements[:ELEMENTS], shape, threads)
+        pool.save_outputs(output, outputs, pool.digest(arrays))
+        return {name: values.shape for name, values in outputs.items()}
     # A size that follows from no axis may follow from values: then it has to be the same in all that is measured.
     if all(isinstance(dim, int) or dim in workload.axes for tensor in workload.outputs for dim in tensor.dims):
         elements = elements[:ELEMENTS]

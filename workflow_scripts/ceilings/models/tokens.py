@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 
+PREFIX = 4
+"""Tokens at the beginning of a prompt that no other prompt begins with. Whoever keeps the cache of a prefix that requests
+share would else answer a part of them without work; a text of any length has that many tokens that say whose it is."""
+
+SKIPPED = 64
+"""Tokens of a text before a prompt begins, at most."""
+
+TRIES = 100
+"""Draws of a prompt until none of those that begin alike is left."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """Rows of token ids.
@@ -84,7 +95,9 @@ def sample(
         rows = _lines(_texts(lengths["file"]), tokenizer, special, size, rng, path=Path(weights_dir, TOKENIZER))
     else:
         real = _real(lengths, sequence)
-        if tokenizer is not None and tokenizers.reads_english(tokenizer):
+        if tensor.dims[-1:] == ("prompt",):
+            ids, source = _prompts(tensor, special, tokenizer, size, rng)
+        elif tokenizer is not None and tokenizers.reads_english(tokenizer):
             ids, source = _sentences(tokenizer, count, real, rng), "corpus"
         else:
             ids, source = _random(tensor, special, count, real, rng), "random"
@@ -154,6 +167,48 @@ def _sentences(tokenizer: Tokenizer, count: int, sequence: int, rng: np.random.G
                 body += sentences[index]
         row[:] = [*start, *body[: sequence - len(start) - len(end)], *end]
     return rows
+
+
+def _prompts(
+    tensor: TensorSpec, special: Special, tokenizer: Tokenizer | None, size: tuple[int, int], rng: np.random.Generator
+) -> tuple[Array, str]:
+    """Beginnings of texts without ids that open or close one, no two of which begin alike; and where they come from.
+
+    Raises:
+        CellFailure: There are not so many.
+    """
+    count, length = size
+    spoken = tokenizer is not None and tokenizers.reads_english(tokenizer)
+    meant = {special.padding, *special.start, *special.end}
+    plain = np.array([value for value in range(tensor.low, tensor.high + 1) if value not in meant] or [tensor.low])
+    if spoken:
+        assert tokenizer is not None
+        sentences = [encoded.ids for encoded in tokenizer.encode_batch(tokenizers.corpus(), add_special_tokens=False)]
+
+    def draw() -> Array:
+        if not spoken:
+            return rng.choice(plain, length)
+        body: list[int] = []
+        skipped = int(rng.integers(SKIPPED))  # so that there are more beginnings than sentences
+        while len(body) < length + skipped:
+            for index in rng.permutation(len(sentences)):
+                body += sentences[index]
+        return np.array(body[skipped : skipped + length])
+
+    rows, begun = np.empty((count, length), np.int64), set[bytes]()
+    for row in rows:
+        for _ in range(TRIES):
+            row[:] = draw()
+            if (start := row[:PREFIX].tobytes()) not in begun:
+                begun.add(start)
+                break
+        else:
+            raise CellFailure(
+                "unsupported",
+                f"cannot make {count} prompts of {length} tokens that begin otherwise; use longer prompts, smaller "
+                "batches or fewer inputs",
+            )
+    return rows, "corpus" if spoken else "random"
 
 
 def _texts(file: Any) -> list[str]:

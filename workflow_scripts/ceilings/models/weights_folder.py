@@ -12,7 +12,9 @@ from typing import Any
 
 from ceilings import files, records
 from ceilings.errors import CellFailure, UserError
+from ceilings.workload import generation
 from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -65,7 +67,8 @@ def refuse_impossible(weights_dir: Path | str, shape: Shape) -> None:
 
     Raises:
         CellFailure: The model could not be made.
-        UserError: An axis is larger than the model's, or not its only size.
+        UserError: An axis is larger than the model's, or not its only size, or prompt and generated tokens together
+            are more than its positions.
     """
     for axis, (low, high) in limits(weights_dir).items():
         size = shape.get(axis)
@@ -76,3 +79,6 @@ def refuse_impossible(weights_dir: Path | str, shape: Shape) -> None:
         if size > high:
             what = "positions" if axis == "sequence" else axis
             raise UserError(f"{axis} {size} is longer than the {high} {what} of {weights_dir}; shorten it")
+    decoder = Workload.read(weights_dir).decoder
+    if decoder and decoder.positions and generation.context(shape) > decoder.positions:
+        raise UserError(generation.too_long(str(weights_dir), shape, decoder.positions))

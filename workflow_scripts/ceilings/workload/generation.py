@@ -104,6 +104,15 @@ def context(shape: Shape) -> int:
     return shape["prompt"] + shape["generated"]
 
 
+def too_long(model: str, shape: Shape, positions: int) -> str:
+    """Why a model of so many positions does not take a shape, and what would help."""
+    return (
+        f"{shape} is a context of {context(shape)} tokens (prompt {shape['prompt']} and generated "
+        f"{shape['generated']}), longer than the {positions} positions of {model}; shorten it, or take random weights "
+        "with more of them: weights: random, and max_position_embeddings (GPT-2: n_positions) in config"
+    )
+
+
 def steps(shape: Shape) -> int:
     """Iterations of one request: its decode steps, or its prefill."""
     return max(1, shape["generated"] - 1)
