@@ -95,7 +95,7 @@ def test_random_weights_do_not_repeat_one_token(folders: dict[str, Path]) -> Non
     for folder in folders.values():
         ids = sample(folder, Shape.parse("b4-p16-g1"), 1, 0).arrays["input_ids"][0]
         rows = greedy(folder, ids, 48)[0]
-        assert np.mean([len(set(row)) for row in rows.tolist()]) > 8
+        assert np.mean([len(set(row)) for row in rows.tolist()]) > 6
         changed = ids.copy()
         changed[:, 2] = (changed[:, 2] + 1) % 300  # an early token of the prompt is not forgotten
         assert (greedy(folder, changed, 48)[0] != rows).any(1).all()

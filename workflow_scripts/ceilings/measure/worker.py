@@ -34,6 +34,7 @@ from ceilings import environment
 from ceilings.control_groups import cpu_quota, memory_limit
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
+from ceilings.graphs import token_parity
 from ceilings.graphs.parity import compare, too_far
 from ceilings.measure.bench import Bench
 from ceilings.measure.neighbours import Neighbours
@@ -190,8 +191,11 @@ def gate(
         tolerance: Largest relative L2 difference.
 
     Raises:
-        CellFailure: The difference is larger, hides what outputs differ by between inputs, or cannot be said.
+        CellFailure: The difference is larger, hides what outputs differ by between inputs, or cannot be said; of
+            tokens: rounding does not explain it.
     """
+    if workload.task.compared == "tokens":
+        return _gate_tokens(outputs, reference, tolerance)
     mask, masked = None, set[str]()
     if workload.mask:
         dims = workload.mask.dims
@@ -207,11 +211,23 @@ def gate(
     return parity
 
 
+def _gate_tokens(outputs: Arrays, reference: Arrays, tolerance: float) -> dict[str, Any]:
+    try:
+        parity = {**token_parity.compare(outputs, reference), "tolerance": tolerance}
+    except ValueError as error:
+        raise CellFailure("parity", str(error)) from None
+    if reason := token_parity.too_far(parity, tolerance):
+        raise CellFailure("parity", reason)
+    return parity
+
+
 def constant(elements: list[dict[str, np.ndarray]], reference: Arrays) -> list[str]:
     """A flag where nothing shows that outputs follow from inputs: one input, or the same outputs for all of them."""
     inputs = {tuple(array.tobytes() for array in element.values()) for element in elements}
     if len(inputs) == 1:
         return ["parity saw one input, so a runtime that ignores its inputs would pass; inputs.pool above 1 shows more"]
+    if "tokens" in reference and "candidates" in reference:
+        return token_parity.says_little(reference["tokens"])
     if all((array == array[:1]).all() for array in reference.values()):
         return ["the reference gives the same outputs for different inputs, so parity confirms little"]
     return []

@@ -67,6 +67,15 @@ FULL_PARITY = {
     "problem": maybe(text()),
 }
 
+TOKEN_PARITY = {
+    "token_agreement": maybe(SHARE),
+    "rows_equal": maybe(SHARE),
+    "first_difference": maybe(whole()),
+    "largest_margin": maybe(number()),
+    "explained": maybe(flag),
+}
+"""What a comparison of generated tokens has besides."""
+
 NOISE = number(-200, 200)
 LAYERS = many(record({"node": NAME, "sqnr_db": NOISE, "accumulated_sqnr_db": NOISE}))
 """Signal to noise of quantised products."""

@@ -11,6 +11,7 @@ from ceilings.schemas.common import (
     PROTOCOL,
     PROVENANCE,
     SHARE,
+    TOKEN_PARITY,
 )
 from ceilings.schemas.terms import (
     anything,
@@ -135,7 +136,7 @@ SCHEMA = by(
                 "protocol": PROTOCOL,
                 "status": one_of("ok"),
                 "failure": one_of(None),
-                "parity": record({**FULL_PARITY, "tolerance": POSITIVE}),
+                "parity": record({**FULL_PARITY, "tolerance": POSITIVE}, TOKEN_PARITY),
                 "series": record(
                     {"latency": record(LATENCIES, rest=anything)},
                     {"throughput": record(THROUGHPUT, rest=anything)},

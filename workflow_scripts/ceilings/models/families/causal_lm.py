@@ -21,8 +21,9 @@ from ceilings.workload.workload import Workload
 UNUSED = (r"(.*\.)?attn\.(masked_)?bias",)
 """Masks that older releases saved among the weights."""
 
-GAIN = 1.0
-"""Of random weights, what a projection does to the size of what it is given, about."""
+GAIN = 1.25
+"""Of random weights, what a projection does to the size of what it is given, about. At 1 most rows end in a loop of a few
+tokens; at 1.5 rounding to BF16 grows to 8% of the logits within 16 layers, which hides faults."""
 
 PROBE = 5
 """Tokens of the rows by which a model's cache is looked at."""

@@ -1,0 +1,170 @@
+"""How far generated tokens are from the FP32 reference's, and whether rounding explains it. numpy only.
+
+A rounded forward pass gives other logits, so where two tokens are nearly as likely it may choose the other one, and from
+there on the row is another text. So what is compared is (a) that these are tokens, (b) the logits of the first tokens,
+within the precision's tolerance, and (c) of each row the first token that differs: how much less likely the reference
+holds it than its own, in units of the error that this runtime showed in (b).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+Arrays = Mapping[str, np.ndarray]
+
+EXPLAINED = 8.0
+"""By so many rms errors of a difference of two logits may the reference prefer its token. Among some 10,000 tokens the
+largest normal error is 4 of them; and a single context's errors are up to twice those of the few contexts whose logits
+are compared."""
+
+ROWS_BEYOND = 4.0
+"""One token's logits may differ by so many times the tolerance: of many, one may be of another text and the whole near."""
+
+ROUNDING = 32 * 2.0**-23
+"""Least error of a logit over the size of logits, also where the compared ones happen to be equal: sums of FP32 in
+another order."""
+
+FEWEST = 4
+"""Tokens from which on a row of a single token counts as one that repeats itself."""
+
+
+def compare(outputs: Arrays, reference: Arrays) -> dict[str, Any]:
+    """Compare what a runtime generated with what the reference did.
+
+    Args:
+        outputs: ``tokens`` (elements, batch, generated), ``ids`` and ``logits`` (elements, rows, checked, top).
+        reference: As ``ceilings.models.token_reference`` has it.
+
+    Returns:
+        The fields of a parity: ``relative_l2``, ``cosine``, ``max_abs``, ``max_rel``, ``row_l2`` of the compared
+        logits, all less the mean of the reference's; ``rows`` of logits compared; ``top1_agreement``, the share of
+        equal tokens up to and including the first difference of each row; ``token_agreement``, the share of all;
+        ``rows_equal``, the share of rows without a difference; ``first_difference``, the earliest position of one;
+        ``largest_margin``, by how many rms errors the reference prefers its token at most; ``explained``, whether no
+        margin is more than ``EXPLAINED``; ``problem``, why there is nothing to compare.
+
+    Raises:
+        ValueError: An output is missing or of another shape.
+    """
+    tokens, expected = outputs.get("tokens"), reference["tokens"]
+    if tokens is None or tokens.shape != expected.shape:
+        raise ValueError(f"the runtime generated tokens of shape {np.shape(tokens)}, the reference {expected.shape}")
+    ids, given, checked = outputs["ids"], outputs["logits"], reference["logits"]
+    if ids.shape != given.shape or given.shape[:-1] != checked.shape[:-1] or not ids.shape[-1]:
+        raise ValueError(f"the runtime gave logits of shape {given.shape}, the reference {checked.shape}")
+    vocabulary = checked.shape[-1]
+    for array, whose in ((tokens, "token"), (ids, "id of a logit")):
+        if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= vocabulary:
+            raise ValueError(f"the runtime gave a {whose} that is none of the {vocabulary} of the vocabulary")
+    if (np.diff(np.sort(ids, -1), axis=-1) == 0).any():
+        raise ValueError("the runtime gave two logits of one token")
+    empty = {**dict.fromkeys(("max_abs", "max_rel", "relative_l2", "cosine", "row_l2", "spread_l2")), "rows": given[..., 0].size}
+    if problem := _not_finite(given, reference):
+        return {"finite": False, **empty, "top1_agreement": None, "problem": problem}
+    same = tokens == expected
+    first = np.where(same.all(-1), tokens.shape[-1], same.argmin(-1))
+    distance, error = _logits(ids, given, checked, first)
+    margins = _margins(tokens, reference, first) / error
+    before, differing = int(first.sum()), len(margins)
+    return {
+        "finite": True,
+        **distance,
+        "top1_agreement": before / (before + differing),
+        "token_agreement": float(same.mean()),
+        "rows_equal": 1 - differing / first.size,
+        "first_difference": int(first.min()) if differing else None,
+        "largest_margin": float(margins.max()) if differing else None,
+        "explained": bool((margins <= EXPLAINED).all()),
+        "spread_l2": None,
+        "problem": None,
+    }
+
+
+def too_far(parity: Mapping[str, Any], tolerance: float) -> str | None:
+    """Why a runtime gets no speed number; None where its tokens are what its precision gives.
+
+    Args:
+        parity: As ``compare`` gives it.
+        tolerance: Largest relative L2 difference of logits.
+    """
+    if parity["problem"]:
+        return str(parity["problem"])
+    distance = parity["relative_l2"]
+    if distance is None or not distance <= tolerance:
+        return f"relative L2 difference of logits from the FP32 reference is {distance}; allowed {tolerance:.3g}"
+    if parity["row_l2"] > ROWS_BEYOND * tolerance:
+        return (
+            f"the logits of one token differ from the FP32 reference by {parity['row_l2']:.3g} of their norm; allowed "
+            f"{ROWS_BEYOND * tolerance:.3g}"
+        )
+    if not parity["explained"]:
+        return (
+            f"tokens differ, the first at position {parity['first_difference']}, and the FP32 reference prefers its "
+            f"by up to {parity['largest_margin']:.3g} rms errors of this runtime's logits; rounding explains "
+            f"{EXPLAINED:g}"
+        )
+    return None
+
+
+def says_little(tokens: np.ndarray) -> list[str]:
+    """A flag where equal tokens confirm little: the reference gives the same ones for every prompt, or repeats one.
+
+    Args:
+        tokens: The reference's, (elements, batch, generated).
+    """
+    rows = tokens.reshape(-1, tokens.shape[-1])
+    if len(rows) > 1 and (rows == rows[:1]).all():
+        return ["the reference gives the same tokens for different prompts, so parity confirms little"]
+    repeating = int((rows == rows[:, :1]).all(1).sum())
+    if rows.shape[1] >= FEWEST and 2 * repeating > len(rows):
+        return [f"the reference repeats one token in {repeating} of {len(rows)} rows, so equal tokens confirm little"]
+    return []
+
+
+def _not_finite(given: np.ndarray, reference: Arrays) -> str | None:
+    for array in (reference["logits"], reference["candidate_logits"]):
+        if not np.isfinite(array).all():
+            return "the FP32 reference of the logits has a NaN or an infinity"
+    return None if np.isfinite(given).all() else "a logit has a NaN or an infinity"
+
+
+def _logits(
+    ids: np.ndarray, given: np.ndarray, checked: np.ndarray, first: np.ndarray
+) -> tuple[dict[str, Any], float]:
+    """Distance of the logits of rows that were the reference's up to there; and the rms error of a difference of two."""
+    here = np.arange(given.shape[2]) <= first[:, : given.shape[1], None]
+    mean = checked.mean(-1, keepdims=True, dtype=np.float64)
+    wanted = (np.take_along_axis(checked, ids, -1) - mean)[here]
+    found = (given - mean)[here]
+    errors, norms = found - wanted, np.linalg.norm(wanted, axis=-1)
+    average = max(float(np.sqrt(np.mean(np.square(norms)))), np.finfo(np.float64).tiny)
+    largest = float(np.abs(wanted).max())
+    alike = errors - errors.mean(-1, keepdims=True)  # what all logits of a token are off by moves none before another
+    spread = float(np.square(alike).sum() / max(1, errors.size - len(errors)))
+    least = ROUNDING * float(np.sqrt(np.mean(np.square(checked, dtype=np.float64))))
+    cosines = np.sum(found * wanted, -1) / np.maximum(np.linalg.norm(found, axis=-1) * norms, np.finfo(np.float64).tiny)
+    distance = {
+        "max_abs": float(np.abs(errors).max()),
+        "max_rel": float(np.abs(errors).max()) / largest if largest else None,
+        "relative_l2": float(np.linalg.norm(errors) / np.linalg.norm(wanted)) if largest else None,
+        "cosine": float(np.clip(cosines, -1, 1).min()),
+        "row_l2": float((np.linalg.norm(errors, axis=-1) / np.maximum(norms, average)).max()),
+        "rows": len(wanted),
+    }
+    return distance, max(float(np.sqrt(2 * max(spread, least**2))), np.finfo(np.float64).tiny)
+
+
+def _margins(tokens: np.ndarray, reference: Arrays, first: np.ndarray) -> np.ndarray:
+    """Of each row with a difference: the reference's logit of its token less that of the runtime's, at the first one.
+
+    Of a token that is none of the candidates at least what the last of them has less.
+    """
+    where = np.nonzero(first < tokens.shape[-1])
+    place = (*where, first[where])
+    candidates, logits = reference["candidates"][place], reference["candidate_logits"][place].astype(np.float64)
+    chosen = candidates == tokens[place][:, None]
+    theirs = np.where(chosen.any(-1), np.where(chosen, logits, 0).sum(-1), logits[:, -1])
+    return logits[:, 0] - theirs
