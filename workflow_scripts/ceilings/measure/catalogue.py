@@ -282,7 +282,17 @@ COMMON: tuple[Quantity, ...] = (
         "same top class",
         "",
         "percent",
-        "Share of the answers whose top class is the FP32 reference's; the worst process.",
+        "Share of the answers whose top class is the FP32 reference's, of generated tokens up to the first that "
+        "differs; the worst process.",
+        EXACTNESS,
+    ),
+    Quantity(
+        "token_agreement",
+        "same tokens",
+        "",
+        "percent",
+        "Share of the generated tokens that are the FP32 reference's; after the first other one a text goes on "
+        "otherwise, and the share falls. The worst process.",
         EXACTNESS,
     ),
 )

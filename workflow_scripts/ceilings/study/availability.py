@@ -63,8 +63,8 @@ def availability(runtime: Runtime, precision: str, host: Host) -> Availability:
     return Availability()
 
 
-def of_model(runtime: Runtime, model: str, outline: Outline) -> Availability:
-    """Whether a model has what ``runtime`` executes, wherever it runs; with the reason and the remedy if not."""
+def of_model(runtime: Runtime, model: str, outline: Outline, precision: str) -> Availability:
+    """Whether a model has what ``runtime`` executes in a precision, wherever it runs; with reason and remedy if not."""
     if outline.family:
         for package, version in installed(FAMILIES[outline.family].packages).items():
             if version is None:
@@ -76,6 +76,12 @@ def of_model(runtime: Runtime, model: str, outline: Outline) -> Availability:
             return Availability(f"{runtime.name} generates no text", "measure it on a runtime that does")
         return Availability(
             f"{runtime.name} only generates text, and {model} does not", "measure it on another runtime"
+        )
+    if task.generates and precision not in runtime.generates:
+        can = [one for one in runtime.precisions if one in runtime.generates]
+        return Availability(
+            f"{runtime.name} generates no text in {precision}: models that generate are not quantised here",
+            f"measure it in {', '.join(can)}" if can else "measure it on another runtime",
         )
     if runtime.artifact == "weights" and not outline.has_weights:
         return Availability(

@@ -19,6 +19,7 @@ from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked, asked
 from ceilings.study.variants import counted_work
+from ceilings.workload.task import TASKS
 
 RECORDED = "recorded"
 """Stands in ``devices`` for all of which the results hold records."""
@@ -156,7 +157,7 @@ class Planner:
     def availability(self, runtime: str, model: str, precision: str, host: Host) -> Availability:
         """Whether a machine can run a model so."""
         spec = RUNTIMES[runtime]
-        of_this_model = of_model(spec, model, self.models.outline(model))
+        of_this_model = of_model(spec, model, self.models.outline(model), precision)
         return availability(spec, precision, host) if of_this_model else of_this_model
 
     def _runs(self, cell: Cell, device: str) -> tuple[str, ...]:
@@ -184,6 +185,8 @@ class Planner:
         return cell.spec.device == "cuda" and _fits(cell.identity, self.config["traces"]["cells"])
 
     def _asks_quality(self, cell: Cell) -> bool:
+        if TASKS[self.models.outline(cell.model).task].generates:
+            return False  # No labelled text says which tokens are right; they are compared with FP32's in every run.
         return _fits(f"{cell.runtime}/{cell.model}/{cell.precision}", self.config["quality"]["cells"])
 
 

@@ -228,11 +228,11 @@ class Slices:
 
     def family(self, model: str) -> str:
         """Digest of the module that answers for a model: its family's, or what runs an ONNX file."""
-        return digest(*self._family(model))
+        return digest(*self._family(model), *self._reference(model))
 
     def family_packages(self, model: str) -> str:
         """Packages of that module, with their versions."""
-        return libraries(*self._family(model))
+        return libraries(*self._family(model), *self._reference(model))
 
     def _executed(self, spec: Runtime, model: str) -> tuple[str, ...]:
         """Modules of the runtime, and of the model's family where the runtime executes that and no graph."""
@@ -246,6 +246,10 @@ class Slices:
     def _family(self, model: str) -> tuple[str, ...]:
         outline = self.models.outline(model)
         return (FAMILIES[outline.family].module if outline.family else "ceilings.models.graph_reference",)
+
+    def _reference(self, model: str) -> tuple[str, ...]:
+        """What answers for a model instead of its module: of one that generates, a loop around that."""
+        return ("ceilings.models.token_reference",) if TASKS[self.models.outline(model).task].generates else ()
 
     def _chosen(self, model: str, batch: int, sequence: int) -> Shape:
         return self.models.chosen_shape(model, batch, sequence, smallest_sizes(self.config, self.models, model))

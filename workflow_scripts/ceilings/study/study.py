@@ -27,6 +27,7 @@ from ceilings.study.targets import Targets
 from ceilings.study.validation import refuse_the_impossible
 from ceilings.study.variants import engine_graph, graph_name, stored_precision
 from ceilings.traces import source
+from ceilings.workload import generation
 from ceilings.workload.shape import Shape
 
 WEIGHTS = ("model.safetensors", "config.json")
@@ -308,6 +309,8 @@ class Study:
             if size > most or only not in (None, size):
                 takes = f"at most {most}" if only is None else f"{only} alone"
                 raise UserError(f"{shape}: {model!r} takes {takes} as {axis}; ask for that")
+        if outline.positions and generation.context(asked) > outline.positions:
+            raise UserError(generation.too_long(repr(model), asked, outline.positions))
 
     def _takes(self, model: str, shape: str) -> bool:
         """Whether a model of the study takes a shape: it may have been another one when its cell was predicted."""

@@ -14,10 +14,16 @@ from ceilings.models import outline as outlines
 from ceilings.models.definition import Definition
 from ceilings.models.outline import Outline
 from ceilings.study.config import nearest
+from ceilings.workload import generation
 from ceilings.workload.shape import Shape
+from ceilings.workload.task import TASKS
 
 BATCH = 8
 """Inputs at once where the pipeline chooses for itself: a graph's parity, a labelled file."""
+
+
+PROMPT = 16
+"""Tokens of a prompt where no sweep gives any."""
 
 
 class StudyModels:
@@ -82,9 +88,16 @@ class StudyModels:
         Args:
             name: The model.
             batch, sequence: Wanted sizes, where it has these axes.
-            others: Sizes of further axes that it may have.
+            others: Sizes of further axes that it may have; of a model that generates at least as many tokens as are
+                compared by their logits, where its positions allow.
         """
         outline = self.outline(name)
         wanted = {**others, "batch": batch, "sequence": sequence}
+        if TASKS[outline.task].generates:
+            prompt = wanted.setdefault("prompt", PROMPT)
+            wanted["generated"] = max(generation.CHECKED_STEPS, wanted.get("generated", 1))
+            if outline.positions:
+                wanted["prompt"] = max(1, min(prompt, outline.positions - 1))
+                wanted["generated"] = min(wanted["generated"], outline.positions - wanted["prompt"])
         sizes = {axis: min(wanted.get(axis, 1), outline.limits.get(axis, 1 << 30)) for axis in outline.axes}
         return Shape.of({**sizes, **self.fixed_axes(name)})

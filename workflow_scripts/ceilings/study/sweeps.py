@@ -68,6 +68,10 @@ def asked_shapes(sweep: Mapping[str, Any], axes: Sequence[str], fixed: Mapping[s
     for offer, name in given:
         taken = {**fixed, **{axis: size for axis, size in offer.items() if axis in axes}}
         if missing := [axis for axis in axes if axis not in taken]:
+            further = [axis for axis in missing if axis not in SHORTHANDS.values()]
+            if len(further) > 1:
+                wanted = ", ".join(f"{axis}: [SIZES]" for axis in further)
+                raise UserError(f"says no size of the axes {' and '.join(map(repr, further))}; add axes: {{{wanted}}}")
             raise UserError(f"says no size of the axis {missing[0]!r}; add {_key(missing[0])}")
         # Without a sequence there is nothing to pad.
         shapes.append(Shape.of(taken, name if "sequence" in axes else ""))

@@ -15,7 +15,9 @@ from ceilings.study.engines import Engines
 from ceilings.study.machines import unknown_resources
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import FULL, SHORTHANDS, Asked, asked, asked_shapes, sizes
+from ceilings.workload import generation
 from ceilings.workload.shape import Shape
+from ceilings.workload.task import TASKS
 
 LARGEST: int = SCHEMA["$defs"]["count"]["maximum"]
 """The largest size of an axis."""
@@ -37,7 +39,7 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
             *unknown_noise_cells(config, cells),
             *unknown_baselines(config, cells),
             *unknown_traces(config, cells),
-            *unknown_quality(config, cells),
+            *unknown_quality(config, models, cells),
             *engines.problems((cell.sweep, RUNTIMES[cell.runtime], cell.model, cell.precision) for cell in cells),
             *user_files.problems(config, models, cells, results),
         ]
@@ -150,6 +152,9 @@ def impossible_shapes(config: Mapping[str, Any], models: StudyModels) -> Iterato
             except UserError as error:
                 yield f"sweeps.{name} {error} ({model!r} has it)"
                 continue
+            for shape in shapes if outline.positions else ():
+                if generation.context(shape) > outline.positions:
+                    yield f"sweeps.{name}: {generation.too_long(repr(model), shape, outline.positions)}"
             for axis, size in dict.fromkeys(pair for shape in shapes for pair in shape.sizes):
                 limit = outline.limits.get(axis)
                 if axis in outline.fixed and size != outline.fixed[axis]:
@@ -191,11 +196,17 @@ def unknown_traces(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[st
             yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
 
 
-def unknown_quality(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
-    """Patterns of evaluated cells that fit none."""
-    known = sorted({f"{cell.runtime}/{cell.model}/{cell.precision}" for cell in cells})
+def unknown_quality(config: Mapping[str, Any], models: StudyModels, cells: list[Asked]) -> Iterator[str]:
+    """Patterns of evaluated cells that fit none, or only cells that generate."""
+    named = {f"{cell.runtime}/{cell.model}/{cell.precision}": cell.model for cell in cells}
+    known = sorted(name for name, model in named.items() if not TASKS[models.outline(model).task].generates)
     for pattern in config["quality"]["cells"]:
-        if not fnmatch.filter(known, pattern):
+        if not fnmatch.filter(known, pattern) and fnmatch.filter(named, pattern):
+            yield (
+                f"quality.cells: {pattern!r} fits only models that generate text, whose quality is not evaluated: every "
+                "run compares their tokens with FP32's; remove it"
+            )
+        elif not fnmatch.filter(known, pattern):
             yield f"quality.cells: {pattern!r} fits no cell of the study, {nearest(pattern, known)}"
 
 

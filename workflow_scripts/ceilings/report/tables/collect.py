@@ -220,7 +220,7 @@ def _parity(records: Sequence[Record]) -> dict[str, Any]:
     """The worst over the processes."""
     compared = [record["parity"] for record in records if record.get("parity")]
     row = {}
-    for name, worst in (("relative_l2", max), ("cosine", min), ("top1_agreement", min)):
+    for name, worst in (("relative_l2", max), ("cosine", min), ("top1_agreement", min), ("token_agreement", min)):
         values = [parity[name] for parity in compared if parity.get(name) is not None]
         row[name] = worst(values) if values else None
     return row

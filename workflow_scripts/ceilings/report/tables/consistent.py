@@ -25,7 +25,7 @@ from ceilings.workload.shape import Shape
 CLOSE = 1e-6
 """Relative difference of numbers that were computed from the same samples."""
 
-BOUNDS = {"cosine": (-1, 1), "top1_agreement": (0, 1), "real_share": (0, 1)}
+BOUNDS = {"cosine": (-1, 1), "top1_agreement": (0, 1), "token_agreement": (0, 1), "real_share": (0, 1)}
 """Of columns that are not simply above zero and finite."""
 
 NS_PER_MS = 1e6
