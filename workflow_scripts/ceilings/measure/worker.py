@@ -84,8 +84,10 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
         with runner.phase("inputs"):
             slots = [runner.place(element) for element in elements]
         with runner.phase("first_run"):
-            first = runner.run(slots[0])
+            first = runner.first(slots[0])
         record |= cold_start(runner)
+        if runner.workload.task.generates:  # that was the first token alone
+            first = runner.run(slots[0])
         compared = len(next(iter(reference.values())))
         outputs = [runner.outputs(first), *(runner.outputs(runner.run(slot)) for slot in slots[1:compared])]
         record["parity"] = gate(runner.workload, elements[:compared], stacked(outputs), reference, spec["tolerance"])
@@ -123,7 +125,7 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def cold_start(runner: Runner) -> dict[str, Any]:
-    """What the process did up to now, at the end of its first inference: nothing that is timed has an import timed.
+    """What the process did up to its first answer, an inference or a token: nothing that is timed has an import timed.
 
     Returns:
         ``cold_start_ns``, the stages: all that the runner went through, ``import``, and ``interpreter`` where the
@@ -208,12 +210,24 @@ def gate(
 
 
 def constant(elements: list[dict[str, np.ndarray]], reference: Arrays) -> list[str]:
-    """A flag where nothing shows that outputs follow from inputs: one input, or the same outputs for all of them."""
+    """A flag where nothing shows that outputs follow from inputs: one input, or the same outputs for all of them.
+
+    Args:
+        elements: Of the pool.
+        reference: (elements, *dims) by name; of a task that generates with ``tokens``.
+    """
     inputs = {tuple(array.tobytes() for array in element.values()) for element in elements}
     if len(inputs) == 1:
         return ["parity saw one input, so a runtime that ignores its inputs would pass; inputs.pool above 1 shows more"]
     if all((array == array[:1]).all() for array in reference.values()):
         return ["the reference gives the same outputs for different inputs, so parity confirms little"]
+    tokens = reference.get("tokens")
+    if tokens is None or tokens.dtype.kind != "i":
+        return []
+    if (tokens == tokens.flat[0]).all() and tokens.size > 1:
+        return ["every token of the reference is the same one, so that tokens agree confirms little"]
+    if (tokens == tokens[:1]).all():
+        return ["the reference gives the same tokens after different prompts, so that they agree confirms little"]
     return []
 
 
