@@ -13,15 +13,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ceilings.measure.stopping import NS, Protocol
+from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 
 BLOCK_NS = 50_000_000
 """The stop rule is asked about this often."""
 
 Launch = Callable[[Any], Any]
-
-FEWEST_REQUESTS = 3
-"""Requests of a series of them, however slow."""
 
 
 def nothing(_: Any) -> None:

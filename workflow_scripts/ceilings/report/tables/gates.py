@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ceilings.graphs.parity import too_far
-from ceilings.measure.loop import FEWEST_REQUESTS
-from ceilings.measure.stopping import NS, Protocol
+from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 from ceilings.report.tables.quantities import SOURCED, recorded
 from ceilings.schemas.terms import number
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES
