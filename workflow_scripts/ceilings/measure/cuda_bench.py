@@ -106,7 +106,8 @@ class CudaBench(Bench):
     def requests(self) -> tuple[list[list[int]], dict[str, Any]]:
         """As every bench's, with the energy of the tokens."""
         poll = self._monitor.poll if self._monitor else _no_monitor
-        times, ended, span = requests(self.runner.request, self.slots, self.shorter, poll)
+        runner: Any = self.runner  # one that generates
+        times, ended, span = requests(runner.request, self.slots, self.shorter, poll)
         self._spans["requests"] = (*span, len(times) * self.batch * self.runner.shape["generated"])
         return times, ended
 
