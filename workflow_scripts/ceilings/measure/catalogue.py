@@ -177,7 +177,9 @@ REQUESTS = Measurement(
             "J",
             "Energy of the device for one token of one prompt over whole requests, by its cumulative counter.",
         ),
-        Quantity("tokens_per_j", "tokens/J", "1/J", "number", "Tokens over the energy of their requests.", ENERGY),
+        Quantity(
+            "tokens_per_j", "tokens per joule", "1/J", "number", "Tokens over the energy of their requests.", ENERGY
+        ),
         Quantity(
             "cache_mb",
             "KV cache",
