@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ceilings.measure.loop import requests
 from ceilings.measure.stopping import Protocol, secondary
 
 Element = Mapping[str, np.ndarray]
@@ -66,12 +67,25 @@ class Bench(abc.ABC):
 
         Args:
             submit: What is timed, called with the items in turn; default: the runner's launch.
-            items: Default: the slots.
+            items: Default: the runner's iterations over the slots.
             main: Whether it is the cell's latency: under the whole protocol. Others are under ``shorter``.
 
         Returns:
             A series as :func:`ceilings.measure.loop.closed_loop` gives it.
         """
+
+    @property
+    def whole(self) -> int:
+        """Iterations of one slot: they are measured together."""
+        return len(self.runner.iterations(self.slots[:1]))
+
+    def requests(self) -> tuple[list[list[int]], dict[str, Any]]:
+        """Whole requests of a runner that generates, one after another, under ``shorter``.
+
+        Returns:
+            Times of each request and how the series ended, as :func:`ceilings.measure.loop.requests` gives them.
+        """
+        return requests(self.runner.request, self.slots, self.shorter)[:2]
 
     @abc.abstractmethod
     def saturated(self) -> dict[str, Any]:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from ceilings import plugins
 from ceilings.errors import UserError
 from ceilings.quantity import Quantity
+from ceilings.workload.task import Task
 
 NS_TO_MS = 1e-6
 BYTES_TO_MB = 1e-6
 
 LATENCY = "Latency"
 THROUGHPUT = "Throughput"
+GENERATION = "Requests"
 ENERGY = "Energy"
 MEMORY = "Peak memory"
 COLD_START = "Before the steady state"
 EXACTNESS = "Exactness"
+
+
+Kind = Literal["inference", "generation"]
+"""What a cell's model is asked for: one inference an input, or a request that gives tokens one by one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Measurement:
         devices: Kinds of devices that it can be done on: ``cpu``, ``cuda``.
         quantities: Columns of the table of cells that come from it.
         meaning: One sentence.
+        kinds: Kinds of tasks that it can be done of.
     """
 
     name: str
@@ -39,10 +47,16 @@ class Measurement:
     devices: tuple[str, ...]
     quantities: tuple[Quantity, ...]
     meaning: str
+    kinds: tuple[Kind, ...] = ("inference",)
 
 
 def _median(column: str, label: str, source: str, meaning: str) -> Quantity:
     return Quantity(column, label, "ms", "number", meaning, LATENCY, source=source, scale=NS_TO_MS)
+
+
+def _of_requests(column: str, label: str, key: str, meaning: str, interval: bool = True) -> Quantity:
+    source = f"series.requests.{key}"
+    return Quantity(column, label, "ms", "number", meaning, GENERATION, interval, source, NS_TO_MS)
 
 
 def _percentile(column: str, label: str, share: str) -> Quantity:
@@ -92,7 +106,102 @@ CLOSED_LOOP = Measurement(
         ),
         _energy("power_w", "mean power", "latency.mean_watts", "W", "Mean power of the device over the closed loop."),
     ),
-    "Latency with inputs and outputs on the device, each inference waiting for the one before.",
+    "Latency with inputs and outputs on the device, each inference waiting for the one before. A model that generates "
+    "has that of a token: the first one, or one after it.",
+    ("inference", "generation"),
+)
+
+REQUESTS = Measurement(
+    "requests",
+    "requests",
+    ("cpu", "cuda"),
+    (
+        _of_requests(
+            "first_token_p50_ms",
+            "TTFT p50",
+            "first_token_ns",
+            "Time to first token: from the prompts to the first token.",
+        ),
+        _of_requests(
+            "per_token_p50_ms",
+            "TPOT p50",
+            "per_token_ns",
+            "Time per output token: mean gap between the tokens of a request, the first token left out; median of "
+            "requests.",
+        ),
+        Quantity(
+            "token_p99_ms",
+            "ITL p99",
+            "ms",
+            "number",
+            "99% of all gaps between two tokens of a request are no longer (inter-token latency); empty where they are "
+            "too few to bound it.",
+            GENERATION,
+            interval=True,
+        ),
+        _of_requests(
+            "jitter_ms",
+            "ITL jitter",
+            "jitter_ns",
+            "Interquartile range of the gaps between the tokens of a request; median of requests.",
+            interval=False,
+        ),
+        _of_requests(
+            "worst_gap_ms",
+            "worst gap",
+            "worst_gap_ns",
+            "Longest gap between two tokens of a request; median of requests.",
+            interval=False,
+        ),
+        _of_requests("request_p50_ms", "request p50", "request_ns", "From the prompts to the last token, end to end."),
+        Quantity(
+            "tokens_per_s",
+            "tokens/s of one request",
+            "1/s",
+            "number",
+            "Tokens of one prompt over the median time of its request, first token included.",
+            GENERATION,
+        ),
+        Quantity(
+            "total_tokens_per_s",
+            "tokens/s in total",
+            "1/s",
+            "number",
+            "Tokens of all prompts of a batch over the median time of its request, first token included.",
+            GENERATION,
+        ),
+        _energy(
+            "token_j",
+            "energy of a token",
+            "requests.joules_per_inference",
+            "J",
+            "Energy of the device for one token of one prompt over whole requests, by its cumulative counter.",
+        ),
+        Quantity(
+            "tokens_per_j", "tokens per joule", "1/J", "number", "Tokens over the energy of their requests.", ENERGY
+        ),
+        Quantity(
+            "cache_mb",
+            "KV cache",
+            "MB",
+            "number",
+            "Memory that the runtime holds for keys and values, whether or not a request fills it.",
+            MEMORY,
+            source="series.requests.cache_bytes",
+            scale=BYTES_TO_MB,
+            over="max",
+        ),
+        Quantity(
+            "peak_without_cache_mb",
+            "device without KV cache",
+            "MB",
+            "number",
+            "Highest memory of the process on the device, less what it holds for keys and values.",
+            MEMORY,
+        ),
+    ),
+    "Whole requests as their readers see them: first token, gaps between tokens, end to end.",
+    ("generation",),
 )
 
 
@@ -100,6 +209,8 @@ def _problem(measurement: Measurement) -> str | None:
     """What is wrong with a plug-in's measurement."""
     if unknown := [device for device in measurement.devices if device not in ("cpu", "cuda")]:
         return f"the device {unknown[0]!r}; give cpu, cuda or both"
+    if unknown := [kind for kind in measurement.kinds if kind not in get_args(Kind)]:
+        return f"the kind of tasks {unknown[0]!r}; give {', '.join(get_args(Kind))} or both"
     for one in measurement.quantities:
         if not isinstance(one, Quantity):
             return f"{one!r:.60} among its quantities; make it a Quantity"
@@ -166,6 +277,7 @@ MEASUREMENTS: dict[str, Measurement] = {
             ),
             "Latency when the L2 cache holds nothing of the inference.",
         ),
+        REQUESTS,
         *plugins.entries("MEASUREMENTS", Measurement, _problem),
     )
 }
@@ -185,10 +297,10 @@ STAGES = {
     "compile": "Compiling kernels.",
     "other_shapes": "Compiling for further shapes.",
     "capture": "Capturing the CUDA graph.",
-    "first_run": "The first inference.",
+    "first_run": "The first inference; of a model that generates the first token.",
 }
 """Stages before the steady state, none within another; not every runtime has all. Their sum is the time from the start
-of the process to the end of its first inference."""
+of the process to its first answer."""
 
 IMPORTS = {
     "torch": "PyTorch",
@@ -234,7 +346,7 @@ COMMON: tuple[Quantity, ...] = (
         "first answer",
         "ms",
         "number",
-        "From the start of the process to the end of its first inference.",
+        "From the start of the process to the end of its first inference, or to its first token.",
         COLD_START,
         source="first_answer_ns",
         scale=NS_TO_MS,
@@ -319,12 +431,13 @@ def quantities() -> tuple[Quantity, ...]:
     return (*(one for measurement in MEASUREMENTS.values() for one in measurement.quantities), *COMMON)
 
 
-def chosen(device: str, names: Sequence[str] | None = None) -> tuple[Measurement, ...]:
-    """The measurements that are done on a kind of device, in their order.
+def chosen(device: str, names: Sequence[str] | None = None, kind: Kind = "inference") -> tuple[Measurement, ...]:
+    """The measurements that are done of a kind of task on a kind of device, in their order.
 
     Args:
         device: ``cpu`` or ``cuda``.
         names: Those that a study asks for; None: all. The closed loop is always among them: every record has it.
+        kind: Of the cell's task.
 
     Raises:
         UserError: There is no such measurement.
@@ -334,16 +447,23 @@ def chosen(device: str, names: Sequence[str] | None = None) -> tuple[Measurement
     return tuple(
         measurement
         for name, measurement in MEASUREMENTS.items()
-        if device in measurement.devices and (names is None or name in names or measurement is CLOSED_LOOP)
+        if device in measurement.devices
+        and kind in measurement.kinds
+        and (names is None or name in names or measurement is CLOSED_LOOP)
     )
 
 
-def task_entries(device: str, names: Sequence[str] | None = None) -> list[list[str]]:
+def kind_of(task: Task) -> Kind:
+    """What a task asks for."""
+    return "generation" if task.generates else "inference"
+
+
+def task_entries(device: str, names: Sequence[str] | None = None, kind: Kind = "inference") -> list[list[str]]:
     """``spec["measurements"]`` of a worker's task: name and module of each measurement, in order."""
-    return [[measurement.name, measurement.module] for measurement in chosen(device, names)]
+    return [[measurement.name, measurement.module] for measurement in chosen(device, names, kind)]
 
 
-def modules(device: str, names: Sequence[str] | None = None) -> tuple[str, ...]:
+def modules(device: str, names: Sequence[str] | None = None, kind: Kind = "inference") -> tuple[str, ...]:
     """Modules that shape a run record on a kind of device, but for the runtime's and the model's: for a digest of code.
 
     A measurement of a plug-in is named as those of the package are: ``ceilings.measure.measurements.{module}``.
@@ -352,5 +472,5 @@ def modules(device: str, names: Sequence[str] | None = None) -> tuple[str, ...]:
         "ceilings.measure.supervisor",
         "ceilings.measure.worker",
         f"ceilings.measure.{device}_bench",
-        *(f"ceilings.measure.measurements.{measurement.module}" for measurement in chosen(device, names)),
+        *(f"ceilings.measure.measurements.{measurement.module}" for measurement in chosen(device, names, kind)),
     )

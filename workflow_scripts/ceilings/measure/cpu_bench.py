@@ -16,8 +16,12 @@ class CpuBench(Bench):
         self, submit: Callable[[Any], Any] | None = None, *, items: Sequence[Any] | None = None, main: bool = False
     ) -> dict[str, Any]:
         protocol = self.protocol if main else self.shorter
+        launch = submit or self.runner.launch
+        if items is not None:
+            return closed_loop(launch, items, protocol)
         warmed = self.runner.runs_ns[1:] if main else ()
-        return closed_loop(submit or self.runner.launch, self.slots if items is None else items, protocol, warmed)
+        every = self.runner.iterations(self.slots)
+        return closed_loop(launch, every, protocol, warmed, prepare=self.runner.activate, whole=self.whole)
 
     def saturated(self) -> dict[str, Any]:
         return saturated(self.runner.launch, self.slots, self.protocol, self.batch)

@@ -15,7 +15,9 @@ from ceilings.cuda import monitor as gpu_monitor
 from ceilings.gpu import Gpu
 from ceilings.measure.bench import Bench, Measurement
 from ceilings.measure.gpu_loop import IN_FLIGHT, Regime, closed_loop, saturated
+from ceilings.measure.loop import nothing, requests
 from ceilings.runtimes.cuda_runner import CudaRunner
+from ceilings.workload import generation
 
 MEMORY_SOURCES = {
     "nvml-process": "NVML's figure for this process (context and libraries included), highest of readings between "
@@ -74,22 +76,40 @@ class CudaBench(Bench):
         Args:
             submit: What is timed, called with the items in turn: it enqueues on the runner's stream; default: the
                 runner's launch.
-            items: Default: the slots.
-            prepare: Enqueued and waited for before each iteration, untimed; default: the copy of a slot into the
-                runner's input buffers, nothing for other items.
+            items: Default: the runner's iterations over the slots.
+            prepare: Enqueued and waited for before each iteration, untimed; default: what the runner does to make
+                ready for an iteration, as the copy of a slot into its input buffers; nothing for other items.
             main: Whether it is the cell's latency: under the whole protocol, with a warm-up that also waits for the SM
                 clock, and with its energy. Others are under ``shorter``.
         """
+        launch, whole = submit or self.runner.launch, 1
         if prepare is None:
-            prepare = self.runner.activate if items is None else _nothing
-        regime = Regime(prepare, submit or self.runner.launch, self.slots if items is None else items)
+            prepare = self.runner.activate if items is None else nothing
+        if items is None:
+            items, whole = self.runner.iterations(self.slots), self.whole
+        regime = Regime(prepare, launch, items, whole)
         if not main:
-            return closed_loop(regime, self.runner.stream, self.shorter)[0]
-        series, span = closed_loop(regime, self.runner.stream, self.protocol, self._monitor)
-        self._spans["latency"] = (*span, len(series["latency_ns"]) * self.batch)
-        if self.runner.transfers_inside:
+            return closed_loop(regime, self.runner.exposed_stream, self.shorter)[0]
+        series, span = closed_loop(regime, self.runner.exposed_stream, self.protocol, self._monitor)
+        # A decode step's energy cannot be had here: the prefills between them use as much, or more.
+        inferences = 0 if self._prefills else len(series["latency_ns"]) * self.batch
+        self._spans["latency"] = (*span, inferences)
+        if self.runner.transfers_inside and not self.runner.workload.task.generates:
             self.flags.append(INSIDE)
         return series
+
+    @property
+    def _prefills(self) -> bool:
+        """Whether there are prefills between the iterations."""
+        return self.runner.workload.task.generates and generation.phase(self.runner.shape) == "decode"
+
+    def requests(self) -> tuple[list[list[int]], dict[str, Any]]:
+        """As every bench's, with the energy of the tokens."""
+        poll = self._monitor.poll if self._monitor else _no_monitor
+        runner: Any = self.runner  # one that generates
+        times, ended, span = requests(runner.request, self.slots, self.shorter, poll)
+        self._spans["requests"] = (*span, len(times) * self.batch * self.runner.shape["generated"])
+        return times, ended
 
     def saturated(self) -> dict[str, Any]:
         """The throughput with up to ``IN_FLIGHT`` launches queued, and its energy."""
@@ -108,7 +128,7 @@ class CudaBench(Bench):
             if self._gpu is not None:
                 self._monitor = stack.enter_context(gpu_monitor.Monitor(self._gpu.uuid))
                 self._monitor.wait_for_samples()
-            costs = cuda.call_costs(self.runner.stream)
+            costs = cuda.call_costs(self.runner.exposed_stream or cuda.Stream())
             self.runner.run(self.slots[0])
             compiled = self.runner.compilations()
             series = self._series(measurements)
@@ -170,7 +190,7 @@ class CudaBench(Bench):
         }
 
 
-def _nothing(_: Any) -> None:
+def _no_monitor() -> None:
     pass
 
 

@@ -8,6 +8,8 @@ The event before is recorded before the host's clock starts, on an idle stream; 
 works. So a latency holds one event's recording, and only where the GPU is done before the host is. ``call_costs`` says
 how long that takes.
 
+Of a runtime that hides its stream there is the host's clock alone: its launch waits itself, and the other two are None.
+
 Nothing is allocated, printed or decided between two iterations of a block; decisions fall between blocks.
 """
 
@@ -22,7 +24,8 @@ from cuda.bindings import runtime as cudart
 
 from ceilings.cuda import device as cuda
 from ceilings.cuda import monitor as gpu_monitor
-from ceilings.measure.loop import block_size, undisturbed
+from ceilings.measure import loop
+from ceilings.measure.loop import block_size, undisturbed, up_to
 from ceilings.measure.stopping import NS, Protocol
 
 IN_FLIGHT = 8
@@ -37,11 +40,13 @@ class Regime:
         prepare: Enqueued and waited for before each iteration, untimed.
         submit: Timed; enqueues one inference.
         items: What both are called with, in turn.
+        whole: So many items belong together: measuring begins with the first of them and ends after the last.
     """
 
     prepare: Callable[[Any], None]
     submit: Callable[[Any], Any]
     items: Sequence[Any]
+    whole: int = 1
 
 
 class Samples:
@@ -54,13 +59,13 @@ class Samples:
 
 
 def closed_loop(
-    regime: Regime, stream: cuda.Stream, protocol: Protocol, monitor: gpu_monitor.Monitor | None = None
+    regime: Regime, stream: cuda.Stream | None, protocol: Protocol, monitor: gpu_monitor.Monitor | None = None
 ) -> tuple[dict[str, Any], tuple[int, int]]:
     """Warm up until stable, then measure until the stop rule.
 
     Args:
         regime: What one iteration does.
-        stream: Where it does it.
+        stream: Where it does it; None where the runtime hides that, and ``submit`` waits itself.
         protocol: When a warm-up is over and when to stop.
         monitor: If given, warm-up also waits for the SM clock's plateau.
 
@@ -68,7 +73,7 @@ def closed_loop(
         A series as in :func:`ceilings.measure.loop.closed_loop`, and its span of ``perf_counter_ns``.
     """
     warmup, measured = Samples(), Samples()
-    events = (cuda.Event(), cuda.Event())
+    events = None if stream is None else (cuda.Event(), cuda.Event())
     with undisturbed():
         start = time.perf_counter_ns()
         stable = False
@@ -82,15 +87,16 @@ def closed_loop(
         start = time.perf_counter_ns()
         reason = None
         while reason is None:
-            block(regime, stream, events, block_size(measured.latency_ns or warmup.latency_ns), measured)
+            count = up_to(regime.whole, block_size(measured.latency_ns or warmup.latency_ns))
+            block(regime, stream, events, count, measured)
             if monitor is not None:
                 monitor.poll()
             end = time.perf_counter_ns()
             reason = protocol.stop_reason(measured.latency_ns, end - start)
     series = {
         "latency_ns": measured.latency_ns,
-        "gpu_ns": measured.gpu_ns,
-        "enqueue_ns": measured.enqueue_ns,
+        "gpu_ns": None if stream is None else measured.gpu_ns,
+        "enqueue_ns": None if stream is None else measured.enqueue_ns,
         "warmup_ns": warmup.latency_ns,
         "warmup_stable": stable,
         "stop_reason": reason,
@@ -100,9 +106,16 @@ def closed_loop(
 
 
 def block(
-    regime: Regime, stream: cuda.Stream, events: tuple[cuda.Event, cuda.Event], count: int, samples: Samples
+    regime: Regime,
+    stream: cuda.Stream | None,
+    events: tuple[cuda.Event, cuda.Event] | None,
+    count: int,
+    samples: Samples,
 ) -> None:
     """Time ``count`` inferences, one at a time, going on in the pool where ``samples`` end."""
+    if stream is None or events is None:
+        loop.block(regime.submit, regime.items, count, samples.latency_ns, regime.prepare)
+        return
     clock = time.perf_counter_ns
     record, synchronize, elapsed = cudart.cudaEventRecord, cudart.cudaStreamSynchronize, cudart.cudaEventElapsedTime
     prepare, submit, items = regime.prepare, regime.submit, regime.items

@@ -20,6 +20,9 @@ STABLE_FRACTION = 0.05
 MAX_ITERATIONS = 200_000
 """Bounds the memory and the size of a record; 20 s of a 0.1 ms cell."""
 
+FEWEST_REQUESTS = 3
+"""Requests of a series of them, however slow."""
+
 SECONDARY_SHARE = 0.25
 """Part of the main series' minimum and maximum time that each further series gets."""
 

@@ -85,8 +85,10 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
         with runner.phase("inputs"):
             slots = [runner.place(element) for element in elements]
         with runner.phase("first_run"):
-            first = runner.run(slots[0])
+            first = runner.first(slots[0])
         record |= cold_start(runner)
+        if runner.workload.task.generates:  # that was the first token alone
+            first = runner.run(slots[0])
         compared = len(next(iter(reference.values())))
         outputs = [runner.outputs(first), *(runner.outputs(runner.run(slot)) for slot in slots[1:compared])]
         record["parity"] = gate(runner.workload, elements[:compared], stacked(outputs), reference, spec["tolerance"])
@@ -124,7 +126,7 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def cold_start(runner: Runner) -> dict[str, Any]:
-    """What the process did up to now, at the end of its first inference: nothing that is timed has an import timed.
+    """What the process did up to its first answer, an inference or a token: nothing that is timed has an import timed.
 
     Returns:
         ``cold_start_ns``, the stages: all that the runner went through, ``import``, and ``interpreter`` where the

@@ -108,6 +108,14 @@ class Runner(abc.ABC):
         self.runs_ns.append(time.perf_counter_ns() - start)
         return launched
 
+    def first(self, slot: Any) -> Any:
+        """The first answer of the process, with which its cold start ends: an inference. Returns what :meth:`run` does.
+
+        Raises:
+            CellFailure: The runtime cannot run it.
+        """
+        return self.run(slot)
+
     @abc.abstractmethod
     def outputs(self, launched: Any) -> dict[str, NDArray[np.float32]]:
         """The workload's outputs by name, in float32, of what :meth:`launch` returned."""

@@ -38,6 +38,10 @@ class CudaRunner(Runner):
     transfers_inside: ClassVar[bool] = False
     """Whether a launch itself copies from and to the host, and waits: then there is no device-resident boundary."""
 
+    stream_hidden: ClassVar[bool] = False
+    """Whether the runtime keeps its stream to itself, and a launch waits until it is done: then nobody outside can time
+    the device or the submitting calls. ``stream``, if there is one, is not where the work is."""
+
     memory: ClassVar[Any] = cuda
     """What makes the stream, the pool's slots and the pinned buffers: a module with ``Stream``, ``DeviceBuffer`` and
     ``PinnedBuffer``."""
@@ -50,6 +54,11 @@ class CudaRunner(Runner):
         with self.phase("context"):
             cuda.initialise()
             self.stream: cuda.Stream = self.memory.Stream()
+
+    @property
+    def exposed_stream(self) -> cuda.Stream | None:
+        """Where launches enqueue; None where the runtime hides that."""
+        return None if self.stream_hidden else self.stream
 
     def name_work(self) -> None:
         """Called once before a capture: tell a profiler what the work is, where that costs time. Never timed."""

@@ -9,6 +9,7 @@ every iteration, as they do where a reader follows them.
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -123,9 +124,21 @@ class Generating(abc.ABC):
         ids, logits = (np.stack(part, 1) for part in zip(*tops, strict=True))
         return Answer(np.stack(tokens, 1), ids, logits)
 
+    def first(self, slot: Any) -> None:
+        """The first answer of the process, with which its cold start ends: a request up to its first token."""
+        with self._failing():
+            self.begin(slot)
+            self.prefill()
+            self.arrived()
+
     def run(self, slot: Any) -> Answer:
         """One request to its end; what :meth:`outputs` takes."""
-        return self.answer(slot)
+        with self._failing():
+            return self.answer(slot)
+
+    def _failing(self) -> contextlib.AbstractContextManager[Any]:
+        """What turns exceptions of the runtime into CellFailure, where the runner it is mixed into has that."""
+        return getattr(self, "failures", contextlib.nullcontext)()
 
     def outputs(self, launched: Answer) -> dict[str, NDArray[Any]]:
         """``tokens``, ``ids`` and ``logits`` of an answer."""

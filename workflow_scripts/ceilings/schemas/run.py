@@ -45,6 +45,18 @@ LATENCIES = {
 THROUGHPUT = {"concurrency": whole(1), "completions": NOT_NEGATIVE, "seconds": POSITIVE, "inferences_per_s": POSITIVE}
 
 
+REQUESTS = {
+    **dict.fromkeys(("request_ns", "first_token_ns"), numbers(low=1, least=1, integral=True)),
+    **dict.fromkeys(("token_ns", "per_token_ns", "worst_gap_ns"), numbers(low=1, integral=True)),
+    "jitter_ns": numbers(low=0, integral=True),
+    **dict.fromkeys(("tokens", "batch", "generated"), whole(1)),
+    "cache_bytes": whole(),
+    "stop_reason": LATENCIES["stop_reason"],
+    "elapsed_ns": whole(1),
+}
+"""Requests of a model that generates, as ``ceilings.measure.measurements.requests`` gives them."""
+
+
 def _series(value: object) -> str | None:
     """A series of latencies, or what a measurement of a plug-in gives."""
     if isinstance(value, dict) and "latency_ns" in value:
@@ -76,7 +88,7 @@ GPU = record(
     {
         **dict.fromkeys(("name", "uuid", "driver"), maybe(text())),
         **dict.fromkeys(("max_sm_mhz", "power_limit_w"), maybe(NOT_NEGATIVE)),
-        **dict.fromkeys(("latency", "throughput"), maybe(WATCHED)),
+        **dict.fromkeys(("latency", "throughput", "requests"), maybe(WATCHED)),
     },
     rest=anything,
 )
@@ -139,7 +151,10 @@ SCHEMA = by(
                 "parity": record({**FULL_PARITY, "tolerance": POSITIVE}, TOKEN_PARITY),
                 "series": record(
                     {"latency": record(LATENCIES, rest=anything)},
-                    {"throughput": record(THROUGHPUT, rest=anything)},
+                    {
+                        "throughput": record(THROUGHPUT, rest=anything),
+                        "requests": record(REQUESTS, rest=anything),
+                    },
                     rest=_series,
                 ),
                 "cold_start_ns": table(whole()),

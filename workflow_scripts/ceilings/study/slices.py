@@ -26,7 +26,7 @@ from ceilings.study.products import products
 from ceilings.study.study_models import BATCH, StudyModels
 from ceilings.study.sweeps import smallest_sizes
 from ceilings.workload.shape import Shape
-from ceilings.workload.task import TASKS
+from ceilings.workload.task import TASKS, Task
 
 TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
 """What of the protocol matters to a capture."""
@@ -131,17 +131,18 @@ class Slices:
         """What a run record depends on beside artifact and inputs: protocol, runtime, packages, measurements, code."""
         spec = self.runtime(runtime)
         names = self.config["protocol"].get("measurements")
+        kind = measurements.kind_of(self._task(model))
         return canonical(
             {
                 **self._execution(spec, model, device),
-                "code": digest(*measurements.modules(spec.device, names), *self._executed(spec, model)),
+                "code": digest(*measurements.modules(spec.device, names, kind), *self._executed(spec, model)),
                 "tolerance": self.config["parity"][precision],
                 "protocol": {
                     key: value
                     for key, value in self.config["protocol"].items()
                     if key not in ("processes", "measurements")
                 },
-                "measurements": measurements.task_entries(spec.device, names),
+                "measurements": measurements.task_entries(spec.device, names, kind),
             }
         )
 
@@ -241,7 +242,10 @@ class Slices:
 
     def _module(self, spec: Runtime, model: str) -> str:
         """The module that runs a model on a runtime; of a pair that cannot be, any."""
-        return spec.module_of(TASKS[self.models.outline(model).task]) or spec.module or spec.generator
+        return spec.module_of(self._task(model)) or spec.module or spec.generator
+
+    def _task(self, model: str) -> Task:
+        return TASKS[self.models.outline(model).task]
 
     def _family(self, model: str) -> tuple[str, ...]:
         outline = self.models.outline(model)

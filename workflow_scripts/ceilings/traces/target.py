@@ -121,14 +121,21 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     runner.name_work()
     slots = [runner.place(element) for element in elements]
     runner.run(slots[0])
-    regime = Regime(runner.activate, runner.launch, slots)
+    items, whole = runner.iterations(slots), len(runner.iterations(slots[:1]))
+    regime, stream, unmarked = (
+        Regime(runner.activate, runner.launch, items, whole),
+        runner.exposed_stream,
+        (_nothing,) * 2,
+    )
     with runner.failures(), undisturbed():
-        warmup_ns, stable = warm_up(regime, runner.stream, warm_protocol(spec["protocol"]))
+        warmup_ns, stable = warm_up(regime, stream, warm_protocol(spec["protocol"]))
         marks = recording.start()
         settled = time.perf_counter() + SETTLE_SECONDS
         while time.perf_counter() < settled:
-            iterate(regime, runner.stream, len(slots), (_nothing, _nothing))
-        iterate(regime, runner.stream, spec["iterations"], marks)
+            iterate(regime, stream, max(whole, len(slots)), unmarked)
+        first = lead(whole, spec["iterations"])
+        iterate(regime, stream, first, unmarked)
+        iterate(regime, stream, spec["iterations"], marks, first)
         cuda.check(cudart.cudaDeviceSynchronize(), "waiting for the device")
         flags = neighbours(card)
         recording.stop()
@@ -155,9 +162,18 @@ def warm_protocol(values: dict[str, float]) -> Protocol:
     return Protocol.from_json({**dict.fromkeys((field.name for field in dataclasses.fields(Protocol)), 0), **values})
 
 
-def warm_up(regime: Regime, stream: cuda.Stream, protocol: Protocol) -> tuple[list[int], bool]:
+def lead(whole: int, iterations: int) -> int:
+    """Iterations before the marked ones, so that these are the middle of a request where it is longer than they are.
+
+    >>> lead(1, 100), lead(31, 100), lead(511, 100)
+    (0, 0, 205)
+    """
+    return max(0, whole - iterations) // 2
+
+
+def warm_up(regime: Regime, stream: cuda.Stream | None, protocol: Protocol) -> tuple[list[int], bool]:
     """A benchmark's warm-up; its latencies, and whether it became stable."""
-    samples, events = Samples(), (cuda.Event(), cuda.Event())
+    samples, events = Samples(), None if stream is None else (cuda.Event(), cuda.Event())
     start, stable = time.perf_counter_ns(), False
     while not stable and time.perf_counter_ns() - start < protocol.warmup_max_seconds * NS:
         block(regime, stream, events, block_size(samples.latency_ns), samples)
@@ -165,14 +181,22 @@ def warm_up(regime: Regime, stream: cuda.Stream, protocol: Protocol) -> tuple[li
     return samples.latency_ns, stable
 
 
-def iterate(regime: Regime, stream: cuda.Stream, count: int, marks: tuple[Mark, Mark]) -> None:
-    """The calls of :func:`ceilings.measure.gpu_loop.block` in their order, with marks for its clock."""
+def iterate(regime: Regime, stream: cuda.Stream | None, count: int, marks: tuple[Mark, Mark], first: int = 0) -> None:
+    """The calls of :func:`ceilings.measure.gpu_loop.block` in their order, with marks for its clock.
+
+    Args:
+        stream: None where the runtime hides it: then ``submit`` waits itself.
+        first: Number of the item to begin with.
+    """
+    if stream is None:
+        _iterate_hidden(regime, count, marks, first)
+        return
     record, synchronize = cudart.cudaEventRecord, cudart.cudaStreamSynchronize
     prepare, submit, items = regime.prepare, regime.submit, regime.items
     begin, end = cuda.Event().native, cuda.Event().native
     handle, pool = stream.native, len(items)
     enter, leave = marks
-    for i in range(count):
+    for i in range(first, first + count):
         item = items[i % pool]
         prepare(item)
         synchronize(handle)
@@ -184,6 +208,19 @@ def iterate(regime: Regime, stream: cuda.Stream, count: int, marks: tuple[Mark, 
         leave()
         if waited[0]:
             cuda.check(waited, "waiting for an inference")
+        del launched
+
+
+def _iterate_hidden(regime: Regime, count: int, marks: tuple[Mark, Mark], first: int) -> None:
+    """The calls of :func:`ceilings.measure.loop.block` in their order, with marks for its clock."""
+    prepare, submit, items = regime.prepare, regime.submit, regime.items
+    enter, leave = marks
+    for i in range(first, first + count):
+        item = items[i % len(items)]
+        prepare(item)
+        enter()
+        launched = submit(item)
+        leave()
         del launched
 
 

@@ -42,6 +42,9 @@ Record = Mapping[str, Any]
 
 NS_PER_MS = 1e6
 
+OF_REQUESTS = ("request", "first_token", "token", "per_token")
+"""Series of samples that come from requests: end to end, first token, gaps between tokens, and their mean a request."""
+
 
 def collect(plan: Record) -> Tables:
     """All tables of a study.
@@ -118,7 +121,7 @@ def cell_row(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
     row |= {"status": "ok"} | _latencies(records) | _throughput(cell, records)
     for one in SOURCED:
         row |= of_cell(one, records)
-    return row | product_columns(cell, records)
+    return row | _requests(cell, records, row) | product_columns(cell, records)
 
 
 def run_row(cell: Record, record: Record) -> dict[str, Any]:
@@ -157,10 +160,13 @@ def run_row(cell: Record, record: Record) -> dict[str, Any]:
 
 
 def sample_frames(cell: Record, record: Record) -> list[pd.DataFrame]:
-    """The iterations of one process, in the order they were measured."""
+    """The iterations of one process, in the order they were measured; of requests what their readers waited for."""
     frames = []
-    for name, series in (record.get("series") or {}).items():
-        if values := (series or {}).get("latency_ns"):
+    every = {name: (series or {}).get("latency_ns") for name, series in (record.get("series") or {}).items()}
+    requests = (record.get("series") or {}).get("requests") or {}
+    every |= {name: requests.get(f"{name}_ns") for name in OF_REQUESTS}
+    for name, values in every.items():
+        if values:
             key = {column: cell[column] for column in KEY} | {"run": record["run"], "series": name}
             frames.append(pd.DataFrame(key | {"i": np.arange(len(values)), "latency_ns": np.asarray(values, np.int64)}))
     return frames
@@ -214,6 +220,28 @@ def _throughput(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
     if all(saturated):
         row |= interval_columns(BY_COLUMN["saturated_per_s"], mean_over_processes(saturated))
     return row
+
+
+def _requests(cell: Record, records: Sequence[Record], row: Record) -> dict[str, Any]:
+    """What follows from the requests of a model that generates; nothing unless every process has them.
+
+    Args:
+        row: The cell's, with what its records hold.
+    """
+    series: list[Any] = [record["series"].get("requests") for record in records]
+    if not all(series):
+        return {}
+    shape = Shape.parse(cell["shape"])
+    rate = shape["generated"] * 1e3 / row["request_p50_ms"]
+    made: dict[str, Any] = {"tokens_per_s": rate, "total_tokens_per_s": rate * shape.batch}
+    gaps = [np.asarray(one["token_ns"], np.float64) / NS_PER_MS for one in series]
+    if all(map(len, gaps)):
+        made |= interval_columns(BY_COLUMN["token_p99_ms"], pooled_quantile(gaps, 0.99))
+    if row["token_j"]:
+        made["tokens_per_j"] = 1 / row["token_j"]
+    if row["peak_device_mb"] is not None and row["cache_mb"] is not None:
+        made["peak_without_cache_mb"] = max(0.0, row["peak_device_mb"] - row["cache_mb"])
+    return made
 
 
 def _parity(records: Sequence[Record]) -> dict[str, Any]:

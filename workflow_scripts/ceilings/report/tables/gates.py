@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ceilings.graphs.parity import too_far
-from ceilings.measure.stopping import NS, Protocol
+from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 from ceilings.report.tables.quantities import SOURCED, recorded
 from ceilings.schemas.terms import number
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES
@@ -55,7 +55,9 @@ def run(record: Record, plan: Record, path: str | Path) -> str | None:
     for name, each in record["series"].items():
         if isinstance(each, Mapping) and "latency_ns" in each and (flaw := _series(each)):
             return f"series {name}: {flaw}"
-    if series.get("gpu_ns") is None and sum(latencies) < LEAST_TIMED * series["elapsed_ns"]:
+    # Of a model that generates, there is a prefill before each request's decode steps.
+    generated = Shape.parse(record["cell"]["shape"]).get("generated")
+    if generated is None and series.get("gpu_ns") is None and sum(latencies) < LEAST_TIMED * series["elapsed_ns"]:
         return (
             f"its latencies add up to {sum(latencies)} ns, less than half of the {series['elapsed_ns']} ns that it took"
         )
@@ -64,7 +66,7 @@ def run(record: Record, plan: Record, path: str | Path) -> str | None:
     reason = Protocol.from_json(protocol).stop_reason(latencies, series["elapsed_ns"])
     if reason != series["stop_reason"]:
         return f"it stopped for {series['stop_reason']!r}, and by its protocol that would be {reason!r}"
-    return _throughput(record)
+    return _throughput(record) or _requests(record)
 
 
 def quantities(record: Record) -> str | None:
@@ -107,6 +109,45 @@ def _throughput(record: Record) -> str | None:
     follows = series["completions"] * Shape.parse(record["cell"]["shape"]).batch / series["seconds"]
     if not math.isclose(follows, series["inferences_per_s"], rel_tol=CLOSE):
         return f"{series['inferences_per_s']:g} inferences a second do not follow from its counts, {follows:g} would"
+    return None
+
+
+def _requests(record: Record) -> str | None:
+    """Why requests cannot have been as a record says: their parts make them up, and they all gave the same tokens."""
+    series = record["series"].get("requests")
+    if series is None:
+        return None
+    shape = Shape.parse(record["cell"]["shape"])
+    times, generated = series["request_ns"], shape.get("generated")
+    if generated is None:
+        return f"it has requests, and the shape {shape} generates nothing"
+    if (series["generated"], series["batch"]) != (generated, shape.batch):
+        return (
+            f"its requests are of {series['generated']} tokens for {series['batch']} prompts, and its shape is {shape}"
+        )
+    if len(times) < FEWEST_REQUESTS:
+        return f"it has {len(times)} requests, fewer than {FEWEST_REQUESTS}"
+    if series["tokens"] != len(times) * shape.batch * generated:
+        return f"{len(times)} requests of {shape} do not give {series['tokens']} tokens"
+    gaps = generated - 1
+    several = {"first_token_ns": 1, "token_ns": gaps, **dict.fromkeys(("per_token_ns", "worst_gap_ns"), min(gaps, 1))}
+    for name, each in (several | {"jitter_ns": int(gaps > 1)}).items():
+        if len(series[name]) != each * len(times):
+            return f"{len(series[name])} {name} beside {len(times)} requests of {generated} tokens"
+    for k, (whole, first) in enumerate(zip(times, series["first_token_ns"], strict=True)):
+        between = series["token_ns"][k * gaps : (k + 1) * gaps]
+        if first + sum(between) != whole:
+            return f"request {k} took {whole} ns, and its tokens {first + sum(between)} ns"
+        if gaps and series["per_token_ns"][k] != round(sum(between) / gaps):
+            return (
+                f"request {k} took {series['per_token_ns'][k]} ns a token, and its gaps say {sum(between) / gaps:g} ns"
+            )
+        if gaps and series["worst_gap_ns"][k] != max(between):
+            return f"the longest gap of request {k} is {max(between)} ns, not {series['worst_gap_ns'][k]} ns"
+        if gaps > 1 and series["jitter_ns"][k] > max(between) - min(between):
+            return f"the gaps of request {k} do not differ by {series['jitter_ns'][k]} ns"
+    if sum(times) > series["elapsed_ns"]:
+        return f"its requests add up to {sum(times)} ns, more than the {series['elapsed_ns']} ns that they took"
     return None
 
 

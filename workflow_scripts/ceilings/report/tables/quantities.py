@@ -27,11 +27,14 @@ PERCENTILES = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 QUANTILES = {f"{stem}_ms": q for stem, q in PERCENTILES.items()}
 """The same by column."""
 
-SUFFIXES = {"1/s": "_per_s", "": ""}
+SUFFIXES = {"1/s": "_per_s", "1/J": "_per_j", "": ""}
 """How a column's name ends by its unit, where it is not the unit in small letters."""
 
-RATE = "1/s"
-"""The unit that labels hold already: ``inferences/s``."""
+RATES = ("1/s", "1/J")
+"""Units that labels hold already: ``inferences/s``."""
+
+TAILS = {*QUANTILES, "token_p99_ms"}
+"""Columns of percentiles: where nothing bounds one, it is shown without an interval."""
 
 PRODUCT_COLUMNS = ["quantized_products", "matrix_products", "quantize_nodes"]
 """What ran of a quantised graph; empty for other precisions and where no record says it."""
@@ -215,7 +218,7 @@ def _middle(values: Sequence[float]) -> float:
 
 def heading(one: Quantity) -> str:
     """Label and unit, for tables whose cells hold numbers alone."""
-    return f"{one.label}, {one.unit}" if one.unit and one.unit != RATE else one.label
+    return f"{one.label}, {one.unit}" if one.unit and one.unit not in RATES else one.label
 
 
 def results_heading(one: Quantity) -> str:
@@ -254,7 +257,7 @@ def show(one: Quantity, row: Row, unit: bool = False) -> str:
     shown = FORMS[one.form](value)
     if one.form == "number" and not one.unit:
         shown = text.ratio(value)
-    return f"{shown} {one.unit}" if unit and one.unit and one.unit != RATE else shown
+    return f"{shown} {one.unit}" if unit and one.unit and one.unit not in RATES else shown
 
 
 def show_interval(one: Quantity, row: Row, unit: bool = False) -> str:
@@ -262,7 +265,7 @@ def show_interval(one: Quantity, row: Row, unit: bool = False) -> str:
     interval = interval_of(one, row)
     if interval is None:
         return show(one, row, unit)
-    return text.interval(interval, one.unit if unit and one.unit != RATE else "")
+    return text.interval(interval, one.unit if unit and one.unit not in RATES else "")
 
 
 def interval_of(one: Quantity, row: Row) -> Interval | None:
@@ -271,7 +274,7 @@ def interval_of(one: Quantity, row: Row) -> Interval | None:
         return None
     low, high = (row.get(name) for name in ends(one))
     if low is None or high is None or pd.isna(low) or pd.isna(high):
-        return None if one.column in QUANTILES else Interval(0.0, row[one.column], math.inf)
+        return None if one.column in TAILS else Interval(0.0, row[one.column], math.inf)
     return Interval(low, row[one.column], high)
 
 
