@@ -48,7 +48,9 @@ def model(architecture: str, dtype: torch.dtype = torch.float32, device: str = "
     for name, value in changes.items():
         setattr(config, name, value)
     made = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    made.load_state_dict({name: 4 * value if value.dim() > 1 else value for name, value in _weights(architecture).items()})
+    made.load_state_dict(
+        {name: 4 * value if value.dim() > 1 else value for name, value in _weights(architecture).items()}
+    )
     return made.eval().requires_grad_(False).to(dtype).to(device)
 
 

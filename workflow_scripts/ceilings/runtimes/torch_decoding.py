@@ -7,14 +7,16 @@ Transformers would, it gets what it asks for from here.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache, StaticCache
+from transformers import AttentionInterface, DynamicCache, StaticCache
 from transformers.cache_utils import StaticLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ceilings.errors import CellFailure
 from ceilings.workload import generation
@@ -23,6 +25,11 @@ from ceilings.workload.shape import Shape
 
 WARM_RUNS = 3
 """Before a capture: libraries choose kernels and allocate workspaces in the first calls."""
+
+UNMASKED = "sdpa_without_mask"
+"""Transformers' ``sdpa`` under a name of which it knows no mask. A prefill begins with an empty cache, so that causal
+attention to the prompt is all there is. Transformers sees that too, but by asking the device where the cache was used
+before, and not at all while it is compiled or captured: then a mask would let other kernels run than eagerly."""
 
 ONE_WINDOW = "attends to the last {window} tokens only, and a static cache of {length} would keep them by a position \
 that the host counts; use a shorter context, or the runtime with a growing cache"
@@ -179,28 +186,21 @@ class GrowingDecoding(Decoding):
         return self._forward(self.token, self._cache)
 
 
-class Buffers(StaticCache):
-    """Transformers' static cache that says itself whether it is empty.
+def buffers(config: Any, length: int) -> Any:
+    """Transformers' static cache of ``length`` tokens. Its length so far is a tensor, which passes advance.
 
-    Its length is a tensor, which each pass advances on the device: a captured step reads it there. But Transformers
-    asks before a prefill whether the length is 0, to do without a mask, and asks the device for it where the cache was
-    used before. ``empty`` answers on the host.
+    Raises:
+        CellFailure: ``unsupported``: attention with a window below the length.
     """
-
-    def __init__(self, config: Any, length: int) -> None:
-        super().__init__(config, max_cache_len=length)
-        self.empty = True
-        window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
-        for index, sliding in enumerate(self.is_sliding):
-            if sliding:
-                # A buffer of the window's length counts its position on the host. Below it all attention is full.
-                if window is None or window < length:
-                    raise CellFailure("unsupported", "the model " + ONE_WINDOW.format(window=window, length=length))
-                self.layers[index] = StaticLayer(max_cache_len=length)
-
-    def get_seq_length(self, layer_idx: int = 0) -> Any:
-        """Tokens in the cache: 0, or a tensor on the device."""
-        return 0 if self.empty else super().get_seq_length(layer_idx)
+    cache = StaticCache(config, max_cache_len=length)
+    window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
+    for index, sliding in enumerate(cache.is_sliding):
+        if sliding:
+            # A buffer of the window's length counts its position on the host. Up to the window all attention is full.
+            if window is None or window < length:
+                raise CellFailure("unsupported", "the model " + ONE_WINDOW.format(window=window, length=length))
+            cache.layers[index] = StaticLayer(max_cache_len=length)
+    return cache
 
 
 class StaticDecoding(Decoding):
@@ -215,7 +215,11 @@ class StaticDecoding(Decoding):
     def __init__(self, model: Any, decoder: Decoder, shape: Shape, device: str) -> None:
         super().__init__(model, decoder, shape, device)
         self.length = generation.context(shape)
-        self.cache = Buffers(model.config, self.length)
+        self.cache = buffers(model.config, self.length)
+        AttentionInterface.register(UNMASKED, sdpa_attention_forward)
+        attention = model.config._attn_implementation
+        # Of one token attention is not causal but reads the whole buffer, so that it needs the mask.
+        self._attention = (UNMASKED if attention == "sdpa" and shape["prompt"] > 1 else attention, attention)
         dtype = next(model.parameters()).dtype
         # Before anything is compiled: buffers that appear while compiling cannot be marked as staying where they are.
         self.cache.early_initialization(shape.batch, decoder.kv_heads, decoder.head_size, dtype, torch.device(device))
@@ -223,7 +227,6 @@ class StaticDecoding(Decoding):
         for buffer in (self.prompt, self.token):  # else Inductor's graphs copy them first, or refuse what is written
             torch._dynamo.mark_static_address(buffer)
         self._graphs: list[Any] = []
-        self._traced = False
 
     def begin(self) -> None:
         torch._foreach_zero_(self._lengths)
@@ -233,16 +236,12 @@ class StaticDecoding(Decoding):
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
     def describe(self) -> dict[str, Any]:
-        prefill = (
-            "while compiling or capturing, transformers keeps a prefill's mask, so attention kernels that take one run"
-            if self._traced
-            else "a prefill needs no mask"
-        )
+        masked = self._attention[0] != UNMASKED
         return {
             "cache": self.kind,
             "length": self.length,
             "read": f"attention of a step reads keys and values of {self.length:,} tokens under a mask, whatever the "
-            f"context; {prefill}",
+            f"context; that of a prefill reads {'the same' if masked else 'the prompt, without a mask'}",
         }
 
     def compile(self, mode: str) -> None:
@@ -251,7 +250,6 @@ class StaticDecoding(Decoding):
         # Names of this object, so that the bodies keep their own code: one compilation each.
         self._prefill_pass = torch.compile(self._prefill_pass, mode=kind, dynamic=False)  # type: ignore[method-assign]
         self._step_pass = torch.compile(self._step_pass, mode=kind, dynamic=False)  # type: ignore[method-assign]
-        self._traced = True
 
     def warm(self, runs: int = WARM_RUNS) -> None:
         """Make requests of two tokens, or of one where no request has more. Their tokens are without meaning."""
@@ -274,12 +272,10 @@ class StaticDecoding(Decoding):
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         pool = torch.cuda.graph_pool_handle()  # one: a request's passes never overlap
-        self.cache.empty = True
-        self._prefill = self._captured(self._prefill, side, pool)  # type: ignore[method-assign]
+        with self._prefilling():
+            self._prefill = self._captured(self._prefill, side, pool)  # type: ignore[method-assign]
         if self.shape["generated"] > 1:
-            self.cache.empty = False
             self._step = self._captured(self._step, side, pool)  # type: ignore[method-assign]
-        self._traced = True
         self.begin()  # a capture executes nothing, so the lengths stand where the warm-up left them
 
     def _captured(self, submit: Callable[[], torch.Tensor], stream: Any, pool: Any) -> Callable[[], torch.Tensor]:
@@ -295,13 +291,19 @@ class StaticDecoding(Decoding):
 
         return replayed
 
-    def prefill(self) -> None:
-        self.cache.empty = True
-        super().prefill()
+    @contextlib.contextmanager
+    def _prefilling(self) -> Iterator[None]:
+        """Let attention be causal by itself, without a mask."""
+        config = self.model.config
+        config._attn_implementation, after = self._attention
+        try:
+            yield
+        finally:
+            config._attn_implementation = after
 
-    def step(self) -> None:
-        self.cache.empty = False
-        super().step()
+    def prefill(self) -> None:
+        with self._prefilling():
+            super().prefill()
 
     def _prefill_pass(self) -> torch.Tensor:
         return self._forward(self.prompt, self.cache)
