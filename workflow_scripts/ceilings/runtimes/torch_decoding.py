@@ -73,6 +73,8 @@ class Decoding(abc.ABC):
         # With a token for padding, some models look on the host whether the ids hold it, to warn. None here do.
         model.config.pad_token_id = None
         self.model, self.decoder, self.shape, self.device = model, decoder, shape, device
+        # Nobody reads the logits of the other tokens of a prompt; some models give them all the same.
+        self._kept = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
         self.prompt = torch.zeros((shape.batch, shape["prompt"]), dtype=torch.int64, device=device)
         self.token = torch.zeros((shape.batch, 1), dtype=torch.int64, device=device)
         # Page-locked, else the copy to it would wait for the device.
@@ -143,7 +145,7 @@ class Decoding(abc.ABC):
 
     def _forward(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
         """A pass over ``ids``, whose positions follow from the cache, and the choice; returns the last logits."""
-        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, **self._kept)
         logits: torch.Tensor = output.logits[:, -1]
         torch.argmax(logits, dim=-1, keepdim=True, out=self.token)
         return logits

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -53,8 +55,14 @@ class TorchGeneratingCpu(Generating, Runner):
         return self._decoding.cache_bytes()
 
     def run(self, slot: torch.Tensor) -> Answer:
-        try:
+        with self.failures():
             return super().run(slot)
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        """Turn what PyTorch raises where it lacks a kernel into CellFailure."""
+        try:
+            yield
         except NotImplementedError as error:
             raise CellFailure("unsupported", f"PyTorch cannot run it: {str(error)[:300]}") from error
 
