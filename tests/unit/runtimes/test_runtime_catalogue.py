@@ -34,6 +34,7 @@ EXPECTED = {
     "torch-compile-reduce-overhead": ("PyTorch", {COMPILATION, GRAPH}),
     "torch-compile-max-autotune": ("PyTorch", {COMPILATION, GRAPH, AUTOTUNING}),
     "torch-cudagraph": ("PyTorch", {GRAPH}),
+    "torch-cuda-eager-dynamic": ("PyTorch, growing cache", set()),
     "onnxruntime-cuda": ("onnxruntime-cuda", BOUND),
     "onnxruntime-cuda-noio": ("onnxruntime-cuda", {STATIC}),
     "onnxruntime-cuda-dynamic": ("onnxruntime-cuda", {IO_BINDING}),

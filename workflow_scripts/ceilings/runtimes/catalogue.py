@@ -27,7 +27,7 @@ COMPILATION, AUTOTUNING = "compilation", "autotuning"
 LEVERS = (GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING)
 """What can be done to a stack beside choosing a precision."""
 
-PYTORCH = "PyTorch"
+PYTORCH, PYTORCH_GROWING = "PyTorch", "PyTorch, growing cache"
 ORT_CPU, ORT_CUDA, ORT_TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt"
 TENSORRT, TENSORRT_RTX, ORT_TENSORRT_RTX = "tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt-rtx"
 """Stacks."""
@@ -107,8 +107,21 @@ _NONE = frozenset[str]()
 
 
 def _torch(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
-    """PyTorch on a GPU."""
-    return Runtime(name, PYTORCH, levers, "cuda", "torch_cuda", "weights", "gpu", _FLOATS, _TORCH_CUDA, note, options)
+    """PyTorch on a GPU; of tasks that generate with a static cache."""
+    return Runtime(
+        name,
+        PYTORCH,
+        levers,
+        "cuda",
+        "torch_cuda",
+        "weights",
+        "gpu",
+        _FLOATS,
+        _TORCH_CUDA,
+        note,
+        options,
+        generator="torch_generating_cuda",
+    )
 
 
 def _ort(
@@ -198,7 +211,8 @@ _ALL = (
         "cpu",
         ("fp32", "bf16"),
         _TORCH,
-        "PyTorch, operator by operator",
+        "PyTorch, operator by operator; text with a cache that grows",
+        generator="torch_generating_cpu",
     ),
     Runtime(
         "torch-int8-dynamic",
@@ -246,6 +260,20 @@ _ALL = (
         frozenset({GRAPH}),
         "PyTorch's eager kernels, captured into one CUDA graph",
         mode="cudagraph",
+    ),
+    Runtime(
+        "torch-cuda-eager-dynamic",
+        PYTORCH_GROWING,
+        _NONE,
+        "cuda",
+        "",
+        "weights",
+        "gpu",
+        _FLOATS,
+        _TORCH_CUDA,
+        "PyTorch, kernel by kernel; text with a cache that grows, as Transformers generates by itself",
+        {"mode": "eager", "cache": "growing"},
+        generator="torch_generating_cuda",
     ),
     _ort("onnxruntime-cuda", _BOUND, "ORT's CUDA EP with IO binding"),
     _ort("onnxruntime-cuda-noio", frozenset({STATIC}), "ORT's CUDA EP called with host arrays", io_binding=False),

@@ -49,8 +49,7 @@ class TorchCuda(CudaRunner):
         self.mode = str(self.options.get("mode", "eager"))
         self.open_device()
         with self.failures():
-            # Sets both of PyTorch's own switches alike; setting one of them makes reading the other an error.
-            torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+            self._choose_products()
             with self.phase("load"):
                 self.model: Any = load_module(self.artifact, ATTENTION, DTYPES[self.precision], "cuda")
                 values = example(self.workload, self.shape)
@@ -61,9 +60,7 @@ class TorchCuda(CudaRunner):
                 for name, value in zip(values, self._inputs, strict=True)
             }
             self.output_sizes()  # refuses outputs of unknown size before anything runs
-            # Of this thread, for good: a server would not enter and leave them for each request either.
-            torch.cuda.set_stream(torch.cuda.ExternalStream(self.stream.handle))
-            _FOR_GOOD.enter_context(torch.inference_mode())
+            self._enter_stream()
             self._forward: Any = self.model
             if self.mode == "compile":
                 self._compile()
@@ -71,6 +68,17 @@ class TorchCuda(CudaRunner):
                 self._capture()
             elif self.mode != "eager":
                 raise ValueError(f"unknown mode {self.mode!r} of the PyTorch runtime")
+
+    def _choose_products(self) -> None:
+        """Let products of FP32 numbers use TF32 units or not, as the precision says."""
+        # Sets both of PyTorch's own switches alike; setting one of them makes reading the other an error.
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+
+    def _enter_stream(self) -> None:
+        """Let PyTorch enqueue on the runner's stream, in inference mode."""
+        # Of this thread, for good: a server would not enter and leave them for each request either.
+        torch.cuda.set_stream(torch.cuda.ExternalStream(self.stream.handle))
+        _FOR_GOOD.enter_context(torch.inference_mode())
 
     def launch(self, slot: Any) -> Any:
         return self._forward(*self._inputs)
@@ -93,13 +101,17 @@ class TorchCuda(CudaRunner):
     def output_pointers(self, launched: Any) -> tuple[int, ...]:
         return tuple(value.data_ptr() for value in launched)
 
-    def _compile(self) -> None:
+    def _open_compile_cache(self) -> None:
+        """Name the folder of compiled kernels, a temporary one unless ``CACHE`` names one."""
         if folder := os.environ.get(CACHE):
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         else:
             self._cache = temporary_folder()
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
         os.environ.pop("TRITON_CACHE_DIR", None)  # then Inductor puts it below its own
+
+    def _compile(self) -> None:
+        self._open_compile_cache()
         kind = str(self.options.get("compile_mode", "default"))
         self._forward = torch.compile(self.model, mode=None if kind == "default" else kind, dynamic=False)
         with self.phase("compile"):
@@ -111,10 +123,7 @@ class TorchCuda(CudaRunner):
                 for _ in range(WARM_RUNS):
                     self.launch(None)
                 self.stream.synchronize()
-        with contextlib.suppress(Exception):  # idle processes that are of no use any more
-            from torch._inductor.async_compile import shutdown_compile_workers
-
-            shutdown_compile_workers()
+        end_compile_workers()
 
     def _capture(self) -> None:
         with self.phase("capture"):
@@ -184,6 +193,14 @@ class TorchCuda(CudaRunner):
                 "compile_cache": f"warm: {hits} graphs came from it" if hits else "cold",
             }
         return facts
+
+
+def end_compile_workers() -> None:
+    """End Inductor's idle processes, which are of no use once all is compiled."""
+    with contextlib.suppress(Exception):
+        from torch._inductor.async_compile import shutdown_compile_workers
+
+        shutdown_compile_workers()
 
 
 def _first_line(error: BaseException) -> str:
