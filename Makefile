@@ -39,6 +39,9 @@ test-slow: $(VENV)/$(KIND) $(VENV)/dev
 unit: $(VENV)/$(KIND) $(VENV)/dev
 	pytest tests/unit
 
+# Packages of which vLLM needs other versions than the rest; all others are those of gpu.txt.
+VLLM_DIFFERS := onnx|protobuf|numpy|onnxruntime-gpu|nvidia-.*|cuda-.*
+
 # requirements/*.txt from *.in and envs/*.yaml from these, after a change of a version
 lock: $(VENV)/$(KIND)
 	$(PIP) uv
@@ -46,6 +49,8 @@ lock: $(VENV)/$(KIND)
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -o $$kind.txt; done
 	cd requirements && for kind in dev clusters; do \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -c cpu.txt -o $$kind.txt; done
+	cd requirements && sed -nE 's/^([a-z0-9._-]+==[^\\]*) \\$$/\1/p' gpu.txt | grep -vE '^($(VLLM_DIFFERS))==' | \
+		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q vllm.in -c - -o vllm.txt
 	python requirements/environments.py
 
 $(VENV)/$(KIND): requirements/$(KIND).txt requirements/torch.txt
@@ -53,7 +58,7 @@ $(VENV)/$(KIND): requirements/$(KIND).txt requirements/torch.txt
 	@echo "Installing the $(KIND) packages into $(VENV) (once; a minute or two)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes -r requirements/$(KIND).txt
-	$(PIP) -r requirements/torch.txt
+	grep -q '^torch==' requirements/$(KIND).txt || $(PIP) -r requirements/torch.txt
 	touch $@
 
 $(VENV)/dev: requirements/dev.txt $(VENV)/$(KIND)
@@ -71,6 +76,7 @@ GLIBC :=
 HOST :=
 TORCH :=
 NSYS :=
+EXCLUDE :=
 CHANGES :=
 PART_MB :=
 TO :=
@@ -85,7 +91,7 @@ quoted = '$(subst ','\'',$(1))'
 kit:
 	$(PYTHON) workflow_scripts/pack_kit.py --kind $(KIND) $(if $(FOR),--python $(FOR)) $(if $(MACHINE),--machine $(MACHINE)) \
 		$(if $(GLIBC),--glibc $(GLIBC)) $(if $(HOST),--host $(call quoted,$(HOST))) $(if $(TORCH),--torch $(TORCH)) \
-		$(if $(NSYS),--nsys $(call quoted,$(NSYS))) $(if $(CHANGES),--changes $(CHANGES)) \
+		$(if $(EXCLUDE),--exclude $(call quoted,$(EXCLUDE))) $(if $(NSYS),--nsys $(call quoted,$(NSYS))) $(if $(CHANGES),--changes $(CHANGES)) \
 		$(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(call quoted,$(TO)))
 
 bring:

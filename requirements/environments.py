@@ -15,7 +15,7 @@ sys.path.insert(0, str(PROJECT / "workflow_scripts"))
 
 from ceilings.offline.pins import Target, pinned  # noqa: E402 - from the folder above
 
-MARK = re.compile(r"^( +)# requirements/(\w+)\.txt and torch\.txt, written by make lock$", re.MULTILINE)
+MARK = re.compile(r"^( +)# requirements/(\w+)\.txt(?: and torch\.txt)?, written by make lock$", re.MULTILINE)
 PYTHON = re.compile(r"^ +- python=(\S+)$", re.MULTILINE)
 
 
@@ -25,7 +25,9 @@ def complete(text: str) -> str:
     if not mark or not python:
         raise ValueError("the file needs a line for python and one that names its requirements")
     target = Target(python[1], "x86_64", "2.28")
-    pins = [pin for kind in (mark[2], "torch") for pin in pinned(PROJECT / "requirements" / f"{kind}.txt", target)]
+    pins = pinned(PROJECT / "requirements" / f"{mark[2]}.txt", target)
+    if "torch" not in {pin.name for pin in pins}:
+        pins += pinned(PROJECT / "requirements/torch.txt", target)
     return text[: mark.end()] + "".join(f"\n{mark[1]}- {pin.line(hashes=False)}" for pin in pins) + "\n"
 
 

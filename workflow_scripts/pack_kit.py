@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from ceilings import lifetime
+from ceilings.errors import UserError
 from ceilings.files import expanded
 from ceilings.offline import checkout, install, packing, parts, pins, profiler, wheels
 from ceilings.offline.pins import Pin, Target
@@ -23,8 +24,9 @@ def work(arguments: argparse.Namespace) -> None:
     nsys = profiler.program(arguments.nsys) if arguments.nsys else None
     host = pins.packages_of_host(arguments.host) if arguments.host else {}
     pinned = pins.pinned(REQUIREMENTS / f"{arguments.kind}.txt", target)
-    torch = pins.pinned(REQUIREMENTS / "torch.txt", target)
+    torch = [] if pinned_torch(pinned) else pins.pinned(REQUIREMENTS / "torch.txt", target)
     carries_torch = arguments.torch == "carry" or (arguments.torch == "auto" and "torch" not in host)
+    pinned = without(pinned, arguments.exclude)
     if differing := pins.differing(pinned, host):
         print(f"Carried in the pinned versions: {', '.join(differing)}")
     keep = PROJECT / ".kit" / f"wheels-{arguments.kind}-{target.minor}-{target.machine}"
@@ -78,6 +80,23 @@ def makefile(parcel: parts.Parcel) -> str:
     return MAKEFILE.replace("KIT", f"kit-{parcel.identity}")
 
 
+def pinned_torch(pinned: list[Pin]) -> bool:
+    """Whether requirements pin torch themselves, because something there needs one version of it."""
+    return any(pin.name == "torch" for pin in pinned)
+
+
+def without(pinned: list[Pin], names: str) -> list[Pin]:
+    """The pins but for some that no model of the user needs.
+
+    Raises:
+        UserError: Nothing pins one of them.
+    """
+    left_out = {pins.canonical(name) for name in filter(None, names.split(","))}
+    if unknown := sorted(left_out - {pin.name for pin in pinned}):
+        raise UserError(f"--exclude names {unknown[0]!r}, which the requirements do not have; correct or drop it")
+    return [pin for pin in pinned if pin.name not in left_out]
+
+
 def own_pip() -> Pin:
     """The pip that packs also installs: not every host has one."""
     from importlib.metadata import version
@@ -87,7 +106,7 @@ def own_pip() -> Pin:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", choices=("cpu", "gpu"), required=True, help="which requirements the host needs")
+    parser.add_argument("--kind", choices=("cpu", "gpu", "vllm"), required=True, help="which requirements the host needs")
     parser.add_argument("--python", default=platform.python_version().rpartition(".")[0], help="its Python (3.12)")
     parser.add_argument("--machine", default=platform.machine(), help="what `uname -m` says there (x86_64)")
     parser.add_argument("--glibc", default="2.28", help="its C library at least (2.28)")
@@ -99,6 +118,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--nsys", type=expanded, help="folder of Nsight Systems to carry too")
     parser.add_argument("--changes", choices=("refuse", "carry"), default="refuse", help="of uncommitted files")
+    parser.add_argument("--exclude", default="", metavar="NAME,...", help="packages that stay out, needed by no model there")
     parser.add_argument("--part-mb", type=int, default=50, help="size of a part at most, in MiB")
     parser.add_argument("--output-dir", type=expanded, default=Path("kit"), help="folder of the parts")
     main(work, parser)

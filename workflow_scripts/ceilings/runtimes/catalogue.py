@@ -27,7 +27,7 @@ COMPILATION, AUTOTUNING = "compilation", "autotuning"
 LEVERS = (GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING)
 """What can be done to a stack beside choosing a precision."""
 
-PYTORCH, PYTORCH_GROWING = "PyTorch", "PyTorch, growing cache"
+PYTORCH, PYTORCH_GROWING, VLLM = "PyTorch", "PyTorch, growing cache", "vLLM"
 ORT_CPU, ORT_CUDA, ORT_TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt"
 TENSORRT, TENSORRT_RTX, ORT_TENSORRT_RTX = "tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt-rtx"
 """Stacks."""
@@ -197,6 +197,24 @@ def _ort_tensorrt(name: str, levers: frozenset[str], note: str, **options: Any) 
     )
 
 
+def _vllm(name: str, levers: frozenset[str], note: str, mode: str) -> Runtime:
+    """vLLM's offline engine."""
+    return Runtime(
+        name,
+        VLLM,
+        levers,
+        "cuda",
+        "",  # it only generates
+        "weights",
+        "vllm",
+        _FLOATS,
+        ("vllm", *_TORCH_CUDA),
+        note,
+        {"mode": mode},
+        generator="vllm_generating",
+    )
+
+
 _BOUND = DEFAULT_LEVERS
 """What ONNX Runtime's entries on a GPU do unless their note says otherwise."""
 
@@ -293,6 +311,9 @@ _ALL = (
         "fused",
         cuda_graph=True,
     ),
+    _vllm("vllm", frozenset({COMPILATION, GRAPH}), "vLLM's offline engine with its defaults", "default"),
+    _vllm("vllm-compile", frozenset({COMPILATION}), "vLLM's offline engine without CUDA graphs", "compile"),
+    _vllm("vllm-eager", _NONE, "vLLM's offline engine, neither compiled nor captured", "eager"),
     _tensorrt("tensorrt", "tensorrt", "tensorrt11", "TensorRT 11, an engine for the shape"),
     _tensorrt("tensorrt-graph", "tensorrt", "tensorrt11", "TensorRT 11, replaying a CUDA graph", cuda_graph=True),
     _tensorrt(

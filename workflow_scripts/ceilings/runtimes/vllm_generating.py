@@ -1,0 +1,91 @@
+"""vLLM on a GPU, generating: its offline engine with defaults, without CUDA graphs, or eager."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from ceilings.errors import CellFailure
+from ceilings.runtimes.cuda_runner import CudaRunner
+from ceilings.runtimes.generating import Answer
+from ceilings.runtimes.vllm_engine import EngineRequests, OfflineEngine, Prompts
+
+
+class VllmGenerating(EngineRequests, CudaRunner):
+    """Executes the weights by vLLM. Option: ``mode`` (default, compile or eager)."""
+
+    stream_hidden: ClassVar[bool] = True
+    """It runs on streams of its own, and a launch returns with the tokens: events of ours would see nothing."""
+
+    transfers_inside = True
+
+    def load(self) -> None:
+        decoder = self.workload.decoder
+        if decoder is None:
+            raise CellFailure("unsupported", "vLLM runs models that generate text only")
+        self.input_buffers, self.output_types = {}, ()
+        self.open_device()
+        mode = str(self.options.get("mode", "default"))
+        with self.failures():
+            try:
+                with self.phase("load"):
+                    self.engine = OfflineEngine(self.artifact, self.precision, decoder, self.shape, mode)
+            except (NotImplementedError, ValueError) as error:  # a model or a setting that vLLM refuses
+                raise CellFailure("unsupported", _short(error)) from error
+            for stage, spent in self.engine.spent_ns.items():
+                if spent:
+                    self.cold_start_ns[stage] = spent
+                    self.cold_start_ns["load"] = max(0, self.cold_start_ns["load"] - spent)
+        with contextlib.suppress(Exception):  # idle processes that are of no use any more
+            from torch._inductor.async_compile import shutdown_compile_workers
+
+            shutdown_compile_workers()
+
+    def run(self, slot: Prompts) -> Answer:
+        with self.failures():
+            return self.answer(slot)
+
+    def output_pointers(self, launched: Any) -> tuple[int, ...]:
+        return ()
+
+    def compilations(self) -> int:
+        if self.engine.mode == "eager":
+            return 0
+        from torch._dynamo.utils import counters
+
+        return int(counters["stats"]["unique_graphs"])
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        import torch
+
+        try:
+            yield
+        except CellFailure:
+            raise
+        except torch.OutOfMemoryError as error:
+            raise CellFailure("out-of-memory", _short(error)) from error
+        except RuntimeError as error:
+            if "out of memory" in str(error).lower():
+                raise CellFailure("out-of-memory", _short(error)) from error
+            raise
+
+    def describe(self) -> dict[str, Any]:
+        import torch
+
+        return {
+            **self.engine.describe(),
+            "cuda": torch.version.cuda,
+            "allocator_peak_bytes": torch.cuda.max_memory_reserved(),
+            "logits_from": "requests of their own, with logprobs",
+            "differing_answers": self.differing,
+        }
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text[:300] or type(error).__name__
+
+
+RUNNER = VllmGenerating
