@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import inspect
 import io
 import logging
@@ -28,7 +29,7 @@ from ceilings.workload.workload import Workload
 if TYPE_CHECKING:
     import torch
 
-EXAMPLE = {"batch": 2, "sequence": 16}
+EXAMPLE = {"batch": 2, "sequence": 16, "tokens": 5, "past": 3}
 """Size of a dynamic axis in the example input. Not 1: exporters take a size of 1 for a constant to broadcast."""
 
 OTHER = 8
@@ -76,9 +77,14 @@ def export_onnx(weights_dir: Path | str, export: Export, output: Path | str) -> 
         UserError: Damaged weights, or a fixed size that the model cannot take.
         CellFailure: The exporter refuses this model.
     """
-    workload = Workload.read(weights_dir)
+    given = Workload.read(weights_dir)
+    workload = given.graph
     sizes = _sizes(weights_dir, workload, export)
     model = load_module(weights_dir, attention=export.attention)
+    if given.decoder is not None:
+        # By name: the forward pass of a decoder touches no other model's graph.
+        step = importlib.import_module("ceilings.models.decoder_step")
+        model = step.DecoderStep(model.model, given.decoder).eval().requires_grad_(False)
     with temporary_folder() as folder, _quiet(), _attention_written_out():
         path = Path(folder, "model.onnx")
         try:

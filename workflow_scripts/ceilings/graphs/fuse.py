@@ -1,4 +1,4 @@
-"""Fused operators of ONNX Runtime, placed by its Transformer optimiser."""
+"""Fused operators of ONNX Runtime, placed by its Transformer optimiser; of a decoder with a cache, written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import io
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from ceilings.workload.workload import Workload
 
 if TYPE_CHECKING:
     from ceilings.models.catalogue import Fusion
+    from ceilings.workload.generation import Decoder
 
-ATTENTION = ("Attention", "MultiHeadAttention")
+ATTENTION = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
 
 TOWERS = {"image-embedding": ("vision_config", "vision_cfg"), "sentence-embedding": ("text_config", "text_cfg")}
 """Where the configuration of a model of two towers holds the sizes of the one that does a task."""
@@ -53,6 +55,8 @@ def fuse(path: Path | str, weights_dir: Path | str) -> Fused:
         CellFailure: An architecture that no fusion is known for, or nothing that was fused.
     """
     workload = Workload.read(weights_dir)
+    if workload.decoder is not None:
+        return _written(path, weights_dir, workload.decoder)
     # By name: another architecture in the table must not fuse any graph anew.
     known = importlib.import_module("ceilings.models.catalogue").FUSIONS
     if workload.architecture not in known:
@@ -106,6 +110,17 @@ def fuse(path: Path | str, weights_dir: Path | str) -> Fused:
         )
     graph.forget_data(optimizer.model)
     return Fused(optimizer.model, fusions, int(layers) if isinstance(layers, int) else None)
+
+
+def _written(path: Path | str, weights_dir: Path | str, decoder: Decoder) -> Fused:
+    """The fused graph of a decoder, in the type of the graph that it stands for."""
+    # By name: how a decoder's graph is written touches no other model's.
+    writer = importlib.import_module("ceilings.graphs.gqa_decoder")
+    plain = graph.load(path, values=False)
+    cache = next(value for value in plain.graph.input if value.name == "past.0.key")
+    model = writer.build(weights_dir, cache.type.tensor_type.elem_type)
+    counted = Counter(node.op_type for node in model.graph.node if node.domain == writer.MICROSOFT)
+    return Fused(model, dict(sorted(counted.items())), decoder.layers)
 
 
 def heads_of(config: Mapping[str, Any], fusion: Fusion) -> int:

@@ -243,6 +243,11 @@ def takes(model: onnx.ModelProto, shape: Shape) -> bool:
     return all(shape.get(axis) in (None, size) for axis, size in fixed_axes(model).items())
 
 
+def is_step(model: onnx.ModelProto) -> bool:
+    """Whether a graph is one forward pass of a decoder: it reads a cache and gives one."""
+    return {"past.0.key", "input_ids"} <= {value.name for value in model.graph.input}
+
+
 def copy_interface(model: onnx.ModelProto, source: onnx.ModelProto) -> None:
     """Give a graph the inputs and outputs of the one that it was made from, in place: order, axes, unused inputs."""
     for side in ("input", "output"):

@@ -1,5 +1,6 @@
 """Floating point variants of a graph. Their inputs and outputs are FP32: the casts at the boundary are on purpose, so
-that every runtime and precision is fed and compared alike."""
+that every runtime and precision is fed and compared alike. Of a decoder's forward pass the logits are; its cache has the
+type that the graph computes in, since a step reads what the one before wrote, and nobody else does."""
 
 from __future__ import annotations
 
@@ -17,6 +18,12 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 BF16_OPSET = 17
 """First operator set whose LayerNormalization exists, and takes bfloat16 like the operators around it."""
 
+
+LOGITS = "logits"
+"""What of a decoder's forward pass stays FP32."""
+
+RMS_NORM = (("Pow",), ("ReduceMean",), ("Add",), ("Sqrt",), ("Div", "Reciprocal"), ("Mul",))
+"""Operators of a normalisation by the root of a mean of squares, as the TorchScript exporter writes it."""
 
 WIDENED = "_cast_to_fp32_node"
 """How ONNX Runtime's converter names the casts before what stays in FP32."""
@@ -61,7 +68,7 @@ def convert(model: onnx.ModelProto, precision: str) -> tuple[onnx.ModelProto, di
         )
     clamped = hollow.with_shapes(model)
     changed = clamp_masks(clamped, precision)
-    half = _to_fp16(clamped, _without(model, precision))
+    half = _to_fp16(clamped, _without(model, precision), graph.is_step(model))
     if precision == "bf16":
         exact = hollow.with_shapes(model)  # the converter works in place
         clamp_masks(exact, precision)
@@ -207,22 +214,49 @@ def _without(model: onnx.ModelProto, precision: str) -> list[str]:
     return found
 
 
-def _to_fp16(model: onnx.ModelProto, without: list[str]) -> onnx.ModelProto:
+def _to_fp16(model: onnx.ModelProto, without: list[str], step: bool) -> onnx.ModelProto:
     """ONNX Runtime's converter, with casts to keep the inputs and outputs; it needs the shapes that it is not to infer,
     because inference of its own could not serialise a large graph."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    half = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=True, node_block_list=without)
+    # No CPU has an ArgMax of half precision, and of bfloat16 nothing has: it reads the logits as they come out.
+    kept = [node.name for node in model.graph.node if node.op_type == "ArgMax"] + _norms(model) if step else []
+    half = convert_float_to_float16(
+        model,
+        keep_io_types=[LOGITS] if step else True,
+        disable_shape_infer=True,
+        node_block_list=[*without, *kept],
+    )
     # A tensor that two nodes read in FP32 is cast for each of them, by the same name.
     nodes = {node.output[0]: node for node in half.graph.node}
     if len(nodes) < len(half.graph.node):
-        kept = list(nodes.values())
+        unique = list(nodes.values())
         del half.graph.node[:]
-        half.graph.node.extend(kept)
+        half.graph.node.extend(unique)
     # Its casts of inputs stand at the end.
     OnnxModel.graph_topological_sort(half.graph)
     return half
+
+
+def _norms(model: onnx.ModelProto) -> list[str]:
+    """Nodes that normalise by the root of a mean of squares, from the square to the product: as PyTorch computes them
+    in half precision, since squares of a decoder's states go beyond it."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found = []
+    for node in model.graph.node:
+        chain = [node]
+        for operator in RMS_NORM[1:]:
+            following = readers.get(chain[-1].output[0], [])
+            if len(following) != 1 or following[0].op_type not in operator:
+                break
+            chain.append(following[0])
+        if node.op_type in RMS_NORM[0] and len(chain) == len(RMS_NORM):
+            found += [one.name for one in chain]
+    return found
 
 
 def _to_bf16(half: onnx.ModelProto, exact: dict[str, TensorProto]) -> None:

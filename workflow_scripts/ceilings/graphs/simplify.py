@@ -63,7 +63,7 @@ def simplify(
 
     Args:
         model: As exported.
-        workload: What its inputs hold.
+        workload: The model's; its ``graph`` says what the inputs hold.
         slim: The simplifier; onnxslim if None.
     """
     try:
@@ -138,8 +138,9 @@ def check(model: onnx.ModelProto, candidate: onnx.ModelProto, workload: Workload
         there = graph.session(path)
     here = graph.session(model)
     differences: list[float] = []
-    for seed, shape in enumerate(examples.shapes(model, workload)):
-        arrays = examples.make(workload.inputs, shape, seed)
+    asked = workload.graph
+    for seed, shape in enumerate(examples.shapes(model, asked)):
+        arrays = examples.make(asked.inputs, shape, seed)
         try:
             expected = here.run(None, examples.feed(model, arrays))
         except Exception as error:  # ONNX Runtime's errors share no class; a size that this model does not take

@@ -77,8 +77,10 @@ class Decoder:
         return (ids, *self._cache("past", dtype, "reals"))
 
     def step_outputs(self, dtype: str = "float32") -> tuple[TensorSpec, ...]:
-        """What it gives: logits of the last token of each row, then keys and values with those of the new tokens."""
-        return (TensorSpec("logits", dtype, ("batch", self.vocabulary)), *self._cache("present", dtype))
+        """What it gives: logits of the last token of each row, float32 whatever the cache is, the token of the largest
+        of them, then keys and values with those of the new tokens."""
+        logits = TensorSpec("logits", "float32", ("batch", self.vocabulary))
+        return (logits, TensorSpec("token", "int64", ("batch", 1)), *self._cache("present", dtype))
 
     def _cache(self, which: str, dtype: str, content: str = "") -> tuple[TensorSpec, ...]:
         dims = ("batch", self.kv_heads, which, self.head_size)

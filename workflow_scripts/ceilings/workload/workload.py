@@ -45,6 +45,13 @@ class Workload:
         return Shape.of(dict.fromkeys(names, 1)).axes
 
     @property
+    def graph(self) -> Workload:
+        """What a graph of it reads and writes: of what generates one forward pass, of everything else all of it."""
+        if self.decoder is None:
+            return self
+        return dataclasses.replace(self, inputs=self.decoder.step_inputs(), outputs=self.decoder.step_outputs())
+
+    @property
     def mask(self) -> TensorSpec | None:
         """The input that says which tokens count; None where every one does."""
         return next((tensor for tensor in self.inputs if tensor.content == "mask"), None)
