@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import onnx
 
@@ -76,6 +77,9 @@ ELEMENTWISE = {
 }
 """Operations an output element, transcendental or not."""
 
+CACHE = re.compile(r"(past|present)\.\d+\.(key|value)$")
+"""Keys and values of a decoder's layers, as ``Decoder.step_inputs`` and ``step_outputs`` name them."""
+
 SELECTIONS = {"ArgMax": 1, "ArgMin": 1, "TopK": 1}
 """Operations an input element."""
 
@@ -89,6 +93,7 @@ class Product:
             the right side, and the length of the sums.
         count: How many such products the node makes.
         precision: Type that both operands are stored in; the wider one where they differ.
+        masked: Multiply-adds, of all of them together, that a causal mask makes needless: a token sees none after it.
     """
 
     m: int
@@ -96,10 +101,11 @@ class Product:
     k: int
     count: int
     precision: str
+    masked: int = 0
 
     @property
     def flops(self) -> int:
-        return 2 * self.m * self.n * self.k * self.count
+        return 2 * (self.m * self.n * self.k * self.count - self.masked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,20 +136,23 @@ class Work:
     Attributes:
         nodes: Every operator that remains once what is constant is folded; views and Q/DQ left out.
         weight_bytes: Each constant once, of tables the gathered rows.
-        boundary_bytes: Inputs and outputs of the network.
+        boundary_bytes: Inputs and outputs of the network, without keys and values.
         unknown: Operators whose operations are not known, with their number: counted as none, so that a floor made of
             these numbers stays one.
+        cache_bytes: Of a decoder's forward pass, keys and values: those of the past, which it reads, and those of its
+            tokens, which it writes. What an output repeats of the past moves nothing in a cache that grows in place.
     """
 
     nodes: tuple[Node, ...]
     weight_bytes: int
     boundary_bytes: int
     unknown: Mapping[str, int]
+    cache_bytes: int = 0
 
     @property
     def bytes(self) -> int:
         """What any implementation moves."""
-        return self.weight_bytes + self.boundary_bytes
+        return self.weight_bytes + self.boundary_bytes + self.cache_bytes
 
     @property
     def flops(self) -> int:
@@ -182,15 +191,41 @@ def count(model: onnx.ModelProto, shape: Shape) -> Work:
         fixed = graph.fixed_axes(model)
         raise UserError(f"the graph is fixed to {fixed}, so there is nothing to count at {shape.full}")
     resolved = resolve(model, shape)
-    counter = _Counter(resolved.tensors, resolved.constants)
+    tensors = resolved.tensors
+    counter = _Counter(tensors, resolved.constants)
     nodes = [node for proto in resolved.nodes if (node := counter.node(proto))]
     ends = [value.name for value in (*model.graph.input, *model.graph.output)]
+    cached = [name for name in ends if CACHE.match(name)]
+    if cached:
+        nodes = [_causal(node, shape) for node in nodes]
+    # The past is read and what an output adds to it is written: together what the outputs hold.
     return Work(
         nodes=tuple(nodes),
-        weight_bytes=sum(counter.weights.values()),
-        boundary_bytes=sum(resolved.tensors[name].bytes for name in ends),
+        weight_bytes=counter.weight_bytes(_stored(model) if cached else None),
+        boundary_bytes=sum(tensors[name].bytes for name in ends if name not in cached),
         unknown=dict(counter.unknown),
+        cache_bytes=sum(tensors[name].bytes for name in cached if name.startswith("present.")),
     )
+
+
+def _stored(model: onnx.ModelProto) -> set[str]:
+    """Names of the constants that the file holds, and of what is another reading of one."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" or (node.op_type in VIEWS | {"Transpose", "Cast"} and node.input[0] in stored):
+            stored.update(node.output)
+    return stored
+
+
+def _causal(node: Node, shape: Shape) -> Node:
+    """A node of a decoder, its product of attention without what the mask leaves out."""
+    tokens, past, present = (shape[axis] for axis in ("tokens", "past", "present"))
+    product = node.product
+    if node.kind != "attention" or product is None or product.m != tokens or present not in (product.n, product.k):
+        return node
+    hidden = tokens * present - sum(past + number for number in range(1, tokens + 1))
+    masked = product.m * product.n * product.k // (tokens * present) * hidden * product.count
+    return dataclasses.replace(node, product=dataclasses.replace(product, masked=masked))
 
 
 class _Counter:
@@ -200,14 +235,25 @@ class _Counter:
         self._tensors = tensors
         self._constants = constants
         self._stored: dict[str, str] = {}
-        self.weights: dict[str, int] = {}
+        self._weights: dict[str, int] = {}
+        self._gathered: dict[tuple[str, str], int] = {}
         self.unknown: Counter[str] = Counter()
+
+    def weight_bytes(self, stored: Collection[str] | None = None) -> int:
+        """Of the nodes so far. The rows of a table that a product reads whole, tied weights, come with it.
+
+        Args:
+            stored: The only names that count. A decoder's mask follows from sizes alone, so nothing stores it, and at a
+                long prompt it would be larger than all weights.
+        """
+        rows = sum(nbytes for (table, _), nbytes in self._gathered.items() if table not in self._weights)
+        return rows + sum(size for name, size in self._weights.items() if stored is None or name in stored)
 
     def node(self, proto: onnx.NodeProto) -> Node | None:
         inputs = [name for name in proto.input if name]
         outputs = [name for name in proto.output if name]
         constant = proto.op_type in ("Transpose", "Expand") and inputs[0] in self._constants
-        if constant and proto.op_type == "Expand" and self._tensors[inputs[0]].kind in STORED:
+        if constant and self._tensors[inputs[0]].kind in STORED:
             self._stored[outputs[0]] = self._stored.get(inputs[0], inputs[0])
         if proto.op_type == "DequantizeLinear":
             self._stored[outputs[0]] = inputs[0]
@@ -221,10 +267,10 @@ class _Counter:
         for position, name in enumerate(inputs):
             if table and position == 0:
                 rows = min(self._tensors[outputs[0]].elements * self._tensor(name).itemsize, self._read(name))
-                self.weights[f"{name} {proto.name}"] = rows
+                self._gathered[name, proto.name] = rows
                 weight += rows
             elif name in self._constants:
-                self.weights[self._stored.get(name, name)] = self._read(name)
+                self._weights[self._stored.get(name, name)] = self._read(name)
                 weight += self._read(name)
             elif proto.op_type in GATHERS and position == 0:
                 activation += self._tensors[outputs[0]].bytes

@@ -14,6 +14,7 @@ from ceilings.graphs import graph as graphs
 from ceilings.graphs import operations
 from ceilings.limits.roofline import Roofline, missing, read_limits
 from ceilings.provenance import provenance
+from ceilings.workload import generation
 from ceilings.workload.shape import Shape
 
 PACKAGES = ("onnx", "numpy")
@@ -30,7 +31,8 @@ def bound(
     Args:
         graph: The unfused graph in the cell's precision, or its path.
         peaks: Content of the device's ``peaks.json``.
-        cell: ``model``, ``precision``, ``graph`` and ``shape`` (its name); what else it holds is recorded.
+        cell: ``model``, ``precision``, ``graph`` and ``shape`` (its name); what else it holds is recorded. Of a shape
+            that generates, one iteration is bounded: a decode step or a prefill of the graph of a forward pass.
         sources: The files that graph and peaks came from.
 
     Returns:
@@ -42,14 +44,15 @@ def bound(
     """
     if lacking := {"device", "peaks", "l2_bytes"} - peaks.keys():
         raise UserError(f"{sources['peaks']} holds no measured limits (no {', '.join(sorted(lacking))}); measure them")
-    head = {"device": peaks["device"], **cell}
+    shape, passed = _counted(Shape.parse(cell["shape"]))
+    head = {"device": peaks["device"], **cell, **passed}
     tail = {"provenance": provenance(PACKAGES, sources)}
     try:
         model = graph if isinstance(graph, onnx.ModelProto) else graphs.load(graph)
     except CellFailure as failure:
         return {**head, "status": "unavailable", "reason": str(failure), **tail}
     try:
-        work = operations.count(model, Shape.parse(cell["shape"]))
+        work = operations.count(model, shape)
     except UserError as error:
         return {**head, "status": "unavailable", "reason": str(error), **tail}
     limits = read_limits(peaks)
@@ -62,6 +65,7 @@ def bound(
             "bytes": work.bytes,
             "weight_bytes": work.weight_bytes,
             "boundary_bytes": work.boundary_bytes,
+            **({"cache_bytes": work.cache_bytes} if passed else {}),
             "unknown_operators": dict(work.unknown),
             "products": [
                 dataclasses.asdict(product) | {"class": kind, "nodes": nodes}
@@ -89,14 +93,26 @@ def bound(
     return record | tail
 
 
+def _counted(shape: Shape) -> tuple[Shape, dict[str, Any]]:
+    """Sizes of what one iteration of a shape runs, and what the record says of it where it generates.
+
+    ``context``: tokens of a row whose keys and values the forward pass reads or writes.
+    """
+    if not set(generation.AXES) <= set(shape.axes):
+        return shape, {}
+    step = generation.step_shape(shape)
+    return step, {"phase": generation.phase(shape), "context": step["present"]}
+
+
 def sentence(record: Mapping[str, Any]) -> str:
     """One line for the log."""
     if record["status"] != "ok":
         return f"no floor, {record['reason']}"
     floor, work = record["floor"], record["work"]
     unknown = ", ".join(f"{count} {name}" for name, count in work["unknown_operators"].items())
+    part = {"decode": " a decode step", "prefill": " a prefill"}.get(record.get("phase", ""), "")
     return (
-        f"at least {floor['floor_ms']:.3g} ms, set by {floor['limited_by']} "
+        f"at least {floor['floor_ms']:.3g} ms{part}, set by {floor['limited_by']} "
         f"({work['flops'] / 1e9:.3g} GFLOP, {work['bytes'] / 1e6:.3g} MB)"
         + (f"; not counted: {unknown}" if unknown else "")
     )
