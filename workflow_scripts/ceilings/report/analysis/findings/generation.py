@@ -218,8 +218,8 @@ def _growth(measured: Measured, cells: Sequence[Cell]) -> Finding:
     elif whole.ratio.high < DOUBLED:
         status = "refuted"
     brief = (
-        f"{subject}: with {past(last):,} tokens in the cache a step takes {text.number(whole.ratio.estimate)}× the time "
-        f"of one with {past(first):,}."
+        f"{subject}: with {past(last):,} tokens in the cache a step takes {text.number(whole.ratio.estimate)}× the "
+        f"time of one with {past(first):,}."
     )
     return Finding(
         *(CONTEXT, f"{sentence}.", names(cells), whole.ratio, whole.verdict, 10, GROWN, first.label, status),

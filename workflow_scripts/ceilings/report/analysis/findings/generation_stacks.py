@@ -57,7 +57,8 @@ def graphs(measured: Measured) -> list[Finding]:
             cell = step.with_
             assert cell.phase
             pairs.setdefault((cell.device, cell.model, cell.phase, cell.stack), []).append(step)
-    findings = [_graph(measured, same) for same in pairs.values()]
+    ordered = sorted(pairs.items(), key=lambda pair: list(WORDS).index(pair[0][2]))  # steps before prefills
+    findings = [_graph(measured, same) for _, same in ordered]
     claim = _graph_claim("decode")
     if not any(finding.claim == claim for finding in findings):
         sentence = "No pair of decode steps with and without a CUDA graph was measured."

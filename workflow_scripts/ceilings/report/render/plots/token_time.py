@@ -1,4 +1,4 @@
-"""Time per output token of models that generate: against the batch, with all tokens a second, and against the context."""
+"""Time per output token of models that generate: against the batch, with the tokens a second, and the context."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ def draw(tables: Tables) -> Figure:
             rows[panel] = lines
     if not rows:
         return style.nothing("Time per output token", "no configuration generated at more than one batch or context")
-    looks = style.looks(measured)
     figure, axes = style.panels(len(rows), 3, 4.2, "Time per output token (95% intervals; dashed: the hardware floor)")
     for row, ((device, model), lines) in zip(axes, rows.items(), strict=True):
         time, rate, context = row
-        _draw(time, measured, looks, lines["batch"], _batch, lambda cell: cell.p50)
-        _draw(rate, measured, looks, lines["batch"], _batch, lambda cell: cell.p50.inverted(cell.batch * 1e3))
-        _draw(context, measured, looks, lines["prompt"], _cached, lambda cell: cell.p50)
+        _draw(time, measured, lines["batch"], _batch, lambda cell: cell.p50)
+        _draw(rate, measured, lines["batch"], _batch, lambda cell: cell.p50.inverted(cell.batch * 1e3))
+        _draw(context, measured, lines["prompt"], _cached, lambda cell: cell.p50)
         time.set_title(f"{model} on {device}\n{_rest(lines['batch'], 'batch')}")
         context.set_title(_rest(lines["prompt"], "prompt"))
         time.set_xlabel("batch (log scale)")
@@ -70,15 +69,14 @@ def _rest(lines: Sequence[Sequence[Cell]], along: str) -> str:
     return text.sizes(without_axis(lines[0][0].shape, along)) if lines else ""
 
 
-def _draw(
-    axis: Axes, measured: Measured, looks: dict, lines: Sequence[Sequence[Cell]], x: Callable, y: Callable
-) -> None:
+def _draw(axis: Axes, measured: Measured, lines: Sequence[Sequence[Cell]], x: Callable, y: Callable) -> None:
     """Lines of configurations, and of each precision the floor, as the same quantity."""
     if not lines:
         axis.text(0.5, 0.5, "one size only", ha="center", va="center", color="0.3", transform=axis.transAxes)
         axis.set_xticks([])
         axis.set_yticks([])
         return
+    looks = style.looks(measured)
     for line in lines:
         values = [y(cell) for cell in line]
         look = looks[line[0].configuration]
