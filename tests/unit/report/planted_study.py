@@ -27,12 +27,15 @@ CPU_CONFIGURATIONS = [
 IMAGE_CONFIGURATIONS = [("torch-eager", "fp32"), ("onnxruntime-cpu", "fp32")]
 GPU_CONFIGURATIONS = [("torch-cuda-eager", "fp16"), ("onnxruntime-cuda", "fp32"), ("tensorrt", "fp16")]
 
-TEXT, IMAGE = "distilbert", "clip-image"
-AXES = {TEXT: ("batch", "sequence"), IMAGE: ("batch", "image")}
+TEXT, IMAGE, DECODER = "distilbert", "clip-image", "gpt2-medium"
+AXES = {TEXT: ("batch", "sequence"), IMAGE: ("batch", "image"), DECODER: ("batch", "prompt", "generated")}
 """What the sizes of a model's shapes are along."""
 
-Truth = Callable[[str, str, int, int], float]
-"""(runtime, precision, batch, size of an input) to the median latency in ms."""
+Truth = Callable[..., float]
+"""(runtime, precision, batch, size of an input) to the median latency in ms; of the decoder (.., prompt, generated)."""
+
+SCHEDULED = {"vllm": ["CUDA graph", "compilation"], "vllm-compile": ["compilation"], "vllm-eager": []}
+"""Levers of runtimes of the stack that schedules requests."""
 
 
 def realistic(runtime: str, precision: str, batch: int, sequence: int) -> float:
@@ -86,7 +89,9 @@ class StudyMaker:
         return self
 
     def add(self, device, runtime, precision, batch, size, /, n=120, model=TEXT, lengths="", **changes) -> dict:
-        cell = self._cell(device, runtime, precision, (batch, size), model, lengths)
+        """One measured cell; ``size`` is what the shape has beside the batch, of the decoder (prompt, generated)."""
+        sizes = (batch, *size) if isinstance(size, tuple) else (batch, size)
+        cell = self._cell(device, runtime, precision, sizes, model, lengths)
         folder = f"results/benchmarks/{device}/{runtime}/{model}/{precision}/{cell['shape']}"
         cell["runs"] = [str(self.root / folder / f"run{k}.json") for k in range(1, self.runs + 1)]
         for k, path in enumerate(cell["runs"], 1):
@@ -94,9 +99,9 @@ class StudyMaker:
         self.cells.append(cell)
         return cell
 
-    def repeat(self, device, runtime, precision, batch, size, n=120) -> dict:
+    def repeat(self, device, runtime, precision, batch, size, n=120, model=TEXT) -> dict:
         """The second cell of an A/A pair."""
-        cell = self.add(device, f"{runtime}.aa", precision, batch, size, n)
+        cell = self.add(device, f"{runtime}.aa", precision, batch, size, n, model)
         cell["aa_of"] = runtime
         return cell
 
@@ -170,6 +175,11 @@ class StudyMaker:
                     if self._images
                     else {}
                 ),
+                **(
+                    {DECODER: {"architecture": "gpt2", "task": "text-generation", "weights": "random"}}
+                    if any(cell["model"] == DECODER for cell in self.cells)
+                    else {}
+                ),
             },
             "cells": self.cells,
         }
@@ -189,8 +199,8 @@ class StudyMaker:
         return {
             "device": device,
             "runtime": runtime,
-            "stack": known.stack if known else runtime,
-            "levers": sorted(known.levers) if known else [],
+            "stack": known.stack if known else "vLLM" if runtime in SCHEDULED else runtime,
+            "levers": sorted(known.levers if known else SCHEDULED.get(runtime, ())),
             "artifact": known.artifact if known else "plain",
             "aa_of": None,
             "model": model,
@@ -205,16 +215,17 @@ class StudyMaker:
         }
 
     def _record(self, cell: dict, run: int, n: int) -> dict:
-        batch, size = cell["axes"].values()
-        median = self.truth(cell["runtime"], cell["precision"], batch, size)
+        batch, *size = cell["axes"].values()
+        median = self.truth(cell["runtime"], cell["precision"], batch, *size)
         median *= np.exp(self.random.normal(0, self.between))
         latency_ms = median * np.exp(np.abs(self.random.normal(0, 0.02, n)) + self._spikes(cell, n) - 0.0135)
         gpu = cell["device"] == GPU
+        hidden = cell["runtime"] in SCHEDULED  # its work runs on a stream of its own
         latency = {
             "latency_ns": (latency_ms * 1e6).astype(int).tolist(),
-            "gpu_ns": (latency_ms * 0.3e6).astype(int).tolist() if gpu else None,
+            "gpu_ns": (latency_ms * 0.3e6).astype(int).tolist() if gpu and not hidden else None,
             "enqueue_ns": (latency_ms * 1e6 * self.enqueue(cell["runtime"], batch)).astype(int).tolist()
-            if gpu
+            if gpu and not hidden
             else None,
             "warmup_ns": (latency_ms[:10] * 1.2e6).astype(int).tolist(),
             "warmup_stable": True,
@@ -227,14 +238,18 @@ class StudyMaker:
         reason = Protocol.from_json(protocol).stop_reason(latency["latency_ns"], elapsed)
         latency |= {"stop_reason": reason, "elapsed_ns": elapsed}
         series = {"latency": latency}
-        if gpu:
+        generates = cell["model"] == DECODER
+        if generates:
+            series["requests"] = self._requests(cell, median)
+        elif gpu:
             transfer = latency | {"elapsed_ns": 2 * elapsed, "latency_ns": (latency_ms * 1.1e6).astype(int).tolist()}
             series["latency_end_to_end"] = transfer
             slower = latency | {"elapsed_ns": 2 * elapsed, "latency_ns": (latency_ms * 1.2e6).astype(int).tolist()}
             series["latency_end_to_end_pageable"] = slower
         per_s = 1.15 * batch * 1e3 / median
         seconds = 12 * batch / per_s
-        series["throughput"] = {"concurrency": 2, "completions": 12, "seconds": seconds, "inferences_per_s": per_s}
+        if not generates:
+            series["throughput"] = {"concurrency": 2, "completions": 12, "seconds": seconds, "inferences_per_s": per_s}
         return {
             "cell": {name: cell[name] for name in ("device", "runtime", "model", "precision", "shape")},
             "run": run,
@@ -258,7 +273,12 @@ class StudyMaker:
             "series": series,
             "flags": [],
             "memory": {"peak_rss_bytes": 812_000_000, "peak_device_bytes": 900_000_000 if gpu else None},
-            "energy": {"latency": {"joules_per_inference": 0.3 * median / 1e3, "mean_watts": 300.0}} if gpu else None,
+            "energy": {
+                name: {"joules_per_inference": 0.3 * median / 1e3 / (batch if generates else 1), "mean_watts": 300.0}
+                for name in ("latency", *(["requests"] if generates else []))
+            }
+            if gpu
+            else None,
             "gpu": {"uuid": "GPU-secret", "latency": {"sm_mhz": {"median": 1700.0}}, "max_sm_mhz": 1980}
             if gpu
             else None,
@@ -266,6 +286,29 @@ class StudyMaker:
             "protocol": protocol,
             "provenance": planted_records.PROVENANCE,
             "host": {"cpu": "AMD EPYC 9B14", "cores": 2, "kernel": "6.8.0"},
+        }
+
+    def _requests(self, cell: dict, median: float) -> dict:
+        """Five requests whose tokens take about as long as those of the closed loop."""
+        batch, prompt, generated = cell["axes"].values()
+        first = median if generated == 1 else self.truth(cell["runtime"], cell["precision"], batch, prompt, 1)
+        firsts = (first * 1e6 * np.exp(self.random.normal(0, 0.02, 5))).astype(int)
+        gaps = (median * 1e6 * np.exp(self.random.normal(0, 0.02, (5, generated - 1)))).astype(int)
+        several = generated > 1
+        quartiles = np.quantile(gaps, [0.25, 0.75], axis=1) if generated > 2 else None
+        return {
+            "request_ns": (firsts + gaps.sum(1)).tolist(),
+            "first_token_ns": firsts.tolist(),
+            "token_ns": gaps.ravel().tolist(),
+            "per_token_ns": [round(row.sum() / len(row)) for row in gaps] if several else [],
+            "worst_gap_ns": gaps.max(1).tolist() if several else [],
+            "jitter_ns": [] if quartiles is None else (quartiles[1] - quartiles[0]).astype(int).tolist(),
+            "tokens": 5 * batch * generated,
+            "batch": batch,
+            "generated": generated,
+            "cache_bytes": 98304 * batch * (prompt + generated),
+            "stop_reason": "time-cap",
+            "elapsed_ns": int((firsts + gaps.sum(1)).sum() * 1.01),
         }
 
     def _spikes(self, cell: dict, n: int) -> np.ndarray:

@@ -7,6 +7,7 @@ PLOTS = {
     "precision_crossover": "INT8 and other lower precisions against FP32, with the crossover where there is one",
     "batch_sweep": "Latency against throughput along batches, with the Pareto front",
     "sequence_sweep": "Latency against sequence length",
+    "token_time": "Time per output token against batch and context, with the floor, of models that generate",
     "launch_to_kernel_map": "Where the host decides the latency and where the device does, over batch and sequence",
     "roofline": "Rates that cells reach, below the roofs that their device was measured to have",
     "latency_distributions": "Latencies of single iterations, a row a process",

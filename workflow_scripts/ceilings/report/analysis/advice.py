@@ -13,7 +13,8 @@ from ceilings.report import text
 from ceilings.report.analysis.changes import BATCH, PRECISION, STACK, Change, Place, change_between
 from ceilings.report.analysis.forecast import Forecast, Ground, forecast
 from ceilings.report.analysis.machine import UNKNOWN, Machine
-from ceilings.report.analysis.measured import Cell, Measured, without_axis
+from ceilings.report.analysis.measured import Cell, Measured, phase_of, without_axis
+from ceilings.report.analysis.stack_levers import takes
 from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, FUSION, GRAPH, PRECISIONS, RUNTIMES
 from ceilings.workload.shape import Shape
 
@@ -161,6 +162,8 @@ def _other_runtimes(measured: Measured, best: Cell) -> Iterator[tuple[Cell, Plac
         if spec.stack != known.stack and (spec.stack in stacks or not _has_all_levers(spec.name)):
             continue  # of another stack only what makes the most of it, and only while nothing of it was measured
         for precision in spec.precisions:
+            if not takes(spec, generating=best.phase is not None, precision=precision):
+                continue
             # BF16 computes as fast as FP16: worth trying for its range, not for its speed.
             alike = precision == "bf16" and "fp16" in spec.precisions and precision != best.precision
             if (spec.name, precision) not in tried and not alike:
@@ -244,7 +247,8 @@ def _words(change: Change, target: Place) -> str:
     if change.kind == PRECISION:
         return f"run in {change.after.upper()} ({target.runtime})"
     if change.kind == BATCH:
-        return f"answer {target.shape.batch} inputs at once ({target.runtime} {target.precision})"
+        what = "requests" if phase_of(target.shape) else "inputs"
+        return f"answer {target.shape.batch} {what} at once ({target.runtime} {target.precision})"
     if change.kind == STACK:
         return f"run on {target.runtime}"
     return f"{WORDS.get(change.kind, f'use {change.kind}')} ({target.runtime})"

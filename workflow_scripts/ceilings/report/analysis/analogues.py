@@ -65,6 +65,8 @@ def analogues(measured: Measured, base: Cell, change: Change) -> list[Analogue]:
     """The nearest on the device; for a side that only others bound, the nearest of these."""
     candidates = []
     for before, after in _pairs(measured, base.device, change):
+        if before.phase != base.phase:
+            continue
         distance = _distance(base, before, change)
         if distance <= FAR and before.stack == base.stack:
             ratio = measured.compare(after, before).ratio.scaled(before.batch / after.batch)

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ceilings.report.analysis.measured_cell import (
+    GENERATED,
     AAPair,
     Cell,
     Comparison,
@@ -22,6 +23,7 @@ from ceilings.report.analysis.measured_cell import (
     carries,
     configuration_label,
     group_by,
+    phase_of,
     without_axis,
 )
 from ceilings.report.tables.frames import Tables
@@ -44,6 +46,7 @@ __all__ = [
     "group_by",
     "growth_exponent",
     "most_swept",
+    "phase_of",
     "without_axis",
 ]
 
@@ -162,6 +165,11 @@ class Measured:
         """Every axis that a measured shape has, in the order of names of shapes."""
         return axes_of(cell.shape for cell in self.cells)
 
+    @property
+    def swept_axes(self) -> tuple[str, ...]:
+        """The axes along which sizes are compared: all but the number of generated tokens."""
+        return tuple(axis for axis in self.axes if axis != GENERATED)
+
     @functools.cached_property
     def configurations(self) -> list[tuple[str, str]]:
         """All (runtime, precision), in one order for every picture."""
@@ -248,9 +256,15 @@ class Measured:
 
 
 def most_swept(cells: list[Cell], axis: str) -> Shape:
-    """The rest of the shape at which the most sizes along an axis were measured; of several, the smallest."""
+    """The rest of the shape at which the most sizes along an axis were measured; of several, the smallest.
+
+    Of a generating model that of decode steps, if several sizes of them were measured.
+    """
     counts = Counter(without_axis(shape, axis) for shape in {cell.shape for cell in cells})
-    return min(counts, key=lambda rest: (-counts[rest], rest))
+    several = max(counts.values()) > 1
+    return min(
+        counts, key=lambda rest: (counts[rest] < 2 and several, phase_of(rest) == "prefill", -counts[rest], rest)
+    )
 
 
 def growth_exponent(cells: Sequence[Cell], sizes: Sequence[int]) -> Interval:
@@ -269,6 +283,9 @@ def _order(cell: Cell) -> tuple[Any, ...]:
 
 
 def _common_shape(cells: Sequence[Cell]) -> Shape:
+    """Of a generating model a decode step where there is one: of a request that is what is repeated."""
+    decoding = [cell for cell in cells if cell.phase == "decode"]
+    cells = decoding or cells
     shapes = Counter(cell.shape for cell in cells)
     sizes = Counter(item for cell in cells for item in cell.shape.sizes)
     return min(shapes, key=lambda shape: (-shapes[shape], -sum(sizes[item] for item in shape.sizes), shape))

@@ -16,10 +16,14 @@ from ceilings.runtimes.catalogue import PYTORCH, RUNTIMES
 from ceilings.statistics.estimands import Estimand
 from ceilings.statistics.intervals import Verdict
 from ceilings.statistics.quantiles import Interval
+from ceilings.workload import generation
 from ceilings.workload.shape import Shape
 
 REFERENCE = "fp32"
 """The precision that others are held against."""
+
+GENERATED = "generated"
+"""The axis of generated tokens: nothing is compared along it, since its size 1 is the other phase."""
 
 T = TypeVar("T")
 Groups = tuple[NDArray[np.int64], ...]
@@ -61,6 +65,19 @@ class Cell:
     def axis(self, name: str) -> int:
         """Its size along an axis that its shape has."""
         return self.shape[name]
+
+    @property
+    def phase(self) -> generation.Phase | None:
+        """What an iteration of a generating model is, a prefill or a decode step; None of every other model.
+
+        Nothing is compared across phases: their work, their floors and what bounds them differ.
+        """
+        return phase_of(self.shape)
+
+    @property
+    def unit(self) -> str:
+        """What a row of an iteration's batch gives: a token of a generating model, else an inference."""
+        return "token" if self.phase else "inference"
 
     @property
     def volume(self) -> int:
@@ -170,6 +187,15 @@ def configuration_label(runtime: str, precision: str) -> str:
     known = RUNTIMES.get(runtime)
     alone = known is not None and known.precisions == (precision,) and precision != REFERENCE
     return runtime if alone else f"{runtime} {precision}"
+
+
+def phase_of(shape: Shape) -> generation.Phase | None:
+    """The phase of a shape's iterations; None of a shape without generated tokens.
+
+    >>> phase_of(Shape.parse("b1-p128-g1")), phase_of(Shape.parse("b1-s128"))
+    ('prefill', None)
+    """
+    return generation.phase(shape) if GENERATED in shape.axes else None
 
 
 def without_axis(shape: Shape, axis: str) -> Shape:

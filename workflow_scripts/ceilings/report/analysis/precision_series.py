@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ceilings.report.analysis.measured import Cell, Comparison, Measured, configuration_label, group_by, without_axis
-from ceilings.report.analysis.measured_cell import REFERENCE, lower_precisions_only
+from ceilings.report.analysis.measured_cell import GENERATED, REFERENCE, lower_precisions_only
 from ceilings.report.tables.keys import axes_of
 from ceilings.workload.shape import Shape
 
@@ -97,6 +97,8 @@ def precision_series(measured: Measured) -> list[PrecisionSeries]:
 def _along_axes(pairs: Sequence[Comparison]) -> list[tuple[str, Shape, list[Comparison]]]:
     lines: list[tuple[str, Shape, list[Comparison]]] = []
     for axis in axes_of(pair.a.shape for pair in pairs):
+        if axis == GENERATED:
+            continue
         along = [pair for pair in pairs if axis in pair.a.shape.axes]
         for fixed, points in group_by(along, lambda pair, axis=axis: without_axis(pair.a.shape, axis)).items():  # type: ignore[misc]
             if len(points) > 1:

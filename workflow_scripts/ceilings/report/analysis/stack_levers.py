@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ceilings.runtimes.catalogue import DEFAULT_LEVERS, RUNTIMES
+from ceilings.runtimes.catalogue import DEFAULT_LEVERS, RUNTIMES, Runtime
+
+
+def takes(runtime: Runtime, *, generating: bool, precision: str = "") -> bool:
+    """Whether a runtime runs models that generate, or those that do not; in a precision, if one is given."""
+    if not (runtime.generator if generating else runtime.module):
+        return False
+    return not precision or not generating or precision in runtime.generates
 
 
 def base_levers(stack: str) -> frozenset[str]:

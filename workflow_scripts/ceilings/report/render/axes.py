@@ -9,8 +9,14 @@ from ceilings.workload.shape import Shape
 
 LENGTHS = "lengths"
 
-NAMES = {"batch": "batch size", "sequence": "sequence length", "image": "image size"}
-UNITS = {"sequence": "tokens", "image": "pixels along an edge"}
+NAMES = {
+    "batch": "batch size",
+    "sequence": "sequence length",
+    "prompt": "prompt length",
+    "generated": "generated tokens",
+    "image": "image size",
+}
+UNITS = {"sequence": "tokens", "prompt": "tokens", "image": "pixels along an edge"}
 """Of axes that have a name or a unit."""
 
 

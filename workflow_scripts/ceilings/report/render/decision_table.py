@@ -74,9 +74,9 @@ def _entries(one: Decision, advice: Advice | None) -> list[Entry]:
             f"{text.number(fastest.p50.estimate)} ms",
             one,
             fastest,
-            f"p99 {text.number(p99)} ms" if pd.notna(p99) else "p50",
+            f"{_iteration(fastest)}{f'p99 {text.number(p99)} ms' if pd.notna(p99) else 'p50'}",
         ),
-        _entry("highest throughput", f"{text.number(rate(queued))}/s", one, queued),
+        _entry("highest throughput", _rate(queued), one, queued),
     ]
     if one.limit_ms is not None:
         heading = f"best within {text.number(one.limit_ms)} ms"
@@ -85,7 +85,7 @@ def _entries(one: Decision, advice: Advice | None) -> list[Entry]:
         else:
             name, latency = judged_latency(one.within)
             detail = f"{name} {text.number(latency)} ms"
-            entries.append(_entry(heading, f"{text.number(rate(one.within))}/s", one, one.within, detail))
+            entries.append(_entry(heading, _rate(one.within), one, one.within, detail))
     cost = cost_per_million(one.cheapest) if one.cheapest else None
     entries.append(
         _entry("lowest cost per million", text.number(cost.estimate), one, one.cheapest)
@@ -102,6 +102,15 @@ def _entry(heading: str, value: str, one: Decision, cell: Cell, detail: str = ""
     doubt = one.doubts.get(cell.configuration)
     detail = "; ".join(filter(None, (detail, doubt.short if doubt else "")))
     return Entry(heading, value, f"{cell.label} {cell.shape}", detail, cell.name)
+
+
+def _iteration(cell: Cell) -> str:
+    """What the latency of a generating cell is of, before its percentile; empty of every other."""
+    return {"prefill": "to the first token, ", "decode": "per output token, "}.get(cell.phase or "", "")
+
+
+def _rate(cell: Cell) -> str:
+    return f"{text.number(rate(cell))}{' tokens' if cell.phase else ''}/s"
 
 
 def expected(advice: Advice) -> str:
@@ -129,7 +138,7 @@ def reasons(decisions: Sequence[Decision], advice: Sequence[Advice]) -> list[str
             fastest, queued = one.sound
             parts.append(
                 f"Without what loses quality: {text.number(fastest.p50.estimate)} ms ({fastest.label} {fastest.shape}) "
-                f"and {text.number(rate(queued))}/s ({queued.label} {queued.shape})."
+                f"and {_rate(queued)} ({queued.label} {queued.shape})."
             )
         elif any(doubt.lost for doubt in one.doubts.values()):
             parts.append("No measured configuration keeps the quality.")
@@ -145,7 +154,7 @@ def _next(advice: Advice | None) -> list[str]:
         return [f"{advice.change[:1].upper()}{advice.change[1:]}. {advice.because}"]
     if advice.lever == PROCESSES:
         return [f"Next: {advice.change}. {advice.because}"]
-    ends = f"{gain(advice)}{' per inference' if advice.per_inference else ''}"
+    ends = f"{gain(advice)}{f' per {advice.cell.unit}' if advice.per_inference else ''}"
     lines = [f"Next: {advice.change}. Against {advice.cell.label} {advice.cell.shape}: {ends}. {advice.because}"]
     return [*lines, f"Not possible here yet: {advice.missing}."] if advice.missing else lines
 

@@ -9,6 +9,7 @@ from typing import Any
 from ceilings.report import text
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render.conditions import is_onnx_file, named
+from ceilings.report.render.generation_section import ITERATION
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
 
@@ -26,6 +27,7 @@ def counted(plan: Plan, tables: Tables, measured: Measured) -> str:
         f" ({counts['unavailable']} not available here, {counts['failed']} failed). "
         f"Models: {text.listed(plan['models'])}. {len(tables.runs)} processes, {tables.iterations:,} timed iterations "
         "of the closed loop."
+        f"{f' {ITERATION}' if any(cell.phase for cell in measured.cells) else ''}"
     )
 
 

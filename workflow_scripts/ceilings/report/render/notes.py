@@ -18,7 +18,7 @@ from ceilings.report.analysis.findings.energy import joules
 from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.limiter import limiter
 from ceilings.report.analysis.machine import machine_of
-from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.measured import Cell, Measured, group_by, phase_of
 from ceilings.report.render import decision_table, quality_section
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.axes import axis_cells, axis_headers
@@ -30,6 +30,7 @@ from ceilings.report.render.conclusions import (
     undecided_by_noise,
 )
 from ceilings.report.render.conditions import environment, limits, method
+from ceilings.report.render.generation_section import ITERATION
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.introduction import introduction
 from ceilings.report.render.marking import marked
@@ -42,7 +43,16 @@ from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import key_of
 from ceilings.report.tables.product_counts import counted
-from ceilings.report.tables.quantities import BY_COLUMN, MEASURED, known, legend, results_heading, show, show_interval
+from ceilings.report.tables.quantities import (
+    BY_COLUMN,
+    MEASURED,
+    known,
+    legend,
+    of_tokens,
+    results_heading,
+    show,
+    show_interval,
+)
 from ceilings.workload.shape import Shape
 
 Plan = Mapping[str, Any]
@@ -57,14 +67,17 @@ def summary_table(plan: Plan, tables: Tables) -> str:
     lines = [
         f"# Summary table: study `{plan['study']}`",
         "Latency of one request, closed loop. The legend at the end says what each column is. What was not measured "
-        "has its status in place of numbers.",
+        "has its status in place of numbers."
+        f"{f' {ITERATION}' if any(cell.phase for cell in measured.cells) else ''}",
     ]
     rows = tables.planned.to_dict("records")
     for (device, model), members in group_by(rows, lambda row: (row["device"], row["model"])).items():
         lines.append(f"## {model} on {device if isinstance(device, str) else 'no device of this machine'}")
         shapes = [Shape.parse(row["shape"]) for row in members]
         axes = axis_headers(shapes)
-        values = [*map(results_heading, columns), *BEHIND_HEADERS]
+        tokens = any(phase_of(shape) for shape in shapes)
+        values = [results_heading(of_tokens(one) if tokens else one) for one in columns]
+        values += [f"J/{'token' if tokens else 'inference'}", *BEHIND_HEADERS]
         headers = ["runtime", "precision", *axes, *values]
         shown = []
         for row, shape in zip(members, shapes, strict=True):
@@ -102,7 +115,7 @@ BEHIND = (*(BY_COLUMN[name] for name in MADE_OF), PRODUCTS)
 """What the columns behind them are made of."""
 
 BEHIND_HEADERS = [
-    *("J/inference", "cost/million", "memory, MB", "bound by", "gap to floor", PRODUCTS.label),
+    *("cost/million", "memory, MB", "bound by", "gap to floor", PRODUCTS.label),
     *(BY_COLUMN[name].label for name in ("relative_l2", "cosine")),
 ]
 

@@ -16,6 +16,29 @@ Plan = Mapping[str, Any]
 LAYERS_SHOWN = 5
 
 
+TOKENS = ("same tokens", "rows equal", "first difference", "largest margin")
+"""Columns of models that generate."""
+
+TOKENS_LEGEND = (
+    "Of models that generate: tokens that are the reference's; rows of which all are; the earliest place at which one "
+    "differs; and by how many standard errors of the logits the reference preferred its token there, at most. After "
+    "its first difference a row has another context, and is compared no further."
+)
+
+
+def _tokens(record: Mapping[str, Any]) -> list[str]:
+    """The columns ``TOKENS``; empty where a record says nothing of tokens."""
+    if record.get("token_agreement") is None:
+        return [""] * len(TOKENS)
+    equal, first, margin = (record.get(name) for name in ("rows_equal", "first_difference", "largest_margin"))
+    return [
+        text.percent(record["token_agreement"]),
+        "n/a" if equal is None else f"{equal:,}" if isinstance(equal, int) else text.percent(equal),
+        "none" if first is None else f"token {first + 1}",
+        "n/a" if margin is None else f"{text.number(margin)} σ",
+    ]
+
+
 def parity(plan: Plan, evidence: Evidence) -> str:
     if not evidence.parity:
         return ""
@@ -31,6 +54,7 @@ def parity(plan: Plan, evidence: Evidence) -> str:
                 *(text.powers(record.get(name)) for name in ("max_abs", "max_rel", "relative_l2")),
                 f"{record['cosine']:.6f}" if record.get("cosine") is not None else "n/a",
                 text.percent(top1) if top1 is not None else "n/a",
+                *_tokens(record),
                 record.get("reason") or "",
             ]
         )
@@ -38,11 +62,15 @@ def parity(plan: Plan, evidence: Evidence) -> str:
         if worst:
             named = "; ".join(f"`{layer['node']}` {layer['sqnr_db']:.1f} dB" for layer in worst)
             layers.append(f"- {model} {graph}: layers with the lowest signal-to-quantisation-noise: {named}.")
-    headers = ["model", "graph", "status", "max abs", "max rel", "rel. L2", "lowest cosine", "same top class", "note"]
+    headers = ["model", "graph", "status", "max abs", "max rel", "rel. L2", "lowest cosine", "same top class"]
+    headers += [*TOKENS, "note"]
+    used = [i for i in range(len(headers)) if headers[i] not in TOKENS or any(row[i] for row in rows)]
+    rows, headers = [[row[i] for i in used] for row in rows], [headers[i] for i in used]
     lines = [
         "## Parity with the FP32 reference",
         f"{reference(plan)} Of several outputs the worst counts; the lowest cosine is that of any row.",
-        text.table(rows, headers, "lllrrrrrl"),
+        text.table(rows, headers, "lll" + "r" * (len(headers) - 4) + "l"),
+        *([TOKENS_LEGEND] if set(TOKENS) & set(headers) else []),
     ]
     random = [model for model, record in evidence.weights.items() if record.get("source") == "random"]
     if random:

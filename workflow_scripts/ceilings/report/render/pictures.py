@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from ceilings.report.analysis.measured import phase_of
+from ceilings.report.analysis.measured_cell import GENERATED
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import axes_of
@@ -27,15 +30,28 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "launch_to_kernel_map": lambda tables: bool(tables.cells["enqueue_p50_ms"].isna().all()),
     "precision_crossover": lambda tables: tables.cells["precision"].nunique() < 2,
     "batch_sweep": lambda tables: not swept(tables, lambda axis: axis == "batch"),
-    "sequence_sweep": lambda tables: not swept(tables, lambda axis: axis != "batch"),
+    "sequence_sweep": lambda tables: not swept(tables, lambda axis: axis not in ("batch", GENERATED)),
+    "token_time": lambda tables: (
+        not swept(
+            replace(
+                tables, cells=tables.cells[[phase_of(Shape.parse(name)) == "decode" for name in tables.cells["shape"]]]
+            ),
+            lambda axis: axis in ("batch", "prompt"),
+        )
+    ),
 }
 """Plots that stay empty without captures, without a GPU or without a sweep: the pages leave them out."""
 
 
 def picture(folder: str, tables: Tables) -> str:
-    """Latency against throughput where there are several batches, else the configurations side by side."""
+    """Latency against throughput where there are several batches, else the configurations side by side.
+
+    Where every model generates and there are several batches or contexts: the time per output token along both.
+    """
     if (tables.cells["status"] == "ok").sum() == 0:
         return ""
+    if all(phase_of(Shape.parse(name)) for name in tables.cells["shape"]) and not NOTHING_TO_SHOW["token_time"](tables):
+        return _link(folder, "token_time")
     return _link(folder, "configurations" if NOTHING_TO_SHOW["batch_sweep"](tables) else "batch_sweep")
 
 

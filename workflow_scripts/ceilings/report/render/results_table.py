@@ -34,37 +34,40 @@ LEGEND = (
 
 
 def results(measured: Measured, plan: Mapping[str, Any]) -> str:
-    """The section."""
+    """The section, of models that do not generate; ``generation_section`` has the others."""
     if not measured.cells:
         return "## Results\n\nNo cell was measured."
+    if all(cell.phase for cell in measured.cells):
+        return ""
     chosen = baselines(measured, plan.get("baseline") or ())
-    panels = list(measured.panels.items())
+    panels = [(panel, cells) for panel, cells in measured.panels.items() if not cells[0].phase]
     shown, left = panels[:MOST_TABLES], MOST_ROWS
     parts = ["## Results"]
     rows_shown = 0
     for number, (panel, cells) in enumerate(shown):
         budget = left // (len(shown) - number)
-        kept = _kept(cells, measured.common_shapes[panel], budget)
+        kept = kept_rows(cells, measured.common_shapes[panel], budget)
         count = sum(map(len, kept.values()))
         left, rows_shown = left - count, rows_shown + count
-        parts.append(_heading(panel, chosen.get(panel)))
+        parts.append(table_heading(panel, chosen.get(panel)))
         parts.append(_table(measured, kept, chosen))
     parts.append(LEGEND)
-    if rows_shown < len(measured.cells):
+    if rows_shown < (every := sum(len(cells) for _, cells in panels)):
         parts.append(
-            f"The best {rows_shown} of {len(measured.cells)} measured cells; all are in "
-            "[summary_table.md](summary_table.md)."
+            f"The best {rows_shown} of {every} measured cells; all are in [summary_table.md](summary_table.md)."
         )
     return "\n\n".join(parts)
 
 
-def _heading(panel: tuple[str, str], base: tuple[str, str] | None) -> str:
+def table_heading(panel: tuple[str, str], base: tuple[str, str] | None, what: str = "") -> str:
+    """A line above a table: whose it is, of what, and what its speed-ups are over."""
     device, model = panel
+    what = f", {what}" if what else ""
     against = f", speed-up over {configuration_label(*base)}" if base else ""
-    return f"**{model}** on `{device}`{against}, best first:"
+    return f"**{model}** on `{device}`{what}{against}, best first:"
 
 
-def _kept(cells: Sequence[Cell], common: Shape, most: int) -> dict[Shape, list[Cell]]:
+def kept_rows(cells: Sequence[Cell], common: Shape, most: int) -> dict[Shape, list[Cell]]:
     """Cells by shape, the common one first, best first within a shape; of many the best of each shape."""
     by_shape = group_by(sorted(cells, key=lambda cell: cell.p50.estimate), lambda cell: cell.shape)
     order = sorted(by_shape, key=lambda shape: (shape != common, shape))
@@ -101,13 +104,13 @@ def _row(measured: Measured, cell: Cell, base: Cell | None) -> list[str]:
         text.interval(cell.p50),
         show(BY_COLUMN["p99_ms"], cell.row) if pd.notna(cell.row["p99_ms"]) else "",
         text.number(rate(cell)),
-        _speedup(measured, cell, base),
+        speedup(measured, cell, base),
         bound.name if bound.known else "",
         f"{text.number(floor['gap'])}×" if floor else "",
     ]
 
 
-def _speedup(measured: Measured, cell: Cell, base: Cell | None) -> str:
+def speedup(measured: Measured, cell: Cell, base: Cell | None) -> str:
     """Over the baseline; a word where no difference is shown."""
     if base is None:
         return ""

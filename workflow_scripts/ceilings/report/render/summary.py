@@ -16,6 +16,7 @@ from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.ranking import most_consequential
 from ceilings.report.render import decision_table
 from ceilings.report.render.explained_section import explained
+from ceilings.report.render.generation_section import generated
 from ceilings.report.render.introduction import counted
 from ceilings.report.render.marking import marked
 from ceilings.report.render.not_run import MOST_ROWS, not_run
@@ -53,6 +54,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         decision(plan, measured),
         picture(plots, tables),
         results(measured, plan),
+        generated(measured, plan),
         conclusions(observed),
         predictions(plan, measured),
         explained(evidence),

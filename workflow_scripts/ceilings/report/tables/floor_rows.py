@@ -63,5 +63,7 @@ def floor_row(record: Record, p50_ms: float) -> dict[str, Any]:
         "mfu": floor["compute_floor_ms"] / p50_ms,
         **{name: floor[name] for name in ("launch_floor_ms", "cold_memory_floor_ms")},
         "gemm_library_ms": library["ms"] if library["flops_share"] >= MOSTLY else None,
+        "weight_bytes": record["work"]["weight_bytes"],
+        "cache_bytes": record["work"].get("cache_bytes"),
         **{f"{kind}_unfused_ms": record["classes"].get(kind, {}).get("unfused_ms", 0.0) for kind in OPERATOR_CLASSES},
     }

@@ -60,12 +60,13 @@ KERNEL_COLUMNS = [*KEY, "kernel", "class", "count", "us", "name"]
 
 FLOOR_COLUMNS = [
     *(*KEY, "flops", "bytes", "compute_floor_ms", "memory_floor_ms", "floor_ms", "limited_by", "gap", "mfu"),
-    *("launch_floor_ms", "cold_memory_floor_ms", "gemm_library_ms"),
+    *("launch_floor_ms", "cold_memory_floor_ms", "gemm_library_ms", "weight_bytes", "cache_bytes"),
     *(f"{kind}_unfused_ms" for kind in OPERATOR_CLASSES),
 ]
 """One row a measured cell of a device with measured peaks: the least time that they allow, and how far it is.
 
-``gemm_library_ms`` is empty where the library was not measured at the sizes of nearly all of its products.
+``gemm_library_ms`` is empty where the library was not measured at the sizes of nearly all of its products,
+``cache_bytes`` (what a step reads of keys and values, beside the weights) where no text is generated.
 """
 
 

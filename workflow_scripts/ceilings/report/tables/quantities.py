@@ -5,6 +5,7 @@ Those of a run record come from the measurements' catalogue, so what a plug-in m
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -219,6 +220,11 @@ def _middle(values: Sequence[float]) -> float:
 def heading(one: Quantity) -> str:
     """Label and unit, for tables whose cells hold numbers alone."""
     return f"{one.label}, {one.unit}" if one.unit and one.unit not in RATES else one.label
+
+
+def of_tokens(one: Quantity) -> Quantity:
+    """The quantity as headings call it of a model that generates: an iteration gives a token a row."""
+    return dataclasses.replace(one, label=one.label.replace("inferences/s", "tokens/s"))
 
 
 def results_heading(one: Quantity) -> str:

@@ -15,6 +15,7 @@ from ceilings.report.analysis.findings.bottleneck import bottleneck
 from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
+from ceilings.report.analysis.findings.generation import generation
 from ceilings.report.analysis.findings.headroom import headroom
 from ceilings.report.analysis.findings.levers import levers
 from ceilings.report.analysis.findings.operating import operating_points
@@ -34,6 +35,7 @@ __all__ = ["QUESTIONS", "RULES", "Finding", "findings"]
 
 RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     fastest,
+    generation,
     saturation,
     providers,
     layers,

@@ -37,7 +37,7 @@ def layers(measured: Measured) -> list[Finding]:
     pairs: dict[tuple[object, ...], list[tuple[Cell, Cell]]] = {}
     for members in group_by(measured.cells, lambda cell: (cell.device, cell.model, cell.shape, cell.stack)).values():
         for step in steps(measured, members).get(GRAPH, []):
-            key = (*step.without.configuration, step.without.device, step.without.model)
+            key = (*step.without.configuration, step.without.device, step.without.model, step.without.phase)
             pairs.setdefault(key, []).append((step.without, step.with_))
     for same in pairs.values():
         findings.append(_by_size(measured, sorted(same, key=lambda pair: pair[0].volume)))

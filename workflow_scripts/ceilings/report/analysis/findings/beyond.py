@@ -61,7 +61,8 @@ def cold_start(measured: Measured) -> list[Finding]:
         shown = ranked if len(ranked) <= SHOWN + 1 else [*ranked[:SHOWN], ranked[-1]]
         sentence = "; ".join(
             f"{cell.label} {_seconds(prices[cell])} (as long as {prices[cell].estimate / cell.p50.estimate:,.0f} "
-            f"steady requests{f'; {_seconds(again)} with what the first process compiled' if again else ''})"
+            f"steady {'tokens' if cell.phase else 'requests'}"
+            f"{f'; {_seconds(again)} with what the first process compiled' if again else ''})"
             for cell, again in ((cell, cached[cell]) for cell in shown)
         )
         sentence += f"; {len(ranked) - len(shown)} between these" if len(ranked) > len(shown) else ""

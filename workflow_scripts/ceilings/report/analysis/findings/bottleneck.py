@@ -61,7 +61,7 @@ def bottleneck(measured: Measured) -> list[Finding]:
         wanted = sweep_entry(measured, runtimes_of(ORT_CUDA, ()), ("fp16",), (1, 8, 64))
         sentence = "No cell of a GPU was measured."
         return [Finding(TOPIC, sentence, (), question=4, claim=CLAIM, status="not decidable", missing=(wanted,))]
-    turns = [finding for axis in measured.axes for finding in _turns(measured, axis)]
+    turns = [finding for axis in measured.swept_axes for finding in _turns(measured, axis)]
     return [*_shares(measured), *(turns or [_no_sweep(measured, cells)])]
 
 

@@ -61,7 +61,8 @@ def _extremes(measured: Measured, known: dict[Cell, Interval]) -> Finding:
         )
         return Finding(TOPIC, sentence, names(known))
     near = [cell.label for cell in known if cell is not least and not _apart(known[least], known[cell])]
-    sentence = f"{where(measured, least)}: the least energy an inference takes {_used(known, least, measured)}"
+    each = "a token" if least.phase else "an inference"
+    sentence = f"{where(measured, least)}: the least energy {each} takes {_used(known, least, measured)}"
     sentence += f" ({text.cut(near, 3)} may take as little)" if near else ""
     sentence += f"; the most takes {_used(known, most, measured)}{_factors(known, least, most)}."
     factor = text.number(known[most].estimate / known[least].estimate)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ceilings.report import text
-from ceilings.report.analysis.measured import Cell, Judged, Measured
+from ceilings.report.analysis.measured import Cell, Judged, Measured, phase_of
+from ceilings.report.analysis.stack_levers import takes
 from ceilings.report.tables.keys import ONNX_FILE, axes_of
 from ceilings.runtimes.catalogue import PYTORCH, RUNTIMES
 from ceilings.statistics.intervals import Verdict
@@ -28,6 +29,7 @@ QUESTIONS = {
     7: "Do CUDA graphs shorten the tail?",
     8: "What is best for a latency limit, for throughput and for cost?",
     9: "What separates the best cell from the hardware floor?",
+    10: "What bounds generation: batch, context, launches, the scheduler, the phase?",
 }
 """The questions of the study, by number, in the order of the summary."""
 
@@ -138,6 +140,9 @@ def sweep_entry(
         runtimes = [name for name in runtimes if name not in RUNTIMES or RUNTIMES[name].stack != PYTORCH]
         if not runtimes:
             return NO_ENTRY
+    phases = {phase_of(Shape.parse(name)) is not None for name in asked["shape"].unique()}
+    if not (runtimes := [name for name in runtimes if name not in RUNTIMES or _taken(name, phases)]):
+        return NO_GENERATION
     sizes: dict[str, set[int]] = {}
     for one in [shape] if shape else measured.common_shapes.values() or [_smallest(asked["shape"])]:
         for axis, size in one.sizes:
@@ -158,6 +163,15 @@ def sweep_entry(
 
 NO_ENTRY = "no sweep decides it: an ONNX file has no PyTorch runtime"
 """In place of a sweep whose runtimes the models of the study cannot have."""
+
+NO_GENERATION = "no sweep decides it: of the models that generate text, or do not, no such runtime takes one"
+"""In place of a sweep of runtimes that only generate, or never do."""
+
+
+def _taken(runtime: str, generating: Iterable[bool]) -> bool:
+    """Whether a runtime takes one of the study's kinds of models."""
+    return any(takes(RUNTIMES[runtime], generating=one) for one in generating)
+
 
 SHORTHANDS = {"batch": "batches", "sequence": "sequences"}
 """Keys of a sweep that stand for an axis; others are named below ``axes``."""

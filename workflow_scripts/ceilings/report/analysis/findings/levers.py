@@ -19,7 +19,7 @@ from ceilings.report.analysis.findings.finding import (
     times,
 )
 from ceilings.report.analysis.findings.selection import on_gpu, panels_at_common_shape
-from ceilings.report.analysis.measured import Cell, Measured, group_by, without_axis
+from ceilings.report.analysis.measured import Cell, Measured, group_by, phase_of, without_axis
 from ceilings.report.analysis.narrow_products import float_only
 from ceilings.report.analysis.stack_levers import runtimes_of
 from ceilings.runtimes.catalogue import FUSION, GRAPH, IO_BINDING, ORT_CUDA
@@ -51,7 +51,8 @@ def _larger(measured: Measured) -> list[Finding]:
     """The same levers at the largest size at which a stack has any: which of them fade there, grow or turn."""
     findings = []
     for cells in measured.panels.values():
-        others = [cell for cell in cells if on_gpu(cell) and not measured.is_common(cell)]
+        common = phase_of(measured.common_shapes[cells[0].device, cells[0].model])
+        others = [cell for cell in cells if on_gpu(cell) and not measured.is_common(cell) and cell.phase == common]
         stacks = group_by(others, lambda cell: (cell.volume, cell.shape, cell.stack))
         known = {key: members for key, same in stacks.items() if (members := steps(measured, same))}
         largest = {stack: key for key in sorted(known) for stack in key[2:]}
@@ -131,13 +132,13 @@ def _batch(measured: Measured, members: list[Cell]) -> list[Finding]:
         return []
     pairs.sort(key=lambda pair: distance(recipe(pair.a)))
     alone, top = pairs[0], pairs[-1]
-    sentence = f"{_at(measured, alone.b)}: **batch** {alone.b.batch} to {alone.a.batch}, per inference: {change(alone)}"
-    sentence += f" in {alone.a.label}"
+    batches, unit = f"{alone.b.batch} to {alone.a.batch}", alone.a.unit
+    sentence = f"{_at(measured, alone.b)}: **batch** {batches}, per {unit}: {change(alone)} in {alone.a.label}"
     if top is not alone:
         sentence += f"; {top.b.batch} to {top.a.batch} {change(top)} in {top.a.label}"
     status = status_of(top.verdict)
     missing = (processes_entry([top.a]),) if status == "not decidable" else ()
-    claim = "A larger batch makes an inference cheaper"
+    claim = f"A larger batch makes {'a token' if alone.a.phase else 'an inference'} cheaper"
     subject = f"batch {top.b.batch} to {top.a.batch}, {top.a.label}"
     cells = names(cell for pair in (alone, top) for cell in (pair.a, pair.b))
     return [Finding(TOPIC, f"{sentence}.", cells, top.ratio, top.verdict, 5, claim, subject, status, missing)]

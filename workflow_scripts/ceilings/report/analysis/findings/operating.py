@@ -38,8 +38,10 @@ def pareto(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def cost_per_million(cell: Cell) -> Interval | None:
-    """Price of a million inferences with requests queued, in the currency of the study; None without a price."""
-    price, rate = cell.row["price_per_hour"], saturated(cell)
+    """Price of a million inferences with requests queued, or tokens, in the study's currency; None without a price."""
+    price = cell.row["price_per_hour"]
+    # Of a generating cell the closed loop is all there is: a token follows from the one before it.
+    rate = cell.p50.inverted(cell.batch * 1e3) if cell.phase else saturated(cell)
     return rate.inverted(price / 3600 * 1e6) if pd.notna(price) and rate else None
 
 
@@ -65,6 +67,10 @@ def _input(cell: Cell, after: str = ": ") -> str:
     return words + after if words else ""
 
 
+def _per_s(cell: Cell) -> str:
+    return f"{text.number(_rate(cell) * 1e3)}{' tokens' if cell.phase else ''}/s"
+
+
 def _rate(cell: Cell) -> float:
     return cell.batch / cell.p50.estimate
 
@@ -78,17 +84,14 @@ def _pareto(measured: Measured, cells: list[Cell]) -> Finding:
         also = f" (as fast, within noise: {text.cut(tied, 2)})" if tied else ""
         p99 = f", p99 {text.number(cell.row['p99_ms'])}" if pd.notna(cell.row["p99_ms"]) else ""
         points.append(
-            f"{text.number(cell.p50.estimate)} ms{p99}: {cell.label} at batch {cell.batch}{also}, "
-            f"{text.number(_rate(cell) * 1e3)}/s"
+            f"{text.number(cell.p50.estimate)} ms{p99}: {cell.label} at batch {cell.batch}{also}, {_per_s(cell)}"
         )
     sentence = (
         f"{panel(measured, cells[0])}{_input(cells[0])}the Pareto front of median latency and throughput (closed "
         f"loop): {'; '.join(points)}. Measured there: {_rivals(cells)}."
     )
     where = f"{panel(measured, cells[0])}{_input(cells[0])}"
-    ends = [
-        f"{text.number(cell.p50.estimate)} ms at {text.number(_rate(cell) * 1e3)}/s" for cell in (kept[0], kept[-1])
-    ]
+    ends = [f"{text.number(cell.p50.estimate)} ms at {_per_s(cell)}" for cell in (kept[0], kept[-1])]
     brief = f"{where}the Pareto front goes from {ends[0]} to {ends[1]}." if len(kept) > 1 else ""
     status = _one_for_all(measured, cells, kept)
     subject = text.cut(dict.fromkeys(cell.label for cell in kept), 3)

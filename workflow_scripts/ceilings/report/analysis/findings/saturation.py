@@ -60,7 +60,7 @@ def saturation(measured: Measured) -> list[Finding]:
         sentence = f"No cell of {ORT_CUDA} was measured."
         return [Finding(TOPIC, sentence, (), question=1, claim=claim, status="not decidable", missing=wanted)]
     findings, blank = [], list[Cell]()
-    groups = group_by(cells, lambda cell: (cell.device, cell.model, cell.precision)).values()
+    groups = group_by(cells, lambda cell: (cell.device, cell.model, cell.precision, cell.phase)).values()
     for members in (sorted(group, key=lambda cell: (cell.volume, cell.batch)) for group in groups):
         shares = [share for cell in members if (share := busy_share(measured, cell))]
         if not shares:

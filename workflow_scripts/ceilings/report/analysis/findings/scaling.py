@@ -19,9 +19,9 @@ FLAT_GAIN = 0.10
 
 
 def batching(measured: Measured) -> list[Finding]:
-    """What batching buys an inference, and where throughput flattens."""
+    """What batching buys an inference, and where throughput flattens; generation.py says it of tokens."""
     findings = []
-    everything = sweeps(measured, "batch")
+    everything = [cells for cells in sweeps(measured, "batch") if cells[0].phase is None]
     curves = [cells for cells in everything if len(cells) > 2]
     for cells in curves or everything:
         first, last = cells[0], cells[-1]
@@ -30,7 +30,7 @@ def batching(measured: Measured) -> list[Finding]:
         subject = f"{configuration(measured, first)}{_at(first, 'batch')}"
         sentence = f"{subject}: batch {last.batch} takes {text.interval(whole.ratio, '×')} the time of batch "
         sentence += f"{first.batch} per inference{'' if whole.decided else f' ({no_claim(whole)})'}"
-        sentence += f"; {_flattening(steps)}"
+        sentence += f"; {flattening(steps)}"
         brief = f"{subject}: per inference, batch {last.batch} is {times(whole)} than batch {first.batch}."
         sentence += (
             f". At batch {last.batch} the SM clock is {at}." if (at := clock(measured, last, "latency")) else "."
@@ -45,7 +45,7 @@ def batching(measured: Measured) -> list[Finding]:
     return findings
 
 
-def _flattening(steps: Sequence[Comparison]) -> str:
+def flattening(steps: Sequence[Comparison]) -> str:
     """The batch from which the next one gains less than ``FLAT_GAIN``, as far as the intervals decide it."""
     flat = next((step for step in steps if _flat(step)), None)
     before = steps[: steps.index(flat)] if flat else steps
@@ -82,7 +82,7 @@ def _step(step: Comparison) -> str:
 
 def sizes(measured: Measured) -> list[Finding]:
     """How latency grows with the size of an input: the exponent over each sweep and over its last step."""
-    return [finding for axis in measured.axes if axis != "batch" for finding in _along(measured, axis)]
+    return [finding for axis in measured.swept_axes if axis != "batch" for finding in _along(measured, axis)]
 
 
 def _along(measured: Measured, axis: str) -> list[Finding]:
@@ -119,7 +119,11 @@ def _along(measured: Measured, axis: str) -> list[Finding]:
     return findings
 
 
-TOPICS = {"sequence": ("Sequence length", "tokens"), "image": ("Image size", "pixels along an edge")}
+TOPICS = {
+    "sequence": ("Sequence length", "tokens"),
+    "prompt": ("Prompt length", "tokens of the prompt"),
+    "image": ("Image size", "pixels along an edge"),
+}
 """Topic of an axis, and what it counts."""
 
 

@@ -20,11 +20,11 @@ def panels_at_common_shape(measured: Measured) -> list[list[Cell]]:
 
 
 def sweeps(measured: Measured, axis: str) -> list[list[Cell]]:
-    """Cells that differ in one axis only, at the most common rest of the shape, ascending."""
+    """Cells that differ in one axis only, at the most common rest of the shape, ascending; each phase apart."""
     longest_of_each = []
     for cells in measured.panels.values():
         along = [cell for cell in cells if axis in cell.shape.axes]
-        for same in group_by(along, lambda cell: cell.configuration).values():
+        for same in group_by(along, lambda cell: (*cell.configuration, cell.phase)).values():
             rows = group_by(same, lambda cell: without_axis(cell.shape, axis)).values()
             longest = max(rows, key=len)
             if len(longest) > 1:

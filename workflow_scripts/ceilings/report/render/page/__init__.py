@@ -71,7 +71,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         **scripted(cells, shown),
         "charts": charts(measured),
         "axes": measured.axes,
-        "curves": {axis: curve_name(axis) for axis in measured.axes},
+        "curves": {axis: curve_name(axis) for axis in measured.swept_axes},
         "shapes": _shapes(measured),
         "quantiles": SHARES,
     }
@@ -121,7 +121,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         axes=axes,
         facets=choices(cells, axes),
         title=title,
-        curves=[(curve_name(axis), axis) for axis in measured.axes],
+        curves=[(curve_name(axis), axis) for axis in measured.swept_axes],
         several=len({cell.panel for cell in cells}) > 1,
         panels=list(dict.fromkeys(cell.panel for cell in cells if cell.plotted)),
         budgets=not tables.budgets.empty,

@@ -88,11 +88,12 @@ CONFIG: Spec = {
 def charts(measured: Measured) -> dict[str, Any]:
     """All charts by name, with the settings they share."""
     runtimes = list(dict.fromkeys(runtime for runtime, _ in measured.configurations))
+    units = " or ".join(sorted({f"{cell.unit}s" for cell in measured.cells})) or "inferences"
     return {
         "config": CONFIG,
-        "pareto": _pareto(runtimes),
+        "pareto": _pareto(runtimes, units),
         "configurations": _configurations(runtimes),
-        **{curve_name(axis): _curve(runtimes, _along(axis), axis) for axis in measured.axes},
+        **{curve_name(axis): _curve(runtimes, _along(axis, units), axis) for axis in measured.swept_axes},
         "budgets": _budgets("label"),
         "budget": _budgets("side"),
         "timeline": _timeline(),
@@ -106,17 +107,17 @@ def curve_name(axis: str) -> str:
     return {"batch": "batches", "sequence": "sequences"}.get(axis, f"along-{axis}")
 
 
-def _along(axis: str) -> Spec:
+def _along(axis: str, units: str) -> Spec:
     """The horizontal axis of a chart along an axis of shapes: of batches, the throughput."""
     if axis == "batch":
-        return _log("inferences_per_s", "inferences/s in the closed loop (log scale)")
+        return _log("inferences_per_s", f"{units}/s in the closed loop (log scale)")
     return _log(axis, log_title(axis), values={"expr": "sizes"})
 
 
-def _pareto(runtimes: list[str]) -> Spec:
+def _pareto(runtimes: list[str], units: str) -> Spec:
     """Latency against throughput, a point a cell; a line through the cells that no other beats in both."""
     latency = _log("p50_ms", "median latency (ms, log scale)")
-    rate = _log("throughput", "throughput (inferences/s, log scale)")
+    rate = _log("throughput", f"throughput ({units}/s, log scale)")
     runtime = _runtime(runtimes)
     front: Spec = {"transform": [{"filter": "datum.front"}]}
     return {

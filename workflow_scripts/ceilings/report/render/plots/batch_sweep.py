@@ -86,8 +86,8 @@ def draw(tables: Tables) -> Figure:
         style.plain_log(axis, "x")
         style.plain_log(axis, "y")
         axis.set_title(", ".join(filter(None, (f"{model} on {device}", text.sizes(rest)))))
-        axis.set_xlabel("throughput of the closed loop (inferences/s, log scale)")
-        axis.set_ylabel("median latency of one request (ms, log scale)")
+        axis.set_xlabel(f"throughput of the closed loop ({front[0].unit}s/s, log scale)")
+        axis.set_ylabel(style.latency_title(rest))
     style.legend(figure, flat[: len(panels)])
     return figure
 

@@ -58,7 +58,7 @@ def draw(tables: Tables) -> Figure:
         values.set_yticks(range(len(ranked)), [f"{text.number(cell.p50.estimate)} ms" for cell in ranked])
         values.tick_params(length=0)
         values.spines["right"].set_visible(False)
-    axes[-1][0].set_xlabel("latency of one request (ms, log scale)")
+    axes[-1][0].set_xlabel(style.latency_title(*shapes, median=False))
     style.legend(figure, [row[0] for row in axes])
     return figure
 

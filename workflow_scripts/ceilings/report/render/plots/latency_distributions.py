@@ -73,7 +73,7 @@ def draw(tables: Tables) -> Figure:
         axis.grid(axis="y", visible=False)
         axis.set_title(f"{model} on {device}{_shape(cells, shapes)}")
     axes[-1][0].set_xlabel(
-        "latency of one request (ms, log scale)\n"
+        f"{style.latency_title(*shapes, median=False)}\n"
         "ticks: single iterations; line: their middle half; marker: their median"
     )
     return figure

@@ -18,7 +18,7 @@ def draw(tables: Tables) -> Figure:
     """A line a configuration, and a dotted one for latency in proportion to the size."""
     measured = Measured(tables)
     panels = {}
-    for ((device, model), cells), along in itertools.product(measured.panels.items(), measured.axes):
+    for ((device, model), cells), along in itertools.product(measured.panels.items(), measured.swept_axes):
         having = [cell for cell in cells if along in cell.shape.axes]
         if along == "batch" or not having:
             continue
@@ -67,6 +67,6 @@ def draw(tables: Tables) -> Figure:
         style.plain_log(axis, "y")
         axis.set_title(", ".join(filter(None, (f"{model} on {device}", text.sizes(rest)))))
         axis.set_xlabel(log_title(along))
-        axis.set_ylabel("median latency of one request (ms, log scale)")
+        axis.set_ylabel(style.latency_title(rest))
     style.legend(figure, flat[: len(panels)], columns=3)
     return figure

@@ -15,8 +15,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from ceilings.files import atomic
 from ceilings.report import text
-from ceilings.report.analysis.measured import Measured, configuration_label
+from ceilings.report.analysis.measured import Measured, configuration_label, phase_of
 from ceilings.statistics.quantiles import Interval
+from ceilings.workload.shape import Shape
 
 WIDTH_INCHES = 10.0
 DPI = 160
@@ -155,6 +156,17 @@ def error(intervals: Sequence[Interval]) -> list[list[float]] | None:
     if not all(interval.bounded for interval in intervals):
         return None
     return [[i.estimate - i.low for i in intervals], [i.high - i.estimate for i in intervals]]
+
+
+def latency_title(*shapes: Shape, median: bool = True) -> str:
+    """What an axis of latencies of these shapes is called: of generating models that of one token."""
+    phases = {phase_of(shape) for shape in shapes}
+    middle = "median " if median else ""
+    if phases == {"decode"}:
+        return f"{middle}time per output token (ms, log scale)"
+    if phases == {"prefill"}:
+        return f"{middle}time to the first token (ms, log scale)"
+    return f"{middle}latency of one request{' or token' if len(phases) > 1 else ''} (ms, log scale)"
 
 
 def noise_note(floor: float | None) -> str:

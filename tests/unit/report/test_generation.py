@@ -1,0 +1,361 @@
+"""Models that generate: their findings against planted answers, both ways, and their pages as a reader sees them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from ceilings.report.analysis.advice import advise
+from ceilings.report.analysis.findings import findings
+from ceilings.report.analysis.findings.finding import MARGIN
+from ceilings.report.analysis.findings.generation import BATCHING, CONTEXT
+from ceilings.report.analysis.findings.generation_stacks import GRAPHS, REGIMES, SCHEDULER
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.render import plots
+from ceilings.report.render.generation_section import ITERATION, generated
+from ceilings.report.render.notes import observations, summary_table
+from ceilings.report.render.page import page
+from ceilings.report.render.summary import summary
+from ceilings.report.tables.collect import collect
+from ceilings.report.tables.evidence import Evidence
+from ceilings.report.tables.frames import BUDGET_COLUMNS
+from ceilings.report.tables.keys import KEY
+from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.config import checked
+from ceilings.workload.shape import Shape
+
+sys.path.insert(0, str(Path(__file__).parent))
+import planted_study as planted
+
+GPU, MODEL = planted.GPU, planted.DECODER
+EAGER, CAPTURED = "torch-cuda-eager", "torch-cudagraph"
+FUSED, FUSED_CAPTURED = "onnxruntime-cuda-fused", "onnxruntime-cuda-fused-graph"
+SCHEDULED, COMPILED = "vllm", "vllm-compile"
+STEP_MS = {EAGER: 6.5, CAPTURED: 1.45, FUSED: 2.2, FUSED_CAPTURED: 1.1, SCHEDULED: 1.5, COMPILED: 3.5}
+WEIGHTS, CACHE_PER_TOKEN = 710_000_000, 98_304
+
+
+def truth(runtime, precision, batch, prompt, generated):
+    """A step costs its launches and a little for each row; a prefill its launches and every token."""
+    fixed = STEP_MS[runtime.removesuffix(".aa")]
+    return fixed * (1 + 0.01 * batch) if generated > 1 else fixed + 0.2 * batch * prompt / 128
+
+
+def same(runtime, precision, batch, prompt, generated):
+    return 2.0
+
+
+def made(
+    root, truth=truth, *, runtimes=tuple(STEP_MS), batches=(1, 8, 64), prompts=(128,), generated=(128, 1), **options
+):
+    maker = planted.StudyMaker(root, truth, **({"between": 0.003, "runs": 5} | options))
+    for runtime in runtimes:
+        for tokens in generated:
+            for prompt in prompts:
+                for batch in batches:
+                    maker.add(GPU, runtime, "fp16", batch, (prompt, tokens), n=240, model=MODEL)
+    maker.repeat(GPU, runtimes[0], "fp16", batches[0], (prompts[0], generated[0]), n=240, model=MODEL)
+    return maker
+
+
+def bounded(maker):
+    """Floors of bytes for decode steps, of computing for prefills, with the bytes of weights and cache."""
+    for cell in maker.cells:
+        if cell["aa_of"]:
+            continue
+        batch, prompt, generated = cell["axes"].values()
+        cache = CACHE_PER_TOKEN * batch * (prompt + (generated - 2) // 2) if generated > 1 else 0
+        floor = (WEIGHTS + cache) / 3e9 if generated > 1 else 0.1 * batch * prompt / 128
+        path = maker.bound(cell, floor, "dram" if generated > 1 else "compute")
+        record = json.loads(path.read_text())
+        record["work"] |= {"weight_bytes": WEIGHTS, "cache_bytes": cache}
+        planted.planted_records.overwrite(path, {k: v for k, v in record.items() if k != "digest"})
+    return maker
+
+
+def about(tables, topic):
+    return [finding for finding in findings(tables) if finding.topic == topic]
+
+
+def captured(tables, rows):
+    """Captures: (runtime, shape, other columns of the budget)."""
+    budgets = [
+        dict.fromkeys(BUDGET_COLUMNS) | dict(zip(KEY, (GPU, runtime, MODEL, "fp16", shape), strict=True)) | values
+        for runtime, shape, values in rows
+    ]
+    return dataclasses.replace(tables, budgets=pd.DataFrame(budgets, columns=BUDGET_COLUMNS))
+
+
+# --- findings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("each", "status", "says"),
+    [
+        (0.0, "supported", "free up to batch 64"),
+        (0.02, "refuted", r"At batch 8 it costs time: \*\*1.1"),
+        (0.0015, "refuted", "free up to batch 8"),
+    ],
+)
+def test_batching_is_free_up_to_the_batch_that_was_planted(tmp_path, each, status, says):
+    def truth(runtime, precision, batch, prompt, generated):
+        return 1.0 + each * (batch - 1)
+
+    (finding,) = about(collect(made(tmp_path, truth, runtimes=[CAPTURED]).plan()), BATCHING)
+    assert finding.status == status
+    assert re.search(says, finding.text)
+    times = 1.0 + each * 63
+    assert finding.effect.low <= times * 1.03 and finding.effect.high >= times / 1.03
+    more = re.search(r"tokens/s at batch 64, ([\d.]+)×", finding.text)
+    assert float(more[1]) == pytest.approx(64 / times, rel=0.03)
+
+
+def test_noise_makes_batching_neither_free_nor_dear(tmp_path):
+    tables = collect(made(tmp_path, same, runtimes=[CAPTURED], between=0.3, runs=3).plan())
+    (finding,) = about(tables, BATCHING)
+    assert finding.status == "not decidable" and finding.undecided_by_noise and not finding.brief
+    assert finding.missing == ("protocol: {processes: 6}",)
+
+
+def test_one_process_claims_nothing(tmp_path):
+    """Of anything that was compared: floors are counted and need no interval."""
+    for finding in findings(collect(made(tmp_path, runs=1, prompts=(128, 512)).plan())):
+        if finding.topic.startswith("Generation"):
+            assert finding.status == "not decidable", finding
+            assert finding.verdict in {None, "undecided"}
+            assert not finding.brief
+
+
+def test_what_was_not_measured_is_asked_for(tmp_path):
+    tables = collect(made(tmp_path, runtimes=[EAGER], batches=(1,), generated=(128,)).plan())
+    asked = {finding.topic: finding.missing for finding in findings(tables) if finding.topic.startswith("Generation")}
+    assert asked[BATCHING] == (
+        f"{{models: [{MODEL}], runtimes: [{EAGER}], precisions: [fp16], batches: [1, 8, 64], "
+        "axes: {prompt: [128], generated: [128]}}",
+    )
+    assert "prompt: [512]" in asked[CONTEXT][0]
+    assert CAPTURED in asked[GRAPHS][0]
+
+
+def test_every_entry_that_is_asked_for_is_one_that_a_study_accepts(tmp_path):
+    tables = collect(made(tmp_path, runtimes=[EAGER], batches=(1,), generated=(128,)).plan())
+    for finding in findings(tables):
+        for entry in finding.missing:
+            if not entry.startswith("{"):
+                continue
+            sweep = yaml.safe_load(entry)
+            models = {name: {"architecture": "bert"} for name in sweep["models"]}
+            checked({"study": "s", "models": models, "sweeps": {"next": sweep}})
+            for runtime in sweep["runtimes"]:
+                assert RUNTIMES[runtime].generator, f"{finding.topic} asks for {runtime}, which generates nothing"
+
+
+@pytest.mark.parametrize(("gain", "status"), [(4.0, "supported"), (0.8, "refuted"), (1.0, "not decidable")])
+def test_what_a_cuda_graph_buys_each_phase(tmp_path, gain, status):
+    def truth(runtime, precision, batch, prompt, generated):
+        return (4.0 if generated > 1 else 9.0) / (gain if runtime == CAPTURED and generated > 1 else 1.0)
+
+    tables = collect(made(tmp_path, truth, runtimes=[EAGER, CAPTURED]).plan())
+    decode, prefill = about(tables, GRAPHS)
+    # That two are equal may be shown or not, but never that one is faster.
+    assert decode.status == status or (gain == 1.0 and decode.status == "refuted")
+    assert prefill.status != "supported"
+    assert decode.effect.estimate == pytest.approx(1 / gain, rel=0.03)
+    assert "a decode step" in decode.claim and "a prefill" in prefill.claim
+    assert all("-g128" in name for name in decode.cells) and all("-g1" in name[-3:] for name in prefill.cells)
+
+
+def test_the_step_is_held_against_its_floor(tmp_path):
+    tables = collect(bounded(made(tmp_path)).plan())
+    decode = next(one for one in about(tables, GRAPHS) if "PyTorch, a decode step" in one.text)
+    floor = (WEIGHTS + CACHE_PER_TOKEN * 191) / 3e9
+    gap = float(re.search(r"still ([\d.]+)×", decode.text)[1])
+    assert gap == pytest.approx(truth(CAPTURED, "fp16", 1, 128, 128) / floor, rel=0.02)
+
+
+def test_the_context_at_which_the_cache_outweighs_the_weights_is_computed_from_their_bytes(tmp_path):
+    tables = collect(bounded(made(tmp_path, batches=(1, 64))).plan())
+    computed = next(one for one in about(tables, CONTEXT) if "computed" in one.text)
+    contexts = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) tokens at batch", computed.text)]
+    assert contexts == [round(WEIGHTS / CACHE_PER_TOKEN), round(WEIGHTS / CACHE_PER_TOKEN / 64)]
+    assert computed.status == "supported"  # 191 tokens of 64 rows are more than 710 MB
+    small = collect(bounded(made(tmp_path / "small", batches=(1,))).plan())
+    assert next(one for one in about(small, CONTEXT) if "computed" in one.text).status == "refuted"
+
+
+@pytest.mark.parametrize(("grown", "status"), [(3.0, "supported"), (1.5, "refuted"), (1.0, "refuted")])
+def test_a_step_that_doubles_with_the_context_is_one_that_the_context_bounds(tmp_path, grown, status):
+    def truth(runtime, precision, batch, prompt, generated):
+        return 1.0 * (grown if prompt > 128 else 1.0)
+
+    tables = collect(made(tmp_path, truth, runtimes=[CAPTURED], batches=(1,), prompts=(128, 896)).plan())
+    tables = captured(tables, [(CAPTURED, "b1-p896-g128", {"gpu_attention_ms": 0.6, "gpu_gemm_ms": 0.4})])
+    (finding,) = about(tables, CONTEXT)
+    assert finding.status == status
+    assert "0.600 ms, more than the 0.400 ms of the other products, with 959 tokens" in finding.text
+    assert ("brief" if finding.brief else "") == ("brief" if grown > 1 else "")
+
+
+def test_a_context_within_the_noise_is_not_decided(tmp_path):
+    tables = collect(
+        made(tmp_path, same, runtimes=[CAPTURED], batches=(1,), prompts=(128, 896), between=0.5, runs=3).plan()
+    )
+    (finding,) = about(tables, CONTEXT)
+    assert finding.status == "not decidable" and finding.missing
+
+
+@pytest.mark.parametrize(
+    ("alone", "together", "status"), [(1.5, 0.5, "supported"), (0.5, 0.5, "refuted"), (1.5, 1.5, "refuted")]
+)
+def test_what_a_scheduler_costs_alone_and_buys_together(tmp_path, alone, together, status):
+    def truth(runtime, precision, batch, prompt, generated):
+        factor = (alone if batch == 1 else together) if runtime == SCHEDULED else 1.0
+        return 2.0 * factor * (0.9 if runtime == CAPTURED else 1.0)  # this is the fastest of the others
+
+    tables = collect(
+        made(tmp_path, truth, runtimes=[FUSED_CAPTURED, CAPTURED, SCHEDULED], batches=(1, 64), generated=(128,)).plan()
+    )
+    parts = {"host_framework_ms": 0.8, "host_launch_ms": 0.1, "host_copy_ms": 0.1, "host_sync_ms": 1.0}
+    tables = captured(tables, [(SCHEDULED, "b1-p128-g128", {"iteration_ms": 2.0} | parts)])
+    (finding,) = about(tables, SCHEDULER)
+    assert finding.status == status
+    assert finding.effect.estimate == pytest.approx(alone / 0.9, rel=0.03)
+    assert f"than {CAPTURED} fp16" in finding.text and f"than {FUSED_CAPTURED}" not in finding.text
+    assert "the host works for 50% at batch 1" in finding.text
+
+
+def test_a_scheduler_is_not_judged_alone(tmp_path):
+    tables = collect(made(tmp_path, runtimes=[SCHEDULED], generated=(128,)).plan())
+    (finding,) = about(tables, SCHEDULER)
+    assert finding.status == "not decidable" and CAPTURED in finding.missing[0]
+
+
+def test_prefill_and_decode_are_two_regimes_with_two_floors(tmp_path):
+    tables = collect(bounded(made(tmp_path)).plan())
+    (finding,) = about(tables, REGIMES)
+    assert finding.status == "supported"
+    assert "set by the matrix rate" in finding.text and "set by device memory" in finding.text
+    best = truth(FUSED_CAPTURED, "fp16", 1, 128, 128)
+    assert finding.effect.estimate == pytest.approx(best / ((WEIGHTS + CACHE_PER_TOKEN * 191) / 3e9), rel=0.02)
+    (unknown,) = about(collect(made(tmp_path / "no_floor").plan()), REGIMES)
+    assert unknown.status == "not decidable" and not unknown.cells
+    (half,) = about(collect(bounded(made(tmp_path / "half", generated=(128,))).plan()), REGIMES)
+    assert half.status == "not decidable" and "generated: [1]" in half.missing[0]
+
+
+def test_no_finding_compares_a_prefill_with_a_decode_step(tmp_path):
+    """But the one that says that they differ. The levers too pair by shape."""
+    tables = collect(bounded(made(tmp_path, prompts=(128, 512))).plan())
+    for finding in findings(tables):
+        phases = {name.endswith("-g1") for name in finding.cells}
+        assert len(phases) < 2 or finding.topic in {REGIMES, "Energy and clocks", "Tail"}, finding
+        assert "generated 1 to 128" not in finding.text and "generated^" not in finding.text
+
+
+def test_a_study_of_encoders_has_no_word_of_generation(tmp_path):
+    tables = collect(planted.default_study(tmp_path).plan())
+    assert not [one for one in findings(tables) if one.question == 10]
+    assert generated(Measured(tables), {}) == ""
+
+
+def test_noise_alone_finds_nothing(tmp_path):
+    claims = []
+    for seed in range(4):
+        tables = collect(made(tmp_path / str(seed), same, seed=seed, between=0.02, runs=3, prompts=(128, 512)).plan())
+        claims += [
+            one
+            for one in findings(tables)
+            if one.topic.startswith("Generation")
+            and one.claims_difference
+            and abs(np.log(one.effect.estimate)) > MARGIN
+        ]
+    assert not claims
+
+
+# --- advice ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_advisor_names_only_runtimes_that_generate_and_stays_in_the_phase(tmp_path):
+    advice = advise(Measured(collect(made(tmp_path, runtimes=[EAGER]).plan())))
+    proposed = [cell.split("/") for one in advice for cell in one.cells]
+    assert proposed
+    for runtime, _, precision, shape in proposed:
+        assert RUNTIMES[runtime].generator and precision in RUNTIMES[runtime].generates
+        assert Shape.parse(shape)["generated"] == 128
+    encoders = advise(Measured(collect(planted.default_study(tmp_path / "encoders").plan())))
+    assert all(RUNTIMES[cell.split("/")[0]].module for one in encoders for cell in one.cells)
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    root = tmp_path_factory.mktemp("generation")
+    maker = bounded(made(root, prompts=(128, 512)))
+    plan = maker.plan()
+    return plan, collect(plan)
+
+
+def test_the_summary_says_once_what_an_iteration_is_and_before_any_result(study):
+    plan, tables = study
+    shown = summary(plan, tables, Evidence(), "plots")
+    assert shown.count(ITERATION) == 1
+    assert shown.index(ITERATION) < shown.index("## Decision") < shown.index("## Generation")
+    assert "## Results" not in shown  # that of models that do not generate
+    assert len(shown.splitlines()) <= 150
+    assert "tokens/s" in shown
+    for line in shown.splitlines():
+        assert "inference" not in line.replace("Inference latency", ""), line
+
+
+def test_the_tables_of_results_hold_what_the_cells_do(study):
+    plan, tables = study
+    shown = generated(Measured(tables), plan)
+    decode, prefill = shown.split("prefill, time to the first token")[:2]
+    line = next(line for line in decode.splitlines() if f"| {FUSED_CAPTURED} fp16" in line)
+    row = tables.cells[(tables.cells["runtime"] == FUSED_CAPTURED) & (tables.cells["shape"] == "b1-p128-g128")].iloc[0]
+    headers = next(line for line in decode.splitlines() if line.startswith("| shape"))
+    values = dict(zip(_split(headers), _split(line), strict=True))
+    samples = tables.samples
+    samples = samples[(samples["runtime"] == FUSED_CAPTURED) & (samples["shape"] == "b1-p128-g128")]
+    token = samples[samples["series"] == "latency"].groupby("run", observed=True)["latency_ns"].median().median() / 1e6
+    assert float(values["p50, ms [95%]"].split()[0]) == pytest.approx(token, rel=0.01)
+    if "request" in set(samples["series"]):
+        whole = samples[samples["series"] == "request"].groupby("run", observed=True)["latency_ns"].median() / 1e6
+        assert float(values["end to end, ms"]) == pytest.approx(whole.median(), rel=0.01)
+        assert float(values["tokens/s, one row"]) == pytest.approx(128e3 / whole.median(), rel=0.01)
+        assert float(values["KV cache, MB"]) == pytest.approx(98304 * 256 / 1e6, rel=0.01)
+    assert float(values["gap to floor"].rstrip("×")) == pytest.approx(row["p50_ms"] / 0.2429, rel=0.02)
+    assert "-g128" not in prefill.split("| shape")[1].split("\n\n")[0]
+
+
+def _split(line):
+    return [cell.strip() for cell in line.strip("| ").split("|")]
+
+
+def test_every_page_speaks_of_tokens(study):
+    plan, tables = study
+    note, table, html = observations(plan, tables, Evidence(), "plots"), summary_table(plan, tables), None
+    assert ITERATION in note and ITERATION in table
+    headers = next(line for line in table.splitlines() if line.startswith("| runtime"))
+    assert "tokens/s" in headers and "J/token" in headers and "inference" not in headers
+    html = page(plan, tables, Evidence())
+    assert "tokens/s in the closed loop" in html and "inferences/s in the closed loop" not in html
+    assert "<" + "th" in html and "What bounds generation" in html
+
+
+@pytest.mark.parametrize("name", ["token_time", "batch_sweep", "sequence_sweep"])
+def test_the_pictures_draw(study, name):
+    figure = plots.draw(name, study[1])
+    titles = " ".join(axis.get_ylabel() + axis.get_xlabel() for axis in figure.axes)
+    assert "token" in titles
+    figure.canvas.draw_idle()

@@ -1,0 +1,100 @@
+"""Time per output token of models that generate: against the batch, with the tokens a second, and the context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ceilings.report import text
+from ceilings.report.analysis.measured import Cell, Measured, group_by, most_swept, without_axis
+from ceilings.report.render.plots import style
+from ceilings.report.tables.frames import Tables
+from ceilings.workload.generation import step_shape
+
+CONTEXT = "tokens in the cache (prompt and half of the generated ones, log scale)"
+
+
+@style.settled
+def draw(tables: Tables) -> Figure:
+    """A row a device and model. Left and in the middle along the batch: a token's time, and all rows' tokens a second.
+    Right along the context: a token's time. The floor dashed."""
+    measured = Measured(tables)
+    rows = {}
+    for panel, cells in measured.panels.items():
+        steps = [cell for cell in cells if cell.phase == "decode"]
+        lines = {along: _lines(steps, along) for along in ("batch", "prompt")} if steps else {}
+        if any(lines.values()):
+            rows[panel] = lines
+    if not rows:
+        return style.nothing("Time per output token", "no configuration generated at more than one batch or context")
+    figure, axes = style.panels(len(rows), 3, 4.2, "Time per output token (95% intervals; dashed: the hardware floor)")
+    for row, ((device, model), lines) in zip(axes, rows.items(), strict=True):
+        time, rate, context = row
+        _draw(time, measured, lines["batch"], _batch, lambda cell: cell.p50)
+        _draw(rate, measured, lines["batch"], _batch, lambda cell: cell.p50.inverted(cell.batch * 1e3))
+        _draw(context, measured, lines["prompt"], _cached, lambda cell: cell.p50)
+        time.set_title(f"{model} on {device}\n{_rest(lines['batch'], 'batch')}")
+        context.set_title(_rest(lines["prompt"], "prompt"))
+        time.set_xlabel("batch (log scale)")
+        rate.set_xlabel("batch (log scale)")
+        context.set_xlabel(CONTEXT)
+        context.xaxis.label.set_fontsize(8)
+        time.set_ylabel("time per output token (ms, log scale)")
+        rate.set_ylabel("tokens/s of all rows (log scale)")
+        context.set_ylabel("time per output token (ms, log scale)")
+    style.legend(figure, [axis for row in axes for axis in row], columns=3)
+    return figure
+
+
+def _lines(cells: list[Cell], along: str) -> list[list[Cell]]:
+    """Cells of each configuration along an axis, at the rest of the shape that most were measured at."""
+    rest = most_swept(cells, along)
+    same = group_by(
+        [cell for cell in cells if without_axis(cell.shape, along) == rest], lambda cell: cell.configuration
+    )
+    return [sorted(line, key=lambda cell: cell.axis(along)) for line in same.values() if len(line) > 1]
+
+
+def _batch(cell: Cell) -> int:
+    return cell.batch
+
+
+def _cached(cell: Cell) -> int:
+    return step_shape(cell.shape)["past"]
+
+
+def _rest(lines: Sequence[Sequence[Cell]], along: str) -> str:
+    return text.sizes(without_axis(lines[0][0].shape, along)) if lines else ""
+
+
+def _draw(axis: Axes, measured: Measured, lines: Sequence[Sequence[Cell]], x: Callable, y: Callable) -> None:
+    """Lines of configurations, and of each precision the floor, as the same quantity."""
+    if not lines:
+        axis.text(0.5, 0.5, "one size only", ha="center", va="center", color="0.3", transform=axis.transAxes)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        return
+    looks = style.looks(measured)
+    for line in lines:
+        values = [y(cell) for cell in line]
+        look = looks[line[0].configuration]
+        axis.errorbar(
+            *([x(cell) for cell in line], [value.estimate for value in values]),
+            yerr=style.error(values),
+            capsize=3,
+            **look,
+        )
+    floors: dict[str, dict[int, float]] = {}
+    for cell in (cell for line in lines for cell in line):
+        if floor := measured.hardware_floor(cell):
+            scale = y(cell).estimate / cell.p50.estimate  # 1 for a time
+            ms = floor["floor_ms"]
+            rate = cell.batch * 1e3 / ms
+            floors.setdefault(cell.precision, {})[x(cell)] = ms if scale == 1 else rate
+    for precision, known in floors.items():
+        label = f"floor {precision}" if len(floors) > 1 else "floor"
+        axis.plot(sorted(known), [known[size] for size in sorted(known)], "--", color=style.GREY, label=label)
+    style.plain_log(axis, "x", sorted({x(cell) for line in lines for cell in line}))
+    style.plain_log(axis, "y")
