@@ -2,7 +2,8 @@
 
 A rounded forward pass gives other logits, so where two tokens are nearly as likely it may choose the other one, and from
 there on the row is another text. So what is compared is (a) that these are tokens, (b) the logits of the first tokens,
-within the precision's tolerance, and (c) of each row the first token that differs: how much less likely the reference
+within the precision's tolerance, those
+of decode steps not much farther off than those of the prefill, and (c) of each row the first token that differs: how much less likely the reference
 holds it than its own, in units of the error that this runtime showed in (b).
 """
 
@@ -23,6 +24,11 @@ are compared."""
 ROWS_BEYOND = 4.0
 """One token's logits may differ by so many times the tolerance: of many, one may be of another text and the whole near."""
 
+GROWTH, NEGLIGIBLE = 4.0, 0.2
+"""Logits of decode steps may be off by so many times what those of the prefill are, or by so much of the tolerance. Both
+are rounded alike; what a cache holds wrongly is in the decode steps alone, and a tolerance that fits every model of a
+precision is wide enough for it."""
+
 ROUNDING = 32 * 2.0**-23
 """Least error of a logit over the size of logits, also where the compared ones happen to be equal: sums of FP32 in
 another order."""
@@ -40,7 +46,8 @@ def compare(outputs: Arrays, reference: Arrays) -> dict[str, Any]:
 
     Returns:
         The fields of a parity: ``relative_l2``, ``cosine``, ``max_abs``, ``max_rel``, ``row_l2`` of the compared
-        logits, all less the mean of the reference's; ``rows`` of logits compared; ``top1_agreement``, the share of
+        logits, all less the mean of the reference's; ``prefill_l2`` and ``decode_l2``, the relative L2 of the first
+        tokens' logits and of the later ones', None where there are none; ``rows`` of logits compared; ``top1_agreement``, the share of
         equal tokens up to and including the first difference of each row; ``token_agreement``, the share of all;
         ``rows_equal``, the share of rows without a difference; ``first_difference``, the earliest position of one;
         ``largest_margin``, by how many rms errors the reference prefers its token at most; ``explained``, whether no
@@ -100,6 +107,12 @@ def too_far(parity: Mapping[str, Any], tolerance: float) -> str | None:
             f"the logits of one token differ from the FP32 reference by {parity['row_l2']:.3g} of their norm; allowed "
             f"{ROWS_BEYOND * tolerance:.3g}"
         )
+    first, later = parity["prefill_l2"], parity["decode_l2"]
+    if later is not None and later > max(GROWTH * (first or 0), NEGLIGIBLE * tolerance):
+        return (
+            f"relative L2 difference of the logits of decode steps from the FP32 reference is {later:.3g}, of those of "
+            f"the prefill {first or 0:.3g}: what the cache holds or where it is read is wrong; allowed {GROWTH:g} times that"
+        )
     if not parity["explained"]:
         return (
             f"tokens differ, the first at position {parity['first_difference']}, and the FP32 reference prefers its "
@@ -135,7 +148,9 @@ def _logits(
     ids: np.ndarray, given: np.ndarray, checked: np.ndarray, first: np.ndarray
 ) -> tuple[dict[str, Any], float]:
     """Distance of the logits of rows that were the reference's up to there; and the rms error of a difference of two."""
-    here = np.arange(given.shape[2]) <= first[:, : given.shape[1], None]
+    steps = np.arange(given.shape[2])
+    here = steps <= first[:, : given.shape[1], None]
+    decoded = np.broadcast_to(steps > 0, here.shape)[here]
     mean = checked.mean(-1, keepdims=True, dtype=np.float64)
     wanted = (np.take_along_axis(checked, ids, -1) - mean)[here]
     found = (given - mean)[here]
@@ -149,12 +164,19 @@ def _logits(
     distance = {
         "max_abs": float(np.abs(errors).max()),
         "max_rel": float(np.abs(errors).max()) / largest if largest else None,
-        "relative_l2": float(np.linalg.norm(errors) / np.linalg.norm(wanted)) if largest else None,
+        "relative_l2": _relative(errors, wanted),
         "cosine": float(np.clip(cosines, -1, 1).min()),
         "row_l2": float((np.linalg.norm(errors, axis=-1) / np.maximum(norms, average)).max()),
+        "prefill_l2": _relative(errors[~decoded], wanted[~decoded]),
+        "decode_l2": _relative(errors[decoded], wanted[decoded]),
         "rows": len(wanted),
     }
     return distance, max(float(np.sqrt(2 * max(spread, least**2))), np.finfo(np.float64).tiny)
+
+
+def _relative(errors: np.ndarray, wanted: np.ndarray) -> float | None:
+    """Relative L2; None where there is nothing, or nothing but zeros."""
+    return float(np.linalg.norm(errors) / norm) if (norm := np.linalg.norm(wanted)) else None
 
 
 def _margins(tokens: np.ndarray, reference: Arrays, first: np.ndarray) -> np.ndarray:

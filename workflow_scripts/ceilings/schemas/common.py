@@ -68,6 +68,8 @@ FULL_PARITY = {
 }
 
 TOKEN_PARITY = {
+    "prefill_l2": maybe(NOT_NEGATIVE),
+    "decode_l2": maybe(NOT_NEGATIVE),
     "token_agreement": maybe(SHARE),
     "rows_equal": maybe(SHARE),
     "first_difference": maybe(whole()),
