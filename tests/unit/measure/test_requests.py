@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
 import shutil
 import statistics
@@ -17,6 +18,7 @@ from unit.measure import tiny_generator
 from unit.measure.tiny_generator import TinyGenerator, make, prompts_of, tokens_after
 from unit.record_samples import edited
 from unit.report import planted_study as planted
+from unit.study.test_study import CONFIG, LAPTOP
 
 from ceilings import plugins, records
 from ceilings.errors import CellFailure, UserError
@@ -28,6 +30,8 @@ from ceilings.measure.stopping import Protocol, secondary
 from ceilings.models import pool
 from ceilings.report.tables.collect import collect
 from ceilings.schemas.run import LATENCIES, REQUESTS
+from ceilings.study.slices import Slices
+from ceilings.study.study import Study
 from ceilings.workload import generation
 from ceilings.workload.shape import Shape
 
@@ -211,6 +215,27 @@ def test_requests_are_measured_of_what_generates_alone():
     assert "ceilings.measure.measurements.requests" not in catalogue.modules("cuda")
 
 
+def test_a_record_depends_on_the_measurements_of_its_task():
+    """Those of other models' cells stay as they were."""
+    study = Study(CONFIG, LAPTOP)
+    real = study.slices.models
+
+    class Models:
+        def __getattr__(self, name):
+            return getattr(real, name)
+
+        def outline(self, model):
+            return dataclasses.replace(real.outline(model), task="text-generation")
+
+    slices = Slices(study.config, study.slices.machines, Models(), "cupti")
+    as_is, generating = (json.loads(one.measure("torch-eager", "m", "fp32")) for one in (study.slices, slices))
+    assert as_is["measurements"] == [["closed-loop", "closed_loop"], ["saturated", "saturated"]]
+    assert generating["measurements"] == [["closed-loop", "closed_loop"], ["requests", "requests"]]
+    asked = {**CONFIG, "protocol": {"measurements": ["requests"]}}
+    asked = json.loads(Study(asked, LAPTOP).slices.measure("torch-eager", "m", "fp32"))
+    assert asked["measurements"] == [["closed-loop", "closed_loop"]]
+
+
 # --- on a GPU --------------------------------------------------------------------------------------------------------
 
 
@@ -225,8 +250,6 @@ def on_gpu(diary, monkeypatch):
     from ceilings.runtimes.cuda_runner import CudaRunner
 
     class OnGpu(tiny_generator.Steps, CudaRunner):
-        transfers_inside = True
-
         def load(self):
             super().load()
             self.stream = types.SimpleNamespace(native="stream", synchronize=lambda: diary.append("wait"))
@@ -249,6 +272,9 @@ def on_gpu(diary, monkeypatch):
     class Hidden(OnGpu):
         stream_hidden = True
 
+    class Waits(OnGpu):
+        transfers_inside = True
+
     def refuse():
         raise cuda.CudaError("no device")
 
@@ -256,8 +282,8 @@ def on_gpu(diary, monkeypatch):
     monkeypatch.setattr(cuda, "call_costs", lambda _: {"clock_ns": 1.0})
     monkeypatch.setattr(cuda, "Stream", lambda: None)
 
-    def made(shape, hidden=False):
-        bench = CudaBench(make(Hidden if hidden else OnGpu, shape))
+    def made(shape, hidden=False, waits=False):
+        bench = CudaBench(make(Hidden if hidden else Waits if waits else OnGpu, shape))
         now = time.perf_counter_ns()
         empty = dict.fromkeys(field.name for field in dataclasses.fields(Sample))
         samples = [
@@ -280,7 +306,15 @@ def test_a_step_is_timed_on_its_stream_and_the_prefill_is_over_before(on_gpu, di
     latency = record["series"]["latency"]
     assert len(latency["gpu_ns"]) == len(latency["enqueue_ns"]) == len(latency["latency_ns"])
     assert len(latency["latency_ns"]) % 2 == 0
-    assert record["flags"] == []  # every token travels to the host: that is no peculiarity of this runtime
+
+
+def test_a_call_that_waits_says_nothing_of_submitting_and_needs_no_flag(on_gpu):
+    """Every token travels to the host: that is no peculiarity of this runtime."""
+    bench, slots, elements = on_gpu("b2-p5-g3", waits=True)
+    record = bench.measure(slots, elements, PROTOCOL, DONE)
+    latency = record["series"]["latency"]
+    assert latency["enqueue_ns"] is None and len(latency["gpu_ns"]) == len(latency["latency_ns"])
+    assert record["flags"] == []
 
 
 def test_a_hidden_stream_leaves_the_host_s_clock_alone(on_gpu, diary):

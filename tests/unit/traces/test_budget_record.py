@@ -22,7 +22,7 @@ from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, KEY, read_tables
-from ceilings.traces import store
+from ceilings.traces import health, store
 from ceilings.traces.budget_record import budget_record
 from ceilings.traces.kernel_classes import TABLE, kernel_class, short
 from ceilings.traces.source import SOURCES
@@ -438,3 +438,23 @@ def test_the_programs_by_hand(tmp_path):
     (tmp_path / "kept.sqlite").write_text("no capture")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and "is no capture" in done.stderr
+
+
+@pytest.mark.parametrize("shape", [planted.eager, planted.graph], ids=["eager", "graph"])
+def test_a_prefill_between_two_steps_counts_in_no_iteration(shape):
+    """A cell that generates is captured step by step, with a prefill outside of the marks before each request."""
+
+    def record(prefilled):
+        events, now = Events(), 0.0
+        for number in range(24):
+            begin, now = now + 10, shape(events, now + 10, 1 + 0.002 * (number % 7))
+            events.mark(begin, now)
+            for kernel in range(40) if prefilled and number % 6 == 5 else ():
+                at = now + 10 + 6 * kernel
+                events.launch(at, at + 3, (at + 5, at + 60, "prefill_gemm", 7 if kernel % 2 else 9))
+            now += 400
+            events.call(now - 20, now - 5, "cudaStreamSynchronize_v3020")
+        made = events.capture(iterations=24)
+        return budget_record(made, health.refuse_unsound(made, "test"))
+
+    assert record(True) == record(False)

@@ -294,6 +294,7 @@ STAGES = {
     "quantize": "Quantising weights.",
     "deserialize": "Reading an engine.",
     "execution_context": "Creating what executes an engine.",
+    "cache": "Allocating the memory of keys and values.",
     "compile": "Compiling kernels.",
     "other_shapes": "Compiling for further shapes.",
     "capture": "Capturing the CUDA graph.",

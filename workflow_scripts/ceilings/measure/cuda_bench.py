@@ -94,7 +94,9 @@ class CudaBench(Bench):
         # A decode step's energy cannot be had here: the prefills between them use as much, or more.
         inferences = 0 if self._prefills else len(series["latency_ns"]) * self.batch
         self._spans["latency"] = (*span, inferences)
-        if self.runner.transfers_inside and not self.runner.workload.task.generates:
+        if self.runner.transfers_inside and self.runner.workload.task.generates:
+            series["enqueue_ns"] = None  # every token travels to the host, and here the call that submits waits for it
+        elif self.runner.transfers_inside:
             self.flags.append(INSIDE)
         return series
 

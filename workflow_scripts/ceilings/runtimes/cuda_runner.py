@@ -36,7 +36,8 @@ class CudaRunner(Runner):
     device = "cuda"
 
     transfers_inside: ClassVar[bool] = False
-    """Whether a launch itself copies from and to the host, and waits: then there is no device-resident boundary."""
+    """Whether a launch itself copies from and to the host, and waits: then there is no device-resident boundary. Of
+    models that generate, whose tokens always travel to the host: whether the call that submits waits for them."""
 
     stream_hidden: ClassVar[bool] = False
     """Whether the runtime keeps its stream to itself, and a launch waits until it is done: then nobody outside can time

@@ -67,7 +67,8 @@ def bottleneck(measured: Measured) -> list[Finding]:
 
 def bound(measured: Measured, cell: Cell) -> Bound:
     """Read from the host's share of the latency, a ratio within each process."""
-    if pd.isna(cell.row["e2e_p50_ms"]):  # no boundary on the device: the call copies and waits
+    generates = cell.shape.get("generated") is not None  # where a call waits, its submitting was not recorded
+    if pd.isna(cell.row["e2e_p50_ms"]) and not generates:  # no boundary on the device: the call copies and waits
         return "waits"
     runs = measured.runs(cell)
     return bound_by(mean_over_processes(runs["enqueue_p50_ms"] / runs["p50_ms"]))

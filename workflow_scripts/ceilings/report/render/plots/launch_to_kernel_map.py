@@ -56,10 +56,12 @@ def draw(tables: Tables) -> Figure:
 def submitting_share(cell: Cell) -> float | None:
     """Host time of the submitting calls over the latency; None where it was not measured.
 
-    A call that itself waits for the device (there is then no boundary on the device) says nothing about the host.
+    A call that itself waits for the device (there is then no boundary on the device) says nothing about the host. Of
+    cells that generate, which have no such boundary, such a call's submitting is not recorded.
     """
     enqueue, end_to_end = cell.row["enqueue_p50_ms"], cell.row["e2e_p50_ms"]
-    if any(value is None or math.isnan(value) for value in (enqueue, end_to_end)):
+    needed = (enqueue,) if cell.shape.get("generated") is not None else (enqueue, end_to_end)
+    if any(value is None or math.isnan(value) for value in needed):
         return None
     return min(1.0, enqueue / cell.p50.estimate)
 
