@@ -179,7 +179,8 @@ def test_an_environment_has_what_its_programs_import():
 
 @pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=lambda runtime: runtime.name)
 def test_the_environment_of_a_runtime_has_what_measures_it(runtime):
-    modules = (*measurements.modules(runtime.device, None), f"ceilings.runtimes.{runtime.module}")
+    own = [f"ceilings.runtimes.{module}" for module in (runtime.module, runtime.generator) if module]
+    modules = (*measurements.modules(runtime.device, None), *own)
     refuse_missing(runtime.environment, imported(*modules), runtime.name)
     has = provided(runtime.environment)
     for alternatives in runtime.packages:

@@ -64,6 +64,8 @@ LIBRARIES = {
     "tensorrt_native": set(),  # by name, of its generation
     "torch_cpu": {"torch"},
     "torch_cuda": {"torch"},
+    "torch_generating_cpu": {"torch"},
+    "torch_generating_cuda": {"torch"},
 }
 """By module of a runtime, what its process may import at once beside NumPy and CUDA's bindings."""
 
@@ -90,4 +92,5 @@ def test_a_process_imports_only_the_libraries_of_its_runtime(module):
 
 
 def test_every_runtime_s_module_has_its_libraries():
-    assert {runtime.module for runtime in RUNTIMES.values()} == set(LIBRARIES)
+    modules = {module for one in RUNTIMES.values() for module in (one.module, one.generator) if module}
+    assert modules == set(LIBRARIES)

@@ -144,7 +144,7 @@ def test_modules_of_plug_ins_are_found_and_named_alike_wherever_they_lie(tmp_pat
 CATALOGUES = {f"ceilings/{room}/catalogue.py" for room in ("models", "runtimes", "measure", "report")}
 RUN = [
     *(module for device in ("cpu", "cuda") for module in catalogue.modules(device)),
-    *sorted({f"ceilings.runtimes.{runtime.module}" for runtime in RUNTIMES.values()}),
+    *sorted({f"ceilings.runtimes.{name}" for one in RUNTIMES.values() for name in (one.module, one.generator) if name}),
     *sorted(family.module for family in FAMILIES.values()),
     *("capture_trace", "ceilings.traces.target", "ceilings.traces.cupti", "account_budget", "measure_peaks"),
     *("fetch_weights", "import_onnx", "make_inputs", "compute_reference", "export_onnx", "simplify_onnx"),

@@ -2,6 +2,8 @@
 
 What submits only enqueues: no pass asks the device for anything. So nothing here reads a tensor on the host, and where
 Transformers would, it gets what it asks for from here.
+
+Transformers is imported where it is used: ``ceilings.models.load`` imports it first, without what it does not need.
 """
 
 from __future__ import annotations
@@ -14,9 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AttentionInterface, DynamicCache, StaticCache
-from transformers.cache_utils import StaticLayer
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ceilings.errors import CellFailure
 from ceilings.workload import generation
@@ -165,6 +164,8 @@ class GrowingDecoding(Decoding):
         self._bytes = 0
 
     def _empty(self) -> Any:
+        from transformers import DynamicCache
+
         return DynamicCache(config=self.model.config)
 
     def begin(self) -> None:
@@ -194,6 +195,9 @@ def buffers(config: Any, length: int) -> Any:
     Raises:
         CellFailure: ``unsupported``: attention with a window below the length.
     """
+    from transformers import StaticCache
+    from transformers.cache_utils import StaticLayer
+
     cache = StaticCache(config, max_cache_len=length)
     window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
     for index, sliding in enumerate(cache.is_sliding):
@@ -215,6 +219,9 @@ class StaticDecoding(Decoding):
     kind = "static"
 
     def __init__(self, model: Any, decoder: Decoder, shape: Shape, device: str) -> None:
+        from transformers import AttentionInterface
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         super().__init__(model, decoder, shape, device)
         self.length = generation.context(shape)
         self.cache = buffers(model.config, self.length)
