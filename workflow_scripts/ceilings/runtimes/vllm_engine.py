@@ -37,7 +37,7 @@ ROUNDED = 32
 """The cache holds each row's tokens rounded up to so many, and as many again: room for whole blocks of 16 or 32."""
 
 LEAST = 1024
-"""Tokens of the cache at least: one block is never used, and blocks on a CPU hold 128."""
+"""Tokens of the cache at least: blocks on a CPU hold 128."""
 
 MODES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -87,7 +87,7 @@ def environment(precision: str, folder: str) -> dict[str, str]:
 def cache_tokens(shape: Shape) -> int:
     """Tokens for which the cache has room, all rows together."""
     row = math.ceil(generation.context(shape) / ROUNDED) * ROUNDED + ROUNDED
-    return max(LEAST, shape.batch * row)
+    return max(LEAST, shape.batch * row + 2 * ROUNDED)  # one block is never used
 
 
 def settings(folder: Path, precision: str, decoder: Decoder, shape: Shape, mode: str) -> dict[str, Any]:
