@@ -105,7 +105,7 @@ def test_how_the_cache_is_kept_is_described(made):
 
 
 def test_a_graph_of_something_else_is_a_failed_cell(made):
-    model, folder = made
+    _, folder = made
     wrong = folders.workload(folders.model("gpt2"))
     runner = RUNNER(folder / "plain.onnx", "fp32", wrong, Shape.parse("b1-p4-g2"), 1, {})
     runner.load()

@@ -114,9 +114,9 @@ FUSIONS = {
     "deit": Fusion("vit"),
     "vit": Fusion("vit"),
 }
-"""By ``model_type``, of whatever reads its inputs at once. Of CLIP's text tower and of open_clip's classes the normalisations and activations are fused and
-no attention: no pattern knows a causal mask or a joint projection. DeBERTa, MPNet, ModernBERT and DINOv2 are left out:
-the optimiser fuses a part of their attentions only."""
+"""By ``model_type``, of whatever reads its inputs at once. Of CLIP's text tower and of open_clip's classes the
+normalisations and activations are fused and no attention: no pattern knows a causal mask or a joint projection.
+DeBERTa, MPNet, ModernBERT and DINOv2 are left out: the optimiser fuses a part of their attentions only."""
 
 
 DECODERS = {
