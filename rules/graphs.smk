@@ -17,6 +17,7 @@ rule export_onnx:
         "../envs/cpu.yaml"
     params:
         export=export_slice,
+        step=step_code,
         family=family_code,
         family_packages=family_packages,
         folder=weights_folder,

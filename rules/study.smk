@@ -175,6 +175,10 @@ def family_code(wildcards):
     return SLICES.family(wildcards.model)
 
 
+def step_code(wildcards):
+    return SLICES.step(wildcards.model)
+
+
 def weights_folder(wildcards):
     return STUDY.paths.weights(wildcards.model)
 

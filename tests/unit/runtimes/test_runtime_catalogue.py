@@ -29,6 +29,7 @@ EXPECTED = {
     "torch-eager": ("PyTorch", set()),
     "torch-int8-dynamic": ("PyTorch", set()),
     "onnxruntime-cpu": ("onnxruntime-cpu", set()),
+    "onnxruntime-cpu-fused": ("onnxruntime-cpu", {FUSION}),
     "torch-cuda-eager": ("PyTorch", set()),
     "torch-compile": ("PyTorch", {COMPILATION}),
     "torch-compile-reduce-overhead": ("PyTorch", {COMPILATION, GRAPH}),

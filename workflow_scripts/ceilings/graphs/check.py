@@ -12,10 +12,11 @@ import onnx
 
 from ceilings import isolation
 from ceilings.errors import CellFailure
-from ceilings.graphs import examples, graph, sensitivity
+from ceilings.graphs import decoding, examples, graph, sensitivity, token_parity
 from ceilings.graphs.parity import compare
 from ceilings.models import reference as references
 from ceilings.provenance import provenance
+from ceilings.workload.generation import Decoder
 from ceilings.workload.workload import Workload
 
 QUANTIZED = ("int8", "fp8")
@@ -57,6 +58,9 @@ def check(
         model = graph.load(path)
         given = Workload.read(workload)
         expected, pool = references.load_for(reference, inputs)
+        if given.decoder is not None:
+            record |= _requests(path, given.decoder, pool, expected, threads)
+            return {**record, "provenance": provenance(graph.PACKAGES, sources)}
         elements = [dict(zip(pool, arrays, strict=True)) for arrays in zip(*pool.values(), strict=True)]
         outputs, record["optimized"] = _outputs(model, path, elements, threads)
         record |= _compare(outputs, expected, given, pool)
@@ -88,6 +92,23 @@ def _blank(precision: str) -> dict[str, Any]:
         "optimized": True,
         "layers": [],
     }
+
+
+def _requests(
+    path: Path | str,
+    decoder: Decoder,
+    pool: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    threads: int,
+) -> dict[str, Any]:
+    """The measures of parity of what a decoder's graph generates, and why they are no good where they are not."""
+    session = graph.session(path, threads)
+    outputs = decoding.answers(session, decoder, pool["input_ids"], expected["tokens"].shape[-1])
+    try:
+        measures = token_parity.compare(outputs, expected)
+    except ValueError as error:
+        return {"status": "failed", "reason": str(error)}
+    return measures | ({"status": "failed", "reason": measures["problem"]} if measures["problem"] else {})
 
 
 def _outputs(

@@ -59,7 +59,9 @@ class Decoding:
 
     Attributes:
         fused: Whether past and present are one buffer.
-        pasts, presents: Addresses of the cache's tensors as the newest pass read and wrote them.
+        ids, token, logits, lengths: What passes read and write: prompts int64 (batch, prompt), the newest tokens int64
+            (batch, 1), their logits float32 (batch, vocabulary), and of a fused graph ``LENGTHS``.
+        position: Passes of the request that were submitted.
 
     Raises:
         CellFailure: The graph has other inputs or outputs.
@@ -91,8 +93,6 @@ class Decoding:
         else:
             self._nothing = self.allocate(1)
             self._binding = self._new_binding()
-        self.pasts: list[int] = []
-        self.presents: list[int] = []
 
     # ---- what depends on the device ----------------------------------------------------------------------------------
 
@@ -182,10 +182,9 @@ class Decoding:
     def _bytes(self, length: int) -> int:
         return math.prod(self._sizes(length)) * self.item_bytes
 
-    def _bind_in(
-        self, binding: Any, name: str, kind: int, sizes: tuple[int, ...], pointer: int, host: bool = False
-    ) -> None:
-        binding.bind_input(name, "cpu" if host else self.device, 0, kind, sizes, pointer)
+    def _bind_in(self, binding: Any, name: str, kind: int, sizes: tuple[int, ...], pointer: int) -> None:
+        device = "cpu" if name == TOTAL else self.device
+        binding.bind_input(name, device, 0, kind, sizes, pointer)
 
     def _new_binding(self) -> Any:
         binding = self.session.io_binding()
@@ -199,12 +198,47 @@ class Decoding:
         source, tokens = (self.ids, self.prompt) if prefill else (self.token, 1)
         self._bind_in(binding, "input_ids", INT64, (self.batch, tokens), source.pointer)
         self._bind_in(binding, LENGTHS, INT32, (self.batch,), self.lengths.pointer)
-        self._bind_in(binding, TOTAL, INT32, (1,), self.total.pointer, host=True)
+        self._bind_in(binding, TOTAL, INT32, (1,), self.total.pointer)
         sizes = self._sizes(self.length)
         for past, present, buffer in zip(self._past, self._present, self._cache, strict=True):
             self._bind_in(binding, past, self.kind, sizes, buffer.pointer)
             binding.bind_output(present, self.device, 0, self.kind, sizes, buffer.pointer)
         return binding
+
+
+def answers(session: Any, decoder: Decoder, prompts: NDArray[np.int64], generated: int) -> dict[str, NDArray[Any]]:
+    """What requests give on the CPU, one after another, as a runner gives it.
+
+    Args:
+        session: Of a graph of a forward pass.
+        decoder: Its sizes.
+        prompts: (elements, batch, prompt).
+        generated: Tokens of each request.
+
+    Returns:
+        ``tokens`` (elements, batch, generated); ``ids`` and ``logits`` (elements, rows, checked steps, top), the
+        largest logits of the first tokens.
+    """
+    batch, prompt = prompts.shape[1:]
+    decoding = Decoding(session, decoder, Shape.of({"batch": batch, "prompt": prompt, "generated": generated}))
+    rows = min(batch, generation.CHECKED_ROWS)
+    ids = decoding.ids.array(np.int64, (batch, prompt))
+    newest = decoding.token.array(np.int64, (batch,))
+    logits = decoding.logits.array(np.float32, (batch, decoder.vocabulary))
+    made: dict[str, list[NDArray[Any]]] = {"tokens": [], "ids": [], "logits": []}
+    for element in prompts:
+        ids[:] = element
+        decoding.begin()
+        tokens, tops = [], []
+        for position in range(generated):
+            decoding.advance()
+            tokens.append(newest.copy())
+            if position < generation.CHECKED_STEPS:
+                tops.append(largest(logits[:rows], generation.TOP))
+        made["tokens"].append(np.stack(tokens, 1))
+        for name, parts in zip(("ids", "logits"), zip(*tops, strict=True), strict=True):
+            made[name].append(np.stack(parts, 1))
+    return {name: np.stack(parts) for name, parts in made.items()}
 
 
 def largest(logits: NDArray[Any], top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ceilings.errors import CellFailure, UserError
+from ceilings.graphs.decoding import LENGTHS, TOTAL
 from ceilings.models import weights_folder
 from ceilings.workload.generation import Decoder
 from ceilings.workload.workload import Workload
@@ -28,10 +29,6 @@ IR_VERSION = 8
 
 TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 """Types of a cache that such a graph is written for."""
-
-LENGTHS, TOTAL = "seqlens_k", "total_sequence_length"
-"""Inputs beside those of the plain graph: tokens of each row in the cache after this pass, less one, int32 (batch,);
-and the most tokens of a row, int32, of one element, which is read on the CPU."""
 
 LEAST_PLACES = 512
 """ONNX Runtime takes integer constants of up to 100 elements for arithmetic on shapes and puts it on the CPU."""
@@ -175,9 +172,7 @@ class _Writer:
         lengths = self.node("Unsqueeze", [LENGTHS, self.constant("places.rows", np.array([1]))], "places.last")
         return self.node("Add", [lengths, back], "positions")
 
-    def attention(
-        self, layer: int, packed: str, angles: Sequence[str] = (), scale: float = 0.0, window: int = -1
-    ) -> str:
+    def attention(self, layer: int, packed: str, angles: Sequence[str] = (), scale: float = 0.0) -> str:
         """Attention over queries, keys and values side by side, (batch, tokens, heads * head size) of each."""
         inputs = [packed, "", "", f"past.{layer}.key", f"past.{layer}.value", LENGTHS, TOTAL, *angles]
         outputs = [f"layer{layer}.attention", f"present.{layer}.key", f"present.{layer}.value"]
@@ -188,7 +183,6 @@ class _Writer:
             num_heads=self.decoder.heads,
             kv_num_heads=self.decoder.kv_heads,
             do_rotary=int(bool(angles)),
-            local_window_size=window,
             **({"scale": scale} if scale else {}),
         )
 
@@ -236,13 +230,8 @@ class _Gpt2(_Writer):
 
     def _norm(self, residual: str, delta: str, bias: str, name: str, eps: float) -> tuple[str, str]:
         """Normalised sum, and the sum."""
-        inputs = [
-            delta,
-            residual,
-            self.weight(f"{name}.weight"),
-            self.weight(f"{name}.bias"),
-            *([bias] if bias else []),
-        ]
+        scales = [self.weight(f"{name}.weight"), self.weight(f"{name}.bias")]
+        inputs = [delta, residual, *scales, *([bias] if bias else [])]
         outputs = [f"{name}.out", "", "", f"{name}.sum"]
         self.fused("SkipLayerNormalization", inputs, outputs, epsilon=eps)
         return outputs[0], outputs[3]
@@ -277,13 +266,13 @@ class _Llama(_Writer):
         if (activation := config.get("hidden_act", "silu")) not in ("silu", "swish"):
             raise _refusal(f"the activation {activation}", "known: silu")
         angles = self._angles()
-        window = self._window()
+        self._refuse_window()
         residual, delta = self.node("Gather", [self.weight("model.embed_tokens.weight"), "input_ids"], "embedded"), ""
         for layer in range(self.decoder.layers):
             h = f"model.layers.{layer}"
             state, residual = self._norm(residual, delta, f"{h}.input_layernorm", eps)
             packed = self._packed(state, h, layer)
-            attended = self.attention(layer, packed, angles, window=window)
+            attended = self.attention(layer, packed, angles)
             delta = self._linear(attended, f"{h}.self_attn.o_proj", f"layer{layer}.projected")
             state, residual = self._norm(residual, delta, f"{h}.post_attention_layernorm", eps)
             gate = self._linear(state, f"{h}.mlp.gate_proj", f"layer{layer}.gate")
@@ -331,9 +320,8 @@ class _Llama(_Writer):
         angles = np.arange(self.places)[:, None] * frequencies
         return self.constant("angles.cosine", np.cos(angles)), self.constant("angles.sine", np.sin(angles))
 
-    def _window(self) -> int:
-        """Tokens that a token sees; -1: all before it."""
+    def _refuse_window(self) -> None:
+        """Refuse attention to the nearest tokens only."""
         window = self.config.get("sliding_window")
         if self.config.get("use_sliding_window", True) and window and window < self.places:
             raise _refusal(f"a sliding window of {window}", "set sliding_window to null")
-        return -1

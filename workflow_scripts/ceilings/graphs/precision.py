@@ -1,6 +1,6 @@
 """Floating point variants of a graph. Their inputs and outputs are FP32: the casts at the boundary are on purpose, so
-that every runtime and precision is fed and compared alike. Of a decoder's forward pass the logits are; its cache has the
-type that the graph computes in, since a step reads what the one before wrote, and nobody else does."""
+that every runtime and precision is fed and compared alike. Of a decoder's forward pass the logits are; its cache has
+the type that the graph computes in, since a step reads what the one before wrote, and nobody else does."""
 
 from __future__ import annotations
 

@@ -114,9 +114,28 @@ FUSIONS = {
     "deit": Fusion("vit"),
     "vit": Fusion("vit"),
 }
-"""By ``model_type``. Of CLIP's text tower and of open_clip's classes the normalisations and activations are fused and
-no attention: no pattern knows a causal mask or a joint projection. DeBERTa, MPNet, ModernBERT and DINOv2 are left out:
-the optimiser fuses a part of their attentions only."""
+"""By ``model_type``, of whatever reads its inputs at once. Of CLIP's text tower and of open_clip's classes the
+normalisations and activations are fused and no attention: no pattern knows a causal mask or a joint projection.
+DeBERTa, MPNet, ModernBERT and DINOv2 are left out: the optimiser fuses a part of their attentions only."""
+
+
+DECODERS = {
+    "gpt2": Fusion("gqa", "n_layer", "n_head", "n_embd"),
+    "llama": Fusion("gqa"),
+    "mistral": Fusion("gqa"),
+    "qwen2": Fusion("gqa"),
+}
+"""By ``model_type``, of models that generate: the optimiser fuses no attention with a cache, so their fused graph is
+written (``ceilings.graphs.gqa_decoder``)."""
+
+
+def fusion_of(architecture: str, task: str) -> Fusion | None:
+    """What a fused graph of an architecture needs; None where none is known.
+
+    >>> fusion_of("gpt2", "text-generation").optimizer, fusion_of("gpt2", "sequence-classification")
+    ('gqa', None)
+    """
+    return (DECODERS if TASKS[task].generates else FUSIONS).get(architecture)
 
 
 def family_of(architecture: str, task: str, implementation: str) -> Family:

@@ -1,4 +1,4 @@
-"""One forward pass of a decoder as a module of tensors: ids and a cache go in, logits, tokens and the cache come out."""
+"""One forward pass of a decoder as a module of tensors: ids and a cache in, logits, tokens and the cache out."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ceilings.errors import UserError
 from ceilings.models import architectures, config_keys, configuration
-from ceilings.models.catalogue import FAMILIES, FUSIONS, Family, Fusion, family_of
+from ceilings.models.catalogue import FAMILIES, Family, Fusion, family_of, fusion_of
 from ceilings.models.clip_towers import CLIP_TOWERS, tower_config
 from ceilings.models.definition import Definition
 from ceilings.workload.task import TASKS
@@ -112,7 +112,7 @@ def outline(definition: Definition) -> Outline:
         model.axes,
         {axis: high for axis, (_, high) in model.limits.items()},
         {axis: high for axis, (low, high) in model.limits.items() if low == high},
-        FUSIONS.get(model.architecture),
+        fusion_of(model.architecture, model.task),
         True,
         model.positions,
     )

@@ -97,6 +97,8 @@ _ORT_CUDA = ("onnxruntime-gpu", "cuda-bindings")
 _FLOATS = ("fp32", "tf32", "fp16", "bf16")
 _GRAPHS = ("fp32", "tf32", "fp16", "bf16", "int8")
 _FUSABLE = ("fp32", "tf32", "fp16")
+_FUSED_DECODERS = ("fp16",)  # of grouped-query attention the CUDA provider has kernels for half precision alone
+_ORT_GENERATOR = "onnxruntime_generating_cuda"
 _LIBRARIES = {
     "tensorrt10": "libnvinfer.so.10",
     "tensorrt11": "libnvinfer.so.11",
@@ -130,6 +132,8 @@ def _ort(
     note: str,
     precisions: tuple[str, ...] = _GRAPHS,
     artifact: Artifact = "plain",
+    *,
+    generates: tuple[str, ...] = (),
     **options: Any,
 ) -> Runtime:
     """ONNX Runtime on a GPU."""
@@ -145,6 +149,8 @@ def _ort(
         _ORT_CUDA,
         note,
         options,
+        generator=_ORT_GENERATOR if generates else "",
+        generates=generates or _FLOATS,
     )
 
 
@@ -256,6 +262,20 @@ _ALL = (
         ("fp32", "int8"),
         _ORT_CPU,
         "ORT's CPU EP",
+        generator="onnxruntime_generating_cpu",
+    ),
+    Runtime(
+        "onnxruntime-cpu-fused",
+        ORT_CPU,
+        frozenset({FUSION}),
+        "cpu",
+        "onnxruntime_cpu",
+        "fused",
+        "cpu",
+        ("fp32",),
+        _ORT_CPU,
+        "ORT's CPU EP on fused operators",
+        generator="onnxruntime_generating_cpu",
     ),
     _torch("torch-cuda-eager", _NONE, "PyTorch, kernel by kernel", mode="eager"),
     _torch("torch-compile", frozenset({COMPILATION}), "torch.compile", mode="compile", compile_mode="default"),
@@ -293,7 +313,7 @@ _ALL = (
         {"mode": "eager", "cache": "growing"},
         generator="torch_generating_cuda",
     ),
-    _ort("onnxruntime-cuda", _BOUND, "ORT's CUDA EP with IO binding"),
+    _ort("onnxruntime-cuda", _BOUND, "ORT's CUDA EP with IO binding", generates=_FLOATS),
     _ort("onnxruntime-cuda-noio", frozenset({STATIC}), "ORT's CUDA EP called with host arrays", io_binding=False),
     _ort(
         "onnxruntime-cuda-dynamic",
@@ -302,13 +322,21 @@ _ALL = (
         dynamic=True,
     ),
     _ort("onnxruntime-cuda-graph", _BOUND | {GRAPH}, "ORT's CUDA EP replaying a CUDA graph", cuda_graph=True),
-    _ort("onnxruntime-cuda-fused", _BOUND | {FUSION}, "ORT's CUDA EP on fused operators", _FUSABLE, "fused"),
+    _ort(
+        "onnxruntime-cuda-fused",
+        _BOUND | {FUSION},
+        "ORT's CUDA EP on fused operators",
+        _FUSABLE,
+        "fused",
+        generates=_FUSED_DECODERS,
+    ),
     _ort(
         "onnxruntime-cuda-fused-graph",
         _BOUND | {FUSION, GRAPH},
         "ORT's CUDA EP on fused operators, replaying a CUDA graph",
         _FUSABLE,
         "fused",
+        generates=_FUSED_DECODERS,
         cuda_graph=True,
     ),
     _vllm("vllm", frozenset({COMPILATION, GRAPH}), "vLLM's offline engine with its defaults", "default"),

@@ -124,11 +124,16 @@ def profile(options: Any, open_session: Callable[[Any], Any], feed: Mapping[str,
         open_session: Opens the session.
         feed: Its inputs.
     """
+    return profile_of(options, open_session, lambda session: session.run(None, feed))
+
+
+def profile_of(options: Any, open_session: Callable[[Any], Any], run: Callable[[Any], Any]) -> list[Node]:
+    """Nodes that ran in whatever ``run`` does with a session of its own, in the order in which they ran."""
     with temporary_folder() as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         session = open_session(options)
-        session.run(None, feed)
+        run(session)
         path = Path(session.end_profiling())
         del session
         gc.collect()

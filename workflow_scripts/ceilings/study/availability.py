@@ -15,6 +15,9 @@ from ceilings.models.outline import Outline
 from ceilings.runtimes.catalogue import MINIMUM_CAPABILITY, Runtime
 from ceilings.workload.task import TASKS
 
+NOT_QUANTISED = "models that generate are not quantised here"
+"""Why a runtime that quantises otherwise does not quantise these."""
+
 TITLES = {"tensorrt10": "TensorRT 10", "tensorrt11": "TensorRT 11", "tensorrt-rtx": "TensorRT for RTX"}
 
 
@@ -80,7 +83,8 @@ def of_model(runtime: Runtime, model: str, outline: Outline, precision: str) -> 
     if task.generates and precision not in runtime.generates:
         can = [one for one in runtime.precisions if one in runtime.generates]
         return Availability(
-            f"{runtime.name} generates no text in {precision}: models that generate are not quantised here",
+            f"{runtime.name} generates no text in {precision}: "
+            + (NOT_QUANTISED if precision in ("int8", "fp8") else "it has no attention with a cache in that type"),
             f"measure it in {', '.join(can)}" if can else "measure it on another runtime",
         )
     if runtime.artifact == "weights" and not outline.has_weights:

@@ -93,9 +93,18 @@ class Slices:
         return canonical(wanted)
 
     def fusion(self, model: str) -> str:
-        """What a fusion depends on beside graph and sizes: what the optimiser needs of the architecture."""
-        fusion = self.models.outline(model).fusion
-        return canonical(dataclasses.asdict(fusion)) if fusion else ""
+        """What a fusion depends on beside graph and sizes: what the optimiser needs of the architecture, or what writes
+        the graph of a decoder."""
+        outline = self.models.outline(model)
+        if outline.fusion is None:
+            return ""
+        written = {"code": digest("ceilings.graphs.gqa_decoder")} if TASKS[outline.task].generates else {}
+        return canonical({**dataclasses.asdict(outline.fusion), **written})
+
+    def step(self, model: str) -> str:
+        """Digest of the module that makes a forward pass of a decoder; empty of what generates nothing."""
+        generates = TASKS[self.models.outline(model).task].generates
+        return digest("ceilings.models.decoder_step") if generates else ""
 
     @functools.cache  # noqa: B019
     def parity_shape(self, model: str) -> Shape:
