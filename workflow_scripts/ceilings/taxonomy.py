@@ -11,7 +11,13 @@ OPERATOR_CLASSES = ("gemm", "attention", "normalization", "elementwise", "gather
 COMMUNICATION = "communication"
 """Work that exchanges data with other devices: the collectives of NCCL and RCCL, all-reduces of a server's own."""
 
-KERNEL_CLASSES = (*OPERATOR_CLASSES, "unknown", COMMUNICATION)
+SAMPLING = "sampling"
+"""The choice of the next token from its logits, greedy (argmax) or by chance, and what prepares them for it."""
+
+SELDOM = (COMMUNICATION, SAMPLING)
+"""Classes that most programs have nothing of: a budget without any leaves them out."""
+
+KERNEL_CLASSES = (*OPERATOR_CLASSES, "unknown", *SELDOM)
 """What the device does. ``unknown``: no name pattern knows the kernel."""
 
 IDLE_CAUSES = ("host", "launching", "queued", "sync")

@@ -214,9 +214,104 @@ NAMES = {
 }
 """Class to full names to short ones (none: the same). The C++ of Nsight Systems and of CUPTI differs."""
 
+DECODERS = {
+    "sampling": {
+        (
+            "void at::native::reduce_kernel<512, 1, at::native::ReduceOp<c10::Half, at::native::ArgMaxO"
+            "ps<float>, unsigned int, long, 4, 4> >(at::native::ReduceOp<c10::Half, at::native::ArgMaxO"
+            "ps<float>, unsigned int, long, 4, 4>)"
+        ): "reduce_kernel<ArgMaxOps>",
+        ("triton_red_fused_argmax_0"): None,
+        ("_gumbel_sample_kernel"): None,
+        ("_topk_topp_kernel"): None,
+        ("_topk_log_softmax_kernel"): None,
+        (
+            "void flashinfer::sampling::TopKTopPSamplingFromProbKernel<1024u, (cub::BlockScanAlgorithm)"
+            "2, true, float, int>(float*, int*)"
+        ): "TopKTopPSamplingFromProbKernel",
+        (
+            "void onnxruntime::contrib::cuda::GreedySearchTopOneStage1Kernel<__half, 256>(__half const*"
+            ", int, int, __half*, int*)"
+        ): "GreedySearchTopOneStage1Kernel",
+    },
+    "attention": {
+        (
+            "onnxruntime::contrib::cuda::H64::grp16_fp16::kernel_mha(unsigned int, unsigned int, float,"
+            " Vec<__half, 64u>*)"
+        ): "kernel_mha",
+        (
+            "void onnxruntime::flash::flash_fwd_splitkv_kernel<Flash_fwd_kernel_traits<64, 64, 256, 4, "
+            "false>, false, true>(onnxruntime::flash::Flash_fwd_params)"
+        ): "flash_fwd_splitkv_kernel",
+        (
+            "void onnxruntime::contrib::cuda::UnpackQKV<__half, true>(__half const*, __half*, __half*, "
+            "__half*, int, int, int, int)"
+        ): "UnpackQKV",
+        (
+            "onnxruntime::contrib::cuda::GetSequenceLengths(int const*, int*, int*, int*, int*, int*, i"
+            "nt*, int, int, bool)"
+        ): "GetSequenceLengths",
+        (
+            "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<flash::Col"
+            "lectiveMainloopFwdSm90<2> > > >(flash::Params)"
+        ): "device_kernel",
+        ("kernel_unified_attention_2d"): None,
+        ("reduce_segments"): None,
+        (
+            "void pytorch_flash::flash_fwd_splitkv_combine_kernel<pytorch_flash::Flash_fwd_kernel_trait"
+            "s<64, 64, 256, 4> >(pytorch_flash::Flash_fwd_params)"
+        ): "flash_fwd_splitkv_combine_kernel",
+    },
+    "copy": {
+        (
+            "void onnxruntime::contrib::cuda::ConcatNewToPastKVFused<float2, __half>(int, int, float2 c"
+            "onst*, float2 const*)"
+        ): "ConcatNewToPastKVFused",
+        (
+            "void onnxruntime::contrib::cuda::ConcatTensorToTensor<__half>(int, __half const*, __half const*, __half*)"
+        ): "ConcatTensorToTensor",
+        (
+            "void at::native::index_elementwise_kernel<128, 4, at::native::gpu_index_kernel<at::native:"
+            ":index_put_kernel_impl<at::native::OpaqueType<2> >(at::TensorIterator&)::{lambda()#1}>>(lo"
+            "ng)"
+        ): "index_elementwise_kernel<gpu_index_kernel>",
+        ("reshape_and_cache_kernel_flash"): None,
+    },
+    "elementwise": {
+        (
+            "void vllm::rotary_embedding_kernel<c10::BFloat16, true>(long const*, c10::BFloat16*, c10::BFloat16*)"
+        ): "rotary_embedding_kernel",
+        (
+            "void onnxruntime::contrib::cuda::UnpackRoPEAppend<__half, __half, 16, 64>(__half const*, __half*, void*)"
+        ): "UnpackRoPEAppend",
+    },
+    "normalization": {
+        (
+            "void vllm::fused_add_rms_norm_kernel<c10::Half, 8>(c10::Half*, c10::Half*, c10::Half const"
+            "*, float, int, int)"
+        ): "fused_add_rms_norm_kernel",
+        ("triton_red_fused__to_copy_add_mean_mul_pow_rsqrt_0"): None,
+    },
+    "gemm": {
+        (
+            "void gemv2T_kernel_val<int, int, __half, __half, __half, float, 128, 16, 4, 4, false, true>(int)"
+        ): "gemv2T_kernel_val",
+        (
+            "void internal::gemvx::kernel<int, int, __half, __half, __half, float, false, true, false, "
+            "false, 7, false>(int)"
+        ): "gemvx::kernel",
+    },
+    "other": {
+        ("_compute_slot_mappings_kernel"): None,
+        ("_topk_forward"): None,
+    },
+}
+"""The same of kernels that decoders and samplers run: names in the libraries of vLLM, ONNX Runtime and PyTorch."""
+
 
 @pytest.mark.parametrize(
-    ("kind", "name", "shown"), [(kind, *entry) for kind, names in NAMES.items() for entry in names.items()]
+    ("kind", "name", "shown"),
+    [(kind, *entry) for table in (NAMES, DECODERS) for kind, names in table.items() for entry in names.items()],
 )
 def test_kernel_names(kind, name, shown):
     assert (kernel_class(name), short(name)) == (kind, shown or name)
@@ -236,7 +331,7 @@ def test_both_recorders_of_a_real_capture_name_the_same_kernels(stack):
 
 
 def test_every_pattern_has_a_class_that_the_tables_know():
-    assert {kind for kind, *_ in TABLE} <= set(NAMES)
+    assert {kind for kind, *_ in TABLE} <= set(NAMES) | set(DECODERS)
 
 
 @pytest.mark.parametrize(

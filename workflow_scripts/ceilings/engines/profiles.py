@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ceilings.errors import CellFailure, UserError
+from ceilings.workload import generation
 from ceilings.workload.shape import Shape
 
 PARTS = ("min", "opt", "max")
@@ -62,11 +63,33 @@ class Profile:
         low, best, high = (Shape.of({axis: sizes[part] for axis, sizes in self.ranges.items()}) for part in range(3))
         return low, best, high
 
+    @classmethod
+    def of(cls, shape: Shape) -> list[Profile]:
+        """The profiles of an engine for one shape: of that shape, or of the forward passes of a request.
+
+        Of a request first the decode steps, whose past grows from the prompt on, best at the step in the middle; then
+        the prefill, which has no past. A request for one token is a prefill alone.
+
+        >>> [str(one) for one in Profile.of(Shape.parse("b1-p128-g32"))][0]
+        'b1-past128-tokens1 to b1-past158-tokens1, best at b1-past143-tokens1'
+        """
+        if not generation.is_request(shape):
+            return [cls.static(shape)]
+        prefill = {"batch": shape.batch, "tokens": shape["prompt"], "past": 0}
+        passes = [cls.static(Shape.of(prefill))]
+        if generation.phase(shape) == "decode":
+            middle = dict(generation.step_shape(shape).sizes)
+            # The last token of a request is never read.
+            past = (shape["prompt"], middle["past"], generation.context(shape) - 2)
+            passes.insert(0, cls({"batch": (shape.batch,) * 3, "past": past, "tokens": (1, 1, 1)}))
+        return passes
+
     def problem(self) -> str | None:
         """Why no engine can have this profile; None if one can."""
         for axis, (low, best, high) in self.ranges.items():
-            if not 1 <= low <= best <= high:
-                return f"{axis} has min {low}, opt {best}, max {high}; 1 <= min <= opt <= max must hold"
+            least = 0 if axis == "past" else 1  # a prefill reads nothing before its prompt
+            if not least <= low <= best <= high:
+                return f"{axis} has min {low}, opt {best}, max {high}; {least} <= min <= opt <= max must hold"
         return None
 
     def __str__(self) -> str:

@@ -58,5 +58,6 @@ def command(
 
 def _shape(name: str, dims: Sequence[str | int], shape: Shape) -> str:
     """An input at a shape; ``?`` for an axis of which the profile has no range, with which no engine can be built."""
-    sizes = (shape.get(dim) or "?" if isinstance(dim, str) else dim for dim in dims)
+    known = dict(shape.sizes)
+    sizes = (known.get(dim, "?") if isinstance(dim, str) else dim for dim in dims)
     return f"{name}:{'x'.join(map(str, sizes))}"

@@ -98,7 +98,7 @@ def _counted(shape: Shape) -> tuple[Shape, dict[str, Any]]:
 
     ``context``: tokens of a row whose keys and values the forward pass reads or writes.
     """
-    if not set(generation.AXES) <= set(shape.axes):
+    if not generation.is_request(shape):
         return shape, {}
     step = generation.step_shape(shape)
     return step, {"phase": generation.phase(shape), "context": step["present"]}

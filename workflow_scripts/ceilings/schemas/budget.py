@@ -2,7 +2,7 @@
 
 from ceilings.schemas.common import CELL, FAILURE, NAME, NOT_NEGATIVE, POSITIVE, PROVENANCE, SHARE
 from ceilings.schemas.terms import anything, by, free, many, maybe, number, numbers, one_of, record, row, text, whole
-from ceilings.taxonomy import COMMUNICATION, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES, SELDOM
 
 MEDIAN = record({"median": NOT_NEGATIVE, "low": maybe(NOT_NEGATIVE), "high": maybe(NOT_NEGATIVE)})
 MIDDLE = record(dict.fromkeys(("median", "low", "high"), maybe(number())))
@@ -47,7 +47,7 @@ SCHEMA = by(
                     {
                         "busy": MEDIAN,
                         "classes": record(
-                            dict.fromkeys(set(KERNEL_CLASSES) - {COMMUNICATION}, MEDIAN), {COMMUNICATION: MEDIAN}
+                            dict.fromkeys(set(KERNEL_CLASSES) - set(SELDOM), MEDIAN), dict.fromkeys(SELDOM, MEDIAN)
                         ),
                         "idle": record(dict.fromkeys(IDLE_CAUSES, MEDIAN)),
                         "idle_unexplained": MIDDLE,

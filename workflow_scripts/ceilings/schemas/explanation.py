@@ -4,7 +4,7 @@ from typing import Any
 
 from ceilings.schemas.common import NAME, NOT_NEGATIVE, POSITIVE, PROVENANCE, SHA256, SHARE
 from ceilings.schemas.terms import flag, many, maybe, number, numbers, one_of, record, row, table, text, whole
-from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES, SAMPLING
 
 RECORDINGS = ("nsight-systems", "pytorch-profiler", "ceilings")
 """Formats that hold calls and operations with their times; only these can be drawn in time."""
@@ -64,7 +64,7 @@ GROUP = record(
                 {
                     "device": whole(-1),
                     "busy_ns": MEDIAN,
-                    "classes": record(dict.fromkeys(KERNEL_CLASSES, MEDIAN)),
+                    "classes": record(dict.fromkeys(set(KERNEL_CLASSES) - {SAMPLING}, MEDIAN), {SAMPLING: MEDIAN}),
                     "idle": record(dict.fromkeys(IDLE_CAUSES, MEDIAN)),
                     "idle_unexplained_ns": MEDIAN,
                     "overlap_ns": MEDIAN,  # at least two operations run

@@ -76,7 +76,11 @@ def of_model(runtime: Runtime, model: str, outline: Outline, precision: str) -> 
     task = TASKS[outline.task]
     if not runtime.module_of(task):
         if task.generates:
-            return Availability(f"{runtime.name} generates no text", "measure it on a runtime that does")
+            remedy = "measure it on a runtime that does"
+            if runtime.builder and runtime.engine == "static":
+                path = f"engines/DEVICE/{runtime.builder}/{model}/{precision}/SHAPE.engine"
+                remedy += f"; the engine of its forward passes can be built: snakemake --cores 1 results/{path}"
+            return Availability(f"{runtime.name} generates no text", remedy)
         return Availability(
             f"{runtime.name} only generates text, and {model} does not", "measure it on another runtime"
         )

@@ -150,8 +150,8 @@ class Engines:
                 yield f"sweeps.{sweep}.runtimes: {self._no_engine(spec, model, precision)}"
 
     def _profiles(self, name: str, model: str) -> list[Profile]:
-        if static := profiles.static(name):
-            return [static]
+        if profiles.static(name):
+            return Profile.of(Shape.parse(name))
         known = self.settings["profiles"]
         if name not in known:
             hint = nearest(name, known) if known else "engines.profiles is empty"

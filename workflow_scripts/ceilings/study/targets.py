@@ -10,6 +10,7 @@ from ceilings.study.cell import Cell
 from ceilings.study.engines import Engines
 from ceilings.study.paths import Paths
 from ceilings.study.variants import graph_name
+from ceilings.workload.generation import is_request
 
 
 class Targets:
@@ -123,7 +124,9 @@ class Targets:
         """Cells whose engines are built for compute capabilities that this machine does not have."""
         if not self.engines.targets:
             return []
-        return [cell for cell in self.cells if cell.spec.builder == "tensorrt-rtx" and cell.spec.engine != "external"]
+        built = [cell for cell in self.cells if cell.spec.builder == "tensorrt-rtx" and cell.spec.engine != "external"]
+        # No graph of a forward pass is quantised.
+        return [cell for cell in built if not is_request(cell.shape) or cell.precision in cell.spec.generates]
 
     def _engine(self, cell: Cell, device: str) -> str:
         return self.engines.path(cell.spec, cell.model, cell.precision, cell.shape, device)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ceilings.statistics.quantiles import quantile_interval
-from ceilings.taxonomy import COMMUNICATION, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES, SELDOM
 from ceilings.traces import calls as kinds
 from ceilings.traces.budget import Account, Iteration
 from ceilings.traces.capture import GRAPH, KERNEL, Capture
@@ -25,7 +25,6 @@ UNKNOWN = 0.02
 """Share of the busy time in kernels of unknown class from which on the record warns."""
 
 KERNELS_SHOWN = 40
-COLUMN = KERNEL_CLASSES.index(COMMUNICATION)
 SLOW = 0.01
 """Share of the iterations, at least one, that are called slow."""
 
@@ -106,8 +105,12 @@ def _parts(names: Sequence[str], values: NDArray[np.float64]) -> dict[str, dict[
 
 def _classes(values: NDArray[np.float64]) -> dict[str, dict[str, float | None]]:
     """Busy time by class. One process on one device has no communication, as a rule: then it is left out."""
-    parts = _parts(KERNEL_CLASSES, values)
-    return {name: part for name, part in parts.items() if name != COMMUNICATION or values[:, COLUMN].any()}
+    return {name: part for name, part in _parts(KERNEL_CLASSES, values).items() if name not in _absent(values)}
+
+
+def _absent(values: NDArray[np.float64]) -> set[str]:
+    """The classes of ``SELDOM`` without any work, of which values begin with a column a class."""
+    return {name for name in SELDOM if not values[:, KERNEL_CLASSES.index(name)].any()}
 
 
 def _middle(iterations: Sequence[Iteration], name: str) -> float:
@@ -176,8 +179,8 @@ def _jitter(
             name if k < len(KERNEL_CLASSES) or side == "host_ns" else f"idle_{name}" for k, name in enumerate(names)
         ]
         sides[side] = dict(zip(labels, more.tolist(), strict=True))
-    if not device[:, COLUMN].any():
-        del sides["device_ns"][COMMUNICATION]
+    for name in _absent(device):
+        del sides["device_ns"][name]
     return {"slow_iterations": count, **extra, **sides}
 
 

@@ -22,6 +22,15 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         r"lamport|userbuffers|quickreduce|deep_ep::|symm_mem::|(reduce_scatter|all_?gather)_kernel",
         "all-reduces of vLLM, SGLang, TensorRT-LLM and Transformer Engine, DeepEP",
     ),
+    # the choice of the next token; before attention and normalization, since it is a softmax of logits in part
+    (
+        "sampling",
+        r"arg_?max|gumbel|multinomial|topk_?topp|Top(K|P|KTopP)(Sampling|Renorm|Mask)|MinPSampling|SamplingFrom|"
+        r"(rejection|typical)_\w*sample|sample_recovered|_sampled_and_|topk_log_softmax|_ranks_kernel|logprob_token|"
+        r"_temperature_kernel|_min_p_kernel|penalt(y|ies)|bad_words|grammar_bitmask|apply_token_bitmask|"
+        r"GreedySearch|BeamSearch|(Logits(Process)?|FilterLogits|ForceDecodingIds|NextToken)Kernel|banRepeatedTokens",
+        "PyTorch, vLLM, FlashInfer, ORT",
+    ),
     # attention computed by one kernel, and the helpers that exist only for it
     (
         "attention",
@@ -39,18 +48,34 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         r"contrib::cuda::.*(AddBiasTranspose|TransposeQKV|TransposeCtx|MaskIndex|(?<!Bias)Softmax)",
         "ORT",
     ),
+    (
+        "attention",
+        # xqa of grouped queries, one namespace a size of head and group; what unpacks for it and what sums its parts
+        r"::kernel_mha\b|contrib::cuda::(UnpackQKV|UnpackV\b|Ungroup|PagedDecode|ApplyHeadSink|PagedXqa|GetSeqlens|"
+        r"GetCumulativeSeqlens|GetSequenceLengths|ConvertHeadSink|PagedConvertHeadSink|ZeroFullyMasked|ZeroOutputForFully)",
+        "ORT's grouped-query attention",
+    ),
+    # products of rotations: before products and look-ups, whose words occur in their names
+    ("elementwise", r"rotary_?emb", "vLLM, ORT"),
     ("attention", r"attention", "any"),
     (
         "attention",
-        r"attn_(fwd|bwd)|_attn_|sage_fwd|flash_?mla|mla_(decode|fwd|reduce)|flash_?infer\w*::\w*(Merge|Attention)|"
-        r"(Batch|Single)(Decode|Prefill)With|_fwd_grouped_kernel|_fwd_kernel_stage|(Persistent)?VariableLengthMergeStates",
+        r"attn_(fwd|bwd)|_attn_|sage_fwd|flash_?mla|mla_(decode|fwd|reduce)|flash_?infer\w*::\w*(Merge|Attention)|reduce_segments|"
+        r"(Batch|Single)(Decode|Prefill)With|_fwd_grouped_kernel|^_fwd_kernel(_stage\d|_alibi)?$|_fwd_kernel_stage|prepare_varlen_num_blocks|(Persistent)?VariableLengthMergeStates",
         "SageAttention, FlashMLA, FlashInfer, AITER, Triton's of servers",
     ),
     # the cache of keys and values
     (
         "copy",
-        r"reshape_and_cache|store_kv_?cache|set_kv_buffer|concat_and_cache|copy_blocks|gather_cache|kv_?cache_copy",
-        "vLLM, SGLang",
+        r"reshape_(and_)?cache|store_kv_?cache|set_kv_buffer|concat_and_cache|copy_blocks|gather_cache|kv_?cache_copy|"
+        r"swap_blocks|zero_kv_blocks|copy_page_indices|index_(copy|put|fill)_kernel",
+        "vLLM, SGLang, PyTorch",
+    ),
+    (
+        "copy",
+        r"Concat(KVInPlace|NewToPastKV|TensorToTensor)|AppendKvToPresent|ReshapeAndCache|K[vV]CacheRows|PagedKVCache|"
+        r"ReorderPastState|KeyCacheExpansion|BufferExpansion|StridedCopy",
+        "ORT",
     ),
     # Inductor: tem templates of products, poi pointwise, per and red reductions; the name lists what is fused
     ("gemm", r"^triton_(tem_|mm|bmm|.*_gemm)", "Inductor"),
@@ -71,7 +96,7 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("normalization", r"layer_?norm|rms_?norm|group_?norm|batch_?norm|RowwiseMoments|cuApplyLayerNorm", "any"),
     ("normalization", r"soft_?max", "any"),
     ("normalization", r"__myl_\w*(Mean\w*Sqrt|Max\w*Exp)", "TensorRT (Myelin)"),
-    ("normalization", r"^triton_(per|red)_\w*(var_mean|native_norm|_norm)", "Inductor"),
+    ("normalization", r"^triton_(per|red)_\w*(var_mean|native_norm|_norm|rsqrt)", "Inductor"),
     ("elementwise", r"^triton_(poi|for)_", "Inductor"),
     ("other", r"^triton_(per|red|spl|scan)_", "Inductor"),
     # matrix products, convolutions among them
@@ -110,7 +135,11 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("copy", r"__myl_(Tran|Mov|Move|Resh|Repl|Slic|Conc|Cast)+_", "TensorRT (Myelin)"),
     # one value in, one value out
     ("elementwise", r"_(Unary|Binary|Ternary)ElementWise|elementwise|pointwise|gelu|relu|tanh|sigmoid", "any"),
-    ("elementwise", r"_Fill\b|FillKernel|fill_kernel|FillFunctor|WhereKernel|CastKernel|_?(De)?quantize", "ORT"),
+    (
+        "elementwise",
+        r"_Fill\b|FillKernel|fill_kernel|FillFunctor|WhereKernel|CastKernel|_?(De)?quantize|cuda::_Clip<",
+        "ORT",
+    ),
     ("elementwise", r"onnxruntime::(contrib::)?cuda::\w*(Bias|Add|Scale|Clip)\w*Kernel", "ORT"),
     ("elementwise", r"__myl_", "TensorRT (Myelin)"),
     (
@@ -122,7 +151,7 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     # known, and none of these
     (
         "other",
-        r"reduce|reduction|cub::|thrust::|sort|topk|scan|cumsum|arange|range_kernel|random|philox|distribution",
+        r"reduce|reduction|cub::|thrust::|(?<!ten)sort|topk|scan|cumsum|arange|range_kernel|random|philox|distribution",
         "any",
     ),
     ("other", r"spin|sleep|barrier|nonzero|triu_tril|compact|isfinite", "any"),
@@ -133,12 +162,14 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "other",
-        r"moe|routing|expert|bitmatrix|align_block_size|argmax|sampl(e|ing)|nll_loss|cross_entropy|loss|computeB?Offsets|bounds_check|find_long_segments|kv_indices|position_kernel",
+        r"moe|routing|expert|bitmatrix|align_block_size|sampl(e|ing)|nll_loss|cross_entropy|loss|computeB?Offsets|bounds_check|find_long_segments|kv_indices|position_kernel|"
+        r"slot_mapping|block_tables?|prepare_(prefill|pos|rope)_|post_update|seq_lens|_apply_write_kernel|PositionIds(Prompt|Token)",
         "servers, training",
     ),
     (
         "copy",
-        r"linearize_index|\bfill_?kernel|set_?zero|memset|SubTensorOpWithScalar|scatter|index_put|roll_cuda|recat_copy|copy_page|Im2d2Col|Im2Col|to_dense",
+        r"linearize_index|\bfill_?kernel|set_?zero|memset|SubTensorOpWithScalar|scatter|index_put|roll_cuda|recat_copy|copy_page|Im2d2Col|Im2Col|to_dense|"
+        r"cuda::(Range|Trilu|_EyeLike)Kernel|FillFromDataPtr|expand_(kernel|idx)",
         "any",
     ),
 )

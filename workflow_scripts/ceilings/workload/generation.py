@@ -88,6 +88,15 @@ class Decoder:
         return tuple(TensorSpec(name, dtype, dims, content) for name in names)
 
 
+def is_request(shape: Shape) -> bool:
+    """Whether a shape is one of requests that generate, and not of single inferences.
+
+    >>> is_request(Shape.parse("b1-p128-g32")), is_request(Shape.parse("b1-s128"))
+    (True, False)
+    """
+    return set(AXES) <= set(shape.axes)
+
+
 def phase(shape: Shape) -> Phase:
     """The regime of a shape's iterations.
 

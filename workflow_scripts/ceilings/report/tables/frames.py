@@ -18,7 +18,7 @@ from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
-from ceilings.taxonomy import COMMUNICATION, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES
+from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES, SELDOM
 from ceilings.workload.shape import Shape
 
 SAMPLES = "samples"
@@ -53,7 +53,7 @@ if besides the device's work took no time, or the host none (at most). ``path_*`
 the replay is not as long as the untraced latency, these two are empty, and the path is the recorded iteration's.
 """
 
-COMMUNICATION_MS = f"gpu_{COMMUNICATION}_ms"
+SELDOM_MS = [f"gpu_{kind}_ms" for kind in SELDOM]
 
 KERNEL_COLUMNS = [*KEY, "kernel", "class", "count", "us", "name"]
 """One row a kernel of a captured cell, per iteration; the longest in sum first. ``kernel`` is ``name`` in short."""
@@ -166,8 +166,9 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
             tables[name] = tables[name].assign(**dict.fromkeys(missing))
-    if COMMUNICATION_MS not in tables["budgets"].columns:  # older than the class
-        tables["budgets"] = tables["budgets"].assign(**{COMMUNICATION_MS: 0.0})
+    # Older than a class.
+    lacking = [column for column in SELDOM_MS if column not in tables["budgets"].columns]
+    tables["budgets"] = tables["budgets"].assign(**dict.fromkeys(lacking, 0.0))
     if problem := consistent.flaw(tables["cells"], tables["runs"], tables[SAMPLES]):
         anew = f"delete {folder / VOUCHER} and run `snakemake --cores 1 {folder / VOUCHER}`, or collect_cells.py"
         raise UserError(f"the tables in {folder} contradict each other ({problem}); {remedy or anew}")

@@ -18,6 +18,7 @@ MOST_TOTAL = 1.05
 PALETTE = {
     **{"gemm": "#2b6cb0", "attention": "#63a4e0", "normalization": "#2f9e6a", "elementwise": "#45b3c4"},
     **{"gather": "#8bbf4a", "copy": "#c774a8", "communication": "#7b5ea7", "other": "#a39bd6", "unknown": "#8a6d5a"},
+    "sampling": "#d2694b",
     **{"framework": "#e69f00", "host": "#e69f00", "launch": "#b3400f", "transfer": "#c774a8", "kernel": "#2b6cb0"},
     **{"sync": "#9aa5b4", "stalled": "#6b7280"},
 }

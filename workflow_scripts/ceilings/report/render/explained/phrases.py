@@ -46,6 +46,7 @@ CLASSES = {
     "normalization": "normalisation",
     "gather": "embedding, gather",
     "copy": "copies, layout",
+    "sampling": "choice of tokens",
     "other": "other kernels",
     "unknown": "kernels of unknown class",
 }

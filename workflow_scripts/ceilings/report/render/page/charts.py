@@ -19,7 +19,7 @@ Spec = dict[str, Any]
 SHAPES = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-right", "triangle-left"]
 DASHES = {"fp32": [1, 0], "tf32": [9, 2], "bf16": [6, 2, 2, 2], "fp16": [6, 3], "fp8": [2, 2], "int8": [3, 3]}
 
-PALE = ["#8fc1e0", "#f0b48a", "#8fd4bd", "#e8c6da", "#bfe2f6", "#c9c2e8", "#f6d999"]
+PALE = ["#8fc1e0", "#f0b48a", "#8fd4bd", "#e8c6da", "#bfe2f6", "#c9c2e8", "#f6d999", "#d9a7a0"]
 GREYS = ["#8a8a8a", "#a6a6a6", "#bfbfbf", "#d6d6d6"]
 """A budget's colours: work in the palette, then in its paler tints, idleness in grey."""
 

@@ -21,6 +21,7 @@ CLASS_LOOKS: dict[str, dict[str, Any]] = {
     "other": {"facecolor": "#807DBA", "hatch": "oo", "label": "other kernels"},
     "unknown": {"facecolor": "black", "hatch": "++++", "label": "unknown kernels"},
     "communication": {"facecolor": "#E69F00", "hatch": "----", "label": "communication"},
+    "sampling": {"facecolor": "#D55E00", "hatch": "**", "label": "choice of tokens"},
 }
 
 IDLE_LOOKS: dict[str, dict[str, Any]] = {
