@@ -106,7 +106,9 @@ def own_pip() -> Pin:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", choices=("cpu", "gpu", "vllm"), required=True, help="which requirements the host needs")
+    parser.add_argument(
+        "--kind", choices=("cpu", "gpu", "vllm"), required=True, help="which requirements the host needs"
+    )
     parser.add_argument("--python", default=platform.python_version().rpartition(".")[0], help="its Python (3.12)")
     parser.add_argument("--machine", default=platform.machine(), help="what `uname -m` says there (x86_64)")
     parser.add_argument("--glibc", default="2.28", help="its C library at least (2.28)")
@@ -118,7 +120,9 @@ if __name__ == "__main__":
     )
     parser.add_argument("--nsys", type=expanded, help="folder of Nsight Systems to carry too")
     parser.add_argument("--changes", choices=("refuse", "carry"), default="refuse", help="of uncommitted files")
-    parser.add_argument("--exclude", default="", metavar="NAME,...", help="packages that stay out, needed by no model there")
+    parser.add_argument(
+        "--exclude", default="", metavar="NAME,...", help="packages that stay out, needed by no model there"
+    )
     parser.add_argument("--part-mb", type=int, default=50, help="size of a part at most, in MiB")
     parser.add_argument("--output-dir", type=expanded, default=Path("kit"), help="folder of the parts")
     main(work, parser)
