@@ -61,8 +61,8 @@ def made(
         for tokens in generated:
             for prompt in prompts:
                 for batch in batches:
-                    maker.add(GPU, runtime, "fp16", batch, (prompt, tokens), n=240, model=MODEL)
-    maker.repeat(GPU, runtimes[0], "fp16", batches[0], (prompts[0], generated[0]), n=240, model=MODEL)
+                    maker.add(GPU, runtime, "fp16", batch, (prompt, tokens), n=120, model=MODEL)
+    maker.repeat(GPU, runtimes[0], "fp16", batches[0], (prompts[0], generated[0]), n=120, model=MODEL)
     return maker
 
 
@@ -247,16 +247,16 @@ def test_prefill_and_decode_are_two_regimes_with_two_floors(tmp_path):
     assert finding.effect.estimate == pytest.approx(best / ((WEIGHTS + CACHE_PER_TOKEN * 191) / 3e9), rel=0.02)
     (unknown,) = about(collect(made(tmp_path / "no_floor").plan()), REGIMES)
     assert unknown.status == "not decidable" and not unknown.cells
-    (half,) = about(collect(bounded(made(tmp_path / "half", generated=(128,))).plan()), REGIMES)
+    (half,) = about(collect(bounded(made(tmp_path / "half", runtimes=[CAPTURED], generated=(128,))).plan()), REGIMES)
     assert half.status == "not decidable" and "generated: [1]" in half.missing[0]
 
 
 def test_no_finding_compares_a_prefill_with_a_decode_step(tmp_path):
-    """But the one that says that they differ. The levers too pair by shape."""
+    """But the one that says that they differ. The levers too pair by shape; lists of cells compare nothing."""
     tables = collect(bounded(made(tmp_path, prompts=(128, 512))).plan())
     for finding in findings(tables):
         phases = {name.endswith("-g1") for name in finding.cells}
-        assert len(phases) < 2 or finding.topic in {REGIMES, "Energy and clocks", "Tail"}, finding
+        assert len(phases) < 2 or finding.effect is None or finding.topic == REGIMES, finding
         assert "generated 1 to 128" not in finding.text and "generated^" not in finding.text
 
 
@@ -268,7 +268,7 @@ def test_a_study_of_encoders_has_no_word_of_generation(tmp_path):
 
 def test_noise_alone_finds_nothing(tmp_path):
     claims = []
-    for seed in range(4):
+    for seed in range(2):
         tables = collect(made(tmp_path / str(seed), same, seed=seed, between=0.02, runs=3, prompts=(128, 512)).plan())
         claims += [
             one

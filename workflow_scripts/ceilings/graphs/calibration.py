@@ -173,7 +173,9 @@ def _joined(tensor: TensorSpec, inputs: np.ndarray) -> np.ndarray:
 def _shape(model: onnx.ModelProto, weights_dir: Path | str, workload: Workload, calibration: Calibration) -> Shape:
     """The shape of one input: of batch 1 if the graph takes that."""
     if workload.task.generates:
-        raise CellFailure("unsupported", "ranges of a model that generates text are not calibrated, nor is it quantised")
+        raise CellFailure(
+            "unsupported", "ranges of a model that generates text are not calibrated, nor is it quantised"
+        )
     fixed, able = graph.fixed_axes(model), bounds(weights_dir)
     sizes = {"batch": 1, "sequence": calibration.sequence}
     unknown = [axis for axis in workload.axes if axis not in {*sizes, *fixed, *able.fixed}]

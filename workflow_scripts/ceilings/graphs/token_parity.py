@@ -68,7 +68,10 @@ def compare(outputs: Arrays, reference: Arrays) -> dict[str, Any]:
             raise ValueError(f"the runtime gave a {whose} that is none of the {vocabulary} of the vocabulary")
     if (np.diff(np.sort(ids, -1), axis=-1) == 0).any():
         raise ValueError("the runtime gave two logits of one token")
-    empty = {**dict.fromkeys(("max_abs", "max_rel", "relative_l2", "cosine", "row_l2", "spread_l2")), "rows": given[..., 0].size}
+    empty = {
+        **dict.fromkeys(("max_abs", "max_rel", "relative_l2", "cosine", "row_l2", "spread_l2")),
+        "rows": given[..., 0].size,
+    }
     if problem := _not_finite(given, reference):
         return {"finite": False, **empty, "top1_agreement": None, "problem": problem}
     same = tokens == expected
@@ -144,9 +147,7 @@ def _not_finite(given: np.ndarray, reference: Arrays) -> str | None:
     return None if np.isfinite(given).all() else "a logit has a NaN or an infinity"
 
 
-def _logits(
-    ids: np.ndarray, given: np.ndarray, checked: np.ndarray, first: np.ndarray
-) -> tuple[dict[str, Any], float]:
+def _logits(ids: np.ndarray, given: np.ndarray, checked: np.ndarray, first: np.ndarray) -> tuple[dict[str, Any], float]:
     """Distance of the logits of rows that were the reference's up to there; and the rms error of a difference of two."""
     steps = np.arange(given.shape[2])
     here = steps <= first[:, : given.shape[1], None]

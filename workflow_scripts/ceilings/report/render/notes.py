@@ -95,7 +95,8 @@ def summary_table(plan: Plan, tables: Tables) -> str:
         )
     without = set() if any(counted(row) for row in rows) else {PRODUCTS}
     without |= set() if len(tables.floors) else {BY_COLUMN["gap"]}
-    lines.append(legend([*columns, *(one for one in BEHIND if one not in without)]))
+    named = [of_tokens(one) for one in columns] if all(cell.phase for cell in measured.cells) else columns
+    lines.append(legend([*named, *(one for one in BEHIND if one not in without)]))
     return foreign.markdown("\n\n".join(lines) + "\n")
 
 

@@ -64,7 +64,8 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
     at = panel(measured, first)
     sentence = f"{at}{first.label} against the replay of its CUDA graph (90% intervals): {shown}"
     brief = ""
-    if first.is_eager:
+    masked = first.is_eager and first.phase is None
+    if masked:
         sentence += f" ({MASKED})"
     status: Status = "not decidable"
     wanted = ""
@@ -80,7 +81,7 @@ def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
     elif costs[-1].low > 1 + max(LAYER_MARGIN, floor):
         sentence += f". Launching still costs more than {LAYER_MARGIN:.0%} at the largest measured size"
         status = "refuted"
-        why = " (one attention kernel differs)" if first.is_eager else ": launch overhead still counts there"
+        why = " (one attention kernel differs)" if masked else ": launch overhead still counts there"
         factor = text.number(costs[-1].estimate)
         brief = f"{at}{first.label} takes {factor}× the time of its CUDA graph even at {last.shape}{why}."
     missing = (wanted or processes_entry([last]),) if status == "not decidable" else ()

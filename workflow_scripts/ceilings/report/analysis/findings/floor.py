@@ -52,8 +52,13 @@ def _gap(measured: Measured, cell: Cell) -> Finding:
         f"{text.number(row['floor_ms'])} ms (set by {text.LIMITED_BY.get(row['limited_by'], row['limited_by'])})"
     )
     brief = (
-        f"{where(measured, cell)}: the fastest cell, {cell.label}, takes {text.number(gap.estimate)}× the hardware "
-        f"floor ({text.number(cell.p50.estimate)} against {text.number(row['floor_ms'])} ms)."
+        ""
+        if cell.phase
+        # generation.py says it of both phases
+        else (
+            f"{where(measured, cell)}: the fastest cell, {cell.label}, takes {text.number(gap.estimate)}× the hardware "
+            f"floor ({text.number(cell.p50.estimate)} against {text.number(row['floor_ms'])} ms)."
+        )
     )
     if pd.notna(row["mfu"]):
         sentence += f". MFU: {text.percent(row['mfu'])} of the highest measured matrix rate"

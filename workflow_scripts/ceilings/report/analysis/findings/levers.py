@@ -79,7 +79,9 @@ def _lever(measured: Measured, members: list[Step]) -> Finding:
         sentence += f"; on top of {_named(top, alone)} {change(top)}"
         sentence += _interaction(measured, alone, top)
     on_top = f" on top of {_named(top, alone)}" if top is not alone else ""
-    brief = f"{_at(measured, top.with_)}: {_name(top)}{on_top} makes it {times(top)}." if top.decided else ""
+    brief = ""
+    if top.decided and not (top.lever == GRAPH and top.with_.phase):  # of generated text generation_stacks.py says it
+        brief = f"{_at(measured, top.with_)}: {_name(top)}{on_top} makes it {times(top)}."
     claim = f"A lever shortens {alone.with_.shape}, on top of the others"
     subject = f"{_name(alone)} on {alone.with_.stack}"
     if top is not alone:

@@ -13,13 +13,13 @@ from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
 from ceilings.workload.generation import step_shape
 
-CONTEXT = "tokens in the cache (prompt and half of the generated ones, log scale)"
+CONTEXT = "tokens in the cache (log scale)"
 
 
 @style.settled
 def draw(tables: Tables) -> Figure:
     """A row a device and model. Left and in the middle along the batch: a token's time, and all rows' tokens a second.
-    Right along the context: a token's time. The floor dashed."""
+    Right along the context, the prompt and half of the generated tokens: a token's time. The floor in grey."""
     measured = Measured(tables)
     rows = {}
     for panel, cells in measured.panels.items():
@@ -29,7 +29,7 @@ def draw(tables: Tables) -> Figure:
             rows[panel] = lines
     if not rows:
         return style.nothing("Time per output token", "no configuration generated at more than one batch or context")
-    figure, axes = style.panels(len(rows), 3, 4.2, "Time per output token (95% intervals; dashed: the hardware floor)")
+    figure, axes = style.panels(len(rows), 3, 4.2, "Time per output token (95% intervals; grey: the hardware floor)")
     for row, ((device, model), lines) in zip(axes, rows.items(), strict=True):
         time, rate, context = row
         _draw(time, measured, lines["batch"], _batch, lambda cell: cell.p50)
@@ -40,7 +40,6 @@ def draw(tables: Tables) -> Figure:
         time.set_xlabel("batch (log scale)")
         rate.set_xlabel("batch (log scale)")
         context.set_xlabel(CONTEXT)
-        context.xaxis.label.set_fontsize(8)
         time.set_ylabel("time per output token (ms, log scale)")
         rate.set_ylabel("tokens/s of all rows (log scale)")
         context.set_ylabel("time per output token (ms, log scale)")
@@ -95,6 +94,14 @@ def _draw(axis: Axes, measured: Measured, lines: Sequence[Sequence[Cell]], x: Ca
             floors.setdefault(cell.precision, {})[x(cell)] = ms if scale == 1 else rate
     for precision, known in floors.items():
         label = f"floor {precision}" if len(floors) > 1 else "floor"
-        axis.plot(sorted(known), [known[size] for size in sorted(known)], "--", color=style.GREY, label=label)
+        axis.plot(
+            sorted(known),
+            [known[size] for size in sorted(known)],
+            "-",
+            color=style.GREY,
+            linewidth=3,
+            alpha=0.6,
+            label=label,
+        )
     style.plain_log(axis, "x", sorted({x(cell) for line in lines for cell in line}))
     style.plain_log(axis, "y")

@@ -1,0 +1,95 @@
+"""The real pipeline on decoders that generate: tiny GPT-2 and Llama on the CPU, from weights to the summary."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from tiny import LAB_NOTE, PROJECT, SUMMARY, Project
+
+pytestmark = [pytest.mark.workflow, pytest.mark.slow]
+
+STUDY = yaml.safe_load((PROJECT / "studies/generation-cpu.yaml").read_text())
+RUNTIMES = ("torch-eager", "onnxruntime-cpu", "onnxruntime-cpu-fused")
+SHAPES = ("b1-p16-g8", "b4-p16-g8", "b1-p16-g1")
+SHORT = STUDY["protocol"] | {"min_seconds": 0.02, "max_seconds": 0.05, "min_iterations": 7, "warmup_max_seconds": 0.05}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The study of the repository with a shorter protocol, run to its summary."""
+    folder = tmp_path_factory.mktemp("generation") / "project"
+    folder.mkdir()
+    for name in ("Snakefile", "rules", "workflow_scripts", "envs", "profiles", "docs"):
+        source = PROJECT / name
+        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy2(source, folder)
+    project = Project(folder)
+    project.configure(STUDY | {"protocol": SHORT})
+    project.snakemake(SUMMARY)
+    return project
+
+
+def records(project):
+    paths = sorted(project.folder.glob("results/benchmarks/*/*/*/fp32/*/run1.json"))
+    return {(path.parts[-5], path.parts[-4], path.parts[-2]): json.loads(path.read_text()) for path in paths}
+
+
+def test_every_cell_generates_and_gives_the_reference_s_tokens(project):
+    """In FP32 two implementations round differently, and the gate says whether that explains another token."""
+    found = records(project)
+    asked = {(runtime, model, shape) for runtime in RUNTIMES for model in ("gpt2", "llama") for shape in SHAPES}
+    assert {key for key in found if not key[0].endswith(".aa")} == asked
+    for key, record in found.items():
+        assert record["status"] == "ok", (key, record["failure"])
+        assert record["parity"]["relative_l2"] < 1e-3, key
+        assert record["parity"].get("token_agreement", 1) > 0.9, key
+
+
+def test_requests_are_the_sum_of_their_tokens(project):
+    for (_, _, shape), record in records(project).items():
+        requests, generated = record["series"]["requests"], int(shape.rsplit("g", 1)[1])
+        gaps = np.reshape(requests["token_ns"], (-1, generated - 1)) if generated > 1 else np.zeros((1, 0))
+        firsts = np.asarray(requests["first_token_ns"])
+        assert len(firsts) >= 3
+        assert (firsts + gaps.sum(1) == requests["request_ns"]).all()
+        assert requests["cache_bytes"] > 0
+        # A step of the closed loop takes what a reader waits between two tokens, as far as a busy machine lets it.
+        if generated > 1:
+            ratio = np.median(record["series"]["latency"]["latency_ns"]) / np.median(gaps)
+            assert 1 / 5 < ratio < 5, shape
+
+
+def test_the_reference_is_that_of_every_shape(project):
+    for model in ("gpt2", "llama"):
+        reference = np.load(project.folder / f"results/models/{model}/reference/b4-p16-g8.npz")
+        assert reference["tokens"].shape[1:] == (4, 8)
+        assert reference["tokens"].dtype == np.int64
+
+
+def test_pages_speak_of_tokens(project):
+    summary = (project.folder / SUMMARY).read_text()
+    assert "## Generation" in summary and "## Results" not in summary
+    assert "time per output token" in summary and "time to the first token" in summary
+    assert "An iteration of a generating cell is one output token" in summary
+    for heading in ("TTFT, ms", "end to end, ms", "tokens/s, all rows", "KV cache, MB"):
+        assert heading in summary, heading
+    assert "same tokens" in (project.folder / LAB_NOTE).read_text()
+
+
+def test_another_number_of_tokens_times_the_cells_that_it_is_of_and_no_other(project):
+    """And makes no weights, graphs or prompts of other shapes anew."""
+    assert not sum(project.planned().values())
+    study = copy.deepcopy(STUDY | {"protocol": SHORT})
+    study["sweeps"]["decode"]["axes"]["generated"] = [9]
+    study["noise_cells"] = [cell.replace("-g8", "-g9") for cell in study["noise_cells"]]
+    project.configure(study)
+    jobs = project.planned()
+    project.configure(STUDY | {"protocol": SHORT})
+    cells = len(RUNTIMES) * 2 * 2 + 1  # models, batches, and the second of the A/A pair
+    assert jobs["measure_latency"] == cells * SHORT["processes"]
+    assert not jobs.keys() & {"fetch_weights", "export_onnx", "simplify_onnx", "convert_precision", "fuse_graph"}
+    assert jobs["compute_reference"] == 4  # two models at two batches
