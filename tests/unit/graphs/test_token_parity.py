@@ -1,0 +1,172 @@
+"""Rounding changes tokens and is no fault; a fault of the cache is none of rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import generated_tokens as generated
+import numpy as np
+import pytest
+import torch
+
+from ceilings.errors import CellFailure
+from ceilings.graphs import token_parity
+from ceilings.graphs.token_parity import compare, says_little, too_far
+from ceilings.measure import worker
+from ceilings.workload.generation import CHECKED_STEPS, TOP
+from ceilings.workload.task import TASKS
+from ceilings.workload.workload import Workload
+
+TOLERANCES = {torch.float32: 0.001, torch.float16: 0.02, torch.bfloat16: 0.1}
+COUNT = 24
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("architecture", generated.SIZES)
+def test_rounding_always_passes(architecture: str, dtype: torch.dtype) -> None:
+    agreements = []
+    for seed in range(12):
+        batch = 1 if seed % 2 else 6
+        expected = generated.reference(architecture, seed, batch, COUNT)
+        parity = compare(
+            generated.outputs(generated.model(architecture, seed, dtype), seed, batch, COUNT), expected
+        )
+        assert too_far(parity, TOLERANCES[dtype]) is None, seed
+        assert parity["largest_margin"] is None or parity["largest_margin"] < token_parity.EXPLAINED / 1.5
+        agreements.append(parity["token_agreement"])
+    assert (min(agreements) < 1) is (dtype == torch.bfloat16) or dtype == torch.float16
+
+
+@pytest.mark.parametrize("at", [1, CHECKED_STEPS + 4])  # the first decode step, and one whose logits nobody compares
+@pytest.mark.parametrize("fault", generated.FAULTS)
+@pytest.mark.parametrize("architecture", generated.SIZES)
+def test_a_fault_of_the_cache_is_refused(architecture: str, fault: str, at: int) -> None:
+    for seed in range(3):
+        expected = generated.reference(architecture, seed, 4, COUNT)
+        planted = generated.FAULTS[fault](at)
+        for dtype in (torch.float32, torch.float16):
+            decoder = generated.model(architecture, seed, dtype)
+            parity = compare(generated.outputs(decoder, seed, 4, COUNT, planted), expected)
+            assert too_far(parity, TOLERANCES[dtype]), (seed, dtype, parity)
+
+
+@pytest.mark.parametrize("architecture", generated.SIZES)
+def test_a_fault_within_the_tolerance_shows_beside_the_prefill(architecture: str) -> None:
+    """BF16's tolerance is wide enough for a slot that was never written; the prefill, which reads none, is nearer."""
+    refused = []
+    for seed in range(3):
+        expected = generated.reference(architecture, seed, 4, COUNT)
+        decoder = generated.model(architecture, seed, torch.bfloat16)
+        parity = compare(generated.outputs(decoder, seed, 4, COUNT, generated.stale_slot(1)), expected)
+        refused.append(str(too_far(parity, 0.1)))
+    assert all(reason != "None" for reason in refused)
+    assert architecture != "gpt2" or any("of the prefill" in reason for reason in refused)
+
+
+def exact(batch: int = 3) -> tuple[Arrays, Arrays]:
+    """A reference with an answer that equals it."""
+    return generated.outputs(generated.model("gpt2", 0), 0, batch, 12), generated.reference("gpt2", 0, batch, 12)
+
+
+def test_equal_tokens_are_equal() -> None:
+    outputs, reference = exact()
+    parity = compare(outputs, reference)
+    assert parity["relative_l2"] < 1e-6 and parity["cosine"] > 0.999999
+    assert (parity["token_agreement"], parity["top1_agreement"], parity["rows_equal"]) == (1, 1, 1)
+    assert parity["first_difference"] is parity["largest_margin"] is None
+    assert parity["explained"] and too_far(parity, 1e-3) is None
+    assert parity["rows"] == 2 * 3 * CHECKED_STEPS
+
+
+def test_a_token_beside_the_right_one_is_refused() -> None:
+    outputs, reference = exact()
+    outputs["tokens"][1, 2, 10] = (outputs["tokens"][1, 2, 10] + 1) % 300
+    parity = compare(outputs, reference)
+    assert (parity["first_difference"], parity["rows_equal"], parity["explained"]) == (10, 5 / 6, False)
+    assert parity["token_agreement"] == 1 - 1 / 72
+    assert parity["top1_agreement"] == (5 * 12 + 10) / (5 * 12 + 11)
+    assert "first at position 10" in str(too_far(parity, 0.1))
+
+
+def test_what_follows_the_first_difference_is_not_compared() -> None:
+    outputs, reference = exact()
+    near = reference["candidate_logits"]
+    near[0, 0, 5, 1] = near[0, 0, 5, 0] - 1e-9  # two tokens as likely
+    outputs["tokens"][0, 0, 5] = reference["candidates"][0, 0, 5, 1]
+    outputs["tokens"][0, 0, 6:] = 7
+    parity = compare(outputs, reference)
+    assert parity["first_difference"] == 5 and parity["explained"] and too_far(parity, 1e-3) is None
+
+
+def test_the_margin_is_in_rms_errors_of_a_difference_of_two_logits() -> None:
+    outputs, reference = exact(4)
+    rng = np.random.default_rng(0)
+    scale = 0.01 * reference["logits"].std()
+    outputs["logits"] = outputs["logits"] + rng.normal(0, scale, outputs["logits"].shape) + 3 * scale
+    outputs["tokens"][0, 1, 9] = reference["candidates"][0, 1, 9, 3]
+    parity = compare(outputs, reference)
+    margin = reference["candidate_logits"][0, 1, 9, 0] - reference["candidate_logits"][0, 1, 9, 3]
+    # 640 errors: their rms is known within 3%; the offset that all of them share counts for the distance alone.
+    assert parity["largest_margin"] == pytest.approx(margin / (np.sqrt(2) * scale), rel=0.1)
+    centre = reference["logits"].mean(-1, keepdims=True, dtype=float)
+    wanted = np.take_along_axis(reference["logits"], outputs["ids"], -1) - centre
+    found = outputs["logits"] - centre
+    assert parity["relative_l2"] == pytest.approx(np.linalg.norm(found - wanted) / np.linalg.norm(wanted), rel=1e-6)
+
+
+def test_a_token_that_is_no_candidate_is_at_least_as_unlikely_as_the_last() -> None:
+    outputs, reference = exact()
+    others = set(range(300)) - set(reference["candidates"][0, 0, 9].tolist())
+    outputs["tokens"][0, 0, 9] = min(others)
+    assert not compare(outputs, reference)["explained"]
+
+
+def test_logits_after_another_token_are_not_compared() -> None:
+    outputs, reference = exact()
+    outputs["tokens"][0, 0, 1] = reference["candidates"][0, 0, 1, 1]
+    outputs["logits"][0, 0, 2:] += 100
+    parity = compare(outputs, reference)
+    assert parity["relative_l2"] < 1e-6 and parity["rows"] == 2 * 3 * CHECKED_STEPS - 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o: o.update(tokens=o["tokens"][..., :-1]), "generated tokens of shape"),
+        (lambda o: o["tokens"].__setitem__((0, 0, 0), 300), "none of the 300"),
+        (lambda o: o["tokens"].__setitem__((0, 0, 0), -1), "none of the 300"),
+        (lambda o: o.update(tokens=o["tokens"].astype(float)), "none of the 300"),
+        (lambda o: o["ids"].__setitem__((0, 0, 0, 0), o["ids"][0, 0, 0, 1]), "two logits of one token"),
+        (lambda o: o.update(logits=o["logits"][:, :, :-1], ids=o["ids"][:, :, :-1]), "gave logits of shape"),
+        (lambda o: o["logits"].__setitem__((0, 0, 0, 0), np.nan), "a logit has a NaN"),
+        (lambda o: o["logits"].__setitem__((0, 0, 0), o["logits"][0, 0, 0, ::-1].copy()), "the logits of one token"),
+    ],
+)
+def test_what_is_no_answer_gets_no_speed_number(change: Any, message: str) -> None:
+    outputs, reference = exact()
+    change(outputs)
+    workload = Workload(TASKS["text-generation"], (), ())
+    with pytest.raises(CellFailure, match=message) as failure:
+        worker.gate(workload, [], outputs, reference, 0.1)
+    assert failure.value.kind == "parity"
+
+
+def test_the_record_of_a_run_holds_it() -> None:
+    from ceilings.schemas.common import FULL_PARITY, POSITIVE, TOKEN_PARITY
+    from ceilings.schemas.terms import record
+
+    outputs, reference = exact()
+    parity = worker.gate(Workload(TASKS["text-generation"], (), ()), [], outputs, reference, 0.1)
+    assert record({**FULL_PARITY, "tolerance": POSITIVE}, TOKEN_PARITY)(parity) is None
+    assert parity["rows"] == 24 and outputs["ids"].shape[-1] == TOP
+
+
+def test_a_reference_that_confirms_little_is_flagged() -> None:
+    tokens = np.arange(48).reshape(2, 2, 12)
+    elements = [{"input_ids": np.array([index])} for index in range(2)]
+    reference = {"tokens": tokens, "candidates": tokens, "logits": tokens * 1.0}
+    assert worker.constant(elements, reference) == says_little(tokens) == []
+    assert "same tokens for different prompts" in says_little(np.tile(np.arange(12), (2, 2, 1)))[0]
+    repeated = np.repeat(np.arange(4).reshape(2, 2, 1), 12, -1)
+    assert "repeats one token in 4 of 4 rows" in worker.constant(elements, {**reference, "tokens": repeated})[0]
