@@ -23,7 +23,7 @@ def work(arguments: argparse.Namespace) -> None:
             arguments.threads,
             arguments.output,
             arguments.graph,
-            Shape.parse(arguments.shape) if arguments.shape else None,
+            shape=Shape.parse(arguments.shape) if arguments.shape else None,
         )
         print(f"{arguments.output}: " + ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items()))
 

@@ -30,6 +30,7 @@ Fault = Callable[[int, Any, torch.Tensor], dict[str, Any]]
 def model(architecture: str, seed: int, dtype: torch.dtype = torch.float32) -> Any:
     """A decoder with the random weights of its family."""
     pretrained.quiet()
+    torch.set_num_threads(1)  # tiny products; the tests share their cores
     made: Any = causal_lm.build(architecture, "text-generation", None, SIZES[architecture], seed=seed, name="tiny")
     return made.eval().to(dtype)
 
@@ -40,9 +41,7 @@ def prompts(seed: int, batch: int) -> list[torch.Tensor]:
     return [torch.randint(0, VOCABULARY, (batch, PROMPT), generator=generator) for _ in range(2)]
 
 
-def generate(
-    decoder: Any, ids: torch.Tensor, count: int, fault: Fault | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def generate(decoder: Any, ids: torch.Tensor, count: int, fault: Fault | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Tokens (rows, count), and logits (rows, count, vocabulary)."""
     from transformers import DynamicCache
 

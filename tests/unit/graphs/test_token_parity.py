@@ -26,12 +26,10 @@ Arrays = dict[str, np.ndarray]
 @pytest.mark.parametrize("architecture", generated.SIZES)
 def test_rounding_always_passes(architecture: str, dtype: torch.dtype) -> None:
     agreements = []
-    for seed in range(12):
+    for seed in range(6):
         batch = 1 if seed % 2 else 6
         expected = generated.reference(architecture, seed, batch, COUNT)
-        parity = compare(
-            generated.outputs(generated.model(architecture, seed, dtype), seed, batch, COUNT), expected
-        )
+        parity = compare(generated.outputs(generated.model(architecture, seed, dtype), seed, batch, COUNT), expected)
         assert too_far(parity, TOLERANCES[dtype]) is None, seed
         assert parity["largest_margin"] is None or parity["largest_margin"] < token_parity.EXPLAINED / 1.5
         agreements.append(parity["token_agreement"])
@@ -42,7 +40,7 @@ def test_rounding_always_passes(architecture: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("fault", generated.FAULTS)
 @pytest.mark.parametrize("architecture", generated.SIZES)
 def test_a_fault_of_the_cache_is_refused(architecture: str, fault: str, at: int) -> None:
-    for seed in range(3):
+    for seed in range(2):
         expected = generated.reference(architecture, seed, 4, COUNT)
         planted = generated.FAULTS[fault](at)
         for dtype in (torch.float32, torch.float16):
@@ -140,7 +138,7 @@ def test_logits_after_another_token_are_not_compared() -> None:
         (lambda o: o["ids"].__setitem__((0, 0, 0, 0), o["ids"][0, 0, 0, 1]), "two logits of one token"),
         (lambda o: o.update(logits=o["logits"][:, :, :-1], ids=o["ids"][:, :, :-1]), "gave logits of shape"),
         (lambda o: o["logits"].__setitem__((0, 0, 0, 0), np.nan), "a logit has a NaN"),
-        (lambda o: o["logits"].__setitem__((0, 0, 0), o["logits"][0, 0, 0, ::-1].copy()), "the logits of one token"),
+        (lambda o: o["logits"].__setitem__((0, 0, 0), o["logits"][0, 0, 0] * 0.55), "the logits of one token"),
     ],
 )
 def test_what_is_no_answer_gets_no_speed_number(change: Any, message: str) -> None:

@@ -23,6 +23,7 @@ def compute(
     threads: int,
     output: Path | str,
     graph: Path | str | None = None,
+    *,
     shape: Shape | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Run the model on the CPU in FP32 and write its outputs.

@@ -1,4 +1,4 @@
-"""Tokens in FP32 by PyTorch on the CPU, greedily and with a cache: what every runtime that generates is compared with."""
+"""Tokens in FP32 by PyTorch on the CPU, greedily and with a cache: what runtimes that generate are held against."""
 
 from __future__ import annotations
 

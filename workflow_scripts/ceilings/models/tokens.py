@@ -22,8 +22,8 @@ Array = np.ndarray
 
 
 PREFIX = 4
-"""Tokens at the beginning of a prompt that no other prompt begins with. Whoever keeps the cache of a prefix that requests
-share would else answer a part of them without work; a text of any length has that many tokens that say whose it is."""
+"""Tokens at the beginning of a prompt that no other prompt begins with: whoever keeps the cache of a prefix that
+requests share would answer a part of them without work."""
 
 SKIPPED = 64
 """Tokens of a text before a prompt begins, at most."""

@@ -203,8 +203,8 @@ def unknown_quality(config: Mapping[str, Any], models: StudyModels, cells: list[
     for pattern in config["quality"]["cells"]:
         if not fnmatch.filter(known, pattern) and fnmatch.filter(named, pattern):
             yield (
-                f"quality.cells: {pattern!r} fits only models that generate text, whose quality is not evaluated: every "
-                "run compares their tokens with FP32's; remove it"
+                f"quality.cells: {pattern!r} fits only models that generate text, whose quality is not evaluated: "
+                "every run compares their tokens with FP32's; remove it"
             )
         elif not fnmatch.filter(known, pattern):
             yield f"quality.cells: {pattern!r} fits no cell of the study, {nearest(pattern, known)}"

@@ -22,8 +22,8 @@ UNUSED = (r"(.*\.)?attn\.(masked_)?bias",)
 """Masks that older releases saved among the weights."""
 
 GAIN = 1.25
-"""Of random weights, what a projection does to the size of what it is given, about. At 1 most rows end in a loop of a few
-tokens; at 1.5 rounding to BF16 grows to 8% of the logits within 16 layers, which hides faults."""
+"""Of random weights, what a projection does to the size of what it is given, about. At 1 most rows end in a loop of a
+few tokens; at 1.5 rounding to BF16 grows to 8% of the logits within 16 layers, which hides faults."""
 
 PROBE = 5
 """Tokens of the rows by which a model's cache is looked at."""
@@ -186,8 +186,8 @@ def _refuse_other_layers(cache: Any, what: str, positions: int) -> None:
         if window is not None:
             raise _unsupported(
                 what,
-                f"it forgets what is {window} tokens ago; with weights: random, set config.max_position_embeddings to at "
-                "most that (or, where the architecture knows it, config.sliding_window to null)",
+                f"it forgets what is {window} tokens ago; with weights: random, set config.max_position_embeddings to "
+                "at most that (or, where the architecture knows it, config.sliding_window to null)",
             )
         if type(layer) is not cache_utils.DynamicLayer:
             raise _unsupported(what, f"Transformers keeps a {type(layer).__name__} for it")
