@@ -1,7 +1,6 @@
 """How far generated tokens are from the FP32 reference's, and whether rounding explains it. numpy only.
 
-A rounded forward pass gives other logits, so where two tokens are nearly as likely it may choose the other one, and from
-there on the row is another text. So what is compared is (a) that these are tokens, (b) the logits of the first tokens,
+Rounding gives other logits, so where two tokens are nearly as likely it may choose the other one, and from there on the row is another text. So what is compared is (a) that these are tokens, (b) the logits of the first tokens,
 within the precision's tolerance, those of decode steps not much farther off than those of the prefill, and (c) of each
 row the first token that differs: how much less likely the reference holds it than its own, in units of the error that
 this runtime showed in (b). Faults that show only where a row is another text already are not seen.
@@ -22,7 +21,7 @@ largest normal error is 4 of them; and a single context's errors are up to twice
 are compared."""
 
 ROWS_BEYOND = 4.0
-"""One token's logits may differ by so many times the tolerance: of many, one may be another text's and the whole near."""
+"""One token's logits may differ by so many times the tolerance: of many one may be another text's and the whole near."""
 
 GROWTH, NEGLIGIBLE = 4.0, 0.2
 """Logits of decode steps may be off by so many times what those of the prefill are, or by so much of the tolerance.
@@ -48,7 +47,8 @@ def compare(outputs: Arrays, reference: Arrays) -> dict[str, Any]:
         The fields of a parity: ``relative_l2``, ``cosine``, ``max_abs``, ``max_rel``, ``row_l2`` of the compared
         logits, all less the mean of the reference's; ``prefill_l2`` and ``decode_l2``, the relative L2 of the first
         tokens' logits and of the later ones', None where there are none; ``rows`` of logits compared;
-        ``top1_agreement``, the share of equal tokens up to and including the first difference of each row; ``token_agreement``, the share of all;
+        ``top1_agreement``, the share of equal tokens up to and including the first difference of each row;
+        ``token_agreement``, the share of all;
         ``rows_equal``, the share of rows without a difference; ``first_difference``, the earliest position of one;
         ``largest_margin``, by how many rms errors the reference prefers its token at most; ``explained``, whether no
         margin is more than ``EXPLAINED``; ``problem``, why there is nothing to compare.
