@@ -1,9 +1,10 @@
 """How far generated tokens are from the FP32 reference's, and whether rounding explains it. numpy only.
 
-Rounding gives other logits, so where two tokens are nearly as likely it may choose the other one, and from there on the row is another text. So what is compared is (a) that these are tokens, (b) the logits of the first tokens,
-within the precision's tolerance, those of decode steps not much farther off than those of the prefill, and (c) of each
-row the first token that differs: how much less likely the reference holds it than its own, in units of the error that
-this runtime showed in (b). Faults that show only where a row is another text already are not seen.
+Rounding gives other logits, so where two tokens are nearly as likely it may choose the other one, and from there on the
+row is another text. So what is compared is (a) that these are tokens, (b) the logits of the first tokens, within the
+precision's tolerance, those of decode steps not much farther off than those of the prefill, and (c) of each row the
+first token that differs: how much less likely the reference holds it than its own, in units of the error that this
+runtime showed in (b). Faults that show only where a row is another text already are not seen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ largest normal error is 4 of them; and a single context's errors are up to twice
 are compared."""
 
 ROWS_BEYOND = 4.0
-"""One token's logits may differ by so many times the tolerance: of many one may be another text's and the whole near."""
+"""One token's logits may differ by so many times the tolerance: of many one may be another text's, the whole near."""
 
 GROWTH, NEGLIGIBLE = 4.0, 0.2
 """Logits of decode steps may be off by so many times what those of the prefill are, or by so much of the tolerance.
