@@ -25,6 +25,7 @@ PLAN = {"graph": "g.onnx", "folder": "f", "timing_cache": "t", "optimization_lev
 FILE = {"bytes": 3, "sha256": "ab" * 32, "modified_ns": 1}
 LAYER = {"name": "l", "median_ns": 2.0, "p10_ns": 1.0, "p90_ns": 3.0, "kind": "k", "precision": "fp16", "nodes": ["n"]}
 TENSOR = {"name": "ids", "dtype": "int64", "dims": ["batch", 8], "content": "tokens", "low": 0, "high": 99}
+DECODER = {"layers": 2, "heads": 4, "kv_heads": 2, "head_size": 16, "vocabulary": 300, "positions": 128}
 GPU = {"slug": "x", "name": "X", "uuid": "GPU-1", "driver": "580.1", "capability": [9, 0], "memory_bytes": 1 << 30}
 HOST = {
     **{"cpu_slug": "cpu-x", "cpu_name": "X", "cores": 4, "gpu": {**GPU, "multiprocessors": 132, "mig": None}},
@@ -55,7 +56,10 @@ CONTENTS: dict[str, dict[str, Any]] = {
         **{"status": "ok", "precision": "int8", "keep": [], "best": "minmax", "provenance": PROVENANCE},
         "methods": {"minmax": {"status": "ok", "reason": None, **DISTANCE, "layers": [NOISE]}},
     },
-    "workload": {"task": "tensors", "inputs": [TENSOR], "outputs": [TENSOR], "family": "", "architecture": ""},
+    "workload": {
+        **{"task": "text-generation", "inputs": [TENSOR], "outputs": [TENSOR], "family": "causal_lm"},
+        **{"architecture": "gpt2", "decoder": DECODER},
+    },
     "data": {"status": "ok", "source": "corpus", "available": 9, "rows": 8, "truncated": 1, "seed": 0},
     "pool": FAILURE,
     "node": {"node": "h200", "host": HOST},
