@@ -59,6 +59,8 @@ def test_a_cell_on_a_cpu_depends_on_nothing_of_cuda():
 LIBRARIES = {
     "onnxruntime_cpu": {"onnxruntime"},
     "onnxruntime_cuda": {"onnxruntime"},
+    "onnxruntime_generating_cpu": {"onnxruntime"},
+    "onnxruntime_generating_cuda": {"onnxruntime"},
     "onnxruntime_tensorrt": {"onnxruntime"},
     "onnxruntime_tensorrt_rtx": {"onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"},
     "tensorrt_native": set(),  # by name, of its generation
