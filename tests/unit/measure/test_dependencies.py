@@ -59,6 +59,8 @@ def test_a_cell_on_a_cpu_depends_on_nothing_of_cuda():
 LIBRARIES = {
     "onnxruntime_cpu": {"onnxruntime"},
     "onnxruntime_cuda": {"onnxruntime"},
+    "onnxruntime_generating_cpu": {"onnxruntime"},
+    "onnxruntime_generating_cuda": {"onnxruntime"},
     "onnxruntime_tensorrt": {"onnxruntime"},
     "onnxruntime_tensorrt_rtx": {"onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"},
     "tensorrt_native": set(),  # by name, of its generation
@@ -66,6 +68,7 @@ LIBRARIES = {
     "torch_cuda": {"torch"},
     "torch_generating_cpu": {"torch"},
     "torch_generating_cuda": {"torch"},
+    "vllm_generating": set(),  # when its engine starts
 }
 """By module of a runtime, what its process may import at once beside NumPy and CUDA's bindings."""
 
@@ -82,7 +85,7 @@ def libraries(path):
 
 @pytest.mark.parametrize("module", LIBRARIES)
 def test_a_process_imports_only_the_libraries_of_its_runtime(module):
-    device = "cuda" if "cuda" in module or "tensorrt" in module else "cpu"
+    device = "cuda" if any(part in module for part in ("cuda", "tensorrt", "vllm")) else "cpu"
     measurements = ("closed_loop", "saturated", *(("boundaries", "cold_cache") if device == "cuda" else ()))
     parts = (f"runtimes.{module}", "measure.worker", f"measure.{device}_bench")
     every = reached(*parts, *(f"measure.measurements.{name}" for name in measurements))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from unit.models.generating_models import LLAMA
 from unit.runtimes import tiny_decoders
 
 from ceilings.errors import CellFailure
+from ceilings.models.families import causal_lm
 from ceilings.runtimes import torch_generating_cpu
 from ceilings.workload import generation
 from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
 
 
 @pytest.fixture
@@ -41,6 +44,21 @@ def test_an_answer_holds_tokens_and_the_largest_logits_of_the_first(loaded, arch
         checked = logits[: sizes[0], : sizes[1]]
         np.testing.assert_allclose(outputs["logits"], np.sort(checked)[..., ::-1][..., : sizes[2]], rtol=1e-5)
         np.testing.assert_array_equal(np.take_along_axis(checked, outputs["ids"], -1), outputs["logits"])
+
+
+def test_a_weights_folder_of_a_study_generates(tmp_path):
+    """Loaded as a cell loads it, by its family."""
+    built = causal_lm.build("llama", "text-generation", None, LLAMA, seed=0, name="tiny")
+    causal_lm.save(built, tmp_path)
+    causal_lm.workload(built, "text-generation").write(tmp_path)
+    shape = Shape.parse("b2-p9-g6")
+    runner = torch_generating_cpu.RUNNER(tmp_path, "fp32", Workload.read(tmp_path), shape, 1, {})
+    runner.load()
+    for ids in tiny_decoders.prompts(shape):
+        slot = runner.place({"input_ids": ids})
+        runner.first(slot)
+        tokens, _ = tiny_decoders.generated(built.eval(), ids, 6)
+        np.testing.assert_array_equal(runner.run(slot).tokens, tokens)
 
 
 def test_bfloat16_is_another_precision(loaded):

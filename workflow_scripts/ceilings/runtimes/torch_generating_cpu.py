@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ceilings.errors import CellFailure
 from ceilings.models.load import load_module
 from ceilings.runtimes.base import Inputs, Runner
-from ceilings.runtimes.generating import Answer, Generating
+from ceilings.runtimes.generating import Generating
 from ceilings.runtimes.torch_cpu import ATTENTION
 from ceilings.runtimes.torch_decoding import GrowingDecoding
 
@@ -53,10 +53,6 @@ class TorchGeneratingCpu(Generating, Runner):
 
     def cache_bytes(self) -> int:
         return self._decoding.cache_bytes()
-
-    def run(self, slot: torch.Tensor) -> Answer:
-        with self.failures():
-            return super().run(slot)
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:

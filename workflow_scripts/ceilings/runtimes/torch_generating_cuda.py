@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ceilings.models.load import load_module
 from ceilings.runtimes.cuda_runner import CudaRunner
-from ceilings.runtimes.generating import Answer, Generating
+from ceilings.runtimes.generating import Generating
 from ceilings.runtimes.torch_cuda import ATTENTION, DTYPES, TorchCuda, end_compile_workers
 from ceilings.runtimes.torch_decoding import Decoding, GrowingDecoding, StaticDecoding
 
@@ -83,10 +83,6 @@ class TorchGeneratingCuda(Generating, TorchCuda):
 
     def cache_bytes(self) -> int:
         return self._decoding.cache_bytes()
-
-    def run(self, slot: Any) -> Answer:
-        with self.failures():
-            return super().run(slot)
 
     def output_pointers(self, launched: Any) -> tuple[int, ...]:
         raise NotImplementedError("tokens go to the host with each pass; nothing is left to copy")
