@@ -105,6 +105,11 @@ def shaping(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {name: value for name, value in sorted(environment.items()) if shapes(name)}
 
 
+def shaping_now() -> dict[str, str]:
+    """The shaping variables of this process as they are now, whatever the run was planned with."""
+    return {name: value for name, value in sorted(os.environ.items()) if shapes(name)}
+
+
 def recorded(variables: Mapping[str, str]) -> dict[str, str]:
     """Variables as records may show them: values that could be paths or anything else of a person as digests.
 

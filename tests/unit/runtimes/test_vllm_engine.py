@@ -76,13 +76,25 @@ def test_every_mode_of_the_catalogue_is_known_and_differs_as_its_levers_say():
 
 
 def test_the_environment_is_quiet_and_keeps_everything_in_one_folder(tmp_path):
-    given = vllm_engine.environment("tf32", str(tmp_path))
+    given = vllm_engine.variables("tf32", str(tmp_path))
     assert given["VLLM_FLOAT32_MATMUL_PRECISION"] == "high"
-    assert vllm_engine.environment("fp32", "x")["VLLM_FLOAT32_MATMUL_PRECISION"] == "highest"
+    assert vllm_engine.variables("fp32", "x")["VLLM_FLOAT32_MATMUL_PRECISION"] == "highest"
     quiet = {name: value for name, value in pipeline.QUIET.items() if name in given}
     assert quiet and quiet.items() <= given.items()
     folders = [value for value in given.values() if "/" in value]
     assert len(folders) >= 5 and all(folder.startswith(f"{tmp_path}/") for folder in folders)
+
+
+def test_what_vllm_sets_for_itself_is_not_taken_for_the_users(monkeypatch):
+    monkeypatch.setenv("OMP_PROC_BIND", "close")
+    monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "0")
+    before = pipeline.shaping_now()
+    for name, value in (("TRITON_CACHE_AUTOTUNING", "1"), ("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")):
+        monkeypatch.setenv(name, value)  # as vLLM does while it is imported
+    monkeypatch.delenv("OMP_PROC_BIND")
+    set_by_vllm = vllm_engine._put_back(before)
+    assert set_by_vllm == {"TRITON_CACHE_AUTOTUNING": "1", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    assert pipeline.shaping_now() == before
 
 
 # ---- requests --------------------------------------------------------------------------------------------------------
@@ -117,7 +129,7 @@ def requests(folder: Path, family: str, text: str, mode: str) -> dict:
     decoder = Decoder(LAYERS, HEADS, HEADS if family == "gpt2" else HEADS // 2, WIDTH // HEADS, VOCABULARY, POSITIONS)
     (folder / "decoder.json").write_text(json.dumps(decoder.to_json()))
     out = folder / "out.json"
-    command = [python_with_vllm(), str(HERE / "vllm_requests.py"), str(folder), mode, text, str(out)]
+    command = [python_with_vllm(), str(HERE / "vllm_requests.py"), str(folder), mode, text, "fp32", str(out)]
     done = subprocess.run(
         command,
         env={"PYTHONPATH": str(SCRIPTS), "PATH": os.environ["PATH"], "HOME": str(folder)},

@@ -1,4 +1,6 @@
-"""Requests of vLLM's engine as the runner makes them, on a CPU: ``vllm_requests.py FOLDER MODE SHAPE OUT``.
+"""Requests of vLLM's engine as the runner makes them: ``vllm_requests.py FOLDER MODE SHAPE PRECISION OUT``.
+
+Where vLLM runs on a GPU, by the runner itself; else by its engine alone.
 
 A process of its own: vLLM keeps an engine's state in the process. Needs NumPy and vLLM, and nothing else of the tests.
 """
@@ -15,14 +17,35 @@ from ceilings.runtimes.vllm_engine import EngineRequests, OfflineEngine
 from ceilings.workload import generation
 from ceilings.workload.generation import Decoder
 from ceilings.workload.shape import Shape
+from ceilings.workload.task import TASKS
+from ceilings.workload.tensors import TensorSpec
+from ceilings.workload.workload import Workload
 
 
 class Requests(EngineRequests):
     """Without a device."""
 
-    def __init__(self, folder: Path, decoder: Decoder, shape: Shape, mode: str) -> None:
+    def __init__(self, folder: Path, decoder: Decoder, shape: Shape, mode: str, precision: str) -> None:
         self.shape = shape
-        self.engine = OfflineEngine(folder, "fp32", decoder, shape, mode)
+        self.engine = OfflineEngine(folder, precision, decoder, shape, mode)
+
+
+def runner_of(folder: Path, decoder: Decoder, shape: Shape, mode: str, precision: str) -> EngineRequests:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Requests(folder, decoder, shape, mode, precision)
+    from ceilings.runtimes.vllm_generating import VllmGenerating
+
+    ids = TensorSpec("input_ids", "int64", ("batch", "prompt"), "tokens", 0, decoder.vocabulary - 1)
+    outputs = (
+        TensorSpec("tokens", "int64", ("batch", "generated")),
+        TensorSpec("logits", "float32", ("batch", decoder.vocabulary)),
+    )
+    workload = Workload(TASKS["text-generation"], (ids,), outputs, "causal_lm", "gpt2", decoder)
+    runner = VllmGenerating(folder, precision, workload, shape, 1, {"mode": mode})
+    runner.load()
+    return runner
 
 
 def prompts(shape: Shape, vocabulary: int) -> list[np.ndarray]:
@@ -32,10 +55,10 @@ def prompts(shape: Shape, vocabulary: int) -> list[np.ndarray]:
 
 
 def main() -> None:
-    folder, mode, text, out = sys.argv[1:]
+    folder, mode, text, precision, out = sys.argv[1:]
     shape = Shape.parse(text)
     decoder = Decoder.from_json(json.loads(Path(folder, "decoder.json").read_text()))
-    runner = Requests(Path(folder), decoder, shape, mode)
+    runner = runner_of(Path(folder), decoder, shape, mode, precision)
     slots = [runner.place({"input_ids": ids}) for ids in prompts(shape, decoder.vocabulary)]
     results: dict = {"whole": [], "items": [], "times": [], "answers": []}
 
@@ -65,6 +88,7 @@ def main() -> None:
         })  # fmt: skip
     results["differing"] = runner.differing
     results["about"] = runner.engine.describe()
+    results["cold_start_ns"] = getattr(runner, "cold_start_ns", {})
     results["top"] = generation.TOP
     Path(out).write_text(json.dumps(results))
 

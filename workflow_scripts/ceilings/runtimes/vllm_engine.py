@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ceilings import environment
 from ceilings.lifetime import temporary_folder
 from ceilings.runtimes.base import Inputs
 from ceilings.runtimes.generating import Answer, Generating
@@ -58,7 +59,7 @@ class EngineStoppedError(RuntimeError):
     """The engine ended requests before they had their tokens."""
 
 
-def environment(precision: str, folder: str) -> dict[str, str]:
+def variables(precision: str, folder: str) -> dict[str, str]:
     """Environment variables that have to be there before vLLM is imported.
 
     Args:
@@ -147,6 +148,7 @@ class OfflineEngine:
     Attributes:
         spent_ns: Of the start, time by stage: ``compile`` and ``capture``.
         adding_ns: Time in which the rows of each request were handed over.
+        variables: Environment variables that vLLM sets for itself, those that shape a latency.
     """
 
     def __init__(self, folder: Path, precision: str, decoder: Decoder, shape: Shape, mode: str) -> None:
@@ -154,6 +156,7 @@ class OfflineEngine:
         self.spent_ns: dict[str, int] = {}
         self.adding_ns: list[int] = []
         self._place(precision)
+        before = environment.shaping_now()
         from vllm import SamplingParams
         from vllm.engine.arg_utils import EngineArgs
         from vllm.sampling_params import RequestOutputKind
@@ -167,6 +170,7 @@ class OfflineEngine:
         self.arguments |= enlarged(shape, rows=defaults[1], tokens=defaults[0])
         with self._stages():
             self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**self.arguments), usage_context=usage)
+        self.variables = _put_back(before)
         compiled = self._engine.vllm_config.compilation_config.compilation_time
         self.spent_ns["compile"] = round(compiled * 1e9)
         self._core: Any = self._engine.engine_core.engine_core
@@ -185,7 +189,7 @@ class OfflineEngine:
             self._folder = temporary_folder()
             where = self._folder.name
         self.warm = any(Path(where).glob("vllm/*")) or any(Path(where).glob("triton/*"))
-        os.environ.update(environment(precision, where))
+        os.environ.update(variables(precision, where))
 
     # ---- requests ----------------------------------------------------------------------------------------------------
 
@@ -289,6 +293,7 @@ class OfflineEngine:
             "cudagraph_mode": compilation.cudagraph_mode.name if compilation.cudagraph_mode is not None else "NONE",
             "cudagraph_sizes": sizes,
             "compile_cache": "warm: its folder held compiled code at the start" if self.warm else "cold",
+            "variables": environment.recorded(self.variables),
             "prefix_caching": bool(cache.enable_prefix_caching),
             "cache_dtype": str(cache.cache_dtype),
             "block_size": int(cache.block_size),
@@ -391,6 +396,18 @@ class EngineRequests(Generating):
                 tops.append(self.engine.top(rows, top))
         ids, logits = (np.stack(part, 1) for part in zip(*tops, strict=True)) if tops else (None, None)
         return np.stack(tokens, 1), ids, logits
+
+
+def _put_back(before: Mapping[str, str]) -> dict[str, str]:
+    """Set the shaping variables back to what they were; returns those that differed. They have had their effect.
+
+    What stands in the environment afterwards is taken for what the user set.
+    """
+    after = environment.shaping_now()
+    for name in after.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+    return {name: value for name, value in after.items() if before.get(name) != value}
 
 
 def _model_runners() -> list[Any]:

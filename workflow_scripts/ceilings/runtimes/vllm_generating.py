@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from ceilings.errors import CellFailure
 from ceilings.runtimes.cuda_runner import CudaRunner
-from ceilings.runtimes.generating import Answer
-from ceilings.runtimes.vllm_engine import EngineRequests, OfflineEngine, Prompts
+from ceilings.runtimes.vllm_engine import EngineRequests, OfflineEngine
 
 
 class VllmGenerating(EngineRequests, CudaRunner):
@@ -41,10 +40,6 @@ class VllmGenerating(EngineRequests, CudaRunner):
             from torch._inductor.async_compile import shutdown_compile_workers
 
             shutdown_compile_workers()
-
-    def run(self, slot: Prompts) -> Answer:
-        with self.failures():
-            return self.answer(slot)
 
     def output_pointers(self, launched: Any) -> tuple[int, ...]:
         return ()

@@ -1,0 +1,31 @@
+"""Packages that stay out of a kit."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from ceilings.errors import UserError
+from ceilings.offline.pins import Pin, Target, pinned
+
+PROJECT = Path(__file__).parents[3]
+pack_kit = runpy.run_path(str(PROJECT / "workflow_scripts/pack_kit.py"))
+PINS = [Pin("torch", "2.11.0"), Pin("nvidia-nvvm", "13.5.37"), Pin("vllm", "0.26.0")]
+
+
+def test_what_is_excluded_stays_out_however_it_is_written():
+    assert [pin.name for pin in pack_kit["without"](PINS, "NVIDIA_nvvm,vllm")] == ["torch"]
+    assert pack_kit["without"](PINS, "") == PINS
+
+
+def test_an_unknown_name_is_refused():
+    with pytest.raises(UserError, match="nvidia-nvcc"):
+        pack_kit["without"](PINS, "nvidia-nvcc")
+
+
+@pytest.mark.parametrize(("kind", "pins_torch"), [("cpu", False), ("gpu", False), ("vllm", True)])
+def test_only_vllm_pins_torch_itself(kind, pins_torch):
+    pins = pinned(PROJECT / f"requirements/{kind}.txt", Target("3.12", "x86_64", "2.28"))
+    assert pack_kit["pinned_torch"](pins) == pins_torch
