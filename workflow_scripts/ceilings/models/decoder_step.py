@@ -13,8 +13,8 @@ LONGEST = 1 << 17
 """Positions of a decoder that nothing bounds."""
 
 LEAST = 512
-"""Entries of the table of positions, at least: ONNX Runtime takes integer constants of up to 100 elements for arithmetic
-on shapes, which it puts on the CPU."""
+"""Entries of the table of positions, at least: ONNX Runtime takes integer constants of up to 100 elements for
+arithmetic on shapes, which it puts on the CPU."""
 
 
 class DecoderStep(torch.nn.Module):
