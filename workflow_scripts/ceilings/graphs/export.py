@@ -155,7 +155,9 @@ def _export(model: torch.nn.Module, workload: Workload, export: Export, sizes: _
         common |= {"dynamo": False, "dynamic_axes": axes}
     else:
         dims = {axis: torch.export.Dim(axis) for axis in workload.axes if axis not in sizes.fixed}
-        shapes = tuple({i: dims[axis] for i, axis in dynamic(tensor).items()} for tensor in workload.inputs)
+        shapes: tuple[Any, ...] = tuple(
+            {i: dims[axis] for i, axis in dynamic(tensor).items()} for tensor in workload.inputs
+        )
         parameters = list(inspect.signature(model.forward).parameters.values())
         starred = [index for index, one in enumerate(parameters) if one.kind is one.VAR_POSITIONAL]
         if starred:  # what it takes as one tuple has its shapes in one

@@ -47,7 +47,7 @@ class DecoderStep(torch.nn.Module):
     def forward(self, input_ids: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
         from transformers import DynamicCache
 
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         for layer in range(self.layers):
             cache.update(past[2 * layer], past[2 * layer + 1], layer)
         before, present = past[0].shape[2], past[0].shape[2] + input_ids.shape[1]
