@@ -155,12 +155,16 @@ def _export(model: torch.nn.Module, workload: Workload, export: Export, sizes: _
         common |= {"dynamo": False, "dynamic_axes": axes}
     else:
         dims = {axis: torch.export.Dim(axis) for axis in workload.axes if axis not in sizes.fixed}
-        shapes = tuple({i: dims[axis] for i, axis in dynamic(tensor).items()} for tensor in workload.inputs)
-        parameters = inspect.signature(model.forward).parameters.values()
-        starred = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+        shapes: tuple[Any, ...] = tuple(
+            {i: dims[axis] for i, axis in dynamic(tensor).items()} for tensor in workload.inputs
+        )
+        parameters = list(inspect.signature(model.forward).parameters.values())
+        starred = [index for index, one in enumerate(parameters) if one.kind is one.VAR_POSITIONAL]
+        if starred:  # what it takes as one tuple has its shapes in one
+            shapes = (*shapes[: starred[0]], shapes[starred[0] :])
         common |= {
             "dynamo": True,
-            "dynamic_shapes": (shapes,) if starred else shapes,
+            "dynamic_shapes": shapes,
             "external_data": True,
             "verbose": False,
         }

@@ -27,7 +27,7 @@ OPSET = 17
 MICROSOFT = "com.microsoft"
 IR_VERSION = 8
 
-TYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+TYPES: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 """Types of a cache that such a graph is written for."""
 
 LEAST_PLACES = 512

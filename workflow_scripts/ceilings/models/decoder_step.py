@@ -12,6 +12,10 @@ from ceilings.workload.generation import Decoder
 LONGEST = 1 << 17
 """Positions of a decoder that nothing bounds."""
 
+LEAST = 512
+"""Entries of the table of positions, at least: ONNX Runtime takes integer constants of up to 100 elements for
+arithmetic on shapes, which it puts on the CPU."""
+
 
 class DecoderStep(torch.nn.Module):
     """Takes ``Decoder.step_inputs`` and returns ``Decoder.step_outputs``.
@@ -30,7 +34,9 @@ class DecoderStep(torch.nn.Module):
         self.model = model
         self.layers = decoder.layers
         self.attention = str(getattr(model.config, "_attn_implementation", ""))
-        self.register_buffer("places", torch.arange(decoder.positions or LONGEST), persistent=False)
+        self.register_buffer(
+            "places", torch.arange(max(decoder.positions, LEAST) if decoder.positions else LONGEST), persistent=False
+        )
         body = getattr(model, model.base_model_prefix, model)
         rotary = getattr(body, "rotary_emb", None)
         if rotary is not None and list(inspect.signature(type(rotary).forward).parameters) == [
@@ -41,7 +47,7 @@ class DecoderStep(torch.nn.Module):
     def forward(self, input_ids: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
         from transformers import DynamicCache
 
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         for layer in range(self.layers):
             cache.update(past[2 * layer], past[2 * layer + 1], layer)
         before, present = past[0].shape[2], past[0].shape[2] + input_ids.shape[1]
