@@ -52,7 +52,7 @@ class _Pass(torch.nn.Module):
         )
         logits = self.model.get_output_embeddings()(hidden.last_hidden_state[:, -1])
         pairs = [part for layer in hidden.past_key_values.layers for part in (layer.keys, layer.values)]
-        return logits, *pairs
+        return logits, logits.argmax(-1, keepdim=True), *pairs
 
 
 def exported(decoder: Decoder) -> onnx.ModelProto:
@@ -137,12 +137,13 @@ def written(decoder: Decoder, kind: int = TensorProto.FLOAT16) -> onnx.ModelProt
         hidden = add("Add", [hidden, linear(wide, f"{block}.mlp", width, 4 * width)], f"{block}.out")
     newest = add("Slice", [norm(hidden, "ln_f"), "last", "unlimited", "one"], "newest")
     turned = add("Transpose", ["wte"], "wte.turned", perm=[1, 0])
-    add("MatMul", [add("Squeeze", [newest, "one"], "newest.rows"), turned], "logits")
+    logits = add("MatMul", [add("Squeeze", [newest, "one"], "newest.rows"), turned], "scores")
+    logits = add("Cast", [logits], "logits", to=TensorProto.FLOAT)
+    add("ArgMax", [logits], "token", axis=-1, keepdims=1)
 
     def value(spec: Any) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(
-            spec.name, TensorProto.INT64 if spec.dtype == "int64" else kind, list(spec.dims)
-        )
+        fixed = {"input_ids": TensorProto.INT64, "token": TensorProto.INT64, "logits": TensorProto.FLOAT}
+        return helper.make_tensor_value_info(spec.name, fixed.get(spec.name, kind), list(spec.dims))
 
     initializers = [TensorProto(name=name, dims=dims, data_type=kind) for name, dims in weights.items()]
     for name, numbers in integers.items():

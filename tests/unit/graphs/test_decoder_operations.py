@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import decoder_graphs
 import pytest
 import torch
 import transformers
-from decoder_graphs import GPT2, INNER, LAYERS, LLAMA, VOCABULARY, WIDTH
 from onnx import TensorProto
 from torch.utils.flop_counter import FlopCounterMode
+from unit import decoder_graphs
+from unit.decoder_graphs import GPT2, INNER, LAYERS, LLAMA, VOCABULARY, WIDTH
 
 from ceilings.graphs import operations
 from ceilings.workload.generation import Decoder, step_shape
@@ -47,7 +47,7 @@ def test_a_step_has_the_operations_and_bytes_of_the_closed_form(graphs, name, sh
     seen = sum(past + number + 1 for number in range(tokens))
     attention = LAYERS * 2 * 2 * batch * seen * WIDTH
     assert work.flops == gemm + attention
-    assert work.boundary_bytes == 8 * batch * tokens + 4 * batch * VOCABULARY
+    assert work.boundary_bytes == 8 * batch * tokens + 4 * batch * VOCABULARY + 8 * batch  # ids, logits, tokens
     # Each token's keys and values once: those before it read, its new ones written.
     assert work.cache_bytes == decoder.cache_bytes(batch, past + tokens, 4)
     table = VOCABULARY * WIDTH  # GPT-2 multiplies by the table that it looks tokens up in
