@@ -33,7 +33,7 @@ def _tokens(record: Mapping[str, Any]) -> list[str]:
     equal, first, margin = (record.get(name) for name in ("rows_equal", "first_difference", "largest_margin"))
     return [
         text.percent(record["token_agreement"]),
-        "n/a" if equal is None else f"{equal:,}" if isinstance(equal, int) else text.percent(equal),
+        "n/a" if equal is None else text.percent(equal),
         "none" if first is None else f"token {first + 1}",
         "n/a" if margin is None else f"{text.number(margin)} σ",
     ]

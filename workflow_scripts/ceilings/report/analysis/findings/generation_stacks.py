@@ -26,15 +26,12 @@ from ceilings.report.analysis.findings.finding import (
 from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.measured import Cell, Comparison, Measured, group_by, without_axis
 from ceilings.report.analysis.stack_levers import runtimes_of
-from ceilings.runtimes.catalogue import GRAPH, PYTORCH, RUNTIMES
+from ceilings.runtimes.catalogue import GRAPH, PYTORCH, RUNTIMES, VLLM
 from ceilings.statistics.quantiles import Interval
 from ceilings.taxonomy import HOST_PARTS
 from ceilings.workload.generation import Phase
 
 GRAPHS, SCHEDULER, REGIMES = "Generation: CUDA graphs", "Generation: scheduler", "Generation: prefill and decode"
-
-VLLM = "vLLM"
-"""The stack that schedules requests."""
 
 WORDS: dict[Phase, str] = {"decode": "a decode step", "prefill": "a prefill"}
 
