@@ -17,7 +17,7 @@ from ceilings.workload.workload import Workload
 PIECE = 512
 """Tokens of a prompt that are read at once: eager attention holds a score for each of them and each token before."""
 
-MEMORY = 1 << 29
+MEMORY = 1 << 32
 """Bytes that the scores of a layer, or the cache, may take: rows of a batch are taken in groups of so many as fit."""
 
 
