@@ -152,9 +152,10 @@ def impossible_shapes(config: Mapping[str, Any], models: StudyModels) -> Iterato
             except UserError as error:
                 yield f"sweeps.{name} {error} ({model!r} has it)"
                 continue
-            for shape in shapes if outline.positions else ():
-                if generation.context(shape) > outline.positions:
-                    yield f"sweeps.{name}: {generation.too_long(repr(model), shape, outline.positions)}"
+            if (positions := outline.positions) is not None:
+                for shape in shapes:
+                    if generation.context(shape) > positions:
+                        yield f"sweeps.{name}: {generation.too_long(repr(model), shape, positions)}"
             for axis, size in dict.fromkeys(pair for shape in shapes for pair in shape.sizes):
                 limit = outline.limits.get(axis)
                 if axis in outline.fixed and size != outline.fixed[axis]:
