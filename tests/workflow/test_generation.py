@@ -66,8 +66,8 @@ def test_requests_are_the_sum_of_their_tokens(project):
 def test_the_reference_is_that_of_every_shape(project):
     for model in ("gpt2", "llama"):
         reference = np.load(project.folder / f"results/models/{model}/reference/b4-p16-g8.npz")
-        assert reference["tokens"].shape[1:] == (4, 8)
-        assert reference["tokens"].dtype == np.int64
+        assert reference["output/tokens"].shape[1:] == (4, 8)
+        assert reference["output/tokens"].dtype == np.int64
 
 
 def test_pages_speak_of_tokens(project):

@@ -15,7 +15,6 @@ from ceilings.report.analysis.findings.bottleneck import bottleneck
 from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
-from ceilings.report.analysis.findings.generation import generation
 from ceilings.report.analysis.findings.headroom import headroom
 from ceilings.report.analysis.findings.levers import levers
 from ceilings.report.analysis.findings.operating import operating_points
@@ -27,6 +26,7 @@ from ceilings.report.analysis.findings.quality import quality
 from ceilings.report.analysis.findings.saturation import saturation
 from ceilings.report.analysis.findings.scaling import batching, sizes
 from ceilings.report.analysis.findings.tail import tail
+from ceilings.report.analysis.findings.token_costs import generation
 from ceilings.report.analysis.findings.trust import noise, warnings
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.tables.frames import Tables

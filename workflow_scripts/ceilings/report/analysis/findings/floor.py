@@ -54,7 +54,7 @@ def _gap(measured: Measured, cell: Cell) -> Finding:
     brief = (
         ""
         if cell.phase
-        # generation.py says it of both phases
+        # token_costs.py says it of both phases
         else (
             f"{where(measured, cell)}: the fastest cell, {cell.label}, takes {text.number(gap.estimate)}× the hardware "
             f"floor ({text.number(cell.p50.estimate)} against {text.number(row['floor_ms'])} ms)."

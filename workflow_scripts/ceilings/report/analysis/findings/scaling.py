@@ -19,7 +19,7 @@ FLAT_GAIN = 0.10
 
 
 def batching(measured: Measured) -> list[Finding]:
-    """What batching buys an inference, and where throughput flattens; generation.py says it of tokens."""
+    """What batching buys an inference, and where throughput flattens; token_costs.py says it of tokens."""
     findings = []
     everything = [cells for cells in sweeps(measured, "batch") if cells[0].phase is None]
     curves = [cells for cells in everything if len(cells) > 2]

@@ -8,16 +8,14 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.findings import findings
-from ceilings.report.analysis.findings.finding import MARGIN
-from ceilings.report.analysis.findings.generation import BATCHING, CONTEXT
 from ceilings.report.analysis.findings.generation_stacks import GRAPHS, REGIMES, SCHEDULER
+from ceilings.report.analysis.findings.token_costs import BATCHING, CONTEXT
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render import plots
 from ceilings.report.render.generation_section import ITERATION, generated
@@ -72,7 +70,7 @@ def bounded(maker):
         if cell["aa_of"]:
             continue
         batch, prompt, generated = cell["axes"].values()
-        cache = CACHE_PER_TOKEN * batch * (prompt + (generated - 2) // 2) if generated > 1 else 0
+        cache = CACHE_PER_TOKEN * batch * (prompt + (generated - 2) // 2 + 1) if generated > 1 else 0
         floor = (WEIGHTS + cache) / 3e9 if generated > 1 else 0.1 * batch * prompt / 128
         path = maker.bound(cell, floor, "dram" if generated > 1 else "compute")
         record = json.loads(path.read_text())
@@ -176,7 +174,7 @@ def test_what_a_cuda_graph_buys_each_phase(tmp_path, gain, status):
 def test_the_step_is_held_against_its_floor(tmp_path):
     tables = collect(bounded(made(tmp_path)).plan())
     decode = next(one for one in about(tables, GRAPHS) if "PyTorch, a decode step" in one.text)
-    floor = (WEIGHTS + CACHE_PER_TOKEN * 191) / 3e9
+    floor = (WEIGHTS + CACHE_PER_TOKEN * 192) / 3e9
     gap = float(re.search(r"still ([\d.]+)×", decode.text)[1])
     assert gap == pytest.approx(truth(CAPTURED, "fp16", 1, 128, 128) / floor, rel=0.02)
 
@@ -186,7 +184,7 @@ def test_the_context_at_which_the_cache_outweighs_the_weights_is_computed_from_t
     computed = next(one for one in about(tables, CONTEXT) if "computed" in one.text)
     contexts = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) tokens at batch", computed.text)]
     assert contexts == [round(WEIGHTS / CACHE_PER_TOKEN), round(WEIGHTS / CACHE_PER_TOKEN / 64)]
-    assert computed.status == "supported"  # 191 tokens of 64 rows are more than 710 MB
+    assert computed.status == "supported"  # 192 tokens of 64 rows are more than 710 MB
     small = collect(bounded(made(tmp_path / "small", batches=(1,))).plan())
     assert next(one for one in about(small, CONTEXT) if "computed" in one.text).status == "refuted"
 
@@ -244,7 +242,7 @@ def test_prefill_and_decode_are_two_regimes_with_two_floors(tmp_path):
     assert finding.status == "supported"
     assert "set by the matrix rate" in finding.text and "set by device memory" in finding.text
     best = truth(FUSED_CAPTURED, "fp16", 1, 128, 128)
-    assert finding.effect.estimate == pytest.approx(best / ((WEIGHTS + CACHE_PER_TOKEN * 191) / 3e9), rel=0.02)
+    assert finding.effect.estimate == pytest.approx(best / ((WEIGHTS + CACHE_PER_TOKEN * 192) / 3e9), rel=0.02)
     (unknown,) = about(collect(made(tmp_path / "no_floor").plan()), REGIMES)
     assert unknown.status == "not decidable" and not unknown.cells
     (half,) = about(collect(bounded(made(tmp_path / "half", runtimes=[CAPTURED], generated=(128,))).plan()), REGIMES)
@@ -266,18 +264,16 @@ def test_a_study_of_encoders_has_no_word_of_generation(tmp_path):
     assert generated(Measured(tables), {}) == ""
 
 
-def test_noise_alone_finds_nothing(tmp_path):
-    claims = []
-    for seed in range(2):
-        tables = collect(made(tmp_path / str(seed), same, seed=seed, between=0.02, runs=3, prompts=(128, 512)).plan())
-        claims += [
-            one
-            for one in findings(tables)
-            if one.topic.startswith("Generation")
-            and one.claims_difference
-            and abs(np.log(one.effect.estimate)) > MARGIN
-        ]
-    assert not claims
+def test_noise_alone_finds_next_to_nothing(tmp_path):
+    """Of intervals of 95% one in twenty misses, and those that share a cell miss together."""
+    claims = judged = 0
+    for seed in range(3):
+        tables = collect(made(tmp_path / str(seed), same, seed=seed, between=0.02, runs=4, prompts=(128, 512)).plan())
+        compared = [one for one in findings(tables) if one.topic.startswith("Generation") and one.verdict]
+        judged += len(compared)
+        claims += sum(one.claims_difference for one in compared)
+    assert judged > 40
+    assert claims <= 0.1 * judged
 
 
 # --- advice ----------------------------------------------------------------------------------------------------------

@@ -164,8 +164,11 @@ def _with_cache(measured: Measured, cell: Cell) -> dict[str, Any] | None:
 
 def _computed(measured: Measured, precision: str, known: list[tuple[Cell, dict[str, Any]]]) -> Finding:
     crossings = {}
-    for cell, floor in known:  # the longest context of a batch says it best: what does not grow weighs least there
-        crossings[cell.batch] = floor["weight_bytes"] / (floor["cache_bytes"] / past(cell))
+    for (
+        cell,
+        floor,
+    ) in known:  # the cache that is read, and the new token's that is written: in proportion to the context
+        crossings[cell.batch] = floor["weight_bytes"] / floor["cache_bytes"] * step_shape(cell.shape)["present"]
     cell, floor = max(known, key=lambda pair: pair[1]["cache_bytes"] / pair[1]["weight_bytes"])
     share = floor["cache_bytes"] / floor["weight_bytes"]
     at = text.listed(f"{length:,.0f} tokens at batch {batch}" for batch, length in sorted(crossings.items()))
