@@ -345,6 +345,7 @@ class EngineRequests(Generating):
 
     engine: OfflineEngine
     differing = 0
+    _prompts: Prompts
 
     def place(self, element: Inputs) -> Prompts:
         """Token ids of each row."""
@@ -352,9 +353,12 @@ class EngineRequests(Generating):
         return rows
 
     def begin(self, slot: Prompts) -> None:
-        self.engine.begin(slot, self.shape["generated"])
+        self.engine.finish()
+        self._prompts = slot
 
     def prefill(self) -> None:
+        # Handing the rows over is a part of waiting for the first token: whoever calls the engine waits for it.
+        self.engine.begin(self._prompts, self.shape["generated"])
         self.engine.advance()
 
     def step(self) -> None:
