@@ -79,8 +79,15 @@ def _graph(measured: Measured, same: list[Step]) -> Finding:
     status = status_of(head.verdict)
     brief = f"{what} at {text.sizes(cell.shape)}: the CUDA graph makes it {times(head)}{_gap_in_short(measured, cell)}."
     return Finding(
-        *(GRAPHS, f"{sentence}.", names(one for step in same for one in (step.with_, step.without))),
-        *(head.ratio, head.verdict, 10, _graph_claim(cell.phase), f"{cell.label} {cell.shape}", status),
+        GRAPHS,
+        f"{sentence}.",
+        names(one for step in same for one in (step.with_, step.without)),
+        effect=head.ratio,
+        verdict=head.verdict,
+        question=10,
+        claim=_graph_claim(cell.phase),
+        subject=f"{cell.label} {cell.shape}",
+        status=status,
         missing=(processes_entry([cell]),) if status == "not decidable" else (),
         measure="time per output token" if cell.phase == "decode" else "time to the first token",
         brief=brief if head.decided else "",
@@ -165,16 +172,16 @@ def _scheduler(measured: Measured, pairs: Sequence[Comparison]) -> Finding:
     ends = [f"{times(pair)} than {pair.b.label} at batch {pair.a.batch}" for pair in pairs if pair.decided]
     brief = f"{at}: {first.a.label} is {text.listed(dict.fromkeys((ends[0], ends[-1])))}." if ends else ""
     return Finding(
-        *(SCHEDULER, f"{sentence}.", names(one for pair in pairs for one in (pair.a, pair.b))),
-        *(
-            first.ratio,
-            first.verdict,
-            10,
-            SCHEDULED,
-            first.a.label,
-            status,
-            missing if status == "not decidable" else (),
-        ),
+        SCHEDULER,
+        f"{sentence}.",
+        names(one for pair in pairs for one in (pair.a, pair.b)),
+        effect=first.ratio,
+        verdict=first.verdict,
+        question=10,
+        claim=SCHEDULED,
+        subject=first.a.label,
+        status=status,
+        missing=missing if status == "not decidable" else (),
         measure="time per output token",
         brief=brief,
     )
@@ -252,8 +259,14 @@ def _regimes(measured: Measured, prefill: tuple[Cell, dict[str, Any]], decode: t
         f"{text.number(decode[1]['gap'])}×."
     )
     return Finding(
-        *(REGIMES, f"{sentence}.", names([prefill[0], decode[0]]), _gap(*decode), None, 10, LIMITED),
-        *(f"{prefill[0].label}, {decode[0].label}", "supported" if computes and reads else "refuted"),
+        REGIMES,
+        f"{sentence}.",
+        names([prefill[0], decode[0]]),
+        effect=_gap(*decode),
+        question=10,
+        claim=LIMITED,
+        subject=f"{prefill[0].label}, {decode[0].label}",
+        status="supported" if computes and reads else "refuted",
         measure="time of a decode step over its floor",
         brief=brief,
     )
