@@ -140,7 +140,7 @@ def waiting(host: float = 1.0, gap: float = 2.0) -> Events:
     return events
 
 
-@pytest.mark.parametrize(("latency", "verdict"), [(0.152, "kernel-bound"), (0.1, "mixed")])
+@pytest.mark.parametrize(("latency", "verdict"), [(0.152, "kernel-bound"), (0.1, "unexplained")])
 def test_a_submitting_call_that_waits_does_not_tell_how_fast_the_host_was(latency, verdict):
     """Its time is the device's: a host that takes none would submit as late. Only the recording can explain."""
     record = budget_record(waiting().capture())
@@ -150,7 +150,7 @@ def test_a_submitting_call_that_waits_does_not_tell_how_fast_the_host_was(latenc
     row = budget_row(cell, measured, {"status": "ok", "source": "cupti", **record})
     assert (row["replayed_ms"], row["no_work_ms"], row["no_host_ms"]) == (None, None, None)
     assert row["verdict"] == verdict and "it cannot be replayed" in doubt(row)
-    assert ("does not explain" in doubt(row)) == (verdict == "mixed")
+    assert ("does not explain" in doubt(row)) == (verdict == "unexplained")
 
 
 def test_the_report_picks_the_host_that_submits_as_fast_as_untraced():

@@ -15,12 +15,13 @@ TIME = whole(-(10**12), 10**15)
 CALL = row(TIME, TIME, text())
 OPERATION = row(TIME, TIME, one_of(*KERNEL_CLASSES), whole(-1), maybe(TIME))
 
+AT_ALL_SPEEDS = {
+    **dict.fromkeys(("length_ns", "submitted_ns", "no_work_ns"), numbers(low=0, least=1)),
+    "shares": record(dict.fromkeys(PATH_SHARES, numbers(0, 2, least=1))),
+}
 REPLAYS = record(
-    {
-        "iterations": whole(1),
-        **dict.fromkeys(("host", "length_ns", "submitted_ns", "no_work_ns"), numbers(low=0, least=1)),
-        "shares": record(dict.fromkeys(PATH_SHARES, numbers(0, 2, least=1))),
-    }
+    {"iterations": whole(1), "host": numbers(low=0, least=1), **AT_ALL_SPEEDS},
+    {"closer": record({"node_gap_ns": POSITIVE, **AT_ALL_SPEEDS})},
 )
 
 COMMON = {

@@ -175,6 +175,7 @@ class Account:
                 copied=np.where(calls.copied >= 0, calls.copied - start, -1),
             ),
             length=end - start,
+            node=self.capture.operations.node[ops][inside],
         )
 
     def work(self, ops: slice | Integers) -> Work:

@@ -15,7 +15,7 @@ from ceilings.traces.budget import Account, Iteration
 from ceilings.traces.capture import GRAPH, KERNEL, Capture
 from ceilings.traces.kernel_classes import kernel_class, short
 from ceilings.traces.path import critical_path
-from ceilings.traces.replay import Replay
+from ceilings.traces.replay import NODE_GAP_NS, Replay
 from ceilings.traces.verdict import MAJORITY, MEANINGS, verdict
 
 CLOSING = 0.01
@@ -131,7 +131,8 @@ def _replays(account: Account) -> dict[str, Any] | None:
     """Medians over replayed iterations, a value for each of the host's speeds; None if they cannot be replayed.
 
     ``length_ns`` of the iteration, ``submitted_ns`` until all was submitted, ``no_work_ns``: the length if no operation
-    of the device took any time; ``shares`` of the critical path.
+    of the device took any time; ``shares`` of the critical path. ``closer``: the same with the nodes of CUDA graphs as
+    close together as where nobody records them; only where there are such.
     """
     marks = account.capture.marks
     chosen = np.unique(np.linspace(0, len(marks.start) - 1, MOST_REPLAYED).astype(int))
@@ -144,17 +145,25 @@ def _replays(account: Account) -> dict[str, Any] | None:
         for replay, one in zip(replays, recorded, strict=True)
     ):
         return None  # something waited for less than all that was submitted
-    lengths, submitted, no_work, shares = list[float](), list[float](), list[float](), []
-    for speed in HOST_SPEEDS:
-        runs = [replay.run(speed) for replay in replays]
-        lengths.append(float(np.median([run.length for run in runs])))
-        submitted.append(float(np.median([run.submitted for run in runs])))
-        no_work.append(float(np.median([replay.run(speed, device=0).length for replay in replays])))
-        paths = [critical_path(run.work, run.calls, 0, run.length) for run in runs]
-        shares.append(np.median(paths, axis=0) / max(lengths[-1], 1))
+    nodes = any(replay.has_nodes for replay in replays)
     return {
         "iterations": len(replays),
         "host": HOST_SPEEDS.round(2).tolist(),
+        **_at_all_speeds(replays, closer=False),
+        **({"closer": {"node_gap_ns": NODE_GAP_NS, **_at_all_speeds(replays, closer=True)}} if nodes else {}),
+    }
+
+
+def _at_all_speeds(replays: Sequence[Replay], *, closer: bool) -> dict[str, Any]:
+    lengths, submitted, no_work, shares = list[float](), list[float](), list[float](), []
+    for speed in HOST_SPEEDS:
+        runs = [replay.run(speed, closer=closer) for replay in replays]
+        lengths.append(float(np.median([run.length for run in runs])))
+        submitted.append(float(np.median([run.submitted for run in runs])))
+        no_work.append(float(np.median([replay.run(speed, device=0, closer=closer).length for replay in replays])))
+        paths = [critical_path(run.work, run.calls, 0, run.length) for run in runs]
+        shares.append(np.median(paths, axis=0) / max(lengths[-1], 1))
+    return {
         "length_ns": lengths,
         "submitted_ns": submitted,
         "no_work_ns": no_work,

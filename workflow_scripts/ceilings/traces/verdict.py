@@ -19,6 +19,8 @@ NAMES = {
 """Verdict of each share. Where none reaches the majority, the verdict is MIXED."""
 
 MIXED = "mixed"
+UNEXPLAINED = "unexplained"
+"""Of a latency whose capture, recorded or replayed, is longer or shorter: its path is another one's."""
 
 MEANINGS = {
     "kernel-bound": "the host waits for work that the device has",

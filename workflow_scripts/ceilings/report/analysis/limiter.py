@@ -10,8 +10,9 @@ from ceilings.report.analysis.findings.finding import traces_entry
 from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.measured import Cell, Measured
 
-MIXED = "mixed"
-"""A capture's verdict where no part of the critical path is the largest by far."""
+OTHERWISE = {"mixed": "no single bound", "unexplained": "not explained"}
+"""Verdicts of a capture that name no bound, in words: no part of the critical path is the largest by far, or the
+capture is not as long as the latency."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ def limiter(measured: Measured, cell: Cell) -> Limiter:
     """By a capture where there is one, else by the share of the latency in which the host submits work."""
     budget = measured.budget(cell)
     if budget and isinstance(budget["verdict"], str):
-        mixed = budget["verdict"] == MIXED
-        return Limiter("no single bound" if mixed else budget["verdict"], "capture")
+        return Limiter(OTHERWISE.get(budget["verdict"], budget["verdict"]), "capture")
     if not on_gpu(cell):
         return Limiter(NOT_MEASURED, "captures need a GPU")
     if not cell.submits:

@@ -59,6 +59,8 @@ def sentence(row: Row, record: Mapping[str, Any]) -> str:
         case "sync-bound":
             words += f": for {text.percent(row['path_sync'])} of the critical path the device is done and the host "
             words += "still waits"
+        case "unexplained":
+            words = f"{name} is not explained by its capture: {works}"
         case _:
             words = f"{name} has no single bound for its {whole}: {works}"
     return f"{words}{_levers(row)}."
@@ -94,6 +96,11 @@ def doubt(row: Row) -> str:
     words = f"{taken} {text.number(length)} ms, and the latency is {text.number(latency)} ms"
     if not explains(length, latency):
         return f"{words}: the capture does not explain it, and the critical path shown is the recorded iteration's"
+    if pd.notna(row.get("node_gap_us")):
+        return (
+            f"{words}: replayed with at most {text.number(row['node_gap_us'])} µs between the nodes of the CUDA graph, "
+            "which the recorder draws apart"
+        )
     return "" if pd.notna(replay) else f"{words}: the critical path shown is the recorded iteration's"
 
 

@@ -44,13 +44,15 @@ BUDGET_COLUMNS = [
     *(f"gpu_{kind}_ms" for kind in KERNEL_CLASSES),
     *(f"idle_{cause}_ms" for cause in IDLE_CAUSES),
     *("gpu_residual_ms", "launches", "kernels", "kernel_mean_us", "launch_to_start_us"),
-    *("replayed_ms", "no_work_ms", "no_host_ms", *(f"path_{share}" for share in PATH_SHARES), "verdict", "path"),
+    *("replayed_ms", "node_gap_us", "no_work_ms", "no_host_ms"),
+    *(*(f"path_{share}" for share in PATH_SHARES), "verdict", "path"),
 ]
 """One row a cell with a capture: its median iteration, split on the host's side and on the device's.
 
 ``replayed_ms``: with the host as fast as untraced, empty where that cannot be replayed; ``no_work_ms``, ``no_host_ms``:
 if besides the device's work took no time, or the host none (at most). ``path_*``: shares of the critical path. Where
 the replay is not as long as the untraced latency, these two are empty, and the path is the recorded iteration's.
+``node_gap_us``: the most that lies between nodes of a CUDA graph, where the replay has them closer than recorded.
 """
 
 SELDOM_MS = [f"gpu_{kind}_ms" for kind in SELDOM]
@@ -166,9 +168,11 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
             tables[name] = tables[name].assign(**dict.fromkeys(missing))
-    # Older than a class.
-    lacking = [column for column in SELDOM_MS if column not in tables["budgets"].columns]
-    tables["budgets"] = tables["budgets"].assign(**dict.fromkeys(lacking, 0.0))
+    # Older than a class, or than replays with nodes closer together.
+    since = {**dict.fromkeys(SELDOM_MS, 0.0), "node_gap_us": None}
+    tables["budgets"] = tables["budgets"].assign(
+        **{column: value for column, value in since.items() if column not in tables["budgets"].columns}
+    )
     if problem := consistent.flaw(tables["cells"], tables["runs"], tables[SAMPLES]):
         anew = f"delete {folder / VOUCHER} and run `snakemake --cores 1 {folder / VOUCHER}`, or collect_cells.py"
         raise UserError(f"the tables in {folder} contradict each other ({problem}); {remedy or anew}")

@@ -9,17 +9,13 @@ from numpy.typing import NDArray
 
 from ceilings.schemas.explanation import CHANGES
 from ceilings.traces.explained.account import Accounted
-from ceilings.traces.replay import Recorded, Replay
+from ceilings.traces.replay import NODE_GAP_NS, Recorded, Replay
 
 CLOSE = 0.01
 """A replay at the recorded speed may differ from the recording by this share of it."""
 
 GRAPH_LAUNCH_NS = 10_000
 """What the launch of one graph takes where the recording has none: CUDA 12 on a server takes 5 to 15 us."""
-
-GRAPH_GAP_NS = 300
-"""At most so much lies between two operations of a graph. On an H100 it is 0.26 us between kernels, 0.4 to 0.6 us where
-fills are among them; between queued launches to a stream it is 1.1 to 1.4 us, and a graph saves the difference."""
 
 WAITS = "waits"
 """A change that levers ask for and no page shows: no call waits but the last one."""
@@ -98,7 +94,7 @@ def _graph(recorded: Recorded, replay: Replay, launch: float | None, gap: float 
             None, "one call submits all work already" if len(submitting) else "the host submits ahead of time"
         )
     graphs = replay.as_graphs(
-        GRAPH_LAUNCH_NS if launch is None else launch, GRAPH_GAP_NS if gap is None else min(gap, GRAPH_GAP_NS)
+        GRAPH_LAUNCH_NS if launch is None else launch, NODE_GAP_NS if gap is None else min(gap, NODE_GAP_NS)
     )
     if not graphs.count:
         return Change(None, "between each two waits there is one launch: a graph has nothing to gather")
