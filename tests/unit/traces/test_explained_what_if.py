@@ -8,8 +8,8 @@ from unit.traces.simulated import Change, as_graphs, program, recording, run
 
 from ceilings.traces.capture import GRAPH, KERNEL
 from ceilings.traces.explained.account import COMMUNICATES, Accounts
-from ceilings.traces.explained.what_if import GRAPH_GAP_NS, GRAPH_LAUNCH_NS, replayed
-from ceilings.traces.replay import Replay
+from ceilings.traces.explained.what_if import GRAPH_LAUNCH_NS, replayed
+from ceilings.traces.replay import NODE_GAP_NS, Replay
 
 TRUTH = {
     "host": Change(host=0),
@@ -35,7 +35,7 @@ def differences(known: bool, seeds: range) -> dict[str, np.ndarray]:
         transfers = accounts.account.op_transfer[one.followed]
         changes = replayed(one, transfers, communicates, kernels & ~communicates, None)
         true = {name: run(actions, change).length for name, change in TRUTH.items()}
-        true["graph"] = run(as_graphs(actions, GRAPH_LAUNCH_NS), gap=GRAPH_GAP_NS).length
+        true["graph"] = run(as_graphs(actions, GRAPH_LAUNCH_NS), gap=NODE_GAP_NS).length
         for name, length in true.items():
             if changes[name].length is not None:
                 found.setdefault(name, []).append((changes[name].length - length) / ran.length)

@@ -11,6 +11,15 @@ SHARES = record(dict.fromkeys(PATH_SHARES, number(0, 2)))
 KERNEL = record(
     {"name": text(), "short": text(), "class": one_of(*KERNEL_CLASSES), "count": POSITIVE, "ns": NOT_NEGATIVE}
 )
+IRREGULAR = record(
+    {
+        "what": one_of("kernel", "call"),
+        "name": text(),
+        **dict.fromkeys(("iterations", "of", "most"), whole(1)),
+        "least": whole(),
+        "ns": NOT_NEGATIVE,
+    }
+)
 TIME = whole(-(10**12), 10**15)
 CALL = row(TIME, TIME, text())
 OPERATION = row(TIME, TIME, one_of(*KERNEL_CLASSES), whole(-1), maybe(TIME))
@@ -70,7 +79,7 @@ SCHEMA = by(
                 ),
                 "flags": many(text()),
             },
-            {"layers": free},
+            {"layers": free, "irregular": many(IRREGULAR)},
         ),
         "failed": record({**COMMON, "status": one_of("failed"), "failure": FAILURE}),
     },

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ceilings.statistics.quantiles import quantile_interval
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, PATH_SHARES, SELDOM
 from ceilings.traces import calls as kinds
+from ceilings.traces import steady
 from ceilings.traces.budget import Account, Iteration
 from ceilings.traces.capture import GRAPH, KERNEL, Capture
 from ceilings.traces.kernel_classes import kernel_class, short
@@ -62,6 +63,8 @@ def budget_record(capture: Capture, flags: Sequence[str] = ()) -> dict[str, Any]
     unknown_ns = sum(kernel["ns"] for kernel in unknown)
     if unknown_ns > UNKNOWN * busy:
         warnings.append(f"{unknown_ns / busy:.1%} of busy time is in kernels of unknown class")
+    irregular = steady.irregular(capture)
+    warnings += steady.flags(irregular)
     named = dict(zip(PATH_SHARES, shares.tolist(), strict=True))
     bound = verdict(named)
     return {
@@ -86,6 +89,7 @@ def budget_record(capture: Capture, flags: Sequence[str] = ()) -> dict[str, Any]
         "jitter": _jitter(lengths, host, device),
         "kernels": kernels[:KERNELS_SHOWN],
         "unknown_kernels": unknown,
+        "irregular": irregular,
         "timeline": _timeline(account, int(np.argmin(np.abs(lengths - middle)))),
         "flags": warnings,
     }
