@@ -452,7 +452,10 @@ def test_attentions_agree(folder: Path) -> None:
 def test_a_model_that_does_not_run_on_ids_alone_fails_its_cells(
     architecture: str, config: dict[str, Any], tmp_path: Path
 ) -> None:
-    model = definition.read("tiny", {"architecture": architecture, "weights": "random", "config": config})
+    model = definition.read(
+        "tiny",
+        {"architecture": architecture, "task": "sequence-classification", "weights": "random", "config": config},
+    )
     with pytest.raises(CellFailure, match=r"gpt2 does not do sequence-classification of .*padding token") as failure:
         weights.fetch(model, tmp_path / "w")
     assert failure.value.kind == "unsupported"

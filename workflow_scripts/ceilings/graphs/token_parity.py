@@ -59,7 +59,8 @@ def compare(outputs: Arrays, reference: Arrays) -> dict[str, Any]:
     """
     tokens, expected = outputs.get("tokens"), reference["tokens"]
     if tokens is None or tokens.shape != expected.shape:
-        raise ValueError(f"the runtime generated tokens of shape {np.shape(tokens)}, the reference {expected.shape}")
+        shape = None if tokens is None else tokens.shape
+        raise ValueError(f"the runtime generated tokens of shape {shape}, the reference {expected.shape}")
     ids, given, checked = outputs["ids"], outputs["logits"], reference["logits"]
     if ids.shape != given.shape or given.shape[:-1] != checked.shape[:-1] or not ids.shape[-1]:
         raise ValueError(f"the runtime gave logits of shape {given.shape}, the reference {checked.shape}")
