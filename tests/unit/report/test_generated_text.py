@@ -16,6 +16,7 @@ from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.findings import findings
 from ceilings.report.analysis.findings.generation_stacks import GRAPHS, REGIMES, SCHEDULER
 from ceilings.report.analysis.findings.token_costs import BATCHING, CONTEXT
+from ceilings.report.analysis.hypotheses import judged
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render import plots
 from ceilings.report.render.generation_section import ITERATION, generated
@@ -274,6 +275,86 @@ def test_noise_alone_finds_next_to_nothing(tmp_path):
         claims += sum(one.claims_difference for one in compared)
     assert judged > 40
     assert claims <= 0.1 * judged
+
+
+# --- claims of others -------------------------------------------------------------------------------------------------
+
+
+def ours(tables, number):
+    return next(one for hypothesis, one in judged(Measured(tables), Evidence()) if hypothesis.number == number)
+
+
+@pytest.mark.parametrize(
+    ("eager", "captured", "status"),
+    [
+        (10.0, 1.4, "supported"),  # 7 times faster, 5.9 times the floor
+        (2.8, 1.4, "refuted"),  # twice as fast
+        (1.4, 1.4, "refuted"),
+        (3.0, 0.4, "refuted"),  # 7.5 times faster, and 1.7 times the floor
+        (6.0, 1.4, "supported"),  # 4.3 times faster, which is half of theirs or more
+    ],
+)
+def test_claim_of_cuda_graphs_at_batch_1(tmp_path, eager, captured, status):
+    def truth(runtime, precision, batch, prompt, generated):
+        times = {EAGER: eager, CAPTURED: captured}
+        # At another batch, and of a prefill, the opposite: the claim is about neither.
+        return times[runtime.removesuffix(".aa")] if batch == 1 and generated > 1 else 5.0
+
+    judgement = ours(collect(bounded(made(tmp_path, truth, runtimes=[EAGER, CAPTURED], batches=(1, 8))).plan()), 18)
+    assert judgement.verdict == status, judgement.ours
+    assert judgement.ours.count(CAPTURED) == 1
+    factor = re.search(r"then ([\d.]+)× \[.*\] its floor", judgement.ours)
+    assert float(factor[1]) == pytest.approx(captured / ((WEIGHTS + CACHE_PER_TOKEN * 192) / 3e9), rel=0.03)
+
+
+def test_claim_of_cuda_graphs_needs_processes_and_a_floor(tmp_path):
+    runtimes = {"runtimes": [EAGER, CAPTURED], "batches": (1,), "generated": (128,)}
+    once = ours(collect(bounded(made(tmp_path / "once", runs=1, **runtimes)).plan()), 18)
+    assert once.verdict == "not decidable" and once.missing[0].startswith("protocol: {processes")
+    unbounded = ours(collect(made(tmp_path / "unbounded", **runtimes).plan()), 18)
+    assert unbounded.verdict == "not decidable" and unbounded.missing[0].startswith("peaks")
+
+
+def test_a_pair_that_differs_in_more_than_the_graph_decides_nothing(tmp_path):
+    def truth(runtime, *_):
+        return 1.4 if runtime.removesuffix(".aa") == SCHEDULED else 10.0
+
+    tables = collect(bounded(made(tmp_path, truth, runtimes=[SCHEDULED, "vllm-eager"], batches=(1,))).plan())
+    judgement = ours(tables, 18)
+    assert judgement.verdict == "not decidable" and "no pair that differs in the CUDA graph alone" in judgement.ours
+    assert COMPILED in judgement.missing[0] and "generated: [128]" in judgement.missing[0]
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "runs", "status", "count"),
+    [(1.0, 5, "not decidable", "3 of 3"), (2.0, 5, "refuted", "0 of 3"), (1.0, 1, "not decidable", "0 of 3")],
+)
+def test_claim_that_vllm_is_for_text_follows_its_steps(tmp_path, scheduled, runs, status, count):
+    """Without TensorRT the whole claim is not supported, and its half on vLLM can still refute it."""
+
+    def truth(runtime, precision, batch, prompt, generated):
+        return (scheduled if runtime == SCHEDULED else 1.5) * batch
+
+    judgement = ours(collect(made(tmp_path, truth, runtimes=[CAPTURED, SCHEDULED], runs=runs).plan()), 14)
+    assert judgement.verdict == status
+    assert f"vLLM, at decode steps, is the fastest at {count} combinations" in judgement.ours
+
+
+def test_claims_on_vllm_and_tensorrt_together(tmp_path):
+    def truth(runtime, precision, *sizes):
+        return {"tensorrt": 1.0, SCHEDULED: 1.0}.get(runtime, 2.0)
+
+    maker = made(tmp_path, truth, runtimes=[CAPTURED, SCHEDULED], batches=(1,), generated=(128,))
+    for runtime in ("tensorrt", "onnxruntime-cuda"):
+        maker.add(GPU, runtime, "fp16", 1, 128)
+    judgement = ours(collect(maker.plan()), 14)
+    assert judgement.verdict == "supported"
+    assert judgement.ours.count("is the fastest at 1 of 1 combination") == 2
+
+
+def test_a_study_without_generated_text_is_asked_for_a_model(tmp_path):
+    tables = collect(planted.StudyMaker(tmp_path).measure(GPU, planted.GPU_CONFIGURATIONS, [(1, 128)]).plan())
+    assert ours(tables, 18).missing == ("a model of task text-generation, on a GPU",)
 
 
 # --- advice ----------------------------------------------------------------------------------------------------------

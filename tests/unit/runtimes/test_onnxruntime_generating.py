@@ -38,6 +38,13 @@ def load(made, name, shape):
     return found
 
 
+def test_a_context_without_positions_is_refused(made):
+    positions = folders.workload(made[0]).decoder.positions
+    with pytest.raises(CellFailure, match=f"the {positions} positions of the model") as caught:
+        load(made, "plain", f"b1-p{positions}-g1")
+    assert caught.value.kind == "unsupported"
+
+
 def slots(runner, count=2):
     shape = runner.shape
     return [

@@ -204,14 +204,6 @@ def test_passes_out_of_order_are_refused():
         decoding.step()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_context_without_positions_is_refused(kind):
-    made(kind, "gpt2", "b1-p120-g8")
-    with pytest.raises(CellFailure, match="b1-p120-g9 has 129 tokens, and the model has 128 positions") as caught:
-        made(kind, "gpt2", "b1-p120-g9")
-    assert caught.value.kind == "unsupported"
-
-
 def test_a_window_counts_where_a_context_is_longer():
     config = MistralConfig(
         hidden_size=64,

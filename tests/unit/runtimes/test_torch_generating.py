@@ -110,3 +110,10 @@ def test_it_says_how_it_keeps_keys_and_values(loaded):
         "cache": "growing",
         "read": "attention reads the keys and values of the context, without a mask",
     }
+
+
+def test_a_context_without_positions_is_refused(loaded):
+    loaded("gpt2", "b1-p120-g8")
+    with pytest.raises(CellFailure, match=r"b1-p120-g9 is a context of 129 tokens .* the 128 positions") as caught:
+        loaded("gpt2", "b1-p120-g9")
+    assert caught.value.kind == "unsupported"

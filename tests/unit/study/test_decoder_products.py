@@ -32,3 +32,14 @@ def test_they_are_those_of_a_prefill_s_layers(architecture):
     logits = (1, decoder_graphs.VOCABULARY, decoder_graphs.WIDTH)
     rotations = {one for one in counted if one[2] == 1}
     assert counted - {logits} - rotations == {one for one in asked if one[0] == 128}
+
+
+@pytest.mark.parametrize(("task", "width"), [("image-embedding", 1024), ("sentence-embedding", 512)])
+@pytest.mark.parametrize("names", [("vision_config", "text_config"), ("vision_cfg", "text_cfg")])
+def test_of_a_model_of_two_towers_those_of_the_tower_in_use(names, task, width):
+    key = "hidden_size" if names[0] == "vision_config" else "width"
+    towers = dict(zip(names, ({key: 1024}, {key: 512}), strict=True))
+    model = {"architecture": "clip" if key == "hidden_size" else "open_clip", "weights": "random", "config": towers}
+    base = [[rows, n, k] for rows in ROWS for k, n in BASE]
+    others = [one for one in products([(definition.read("m", model), task)]) if one not in base]
+    assert {n for _, n, _ in others} | {k for _, _, k in others} == {width, 4 * width}

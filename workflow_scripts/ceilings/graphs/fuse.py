@@ -17,6 +17,7 @@ import onnx
 from ceilings import files
 from ceilings.errors import CellFailure, UserError
 from ceilings.graphs import graph
+from ceilings.models.clip_towers import with_tower_sizes
 from ceilings.workload.workload import Workload
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from ceilings.workload.generation import Decoder
 
 ATTENTION = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
-
-TOWERS = {"image-embedding": ("vision_config", "vision_cfg"), "sentence-embedding": ("text_config", "text_cfg")}
-"""Where the configuration of a model of two towers holds the sizes of the one that does a task."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +69,8 @@ def fuse(path: Path | str, weights_dir: Path | str) -> Fused:
             f"{path} is quantised: Q/DQ nodes stand inside the patterns that fusion looks for, so no attention would "
             f"be fused; fuse fp32, fp16 or bf16, and leave int8 and fp8 to the runtime's own fusions"
         )
-    fusion, config = known[workload.architecture], _sizes(weights_dir, workload)
+    fusion = known[workload.architecture]
+    config = with_tower_sizes(files.read_json(Path(weights_dir, "config.json")), workload.task.name)
     layers = config.get(fusion.layers_key)
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
@@ -129,15 +128,6 @@ def heads_of(config: Mapping[str, Any], fusion: Fusion) -> int:
         return heads
     width = int(config.get("head_width", fusion.head_size))
     return int(config.get(fusion.hidden_key, 0)) // width if width else 0
-
-
-def _sizes(weights_dir: Path | str, workload: Workload) -> Mapping[str, Any]:
-    """The configuration of the model, of one with two towers that of the tower in use."""
-    config: dict[str, Any] = files.read_json(Path(weights_dir, "config.json"))
-    for name in TOWERS.get(workload.task.name, ()):
-        if isinstance(inner := config.get(name), dict):
-            return {**config, **inner}
-    return config
 
 
 @contextlib.contextmanager

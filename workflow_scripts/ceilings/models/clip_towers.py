@@ -1,4 +1,4 @@
-"""The two towers of a CLIP. Standard library only."""
+"""The two towers of a CLIP or an OpenCLIP. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ CLIP_TOWERS = {"image-embedding": "clip_vision_model", "sentence-embedding": "cl
 
 INNER = {"image-embedding": "vision_config", "sentence-embedding": "text_config"}
 """Where the configuration of a whole CLIP has its towers'."""
+
+
+OPEN_CLIP_INNER = {"image-embedding": "vision_cfg", "sentence-embedding": "text_cfg"}
+"""The same of an OpenCLIP."""
+
+
+def with_tower_sizes(config: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """The configuration of a model; of one with two towers, what the tower of the task has replaces its entries."""
+    merged = dict(config)
+    for inner in (INNER, OPEN_CLIP_INNER):
+        if isinstance(sizes := config.get(inner.get(task, "")), Mapping):
+            merged |= sizes
+    return merged
 
 
 def tower_config(config: Mapping[str, Any], task: str) -> dict[str, Any]:

@@ -18,8 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ceilings.errors import CellFailure
 from ceilings.workload import generation
+from ceilings.workload.generation import Decoder
 from ceilings.workload.shape import Shape
+from ceilings.workload.workload import Workload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,21 @@ class Generating(abc.ABC):
     """A runner of requests. Subclasses say how a request begins, and how its parts are submitted."""
 
     shape: Shape
+    workload: Workload
+
+    @property
+    def decoder(self) -> Decoder:
+        """What generates.
+
+        Raises:
+            CellFailure: ``unsupported``: nothing does, or it has no positions for the requests.
+        """
+        decoder = self.workload.decoder
+        if decoder is None:
+            raise CellFailure("unsupported", f"a model of the task {self.workload.task.name} generates no text")
+        if decoder.positions and generation.context(self.shape) > decoder.positions:
+            raise CellFailure("unsupported", generation.too_long("the model", self.shape, decoder.positions))
+        return decoder
 
     @abc.abstractmethod
     def begin(self, slot: Any) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ceilings.errors import CellFailure
 from ceilings.graphs.decoding import Decoding, largest
 from ceilings.runtimes import placement
 from ceilings.runtimes.base import Inputs, Runner
@@ -20,14 +19,13 @@ class OnnxRuntimeGeneratingCpu(Generating, Runner):
     """Executes a graph of a forward pass, plain or fused; its axes stay dynamic, but for the batch."""
 
     def load(self) -> None:
+        decoder = self.decoder
         with self.phase("load"):
             self.session = self._session(session_options(self.threads))
-        if self.workload.decoder is None:
-            raise CellFailure("unsupported", f"a model of the task {self.workload.task.name} generates no text")
-        self._decoding = Decoding(self.session, self.workload.decoder, self.shape)
+        self._decoding = Decoding(self.session, decoder, self.shape)
         self._ids = self._decoding.ids.array(np.int64, (self.shape.batch, self.shape["prompt"]))
         self._token = self._decoding.token.array(np.int64, (self.shape.batch,))
-        self._logits = self._decoding.logits.array(np.float32, (self.shape.batch, self.workload.decoder.vocabulary))
+        self._logits = self._decoding.logits.array(np.float32, (self.shape.batch, decoder.vocabulary))
 
     def _session(self, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
         return open_session(self.artifact, options, [placement.CPU])

@@ -91,9 +91,6 @@ class OnnxRuntimeGeneratingCuda(Generating, OnnxRuntimeCuda):
         return session_options(1, Shape.of({"batch": self.shape.batch}))
 
     def _bind(self) -> None:
-        if self.workload.decoder is None:
-            raise CellFailure("unsupported", f"a model of the task {self.workload.task.name} generates no text")
-        self._decoder = self.workload.decoder
         self._captures = bool(self.options.get("cuda_graph")) and phase(self.shape) == "decode"
         self._decoding = self._requests(self.session, self._captures)
         ids = self._decoding.ids
@@ -104,7 +101,7 @@ class OnnxRuntimeGeneratingCuda(Generating, OnnxRuntimeCuda):
         self._token = self._pinned.array((self.shape.batch,), np.int64)
 
     def _requests(self, session: Any, captured: bool) -> CudaDecoding:
-        return CudaDecoding(session, self._decoder, self.shape, self.stream, captured)
+        return CudaDecoding(session, self.decoder, self.shape, self.stream, captured)
 
     def load(self) -> None:
         self.open_device()
@@ -151,7 +148,7 @@ class OnnxRuntimeGeneratingCuda(Generating, OnnxRuntimeCuda):
         return self._token
 
     def top_logits(self, rows: int, top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        width = self._decoder.vocabulary
+        width = self.decoder.vocabulary
         raw = cuda.download(self._decoding.logits.pointer, 4 * rows * width)
         return largest(raw.view(np.float32).reshape(rows, width), top)
 

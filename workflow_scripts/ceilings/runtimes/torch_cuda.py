@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from ceilings.errors import CellFailure
-from ceilings.lifetime import temporary_folder
 from ceilings.models.load import load_module
 from ceilings.runtimes.base import example
+from ceilings.runtimes.compile_cache import compile_folder, end_compile_workers
 from ceilings.runtimes.cuda_runner import CudaRunner
 
 ATTENTION = "sdpa"
@@ -21,10 +21,6 @@ ATTENTION = "sdpa"
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 WARM_RUNS = 3
 """Before a capture: libraries choose kernels and allocate workspaces in the first calls."""
-
-CACHE = "CEILINGS_COMPILE_CACHE"
-"""Names a folder that keeps compiled kernels between processes. Without it every process compiles anew, so that the
-compile time is a cold one and each process makes its own autotuning choices, whose spread belongs to the result."""
 
 _FOR_GOOD = contextlib.ExitStack()
 """Never left. A runner may not own it: the guard that dies with its runner, whenever the garbage collector comes, would
@@ -102,12 +98,8 @@ class TorchCuda(CudaRunner):
         return tuple(value.data_ptr() for value in launched)
 
     def _open_compile_cache(self) -> None:
-        """Name the folder of compiled kernels, a temporary one unless ``CACHE`` names one."""
-        if folder := os.environ.get(CACHE):
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-        else:
-            self._cache = temporary_folder()
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = self._cache.name
+        """Say where compiled kernels go."""
+        os.environ["TORCHINDUCTOR_CACHE_DIR"], self._cache = compile_folder()
         os.environ.pop("TRITON_CACHE_DIR", None)  # then Inductor puts it below its own
 
     def _compile(self) -> None:
@@ -193,14 +185,6 @@ class TorchCuda(CudaRunner):
                 "compile_cache": f"warm: {hits} graphs came from it" if hits else "cold",
             }
         return facts
-
-
-def end_compile_workers() -> None:
-    """End Inductor's idle processes, which are of no use once all is compiled."""
-    with contextlib.suppress(Exception):
-        from torch._inductor.async_compile import shutdown_compile_workers
-
-        shutdown_compile_workers()
 
 
 def _first_line(error: BaseException) -> str:

@@ -34,20 +34,6 @@ ONE_WINDOW = "attends to the last {window} tokens only, and a static cache of {l
 that the host counts; use a shorter context, or the runtime with a growing cache"
 
 
-def refuse_long_contexts(decoder: Decoder, shape: Shape) -> None:
-    """Raise where the model has no positions for a request.
-
-    Raises:
-        CellFailure: ``unsupported``.
-    """
-    if decoder.positions and generation.context(shape) > decoder.positions:
-        raise CellFailure(
-            "unsupported",
-            f"a request of {shape} has {generation.context(shape):,} tokens, and the model has {decoder.positions:,} "
-            "positions; use a shorter prompt, or fewer tokens",
-        )
-
-
 class Decoding(abc.ABC):
     """One request at a time, on one device.
 
@@ -68,7 +54,6 @@ class Decoding(abc.ABC):
     kind: str
 
     def __init__(self, model: Any, decoder: Decoder, shape: Shape, device: str) -> None:
-        refuse_long_contexts(decoder, shape)
         # With a token for padding, some models look on the host whether the ids hold it, to warn. None here do.
         model.config.pad_token_id = None
         self.model, self.decoder, self.shape, self.device = model, decoder, shape, device

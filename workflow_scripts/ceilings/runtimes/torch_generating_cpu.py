@@ -23,12 +23,12 @@ class TorchGeneratingCpu(Generating, Runner):
 
     def load(self) -> None:
         torch.set_num_threads(self.threads)
-        assert self.workload.decoder is not None
+        decoder = self.decoder
         with self.phase("load"):
             dtype = "bfloat16" if self.precision == "bf16" else "float32"
             module: Any = load_module(self.artifact, ATTENTION, dtype)
             self.attention = module.attention
-            self._decoding = GrowingDecoding(module.model, self.workload.decoder, self.shape, "cpu")
+            self._decoding = GrowingDecoding(module.model, decoder, self.shape, "cpu")
 
     def place(self, element: Inputs) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(element[self.workload.inputs[0].name]))

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from ceilings.models.load import load_module
+from ceilings.runtimes.compile_cache import end_compile_workers
 from ceilings.runtimes.cuda_runner import CudaRunner
 from ceilings.runtimes.generating import Generating
-from ceilings.runtimes.torch_cuda import ATTENTION, DTYPES, TorchCuda, end_compile_workers
+from ceilings.runtimes.torch_cuda import ATTENTION, DTYPES, TorchCuda
 from ceilings.runtimes.torch_decoding import Decoding, GrowingDecoding, StaticDecoding
 
 
@@ -26,7 +27,7 @@ class TorchGeneratingCuda(Generating, TorchCuda):
         growing = self.options.get("cache") == "growing"
         if self.mode not in ("eager", "compile", "cudagraph") or (growing and self.mode != "eager"):
             raise ValueError(f"unknown options of the PyTorch runtime that generates: {dict(self.options)}")
-        assert self.workload.decoder is not None
+        decoder = self.decoder
         self.open_device()
         with self.failures():
             self._choose_products()
@@ -36,7 +37,7 @@ class TorchGeneratingCuda(Generating, TorchCuda):
             self._enter_stream()
             with self.phase("cache"):
                 kind = GrowingDecoding if growing else StaticDecoding
-                self._decoding: Decoding = kind(self.model.model, self.workload.decoder, self.shape, "cuda")
+                self._decoding: Decoding = kind(self.model.model, decoder, self.shape, "cuda")
                 self.stream.synchronize()
             prompt = self._decoding.prompt
             self.input_buffers = {self.workload.inputs[0].name: (prompt.data_ptr(), prompt.nbytes)}

@@ -19,15 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ceilings import environment
-from ceilings.lifetime import temporary_folder
 from ceilings.runtimes.base import Inputs
+from ceilings.runtimes.compile_cache import compile_folder
 from ceilings.runtimes.generating import Answer, Generating
 from ceilings.workload import generation
 from ceilings.workload.generation import Decoder
 from ceilings.workload.shape import Shape
-
-CACHE = "CEILINGS_COMPILE_CACHE"
-"""Names a folder that keeps compiled kernels between processes; without it every process compiles anew."""
 
 DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 ITEM_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
@@ -182,12 +179,7 @@ class OfflineEngine:
 
     def _place(self, precision: str) -> None:
         """Say where compiled code goes, and what vLLM leaves alone."""
-        if folder := os.environ.get(CACHE):
-            self._folder = None
-            where = str(Path(folder).absolute())
-        else:
-            self._folder = temporary_folder()
-            where = self._folder.name
+        where, self._folder = compile_folder()
         self.warm = any(Path(where).glob("vllm/*")) or any(Path(where).glob("triton/*"))
         os.environ.update(variables(precision, where))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from ceilings.errors import CellFailure
+from ceilings.runtimes.compile_cache import end_compile_workers
 from ceilings.runtimes.cuda_runner import CudaRunner
 from ceilings.runtimes.vllm_engine import EngineRequests, OfflineEngine
 
@@ -20,9 +21,7 @@ class VllmGenerating(EngineRequests, CudaRunner):
     transfers_inside = True
 
     def load(self) -> None:
-        decoder = self.workload.decoder
-        if decoder is None:
-            raise CellFailure("unsupported", "vLLM runs models that generate text only")
+        decoder = self.decoder
         self.input_buffers, self.output_types = {}, ()
         self.open_device()
         mode = str(self.options.get("mode", "default"))
@@ -36,10 +35,7 @@ class VllmGenerating(EngineRequests, CudaRunner):
                 if spent:
                     self.cold_start_ns[stage] = spent
                     self.cold_start_ns["load"] = max(0, self.cold_start_ns["load"] - spent)
-        with contextlib.suppress(Exception):  # idle processes that are of no use any more
-            from torch._inductor.async_compile import shutdown_compile_workers
-
-            shutdown_compile_workers()
+        end_compile_workers()
 
     def output_pointers(self, launched: Any) -> tuple[int, ...]:
         return ()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ceilings.models import configuration
+from ceilings.models.clip_towers import with_tower_sizes
 from ceilings.models.definition import Definition
 from ceilings.workload.task import TASKS
 
@@ -22,8 +23,6 @@ INNER = ("intermediate_size", "hidden_dim", "encoder_ffn_dim", "d_ff", "n_inner"
 HEADS = ("num_attention_heads", "n_head")
 JOINED = ("gpt2", "gpt_bigcode", "gpt_neox", "bloom", "codegen")
 """Architectures that have queries, keys and values in one product."""
-
-TOWERS = {"image-embedding": ("vision_config", "vision_cfg"), "sentence-embedding": ("text_config", "text_cfg")}
 
 
 def products(definitions: Iterable[tuple[Definition, str]]) -> list[list[int]]:
@@ -43,9 +42,7 @@ def _pairs(definition: Definition, task: str) -> Iterator[tuple[int, int]]:
     found = None if definition.onnx else configuration.find(definition)
     base = configuration.OPEN_CLIP_BASE if definition.architecture == "open_clip" else {}
     settings = {"model_type": definition.architecture, **configuration.merged(found or base, definition.config)}
-    for key in TOWERS.get(task, ()):
-        if isinstance(inner := settings.get(key), Mapping):
-            settings = {**settings, **inner}
+    settings = with_tower_sizes(settings, task)
     width, inner = _size(settings, WIDTH), _size(settings, INNER)
     if width:
         inner = inner or 4 * width

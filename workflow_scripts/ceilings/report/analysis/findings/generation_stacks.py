@@ -26,7 +26,7 @@ from ceilings.report.analysis.findings.finding import (
 from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.measured import Cell, Comparison, Measured, group_by, without_axis
 from ceilings.report.analysis.stack_levers import runtimes_of
-from ceilings.runtimes.catalogue import GRAPH, PYTORCH, RUNTIMES, VLLM
+from ceilings.runtimes.catalogue import COMPILATION, GRAPH, PYTORCH, VLLM
 from ceilings.statistics.quantiles import Interval
 from ceilings.taxonomy import HOST_PARTS
 from ceilings.workload.generation import Phase
@@ -111,6 +111,12 @@ def _gap_in_short(measured: Measured, cell: Cell) -> str:
     return f", still {text.number(floor['gap'])}× its floor" if floor else ""
 
 
+def over_floor(measured: Measured, cell: Cell) -> Interval | None:
+    """How many times its floor a cell's median takes; None where the floor is not known."""
+    floor = measured.hardware_floor(cell)
+    return _gap(cell, floor) if floor else None
+
+
 def _gap(cell: Cell, floor: dict[str, Any]) -> Interval:
     return cell.p50.scaled(1 / floor["floor_ms"])
 
@@ -118,35 +124,33 @@ def _gap(cell: Cell, floor: dict[str, Any]) -> Interval:
 # --- the scheduler ---------------------------------------------------------------------------------------------------
 
 
-def schedulers(measured: Measured) -> list[Finding]:
-    """vLLM against the fastest other stack with a CUDA graph, at the same shapes and precision."""
+def scheduled_pairs(measured: Measured) -> list[Comparison]:
+    """Every decode step of vLLM in a CUDA graph against the fastest of another stack in one, all else alike."""
     captured = [cell for cell in measured.cells if cell.phase == "decode" and GRAPH in cell.levers]
+    pairs = []
+    for cells in group_by(captured, lambda cell: (cell.device, cell.model, cell.precision, cell.shape)).values():
+        if others := [cell for cell in cells if cell.stack != VLLM]:
+            fastest = min(others, key=lambda cell: cell.p50.estimate)
+            pairs += [measured.compare(cell, fastest) for cell in cells if cell.stack == VLLM]
+    return pairs
+
+
+def schedulers(measured: Measured) -> list[Finding]:
+    """vLLM against the fastest other stack with a CUDA graph, from the smallest batch to the largest."""
     groups = group_by(
-        captured, lambda cell: (cell.device, cell.model, cell.precision, without_axis(cell.shape, "batch"))
+        sorted(scheduled_pairs(measured), key=lambda pair: pair.a.batch),
+        lambda pair: (pair.a.device, pair.a.model, pair.a.precision, without_axis(pair.a.shape, "batch")),
     )
-    findings, alone = [], list[Cell]()
-    for cells in groups.values():
-        scheduled = sorted((cell for cell in cells if cell.stack == VLLM), key=lambda cell: cell.batch)
-        pairs = []
-        for cell in scheduled:
-            others = [one for one in cells if one.shape == cell.shape and one.stack != VLLM]
-            if others:
-                pairs.append(measured.compare(cell, min(others, key=lambda one: one.p50.estimate)))
-            else:
-                alone.append(cell)
-        if pairs:
-            findings.append(_scheduler(measured, pairs))
-    if findings:
-        return findings
-    if alone:
+    if groups:
+        return [_scheduler(measured, pairs) for pairs in groups.values()]
+    if alone := [one for one in measured.cells if one.phase == "decode" and one.stack == VLLM and GRAPH in one.levers]:
         sentence = f"{VLLM} was measured, and no other stack with a CUDA graph at its shapes."
         wanted = sweep_entry(measured, runtimes_of(PYTORCH, (GRAPH,)), {cell.precision for cell in alone})
         return [_open(SCHEDULER, sentence, SCHEDULED, wanted, names(alone))]
-    runtimes = [one.name for one in RUNTIMES.values() if one.stack == VLLM and GRAPH in one.levers]
-    if not runtimes:
-        return []
     sentence = f"No decode step of {VLLM} was measured."
-    wanted = sweep_entry(measured, [*runtimes, *runtimes_of(PYTORCH, (GRAPH,))], ("fp16",), (1, 64))
+    wanted = sweep_entry(
+        measured, [*runtimes_of(VLLM, (COMPILATION, GRAPH)), *runtimes_of(PYTORCH, (GRAPH,))], ("fp16",), (1, 64)
+    )
     return [_open(SCHEDULER, sentence, SCHEDULED, wanted)]
 
 

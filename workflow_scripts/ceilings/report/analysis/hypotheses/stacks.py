@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from ceilings.report import text
@@ -16,6 +18,7 @@ from ceilings.report.analysis.findings.finding import (
     status_of,
     sweep_entry,
 )
+from ceilings.report.analysis.findings.generation_stacks import scheduled_pairs
 from ceilings.report.analysis.findings.providers import providers
 from ceilings.report.analysis.findings.saturation import busy_share, plain_cells
 from ceilings.report.analysis.findings.selection import on_gpu
@@ -32,7 +35,7 @@ from ceilings.report.analysis.measured import Cell, Comparison, Measured, group_
 from ceilings.report.analysis.precision_series import precision_series
 from ceilings.report.analysis.stack_levers import base_levers, runtime_of, runtimes_of
 from ceilings.report.tables.evidence import Evidence
-from ceilings.runtimes.catalogue import FUSION, GRAPH, ORT_CUDA, ORT_TENSORRT, TENSORRT, TENSORRT_STACKS
+from ceilings.runtimes.catalogue import FUSION, GRAPH, ORT_CUDA, ORT_TENSORRT, TENSORRT, TENSORRT_STACKS, VLLM
 from ceilings.statistics.decisions import beyond, equivalence_interval
 from ceilings.workload.shape import Shape
 
@@ -159,7 +162,11 @@ def engine_build(measured: Measured, _: Evidence) -> Judgement:
     return Judgement("refuted" if loads[-1] < 15 or loads[0] > 60 else "not decidable", sentence, missing)
 
 
-def tensorrt_fastest(measured: Measured, _: Evidence) -> Judgement:
+def fastest(measured: Measured, _: Evidence) -> Judgement:
+    """TensorRT against all other stacks on a GPU; vLLM, at decode steps, against those in a CUDA graph.
+
+    The half on vLLM counts where it has cells.
+    """
     wins: list[Comparison] = []
     for cells in group_by(measured.cells, lambda c: (c.device, c.model, c.precision, c.shape)).values():
         ours = [cell for cell in cells if cell.stack in TENSORRT_STACKS]
@@ -167,10 +174,25 @@ def tensorrt_fastest(measured: Measured, _: Evidence) -> Judgement:
         if ours and others:
             best = [min(group, key=lambda cell: cell.p50.estimate) for group in (ours, others)]
             wins.append(measured.compare(*best))
-    if not wins:
-        return unknown(measured, (runtime_of(TENSORRT, GRAPH), runtime_of(ORT_CUDA, FUSION, GRAPH)), ("fp16",))
-    count = sum(pair.verdict == "faster" for pair in wins)
-    lost = sum(pair.verdict in {"slower", "same within noise"} for pair in wins)
-    verdict: Status = "supported" if count > len(wins) / 2 else "refuted" if lost >= len(wins) / 2 else "not decidable"
-    line = f"the fastest at {count} of {len(wins)} combinations of model, precision and shape"
-    return concluded([verdict], [line], [pair.a for pair in wins])
+    missing = () if wins else (sweep_entry(measured, TENSORRT_OR_NOT, ("fp16",)),)
+    halves = {"TensorRT": wins, f"{VLLM}, at decode steps,": scheduled_pairs(measured)}
+    lines = [
+        f"{who} is the fastest at {sum(pair.verdict == 'faster' for pair in pairs)} of "
+        f"{text.plural(len(pairs), 'combination')} of model, precision and shape"
+        for who, pairs in halves.items()
+        if pairs
+    ]
+    verdicts = [_mostly_faster(pairs) for who, pairs in halves.items() if pairs or who == "TensorRT"]
+    return concluded(verdicts, lines, [pair.a for pairs in halves.values() for pair in pairs], missing)
+
+
+TENSORRT_OR_NOT = (runtime_of(TENSORRT, GRAPH), runtime_of(ORT_CUDA, FUSION, GRAPH))
+
+
+def _mostly_faster(pairs: Sequence[Comparison]) -> Status:
+    """Of the claim that most are faster."""
+    count = sum(pair.verdict == "faster" for pair in pairs)
+    lost = sum(pair.verdict in {"slower", "same within noise"} for pair in pairs)
+    if count > len(pairs) / 2:
+        return "supported"
+    return "refuted" if pairs and lost >= len(pairs) / 2 else "not decidable"

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from ceilings import foreign
@@ -17,6 +16,7 @@ from ceilings.report.render.explained.account_tables import Table
 from ceilings.report.render.explained.explanation_picture import TIMELINE
 from ceilings.report.render.markdown import block
 from ceilings.report.render.sheet import SHEET
+from ceilings.report.render.template import template
 
 FOLDER = Path(__file__).parent
 Record = Mapping[str, Any]
@@ -28,7 +28,7 @@ def html(record: Record) -> str:
     failed = "failure" in marked
     group = None if failed else answer.main_group(marked)
     drawn = bars.bars(group) if group else []
-    shown = _template().render(
+    shown = template(FOLDER / "explanation.html").render(
         record=marked,
         failure=marked.get("failure"),
         style=Markup(SHEET + (FOLDER / "explanation.css").read_text(encoding="utf-8")),
@@ -67,14 +67,3 @@ def _body(table: Table) -> Markup:
 def _timeline(group: Mapping[str, Any]) -> Markup:
     parts, bottom = path_timeline.drawn(group["timeline"], 4)
     return svg.picture(parts, bottom, "One iteration in time")
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("explanation.html")

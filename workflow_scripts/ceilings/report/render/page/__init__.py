@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import vl_convert
 from markupsafe import Markup
 
@@ -33,7 +32,7 @@ from ceilings.report.render.conclusions import VERDICTS, claims_of_others
 from ceilings.report.render.explained_section import explained
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.introduction import counted, introduction
-from ceilings.report.render.markdown import block, inline
+from ceilings.report.render.markdown import block
 from ceilings.report.render.marking import marked
 from ceilings.report.render.not_run import not_run
 from ceilings.report.render.page.blocks import compressed, is_large, scripted
@@ -43,6 +42,7 @@ from ceilings.report.render.page.rows import choices, shown_cells, shown_columns
 from ceilings.report.render.parity_section import graphs, parity
 from ceilings.report.render.prediction_section import predictions
 from ceilings.report.render.sheet import SHEET
+from ceilings.report.render.template import template
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
@@ -94,7 +94,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     cards = list(enumerate(observed))
     first = most_consequential(observed, MOST_FINDINGS)
     made, advice = decided(measured, plan), advise(measured, machine_of(plan))
-    html = _template().render(
+    html = template(FOLDER / "page.html").render(
         study=plan["study"],
         policy=_policy([library(), *scripts]),
         style=Markup(SHEET),
@@ -159,18 +159,6 @@ def library() -> Markup:
 def _heading(finding: Finding) -> str:
     """The question that a finding answers, or its topic."""
     return finding.topic if finding.question is None else f"{finding.question}. {QUESTIONS[finding.question]}"
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["markdown"] = inline
-    return environment.get_template("page.html")
 
 
 def _section(markdown: str) -> dict[str, Any]:
