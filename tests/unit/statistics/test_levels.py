@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
+from ceilings.statistics import levels
 from ceilings.statistics.levels import CRITICAL, Change, change, log_bounds, widened
-from ceilings.statistics.levels import _split as split
 from ceilings.statistics.quantiles import Interval
 
 
@@ -41,10 +42,18 @@ def test_a_steady_series_is_flagged_in_less_than_one_of_a_hundred(kind):
 def test_the_critical_value_is_exceeded_by_chance_as_the_table_says():
     """Table 1 of Shao and Zhang: 40.1 is exceeded by 5% of series and 68.6 by 1%; so 121.9 is not far out of place."""
     random = np.random.default_rng(1)
-    values = np.array([split(random.normal(size=32))[0] for _ in range(4000)])
+    values = np.array([levels._split(random.normal(size=32))[0] for _ in range(4000)])
     assert (values > 40.1).mean() == pytest.approx(0.05, abs=0.02)
     assert (values > 68.6).mean() == pytest.approx(0.01, abs=0.01)
     assert (values > CRITICAL).mean() < 0.005
+
+
+def test_medians_of_blocks_are_numpys():
+    values = np.random.default_rng(7).normal(size=101)
+    edges = np.arange(14) * 101 // 13
+    assert levels._medians(values, edges).tolist() == [
+        float(np.median(values[start:end])) for start, end in itertools.pairwise(edges)
+    ]
 
 
 def test_the_statistic_is_that_of_its_definition():
@@ -59,9 +68,9 @@ def test_the_statistic_is_that_of_its_definition():
     for k in range(1, n):
         normaliser = (bridges(list(centred[:k])) + bridges(list(centred[k:][::-1]))) / n**2
         expected[k] = sum(centred[:k]) ** 2 / n / normaliser
-    assert split(values)[0] == pytest.approx(max(expected.values()))
+    assert levels._split(values)[0] == pytest.approx(max(expected.values()))
     squares = {k: values[:k].var() * k + values[k:].var() * (n - k) for k in expected}
-    assert split(values)[1] == min(squares, key=squares.get)
+    assert levels._split(values)[1] == min(squares, key=squares.get)
 
 
 @pytest.mark.parametrize(("n", "at"), [(48, 24), (96, 72), (508, 381), (381, 127), (20_000, 5_000)])

@@ -9,7 +9,6 @@ with the context, are no change: they stand in the normaliser too.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,8 +65,10 @@ def change(values: ArrayLike, critical: float = CRITICAL) -> Change | None:
     if count < FEWEST_BLOCKS:
         return None
     edges = np.arange(count + 1) * len(series) // count
-    medians = [float(np.median(series[start:end])) for start, end in itertools.pairwise(edges)]
-    statistic, split = _split(np.log(medians))
+    logs = np.log(_medians(series, edges))
+    if np.ptp(logs) <= math.log1p(CHANGED):  # of most series: nothing to look for
+        return None
+    statistic, split = _split(logs)
     position = int(edges[split])
     before, after = float(np.median(series[:position])), float(np.median(series[position:]))
     if statistic <= critical or abs(math.log(after / before)) <= math.log1p(CHANGED):
@@ -111,6 +112,14 @@ def widened(factor: Interval, bounds: Sequence[tuple[float, float]], weights: Se
     down, up = (sum(pair[side] for pair in pairs) for side in (0, 1))
     estimate = factor.estimate
     return Interval(min(factor.low, estimate * math.exp(down)), estimate, max(factor.high, estimate * math.exp(up)))
+
+
+def _medians(series: Floats, edges: NDArray[np.int64]) -> Floats:
+    """The median between each two edges; all in one sort, since a call for each block takes ten times as long."""
+    starts, lengths = edges[:-1], np.diff(edges)
+    ordered = series[np.lexsort((series, np.repeat(np.arange(len(starts)), lengths)))]
+    middles: Floats = (ordered[starts + (lengths - 1) // 2] + ordered[starts + lengths // 2]) / 2
+    return middles
 
 
 def _split(values: Floats) -> tuple[float, int]:
