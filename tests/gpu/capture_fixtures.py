@@ -5,11 +5,17 @@
     PYTHONPATH=workflow_scripts python3 tests/gpu/capture_fixtures.py --output tests/unit/traces/data
 
 Each kind of capture is tried, also where another failed; the exit status is 1 if one did.
+
+Of a capture that a study kept, a few iterations; this needs no GPU:
+
+    PYTHONPATH=workflow_scripts python3 tests/gpu/capture_fixtures.py --output tests/unit/traces/data \\
+        --cut decode-torch-cuda-eager.cupti=results/traces/nvidia-h100-80gb-hbm3/.../b1-p128-g128.sqlite
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -23,7 +29,7 @@ import yaml
 
 from ceilings import host as hosts
 from ceilings.environment import executing
-from ceilings.study.cells import Study
+from ceilings.study.study import Study
 from ceilings.traces import capture, health, nsys, recorder, store
 from ceilings.traces.budget_record import budget_record
 from ceilings.traces.source import SOURCES
@@ -32,6 +38,8 @@ PROJECT = Path(__file__).parents[2]
 RUNTIMES = ("torch-cuda-eager", "onnxruntime-cuda-graph")
 MODEL, PRECISION, SHAPE = "distilbert", "fp16", "b1-s128"
 ITERATIONS = 5
+SKIPPED = 10
+"""Iterations of a longer capture that are left out before those that are kept."""
 
 
 def truth(source: str, output: Path) -> None:
@@ -71,12 +79,28 @@ def cell(study: Study, runtime: str, source: str, output: Path) -> None:
     output.with_suffix(".nsys-rep").unlink(missing_ok=True)
 
 
+def cut(kept: Path, output: Path, iterations: int) -> None:
+    """Keep a few iterations of a capture in the middle of it, without what is known of the GPU's host."""
+    whole = store.read(kept)
+    chosen = slice(SKIPPED, SKIPPED + iterations)
+    marks = capture.Marks(*(column[chosen] for column in (whole.marks.start, whole.marks.end, whole.marks.thread)))
+    facts = {name: value for name, value in whole.meta.items() if name != "gpu"} | {"iterations": iterations}
+    store.write(output, capture.trimmed(dataclasses.replace(whole, marks=marks, meta=facts)))
+
+
 def main() -> None:
     """Make all of them and say what each holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for the captures")
-    folder = parser.parse_args().output.absolute()
+    parser.add_argument("--cut", action="append", metavar="NAME=CAPTURE", default=[], help="only cut these captures")
+    parser.add_argument("--iterations", type=int, default=ITERATIONS, help="that --cut keeps (default: %(default)s)")
+    arguments = parser.parse_args()
+    folder = arguments.output.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    for name, _, kept in (each.partition("=") for each in arguments.cut):
+        cut(Path(kept), folder / f"{name}.sqlite", arguments.iterations)
+    if arguments.cut:
+        return
     os.chdir(PROJECT)
     study = Study(yaml.safe_load(Path("config.yaml").read_text()), hosts.detect())
     wanted: dict[str, Callable[[Path], None]] = {}

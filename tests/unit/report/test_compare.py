@@ -12,11 +12,11 @@ from unit import planted_records
 
 from ceilings.errors import UserError
 from ceilings.report.analysis.comparison import compare, judge
-from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.analysis.measured import Cell, Measured, latency_ratio
 from ceilings.report.render.comparison_page import as_html, as_markdown
 from ceilings.report.tables.collect import collect
 from ceilings.statistics.estimands import P99
-from ceilings.statistics.intervals import noise_floor
+from ceilings.statistics.intervals import noise_floor, ratio
 from ceilings.workload.shape import Shape
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -71,6 +71,27 @@ def test_the_same_twice_is_same_or_undecided_in_99_of_100_resamplings():
         sames += sum(change.verdict == "same" for change in changes)
     assert false <= 1
     assert sames > 300  # and is not silent out of caution
+
+
+def test_a_level_that_changed_within_the_processes_decides_no_claim():
+    """All processes of one cell got slower by half in their last quarter; the other lies 20% above the first level."""
+    random = np.random.default_rng(8)
+
+    def cell(runtime, first, last):
+        level = np.where(np.arange(400) < 300, first, last)
+        groups = tuple((1e6 * level * np.exp(random.normal(0, 0.01, 400))).astype(int) for _ in range(4))
+        return Cell("d", runtime, "m", "fp32", SHAPE, "r", frozenset(), "plain", None, {}, groups)
+
+    steady, changed, other = cell("a", 2.0, 2.0), cell("b", 2.0, 3.0), cell("c", 2.4, 2.4)
+    faster = ratio(changed.groups, other.groups)
+    assert faster.high < 1  # medians alone: faster without doubt
+    assert latency_ratio(changed, other).high > 1 and latency_ratio(changed, other).estimate == faster.estimate
+    assert latency_ratio(steady, other) == ratio(steady.groups, other.groups)
+    assert [change.verdict for change in judge([(other, changed)], 0.01, 0.05)] == ["undecided"]
+    assert [change.verdict for change in judge([(other, steady)], 0.01, 0.05)] == ["faster"]
+    assert [change.verdict for change in judge([(steady, changed)], 0.01, 0.05)] == ["undecided"]  # nor is it the same
+    far = cell("d", 8.0, 8.0)  # what exceeds the change stays decided
+    assert [change.verdict for change in judge([(far, changed)], 0.01, 0.05)] == ["faster"]
 
 
 def test_planted_changes_are_found_and_nothing_else(tmp_path):

@@ -39,6 +39,7 @@ from ceilings.graphs.parity import compare, too_far
 from ceilings.measure.bench import Bench
 from ceilings.measure.neighbours import Neighbours
 from ceilings.measure.setup import artifact_file, make_runner, pool_facts
+from ceilings.measure.steadiness import level_flags
 from ceilings.measure.stopping import Protocol
 from ceilings.models import pool
 from ceilings.program import leave
@@ -96,6 +97,7 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
             record |= measured(bench, slots, elements, spec["protocol"], measurements)
         record["flags"] = neighbours.flags() + record["flags"]
         record["flags"] += constant(elements[:compared], reference)
+        record["flags"] += level_flags(record["series"])
         if not record["series"]["latency"]["warmup_stable"]:
             record["flags"].append("warm-up ended before two windows agreed within 5%")
         record["neighbours"] = neighbours.to_json()

@@ -25,7 +25,7 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     # the choice of the next token; before attention and normalization, since it is a softmax of logits in part
     (
         "sampling",
-        r"arg_?max|gumbel|multinomial|topk_?topp|Top(K|P|KTopP)(Sampling|Renorm|Mask)|MinPSampling|SamplingFrom|"
+        r"arg_?max|arg_min_max|gumbel|multinomial|topk_?topp|Top(K|P|KTopP)(Sampling|Renorm|Mask)|MinPSampling|SamplingFrom|"
         r"(rejection|typical)_\w*sample|sample_recovered|_sampled_and_|topk_log_softmax|_ranks_kernel|logprob_token|"
         r"_temperature_kernel|_min_p_kernel|penalt(y|ies)|bad_words|grammar_bitmask|apply_token_bitmask|"
         r"GreedySearch|BeamSearch|(Logits(Process)?|FilterLogits|ForceDecodingIds|NextToken)Kernel|banRepeatedTokens",
@@ -51,7 +51,7 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "attention",
         # xqa of grouped queries, one namespace a size of head and group; what unpacks for it and what sums its parts
-        r"::kernel_mha\b|contrib::cuda::(UnpackQKV|UnpackV\b|Ungroup|PagedDecode|ApplyHeadSink|PagedXqa|GetSeqlens|"
+        r"::kernel_mha\b|contrib::cuda::(UnpackQKV|UnpackRoPEAppend|UnpackV\b|Ungroup|PagedDecode|ApplyHeadSink|PagedXqa|GetSeqlens|"
         r"GetCumulativeSeqlens|GetSequenceLengths|ConvertHeadSink|PagedConvertHeadSink|ZeroFullyMasked|ZeroOutputForFully)",
         "ORT's grouped-query attention",
     ),

@@ -22,11 +22,10 @@ from typing import Literal
 import pandas as pd
 
 from ceilings.errors import UserError
-from ceilings.report.analysis.measured import Cell, Measured, carries
+from ceilings.report.analysis.measured import Cell, Measured, carries, equivalence, latency_ratio
 from ceilings.report.tables.keys import KEY
-from ceilings.statistics.decisions import equivalence_interval, holm, p_value, within
+from ceilings.statistics.decisions import holm, p_value, within
 from ceilings.statistics.estimands import P50, Estimand
-from ceilings.statistics.intervals import ratio
 from ceilings.statistics.quantiles import Interval
 
 ALPHA = 0.01
@@ -144,10 +143,10 @@ def judge(pairs: Sequence[tuple[Cell, Cell]], floor: float, margin: float, estim
 
 def decide(before: Cell, after: Cell, *, p: float, floor: float, margin: float, estimand: Estimand = P50) -> Change:
     """The verdict on one cell; ``p`` is adjusted for all that are compared together."""
-    factor = ratio(after.groups, before.groups, estimand=estimand)
+    factor = latency_ratio(after, before, estimand)
     verdict: Verdict = "undecided"
     # Below the noise floor nothing can be distinguished from nothing, and so neither is sameness.
-    if floor <= margin and within(equivalence_interval(after.groups, before.groups, estimand), margin):
+    if floor <= margin and within(equivalence(after, before, estimand), margin):
         verdict = "same"
     elif p <= ALPHA and not factor.low <= 1 <= factor.high and abs(math.log(factor.estimate)) > math.log1p(floor):
         verdict = "slower" if factor.estimate > 1 else "faster"

@@ -22,16 +22,19 @@ from ceilings.report.analysis.measured_cell import (
     Judged,
     carries,
     configuration_label,
+    equivalence,
     group_by,
+    latency_ratio,
     phase_of,
     without_axis,
 )
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import KEY, axes_of, key_of, parsed_levers
 from ceilings.runtimes.catalogue import PRECISIONS
-from ceilings.statistics.decisions import equivalence_interval, within
+from ceilings.statistics.decisions import within
 from ceilings.statistics.estimands import P50, Estimand
 from ceilings.statistics.intervals import contrast, log_contrast, noise_floor, ratio, verdict
+from ceilings.statistics.levels import widened
 from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
 
@@ -43,8 +46,10 @@ __all__ = [
     "Measured",
     "carries",
     "configuration_label",
+    "equivalence",
     "group_by",
     "growth_exponent",
+    "latency_ratio",
     "most_swept",
     "phase_of",
     "without_axis",
@@ -204,11 +209,12 @@ class Measured:
     def compare(self, a: Cell, b: Cell) -> Comparison:
         """Latencies of two cells of one device.
 
-        Without an A/A pair on the device the interval alone decides; the findings say that the pair is missing.
+        Without an A/A pair on the device the interval alone decides; the findings say that the pair is missing. Where
+        processes changed their level, the interval covers the ratio at either level, so a change decides nothing.
         """
         key = (a.key, b.key)
         if key not in self._compared:
-            self._compared[key] = self._compared_by(a, b, ratio(a.groups, b.groups))
+            self._compared[key] = self._compared_by(a, b, latency_ratio(a, b))
         return self._compared[key]
 
     def compare_per_inference(self, a: Cell, b: Cell) -> Comparison:
@@ -230,6 +236,7 @@ class Measured:
         Each pair of cells in it may be off by the noise floor, so a ratio of ratios has it twice.
         """
         product = contrast([cell.groups for cell in cells], weights)
+        product = widened(product, [cell.level_bounds for cell in cells], weights)
         return self.judge(cells[0].device, product, pairs=sum(map(abs, weights)) / 2)
 
     def equivalent(self, a: Cell, b: Cell, margin: float, estimand: Estimand = P50) -> bool:
@@ -238,7 +245,7 @@ class Measured:
             return False
         if (self.noise_floor(a.device, estimand) or 0.0) > margin:
             return False
-        return within(equivalence_interval(a.groups, b.groups, estimand), margin)
+        return within(equivalence(a, b, estimand), margin)
 
     def judge(self, device: str, factor: Interval, estimand: Estimand = P50, pairs: float = 1.0) -> Judged:
         """The verdict on a factor in which so many pairs of cells of a device may be off by the noise floor."""

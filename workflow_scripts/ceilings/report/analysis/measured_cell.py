@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 
 from ceilings.report.analysis.stack_levers import base_levers
 from ceilings.runtimes.catalogue import PYTORCH, RUNTIMES
-from ceilings.statistics.estimands import Estimand
-from ceilings.statistics.intervals import Verdict
+from ceilings.statistics.decisions import equivalence_interval
+from ceilings.statistics.estimands import P50, Estimand
+from ceilings.statistics.intervals import Verdict, ratio
+from ceilings.statistics.levels import log_bounds, widened
 from ceilings.statistics.quantiles import Interval
 from ceilings.workload import generation
 from ceilings.workload.shape import Shape
@@ -56,6 +59,11 @@ class Cell:
     def key(self) -> tuple[str, ...]:
         """What names it in every table."""
         return self.device, self.runtime, self.model, self.precision, str(self.shape)
+
+    @functools.cached_property
+    def level_bounds(self) -> tuple[float, float]:
+        """Logarithms of how far its median could lie lower and higher, had no process changed its level."""
+        return log_bounds(self.groups)
 
     @property
     def batch(self) -> int:
@@ -169,6 +177,21 @@ class AAPair:
     second: Cell
     ratio: Interval
     floor: float
+
+
+def latency_ratio(a: Cell, b: Cell, estimand: Estimand = P50) -> Interval:
+    """How many times the latency of b that of a is; where processes changed their level, at any of their levels."""
+    return _at_any_level(a, b, estimand, ratio(a.groups, b.groups, estimand=estimand))
+
+
+def equivalence(a: Cell, b: Cell, estimand: Estimand = P50) -> Interval:
+    """The same ratio with the narrower interval by which cells are called the same or different by a margin."""
+    return _at_any_level(a, b, estimand, equivalence_interval(a.groups, b.groups, estimand))
+
+
+def _at_any_level(a: Cell, b: Cell, estimand: Estimand, factor: Interval) -> Interval:
+    # What follows from all iterations, such as a mean or a p99, has both levels in it.
+    return widened(factor, [a.level_bounds, b.level_bounds], [1.0, -1.0]) if estimand is P50 else factor
 
 
 def carries(groups: Groups, estimand: Estimand) -> bool:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ceilings.report.analysis.comparison import ALPHA, Change, decide, differences
-from ceilings.report.analysis.measured import Cell, Measured
+from ceilings.report.analysis.measured import Cell, Measured, equivalence
 from ceilings.report.tables.keys import KEY
-from ceilings.statistics.decisions import equivalence_interval, holm, p_value, within
+from ceilings.statistics.decisions import holm, p_value, within
 
 ENOUGH = 4
 """Trees from which on the steps between them tell how much trees differ without cause."""
@@ -158,7 +158,7 @@ def trends(trees: Sequence[tuple[str, Measured]], *, margin: float = 0.05) -> Tr
 
 
 def _is_same(before: Point, after: Point, floor: float, margin: float) -> bool:
-    return floor <= margin and within(equivalence_interval(after.cell.groups, before.cell.groups), margin)
+    return floor <= margin and within(equivalence(after.cell, before.cell), margin)
 
 
 def _broken(trees: Sequence[tuple[str, Measured]]) -> Iterator[Broken]:

@@ -15,10 +15,9 @@ from ceilings.report.analysis.findings.finding import (
     times,
 )
 from ceilings.report.analysis.findings.selection import baseline, on_gpu, panels_at_common_shape
-from ceilings.report.analysis.measured import Cell, Measured, group_by
+from ceilings.report.analysis.measured import Cell, Measured, equivalence, group_by
 from ceilings.report.analysis.stack_levers import runtimes_of
 from ceilings.runtimes.catalogue import GRAPH, ORT_CUDA
-from ceilings.statistics.decisions import equivalence_interval
 
 TOPIC = "Launch overhead"
 RUNTIMES_TOPIC = "Runtimes at one precision"
@@ -53,7 +52,7 @@ def layers(measured: Measured) -> list[Finding]:
 
 
 def _by_size(measured: Measured, pairs: list[tuple[Cell, Cell]]) -> Finding:
-    costs = [equivalence_interval(plain.groups, graph.groups) for plain, graph in pairs]
+    costs = [equivalence(plain, graph) for plain, graph in pairs]
     floor = measured.noise_floor(pairs[0][0].device) or 0.0
     # A layer that costs less than nothing, where the graph is the slower one, has stopped mattering too.
     free = [floor <= LAYER_MARGIN and cost.high < 1 + LAYER_MARGIN for cost in costs]

@@ -19,7 +19,7 @@ from ceilings.report.analysis.findings.finding import (
     times,
 )
 from ceilings.report.analysis.findings.selection import on_gpu
-from ceilings.report.analysis.measured import Cell, Measured, carries
+from ceilings.report.analysis.measured import Cell, Measured, carries, equivalence
 from ceilings.report.analysis.stack_levers import base_levers, runtimes_of
 from ceilings.runtimes.catalogue import (
     GRAPH,
@@ -30,7 +30,7 @@ from ceilings.runtimes.catalogue import (
     TENSORRT_PACKAGES,
     TENSORRT_RTX,
 )
-from ceilings.statistics.decisions import beyond, equivalence_interval
+from ceilings.statistics.decisions import beyond
 from ceilings.statistics.estimands import MEAN, P50, P99, Estimand
 
 TOPIC = "TensorRT"
@@ -116,7 +116,7 @@ def _equivalence(measured: Measured, estimand: Estimand, native: Cell, provider:
         wanted = f"protocol: {{min_iterations: {estimand.samples}}}"
         sentence = f"{at}needs {estimand.samples} iterations of each."
         return Finding(TOPIC, sentence, cells, question=2, claim=claim, status="not decidable", missing=(wanted,))
-    ratio = equivalence_interval(native.groups, provider.groups, estimand)
+    ratio = equivalence(native, provider, estimand)
     status: Status = "not decidable"
     if measured.equivalent(native, provider, MARGIN, estimand):
         status = "supported"

@@ -31,12 +31,12 @@ from ceilings.report.analysis.hypotheses.judgement import (
     turned_out,
     unknown,
 )
-from ceilings.report.analysis.measured import Cell, Comparison, Measured, group_by
+from ceilings.report.analysis.measured import Cell, Comparison, Measured, equivalence, group_by
 from ceilings.report.analysis.precision_series import precision_series
 from ceilings.report.analysis.stack_levers import base_levers, runtime_of, runtimes_of
 from ceilings.report.tables.evidence import Evidence
 from ceilings.runtimes.catalogue import FUSION, GRAPH, ORT_CUDA, ORT_TENSORRT, TENSORRT, TENSORRT_STACKS, VLLM
-from ceilings.statistics.decisions import beyond, equivalence_interval
+from ceilings.statistics.decisions import beyond
 from ceilings.workload.shape import Shape
 
 SMALL = Shape.of({"batch": 1, "sequence": 128})
@@ -137,7 +137,7 @@ def clip_tensorrt(measured: Measured, _: Evidence) -> Judgement:
         four = measured.find(cell, shape=cell.shape.with_sizes(batch=4))
         if cell.stack == ORT_CUDA and cell.as_it_is and cell.batch == 1 and four is not None:
             same = measured.equivalent(four, cell, MARGIN)
-            ratio = equivalence_interval(four.groups, cell.groups)
+            ratio = equivalence(four, cell)
             if cell.precision == "fp32":  # what the claim is about; another precision is shown and decides nothing
                 margin = max(MARGIN, measured.noise_floor(cell.device) or 0.0)
                 batches.append("supported" if same else "refuted" if beyond(ratio, margin) else "not decidable")
