@@ -10,15 +10,16 @@ import numpy as np
 import torch
 
 from ceilings.models.load import load_module
-from ceilings.workload.generation import CANDIDATES, CHECKED_ROWS, CHECKED_STEPS, context
+from ceilings.workload.generation import CANDIDATES, CHECKED_ROWS, CHECKED_STEPS, Decoder, context
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
 PIECE = 512
-"""Tokens of a prompt that are read at once: eager attention holds a score for each of them and each token before."""
+"""Tokens of prompts that are read at once, of one row or of several short ones. What a layer makes of more is memory
+that the system hands out, cleared page by page, at every operator; GEMMs gain nothing from more rows."""
 
 MEMORY = 1 << 32
-"""Bytes that the scores of a layer, or the cache, may take: rows are taken in groups of so many as fit."""
+"""Bytes that the cache may take: rows are taken in groups of so many as fit."""
 
 
 def generate(
@@ -46,14 +47,13 @@ def generate(
     workload = Workload.read(weights_dir)
     assert workload.decoder is not None
     model: Any = load_module(weights_dir, attention="eager").model
-    heads, length = workload.decoder.heads, context(shape)
-    scores = 4 * heads * min(PIECE, shape["prompt"]) * length
-    rows = max(1, MEMORY // max(scores, workload.decoder.cache_bytes(1, length, 4)))
+    rows = max(1, MEMORY // workload.decoder.cache_bytes(1, context(shape), 4))
     ids = torch.from_numpy(np.stack([element["input_ids"] for element in elements]))
     wanted = torch.arange(shape.batch).lt(CHECKED_ROWS).expand(len(ids), -1)
     prompts, checked = ids.flatten(0, 1).split(rows), wanted.flatten().split(rows)
     parts = zip(
-        *(_answer(model, *part, shape["generated"]) for part in zip(prompts, checked, strict=True)), strict=True
+        *(_answer(model, workload.decoder, *part, shape["generated"]) for part in zip(prompts, checked, strict=True)),
+        strict=True,
     )
     names = ("tokens", "logits", "candidates", "candidate_logits")
     return {
@@ -62,10 +62,12 @@ def generate(
     }
 
 
-def _answer(model: Any, prompts: torch.Tensor, checked: torch.Tensor, count: int) -> tuple[np.ndarray, ...]:
+def _answer(
+    model: Any, decoder: Decoder, prompts: torch.Tensor, checked: torch.Tensor, count: int
+) -> tuple[np.ndarray, ...]:
     """Tokens, logits of the ``checked`` rows, candidates and their logits, each with the rows first."""
     tokens, logits, candidates, values = [], [], [], []
-    for position, row in enumerate(_logits(model, prompts, count)):
+    for position, row in enumerate(_logits(model, decoder, prompts, count)):
         best = row.topk(min(CANDIDATES, row.shape[-1]))
         tokens.append(row.argmax(-1).numpy())
         candidates.append(best.indices.to(torch.int32).numpy())
@@ -75,12 +77,18 @@ def _answer(model: Any, prompts: torch.Tensor, checked: torch.Tensor, count: int
     return tuple(np.stack(part, 1) for part in (tokens, logits, candidates, values))
 
 
-def _logits(model: Any, prompts: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
+def _logits(model: Any, decoder: Decoder, prompts: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
     """Logits of each token in turn, float32 (rows, vocabulary)."""
-    cache = _cache(prompts.shape[1] + count - 1)
+    (rows, prompt), sizes = prompts.shape, (decoder.kv_heads, prompts.shape[1] + count - 1, decoder.head_size)
     with torch.inference_mode():
-        for piece in prompts.split(PIECE, 1):
-            last = _forward(model, piece, cache)
+        buffers = torch.empty((decoder.layers, 2, rows, *sizes))
+        lasts = []
+        for begin in range(0, rows, together := max(1, PIECE // prompt)):
+            cache = _cache(buffers[:, :, begin : begin + together], 0)
+            for piece in prompts[begin : begin + together].split(PIECE, 1):
+                last = _forward(model, piece, cache)
+            lasts.append(last)
+        last, cache = torch.cat(lasts), _cache(buffers, prompt)
         for position in range(count):
             yield last
             if position < count - 1:
@@ -93,38 +101,32 @@ def _forward(model: Any, ids: torch.Tensor, cache: Any) -> torch.Tensor:
     return logits
 
 
-def _cache(length: int) -> Any:
-    """An empty cache of Transformers for at most ``length`` tokens.
+def _cache(buffers: torch.Tensor, length: int) -> Any:
+    """A cache of Transformers in buffers (layers, keys and values, rows, heads, tokens, size).
 
-    Its default one joins keys and values to all before in new memory: of a large batch a step then spends its time on
-    copies. This one writes them behind those before and gives a view. No layer of it has a window: one that is longer
-    than every context is none.
+    Transformers' default one joins keys and values to all before in new memory. This one writes them behind the first
+    ``length`` tokens, which are there already, and gives a view. No layer of it has a window: one that is longer than
+    every context is none.
     """
     from transformers.cache_utils import Cache, DynamicLayer
 
     class InPlace(DynamicLayer):
-        """Keys and values as views of buffers."""
+        """Keys and values as views of a layer's buffers."""
+
+        def __init__(self, buffer: torch.Tensor) -> None:
+            super().__init__()
+            self.buffer = buffer
+            self.lazy_initialization(*buffer)
+            self.keys, self.values = buffer[:, :, :, :length]
 
         def update(
             self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
         ) -> tuple[torch.Tensor, torch.Tensor]:
-            if not self.is_initialized:
-                self.lazy_initialization(key_states, value_states)
-                self.buffers = [
-                    new.new_empty((*new.shape[:2], length, new.shape[3])) for new in (key_states, value_states)
-                ]
             before = self.get_seq_length()
-            self.keys, self.values = (
-                _appended(buffer, before, new)
-                for buffer, new in zip(self.buffers, (key_states, value_states), strict=True)
-            )
+            after = before + key_states.shape[2]
+            for held, new in zip(self.buffer, (key_states, value_states), strict=True):
+                held[:, :, before:after] = new
+            self.keys, self.values = self.buffer[:, :, :, :after]
             return self.keys, self.values
 
-    return Cache(layer_class_to_replicate=InPlace)
-
-
-def _appended(buffer: torch.Tensor, before: int, new: torch.Tensor) -> torch.Tensor:
-    """What a buffer (rows, heads, length, size) holds once ``new`` is written behind its first ``before`` tokens."""
-    after = before + new.shape[2]
-    buffer[:, :, before:after] = new
-    return buffer[:, :, :after]
+    return Cache(layers=[InPlace(buffer) for buffer in buffers])
