@@ -10,21 +10,24 @@ import numpy as np
 import torch
 
 from ceilings.models.load import load_module
-from ceilings.workload.generation import CANDIDATES, CHECKED_ROWS, CHECKED_STEPS, context
+from ceilings.workload.generation import CANDIDATES, CHECKED_ROWS, CHECKED_STEPS, Decoder, context
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
 PIECE = 512
-"""Tokens of a prompt that are read at once: eager attention holds a score for each of them and each token before."""
+"""Tokens of prompts that are read at once, of one row or of several short ones. What a layer makes of more is memory
+that the system hands out, cleared page by page, at every operator; GEMMs gain nothing from more rows."""
 
 MEMORY = 1 << 32
-"""Bytes that the scores of a layer, or the cache, may take: rows of a batch are taken in groups of so many as fit."""
+"""Bytes that the cache may take: rows are taken in groups of so many as fit."""
 
 
 def generate(
     weights_dir: Path | str, elements: Sequence[Mapping[str, np.ndarray]], shape: Shape, threads: int
 ) -> dict[str, np.ndarray]:
     """What the model generates.
+
+    Rows of all elements are taken together, so that a step reads the weights once for all that fit.
 
     Args:
         weights_dir: The model's weights folder.
@@ -39,46 +42,53 @@ def generate(
     """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    # Else each new tensor is first written with NaN. Nothing reads what nothing wrote: the cache gives what it has.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     workload = Workload.read(weights_dir)
     assert workload.decoder is not None
     model: Any = load_module(weights_dir, attention="eager").model
-    heads, length = workload.decoder.heads, context(shape)
-    scores = 4 * heads * min(PIECE, shape["prompt"]) * length
-    rows = max(1, MEMORY // max(scores, workload.decoder.cache_bytes(1, length, 4)))
-    answers = []
-    for element in elements:
-        ids = torch.from_numpy(element["input_ids"])
-        parts = []
-        for begin in range(0, len(ids), rows):
-            checked = min(rows, max(0, CHECKED_ROWS - begin))
-            parts.append(_answer(model, ids[begin : begin + rows], shape["generated"], checked))
-        answers.append([np.concatenate(part) for part in zip(*parts, strict=True)])
+    rows = max(1, MEMORY // workload.decoder.cache_bytes(1, context(shape), 4))
+    ids = torch.from_numpy(np.stack([element["input_ids"] for element in elements]))
+    wanted = torch.arange(shape.batch).lt(CHECKED_ROWS).expand(len(ids), -1)
+    prompts, checked = ids.flatten(0, 1).split(rows), wanted.flatten().split(rows)
+    parts = zip(
+        *(_answer(model, workload.decoder, *part, shape["generated"]) for part in zip(prompts, checked, strict=True)),
+        strict=True,
+    )
     names = ("tokens", "logits", "candidates", "candidate_logits")
-    return dict(zip(names, map(np.stack, zip(*answers, strict=True)), strict=True))
+    return {
+        name: values.reshape(len(elements), -1, *values.shape[1:])
+        for name, values in zip(names, map(np.concatenate, parts), strict=True)
+    }
 
 
-def _answer(model: Any, prompts: torch.Tensor, count: int, checked: int) -> tuple[np.ndarray, ...]:
-    """Tokens, logits of the first ``checked`` rows, candidates and their logits, each with the rows first."""
+def _answer(
+    model: Any, decoder: Decoder, prompts: torch.Tensor, checked: torch.Tensor, count: int
+) -> tuple[np.ndarray, ...]:
+    """Tokens, logits of the ``checked`` rows, candidates and their logits, each with the rows first."""
     tokens, logits, candidates, values = [], [], [], []
-    for position, row in enumerate(_logits(model, prompts, count)):
+    for position, row in enumerate(_logits(model, decoder, prompts, count)):
         best = row.topk(min(CANDIDATES, row.shape[-1]))
         tokens.append(row.argmax(-1).numpy())
         candidates.append(best.indices.to(torch.int32).numpy())
         values.append(best.values.numpy())
         if position < CHECKED_STEPS:
-            logits.append(row[:checked].clone().numpy())
+            logits.append(row[checked].numpy())
     return tuple(np.stack(part, 1) for part in (tokens, logits, candidates, values))
 
 
-def _logits(model: Any, prompts: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
+def _logits(model: Any, decoder: Decoder, prompts: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
     """Logits of each token in turn, float32 (rows, vocabulary)."""
-    from transformers import DynamicCache
-
-    # Without its configuration: a window that is longer than every context is none.
-    cache = DynamicCache()
+    (rows, prompt), sizes = prompts.shape, (decoder.kv_heads, prompts.shape[1] + count - 1, decoder.head_size)
     with torch.inference_mode():
-        for piece in prompts.split(PIECE, 1):
-            last = _forward(model, piece, cache)
+        buffers = torch.empty((decoder.layers, 2, rows, *sizes))
+        lasts = []
+        for begin in range(0, rows, together := max(1, PIECE // prompt)):
+            cache = _cache(buffers[:, :, begin : begin + together], 0)
+            for piece in prompts[begin : begin + together].split(PIECE, 1):
+                last = _forward(model, piece, cache)
+            lasts.append(last)
+        last, cache = torch.cat(lasts), _cache(buffers, prompt)
         for position in range(count):
             yield last
             if position < count - 1:
@@ -89,3 +99,34 @@ def _forward(model: Any, ids: torch.Tensor, cache: Any) -> torch.Tensor:
     answer = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     logits: torch.Tensor = answer.logits[:, -1].float()
     return logits
+
+
+def _cache(buffers: torch.Tensor, length: int) -> Any:
+    """A cache of Transformers in buffers (layers, keys and values, rows, heads, tokens, size).
+
+    Transformers' default one joins keys and values to all before in new memory. This one writes them behind the first
+    ``length`` tokens, which are there already, and gives a view. No layer of it has a window: one that is longer than
+    every context is none.
+    """
+    from transformers.cache_utils import Cache, DynamicLayer
+
+    class InPlace(DynamicLayer):
+        """Keys and values as views of a layer's buffers."""
+
+        def __init__(self, buffer: torch.Tensor) -> None:
+            super().__init__()
+            self.buffer = buffer
+            self.lazy_initialization(*buffer)
+            self.keys, self.values = buffer[:, :, :, :length]
+
+        def update(
+            self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            before = self.get_seq_length()
+            after = before + key_states.shape[2]
+            for held, new in zip(self.buffer, (key_states, value_states), strict=True):
+                held[:, :, before:after] = new
+            self.keys, self.values = self.buffer[:, :, :, :after]
+            return self.keys, self.values
+
+    return Cache(layers=[InPlace(buffer) for buffer in buffers])
