@@ -14,6 +14,8 @@ import yaml
 
 from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.findings import findings
+from ceilings.report.analysis.findings.abstraction import RUNTIMES_TOPIC
+from ceilings.report.analysis.findings.finding import NO_GENERATION, sweep_entry
 from ceilings.report.analysis.findings.generation_stacks import GRAPHS, REGIMES, SCHEDULER
 from ceilings.report.analysis.findings.token_costs import BATCHING, CONTEXT
 from ceilings.report.analysis.measured import Measured
@@ -154,6 +156,28 @@ def test_every_entry_that_is_asked_for_is_one_that_a_study_accepts(tmp_path):
             checked({"study": "s", "models": models, "sweeps": {"next": sweep}})
             for runtime in sweep["runtimes"]:
                 assert RUNTIMES[runtime].generator, f"{finding.topic} asks for {runtime}, which generates nothing"
+            for precision in sweep["precisions"]:
+                able = [
+                    name
+                    for name in sweep["runtimes"]
+                    if precision in {*RUNTIMES[name].precisions} & {*RUNTIMES[name].generates}
+                ]
+                assert able, f"{finding.topic} asks for {precision}, in which nothing generates"
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "precisions", "asked"),
+    [
+        (["onnxruntime-cpu"], ("fp32", "int8"), None),  # one side of a comparison decides nothing
+        (["onnxruntime-cpu"], ("int8",), None),
+        (["onnxruntime-cuda"], ("fp32", "fp16", "int8"), ["fp32", "fp16"]),
+        (["torch-eager"], None, ["fp32"]),
+    ],
+)
+def test_no_sweep_asks_for_precisions_in_which_nothing_generates(tmp_path, runtimes, precisions, asked):
+    measured = Measured(collect(made(tmp_path, runtimes=[EAGER], batches=(1,), generated=(128,)).plan()))
+    entry = sweep_entry(measured, runtimes, precisions)
+    assert (entry == NO_GENERATION) if asked is None else (yaml.safe_load(entry)["precisions"] == asked)
 
 
 @pytest.mark.parametrize(("gain", "status"), [(4.0, "supported"), (0.8, "refuted"), (1.0, "not decidable")])
@@ -347,6 +371,21 @@ def test_every_page_speaks_of_tokens(study):
     html = page(plan, tables, Evidence())
     assert "tokens/s in the closed loop" in html and "inferences/s in the closed loop" not in html
     assert "<" + "th" in html and "What bounds generation" in html
+    assert "median time of one output token (ms, log scale)" in html and "median latency (ms" not in html
+    heads = re.findall(r"<th\b.*?</th>", html, re.DOTALL)
+    assert any("tokens/s" in head for head in heads) and not any("inferences/s" in head for head in heads)
+
+
+def test_a_sentence_says_of_what_its_milliseconds_are(study):
+    texts = {one.topic: one for one in findings(study[1]) if one.topic in ("Fastest", RUNTIMES_TOPIC)}
+    assert re.search(r"takes [\d.]+ ms \[[^]]+\] per output token; the next", texts["Fastest"].text)
+    assert texts["Fastest"].brief.endswith(" ms per output token.")
+    assert re.search(r"\([\d.]+ ms per output token\): ", texts[RUNTIMES_TOPIC].text)
+
+
+def test_a_picture_of_tokens_is_not_called_one_of_requests(study):
+    title = plots.draw("configurations", study[1]).get_suptitle()
+    assert title.startswith("Median time of one output token at batch 1, ")
 
 
 @pytest.mark.parametrize("name", ["token_time", "batch_sweep", "sequence_sweep"])

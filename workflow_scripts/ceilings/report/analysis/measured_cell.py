@@ -80,6 +80,11 @@ class Cell:
         return "token" if self.phase else "inference"
 
     @property
+    def per(self) -> str:
+        """What its latency is of, to stand behind the milliseconds; empty of a model that answers at once."""
+        return {"prefill": " to the first token", "decode": " per output token"}.get(self.phase or "", "")
+
+    @property
     def volume(self) -> int:
         """Product of its sizes: in the order of the work, but not in its proportion."""
         return math.prod(size for _, size in self.shape.sizes)

@@ -106,7 +106,7 @@ def _entry(heading: str, value: str, one: Decision, cell: Cell, detail: str = ""
 
 def _iteration(cell: Cell) -> str:
     """What the latency of a generating cell is of, before its percentile; empty of every other."""
-    return {"prefill": "to the first token, ", "decode": "per output token, "}.get(cell.phase or "", "")
+    return f"{cell.per.strip()}, " if cell.per else ""
 
 
 def _rate(cell: Cell) -> str:

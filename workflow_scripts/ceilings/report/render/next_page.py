@@ -57,8 +57,7 @@ def _head(plan: Mapping[str, Any], advice: Sequence[Advice], *, planned: bool) -
 
 
 def _start(best: Cell) -> str:
-    a_token = {"prefill": " to the first token", "decode": " per output token"}.get(best.phase or "", "")
-    return f"Best so far: `{best.label}` at {best.shape}, p50 {text.number(best.p50.estimate)} ms{a_token}."
+    return f"Best so far: `{best.label}` at {best.shape}, p50 {text.number(best.p50.estimate)} ms{best.per}."
 
 
 def _entry(number: int, one: Advice, plan: Mapping[str, Any]) -> str:

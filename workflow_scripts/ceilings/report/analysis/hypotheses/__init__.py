@@ -134,7 +134,7 @@ HYPOTHESES = (
     Hypothesis(
         14,
         "TensorRT is usually fastest once built",
-        "vLLM is for autoregressive generation (not measured here)",
+        "while vLLM is for autoregressive generation",
         "GPT-2 Medium, BERT-base SST-2 (a harness without results)",
         stacks.tensorrt_fastest,
     ),
