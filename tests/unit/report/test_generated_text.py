@@ -20,6 +20,7 @@ from ceilings.report.analysis.findings.generation_stacks import GRAPHS, REGIMES,
 from ceilings.report.analysis.findings.token_costs import BATCHING, CONTEXT
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render import plots
+from ceilings.report.render.decision_table import expected
 from ceilings.report.render.generation_section import ITERATION, generated
 from ceilings.report.render.notes import observations, summary_table
 from ceilings.report.render.page import page
@@ -310,6 +311,9 @@ def test_the_advisor_names_only_runtimes_that_generate_and_stays_in_the_phase(tm
     for runtime, _, precision, shape in proposed:
         assert RUNTIMES[runtime].generator and precision in RUNTIMES[runtime].generates
         assert Shape.parse(shape)["generated"] == 128
+    # A larger batch makes a token cheaper and its step longer: never to be read as a shorter time per output token.
+    larger = [expected(one) for one in advice if one.per_inference and not one.missing]
+    assert larger and all(words.endswith("× per token of all rows") for words in larger)
     encoders = advise(Measured(collect(planted.default_study(tmp_path / "encoders").plan())))
     assert all(RUNTIMES[cell.split("/")[0]].module for one in encoders for cell in one.cells)
 

@@ -63,7 +63,7 @@ def _start(best: Cell) -> str:
 def _entry(number: int, one: Advice, plan: Mapping[str, Any]) -> str:
     if one.lever == NOTHING:
         return f"**{one.change[:1].upper()}{one.change[1:]}.** {one.because}"
-    quantity = f"latency per {one.cell.unit}" if one.per_inference else "latency"
+    quantity = f"latency{one.cell.per_unit}" if one.per_inference else "latency"
     lines = [f"### {number}. {one.change[:1].upper()}{one.change[1:]}"]
     if one.lever == PROCESSES:  # what noise leaves open is no gain to expect
         lines.append(one.because)

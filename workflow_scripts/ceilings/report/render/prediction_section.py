@@ -78,4 +78,4 @@ def speedup(one: Advice) -> str:
     if one.factor[0] <= LEAST:
         return "speed-up unknown"
     ends = f"at most {text.number(high)}×" if one.ground == "bounds" else f"{text.number(low)} to {text.number(high)}×"
-    return f"speed-up {ends}{f' per {one.cell.unit}' if one.per_inference else ''}"
+    return f"speed-up {ends}{one.cell.per_unit if one.per_inference else ''}"
