@@ -313,7 +313,7 @@ def test_the_advisor_names_only_runtimes_that_generate_and_stays_in_the_phase(tm
         assert Shape.parse(shape)["generated"] == 128
     # A larger batch makes a token cheaper and its step longer: never to be read as a shorter time per output token.
     larger = [expected(one) for one in advice if one.per_inference and not one.missing]
-    assert larger and all(words.endswith("× per token of all rows") for words in larger)
+    assert larger and all(words.endswith("× in tokens/s") for words in larger)
     encoders = advise(Measured(collect(planted.default_study(tmp_path / "encoders").plan())))
     assert all(RUNTIMES[cell.split("/")[0]].module for one in encoders for cell in one.cells)
 
@@ -389,7 +389,7 @@ def test_a_sentence_says_of_what_its_milliseconds_are(study):
 
 def test_a_picture_of_tokens_is_not_called_one_of_requests(study):
     title = plots.draw("configurations", study[1]).get_suptitle()
-    assert title.startswith("Median time of one output token at batch 1, ")
+    assert title.startswith("Median token time at batch 1, ")
 
 
 @pytest.mark.parametrize("name", ["token_time", "batch_sweep", "sequence_sweep"])

@@ -161,7 +161,7 @@ def error(intervals: Sequence[Interval]) -> list[list[float]] | None:
 def latency_name(*shapes: Shape) -> str:
     """What a picture of latencies of these shapes is of, to begin its title."""
     tokens = {phase_of(shape) is not None for shape in shapes}
-    what = "time of one output token" if tokens == {True} else "latency"
+    what = "token time" if tokens == {True} else "latency"
     return f"Median {what}"
 
 
