@@ -18,6 +18,7 @@ from ceilings.report.analysis.findings.abstraction import RUNTIMES_TOPIC
 from ceilings.report.analysis.findings.finding import NO_GENERATION, sweep_entry
 from ceilings.report.analysis.findings.generation_stacks import GRAPHS, REGIMES, SCHEDULER
 from ceilings.report.analysis.findings.token_costs import BATCHING, CONTEXT
+from ceilings.report.analysis.hypotheses import judged
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render import plots
 from ceilings.report.render.decision_table import expected
@@ -316,6 +317,16 @@ def test_the_advisor_names_only_runtimes_that_generate_and_stays_in_the_phase(tm
     assert larger and all(words.endswith("× in tokens/s") for words in larger)
     encoders = advise(Measured(collect(planted.default_study(tmp_path / "encoders").plan())))
     assert all(RUNTIMES[cell.split("/")[0]].module for one in encoders for cell in one.cells)
+
+
+def test_claims_of_encoders_are_read_as_generation_has_them(tmp_path):
+    """A CUDA graph needs the fused graph beside it, and that is not what a fusing tool made."""
+    maker = made(tmp_path, same, runtimes=["onnxruntime-cuda", FUSED], batches=(1,))
+    ours = {one.number: judgement for one, judgement in judged(Measured(collect(maker.plan())), Evidence())}
+    (wanted,) = ours[5].missing
+    assert yaml.safe_load(wanted)["runtimes"] == [FUSED, FUSED_CAPTURED]
+    assert "GroupQueryAttention" in ours[3].ours and "onnxruntime.transformers" not in ours[3].ours
+    assert ours[8].missing == (NO_GENERATION,)
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
