@@ -14,11 +14,14 @@ import yaml
 
 from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.findings import findings
+from ceilings.report.analysis.findings.abstraction import RUNTIMES_TOPIC
+from ceilings.report.analysis.findings.finding import NO_GENERATION, sweep_entry
 from ceilings.report.analysis.findings.generation_stacks import GRAPHS, REGIMES, SCHEDULER
 from ceilings.report.analysis.findings.token_costs import BATCHING, CONTEXT
 from ceilings.report.analysis.hypotheses import judged
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render import plots
+from ceilings.report.render.decision_table import expected
 from ceilings.report.render.generation_section import ITERATION, generated
 from ceilings.report.render.notes import observations, summary_table
 from ceilings.report.render.page import page
@@ -155,6 +158,28 @@ def test_every_entry_that_is_asked_for_is_one_that_a_study_accepts(tmp_path):
             checked({"study": "s", "models": models, "sweeps": {"next": sweep}})
             for runtime in sweep["runtimes"]:
                 assert RUNTIMES[runtime].generator, f"{finding.topic} asks for {runtime}, which generates nothing"
+            for precision in sweep["precisions"]:
+                able = [
+                    name
+                    for name in sweep["runtimes"]
+                    if precision in {*RUNTIMES[name].precisions} & {*RUNTIMES[name].generates}
+                ]
+                assert able, f"{finding.topic} asks for {precision}, in which nothing generates"
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "precisions", "asked"),
+    [
+        (["onnxruntime-cpu"], ("fp32", "int8"), None),  # one side of a comparison decides nothing
+        (["onnxruntime-cpu"], ("int8",), None),
+        (["onnxruntime-cuda"], ("fp32", "fp16", "int8"), ["fp32", "fp16"]),
+        (["torch-eager"], None, ["fp32"]),
+    ],
+)
+def test_no_sweep_asks_for_precisions_in_which_nothing_generates(tmp_path, runtimes, precisions, asked):
+    measured = Measured(collect(made(tmp_path, runtimes=[EAGER], batches=(1,), generated=(128,)).plan()))
+    entry = sweep_entry(measured, runtimes, precisions)
+    assert (entry == NO_GENERATION) if asked is None else (yaml.safe_load(entry)["precisions"] == asked)
 
 
 @pytest.mark.parametrize(("gain", "status"), [(4.0, "supported"), (0.8, "refuted"), (1.0, "not decidable")])
@@ -367,8 +392,21 @@ def test_the_advisor_names_only_runtimes_that_generate_and_stays_in_the_phase(tm
     for runtime, _, precision, shape in proposed:
         assert RUNTIMES[runtime].generator and precision in RUNTIMES[runtime].generates
         assert Shape.parse(shape)["generated"] == 128
+    # A larger batch makes a token cheaper and its step longer: never to be read as a shorter time per output token.
+    larger = [expected(one) for one in advice if one.per_inference and not one.missing]
+    assert larger and all(words.endswith("× in tokens/s") for words in larger)
     encoders = advise(Measured(collect(planted.default_study(tmp_path / "encoders").plan())))
     assert all(RUNTIMES[cell.split("/")[0]].module for one in encoders for cell in one.cells)
+
+
+def test_claims_of_encoders_are_read_as_generation_has_them(tmp_path):
+    """A CUDA graph needs the fused graph beside it, and that is not what a fusing tool made."""
+    maker = made(tmp_path, same, runtimes=["onnxruntime-cuda", FUSED], batches=(1,))
+    ours = {one.number: judgement for one, judgement in judged(Measured(collect(maker.plan())), Evidence())}
+    (wanted,) = ours[5].missing
+    assert yaml.safe_load(wanted)["runtimes"] == [FUSED, FUSED_CAPTURED]
+    assert "GroupQueryAttention" in ours[3].ours and "onnxruntime.transformers" not in ours[3].ours
+    assert ours[8].missing == (NO_GENERATION,)
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
@@ -428,6 +466,21 @@ def test_every_page_speaks_of_tokens(study):
     html = page(plan, tables, Evidence())
     assert "tokens/s in the closed loop" in html and "inferences/s in the closed loop" not in html
     assert "<" + "th" in html and "What bounds generation" in html
+    assert "median time of one output token (ms, log scale)" in html and "median latency (ms" not in html
+    heads = re.findall(r"<th\b.*?</th>", html, re.DOTALL)
+    assert any("tokens/s" in head for head in heads) and not any("inferences/s" in head for head in heads)
+
+
+def test_a_sentence_says_of_what_its_milliseconds_are(study):
+    texts = {one.topic: one for one in findings(study[1]) if one.topic in ("Fastest", RUNTIMES_TOPIC)}
+    assert re.search(r"takes [\d.]+ ms \[[^]]+\] per output token; the next", texts["Fastest"].text)
+    assert texts["Fastest"].brief.endswith(" ms per output token.")
+    assert re.search(r"\([\d.]+ ms per output token\): ", texts[RUNTIMES_TOPIC].text)
+
+
+def test_a_picture_of_tokens_is_not_called_one_of_requests(study):
+    title = plots.draw("configurations", study[1]).get_suptitle()
+    assert title.startswith("Median token time at batch 1, ")
 
 
 @pytest.mark.parametrize("name", ["token_time", "batch_sweep", "sequence_sweep"])

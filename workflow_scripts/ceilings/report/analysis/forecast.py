@@ -61,7 +61,7 @@ def forecast(measured: Measured, base: Cell, target: Place) -> Forecast | None:
     one = known[0]
     why = (
         f"{one.before.model} {one.before.label} {one.before.shape} took {text.number(one.ratio.estimate)}× as long"
-        f"{f' per {one.before.unit}' if change.kind == BATCH else ''} after the same change"
+        f"{one.before.per_unit if change.kind == BATCH else ''} after the same change"
     )
     cells = tuple(
         dict.fromkeys([base, *limits.cells, *(cell for other in known for cell in (other.before, other.after))])

@@ -88,6 +88,16 @@ class Cell:
         return "token" if self.phase else "inference"
 
     @property
+    def per(self) -> str:
+        """What its latency is of, to stand behind the milliseconds; empty of a model that answers at once."""
+        return {"prefill": " to the first token", "decode": " per output token"}.get(self.phase or "", "")
+
+    @property
+    def per_unit(self) -> str:
+        """What latency over batch is of. A step gives each row a token: it is less than the time per output token."""
+        return " per token of all rows" if self.phase else " per inference"
+
+    @property
     def volume(self) -> int:
         """Product of its sizes: in the order of the work, but not in its proportion."""
         return math.prod(size for _, size in self.shape.sizes)

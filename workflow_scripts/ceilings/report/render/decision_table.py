@@ -106,7 +106,7 @@ def _entry(heading: str, value: str, one: Decision, cell: Cell, detail: str = ""
 
 def _iteration(cell: Cell) -> str:
     """What the latency of a generating cell is of, before its percentile; empty of every other."""
-    return {"prefill": "to the first token, ", "decode": "per output token, "}.get(cell.phase or "", "")
+    return f"{cell.per.strip()}, " if cell.per else ""
 
 
 def _rate(cell: Cell) -> str:
@@ -154,7 +154,7 @@ def _next(advice: Advice | None) -> list[str]:
         return [f"{advice.change[:1].upper()}{advice.change[1:]}. {advice.because}"]
     if advice.lever == PROCESSES:
         return [f"Next: {advice.change}. {advice.because}"]
-    ends = f"{gain(advice)}{f' per {advice.cell.unit}' if advice.per_inference else ''}"
+    ends = f"{gain(advice)}{advice.cell.per_unit if advice.per_inference else ''}"
     lines = [f"Next: {advice.change}. Against {advice.cell.label} {advice.cell.shape}: {ends}. {advice.because}"]
     return [*lines, f"Not possible here yet: {advice.missing}."] if advice.missing else lines
 

@@ -57,14 +57,13 @@ def _head(plan: Mapping[str, Any], advice: Sequence[Advice], *, planned: bool) -
 
 
 def _start(best: Cell) -> str:
-    a_token = {"prefill": " to the first token", "decode": " per output token"}.get(best.phase or "", "")
-    return f"Best so far: `{best.label}` at {best.shape}, p50 {text.number(best.p50.estimate)} ms{a_token}."
+    return f"Best so far: `{best.label}` at {best.shape}, p50 {text.number(best.p50.estimate)} ms{best.per}."
 
 
 def _entry(number: int, one: Advice, plan: Mapping[str, Any]) -> str:
     if one.lever == NOTHING:
         return f"**{one.change[:1].upper()}{one.change[1:]}.** {one.because}"
-    quantity = f"latency per {one.cell.unit}" if one.per_inference else "latency"
+    quantity = f"latency{one.cell.per_unit}" if one.per_inference else "latency"
     lines = [f"### {number}. {one.change[:1].upper()}{one.change[1:]}"]
     if one.lever == PROCESSES:  # what noise leaves open is no gain to expect
         lines.append(one.because)

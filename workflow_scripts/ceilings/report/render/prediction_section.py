@@ -78,4 +78,5 @@ def speedup(one: Advice) -> str:
     if one.factor[0] <= LEAST:
         return "speed-up unknown"
     ends = f"at most {text.number(high)}×" if one.ground == "bounds" else f"{text.number(low)} to {text.number(high)}×"
-    return f"speed-up {ends}{f' per {one.cell.unit}' if one.per_inference else ''}"
+    of = " in tokens/s" if one.cell.phase else one.cell.per_unit
+    return f"speed-up {ends}{of if one.per_inference else ''}"

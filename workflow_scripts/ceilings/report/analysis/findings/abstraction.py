@@ -100,7 +100,7 @@ def runtimes(measured: Measured) -> list[Finding]:
             pairs.sort(key=lambda pair: pair.ratio.estimate)
             sentence = (
                 f"{panel(measured, base)}{base.shape} {precision}, against {base.label} "
-                f"({text.number(base.p50.estimate)} ms): "
+                f"({text.number(base.p50.estimate)} ms{base.per}): "
                 + "; ".join(f"{pair.a.label} {change(pair)}" for pair in pairs)
             )
             strongest = max(pairs, key=lambda pair: (pair.decided, pair.ratio.inverted().estimate))

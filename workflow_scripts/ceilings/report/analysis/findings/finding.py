@@ -128,7 +128,8 @@ def sweep_entry(
 ) -> str:
     """A sweep of a study, as YAML on one line; what is not given is taken from the cells that were asked for.
 
-    Runtimes that no model of the study can have are left out.
+    Runtimes that no model of the study can have are left out, and where all models generate precisions in which none of
+    these runtimes does; what then is no comparison any more, no sweep decides.
 
     Args:
         batches: Sizes of the batch in place of the shape's.
@@ -143,6 +144,10 @@ def sweep_entry(
     phases = {phase_of(Shape.parse(name)) is not None for name in asked["shape"].unique()}
     if not (runtimes := [name for name in runtimes if name not in RUNTIMES or _taken(name, phases)]):
         return NO_GENERATION
+    wanted = _in_order(precisions or ("fp32", "fp16"))
+    kept = [name for name in wanted if _generated(runtimes, name)] if phases == {True} else wanted
+    if not kept or (precisions and len(kept) == 1 < len(wanted)):  # of a comparison one side alone decides nothing
+        return NO_GENERATION
     sizes: dict[str, set[int]] = {}
     for one in [shape] if shape else measured.common_shapes.values() or [_smallest(asked["shape"])]:
         for axis, size in one.sizes:
@@ -154,7 +159,7 @@ def sweep_entry(
     parts = {
         "models": sorted(asked["model"].unique()),
         "runtimes": runtimes,
-        "precisions": _in_order(precisions or ("fp32", "fp16")),
+        "precisions": kept,
         **{SHORTHANDS[axis]: members for axis, members in listed.items() if axis in SHORTHANDS},
         **({"axes": others} if others else {}),
     }
@@ -164,13 +169,19 @@ def sweep_entry(
 NO_ENTRY = "no sweep decides it: an ONNX file has no PyTorch runtime"
 """In place of a sweep whose runtimes the models of the study cannot have."""
 
-NO_GENERATION = "no sweep decides it: of the models that generate text, or do not, no such runtime takes one"
-"""In place of a sweep of runtimes that only generate, or never do."""
+NO_GENERATION = "no sweep decides it: such runtimes, or such precisions, do not run the models of this study"
+"""In place of a sweep of runtimes that only generate, or never do, or of precisions in which nothing generates."""
 
 
 def _taken(runtime: str, generating: Iterable[bool]) -> bool:
     """Whether a runtime takes one of the study's kinds of models."""
     return any(takes(RUNTIMES[runtime], generating=one) for one in generating)
+
+
+def _generated(runtimes: Sequence[str], precision: str) -> bool:
+    """Whether one of the runtimes generates in a precision; plug-ins do, as far as is known here."""
+    known = [RUNTIMES[name] for name in runtimes if name in RUNTIMES]
+    return len(known) < len(runtimes) or any(precision in {*one.precisions} & {*one.generates} for one in known)
 
 
 SHORTHANDS = {"batch": "batches", "sequence": "sequences"}

@@ -28,11 +28,11 @@ def fastest(measured: Measured) -> list[Finding]:
             sentence += f"{group} are the fastest; no difference between them is shown. {best.label} takes "
         else:
             sentence += f"**{best.label}** is the fastest. It takes "
-        sentence += f"{text.interval(best.p50, 'ms')}; the next, {first.a.label}, takes "
+        sentence += f"{text.interval(best.p50, 'ms')}{best.per}; the next, {first.a.label}, takes "
         sentence += f"{text.interval(first.ratio, '×')} as long."
         brief = (
             f"{where(measured, best)}: {best.label} is {'among the fastest' if tied else 'the fastest'} with "
-            f"{text.number(best.p50.estimate)} ms."
+            f"{text.number(best.p50.estimate)} ms{best.per}."
         )
         findings.append(Finding("Fastest", sentence, names((best, *others)), first.ratio, "slower", brief=brief))
     return findings

@@ -120,7 +120,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         columns=shown,
         axes=axes,
         facets=choices(cells, axes),
-        title=title,
+        title=functools.partial(title, tokens=bool(measured.cells) and all(cell.phase for cell in measured.cells)),
         curves=[(curve_name(axis), axis) for axis in measured.swept_axes],
         several=len({cell.panel for cell in cells}) > 1,
         panels=list(dict.fromkeys(cell.panel for cell in cells if cell.plotted)),

@@ -89,11 +89,12 @@ def charts(measured: Measured) -> dict[str, Any]:
     """All charts by name, with the settings they share."""
     runtimes = list(dict.fromkeys(runtime for runtime, _ in measured.configurations))
     units = " or ".join(sorted({f"{cell.unit}s" for cell in measured.cells})) or "inferences"
+    title = _latency_title(measured)
     return {
         "config": CONFIG,
-        "pareto": _pareto(runtimes, units),
-        "configurations": _configurations(runtimes),
-        **{curve_name(axis): _curve(runtimes, _along(axis, units), axis) for axis in measured.swept_axes},
+        "pareto": _pareto(runtimes, units, title),
+        "configurations": _configurations(runtimes, title),
+        **{curve_name(axis): _curve(runtimes, _along(axis, units), axis, title) for axis in measured.swept_axes},
         "budgets": _budgets("label"),
         "budget": _budgets("side"),
         "timeline": _timeline(),
@@ -114,9 +115,16 @@ def _along(axis: str, units: str) -> Spec:
     return _log(axis, log_title(axis), values={"expr": "sizes"})
 
 
-def _pareto(runtimes: list[str], units: str) -> Spec:
+def _latency_title(measured: Measured) -> str:
+    """What axes of latencies are called: of models that generate that of one output token."""
+    tokens = {cell.phase is not None for cell in measured.cells}
+    what = {(True,): "time of one output token", (False, True): "latency of one inference or output token"}
+    return f"median {what.get(tuple(sorted(tokens)), 'latency')} (ms, log scale)"
+
+
+def _pareto(runtimes: list[str], units: str, title: str) -> Spec:
     """Latency against throughput, a point a cell; a line through the cells that no other beats in both."""
-    latency = _log("p50_ms", "median latency (ms, log scale)")
+    latency = _log("p50_ms", title)
     rate = _log("throughput", f"throughput ({units}/s, log scale)")
     runtime = _runtime(runtimes)
     front: Spec = {"transform": [{"filter": "datum.front"}]}
@@ -146,8 +154,7 @@ def _pareto(runtimes: list[str], units: str) -> Spec:
     }
 
 
-def _configurations(runtimes: list[str]) -> Spec:
-    latency = "median latency (ms, log scale)"
+def _configurations(runtimes: list[str], latency: str) -> Spec:
     y = {"field": "label", "type": "nominal", "sort": {"field": "p50_ms", "op": "min"}, "title": None}
     return {
         **_rows("label", 24),
@@ -167,9 +174,8 @@ def _configurations(runtimes: list[str]) -> Spec:
     }
 
 
-def _curve(runtimes: list[str], x: Spec, along: str) -> Spec:
+def _curve(runtimes: list[str], x: Spec, along: str, latency: str) -> Spec:
     """Median latency along an axis of shapes, a line a configuration."""
-    latency = "median latency (ms, log scale)"
     runtime = _runtime(runtimes)
     precision = {
         "field": "precision",

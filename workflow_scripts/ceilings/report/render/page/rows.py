@@ -20,7 +20,16 @@ from ceilings.report.render.page.details import Row, budget, facts, kernels, pro
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.product_counts import counted
-from ceilings.report.tables.quantities import BY_COLUMN, MEASURED, QUANTILES, heading, known, show, show_interval
+from ceilings.report.tables.quantities import (
+    BY_COLUMN,
+    MEASURED,
+    QUANTILES,
+    heading,
+    known,
+    of_tokens,
+    show,
+    show_interval,
+)
 from ceilings.workload.shape import Shape
 
 NO_DEVICE = "none"
@@ -151,8 +160,9 @@ def _shown_value(one: Quantity, row: Row) -> str:
     return show_interval(one, row) if one.column in WITH_INTERVAL else show(one, row)
 
 
-def title(one: Quantity) -> str:
-    """Heading of a column."""
+def title(one: Quantity, tokens: bool = False) -> str:
+    """Heading of a column; with ``tokens`` of a table whose models all generate."""
+    one = of_tokens(one) if tokens else one
     return f"{one.label} [95%], {one.unit}" if one.column in WITH_INTERVAL else heading(one)
 
 

@@ -29,7 +29,7 @@ def draw(tables: Tables) -> Figure:
         len(groups),
         1,
         1.0 + 0.34 * most,
-        f"Median latency {at}, fastest first (95% intervals over processes)",
+        f"{style.latency_name(*shapes)} {at}, fastest first (95% intervals)",
     )
     for (axis,), ((device, model), cells) in zip(axes, groups.items(), strict=True):
         ranked = sorted(cells, key=lambda cell: cell.p50.estimate)

@@ -158,6 +158,13 @@ def error(intervals: Sequence[Interval]) -> list[list[float]] | None:
     return [[i.estimate - i.low for i in intervals], [i.high - i.estimate for i in intervals]]
 
 
+def latency_name(*shapes: Shape) -> str:
+    """What a picture of latencies of these shapes is of, to begin its title."""
+    tokens = {phase_of(shape) is not None for shape in shapes}
+    what = "token time" if tokens == {True} else "latency"
+    return f"Median {what}"
+
+
 def latency_title(*shapes: Shape, median: bool = True) -> str:
     """What an axis of latencies of these shapes is called: of generating models that of one token."""
     phases = {phase_of(shape) for shape in shapes}
