@@ -290,7 +290,7 @@ def _undecided(measured: Measured, best: Cell, cells: list[Cell]) -> list[Advice
             change=f"measure {2 * processes} processes a cell: {second.label} may be the faster one",
             short=f"{2 * processes} processes a cell",
             factor=(max(compared.ratio.low, 0.02), high if math.isfinite(high) else 50.0),
-            because=f"{second.label} has {interval} the latency of {best.label}: {processes} processes do not decide.",
+            because=f"{second.label} has {interval} the latency of {best.label}: {_undecided_by(processes)}.",
             ground="bounds",
             evidence=(best.name, second.name),
             snippet=f"protocol:\n  processes: {2 * processes}\n",
@@ -318,3 +318,7 @@ def _nothing(best: Cell, noise: float) -> Advice:
         snippet="",
         cells=(),
     )
+
+
+def _undecided_by(processes: int) -> str:
+    return "one process does not decide" if processes == 1 else f"{processes} processes do not decide"
