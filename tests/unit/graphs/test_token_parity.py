@@ -67,6 +67,17 @@ def exact(batch: int = 3) -> tuple[Arrays, Arrays]:
     return generated.outputs(generated.model("gpt2", 0), 0, batch, 12), generated.reference("gpt2", 0, batch, 12)
 
 
+@pytest.mark.parametrize("architecture", generated.SIZES)
+def test_half_precision_under_the_name_of_fp32_is_flagged(architecture: str) -> None:
+    """FP32's tolerance is wider than what FP16 rounds, so the gate alone lets it pass."""
+    for seed in range(2):
+        expected = generated.reference(architecture, seed, 4, COUNT)
+        for dtype, coarse in ((torch.float32, False), (torch.float16, True)):
+            parity = compare(generated.outputs(generated.model(architecture, seed, dtype), seed, 4, COUNT), expected)
+            assert bool(token_parity.is_coarse(parity, "fp32")) is coarse, parity["relative_l2"]
+            assert not token_parity.is_coarse(parity, "fp16")
+
+
 def test_equal_tokens_are_equal() -> None:
     outputs, reference = exact()
     parity = compare(outputs, reference)

@@ -33,6 +33,10 @@ ROUNDING = 32 * 2.0**-23
 """Least error of a logit over the size of logits, also where the compared ones happen to be equal: sums of FP32 in
 another order."""
 
+SINGLE = 1e-4
+"""Relative L2 of logits above which FP32 alone does not explain them. It gives some 1e-6; products in FP16 or TF32,
+whose mantissas are equally long, some 5e-4, which the tolerance of FP32 lets pass."""
+
 FEWEST = 4
 """Tokens from which on a row of a single token counts as one that repeats itself."""
 
@@ -140,6 +144,19 @@ def says_little(tokens: np.ndarray) -> list[str]:
     if rows.shape[1] >= FEWEST and 2 * repeating > len(rows):
         return [f"the reference repeats one token in {repeating} of {len(rows)} rows, so equal tokens confirm little"]
     return []
+
+
+def is_coarse(parity: Mapping[str, Any], precision: str) -> list[str]:
+    """A flag where logits of a runtime in FP32 are as far off as products in less than FP32 make them.
+
+    Args:
+        parity: As ``compare`` gives it.
+        precision: Of the cell.
+    """
+    distance = parity["relative_l2"]
+    if precision != "fp32" or distance is None or distance <= SINGLE:
+        return []
+    return [f"logits in FP32 are off by {distance:.2g} (relative L2), so some products are in less, as FP16 or TF32"]
 
 
 def _not_finite(given: np.ndarray, reference: Arrays) -> str | None:

@@ -96,7 +96,7 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
         with Neighbours() as neighbours:
             record |= measured(bench, slots, elements, spec["protocol"], measurements)
         record["flags"] = neighbours.flags() + record["flags"]
-        record["flags"] += constant(elements[:compared], reference)
+        record["flags"] += constant(elements[:compared], reference) + coarse(runner, record["parity"])
         record["flags"] += level_flags(record["series"])
         if not record["series"]["latency"]["warmup_stable"]:
             record["flags"].append("warm-up ended before two windows agreed within 5%")
@@ -235,6 +235,11 @@ def constant(elements: list[dict[str, np.ndarray]], reference: Arrays) -> list[s
     if all((array == array[:1]).all() for array in reference.values()):
         return ["the reference gives the same outputs for different inputs, so parity confirms little"]
     return []
+
+
+def coarse(runner: Runner, parity: dict[str, Any]) -> list[str]:
+    """A flag where generated tokens show that a runner in FP32 computes some products in less."""
+    return token_parity.is_coarse(parity, runner.precision) if runner.workload.task.generates else []
 
 
 def sources(task: Mapping[str, Any]) -> dict[str, str]:
