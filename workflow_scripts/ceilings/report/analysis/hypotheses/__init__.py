@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ceilings.report.analysis.hypotheses import decode_claims, stacks, steadiness
+from ceilings.report.analysis.hypotheses import decode_claims, stacks, tails_and_copies
 from ceilings.report.analysis.hypotheses import lower_precision as precision
 from ceilings.report.analysis.hypotheses.judgement import Judgement
 from ceilings.report.analysis.measured import Measured
@@ -66,14 +66,14 @@ HYPOTHESES = (
         "For small static work the mean is stable and the p99 is not",
         "launch overhead, submission jitter and synchronisation dominate the variance",
         "DistilBERT, BERT-base, RTX 3060 Ti",
-        steadiness.mean_stable_tail_not,
+        tails_and_copies.mean_stable_tail_not,
     ),
     Hypothesis(
         5,
         "CUDA graphs tighten the tail and cut latency",
         "10 to 20% latency typical, more deterministic",
         "DistilBERT, BERT-base, RTX 3060 Ti; a general guide",
-        steadiness.graphs_tighten,
+        tails_and_copies.graphs_tighten,
     ),
     Hypothesis(
         6,
@@ -122,7 +122,7 @@ HYPOTHESES = (
         "A client's latency over a network hides the whole difference",
         "210 to 450 ms at the client",
         "OpenCLIP ViT-B-32, RTX A4000, Triton server",
-        steadiness.network,
+        tails_and_copies.network,
     ),
     Hypothesis(
         13,
@@ -143,7 +143,7 @@ HYPOTHESES = (
         "Pinned host memory copies 2 to 3 times faster than pageable",
         "2 to 3×",
         "a general guide",
-        steadiness.pinned,
+        tails_and_copies.pinned,
     ),
     Hypothesis(
         16,
