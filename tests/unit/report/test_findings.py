@@ -127,8 +127,9 @@ def test_every_runtime_of_the_catalogue_has_its_recipe():
             continue
         levers = spec.levers
         options = spec.options
-        compiled = options.get("mode") == "compile"
-        graph = options.get("cuda_graph") or options.get("mode") == "cudagraph"
+        mode = options.get("mode")
+        compiled = mode == "compile" or (spec.stack == "vLLM" and mode == "default")
+        graph = options.get("cuda_graph") or mode == "cudagraph" or (spec.stack == "vLLM" and mode == "default")
         graph = graph or options.get("compile_mode") in {"reduce-overhead", "max-autotune"}
         assert (GRAPH in levers) == bool(graph), name
         assert (FUSION in levers) == (spec.artifact == "fused"), name

@@ -211,6 +211,9 @@ def test_the_context_at_which_the_cache_outweighs_the_weights_is_computed_from_t
     contexts = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) tokens at batch", computed.text)]
     assert contexts == [round(WEIGHTS / CACHE_PER_TOKEN), round(WEIGHTS / CACHE_PER_TOKEN / 64)]
     assert computed.status == "supported"  # 192 tokens of 64 rows are more than 710 MB
+    assert re.search(
+        r"tokens at batch 1 \(beyond the [\d,]+ that were measured\) and [\d,]+ tokens at batch 64 on", computed.text
+    )
     small = collect(bounded(made(tmp_path / "small", batches=(1,))).plan())
     assert next(one for one in about(small, CONTEXT) if "computed" in one.text).status == "refuted"
 

@@ -163,15 +163,18 @@ def _with_cache(measured: Measured, cell: Cell) -> dict[str, Any] | None:
 
 
 def _computed(measured: Measured, precision: str, known: list[tuple[Cell, dict[str, Any]]]) -> Finding:
-    crossings = {}
-    for (
-        cell,
-        floor,
-    ) in known:  # the cache that is read, and the new token's that is written: in proportion to the context
-        crossings[cell.batch] = floor["weight_bytes"] / floor["cache_bytes"] * step_shape(cell.shape)["present"]
+    crossings, longest = {}, dict[int, int]()
+    for cell, floor in known:
+        # The cache that is read, and the new token's that is written: in proportion to the context.
+        context = step_shape(cell.shape)["present"]
+        crossings[cell.batch] = floor["weight_bytes"] / floor["cache_bytes"] * context
+        longest[cell.batch] = max(longest.get(cell.batch, 0), context)
     cell, floor = max(known, key=lambda pair: pair[1]["cache_bytes"] / pair[1]["weight_bytes"])
     share = floor["cache_bytes"] / floor["weight_bytes"]
-    at = text.listed(f"{length:,.0f} tokens at batch {batch}" for batch, length in sorted(crossings.items()))
+    at = text.listed(
+        f"{length:,.0f} tokens at batch {batch}{_beyond(length, longest[batch])}"
+        for batch, length in sorted(crossings.items())
+    )
     where = f"{panel_of(measured, cell.model, cell.device)}{precision}"
     sentence = (
         f"{where}, computed from the bytes that a step reads: the cache outweighs the weights "
@@ -184,6 +187,11 @@ def _computed(measured: Measured, precision: str, known: list[tuple[Cell, dict[s
     return Finding(
         *(CONTEXT, f"{sentence}.", cells), question=10, claim=OUTWEIGHED, subject=precision, status=status, brief=brief
     )
+
+
+def _beyond(length: float, longest: int) -> str:
+    """How far the measured contexts go, where they do not go so far: a model may have fewer positions."""
+    return f" (beyond the {longest:,} that were measured)" if length > longest else ""
 
 
 def growth(measured: Measured) -> list[Finding]:
