@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from onnxruntime.transformers.float16 import convert_tensor_float_to_float16
 
 from ceilings import files
 from ceilings.errors import CellFailure, UserError
@@ -158,3 +159,12 @@ def test_a_report_tells_of_both_files(distilbert, tmp_path: Path, large: None) -
     assert (record["status"], record["precision"]) == ("failed", "fp16")
     with pytest.raises(CellFailure, match="it has no fp16 form"):
         graph.load(path)
+
+
+def test_weights_are_rounded_to_fp16_as_the_converter_rounds_them() -> None:
+    rng = np.random.default_rng(0)
+    edges = [0.0, -0.0, 1e-9, -1e-9, 2.9e-8, 2.0**-25, 5.9e-8, 5.97e-8, 6e-5, 65504, 65519, 65520, -7e4, 3e38, np.inf]
+    value = np.concatenate([np.float32(edges), rng.normal(0, 1e-6, 500), rng.normal(0, 5e4, 500)]).astype(np.float32)
+    tensor = numpy_helper.from_array(value, "w")
+    expected = numpy_helper.to_array(convert_tensor_float_to_float16(tensor))
+    assert np.array_equal(precision.rounded(value).view(np.uint16), expected.view(np.uint16))

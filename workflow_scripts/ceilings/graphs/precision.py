@@ -217,17 +217,22 @@ def _without(model: onnx.ModelProto, precision: str) -> list[str]:
 def _to_fp16(model: onnx.ModelProto, without: list[str], step: bool) -> onnx.ModelProto:
     """ONNX Runtime's converter, with casts to keep the inputs and outputs; it needs the shapes that it is not to infer,
     because inference of its own could not serialise a large graph."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers import float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     # No CPU has an ArgMax of half precision, and of bfloat16 nothing has: it reads the logits as they come out.
     kept = [node.name for node in model.graph.node if node.op_type == "ArgMax"] + _norms(model) if step else []
-    half = convert_float_to_float16(
-        model,
-        keep_io_types=[LOGITS] if step else True,
-        disable_shape_infer=True,
-        node_block_list=[*without, *kept],
-    )
+    # Its rounding goes over each weight a dozen times.
+    slow, float16.convert_np_to_float16 = float16.convert_np_to_float16, lambda value, *_: rounded(value)
+    try:
+        half = float16.convert_float_to_float16(
+            model,
+            keep_io_types=[LOGITS] if step else True,
+            disable_shape_infer=True,
+            node_block_list=[*without, *kept],
+        )
+    finally:
+        float16.convert_np_to_float16 = slow
     # A tensor that two nodes read in FP32 is cast for each of them, by the same name.
     nodes = {node.output[0]: node for node in half.graph.node}
     if len(nodes) < len(half.graph.node):
@@ -236,6 +241,21 @@ def _to_fp16(model: onnx.ModelProto, without: list[str], step: bool) -> onnx.Mod
         half.graph.node.extend(unique)
     # Its casts of inputs stand at the end.
     OnnxModel.graph_topological_sort(half.graph)
+    return half
+
+
+def rounded(value: np.ndarray) -> np.ndarray:
+    """FP32 values in FP16 as ONNX Runtime's converter rounds them: none becomes 0, and no finite one an infinity."""
+    kind = np.finfo(np.float16)
+    with np.errstate(over="ignore"):
+        half = value.astype(np.float16)
+    beyond, lost = np.isinf(half), half == 0
+    if beyond.any():
+        beyond &= np.isfinite(value)
+        half[beyond] = np.copysign(kind.max, value[beyond])
+    if lost.any():
+        lost &= value != 0
+        half[lost] = np.copysign(kind.smallest_subnormal, value[lost])
     return half
 
 
