@@ -261,6 +261,9 @@ DECODERS = {
             "void pytorch_flash::flash_fwd_splitkv_combine_kernel<pytorch_flash::Flash_fwd_kernel_trait"
             "s<64, 64, 256, 4> >(pytorch_flash::Flash_fwd_params)"
         ): "flash_fwd_splitkv_combine_kernel",
+        (
+            "void onnxruntime::contrib::cuda::UnpackRoPEAppend<__half, __half, 16, 64>(__half const*, __half*, void*)"
+        ): "UnpackRoPEAppend",
     },
     "copy": {
         (
@@ -281,9 +284,6 @@ DECODERS = {
         (
             "void vllm::rotary_embedding_kernel<c10::BFloat16, true>(long const*, c10::BFloat16*, c10::BFloat16*)"
         ): "rotary_embedding_kernel",
-        (
-            "void onnxruntime::contrib::cuda::UnpackRoPEAppend<__half, __half, 16, 64>(__half const*, __half*, void*)"
-        ): "UnpackRoPEAppend",
     },
     "normalization": {
         (

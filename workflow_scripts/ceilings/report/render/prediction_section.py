@@ -78,5 +78,5 @@ def speedup(one: Advice) -> str:
     if one.factor[0] <= LEAST:
         return "speed-up unknown"
     ends = f"at most {text.number(high)}×" if one.ground == "bounds" else f"{text.number(low)} to {text.number(high)}×"
-    of = " in tokens/s" if one.cell.phase else one.cell.per_unit
-    return f"speed-up {ends}{of if one.per_inference else ''}"
+    unit = " in tokens/s" if one.cell.phase else one.cell.per_unit
+    return f"speed-up {ends}{unit if one.per_inference else ''}"

@@ -119,19 +119,19 @@ def replayed(record: Record, enqueue_ms: float | None, latency_ms: float | None 
     replays = record.get("replays")
     if not replays or enqueue_ms is None or pd.isna(enqueue_ms):
         return None
-    found = _at_speed(replays, enqueue_ms)
+    recorded = _at_speed(replays, enqueue_ms)
     closer = replays.get("closer")
     if (
-        found
+        recorded
         and closer
         and latency_ms
-        and found["length_ms"] > latency_ms
-        and not explains(found["length_ms"], latency_ms)
+        and recorded["length_ms"] > latency_ms
+        and not explains(recorded["length_ms"], latency_ms)
     ):
         near = _at_speed(closer, enqueue_ms)
         if near and explains(near["length_ms"], latency_ms):
             return near | {"node_gap_us": closer["node_gap_ns"] / NS_PER_US}
-    return found
+    return recorded
 
 
 def _at_speed(replays: Mapping[str, Any], enqueue_ms: float) -> dict[str, Any] | None:
