@@ -18,6 +18,8 @@ from ceilings.models import inputs, reference, weights
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
+pytestmark = pytest.mark.slow  # a process for each program of the chain
+
 SCRIPTS = Path(graph.__file__).parents[2]
 SHAPE = Shape.parse("b3-p9-g8")
 EXPORT = {"exporter": "torchscript", "opset": 17, "attention": "eager", "axes": "dynamic"}

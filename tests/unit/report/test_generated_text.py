@@ -293,6 +293,7 @@ def test_a_study_of_encoders_has_no_word_of_generation(tmp_path):
     assert generated(Measured(tables), {}) == ""
 
 
+@pytest.mark.slow  # a hundred comparisons of planted noise
 def test_noise_alone_finds_next_to_nothing(tmp_path):
     """Of intervals of 95% one in twenty misses, and those that share a cell miss together."""
     claims = judged = 0

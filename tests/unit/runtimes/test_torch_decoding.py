@@ -150,6 +150,7 @@ def graphs(monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow  # compiles every pass
 @pytest.mark.parametrize("shape", ["b1-p9-g8", "b2-p6-g1"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_each_pass_is_compiled_once_for_all_positions(graphs, architecture, shape):
