@@ -28,9 +28,7 @@ def draw(tables: Tables) -> Figure:
         if any(lines.values()):
             rows[panel] = lines
     if not rows:
-        return style.nothing(
-            "Time per output token", "no decoder was measured at more than one batch or context"
-        )
+        return style.nothing("Time per output token", "no decoder was measured at more than one batch or context")
     figure, axes = style.panels(len(rows), 3, 4.2, "Time per output token (95% intervals; grey: the hardware floor)")
     for row, ((device, model), lines) in zip(axes, rows.items(), strict=True):
         time, rate, context = row
