@@ -220,7 +220,7 @@ class StudyMaker:
         median *= np.exp(self.random.normal(0, self.between))
         latency_ms = median * np.exp(np.abs(self.random.normal(0, 0.02, n)) + self._spikes(cell, n) - 0.0135)
         gpu = cell["device"] == GPU
-        hidden = cell["runtime"] in SCHEDULED  # its work runs on a stream of its own
+        hidden = cell["runtime"] in SCHEDULED  # vLLM creates its streams: no event is recorded on them
         latency = {
             "latency_ns": (latency_ms * 1e6).astype(int).tolist(),
             "gpu_ns": (latency_ms * 0.3e6).astype(int).tolist() if gpu and not hidden else None,

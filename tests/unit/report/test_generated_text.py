@@ -320,7 +320,7 @@ def ours(tables, number):
         (2.8, 1.4, "refuted"),  # twice as fast
         (1.4, 1.4, "refuted"),
         (3.0, 0.4, "refuted"),  # 7.5 times faster, and 1.7 times the floor
-        (6.0, 1.4, "supported"),  # 4.3 times faster, which is half of theirs or more
+        (6.0, 1.4, "supported"),  # 4.3 times faster: at least half of 7
     ],
 )
 def test_claim_of_cuda_graphs_at_batch_1(tmp_path, eager, captured, status):

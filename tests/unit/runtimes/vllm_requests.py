@@ -2,7 +2,8 @@
 
 Where vLLM runs on a GPU, by the runner itself; else by its engine alone.
 
-A process of its own: vLLM keeps an engine's state in the process. Needs NumPy and vLLM, and nothing else of the tests.
+It runs in a separate process: vLLM keeps an engine's state in the process. Needs NumPy and vLLM, and nothing else of
+the tests.
 """
 
 from __future__ import annotations

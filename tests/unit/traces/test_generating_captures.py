@@ -94,7 +94,7 @@ def test_a_step_can_be_replayed_and_its_prefill_takes_no_part(capture):
 
 def served(events: Events, begin: float, first: bool) -> float:
     """A server's step of 200 us: scheduling, inputs to the device and a wait within, the model by a second thread,
-    and the token's copy on a stream of its own."""
+    and the token's copy on a second stream."""
     worker = 2
     events.mark(begin, begin + 200)
     copy = events.call(begin + 40, begin + 44, "cudaMemcpyAsync_v3020")

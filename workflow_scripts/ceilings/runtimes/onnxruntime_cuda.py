@@ -56,13 +56,17 @@ class OnnxRuntimeCuda(CudaRunner):
         with self.failures():
             self._open()
             self._bind()
-            if self.options.get("dynamic"):
-                self._run_other_shapes()
-            if self.options.get("cuda_graph"):
-                with self.phase("capture"):
-                    for _ in range(RUNS_BEFORE_CAPTURE):
-                        self.session.run_with_iobinding(self._binding)
-                        self.stream.synchronize()
+            self._make_ready()
+
+    def _make_ready(self) -> None:
+        """What has to run before the first inference."""
+        if self.options.get("dynamic"):
+            self._run_other_shapes()
+        if self.options.get("cuda_graph"):
+            with self.phase("capture"):
+                for _ in range(RUNS_BEFORE_CAPTURE):
+                    self.session.run_with_iobinding(self._binding)
+                    self.stream.synchronize()
 
     def _preload(self) -> str:
         """Load what the provider needs; what could not be, in ONNX Runtime's words."""

@@ -103,16 +103,10 @@ class OnnxRuntimeGeneratingCuda(Generating, OnnxRuntimeCuda):
     def _requests(self, session: Any, captured: bool) -> CudaDecoding:
         return CudaDecoding(session, self.decoder, self.shape, self.stream, captured)
 
-    def load(self) -> None:
-        self.open_device()
-        with self.phase("libraries"):
-            self._libraries = self._preload()
-        with self.failures():
-            self._open()
-            self._bind()
-            if self._captures:
-                with self.phase("capture"):
-                    self._capture()
+    def _make_ready(self) -> None:
+        if self._captures:
+            with self.phase("capture"):
+                self._capture()
 
     def _capture(self) -> None:
         """Have ONNX Runtime capture a step, which it does within its first runs; what they generate is forgotten."""
@@ -177,7 +171,7 @@ class OnnxRuntimeGeneratingCuda(Generating, OnnxRuntimeCuda):
         }
 
     def _profile(self) -> list[placement.Node]:
-        """Nodes of one pass in a session of its own, of a decode step after the prefill that it needs."""
+        """Nodes of one pass in a separate session, of a decode step after the prefill that it needs."""
         steps = 1 if phase(self.shape) == "decode" else 0
 
         def run(session: Any) -> None:

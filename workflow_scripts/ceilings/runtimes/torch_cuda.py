@@ -14,6 +14,7 @@ from ceilings.models.load import load_module
 from ceilings.runtimes.base import example
 from ceilings.runtimes.compile_cache import compile_folder, end_compile_workers
 from ceilings.runtimes.cuda_runner import CudaRunner
+from ceilings.runtimes.torch_failures import as_cell_failures
 
 ATTENTION = "sdpa"
 """transformers' own default: what a user of PyTorch runs. Exports use another, which fuses."""
@@ -139,20 +140,8 @@ class TorchCuda(CudaRunner):
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:
-        try:
+        with as_cell_failures():
             yield
-        except CellFailure:
-            raise
-        except torch.OutOfMemoryError as error:
-            raise CellFailure("out-of-memory", _first_line(error)) from error
-        except NotImplementedError as error:
-            raise CellFailure("unsupported", _first_line(error)) from error
-        except RuntimeError as error:
-            if "out of memory" in str(error).lower():
-                raise CellFailure("out-of-memory", _first_line(error)) from error
-            if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
-                raise CellFailure("unsupported", f"{type(error).__name__}: {_first_line(error)}") from error
-            raise
 
     def compilations(self) -> int:
         if self.mode != "compile":
@@ -185,11 +174,6 @@ class TorchCuda(CudaRunner):
                 "compile_cache": f"warm: {hits} graphs came from it" if hits else "cold",
             }
         return facts
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 RUNNER = TorchCuda

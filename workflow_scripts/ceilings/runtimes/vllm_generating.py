@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from ceilings.errors import CellFailure
 from ceilings.runtimes.compile_cache import end_compile_workers
 from ceilings.runtimes.cuda_runner import CudaRunner
+from ceilings.runtimes.torch_failures import as_cell_failures, first_line
 from ceilings.runtimes.vllm_engine import EngineRequests, OfflineEngine
 
 
@@ -16,7 +17,7 @@ class VllmGenerating(EngineRequests, CudaRunner):
     """Executes the weights by vLLM. Option: ``mode`` (default, compile or eager)."""
 
     stream_hidden: ClassVar[bool] = True
-    """It runs on streams of its own, and a launch returns with the tokens: events of ours would see nothing."""
+    """vLLM creates its streams, and a launch returns with the tokens: events of ours would see nothing."""
 
     transfers_inside = True
 
@@ -29,8 +30,8 @@ class VllmGenerating(EngineRequests, CudaRunner):
             try:
                 with self.phase("load"):
                     self.engine = OfflineEngine(self.artifact, self.precision, decoder, self.shape, mode)
-            except (NotImplementedError, ValueError) as error:  # a model or a setting that vLLM refuses
-                raise CellFailure("unsupported", _short(error)) from error
+            except ValueError as error:  # a model or a setting that vLLM refuses
+                raise CellFailure("unsupported", first_line(error)) from error
             for stage, spent in self.engine.spent_ns.items():
                 if spent:
                     self.cold_start_ns[stage] = spent
@@ -49,18 +50,8 @@ class VllmGenerating(EngineRequests, CudaRunner):
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:
-        import torch
-
-        try:
+        with as_cell_failures():
             yield
-        except CellFailure:
-            raise
-        except torch.OutOfMemoryError as error:
-            raise CellFailure("out-of-memory", _short(error)) from error
-        except RuntimeError as error:
-            if "out of memory" in str(error).lower():
-                raise CellFailure("out-of-memory", _short(error)) from error
-            raise
 
     def describe(self) -> dict[str, Any]:
         import torch
@@ -69,14 +60,9 @@ class VllmGenerating(EngineRequests, CudaRunner):
             **self.engine.describe(),
             "cuda": torch.version.cuda,
             "allocator_peak_bytes": torch.cuda.max_memory_reserved(),
-            "logits_from": "requests of their own, with logprobs",
+            "logits_from": "separate requests, with logprobs",
             "differing_answers": self.differing,
         }
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text[:300] or type(error).__name__
 
 
 RUNNER = VllmGenerating

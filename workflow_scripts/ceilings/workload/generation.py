@@ -40,7 +40,7 @@ class Decoder:
     """What a decoder's cache and its steps are made of.
 
     Attributes:
-        layers: Each has keys and values of its own.
+        layers: Each holds keys and values.
         heads, kv_heads: Heads of queries, and of keys and values: fewer where queries share them (GQA).
         head_size: Width of a head.
         vocabulary: Logits of a token.

@@ -58,9 +58,8 @@ def load(
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     pretrained.refuse_changes(config, changes, folder)
     kind = _class(config, task)
-    model, missing = pretrained.load_strictly(kind, folder, task, attention=attention, dtype=dtype, unused=UNUSED)
-    if missing:
-        pretrained.refuse(folder, task, ["the pooler", *missing], [], [])
+    model: torch.nn.Module
+    model, _ = pretrained.load_strictly(kind, folder, task, attention=attention, dtype=dtype, unused=UNUSED)
     return model
 
 
