@@ -35,7 +35,6 @@ def test_ranges_hold_what_was_measured(program):
     assert not [one for one in every if one.forecast.ground == "budget" and one.outcome == "miss"]
 
 
-@pytest.mark.slow
 def test_the_documented_table_is_what_the_program_makes(program):
     every = program["all_trials"]()
     text = DOCS.read_text(encoding="utf-8")
