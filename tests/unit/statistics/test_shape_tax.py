@@ -11,7 +11,7 @@ ORDER = [0, 1, 0, 1, 1]
 
 
 def rounds(chance, change=1.0, *, slower=1.0, noise=0.02, count=3, speed=1.0):
-    """Rounds of a process: shape 0 takes 1, shape 1 takes 3; a change costs a factor, and all grow slower in a round."""
+    """Rounds of a process: shape 0 takes 1, shape 1 takes 3; a change costs a factor, and a round may slow down."""
 
     def sampled(mean, size):
         return mean * speed * np.exp(chance.normal(0, noise, size))
