@@ -32,6 +32,19 @@ PREDICTION = record(
     rest=anything,
 )
 
+CHANGING = record(
+    {
+        "device": maybe(text()),
+        **dict.fromkeys(("runtime", "model", "precision", "sequence"), NAME),
+        "available": flag,
+        "reason": maybe(text()),
+        "remedy": maybe(text()),
+        "runs": many(text()),
+        "buckets": maybe(text()),
+        "padded": many(text()),
+    }
+)
+
 CONTENT = record(
     {
         "study": NAME,
@@ -50,6 +63,7 @@ CONTENT = record(
         "left_out": many(row(text(), text())),
         "lacking": many(LACKING),
         "predictions": many(PREDICTION),
+        "changing": many(CHANGING),
     },
     rest=anything,
 )

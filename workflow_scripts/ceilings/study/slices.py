@@ -19,6 +19,7 @@ from ceilings.models.catalogue import FAMILIES
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
 from ceilings.study.availability import installed
 from ceilings.study.cell import SECOND
+from ceilings.study.changing_cells import requests_of
 from ceilings.study.code import digest, libraries
 from ceilings.study.config import nearest
 from ceilings.study.machines import Machines
@@ -152,6 +153,27 @@ class Slices:
                     if key not in ("processes", "measurements")
                 },
                 "measurements": measurements.task_entries(spec.device, names, kind),
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def changing(self, runtime: str, model: str, precision: str, sequence: str, device: str | None = None) -> str:
+        """What a record of changing shapes depends on beside artifact and inputs."""
+        spec = self.runtime(runtime)
+        modules = ("ceilings.measure.changing_worker", f"ceilings.measure.{spec.device}_bench")
+        family = self._family(model) if spec.artifact == "weights" else ()
+        return canonical(
+            {
+                **self._execution(spec, model, device),
+                "module": spec.changing,
+                "code": digest(*modules, f"ceilings.runtimes.{spec.changing}", *family),
+                "tolerance": self.config["parity"][precision],
+                "protocol": {
+                    key: value
+                    for key, value in self.config["protocol"].items()
+                    if key not in ("processes", "measurements")
+                },
+                "requests": requests_of(self.config, self.models, sequence, model).to_json(),
             }
         )
 
