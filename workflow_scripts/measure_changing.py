@@ -3,6 +3,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ceilings import host as hosts
 from ceilings import records, turns
@@ -10,7 +11,7 @@ from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
 from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
-from ceilings.workload.padded import padded_requests
+from ceilings.workload.shape_order import Requests
 
 WORKER = "ceilings.measure.changing_worker"
 
@@ -33,7 +34,7 @@ def work(arguments: argparse.Namespace) -> None:
     requests = spec["requests"]
     try:
         if arguments.buckets:
-            requests = padded_requests(requests, records.read(arguments.buckets, "buckets"))
+            requests = padded(requests, arguments.buckets)
         needed = requests["shapes"]
         read = [paths[shape] for shape in needed for paths in (inputs, references)]
         refuse_failed(arguments.artifact, *read)
@@ -60,6 +61,18 @@ def work(arguments: argparse.Namespace) -> None:
         "protocol": spec["protocol"],
     }
     records.write(arguments.output, "changing", record, indent=None)
+
+
+def padded(requests: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The requests, each at its bucket.
+
+    Raises:
+        CellFailure: There are no buckets, and why.
+    """
+    chosen = records.read(path, "buckets")
+    if chosen["status"] != "ok":
+        raise CellFailure(chosen["failure"]["kind"], f"no buckets were chosen: {chosen['failure']['message']}")
+    return Requests.from_json(requests).padded(chosen["runs_at"]).to_json()
 
 
 if __name__ == "__main__":

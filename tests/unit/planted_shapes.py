@@ -9,9 +9,9 @@ import numpy as np
 from unit.planted_records import PROVENANCE
 
 from ceilings import records
-from ceilings.workload.padded import choice_record, padded_requests
-from ceilings.workload.sequences import Requests
+from ceilings.workload.padded import choice_record
 from ceilings.workload.shape import Shape
+from ceilings.workload.shape_order import Requests
 
 CELL = {
     "device": "cpu-planted",
@@ -108,7 +108,7 @@ def write(folder: Path, processes: int = 3, speed: float = 1.0, **planted: Any) 
     folder.mkdir(parents=True, exist_ok=True)
     chosen = buckets()
     records.write(folder / "buckets.json", "buckets", chosen)
-    again = padded_requests(Requests.of(map(Shape.parse, ORDER)).to_json(), chosen)
+    again = Requests.of(map(Shape.parse, ORDER)).padded(chosen["runs_at"]).to_json()
     runs, padded = [], []
     for number in range(1, processes + 1):
         runs.append(str(folder / f"run{number}.json"))

@@ -9,8 +9,8 @@ from unit.measure import tiny_cell
 from unit.measure.tiny_cell import WORKLOAD
 
 from ceilings.models import pool
-from ceilings.workload.sequences import Requests
 from ceilings.workload.shape import Shape
+from ceilings.workload.shape_order import Requests
 
 ORDER = ("b1-s4", "b2-s4", "b1-s4", "b1-s8", "b2-s4", "b2-s4")
 

@@ -1,16 +1,22 @@
 """A process that measures changing shapes, on ONNX Runtime's real kernels."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from unit.measure import changing_cell
 
+from ceilings import host as hosts
 from ceilings import records, schemas
 from ceilings.measure import changing_worker
 from ceilings.measure.changing_worker import FEWEST, ROUNDS, Stepper, alone, first_pass
 from ceilings.measure.supervisor import supervise
 from ceilings.statistics import shape_costs
 from ceilings.statistics.shape_tax import tax
+
+SCRIPTS = Path(changing_worker.__file__).parents[2]
 
 
 def record_of(task, measured):
@@ -111,3 +117,37 @@ def test_each_shape_alone_returns_settles_and_is_timed():
     assert runner.asked == ["a"] * count + ["b"] * count
     assert [len(each) for each in steady] == [FEWEST] * 2
     assert len(returns) == 2
+
+
+def test_programs_measure_choose_buckets_and_measure_what_is_padded(task, tmp_path):
+    device = hosts.detect({}).device("cpu")
+    shapes = task["spec"]["requests"]["shapes"]
+    pools = [task["pools"][name] for name in shapes]
+
+    def measure(name, *options):
+        command = [
+            *(sys.executable, SCRIPTS / "measure_changing.py", "--device", device, "--runtime", "onnxruntime-cpu"),
+            *("--model", "tiny", "--precision", "fp32", "--sequence", "mixed", "--spec", json.dumps(task["spec"])),
+            *("--artifact", task["artifact"], "--workload", task["workload"], "--inputs"),
+            *(*(one["inputs"] for one in pools), "--references", *(one["reference"] for one in pools)),
+            *("--output", tmp_path / name, *options),
+        ]
+        subprocess.run(command, check=True, timeout=100)
+        return records.read(tmp_path / name, "changing")
+
+    def choose(name, most):
+        limits = json.dumps({"axis": "sequence", "most": most, "memory_mb": None})
+        command = [sys.executable, SCRIPTS / "choose_buckets.py", tmp_path / "run1.json", "--limits", limits]
+        subprocess.run([*command, "--output", tmp_path / name], check=True, timeout=100)
+        return records.read(tmp_path / name, "buckets")
+
+    assert measure("run1.json")["requests"] == task["spec"]["requests"]
+    chosen = choose("buckets.json", 2)
+    assert chosen["buckets"] == ["b1-s8", "b2-s4"]
+    padded = measure("padded1.json", "--buckets", tmp_path / "buckets.json")
+    assert padded["padded"] and padded["status"] == "ok"
+    assert padded["requests"]["shapes"] == ["b1-s8", "b2-s4"]
+    assert padded["requests"]["order"] == [0, 1, 0, 0, 1, 1]
+    assert choose("none.json", 1)["status"] == "failed"
+    failed = measure("padded2.json", "--buckets", tmp_path / "none.json")
+    assert "no buckets were chosen: no choice keeps 1 buckets" in failed["failure"]["message"]

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from unit import planted_shapes
 from unit.planted_shapes import ORDER, STEADY_MS
+from unit.record_samples import edited
 
 from ceilings import records
 from ceilings.errors import UserError
@@ -26,8 +28,12 @@ def true_tax(change):
     return float((STEADY[1:] * np.where(changed, change, 1)).sum() / STEADY[1:].sum())
 
 
-def tables_of(tmp_path, cells):
-    made = changing_tables(cells)
+def plan(cells):
+    return {"changing": cells, "tolerances": {"fp32": 0.001}}
+
+
+def tables_of(cells):
+    made = changing_tables(plan(cells))
     columns = {name: planted_frame() for name in ("cells", "runs", "samples")}
     return Tables(**columns, **vars(made))
 
@@ -40,7 +46,7 @@ def planted_frame():
 @pytest.fixture
 def planted(tmp_path):
     def make(**options):
-        return tables_of(tmp_path, [planted_shapes.write(tmp_path / "cell", **options)])
+        return tables_of([planted_shapes.write(tmp_path / "cell", **options)])
 
     return make
 
@@ -128,10 +134,10 @@ def test_the_section_says_what_fell_back_and_what_was_not_measured(planted, tmp_
     cell = planted_shapes.write(tmp_path / "eager", eager=True)
     absent = {**cell, "runtime": "vllm", "available": False, "reason": "no runner", "remedy": "another"}
     absent |= {"runs": [], "padded": [], "buckets": None}
-    text = shapes_section.section(tables_of(tmp_path, [cell, absent]))
+    text = shapes_section.section(tables_of([cell, absent]))
     assert "1 shape run eagerly" in text
     assert "not measured: no runner" in text
-    assert shapes_section.section(tables_of(tmp_path, [])) == ""
+    assert shapes_section.section(tables_of([])) == ""
 
 
 def test_a_failed_process_fails_the_cell_and_says_why(tmp_path):
@@ -140,17 +146,33 @@ def test_a_failed_process_fails_the_cell_and_says_why(tmp_path):
     kept = {name: record[name] for name in ("cell", "run", "log", "padded", "requests", "protocol", "flags")}
     failure = {"status": "failed", "failure": {"kind": "out-of-memory", "message": "too little"}}
     records.write(cell["runs"][0], "changing", kept | failure)
-    (row,) = changing_tables([cell]).changing.to_dict("records")
+    (row,) = changing_tables(plan([cell])).changing.to_dict("records")
     assert (row["status"], row["reason"]) == ("failed", "out-of-memory: too little")
-    assert "too little" in shapes_section.section(tables_of(tmp_path, [cell]))
+    assert "too little" in shapes_section.section(tables_of([cell]))
 
 
 def test_records_of_another_cell_or_in_each_other_s_place_are_refused(tmp_path):
     cell = planted_shapes.write(tmp_path / "cell")
     with pytest.raises(UserError, match="another cell"):
-        changing_tables([{**cell, "sequence": "other"}])
-    with pytest.raises(UserError, match="padded"):
-        changing_tables([{**cell, "runs": cell["padded"]}])
+        changing_tables(plan([{**cell, "sequence": "other"}]))
+    with pytest.raises(UserError, match="with padding"):
+        changing_tables(plan([{**cell, "runs": cell["padded"]}]))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        (("sequence_ns", 0, 3), 900, "a latency of 900 ns"),
+        (("cold", "latency_ns", 0), 700 * 10**9, "more than its limit"),
+        (("parity", "b1-s32", "relative_l2"), 0.5, "at b1-s32: "),
+        (("run",), 2, "it is process 2"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path, place, value, problem):
+    cell = planted_shapes.write(tmp_path / "cell")
+    edited(Path(cell["runs"][0]), *place, value=value)
+    with pytest.raises(UserError, match=problem):
+        changing_tables(plan([cell]))
 
 
 def test_pictures_of_planted_cells_and_of_nothing(planted, tmp_path):
@@ -161,7 +183,7 @@ def test_pictures_of_planted_cells_and_of_nothing(planted, tmp_path):
     figure = latency_over_sequence.draw(tables)
     assert len(figure.axes) == 2
     for draw in (shape_transitions.draw, latency_over_sequence.draw):
-        assert draw(tables_of(tmp_path, [])).texts
+        assert draw(tables_of([])).texts
 
 
 def test_tables_are_read_as_they_were_written(planted, tmp_path):

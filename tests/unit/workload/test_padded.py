@@ -6,10 +6,10 @@ import pytest
 
 from ceilings import records
 from ceilings.errors import CellFailure
-from ceilings.workload import padded
-from ceilings.workload.padded import choice_record, padded_requests
-from ceilings.workload.sequences import Requests
+from ceilings.workload import padded, shape_order
+from ceilings.workload.padded import choice_record
 from ceilings.workload.shape import Shape
+from ceilings.workload.shape_order import Requests
 
 ORDER = ("b1-s8", "b1-s32", "b1-s8", "b2-s16", "b1-s16", "b2-s32")
 """Shapes in the order of their first appearance: b1-s8, b1-s32, b2-s16, b1-s16, b2-s32."""
@@ -32,15 +32,20 @@ def chosen(*arguments, memory=(0.0, 10e6, 20e6, 10e6, 20e6), **named):
     return records.sealed("buckets", {"cell": CELL, "limits": of, "status": "ok", **content})
 
 
-def test_examples_in_docstrings():
-    assert doctest.testmod(padded).failed == 0
+def again(record):
+    return Requests.from_json(requests()).padded(record["runs_at"]).to_json()
+
+
+@pytest.mark.parametrize("module", [padded, shape_order])
+def test_examples_in_docstrings(module):
+    assert doctest.testmod(module).failed == 0
 
 
 def test_a_bucket_for_each_shape_is_the_sequence_as_it_is():
     record = chosen(5)
     assert record["runs_at"] == {name: name for name in requests()["shapes"]}
     assert record["predicted_ms"] == record["unpadded_ms"] == pytest.approx(17 / 6)
-    assert padded_requests(requests(), record) == requests()
+    assert again(record) == requests()
 
 
 def test_three_buckets_go_where_they_save_most():
@@ -48,7 +53,7 @@ def test_three_buckets_go_where_they_save_most():
     assert record["buckets"] == ["b1-s8", "b1-s32", "b2-s32"]
     assert record["predicted_ms"] == pytest.approx((1 + 4 + 1 + 6 + 4 + 6) / 6)
     assert [one["buckets"] for one in record["curve"]] == [2, 3]
-    padded_order = padded_requests(requests(), record)
+    padded_order = again(record)
     names = [padded_order["shapes"][index] for index in padded_order["order"]]
     assert names == ["b1-s8", "b1-s32", "b1-s8", "b2-s32", "b1-s32", "b2-s32"]
 
@@ -65,10 +70,3 @@ def test_limits_that_no_choice_keeps_are_the_cells_failure():
         chosen(5, 5)
     with pytest.raises(CellFailure, match="b1-s8 has no axis image"):
         chosen(5, axis="image")
-
-
-def test_a_choice_that_failed_gives_no_sequence():
-    failure = {"kind": "unsupported", "message": "no choice"}
-    record = records.sealed("buckets", {"cell": CELL, "limits": limits(1), "status": "failed", "failure": failure})
-    with pytest.raises(CellFailure, match="no buckets were chosen: no choice"):
-        padded_requests(requests(), record)

@@ -10,8 +10,9 @@ import pytest
 from ceilings.errors import UserError
 from ceilings.workload import sequences
 from ceilings.workload.request_log import read_log
-from ceilings.workload.sequences import MOST_SHAPES, Requests, sequence
+from ceilings.workload.sequences import MOST_SHAPES, sequence
 from ceilings.workload.shape import Shape
+from ceilings.workload.shape_order import Requests
 
 
 def made(**given):

@@ -19,8 +19,9 @@ from ceilings.study.config import nearest
 from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked
-from ceilings.workload.sequences import Requests, sequence
+from ceilings.workload.sequences import sequence
 from ceilings.workload.shape import Shape
+from ceilings.workload.shape_order import Requests
 from ceilings.workload.task import TASKS
 
 

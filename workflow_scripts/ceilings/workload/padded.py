@@ -1,4 +1,4 @@
-"""Requests padded up to buckets: which shape runs in place of which, and the sequence that then runs."""
+"""Requests padded up to buckets: which shape runs in place of which, and what that takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from ceilings.errors import CellFailure
 from ceilings.statistics.buckets import Choice, Size, bucket_of, choose, curve
-from ceilings.workload.sequences import Requests
 from ceilings.workload.shape import Shape
 
 
@@ -86,25 +85,6 @@ def choice_record(
             for number, one in curve(sizes, min(limits["most"], len(shapes)), memory)
         ],
     }
-
-
-def padded_requests(requests: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The sequence whose requests run at their buckets.
-
-    Args:
-        requests: ``shapes``, ``order`` and the rest of the sequence as it is.
-        chosen: The content of ``buckets.json``.
-
-    Raises:
-        CellFailure: There are no buckets, and why.
-    """
-    if chosen["status"] != "ok":
-        raise CellFailure(chosen["failure"]["kind"], f"no buckets were chosen: {chosen['failure']['message']}")
-    shapes = [Shape.parse(chosen["runs_at"][name]) for name in requests["shapes"]]
-    made = Requests.of(
-        (shapes[index] for index in requests["order"]), logged=requests["logged"], sorted=requests["sorted"]
-    )
-    return made.to_json()
 
 
 def _runs_at(groups: Sequence[Sequence[Shape]], best: Choice, axis: str) -> dict[str, str]:

@@ -5,74 +5,25 @@ A sequence knows sizes of axes and no model: a model takes of each request the a
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ceilings.errors import UserError
 from ceilings.workload.request_log import read_log
 from ceilings.workload.shape import Shape
+from ceilings.workload.shape_order import Requests
 
 ORDERS = ("alternating", "drawn", "replayed")
 """alternating: the shapes in turn; drawn: at random by their weights; replayed: as a log of requests has them."""
 
+REQUESTS = 200
+"""Of a sequence that does not say how many it has."""
+
 MOST_SHAPES = 64
 """Different shapes of a sequence: each has inputs and a reference of its own, and is timed alone."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Requests:
-    """Requests in their order.
-
-    Attributes:
-        shapes: The different shapes, in the order of their first appearance.
-        order: For each request the index of its shape.
-        logged: Requests of the log that it comes from; None where it comes from none.
-        sorted: Whether the log had to be sorted by arrival.
-    """
-
-    shapes: tuple[Shape, ...]
-    order: tuple[int, ...]
-    logged: int | None = None
-    sorted: bool = False
-
-    @classmethod
-    def of(cls, requests: Iterable[Shape], **facts: Any) -> Requests:
-        """The sequence of these requests.
-
-        >>> Requests.of([Shape.parse("b2"), Shape.parse("b1"), Shape.parse("b2")]).order
-        (0, 1, 0)
-        """
-        indices: dict[Shape, int] = {}
-        order = tuple(indices.setdefault(shape, len(indices)) for shape in requests)
-        return cls(tuple(indices), order, **facts)
-
-    def at(self, axes: Sequence[str], fixed: Mapping[str, int]) -> Requests:
-        """The same for a model with these axes: others are dropped, ``fixed`` sizes fill in what no request gives.
-
-        Raises:
-            UserError: A request gives no size of an axis.
-        """
-        return Requests.of(
-            (_taken(self.shapes[index], axes, fixed) for index in self.order), logged=self.logged, sorted=self.sorted
-        )
-
-    @property
-    def changes(self) -> int:
-        """Requests whose predecessor has another shape."""
-        return sum(before != after for before, after in itertools.pairwise(self.order))
-
-    def to_json(self) -> dict[str, Any]:
-        """As records and slices hold it."""
-        return {
-            "shapes": list(map(str, self.shapes)),
-            "order": list(self.order),
-            "logged": self.logged,
-            "sorted": self.sorted,
-        }
 
 
 def sequence(name: str, given: Mapping[str, Any], seed: int) -> Requests:
@@ -87,7 +38,7 @@ def sequence(name: str, given: Mapping[str, Any], seed: int) -> Requests:
         UserError: It describes none.
     """
     where = f"sequences.{name}"
-    count, order = int(given["requests"]), given["order"]
+    count, order = int(given.get("requests", REQUESTS)), given["order"]
     multiples = given.get("multiple", {})
     if order == "replayed":
         return _replayed(where, given, count, multiples)
@@ -160,15 +111,3 @@ def _bounded(where: str, made: Requests) -> Requests:
             "measured; round sizes up as a server does, with multiple: {sequence: 64}, or lower requests"
         )
     return made
-
-
-def _taken(shape: Shape, axes: Sequence[str], fixed: Mapping[str, int]) -> Shape:
-    sizes = {**fixed, **dict(shape.sizes)}
-    if missing := [axis for axis in axes if axis not in sizes]:
-        raise UserError(f"{shape} gives no size of {missing[0]}; add it to every request")
-    return Shape.of({axis: sizes[axis] for axis in axes}, shape.lengths if "sequence" in axes else "")
-
-
-def pairs(order: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(previous, shape) of each request but the first."""
-    return itertools.pairwise(order)

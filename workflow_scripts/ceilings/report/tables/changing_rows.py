@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ceilings.report.tables import gates
 from ceilings.report.tables.planned_record import read_record
 from ceilings.statistics.intervals import mean_over_processes
 from ceilings.statistics.quantiles import Interval
@@ -66,16 +67,16 @@ class ChangingTables:
     changing_requests: pd.DataFrame
 
 
-def changing_tables(planned: Sequence[Record]) -> ChangingTables:
-    """The tables of all planned cells of changing shapes.
+def changing_tables(plan: Record) -> ChangingTables:
+    """The tables of all cells of changing shapes that a plan has.
 
     Raises:
         UserError: A record that the plan names is missing, damaged or of another cell.
     """
     cells, shapes, pairs, requests = [], [], [], []
-    for cell in planned:
-        records = [_read(path, cell, padded=False) for path in cell["runs"]]
-        padded = [_read(path, cell, padded=True) for path in cell["padded"]]
+    for cell in plan.get("changing", []):
+        records = [_read(path, cell, plan, padded=False) for path in cell["runs"]]
+        padded = [_read(path, cell, plan, padded=True) for path in cell["padded"]]
         chosen = _read_buckets(cell["buckets"], cell) if cell["buckets"] else None
         key = {name: cell[name] for name in CHANGING_KEY}
         row = {**key, "processes": len(records), "path": str(cell["runs"][0]) if records else None}
@@ -100,11 +101,9 @@ def changing_tables(planned: Sequence[Record]) -> ChangingTables:
     )
 
 
-def _read(path: str, cell: Record, *, padded: bool) -> dict[str, Any]:
+def _read(path: str, cell: Record, plan: Record, *, padded: bool) -> dict[str, Any]:
     def flaw(record: Record) -> str | None:
-        if record["padded"] != padded:
-            return f"its requests are {'' if record['padded'] else 'not '}padded"
-        return None
+        return gates.changing(record, plan, path, padded=padded)
 
     return read_record(path, "changing", cell, "was measured for", flaw, key=CHANGING_KEY)
 

@@ -87,7 +87,7 @@ def collect(plan: Record) -> Tables:
         budgets=with_axes(pd.DataFrame(budgets, columns=BUDGET_COLUMNS)),
         kernels=with_axes(pd.DataFrame(kernels, columns=KERNEL_COLUMNS)),
         quality=quality_table(plan["cells"]),
-        **vars(changing_tables(plan.get("changing", []))),
+        **vars(changing_tables(plan)),
     )
 
 
