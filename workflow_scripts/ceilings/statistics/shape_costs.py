@@ -15,7 +15,7 @@ NS_PER_MS = 1e6
 
 def rounds_of(record: Any) -> list[Round]:
     """The passes of a measured record with their references, in ms."""
-    steady = [[np.asarray(values, float) / NS_PER_MS for values in each] for each in record["steady_ns"]]
+    steady = [[(np.asarray(values, float) / NS_PER_MS).tolist() for values in each] for each in record["steady_ns"]]
     order = record["requests"]["order"]
     return [
         Round(
