@@ -92,7 +92,7 @@ def window_line(name: str, window: dict) -> str:
     cost = window["client_cores"] * seconds / max(count, 1) * 1e6
     latency, late = (np.percentile(window[key], [50, 99, 99.9]) / 1e3 for key in ("latency_ns", "late_ns"))
     return (
-        f"{name:>26}: {count / seconds:7.0f}/s, client {cost:5.1f} us CPU a request, {window['client_cores']:.2f} cores,"
+        f"{name:>26}: {count / seconds:7.0f}/s, client {cost:5.1f} us CPU each, {window['client_cores']:.2f} cores,"
         f" latency p50 {latency[0]:.0f} p99 {latency[1]:.0f} us, sent late p50 {late[0]:.0f} p99 {late[1]:.0f} "
         f"p99.9 {late[2]:.0f} us, in flight {window['connections']}, failed {sum(window['failed'].values())}"
     )

@@ -110,8 +110,15 @@ class Client:
         cell, kept = self._cells[asked["cell"]], dict[int, bytes | bytearray]()
         keep = kept.__setitem__ if asked.get("answers") else None
         due = arrivals.poisson(asked["rate"], asked["seconds"], asked["seed"]).tolist()
-        limits = {"connections": asked["connections"], "timeout": self._timeout}
-        window = open_window(self._driver, cell.prepared, due, asked["seconds"], **limits, keep=keep)
+        window = open_window(
+            self._driver,
+            cell.prepared,
+            due,
+            asked["seconds"],
+            connections=asked["connections"],
+            timeout=self._timeout,
+            keep=keep,
+        )
         return window | self._saved(cell, kept, asked)
 
     def _saved(self, cell: _Cell, kept: dict[int, bytes | bytearray], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,6 +160,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # what a library prints is no answer
     client: Client | None = None
+    reply: dict[str, Any]
     for line in iter(sys.stdin.readline, ""):
         try:
             if client is None:
