@@ -89,8 +89,7 @@ def open_window(
         due = [window.began_ns + int(offset) for offset in due_ns]
         limit = int(timeout * NS)
         following = 0
-        while following < len(due) or waiting or window.in_flight:
-            now = clock()
+        while (now := clock()) < window.ended_ns or following < len(due) or waiting or window.in_flight:
             while following < len(due) and due[following] <= now:
                 if waiting or window.in_flight >= connections:
                     waiting.append(due[following])
@@ -104,10 +103,9 @@ def open_window(
                     window.unsent += 1
                 else:
                     window.send(first)
-            if following < len(due):
-                window.poll(due[following])
-            elif window.in_flight:
-                window.poll(min(now + NS, waiting[0] + limit) if waiting else now + NS)
+            until = now + NS if now >= window.ended_ns else window.ended_ns
+            until = due[following] if following < len(due) else until
+            window.poll(min(until, waiting[0] + limit) if waiting else until)
     return window.record()
 
 
