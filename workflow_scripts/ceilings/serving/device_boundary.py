@@ -1,4 +1,4 @@
-"""A runner whose buffers are the device's, fed from page-locked memory of the host: the copies of the end-to-end series."""
+"""A runner whose buffers are the device's, fed from page-locked memory of the host as in the end-to-end series."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ceilings.serving.executor import Boundary
 
 
 class DeviceBoundary(Boundary):
-    """One batch of one runner: inputs are copied into page-locked memory, and from there as the cell's host boundary does."""
+    """One batch of one runner: inputs go into page-locked memory, and from there as at the cell's host boundary."""
 
     name = "page-locked memory, then the device"
     copies = 1

@@ -1,8 +1,8 @@
 """What a server executes: a cell's own runner, on arrays of the host, at each batch that the server may form.
 
-A runner whose axes stay open serves every batch. One that fixes them (a captured graph, an engine, buffers that are bound once) is
-made once for each batch, with weights of its own. What lies between a request and the runner is timed at each batch before the
-server is ready: joining and padding rows, the way to the device and back, and taking the rows apart.
+A runner whose axes stay open serves every batch. One that fixes them (a captured graph, an engine, buffers that are
+bound once) is made once for each batch, with weights of its own. What lies between a request and the runner is timed at
+each batch before the server is ready: joining and padding rows, the way to the device and back, taking rows apart.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Executor:
         self.costs: dict[int, dict[str, float]] = {}
         self.load_ns = 0
         self._boundaries: dict[int, Boundary] = {}
-        workload = Workload.read(task["workload"])
+        self._workload = workload = Workload.read(task["workload"])
         # Of a model without a batch axis each request is a batch by itself.
         self._rowed = all(tensor.dims[:1] == ("batch",) for tensor in (*workload.inputs, *workload.outputs))
 
@@ -132,7 +132,7 @@ class Executor:
     def _try(self, size: int) -> None:
         """Run a batch as it would come, of as many requests as fit, and note what it takes."""
         answer, each = self._boundaries[size], self._shape.batch
-        element = example(answer.runner.workload, self._shape)
+        element = example(self._workload, self._shape)
         requests = [element] * max(1, size // each)
         answer.first(self._joined(requests, size))
         times: list[Times] = []
@@ -148,6 +148,21 @@ class Executor:
             "read_ns": statistics.median(one.read_ns for one in times),
             "copied_bytes": nbytes * (answer.copies + (len(requests) > 1 or size != each)),
         }
+
+    def refuse_other(self, inputs: Arrays) -> None:
+        """Refuse a request by itself: joined with others, it would have them fail too. Triton does so before its backend.
+
+        Raises:
+            CellFailure: Its inputs are not the model's, at the shape of one request.
+        """
+        for tensor in self._workload.inputs:
+            values, sizes = inputs.get(tensor.name), tensor.sizes(self._shape)
+            if values is None or values.dtype != tensor.dtype or values.shape != sizes:
+                came = "not there" if values is None else f"{values.dtype.name} {list(values.shape)}"
+                wanted = f"{tensor.dtype} {list(sizes)}"
+                raise CellFailure("unsupported", f"the input {tensor.name} is {came}, not {wanted}")
+        if unknown := inputs.keys() - {tensor.name for tensor in self._workload.inputs}:
+            raise CellFailure("unsupported", f"the model reads no {min(unknown)}")
 
     def execute(self, requests: Sequence[Arrays], times: list[Times] | None = None) -> list[dict[str, np.ndarray]]:
         """The outputs of each request, executed as one batch.
@@ -251,7 +266,7 @@ class Boundary:
 
 def boundary(runner: Runner) -> Boundary:
     """What executes arrays of the host with a runner that is loaded."""
-    if runner.device == "cpu" or runner.transfers_inside:  # type: ignore[attr-defined] - a runner of a GPU has it
+    if runner.device == "cpu" or getattr(runner, "transfers_inside", False):
         return Boundary(runner)
     from ceilings.serving.device_boundary import DeviceBoundary
 

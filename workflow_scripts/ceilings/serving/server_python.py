@@ -1,7 +1,7 @@
 """The Python that a server executes in: a server's packages first, then those of the pipeline, as they are.
 
-So a server executes a model with exactly the versions that the bare cell has. The environment is made anew in a temporary
-folder, without pip and without a copy of anything: paths in a file, since Triton's Python reads no PYTHONPATH.
+So a server executes a model with exactly the versions that the bare cell has. The environment is made anew in a
+temporary folder, without pip and without a copy of anything: paths in a file, since Triton's Python reads no PYTHONPATH.
 """
 
 from __future__ import annotations

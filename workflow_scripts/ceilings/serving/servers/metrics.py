@@ -65,8 +65,8 @@ class Counters:
         failures: Requests that were refused or failed.
         executions: Batches that were executed.
         inferences: Rows in them.
-        queue_ns, compute_input_ns, compute_infer_ns, compute_output_ns: Over requests, as Triton counts: a batch of four requests
-            adds its time four times.
+        queue_ns, compute_input_ns, compute_infer_ns, compute_output_ns: Over requests, as Triton counts: a batch of
+            four requests adds its time four times.
         request_ns: From a request's arrival to its answer.
     """
 
@@ -90,7 +90,7 @@ class Counters:
         for field in dataclasses.fields(self):
             now, then = getattr(self, field.name), getattr(before, field.name)
             values[field.name] = None if now is None or then is None else now - then
-            if values[field.name] is not None and values[field.name] < 0:
+            if None not in (now, then) and now < then:
                 raise MetricsError(f"the server's {field.name} fell from {then} to {now}: it was started anew")
         return Counters(**values)
 

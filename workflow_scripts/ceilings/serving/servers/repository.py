@@ -153,7 +153,7 @@ def config(
 
 
 def _tensor(tensor: TensorSpec, dtype: str, largest: int, shape: Shape) -> str:
-    """A tensor's entry; Triton's sizes leave out the batch axis that it joins along. Sizes that no input gives are free."""
+    """A tensor's entry; without the batch axis, along which Triton joins. Sizes that no input gives are free."""
     dims = tensor.dims[1:] if largest else tensor.dims
     sizes = [dim if isinstance(dim, int) else shape.get(dim) or -1 for dim in dims]
     if not sizes:  # a number for each row: Triton wants an axis, and takes it away again

@@ -26,7 +26,7 @@ from ceilings.errors import CellFailure, UserError
 from ceilings.failure_kinds import FAILURE_KINDS
 from ceilings.files import read_json
 from ceilings.isolation import ended_by, last_error, signal_name
-from ceilings.lifetime import identity, tied
+from ceilings.lifetime import identity, pids, tied
 from ceilings.serving.servers.metrics import Counters
 from ceilings.serving.servers.repository import Served
 
@@ -64,8 +64,8 @@ class Server(abc.ABC):
         """Start it and wait until every model is ready.
 
         Returns:
-            ns of ``repository`` (writing it), ``process`` (until it answers at all) and ``ready`` (until all models are);
-            an endpoint has only the last.
+            ns of ``repository`` (writing it), then since the process began ``process`` (it answers at all) and ``ready``
+            (all models are; Triton answers only then). An endpoint has only the last.
 
         Raises:
             Unavailable: It is not on this machine.
@@ -181,7 +181,7 @@ class StartedServer(Server):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=bound,
+                preexec_fn=bound,  # noqa: PLW1509 - this process has no thread that matters
             )
 
     def _wait(self, path: str, began: int, limit: float) -> int:
@@ -257,7 +257,7 @@ class StartedServer(Server):
         if self._process is None:
             return []
         group = self._process.pid
-        of = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _group(pid) == group]
+        of = [pid for pid in pids() if _group(pid) == group]
         return [group, *sorted(set(of) - {group})]
 
     def executor_facts(self, model: str) -> list[dict[str, Any]]:
@@ -317,8 +317,8 @@ def clean_shared_memory(prefix: str) -> int:
 def end_with(parent: int, clean: Callable[[], object]) -> None:
     """Have a thread end this process when another one has ended, wherever it waits.
 
-    Not by the kernel's signal of a parent's death: that comes when the thread ends which started this process, and Triton starts
-    its Pythons from threads that load a model.
+    Not by the kernel's signal of a parent's death: that comes when the thread ends which started this process, and
+    Triton starts its Pythons from threads that load a model.
 
     Args:
         parent: The other process.

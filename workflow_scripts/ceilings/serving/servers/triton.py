@@ -1,4 +1,4 @@
-"""Triton Inference Server: the binary of nvidia-pytriton with its Python backend, or another one that the study names."""
+"""Triton Inference Server: the binary of nvidia-pytriton with its Python backend, or another that the study names."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ceilings.serving.servers.repository import BACKENDS, Served, write
 from ceilings.serving.servers.server import SHM_PREFIX, StartedServer, Unavailable, get
 
 SHARE = (
-    "compute_infer of Triton's Python backend is all that its Python does: joining rows, the runner, reading outputs and the "
-    "way between two processes; executor.costs has the parts"
+    "compute_infer of Triton's Python backend is all that its Python does: joining rows, the runner, reading outputs "
+    "and the way between two processes; executor.costs has the parts"
 )
 
 EXIT_SECONDS = 5

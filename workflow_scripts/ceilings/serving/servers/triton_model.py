@@ -62,8 +62,9 @@ class TritonPythonModel:
 def tensor(name: str, values: np.ndarray) -> Any:
     """A tensor of Triton's from an array.
 
-    By DLPack: the constructor that takes arrays was built for NumPy 1 and writes no bytes of NumPy 2's. Triton takes the memory over
-    and renames the capsule to a name of its own, on which NumPy would complain when the capsule goes; so it gets the standard's.
+    By DLPack: the constructor that takes arrays was built for NumPy 1 and writes no bytes of NumPy 2's. Triton takes
+    the memory over and gives the capsule a name of its own, on which NumPy would complain when the capsule goes; so it
+    gets the standard's.
     """
     capsule = np.ascontiguousarray(values).__dlpack__()
     made = pb_utils.Tensor.from_dlpack(name, capsule)
