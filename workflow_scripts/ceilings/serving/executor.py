@@ -150,7 +150,7 @@ class Executor:
         }
 
     def refuse_other(self, inputs: Arrays) -> None:
-        """Refuse a request by itself: joined with others, it would have them fail too. Triton does so before its backend.
+        """Refuse a request by itself: joined with others, it would have them fail too. Triton does so itself.
 
         Raises:
             CellFailure: Its inputs are not the model's, at the shape of one request.
@@ -179,7 +179,8 @@ class Executor:
         total = sum(rows)
         size = next((size for size in self.sizes if size >= total), None)
         if size is None or (size != total and not (self.batching and self.batching.pad)):
-            raise CellFailure("unsupported", f"a batch of {total} came; prepared: {', '.join(map(str, self.sizes))}")
+            prepared = ", ".join(map(str, self.sizes))
+            raise CellFailure("unsupported", f"a batch of {total} came; prepared: {prepared}")
         inputs = self._joined(requests, size)
         t1 = time.perf_counter_ns()
         answer = self._boundaries[size]
@@ -217,7 +218,7 @@ class Executor:
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """What one batch took: joining its rows, the run with its copies to and from the device, and reading its outputs."""
+    """What one batch took: joining rows, the run with its copies to and from the device, reading outputs."""
 
     size: int
     rows: int

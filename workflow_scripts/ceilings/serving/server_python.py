@@ -1,7 +1,7 @@
 """The Python that a server executes in: a server's packages first, then those of the pipeline, as they are.
 
 So a server executes a model with exactly the versions that the bare cell has. The environment is made anew in a
-temporary folder, without pip and without a copy of anything: paths in a file, since Triton's Python reads no PYTHONPATH.
+temporary folder, without pip and without a copy of anything: paths in a file, since Triton's Python reads no variable.
 """
 
 from __future__ import annotations
@@ -17,23 +17,35 @@ from ceilings import environment
 FOLDER = "CEILINGS_SERVING"
 """Environment variable that names another folder of a server's packages."""
 
-REMEDY = "make .venv/serving installs it, or CEILINGS_SERVING names a folder that has it"
+REMEDY = "make .venv/serving installs it, or CEILINGS_SERVING names a folder that has it for this Python"
 
 
 def packages() -> Path:
-    """The folder that holds a server's packages, be it there or not."""
+    """The folder for a server's packages, be it there or not."""
     named = os.environ.get(FOLDER, "")
     return Path(named).absolute() if named else environment.SCRIPTS.parent / ".venv/serving"
 
 
+def folder_of(package: str) -> Path | None:
+    """The folder that holds a package, of a server's packages or of this Python's own; None where none does.
+
+    A kit and a container have all in one.
+    """
+    return next((path for path in (packages(), *map(Path, _own_paths())) if (path / package).is_dir()), None)
+
+
 def problem(package: str) -> str | None:
-    """Why there is no server here for lack of a package's folder; None where it is there.
+    """Why there is no server here for lack of a package; None where it is there.
 
     Args:
         package: A folder's name, such as ``mlserver``.
     """
-    folder = packages()
-    return None if (folder / package).is_dir() else f"{package} is not in {folder}; {REMEDY}"
+    if (folder := folder_of(package)) is None:
+        return f"{package} is not in {packages()}; {REMEDY}"
+    built = {path.name.split(".")[1] for path in (folder / "grpc/_cython").glob("cygrpc.*.so")}
+    if built and not any(tag.startswith(f"{sys.implementation.cache_tag}-") for tag in built):
+        return f"the packages in {folder} are of another Python ({', '.join(sorted(built))}); {REMEDY}"
+    return None
 
 
 def extend_path() -> None:
@@ -50,7 +62,7 @@ def make(folder: Path) -> Path:
     """
     target = folder / "python"
     venv.EnvBuilder(symlinks=True, with_pip=False).create(target)
-    paths = [str(packages()), *_own_paths(), str(environment.SCRIPTS)]
+    paths = [*([str(packages())] if packages().is_dir() else []), *_own_paths(), str(environment.SCRIPTS)]
     site = target / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
     (site / "ceilings.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
     return target / "bin/python3"

@@ -64,8 +64,8 @@ class Server(abc.ABC):
         """Start it and wait until every model is ready.
 
         Returns:
-            ns of ``repository`` (writing it), then since the process began ``process`` (it answers at all) and ``ready``
-            (all models are; Triton answers only then). An endpoint has only the last.
+            ns of ``repository`` (writing it), and since the process began of ``process`` (it answers at all) and
+            ``ready`` (all models are; Triton answers only then). An endpoint has only the last.
 
         Raises:
             Unavailable: It is not on this machine.

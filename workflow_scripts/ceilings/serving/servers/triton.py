@@ -52,7 +52,8 @@ class Triton(StartedServer):
         assert backend in BACKENDS, backend
         self.backend, self.engine_cache = backend, engine_cache
         self.path = path
-        self.home = path or server_python.packages() / "pytriton/tritonserver"
+        packages = server_python.folder_of("pytriton") or server_python.packages()
+        self.home = path or packages / "pytriton/tritonserver"
         self._libraries: list[str] = []
         self._python: Path | None = None
 
