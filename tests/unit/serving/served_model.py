@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from ceilings.serving.transports import transport
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
@@ -82,45 +82,10 @@ def element(seed: int, rows: int = 1) -> dict[str, np.ndarray]:
     }
 
 
-def request(inputs: dict[str, np.ndarray]) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of a request with binary tensors, the answer's too."""
-    kinds = {"float32": "FP32", "int64": "INT64"}
-    header = {
-        "inputs": [
-            {
-                "name": name,
-                "shape": list(values.shape),
-                "datatype": kinds[values.dtype.name],
-                "parameters": {"binary_data_size": values.nbytes},
-            }
-            for name, values in inputs.items()
-        ],
-        "parameters": {"binary_data_output": True},
-    }
-    text = json.dumps(header).encode()
-    body = text + b"".join(values.tobytes() for values in inputs.values())
-    return body, {"Inference-Header-Content-Length": str(len(text))}
-
-
-def post(address: str, model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The answer of a server to one request over HTTP; raises ValueError with its words where it refuses."""
-    import http.client
-
-    body, headers = request(inputs)
-    connection = http.client.HTTPConnection(address, timeout=20)
+def ask(kind: str, address: str, model: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The answer of a server to one request over a transport."""
+    by = transport(kind, address)
     try:
-        connection.request("POST", f"/v2/models/{model}/infer", body, headers)
-        answer = connection.getresponse()
-        content = answer.read()
+        return by.decode(by.send(by.prepare(model, inputs)))
     finally:
-        connection.close()
-    if answer.status != 200:
-        raise ValueError(content.decode(errors="replace"))
-    at = int(answer.headers["Inference-Header-Content-Length"])
-    outputs = {}
-    for output in json.loads(content[:at])["outputs"]:
-        size = output["parameters"]["binary_data_size"]
-        outputs[output["name"]] = np.frombuffer(content[at : at + size], np.float32).reshape(output["shape"])
-        at += size
-    assert at == len(content)
-    return outputs
+        by.close()

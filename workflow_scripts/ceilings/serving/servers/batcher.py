@@ -131,12 +131,12 @@ class Batcher:
         while self._free and self._waiting:
             waited = time.perf_counter_ns() - self._waiting[0].arrived_ns
             count = due([one.rows for one in self._waiting], waited, self.batching)
-            if count == 0 and self.batching and self._waiting[0].rows <= self.batching.largest:
+            if count == 0:
+                assert self.batching is not None
                 left = self.batching.delay_ms / 1e3 - waited / 1e9
                 self._alarm = asyncio.get_running_loop().call_later(max(0.0, left), self._dispatch)
                 return
-            # A request that is too large for any batch goes alone, and is refused with the executor's words.
-            batch = [self._waiting.popleft() for _ in range(max(1, count))]
+            batch = [self._waiting.popleft() for _ in range(count)]
             task = asyncio.get_running_loop().create_task(self._execute(self._free.popleft(), batch))
             self._running.add(task)
             task.add_done_callback(self._running.discard)

@@ -34,20 +34,15 @@ from starlette.routing import Match, Route
 
 from ceilings.files import read_json, write_task
 from ceilings.serving.executor import Batching, Executor
+from ceilings.serving.kserve import NUMBERS
 from ceilings.serving.servers.batcher import Batcher, Tally
 from ceilings.serving.servers.metrics import SIZES
 from ceilings.serving.servers.server import report
 
 HEADER = "inference-header-content-length"
 
-NUMPY = {
-    "BOOL": "bool",
-    **{f"{sign}INT{bits}": f"{sign.lower()}int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)},
-    **{f"FP{bits}": f"float{bits}" for bits in (16, 32, 64)},
-}
+NUMPY = {theirs: ours for ours, theirs in NUMBERS.items() if ours != "bfloat16"}
 """NumPy's names of the protocol's types that it has."""
-
-PROTOCOL = {ours: theirs for theirs, ours in NUMPY.items()}
 
 MODELS: dict[str, CellModel] = {}
 """Models that are loaded, by name."""
@@ -179,7 +174,7 @@ def to_response(model: str, outputs: Mapping[str, np.ndarray], header: Mapping[s
     for name, values in outputs.items():
         if asked and name not in asked:
             continue
-        entry: dict[str, Any] = {"name": name, "datatype": PROTOCOL[values.dtype.name], "shape": list(values.shape)}
+        entry: dict[str, Any] = {"name": name, "datatype": NUMBERS[values.dtype.name], "shape": list(values.shape)}
         if asked.get(name, {}).get("binary_data", every):
             blobs.append(np.ascontiguousarray(values).tobytes())
             entry["parameters"] = {"binary_data_size": len(blobs[-1])}
@@ -227,7 +222,7 @@ class RawServicer(InferenceServicer):
         asked = {one.name for one in request.outputs}
         for name, values in outputs.items():
             if not asked or name in asked:
-                answer.outputs.add(name=name, datatype=PROTOCOL[values.dtype.name], shape=values.shape)
+                answer.outputs.add(name=name, datatype=NUMBERS[values.dtype.name], shape=values.shape)
                 answer.raw_output_contents.append(np.ascontiguousarray(values).tobytes())
         model.batcher.answered(arrived)
         return answer
