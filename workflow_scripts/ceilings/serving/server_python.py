@@ -17,6 +17,9 @@ from ceilings import environment
 FOLDER = "CEILINGS_SERVING"
 """Environment variable that names another folder of a server's packages."""
 
+WATCH = "import ceilings.serving.servers.ending as ending; ending.watch()"
+"""A line that each start of this Python executes."""
+
 REMEDY = "make .venv/serving installs it, or CEILINGS_SERVING names a folder that has it for this Python"
 
 
@@ -64,7 +67,8 @@ def make(folder: Path) -> Path:
     venv.EnvBuilder(symlinks=True, with_pip=False).create(target)
     paths = [*([str(packages())] if packages().is_dir() else []), *_own_paths(), str(environment.SCRIPTS)]
     site = target / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    (site / "ceilings.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+    lines = [*paths, WATCH]  # in this order: it is imported from the last of the paths
+    (site / "ceilings.pth").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return target / "bin/python3"
 
 
