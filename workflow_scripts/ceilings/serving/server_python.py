@@ -10,12 +10,16 @@ import os
 import sys
 import sysconfig
 import venv
+from importlib import metadata
 from pathlib import Path
 
 from ceilings import environment
 
 FOLDER = "CEILINGS_SERVING"
 """Environment variable that names another folder of a server's packages."""
+
+PACKAGES = ("nvidia-pytriton", "mlserver", "tritonclient", "grpcio", "protobuf")
+"""What a result of serving depends on beside the pipeline's packages."""
 
 WATCH = "import ceilings.serving.servers.ending as ending; ending.watch()"
 """A line that each start of this Python executes."""
@@ -49,6 +53,16 @@ def problem(package: str) -> str | None:
     if built and not any(tag.startswith(f"{sys.implementation.cache_tag}-") for tag in built):
         return f"the packages in {folder} are of another Python ({', '.join(sorted(built))}); {REMEDY}"
     return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a server brings itself, by package: of the folder of its packages, or where all is in one."""
+    folders = [str(packages())] if packages().is_dir() else _own_paths()
+    return {
+        name: version
+        for name in PACKAGES
+        if (version := next((one.version for one in metadata.distributions(name=name, path=folders)), None))
+    }
 
 
 def extend_path() -> None:
