@@ -140,6 +140,13 @@ def test_the_section_says_what_fell_back_and_what_was_not_measured(planted, tmp_
     assert shapes_section.section(tables_of([])) == ""
 
 
+def test_a_flag_of_a_process_stands_in_the_section(tmp_path):
+    cell = planted_shapes.write(tmp_path / "cell")
+    edited(Path(cell["runs"][0]), "flags", value=["other processes used 90% of a core"])
+    text = shapes_section.section(tables_of([cell]))
+    assert "flagged: other processes used 90% of a core (1 of 3 runs)." in text
+
+
 def test_a_failed_process_fails_the_cell_and_says_why(tmp_path):
     cell = planted_shapes.write(tmp_path / "cell")
     record = records.read(cell["runs"][0], "changing")

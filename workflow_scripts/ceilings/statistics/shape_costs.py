@@ -36,6 +36,14 @@ def steady_ms(record: Any) -> list[float]:
     ]
 
 
+def steady_median_ms(record: Any) -> list[float]:
+    """Median steady latency of each shape over all references: what a median of few requests is held against."""
+    return [
+        float(np.median(np.concatenate([each[shape] for each in record["steady_ns"]]))) / NS_PER_MS
+        for shape in range(len(record["requests"]["shapes"]))
+    ]
+
+
 def first_ms(record: Any) -> list[float]:
     """Latency of each shape's first appearance; of the first shape also what the process does once."""
     first: dict[int, float] = {}

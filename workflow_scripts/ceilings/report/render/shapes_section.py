@@ -56,6 +56,7 @@ def section(tables: Tables, most: int | None = None) -> str:
         for row in measured
         if _number(row["eager_shapes"])
     ]
+    notes += [f"- {_name(row)}: flagged: {row['flags']}." for row in measured if row["flags"]]
     notes += [f"- {_name(row)}: not measured: {row['reason']}." for row in rows if row["status"] != "ok"]
     shown = notes if most is None else notes[:most]
     return "\n\n".join([*lines, "\n".join(shown)] if shown else lines)

@@ -14,7 +14,7 @@ from ceilings.report.tables import gates
 from ceilings.report.tables.planned_record import read_record
 from ceilings.statistics.intervals import mean_over_processes
 from ceilings.statistics.quantiles import Interval
-from ceilings.statistics.shape_costs import first_ms, growth_bytes, return_ms, rounds_of, steady_ms
+from ceilings.statistics.shape_costs import first_ms, growth_bytes, return_ms, rounds_of, steady_median_ms, steady_ms
 from ceilings.statistics.shape_tax import drift, tax, transitions
 
 Record = Mapping[str, Any]
@@ -51,7 +51,7 @@ SHAPE_COLUMNS = [
 """One row a shape of a cell; means, of returns and memory medians, over the processes."""
 
 TRANSITION_COLUMNS = [*CHANGING_KEY, "previous", "shape", "count", "median_ms", "steady_ms", "ratio"]
-"""One row a pair of shapes that follow each other: the median latency of the second one, over its steady latency."""
+"""One row a pair of shapes that follow each other: the median latency of the second one, over its steady median."""
 
 REQUEST_COLUMNS = [*CHANGING_KEY, "run", "part", "i", "shape", "latency_ms"]
 """One row a request of a cell's first process; ``part`` 0 is the pass from a cold start."""
@@ -130,7 +130,7 @@ def _costs(records: Sequence[Record]) -> dict[str, Any]:
     rounds = [rounds_of(record) for record in records]
     row = _interval("tax", tax(rounds)) | _interval("drift", drift(rounds))
     row |= _means(records)
-    steady = np.mean([steady_ms(record) for record in records], axis=0)
+    steady = np.median([steady_median_ms(record) for record in records], axis=0)
     returns = np.median([return_ms(record) for record in records], axis=0)
     first = np.array([first_ms(record)[1:] for record in records])
     growth = [sum(growth_bytes(record)[1:]) for record in records]
@@ -160,7 +160,7 @@ def _means(records: Sequence[Record]) -> dict[str, Any]:
 
 def _transitions(records: Sequence[Record]) -> list[dict[str, Any]]:
     names = records[0]["requests"]["shapes"]
-    steady = np.mean([steady_ms(record) for record in records], axis=0)
+    steady = np.median([steady_median_ms(record) for record in records], axis=0)
     grouped = transitions([each for record in records for each in rounds_of(record)])
     rows = []
     for (previous, shape), latencies in sorted(grouped.items()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from ceilings.report.analysis.measured import configuration_label
@@ -11,6 +13,9 @@ from ceilings.report.tables.frames import Tables
 from ceilings.workload.shape import Shape
 
 MOST_PANELS = 8
+
+MOST_NAMED = 12
+"""Shapes up to which a legend names them."""
 
 MOST_REQUESTS = 120
 """Of a pass that are shown: more would be a smear."""
@@ -50,6 +55,12 @@ def draw(tables: Tables) -> Figure:
                         color=colour,
                         markerfacecolor=face,
                     )
+                look: dict[str, Any] = {
+                    "linestyle": "none",
+                    "marker": style.MARKERS[index % len(style.MARKERS)],
+                    "color": colour,
+                }
+                axis.plot([], [], markersize=4, label=shape, **look)
                 if (level := steady.get((*key, shape))) is not None:
                     axis.axhline(level, color=colour, linestyle=":", linewidth=1)
             device, runtime, model, precision, sequence = key
@@ -57,6 +68,8 @@ def draw(tables: Tables) -> Figure:
                 f"{configuration_label(runtime, precision)}, {model}, {sequence}, {name}\non {device}", fontsize=9
             )
             axis.set_xlabel("request")
+        if len(shapes) <= MOST_NAMED:
+            warm.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7)
         style.plain_log(cold, "y")
         cold.set_ylabel("latency (ms, log scale)")
     return figure

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import configuration_label
@@ -63,7 +64,10 @@ def draw(tables: Tables) -> Figure:
                     colour = "white" if dark else "black"
                     axis.text(shape, previous, text.number(ratio), ha="center", va="center", fontsize=8, color=colour)
     assert image is not None
-    bar = figure.colorbar(image, ax=flat[: len(several)], shrink=0.6)
+    plain = FuncFormatter(lambda value, _: text.number(value))
+    bar = figure.colorbar(image, ax=flat[: len(several)], shrink=0.6, format=plain)
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    bar.set_ticks([1 / reach, reach**-0.5, 1, reach**0.5, reach])
     bar.set_label("times the steady latency (log scale)")
     return figure
 
