@@ -34,6 +34,7 @@ rule collect_cells:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),
         "results/tables/samples.parquet",
+        "results/tables/serving_samples.parquet",
         "results/tables/tables.json",
     log:
         "results/logs/collect_cells.log",

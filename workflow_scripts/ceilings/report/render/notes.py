@@ -38,6 +38,7 @@ from ceilings.report.render.not_run import not_run
 from ceilings.report.render.parity_section import graphs, parity
 from ceilings.report.render.pictures import pictures
 from ceilings.report.render.prediction_section import predictions
+from ceilings.report.render.serving_section import served
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
@@ -175,6 +176,7 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         undecided_by_noise([finding for finding in observed if finding.has_evidence and finding.undecided_by_noise]),
         undecided(observed),
         claims_of_others(measured, evidence),
+        served(measured, whole=True),
         where_time_goes(plan, tables),
         distance(measured),
         pictures(plots, tables),
