@@ -9,7 +9,7 @@ from typing import Any
 
 from unit import planted_records
 from unit.planted_records import ENGINE, ENGINE_CACHE, PROVENANCE, WEIGHTS
-from unit.report import planted_study, test_quality
+from unit.report import planted_serving, planted_study, test_quality
 from unit.traces import planted as captured
 from unit.traces.events import Events
 from unit.traces.handmade import Built, Plain
@@ -96,6 +96,11 @@ def _plan(folder: Path) -> Path:
     return maker.write_plan()
 
 
+def _serving(folder: Path) -> Path:
+    study = planted_serving.ServedStudy(folder, runs=1, n=6)
+    return Path(study.deploy("a", closed=(1,), rates=(20.0,))["runs"][0])
+
+
 def _peaks(folder: Path) -> Path:
     content = json.loads(PEAKS.read_text())
     content["provenance"] = PROVENANCE
@@ -139,6 +144,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "floor": _floor,
     "quality": _quality,
     "plan": _plan,
+    "serving": _serving,
     "peaks": _peaks,
     "budget": _budget,
     "explanation": _explanation,

@@ -34,7 +34,7 @@ SERVING_PLOTS = ("serving_latency", "serving_throughput", "batches_formed")
 
 
 def claims_of(study):
-    return serving(Measured(collect(study.plan())))
+    return serving(Measured(study.tables()))
 
 
 def about(study, topic):
@@ -59,8 +59,8 @@ def test_the_account_of_a_request_closes(tmp_path):
     study = ServedStudy(tmp_path)
     study.deploy("a", cells=(FP32, INT8), rates=(20.0,))
     study.deploy("b", batched, batching=BATCHING)
-    rows = collect(study.plan()).serving
-    assert len(rows) == 2 * 5 + 4
+    rows = study.tables().serving
+    assert len(rows) == 2 * 4 + 3
     names = [part.column for part in PARTS]
     assert rows[names].sum(axis=1).to_list() == pytest.approx(rows["client_ms"].to_list(), rel=1e-9)
     assert rows[names[1:]].sum(axis=1).to_list() == pytest.approx(rows["request_ms"].to_list(), rel=1e-9)
@@ -68,15 +68,15 @@ def test_the_account_of_a_request_closes(tmp_path):
 
 def test_numbers_are_those_that_were_planted(tmp_path):
     study = ServedStudy(tmp_path, between=0.0, sizes=(4,))
-    study.deploy("a", batched, batching=BATCHING)
-    row = served(collect(study.plan()), "a", "4 clients")
+    study.deploy("a", batched, batching=BATCHING, closed=(4,))
+    row = served(study.tables(), "a", "4 clients")
     truth = batched(FP32, 4)
     assert row["infer_ms"] == pytest.approx(truth.infer, rel=1e-3)
     assert row["queue_ms"] == pytest.approx(truth.queue, rel=1e-3)
     assert row["beyond_ms"] == pytest.approx(truth.beyond, rel=0.1)
     assert row["answered_per_s"] == pytest.approx(truth.per_s, rel=1e-3)
     assert (row["batch_mean"], json.loads(row["batch_sizes"])) == (4.0, {"4": 1.0})
-    assert (row["runs"], row["windows"], row["n"]) == (4, 8, 8 * 90)
+    assert (row["runs"], row["windows"], row["n"]) == (3, 6, 6 * 60)
     assert row["bare_ms"] == pytest.approx(10 * 4**0.8, rel=0.05)
     assert row["added_ms"] == pytest.approx(row["infer_ms"] - row["bare_ms"])
 
@@ -87,7 +87,7 @@ def test_a_batch_counts_as_often_as_it_has_inputs(tmp_path):
     study.deploy(
         "a", lambda cell, clients: replace(plain(cell, 1), batches={1: 3, 4: 1}), closed=(4,), batching=BATCHING
     )
-    row = served(collect(study.plan()), "a", "4 clients")
+    row = served(study.tables(), "a", "4 clients")
     ones, fours = 10.0, 10 * 4**0.8
     assert row["bare_ms"] == pytest.approx((3 * ones + 4 * fours) / 7, rel=0.03)
 
@@ -95,14 +95,14 @@ def test_a_batch_counts_as_often_as_it_has_inputs(tmp_path):
 def test_sizes_that_were_not_measured_bare_have_no_bare_time(tmp_path):
     study = ServedStudy(tmp_path, sizes=(1,))
     study.deploy("a", batched, closed=(1, 4), batching=BATCHING)
-    rows = collect(study.plan()).serving
+    rows = study.tables().serving
     assert rows["bare_ms"].notna().to_list() == [True, False]
 
 
 def test_a_server_that_counts_nothing_has_a_client_alone(tmp_path):
     study = ServedStudy(tmp_path)
     study.deploy("a", change=uncounted)
-    row = served(collect(study.plan()), "a", "1 client")
+    row = served(study.tables(), "a", "1 client")
     assert row["p50_ms"] > 0 and row["flagged"] == 0
     assert all(pd.isna(row[name]) for name in ("request_ms", "beyond_ms", "queue_ms", "bare_ms", "batch_mean"))
 
@@ -110,7 +110,7 @@ def test_a_server_that_counts_nothing_has_a_client_alone(tmp_path):
 def test_one_server_bounds_nothing(tmp_path):
     study = ServedStudy(tmp_path, runs=1)
     study.deploy("a")
-    row = served(collect(study.plan()), "a", "1 client")
+    row = served(study.tables(), "a", "1 client")
     assert pd.notna(row["p50_ms"]) and pd.isna(row["p50_low_ms"]) and pd.isna(row["answered_low_per_s"])
     assert all(not finding.brief for finding in about(study, OVER_BARE))
 
@@ -118,7 +118,7 @@ def test_one_server_bounds_nothing(tmp_path):
 def test_tails_need_requests(tmp_path):
     study = ServedStudy(tmp_path, runs=3, rounds=1, n=100)
     study.deploy("a")
-    row = served(collect(study.plan()), "a", "1 client")
+    row = served(study.tables(), "a", "1 client")
     assert pd.notna(row["p95_ms"]) and pd.isna(row["p99_ms"])  # 300 requests
 
 
@@ -130,23 +130,24 @@ def test_relative_rates_are_one_load_in_all_runs(tmp_path):
         for window in record["windows"]:
             window["rate"] = window["rate"] and 50.0 + k
         records.write(path, "serving", record)
-    row = served(collect(study.plan()), "a", "0.8x")
-    assert (row["runs"], row["rate_per_s"]) == (4, 51.5)
+    row = served(study.tables(), "a", "0.8x")
+    assert (row["runs"], row["rate_per_s"]) == (3, 51.0)
 
 
 def test_tables_come_back_as_they_were_written(tmp_path):
     study = ServedStudy(tmp_path)
     study.deploy("a", rates=(20.0,))
     tables = collect(study.plan())
+    pd.testing.assert_frame_equal(tables.serving, study.tables().serving)
     tables.write(tmp_path / "tables")
     again = read_tables(tmp_path / "tables")
     assert serving(Measured(again)) == serving(Measured(tables))
-    assert len(pd.read_csv(tmp_path / "tables/serving.csv")) == 5
+    assert len(pd.read_csv(tmp_path / "tables/serving.csv")) == 4
     assert not (tmp_path / "tables/serving_samples.csv").exists()
 
 
 def test_tables_older_than_serving_are_read(tmp_path):
-    tables = collect(ServedStudy(tmp_path).plan())
+    tables = ServedStudy(tmp_path).tables()
     tables.write(tmp_path / "tables")
     for name in ("serving.parquet", "serving_windows.parquet", "serving_samples.parquet", "tables.json"):
         (tmp_path / "tables" / name).unlink()
@@ -159,12 +160,12 @@ def test_tables_older_than_serving_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("place", "value", "why"),
     [
-        ("answered", 3, "has 90 latencies of 3 answers"),
-        ("sent", 91, "of 91 requests of windows[0] 90 were answered and 0 failed"),
+        ("answered", 3, "has 60 latencies of 3 answers"),
+        ("sent", 61, "of 61 requests of windows[0] 60 were answered and 0 failed"),
         ("ended_ns", 10**9, "ended before it began"),
         ("cell", INT8, "and the server has no such cell"),
-        (("server", "executions"), 7, "7 executions, and batch sizes of 90"),
-        (("server", "inferences"), 7, "7 inferences, and batch sizes of 90"),
+        (("server", "executions"), 7, "7 executions, and batch sizes of 60"),
+        (("server", "inferences"), 7, "7 inferences, and batch sizes of 60"),
         (("server", "queue_ns"), 10**12, "more than the"),
     ],
 )
@@ -179,7 +180,7 @@ def test_windows_that_cannot_be_are_refused(tmp_path, place, value, why):
     here[last] = value
     records.write(path, "serving", record)
     with pytest.raises(UserError, match="cannot be believed") as error:
-        collect(study.plan())
+        study.tables()
     assert why in str(error.value)
 
 
@@ -189,7 +190,7 @@ def test_a_record_of_another_deployment_is_refused(tmp_path):
     study.deploy("b")
     study.serving[0]["runs"] = study.serving[1]["runs"]
     with pytest.raises(UserError, match="another cell"):
-        collect(study.plan())
+        study.tables()
 
 
 def test_wrong_answers_get_no_number(tmp_path):
@@ -198,7 +199,7 @@ def test_wrong_answers_get_no_number(tmp_path):
     record = records.read(path, "serving")
     record["cells"][FP32]["parity"]["relative_l2"] = 0.5
     records.write(path, "serving", record)
-    rows = collect(study.plan()).serving.set_index("precision")
+    rows = study.tables().serving.set_index("precision")
     assert rows.loc["fp32", "status"] == "failed" and rows.loc["fp32", "reason"].startswith("parity: relative L2")
     assert set(rows.loc["int8", "status"]) == {"ok"}
 
@@ -217,7 +218,7 @@ def miscounted(window):
 
 FAULTS = {
     "busy": (lambda one: one | {"client_cores": 0.95}, "the client could not keep up: it used its cores whole"),
-    "late": (lambda one: one | {"late_ns": [10**7] * 90}, "the client could not keep up: it sent late"),
+    "late": (lambda one: one | {"late_ns": [10**7] * 60}, "the client could not keep up: it sent late"),
     "connections": (lambda one: one | {"exhausted": 4}, "the client could not keep up: it had no connection free"),
     "given up": (lambda one: one | {"unsent": 1}, "the client could not keep up: it had no connection free"),
     "failed": (failing, "requests failed"),
@@ -229,11 +230,11 @@ FAULTS = {
 def test_disturbed_windows_carry_no_claim(tmp_path, fault):
     change, words = FAULTS[fault]
     study = ServedStudy(tmp_path)
-    study.deploy("a", change=change, limit_ms=1000)
-    study.deploy("b", transport="grpc", change=change, limit_ms=1000)
-    tables = collect(study.plan())
+    study.deploy("a", change=change, limit_ms=1000, closed=(1, 2))
+    study.deploy("b", transport="grpc", change=change, limit_ms=1000, closed=(1, 2))
+    tables = study.tables()
     row = served(tables, "a", "1 client")
-    assert row["flagged"] == 8 and f"{words} (8 of 8 windows)" in row["flags"]
+    assert row["flagged"] == 6 and f"{words} (6 of 6 windows)" in row["flags"]
     claims = serving(Measured(tables))
     assert claims
     assert {finding.status for finding in claims} == {"not decidable"}
@@ -321,11 +322,11 @@ def test_where_the_throughput_flattens(tmp_path, per_s, status, flat):
 
 
 def test_rates_beyond_the_server_have_no_latency(tmp_path):
-    study = ServedStudy(tmp_path)
+    study = ServedStudy(tmp_path, n=120)
     study.deploy("a", rates=(20.0, 60.0, 200.0), limit_ms=1e6)
-    tables = collect(study.plan())
+    tables = study.tables()
     row = served(tables, "a", "200/s")
-    assert row["growing"] == 8
+    assert row["growing"] == 6
     finding = the(study, SATURATION)
     assert "It sustains 20.0/s and 60.0/s. At 200/s the queue grows" in finding.text
     assert "200/s" not in the(study, QUEUE).text and "200/s" not in the(study, LIMIT).text
@@ -337,7 +338,7 @@ def test_a_study_of_overloads_alone(tmp_path):
     study.deploy("a", closed=(), rates=(200.0, 400.0))
     claims = claims_of(study)
     assert {finding.status for finding in claims} == {"not decidable"}
-    tables = collect(study.plan())
+    tables = study.tables()
     assert "behind a server" in summary(study.plan(), tables, Evidence(), "plots")
     for name in SERVING_PLOTS:
         plots.draw(name, tables)
@@ -351,7 +352,7 @@ def test_open_loops_alone(tmp_path):
 
 
 def test_the_best_load_below_a_limit(tmp_path):
-    study = ServedStudy(tmp_path)
+    study = ServedStudy(tmp_path, n=120)
     study.deploy("a", limit_ms=30.0)  # 2 clients wait for 25 ms, 4 for 48
     study.deploy("b", batched, batching=BATCHING, limit_ms=30.0)  # 2 for 22 ms, 4 for 36
     finding = the(study, LIMIT)
@@ -360,7 +361,7 @@ def test_the_best_load_below_a_limit(tmp_path):
 
 
 def test_a_limit_that_nothing_meets(tmp_path):
-    study = ServedStudy(tmp_path)
+    study = ServedStudy(tmp_path, n=120)
     study.deploy("a", limit_ms=3.0)
     finding = the(study, LIMIT)
     assert finding.status == "refuted" and "no load meets it; the lowest p99 is" in finding.text
@@ -444,7 +445,7 @@ def test_two_deployments_that_differ_in_names_alone_are_the_noise(tmp_path):
     study.deploy("grpc", lambda cell, clients: replace(plain(cell, clients), beyond=0.5), transport="grpc")
     assert the(study, ONE_SETTING).verdict == "faster"
     study.deploy("again", other)
-    loads = ServedLoads(Measured(collect(study.plan())))
+    loads = ServedLoads(Measured(study.tables()))
     assert loads.pairs(set()) and loads.judge(planted.CPU, loads.lines[0].head.p50).floor > 0.1
     (finding, _) = about(study, ONE_SETTING)
     assert finding.verdict == "same within noise"
@@ -459,7 +460,7 @@ def test_whether_the_network_hides_a_difference(tmp_path, trip, status):
     assert finding.status == status
     assert "without the round trip, behind near" in finding.text
     assert ("hides their difference" in finding.brief) is (status == "supported")
-    ours = {one.number: judgement for one, judgement in judged(Measured(collect(study.plan())), Evidence())}[12]
+    ours = {one.number: judgement for one, judgement in judged(Measured(study.tables()), Evidence())}[12]
     assert ours.verdict == ("supported" if trip == 400 else "not decidable")  # theirs was longer than 5 ms
     assert not [one for one in about(study, OVER_BARE) if "behind far" in one.text]
 
@@ -525,7 +526,7 @@ def test_what_is_redone_at_changes_of_the_batch_size(tmp_path, cuda, tensorrt, v
     study.deploy(
         "a", changing({CUDA: cuda, TENSORRT: tensorrt}), cells=(CUDA, TENSORRT), batching=BATCHING, closed=(4,)
     )
-    ours = {one.number: judgement for one, judgement in judged(Measured(collect(study.plan())), Evidence())}[17]
+    ours = {one.number: judgement for one, judgement in judged(Measured(study.tables()), Evidence())}[17]
     assert ours.verdict == verdict
 
 
@@ -536,7 +537,7 @@ def test_first_start_against_a_warm_one(tmp_path, first, warm, verdict):
     study = ServedStudy(tmp_path, gpu=True, sizes=(1, 4))
     starts = {"first_start_ns": {"ready": first * 10**9}, "warm_start_ns": {"ready": warm * 10**9}}
     study.deploy("a", lambda cell, clients: plain(FP32, clients), cells=(TENSORRT,), **starts)
-    ours = {one.number: judgement for one, judgement in judged(Measured(collect(study.plan())), Evidence())}[13]
+    ours = {one.number: judgement for one, judgement in judged(Measured(study.tables()), Evidence())}[13]
     assert ours.verdict == verdict
 
 
@@ -547,7 +548,7 @@ def test_what_was_not_measured_says_why(tmp_path):
     study = ServedStudy(tmp_path)
     study.fail(study.deploy("broken"))
     study.unavailable("absent", (FP32, INT8))
-    tables = collect(study.plan())
+    tables = study.tables()
     assert sorted(tables.serving["status"]) == ["failed", "unavailable", "unavailable"]
     assert serving(Measured(tables)) == []
     text = summary(study.plan(), tables, Evidence(), "plots")
@@ -567,10 +568,10 @@ def test_a_load_that_nobody_answered_is_a_failure(tmp_path):
 
     study = ServedStudy(tmp_path)
     study.deploy("a", change=refused)
-    row = served(collect(study.plan()), "a", "8 clients")
-    assert (row["status"], row["failures"]) == ("failed", 8 * 90)
+    row = served(study.tables(), "a", "8 clients")
+    assert (row["status"], row["failures"]) == ("failed", 6 * 60)
     assert row["reason"] == "runtime-error: no request was answered: refused"
-    assert "no request was answered" in summary(study.plan(), collect(study.plan()), Evidence(), "plots")
+    assert "no request was answered" in summary(study.plan(), study.tables(), Evidence(), "plots")
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
@@ -578,7 +579,7 @@ def test_a_load_that_nobody_answered_is_a_failure(tmp_path):
 
 def test_a_study_without_servers_has_no_section(tmp_path):
     study = ServedStudy(tmp_path)
-    tables = collect(study.plan())
+    tables = study.tables()
     assert "## Serving" not in summary(study.plan(), tables, Evidence(), "plots")
     assert serving(Measured(tables)) == []
     assert all(NOTHING_TO_SHOW[name](tables) for name in SERVING_PLOTS)
@@ -588,7 +589,7 @@ def test_pages_show_deployments(tmp_path):
     study = ServedStudy(tmp_path)
     study.deploy("plain-http", cells=(FP32, INT8), rates=(20.0, 200.0))
     study.deploy("batched-http", batched, cells=(FP32, INT8), batching=BATCHING)
-    tables, plan = collect(study.plan()), study.plan()
+    tables, plan = study.tables(), study.plan()
     short = summary(plan, tables, Evidence(), "plots")
     section = short[short.index("## Serving") : short.index("## Findings")]
     assert "| batched-http (triton, http, batching up to 4, delay 2 ms) |" in section

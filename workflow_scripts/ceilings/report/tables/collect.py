@@ -83,7 +83,7 @@ def collect(plan: Record) -> Tables:
             budgets += [row] if row else []
             kernels += kernel_rows(cell, budget)
     every = _samples(samples)
-    served = served_tables(plan, _means(every))
+    served = served_tables(plan, bare_means(every))
     return Tables(
         cells=with_axes(pd.DataFrame(cells, columns=CELL_COLUMNS).astype(dict.fromkeys(PRODUCT_COLUMNS, "Int64"))),
         runs=with_axes(pd.DataFrame(runs, columns=RUN_COLUMNS)),
@@ -320,7 +320,7 @@ def _samples(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return samples.astype(dict.fromkeys((*KEY, "series"), "category"))
 
 
-def _means(samples: pd.DataFrame) -> dict[tuple[Any, ...], float]:
+def bare_means(samples: pd.DataFrame) -> dict[tuple[Any, ...], float]:
     """Mean latency of each cell in ms: end to end where measured, since a server gets its inputs from a client."""
     means: dict[tuple[Any, ...], float] = {}
     for series in ("latency", END_TO_END):
