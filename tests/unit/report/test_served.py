@@ -146,6 +146,18 @@ def test_tables_come_back_as_they_were_written(tmp_path):
     assert not (tmp_path / "tables/serving_samples.csv").exists()
 
 
+@pytest.mark.parametrize(("column", "value"), [("p50_ms", 1.0), ("n", 7), ("client_ms", 3.0), ("load", "9 clients")])
+def test_edited_tables_contradict_their_samples(tmp_path, column, value):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", closed=(1, 2))
+    tables = study.tables()
+    serving = tables.serving.copy()
+    serving.loc[0, column] = value
+    replace(tables, serving=serving).write(tmp_path / "tables")
+    with pytest.raises(UserError, match=r"contradict each other \(serving"):
+        read_tables(tmp_path / "tables")
+
+
 def test_tables_older_than_serving_are_read(tmp_path):
     tables = ServedStudy(tmp_path).tables()
     tables.write(tmp_path / "tables")
@@ -239,7 +251,8 @@ def test_disturbed_windows_carry_no_claim(tmp_path, fault):
     assert claims
     assert {finding.status for finding in claims} == {"not decidable"}
     assert not any(finding.brief for finding in claims)
-    assert "disturbed" in summary(study.plan(), tables, Evidence(), "plots")
+    text = summary(study.plan(), tables, Evidence(), "plots")
+    assert "**4 of 4 loads behind servers were disturbed**" in text and f"flagged: {words}." in text
 
 
 def test_a_disturbed_load_leaves_the_others(tmp_path):

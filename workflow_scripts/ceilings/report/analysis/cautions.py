@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -51,6 +52,7 @@ def cautions(measured: Measured, findings: Sequence[Finding], evidence: Evidence
         *_captures(measured),
         *_weights(evidence),
         *_other_flags(measured),
+        *_served(measured),
     ]
 
 
@@ -196,3 +198,16 @@ def _other_flags(measured: Measured) -> list[str]:
         f"{text.plural(len(same), 'process')} flagged: {same[0]}{', for one' if len(set(same)) > 1 else ''}."
         for same in kinds.values()
     ]
+
+
+def _served(measured: Measured) -> list[str]:
+    """Loads behind servers that carry no claim, and the kinds of what was noticed of them and of their servers."""
+    rows = [row for row in measured.tables.serving.to_dict("records") if row["status"] == "ok"]
+    noticed = [str(row["flags"]).split("; ") for row in rows if isinstance(row["flags"], str) and row["flags"]]
+    # How often it was, in brackets at the end, is another number in each row.
+    kinds = Counter(re.sub(r" \(\d+ of \d+ \w+\)$", "", flag) for flags in noticed for flag in flags)
+    lines = []
+    if disturbed := sum(bool(row["flagged"]) for row in rows):
+        lines.append(f"**{disturbed} of {len(rows)} loads behind servers were disturbed**: they carry no claim.")
+    lines += [f"{text.plural(count, 'load')} behind servers flagged: {flag}." for flag, count in kinds.items()]
+    return lines

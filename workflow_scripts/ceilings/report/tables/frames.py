@@ -187,7 +187,10 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     tables["budgets"] = tables["budgets"].assign(
         **{column: value for column, value in since.items() if column not in tables["budgets"].columns}
     )
-    if problem := consistent.flaw(tables["cells"], tables["runs"], tables[SAMPLES]):
+    problem = consistent.flaw(tables["cells"], tables["runs"], tables[SAMPLES])
+    if not problem and SERVING_SAMPLES in tables:
+        problem = consistent.served_flaw(tables["serving"], tables[SERVING_SAMPLES])
+    if problem:
         anew = f"delete {folder / VOUCHER} and run `snakemake --cores 1 {folder / VOUCHER}`, or collect_cells.py"
         raise UserError(f"the tables in {folder} contradict each other ({problem}); {remedy or anew}")
     return Tables(**tables)

@@ -118,7 +118,9 @@ def _queue(loads: ServedLoads, line: Line) -> Finding | None:
         if not steady:
             return _open(QUEUE, f"{who}: {DISTURBED}", DOMINATES, UNFLAGGED, line.loads)
         sentence = f"{who}: the server does not count how long requests queue"
-        return _open(QUEUE, sentence, DOMINATES, "a deployment on Triton, which counts its queue", steady)
+        return _open(
+            QUEUE, sentence, DOMINATES, "a deployment whose server counts its queue: embedded or triton", steady
+        )
     shown = "; ".join(f"{one.load} {text.interval(share, '×')}" for one, share in shares)
     sentence = f"{who}: time in the queue over that of the execution: {shown}"
     firsts = [
