@@ -99,6 +99,7 @@ class ServedStudy:
         self._plan, self._bare = _cells(gpu, sizes, precisions, runs=runs, between=between, seed=seed)
         self.root, self.runs, self.between, self.rounds, self.n = root, runs, between, rounds, n
         self.random = np.random.default_rng(seed)
+        self.limit_ms: float | None = None
         self.serving: list[dict[str, Any]] = []
 
     def deploy(
@@ -135,7 +136,8 @@ class ServedStudy:
         self.serving.append({"deployment": name, "device": self.device, "cells": list(cells), "runs": [], **gone})
 
     def plan(self) -> dict[str, Any]:
-        return {**self._plan, "serving": self.serving}
+        protocol = self._plan["protocol"] | {"serving": {"limit_ms": self.limit_ms}}
+        return {**self._plan, "protocol": protocol, "serving": self.serving}
 
     def tables(self) -> Tables:
         """As ``collect`` makes them of the plan; the bare cells were collected once."""
@@ -154,16 +156,21 @@ class ServedStudy:
     def _record(self, name, run, windows, settings) -> dict[str, Any]:
         client = {"transport": "http", "shared_memory": "none", "round_trip_ms": 0, "cores": [1]}
         server = {"kind": "triton", "version": "2.51.0", "backend": "python", "instances": 1, "batching": None}
-        server |= {"cores": [0], "first_start_ns": {"process": 4 * 10**9, "ready": 10**9}, "warm_start_ns": None}
+        server |= {
+            "cores": [0],
+            "threads": dict.fromkeys((FP32, INT8), settings.get("threads", 2)),
+            "first_start_ns": {"process": 4 * 10**9, "ready": 5 * 10**9},
+            "warm_start_ns": None,
+        }
         trip = settings.get("round_trip_ms", 0)
         for window in windows:
             window["latency_ns"] = [one + int(trip * 1e6) for one in window["latency_ns"]]
         return {
             **{"deployment": name, "device": self.device, "run": run, "status": "ok", "failure": None, "log": "l"},
-            "server": server | {key: value for key, value in settings.items() if key in server},
+            "server": server | {key: value for key, value in settings.items() if key in server and key != "threads"},
             "client": client | {key: value for key, value in settings.items() if key in client},
             "windows": windows,
-            "protocol": {"window_seconds": 2, "rounds": self.rounds, "limit_ms": settings.get("limit_ms")},
+            "protocol": {"window_seconds": 2, "rounds": self.rounds, "warmup_seconds": 1},
             **{"flags": [], "provenance": planted_records.PROVENANCE},
         }
 

@@ -242,8 +242,9 @@ FAULTS = {
 def test_disturbed_windows_carry_no_claim(tmp_path, fault):
     change, words = FAULTS[fault]
     study = ServedStudy(tmp_path)
-    study.deploy("a", change=change, limit_ms=1000, closed=(1, 2))
-    study.deploy("b", transport="grpc", change=change, limit_ms=1000, closed=(1, 2))
+    study.limit_ms = 1000
+    study.deploy("a", change=change, closed=(1, 2))
+    study.deploy("b", transport="grpc", change=change, closed=(1, 2))
     tables = study.tables()
     row = served(tables, "a", "1 client")
     assert row["flagged"] == 6 and f"{words} (6 of 6 windows)" in row["flags"]
@@ -303,6 +304,14 @@ def test_a_cell_without_a_bare_loop_has_no_comparison(tmp_path):
     assert finding.status == "not decidable" and "Bare it was not measured" in finding.text
 
 
+def test_other_threads_than_the_bare_cell_s_are_another_comparison(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", threads=1)
+    finding = the(study, OVER_BARE)
+    assert finding.status == "not decidable" and finding.missing == ("cpu_threads: 1",)
+    assert "computes with 1 thread, and as a bare cell with 2" in finding.text
+
+
 @pytest.mark.parametrize(("loads", "status", "first"), [(plain, "supported", "2 clients"), (None, "refuted", None)])
 def test_from_which_load_on_requests_queue(tmp_path, loads, status, first):
     study = ServedStudy(tmp_path)
@@ -336,7 +345,8 @@ def test_where_the_throughput_flattens(tmp_path, per_s, status, flat):
 
 def test_rates_beyond_the_server_have_no_latency(tmp_path):
     study = ServedStudy(tmp_path, n=120)
-    study.deploy("a", rates=(20.0, 60.0, 200.0), limit_ms=1e6)
+    study.limit_ms = 1e6
+    study.deploy("a", rates=(20.0, 60.0, 200.0))
     tables = study.tables()
     row = served(tables, "a", "200/s")
     assert row["growing"] == 6
@@ -366,8 +376,9 @@ def test_open_loops_alone(tmp_path):
 
 def test_the_best_load_below_a_limit(tmp_path):
     study = ServedStudy(tmp_path, n=120)
-    study.deploy("a", limit_ms=30.0)  # 2 clients wait for 25 ms, 4 for 48
-    study.deploy("b", batched, batching=BATCHING, limit_ms=30.0)  # 2 for 22 ms, 4 for 36
+    study.limit_ms = 30.0
+    study.deploy("a")  # 2 clients wait for 25 ms, 4 for 48
+    study.deploy("b", batched, batching=BATCHING)  # 2 for 22 ms, 4 for 36
     finding = the(study, LIMIT)
     assert finding.status == "supported"
     assert "most is answered by onnxruntime-cpu fp32 behind" in finding.text and "at 2 clients" in finding.text
@@ -375,14 +386,16 @@ def test_the_best_load_below_a_limit(tmp_path):
 
 def test_a_limit_that_nothing_meets(tmp_path):
     study = ServedStudy(tmp_path, n=120)
-    study.deploy("a", limit_ms=3.0)
+    study.limit_ms = 3.0
+    study.deploy("a")
     finding = the(study, LIMIT)
     assert finding.status == "refuted" and "no load meets it; the lowest p99 is" in finding.text
 
 
 def test_a_limit_without_requests_enough(tmp_path):
     study = ServedStudy(tmp_path, n=20)
-    study.deploy("a", limit_ms=30.0)
+    study.limit_ms = 30.0
+    study.deploy("a")
     assert the(study, LIMIT).status == "not decidable"
 
 

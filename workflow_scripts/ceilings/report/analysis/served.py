@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ Windows = Mapping[str, NDArray[np.float64]]
 COUNTED = ("n", "answered_per_s", "request_ms", *(part.column for part in PARTS if part.column in WINDOW_COLUMNS))
 """Columns of windows that claims rest on."""
 
-FREE = {"server_version", "server_cores", "client_cores"}
+FREE = {"server_version", "threads", "server_cores", "client_cores"}
 """Settings that no study asks for: they follow from the machine, and deployments on one have the same."""
 
 
@@ -201,6 +202,11 @@ class ServedLoads:
     def bare_groups(self, cell: Cell) -> Groups:
         """Its latencies: end to end where that was measured, since a server gets its inputs from a client."""
         return self.measured.series(cell, END_TO_END) or cell.groups
+
+    def bare_threads(self, cell: Cell) -> set[int]:
+        """Threads of a cell's processes in loops of their own; empty where no record says."""
+        known = self.measured.runs(cell)["threads"].dropna()
+        return {int(one) for text_ in known if (one := json.loads(text_).get("intra_op"))}
 
     def judge(self, device: str, factor: Interval) -> Judged:
         """The verdict on a ratio of latencies of one device, beyond its noise floor."""

@@ -38,6 +38,7 @@ SETTINGS = (
     _text("shared_memory", "shared memory", "none, system or cuda."),
     Quantity("round_trip_ms", "round trip", "ms", "number", "That was set between client and server.", DEPLOYMENT),
     _text("served", "cells served", "All cells that the deployment serves, in interleaved rounds."),
+    Quantity("threads", "threads", "", "count", "Of the execution in the server.", DEPLOYMENT),
     _text("server_cores", "server's cores", "Where the server may run."),
     _text("client_cores", "client's cores", "Where the client may run."),
 )
@@ -117,7 +118,13 @@ FORMED = (
 )
 
 BEGUN = (
-    _ms("first_ready_ms", "first start", "From the start of the process to ready, with empty caches.", STARTS, True),
+    _ms(
+        "first_ready_ms",
+        "first start",
+        "From the start of the process until all models are ready, with empty caches.",
+        STARTS,
+        True,
+    ),
     _ms("warm_ready_ms", "warm start", "The same with the caches that the first start left.", STARTS, True),
 )
 

@@ -82,7 +82,7 @@ def served_tables(plan: Record, means: Means) -> Frames:
             for loaded in _by_load(cell, records):
                 answered = [(run, window) for run, window in loaded if window["latency_ns"]]
                 row = load_row(loaded, answered, records, means, key) if answered else _unanswered(loaded)
-                rows.append(key | row | _setting(entry, records))
+                rows.append(key | row | _setting(plan, entry, cell, records))
                 windows += [key | window_row(run, window) for run, window in loaded]
                 samples += [(key, run, window) for run, window in answered]
     return Frames(
@@ -271,7 +271,7 @@ def _not_measured(plan: Record, entry: Record, cell: str, records: Sequence[Reco
     return None
 
 
-def _setting(entry: Record, records: Sequence[Record]) -> dict[str, Any]:
+def _setting(plan: Record, entry: Record, cell: str, records: Sequence[Record]) -> dict[str, Any]:
     """What the deployment is, by its records."""
     server, client = records[0]["server"], records[0]["client"]
     batching = server.get("batching")
@@ -283,15 +283,15 @@ def _setting(entry: Record, records: Sequence[Record]) -> dict[str, Any]:
         "batching": json.dumps(batching, sort_keys=True) if batching else "",
         **{name: client[name] for name in ("transport", "shared_memory", "round_trip_ms")},
         "served": " ".join(entry["cells"]),
+        "threads": (server.get("threads") or {}).get(cell),
+        "limit_ms": (plan["protocol"].get("serving") or {}).get("limit_ms"),
         "server_cores": _cores(server.get("cores")),
         "client_cores": _cores(client.get("cores")),
     }
-    row["limit_ms"] = (records[0].get("protocol") or {}).get("limit_ms")
     for column, name in (("first_ready_ms", "first_start_ns"), ("warm_ready_ms", "warm_start_ns")):
-        stages = [record["server"].get(name) for record in records]
-        if all(stages):
-            took = [sum(one.values()) * MS for one in stages]
-            row |= interval_columns(BY_COLUMN[column], mean_over_processes(took))
+        took = [(record["server"].get(name) or {}).get("ready") for record in records]
+        if all(took):
+            row |= interval_columns(BY_COLUMN[column], mean_over_processes(np.array(took, np.float64) * MS))
     return row
 
 
@@ -372,7 +372,7 @@ def _samples(windows: Sequence[tuple[Record, int, Record]]) -> pd.DataFrame:
 
 COUNTS = {
     *("concurrency", "runs", "windows", "n", "failures", "flagged", "growing", "instances"),
-    *("requests", "executions", "inferences"),
+    *("requests", "executions", "inferences", "threads"),
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ceilings.report import text
 from ceilings.report.analysis.findings.finding import MARGIN, Finding, Status, change, times
+from ceilings.report.analysis.findings.selection import on_gpu
 from ceilings.report.analysis.findings.serving_pairs import compared
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.analysis.served import Line, Served, ServedLoads, named, panel, records_of
@@ -54,6 +55,11 @@ def _over_bare(loads: ServedLoads, line: Line) -> Finding | None:
             f"{who}, {one.load}: a request takes {text.interval(one.p50, 'ms')}. {account}. Bare it was not measured"
         )
         return _open(OVER_BARE, sentence, CHEAP, f"the cell {one.cell} on {one.device}", [one])
+    threads, alone = one.known("threads"), loads.bare_threads(cell)
+    if threads and alone and alone != {threads} and not on_gpu(cell):
+        sentence = f"{who} computes with {text.plural(int(threads), 'thread')}, and as a bare cell with "
+        sentence += f"{text.listed(sorted(alone))}: what differs is not the server alone. {account}"
+        return _open(OVER_BARE, sentence, CHEAP, f"cpu_threads: {int(threads)}", [one])
     bare = loads.bare_groups(cell)
     pair = loads.judge(one.device, ratio(one.groups, bare))
     costs = f"{who}, {one.load}: a request takes {text.interval(pair.ratio, '×')} the latency of the bare runtime"
