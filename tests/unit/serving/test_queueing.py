@@ -1,7 +1,5 @@
 """Waiting times of a server whose times are known, against the theory of queues."""
 
-import contextlib
-import os
 import select
 import socket
 import subprocess
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from unit.serving.priority import first
 from unit.serving.scripted_server import OK
 
 from ceilings.environment import known
@@ -88,18 +87,6 @@ def test_arrivals_at_a_queue_wait_as_theory_says(kind, load):
     error = batch_error(taken, 40)
     assert error < 0.2 * theory_ms(kind, load)
     assert abs(taken.mean() - theory_ms(kind, load)) < 4 * error
-
-
-@contextlib.contextmanager
-def first():
-    """Before other processes of a busy machine, where that is allowed."""
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
-    try:
-        yield
-    finally:
-        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 @pytest.mark.slow

@@ -36,9 +36,16 @@ from ceilings.serving.alarm import Alarm
 from ceilings.serving.kserve import TransportError
 from ceilings.serving.transports import clock
 
-READ_BYTES = 1 << 17
+READ_BYTES, SMALL_BYTES, MOST_FREE = 1 << 18, 1 << 12, 256
+"""Of a buffer; what is copied out of it, so that it is free at once; and how many wait to be used again."""
+
 HELD_BYTES = 1 << 28
 """Of one direction; beyond it the relay reads no more until some have gone."""
+
+BUFFER_BYTES = 1 << 22
+"""Of each socket: a message goes to the kernel at once, and not as its reader makes room."""
+
+_FORCE_SEND_BUFFER, _FORCE_RECEIVE_BUFFER = 32, 33  # SO_SNDBUFFORCE, SO_RCVBUFFORCE
 
 START_SECONDS = 30.0
 IDLE_NS = 10**10
@@ -140,6 +147,7 @@ class _Loop:
         self._from: dict[int, _Direction] = {}
         self._to: dict[int, _Direction] = {}
         self._events: dict[int, int] = {}
+        self._free: list[bytearray] = []  # new memory for each piece would cost more than the piece
         # One delay for all: what was read first goes first. None is the end of a stream.
         self._waiting: deque[tuple[int, _Direction, memoryview | None]] = deque()
 
@@ -199,6 +207,8 @@ class _Loop:
         number = one.fileno()
         read, write = self._from.get(number), self._to.get(number)
         events = (select.EPOLLIN if read and read.reading else 0) | (select.EPOLLOUT if write and write.ready else 0)
+        # The end of both ways of a socket is always an event: with nothing to do about it yet, one must do.
+        events = events or select.EPOLLET
         if number not in self._events:
             self._poll.register(number, events)
         elif self._events[number] != events:
@@ -206,23 +216,26 @@ class _Loop:
         self._events[number] = events
 
     def _read(self, direction: _Direction) -> None:
-        if not direction.reading:  # an error or the end of both ways: nothing can come, and nothing can go
-            self._close(direction)
+        if not direction.reading:
             return
+        buffer = self._free.pop() if self._free else bytearray(READ_BYTES)
         try:
-            piece = direction.source.recv(READ_BYTES)
+            size = direction.source.recv_into(buffer)
         except BlockingIOError:
+            self._free.append(buffer)
             return
         except OSError:
             self._close(direction)
             return
-        if piece:
-            direction.held += len(piece)
-        direction.finished = not piece
-        if not piece or direction.held > HELD_BYTES:
+        direction.held += size
+        direction.finished = not size
+        if not size or direction.held > HELD_BYTES:
             direction.reading = False
             self._watch(direction.source)
-        entry = memoryview(piece) if piece else None
+        entry = memoryview(buffer)[:size] if size else None
+        if size <= SMALL_BYTES:
+            entry = memoryview(bytes(entry)) if entry else None
+            self._free.append(buffer)
         if direction.delay_ns:
             self._waiting.append((clock() + direction.delay_ns, direction, entry))
         else:
@@ -242,7 +255,9 @@ class _Loop:
                 sent = direction.sink.send(direction.ready[0])
                 direction.held -= sent
                 if sent == len(direction.ready[0]):
-                    direction.ready.popleft()
+                    buffer = direction.ready.popleft().obj
+                    if isinstance(buffer, bytearray) and len(self._free) < MOST_FREE:
+                        self._free.append(buffer)
                 else:
                     direction.ready[0] = direction.ready[0][sent:]
             if direction.ending and not direction.ended:
@@ -279,6 +294,8 @@ class _Loop:
 def _prepared(one: socket.socket) -> None:
     one.setblocking(False)
     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for option in (_FORCE_SEND_BUFFER, _FORCE_RECEIVE_BUFFER):
+        one.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
 
 
 def _reset(one: socket.socket) -> None:
