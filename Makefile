@@ -32,7 +32,7 @@ test: $(VENV)/$(KIND) $(VENV)/dev
 	pytest -n auto --maxprocesses 4 --dist loadfile -m "not timing and not slow"
 	pytest -m "timing and not slow"
 
-test-slow: $(VENV)/$(KIND) $(VENV)/dev
+test-slow: $(VENV)/$(KIND) $(VENV)/dev $(VENV)/serving
 	pytest -n auto --maxprocesses 4 --dist worksteal -m "slow and not timing"
 	pytest -m "slow and timing"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from unit.serving.served_model import ask, element, expected, task
 
 from ceilings import environment, lifetime
 from ceilings.errors import CellFailure, UserError
+from ceilings.files import write_task
 from ceilings.serving import server_python
 from ceilings.serving.executor import Batching
 from ceilings.serving.kserve import TransportError
@@ -192,37 +194,76 @@ from ceilings.serving.servers.{module} import {name}
 from ceilings.serving.servers.repository import Served
 from ceilings.files import read_json
 server = {name}([Served("plain", read_json(sys.argv[1]))], Path(sys.argv[2]))
+print(server.shm_prefix, flush=True)
 with server:
     server.start()
-    print(server.shm_prefix, *server.pids, flush=True)
+    print(*server.pids, flush=True)
     time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT], ids=lambda ending: ending.name)
-def test_however_its_parent_ends_nothing_is_left(kind, tiny, tmp_path, ending):
-    from ceilings.files import write_task
-
-    write_task(tmp_path / "task.json", tiny)
-    (tmp_path / "run").mkdir()
+def parent_of(kind, of, folder):
+    """A process that starts a server, and what its shared memory is called."""
+    write_task(folder / "task.json", of)
+    (folder / "run").mkdir()
     code = PARENT.format(module=kind.__module__.rpartition(".")[2], name=kind.__name__)
     parent = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "task.json"), str(tmp_path / "run")],
+        [sys.executable, "-c", code, str(folder / "task.json"), str(folder / "run")],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONPATH": str(environment.SCRIPTS)},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
+    return parent, parent.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT], ids=lambda ending: ending.name)
+def test_however_its_parent_ends_nothing_is_left(kind, tiny, tmp_path, ending):
+    parent, prefix = parent_of(kind, tiny, tmp_path)
     try:
-        prefix, *pids = parent.stdout.readline().split()
+        pids = list(map(int, parent.stdout.readline().split()))
         parent.send_signal(ending)
         parent.wait(15)
-        assert not wait_for_end(list(map(int, pids)))
+        assert pids and not wait_for_end(pids)
         assert not shared_memory(prefix)
     finally:
         parent.kill()
         parent.wait()
+
+
+@pytest.mark.parametrize("later", [0.0, 0.1, 0.5])
+def test_tritons_pythons_end_with_it_also_while_they_start(tiny, tmp_path, later):
+    if problem := server_python.problem("pytriton"):
+        pytest.skip(problem)
+    parent, prefix = parent_of(Triton, tiny, tmp_path)
+    try:
+        deadline = time.monotonic() + 20
+        while not shared_memory(prefix) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(later)
+        parent.kill()
+        parent.wait()
+        deadline = time.monotonic() + 5
+        while (processes_in(tmp_path) or shared_memory(prefix)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not processes_in(tmp_path)
+        if not later:  # killed before there was a Python that could: then the next start of a pipeline does
+            lifetime.remove_ended(Path(lifetime.SHARED_MEMORY).glob(f"{prefix}*"))
+        assert not shared_memory(prefix)
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def processes_in(folder):
+    """Processes whose command names a folder."""
+    found = []
+    for pid in lifetime.pids():
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes() and lifetime.identity(pid):
+                found.append(pid)
+    return found
 
 
 # ---- starts that fail ------------------------------------------------------------------------------------------------

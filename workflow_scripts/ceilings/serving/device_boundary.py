@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from ceilings.measure.transfers import end_to_end, host_element, verify_transfer
 from ceilings.runtimes.base import Inputs, Runner, example
 from ceilings.runtimes.cuda_runner import CudaRunner, as_float32
 from ceilings.serving.executor import Boundary
+from ceilings.workload.shape import Shape
 
 
 class DeviceBoundary(Boundary):
@@ -22,7 +24,6 @@ class DeviceBoundary(Boundary):
         super().__init__(runner)
         assert isinstance(runner, CudaRunner)
         self._device = runner
-        self.any_batch = False  # its buffers have the sizes of one shape
         inputs = example(runner.workload, runner.shape)
         self._element = host_element(runner, inputs, runner.place(inputs), pinned=True)
         buffers = self._element.keep[: len(runner.input_buffers)]  # the inputs come first, in this order
@@ -31,6 +32,15 @@ class DeviceBoundary(Boundary):
             for name, buffer in zip(runner.input_buffers, buffers, strict=True)
         }
         self._submit = end_to_end(runner)
+
+    def at(self, shape: Shape) -> DeviceBoundary | None:
+        """Buffers of another batch on the same session of ONNX Runtime, where its axes stay open."""
+        if not self._device.options.get("dynamic"):  # an option of ONNX Runtime's runner alone
+            return None
+        other: Any = copy.copy(self._device)
+        other.shape = shape
+        other._bind()
+        return DeviceBoundary(other)
 
     def first(self, inputs: Inputs) -> None:
         """The first run, and whether what is copied is what the runner reads."""

@@ -1,8 +1,9 @@
 """What a server executes: a cell's own runner, on arrays of the host, at each batch that the server may form.
 
-A runner whose axes stay open serves every batch. One that fixes them (a captured graph, an engine, buffers that are
-bound once) is made once for each batch, with weights of its own. What lies between a request and the runner is timed at
-each batch before the server is ready: joining and padding rows, the way to the device and back, taking rows apart.
+A runner whose axes stay open serves every batch: one session meets the batches in the order in which they come, as in
+production. One that fixes them (a captured graph, an engine) is made once for each batch, with weights of its own. What
+lies between a request and the runner is timed at each batch before the server is ready: joining and padding rows, the
+way to the device and back, taking rows apart.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Executor:
         self.sizes = batches(self._shape.batch, batching)
         self.costs: dict[int, dict[str, float]] = {}
         self.load_ns = 0
+        self._runners = 0
         self._boundaries: dict[int, Boundary] = {}
         self._workload = workload = Workload.read(task["workload"])
         # Of a model without a batch axis each request is a batch by itself.
@@ -111,11 +113,11 @@ class Executor:
             CellFailure: The runtime cannot run it.
         """
         began = time.perf_counter_ns()
-        shared: Boundary | None = None
+        first: Boundary | None = None
         for size in self.sizes:
-            if shared is None or not shared.any_batch:
-                shared = self._boundary(size)
-            self._boundaries[size] = shared
+            again = first.at(self._at(size)) if first else None
+            self._boundaries[size] = again or self._boundary(size)
+            first = first or self._boundaries[size]
         for size in self.sizes:
             self._try(size)
         self.load_ns = time.perf_counter_ns() - began
@@ -123,6 +125,7 @@ class Executor:
     def _boundary(self, size: int) -> Boundary:
         runner = make_runner({**self._task, "cell": {**self._task["cell"], "shape": str(self._at(size))}})
         runner.load()
+        self._runners += 1
         return boundary(runner)
 
     def _at(self, rows: int) -> Shape:
@@ -207,8 +210,7 @@ class Executor:
         """What it is and what it costs, as JSON."""
         first = next(iter(self._boundaries.values()))
         return {
-            "runners": len({id(one) for one in self._boundaries.values()}),
-            "any_batch": first.any_batch,
+            "runners": self._runners,
             "boundary": first.name,
             "load_ns": self.load_ns,
             "cold_start_ns": {str(size): dict(one.runner.cold_start_ns) for size, one in self._boundaries.items()},
@@ -237,19 +239,18 @@ def _parted(outputs: Arrays, rows: Sequence[int]) -> list[dict[str, np.ndarray]]
 
 
 class Boundary:
-    """A runner that takes arrays of the host: it reads them where they lie, or copies them itself.
-
-    Attributes:
-        any_batch: Whether it takes every batch.
-        copies: How often the inputs are copied on the host.
-    """
+    """A runner that takes arrays of the host: it reads them where they lie, or copies them itself."""
 
     name = "the runner's own"
     copies = 0
+    """How often the inputs are copied on the host."""
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self.any_batch = runner.device == "cpu" or bool(runner.options.get("dynamic"))
+
+    def at(self, shape: Shape) -> Boundary | None:
+        """The same runner at another batch; None where it needs another runner."""
+        return self if self.runner.device == "cpu" or self.runner.options.get("dynamic") else None
 
     def first(self, inputs: Arrays) -> None:
         """The first run at a batch, whose errors say what the runtime lacks."""

@@ -10,12 +10,19 @@ import os
 import sys
 import sysconfig
 import venv
+from importlib import metadata
 from pathlib import Path
 
 from ceilings import environment
 
 FOLDER = "CEILINGS_SERVING"
 """Environment variable that names another folder of a server's packages."""
+
+PACKAGES = ("nvidia-pytriton", "mlserver", "tritonclient", "grpcio", "protobuf")
+"""What a result of serving depends on beside the pipeline's packages."""
+
+WATCH = "import ceilings.serving.servers.ending as ending; ending.watch()"
+"""A line that each start of this Python executes."""
 
 REMEDY = "make .venv/serving installs it, or CEILINGS_SERVING names a folder that has it for this Python"
 
@@ -48,6 +55,16 @@ def problem(package: str) -> str | None:
     return None
 
 
+def versions() -> dict[str, str]:
+    """Versions of what a server brings itself, by package: of the folder of its packages, or where all is in one."""
+    folders = [str(packages())] if packages().is_dir() else _own_paths()
+    return {
+        name: version
+        for name in PACKAGES
+        if (version := next((one.version for one in metadata.distributions(name=name, path=folders)), None))
+    }
+
+
 def extend_path() -> None:
     """Let this process import what a client needs of a server's packages; what it has itself comes first."""
     if (folder := str(packages())) not in sys.path:
@@ -64,7 +81,8 @@ def make(folder: Path) -> Path:
     venv.EnvBuilder(symlinks=True, with_pip=False).create(target)
     paths = [*([str(packages())] if packages().is_dir() else []), *_own_paths(), str(environment.SCRIPTS)]
     site = target / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    (site / "ceilings.pth").write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+    lines = [*paths, WATCH]  # in this order: it is imported from the last of the paths
+    (site / "ceilings.pth").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return target / "bin/python3"
 
 

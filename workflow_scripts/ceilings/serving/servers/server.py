@@ -8,15 +8,13 @@ import http.client
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +25,7 @@ from ceilings.failure_kinds import FAILURE_KINDS
 from ceilings.files import read_json
 from ceilings.isolation import ended_by, last_error, signal_name
 from ceilings.lifetime import identity, pids, tied
+from ceilings.serving.servers.ending import clean_shared_memory
 from ceilings.serving.servers.metrics import Counters
 from ceilings.serving.servers.repository import Served
 
@@ -43,9 +42,6 @@ _POLL_SECONDS = 0.02
 _TAKEN = re.compile(r"already in use|failed to bind|EADDRINUSE", re.IGNORECASE)
 FAILURE = "ceilings-failure: "
 """Begins the line by which an executor in a server says why its model does not run."""
-
-SHM_PREFIX = "CEILINGS_SHM_PREFIX"
-"""Environment variable with what the names of the server's shared memory begin with."""
 
 
 class Unavailable(Exception):
@@ -309,40 +305,6 @@ def answers(address: str, path: str) -> bool:
         return get(address, path)[0] == http.HTTPStatus.OK
     except OSError:
         return False
-
-
-def clean_shared_memory(prefix: str) -> int:
-    """Remove the shared memory whose name begins so; how many there were. Triton's Python backend leaves some."""
-    removed = 0
-    for path in Path("/dev/shm").glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):
-            path.unlink()
-            removed += 1
-    return removed
-
-
-def end_with(parent: int, clean: Callable[[], object]) -> None:
-    """Have a thread end this process when another one has ended, wherever it waits.
-
-    Not by the kernel's signal of a parent's death: that comes when the thread ends which started this process, and
-    Triton starts its Pythons from threads that load a model.
-
-    Args:
-        parent: The other process.
-        clean: What to do before.
-    """
-    try:
-        watched = os.pidfd_open(parent)
-    except OSError:
-        clean()
-        os._exit(128 + signal.SIGKILL)
-
-    def watch() -> None:
-        select.select([watched], [], [])
-        clean()
-        os._exit(128 + signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def report(error: Exception) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 from ceilings import environment
 from ceilings.serving import server_python
 from ceilings.serving.servers import metrics
+from ceilings.serving.servers.ending import SHM_PREFIX
 from ceilings.serving.servers.metrics import Counters
 from ceilings.serving.servers.repository import BACKENDS, Served, write
-from ceilings.serving.servers.server import SHM_PREFIX, StartedServer, Unavailable, get
+from ceilings.serving.servers.server import StartedServer, Unavailable, get
 
 SHARE = (
     "compute_infer of Triton's Python backend is all that its Python does: joining rows, the runner, reading outputs "

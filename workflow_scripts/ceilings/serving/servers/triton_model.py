@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import triton_python_backend_utils as pb_utils
 
 from ceilings.files import read_json, write_task
 from ceilings.serving.executor import Batching, Executor
-from ceilings.serving.servers.server import SHM_PREFIX, clean_shared_memory, end_with, report
+from ceilings.serving.servers.server import report
 
 _USED = b"used_dltensor"
 _rename = ctypes.pythonapi.PyCapsule_SetName
@@ -27,8 +26,6 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Make the runners ready and run every batch; Triton calls it once for each instance."""
-        prefix = os.environ.get(SHM_PREFIX, "")
-        end_with(os.getppid(), lambda: clean_shared_memory(prefix) if prefix else None)
         config = json.loads(args["model_config"])
         content = read_json(config["parameters"]["task"]["string_value"])
         batching = Batching.from_json(content["batching"]) if content["batching"] else None
