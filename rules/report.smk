@@ -30,6 +30,7 @@ rule collect_cells:
         engines=TARGETS.engine_records,
         budgets=TARGETS.budgets,
         quality=TARGETS.qualities,
+        serving=TARGETS.served_runs,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),
