@@ -556,6 +556,18 @@ def test_what_is_redone_at_changes_of_the_batch_size(tmp_path, cuda, tensorrt, v
     assert ours.verdict == verdict
 
 
+def test_their_comparison_shows_what_the_server_counted(tmp_path):
+    half = "onnxruntime-tensorrt/distilbert/fp16/b1-s128"
+    study = ServedStudy(tmp_path, gpu=True, sizes=(1, 4))
+
+    def law(cell, clients):
+        return replace(plain(FP32, clients), infer=4.7 if cell == half else 31.1)
+
+    study.deploy("a", law, cells=(CUDA, half), closed=(1,))
+    ours = {one.number: judgement for one, judgement in judged(Measured(study.tables()), Evidence())}[10]
+    assert "execution 4.7" in ours.ours and "against 31." in ours.ours
+
+
 @pytest.mark.parametrize(
     ("first", "warm", "verdict"), [(200, 30, "supported"), (20, 10, "refuted"), (200, 150, "refuted")]
 )

@@ -108,7 +108,7 @@ HYPOTHESES = (
         "TensorRT's provider in FP16 beats the CUDA provider in FP32, whose batch 4 takes as long as batch 1",
         "4.7 against 31.1 ms compute, 15.9 against 41.9 ms a request; 31.0 ms at batch 4",
         "OpenCLIP ViT-B-32, RTX A4000, Triton server",
-        stacks.clip_tensorrt,
+        served_claims.tensorrt_behind_server,
     ),
     Hypothesis(
         11,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ceilings.report import text
 from ceilings.report.analysis.findings.finding import Status, change, combined
@@ -13,7 +14,7 @@ from ceilings.report.analysis.hypotheses.judgement import Judgement, happens
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.served import Line, Served, ServedLoads, named
 from ceilings.report.tables.evidence import Evidence
-from ceilings.runtimes.catalogue import ORT_CUDA, TENSORRT_STACKS
+from ceilings.runtimes.catalogue import ORT_CUDA, ORT_TENSORRT, TENSORRT_STACKS
 from ceilings.statistics.quantiles import Interval
 
 TWO_ROUND_TRIPS = "a deployment of two cells with round_trip_ms above 0, and the same without it"
@@ -58,6 +59,39 @@ def network(measured: Measured, _: Evidence) -> Judgement:
     verdict = combined(statuses)
     wanted = f"a round trip of {THEIR_TRIP_MS:g} ms or more, or more servers"
     return Judgement(verdict, "; ".join(lines), (wanted,) if verdict == "not decidable" else ())
+
+
+def tensorrt_behind_server(measured: Measured, evidence: Evidence) -> Judgement:
+    """What bare cells say, and beside it the means that a server counts of both, as theirs were read."""
+    bare = stacks.clip_tensorrt(measured, evidence)
+    loads = ServedLoads(measured)
+    lines = []
+    for line in loads.lines:
+        if _stack(loads, line) != ORT_TENSORRT or line.head.row["precision"] != "fp16":
+            continue
+        for other in loads.lines:
+            alike = (other.head.device, other.head.model, other.head.shape) == _place(line)
+            if not alike or _stack(loads, other) != ORT_CUDA or other.head.row["precision"] != "fp32":
+                continue
+            both = [(one, like) for one in line.loads if one.steady and (like := other.at(one)) and like.steady]
+            lines += [_means(*pair) for pair in both[:1] if None not in _counted(pair)]
+    return replace(bare, ours="; ".join(filter(None, [bare.ours, *lines])))
+
+
+def _place(line: Line) -> tuple[object, ...]:
+    return line.head.device, line.head.model, line.head.shape
+
+
+def _counted(pair: tuple[Served, Served]) -> list[float | None]:
+    return [one.known(column) for column in ("infer_ms", "request_ms") for one in pair]
+
+
+def _means(a: Served, b: Served) -> str:
+    shown = [text.number(value) for value in _counted((a, b))]
+    return (
+        f"{a.label} behind {a.deployment} against {b.label} behind {b.deployment}, {a.load}: execution {shown[0]} "
+        f"against {shown[1]} ms, request {shown[2]} against {shown[3]} ms (precision and runtime differ together)"
+    )
 
 
 def first_start(measured: Measured, evidence: Evidence) -> Judgement:
