@@ -256,6 +256,15 @@ def test_disturbed_windows_carry_no_claim(tmp_path, fault):
     assert "**4 of 4 loads behind servers were disturbed**" in text and f"flagged: {words}." in text
 
 
+def test_flags_of_servers_are_cautions(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", closed=(1,), run_flags=["client and server share cores; run it on more"])
+    tables = study.tables()
+    assert served(tables, "a", "1 client")["flags"] == "client and server share cores, run it on more (3 of 3 servers)"
+    text = summary(study.plan(), tables, Evidence(), "plots")
+    assert "- 1 load behind servers flagged: client and server share cores, run it on more." in text
+
+
 def test_a_disturbed_load_leaves_the_others(tmp_path):
     study = ServedStudy(tmp_path)
     study.deploy("a", change=lambda one: one | ({"exhausted": 3} if one["concurrency"] == 1 else {}))

@@ -344,7 +344,8 @@ def _seconds(window: Record) -> float:
 def _flags(noticed: Sequence[Sequence[str]], records: Sequence[Record]) -> str:
     """What windows and runs noticed, each once, with how often."""
     of_windows = Counter(flag for flags in noticed for flag in flags)
-    of_runs = Counter(flag for record in records for flag in record.get("flags", []))
+    # A semicolon ends a flag, so none may hold one.
+    of_runs = Counter(flag.replace("; ", ", ") for record in records for flag in record.get("flags", []))
     lines = [f"{flag} ({count} of {len(noticed)} windows)" for flag, count in of_windows.items()]
     return "; ".join([*lines, *(f"{flag} ({count} of {len(records)} servers)" for flag, count in of_runs.items())])
 
