@@ -11,7 +11,7 @@ rule measure_serving:
         "results/logs/measure_serving/{device}/{deployment}/run{run}.log",
     priority: round_of_run
     conda:
-        "../envs/serving.yaml"
+        "../envs/cpu.yaml"
     threads: 1024  # all of them: nothing runs beside a timed job
     resources:
         gpu=1,

@@ -33,6 +33,19 @@ HOST = {
 }
 FAILURE = {"status": "failed", "failure": {"kind": "damaged", "message": "no weights"}}
 
+CELL = "onnxruntime-cpu/m/fp32/b1-s8"
+COUNTED = {
+    **{"requests": 2, "failures": 0, "executions": 1, "inferences": 2, "queue_ns": 10, "compute_input_ns": 5},
+    **{"compute_infer_ns": 100, "compute_output_ns": 5, "request_ns": 200, "batch_sizes": {"2": 1}},
+}
+WINDOW = {
+    **{"cell": CELL, "kind": "closed", "concurrency": 2, "rate": None, "asked": None, "round": 1},
+    **{"began_ns": 10, "ended_ns": 1000, "drained_ns": 1100, "latency_ns": [300, 310], "late_ns": [1, 2]},
+    **{"sent": 2, "unsent": 0, "answered": 2, "answered_inside": 2, "failed": {}, "connections": 2, "exhausted": 0},
+    **{"client_cores": 0.5, "client_cores_allowed": 1, "server": COUNTED},
+}
+PARITY = {**DISTANCE, "rows": 2, "spread_l2": None, "row_l2": 0.01, "problem": None, "tolerance": 0.02}
+
 CONTENTS: dict[str, dict[str, Any]] = {
     "weights": WEIGHTS,
     "engine": ENGINE,
@@ -62,6 +75,25 @@ CONTENTS: dict[str, dict[str, Any]] = {
     },
     "data": {"status": "ok", "source": "corpus", "available": 9, "rows": 8, "truncated": 1, "seed": 0},
     "pool": FAILURE,
+    "serving": {
+        **{
+            "deployment": "http",
+            "device": "cpu-x",
+            "run": 1,
+            "status": "ok",
+            "failure": None,
+            "log": None,
+            "flags": [],
+        },
+        "server": {"kind": "triton", "version": "2.51.0", "cores": [0], "first_start_ns": {"ready": 9}},
+        "client": {"transport": "http", "shared_memory": "none", "round_trip_ms": 0, "cores": [1]},
+        **{
+            "cells": {CELL: {"parity": PARITY, "warmed": [1, 2]}},
+            "windows": [WINDOW],
+            "settings": {"server": "triton"},
+        },
+        **{"protocol": {"rounds": 1, "window_seconds": 2}, "neighbours": {}, "provenance": PROVENANCE},
+    },
     "node": {"node": "h200", "host": HOST},
     "tables": {"files": {"cells.parquet": "ab" * 32}},
 }

@@ -6,7 +6,7 @@ import os
 
 @contextlib.contextmanager
 def first():
-    """This thread and what it starts, before all other processes and as soon as they are ready, where that is allowed."""
+    """This thread and what it starts go before all other processes, where that is allowed."""
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     try:

@@ -9,13 +9,17 @@ import sys
 import numpy as np
 import pytest
 from unit.engines.variants import Variants
+from unit.serving.served_model import ask
 
 from ceilings import environment
 from ceilings.graphs import fuse, graph, quantize
 from ceilings.measure.setup import make_runner
 from ceilings.runtimes.base import example
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.serving import server_python
 from ceilings.serving.executor import Batching, Executor
+from ceilings.serving.servers.embedded import Embedded
+from ceilings.serving.servers.repository import Served
 
 pytestmark = pytest.mark.slow
 
@@ -77,3 +81,27 @@ def test_joined_or_padded_a_request_has_the_bare_cells_outputs(files, name):
         for alone, joined in zip(bare, executor.execute(elements), strict=True):
             np.testing.assert_allclose(joined["logits"], alone["logits"], **near)
         assert executor.facts()["runners"] == 1
+
+
+def test_two_models_of_pytorch_in_one_server(files, tmp_path):
+    """The server loads all its models at once; Transformers' late imports fail when two threads are within them."""
+    if problem := server_python.problem("mlserver"):
+        pytest.skip(problem)
+    entry, (weights, _) = RUNTIMES["torch-eager"], files["weights"]
+    task = {
+        "spec": {"module": entry.module, "threads": 1, "options": dict(entry.options)},
+        "artifact": str(weights),
+        "workload": str(weights / "workload.json"),
+    }
+    cell = {"device": "cpu", "runtime": "torch-eager", "model": "tiny", "shape": "b1-s16"}
+    tasks = {precision: {**task, "cell": {**cell, "precision": precision}} for precision in ("fp32", "bf16")}
+    with Embedded([Served(name, one) for name, one in tasks.items()], tmp_path) as server:
+        server.start()
+        for name, one in tasks.items():
+            runner = make_runner(one)
+            runner.load()
+            element = example(runner.workload, runner.shape)
+            bare = runner.outputs(runner.run(runner.place(element)))["logits"]
+            answer = ask("http", server.addresses["http"], name, element)["logits"]
+            assert answer.dtype == np.float32
+            np.testing.assert_allclose(answer, bare, rtol=1e-3)

@@ -32,18 +32,26 @@ class _Cell:
     def __init__(self, asked: Mapping[str, Any], transport: transports.Transport) -> None:
         self._transport = transport
         self.regions: dict[str, shared_memory.Region] = {}
-        self.prepared = []
-        for element in pool.elements(pool.load_pool(asked["inputs"])):
-            inputs = {name: np.ascontiguousarray(array) for name, array in element.items()}
-            outputs: Mapping[str, Any] | None = dict.fromkeys(asked["outputs"]) if asked.get("outputs") else None
-            places: dict[str, shared_memory.Place] = {}
-            if asked.get("shared_memory", "none") != "none":
-                sizes: Mapping[str, int] = asked.get("outputs") or {}
-                region, places = shared_memory.placed(asked["shared_memory"], inputs, sizes)
-                transport.register(region)
-                self.regions[region.name] = region
-                outputs = {name: places[name] for name in sizes} or None
-            self.prepared.append(transport.prepare(asked["model"], inputs, places, outputs))
+        self.prepared: list[bytes] = []
+        try:
+            for element in pool.elements(pool.load_pool(asked["inputs"])):
+                self.prepared.append(self._prepare(asked, element))
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self, asked: Mapping[str, Any], element: Mapping[str, np.ndarray]) -> bytes:
+        inputs = {name: np.ascontiguousarray(array) for name, array in element.items()}
+        sizes: Mapping[str, int] | None = asked["outputs"]
+        if asked["shared_memory"] == "none":
+            return self._transport.prepare(
+                asked["model"], inputs, None, None if sizes is None else dict.fromkeys(sizes)
+            )
+        region, places = shared_memory.placed(asked["shared_memory"], inputs, sizes or {})
+        self.regions[region.name] = region
+        self._transport.register(region)
+        outputs = None if sizes is None else {name: places[name] for name in sizes}
+        return self._transport.prepare(asked["model"], inputs, places, outputs)
 
     def decode(self, answers: Mapping[int, bytes | bytearray]) -> dict[str, np.ndarray]:
         """Outputs of answers as they are saved: ``INDEX/NAME``."""

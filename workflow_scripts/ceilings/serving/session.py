@@ -104,6 +104,7 @@ class _Cell:
     def __post_init__(self) -> None:
         self.workload = Workload.read(self.task["workload"])
         arrays = pool.load_pool(self.task["inputs"])
+        self.asked = len(pool.elements(arrays))
         self.reference = pool.load_outputs(self.task["reference"], pool.digest(arrays))
         self.elements = pool.elements(arrays)[: len(next(iter(self.reference.values())))]
 
@@ -131,7 +132,7 @@ class _Cell:
             raise CellFailure("parity", f"{self.name}: the answers are not alike ({error})") from None
         except CellFailure as failure:
             raise CellFailure(failure.kind, f"{self.name}: {failure}") from None
-        return parity, dict(zip(indices, outputs, strict=True))
+        return parity, given
 
 
 class _Session:
@@ -329,7 +330,7 @@ class _Session:
     def _most_users(self, cell: _Cell) -> int:
         """Requests at once by which a server forms its largest batch, and which loads ask for."""
         rows = int((self._deployment.batching or {}).get("largest", 1))
-        return max(2, rows, *self._deployment.concurrency, len(cell.elements))
+        return max(2, rows, *self._deployment.concurrency, cell.asked)
 
     # ---- windows -----------------------------------------------------------------------------------------------------
 

@@ -87,8 +87,8 @@ def _on_device(  # noqa: PLR0917 - all of one deployment
         if there:
             yield Deployed(name, device, one, Availability(), records, recorded=True)
         return
-    lacking = (cell.available for cell in served.values() if not cell.available)
-    available = next(lacking, None) or available_here(one)
+    lacking = [cell.available for cell in served.values() if not cell.available]
+    available = lacking[0] if lacking else available_here(one)
     if not available and there:  # measured in another environment
         yield Deployed(name, device, one, Availability(), records, recorded=True)
     else:
@@ -140,15 +140,13 @@ def modules(one: Deployment) -> list[str]:
 
 
 def packages_of(one: Deployment) -> dict[str, str]:
-    """Versions of the packages in the folder for servers, as its records of installation name them."""
-    used = one.kind in SERVERS or one.transport == "grpc"
-    return dict(_folder_packages(str(server_python.packages()))) if used else {}
+    """Versions of what its server brings, and of what a client over gRPC needs."""
+    return dict(_versions()) if one.kind in SERVERS or one.transport == "grpc" else {}
 
 
 @functools.cache
-def _folder_packages(folder: str) -> tuple[tuple[str, str], ...]:
-    names = (path.name.removesuffix(".dist-info") for path in Path(folder).glob("*.dist-info"))
-    return tuple(sorted((name, version) for name, _, version in (one.rpartition("-") for one in names)))
+def _versions() -> Mapping[str, str]:
+    return server_python.versions()
 
 
 # ---- what cannot be --------------------------------------------------------------------------------------------------

@@ -48,6 +48,10 @@ MODELS: dict[str, CellModel] = {}
 """Models that are loaded, by name."""
 
 
+LOADING = asyncio.Lock()
+"""Of the model that is loading: MLServer loads all at once."""
+
+
 class CellModel(MLModel):
     """A model of MLServer that executes a cell's runner."""
 
@@ -57,7 +61,8 @@ class CellModel(MLModel):
         batching = Batching.from_json(content["batching"]) if content["batching"] else None
         try:
             self.batcher = Batcher(lambda: Executor(content["task"], batching), content["instances"], batching)
-            await self.batcher.load()
+            async with LOADING:  # libraries that import their parts late fail when two threads do so at once
+                await self.batcher.load()
         except Exception as error:
             report(error)
             raise
