@@ -78,6 +78,8 @@ def _cells(gpu, sizes, precisions, *, runs, between, seed) -> tuple[dict[str, An
         for precision in precisions:
             for batch in sizes:
                 maker.add(planted.GPU if gpu else planted.CPU, runtime, precision, batch, 128, n=40)
+    if not sizes:
+        maker.unavailable("onnxruntime-cpu", "fp32", 1, 128, "no onnxruntime", "install it")
     return maker.plan(), collect(maker.plan())
 
 

@@ -253,7 +253,7 @@ def test_disturbed_windows_carry_no_claim(tmp_path, fault):
     assert {finding.status for finding in claims} == {"not decidable"}
     assert not any(finding.brief for finding in claims)
     text = summary(study.plan(), tables, Evidence(), "plots")
-    assert "**4 of 4 loads behind servers were disturbed**" in text and f"flagged: {words}." in text
+    assert "**4 of 4 loads behind servers were disturbed**" in text and f"behind servers: {words}." in text
 
 
 def test_flags_of_servers_are_cautions(tmp_path):
@@ -262,7 +262,7 @@ def test_flags_of_servers_are_cautions(tmp_path):
     tables = study.tables()
     assert served(tables, "a", "1 client")["flags"] == "client and server share cores, run it on more (3 of 3 servers)"
     text = summary(study.plan(), tables, Evidence(), "plots")
-    assert "- 1 load behind servers flagged: client and server share cores, run it on more." in text
+    assert "- 1 load behind servers: client and server share cores, run it on more." in text
 
 
 def test_a_disturbed_load_leaves_the_others(tmp_path):
@@ -319,6 +319,17 @@ def test_other_threads_than_the_bare_cell_s_are_another_comparison(tmp_path):
     finding = the(study, OVER_BARE)
     assert finding.status == "not decidable" and finding.missing == ("cpu_threads: 1",)
     assert "computes with 1 thread, and as a bare cell with 2" in finding.text
+
+
+def test_a_study_whose_cells_were_not_measured_has_all_pages(tmp_path):
+    """As of an endpoint whose cells cannot run here."""
+    study = ServedStudy(tmp_path, sizes=())
+    study.deploy("a", closed=(1, 2), run_flags=["other processes used 40% of a core"])
+    tables = study.tables()
+    assert "## Serving" in summary(study.plan(), tables, Evidence(), "plots")
+    note = observations(study.plan(), tables, Evidence(), "plots")
+    assert "behind a answers at most" in note and "2 loads behind servers: other processes used 40%" in note
+    assert 'id="serving"' in page(study.plan(), tables, Evidence())
 
 
 @pytest.mark.parametrize(("loads", "status", "first"), [(plain, "supported", "2 clients"), (None, "refuted", None)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -205,9 +204,13 @@ def _served(measured: Measured) -> list[str]:
     rows = [row for row in measured.tables.serving.to_dict("records") if row["status"] == "ok"]
     noticed = [str(row["flags"]).split("; ") for row in rows if isinstance(row["flags"], str) and row["flags"]]
     # How often it was, in brackets at the end, is another number in each row.
-    kinds = Counter(re.sub(r" \(\d+ of \d+ \w+\)$", "", flag) for flags in noticed for flag in flags)
+    kinds: dict[str, list[str]] = {}
+    for flag in (re.sub(r" \(\d+ of \d+ \w+\)$", "", flag) for flags in noticed for flag in flags):
+        kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", flag), []).append(flag)
     lines = []
     if disturbed := sum(bool(row["flagged"]) for row in rows):
         lines.append(f"**{disturbed} of {len(rows)} loads behind servers were disturbed**: they carry no claim.")
-    lines += [f"{text.plural(count, 'load')} behind servers flagged: {flag}." for flag, count in kinds.items()]
-    return lines
+    return lines + [
+        f"{text.plural(len(same), 'load')} behind servers: {same[0]}{', for one' if len(set(same)) > 1 else ''}."
+        for same in kinds.values()
+    ]

@@ -168,7 +168,8 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         "All that the [summary](summary.md) leaves out. Each observation names the claim that was tested, the verdict, "
         "the effect with its 95% interval (unless it says otherwise) and the cells it rests on.",
         introduction(plan, tables, measured, evidence),
-        f"## Decision\n\n{decision_table.markdown(decision_table.rows(made, advice))}\n\n{why}",
+        # Of an endpoint elsewhere, no cell need be measured here: then there is nothing to decide.
+        f"## Decision\n\n{decision_table.markdown(decision_table.rows(made, advice))}\n\n{why}" if made else "",
         decision_table.all_failed(measured),
         *(_observation(number, finding) for number, finding in enumerate(_seen(observed), 1)),
         _noted([finding for finding in observed if not finding.has_evidence and finding.status is None]),
