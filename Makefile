@@ -23,18 +23,23 @@ summary: $(VENV)/$(KIND)
 	snakemake --cores $(CORES) --quiet reason host -- results/summary.md results/report.html
 	@echo "Done: results/summary.md, results/report.html"
 
+# Images of containers often forbid Python to keep bytecode: each of the tests' processes would compile what it imports.
+test test-slow unit: export PYTHONDONTWRITEBYTECODE :=
+# The few files with tests of a mark: with all others, collecting them takes longer than running them.
+marked = $(shell grep -rlE --include='*.py' 'mark\.$(1)\b' tests)
+
 test: $(VENV)/$(KIND) $(VENV)/dev
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	mypy
 	snakemake --lint
-	pytest -n auto --maxprocesses 4 --dist loadfile -m "not timing and not slow"
-	pytest -m "timing and not slow"
+	pytest -n auto --maxprocesses 4 --dist loadfile --durations 15 -m "not timing and not slow"
+	pytest -m "timing and not slow" $(call marked,timing)
 
 test-slow: $(VENV)/$(KIND) $(VENV)/dev $(VENV)/serving
-	pytest -n auto --maxprocesses 4 --dist worksteal -m "slow and not timing"
-	pytest -m "slow and timing"
+	pytest -n auto --maxprocesses 4 --dist worksteal --durations 15 -m "slow and not timing" $(call marked,slow)
+	pytest -m "slow and timing" $(call marked,timing)
 
 unit: $(VENV)/$(KIND) $(VENV)/dev
 	pytest tests/unit

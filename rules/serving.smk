@@ -1,4 +1,5 @@
 # Needs: of each cell behind a server a graph (or weights), inputs and the reference; the device that {device} names.
+# A server's packages come from .venv/serving, beside those of the environment.
 # Makes: results/serving/{device}/{deployment}/run{run}.json, one fresh server each
 
 
@@ -11,7 +12,7 @@ rule measure_serving:
         "results/logs/measure_serving/{device}/{deployment}/run{run}.log",
     priority: round_of_run
     conda:
-        "../envs/cpu.yaml"
+        serving_environment
     threads: 1024  # all of them: nothing runs beside a timed job
     resources:
         gpu=1,

@@ -257,6 +257,10 @@ def measure_slice(wildcards):
     return SLICES.measure(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.device)
 
 
+def serving_environment(wildcards):
+    return f"../envs/{'cpu' if wildcards.device.startswith('cpu-') else 'gpu'}.yaml"
+
+
 def serving_slice(wildcards):
     return STUDY.serving_slice(wildcards.deployment, wildcards.device)
 

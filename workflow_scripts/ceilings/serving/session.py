@@ -13,6 +13,7 @@ import importlib
 import os
 import random
 import statistics
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ MODULES = {"embedded": "Embedded", "triton": "Triton", "endpoint": "Endpoint"}
 LONGEST_CHECK = 600.0
 """Seconds that answers under concurrency are waited for at most."""
 
+LAST_PRINTED = 20_000
+"""Characters of a server's log that the run's log gets where it fails."""
+
 FOLLOWS = 1e-3
 """Relative L2 by which answers to two requests must differ before one can be told from the other."""
 
@@ -71,13 +75,20 @@ def run(task: Task) -> dict[str, Any]:
     try:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(temporary_folder()))
+            stack.push(lambda kind, *_: _print_logs(folder) if kind else None)
             return {"status": "ok", "failure": None, **_Session(task, folder).run(stack)}
     except CellFailure as failure:
         return failed(failure.kind, str(failure))
     except Unavailable as lack:
         return failed("unsupported", str(lack))
-    except (TransportError, MetricsError, ConnectionError) as error:
+    except (TransportError, MetricsError, ConnectionError, TimeoutError) as error:
         return failed("runtime-error", str(error))
+
+
+def _print_logs(folder: Path) -> None:
+    """Show what the servers printed last: their folders go with the run."""
+    for log in sorted(folder.glob("*/log")):
+        sys.stderr.write(log.read_text(encoding="utf-8", errors="replace")[-LAST_PRINTED:])
 
 
 def failed(kind: str, message: str) -> dict[str, Any]:
@@ -113,7 +124,7 @@ class _Cell:
         """Bytes of each output of one request, in float32 as runners give them."""
         return {name: values[0].astype(np.float32).nbytes for name, values in self.reference.items()}
 
-    def parity(self, answers: Path) -> tuple[dict[str, Any], dict[int, Arrays]]:
+    def parity(self, answers: Path) -> tuple[dict[str, Any], Mapping[int, Arrays]]:
         """How far answers are from the reference, as a run record has it; and the answers, by element.
 
         Raises:
