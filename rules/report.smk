@@ -31,10 +31,12 @@ rule collect_cells:
         budgets=TARGETS.budgets,
         quality=TARGETS.qualities,
         changing=TARGETS.changing_records,
+        serving=TARGETS.served_runs,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),
         "results/tables/samples.parquet",
+        "results/tables/serving_samples.parquet",
         "results/tables/tables.json",
     log:
         "results/logs/collect_cells.log",

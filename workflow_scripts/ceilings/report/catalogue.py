@@ -8,6 +8,9 @@ PLOTS = {
     "batch_sweep": "Latency against throughput along batches, with the Pareto front",
     "sequence_sweep": "Latency against sequence length",
     "token_time": "Time per output token against batch and context, with the floor, of models that generate",
+    "serving_latency": "What a request waits for behind a server: beyond it, queue, execution; from load to load",
+    "serving_throughput": "Requests answered a second against the tail of their latency, deployments side by side",
+    "batches_formed": "Batch sizes that servers formed, from load to load",
     "launch_to_kernel_map": "Where the host decides the latency and where the device does, over batch and sequence",
     "roofline": "Rates that cells reach, below the roofs that their device was measured to have",
     "latency_distributions": "Latencies of single iterations, a row a process",
@@ -29,5 +32,7 @@ TABLES = {
     "changing_shapes": "a row a shape of such a cell: steady, first and returning latency, memory",
     "transitions": "a row a pair of shapes that follow each other: the latency of the second one",
     "changing_requests": "a row a request of such a cell's first process",
+    "serving": "a row a load of a cell behind a server: latency at the client, account of a request, batches",
+    "serving_windows": "a row a window of such a load: what client and server counted",
 }
 """Every table that a person would open, and what it holds. The samples are in another one."""

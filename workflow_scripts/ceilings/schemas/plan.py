@@ -45,6 +45,12 @@ CHANGING = record(
     }
 )
 
+DEPLOYED = record(
+    {"deployment": NAME, "device": maybe(text()), "cells": many(text()), "runs": many(text())},
+    {**dict.fromkeys(("reason", "remedy"), maybe(text())), "recorded": flag},
+    rest=anything,
+)
+
 CONTENT = record(
     {
         "study": NAME,
@@ -64,6 +70,7 @@ CONTENT = record(
         "lacking": many(LACKING),
         "predictions": many(PREDICTION),
         "changing": many(CHANGING),
+        "serving": many(DEPLOYED),
     },
     rest=anything,
 )

@@ -86,6 +86,10 @@ class Paths:
         """Folder of what was measured of a sequence of changing shapes: its runs, its buckets, the padded runs."""
         return f"{self.results}/changing/{device}/{runtime}/{model}/{precision}/{sequence}"
 
+    def serving(self, device: str, deployment: str, *, run: int) -> str:
+        """The record of one server of a deployment."""
+        return f"{self.results}/serving/{device}/{deployment}/run{run}.json"
+
     def quality(self, device: str, runtime: str, model: str, precision: str) -> str:
         """What a cell's answers are worth."""
         return f"{self.results}/quality/{device}/{runtime}/{model}/{precision}.json"

@@ -24,6 +24,7 @@ from ceilings.report.render.notes import anchors
 from ceilings.report.render.pictures import picture
 from ceilings.report.render.prediction_section import predictions
 from ceilings.report.render.results_table import results
+from ceilings.report.render.serving_section import served
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
 
@@ -56,6 +57,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         results(measured, plan),
         generated(measured, plan),
         shapes_section.section(tables, shapes_section.MOST_ROWS),
+        served(measured),
         conclusions(observed),
         predictions(plan, measured),
         explained(evidence),
