@@ -64,6 +64,9 @@ ENDS = (
 )
 """What follows the name of a unit in the names of its files; the first that fits."""
 
+BESIDE = ".onnx.data"
+"""End of the names of files with the weights of graphs that one file cannot hold."""
+
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes of a name and of a path, as Linux takes them."""
 
@@ -280,8 +283,25 @@ def _check(tree: Path, file: PurePosixPath, given: Path) -> None:
         digest = next((known[name] for name in DIGESTS if name in known), None)
         if digest != sha256(path):
             raise UserError(f"{path} is not what its report {report.name} vouches for; {remedy}")
+        if file.suffix == ".onnx":
+            _check_weights(path, known, remedy)
+    elif file.name.endswith(BESIDE):
+        graph = path.with_suffix("")
+        if not graph.is_file() or not graph.stat().st_size:
+            raise UserError(f"{path} holds weights of {graph.name}, which is not beside it; {remedy}")
     elif file.parts[0] in OF_DEVICES and all(_names(file, pattern) is None for pattern in ARTIFACTS):
         raise UserError(f"{path} is no file of this pipeline; take it out of {given}")
+
+
+def _check_weights(graph: Path, report: Mapping[str, Any], remedy: str) -> None:
+    """Raise UserError where the weights beside a graph are missing or others."""
+    beside = graph.with_name(graph.name + ".data")
+    if beside.is_file():
+        from ceilings.graphs.graph import verify_data  # a merge of small graphs needs no ONNX
+
+        verify_data(graph, remedy)
+    elif report.get("bytes") != graph.stat().st_size:
+        raise UserError(f"{graph} has its weights in {beside.name}, which is not beside it; {remedy}")
 
 
 def _misplaced(file: PurePosixPath, record: records.Record) -> str | None:
