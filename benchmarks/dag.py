@@ -5,7 +5,8 @@
 
 The study plans N run records, their inputs and references, and the report; the bare file as many jobs as that in all,
 of one rule without inputs or params. So the ratio is what the graph, the slices and the digests add for each job.
-Times are CPU seconds, user and system, the least of the repeats, which alternate. The first dry run of a folder, which also parses the code, is not
+Times are CPU seconds, user and system, the least of the repeats, which
+alternate. The first dry run of a folder, which also parses the code, is not
 counted.
 """
 

@@ -86,6 +86,11 @@ def named(given: list[Path]) -> dict[str, Path]:
 def work(arguments: argparse.Namespace) -> int:
     given = named(arguments.trees)
     found = trends([(name, measured(tree)) for name, tree in given.items()], margin=arguments.margin)
+    if not found.steps and not found.broken and found.carried:
+        raise UserError(
+            f"{', '.join(given)}: no cell was measured twice, since later trees hold the samples of earlier ones; "
+            "leave copies out, and name trees that were measured anew"
+        )
     if not found.steps and not found.broken:
         raise UserError("no cell was measured in two of the trees under equal conditions; name trees of one study")
     page = as_markdown(found)

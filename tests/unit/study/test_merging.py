@@ -339,6 +339,41 @@ def test_a_target_that_cannot_hold_it_is_refused_before_anything_is_written(tmp_
     assert [path for path in sorted(tmp_path.rglob("*")) if path.relative_to(tmp_path).parts[0] != "a"] == before
 
 
+def test_a_target_within_a_tree_or_around_it_is_refused(tmp_path):
+    given = tree(tmp_path / "a")
+    with pytest.raises(UserError, match=r"benchmarks lies in .*; name a folder outside as --into"):
+        quietly(given, into=given / "benchmarks")
+    (tmp_path / "link").symlink_to(given)
+    with pytest.raises(UserError, match="link/new lies in"):
+        quietly(given, into=tmp_path / "link" / "new")
+    with pytest.raises(UserError, match=r"such as .*/a/results$"):
+        quietly(given, into=tmp_path / "a")
+    with pytest.raises(UserError, match=r"is no results folder, but holds one; name .*/a/results as --into"):
+        quietly(tree(tmp_path / "b", OTHER), into=tmp_path / "a")
+    assert set(tmp_path.joinpath("a").iterdir()) >= {given} and not (tmp_path / "a" / "benchmarks").exists()
+    assert quietly(given, into=given).same == 4, "the same folder has it all"
+
+
+def test_a_tree_without_a_file_to_merge_is_refused(tmp_path):
+    (tmp_path / "a" / "benchmarks").mkdir(parents=True)
+    (tmp_path / "a" / "tables").mkdir()
+    (tmp_path / "a" / "tables" / "cells.csv").write_text("x")
+    with pytest.raises(UserError, match=r"a holds no record and no artifact to merge; leave it out"):
+        quietly(tree(tmp_path / "b"), tmp_path / "a", into=tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_an_empty_target_is_not_the_current_folder(tmp_path):
+    program = Path(__file__).parents[3] / "workflow_scripts" / "merge_results.py"
+    command = [sys.executable, program, tree(tmp_path / "a \u00e9"), "--into", ""]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --into is empty; name the results folder that gets the files\n",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["a \u00e9"]
+
+
 def test_long_names_are_refused(tmp_path):
     results = tree(tmp_path / "a")
     (results / "models" / ("m" * 250)).mkdir(parents=True)

@@ -137,7 +137,11 @@ def merge(given: Sequence[Path], target: Path, say: Callable[[str], None] = prin
     with contextlib.ExitStack() as stack:
         opened = [Tree(path, stack.enter_context(trees.opened(path))) for path in given]
         for tree in opened:
-            for file in files(tree.results):
+            _refuse_nested(tree, target)
+            found = files(tree.results)
+            if not found:
+                raise UserError(f"{tree.given} holds no record and no artifact to merge; leave it out")
+            for file in found:
                 _check(tree.results, file, tree.given)
         known = _units(Tree(target, target), _files_there(target))
         plan: Unit = {}
@@ -200,10 +204,21 @@ def _units(tree: Tree, found: Sequence[PurePosixPath]) -> dict[str, Unit]:
     return units
 
 
+def _refuse_nested(tree: Tree, target: Path) -> None:
+    """Raise UserError where the target would become a part of a tree, or the tree one of the target."""
+    inner, outer = target.resolve(), tree.results.resolve()
+    if inner != outer and inner.is_relative_to(outer):
+        raise UserError(f"{target} lies in {tree.given}, which would then hold it; name a folder outside as --into")
+    if inner != outer and outer.is_relative_to(inner):
+        raise UserError(f"{target} holds {tree.given}; name a results folder as --into, such as {target / 'results'}")
+
+
 def _files_there(target: Path) -> list[PurePosixPath]:
     """What the target has; a folder of it may be a link to another disk."""
     if os.path.lexists(target) and not target.is_dir():
         raise UserError(f"{target} is no folder; name the results folder that gets the files")
+    if not any((target / name).exists() for name in trees.FOLDERS) and trees.is_tree(target / "results"):
+        raise UserError(f"{target} is no results folder, but holds one; name {target / 'results'} as --into")
     found = []
     for name in trees.FOLDERS:
         if os.path.lexists(target / name) and not (target / name).is_dir():
