@@ -12,7 +12,7 @@ from pathlib import Path
 from ceilings import trees
 from ceilings.errors import UserError
 from ceilings.files import write_text
-from ceilings.program import main
+from ceilings.program import fraction, main
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.trends import trends
 from ceilings.report.render.trends_page import as_html, as_markdown
@@ -106,7 +106,7 @@ def work(arguments: argparse.Namespace) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trees", type=Path, nargs="+", help="results trees or folders of them, the oldest first")
-    parser.add_argument("--margin", type=float, default=0.05, help="steps provably below are none (default 0.05)")
+    parser.add_argument("--margin", type=fraction, default=0.05, help="steps provably below are none (default 0.05)")
     parser.add_argument("--output", type=Path, help="Markdown file; without it the page is printed")
     parser.add_argument("--html", type=Path, help="HTML file with a picture of each cell")
     parser.add_argument(

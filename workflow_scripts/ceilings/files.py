@@ -35,13 +35,23 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it when the block ends without an error.
 
     A process killed inside the block leaves ``path`` as it was.
+
+    Raises:
+        UserError: ``path`` is a folder, or what should be its folder is none.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(parent for parent in path.parents if os.path.lexists(parent) and not parent.is_dir())
+        raise UserError(f"{path} cannot be written, since {file} is no folder; name another path") from None
     temporary = temporary_name(path)
     try:
         yield temporary
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except IsADirectoryError:
+            raise UserError(f"{path} is a folder, and a file should go there; name a file") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -216,6 +216,13 @@ def test_the_program_follows_a_folder_of_trees(tmp_path):
     assert one.returncode == 2 and "1 results trees; name two or more" in one.stderr and "Traceback" not in one.stderr
 
 
+@pytest.mark.parametrize("margin", ["0", "-1", "nan", "2"])
+def test_a_margin_that_is_no_fraction_is_refused(tmp_path, margin):
+    command = [sys.executable, PROGRAM, tmp_path, "--margin", margin]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2 and f"{margin} is not a fraction between 0 and 1" in done.stderr
+
+
 def failed(measured, runtime):
     """The same tree, in which the cells of a runtime failed."""
     gone = [cell for cell in measured.cells if cell.runtime == runtime]
