@@ -56,8 +56,8 @@ def program_of(folder, code):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("file/x/y.md", "file/x/y.md cannot be written, since file is no folder; name another path"),
-        ("link/y.md", "link/y.md cannot be written, since link is no folder; name another path"),
+        ("file/x/y.md", "file/x cannot be made, since file is no folder; name another path"),
+        ("link/y.md", "link is no folder; name another path"),
         ("a folder", "a folder is a folder, and a file should go there; name a file"),
     ],
 )
