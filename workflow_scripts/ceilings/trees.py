@@ -82,7 +82,11 @@ def _files(results: Path, below: PurePosixPath) -> Iterator[PurePosixPath]:
     path = results / below
     mode = path.lstat().st_mode
     if stat.S_ISDIR(mode):
-        for entry in sorted(path.iterdir()):
+        try:
+            entries = sorted(path.iterdir())
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); make it readable, or take it out") from None
+        for entry in entries:
             yield from _files(results, below / entry.name)
     elif stat.S_ISREG(mode):
         yield below
