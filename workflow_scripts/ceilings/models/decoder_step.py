@@ -43,6 +43,8 @@ class DecoderStep(torch.nn.Module):
             *("self", "x", "position_ids")
         ]:
             body.rotary_emb = _Angles(rotary, self.places, next(model.parameters()))
+        if isinstance(head := model.get_output_embeddings(), torch.nn.Linear):
+            model.set_output_embeddings(_Head(head))
 
     def forward(self, input_ids: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
         from transformers import DynamicCache
@@ -68,6 +70,18 @@ class DecoderStep(torch.nn.Module):
         token = torch.argmax(logits, -1, keepdim=True)
         present_cache = [part for layer in cache.layers for part in (layer.keys, layer.values)]
         return logits, token, *present_cache
+
+
+class _Head(torch.nn.Module):
+    """Logits of the last token, (rows, 1, vocabulary), as a product of two matrices."""
+
+    def __init__(self, head: torch.nn.Linear) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(state[:, -1]).unsqueeze(1)
+        return logits
 
 
 class _Angles(torch.nn.Module):
