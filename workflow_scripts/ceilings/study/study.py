@@ -84,10 +84,10 @@ class Study:
                 "results folder here, correct the names, or add auto to measure on this machine"
             )
         if "auto" not in self.config["devices"] and not any(cell.runs for cell in cells):
-            one = cells[0]
+            one, lacking = cells[0].identity, cells[0].available
             raise UserError(
-                f"devices: nothing is recorded in whole of {len(cells)} cells: of {one.identity}, {one.available.reason}"
-                f"; {one.available.remedy}"
+                f"devices: nothing is recorded in whole of {len(cells)} cells: of {one}, {lacking.reason}; "
+                f"{lacking.remedy}"
             )
         return cells
 
