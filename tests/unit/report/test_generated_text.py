@@ -472,7 +472,39 @@ def test_every_page_speaks_of_tokens(study):
     assert "<" + "th" in html and "What bounds generation" in html
     assert "median time of one output token (ms, log scale)" in html and "median latency (ms" not in html
     heads = re.findall(r"<th\b.*?</th>", html, re.DOTALL)
-    assert any("tokens/s" in head for head in heads) and not any("inferences/s" in head for head in heads)
+    assert any("tokens/s" in head for head in heads) and not any(
+        re.search("inferences/s|one inference", one) for one in heads
+    )
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    assert "inferences/s" not in json.dumps(data["charts"]) and "inferences/s" not in json.dumps(data["cells"])
+    titles = {line.get("title") for layer in data["charts"]["pareto"]["layer"] for line in tooltips(layer)}
+    assert "tokens/s" in titles
+
+
+def tooltips(layer):
+    """Lines of a layer's tooltip."""
+    return layer.get("encoding", {}).get("tooltip", [])
+
+
+def test_the_page_has_the_section_of_requests(study):
+    """Each heading and each value of the summary's tables, in a section that the page's head links to."""
+    html = page(*study, Evidence())
+    body = html.split('<section id="generation"')[1].split("</section>")[0]
+    assert '<a href="#generation">Generation</a>' in html
+    for line in generated(Measured(study[1]), study[0]).splitlines():
+        for value in _split(line) if line.startswith("| ") else ():
+            assert value in body, value
+
+
+def test_a_study_of_both_kinds_counts_inferences_or_tokens(tmp_path):
+    maker = made(tmp_path, lambda *_: 2.0, runtimes=(EAGER,), batches=(1,))
+    maker.measure(GPU, [(EAGER, "fp16")], [(1, 128)])
+    html = page(maker.plan(), collect(maker.plan()), Evidence())
+    heads = " ".join(re.findall(r"<th\b.*?</th>", html, re.DOTALL))
+    assert "inferences or tokens/s" in heads
+    cells = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])["cells"]
+    called = {str(cell["model"]): json.dumps(cell["facts"]) for cell in cells}
+    assert "tokens/s" in called.pop(MODEL) and "inferences/s" in called.popitem()[1]
 
 
 def test_a_sentence_says_of_what_its_milliseconds_are(study):
@@ -493,3 +525,15 @@ def test_the_pictures_draw(study, name):
     titles = " ".join(axis.get_ylabel() + axis.get_xlabel() for axis in figure.axes)
     assert "token" in titles
     figure.canvas.draw_idle()
+
+
+def test_a_picture_without_values_is_left_out(tmp_path):
+    """Batches alone, contexts alone, and both: of one size nothing is drawn along it."""
+    for name, sizes, count in (("b", {}, 2), ("p", {"batches": (1,), "prompts": (128, 512)}, 1)):
+        maker = made(tmp_path / name, runtimes=(EAGER, CAPTURED), generated=(128,), **sizes)
+        axes = plots.draw("token_time", collect(maker.plan())).axes
+        assert len(axes) == count and all(axis.lines or axis.containers for axis in axes)
+        assert axes[0].get_title("left").startswith(f"{MODEL} on {GPU}")
+    maker = made(tmp_path / "both", runtimes=(EAGER, CAPTURED), generated=(128,), prompts=(128, 512))
+    titles = [axis.get_title("left") for axis in plots.draw("token_time", collect(maker.plan())).axes]
+    assert [title.count("\n") for title in titles] == [1, 0, 0] and titles[1] == "" and "batch" in titles[2]
