@@ -174,12 +174,29 @@ def test_every_entry_that_is_asked_for_is_one_that_a_study_accepts(tmp_path):
         (["onnxruntime-cpu"], ("int8",), None),
         (["onnxruntime-cuda"], ("fp32", "fp16", "int8"), ["fp32", "fp16"]),
         (["torch-eager"], None, ["fp32"]),
+        (["onnxruntime-cuda", "onnxruntime-tensorrt"], ("fp16",), None),
+        (["onnxruntime-cuda", "torch-cuda-eager", "onnxruntime-tensorrt"], ("fp16",), ["fp16"]),
     ],
 )
 def test_no_sweep_asks_for_precisions_in_which_nothing_generates(tmp_path, runtimes, precisions, asked):
     measured = Measured(collect(made(tmp_path, runtimes=[EAGER], batches=(1,), generated=(128,)).plan()))
     entry = sweep_entry(measured, runtimes, precisions)
     assert (entry == NO_GENERATION) if asked is None else (yaml.safe_load(entry)["precisions"] == asked)
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "asked"),
+    [
+        (["vllm", "onnxruntime-tensorrt"], None),  # each takes one kind of model, and never both the same
+        (["vllm", "torch-cuda-eager", "onnxruntime-tensorrt"], ["vllm", "torch-cuda-eager", "onnxruntime-tensorrt"]),
+        (["vllm", "torch-cuda-eager"], ["vllm", "torch-cuda-eager"]),
+    ],
+)
+def test_runtimes_that_run_no_model_of_both_are_no_comparison(tmp_path, runtimes, asked):
+    maker = made(tmp_path, lambda *_: 2.0, runtimes=(EAGER,), batches=(1,))
+    maker.measure(GPU, [(EAGER, "fp16")], [(1, 128)])
+    entry = sweep_entry(Measured(collect(maker.plan())), runtimes, ("fp16",))
+    assert (entry == NO_GENERATION) if asked is None else (yaml.safe_load(entry)["runtimes"] == asked)
 
 
 @pytest.mark.parametrize(("gain", "status"), [(4.0, "supported"), (0.8, "refuted"), (1.0, "not decidable")])
