@@ -247,10 +247,10 @@ def energy(samples: Sequence[Sample], start_ns: int, end_ns: int, inferences: in
     known = [(sample.t_ns, sample.energy_j) for sample in samples if sample.energy_j is not None]
     if inferences < 1 or not known:
         return None
-    ends = [_reached(known, t_ns) for t_ns in (start_ns, end_ns)]
-    if ends[0] is None or ends[1] is None:
+    begun, ended = _reached(known, start_ns), _reached(known, end_ns)
+    if begun is None or ended is None:
         return None
-    (least_before, before, most_before), (least_after, after, most_after) = ends
+    (least_before, before, most_before), (least_after, after, most_after) = begun, ended
     used, seconds = after - before, (end_ns - start_ns) / 1e9
     error = max(most_after - least_before - used, used - (least_after - most_before))
     if used <= 0 or error > LARGEST_ERROR * used:
