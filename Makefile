@@ -23,24 +23,35 @@ summary: $(VENV)/$(KIND)
 	snakemake --cores $(CORES) --quiet reason host -- results/summary.md results/report.html
 	@echo "Done: results/summary.md, results/report.html"
 
+# Images of containers often forbid Python to keep bytecode: each of the tests' processes would compile what it imports.
+test test-slow unit: export PYTHONDONTWRITEBYTECODE :=
+# The few files with tests of a mark: with all others, collecting them takes longer than running them.
+marked = $(shell grep -rlE --include='*.py' 'mark\.$(1)\b' tests)
+
 test: $(VENV)/$(KIND) $(VENV)/dev
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	mypy
 	snakemake --lint
-	pytest -n auto --maxprocesses 4 --dist loadfile -m "not timing and not slow"
-	pytest -m "timing and not slow"
+	pytest -n auto --maxprocesses 4 --dist loadfile --durations 15 -m "not timing and not slow"
+	pytest -m "timing and not slow" $(call marked,timing)
 
-test-slow: $(VENV)/$(KIND) $(VENV)/dev
-	pytest -n auto --maxprocesses 4 --dist worksteal -m "slow and not timing"
-	pytest -m "slow and timing"
+test-slow: $(VENV)/$(KIND) $(VENV)/dev $(VENV)/serving
+	pytest -n auto --maxprocesses 4 --dist worksteal --durations 15 -m "slow and not timing" $(call marked,slow)
+	pytest -m "slow and timing" $(call marked,timing)
 
 unit: $(VENV)/$(KIND) $(VENV)/dev
 	pytest tests/unit
 
 # Packages of which vLLM needs other versions than the rest; all others are those of gpu.txt.
 VLLM_DIFFERS := onnx|protobuf|numpy|onnxruntime-gpu|nvidia-.*|cuda-.*
+
+# Of the servers' packages: those that need other versions than the rest, those of which the pipeline's version does although
+# a server's package asks for an older one, and those that a server takes from the pipeline.
+SERVING_DIFFERS := protobuf
+SERVING_OVERRIDES := numpy|ml-dtypes|greenlet
+SERVING_LACKS := numpy ml-dtypes pandas
 
 # requirements/*.txt from *.in and envs/*.yaml from these, after a change of a version
 lock: $(VENV)/$(KIND)
@@ -51,6 +62,10 @@ lock: $(VENV)/$(KIND)
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -c cpu.txt -o $$kind.txt; done
 	cd requirements && sed -nE 's/^([a-z0-9._-]+==[^\\]*) \\$$/\1/p' gpu.txt | grep -vE '^($(VLLM_DIFFERS))==' | \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q vllm.in -c - -o vllm.txt
+	cd requirements && pins=$$(sed -nE 's/^([a-z0-9._-]+==[^\\]*) \\$$/\1/p' cpu.txt | grep -vE '^($(SERVING_DIFFERS))==') && \
+		echo "$$pins" | grep -E '^($(SERVING_OVERRIDES))==' | cut -d';' -f1 > serving.overrides && \
+		echo "$$pins" | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q serving.in -c - \
+		--override serving.overrides $(addprefix --no-emit-package ,$(SERVING_LACKS)) -o serving.txt && rm serving.overrides
 	python requirements/environments.py
 
 $(VENV)/$(KIND): requirements/$(KIND).txt requirements/torch.txt
@@ -69,6 +84,11 @@ $(VENV)/dev: requirements/dev.txt $(VENV)/$(KIND)
 $(VENV)/clusters: requirements/clusters.in $(VENV)/$(KIND)
 	$(PIP) --target $@ --no-deps --upgrade -r requirements/clusters.in
 	touch $@
+
+# Servers and what they need, apart from the pipeline's packages: a server's Python sees both (docs/development.md).
+$(VENV)/serving: requirements/serving.txt $(VENV)/$(KIND)
+	$(PIP) --target $@ --no-deps --upgrade --require-hashes -r requirements/serving.txt
+	touch $@
 # Options of what follows count on the command line only: some shells export HOST or MACHINE.
 FOR :=
 MACHINE :=
@@ -77,6 +97,7 @@ HOST :=
 TORCH :=
 NSYS :=
 EXCLUDE :=
+SERVING :=
 CHANGES :=
 PART_MB :=
 TO :=
@@ -91,7 +112,7 @@ quoted = '$(subst ','\'',$(1))'
 kit:
 	$(PYTHON) workflow_scripts/pack_kit.py --kind $(KIND) $(if $(FOR),--python $(FOR)) $(if $(MACHINE),--machine $(MACHINE)) \
 		$(if $(GLIBC),--glibc $(GLIBC)) $(if $(HOST),--host $(call quoted,$(HOST))) $(if $(TORCH),--torch $(TORCH)) \
-		$(if $(EXCLUDE),--exclude $(call quoted,$(EXCLUDE))) $(if $(NSYS),--nsys $(call quoted,$(NSYS))) $(if $(CHANGES),--changes $(CHANGES)) \
+		$(if $(EXCLUDE),--exclude $(call quoted,$(EXCLUDE))) $(if $(SERVING),--serving) $(if $(NSYS),--nsys $(call quoted,$(NSYS))) $(if $(CHANGES),--changes $(CHANGES)) \
 		$(if $(PART_MB),--part-mb $(PART_MB)) $(if $(TO),--output-dir $(call quoted,$(TO)))
 
 bring:

@@ -26,6 +26,8 @@ def work(arguments: argparse.Namespace) -> None:
     pinned = pins.pinned(REQUIREMENTS / f"{arguments.kind}.txt", target)
     torch = [] if pinned_torch(pinned) else pins.pinned(REQUIREMENTS / "torch.txt", target)
     carries_torch = arguments.torch == "carry" or (arguments.torch == "auto" and "torch" not in host)
+    if arguments.serving:
+        pinned = replaced(pinned, pins.pinned(REQUIREMENTS / "serving.txt", target))
     pinned = without(pinned, arguments.exclude)
     if differing := pins.differing(pinned, host):
         print(f"Carried in the pinned versions: {', '.join(differing)}")
@@ -97,6 +99,12 @@ def without(pinned: list[Pin], names: str) -> list[Pin]:
     return [pin for pin in pinned if pin.name not in left_out]
 
 
+def replaced(pinned: list[Pin], others: list[Pin]) -> list[Pin]:
+    """The pins with others, which count where both have a package: one environment has one version of it."""
+    names = {pin.name for pin in others}
+    return [*(pin for pin in pinned if pin.name not in names), *others]
+
+
 def own_pip() -> Pin:
     """The pip that packs also installs: not every host has one."""
     from importlib.metadata import version
@@ -123,6 +131,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--exclude", default="", metavar="NAME,...", help="packages that stay out, needed by no model there"
     )
+    parser.add_argument("--serving", action="store_true", help="servers too, as make .venv/serving installs them")
     parser.add_argument("--part-mb", type=int, default=50, help="size of a part at most, in MiB")
     parser.add_argument("--output-dir", type=expanded, default=Path("kit"), help="folder of the parts")
     main(work, parser)

@@ -23,7 +23,7 @@ PROJECT = Path(__file__).parents[2]
 written = runpy.run_path(str(PROJECT / "requirements/environments.py"))
 complete, sums = written["complete"], written["sums"]
 REQUIREMENTS = PROJECT / "requirements"
-LOCKED = ("cpu", "gpu", "vllm", "dev", "clusters")
+LOCKED = ("cpu", "gpu", "vllm", "dev", "clusters", "serving")
 PYTHON = "3.12"
 """Of every environment."""
 
@@ -95,7 +95,7 @@ def everything_pinned() -> list[tuple[str, dict[str, str]]]:
 BUILDS = {"tensorrt-cu13"}
 """The package of which each environment has the generation that it is called after."""
 
-OTHERS = {"vllm": {"torch", "onnx", "protobuf", "numpy"}}
+OTHERS = {"vllm": {"torch", "onnx", "protobuf", "numpy"}, "serving": {"protobuf", "fastapi", "starlette", "setuptools"}}
 """Packages of which what an environment is for needs other versions than the rest."""
 
 

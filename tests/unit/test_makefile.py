@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -44,3 +46,18 @@ def test_a_path_is_one_word_whatever_it_holds():
 def test_unpack_asks_for_the_folder_of_the_parts():
     done = subprocess.run(["make", "unpack"], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "error: name the folder of the parts: make unpack PARTS=FOLDER" in done.stderr
+
+
+@pytest.mark.parametrize("mark", ["slow", "timing"])
+def test_no_marked_test_lies_in_a_file_that_make_leaves_out(mark):
+    """The mark is written out in each file whose tests bear it: by another name it would not be seen."""
+    given = {word for word in make("test", "test-slow").split() if word.startswith("tests/")}
+    naming = {path for path in (PROJECT / "tests").rglob("test_*.py") if re.search(rf"\b{mark}\b", path.read_text())}
+    marked = {path for path in naming if marks(path, mark)}
+    assert marked and {str(path.relative_to(PROJECT)) for path in marked} <= given
+
+
+def marks(path, mark):
+    """Whether the file uses the mark, however it came by it."""
+    tree = ast.parse(path.read_text())
+    return any(isinstance(node, ast.Attribute) and node.attr == mark for node in ast.walk(tree))

@@ -25,6 +25,7 @@ ROOMS = (
     "engines",
     "runtimes",
     "measure",
+    "serving",
     "traces",
     "limits",
     "study",

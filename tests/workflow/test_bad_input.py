@@ -9,6 +9,11 @@ from unit import planted_records
 pytestmark = pytest.mark.workflow
 
 
+def slow(*values):
+    """A case that takes the way of another one here, by another file or key."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def refused(project, *arguments):
     """The output of a run that must fail, leaving every result as it was, without a traceback."""
     before = {path: path.stat().st_mtime_ns for path in (project.folder / "results").rglob("run*.json")}
@@ -24,15 +29,15 @@ def refused(project, *arguments):
     ("section", "value", "message"),
     [
         ("protocoll", {}, "unknown key 'protocoll', did you mean 'protocol'?"),
-        ("study", "a; rm -rf /", '"a; rm -rf /" is not allowed here'),
-        ("calibration", {"method": "entropi"}, "did you mean 'entropy'?"),
+        slow("study", "a; rm -rf /", '"a; rm -rf /" is not allowed here'),
+        slow("calibration", {"method": "entropi"}, "did you mean 'entropy'?"),
         (
             "inputs",
             {"lengths": {"t": {"file": "t.txt"}}},
             "inputs.lengths.t.file: t.txt does not exist; correct it (paths",
         ),
-        ("__use_yte__", True, "has __use_yte__, for which Snakemake runs the Python in it"),
-        (
+        slow("__use_yte__", True, "has __use_yte__, for which Snakemake runs the Python in it"),
+        slow(
             "sweeps",
             {"one": {**STUDY["sweeps"]["one"], "sequences": [4096]}},
             "4096 is longer than the 64 positions of 'tiny'",
@@ -66,11 +71,11 @@ def test_unwritable_results(project):
 @pytest.mark.parametrize(
     ("damaged", "target"),
     [
-        ("results/onnx/tiny/exported.onnx", "results/onnx/tiny/simplified.onnx"),
-        ("results/onnx/tiny/simplified.onnx", "results/onnx/tiny/int8.onnx"),
+        slow("results/onnx/tiny/exported.onnx", "results/onnx/tiny/simplified.onnx"),
+        slow("results/onnx/tiny/simplified.onnx", "results/onnx/tiny/int8.onnx"),
         ("results/calibration/tiny/minmax.json", "results/onnx/tiny/int8.onnx"),
-        ("results/models/tiny/weights/model.safetensors", "results/onnx/tiny/exported.onnx"),
-        ("results/models/tiny/inputs/b8-s16.npz", "results/models/tiny/reference/b8-s16.npz"),
+        slow("results/models/tiny/weights/model.safetensors", "results/onnx/tiny/exported.onnx"),
+        slow("results/models/tiny/inputs/b8-s16.npz", "results/models/tiny/reference/b8-s16.npz"),
         ("results/benchmarks/{device}/onnxruntime-cpu/tiny/fp32/b1-s16/run1.json", "results/tables/cells.csv"),
     ],
 )

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 
+import pytest
 from tiny import STUDY, SUMMARY
 from unit.planted_packages import install
 
@@ -40,16 +41,31 @@ def with_gpu():
     return {hosts.PIN: json.dumps(dataclasses.asdict(host))}
 
 
+REASONS = (
+    "TensorRT 11 is not installed",
+    "TensorRT 10 is not installed",
+    "package onnxruntime-gpu is not installed",
+    "NVIDIA H200 has compute capability 9.0; tensorrt-rtx runs on 8.0, 8.6, 8.9, 12.x only",
+)
+
+
+def test_the_plan_says_why_cells_cannot_run_and_names_no_run_of_theirs(project):
+    project.configure(study())
+    project.snakemake("results/plan.json", **with_gpu())
+    planned = json.loads((project.folder / "results/plan.json").read_text())["cells"]
+    cells = [cell for cell in planned if cell["runtime"] in RUNTIMES]
+    assert {cell["runtime"] for cell in cells} == set(RUNTIMES)
+    assert not any(cell["available"] or cell["runs"] for cell in cells)
+    for reason in REASONS:
+        assert any(reason in cell["reason"] for cell in cells), reason
+
+
+@pytest.mark.slow
 def test_cells_say_why_they_cannot_run_and_get_no_number(project):
     project.configure(study())
     project.snakemake(SUMMARY, **with_gpu())
     summary = (project.folder / SUMMARY).read_text()
-    for reason in (
-        "TensorRT 11 is not installed",
-        "TensorRT 10 is not installed",
-        "package onnxruntime-gpu is not installed",
-        "NVIDIA H200 has compute capability 9.0; tensorrt-rtx runs on 8.0, 8.6, 8.9, 12.x only",
-    ):
+    for reason in REASONS:
         assert reason in summary, reason
     assert not (project.folder / "results/benchmarks/nvidia-h200").exists()
     assert not (project.folder / "results/engines/nvidia-h200").exists()

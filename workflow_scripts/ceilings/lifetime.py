@@ -34,6 +34,9 @@ PATIENCE_SECONDS = 3.0
 OLD_KERNEL_MS = 500
 """Linux before 5.3 wakes nobody at the end of a process that is no child: then it is looked for this often."""
 
+SHARED_MEMORY = "/dev/shm"
+"""Where Linux keeps shared memory that has a name."""
+
 ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals by which users and batch systems end a process."""
 
@@ -317,8 +320,10 @@ def temporary_name(path: Path) -> Path:
 
 
 def clean_folders() -> int:
-    """Remove the temporary folders of processes that have ended; how many there were."""
-    return remove_ended(Path(tempfile.gettempdir()).glob("ceilings-*"))
+    """Remove the temporary folders and the shared memory of processes that have ended; how many there were."""
+    return remove_ended(
+        path for parent in (tempfile.gettempdir(), SHARED_MEMORY) for path in Path(parent).glob("ceilings-*")
+    )
 
 
 def remove_ended(paths: Iterable[Path]) -> int:

@@ -29,3 +29,9 @@ def test_an_unknown_name_is_refused():
 def test_only_vllm_pins_torch_itself(kind, pins_torch):
     pins = pinned(PROJECT / f"requirements/{kind}.txt", Target("3.12", "x86_64", "2.28"))
     assert pack_kit["pinned_torch"](pins) == pins_torch
+
+
+def test_other_pins_take_the_place_of_those_of_the_same_package():
+    """A kit is one environment."""
+    others = [Pin("mlserver", "1.7.1"), Pin("vllm", "0.1.0")]
+    assert pack_kit["replaced"](PINS, others) == [*PINS[:2], *others]

@@ -105,25 +105,31 @@ class Elements(HTMLParser):
         self.seen.append("comment")
 
 
+NOTES = (
+    lambda *all_: summary(*all_, "plots"),
+    lambda plan, tables, _: summary_table(plan, tables),
+    lambda *all_: observations(*all_, "plots"),
+)
+
+
 @pytest.fixture(scope="module")
 def harmless(tmp_path_factory):
-    return study(tmp_path_factory.mktemp("harmless"), HARMLESS)
+    """What is made of a study with harmless names: the notes, and the page."""
+    of = study(tmp_path_factory.mktemp("harmless"), HARMLESS)
+    return [made(*of) for made in NOTES], page(*of)
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_pages_have_the_structure_that_harmless_names_give(harmless, tmp_path, text):
     plan, tables, evidence = study(tmp_path, text)
+    notes, harmless_page = harmless
     # The order of rows that are sorted by a text is the text's; how many there are of each kind is not.
-    for made in (
-        lambda *all_: summary(*all_, "plots"),
-        lambda p, t, _: summary_table(p, t),
-        lambda *all_: observations(*all_, "plots"),
-    ):
-        seen, wanted = made(plan, tables, evidence), made(*harmless)
+    for made, wanted in zip(NOTES, notes, strict=True):
+        seen = made(plan, tables, evidence)
         assert sorted(structure(seen)) == sorted(structure(wanted))
         assert not re.search("[\ue000-\uf8ff\x00-\x08\x0b-\x1f\u200b\u202e\ufeff]", seen)
         assert len(seen) < len(wanted) + 600 * 60
-    assert sorted(Elements(page(plan, tables, evidence)).seen) == sorted(Elements(page(*harmless)).seen)
+    assert sorted(Elements(page(plan, tables, evidence)).seen) == sorted(Elements(harmless_page).seen)
 
 
 def test_a_text_reads_on_the_page_as_it_was_written(tmp_path):

@@ -16,7 +16,7 @@ from unit.traces import planted as captured
 
 from ceilings.errors import UserError
 from ceilings.report.tables.budget_rows import read_budget
-from ceilings.report.tables.collect import collect, read_run, run_row, sample_frames
+from ceilings.report.tables.collect import collect, read_run, run_row, sampled
 from ceilings.report.tables.evidence import read_evidence
 from ceilings.report.tables.floor_rows import read_floor
 from ceilings.report.tables.quality_rows import quality_row, read_quality
@@ -147,7 +147,7 @@ def test_no_edit_of_a_run_ends_in_a_traceback(maker):
             except UserError:
                 continue
             run_row(cell, run)
-            sample_frames(cell, run)
+            sampled(cell, run)
 
 
 @pytest.mark.parametrize(

@@ -58,10 +58,13 @@ class Workflow:
         return done.stdout + done.stderr
 
     def planned(self, *targets):
-        table = re.search(
-            r"^job +count\n-+ +-+\n(.*?)^total", self.run("-n", *(targets or ["last"])), re.MULTILINE | re.DOTALL
-        )
-        return {line.split()[0] for line in table[1].splitlines()} if table else set()
+        return jobs_of(self.run("-n", *(targets or ["last"])))
+
+
+def jobs_of(said):
+    """The rules of which Snakemake says that it runs or would run them."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", said, re.MULTILINE | re.DOTALL)
+    return {line.split()[0] for line in table[1].splitlines()} if table else set()
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +85,11 @@ def workflow(tmp_path_factory):
 def test_what_is_missing_is_made_again_and_what_rests_on_it(workflow, deleted, jobs):
     for name in deleted:
         (workflow.folder / name).unlink()
-    assert workflow.planned() == jobs
     said = workflow.run()
+    assert jobs_of(said) == jobs
     assert ("Nothing to be done" in said) == (not jobs)
-    assert workflow.planned() == set()
+    if jobs:
+        assert workflow.planned() == set()
 
 
 def test_an_artifact_that_could_not_be_made_is_tried_again_below_what_was_deleted(tmp_path):

@@ -116,6 +116,7 @@ def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
     ("config", "message"),
     [
         ({**CONFIG, "protocoll": {}}, r"unknown key 'protocoll', did you mean 'protocol'\?"),
+        ({**CONFIG, "calibration": {"method": "entropi"}}, r"did you mean 'entropy'"),
         ({**CONFIG, "protocol": {"proceses": 3}}, r"protocol: unknown key 'proceses', did you mean 'processes'\?"),
         (
             {**CONFIG, "protocol": {"processes": 0}},

@@ -39,6 +39,8 @@ from ceilings.statistics.intervals import mean_over_processes, median_over_proce
 from ceilings.workload.shape import Shape
 
 Record = Mapping[str, Any]
+Sampled = tuple[dict[str, Any], np.ndarray]
+"""What identifies a series, and its iterations in ns."""
 
 NS_PER_MS = 1e6
 
@@ -58,7 +60,7 @@ def collect(plan: Record) -> Tables:
     """
     cells: list[dict[str, Any]] = []
     runs: list[dict[str, Any]] = []
-    samples: list[pd.DataFrame] = []
+    samples: list[Sampled] = []
     budgets: list[dict[str, Any]] = []
     kernels: list[dict[str, Any]] = []
     seen: dict[tuple[int, ...], str] = {}
@@ -72,7 +74,7 @@ def collect(plan: Record) -> Tables:
                 )
         cells.append(cell_row(cell, records) | _price(plan, cell) | _source(plan, cell))
         runs += [run_row(cell, record) for record in records]
-        samples += [frame for record in records for frame in sample_frames(cell, record)]
+        samples += [series for record in records for series in sampled(cell, record)]
         if path := cell.get("budget"):
             budget = read_budget(path, cell)
             row = budget_row(cell, cells[-1], budget)
@@ -159,17 +161,13 @@ def run_row(cell: Record, record: Record) -> dict[str, Any]:
     return row
 
 
-def sample_frames(cell: Record, record: Record) -> list[pd.DataFrame]:
-    """The iterations of one process, in the order they were measured; of requests what their readers waited for."""
-    frames = []
+def sampled(cell: Record, record: Record) -> list[Sampled]:
+    """The series of one process, each in the order it was measured; of requests what their readers waited for."""
     every = {name: (series or {}).get("latency_ns") for name, series in (record.get("series") or {}).items()}
     requests = (record.get("series") or {}).get("requests") or {}
     every |= {name: requests.get(f"{name}_ns") for name in OF_REQUESTS}
-    for name, values in every.items():
-        if values:
-            key = {column: cell[column] for column in KEY} | {"run": record["run"], "series": name}
-            frames.append(pd.DataFrame(key | {"i": np.arange(len(values)), "latency_ns": np.asarray(values, np.int64)}))
-    return frames
+    key = {column: cell[column] for column in KEY} | {"run": record["run"]}
+    return [(key | {"series": name}, np.asarray(values, np.int64)) for name, values in every.items() if values]
 
 
 # --- the parts of a cell's row ---------------------------------------------------------------------------------------
@@ -303,9 +301,14 @@ RUN_COLUMNS = [
 SAMPLE_COLUMNS = [*KEY, "run", "series", "i", "latency_ns"]
 
 
-def _samples(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    if not frames:
+def _samples(every: Sequence[Sampled]) -> pd.DataFrame:
+    if not every:
         return pd.DataFrame(columns=SAMPLE_COLUMNS)
-    samples = pd.concat(frames, ignore_index=True)[SAMPLE_COLUMNS]
     # The key repeats a million times: as categories it costs a byte or two a row, in memory and in the file.
-    return samples.astype(dict.fromkeys((*KEY, "series"), "category"))
+    # It is repeated as codes: a frame for each series costs far more than its iterations.
+    keys = pd.DataFrame([key for key, _ in every]).astype(dict.fromkeys((*KEY, "series"), "category"))
+    counts = [len(values) for _, values in every]
+    samples = keys.take(np.repeat(np.arange(len(every)), counts)).reset_index(drop=True)
+    samples["i"] = np.concatenate([np.arange(count) for count in counts])
+    samples["latency_ns"] = np.concatenate([values for _, values in every])
+    return samples[SAMPLE_COLUMNS]

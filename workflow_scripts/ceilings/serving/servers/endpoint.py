@@ -1,0 +1,205 @@
+"""A server that is there already and speaks version 2 of KServe's protocol: measured, never started or stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ceilings import foreign
+from ceilings.errors import CellFailure, UserError
+from ceilings.serving import server_python
+from ceilings.serving.servers import metrics
+from ceilings.serving.servers.metrics import Counters, MetricsError
+from ceilings.serving.servers.server import Server, Unavailable, get
+
+READY_SECONDS = 10.0
+"""So long an endpoint may take to say that it is ready."""
+
+SERVICE = "/inference.GRPCInferenceService/"
+
+
+class Endpoint(Server):
+    """Somebody's server.
+
+    Args:
+        url: ``http://HOST:PORT`` or ``grpc://HOST:PORT``.
+        models: What it is asked for, ``NAME`` or ``NAME/VERSION``.
+        metrics_address: ``HOST:PORT`` of its metrics, if known. Without, what the statistics extension counts.
+    """
+
+    kind = "endpoint"
+
+    def __init__(self, url: str, models: Iterable[str], metrics_address: str | None = None) -> None:
+        scheme, address = parsed(url)
+        self.addresses = {scheme: address}
+        self.models = tuple(models)
+        self._metrics = metrics_address
+        self._ask: _Http | _Grpc = _Http(address) if scheme == "http" else _Grpc(address)
+
+    def start(self) -> dict[str, int]:
+        began = time.perf_counter_ns()
+        self._wait(self._ask.ready, "the server")
+        for model in self.models:
+            self._wait(functools.partial(self._ask.model_ready, *_named(model)), f"its model {model}")
+        return {"ready": time.perf_counter_ns() - began}
+
+    def _wait(self, ready: Callable[[], bool], what: str) -> None:
+        """Wait until something is ready.
+
+        Raises:
+            CellFailure: It is not, in time.
+        """
+        deadline, reason = time.monotonic() + READY_SECONDS, "it says that it is not ready"
+        while True:
+            try:
+                if ready():
+                    return
+            except OSError as error:
+                reason = foreign.one_line(str(error), 200)
+            if time.monotonic() > deadline:
+                (address,) = self.addresses.values()
+                raise CellFailure("runtime-error", f"{what} at {address} is not ready: {reason}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Leave it as it is."""
+        self._ask.close()
+
+    def counters(self, model: str) -> Counters:
+        name, version = _named(model)
+        if self._metrics is not None:
+            with contextlib.suppress(OSError, MetricsError):
+                return metrics.counters(get(self._metrics, "/metrics")[1], name, version)
+        entry = self._statistics(model)
+        return Counters() if entry is None else metrics.statistics_counters(entry)
+
+    def batch_sizes(self, model: str) -> dict[int, int] | None:
+        entry = self._statistics(model)
+        return None if entry is None else metrics.statistics_sizes(entry)
+
+    def _statistics(self, model: str) -> Mapping[str, Any] | None:
+        name, version = _named(model)
+        try:
+            return metrics.statistics_entry(self._ask.statistics(name, version), name, version)
+        except (OSError, ValueError, MetricsError):
+            return None
+
+    def facts(self) -> dict[str, Any]:
+        about: Mapping[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            about = self._ask.about()
+        counted = all(self._statistics(model) is not None for model in self.models)
+        return {
+            "kind": self.kind,
+            "version": " ".join(str(about[key]) for key in ("name", "version") if about.get(key)) or None,
+            "backend": None,
+            "extensions": list(about.get("extensions", [])),
+            "options": [],
+            "executor": {},
+            "notes": [] if counted or self._metrics else ["the server counts nothing that can be read here"],
+        }
+
+
+def parsed(url: str) -> tuple[str, str]:
+    """Transport and ``host:port`` of an endpoint's URL.
+
+    >>> parsed("grpc://localhost:8001"), parsed("http://[::1]:8000/")
+    (('grpc', 'localhost:8001'), ('http', '[::1]:8000'))
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "grpc") and parts.hostname and parts.port
+    except ValueError:
+        named = None
+    if not named or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+        raise UserError(f"{url!r} is no endpoint; write http://HOST:PORT or grpc://HOST:PORT")
+    return parts.scheme, parts.netloc
+
+
+def _named(model: str) -> tuple[str, str | None]:
+    name, _, version = model.partition("/")
+    return name, version or None
+
+
+class _Http:
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def ready(self) -> bool:
+        return get(self._address, "/v2/health/ready")[0] == 200
+
+    def model_ready(self, name: str, version: str | None) -> bool:
+        return get(self._address, f"{_path(name, version)}/ready")[0] == 200
+
+    def statistics(self, name: str, version: str | None) -> Mapping[str, Any]:
+        status, text = get(self._address, f"{_path(name, version)}/stats")
+        if status != 200:
+            raise ValueError(f"status {status}")
+        return _object(text)
+
+    def about(self) -> Mapping[str, Any]:
+        return _object(get(self._address, "/v2")[1])
+
+    def close(self) -> None:
+        pass
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+def _path(name: str, version: str | None) -> str:
+    return f"/v2/models/{name}" + (f"/versions/{version}" if version else "")
+
+
+class _Grpc:
+    """The same questions over gRPC; its messages come with the servers' packages."""
+
+    def __init__(self, address: str) -> None:
+        server_python.extend_path()
+        try:
+            import grpc
+            from google.protobuf import json_format
+            from tritonclient.grpc import service_pb2
+        except ImportError as error:
+            raise Unavailable(f"no gRPC here ({error}); {server_python.REMEDY}") from None
+        self._messages, self._json, self._error = service_pb2, json_format, grpc.RpcError
+        self._channel = grpc.insecure_channel(address)
+
+    def ready(self) -> bool:
+        return bool(self._call("ServerReady").ready)
+
+    def model_ready(self, name: str, version: str | None) -> bool:
+        return bool(self._call("ModelReady", name=name, version=version or "").ready)
+
+    def statistics(self, name: str, version: str | None) -> Mapping[str, Any]:
+        answer = self._call("ModelStatistics", name=name, version=version or "")
+        entries: Mapping[str, Any] = self._json.MessageToDict(answer, preserving_proto_field_name=True)
+        return entries
+
+    def about(self) -> Mapping[str, Any]:
+        answer = self._call("ServerMetadata")
+        return {"name": answer.name, "version": answer.version, "extensions": list(answer.extensions)}
+
+    def _call(self, method: str, **fields: str) -> Any:
+        request = getattr(self._messages, f"{method}Request")(**fields)
+        response = getattr(self._messages, f"{method}Response")
+        call = self._channel.unary_unary(f"{SERVICE}{method}", type(request).SerializeToString, response.FromString)
+        try:
+            return call(request, timeout=5)
+        except self._error as error:
+            raise ConnectionError(error.details() or str(error.code())) from None
+
+    def close(self) -> None:
+        self._channel.close()
