@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ import torch
 import transformers
 from tiny_models import of_path
 
-from ceilings.errors import CellFailure
+from ceilings.errors import CellFailure, UserError
+from ceilings.host import Host
 from ceilings.models import outline, token_reference, weights
 from ceilings.models.decoder_step import DecoderStep
 from ceilings.models.load import load_module
+from ceilings.study.study import Study
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
+LAPTOP = Host("cpu-test", "Test CPU", 4, None, "no CUDA device on this machine")
 TOKENS = {"vocab_size": 300, "bos_token_id": 1, "eos_token_id": [2, 7, 9, 11], "pad_token_id": 0}
 """Several tokens that would end a text, of which none may end a request."""
 
@@ -100,3 +104,25 @@ def test_what_changes_while_a_text_grows_is_refused(kind: Any, sizes: dict[str, 
     with pytest.raises(CellFailure, match=why) as failure:
         weights.fetch(of_path(tmp_path / "given"), tmp_path / "w")
     assert failure.value.kind == "unsupported"
+
+
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ({"sliding_window": 16}, True),
+        ({"sliding_window": 64}, False),  # as long as the longest context
+        ({"sliding_window": None}, False),
+        ({"sliding_window": 16, "layer_types": ["full_attention"] * 2}, False),
+        ({"sliding_window": 16, "layer_types": ["full_attention", "sliding_attention"]}, True),
+    ],
+)
+def test_a_window_is_refused_while_planning(config: dict[str, Any], refused: bool, tmp_path: Path) -> None:
+    sizes = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "max_position_embeddings": 64, **config}
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    sweep = {"models": ["m"], "runtimes": ["torch-eager"], "precisions": ["fp32"], "shapes": ["b1-p8-g4"]}
+    study = {"study": "s", "models": {"m": {"path": str(tmp_path)}}, "sweeps": {"one": sweep}}
+    if not refused:
+        assert Study(study, LAPTOP).cells
+        return
+    with pytest.raises(UserError, match=r"sweeps\.one: 'm' attends to the last 16 tokens alone"):
+        Study(study, LAPTOP)
