@@ -30,10 +30,12 @@ rule collect_cells:
         engines=TARGETS.engine_records,
         budgets=TARGETS.budgets,
         quality=TARGETS.qualities,
+        serving=TARGETS.served_runs,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),
         "results/tables/samples.parquet",
+        "results/tables/serving_samples.parquet",
         "results/tables/tables.json",
     log:
         "results/logs/collect_cells.log",

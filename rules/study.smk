@@ -99,7 +99,7 @@ onstart:
         # a second: after a hundred jobs that took a quarter of a core beside the timed one. Here is nothing to limit.
         workflow.scheduler.job_rate_limiter = None
         progress.say(TIME_LEFT)
-        if TIME_LEFT.remaining[busy.RULE]:
+        if any(TIME_LEFT.remaining[rule] for rule in busy.RULES):
             busy.say(busy.before(STUDY.host.gpu))
     else:
         if not STUDY.machines.nodes and workflow.is_main_process:
@@ -135,6 +135,7 @@ wildcard_constraints:
     node="|".join(map(re.escape, STUDY.machines.names)) or "(?!)",
     cache="onnxruntime-tensorrt-[0-9][0-9.]*",
     plot="[a-z0-9_]+",
+    deployment="[a-z0-9][a-z0-9-]*",
     capture=CAPTURE,
     before=CAPTURE,
     after=CAPTURE,
@@ -153,6 +154,7 @@ def known_targets():
         *fixed,
         *plots,
         *TARGETS.runs,
+        *TARGETS.served_runs,
         *TARGETS.budgets,
         *TARGETS.qualities,
         *TARGETS.evidence,
@@ -253,6 +255,25 @@ def graph_precision(wildcards):
 
 def measure_slice(wildcards):
     return SLICES.measure(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.device)
+
+
+def serving_environment(wildcards):
+    return f"../envs/{'cpu' if wildcards.device.startswith('cpu-') else 'gpu'}.yaml"
+
+
+def serving_slice(wildcards):
+    return STUDY.serving_slice(wildcards.deployment, wildcards.device)
+
+
+def served_files(wildcards):
+    """The files of every cell of a deployment, as the rule's inputs."""
+    return [file for files in STUDY.served(wildcards.deployment, wildcards.device).values() for file in files]
+
+
+def served_options(wildcards):
+    """The same as options: of each cell those that the program names."""
+    served = STUDY.served(wildcards.deployment, wildcards.device)
+    return [word for cell, files in served.items() for word in ("--served", cell, *files[:4])]
 
 
 def trace_slice(wildcards):

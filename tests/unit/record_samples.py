@@ -9,7 +9,7 @@ from typing import Any
 
 from unit import planted_records
 from unit.planted_records import ENGINE, ENGINE_CACHE, PROVENANCE, WEIGHTS
-from unit.report import planted_study, test_quality
+from unit.report import planted_serving, planted_study, test_quality
 from unit.traces import planted as captured
 from unit.traces.events import Events
 from unit.traces.handmade import Built, Plain
@@ -32,6 +32,19 @@ HOST = {
     **{"gpu_problem": None, "cpu_quota": None, "int8_saturates": False, "multiplies_bf16": True},
 }
 FAILURE = {"status": "failed", "failure": {"kind": "damaged", "message": "no weights"}}
+
+CELL = "onnxruntime-cpu/m/fp32/b1-s8"
+COUNTED = {
+    **{"requests": 2, "failures": 0, "executions": 1, "inferences": 2, "queue_ns": 10, "compute_input_ns": 5},
+    **{"compute_infer_ns": 100, "compute_output_ns": 5, "request_ns": 200, "batch_sizes": {"2": 1}},
+}
+WINDOW = {
+    **{"cell": CELL, "kind": "closed", "concurrency": 2, "rate": None, "asked": None, "round": 1},
+    **{"began_ns": 10, "ended_ns": 1000, "drained_ns": 1100, "latency_ns": [300, 310], "late_ns": [1, 2]},
+    **{"sent": 2, "unsent": 0, "answered": 2, "answered_inside": 2, "failed": {}, "connections": 2, "exhausted": 0},
+    **{"client_cores": 0.5, "client_cores_allowed": 1, "server": COUNTED},
+}
+PARITY = {**DISTANCE, "rows": 2, "spread_l2": None, "row_l2": 0.01, "problem": None, "tolerance": 0.02}
 
 CONTENTS: dict[str, dict[str, Any]] = {
     "weights": WEIGHTS,
@@ -62,6 +75,25 @@ CONTENTS: dict[str, dict[str, Any]] = {
     },
     "data": {"status": "ok", "source": "corpus", "available": 9, "rows": 8, "truncated": 1, "seed": 0},
     "pool": FAILURE,
+    "serving": {
+        **{
+            "deployment": "http",
+            "device": "cpu-x",
+            "run": 1,
+            "status": "ok",
+            "failure": None,
+            "log": None,
+            "flags": [],
+        },
+        "server": {"kind": "triton", "version": "2.51.0", "cores": [0], "first_start_ns": {"ready": 9}},
+        "client": {"transport": "http", "shared_memory": "none", "round_trip_ms": 0, "cores": [1]},
+        **{
+            "cells": {CELL: {"parity": PARITY, "warmed": [1, 2]}},
+            "windows": [WINDOW],
+            "settings": {"server": "triton"},
+        },
+        **{"protocol": {"rounds": 1, "window_seconds": 2}, "neighbours": {}, "provenance": PROVENANCE},
+    },
     "node": {"node": "h200", "host": HOST},
     "tables": {"files": {"cells.parquet": "ab" * 32}},
 }
@@ -94,6 +126,11 @@ def _plan(folder: Path) -> Path:
     maker = planted_study.StudyMaker(folder, runs=1)
     maker.add(planted_study.CPU, "torch-eager", "fp32", 1, 128, n=40)
     return maker.write_plan()
+
+
+def _serving(folder: Path) -> Path:
+    study = planted_serving.ServedStudy(folder, runs=1, n=6)
+    return Path(study.deploy("a", closed=(1,), rates=(20.0,))["runs"][0])
 
 
 def _peaks(folder: Path) -> Path:
@@ -139,6 +176,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "floor": _floor,
     "quality": _quality,
     "plan": _plan,
+    "serving": _serving,
     "peaks": _peaks,
     "budget": _budget,
     "explanation": _explanation,

@@ -99,7 +99,7 @@ class Project:
 
     def planned(self, target: str = SUMMARY, *arguments: str, **environment: str) -> collections.Counter[str]:
         """The jobs that Snakemake would run for a target, as a count for each rule; ``all`` left out."""
-        done = self.snakemake(target, "--dry-run", *arguments, **environment)
+        done = self.snakemake("--dry-run", target, *arguments, **environment)
         table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", done.stdout + done.stderr, re.MULTILINE | re.DOTALL)
         counts = (line.split() for line in table.group(1).splitlines()) if table else ()
         return collections.Counter({rule: int(count) for rule, count in counts if rule != "all"})

@@ -30,6 +30,7 @@ FOLDERS = (
     "onnx",
     "parity",
     "quality",
+    "serving",
     "tables",
     "traces",
 )

@@ -8,6 +8,9 @@ PLOTS = {
     "batch_sweep": "Latency against throughput along batches, with the Pareto front",
     "sequence_sweep": "Latency against sequence length",
     "token_time": "Time per output token against batch and context, with the floor, of models that generate",
+    "serving_latency": "What a request waits for behind a server: beyond it, queue, execution; from load to load",
+    "serving_throughput": "Requests answered a second against the tail of their latency, deployments side by side",
+    "batches_formed": "Batch sizes that servers formed, from load to load",
     "launch_to_kernel_map": "Where the host decides the latency and where the device does, over batch and sequence",
     "roofline": "Rates that cells reach, below the roofs that their device was measured to have",
     "latency_distributions": "Latencies of single iterations, a row a process",
@@ -23,5 +26,7 @@ TABLES = {
     "kernels": "a row a kernel of a captured cell: how often it runs and how long",
     "floors": "a row a cell: what the hardware allows",
     "quality": "a row an evaluated configuration: accuracy, or agreement with FP32",
+    "serving": "a row a load of a cell behind a server: latency at the client, account of a request, batches",
+    "serving_windows": "a row a window of such a load: what client and server counted",
 }
 """Every table that a person would open, and what it holds. The samples are in another one."""

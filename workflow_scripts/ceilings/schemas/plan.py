@@ -32,6 +32,12 @@ PREDICTION = record(
     rest=anything,
 )
 
+DEPLOYED = record(
+    {"deployment": NAME, "device": maybe(text()), "cells": many(text()), "runs": many(text())},
+    {**dict.fromkeys(("reason", "remedy"), maybe(text())), "recorded": flag},
+    rest=anything,
+)
+
 CONTENT = record(
     {
         "study": NAME,
@@ -50,6 +56,7 @@ CONTENT = record(
         "left_out": many(row(text(), text())),
         "lacking": many(LACKING),
         "predictions": many(PREDICTION),
+        "serving": many(DEPLOYED),
     },
     rest=anything,
 )

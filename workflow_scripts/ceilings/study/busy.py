@@ -20,7 +20,7 @@ from ceilings.measure.neighbours import Neighbours
 LOOK_SECONDS = 0.5
 """How long the machine is watched before anything is timed."""
 
-RULE = "measure_latency"
+RULES = ("measure_latency", "measure_serving")
 """Whose jobs are timed."""
 
 REMEDY = "stop other work on this machine"
@@ -46,7 +46,7 @@ class Disturbances(logging.Filter):
         match fields.get("event"):
             case "run_info":
                 self.timed, self.disturbed = 0, []
-            case "job_info" if fields["rule_name"] == RULE:
+            case "job_info" if fields["rule_name"] in RULES:
                 self.running[fields["jobid"]] = str(next(iter(fields["output"]), ""))
             case "job_finished" if fields["job_id"] in self.running:
                 self._look_at(self.running.pop(fields["job_id"]))
@@ -68,7 +68,8 @@ class Disturbances(logging.Filter):
             return None
         return (
             f"Busy machine: {len(self.disturbed)} of {self.timed} timed processes were disturbed: their intervals are "
-            f"wide. To measure again, {REMEDY}, delete the records named above and run again (-R {RULE}: all of them)."
+            f"wide. To measure again, {REMEDY}, delete the records named above and run again (-R {' '.join(RULES)}: "
+            "all of them)."
         )
 
 

@@ -41,6 +41,7 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("onnx/{model}/{graph}.json", "graph"),
     ("parity/{model}/{graph}.json", "parity"),
     ("quality/{device}/{runtime}/{model}/{precision}.json", "quality"),
+    ("serving/{device}/{deployment}/run{run}.json", "serving"),
     ("traces/{device}/{runtime}/{model}/{precision}/{shape}.budget.json", "budget"),
     ("traces/{device}/{runtime}/{model}/{precision}/{shape}.layers.json", "layer-times"),
 )
@@ -55,8 +56,11 @@ ARTIFACTS = (
 )
 """What else lies in the folder of a device."""
 
-OF_DEVICES = {"benchmarks", "engines", "floors", "hosts", "quality", "traces"}
+OF_DEVICES = {"benchmarks", "engines", "floors", "hosts", "quality", "serving", "traces"}
 """Folders with a folder a device."""
+
+RUNS = {"benchmarks", "serving"}
+"""Folders of runs: those of one thing may be of several trees if they measured the same."""
 
 ENDS = (
     *(".budget.json", ".layers.json", ".perfetto.json", ".torch.json", ".sqlite"),
@@ -173,11 +177,12 @@ def kind_of(file: PurePosixPath) -> str | None:
 def unit_of(file: PurePosixPath) -> str:
     """What a file belongs together with: all of one unit is of one tree.
 
-    The processes of a cell; a capture and what is made of it; an engine and its record; weights, their workload and
-    tokenizer; rows and their reference; inputs and what FP32 gives for them; a graph, its report and its parity.
+    The processes of a cell; the servers of a deployment; a capture and what is made of it; an engine and its record;
+    weights, their workload and tokenizer; rows and their reference; inputs and what FP32 gives for them; a graph, its
+    report and its parity.
     """
     first, *below = file.parts
-    if first == "benchmarks":
+    if first in RUNS:
         return str(file.parent)
     if first == "models" and below[1:2] == ["weights"]:
         return "/".join(file.parts[:3])
@@ -223,7 +228,7 @@ def _belongs(have: Unit, offered: Unit, equal: set[PurePosixPath]) -> bool:
         return False
     if equal in (set(have), set(offered)):  # one side holds all of the other
         return True
-    if next(iter(offered)).parts[0] == "benchmarks":
+    if next(iter(offered)).parts[0] in RUNS:
         return _comparable([*have.items(), *offered.items()])
     return any(kind_of(file) for file in equal)  # a record that both have vouches for the rest
 
@@ -247,6 +252,7 @@ def _conditions(record: Mapping[str, Any]) -> dict[str, Any] | None:
         "driver": (gpu or {}).get("driver"),
         "protocol": record.get("protocol"),
         "host": record.get("host"),
+        "settings": record.get("settings"),
     }
 
 

@@ -82,6 +82,10 @@ class Paths:
         """The record of one process."""
         return f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{process}.json"
 
+    def serving(self, device: str, deployment: str, *, run: int) -> str:
+        """The record of one server of a deployment."""
+        return f"{self.results}/serving/{device}/{deployment}/run{run}.json"
+
     def quality(self, device: str, runtime: str, model: str, precision: str) -> str:
         """What a cell's answers are worth."""
         return f"{self.results}/quality/{device}/{runtime}/{model}/{precision}.json"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, PYTORCH, Runtime
+from ceilings.serving.deployment import Deployment
 from ceilings.study.cell import Cell
 
 RULES = {
@@ -42,20 +43,37 @@ START = {("cpu", True): 6.0, ("cpu", False): 3.0, ("cuda", True): 9.0, ("cuda", 
 COMPILING = {COMPILATION: 20.0, AUTOTUNING: 60.0}
 """Seconds more of a process that has one of these levers."""
 
+SERVER_START = 6.0
+"""Seconds until a server is ready."""
+
 SERIES_BESIDE = {"cpu": 0, "cuda": 3}
 """Series of copies and of cold caches; each takes a quarter of the closed loop."""
 
 
-def expected_seconds(protocol: Mapping[str, Any], cells: Sequence[Cell]) -> dict[str, float]:
+def expected_seconds(
+    protocol: Mapping[str, Any], cells: Sequence[Cell], deployments: Sequence[Deployment] = ()
+) -> dict[str, float]:
     """Seconds that a job takes by rule, as far as that can be known before any has run.
 
     Args:
         protocol: Of the study.
         cells: Those that are measured; a timed job takes as long as theirs do in the mean.
+        deployments: Those that are measured, likewise.
     """
     processes = [process_seconds(protocol, cell.spec) for cell in cells if cell.runs]
     mean = sum(processes) / len(processes) if processes else UNKNOWN
-    return {**RULES, "measure_latency": mean}
+    served = [serving_seconds(protocol["serving"], one) for one in deployments]
+    return {
+        **RULES,
+        "measure_latency": mean,
+        "measure_serving": sum(served) / len(served) if served else UNKNOWN,
+    }
+
+
+def serving_seconds(protocol: Mapping[str, Any], deployment: Deployment) -> float:
+    """Seconds that one server takes: two starts, the check of its answers, and its windows."""
+    windows = len(deployment.loads) * protocol["rounds"] * protocol["window_seconds"]
+    return float(2 * SERVER_START + len(deployment.cells) * protocol["warmup_seconds"] + windows)
 
 
 def process_seconds(protocol: Mapping[str, Any], spec: Runtime) -> float:

@@ -17,6 +17,8 @@ from ceilings.host import Host
 from ceilings.measure import catalogue as measurements
 from ceilings.models.catalogue import FAMILIES
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
+from ceilings.serving.deployment import Deployment
+from ceilings.study import deployments
 from ceilings.study.availability import installed
 from ceilings.study.cell import SECOND
 from ceilings.study.code import digest, libraries
@@ -149,9 +151,31 @@ class Slices:
                 "protocol": {
                     key: value
                     for key, value in self.config["protocol"].items()
-                    if key not in ("processes", "measurements")
+                    if key not in ("processes", "measurements", "serving")
                 },
                 "measurements": measurements.task_entries(spec.device, names, kind),
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def serving(self, deployment: str, device: str | None = None) -> str:
+        """What a deployment's record depends on beside artifacts and inputs: entry, cells, code and packages."""
+        served = Deployment.from_json(self.config["serving"][deployment])
+        cells, modules = {}, list(deployments.modules(served))
+        for cell in served.cells:
+            runtime, model, precision, _ = cell.split("/")
+            spec = self.runtime(runtime)
+            cells[cell] = {**self._execution(spec, model, device), "tolerance": self.config["parity"][precision]}
+            modules += self._executed(spec, model)
+        protocol = {key: value for key, value in self.config["protocol"]["serving"].items() if key != "limit_ms"}
+        return canonical(
+            {
+                "deployment": served.to_json(),
+                "cells": cells,
+                "protocol": protocol,
+                "seed": self.config["seed"],
+                "code": digest(*dict.fromkeys(modules)),
+                "packages": deployments.packages_of(served),
             }
         )
 

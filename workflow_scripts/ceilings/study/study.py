@@ -14,8 +14,9 @@ from ceilings.host import Host
 from ceilings.study import captures, machines, plan, prediction_log, progress
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
-from ceilings.study.config import checked, of_captures
+from ceilings.study.config import checked, nearest, of_captures
 from ceilings.study.contents import Contents
+from ceilings.study.deployments import Deployed, deployed
 from ceilings.study.engines import Engines
 from ceilings.study.lacking import lacking
 from ceilings.study.next_cells import RUN, with_next_cells
@@ -99,7 +100,12 @@ class Study:
     @functools.cached_property
     def targets(self) -> Targets:
         """The files that it asks for."""
-        return Targets(self.cells, self.paths, self.engines, self.config["captures"])
+        return Targets(self.cells, self.paths, self.engines, self.config["captures"], self.deployed)
+
+    @functools.cached_property
+    def deployed(self) -> list[Deployed]:
+        """Every deployment that the study asks for, once a device."""
+        return deployed(self.config, self.cells, self.paths)
 
     @property
     def int8_saturates(self) -> bool:
@@ -117,6 +123,7 @@ class Study:
             self.trace_source,
             lacking=lacking(self.machines.hosts, models, self._planner.availability),
             predictions=self.predictions_of_cells,
+            deployed=self.deployed,
         )
 
     @property
@@ -176,6 +183,32 @@ class Study:
                 f"{model!r} is an ONNX file, and {runtime} executes PyTorch modules; choose another runtime"
             )
         return [*(f"{self.paths.weights(model)}/{name}" for name in WEIGHTS), self.paths.provenance(model)]
+
+    def serving_slice(self, deployment: str, device: str) -> str:
+        """What the record of a deployment depends on beside its files.
+
+        Raises:
+            UserError: The study has no such deployment.
+        """
+        if deployment not in self.config["serving"]:
+            raise UserError(f"no deployment is called {deployment!r}, {nearest(deployment, self.config['serving'])}")
+        return self.slices.serving(deployment, device)
+
+    def served(self, deployment: str, device: str) -> dict[str, list[str]]:
+        """The files of a deployment by cell: artifact, inputs, reference, workload, and what vouches for the artifact.
+
+        Raises:
+            UserError: The study has no such deployment.
+        """
+        self.serving_slice(deployment, device)
+        files = {}
+        for cell in self.config["serving"][deployment]["cells"]:
+            runtime, model, precision, shape = cell.split("/")
+            artifact, *vouching = self.artifact(runtime, model, precision, shape, device)
+            paths = self.paths
+            of_model = (paths.inputs(model, shape), paths.reference(model, shape), paths.workload(model))
+            files[cell] = [artifact, *of_model, *vouching]
+        return files
 
     def _vouched_graph(self, model: str, graph: str) -> list[str]:
         return [self.paths.graph(model, graph), self.paths.graph_report(model, graph)]
@@ -300,7 +333,8 @@ class Study:
     @functools.cached_property
     def expected_seconds(self) -> dict[str, float]:
         """A first guess of a job's length per rule, for the time left."""
-        return progress.expected_seconds(self.config["protocol"], self.targets.measured)
+        served = [one.deployment for one in self.deployed if one.runs and not one.recorded]
+        return progress.expected_seconds(self.config["protocol"], self.targets.measured, served)
 
     def refuse_unfit(self, model: str, shape: str) -> None:
         """Raise UserError where a model does not take a shape that a target names."""

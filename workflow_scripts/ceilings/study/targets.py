@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ceilings.study.cell import Cell
+from ceilings.study.deployments import Deployed
 from ceilings.study.engines import Engines
 from ceilings.study.paths import Paths
 from ceilings.study.variants import graph_name
@@ -21,10 +22,19 @@ class Targets:
         paths: The results tree.
         engines: The engines of the study.
         captures: Names of the captures that others made.
+        deployed: Every deployment of the study.
     """
 
-    def __init__(self, cells: list[Cell], paths: Paths, engines: Engines, captures: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        cells: list[Cell],
+        paths: Paths,
+        engines: Engines,
+        captures: Iterable[str] = (),
+        deployed: Iterable[Deployed] = (),
+    ) -> None:
         self.cells = cells
+        self.deployed = list(deployed)
         self.paths = paths
         self.engines = engines
         self.captures = list(captures)
@@ -40,6 +50,11 @@ class Targets:
         return [run for cell in self.measured for run in cell.runs]
 
     @functools.cached_property
+    def served_runs(self) -> list[str]:
+        """The records of deployments that this machine makes."""
+        return [run for one in self.deployed if not one.recorded for run in one.runs]
+
+    @functools.cached_property
     def recorded_runs(self) -> list[str]:
         """Run records of other machines and other environments: read, never made."""
         return [run for cell in self.cells if cell.recorded for run in cell.runs]
@@ -48,7 +63,8 @@ class Targets:
     def recorded_records(self) -> list[str]:
         """All that the tables read of other machines and other environments."""
         beside = ((cell.floor, cell.engine, cell.budget, cell.quality) for cell in self.cells if cell.recorded)
-        return [*self.recorded_runs, *sorted({path for paths in beside for path in paths if path})]
+        served = (run for one in self.deployed if one.recorded for run in one.runs)
+        return [*self.recorded_runs, *sorted({path for paths in beside for path in paths if path}), *served]
 
     @functools.cached_property
     def budgets(self) -> list[str]:

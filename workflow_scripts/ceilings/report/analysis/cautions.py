@@ -51,6 +51,7 @@ def cautions(measured: Measured, findings: Sequence[Finding], evidence: Evidence
         *_captures(measured),
         *_weights(evidence),
         *_other_flags(measured),
+        *_served(measured),
     ]
 
 
@@ -194,5 +195,22 @@ def _other_flags(measured: Measured) -> list[str]:
                 kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", flag), []).append(flag)
     return [
         f"{text.plural(len(same), 'process')} flagged: {same[0]}{', for one' if len(set(same)) > 1 else ''}."
+        for same in kinds.values()
+    ]
+
+
+def _served(measured: Measured) -> list[str]:
+    """Loads behind servers that carry no claim, and the kinds of what was noticed of them and of their servers."""
+    rows = [row for row in measured.tables.serving.to_dict("records") if row["status"] == "ok"]
+    noticed = [str(row["flags"]).split("; ") for row in rows if isinstance(row["flags"], str) and row["flags"]]
+    # How often it was, in brackets at the end, is another number in each row.
+    kinds: dict[str, list[str]] = {}
+    for flag in (re.sub(r" \(\d+ of \d+ \w+\)$", "", flag) for flags in noticed for flag in flags):
+        kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", flag), []).append(flag)
+    lines = []
+    if disturbed := sum(bool(row["flagged"]) for row in rows):
+        lines.append(f"**{disturbed} of {len(rows)} loads behind servers were disturbed**: they carry no claim.")
+    return lines + [
+        f"{text.plural(len(same), 'load')} behind servers: {same[0]}{', for one' if len(set(same)) > 1 else ''}."
         for same in kinds.values()
     ]

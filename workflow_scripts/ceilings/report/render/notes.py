@@ -38,6 +38,7 @@ from ceilings.report.render.not_run import not_run
 from ceilings.report.render.parity_section import graphs, parity
 from ceilings.report.render.pictures import pictures
 from ceilings.report.render.prediction_section import predictions
+from ceilings.report.render.serving_section import served
 from ceilings.report.render.time_account import where_time_goes
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
@@ -167,7 +168,8 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         "All that the [summary](summary.md) leaves out. Each observation names the claim that was tested, the verdict, "
         "the effect with its 95% interval (unless it says otherwise) and the cells it rests on.",
         introduction(plan, tables, measured, evidence),
-        f"## Decision\n\n{decision_table.markdown(decision_table.rows(made, advice))}\n\n{why}",
+        # Of an endpoint elsewhere, no cell need be measured here: then there is nothing to decide.
+        f"## Decision\n\n{decision_table.markdown(decision_table.rows(made, advice))}\n\n{why}" if made else "",
         decision_table.all_failed(measured),
         *(_observation(number, finding) for number, finding in enumerate(_seen(observed), 1)),
         _noted([finding for finding in observed if not finding.has_evidence and finding.status is None]),
@@ -175,6 +177,7 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         undecided_by_noise([finding for finding in observed if finding.has_evidence and finding.undecided_by_noise]),
         undecided(observed),
         claims_of_others(measured, evidence),
+        served(measured, whole=True),
         where_time_goes(plan, tables),
         distance(measured),
         pictures(plots, tables),

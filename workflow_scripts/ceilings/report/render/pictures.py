@@ -23,6 +23,10 @@ def swept(tables: Tables, which: Callable[[str], bool]) -> bool:
     return False
 
 
+def _nothing_served(tables: Tables) -> bool:
+    return not (tables.serving["status"] == "ok").any()
+
+
 NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "latency_budget": lambda tables: tables.budgets.empty,
     "iteration_timeline": lambda tables: tables.budgets.empty,
@@ -39,8 +43,11 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
             lambda axis: axis in ("batch", "prompt"),
         )
     ),
+    "serving_latency": _nothing_served,
+    "serving_throughput": _nothing_served,
+    "batches_formed": lambda tables: _nothing_served(tables) or not tables.serving["batching"].fillna("").any(),
 }
-"""Plots that stay empty without captures, without a GPU or without a sweep: the pages leave them out."""
+"""Plots that stay empty without captures, a GPU, a sweep or a server: the pages leave them out."""
 
 
 def picture(folder: str, tables: Tables) -> str:

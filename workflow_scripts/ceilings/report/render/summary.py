@@ -24,6 +24,7 @@ from ceilings.report.render.notes import anchors
 from ceilings.report.render.pictures import picture
 from ceilings.report.render.prediction_section import predictions
 from ceilings.report.render.results_table import results
+from ceilings.report.render.serving_section import served
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import Tables
 
@@ -55,6 +56,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         picture(plots, tables),
         results(measured, plan),
         generated(measured, plan),
+        served(measured),
         conclusions(observed),
         predictions(plan, measured),
         explained(evidence),

@@ -35,6 +35,7 @@ from ceilings.report.tables.quantities import (
     of_cell,
     of_process,
 )
+from ceilings.report.tables.served_rows import served_tables
 from ceilings.statistics.intervals import mean_over_processes, median_over_processes, pooled_quantile
 from ceilings.workload.shape import Shape
 
@@ -43,6 +44,9 @@ Sampled = tuple[dict[str, Any], np.ndarray]
 """What identifies a series, and its iterations in ns."""
 
 NS_PER_MS = 1e6
+
+END_TO_END = "latency_end_to_end"
+"""The series of samples with the copies of inputs and outputs."""
 
 OF_REQUESTS = ("request", "first_token", "token", "per_token")
 """Series of samples that come from requests: end to end, first token, gaps between tokens, and their mean a request."""
@@ -80,14 +84,19 @@ def collect(plan: Record) -> Tables:
             row = budget_row(cell, cells[-1], budget)
             budgets += [row] if row else []
             kernels += kernel_rows(cell, budget)
+    every = _samples(samples)
+    served = served_tables(plan, bare_means(every))
     return Tables(
         cells=with_axes(pd.DataFrame(cells, columns=CELL_COLUMNS).astype(dict.fromkeys(PRODUCT_COLUMNS, "Int64"))),
         runs=with_axes(pd.DataFrame(runs, columns=RUN_COLUMNS)),
-        samples=_samples(samples),
+        samples=every,
         floors=floor_table(plan["cells"], cells),
         budgets=with_axes(pd.DataFrame(budgets, columns=BUDGET_COLUMNS)),
         kernels=with_axes(pd.DataFrame(kernels, columns=KERNEL_COLUMNS)),
         quality=quality_table(plan["cells"]),
+        serving=served.serving,
+        serving_windows=served.windows,
+        serving_samples=served.samples,
     )
 
 
@@ -312,3 +321,13 @@ def _samples(every: Sequence[Sampled]) -> pd.DataFrame:
     samples["i"] = np.concatenate([np.arange(count) for count in counts])
     samples["latency_ns"] = np.concatenate([values for _, values in every])
     return samples[SAMPLE_COLUMNS]
+
+
+def bare_means(samples: pd.DataFrame) -> dict[tuple[Any, ...], float]:
+    """Mean latency of each cell in ms: end to end where measured, since a server gets its inputs from a client."""
+    means: dict[tuple[Any, ...], float] = {}
+    for series in ("latency", END_TO_END):
+        chosen = samples[samples["series"] == series]
+        for key, mean in chosen.groupby(KEY, observed=True, sort=False)["latency_ns"].mean().items():
+            means[tuple(key)] = mean / NS_PER_MS  # type: ignore[arg-type]
+    return means

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ceilings import records
 from ceilings.report.tables.keys import KEY, key_of
 from ceilings.report.tables.quantities import PERCENTILES, QUANTITIES, ends
+from ceilings.report.tables.served_rows import SERVED
 from ceilings.schemas.run import ENERGY, GPU
 from ceilings.schemas.terms import free
 from ceilings.workload.shape import Shape
@@ -68,6 +69,30 @@ def _flaws(cells: pd.DataFrame, runs: pd.DataFrame, samples: pd.DataFrame) -> It
             yield f"cells has {_named(key_of(row))} with status ok, and samples has no iteration of it"
         else:
             yield from _differing("cells", row, _expected(row, list(groups[key_of(row)].values())))
+
+
+def served_flaw(serving: pd.DataFrame, samples: pd.DataFrame) -> str | None:
+    """Why these cannot be the tables of served models of one study; None where they can."""
+    return next(_served_flaws(serving, samples), None)
+
+
+def _served_flaws(serving: pd.DataFrame, samples: pd.DataFrame) -> Iterator[str]:
+    key = [*SERVED, "load"]
+    measured = serving[serving["status"] == "ok"]
+    yield from _twice("serving", measured, key)
+    groups: dict[Hashable, list[NDArray[np.int64]]] = {}
+    for (*load, _), values in samples.groupby([*key, "run"], observed=True, sort=False)["latency_ns"]:
+        groups.setdefault(tuple(load), []).append(values.to_numpy() / NS_PER_MS)
+    rows = {tuple(row[name] for name in key): row for row in measured.to_dict("records")}
+    if other := rows.keys() ^ groups.keys():
+        yield f"serving and serving_samples differ in what was measured ({_named(sorted(other, key=str)[0])})"
+        return
+    for load, row in rows.items():
+        pool = np.concatenate(groups[load])
+        p50 = math.exp(np.median([math.log(np.median(one)) for one in groups[load]]))
+        for column, follows in {"n": len(pool), "p50_ms": p50, "client_ms": float(pool.mean())}.items():
+            if not math.isclose(row[column], follows, rel_tol=CLOSE):
+                yield f"serving has {column} {row[column]:.6g} of {_named(load)}, and its samples give {follows:.6g}"
 
 
 def _unreadable(runs: pd.DataFrame) -> Iterator[str]:

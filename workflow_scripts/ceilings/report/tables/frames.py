@@ -18,11 +18,19 @@ from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
+from ceilings.report.tables.served_quantities import SERVING_COLUMNS
+from ceilings.report.tables.served_rows import SAMPLE_COLUMNS, WINDOW_COLUMNS
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES, SELDOM
 from ceilings.workload.shape import Shape
 
 SAMPLES = "samples"
 """The table that nobody would open as CSV."""
+
+SERVING_SAMPLES = "serving_samples"
+"""The same of requests to servers."""
+
+ALONE = (SAMPLES, SERVING_SAMPLES)
+"""Tables that are Parquet alone."""
 
 VOUCHER = "tables.json"
 """Beside the tables: the digest of each, so that a table of another study is not taken for one of this."""
@@ -33,7 +41,7 @@ PATH = "path"
 NUMBERS = {"number", "percent", "count"}
 """Forms of quantities whose columns hold numbers."""
 
-LATER = {"quality"}
+LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES}
 """Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
@@ -88,6 +96,9 @@ class Tables:
         kernels: One row a kernel of a captured cell; columns ``KERNEL_COLUMNS``.
         floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
         quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
+        serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
+        serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
+        serving_samples: One row a request to a server (``latency_ns``).
     """
 
     cells: pd.DataFrame
@@ -97,6 +108,9 @@ class Tables:
     kernels: pd.DataFrame = field(default_factory=lambda: _empty(KERNEL_COLUMNS))
     floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
     quality: pd.DataFrame = field(default_factory=lambda: _empty(QUALITY_COLUMNS))
+    serving: pd.DataFrame = field(default_factory=lambda: _empty(SERVING_COLUMNS))
+    serving_windows: pd.DataFrame = field(default_factory=lambda: _empty(WINDOW_COLUMNS))
+    serving_samples: pd.DataFrame = field(default_factory=lambda: _empty(SAMPLE_COLUMNS))
 
     @property
     def planned(self) -> pd.DataFrame:
@@ -115,13 +129,13 @@ class Tables:
     def write(self, folder: Path | str) -> None:
         """Write Parquet for programs, and CSV for people where a person would open it."""
         folder = Path(folder)
-        for name in (*TABLES, SAMPLES):
+        for name in (*TABLES, *ALONE):
             with atomic(folder / f"{name}.parquet") as temporary:
                 getattr(self, name).to_parquet(temporary, index=False)
         for name in TABLES:
             with atomic(folder / f"{name}.csv") as temporary:
                 _with_texts(getattr(self, name), foreign.csv_cell).to_csv(temporary, index=False)
-        files = {f"{name}.parquet": sha256(folder / f"{name}.parquet") for name in (*TABLES, SAMPLES)}
+        files = {f"{name}.parquet": sha256(folder / f"{name}.parquet") for name in (*TABLES, *ALONE)}
         records.write(folder / VOUCHER, "tables", {"files": files})
 
 
@@ -159,12 +173,12 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     vouched = records.read(folder / VOUCHER, "tables", remedy)["files"] if (folder / VOUCHER).exists() else {}
     names = [
         name
-        for name in (*TABLES, SAMPLES)
+        for name in (*TABLES, *ALONE)
         if name not in LATER or f"{name}.parquet" in vouched or (folder / f"{name}.parquet").is_file()
     ]
     tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet"), remedy) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
-    for name, columns in (("cells", CELL_COLUMNS), ("quality", QUALITY_COLUMNS)):
+    for name, columns in (("cells", CELL_COLUMNS), ("quality", QUALITY_COLUMNS), ("serving", SERVING_COLUMNS)):
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
             tables[name] = tables[name].assign(**dict.fromkeys(missing))
@@ -173,7 +187,10 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     tables["budgets"] = tables["budgets"].assign(
         **{column: value for column, value in since.items() if column not in tables["budgets"].columns}
     )
-    if problem := consistent.flaw(tables["cells"], tables["runs"], tables[SAMPLES]):
+    problem = consistent.flaw(tables["cells"], tables["runs"], tables[SAMPLES])
+    if not problem and SERVING_SAMPLES in tables:
+        problem = consistent.served_flaw(tables["serving"], tables[SERVING_SAMPLES])
+    if problem:
         anew = f"delete {folder / VOUCHER} and run `snakemake --cores 1 {folder / VOUCHER}`, or collect_cells.py"
         raise UserError(f"the tables in {folder} contradict each other ({problem}); {remedy or anew}")
     return Tables(**tables)

@@ -31,6 +31,8 @@ CLOSE = 1e-6
 LEAST_TIMED = 0.5
 """Of the time that a CPU's loop took, the share of its latencies: nothing but the stop rule runs between them."""
 
+NS_PER_US = 1000
+
 CLOCKS = 0.01
 """The device's clock and the host's may differ by this share."""
 
@@ -183,6 +185,41 @@ def floor(record: Record) -> str | None:
     follows = max(parts[name] for name in ("compute_floor_ms", "memory_floor_ms", "launch_floor_ms"))
     if not math.isclose(parts["floor_ms"], follows, rel_tol=CLOSE):
         return f"its floor is {parts['floor_ms']:g} ms, and the largest of its parts {follows:g} ms"
+    return None
+
+
+def serving(record: Record) -> str | None:
+    """Why windows of load cannot have been as a record says."""
+    for index, window in enumerate(record["windows"]):
+        where = f"windows[{index}]"
+        if window["cell"] not in record["cells"]:
+            return f"{where} is of {window['cell']}, and the server has no such cell"
+        if window["ended_ns"] <= window["began_ns"]:
+            return f"{where} ended before it began"
+        if len(window["latency_ns"]) != window["answered"]:
+            return f"{where} has {len(window['latency_ns'])} latencies of {window['answered']} answers"
+        failed = sum(window["failed"].values())
+        if window["sent"] != window["answered"] + failed:
+            return f"of {window['sent']} requests of {where} {window['answered']} were answered and {failed} failed"
+        if flaw := _counters(window):
+            return f"{where}: {flaw}"
+    return None
+
+
+def _counters(window: Record) -> str | None:
+    """Why a server cannot have counted so in a window."""
+    server = window["server"]
+    parts = [server.get(name) for name in ("queue_ns", "compute_input_ns", "compute_infer_ns", "compute_output_ns")]
+    whole = server.get("request_ns")
+    known = [value for value in parts if value is not None]
+    if whole is not None and sum(known) > whole * (1 + CLOCKS) + NS_PER_US * max(1, server.get("requests") or 0):
+        return f"the parts of its requests take {sum(known)} ns, more than the {whole} ns that they take as a whole"
+    sizes = server.get("batch_sizes")
+    executions, inferences = server.get("executions"), server.get("inferences")
+    if sizes and executions is not None and sum(sizes.values()) != executions:
+        return f"{executions} executions, and batch sizes of {sum(sizes.values())}"
+    if sizes and inferences is not None and sum(int(size) * n for size, n in sizes.items()) != inferences:
+        return f"{inferences} inferences, and batch sizes of {sum(int(size) * n for size, n in sizes.items())}"
     return None
 
 

@@ -303,9 +303,12 @@ has two more columns, `_low` and `_high` before the unit: the ends of its 95% in
 
 
 def documentation() -> str:
-    """docs/quantities.md: every column of the table of cells."""
+    """docs/quantities.md: every column of the tables of cells and of serving."""
     rows = [(f"`{one.column}`", one.label, one.unit, one.meaning, "±" if one.interval else "") for one in QUANTITIES]
-    return f"{INTRODUCTION}\n{text.table(rows, ('column', 'label', 'unit', 'meaning', 'interval'), 'lllll')}\n"
+    from ceilings.report.tables import served_quantities  # which builds on this module
+
+    cells = text.table(rows, ("column", "label", "unit", "meaning", "interval"), "lllll")
+    return f"{INTRODUCTION}\n{cells}\n{served_quantities.documentation()}"
 
 
 if __name__ == "__main__":

@@ -89,6 +89,10 @@ class Server(abc.ABC):
         """Its processes, the first the one that was started; none of an endpoint."""
         return []
 
+    def ended(self) -> Exception | None:
+        """Why it has ended by itself; None while it runs, and of an endpoint."""
+        return None
+
     def __enter__(self) -> Self:
         return self
 
@@ -213,6 +217,9 @@ class StartedServer(Server):
         if code < 0:
             return CellFailure("crashed", f"the server was {ended_by(signal_name(-code))}")
         return CellFailure("runtime-error", f"the server ended with status {code}: {self._last_line()}")
+
+    def ended(self) -> Exception | None:
+        return None if self._process is None or self._process.poll() is None else self._ended()
 
     def _failure(self) -> CellFailure | None:
         """What an executor printed about its cell; None where none did."""

@@ -25,6 +25,7 @@ from ceilings.report.analysis.findings.providers import providers
 from ceilings.report.analysis.findings.quality import quality
 from ceilings.report.analysis.findings.saturation import saturation
 from ceilings.report.analysis.findings.scaling import batching, sizes
+from ceilings.report.analysis.findings.serving_costs import serving
 from ceilings.report.analysis.findings.tail import tail
 from ceilings.report.analysis.findings.token_costs import generation
 from ceilings.report.analysis.findings.trust import noise, warnings
@@ -36,6 +37,7 @@ __all__ = ["QUESTIONS", "RULES", "Finding", "findings"]
 RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     fastest,
     generation,
+    serving,
     saturation,
     providers,
     layers,
@@ -64,4 +66,6 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
 def findings(tables: Tables) -> list[Finding]:
     """All findings of a study; none where nothing was measured."""
     measured = Measured(tables)
-    return [finding for rule in RULES for finding in rule(measured)] if measured.cells else []
+    # Of an endpoint elsewhere, no cell need be measured here.
+    rules = RULES if measured.cells else (serving,)
+    return [finding for rule in rules for finding in rule(measured)]

@@ -30,6 +30,7 @@ QUESTIONS = {
     8: "What is best for a latency limit, for throughput and for cost?",
     9: "What separates the best cell from the hardware floor?",
     10: "What bounds generation: batch, context, launches, the scheduler, the phase?",
+    11: "What does serving cost: the server, its queue, its batches, the transport, the network?",
 }
 """The questions of the study, by number, in the order of the summary."""
 
@@ -78,7 +79,7 @@ class Finding:
         """Whether cells were compared and the intervals do not decide."""
         wants_processes = any(entry.startswith("protocol: {processes") for entry in self.missing)
         open_ = self.status == "not decidable" and wants_processes
-        return bool(self.cells) and (self.verdict == "undecided" or open_)
+        return self.has_evidence and (self.verdict == "undecided" or open_)
 
     @property
     def effect_in_words(self) -> str:

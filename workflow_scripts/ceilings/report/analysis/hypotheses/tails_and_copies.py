@@ -1,4 +1,4 @@
-"""Claims about steadiness and copies: tails, CUDA graphs, pinned memory, the network."""
+"""Claims about steadiness and copies: tails, CUDA graphs, pinned memory."""
 
 from __future__ import annotations
 
@@ -100,10 +100,6 @@ def graphs_tighten(measured: Measured, _: Evidence) -> Judgement:
     missing = tuple(dict.fromkeys(entry for finding in tails for entry in finding.missing))
     missing = missing or (processes_entry([step.with_ for step in gains]),)
     return Judgement(verdict, sentence, missing if verdict == "not decidable" else ())
-
-
-def network(measured: Measured, _: Evidence) -> Judgement:
-    return Judgement("not decidable", "", ("a client across a network: this pipeline measures on the host",))
 
 
 def pinned(measured: Measured, evidence: Evidence) -> Judgement:

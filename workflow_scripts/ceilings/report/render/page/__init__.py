@@ -42,6 +42,7 @@ from ceilings.report.render.page.details import SHARES
 from ceilings.report.render.page.rows import choices, shown_cells, shown_columns, title
 from ceilings.report.render.parity_section import graphs, parity
 from ceilings.report.render.prediction_section import predictions
+from ceilings.report.render.serving_section import served
 from ceilings.report.render.sheet import SHEET
 from ceilings.report.render.template import template
 from ceilings.report.render.time_account import where_time_goes
@@ -82,6 +83,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         predictions(plan, measured),
         explained(evidence),
         not_run(plan, tables),
+        served(measured, whole=True),
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
         distance(measured),

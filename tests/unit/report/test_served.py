@@ -1,0 +1,661 @@
+"""Models behind servers: tables, findings against planted answers, both ways, and their pages as a reader sees them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from unit.report import planted_study as planted
+from unit.report.planted_serving import BARE_MS, BATCHING, FP32, INT8, ServedStudy, Truth, batched, plain, uncounted
+
+from ceilings import records
+from ceilings.errors import UserError
+from ceilings.report.analysis.findings.serving_costs import LIMIT, OVER_BARE, QUEUE, SATURATION, serving
+from ceilings.report.analysis.findings.serving_pairs import BATCHING as TOPIC_BATCHING
+from ceilings.report.analysis.findings.serving_pairs import BESIDE, NETWORK, ONE_SETTING
+from ceilings.report.analysis.hypotheses import judged
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.analysis.served import ServedLoads
+from ceilings.report.catalogue import PLOTS
+from ceilings.report.render import plots
+from ceilings.report.render.notes import observations
+from ceilings.report.render.page import page
+from ceilings.report.render.pictures import NOTHING_TO_SHOW
+from ceilings.report.render.summary import summary
+from ceilings.report.tables.collect import collect
+from ceilings.report.tables.evidence import Evidence
+from ceilings.report.tables.frames import read_tables
+from ceilings.report.tables.served_quantities import PARTS
+
+SERVING_PLOTS = ("serving_latency", "serving_throughput", "batches_formed")
+
+
+def claims_of(study):
+    return serving(Measured(study.tables()))
+
+
+def about(study, topic):
+    return [finding for finding in claims_of(study) if finding.topic == topic]
+
+
+def the(study, topic):
+    (finding,) = about(study, topic)
+    return finding
+
+
+def served(tables, deployment, load):
+    rows = tables.serving[(tables.serving["deployment"] == deployment) & (tables.serving["load"] == load)]
+    return rows.iloc[0]
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_account_of_a_request_closes(tmp_path):
+    """Parts add up to the client's mean, the server's parts to what it counts as a request."""
+    study = ServedStudy(tmp_path)
+    study.deploy("a", cells=(FP32, INT8), rates=(20.0,))
+    study.deploy("b", batched, batching=BATCHING)
+    rows = study.tables().serving
+    assert len(rows) == 2 * 4 + 3
+    names = [part.column for part in PARTS]
+    assert rows[names].sum(axis=1).to_list() == pytest.approx(rows["client_ms"].to_list(), rel=1e-9)
+    assert rows[names[1:]].sum(axis=1).to_list() == pytest.approx(rows["request_ms"].to_list(), rel=1e-9)
+
+
+def test_numbers_are_those_that_were_planted(tmp_path):
+    study = ServedStudy(tmp_path, between=0.0, sizes=(4,))
+    study.deploy("a", batched, batching=BATCHING, closed=(4,))
+    row = served(study.tables(), "a", "4 clients")
+    truth = batched(FP32, 4)
+    assert row["infer_ms"] == pytest.approx(truth.infer, rel=1e-3)
+    assert row["queue_ms"] == pytest.approx(truth.queue, rel=1e-3)
+    assert row["beyond_ms"] == pytest.approx(truth.beyond, rel=0.1)
+    assert row["answered_per_s"] == pytest.approx(truth.per_s, rel=1e-3)
+    assert (row["batch_mean"], json.loads(row["batch_sizes"])) == (4.0, {"4": 1.0})
+    assert (row["runs"], row["windows"], row["n"]) == (3, 6, 6 * 60)
+    assert row["bare_ms"] == pytest.approx(10 * 4**0.8, rel=0.05)
+    assert row["added_ms"] == pytest.approx(row["infer_ms"] - row["bare_ms"])
+
+
+def test_a_batch_counts_as_often_as_it_has_inputs(tmp_path):
+    """Of 4 executions one has 4 inputs: more than half of the requests wait for it."""
+    study = ServedStudy(tmp_path, between=0.0, sizes=(1, 4))
+    study.deploy(
+        "a", lambda cell, clients: replace(plain(cell, 1), batches={1: 3, 4: 1}), closed=(4,), batching=BATCHING
+    )
+    row = served(study.tables(), "a", "4 clients")
+    ones, fours = 10.0, 10 * 4**0.8
+    assert row["bare_ms"] == pytest.approx((3 * ones + 4 * fours) / 7, rel=0.03)
+
+
+def test_sizes_that_were_not_measured_bare_have_no_bare_time(tmp_path):
+    study = ServedStudy(tmp_path, sizes=(1,))
+    study.deploy("a", batched, closed=(1, 4), batching=BATCHING)
+    rows = study.tables().serving
+    assert rows["bare_ms"].notna().to_list() == [True, False]
+
+
+def test_a_server_that_counts_nothing_has_a_client_alone(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", change=uncounted)
+    row = served(study.tables(), "a", "1 client")
+    assert row["p50_ms"] > 0 and row["flagged"] == 0
+    assert all(pd.isna(row[name]) for name in ("request_ms", "beyond_ms", "queue_ms", "bare_ms", "batch_mean"))
+
+
+def test_one_server_bounds_nothing(tmp_path):
+    study = ServedStudy(tmp_path, runs=1)
+    study.deploy("a")
+    row = served(study.tables(), "a", "1 client")
+    assert pd.notna(row["p50_ms"]) and pd.isna(row["p50_low_ms"]) and pd.isna(row["answered_low_per_s"])
+    assert all(not finding.brief for finding in about(study, OVER_BARE))
+
+
+def test_tails_need_requests(tmp_path):
+    study = ServedStudy(tmp_path, runs=3, rounds=1, n=100)
+    study.deploy("a")
+    row = served(study.tables(), "a", "1 client")
+    assert pd.notna(row["p95_ms"]) and pd.isna(row["p99_ms"])  # 300 requests
+
+
+def test_relative_rates_are_one_load_in_all_runs(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", rates=(50.0,), change=lambda one: one | ({"asked": "0.8x"} if one["kind"] == "open" else {}))
+    for k, path in enumerate(study.serving[0]["runs"]):
+        record = records.read(path, "serving")
+        for window in record["windows"]:
+            window["rate"] = window["rate"] and 50.0 + k
+        records.write(path, "serving", record)
+    row = served(study.tables(), "a", "0.8x")
+    assert (row["runs"], row["rate_per_s"]) == (3, 51.0)
+
+
+def test_tables_come_back_as_they_were_written(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", rates=(20.0,))
+    tables = collect(study.plan())
+    pd.testing.assert_frame_equal(tables.serving, study.tables().serving)
+    tables.write(tmp_path / "tables")
+    again = read_tables(tmp_path / "tables")
+    assert serving(Measured(again)) == serving(Measured(tables))
+    assert len(pd.read_csv(tmp_path / "tables/serving.csv")) == 4
+    assert not (tmp_path / "tables/serving_samples.csv").exists()
+
+
+@pytest.mark.parametrize(("column", "value"), [("p50_ms", 1.0), ("n", 7), ("client_ms", 3.0), ("load", "9 clients")])
+def test_edited_tables_contradict_their_samples(tmp_path, column, value):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", closed=(1, 2))
+    tables = study.tables()
+    serving = tables.serving.copy()
+    serving.loc[0, column] = value
+    replace(tables, serving=serving).write(tmp_path / "tables")
+    with pytest.raises(UserError, match=r"contradict each other \(serving"):
+        read_tables(tmp_path / "tables")
+
+
+def test_tables_older_than_serving_are_read(tmp_path):
+    tables = ServedStudy(tmp_path).tables()
+    tables.write(tmp_path / "tables")
+    for name in ("serving.parquet", "serving_windows.parquet", "serving_samples.parquet", "tables.json"):
+        (tmp_path / "tables" / name).unlink()
+    assert read_tables(tmp_path / "tables").serving.empty
+
+
+# --- records that cannot be ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "why"),
+    [
+        ("answered", 3, "has 60 latencies of 3 answers"),
+        ("sent", 61, "of 61 requests of windows[0] 60 were answered and 0 failed"),
+        ("ended_ns", 10**9, "ended before it began"),
+        ("cell", INT8, "and the server has no such cell"),
+        (("server", "executions"), 7, "7 executions, and batch sizes of 60"),
+        (("server", "inferences"), 7, "7 inferences, and batch sizes of 60"),
+        (("server", "queue_ns"), 10**12, "more than the"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(tmp_path, place, value, why):
+    study = ServedStudy(tmp_path)
+    path = study.deploy("a")["runs"][0]
+    record = records.read(path, "serving")
+    here = record["windows"][0]
+    *outer, last = place if isinstance(place, tuple) else (place,)
+    for name in outer:
+        here = here[name]
+    here[last] = value
+    records.write(path, "serving", record)
+    with pytest.raises(UserError, match="cannot be believed") as error:
+        study.tables()
+    assert why in str(error.value)
+
+
+def test_a_record_of_another_deployment_is_refused(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a")
+    study.deploy("b")
+    study.serving[0]["runs"] = study.serving[1]["runs"]
+    with pytest.raises(UserError, match="another cell"):
+        study.tables()
+
+
+def test_wrong_answers_get_no_number(tmp_path):
+    study = ServedStudy(tmp_path)
+    path = study.deploy("a", cells=(FP32, INT8))["runs"][2]
+    record = records.read(path, "serving")
+    record["cells"][FP32]["parity"]["relative_l2"] = 0.5
+    records.write(path, "serving", record)
+    rows = study.tables().serving.set_index("precision")
+    assert rows.loc["fp32", "status"] == "failed" and rows.loc["fp32", "reason"].startswith("parity: relative L2")
+    assert set(rows.loc["int8", "status"]) == {"ok"}
+
+
+# --- windows with faults ---------------------------------------------------------------------------------------------
+
+
+def failing(window):
+    return window | {"failed": {"HTTP 500": 2}, "sent": window["sent"] + 2}
+
+
+def miscounted(window):
+    server = window["server"] | {"requests": window["server"]["requests"] - 1}
+    return window | {"server": server}
+
+
+FAULTS = {
+    "busy": (lambda one: one | {"client_cores": 0.95}, "the client could not keep up: it used its cores whole"),
+    "late": (lambda one: one | {"late_ns": [10**7] * 60}, "the client could not keep up: it sent late"),
+    "connections": (lambda one: one | {"exhausted": 4}, "the client could not keep up: it had no connection free"),
+    "given up": (lambda one: one | {"unsent": 1}, "the client could not keep up: it had no connection free"),
+    "failed": (failing, "requests failed"),
+    "counts": (miscounted, "server and client counted different requests"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_disturbed_windows_carry_no_claim(tmp_path, fault):
+    change, words = FAULTS[fault]
+    study = ServedStudy(tmp_path)
+    study.limit_ms = 1000
+    study.deploy("a", change=change, closed=(1, 2))
+    study.deploy("b", transport="grpc", change=change, closed=(1, 2))
+    tables = study.tables()
+    row = served(tables, "a", "1 client")
+    assert row["flagged"] == 6 and f"{words} (6 of 6 windows)" in row["flags"]
+    claims = serving(Measured(tables))
+    assert claims
+    assert {finding.status for finding in claims} == {"not decidable"}
+    assert not any(finding.brief for finding in claims)
+    text = summary(study.plan(), tables, Evidence(), "plots")
+    assert "**4 of 4 loads behind servers were disturbed**" in text and f"behind servers: {words}." in text
+
+
+def test_flags_of_servers_are_cautions(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", closed=(1,), run_flags=["client and server share cores; run it on more"])
+    tables = study.tables()
+    assert served(tables, "a", "1 client")["flags"] == "client and server share cores, run it on more (3 of 3 servers)"
+    text = summary(study.plan(), tables, Evidence(), "plots")
+    assert "- 1 load behind servers: client and server share cores, run it on more." in text
+
+
+def test_a_disturbed_load_leaves_the_others(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", change=lambda one: one | ({"exhausted": 3} if one["concurrency"] == 1 else {}))
+    assert "2 clients: a request takes" in the(study, OVER_BARE).text
+
+
+# --- findings --------------------------------------------------------------------------------------------------------
+
+
+def slower_by(factor):
+    """A server that makes a request so much longer than the bare runtime."""
+
+    def law(cell, clients):
+        whole = BARE_MS[cell.split("/")[2]] * factor
+        return Truth(0.3, 0.0, whole - 0.65, 1e3 / whole, {1: 1})
+
+    return law
+
+
+@pytest.mark.parametrize(
+    ("factor", "status"), [(1.5, "refuted"), (1.2, "refuted"), (1.0, "supported"), (0.8, "supported")]
+)
+def test_what_a_server_costs_over_the_bare_runtime(tmp_path, factor, status):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", slower_by(factor))
+    finding = the(study, OVER_BARE)
+    assert finding.status == status
+    assert finding.effect.low * 0.98 <= factor <= finding.effect.high * 1.02
+    assert f"serving/{planted.CPU}/a/run1.json" in finding.records
+    if factor == 1.5:
+        assert "most is the execution's addition to the bare runtime" in finding.brief
+
+
+def test_noisy_servers_decide_nothing(tmp_path):
+    study = ServedStudy(tmp_path, between=0.3, runs=3)
+    study.deploy("a", slower_by(1.1))
+    finding = the(study, OVER_BARE)
+    assert finding.status == "not decidable" and finding.undecided_by_noise and not finding.brief
+    assert finding.missing == ("protocol: {processes: 6}",)
+
+
+def test_a_cell_without_a_bare_loop_has_no_comparison(tmp_path):
+    study = ServedStudy(tmp_path, sizes=())
+    study.deploy("a")
+    finding = the(study, OVER_BARE)
+    assert finding.status == "not decidable" and "Bare it was not measured" in finding.text
+
+
+def test_other_threads_than_the_bare_cell_s_are_another_comparison(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", threads=1)
+    finding = the(study, OVER_BARE)
+    assert finding.status == "not decidable" and finding.missing == ("cpu_threads: 1",)
+    assert "computes with 1 thread, and as a bare cell with 2" in finding.text
+
+
+def test_a_study_whose_cells_were_not_measured_has_all_pages(tmp_path):
+    """As of an endpoint whose cells cannot run here."""
+    study = ServedStudy(tmp_path, sizes=())
+    study.deploy("a", closed=(1, 2), run_flags=["other processes used 40% of a core"])
+    tables = study.tables()
+    assert "## Serving" in summary(study.plan(), tables, Evidence(), "plots")
+    note = observations(study.plan(), tables, Evidence(), "plots")
+    assert "behind a answers at most" in note and "2 loads behind servers: other processes used 40%" in note
+    assert 'id="serving"' in page(study.plan(), tables, Evidence())
+
+
+@pytest.mark.parametrize(("loads", "status", "first"), [(plain, "supported", "2 clients"), (None, "refuted", None)])
+def test_from_which_load_on_requests_queue(tmp_path, loads, status, first):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", loads or (lambda cell, clients: plain(cell, 1)), closed=(1, 2, 8))
+    finding = the(study, QUEUE)
+    assert finding.status == status
+    assert ("From 2 clients on the queue takes longer" in finding.text) is bool(first)
+
+
+def test_a_server_that_counts_no_queue_says_nothing_of_it(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", change=uncounted)
+    assert "does not count how long requests queue" in the(study, QUEUE).text
+
+
+@pytest.mark.parametrize(
+    ("per_s", "status", "flat"),
+    [
+        (lambda clients: 80.0 * clients, "supported", None),
+        (lambda clients: 80.0 * min(clients, 2), "refuted", "beyond 2 clients it gains less than 5% a step"),
+        (lambda clients: 80.0, "refuted", "beyond 1 client it gains less than 5% a step"),
+    ],
+)
+def test_where_the_throughput_flattens(tmp_path, per_s, status, flat):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", lambda cell, clients: replace(plain(cell, clients), per_s=per_s(clients)))
+    finding = the(study, SATURATION)
+    assert finding.status == status
+    assert flat is None or flat in finding.text
+
+
+def test_rates_beyond_the_server_have_no_latency(tmp_path):
+    study = ServedStudy(tmp_path, n=120)
+    study.limit_ms = 1e6
+    study.deploy("a", rates=(20.0, 60.0, 200.0))
+    tables = study.tables()
+    row = served(tables, "a", "200/s")
+    assert row["growing"] == 6
+    finding = the(study, SATURATION)
+    assert "It sustains 20.0/s and 60.0/s. At 200/s the queue grows" in finding.text
+    assert "200/s" not in the(study, QUEUE).text and "200/s" not in the(study, LIMIT).text
+    assert re.search(r"\| 200/s +\| +grows", observations(study.plan(), tables, Evidence(), "plots"))
+
+
+def test_a_study_of_overloads_alone(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", closed=(), rates=(200.0, 400.0))
+    claims = claims_of(study)
+    assert {finding.status for finding in claims} == {"not decidable"}
+    tables = study.tables()
+    assert "behind a server" in summary(study.plan(), tables, Evidence(), "plots")
+    for name in SERVING_PLOTS:
+        plots.draw(name, tables)
+
+
+def test_open_loops_alone(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", closed=(), rates=(20.0, 60.0))
+    assert "20/s: a request takes" in the(study, OVER_BARE).text
+    assert "It sustains 20.0/s and 60.0/s" in the(study, SATURATION).text
+
+
+def test_the_best_load_below_a_limit(tmp_path):
+    study = ServedStudy(tmp_path, n=120)
+    study.limit_ms = 30.0
+    study.deploy("a")  # 2 clients wait for 25 ms, 4 for 48
+    study.deploy("b", batched, batching=BATCHING)  # 2 for 22 ms, 4 for 36
+    finding = the(study, LIMIT)
+    assert finding.status == "supported"
+    assert "most is answered by onnxruntime-cpu fp32 behind" in finding.text and "at 2 clients" in finding.text
+
+
+def test_a_limit_that_nothing_meets(tmp_path):
+    study = ServedStudy(tmp_path, n=120)
+    study.limit_ms = 3.0
+    study.deploy("a")
+    finding = the(study, LIMIT)
+    assert finding.status == "refuted" and "no load meets it; the lowest p99 is" in finding.text
+
+
+def test_a_limit_without_requests_enough(tmp_path):
+    study = ServedStudy(tmp_path, n=20)
+    study.limit_ms = 30.0
+    study.deploy("a")
+    assert the(study, LIMIT).status == "not decidable"
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def no_gain(cell, clients):
+    """Batches form and bring nothing."""
+    return replace(plain(cell, clients), batches={int(min(clients, 4)): 1})
+
+
+@pytest.mark.parametrize(("law", "status"), [(batched, "supported"), (no_gain, "refuted")])
+def test_what_dynamic_batching_buys_and_costs(tmp_path, law, status):
+    study = ServedStudy(tmp_path)
+    study.deploy("on", law, batching=BATCHING)
+    study.deploy("off")
+    finding = the(study, TOPIC_BATCHING)
+    assert finding.status == status
+    assert "behind on (batching up to 4, delay 2 ms) against off (off)" in finding.text
+    if law is batched:
+        truth = batched(FP32, 8).per_s / plain(FP32, 8).per_s
+        assert finding.effect.low <= truth <= finding.effect.high
+        assert re.search("a request at 1 client is 1.1[4-9]× slower", finding.brief)
+
+
+@pytest.mark.parametrize(("beyond", "status"), [(0.1, "supported"), (1.0, "refuted"), (3.0, "refuted")])
+def test_http_against_grpc(tmp_path, beyond, status):
+    """HTTP spends 1 ms beyond the server."""
+    study = ServedStudy(tmp_path)
+    study.deploy("grpc", lambda cell, clients: replace(plain(cell, clients), beyond=beyond), transport="grpc")
+    study.deploy("http")
+    finding = the(study, ONE_SETTING)
+    assert finding.status == status and finding.claim == "gRPC is faster than HTTP"
+    assert "behind grpc (grpc) against http (http)" in finding.text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"transport": "grpc", "batching": BATCHING},
+        {"transport": "grpc", "round_trip_ms": 20},
+        {"batching": BATCHING, "instances": 2},
+        {"kind": "embedded", "transport": "grpc"},
+    ],
+)
+def test_deployments_that_differ_in_two_things_are_not_compared(tmp_path, settings):
+    study = ServedStudy(tmp_path)
+    study.deploy("a")
+    study.deploy("b", **settings)
+    assert not about(study, ONE_SETTING) and not about(study, TOPIC_BATCHING)
+
+
+def test_deployments_that_serve_other_cells_are_not_compared(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", cells=(FP32, INT8))
+    study.deploy("b", transport="grpc")
+    assert not about(study, ONE_SETTING)
+
+
+def test_a_server_and_what_comes_with_it_are_one_setting(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a")
+    study.deploy("b", slower_by(1.1), kind="embedded", version="1.7.1", backend="python", closed=(1,))
+    assert the(study, ONE_SETTING).claim == "Triton is faster than the embedded server"
+
+
+def test_two_deployments_that_differ_in_names_alone_are_the_noise(tmp_path):
+    def other(cell, clients):
+        return replace(plain(cell, clients), beyond=3.0)
+
+    study = ServedStudy(tmp_path)
+    study.deploy("http")
+    study.deploy("grpc", lambda cell, clients: replace(plain(cell, clients), beyond=0.5), transport="grpc")
+    assert the(study, ONE_SETTING).verdict == "faster"
+    study.deploy("again", other)
+    loads = ServedLoads(Measured(study.tables()))
+    assert loads.pairs(set()) and loads.judge(planted.CPU, loads.lines[0].head.p50).floor > 0.1
+    (finding, _) = about(study, ONE_SETTING)
+    assert finding.verdict == "same within noise"
+
+
+@pytest.mark.parametrize(("trip", "status"), [(400.0, "supported"), (5.0, "refuted")])
+def test_whether_the_network_hides_a_difference(tmp_path, trip, status):
+    study = ServedStudy(tmp_path)
+    study.deploy("near", cells=(FP32, INT8))
+    study.deploy("far", cells=(FP32, INT8), round_trip_ms=trip)
+    finding = the(study, NETWORK)
+    assert finding.status == status
+    assert "without the round trip, behind near" in finding.text
+    assert ("hides their difference" in finding.brief) is (status == "supported")
+    ours = {one.number: judgement for one, judgement in judged(Measured(study.tables()), Evidence())}[12]
+    assert ours.verdict == ("supported" if trip == 400 else "not decidable")  # theirs was longer than 5 ms
+    assert not [one for one in about(study, OVER_BARE) if "behind far" in one.text]
+
+
+def test_a_network_cannot_hide_what_is_not_there(tmp_path):
+    study = ServedStudy(tmp_path)
+
+    def same(cell, clients):
+        return plain(FP32, clients)
+
+    study.deploy("near", same, cells=(FP32, INT8))
+    study.deploy("far", same, cells=(FP32, INT8), round_trip_ms=400.0)
+    finding = the(study, NETWORK)
+    assert finding.status == "not decidable" and not finding.brief
+
+
+def test_a_far_deployment_alone_is_judged_by_its_server(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("far", cells=(FP32, INT8), round_trip_ms=400.0)
+    finding = the(study, NETWORK)
+    assert finding.status == "supported" and "at the server" in finding.brief
+    study = ServedStudy(tmp_path / "uncounted")
+    study.deploy("far", cells=(FP32, INT8), round_trip_ms=400.0, change=uncounted)
+    assert the(study, NETWORK).status == "not decidable"
+
+
+def test_two_cells_behind_one_server(tmp_path):
+    study = ServedStudy(tmp_path, precisions=("fp32", "int8"))
+    study.deploy("a", cells=(FP32, INT8))
+    finding = the(study, BESIDE)
+    assert finding.status == "supported" and finding.effect.high < 0.6
+    assert "in interleaved windows of one server" in finding.text
+
+    def reversed_(cell, clients):
+        return plain(INT8 if cell == FP32 else FP32, clients)
+
+    study = ServedStudy(tmp_path / "reversed", precisions=("fp32", "int8"))
+    study.deploy("a", reversed_, cells=(FP32, INT8))
+    assert the(study, BESIDE).status == "refuted"
+
+
+# --- claims of others ------------------------------------------------------------------------------------------------
+
+CUDA, TENSORRT = (f"{runtime}/distilbert/fp32/b1-s128" for runtime in ("onnxruntime-cuda", "onnxruntime-tensorrt"))
+
+
+def changing(redone):
+    """Batches of 1 and 4 in turn; ``redone``: how many times the bare execution they take."""
+
+    def law(cell, clients):
+        bare = 1.1 * BARE_MS["fp32"] * (1 + 4 * 4**0.8) / 5  # end to end, by requests
+        return Truth(1.0, 1.0, bare * redone[cell], 50.0, {1: 1, 4: 1})
+
+    return law
+
+
+@pytest.mark.parametrize(
+    ("cuda", "tensorrt", "verdict"),
+    [(5.0, 1.0, "supported"), (1.0, 1.0, "refuted"), (5.0, 5.0, "refuted"), (1.5, 1.0, "not decidable")],
+)
+def test_what_is_redone_at_changes_of_the_batch_size(tmp_path, cuda, tensorrt, verdict):
+    study = ServedStudy(tmp_path, gpu=True, sizes=(1, 4))
+    study.deploy(
+        "a", changing({CUDA: cuda, TENSORRT: tensorrt}), cells=(CUDA, TENSORRT), batching=BATCHING, closed=(4,)
+    )
+    ours = {one.number: judgement for one, judgement in judged(Measured(study.tables()), Evidence())}[17]
+    assert ours.verdict == verdict
+
+
+def test_their_comparison_shows_what_the_server_counted(tmp_path):
+    half = "onnxruntime-tensorrt/distilbert/fp16/b1-s128"
+    study = ServedStudy(tmp_path, gpu=True, sizes=(1, 4))
+
+    def law(cell, clients):
+        return replace(plain(FP32, clients), infer=4.7 if cell == half else 31.1)
+
+    study.deploy("a", law, cells=(CUDA, half), closed=(1,))
+    ours = {one.number: judgement for one, judgement in judged(Measured(study.tables()), Evidence())}[10]
+    assert "execution 4.7" in ours.ours and "against 31." in ours.ours
+
+
+@pytest.mark.parametrize(
+    ("first", "warm", "verdict"), [(200, 30, "supported"), (20, 10, "refuted"), (200, 150, "refuted")]
+)
+def test_first_start_against_a_warm_one(tmp_path, first, warm, verdict):
+    study = ServedStudy(tmp_path, gpu=True, sizes=(1, 4))
+    starts = {"first_start_ns": {"ready": first * 10**9}, "warm_start_ns": {"ready": warm * 10**9}}
+    study.deploy("a", lambda cell, clients: plain(FP32, clients), cells=(TENSORRT,), **starts)
+    ours = {one.number: judgement for one, judgement in judged(Measured(study.tables()), Evidence())}[13]
+    assert ours.verdict == verdict
+
+
+# --- what did not run ------------------------------------------------------------------------------------------------
+
+
+def test_what_was_not_measured_says_why(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.fail(study.deploy("broken"))
+    study.unavailable("absent", (FP32, INT8))
+    tables = study.tables()
+    assert sorted(tables.serving["status"]) == ["failed", "unavailable", "unavailable"]
+    assert serving(Measured(tables)) == []
+    text = summary(study.plan(), tables, Evidence(), "plots")
+    assert "- broken: failed, crashed: the server ended with status 1" in text
+    assert "- absent: unavailable, no serving packages (make .venv/serving)." in text
+    for name in SERVING_PLOTS:
+        assert NOTHING_TO_SHOW[name](tables)
+        plots.draw(name, tables)
+
+
+def test_a_load_that_nobody_answered_is_a_failure(tmp_path):
+    def refused(window):
+        if window["concurrency"] != 8:
+            return window
+        gone = {"latency_ns": [], "answered": 0, "answered_inside": 0, "failed": {"refused": window["sent"]}}
+        return window | gone | {"server": {}}
+
+    study = ServedStudy(tmp_path)
+    study.deploy("a", change=refused)
+    row = served(study.tables(), "a", "8 clients")
+    assert (row["status"], row["failures"]) == ("failed", 6 * 60)
+    assert row["reason"] == "runtime-error: no request was answered: refused"
+    assert "no request was answered" in summary(study.plan(), study.tables(), Evidence(), "plots")
+
+
+# --- pages -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_without_servers_has_no_section(tmp_path):
+    study = ServedStudy(tmp_path)
+    tables = study.tables()
+    assert "## Serving" not in summary(study.plan(), tables, Evidence(), "plots")
+    assert serving(Measured(tables)) == []
+    assert all(NOTHING_TO_SHOW[name](tables) for name in SERVING_PLOTS)
+
+
+def test_pages_show_deployments(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("plain-http", cells=(FP32, INT8), rates=(20.0, 200.0))
+    study.deploy("batched-http", batched, cells=(FP32, INT8), batching=BATCHING)
+    tables, plan = study.tables(), study.plan()
+    short = summary(plan, tables, Evidence(), "plots")
+    section = short[short.index("## Serving") : short.index("## Findings")]
+    assert "| batched-http (triton, http, batching up to 4, delay 2 ms) |" in section
+    assert len(short.splitlines()) <= 150
+    note = observations(plan, tables, Evidence(), "plots")
+    assert "11. What does serving cost" not in short and "Question: What does serving cost" in note
+    assert all(f"(plots/{name}.svg)" in note for name in SERVING_PLOTS)
+    html = page(plan, tables, Evidence())
+    assert 'id="serving"' in html and "11. What does serving cost" in html
+    for name in SERVING_PLOTS:
+        assert name in PLOTS and plots.draw(name, tables).axes

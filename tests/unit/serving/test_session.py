@@ -1,0 +1,97 @@
+"""What a run of a deployment does itself: share cores out, order its loads, tell answers apart, watch the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from ceilings.measure.neighbours import Neighbours
+from ceilings.serving.bystanders import Bystanders
+from ceilings.serving.core_split import physical_cores, split
+from ceilings.serving.deployment import Deployment
+from ceilings.serving.session import swapped
+
+A, B = "onnxruntime-cpu/m/fp32/b1-s32", "onnxruntime-cpu/m/int8/b1-s32"
+ONE = {"server": "triton", "cells": [A, B], "concurrency": [1, 4], "rates": [20, "0.8x"]}
+
+
+def answer(*values):
+    return {"y": np.array([values], np.float32)}
+
+
+ALONE = {0: answer(1, 2, 3), 1: answer(1, 2, 4), 2: answer(9, 9, 9)}
+
+
+def test_answers_of_other_requests_are_noticed():
+    assert swapped(ALONE, {0: ALONE[1], 1: ALONE[0], 2: ALONE[2]}) == [0, 1]
+
+
+def test_rounding_of_another_batch_is_no_other_answer():
+    assert not swapped(ALONE, {0: answer(1, 2, 3.2), 1: answer(1.001, 2, 4), 2: answer(9, 9, 8.9)})
+
+
+def test_requests_with_one_answer_cannot_be_told_apart():
+    same = {0: answer(1, 2, 3), 1: answer(1, 2, 3.0001)}
+    assert not swapped(same, {0: same[1], 1: same[0]})
+
+
+def test_an_answer_of_another_length_is_not_its_own():
+    assert swapped(ALONE, {0: answer(1, 2), 1: ALONE[1]}) == []  # no other has its length either: the gate refuses it
+    assert swapped({0: answer(1, 2), 1: answer(1, 2, 3)}, {0: answer(1, 2, 3)}) == [0]
+
+
+@pytest.mark.parametrize(
+    ("cores", "relayed", "expected"),
+    [
+        ([(0,)], True, ((0,), (0,), (0,), True)),
+        ([(0, 1)], False, ((0, 1), (0, 1), (0, 1), True)),
+        ([(0, 2), (1, 3)], False, ((0, 2), (1,), (1,), False)),
+        ([(0,), (1,), (2,)], True, ((0, 1), (2,), (2,), False)),
+        ([(0,), (1,), (2,), (3,)], True, ((0, 1), (3,), (2,), False)),
+    ],
+)
+def test_the_client_has_a_physical_core_to_itself(cores, relayed, expected):
+    assert split(cores, relayed) == expected
+
+
+def test_physical_cores_are_those_of_this_process():
+    assert sorted(one for core in physical_cores() for one in core) == sorted(os.sched_getaffinity(0))
+
+
+def test_every_round_has_every_load_in_an_order_of_its_own():
+    one = Deployment.from_json(ONE)
+    rounds = list(one.rounds(5, "seed"))
+    assert all(sorted(map(str, loads)) == sorted(map(str, one.loads)) for loads in rounds)
+    assert len(one.loads) == 8 and len({tuple(loads) for loads in rounds}) == 5
+    assert rounds == list(one.rounds(5, "seed")) != list(one.rounds(5, "another"))
+
+
+def test_shares_of_a_throughput_come_after_it():
+    kinds = [load.kind for load in next(iter(Deployment.from_json(ONE).rounds(1, "0")))]
+    assert kinds == ["closed"] * 4 + ["open"] * 4
+    load = next(load for load in Deployment.from_json(ONE).loads if load.asked == "0.8x")
+    assert load.rate({A: 100.0}) == 80.0 and load.cell == A
+
+
+def test_an_endpoint_says_by_which_transport_it_is_reached():
+    there = Deployment.from_json({"server": "grpc://[::1]:8001", "cells": [A], "endpoint_models": {A: "x/2"}})
+    assert (there.kind, there.transport, there.model(A), there.at_home) == ("endpoint", "grpc", "x/2", True)
+    assert not Deployment.from_json({"server": "http://far:1", "cells": [A]}).at_home
+    assert Deployment.from_json(ONE).model(A) == "onnxruntime-cpu_m_fp32_b1-s32"
+    assert Deployment.from_json(Deployment.from_json(ONE).to_json()) == Deployment.from_json(ONE)
+
+
+def test_processes_of_the_measurement_are_no_neighbours():
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            with Neighbours() as others, Bystanders(lambda: [busy.pid]) as ours:
+                time.sleep(0.5)
+        finally:
+            busy.kill()
+    assert others.others_cores is not None and ours.others_cores is not None
+    assert others.others_cores > ours.others_cores + 0.1

@@ -1,0 +1,309 @@
+"""The measured loads of deployments, ready for comparisons."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ceilings.report import text
+from ceilings.report.analysis.measured import Cell, Judged, Measured, configuration_label, group_by
+from ceilings.report.tables.quantities import interval_of
+from ceilings.report.tables.served_quantities import BY_COLUMN, PARTS, SETTINGS
+from ceilings.report.tables.served_rows import CELL, SERVED, WINDOW_COLUMNS
+from ceilings.statistics.decisions import equivalence_interval
+from ceilings.statistics.intervals import mean_over_processes, noise_floor, ratio, verdict
+from ceilings.statistics.quantiles import Interval
+from ceilings.workload.shape import Shape
+
+Groups = tuple[NDArray[np.int64], ...]
+Windows = Mapping[str, NDArray[np.float64]]
+
+COUNTED = ("n", "answered_per_s", "request_ms", *(part.column for part in PARTS if part.column in WINDOW_COLUMNS))
+"""Columns of windows that claims rest on."""
+
+FREE = {"server_version", "threads", "server_cores", "client_cores"}
+"""Settings that no study asks for: they follow from the machine, and deployments on one have the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A cell behind a deployment at one load.
+
+    Attributes:
+        row: Its row of the table of serving.
+        groups: Latencies in ns, one array a fresh server.
+        windows: Columns of its windows by name, one set a fresh server.
+    """
+
+    row: dict[str, Any] = field(repr=False)
+    groups: Groups = field(repr=False)
+    windows: tuple[Windows, ...] = field(repr=False)
+
+    @property
+    def device(self) -> str:
+        return str(self.row["device"])
+
+    @property
+    def deployment(self) -> str:
+        return str(self.row["deployment"])
+
+    @property
+    def model(self) -> str:
+        return str(self.row["model"])
+
+    @property
+    def cell(self) -> str:
+        """Runtime, model, precision and shape of one request, as the study names it."""
+        return "/".join(str(self.row[name]) for name in CELL)
+
+    @property
+    def label(self) -> str:
+        return configuration_label(self.row["runtime"], self.row["precision"])
+
+    @property
+    def shape(self) -> Shape:
+        return Shape.parse(self.row["shape"])
+
+    @property
+    def load(self) -> str:
+        """The load in words."""
+        return str(self.row["load"])
+
+    @property
+    def closed(self) -> bool:
+        return bool(self.row["kind"] == "closed")
+
+    @property
+    def clients(self) -> int:
+        """Of a closed loop: requests in flight."""
+        return int(self.row["concurrency"])
+
+    @property
+    def steady(self) -> bool:
+        """Whether its latency is one: no window with a fault, and no queue that grew. Nothing else carries a claim."""
+        return not self.row["flagged"] and not self.row["growing"]
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether the queue of an open loop grew in any window."""
+        return bool(self.row["growing"])
+
+    @property
+    def p50(self) -> Interval:
+        return self.interval("p50_ms")
+
+    @property
+    def throughput(self) -> Interval:
+        return self.interval("answered_per_s")
+
+    def interval(self, column: str) -> Interval:
+        """A quantity with its interval, unbounded where one server was measured."""
+        known = interval_of(BY_COLUMN[column], self.row)
+        return known or Interval(0.0, float(self.row[column]), math.inf)
+
+    def known(self, column: str) -> float | None:
+        """A number of its row; None where there is none."""
+        value = self.row.get(column)
+        return None if value is None or pd.isna(value) else float(value)
+
+    @property
+    def record(self) -> str:
+        """The path of its first record below the results folder."""
+        return f"serving/{self.device}/{self.deployment}/run1.json"
+
+    def over_servers(self, top: Iterable[str], bottom: Iterable[str]) -> Interval | None:
+        """Sums of columns of the windows over each other, with the interval over servers; None where one is not known.
+
+        Windows weigh by their requests.
+        """
+        values = []
+        for same in self.windows:
+            above, below = (_mean(same, tuple(columns)) for columns in (top, bottom))
+            if above is None or not below:
+                return None
+            values.append(max(above, TINY * below) / below)
+        return mean_over_processes(values) if values else None
+
+    def mean(self, *columns: str) -> Interval | None:
+        """The mean of a request's sum of columns of the windows, in ms, with the interval over servers."""
+        values = [_mean(same, columns) for same in self.windows]
+        known = [value for value in values if value]
+        return mean_over_processes(known) if known and len(known) == len(values) else None
+
+
+TINY = 1e-4
+"""Of a whole: a smaller part counts as this, so that it has a logarithm."""
+
+
+def _mean(windows: Windows, columns: tuple[str, ...]) -> float | None:
+    values = np.sum([windows[column] for column in columns], axis=0)
+    mean = float(np.average(values, weights=windows["n"]))
+    return None if math.isnan(mean) else mean
+
+
+@dataclass(frozen=True)
+class Line:
+    """A cell behind a deployment, at all of its loads: closed loops by clients, then open loops by rate."""
+
+    loads: tuple[Served, ...]
+
+    @property
+    def head(self) -> Served:
+        return self.loads[0]
+
+    @property
+    def closed(self) -> list[Served]:
+        return [one for one in self.loads if one.closed]
+
+    @property
+    def open(self) -> list[Served]:
+        return [one for one in self.loads if not one.closed]
+
+    @property
+    def lightest(self) -> Served | None:
+        """The steady load with the least queueing: the fewest clients of a closed loop, else the lowest rate."""
+        return next((one for one in (*self.closed, *self.open) if one.steady), None)
+
+    def at(self, other: Served) -> Served | None:
+        """The same load as another line's."""
+        return next((one for one in self.loads if one.load == other.load), None)
+
+
+class ServedLoads:
+    """All measured loads of a study, with what they are compared with."""
+
+    def __init__(self, measured: Measured) -> None:
+        self.measured = measured
+        tables = measured.tables
+        measured_rows = tables.serving[tables.serving["status"] == "ok"]
+        groups = _groups(tables.serving_samples)
+        windows = _windows(tables.serving_windows)
+        loads = [
+            Served(row, groups[key], windows[key])
+            for row in _records(measured_rows)
+            if (key := tuple(str(row[name]) for name in (*SERVED, "load"))) in groups
+        ]
+        by_line = group_by(loads, lambda one: (one.device, one.deployment, one.cell))
+        self.lines = [Line(tuple(same)) for same in by_line.values()]
+
+    def bare(self, one: Served) -> Cell | None:
+        """The cell that a deployment serves, in a loop of its own."""
+        row = one.row
+        return self.measured.at(one.device, row["model"], row["runtime"], row["precision"], one.shape)
+
+    def bare_groups(self, cell: Cell) -> Groups:
+        """Its latencies: end to end where that was measured, since a server gets its inputs from a client."""
+        return self.measured.series(cell, END_TO_END) or cell.groups
+
+    def bare_threads(self, cell: Cell) -> set[int]:
+        """Threads of a cell's processes in loops of their own; empty where no record says."""
+        known = self.measured.runs(cell)["threads"].dropna()
+        return {int(one) for text_ in known if (one := json.loads(text_).get("intra_op"))}
+
+    def judge(self, device: str, factor: Interval) -> Judged:
+        """The verdict on a ratio of latencies of one device, beyond its noise floor."""
+        floors = [floor for floor in (self.measured.noise_floor(device), self._floors.get(device)) if floor is not None]
+        floor = max(floors, default=None)
+        return Judged(factor, verdict(factor, floor or 0.0), floor)
+
+    def compare(self, a: Served, b: Served) -> Judged:
+        """Median latency of ``a`` over that of ``b``."""
+        return self.judge(a.device, ratio(a.groups, b.groups))
+
+    def same(self, a: Served, b: Served) -> Interval:
+        """The same ratio with the narrower interval by which loads are called equal."""
+        return equivalence_interval(a.groups, b.groups)
+
+    def more(self, a: Served, b: Served) -> Judged:
+        """Throughput of ``b`` over that of ``a``, so that "faster" says that ``a`` answers more."""
+        return self.judge(a.device, ratio(_rates(b), _rates(a)))
+
+    @functools.cached_property
+    def _floors(self) -> dict[str, float]:
+        """By device, the noise of deployments that differ in their names alone: A/A pairs of servers."""
+        floors: dict[str, float] = {}
+        for a, b in self.pairs(set()):
+            for one in a.loads:
+                other = b.at(one)
+                if other and one.steady and other.steady:
+                    floors[one.device] = max(noise_floor(one.groups, other.groups), floors.get(one.device, 0.0))
+        return floors
+
+    def pairs(self, differing: set[str]) -> list[tuple[Line, Line]]:
+        """Lines of one cell whose deployments differ in just these settings, each pair once, in the study's order."""
+        made = []
+        for lines in group_by(self.lines, lambda line: (line.head.device, line.head.cell)).values():
+            for index, a in enumerate(lines):
+                made += [(a, b) for b in lines[index + 1 :] if differences(a.head, b.head) == differing]
+        return made
+
+
+END_TO_END = "latency_end_to_end"
+"""The series of a cell with the copies of inputs and outputs."""
+
+
+def differences(a: Served, b: Served) -> set[str]:
+    """The settings in which the deployments of two loads differ."""
+    return {
+        one.column
+        for one in SETTINGS
+        if one.column not in FREE and not _equal(a.row.get(one.column), b.row.get(one.column))
+    } | ({"server_version"} if not _equal(a.row["server_version"], b.row["server_version"]) else set())
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return bool(a == b) or (text.absent(a) and text.absent(b))
+
+
+def _rates(one: Served) -> list[NDArray[np.float64]]:
+    """Requests answered a second, an array of windows a server."""
+    return [same["answered_per_s"] for same in one.windows]
+
+
+def _windows(table: pd.DataFrame) -> dict[tuple[str, ...], tuple[Windows, ...]]:
+    """Windows with answers, by what names a load; a set of arrays a server."""
+    table = table[table["n"] > 0]
+    columns = {name: table[name].to_numpy(np.float64, na_value=np.nan) for name in COUNTED}
+    places: dict[tuple[str, ...], dict[int, list[int]]] = {}
+    for place, (*key, run) in enumerate(table[[*SERVED, "load", "run"]].itertuples(index=False, name=None)):
+        places.setdefault(tuple(map(str, key)), {}).setdefault(run, []).append(place)
+    return {
+        key: tuple({name: column[at] for name, column in columns.items()} for at in runs.values())
+        for key, runs in places.items()
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _groups(samples: pd.DataFrame) -> dict[tuple[Any, ...], Groups]:
+    by_load: dict[tuple[Any, ...], list[NDArray[np.int64]]] = {}
+    for key, values in samples.groupby([*SERVED, "load", "run"], observed=True, sort=False)["latency_ns"]:
+        by_load.setdefault(tuple(map(str, key))[:-1], []).append(values.to_numpy(np.int64))  # type: ignore[arg-type]
+    return {key: tuple(groups) for key, groups in by_load.items()}
+
+
+def panel(loads: ServedLoads, one: Served) -> str:
+    """Names the model and the device of a load only where there are several to confuse."""
+    models = {line.head.model for line in loads.lines}
+    devices = {line.head.device for line in loads.lines}
+    words = [*([one.model] if len(models) > 1 else []), *([one.device] if len(devices) > 1 else [])]
+    return f"{', '.join(words)}: " if words else ""
+
+
+def named(loads: ServedLoads, one: Served) -> str:
+    """A cell behind a deployment."""
+    return f"{panel(loads, one)}{one.label} behind {one.deployment}"
+
+
+def records_of(loads: Sequence[Served]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.record for one in loads))

@@ -1,0 +1,36 @@
+"""What else the machine did while a deployment was measured: server and client are no neighbours of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ceilings.measure.neighbours import Neighbours
+
+
+class Bystanders(Neighbours):
+    """Neighbours of this process and of others that belong to the measurement, and live as long as the block.
+
+    Args:
+        ours: The numbers of these.
+    """
+
+    def __init__(self, ours: Callable[[], Iterable[int]]) -> None:
+        self._ours = ours
+
+    def _read(self) -> tuple[float, float, float, float] | None:  # type: ignore[override]
+        read = Neighbours._read()
+        if read is None:
+            return None
+        wall, busy, stolen, used = read
+        return wall, busy, stolen, used + sum(map(_spent, self._ours()))
+
+
+def _spent(pid: int) -> float:
+    """CPU seconds of a process, and of its children that have ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
