@@ -105,9 +105,9 @@ class Slices:
         return canonical({**dataclasses.asdict(outline.fusion), **written})
 
     def step(self, model: str) -> str:
-        """Digest of the module that makes a forward pass of a decoder; empty of what generates nothing."""
+        """Digest of the modules that make a forward pass of a decoder; empty of what generates nothing."""
         generates = TASKS[self.models.outline(model).task].generates
-        return digest("ceilings.models.decoder_step") if generates else ""
+        return digest("ceilings.models.decoder_step", "ceilings.graphs.tied_head") if generates else ""
 
     @functools.cache  # noqa: B019
     def parity_shape(self, model: str) -> Shape:

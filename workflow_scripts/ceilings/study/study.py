@@ -85,6 +85,12 @@ class Study:
                 f"devices: {self.paths.results} holds no record of this study's cells on {devices}; bring their "
                 "results folder here, correct the names, or add auto to measure on this machine"
             )
+        if "auto" not in self.config["devices"] and not any(cell.runs for cell in cells):
+            one, lacking = cells[0].identity, cells[0].available
+            raise UserError(
+                f"devices: nothing is recorded in whole of {len(cells)} cells: of {one}, {lacking.reason}; "
+                f"{lacking.remedy}"
+            )
         return cells
 
     @functools.cached_property

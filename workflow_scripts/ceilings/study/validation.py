@@ -154,6 +154,12 @@ def impossible_shapes(config: Mapping[str, Any], models: StudyModels) -> Iterato
             except UserError as error:
                 yield f"sweeps.{name} {error} ({model!r} has it)"
                 continue
+            if outline.forgets:
+                yield (
+                    f"sweeps.{name}: {model!r} {outline.forgets}, and text is generated with models alone whose cache "
+                    "keeps every token; leave it out, or set max_position_embeddings to at most the window in config "
+                    "(weights: random)"
+                )
             if (positions := outline.positions) is not None:
                 for shape in shapes:
                     if generation.context(shape) > positions:

@@ -30,6 +30,7 @@ from ceilings.report.render import conditions, decision_table, quality_section, 
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.conclusions import VERDICTS, claims_of_others
 from ceilings.report.render.explained_section import explained
+from ceilings.report.render.generation_section import generated
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.introduction import counted, introduction
 from ceilings.report.render.markdown import block
@@ -78,6 +79,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     }
     scripts = [*(Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS)]
     after = [
+        generated(measured, plan),
         predictions(plan, measured),
         explained(evidence),
         not_run(plan, tables),
@@ -123,7 +125,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         columns=shown,
         axes=axes,
         facets=choices(cells, axes),
-        title=functools.partial(title, tokens=bool(measured.cells) and all(cell.phase for cell in measured.cells)),
+        title=title,
         curves=[(curve_name(axis), axis) for axis in measured.swept_axes],
         several=len({cell.panel for cell in cells}) > 1,
         panels=list(dict.fromkeys(cell.panel for cell in cells if cell.plotted)),
