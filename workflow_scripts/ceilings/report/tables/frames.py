@@ -25,8 +25,8 @@ from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
+from ceilings.report.tables.served_columns import SAMPLE_COLUMNS, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import SERVING_COLUMNS
-from ceilings.report.tables.served_rows import SAMPLE_COLUMNS, WINDOW_COLUMNS
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES, SELDOM
 from ceilings.workload.shape import Shape
 
