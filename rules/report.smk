@@ -79,7 +79,7 @@ rule write_summary:
     input:
         plan=rules.plan_study.output,
         tables=rules.collect_cells.output,
-        plots=expand("results/plots/{plot}.{kind}", plot=PLOTS, kind=("svg", "png")),
+        plots=expand("results/plots/{plot}.{kind}", plot=DRAWN, kind=("svg", "png")),
         evidence=summary_evidence,
         explained=ancient(TARGETS.explained_pages),  # it links to them
         budgets=TARGETS.budgets,
@@ -107,7 +107,7 @@ rule write_summary:
     conda:
         "../envs/cpu.yaml"
     params:
-        plots=PLOTS,
+        plots=DRAWN,
         recorded=TARGETS.recorded_evidence,
         recorded_contents=recorded_evidence,
     message:

@@ -39,7 +39,7 @@ if not workflow.overwrite_configfiles:
 try:
     plugins.activate(checked(config)["plugins"])  # before any catalogue is read
     from ceilings.engines.catalogue import BUILDERS
-    from ceilings.report.catalogue import PLOTS, TABLES
+    from ceilings.report.catalogue import PLOTS, TABLES, plots_of
     from ceilings.runtimes.catalogue import PRECISIONS
     from ceilings.study import busy, captures, code, disk, machines, missing
     from ceilings.study import once, plain_errors, progress, rule_params, user_files
@@ -50,6 +50,7 @@ try:
     STUDY.refuse_unwritable_results()
     disk.refuse_full(STUDY.paths.results)
     SLICES, TARGETS = STUDY.slices, STUDY.targets
+    DRAWN = plots_of(TARGETS.parts)
     TARGETS.cells
 except UserError as error:
     raise WorkflowError(str(error)) from None

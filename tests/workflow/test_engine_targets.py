@@ -8,7 +8,7 @@ import pytest
 from tiny import LAB_NOTE, STUDY, SUMMARY, Project
 
 from ceilings.engines.catalogue import BUILDERS
-from ceilings.report.catalogue import PLOTS
+from ceilings.report.catalogue import plots_of
 
 RTX = BUILDERS["tensorrt-rtx"]
 pytestmark = [
@@ -21,7 +21,7 @@ FOLDER = "results/engines/sm-8.9/tensorrt-rtx/tiny"
 PROFILE = {"batch": [1, 4, 8], "sequence": [8, 16, 64]}
 OTHER = {"batch": [1, 1, 1], "sequence": [8, 16, 64]}
 PRECISIONS = ["fp16", "int8"]
-REPORT = {"collect_cells": 1, "draw_plot": len(PLOTS), "write_summary": 1}
+REPORT = {"collect_cells": 1, "draw_plot": len(plots_of(())), "write_summary": 1}
 RUNTIME = """
 for _engine in ("static", "profile"):
     RUNTIMES[f"rtx-{_engine}"] = Runtime(

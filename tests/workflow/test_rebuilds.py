@@ -15,11 +15,11 @@ from unit.planted_packages import install, leave_metadata
 from ceilings import host as hosts
 from ceilings import records
 from ceilings.host import Gpu
-from ceilings.report.catalogue import PLOTS
+from ceilings.report.catalogue import plots_of
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
-REPORT = {"collect_cells": 1, "draw_plot": len(PLOTS), "write_summary": 1}
+REPORT = {"collect_cells": 1, "draw_plot": len(plots_of(())), "write_summary": 1}
 PLANNED = {"plan_study": 1, **REPORT}
 PROCESSES = STUDY["protocol"]["processes"]
 
@@ -105,7 +105,7 @@ def test_a_process_more_keeps_those_that_have_run(project):
     ("file", "jobs"),
     [
         ("workflow_scripts/ceilings/report/render/plots/configurations.py", {"draw_plot": 1, "write_summary": 1}),
-        ("workflow_scripts/draw_plot.py", {"draw_plot": len(PLOTS), "write_summary": 1}),
+        ("workflow_scripts/draw_plot.py", {"draw_plot": len(plots_of(())), "write_summary": 1}),
         ("workflow_scripts/write_summary.py", {"write_summary": 1}),
         ("workflow_scripts/ceilings/measure/loop.py", {"measure_latency": CELLS * PROCESSES, **REPORT}),
         ("workflow_scripts/measure_latency.py", {"measure_latency": CELLS * PROCESSES, **REPORT}),

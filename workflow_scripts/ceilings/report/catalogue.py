@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 PLOTS = {
     "configurations": "Median latency of every configuration at the common shape, sorted, with intervals",
     "precision_crossover": "INT8 and other lower precisions against FP32, with the crossover where there is one",
@@ -20,6 +22,28 @@ PLOTS = {
     "iteration_timeline": "One iteration of captured cells, side by side: host calls, launches, work of the device",
 }
 """Every plot by name, and what it shows; in the order of the summary."""
+
+GENERATION, SERVING, CHANGING, BUDGETS, FLOORS = "generation", "serving", "changing", "budgets", "floors"
+"""What not every study has, and some plots show nothing without."""
+
+SHOWS = {
+    "token_time": GENERATION,
+    "serving_latency": SERVING,
+    "serving_throughput": SERVING,
+    "batches_formed": SERVING,
+    "roofline": FLOORS,
+    "latency_budget": BUDGETS,
+    "shape_transitions": CHANGING,
+    "latency_over_sequence": CHANGING,
+    "iteration_timeline": BUDGETS,
+}
+"""Plots of such a part; any other plot is of every study."""
+
+
+def plots_of(parts: Collection[str]) -> list[str]:
+    """The plots of a study that has these parts, in the order of the summary: others would stay empty."""
+    return [name for name in PLOTS if name not in SHOWS or SHOWS[name] in parts]
+
 
 TABLES = {
     "cells": "a row a planned cell, measured or not",

@@ -55,6 +55,18 @@ class Targets:
         return [run for cell in self.measured for run in cell.runs]
 
     @functools.cached_property
+    def parts(self) -> set[str]:
+        """What of all that a study can have this one has, measured here or recorded: plots are of such a part."""
+        has = {
+            "generation": any(is_request(cell.shape) for cell in self.cells),
+            "serving": bool(self.deployed),
+            "changing": bool(self.changing),
+            "budgets": any(cell.budget for cell in self.cells),
+            "floors": any(cell.floor for cell in self.cells),
+        }
+        return {name for name, held in has.items() if held}
+
+    @functools.cached_property
     def served_runs(self) -> list[str]:
         """The records of deployments that this machine makes."""
         return [run for one in self.deployed if not one.recorded for run in one.runs]

@@ -45,9 +45,11 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     ),
     "serving_latency": _nothing_served,
     "serving_throughput": _nothing_served,
+    "shape_transitions": lambda tables: tables.transitions.empty,
+    "latency_over_sequence": lambda tables: tables.changing_requests.empty,
     "batches_formed": lambda tables: _nothing_served(tables) or not tables.serving["batching"].fillna("").any(),
 }
-"""Plots that stay empty without captures, a GPU, a sweep or a server: the pages leave them out."""
+"""Plots that stay empty without captures, a GPU, a sweep, a server or changing shapes: the pages leave them out."""
 
 
 def picture(folder: str, tables: Tables) -> str:
@@ -64,8 +66,12 @@ def picture(folder: str, tables: Tables) -> str:
 
 def pictures(folder: str, tables: Tables) -> str:
     """A section of all plots that show anything."""
-    shown = [name for name in PLOTS if not NOTHING_TO_SHOW.get(name, lambda _: False)(tables)]
-    return "\n\n".join(["## Pictures", *(_link(folder, name) for name in shown)])
+    return "\n\n".join(["## Pictures", *(_link(folder, name) for name in shown(tables))])
+
+
+def shown(tables: Tables) -> list[str]:
+    """The plots that show anything."""
+    return [name for name in PLOTS if not NOTHING_TO_SHOW.get(name, lambda _: False)(tables)]
 
 
 def _link(folder: str, name: str) -> str:
