@@ -186,7 +186,10 @@ class _Session:
             )
         busy = threads * self._deployment.instances
         if busy > self._cores:
-            self.flags.append(f"{self._deployment.instances} instances with {threads} threads on {self._cores} cores")
+            self.flags.append(
+                f"{self._deployment.instances} instances with {_counted(threads, 'thread')} each share "
+                f"{_counted(self._cores, 'core')}"
+            )
         return threads
 
     def run(self, stack: contextlib.ExitStack) -> dict[str, Any]:
