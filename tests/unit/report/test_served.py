@@ -93,6 +93,16 @@ def test_a_batch_counts_as_often_as_it_has_inputs(tmp_path):
     assert row["bare_ms"] == pytest.approx((3 * ones + 4 * fours) / 7, rel=0.03)
 
 
+def test_a_batch_that_is_filled_up_is_held_against_the_size_that_is_executed(tmp_path):
+    """Of the batches of 1 and 3 inputs that servers count, 2 and 4 were executed."""
+    study = ServedStudy(tmp_path, between=0.0, sizes=(1, 2, 4))
+    filled = {**BATCHING, "preferred": [2], "pad": True}
+    study.deploy("a", lambda cell, clients: replace(plain(cell, 1), batches={1: 3, 3: 1}), closed=(4,), batching=filled)
+    row = served(study.tables(), "a", "4 clients")
+    twos, fours = 10 * 2**0.8, 10 * 4**0.8
+    assert row["bare_ms"] == pytest.approx((3 * twos + 3 * fours) / 6, rel=0.03)
+
+
 def test_sizes_that_were_not_measured_bare_have_no_bare_time(tmp_path):
     study = ServedStudy(tmp_path, sizes=(1,))
     study.deploy("a", batched, closed=(1, 4), batching=BATCHING)
