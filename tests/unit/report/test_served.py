@@ -417,7 +417,7 @@ def test_rates_beyond_the_server_have_no_latency(tmp_path):
     finding = the(study, SATURATION)
     assert "It sustains 20.0/s and 60.0/s. At 200/s the queue grows" in finding.text
     assert "200/s" not in the(study, QUEUE).text and "200/s" not in the(study, LIMIT).text
-    assert re.search(r"\| 200/s +\| +grows", observations(study.plan(), tables, Evidence(), "plots"))
+    assert re.search(r"\| +200/s +\| +grows", observations(study.plan(), tables, Evidence(), "plots"))
 
 
 def test_a_study_of_overloads_alone(tmp_path):
@@ -656,6 +656,7 @@ def test_what_was_not_measured_says_why(tmp_path):
     text = summary(study.plan(), tables, Evidence(), "plots")
     assert "- broken: failed, crashed: the server ended with status 1" in text
     assert "- absent: unavailable, no serving packages (make .venv/serving)." in text
+    assert "\n2 deployments were not measured in whole: [Serving](#serving) says why.\n" in text
     for name in SERVING_PLOTS:
         assert NOTHING_TO_SHOW[name](tables)
         plots.draw(name, tables)

@@ -126,7 +126,7 @@ def _table(shown: Sequence[tuple[Line, Served]], columns: Sequence[Column]) -> s
         before = line
     headers = ["deployment", "served", "load", *(column.heading for column in columns)]
     used = [i for i in range(len(headers)) if i < 4 or any(row[i] for row in rows)]
-    align = "lll" + "r" * (len(columns) - 1) + "l"
+    align = "llr" + "r" * (len(columns) - 1) + "l"
     return text.table(
         [[row[i] for i in used] for row in rows], [headers[i] for i in used], "".join(align[i] for i in used)
     )
