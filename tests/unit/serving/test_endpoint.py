@@ -35,6 +35,9 @@ def test_a_model_that_is_not_there_is_in_the_servers_words(monkeypatch):
         words = r"its model other at .* is not ready: HTTP 404 Not Found: no model at /v2/models/other/ready"
         with Endpoint(f"http://{server.address}", ["other"]) as absent, pytest.raises(CellFailure, match=words):
             absent.start()
+    nobody = r"the server at 127\.0\.0\.1:1 is not ready: Connection refused$"
+    with Endpoint("http://127.0.0.1:1", ["mine"]) as gone, pytest.raises(CellFailure, match=nobody):
+        gone.start()
 
 
 @pytest.mark.parametrize(("extensions", "hinted"), [((), True), (("statistics",), True), ((BINARY,), False)])

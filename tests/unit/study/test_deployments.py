@@ -133,8 +133,15 @@ def test_a_graph_of_one_batch_joins_no_requests():
         study(base=base, **batches())
 
 
-def test_missing_packages_make_a_deployment_unavailable(tmp_path, monkeypatch):
-    monkeypatch.setenv(server_python.FOLDER, str(tmp_path / "none"))
+@pytest.mark.parametrize(
+    ("named", "remedy"), [(True, "correct or unset CEILINGS_SERVING"), (False, "make .venv/serving")]
+)
+def test_missing_packages_make_a_deployment_unavailable(tmp_path, monkeypatch, named, remedy):
+    if named:  # where a folder is named, nothing that is made elsewhere helps
+        monkeypatch.setenv(server_python.FOLDER, str(tmp_path / "none"))
+    else:
+        monkeypatch.delenv(server_python.FOLDER, raising=False)
+        monkeypatch.setattr(server_python, "packages", lambda: tmp_path / "none")
     deployments._lacking.cache_clear()
     try:
         planned = study()
@@ -143,7 +150,7 @@ def test_missing_packages_make_a_deployment_unavailable(tmp_path, monkeypatch):
         deployments._lacking.cache_clear()
     if entry["reason"] is None:
         pytest.skip("this Python has mlserver itself")
-    assert "mlserver is not in" in entry["reason"] and entry["remedy"] == "make .venv/serving"
+    assert "mlserver is not in" in entry["reason"] and entry["remedy"] == remedy
     assert entry["runs"] == [] == planned.targets.served_runs
 
 

@@ -65,7 +65,7 @@ class Endpoint(Server):
                 if ready():
                     return
             except OSError as error:
-                reason = foreign.one_line(str(error), 200)
+                reason = foreign.one_line(error.strerror or str(error), 200)
             if time.monotonic() > deadline:
                 (address,) = self.addresses.values()
                 raise CellFailure("runtime-error", f"{what} at {address} is not ready: {reason}")
