@@ -5,7 +5,8 @@
 
 The study plans N run records, their inputs and references, and the report; the bare file as many jobs as that in all,
 of one rule without inputs or params. So the ratio is what the graph, the slices and the digests add for each job.
-Times are user CPU seconds, the least of the repeats. The first dry run of a folder, which also parses the code, is not
+Times are CPU seconds, user and system, the least of the repeats, which
+alternate. The first dry run of a folder, which also parses the code, is not
 counted.
 """
 
@@ -61,14 +62,19 @@ def study(jobs: int) -> dict:
     }
 
 
+def cpu_seconds() -> float:
+    """User and system time of the processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def dry_run(folder: Path, *arguments: str) -> tuple[float, int]:
-    """User CPU seconds of one dry run, which a loaded machine changes little, and how many jobs it planned."""
+    """CPU seconds of one dry run, which a loaded machine changes little, and how many jobs it planned."""
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "all", "--", *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CEILINGS_")}
-    start = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    start = cpu_seconds()
     done = subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
-    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - start
-    return seconds, int(re.findall(r"^total +(\d+)", done.stdout + done.stderr, re.MULTILINE)[-1])
+    return cpu_seconds() - start, int(re.findall(r"^total +(\d+)", done.stdout + done.stderr, re.MULTILINE)[-1])
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ rule collect_cells:
         engines=TARGETS.engine_records,
         budgets=TARGETS.budgets,
         quality=TARGETS.qualities,
+        changing=TARGETS.changing_records,
         serving=TARGETS.served_runs,
     output:
         tables_to_read("results/tables"),

@@ -18,9 +18,9 @@ rule measure_serving:
         gpu=1,
     params:
         spec=serving_slice,
-        served=served_options,
+        options=served_options,
     message:
         "Loading the deployment {wildcards.deployment}, server {wildcards.run}"
     shell:
         "measure_serving.py --device {wildcards.device} --deployment {wildcards.deployment} --run {wildcards.run}"
-        " --spec {params.spec:q} {params.served:q} --log {log} --output {output} > {log} 2>&1"
+        " --spec {params.spec:q} {params.options:q} --log {log} --output {output} > {log} 2>&1"

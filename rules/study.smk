@@ -132,6 +132,7 @@ wildcard_constraints:
     run="[1-9][0-9]*",
     builder="|".join(BUILDERS),
     profile="[a-z0-9][a-z0-9-]*",
+    sequence="[a-z0-9][a-z0-9-]*",
     node="|".join(map(re.escape, STUDY.machines.names)) or "(?!)",
     cache="onnxruntime-tensorrt-[0-9][0-9.]*",
     plot="[a-z0-9_]+",
@@ -157,6 +158,7 @@ def known_targets():
         *TARGETS.served_runs,
         *TARGETS.budgets,
         *TARGETS.qualities,
+        *TARGETS.changing_records,
         *TARGETS.evidence,
         *TARGETS.explained_pages,
     ]
@@ -310,6 +312,34 @@ def data_shape(wildcards):
 
 def quality_slice(wildcards):
     return SLICES.quality(wildcards.runtime, wildcards.model, wildcards.device)
+
+
+def changing_slice(wildcards):
+    w = wildcards
+    return SLICES.changing(w.runtime, w.model, w.precision, w.sequence, w.device)
+
+
+def changing_artifact(wildcards):
+    w = wildcards
+    return STUDY.changing_artifact(w.runtime, w.model, w.precision, w.sequence, w.device)
+
+
+def changing_inputs(wildcards):
+    return STUDY.changing_pools(wildcards.model, wildcards.sequence)[0]
+
+
+def changing_references(wildcards):
+    return STUDY.changing_pools(wildcards.model, wildcards.sequence)[1]
+
+
+def changing_runs(wildcards):
+    w = wildcards
+    folder = STUDY.paths.changing(w.device, w.runtime, w.model, w.precision, w.sequence)
+    return [f"{folder}/run{number}.json" for number in range(1, STUDY.config["protocol"]["processes"] + 1)]
+
+
+def bucket_limits(wildcards):
+    return STUDY.bucket_limits
 
 
 def device_threads(wildcards):

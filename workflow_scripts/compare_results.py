@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from ceilings.files import write_text
-from ceilings.program import main
+from ceilings.program import fraction, main
 from ceilings.report.analysis.comparison import compare
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render.comparison_page import as_html, as_markdown
@@ -37,13 +37,6 @@ def work(arguments: argparse.Namespace) -> int:
     if arguments.html:
         write_text(arguments.html, as_html(comparison))
     return int(comparison.worse and not arguments.report_only)
-
-
-def fraction(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a fraction between 0 and 1, such as 0.05")
-    return value
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ nothing was written.
 import argparse
 from pathlib import Path
 
+from ceilings.errors import UserError
 from ceilings.foreign import visible
 from ceilings.program import main
 from ceilings.study.merging import merge
@@ -16,6 +17,8 @@ MOST_SHOWN = 20
 
 
 def work(arguments: argparse.Namespace) -> int:
+    if not arguments.into.parts:
+        raise UserError("--into is empty; name the results folder that gets the files")  # not the current folder
     merged = merge(arguments.trees, arguments.into, say=lambda line: print(visible(line)))
     for device, count in sorted(merged.copied.items()):
         print(f"{device or 'shared by all devices'}: {count} files")

@@ -12,7 +12,7 @@ from pathlib import Path
 from ceilings import trees
 from ceilings.errors import UserError
 from ceilings.files import write_text
-from ceilings.program import main
+from ceilings.program import fraction, main
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.trends import trends
 from ceilings.report.render.trends_page import as_html, as_markdown
@@ -86,6 +86,11 @@ def named(given: list[Path]) -> dict[str, Path]:
 def work(arguments: argparse.Namespace) -> int:
     given = named(arguments.trees)
     found = trends([(name, measured(tree)) for name, tree in given.items()], margin=arguments.margin)
+    if not found.steps and not found.broken and found.carried:
+        raise UserError(
+            f"{', '.join(given)}: no cell was measured twice, since later trees hold the samples of earlier ones; "
+            "leave copies out, and name trees that were measured anew"
+        )
     if not found.steps and not found.broken:
         raise UserError("no cell was measured in two of the trees under equal conditions; name trees of one study")
     page = as_markdown(found)
@@ -101,7 +106,7 @@ def work(arguments: argparse.Namespace) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trees", type=Path, nargs="+", help="results trees or folders of them, the oldest first")
-    parser.add_argument("--margin", type=float, default=0.05, help="steps provably below are none (default 0.05)")
+    parser.add_argument("--margin", type=fraction, default=0.05, help="steps provably below are none (default 0.05)")
     parser.add_argument("--output", type=Path, help="Markdown file; without it the page is printed")
     parser.add_argument("--html", type=Path, help="HTML file with a picture of each cell")
     parser.add_argument(

@@ -11,6 +11,7 @@ import torch
 import transformers
 from onnx import TensorProto, helper
 
+from ceilings.graphs import tied_head
 from ceilings.workload.generation import Decoder
 
 VOCABULARY, WIDTH, LAYERS, HEADS = 300, 64, 2, 4
@@ -47,9 +48,7 @@ class _Pass(torch.nn.Module):
             cache.update(past[2 * layer], past[2 * layer + 1], layer)
         before = past[0].shape[2]
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)[None] + before
-        hidden = self.model.base_model(
-            input_ids, past_key_values=cache, position_ids=positions.expand(input_ids.shape[0], -1), use_cache=True
-        )
+        hidden = self.model.base_model(input_ids, past_key_values=cache, position_ids=positions, use_cache=True)
         logits = self.model.get_output_embeddings()(hidden.last_hidden_state[:, -1])
         pairs = [part for layer in hidden.past_key_values.layers for part in (layer.keys, layer.values)]
         return logits, logits.argmax(-1, keepdim=True), *pairs
@@ -77,7 +76,7 @@ def exported(decoder: Decoder) -> onnx.ModelProto:
             output_names=[one.name for one in outputs],
             dynamic_axes=axes,
         )
-    return onnx.load_from_string(buffer.getvalue())
+    return tied_head.share(onnx.load_from_string(buffer.getvalue()))
 
 
 def written(decoder: Decoder, kind: int = TensorProto.FLOAT16) -> onnx.ModelProto:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unit import planted_records
+from unit import planted_records, planted_shapes
 from unit.planted_records import ENGINE, ENGINE_CACHE, PROVENANCE, WEIGHTS
 from unit.report import planted_serving, planted_study, test_quality
 from unit.traces import planted as captured
@@ -122,6 +122,14 @@ def _quality(folder: Path) -> Path:
     return Path(test_quality.Planted(folder).classified("torch-eager", "fp32", lost=1, count=20)["quality"])
 
 
+def _changing(folder: Path) -> Path:
+    return Path(planted_shapes.write(folder, processes=1)["runs"][0])
+
+
+def _buckets(folder: Path) -> Path:
+    return Path(planted_shapes.write(folder, processes=1)["buckets"])
+
+
 def _plan(folder: Path) -> Path:
     maker = planted_study.StudyMaker(folder, runs=1)
     maker.add(planted_study.CPU, "torch-eager", "fp32", 1, 128, n=40)
@@ -175,6 +183,8 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "run": _run,
     "floor": _floor,
     "quality": _quality,
+    "changing": _changing,
+    "buckets": _buckets,
     "plan": _plan,
     "serving": _serving,
     "peaks": _peaks,

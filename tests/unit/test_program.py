@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from unit import planted_records
 
 from ceilings.workload.task import TASKS
@@ -40,6 +41,39 @@ def test_no_room_for_a_file(tmp_path):
     assert "Traceback" not in done.stderr
     assert "cannot write" in done.stderr and "File too large" in done.stderr and "what is finished stays" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+
+
+def program_of(folder, code):
+    """A program whose own answer is 1, as trend_results.py: what it cannot do is 2."""
+    script = folder / "program.py"
+    script.write_text(
+        f"import argparse, sys\nsys.path.insert(0, {str(SCRIPTS)!r})\nfrom ceilings.files import write_text\n"
+        f"from ceilings.program import main\nmain(lambda a: {code}, argparse.ArgumentParser(), failed=2)\n"
+    )
+    return subprocess.run([sys.executable, script], cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("file/x/y.md", "file/x cannot be made, since file is no folder; name another path"),
+        ("link/y.md", "link is no folder; name another path"),
+        ("a folder", "a folder is a folder, and a file should go there; name a file"),
+    ],
+)
+def test_an_output_that_has_no_place_is_one_line(tmp_path, output, message):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "a folder").mkdir()
+    done = program_of(tmp_path, f"write_text({output!r}, 'x')")
+    assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a folder", "file", "link", "program.py"]
+    assert (tmp_path / "file").read_text() == "kept" and not list((tmp_path / "a folder").iterdir())
+
+
+def test_a_bug_never_ends_as_an_answer_does(tmp_path):
+    done = program_of(tmp_path, "open('nowhere')")
+    assert done.returncode == 2 and "Traceback" in done.stderr and "nowhere" in done.stderr
 
 
 def test_arguments_that_are_no_json(tmp_path):

@@ -126,3 +126,11 @@ def test_of_a_whole_checkout_the_results_are_taken(tmp_path):
         (tmp_path / name).write_text("{}")
     with trees.opened(tmp_path) as results:
         assert results == tmp_path / "results"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    folder = tmp_path / "benchmarks" / "x"
+    folder.mkdir(parents=True, mode=0)
+    with pytest.raises(UserError, match=r"benchmarks/x cannot be read \(Permission denied\); make it readable"):
+        list(trees.files_of(tmp_path))

@@ -35,15 +35,42 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that replaces it when the block ends without an error.
 
     A process killed inside the block leaves ``path`` as it was.
+
+    Raises:
+        UserError: ``path`` is a folder, or what should be its folder is none.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = temporary_name(path)
     try:
         yield temporary
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except IsADirectoryError:
+            raise UserError(f"{path} is a folder, and a file should go there; name a file") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        UserError: Something else lies in its place or above it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        refuse_no_folder(folder, "name another path")
+        raise
+
+
+def refuse_no_folder(folder: Path, remedy: str) -> None:
+    """Raise UserError where a file, or a link that leads nowhere, lies in the place of a folder or above it."""
+    for place in (folder, *folder.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            what = "is" if place == folder else f"cannot be made, since {place} is"
+            raise UserError(f"{folder} {what} no folder; {remedy}")
 
 
 def expanded(path: Path | str) -> Path:

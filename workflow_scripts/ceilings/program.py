@@ -46,7 +46,8 @@ def main(
         if isinstance(error, BrokenPipeError) and _unread():
             os._exit(UNREAD)
         if error.errno not in REMEDIES:
-            raise
+            traceback.print_exc()
+            sys.exit(failed)
         why = f"{error.strerror}; {REMEDIES[error.errno]}"
         print(f"error: cannot write {error.filename or 'a result'}: {why}", file=sys.stderr)
         sys.exit(failed)
@@ -97,4 +98,12 @@ def json_argument(text: str) -> dict[str, Any]:
         raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"not a JSON object: {text}")
+    return value
+
+
+def fraction(text: str) -> float:
+    """An argparse type: a share above 0 and up to 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a fraction between 0 and 1, such as 0.05")
     return value

@@ -82,7 +82,11 @@ def _files(results: Path, below: PurePosixPath) -> Iterator[PurePosixPath]:
     path = results / below
     mode = path.lstat().st_mode
     if stat.S_ISDIR(mode):
-        for entry in sorted(path.iterdir()):
+        try:
+            entries = sorted(path.iterdir())
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); make it readable, or take it out") from None
+        for entry in entries:
             yield from _files(results, below / entry.name)
     elif stat.S_ISREG(mode):
         yield below
@@ -95,8 +99,8 @@ def _results(root: Path, given: Path) -> Path:
     """The results folder in what was given: the highest one, also where a whole checkout was packed."""
     level = [root]
     for _ in range(4):  # as a person packs it: results, project/results, host/project/results
-        either = (inner if _is_tree(inner := folder / "results") else folder for folder in level)
-        if found := [folder for folder in either if _is_tree(folder)]:
+        either = (inner if is_tree(inner := folder / "results") else folder for folder in level)
+        if found := [folder for folder in either if is_tree(folder)]:
             if len(found) > 1:
                 names = ", ".join(sorted(str(folder.relative_to(root)) for folder in found))
                 raise UserError(f"{given} holds several results trees ({names}); name one of them")
@@ -105,7 +109,8 @@ def _results(root: Path, given: Path) -> Path:
     raise UserError(f"{given} holds no results tree (no folder such as benchmarks); name a results folder")
 
 
-def _is_tree(folder: Path) -> bool:
+def is_tree(folder: Path) -> bool:
+    """Whether a folder is a results folder."""
     return any((folder / name).is_dir() for name in FOLDERS)
 
 
@@ -124,6 +129,10 @@ def _unpack(archive: Path, folder: Path) -> None:
                 if room < 0 or len(taken) > MOST_FILES:
                     raise UserError(f"{archive} holds more than there is room for in {folder.parent}; set TMPDIR")
                 _write(opened_archive, member, folder / path)
+    except tarfile.ReadError as error:
+        if "could not be opened" not in str(error):
+            raise UserError(f"{archive} is no whole archive ({error}); pack it again with tar -czf") from None
+        raise UserError(f"{archive} is no whole archive, or none at all; pack one with tar -czf") from None
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, UnicodeError) as error:
         raise UserError(f"{archive} is no whole archive ({error}); pack it again with tar -czf") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:

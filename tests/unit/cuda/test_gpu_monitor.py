@@ -6,6 +6,7 @@ import dataclasses
 import os
 import types
 
+import numpy as np
 import pytest
 
 from ceilings.cuda import monitor as gpu_monitor
@@ -53,12 +54,40 @@ def test_nothing_read_is_nothing_flagged():
     assert gpu_monitor.flags(summary) == []
 
 
+def counted(until_ms, watts, refresh_ms):
+    """Readings every 25 ms of a counter that is refreshed every so often."""
+    joules = np.concatenate([[0.0], np.cumsum([watts(t) / 1e3 for t in range(until_ms)])])
+    return [sample(t, energy_j=float(joules[t // refresh_ms * refresh_ms])) for t in range(0, until_ms, 25)]
+
+
+@pytest.mark.parametrize("refresh_ms", [20, 50, 100])
+@pytest.mark.parametrize("start_ms", [503, 561, 598])
+@pytest.mark.parametrize(("idle", "busy"), [(500, 500), (120, 600), (600, 120)])
+def test_the_true_energy_lies_within_what_the_counter_bounds(refresh_ms, start_ms, idle, busy):
+    for seconds in (0.7, 2.5):
+        end_ms = start_ms + round(seconds * 1e3)
+        samples = counted(end_ms + 250, lambda t: busy if start_ms <= t < end_ms else idle, refresh_ms)  # noqa: B023
+        found = gpu_monitor.energy(samples, start_ms * MS, end_ms * MS, 10)
+        if found is None:
+            assert idle > busy or (seconds < 1 and refresh_ms == 100)
+            continue
+        assert found["joules"] == pytest.approx(busy * seconds, rel=found["uncertainty"])
+        assert idle > busy or found["uncertainty"] < 2.5 * (refresh_ms + 25) / 1e3 / seconds
+        assert idle != busy or found["joules"] == pytest.approx(busy * seconds, rel=0.03 / seconds)
+
+
+def test_a_counter_that_stood_still_says_nothing():
+    samples = [sample(t, energy_j=7.0) for t in range(0, 2000, 25)]
+    assert gpu_monitor.energy(samples, 510 * MS, 1510 * MS, 100) is None
+
+
 def test_energy_is_interpolated_between_the_samples_around_the_span():
     samples = [sample(t, energy_j=t * 0.5) for t in range(0, 2001, 25)]  # 500 W
     found = gpu_monitor.energy(samples, 510 * MS, 1510 * MS, inferences=100)
     assert found["joules"] == pytest.approx(500)
     assert found["mean_watts"] == pytest.approx(500)
     assert found["joules_per_inference"] == pytest.approx(5)
+    assert found["uncertainty"] == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(

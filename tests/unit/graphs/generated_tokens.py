@@ -56,9 +56,9 @@ def generate(decoder: Any, ids: torch.Tensor, count: int, fault: Fault | None = 
     return np.stack(tokens, 1), np.stack(logits, 1)
 
 
-def reference(architecture: str, seed: int, batch: int, count: int) -> Arrays:
-    """As ``ceilings.models.token_reference`` gives it."""
-    parts = [generate(model(architecture, seed), ids, count) for ids in prompts(seed, batch)]
+def reference(architecture: str, seed: int, batch: int, count: int, given: list[torch.Tensor] | None = None) -> Arrays:
+    """As ``ceilings.models.token_reference`` gives it, of prompts that are ``given`` or drawn."""
+    parts = [generate(model(architecture, seed), ids, count) for ids in given or prompts(seed, batch)]
     ranked = [np.argsort(-logits, -1, kind="stable")[..., :CANDIDATES] for _, logits in parts]
     return {
         "tokens": np.stack([tokens for tokens, _ in parts]),
@@ -68,9 +68,17 @@ def reference(architecture: str, seed: int, batch: int, count: int) -> Arrays:
     }
 
 
-def outputs(decoder: Any, seed: int, batch: int, count: int, fault: Fault | None = None) -> Arrays:
+def outputs(
+    decoder: Any,
+    seed: int,
+    batch: int,
+    count: int,
+    fault: Fault | None = None,
+    *,
+    given: list[torch.Tensor] | None = None,
+) -> Arrays:
     """As a runner's ``outputs`` of two elements, stacked."""
-    parts = [generate(decoder, ids, count, fault) for ids in prompts(seed, batch)]
+    parts = [generate(decoder, ids, count, fault) for ids in given or prompts(seed, batch)]
     checked = [logits[:CHECKED_ROWS, :CHECKED_STEPS] for _, logits in parts]
     ids = [np.argsort(-logits, -1, kind="stable")[..., :TOP] for logits in checked]
     return {
@@ -86,6 +94,17 @@ def empty_slot(at: int) -> Fault:
     def fault(step: int, cache: Any, newest: torch.Tensor) -> dict[str, Any]:
         for layer in cache.layers if step == at else ():
             layer.keys[:, :, 5] = layer.values[:, :, 5] = 0
+        return {}
+
+    return fault
+
+
+def cleared(slot: int) -> Fault:
+    """A slot of the prompt that is empty from the first decode step on."""
+
+    def fault(step: int, cache: Any, newest: torch.Tensor) -> dict[str, Any]:
+        for layer in cache.layers if step == 1 else ():
+            layer.keys[:, :, slot] = layer.values[:, :, slot] = 0
         return {}
 
     return fault

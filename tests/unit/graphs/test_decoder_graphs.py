@@ -13,8 +13,9 @@ import torch
 from unit.graphs import decoder_folders as folders
 
 from ceilings.errors import CellFailure
-from ceilings.graphs import decoding, export, fuse, gqa_decoder, graph, precision, simplify
+from ceilings.graphs import decoding, export, fuse, gqa_decoder, graph, operations, precision, simplify
 from ceilings.models.decoder_step import DecoderStep
+from ceilings.workload import generation
 from ceilings.workload.shape import Shape
 
 ARCHITECTURES = ("gpt2", "llama")
@@ -79,6 +80,29 @@ def test_the_interface_is_the_decoder_s(made):
 
 def test_simplification_keeps_it(made):
     assert made.outcome.simplified, made.outcome.reason
+
+
+@pytest.mark.parametrize("name", ["exported", "simplified", "fp32", "fp16", "bf16", "fp16.fused"])
+def test_a_tied_table_is_stored_once(made, name):
+    model = graph.load(made.path(name))
+    tables = [tensor.name for tensor in model.graph.initializer if folders.VOCABULARY in tensor.dims]
+    assert len(tables) == (1 if made.model.config.tie_word_embeddings else 2)
+    assert "Transpose" not in {node.op_type for node in model.graph.node if set(tables) & set(node.input)}
+
+
+def test_the_floor_of_a_step_reads_each_parameter_once(made):
+    """By the checkpoint: all of it but the tables that rows are gathered from, and these rows."""
+    tied = made.model.config.tie_word_embeddings
+    for batch in (1, 3):
+        step = generation.step_shape(Shape.parse(f"b{batch}-p16-g2"))
+        work = operations.count(graph.load(made.path("fp32")), step)
+        parameters = {name: parameter.numel() for name, parameter in made.model.named_parameters()}
+        looked_up = [
+            n for n in parameters if n.endswith("wpe.weight") or (n.endswith("embed_tokens.weight") and not tied)
+        ]
+        rows = 64 if tied else 64 * batch + 2 * HEAD_SIZE  # of positions; of tokens, and of cosines and sines
+        wanted = sum(parameters.values()) - sum(parameters[name] for name in looked_up) + rows
+        assert 0 <= work.weight_bytes - 4 * wanted < 4 * 64, (batch, work.weight_bytes, 4 * wanted)
 
 
 def test_no_cast_stands_round_a_cache(made):

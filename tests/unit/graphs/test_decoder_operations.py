@@ -15,8 +15,8 @@ from ceilings.workload.generation import Decoder, step_shape
 from ceilings.workload.shape import Shape
 
 DECODERS = {"gpt2": GPT2, "llama": LLAMA}
-SMALL_CONSTANTS = 1024
-"""Bytes of scalars, axes, frequencies and the like, which the closed forms leave out."""
+SMALL_CONSTANTS = 300
+"""Bytes of scalars and axes, which the closed forms leave out; fewer than any shape's rows of a table here."""
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,7 @@ def test_a_step_has_the_operations_and_bytes_of_the_closed_form(graphs, name, sh
     rows = tokens * WIDTH if name == "gpt2" else batch * tokens * WIDTH
     final = 2 * WIDTH if name == "gpt2" else WIDTH
     parameters = LAYERS * layer_parameters(name) + final + table + rows
-    gathered = 4 * batch * tokens * WIDTH  # an exporter that folds the turned table away leaves two tables
-    assert 0 <= work.weight_bytes - 4 * parameters <= gathered + SMALL_CONSTANTS
+    assert 0 <= work.weight_bytes - 4 * parameters <= SMALL_CONSTANTS
     assert work.bytes == work.weight_bytes + work.boundary_bytes + work.cache_bytes
     assert not work.unknown
 
@@ -85,8 +84,7 @@ def test_gpt2_written_by_hand_counts_as_the_exported_one(graphs):
         by_hand, exported = (operations.count(model, shape) for model in (graph, graphs["gpt2"]))
         assert operations.flops_by_precision(by_hand.nodes) == operations.flops_by_precision(exported.nodes)
         assert (by_hand.boundary_bytes, by_hand.cache_bytes) == (exported.boundary_bytes, exported.cache_bytes)
-        rows = 4 * shape.batch * shape["tokens"] * WIDTH
-        assert 0 <= exported.weight_bytes - by_hand.weight_bytes <= rows + SMALL_CONSTANTS
+        assert abs(exported.weight_bytes - by_hand.weight_bytes) <= SMALL_CONSTANTS
 
 
 def test_rows_of_a_table_that_is_multiplied_by_come_with_it():

@@ -13,7 +13,7 @@ from ceilings.errors import CellFailure
 from ceilings.graphs import token_parity
 from ceilings.graphs.token_parity import compare, says_little, too_far
 from ceilings.measure import worker
-from ceilings.workload.generation import CHECKED_STEPS, TOP
+from ceilings.workload.generation import CHECKED_STEPS, PROBES, TOP
 from ceilings.workload.task import TASKS
 from ceilings.workload.workload import Workload
 
@@ -60,6 +60,47 @@ def test_a_fault_within_the_tolerance_shows_beside_the_prefill(architecture: str
         refused.append(str(too_far(parity, 0.1)))
     assert all(reason != "None" for reason in refused)
     assert architecture != "gpt2" or any("of the prefill" in reason for reason in refused)
+
+
+@pytest.mark.parametrize("architecture", generated.SIZES)
+def test_the_check_says_which_faults_it_would_not_see(architecture: str) -> None:
+    """A fault that moves logits by more than what passes is refused, and one that moves them by less is named."""
+    seen = {True: 0, False: 0}
+    for prompt in (24, 100):
+        ids = [torch.randint(0, generated.VOCABULARY, (2, prompt), generator=torch.Generator().manual_seed(3))] * 2
+        expected = generated.reference(architecture, 0, 2, 6, given=ids)
+        for dtype in (torch.float16, torch.bfloat16):
+            decoder = generated.model(architecture, 0, dtype)
+            for slot in range(0, prompt, 9):
+                moved = generated.generate(generated.model(architecture, 0), ids[0], 2, generated.cleared(slot))[1][
+                    :, 1
+                ]
+                right = expected["logits"][0, :, 1]
+                top = np.argsort(-right, -1, kind="stable")[:, :TOP]
+                near = [np.take_along_axis(one - one.mean(-1, keepdims=True), top, -1) for one in (moved, right)]
+                by = float(np.linalg.norm(near[0] - near[1]) / np.linalg.norm(near[1]))
+                expected["probes"] = np.full((2, len(PROBES)), by, np.float32)
+                clean = compare(generated.outputs(decoder, 0, 2, 6, given=ids), expected)
+                flags = token_parity.unseen(clean, TOLERANCES[dtype])
+                assert clean["sensitivity"] == dict.fromkeys(PROBES, pytest.approx(by))
+                limit = token_parity.allowed(clean, TOLERANCES[dtype])
+                assert bool(flags) is (by <= limit) and too_far(clean, TOLERANCES[dtype]) is None
+                if by > 4 * limit:  # three steps and the rounding share what one step shows
+                    faulty = compare(generated.outputs(decoder, 0, 2, 6, generated.cleared(slot), given=ids), expected)
+                    assert too_far(faulty, TOLERANCES[dtype])
+                seen[bool(flags)] += 1
+    assert seen[True] and seen[False]  # of both kinds, or this shows nothing
+
+
+def test_one_empty_slot_of_many_is_seen_in_half_precision() -> None:
+    """It moves the logits by less than a fifth of the tolerance, and by more than the prefill's rounding explains."""
+    outputs, reference = exact(4)
+    rng = np.random.default_rng(0)
+    size = np.sqrt(np.mean(np.square(np.take_along_axis(reference["logits"], outputs["ids"], -1))))
+    noise = np.full(outputs["logits"].shape, 4e-4 * size)
+    noise[:, :, 1:] = 2.5e-3 * size
+    outputs["logits"] = outputs["logits"] + rng.normal(0, 1, noise.shape) * noise
+    assert "of the prefill" in str(too_far(compare(outputs, reference), 0.02))
 
 
 def exact(batch: int = 3) -> tuple[Arrays, Arrays]:

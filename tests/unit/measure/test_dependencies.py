@@ -39,10 +39,11 @@ def reached(*modules):
     [
         ("measure.supervisor", "measure.worker", "measure.cpu_bench", "measure.measurements.saturated"),
         ("measure.cuda_bench", "measure.measurements.boundaries", "measure.measurements.cold_cache"),
+        ("measure.changing_worker",),
         ("traces.target", "traces.recorder", "traces.cupti", "traces.arguments"),
         ("traces.budget_record", "traces.engine_layers", "traces.health", "traces.store", "traces.perfetto"),
     ],
-    ids=["cpu", "cuda", "capture", "budget"],
+    ids=["cpu", "cuda", "changing", "capture", "budget"],
 )
 def test_a_new_model_runtime_or_plot_makes_nothing_anew(modules):
     every = reached(*modules)
@@ -57,6 +58,8 @@ def test_a_cell_on_a_cpu_depends_on_nothing_of_cuda():
 
 
 LIBRARIES = {
+    "onnxruntime_changing_cpu": {"onnxruntime"},
+    "onnxruntime_changing_cuda": {"onnxruntime"},
     "onnxruntime_cpu": {"onnxruntime"},
     "onnxruntime_cuda": {"onnxruntime"},
     "onnxruntime_generating_cpu": {"onnxruntime"},
@@ -64,6 +67,9 @@ LIBRARIES = {
     "onnxruntime_tensorrt": {"onnxruntime"},
     "onnxruntime_tensorrt_rtx": {"onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"},
     "tensorrt_native": set(),  # by name, of its generation
+    "torch_changing_cpu": {"torch"},
+    "torch_compile_changing_cpu": {"torch"},
+    "torch_compile_cpu": {"torch"},
     "torch_cpu": {"torch"},
     "torch_cuda": {"torch"},
     "torch_generating_cpu": {"torch"},
@@ -87,7 +93,8 @@ def libraries(path):
 def test_a_process_imports_only_the_libraries_of_its_runtime(module):
     device = "cuda" if any(part in module for part in ("cuda", "tensorrt", "vllm")) else "cpu"
     measurements = ("closed_loop", "saturated", *(("boundaries", "cold_cache") if device == "cuda" else ()))
-    parts = (f"runtimes.{module}", "measure.worker", f"measure.{device}_bench")
+    worker = "changing_worker" if "changing" in module else "worker"
+    parts = (f"runtimes.{module}", f"measure.{worker}", f"measure.{device}_bench")
     every = reached(*parts, *(f"measure.measurements.{name}" for name in measurements))
     found = set().union(*(libraries(module_of(name)[1]) for name in every))
     allowed = {"numpy", *({"cuda", "pycuda"} if device == "cuda" else ())}
@@ -95,5 +102,5 @@ def test_a_process_imports_only_the_libraries_of_its_runtime(module):
 
 
 def test_every_runtime_s_module_has_its_libraries():
-    modules = {module for one in RUNTIMES.values() for module in (one.module, one.generator) if module}
+    modules = {module for one in RUNTIMES.values() for module in (one.module, one.generator, one.changing) if module}
     assert modules == set(LIBRARIES)

@@ -246,6 +246,7 @@ def on_gpu(diary, monkeypatch):
     from ceilings import gpu
     from ceilings.cuda import device as cuda
     from ceilings.cuda.monitor import Sample
+    from ceilings.measure import cuda_bench
     from ceilings.measure.cuda_bench import CudaBench
     from ceilings.runtimes.cuda_runner import CudaRunner
 
@@ -278,6 +279,7 @@ def on_gpu(diary, monkeypatch):
     def refuse():
         raise cuda.CudaError("no device")
 
+    monkeypatch.setattr(cuda_bench, "ENERGY_SECONDS", 0.0)
     monkeypatch.setattr(gpu, "visible", refuse)
     monkeypatch.setattr(cuda, "call_costs", lambda _: {"clock_ns": 1.0})
     monkeypatch.setattr(cuda, "Stream", lambda: None)
@@ -340,6 +342,27 @@ def test_joules_are_those_of_whole_requests_and_never_of_steps_with_prefills_bet
     assert first.measure(slots, elements, protocol, DONE)["energy"]["latency"]["mean_watts"] == pytest.approx(200, 0.01)
 
 
+def test_requests_are_repeated_until_the_counter_bounds_their_energy(on_gpu, monkeypatch):
+    from ceilings.measure import cuda_bench
+
+    bench, slots, elements = on_gpu("b2-p5-g3")
+    record = bench.measure(slots, elements, PROTOCOL, DONE)
+    assert record["energy"]["requests"] is None
+    assert record["gpu"]["refused"]["energy of requests"].startswith(
+        "the counter does not bound it within 25% over 0.0"
+    )
+    assert "energy of latency" not in record["gpu"]["refused"]  # steps have no energy, however long they are measured
+    monkeypatch.setattr(cuda_bench, "ENERGY_SECONDS", 0.6)
+    bench, slots, elements = on_gpu("b2-p5-g3")
+    record = bench.measure(slots, elements, PROTOCOL, DONE)
+    assert 0.6 <= record["series"]["requests"]["elapsed_ns"] / 1e9 < 0.9
+    assert record["energy"]["requests"]["uncertainty"] < 0.12
+    bench, slots, elements = on_gpu("b2-p5-g3")
+    bench._monitor.refused["energy_j"] = "not supported"  # then nothing is gained by waiting
+    record = bench.measure(slots, elements, PROTOCOL, DONE)
+    assert record["series"]["requests"]["elapsed_ns"] / 1e9 < 0.3
+
+
 @pytest.mark.parametrize("hidden", [False, True])
 def test_a_capture_marks_steps_and_no_prefill(on_gpu, diary, hidden):
     from ceilings.measure.gpu_loop import Regime
@@ -389,7 +412,7 @@ def planted_cell(folder, shape="b4-p16-g9", runs=3, count=40):
         }
         record = records.read(cell["runs"][run - 1], "run")
         series = {"latency": record["series"]["latency"], "requests": made}
-        energy = {"requests": {"joules_per_inference": 0.02 * run, "inferences": tokens}}
+        energy = {"requests": {"joules_per_inference": 0.02 * run, "inferences": tokens, "uncertainty": 0.01 * run}}
         changes = {"cell": {**record["cell"], "shape": shape}, "series": series, "energy": energy}
         records.write(cell["runs"][run - 1], "run", record | changes, indent=None)
     return maker, every
@@ -415,6 +438,7 @@ def test_every_quantity_follows_from_the_times(tmp_path):
         "total_tokens_per_s": 36e3 / whole,
         "token_j": 0.04,
         "tokens_per_j": 25.0,
+        "token_j_error": 0.03,
         "cache_mb": 50.0,
         "peak_without_cache_mb": 850.0,
     }

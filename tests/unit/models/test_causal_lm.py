@@ -14,7 +14,7 @@ from ceilings.errors import CellFailure, UserError
 from ceilings.models import outline, pool, reference, tokens, weights, weights_folder
 from ceilings.models.inputs import Wanted, make_inputs, sample
 from ceilings.models.load import load_module
-from ceilings.workload.generation import Decoder
+from ceilings.workload.generation import PROBES, Decoder
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -73,6 +73,7 @@ def test_the_reference_is_what_a_loop_without_a_cache_gives(
         "logits": (2, 3, 4, 300),
         "candidates": (2, 3, 9, 64),
         "candidate_logits": (2, 3, 9, 64),
+        "probes": (2, 3),
     }
     arrays = pool.load_pool(tmp_path / "in.npz")
     given = pool.load_outputs(tmp_path / "r.npz", pool.digest(arrays))
@@ -81,6 +82,7 @@ def test_the_reference_is_what_a_loop_without_a_cache_gives(
         "logits": "float32",
         "candidates": "int32",
         "candidate_logits": "float32",
+        "probes": "float32",
     }
     for element in range(2):
         expected, logits = greedy(folder, arrays["input_ids"][element], 9)
@@ -173,3 +175,23 @@ def test_a_window_that_is_longer_than_the_context_is_none(tmp_path: Path) -> Non
     model = generating("mistral", config={**LLAMA, "sliding_window": 128})
     weights.fetch(model, tmp_path / "w")
     assert Workload.read(tmp_path / "w").decoder == DECODERS["llama"]
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_the_reference_says_how_far_a_fault_of_the_cache_moves_its_logits(
+    architecture: str, folders: dict[str, Path]
+) -> None:
+    """An empty slot, which no loop without a cache has, moves them; without decode steps there is no cache to fault."""
+    from ceilings.models import token_reference
+
+    ids = np.random.default_rng(0).integers(0, 300, (2, 3, 12))
+    elements = [{"input_ids": each} for each in ids]
+    made = token_reference.generate(folders[architecture], elements, SHAPE, 1)
+    assert made["probes"].shape == (2, len(PROBES)) and made["probes"].dtype == np.float32
+    assert (made["probes"] > 1e-4).all() and (made["probes"] < 2).all()
+    again = token_reference.generate(folders[architecture], elements[:1], SHAPE, 1)
+    np.testing.assert_allclose(again["probes"], made["probes"][:1], rtol=1e-3)
+    prefill = token_reference.generate(folders[architecture], elements, Shape.parse("b3-p12-g1"), 1)
+    assert prefill["probes"].size == 0
+    one_token = [{"input_ids": each[:, :1]} for each in ids]  # its only slot is empty
+    assert token_reference.generate(folders[architecture], one_token, Shape.parse("b3-p1-g3"), 1)["probes"].size

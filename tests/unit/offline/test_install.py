@@ -329,6 +329,26 @@ def test_results_are_there_whole_or_not_at_all(tmp_path):
     assert done.returncode == 1 and "error: file is no folder; name another with --to" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("file/sub", "file/sub cannot be made, since file is no folder"),
+        ("link", "link is no folder"),
+        ("link/sub", "link/sub cannot be made, since link is no folder"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["kit", "results"])
+def test_a_target_that_cannot_be_a_folder_is_refused(tmp_path, project, kind, target, message):
+    part = kit(tmp_path, [])[0] if kind == "kit" else results(tmp_path, "h100", {"config.yaml": b"a"})[0]
+    (part.parent / "file").touch()
+    (part.parent / "link").symlink_to("nowhere")
+    done = run(part, "--to", target)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"error: {message}; name another with --to (make unpack: TO=FOLDER)\n",
+    )
+
+
 def unpack(*arguments, folder):
     """What ``make unpack`` runs at home."""
     command = [sys.executable, PROJECT / "workflow_scripts/unpack_results.py", *arguments]

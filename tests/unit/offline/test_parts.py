@@ -185,5 +185,7 @@ def test_a_folder_of_such_parts_or_a_new_one_is_taken(sources, tmp_path):
     parts.refuse_used(tmp_path / "kit", "kit")
     with pytest.raises(UserError, match="so that nothing is packed there"):
         parts.refuse_used(tmp_path / "kit", "results")
+    with pytest.raises(UserError, match=r"Makefile/x cannot be made, since .*Makefile is no folder; name a new one"):
+        parts.refuse_used(tmp_path / "kit" / "Makefile" / "x", "kit")
     with pytest.raises(UserError, match="Makefile is no folder"):
         parts.refuse_used(tmp_path / "kit/Makefile", "kit")

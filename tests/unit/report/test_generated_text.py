@@ -174,12 +174,29 @@ def test_every_entry_that_is_asked_for_is_one_that_a_study_accepts(tmp_path):
         (["onnxruntime-cpu"], ("int8",), None),
         (["onnxruntime-cuda"], ("fp32", "fp16", "int8"), ["fp32", "fp16"]),
         (["torch-eager"], None, ["fp32"]),
+        (["onnxruntime-cuda", "onnxruntime-tensorrt"], ("fp16",), None),
+        (["onnxruntime-cuda", "torch-cuda-eager", "onnxruntime-tensorrt"], ("fp16",), ["fp16"]),
     ],
 )
 def test_no_sweep_asks_for_precisions_in_which_nothing_generates(tmp_path, runtimes, precisions, asked):
     measured = Measured(collect(made(tmp_path, runtimes=[EAGER], batches=(1,), generated=(128,)).plan()))
     entry = sweep_entry(measured, runtimes, precisions)
     assert (entry == NO_GENERATION) if asked is None else (yaml.safe_load(entry)["precisions"] == asked)
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "asked"),
+    [
+        (["vllm", "onnxruntime-tensorrt"], None),  # each takes one kind of model, and never both the same
+        (["vllm", "torch-cuda-eager", "onnxruntime-tensorrt"], ["vllm", "torch-cuda-eager", "onnxruntime-tensorrt"]),
+        (["vllm", "torch-cuda-eager"], ["vllm", "torch-cuda-eager"]),
+    ],
+)
+def test_runtimes_that_run_no_model_of_both_are_no_comparison(tmp_path, runtimes, asked):
+    maker = made(tmp_path, lambda *_: 2.0, runtimes=(EAGER,), batches=(1,))
+    maker.measure(GPU, [(EAGER, "fp16")], [(1, 128)])
+    entry = sweep_entry(Measured(collect(maker.plan())), runtimes, ("fp16",))
+    assert (entry == NO_GENERATION) if asked is None else (yaml.safe_load(entry)["runtimes"] == asked)
 
 
 @pytest.mark.parametrize(("gain", "status"), [(4.0, "supported"), (0.8, "refuted"), (1.0, "not decidable")])
@@ -472,7 +489,39 @@ def test_every_page_speaks_of_tokens(study):
     assert "<" + "th" in html and "What bounds generation" in html
     assert "median time of one output token (ms, log scale)" in html and "median latency (ms" not in html
     heads = re.findall(r"<th\b.*?</th>", html, re.DOTALL)
-    assert any("tokens/s" in head for head in heads) and not any("inferences/s" in head for head in heads)
+    assert any("tokens/s" in head for head in heads) and not any(
+        re.search("inferences/s|one inference", one) for one in heads
+    )
+    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    assert "inferences/s" not in json.dumps(data["charts"]) and "inferences/s" not in json.dumps(data["cells"])
+    titles = {line.get("title") for layer in data["charts"]["pareto"]["layer"] for line in tooltips(layer)}
+    assert "tokens/s" in titles
+
+
+def tooltips(layer):
+    """Lines of a layer's tooltip."""
+    return layer.get("encoding", {}).get("tooltip", [])
+
+
+def test_the_page_has_the_section_of_requests(study):
+    """Each heading and each value of the summary's tables, in a section that the page's head links to."""
+    html = page(*study, Evidence())
+    body = html.split('<section id="generation"')[1].split("</section>")[0]
+    assert '<a href="#generation">Generation</a>' in html
+    for line in generated(Measured(study[1]), study[0]).splitlines():
+        for value in _split(line) if line.startswith("| ") else ():
+            assert value in body, value
+
+
+def test_a_study_of_both_kinds_counts_inferences_or_tokens(tmp_path):
+    maker = made(tmp_path, lambda *_: 2.0, runtimes=(EAGER,), batches=(1,))
+    maker.measure(GPU, [(EAGER, "fp16")], [(1, 128)])
+    html = page(maker.plan(), collect(maker.plan()), Evidence())
+    heads = " ".join(re.findall(r"<th\b.*?</th>", html, re.DOTALL))
+    assert "inferences or tokens/s" in heads
+    cells = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])["cells"]
+    called = {str(cell["model"]): json.dumps(cell["facts"]) for cell in cells}
+    assert "tokens/s" in called.pop(MODEL) and "inferences/s" in called.popitem()[1]
 
 
 def test_a_sentence_says_of_what_its_milliseconds_are(study):
@@ -493,3 +542,15 @@ def test_the_pictures_draw(study, name):
     titles = " ".join(axis.get_ylabel() + axis.get_xlabel() for axis in figure.axes)
     assert "token" in titles
     figure.canvas.draw_idle()
+
+
+def test_a_picture_without_values_is_left_out(tmp_path):
+    """Batches alone, contexts alone, and both: of one size nothing is drawn along it."""
+    for name, sizes, count in (("b", {}, 2), ("p", {"batches": (1,), "prompts": (128, 512)}, 1)):
+        maker = made(tmp_path / name, runtimes=(EAGER, CAPTURED), generated=(128,), **sizes)
+        axes = plots.draw("token_time", collect(maker.plan())).axes
+        assert len(axes) == count and all(axis.lines or axis.containers for axis in axes)
+        assert axes[0].get_title("left").startswith(f"{MODEL} on {GPU}")
+    maker = made(tmp_path / "both", runtimes=(EAGER, CAPTURED), generated=(128,), prompts=(128, 512))
+    titles = [axis.get_title("left") for axis in plots.draw("token_time", collect(maker.plan())).axes]
+    assert [title.count("\n") for title in titles] == [1, 0, 0] and titles[1] == "" and "batch" in titles[2]

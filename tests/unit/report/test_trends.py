@@ -1,5 +1,6 @@
 """Trends over trees: a planted change is found and named, nothing where nothing is, unequal is not compared."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -215,6 +216,13 @@ def test_the_program_follows_a_folder_of_trees(tmp_path):
     assert one.returncode == 2 and "1 results trees; name two or more" in one.stderr and "Traceback" not in one.stderr
 
 
+@pytest.mark.parametrize("margin", ["0", "-1", "nan", "2"])
+def test_a_margin_that_is_no_fraction_is_refused(tmp_path, margin):
+    command = [sys.executable, PROGRAM, tmp_path, "--margin", margin]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2 and f"{margin} is not a fraction between 0 and 1" in done.stderr
+
+
 def failed(measured, runtime):
     """The same tree, in which the cells of a runtime failed."""
     gone = [cell for cell in measured.cells if cell.runtime == runtime]
@@ -234,6 +242,37 @@ def test_a_cell_that_stops_working_is_named_and_counts_with_the_last_tree(at, wo
     page = as_markdown(found)
     assert "## Measured before, failed after" in page and r"a\|b" in page and "1 stopped working" in page
     assert "Measured before, failed after" in as_html(found)
+
+
+def test_cells_that_were_carried_on_are_no_steps_and_hide_no_scatter():
+    """Of six cells one is measured again in each tree; if the others' steps of nothing counted, the limit were 0."""
+    given = history(np.random.default_rng(11), scatter=0.03)
+    for (_, before), (_, after) in itertools.pairwise(given):
+        after.cells = [before.cells[0], after.cells[1], *before.cells[2:]]
+    found = trends(given)
+    assert found.carried == 7 * 5 and found.steps == 7 + 1  # one series of eight trees: its steps and its drift
+    assert not found.changes and found.scatter[GPU] > 0.05
+    assert "35 cells of later trees were not measured again" in as_markdown(found)
+    alone = trends([(name, one) for name, one in given if not setattr(one, "cells", one.cells[1:2])])
+    assert alone.carried == 0 and alone.scatter == found.scatter
+
+
+def test_a_device_that_is_missing_in_the_middle_goes_on_behind_it():
+    given = history(np.random.default_rng(12), factors=lambda tree, cell: 1.3 if tree > 4 and cell == "r1" else 1.0)
+    for number in (3, 4):
+        given[number][1].cells = [cell for cell in given[number][1].cells if cell.runtime != "r1"]
+    (one,) = trends(given).changes
+    assert (one.kind, one.before.tree, one.after.tree, one.after.cell.runtime) == ("step", "t2", "t5", "r1")
+
+
+def test_a_copy_of_a_tree_is_no_second_measurement(tmp_path):
+    planted_tree(tmp_path / "t 1", 1.0, 1, "2.12")
+    shutil.copytree(tmp_path / "t 1", tmp_path / "t 2")
+    done = subprocess.run([sys.executable, PROGRAM, tmp_path], check=False, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.splitlines() == [
+        "error: t 1, t 2: no cell was measured twice, since later trees hold the samples of earlier ones; "
+        "leave copies out, and name trees that were measured anew"
+    ]
 
 
 def test_undecided_steps_are_counted():

@@ -18,16 +18,23 @@ from ceilings.runtimes.catalogue import (
     COMPILATION,
     FUSION,
     GRAPH,
+    GRAPH_PER_SHAPE,
     IO_BINDING,
     LEVERS,
+    MARKED_AXES,
     RUNTIMES,
     STATIC,
+    SYMBOLIC_SIZES,
 )
 
 BOUND = {IO_BINDING, STATIC}
 EXPECTED = {
     "torch-eager": ("PyTorch", set()),
     "torch-int8-dynamic": ("PyTorch", set()),
+    "torch-compile-cpu": ("PyTorch", {COMPILATION}),
+    "torch-compile-cpu-static": ("PyTorch", {COMPILATION, GRAPH_PER_SHAPE}),
+    "torch-compile-cpu-dynamic": ("PyTorch", {COMPILATION, SYMBOLIC_SIZES}),
+    "torch-compile-cpu-marked": ("PyTorch", {COMPILATION, MARKED_AXES}),
     "onnxruntime-cpu": ("onnxruntime-cpu", set()),
     "onnxruntime-cpu-fused": ("onnxruntime-cpu", {FUSION}),
     "torch-cuda-eager": ("PyTorch", set()),

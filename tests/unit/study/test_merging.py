@@ -9,11 +9,15 @@ import sys
 import tarfile
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from unit import planted_records
 
 from ceilings import records
 from ceilings.errors import UserError
+from ceilings.graphs import graph
 from ceilings.report.tables.collect import read_run
 from ceilings.study.merging import merge, unit_of
 
@@ -111,6 +115,84 @@ def test_an_artifact_is_held_against_its_report(tmp_path):
     with pytest.raises(UserError, match=r"model\.safetensors is not what its report provenance\.json vouches for"):
         quietly(results, into=tmp_path / "new")
     shutil.rmtree(weights)
+
+
+def large_graph(folder: Path, seed: int = 0) -> Path:
+    """The path of a graph with its weights beside it and its report, as the pipeline writes what exceeds 2 GB."""
+    weights = np.random.default_rng(seed).random((64, 64), np.float32)
+    value = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [64, 64]) for name in ("x", "y")]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    built = helper.make_graph([node], "g", value[:1], value[1:], [numpy_helper.from_array(weights, "w")])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "large.onnx"
+    graph.save(helper.make_model(built, opset_imports=[helper.make_opsetid("", 17)]), path, limit=1000)
+    graph.report(path.with_suffix(".json"), path, {})
+    return path
+
+
+def truncated(path: Path) -> None:
+    data = graph.data_path(path)
+    data.write_bytes(data.read_bytes()[:-1])
+
+
+def changed_byte(path: Path) -> None:
+    data = graph.data_path(path)
+    data.write_bytes(data.read_bytes()[:-1] + bytes([data.read_bytes()[-1] ^ 1]))
+
+
+def without_digest(path: Path) -> None:
+    """As another program writes it: nothing vouches for the weights."""
+    shell = onnx.load(path, load_external_data=False)
+    del shell.metadata_props[:]
+    onnx.save(shell, path)
+    graph.report(path.with_suffix(".json"), path, {})
+
+
+def in_one_file(path: Path) -> None:
+    """The graph holds its weights, and those of an earlier one are left beside it."""
+    content = graph.data_path(path).read_bytes()
+    graph.save(graph.load(path), path)
+    graph.report(path.with_suffix(".json"), path, {})
+    graph.data_path(path).write_bytes(content)
+
+
+DATA = {
+    "truncated": (truncated, r"large\.onnx\.data is not what was written beside .*large\.onnx; make it anew there"),
+    "a changed byte": (changed_byte, r"large\.onnx\.data is not what was written beside"),
+    "of another graph": (
+        lambda path: shutil.copy(graph.data_path(large_graph(path.parents[3] / "other", 1)), graph.data_path(path)),
+        r"large\.onnx\.data is not what was written beside",
+    ),
+    "missing": (
+        lambda path: graph.data_path(path).unlink(),
+        r"has its weights in large\.onnx\.data, which is not beside",
+    ),
+    "no graph": (lambda path: path.unlink(), r"large\.onnx\.data holds weights of large\.onnx, which is not beside it"),
+    "an empty graph": (lambda path: path.write_bytes(b""), r"large\.onnx\.data holds weights of large\.onnx"),
+    "no digest": (without_digest, r"large\.onnx has no digest of large\.onnx\.data"),
+    "left over": (in_one_file, r"large\.onnx\.data is beside .*large\.onnx, which has its weights elsewhere"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), DATA.values(), ids=DATA)
+def test_weights_beside_a_graph_are_held_against_its_digest(tmp_path, spoil, message):
+    results = tree(tmp_path / "a")
+    spoil(large_graph(results / "onnx" / "m"))
+    with pytest.raises(UserError, match=message):
+        quietly(results, into=tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_weights_beside_a_graph_come_with_it(tmp_path):
+    results = tree(tmp_path / "a")
+    path = large_graph(results / "onnx" / "m")
+    assert quietly(results, into=tmp_path / "all").copied == {GPU: 4, "": 3}
+    graph.verify_data(tmp_path / "all" / path.relative_to(results), "")
+    other = tree(tmp_path / "b", OTHER)
+    large_graph(other / "onnx" / "m", seed=1)
+    merged = quietly(other, into=tmp_path / "all")
+    assert [one.path for one in merged.conflicts] == [f"onnx/m/large.{end}" for end in ("json", "onnx", "onnx.data")]
+    graph.verify_data(tmp_path / "all" / path.relative_to(results), "")
 
 
 def test_what_is_private_or_made_from_all_records_stays_behind(tmp_path):
@@ -255,6 +337,41 @@ def test_a_target_that_cannot_hold_it_is_refused_before_anything_is_written(tmp_
     with pytest.raises(UserError, match="all"):
         quietly(results, into=tmp_path / "all")
     assert [path for path in sorted(tmp_path.rglob("*")) if path.relative_to(tmp_path).parts[0] != "a"] == before
+
+
+def test_a_target_within_a_tree_or_around_it_is_refused(tmp_path):
+    given = tree(tmp_path / "a")
+    with pytest.raises(UserError, match=r"benchmarks lies in .*; name a folder outside as --into"):
+        quietly(given, into=given / "benchmarks")
+    (tmp_path / "link").symlink_to(given)
+    with pytest.raises(UserError, match="link/new lies in"):
+        quietly(given, into=tmp_path / "link" / "new")
+    with pytest.raises(UserError, match=r"such as .*/a/results$"):
+        quietly(given, into=tmp_path / "a")
+    with pytest.raises(UserError, match=r"is no results folder, but holds one; name .*/a/results as --into"):
+        quietly(tree(tmp_path / "b", OTHER), into=tmp_path / "a")
+    assert set(tmp_path.joinpath("a").iterdir()) >= {given} and not (tmp_path / "a" / "benchmarks").exists()
+    assert quietly(given, into=given).same == 4, "the same folder has it all"
+
+
+def test_a_tree_without_a_file_to_merge_is_refused(tmp_path):
+    (tmp_path / "a" / "benchmarks").mkdir(parents=True)
+    (tmp_path / "a" / "tables").mkdir()
+    (tmp_path / "a" / "tables" / "cells.csv").write_text("x")
+    with pytest.raises(UserError, match=r"a holds no record and no artifact to merge; leave it out"):
+        quietly(tree(tmp_path / "b"), tmp_path / "a", into=tmp_path / "all")
+    assert not (tmp_path / "all").exists()
+
+
+def test_an_empty_target_is_not_the_current_folder(tmp_path):
+    program = Path(__file__).parents[3] / "workflow_scripts" / "merge_results.py"
+    command = [sys.executable, program, tree(tmp_path / "a \u00e9"), "--into", ""]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --into is empty; name the results folder that gets the files\n",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["a \u00e9"]
 
 
 def test_long_names_are_refused(tmp_path):

@@ -316,6 +316,38 @@ def test_results_that_were_brought_home_are_only_read_though_a_machine_like_this
         _ = Study({**sweep, "devices": ["recorded"]}, LAPTOP, str(tmp_path / "empty")).cells
 
 
+def test_cells_that_lack_processes_say_how_many_there_are_and_what_would_show_them(tmp_path):
+    three = with_sweep(runtimes=["onnxruntime-cpu"], precisions=["fp32", "int8"]) | {"protocol": {"processes": 3}}
+    made = Study(three, LAPTOP, str(tmp_path))
+    of = {cell.identity: cell.runs for cell in made.cells}
+    fp32, int8 = (next(runs for name, runs in of.items() if f"/{kind}/" in name) for kind in ("fp32", "int8"))
+
+    def home(**changes):
+        return Study({**three, "devices": ["recorded"], **changes}, LAPTOP, str(tmp_path))
+
+    for run in fp32[:2]:
+        Path(run).parent.mkdir(parents=True, exist_ok=True)
+        Path(run).write_text("{}")
+    lacking = r"of onnxruntime-cpu/m/fp32/b1-s32, 2 of the 3 processes .* recorded of it on cpu-.*processes: 2\}"
+    with pytest.raises(UserError, match=lacking):
+        _ = home().cells
+    assert [cell.runs for cell in home(protocol={"processes": 2}).cells] == [fp32[:2]]
+
+    # Beside a whole one it is a cell that says so, and of which nothing is read or made.
+    for run in int8:
+        Path(run).parent.mkdir(parents=True, exist_ok=True)
+        Path(run).write_text("{}")
+    begun, whole = sorted(home().cells, key=lambda cell: bool(cell.available))
+    assert (begun.precision, begun.runs, begun.recorded, bool(begun.available)) == ("fp32", (), False, False)
+    assert begun.available.reason.startswith("2 of the 3 processes")
+    assert (whole.runs, whole.recorded) == (int8, True)
+    assert home().targets.recorded_runs == list(int8) and not home().targets.runs
+
+    Path(fp32[0]).unlink()  # the first is what is read first
+    begun = next(cell for cell in home(protocol={"processes": 2}).cells if not cell.available)
+    assert (begun.available.reason[:20], begun.available.remedy) == ("1 of the 2 processes", "bring the others")
+
+
 def test_slices_are_cut_to_what_each_file_depends_on():
     def sliced(precision="fp32", **changes):
         return Study({**CONFIG, **changes}, LAPTOP).slices.measure("onnxruntime-cpu", "m", precision)

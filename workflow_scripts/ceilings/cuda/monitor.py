@@ -35,8 +35,12 @@ CLOCK_PLATEAU = 0.02
 CLOCK_MOVED = 0.05
 """From this range on, a run is flagged."""
 
-SHORTEST_ENERGY_S = 0.3
-"""The energy counter is refreshed about every 20 to 100 ms: over less than this it says nothing."""
+LARGEST_ERROR = 0.25
+"""Energy that the counter bounds no closer than this is not given. It is refreshed about every 20 to 100 ms, and read
+every ``PERIOD_S``: over 0.5 s it bounds what was used within 5 to 25%."""
+
+SETTLING_S = 0.2
+"""After so long the counter was refreshed once more, and read."""
 
 THROTTLES = {
     0x4: "SW power cap",
@@ -233,27 +237,51 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def energy(samples: Sequence[Sample], start_ns: int, end_ns: int, inferences: int) -> dict[str, Any] | None:
-    """Energy over a span, from the cumulative counter, interpolated between the samples around its ends.
+    """Energy over a span, from the cumulative counter, interpolated between the changes of its readings.
 
     Returns:
-        Joules, seconds, mean watts and joules an inference; None where the counter is refused or the span too short.
+        Joules, seconds, mean watts and joules an inference, and ``uncertainty``: by what share of it the true energy
+        may differ, since the counter stands still between two refreshes. None where the counter is refused or bounds
+        it no closer than ``LARGEST_ERROR``.
     """
     known = [(sample.t_ns, sample.energy_j) for sample in samples if sample.energy_j is not None]
-    seconds = (end_ns - start_ns) / 1e9
-    if len(known) < 2 or seconds < SHORTEST_ENERGY_S or inferences < 1:
+    if inferences < 1 or not known:
         return None
-    times, joules = np.array([t for t, _ in known], np.float64), np.array([j for _, j in known], np.float64)
-    slack_ns = 4 * PERIOD_S * 1e9
-    if start_ns < times[0] - slack_ns or end_ns > times[-1] + slack_ns:
+    begun, ended = _reached(known, start_ns), _reached(known, end_ns)
+    if begun is None or ended is None:
         return None
-    used = float(np.interp(end_ns, times, joules) - np.interp(start_ns, times, joules))
+    (least_before, before, most_before), (least_after, after, most_after) = begun, ended
+    used, seconds = after - before, (end_ns - start_ns) / 1e9
+    error = max(most_after - least_before - used, used - (least_after - most_before))
+    if used <= 0 or error > LARGEST_ERROR * used:
+        return None
     return {
         "joules": used,
         "seconds": seconds,
         "mean_watts": used / seconds,
         "joules_per_inference": used / inferences,
         "inferences": inferences,
+        "uncertainty": error / used,
     }
+
+
+def _reached(known: Sequence[tuple[int, float]], t_ns: int) -> tuple[float, float, float] | None:
+    """Joules at a time: at least, by interpolation, and at most; None where nothing bounds them.
+
+    A reading is what was reached at some refresh before it, so it bounds the past from below. The first reading that
+    is larger than one at ``t_ns`` or later comes from a refresh after ``t_ns``, so it bounds it from above.
+    """
+    times, joules = (np.array(each, np.float64) for each in zip(*known, strict=True))
+    last, following = np.searchsorted(times, t_ns, "right") - 1, np.searchsorted(times, t_ns)
+    if last < 0 or following == len(times):
+        return None
+    above = np.nonzero(joules[following:] > joules[following])[0]
+    if not len(above):
+        return None
+    changed = np.nonzero(np.diff(joules) > 0)[0] + 1
+    refreshed = (times[changed - 1] + times[changed]) / 2  # between a reading and the one before
+    least, most = float(joules[last]), float(joules[following + above[0]])
+    return least, float(np.clip(np.interp(t_ns, refreshed, joules[changed]), least, most)), most
 
 
 def flags(summary: dict[str, Any]) -> list[str]:

@@ -104,6 +104,8 @@ def export_onnx(weights_dir: Path | str, export: Export, output: Path | str) -> 
         )
     _rename(exported, {_interim(tensor): tensor.name for tensor in (*workload.inputs, *workload.outputs)})
     _restore_interface(exported, workload, sizes.fixed)
+    if given.decoder is not None:
+        exported = importlib.import_module("ceilings.graphs.tied_head").share(exported)
     graph.save(normalise(exported), output)
 
 

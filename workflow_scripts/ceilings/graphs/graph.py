@@ -88,9 +88,8 @@ def _load(path: Path, values: bool, remedy: str) -> onnx.ModelProto:
         if files.is_pointer(data):
             raise UserError(f"{path} has its weights in {place}, which is a pointer of git-lfs; run git lfs pull there")
     if values:
-        digest = next((entry.value for entry in model.metadata_props if entry.key == DATA_SHA256), None)
-        if digest and data_path(path).is_file() and files.sha256(data_path(path)) != digest:
-            raise UserError(f"{data_path(path)} is not what was written beside {path}; {remedy}")
+        if _digest_of_data(model) and data_path(path).is_file():
+            _check_data(model, path, remedy)
         try:
             onnx.load_external_data_for_model(model, str(path.parent))
         except (ValueError, OSError, onnx.checker.ValidationError) as error:
@@ -145,6 +144,20 @@ def fits(model: onnx.ModelProto, limit: int | None = None) -> bool:
 def data_path(path: Path | str) -> Path:
     """Where the weights of a graph lie that one file cannot hold."""
     return Path(f"{path}.data")
+
+
+def verify_data(path: Path, remedy: str) -> None:
+    """Hold the weights beside a graph of this pipeline against the digest in the graph, whose tensors are not read.
+
+    Raises:
+        UserError: The graph names other files, has no digest of this one, or it is another or a damaged one.
+    """
+    model, data = _load(path, False, remedy), data_path(path)
+    if _outside(model) != [data.name]:
+        raise UserError(f"{data} is beside {path}, which has its weights elsewhere; {remedy}")
+    if not _digest_of_data(model):
+        raise UserError(f"{path} has no digest of {data.name}, so nothing vouches for that; {remedy}")
+    _check_data(model, path, remedy)
 
 
 def sha256(path: Path | str) -> str:
@@ -379,6 +392,16 @@ def _outside(model: onnx.ModelProto) -> list[str]:
         if entry.key == "location"
     )
     return list(dict.fromkeys(places))
+
+
+def _digest_of_data(model: onnx.ModelProto) -> str | None:
+    """What a graph says of the weights beside it; None where it has none beside it, or was not written here."""
+    return next((entry.value for entry in model.metadata_props if entry.key == DATA_SHA256), None)
+
+
+def _check_data(model: onnx.ModelProto, path: Path, remedy: str) -> None:
+    if files.sha256(data_path(path)) != _digest_of_data(model):
+        raise UserError(f"{data_path(path)} is not what was written beside {path}; {remedy}")
 
 
 def _write_data(shell: onnx.ModelProto, aside: Mapping[str, TensorProto], path: Path, name: str) -> str:

@@ -64,6 +64,11 @@ def _percentile(column: str, label: str, share: str) -> Quantity:
     return Quantity(column, label, "ms", "number", meaning, LATENCY, interval=True)
 
 
+def _energy_error(column: str, label: str, series: str, what: str) -> Quantity:
+    meaning = f"By what share the energy of {what} may differ: the counter stands still between two refreshes."
+    return Quantity(column, label, "", "percent", meaning, ENERGY, source=f"energy.{series}.uncertainty", over="max")
+
+
 def _energy(column: str, label: str, key: str, unit: str, meaning: str) -> Quantity:
     return Quantity(column, label, unit, "number", meaning, ENERGY, source=f"energy.{key}")
 
@@ -104,6 +109,7 @@ CLOSED_LOOP = Measurement(
             "J",
             "Energy of the device for one inference in the closed loop, by its cumulative counter.",
         ),
+        _energy_error("energy_error", "energy within", "latency", "an inference"),
         _energy("power_w", "mean power", "latency.mean_watts", "W", "Mean power of the device over the closed loop."),
     ),
     "Latency with inputs and outputs on the device, each inference waiting for the one before. A model that generates "
@@ -177,6 +183,7 @@ REQUESTS = Measurement(
             "J",
             "Energy of the device for one token of one prompt over whole requests, by its cumulative counter.",
         ),
+        _energy_error("token_j_error", "token energy within", "requests", "a token"),
         Quantity(
             "tokens_per_j", "tokens per joule", "1/J", "number", "Tokens over the energy of their requests.", ENERGY
         ),

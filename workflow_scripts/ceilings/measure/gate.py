@@ -77,5 +77,7 @@ def constant(elements: list[dict[str, np.ndarray]], reference: Arrays) -> list[s
 
 
 def coarse(runner: Runner, parity: dict[str, Any]) -> list[str]:
-    """A flag where generated tokens show that a runner in FP32 computes some products in less."""
-    return token_parity.is_coarse(parity, runner.precision) if runner.workload.task.generates else []
+    """Flags of generated tokens: a runner in FP32 that computes some products in less, and what parity cannot see."""
+    if not runner.workload.task.generates:
+        return []
+    return token_parity.is_coarse(parity, runner.precision) + token_parity.unseen(parity, parity["tolerance"])

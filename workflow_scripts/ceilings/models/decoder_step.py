@@ -42,7 +42,9 @@ class DecoderStep(torch.nn.Module):
         if rotary is not None and list(inspect.signature(type(rotary).forward).parameters) == [
             *("self", "x", "position_ids")
         ]:
-            body.rotary_emb = _Angles(rotary, self.places, next(model.parameters()))
+            body.rotary_emb = _Angles(rotary, self.places, decoder.positions, next(model.parameters()))
+        if isinstance(head := model.get_output_embeddings(), torch.nn.Linear):
+            model.set_output_embeddings(_Head(head))
 
     def forward(self, input_ids: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
         from transformers import DynamicCache
@@ -70,13 +72,30 @@ class DecoderStep(torch.nn.Module):
         return logits, token, *present_cache
 
 
-class _Angles(torch.nn.Module):
-    """Cosines and sines of rotary positions, looked up."""
+class _Head(torch.nn.Module):
+    """Logits of the last token, (rows, 1, vocabulary), as a product of two matrices."""
 
-    def __init__(self, rotary: torch.nn.Module, places: Any, like: torch.Tensor) -> None:
+    def __init__(self, head: torch.nn.Linear) -> None:
         super().__init__()
+        self.head = head
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(state[:, -1]).unsqueeze(1)
+        return logits
+
+
+class _Angles(torch.nn.Module):
+    """Cosines and sines of rotary positions, looked up.
+
+    Those beyond the model's positions are never read. Some kinds of angles become others for a longer context, so none
+    is computed for one; the table still has an entry for each place.
+    """
+
+    def __init__(self, rotary: torch.nn.Module, places: Any, positions: int, like: torch.Tensor) -> None:
+        super().__init__()
+        last = (positions or len(places)) - 1
         with torch.no_grad():
-            cosine, sine = rotary(like, places.unsqueeze(0).to(like.device))
+            cosine, sine = rotary(like, places.clamp(max=last).unsqueeze(0).to(like.device))
         self.register_buffer("cosine", cosine[0].to(like.dtype), persistent=False)
         self.register_buffer("sine", sine[0].to(like.dtype), persistent=False)
 

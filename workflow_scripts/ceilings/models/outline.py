@@ -54,6 +54,7 @@ class Outline:
         has_weights: Whether there is a module to load, and not only a graph.
         positions: Of a model that generates, the longest context, prompt and generated tokens together; None where
             nothing bounds it.
+        forgets: Why a configuration says that it keeps no key and value of every token; empty where it does not.
     """
 
     family: str
@@ -65,6 +66,7 @@ class Outline:
     fusion: Fusion | None
     has_weights: bool
     positions: int | None = None
+    forgets: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,7 @@ class Resolved:
         base: The configuration before the study's changes; None: the base model's. Of open_clip with the changes.
         converted: Whether ``base`` is open_clip's, although Transformers' classes run the model.
         limits: Smallest and largest size of the axes that have bounds.
-        positions: As ``Outline`` has them.
+        positions, forgets: As ``Outline`` has them.
     """
 
     family: str
@@ -90,6 +92,7 @@ class Resolved:
     converted: bool
     limits: Mapping[str, tuple[int, int]]
     positions: int | None = None
+    forgets: str = ""
 
 
 def outline(definition: Definition) -> Outline:
@@ -115,6 +118,7 @@ def outline(definition: Definition) -> Outline:
         fusion_of(model.architecture, model.task),
         True,
         model.positions,
+        model.forgets,
     )
 
 
@@ -156,7 +160,17 @@ def resolve(definition: Definition, config: Mapping[str, Any] | None) -> Resolve
     if isinstance(size := sizes.get("image_size"), list) and len(set(size)) > 1:
         axes = tuple(axis for axis in axes if axis != "image")  # Not square, and nothing to choose.
     longest = positions(architecture, sizes) if TASKS[task].generates else None
-    return Resolved(family.name, architecture, task, axes, base, converted, limits, longest)
+    forgets = _forgets(sizes, longest) if TASKS[task].generates else ""
+    return Resolved(family.name, architecture, task, axes, base, converted, limits, longest, forgets)
+
+
+def _forgets(config: Mapping[str, Any], longest: int | None) -> str:
+    """Why a decoder's cache is no plain one, as far as its configuration says so; its family looks at the model."""
+    window, kinds = config.get("sliding_window"), config.get("layer_types")
+    used = config.get("use_sliding_window", True) and (not isinstance(kinds, list) or "sliding_attention" in kinds)
+    if used and type(window) is int and (longest is None or longest > window):
+        return f"attends to the last {window} tokens alone (sliding_window)"
+    return ""
 
 
 def _is_size(value: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ceilings.models.load import load_module
-from ceilings.workload.generation import CANDIDATES, CHECKED_ROWS, CHECKED_STEPS, Decoder, context
+from ceilings.workload.generation import CANDIDATES, CHECKED_ROWS, CHECKED_STEPS, TOP, Decoder, context
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -38,7 +38,9 @@ def generate(
     Returns:
         ``tokens`` int64 (elements, batch, generated); ``logits`` float32 (elements, rows, checked, vocabulary) of the
         first rows and the first tokens; ``candidates`` int32 and ``candidate_logits`` float32 (elements, batch,
-        generated, count), the largest logits of every token in descending order.
+        generated, count), the largest logits of every token in descending order; ``probes`` float32 (elements,
+        probes), how far each of ``PROBES`` moves the logits of an element's first row: relative L2, each less its mean,
+        of the ``TOP`` that are largest without it. Of a request without decode steps there are none.
     """
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
@@ -56,10 +58,38 @@ def generate(
         strict=True,
     )
     names = ("tokens", "logits", "candidates", "candidate_logits")
-    return {
+    made = {
         name: values.reshape(len(elements), -1, *values.shape[1:])
         for name, values in zip(names, map(np.concatenate, parts), strict=True)
     }
+    moved = [_probes(model, workload.decoder, row) for row in ids[:, :1] if shape["generated"] > 1]
+    return made | {"probes": np.array(moved, np.float32).reshape(len(elements), -1)}
+
+
+def _probes(model: Any, decoder: Decoder, prompts: torch.Tensor) -> list[float]:
+    """How far each of ``PROBES`` moves the logits of the first decode step."""
+    rows, prompt = prompts.shape
+    with torch.inference_mode():
+        buffers = torch.empty((decoder.layers, 2, rows, decoder.kv_heads, prompt + 1, decoder.head_size))
+        newest, cache = prompts, _cache(buffers, 0)
+        for piece in prompts.split(PIECE, 1):
+            newest = _forward(model, piece, cache).argmax(-1, keepdim=True)
+
+        def step(**further: Any) -> torch.Tensor:
+            return _forward(model, newest, _cache(buffers, prompt), **further)
+
+        def without(slot: int) -> torch.Tensor:
+            kept = buffers[..., slot, :].clone()
+            buffers[..., slot, :] = 0
+            logits = step()
+            buffers[..., slot, :] = kept
+            return logits
+
+        right = step()
+        wrong = [without(prompt // 2), without(prompt - 1), step(position_ids=torch.full_like(newest, prompt - 1))]
+    top = right.topk(min(TOP, right.shape[-1])).indices
+    known, *moved = ((each - each.mean(-1, keepdim=True)).gather(-1, top) for each in (right, *wrong))
+    return [float((each - known).norm() / known.norm().clamp_min(torch.finfo(known.dtype).tiny)) for each in moved]
 
 
 def _answer(
@@ -95,8 +125,8 @@ def _logits(model: Any, decoder: Decoder, prompts: torch.Tensor, count: int) -> 
                 last = _forward(model, last.argmax(-1, keepdim=True), cache)
 
 
-def _forward(model: Any, ids: torch.Tensor, cache: Any) -> torch.Tensor:
-    answer = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+def _forward(model: Any, ids: torch.Tensor, cache: Any, **further: Any) -> torch.Tensor:
+    answer = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **further)
     logits: torch.Tensor = answer.logits[:, -1].float()
     return logits
 

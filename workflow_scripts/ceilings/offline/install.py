@@ -158,6 +158,7 @@ def place(parcel: Parcel, paths: Iterable[Path], to: Path | None, replace: bool)
         0, or ``INCOMPLETE`` while parts are missing.
     """
     target = to or _usual_target(parcel)
+    files.refuse_no_folder(target, "name another with --to (make unpack: TO=FOLDER)")
     if parcel.kind == "kit":
         refuse_unfit(parcel.about)
     else:
@@ -194,9 +195,7 @@ def _say_what_is_missing(parcel: Parcel, missing: list[int], damaged: list[str])
 
 
 def refuse_used(target: Path) -> None:
-    """Raise UserError where results cannot go: a file, or a folder that holds more than what came of them."""
-    if target.exists() and not target.is_dir():
-        raise UserError(f"{target} is no folder; name another with --to (make unpack: TO=FOLDER)")
+    """Raise UserError where results cannot go: a folder that holds more than what came of them."""
     if others := sorted(path.name for path in target.glob("*") if path.name != STATE):
         raise UserError(f"{target} holds {others[0]!r} already; name another folder with --to (make unpack: TO=FOLDER)")
 

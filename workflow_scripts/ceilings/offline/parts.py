@@ -146,12 +146,11 @@ class Parcel:
 
 def refuse_used(folder: Path, kind: str) -> None:
     """Raise UserError where parts of a kind cannot go: a folder with other files, which they could replace."""
+    files.refuse_no_folder(folder, "name a new one: TO=FOLDER")
     held = {path.name for path in folder.glob("*") if not path.is_dir()} if folder.is_dir() else set()
     mine = {name for name in held if name.startswith(f"{kind}-") and name.endswith(SUFFIX)}
     if others := sorted(held - mine - ({SUMS, MAKEFILE} if mine else set())):
         raise UserError(f"{folder} holds {others[0]!r}, so that nothing is packed there; name a new folder: TO=FOLDER")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name a new one: TO=FOLDER")
 
 
 def cut(

@@ -15,6 +15,8 @@ PLOTS = {
     "roofline": "Rates that cells reach, below the roofs that their device was measured to have",
     "latency_distributions": "Latencies of single iterations, a row a process",
     "latency_budget": "Where the time of an iteration goes, on the host and on the device, runtimes side by side",
+    "shape_transitions": "Latency of a shape by the shape before it, over its steady latency",
+    "latency_over_sequence": "Latency of each request of a changing workload, changes of shape marked",
     "iteration_timeline": "One iteration of captured cells, side by side: host calls, launches, work of the device",
 }
 """Every plot by name, and what it shows; in the order of the summary."""
@@ -26,6 +28,10 @@ TABLES = {
     "kernels": "a row a kernel of a captured cell: how often it runs and how long",
     "floors": "a row a cell: what the hardware allows",
     "quality": "a row an evaluated configuration: accuracy, or agreement with FP32",
+    "changing": "a row a cell of changing shapes: shape tax, first appearances, padding to buckets",
+    "changing_shapes": "a row a shape of such a cell: steady, first and returning latency, memory",
+    "transitions": "a row a pair of shapes that follow each other: the latency of the second one",
+    "changing_requests": "a row a request of such a cell's first process",
     "serving": "a row a load of a cell behind a server: latency at the client, account of a request, batches",
     "serving_windows": "a row a window of such a load: what client and server counted",
 }

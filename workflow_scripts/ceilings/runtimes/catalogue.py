@@ -24,7 +24,11 @@ ENVIRONMENTS = Path(__file__).parents[3] / "envs"
 
 GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
 COMPILATION, AUTOTUNING = "compilation", "autotuning"
-LEVERS = (GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING)
+GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES = "graph per shape", "symbolic sizes", "marked axes"
+LEVERS = (
+    *(GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING),
+    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES),
+)
 """What can be done to a stack beside choosing a precision."""
 
 PYTORCH, PYTORCH_GROWING, VLLM = "PyTorch", "PyTorch, growing cache", "vLLM"
@@ -64,6 +68,7 @@ class Runtime:
         capabilities: CUDA compute capabilities that it runs on, as patterns such as ``12.*``; empty: any.
         generator: The module that holds its ``RUNNER`` of tasks that generate; empty where it does not.
         generates: Of its precisions those in which it generates.
+        changing: The module that holds its ``RUNNER`` of requests whose shapes change; empty where it has none.
     """
 
     name: str
@@ -84,6 +89,7 @@ class Runtime:
     capabilities: tuple[str, ...] = ()
     generator: str = ""
     generates: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
+    changing: str = ""
 
     def module_of(self, task: Task) -> str:
         """The module that runs a task; empty where none does."""
@@ -151,6 +157,7 @@ def _ort(
         options,
         generator=_ORT_GENERATOR if generates else "",
         generates=generates or _FLOATS,
+        changing="onnxruntime_changing_cuda" if options.get("io_binding", True) else "",
     )
 
 
@@ -221,6 +228,24 @@ def _vllm(name: str, levers: frozenset[str], note: str, mode: str) -> Runtime:
     )
 
 
+def _torch_compiled_cpu(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
+    """PyTorch on a CPU, compiled."""
+    return Runtime(
+        name,
+        PYTORCH,
+        frozenset({COMPILATION}) | levers,
+        "cpu",
+        "torch_compile_cpu",
+        "weights",
+        "cpu",
+        ("fp32", "bf16"),
+        _TORCH,
+        note,
+        options,
+        changing="torch_compile_changing_cpu",
+    )
+
+
 _BOUND = DEFAULT_LEVERS
 """What ONNX Runtime's entries on a GPU do unless their note says otherwise."""
 
@@ -237,6 +262,7 @@ _ALL = (
         _TORCH,
         "PyTorch, operator by operator; text with a cache that grows",
         generator="torch_generating_cpu",
+        changing="torch_changing_cpu",
     ),
     Runtime(
         "torch-int8-dynamic",
@@ -250,6 +276,26 @@ _ALL = (
         _TORCH,
         "PyTorch, linear layers in INT8 with activation ranges taken at run time",
         {"quantize": "dynamic"},
+        changing="torch_changing_cpu",
+    ),
+    _torch_compiled_cpu("torch-compile-cpu", _NONE, "torch.compile on a CPU: a second shape makes sizes symbolic"),
+    _torch_compiled_cpu(
+        "torch-compile-cpu-static",
+        frozenset({GRAPH_PER_SHAPE}),
+        "torch.compile on a CPU with a graph for each shape",
+        dynamic=False,
+    ),
+    _torch_compiled_cpu(
+        "torch-compile-cpu-dynamic",
+        frozenset({SYMBOLIC_SIZES}),
+        "torch.compile on a CPU with symbolic sizes from the first shape on",
+        dynamic=True,
+    ),
+    _torch_compiled_cpu(
+        "torch-compile-cpu-marked",
+        frozenset({MARKED_AXES}),
+        "torch.compile on a CPU with symbolic sizes along the model's axes alone",
+        dynamic="marked",
     ),
     Runtime(
         "onnxruntime-cpu",
@@ -263,6 +309,7 @@ _ALL = (
         _ORT_CPU,
         "ORT's CPU EP",
         generator="onnxruntime_generating_cpu",
+        changing="onnxruntime_changing_cpu",
     ),
     Runtime(
         "onnxruntime-cpu-fused",
@@ -276,6 +323,7 @@ _ALL = (
         _ORT_CPU,
         "ORT's CPU EP on fused operators",
         generator="onnxruntime_generating_cpu",
+        changing="onnxruntime_changing_cpu",
     ),
     _torch("torch-cuda-eager", _NONE, "PyTorch, kernel by kernel", mode="eager"),
     _torch("torch-compile", frozenset({COMPILATION}), "torch.compile", mode="compile", compile_mode="default"),

@@ -44,7 +44,8 @@ RUNS_BEFORE_CAPTURE = 3
 class OnnxRuntimeCuda(CudaRunner):
     """Executes an ONNX variant with inputs and outputs bound to fixed addresses of the device.
 
-    Options: ``cuda_graph`` (ORT captures and replays), ``dynamic`` (axes stay symbolic, and other shapes run first).
+    Options: ``cuda_graph`` (ORT captures and replays), ``dynamic`` (axes stay symbolic, and other shapes run first),
+    ``provider`` (options of the provider that replace these).
     """
 
     provider: ClassVar[str] = PROVIDER
@@ -97,6 +98,7 @@ class OnnxRuntimeCuda(CudaRunner):
             "use_tf32": "1" if self.precision == "tf32" else "0",
             "arena_extend_strategy": ARENA,
             "enable_cuda_graph": "1" if graph else "0",
+            **self.options.get("provider", {}),
         }
         return open_session(self.artifact, options, [(PROVIDER, provider), "CPUExecutionProvider"], WITHOUT)
 

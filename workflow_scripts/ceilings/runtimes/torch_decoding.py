@@ -34,7 +34,7 @@ ONE_WINDOW = "attends to the last {window} tokens only, and a static cache of {l
 that the host counts; use a shorter context, or the runtime with a growing cache"
 
 
-class Decoding(abc.ABC):
+class TorchDecoding(abc.ABC):
     """One request at a time, on one device.
 
     Args:
@@ -138,7 +138,7 @@ class Decoding(abc.ABC):
         self._host.copy_(self.token, non_blocking=True)
 
 
-class GrowingDecoding(Decoding):
+class GrowingDecoding(TorchDecoding):
     """With Transformers' default cache: every step joins its keys and values to all before, in new memory."""
 
     kind = "growing"
@@ -194,7 +194,7 @@ def buffers(config: Any, length: int) -> Any:
     return cache
 
 
-class StaticDecoding(Decoding):
+class StaticDecoding(TorchDecoding):
     """With buffers of a request's whole context, which passes write in place.
 
     Attention of a step reads the whole buffer, under a mask of what is past the context. What lies there, of the

@@ -13,7 +13,7 @@ from ceilings.runtimes.compile_cache import end_compile_workers
 from ceilings.runtimes.cuda_runner import CudaRunner
 from ceilings.runtimes.generating import Generating
 from ceilings.runtimes.torch_cuda import ATTENTION, DTYPES, TorchCuda
-from ceilings.runtimes.torch_decoding import Decoding, GrowingDecoding, StaticDecoding
+from ceilings.runtimes.torch_decoding import GrowingDecoding, StaticDecoding, TorchDecoding
 
 
 class TorchGeneratingCuda(Generating, TorchCuda):
@@ -37,7 +37,7 @@ class TorchGeneratingCuda(Generating, TorchCuda):
             self._enter_stream()
             with self.phase("cache"):
                 kind = GrowingDecoding if growing else StaticDecoding
-                self._decoding: Decoding = kind(self.model.model, decoder, self.shape, "cuda")
+                self._decoding: TorchDecoding = kind(self.model.model, decoder, self.shape, "cuda")
                 self.stream.synchronize()
             prompt = self._decoding.prompt
             self.input_buffers = {self.workload.inputs[0].name: (prompt.data_ptr(), prompt.nbytes)}

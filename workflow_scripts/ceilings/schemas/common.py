@@ -75,6 +75,7 @@ TOKEN_PARITY = {
     "first_difference": maybe(whole()),
     "largest_margin": maybe(number()),
     "explained": maybe(flag),
+    "sensitivity": maybe(table(NOT_NEGATIVE)),
 }
 """What a comparison of generated tokens has besides."""
 

@@ -32,6 +32,19 @@ PREDICTION = record(
     rest=anything,
 )
 
+CHANGING = record(
+    {
+        "device": maybe(text()),
+        **dict.fromkeys(("runtime", "model", "precision", "sequence"), NAME),
+        "available": flag,
+        "reason": maybe(text()),
+        "remedy": maybe(text()),
+        "runs": many(text()),
+        "buckets": maybe(text()),
+        "padded": many(text()),
+    }
+)
+
 DEPLOYED = record(
     {"deployment": NAME, "device": maybe(text()), "cells": many(text()), "runs": many(text())},
     {**dict.fromkeys(("reason", "remedy"), maybe(text())), "recorded": flag},
@@ -56,6 +69,7 @@ CONTENT = record(
         "left_out": many(row(text(), text())),
         "lacking": many(LACKING),
         "predictions": many(PREDICTION),
+        "changing": many(CHANGING),
         "serving": many(DEPLOYED),
     },
     rest=anything,

@@ -96,7 +96,10 @@ GPU = record(
 ENERGY = table(
     maybe(
         record(
-            {}, dict.fromkeys(("joules", "seconds", "mean_watts", "joules_per_inference", "inferences"), NOT_NEGATIVE)
+            {},
+            dict.fromkeys(
+                ("joules", "seconds", "mean_watts", "joules_per_inference", "inferences", "uncertainty"), NOT_NEGATIVE
+            ),
         )
     )
 )

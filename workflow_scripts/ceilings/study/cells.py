@@ -109,12 +109,27 @@ class Planner:
             quality=self._quality(cell, device) if self._asks_quality(cell) else None,
         )
 
-    def _all_recorded(self, cells: Iterable[Cell], slug: str) -> list[Cell]:
-        return [recorded for cell in cells if (recorded := self._recorded(cell, slug))]
+    def _all_recorded(self, cells: Iterable[Cell], slug: str) -> Iterator[Cell]:
+        """Those that were measured on a device; one of which some processes are missing says so."""
+        for cell in cells:
+            if recorded := self._recorded(cell, slug) or self._begun(cell, slug):
+                yield recorded
+
+    def _begun(self, cell: Cell, slug: str) -> Cell | None:
+        """``cell`` as one that fewer processes are recorded of than the study has; None if none are."""
+        runs = self._runs(cell, slug)
+        there = [Path(run).is_file() for run in runs]
+        if not any(there) or not _is_of(slug, cell):
+            return None
+        first = there.index(False)  # records are read from the first process on
+        reason = f"{sum(there)} of the {len(runs)} processes that protocol asks for are recorded of it on {slug}"
+        shown = f"set protocol: {{processes: {first}}} to show what there is, or " if first else ""
+        lacking = Availability(reason, f"{shown}bring the others")
+        return Cell(slug, cell.runtime, cell.model, cell.precision, cell.shape, cell.sweeps, lacking)
 
     def _recorded(self, cell: Cell, slug: str) -> Cell | None:
         """``cell`` as measured earlier on another device or in another environment; None if it was not."""
-        if cell.spec.device != ("cpu" if slug.startswith("cpu-") else "cuda"):
+        if not _is_of(slug, cell):
             return None
         runs = self._runs(cell, slug)
         if not all(Path(run).is_file() for run in runs):
@@ -148,9 +163,8 @@ class Planner:
             return second
         if cell.recorded:
             missing = Availability("recorded in another environment, without an A/A pair", "run the study there")
-            return self._recorded(second, cell.device) or dataclasses.replace(
-                second, available=missing, runs=(), recorded=False
-            )
+            there = self._recorded(second, cell.device) or self._begun(second, cell.device)
+            return there or dataclasses.replace(second, available=missing, runs=(), recorded=False)
         return dataclasses.replace(second, runs=self._runs(second, cell.device))
 
     @functools.cache  # noqa: B019 - one study lives as long as the process
@@ -188,6 +202,11 @@ class Planner:
         if TASKS[self.models.outline(cell.model).task].generates:
             return False  # No labelled text says which tokens are right; they are compared with FP32's in every run.
         return _fits(f"{cell.runtime}/{cell.model}/{cell.precision}", self.config["quality"]["cells"])
+
+
+def _is_of(slug: str, cell: Cell) -> bool:
+    """Whether a device is of the kind that a cell's runtime runs on."""
+    return cell.spec.device == ("cpu" if slug.startswith("cpu-") else "cuda")
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:

@@ -68,6 +68,9 @@ ENDS = (
 )
 """What follows the name of a unit in the names of its files; the first that fits."""
 
+BESIDE = ".onnx.data"
+"""End of the names of files with the weights of graphs that one file cannot hold."""
+
 LONGEST_NAME, LONGEST_PATH = 255, 4095
 """Bytes of a name and of a path, as Linux takes them."""
 
@@ -138,7 +141,11 @@ def merge(given: Sequence[Path], target: Path, say: Callable[[str], None] = prin
     with contextlib.ExitStack() as stack:
         opened = [Tree(path, stack.enter_context(trees.opened(path))) for path in given]
         for tree in opened:
-            for file in files(tree.results):
+            _refuse_nested(tree, target)
+            found = files(tree.results)
+            if not found:
+                raise UserError(f"{tree.given} holds no record and no artifact to merge; leave it out")
+            for file in found:
                 _check(tree.results, file, tree.given)
         known = _units(Tree(target, target), _files_there(target))
         plan: Unit = {}
@@ -202,10 +209,21 @@ def _units(tree: Tree, found: Sequence[PurePosixPath]) -> dict[str, Unit]:
     return units
 
 
+def _refuse_nested(tree: Tree, target: Path) -> None:
+    """Raise UserError where the target would become a part of a tree, or the tree one of the target."""
+    inner, outer = target.resolve(), tree.results.resolve()
+    if inner != outer and inner.is_relative_to(outer):
+        raise UserError(f"{target} lies in {tree.given}, which would then hold it; name a folder outside as --into")
+    if inner != outer and outer.is_relative_to(inner):
+        raise UserError(f"{target} holds {tree.given}; name a results folder as --into, such as {target / 'results'}")
+
+
 def _files_there(target: Path) -> list[PurePosixPath]:
     """What the target has; a folder of it may be a link to another disk."""
     if os.path.lexists(target) and not target.is_dir():
         raise UserError(f"{target} is no folder; name the results folder that gets the files")
+    if not any((target / name).exists() for name in trees.FOLDERS) and trees.is_tree(target / "results"):
+        raise UserError(f"{target} is no results folder, but holds one; name {target / 'results'} as --into")
     found = []
     for name in trees.FOLDERS:
         if os.path.lexists(target / name) and not (target / name).is_dir():
@@ -286,8 +304,25 @@ def _check(tree: Path, file: PurePosixPath, given: Path) -> None:
         digest = next((known[name] for name in DIGESTS if name in known), None)
         if digest != sha256(path):
             raise UserError(f"{path} is not what its report {report.name} vouches for; {remedy}")
+        if file.suffix == ".onnx":
+            _check_weights(path, known, remedy)
+    elif file.name.endswith(BESIDE):
+        graph = path.with_suffix("")
+        if not graph.is_file() or not graph.stat().st_size:
+            raise UserError(f"{path} holds weights of {graph.name}, which is not beside it; {remedy}")
     elif file.parts[0] in OF_DEVICES and all(_names(file, pattern) is None for pattern in ARTIFACTS):
         raise UserError(f"{path} is no file of this pipeline; take it out of {given}")
+
+
+def _check_weights(graph: Path, report: Mapping[str, Any], remedy: str) -> None:
+    """Raise UserError where the weights beside a graph are missing or others."""
+    beside = graph.with_name(graph.name + ".data")
+    if beside.is_file():
+        from ceilings.graphs.graph import verify_data  # a merge of small graphs needs no ONNX
+
+        verify_data(graph, remedy)
+    elif report.get("bytes") != graph.stat().st_size:
+        raise UserError(f"{graph} has its weights in {beside.name}, which is not beside it; {remedy}")
 
 
 def _misplaced(file: PurePosixPath, record: records.Record) -> str | None:

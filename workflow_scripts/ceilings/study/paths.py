@@ -82,6 +82,10 @@ class Paths:
         """The record of one process."""
         return f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{process}.json"
 
+    def changing(self, device: str, runtime: str, model: str, precision: str, sequence: str) -> str:
+        """Folder of what was measured of a sequence of changing shapes: its runs, its buckets, the padded runs."""
+        return f"{self.results}/changing/{device}/{runtime}/{model}/{precision}/{sequence}"
+
     def serving(self, device: str, deployment: str, *, run: int) -> str:
         """The record of one server of a deployment."""
         return f"{self.results}/serving/{device}/{deployment}/run{run}.json"

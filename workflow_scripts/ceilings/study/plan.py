@@ -11,6 +11,7 @@ from typing import Any
 from ceilings import files, private, records
 from ceilings.host import Host
 from ceilings.study.cell import Cell
+from ceilings.study.changing_cells import ChangingCell
 from ceilings.study.deployments import Deployed
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import left_out
@@ -28,6 +29,7 @@ def plan(
     *,
     lacking: Sequence[Mapping[str, Any]] = (),
     predictions: Sequence[Mapping[str, Any]] = (),
+    changing: Sequence[ChangingCell] = (),
     deployed: Sequence[Deployed] = (),
 ) -> str:
     """The content of ``plan.json``.
@@ -40,6 +42,7 @@ def plan(
         trace_source: What records captures here, and why nothing does.
         lacking: What of the catalogue cannot run here, asked for or not.
         predictions: What was predicted of its cells before they were measured.
+        changing: Its cells of changing shapes.
         deployed: Its deployments.
     """
     devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
@@ -68,6 +71,7 @@ def plan(
         "lacking": list(lacking),
         "predictions": list(predictions),
         "cells": [cell.to_json() for cell in cells],
+        **({"changing": [cell.to_json() for cell in changing]} if changing else {}),
         "serving": [one.to_json() for one in deployed],
     }
     return records.as_text(records.sealed("plan", content))

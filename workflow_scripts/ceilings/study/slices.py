@@ -21,6 +21,7 @@ from ceilings.serving.deployment import Deployment
 from ceilings.study import deployments
 from ceilings.study.availability import installed
 from ceilings.study.cell import SECOND
+from ceilings.study.changing_cells import requests_of
 from ceilings.study.code import digest, libraries
 from ceilings.study.config import nearest
 from ceilings.study.machines import Machines
@@ -104,9 +105,9 @@ class Slices:
         return canonical({**dataclasses.asdict(outline.fusion), **written})
 
     def step(self, model: str) -> str:
-        """Digest of the module that makes a forward pass of a decoder; empty of what generates nothing."""
+        """Digest of the modules that make a forward pass of a decoder; empty of what generates nothing."""
         generates = TASKS[self.models.outline(model).task].generates
-        return digest("ceilings.models.decoder_step") if generates else ""
+        return digest("ceilings.models.decoder_step", "ceilings.graphs.tied_head") if generates else ""
 
     @functools.cache  # noqa: B019
     def parity_shape(self, model: str) -> Shape:
@@ -154,6 +155,27 @@ class Slices:
                     if key not in ("processes", "measurements", "serving")
                 },
                 "measurements": measurements.task_entries(spec.device, names, kind),
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def changing(self, runtime: str, model: str, precision: str, sequence: str, device: str | None = None) -> str:
+        """What a record of changing shapes depends on beside artifact and inputs."""
+        spec = self.runtime(runtime)
+        modules = ("ceilings.measure.changing_worker", f"ceilings.measure.{spec.device}_bench")
+        family = self._family(model) if spec.artifact == "weights" else ()
+        return canonical(
+            {
+                **self._execution(spec, model, device),
+                "module": spec.changing,
+                "code": digest(*modules, f"ceilings.runtimes.{spec.changing}", *family),
+                "tolerance": self.config["parity"][precision],
+                "protocol": {
+                    key: value
+                    for key, value in self.config["protocol"].items()
+                    if key not in ("processes", "measurements")
+                },
+                "requests": requests_of(self.config, self.models, sequence, model).to_json(),
             }
         )
 

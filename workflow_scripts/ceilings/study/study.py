@@ -14,6 +14,7 @@ from ceilings.host import Host
 from ceilings.study import captures, machines, plan, prediction_log, progress
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
+from ceilings.study.changing_cells import ChangingCell, changing_cells, requests_of
 from ceilings.study.config import checked, nearest, of_captures
 from ceilings.study.contents import Contents
 from ceilings.study.deployments import Deployed, deployed
@@ -84,6 +85,12 @@ class Study:
                 f"devices: {self.paths.results} holds no record of this study's cells on {devices}; bring their "
                 "results folder here, correct the names, or add auto to measure on this machine"
             )
+        if "auto" not in self.config["devices"] and not any(cell.runs for cell in cells):
+            one, lacking = cells[0].identity, cells[0].available
+            raise UserError(
+                f"devices: nothing is recorded in whole of {len(cells)} cells: of {one}, {lacking.reason}; "
+                f"{lacking.remedy}"
+            )
         return cells
 
     @functools.cached_property
@@ -94,7 +101,14 @@ class Study:
     @functools.cached_property
     def targets(self) -> Targets:
         """The files that it asks for."""
-        return Targets(self.cells, self.paths, self.engines, self.config["captures"], self.deployed)
+        return Targets(
+            self.cells, self.paths, self.engines, self.config["captures"], self.deployed, changing=self.changing
+        )
+
+    @functools.cached_property
+    def changing(self) -> list[ChangingCell]:
+        """Its cells of changing shapes."""
+        return changing_cells(self.config, self.cells, self.paths, self.models)
 
     @functools.cached_property
     def deployed(self) -> list[Deployed]:
@@ -117,6 +131,7 @@ class Study:
             self.trace_source,
             lacking=lacking(self.machines.hosts, models, self._planner.availability),
             predictions=self.predictions_of_cells,
+            changing=self.changing,
             deployed=self.deployed,
         )
 
@@ -233,6 +248,34 @@ class Study:
         engine = self.engines.path(spec, model, precision, Shape.parse(shape), device)
         profiled = {"--layer-times": times} if Path(times).is_file() else {}
         return {"--layers": f"{engine}.layers.json"} | profiled
+
+    def changing_pools(self, model: str, sequence: str) -> tuple[list[str], list[str]]:
+        """Inputs and references of each shape of a sequence, in its order."""
+        shapes = requests_of(self.config, self.models, sequence, model).shapes
+        return [self.paths.inputs(model, one) for one in shapes], [self.paths.reference(model, one) for one in shapes]
+
+    def changing_artifact(self, runtime: str, model: str, precision: str, sequence: str, device: str) -> list[str]:
+        """The files that a cell of changing shapes executes: one graph, or the weights, for all of them.
+
+        Raises:
+            UserError: The runtime has no runner of changing shapes.
+        """
+        if not (spec := self.slices.runtime(runtime)).changing:
+            raise UserError(f"{spec.name} has no runner of changing shapes; docs/shapes.md lists those that have")
+        shape = requests_of(self.config, self.models, sequence, model).shapes[0]
+        return self.artifact(runtime, model, precision, str(shape), device)
+
+    @property
+    def bucket_limits(self) -> str:
+        """What buckets are chosen under; JSON.
+
+        Raises:
+            UserError: The study asks for none.
+        """
+        given = self.config["changing"].get("buckets")
+        if given is None:
+            raise UserError("the study asks for no buckets; add changing: {buckets: {most: 4}}")
+        return canonical({"memory_mb": None, **given})
 
     def timing_caches(self, device: str, builder: str) -> list[str]:
         """What the builds of one builder for one device timed.

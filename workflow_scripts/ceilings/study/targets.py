@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ceilings.study.cell import Cell
+from ceilings.study.changing_cells import ChangingCell
 from ceilings.study.deployments import Deployed
 from ceilings.study.engines import Engines
 from ceilings.study.paths import Paths
@@ -23,6 +24,7 @@ class Targets:
         engines: The engines of the study.
         captures: Names of the captures that others made.
         deployed: Every deployment of the study.
+        changing: Its cells of changing shapes.
     """
 
     def __init__(
@@ -32,12 +34,15 @@ class Targets:
         engines: Engines,
         captures: Iterable[str] = (),
         deployed: Iterable[Deployed] = (),
+        *,
+        changing: Iterable[ChangingCell] = (),
     ) -> None:
         self.cells = cells
         self.deployed = list(deployed)
         self.paths = paths
         self.engines = engines
         self.captures = list(captures)
+        self.changing = list(changing)
 
     @functools.cached_property
     def measured(self) -> list[Cell]:
@@ -75,6 +80,11 @@ class Targets:
     def qualities(self) -> list[str]:
         """The records of quality that this machine makes."""
         return sorted({cell.quality for cell in self.measured if cell.quality})
+
+    @functools.cached_property
+    def changing_records(self) -> list[str]:
+        """The records of changing shapes that this machine makes: runs, buckets and padded runs."""
+        return [path for cell in self.changing for path in (*cell.runs, *filter(None, [cell.buckets]), *cell.padded)]
 
     @functools.cached_property
     def floors(self) -> list[str]:

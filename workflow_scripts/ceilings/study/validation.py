@@ -9,7 +9,7 @@ from typing import Any
 from ceilings.errors import UserError
 from ceilings.measure.catalogue import MEASUREMENTS
 from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES
-from ceilings.study import deployments, user_files
+from ceilings.study import changing_cells, deployments, user_files
 from ceilings.study.config import SCHEMA, nearest
 from ceilings.study.engines import Engines
 from ceilings.study.machines import unknown_resources
@@ -40,6 +40,7 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
             *unknown_baselines(config, cells),
             *unknown_traces(config, cells),
             *unknown_quality(config, models, cells),
+            *changing_cells.problems(config, models, cells),
             *deployments.problems(config, models, cells),
             *engines.problems((cell.sweep, RUNTIMES[cell.runtime], cell.model, cell.precision) for cell in cells),
             *user_files.problems(config, models, cells, results),
@@ -153,6 +154,12 @@ def impossible_shapes(config: Mapping[str, Any], models: StudyModels) -> Iterato
             except UserError as error:
                 yield f"sweeps.{name} {error} ({model!r} has it)"
                 continue
+            if outline.forgets:
+                yield (
+                    f"sweeps.{name}: {model!r} {outline.forgets}, and text is generated with models alone whose cache "
+                    "keeps every token; leave it out, or set max_position_embeddings to at most the window in config "
+                    "(weights: random)"
+                )
             if (positions := outline.positions) is not None:
                 for shape in shapes:
                     if generation.context(shape) > positions:

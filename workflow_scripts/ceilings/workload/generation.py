@@ -32,6 +32,9 @@ TOP = 20
 CANDIDATES = 64
 """Logits of every token that the reference keeps, the largest ones."""
 
+PROBES = ("an empty slot in the middle of the cache", "an empty slot at its end", "a position that is one too small")
+"""Faults that the reference commits on purpose in its first decode step, to see how far they move logits."""
+
 Phase = Literal["prefill", "decode"]
 
 

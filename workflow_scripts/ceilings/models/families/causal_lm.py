@@ -146,6 +146,7 @@ def _decoder(model: Any) -> Decoder:
         raise _unsupported(what, "its decoder reads an encoder's states beside its tokens")
     positions = int(getattr(config, "max_position_embeddings", None) or 0)
     _refuse_other_layers(DynamicCache(config=config), what, positions)
+    _refuse_moving_angles(config, what, positions)
     for parameter in ("past_key_values", "use_cache"):
         if not pretrained.takes(model.forward, parameter):
             raise _unsupported(what, f"its forward pass takes no {parameter}")
@@ -190,6 +191,22 @@ def _refuse_other_layers(cache: Any, what: str, positions: int) -> None:
             )
         if type(layer) is not cache_utils.DynamicLayer:
             raise _unsupported(what, f"Transformers keeps a {type(layer).__name__} for it")
+
+
+def _refuse_moving_angles(config: Any, what: str, positions: int) -> None:
+    """Refuse rotary angles that become others while a text grows: the keys of its cache would have the old ones.
+
+    Raises:
+        CellFailure: With the context from which on they do.
+    """
+    rotary = getattr(config, "rope_parameters", None) or {}
+    first = rotary.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+    if rotary.get("rope_type") == "longrope" and (not positions or not first or positions > first):
+        raise _unsupported(
+            what,
+            f"its rotary angles (longrope) are others for a context of more than {first} tokens; with weights: random, "
+            "set config.max_position_embeddings to at most that",
+        )
 
 
 def _unsupported(what: str, why: str) -> CellFailure:

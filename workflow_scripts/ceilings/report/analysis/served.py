@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ceilings.report import text
 from ceilings.report.analysis.measured import Cell, Judged, Measured, configuration_label, group_by
 from ceilings.report.tables.quantities import interval_of
+from ceilings.report.tables.served_columns import CELL, SERVED, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import BY_COLUMN, PARTS, SETTINGS
-from ceilings.report.tables.served_rows import CELL, SERVED, WINDOW_COLUMNS
 from ceilings.statistics.decisions import equivalence_interval
 from ceilings.statistics.intervals import mean_over_processes, noise_floor, ratio, verdict
 from ceilings.statistics.quantiles import Interval

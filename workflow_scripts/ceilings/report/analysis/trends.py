@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from ceilings.report.analysis.comparison import ALPHA, Change, decide, differences
 from ceilings.report.analysis.measured import Cell, Measured, equivalence
 from ceilings.report.tables.keys import KEY
@@ -100,6 +102,7 @@ class Trends:
         apart: Cells that were measured under several conditions: (cell, what differs).
         broken: Cells that stopped working.
         undecided: Steps that are neither established nor provably within the margin.
+        carried: Cells of trees that hold the samples of an earlier tree, and so are no measurements of their own.
     """
 
     trees: tuple[str, ...]
@@ -109,6 +112,7 @@ class Trends:
     apart: tuple[tuple[str, str], ...] = ()
     broken: tuple[Broken, ...] = ()
     undecided: int = 0
+    carried: int = 0
 
     @property
     def changes(self) -> list[ChangePoint]:
@@ -132,7 +136,7 @@ def trends(trees: Sequence[tuple[str, Measured]], *, margin: float = 0.05) -> Tr
         trees: Name and content of each, the oldest first.
         margin: Steps that provably are smaller are none.
     """
-    series, apart = _series(trees)
+    series, apart, carried = _series(trees)
     pairs = [(one, "step", pair) for one in series for pair in itertools.pairwise(one.points)]
     pairs += [(one, "drift", (one.points[0], one.points[-1])) for one in series if len(one.points) > 2]
     adjusted = holm([p_value(after.cell.groups, before.cell.groups) for _, _, (before, after) in pairs])
@@ -154,7 +158,7 @@ def trends(trees: Sequence[tuple[str, Measured]], *, margin: float = 0.05) -> Tr
     done = [Series(one.name, one.conditions, one.points, tuple(changed.get(id(one), ()))) for one in series]
     done.sort(key=lambda one: (not one.changes, one.name))
     names = tuple(name for name, _ in trees)
-    return Trends(names, tuple(done), scatter, len(pairs), tuple(apart), tuple(_broken(trees)), undecided)
+    return Trends(names, tuple(done), scatter, len(pairs), tuple(apart), tuple(_broken(trees)), undecided, carried)
 
 
 def _is_same(before: Point, after: Point, floor: float, margin: float) -> bool:
@@ -172,17 +176,32 @@ def _broken(trees: Sequence[tuple[str, Measured]]) -> Iterator[Broken]:
         worked |= {cell.key: Point(name, cell, measured) for cell in measured.cells}
 
 
-def _series(trees: Sequence[tuple[str, Measured]]) -> tuple[list[Series], list[tuple[str, str]]]:
+def _series(trees: Sequence[tuple[str, Measured]]) -> tuple[list[Series], list[tuple[str, str]], int]:
+    """The series, the cells with several conditions, and how many cells were carried from tree to tree.
+
+    A cell whose processes took the same samples as in an earlier tree was not measured again. It would count as a step
+    of nothing, and many of these would hide how much trees differ.
+    """
     points: dict[tuple[str, tuple[tuple[str, str], ...]], list[Point]] = {}
+    carried = 0
     for name, measured in trees:
         for cell in measured.cells:
-            points.setdefault((cell.name, _conditions(measured, cell)), []).append(Point(name, cell, measured))
+            before = points.setdefault((cell.name, _conditions(measured, cell)), [])
+            if any(_is_one_measurement(point.cell, cell) for point in before):
+                carried += 1
+            else:
+                before.append(Point(name, cell, measured))
     series = [Series(name, conditions, tuple(each)) for (name, conditions), each in points.items()]
     several: dict[str, list[Series]] = {}
     for one in series:
         several.setdefault(one.name, []).append(one)
     apart = [(name, _what_differs(same)) for name, same in several.items() if len(same) > 1]
-    return series, apart
+    return series, apart, carried
+
+
+def _is_one_measurement(one: Cell, other: Cell) -> bool:
+    """Whether two cells hold the samples of the same processes; some may be lost of either."""
+    return any(np.array_equal(a, b) for a in one.groups for b in other.groups)
 
 
 def _what_differs(series: Sequence[Series]) -> str:

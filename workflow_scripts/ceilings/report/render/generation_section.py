@@ -31,10 +31,10 @@ NAMES: dict[Phase, str] = {"decode": "decode, time per output token", "prefill":
 LEGEND = (
     "p50 and p99 are of single tokens in the closed loop. TTFT, end to end and tokens/s are of whole requests, one "
     "batch of prompts after the other: tokens/s of one row and of all rows together, the first token included. Jitter: "
-    "interquartile range of the gaps between a request's tokens. KV cache: what is held for keys and values. First "
-    "answer: from the start of the process to its first token. Same tokens: share of the tokens that are those of FP32 "
-    "PyTorch. Speed-up: *same* is within the noise, *undecided* is too noisy to say. Empty: not measured, or too few "
-    "tokens for a p99."
+    "interquartile range of the gaps between a request's tokens. Tokens/J: ± what the counter of energy leaves open. "
+    "KV cache: what is held for keys and values. First answer: from the start of the process to its first token. Same "
+    "tokens: share of the tokens that are those of FP32 PyTorch. Speed-up: *same* is within the noise, *undecided* is "
+    "too noisy to say. Empty: not measured, or too few tokens for a p99."
 )
 
 
@@ -64,6 +64,13 @@ def _percent(heading: str, name: str) -> Column:
     return Column(heading, shown)
 
 
+def _per_joule(cell: Cell) -> str:
+    value, error = (cell.row.get(name) for name in ("tokens_per_j", "token_j_error"))
+    if value is None or pd.isna(value):
+        return ""
+    return text.number(value) + (f" ±{text.percent(error)}" if error is not None and pd.notna(error) else "")
+
+
 def _p99(cell: Cell) -> str:
     return show(BY_COLUMN["p99_ms"], cell.row) if pd.notna(cell.row["p99_ms"]) else ""
 
@@ -85,7 +92,7 @@ COLUMNS: dict[Phase, tuple[Column, ...]] = {
         *(P50, P99, _quantity("jitter, ms", "jitter_ms"), _quantity("TTFT, ms", "first_token_p50_ms")),
         _quantity("end to end, ms", "request_p50_ms"),
         *(_quantity("tokens/s, one row", "tokens_per_s"), _quantity("tokens/s, all rows", "total_tokens_per_s")),
-        *(_quantity("tokens/J", "tokens_per_j"), MEMORY, CACHE, FIRST, AGREEMENT),
+        *(Column("tokens/J", _per_joule), MEMORY, CACHE, FIRST, AGREEMENT),
     ),
     "prefill": (P50, P99, _quantity("TTFT of requests, ms", "first_token_p50_ms"), MEMORY, CACHE, FIRST, AGREEMENT),
 }

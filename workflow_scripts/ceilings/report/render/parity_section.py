@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ceilings.graphs.parity import too_far
+from ceilings.graphs.token_parity import allowed
 from ceilings.records import SEAL
 from ceilings.report import text
 from ceilings.report.render.conditions import reference
@@ -16,17 +17,19 @@ Plan = Mapping[str, Any]
 LAYERS_SHOWN = 5
 
 
-TOKENS = ("same tokens", "rows equal", "first difference", "largest margin")
+TOKENS = ("same tokens", "rows equal", "first difference", "largest margin", "faults seen")
 """Columns of models that generate."""
 
 TOKENS_LEGEND = (
     "Of models that generate: tokens that are the reference's; rows of which all are; the earliest place at which one "
     "differs; and by how many standard errors of the logits the reference preferred its token there, at most. After "
-    "its first difference a row has another context, and is compared no further."
+    "its first difference a row has another context, and is compared no further. Faults seen: of those that the "
+    "reference commits on purpose in its first decode step (a slot of the cache that is empty, in its middle or at its "
+    "end; a position that is one too small), how many move the logits by more than this comparison lets pass."
 )
 
 
-def _tokens(record: Mapping[str, Any]) -> list[str]:
+def _tokens(record: Mapping[str, Any], tolerance: float | None) -> list[str]:
     """The columns ``TOKENS``; empty where a record says nothing of tokens."""
     if record.get("token_agreement") is None:
         return [""] * len(TOKENS)
@@ -36,7 +39,16 @@ def _tokens(record: Mapping[str, Any]) -> list[str]:
         "n/a" if equal is None else text.percent(equal),
         "none" if first is None else f"token {first + 1}",
         "n/a" if margin is None else f"{text.number(margin)} σ",
+        _seen(record, tolerance),
     ]
+
+
+def _seen(record: Mapping[str, Any], tolerance: float | None) -> str:
+    """How many of the reference's faults the comparison would see; empty where nothing says what they move."""
+    moved = record.get("sensitivity") or {}
+    if not moved or tolerance is None:
+        return ""
+    return f"{sum(each > allowed(record, tolerance) for each in moved.values())} of {len(moved)}"
 
 
 def parity(plan: Plan, evidence: Evidence) -> str:
@@ -45,16 +57,16 @@ def parity(plan: Plan, evidence: Evidence) -> str:
     tolerances = plan.get("tolerances", {})
     rows, layers = [], []
     for (model, graph), record in sorted(evidence.parity.items()):
-        top1 = record.get("top1_agreement")
+        top1, tolerance = record.get("top1_agreement"), tolerances.get(graph.split("/")[0].split(".")[0])
         rows.append(
             [
                 model,
                 graph,
-                _verdict(record, tolerances.get(graph.split("/")[0].split(".")[0])),
+                _verdict(record, tolerance),
                 *(text.powers(record.get(name)) for name in ("max_abs", "max_rel", "relative_l2")),
                 f"{record['cosine']:.6f}" if record.get("cosine") is not None else "n/a",
                 text.percent(top1) if top1 is not None else "n/a",
-                *_tokens(record),
+                *_tokens(record, tolerance),
                 record.get("reason") or "",
             ]
         )

@@ -103,6 +103,11 @@ def _sentences(trends: Trends, shown: Callable[[str], str]) -> list[str]:
             f"Trees of {device} scatter: a step there must also exceed {text.percent(scatter)}, six standard "
             "deviations of its steps."
         )
+    if trends.carried:
+        sentences.append(
+            f"{text.plural(trends.carried, 'cell')} of later trees were not measured again: they hold samples of an "
+            "earlier tree, which count once, there."
+        )
     if not trends.scatter:
         sentences.append(
             f"No cell is in {ENOUGH} trees, so it is not known how much trees differ without cause. Measure a step "

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ceilings import records
 from ceilings.report.tables.keys import KEY, key_of
 from ceilings.report.tables.quantities import PERCENTILES, QUANTITIES, ends
-from ceilings.report.tables.served_rows import SERVED
+from ceilings.report.tables.served_columns import SERVED
 from ceilings.schemas.run import ENERGY, GPU
 from ceilings.schemas.terms import free
 from ceilings.workload.shape import Shape

@@ -14,12 +14,19 @@ from ceilings.errors import UserError
 from ceilings.files import atomic, not_a_file, sha256
 from ceilings.report.catalogue import TABLES
 from ceilings.report.tables import consistent
+from ceilings.report.tables.changing_rows import (
+    CHANGING_COLUMNS,
+    CHANGING_KEY,
+    REQUEST_COLUMNS,
+    SHAPE_COLUMNS,
+    TRANSITION_COLUMNS,
+)
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
+from ceilings.report.tables.served_columns import SAMPLE_COLUMNS, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import SERVING_COLUMNS
-from ceilings.report.tables.served_rows import SAMPLE_COLUMNS, WINDOW_COLUMNS
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES, SELDOM
 from ceilings.workload.shape import Shape
 
@@ -41,7 +48,15 @@ PATH = "path"
 NUMBERS = {"number", "percent", "count"}
 """Forms of quantities whose columns hold numbers."""
 
-LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES}
+CHANGING = {
+    "changing": CHANGING_COLUMNS,
+    "changing_shapes": SHAPE_COLUMNS,
+    "transitions": TRANSITION_COLUMNS,
+    "changing_requests": REQUEST_COLUMNS,
+}
+"""Tables of changing shapes."""
+
+LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *CHANGING}
 """Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
@@ -96,6 +111,8 @@ class Tables:
         kernels: One row a kernel of a captured cell; columns ``KERNEL_COLUMNS``.
         floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
         quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
+        changing, changing_shapes, transitions, changing_requests: One row a cell of changing shapes, a shape of it, a
+            pair of shapes, a request of its first process.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
         serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
         serving_samples: One row a request to a server (``latency_ns``).
@@ -108,6 +125,10 @@ class Tables:
     kernels: pd.DataFrame = field(default_factory=lambda: _empty(KERNEL_COLUMNS))
     floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
     quality: pd.DataFrame = field(default_factory=lambda: _empty(QUALITY_COLUMNS))
+    changing: pd.DataFrame = field(default_factory=lambda: _empty(CHANGING_COLUMNS))
+    changing_shapes: pd.DataFrame = field(default_factory=lambda: _empty(SHAPE_COLUMNS))
+    transitions: pd.DataFrame = field(default_factory=lambda: _empty(TRANSITION_COLUMNS))
+    changing_requests: pd.DataFrame = field(default_factory=lambda: _empty(REQUEST_COLUMNS))
     serving: pd.DataFrame = field(default_factory=lambda: _empty(SERVING_COLUMNS))
     serving_windows: pd.DataFrame = field(default_factory=lambda: _empty(WINDOW_COLUMNS))
     serving_samples: pd.DataFrame = field(default_factory=lambda: _empty(SAMPLE_COLUMNS))
@@ -178,7 +199,8 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     ]
     tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet"), remedy) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
-    for name, columns in (("cells", CELL_COLUMNS), ("quality", QUALITY_COLUMNS), ("serving", SERVING_COLUMNS)):
+    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **CHANGING}
+    for name, columns in known.items():
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
             tables[name] = tables[name].assign(**dict.fromkeys(missing))
@@ -216,7 +238,7 @@ def _read(path: Path, name: str, digest: str | None, remedy: str | None) -> pd.D
 
 def _flaw(name: str, frame: pd.DataFrame) -> str | None:
     """Why a frame is not the table of this name; None where nothing is wrong."""
-    key = [column for column in KEY if name != "quality" or column != "shape"]
+    key = CHANGING_KEY if name in CHANGING else [column for column in KEY if name != "quality" or column != "shape"]
     needed = {
         SAMPLES: [*key, "run", "series", "latency_ns"],
         "cells": [*key, "aa_of", "status"],
@@ -224,7 +246,7 @@ def _flaw(name: str, frame: pd.DataFrame) -> str | None:
     }.get(name, key)
     if missing := [column for column in needed if column not in frame.columns]:
         return f"it has no column {missing[0]}"
-    for shape in frame["shape"].astype(str).unique():
+    for shape in frame["shape"].astype(str).unique() if "shape" in frame.columns else ():
         Shape.parse(shape)  # or it raises
     if name == SAMPLES and len(frame) and not (frame["latency_ns"].dtype.kind == "i" and frame["latency_ns"].min() > 0):
         return "latency_ns holds other than positive whole numbers"

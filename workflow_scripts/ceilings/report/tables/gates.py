@@ -153,6 +153,22 @@ def _requests(record: Record) -> str | None:
     return None
 
 
+def changing(record: Record, plan: Record, path: str | Path, *, padded: bool) -> str | None:
+    """Why a process of changing shapes cannot have measured so."""
+    if Path(path).name != f"{'padded' if padded else 'run'}{record['run']}.json" or record["padded"] != padded:
+        return f"it is process {record['run']} of its cell, {'with' if record['padded'] else 'without'} padding"
+    every = [*record["sequence_ns"], record["cold"]["latency_ns"], *record["return_ns"]]
+    every += [latencies for reference in record["steady_ns"] for latencies in reference]
+    if (least := min(map(min, every))) < LEAST_NS:
+        return f"a latency of {least} ns is shorter than any call"
+    if (took := sum(map(sum, every))) > record["protocol"]["time_limit_seconds"] * NS:
+        return f"its latencies add up to {took / NS:g} s, more than its limit"
+    for shape, one in record["parity"].items():
+        if reason := too_far(one, plan["tolerances"][record["cell"]["precision"]]):
+            return f"at {shape}: {reason}"
+    return None
+
+
 def samples(record: Record) -> tuple[int, ...]:
     """What no other process has: the ns of each iteration; empty where none was timed."""
     return tuple((record["series"].get("latency") or {}).get("latency_ns") or ())

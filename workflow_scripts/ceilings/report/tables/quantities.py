@@ -224,7 +224,13 @@ def heading(one: Quantity) -> str:
 
 def of_tokens(one: Quantity) -> Quantity:
     """The quantity as headings call it of a model that generates: an iteration gives a token a row."""
-    return dataclasses.replace(one, label=one.label.replace("inferences/s", "tokens/s"))
+    label, meaning = one.label.replace("inferences/s", "tokens/s"), one.meaning.replace("one inference", "one token")
+    return dataclasses.replace(one, label=label, meaning=meaning)
+
+
+def of_both(one: Quantity) -> Quantity:
+    """The quantity as headings call it where some models generate and others do not."""
+    return dataclasses.replace(one, label=one.label.replace("inferences/s", "inferences or tokens/s"))
 
 
 def results_heading(one: Quantity) -> str:

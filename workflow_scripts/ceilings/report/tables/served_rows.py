@@ -23,6 +23,7 @@ from ceilings.report.tables import gates, served_windows
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.planned_record import read_record
 from ceilings.report.tables.quantities import interval_columns
+from ceilings.report.tables.served_columns import CELL, SAMPLE_COLUMNS, SERVED, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import BY_COLUMN, SERVING_COLUMNS
 from ceilings.report.tables.served_windows import MS, PARTS
 from ceilings.statistics.intervals import mean_over_processes, median_over_processes, pooled_quantile
@@ -31,21 +32,6 @@ from ceilings.workload.shape import Shape
 Record = Mapping[str, Any]
 Means = Mapping[tuple[Any, ...], float]
 """Mean latency in ms of each measured cell in a loop of its own, by the columns that name it."""
-
-CELL = [name for name in KEY if name != "device"]
-SERVED = ["device", "deployment", *CELL]
-"""The columns that name a cell behind a deployment."""
-
-LOAD = ["load", "kind", "concurrency", "asked", "rate_per_s"]
-
-WINDOW_COLUMNS = [
-    *(*SERVED, *LOAD, "run", "round", "n", "failures", "seconds", "p50_ms", "client_ms", "late_ms", "answered_per_s"),
-    *("requests", "executions", "inferences", "request_ms", *PARTS, "batch_sizes", "client_busy", "growing", "flags"),
-]
-"""One row a window: what the client saw and what the server counted in it."""
-
-SAMPLE_COLUMNS = [*SERVED, "load", "run", "round", "latency_ns"]
-"""One row a request, in the order they were to be sent."""
 
 COVERED = 0.95
 """Of the requests, the share whose batch sizes were measured bare, from which on the bare mean is shown."""

@@ -108,10 +108,17 @@ def watts(measured: Measured, cell: Cell) -> Interval | None:
 
 
 def _mean(measured: Measured, cell: Cell, field: str) -> Interval | None:
-    values = [(record.get("latency") or {}).get(field) for record in _records(measured, cell, "energy")]
+    """The mean over the processes, within what their counters bound it by at least."""
+    records = [record.get("latency") or {} for record in _records(measured, cell, "energy")]
     # The counter is refreshed slowly: a loop that it did not notice reads 0, which is no energy but none known.
-    known = [float(value) for value in values if value]
-    return mean_over_processes(known) if known and len(known) == len(values) else None
+    known = [float(value) for record in records if (value := record.get(field))]
+    if not known or len(known) < len(records):
+        return None
+    mean = mean_over_processes(known)
+    error = sum(value * record.get("uncertainty", 0.0) for value, record in zip(known, records, strict=True)) / len(
+        known
+    )
+    return Interval(min(mean.low, mean.estimate - error), mean.estimate, max(mean.high, mean.estimate + error))
 
 
 def _records(measured: Measured, cell: Cell, column: str) -> list[dict[str, Any]]:

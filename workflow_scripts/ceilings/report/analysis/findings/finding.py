@@ -137,17 +137,19 @@ def sweep_entry(
         shape: The sizes otherwise; None: the common shape of each panel.
     """
     asked = measured.tables.cells
-    runtimes = _in_order(runtimes)
+    runtimes = named = _in_order(runtimes)
     if (asked["model_source"] == ONNX_FILE).all():
         runtimes = [name for name in runtimes if name not in RUNTIMES or RUNTIMES[name].stack != PYTORCH]
-        if not runtimes:
+        if not runtimes or _one_side(runtimes, named):
             return NO_ENTRY
     phases = {phase_of(Shape.parse(name)) is not None for name in asked["shape"].unique()}
-    if not (runtimes := [name for name in runtimes if name not in RUNTIMES or _taken(name, phases)]):
+    taking = [[name for name in runtimes if name not in RUNTIMES or _taken(name, kind)] for kind in sorted(phases)]
+    beside = {name for names in taking if not _one_side(names, named) for name in names}
+    if not (runtimes := [name for name in runtimes if name in beside]):
         return NO_GENERATION
     wanted = _in_order(precisions or ("fp32", "fp16"))
     kept = [name for name in wanted if _generated(runtimes, name)] if phases == {True} else wanted
-    if not kept or (precisions and len(kept) == 1 < len(wanted)):  # of a comparison one side alone decides nothing
+    if not kept or (precisions and _one_side(kept, wanted)):
         return NO_GENERATION
     sizes: dict[str, set[int]] = {}
     for one in [shape] if shape else measured.common_shapes.values() or [_smallest(asked["shape"])]:
@@ -167,6 +169,11 @@ def sweep_entry(
     return json.dumps(parts).replace('"', "")
 
 
+def _one_side(kept: Sequence[str], named: Sequence[str]) -> bool:
+    """Whether of a comparison one side is left, which alone decides nothing."""
+    return len(kept) == 1 < len(named)
+
+
 NO_ENTRY = "no sweep decides it: an ONNX file has no PyTorch runtime"
 """In place of a sweep whose runtimes the models of the study cannot have."""
 
@@ -174,9 +181,9 @@ NO_GENERATION = "no sweep decides it: such runtimes, or such precisions, do not 
 """In place of a sweep of runtimes that only generate, or never do, or of precisions in which nothing generates."""
 
 
-def _taken(runtime: str, generating: Iterable[bool]) -> bool:
-    """Whether a runtime takes one of the study's kinds of models."""
-    return any(takes(RUNTIMES[runtime], generating=one) for one in generating)
+def _taken(runtime: str, generating: bool) -> bool:
+    """Whether a runtime takes models that generate, or those that do not."""
+    return takes(RUNTIMES[runtime], generating=generating)
 
 
 def _generated(runtimes: Sequence[str], precision: str) -> bool:

@@ -26,10 +26,11 @@ from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
 from ceilings.report.analysis.machine import machine_of
 from ceilings.report.analysis.measured import Measured, group_by
 from ceilings.report.analysis.ranking import most_consequential
-from ceilings.report.render import conditions, decision_table, quality_section
+from ceilings.report.render import conditions, decision_table, quality_section, shapes_section
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.conclusions import VERDICTS, claims_of_others
 from ceilings.report.render.explained_section import explained
+from ceilings.report.render.generation_section import generated
 from ceilings.report.render.hardware_distance import distance
 from ceilings.report.render.introduction import counted, introduction
 from ceilings.report.render.markdown import block
@@ -78,6 +79,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     }
     scripts = [*(Markup((FOLDER / name).read_text(encoding="utf-8")) for name in SCRIPTS)]
     after = [
+        generated(measured, plan),
         predictions(plan, measured),
         explained(evidence),
         not_run(plan, tables),
@@ -85,6 +87,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
         distance(measured),
+        shapes_section.section(tables),
         quality_section.section(plan, tables),
         parity(plan, evidence),
         graphs(evidence),
@@ -122,7 +125,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         columns=shown,
         axes=axes,
         facets=choices(cells, axes),
-        title=functools.partial(title, tokens=bool(measured.cells) and all(cell.phase for cell in measured.cells)),
+        title=title,
         curves=[(curve_name(axis), axis) for axis in measured.swept_axes],
         several=len({cell.panel for cell in cells}) > 1,
         panels=list(dict.fromkeys(cell.panel for cell in cells if cell.plotted)),

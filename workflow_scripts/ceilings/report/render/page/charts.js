@@ -50,6 +50,15 @@ async function draw(target, name, values, nothing, along) {
   });
 }
 
+/** Make room for legends again: at another width their columns are others, which Vega sees once it is laid out. */
+let resized;
+addEventListener("resize", () => {
+  clearTimeout(resized);
+  resized = setTimeout(() => {
+    for (const { view } of document.querySelectorAll(".chart")) view?.resize().runAsync();
+  }, 150);
+});
+
 /** Offer the shapes that the chosen model was measured at; the common one first chosen. */
 function offerShapes() {
   const panel = document.getElementById("panel");
@@ -64,11 +73,12 @@ function drawOverview() {
   if (!panel) return undefined;
   const shape = document.getElementById("shape").value;
   const cells = passing.filter((cell) => cell.status === "ok" && !cell.second && cell.panel === panel.value);
-  const swept = (axis) => {
+  const swept = (axis, among = cells) => {
     const counts = new Map();
-    for (const cell of cells) counts.set(cell.label, (counts.get(cell.label) ?? new Set()).add(cell[axis]));
+    for (const cell of among) counts.set(cell.label, (counts.get(cell.label) ?? new Set()).add(cell[axis]));
     return (cell) => counts.get(cell.label).size > 1;
   };
+  const all = DATA.cells.filter((cell) => cell.status === "ok" && !cell.second && cell.panel === panel.value);
   const here = cells.filter((cell) => cell.shape === shape);
   const sizes = DATA.cells.find((cell) => cell.panel === panel.value && cell.shape === shape);
   /** Cells that differ from the shape along one axis alone. */
@@ -90,8 +100,9 @@ function drawOverview() {
   for (const [axis, name] of Object.entries(DATA.curves)) {
     jobs[name] = line(axis);
     axisOf[name] = axis;
-    // A chart along an axis that the model does not have is no empty chart, it is none.
-    document.getElementById(`chart-${name}`).closest("figure").hidden = sizes[axis] === undefined;
+    // A chart along an axis that the model does not have, or has at one size, is no empty chart, it is none.
+    const several = sizes[axis] !== undefined && all.some(swept(axis, all));
+    document.getElementById(`chart-${name}`).closest("figure").hidden = !several;
   }
   return Promise.all(
     Object.entries(jobs)

@@ -41,19 +41,6 @@ ZOOM: Spec = {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shif
 
 FIGURES: Spec = {"type": "quantitative", "format": ".3~r"}
 
-TOOLTIP: list[Spec] = [
-    {"field": "label"},
-    {"field": "where", "title": "at"},
-    {"field": "p50_ms", "title": heading(BY_COLUMN["p50_ms"]), **FIGURES},
-    {"field": "low", "title": "95% from", **FIGURES},
-    {"field": "high", "title": "to", **FIGURES},
-    *(
-        {"field": name, "title": heading(BY_COLUMN[name]), **FIGURES}
-        for name in ("inferences_per_s", "floor_ms", "gap")
-    ),
-]
-"""Of a point of a cell; what the cells do not have is left out."""
-
 CONFIG: Spec = {
     "background": None,
     "font": "system-ui, sans-serif",
@@ -89,18 +76,34 @@ def charts(measured: Measured) -> dict[str, Any]:
     """All charts by name, with the settings they share."""
     runtimes = list(dict.fromkeys(runtime for runtime, _ in measured.configurations))
     units = " or ".join(sorted({f"{cell.unit}s" for cell in measured.cells})) or "inferences"
-    title = _latency_title(measured)
+    title, tooltip = _latency_title(measured), _tooltip(units)
     return {
         "config": CONFIG,
-        "pareto": _pareto(runtimes, units, title),
-        "configurations": _configurations(runtimes, title),
-        **{curve_name(axis): _curve(runtimes, _along(axis, units), axis, title) for axis in measured.swept_axes},
+        "pareto": _pareto(runtimes, units, title, tooltip),
+        "configurations": _configurations(runtimes, title, tooltip),
+        **{
+            curve_name(axis): _curve(runtimes, _along(axis, units), axis, title, tooltip)
+            for axis in measured.swept_axes
+        },
         "budgets": _budgets("label"),
         "budget": _budgets("side"),
         "timeline": _timeline(),
         "distribution": _distribution(),
         "course": _course(),
     }
+
+
+def _tooltip(units: str) -> list[Spec]:
+    """Of a point of a cell; what the cells do not have is left out."""
+    names = {name: heading(BY_COLUMN[name]) for name in ("p50_ms", "inferences_per_s", "floor_ms", "gap")}
+    numbers = {"p50_ms": names.pop("p50_ms"), "low": "95% from", "high": "to", **names} | {
+        "inferences_per_s": f"{units}/s"
+    }
+    return [
+        {"field": "label"},
+        {"field": "where", "title": "at"},
+        *({"field": field, "title": title, **FIGURES} for field, title in numbers.items()),
+    ]
 
 
 def curve_name(axis: str) -> str:
@@ -122,7 +125,7 @@ def _latency_title(measured: Measured) -> str:
     return f"median {what.get(tuple(sorted(tokens)), 'latency')} (ms, log scale)"
 
 
-def _pareto(runtimes: list[str], units: str, title: str) -> Spec:
+def _pareto(runtimes: list[str], units: str, title: str, tooltip: list[Spec]) -> Spec:
     """Latency against throughput, a point a cell; a line through the cells that no other beats in both."""
     latency = _log("p50_ms", title)
     rate = _log("throughput", f"throughput ({units}/s, log scale)")
@@ -141,7 +144,7 @@ def _pareto(runtimes: list[str], units: str, title: str) -> Spec:
                 "mark": {**POINT, "tooltip": True},
                 "encoding": {
                     **runtime,
-                    "tooltip": TOOLTIP,
+                    "tooltip": tooltip,
                     "opacity": {"condition": {"test": "datum.front", "value": 1}, "value": 0.55},
                 },
             },
@@ -154,7 +157,7 @@ def _pareto(runtimes: list[str], units: str, title: str) -> Spec:
     }
 
 
-def _configurations(runtimes: list[str], latency: str) -> Spec:
+def _configurations(runtimes: list[str], latency: str, tooltip: list[Spec]) -> Spec:
     y = {"field": "label", "type": "nominal", "sort": {"field": "p50_ms", "op": "min"}, "title": None}
     return {
         **_rows("label", 24),
@@ -163,7 +166,7 @@ def _configurations(runtimes: list[str], latency: str) -> Spec:
             {**_needs("low"), "mark": "rule", "encoding": {"x": _log("low", latency), "x2": {"field": "high"}}},
             {
                 "mark": POINT,
-                "encoding": {"x": _log("p50_ms", latency), "tooltip": TOOLTIP, **_runtime(runtimes, legend=False)},
+                "encoding": {"x": _log("p50_ms", latency), "tooltip": tooltip, **_runtime(runtimes, legend=False)},
             },
             {
                 **_needs("floor_ms"),
@@ -174,7 +177,7 @@ def _configurations(runtimes: list[str], latency: str) -> Spec:
     }
 
 
-def _curve(runtimes: list[str], x: Spec, along: str, latency: str) -> Spec:
+def _curve(runtimes: list[str], x: Spec, along: str, latency: str, tooltip: list[Spec]) -> Spec:
     """Median latency along an axis of shapes, a line a configuration."""
     runtime = _runtime(runtimes)
     precision = {
@@ -199,7 +202,7 @@ def _curve(runtimes: list[str], x: Spec, along: str, latency: str) -> Spec:
         "layer": [
             {"mark": "line", "encoding": {"strokeDash": precision}},
             {**_needs("low"), "mark": "rule", "encoding": {"y": _log("low", latency), "y2": {"field": "high"}}},
-            {"mark": POINT, "encoding": {"tooltip": TOOLTIP, "shape": runtime["shape"]}},
+            {"mark": POINT, "encoding": {"tooltip": tooltip, "shape": runtime["shape"]}},
             {
                 "mark": {"type": "text", "align": "left", "dx": 8, "dy": -5, "fontSize": 11},
                 "encoding": {"text": {"field": along}, "color": {"value": "currentColor"}},

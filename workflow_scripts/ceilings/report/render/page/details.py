@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Iterable
@@ -19,8 +20,19 @@ from ceilings.report.render.budget_sentences import count
 from ceilings.report.tables.frames import Tables
 from ceilings.report.tables.keys import KEY, key_of, parsed_levers
 from ceilings.report.tables.product_counts import counted
-from ceilings.report.tables.quantities import CELL, FLOORS, IDENTITY, QUANTILES, QUANTITIES, known, show_interval
+from ceilings.report.tables.quantities import (
+    CELL,
+    FLOORS,
+    IDENTITY,
+    QUANTILES,
+    QUANTITIES,
+    known,
+    of_tokens,
+    show_interval,
+)
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES
+from ceilings.workload.generation import is_request
+from ceilings.workload.shape import Shape
 
 Row = dict[str, Any]
 Pairs = list[tuple[str, str]]
@@ -46,7 +58,8 @@ def facts(row: Row) -> list[tuple[str, Pairs]]:
     }
     groups = group_by((one for one, value in values.items() if value), lambda one: one.group)
     groups |= {CELL: groups.pop(CELL)}  # what it is stands behind what was measured of it
-    return [(group, [(one.label, values[one]) for one in same]) for group, same in groups.items()]
+    called = of_tokens if is_request(Shape.parse(row["shape"])) else dataclasses.replace
+    return [(group, [(called(one).label, values[one]) for one in same]) for group, same in groups.items()]
 
 
 DESCRIBING = {"stack", "levers", "artifact", "lengths", "processes", "n"}

@@ -5,6 +5,7 @@ Numbers become text here, so that they read as in the summary; the scripts only 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +27,12 @@ from ceilings.report.tables.quantities import (
     QUANTILES,
     heading,
     known,
+    of_both,
     of_tokens,
     show,
     show_interval,
 )
+from ceilings.workload.generation import is_request
 from ceilings.workload.shape import Shape
 
 NO_DEVICE = "none"
@@ -160,15 +163,16 @@ def _shown_value(one: Quantity, row: Row) -> str:
     return show_interval(one, row) if one.column in WITH_INTERVAL else show(one, row)
 
 
-def title(one: Quantity, tokens: bool = False) -> str:
-    """Heading of a column; with ``tokens`` of a table whose models all generate."""
-    one = of_tokens(one) if tokens else one
+def title(one: Quantity) -> str:
+    """Heading of a column."""
     return f"{one.label} [95%], {one.unit}" if one.column in WITH_INTERVAL else heading(one)
 
 
 def shown_columns(cells: Sequence[Shown]) -> list[Quantity]:
-    """The columns that any cell has a value in."""
-    return [one for one in COLUMNS if any(one.column in cell.row for cell in cells)]
+    """The columns that any cell has a value in, called by what the models give."""
+    generating = {is_request(cell.shape) for cell in cells}
+    called = of_both if len(generating) > 1 else of_tokens if generating == {True} else dataclasses.replace
+    return [called(one) for one in COLUMNS if any(one.column in cell.row for cell in cells)]
 
 
 def choices(cells: Sequence[Shown], axes: Sequence[str]) -> dict[str, list[str]]:

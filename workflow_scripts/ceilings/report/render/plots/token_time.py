@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,15 +12,51 @@ from ceilings.report import text
 from ceilings.report.analysis.measured import Cell, Measured, group_by, most_swept, without_axis
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
+from ceilings.statistics.quantiles import Interval
 from ceilings.workload.generation import step_shape
 
 CONTEXT = "tokens in the cache (log scale)"
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn along which axis of shapes: the size of a cell and its value, and what both are called."""
+
+    along: str
+    x: Callable[[Cell], int]
+    y: Callable[[Cell], Interval]
+    size: str
+    quantity: str
+
+
+def _batch(cell: Cell) -> int:
+    return cell.batch
+
+
+def _cached(cell: Cell) -> int:
+    return step_shape(cell.shape)["past"]
+
+
+def _time(cell: Cell) -> Interval:
+    return cell.p50
+
+
+def _rate(cell: Cell) -> Interval:
+    return cell.p50.inverted(cell.batch * 1e3)
+
+
+TIME = "time per output token (ms, log scale)"
+PICTURES = (
+    Picture("batch", _batch, _time, "batch (log scale)", TIME),
+    Picture("batch", _batch, _rate, "batch (log scale)", "tokens/s of all rows (log scale)"),
+    Picture("prompt", _cached, _time, CONTEXT, TIME),
+)
+
+
 @style.settled
 def draw(tables: Tables) -> Figure:
-    """A row a device and model. Left and in the middle along the batch: a token's time, and all rows' tokens a second.
-    Right along the context, the prompt and half of the generated tokens: a token's time. The floor in grey."""
+    """A row a device and model. Along the batch: a token's time, and all rows' tokens a second. Along the context, the
+    prompt and half of the generated tokens: a token's time. The floor in grey. What no row has is left out."""
     measured = Measured(tables)
     rows = {}
     for panel, cells in measured.panels.items():
@@ -29,20 +66,19 @@ def draw(tables: Tables) -> Figure:
             rows[panel] = lines
     if not rows:
         return style.nothing("Time per output token", "no decoder was measured at more than one batch or context")
-    figure, axes = style.panels(len(rows), 3, 4.2, "Time per output token (95% intervals; grey: the hardware floor)")
+    pictures = [picture for picture in PICTURES if any(lines[picture.along] for lines in rows.values())]
+    figure, axes = style.panels(
+        len(rows), len(pictures), 4.2, "Time per output token (95% intervals; grey: the hardware floor)"
+    )
     for row, ((device, model), lines) in zip(axes, rows.items(), strict=True):
-        time, rate, context = row
-        _draw(time, measured, lines["batch"], _batch, lambda cell: cell.p50)
-        _draw(rate, measured, lines["batch"], _batch, lambda cell: cell.p50.inverted(cell.batch * 1e3))
-        _draw(context, measured, lines["prompt"], _cached, lambda cell: cell.p50)
-        time.set_title(f"{model} on {device}\n{_rest(lines['batch'], 'batch')}")
-        context.set_title(_rest(lines["prompt"], "prompt"))
-        time.set_xlabel("batch (log scale)")
-        rate.set_xlabel("batch (log scale)")
-        context.set_xlabel(CONTEXT)
-        time.set_ylabel("time per output token (ms, log scale)")
-        rate.set_ylabel("tokens/s of all rows (log scale)")
-        context.set_ylabel("time per output token (ms, log scale)")
+        for axis, picture, before in zip(row, pictures, [None, *pictures], strict=False):
+            _draw(axis, measured, lines[picture.along], picture)
+            title = [f"{model} on {device}"] if before is None else []
+            if before is None or before.along != picture.along:
+                title.append(_rest(lines[picture.along], picture.along))
+            axis.set_title("\n".join(title))
+            axis.set_xlabel(picture.size)
+            axis.set_ylabel(picture.quantity)
     style.legend(figure, [axis for row in axes for axis in row], columns=3)
     return figure
 
@@ -56,26 +92,18 @@ def _lines(cells: list[Cell], along: str) -> list[list[Cell]]:
     return [sorted(line, key=lambda cell: cell.axis(along)) for line in same.values() if len(line) > 1]
 
 
-def _batch(cell: Cell) -> int:
-    return cell.batch
-
-
-def _cached(cell: Cell) -> int:
-    return step_shape(cell.shape)["past"]
-
-
 def _rest(lines: Sequence[Sequence[Cell]], along: str) -> str:
     return text.sizes(without_axis(lines[0][0].shape, along)) if lines else ""
 
 
-def _draw(axis: Axes, measured: Measured, lines: Sequence[Sequence[Cell]], x: Callable, y: Callable) -> None:
+def _draw(axis: Axes, measured: Measured, lines: Sequence[Sequence[Cell]], picture: Picture) -> None:
     """Lines of configurations, and of each precision the floor, as the same quantity."""
     if not lines:
         axis.text(0.5, 0.5, "one size only", ha="center", va="center", color="0.3", transform=axis.transAxes)
         axis.set_xticks([])
         axis.set_yticks([])
         return
-    looks = style.looks(measured)
+    looks, x, y = style.looks(measured), picture.x, picture.y
     for line in lines:
         values = [y(cell) for cell in line]
         look = looks[line[0].configuration]

@@ -1,0 +1,207 @@
+"""Changing shapes in tables, findings, the section and the pictures, from records whose truth is planted."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from unit import planted_shapes
+from unit.planted_shapes import ORDER, STEADY_MS
+from unit.record_samples import edited
+
+from ceilings import records
+from ceilings.errors import UserError
+from ceilings.report.analysis.findings.one_shape import shape_taxes
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.render import shapes_section
+from ceilings.report.render.plots import latency_over_sequence, shape_transitions
+from ceilings.report.tables.changing_rows import changing_tables
+from ceilings.report.tables.frames import CHANGING, Tables, read_tables
+
+STEADY = np.array([STEADY_MS[name] for name in ORDER])
+
+
+def true_tax(change):
+    changed = np.array([a != b for a, b in itertools.pairwise(ORDER)])
+    return float((STEADY[1:] * np.where(changed, change, 1)).sum() / STEADY[1:].sum())
+
+
+def plan(cells):
+    return {"changing": cells, "tolerances": {"fp32": 0.001}}
+
+
+def tables_of(cells):
+    made = changing_tables(plan(cells))
+    columns = {name: planted_frame() for name in ("cells", "runs", "samples")}
+    return Tables(**columns, **vars(made))
+
+
+def planted_frame():
+    columns = ("device", "runtime", "model", "precision", "shape", "aa_of", "status", "flags", "run", "series")
+    return pd.DataFrame(columns=[*columns, "latency_ns"])
+
+
+@pytest.fixture
+def planted(tmp_path):
+    def make(**options):
+        return tables_of([planted_shapes.write(tmp_path / "cell", **options)])
+
+    return make
+
+
+@pytest.mark.parametrize("change", [1.0, 3.0])
+def test_a_row_holds_the_planted_tax_whatever_the_drift(planted, change):
+    (row,) = planted(change=change, slower=1.1).changing.to_dict("records")
+    assert row["tax"] == pytest.approx(true_tax(change), rel=0.01)
+    assert row["tax_low"] <= true_tax(change) <= row["tax_high"]
+    assert row["drift"] == pytest.approx(1.1, rel=0.01)
+    assert (row["requests"], row["shapes"], row["processes"]) == (60, 3, 3)
+    assert row["changes"] == sum(a != b for a, b in itertools.pairwise(ORDER))
+    assert row["sequence_ms"] / row["steady_ms"] == pytest.approx(row["tax"], rel=0.01)
+    assert row["return_ratio"] == pytest.approx(change / 1.1**1.5, rel=0.1)
+
+
+def test_first_appearances_leave_the_process_s_first_request_apart(planted):
+    (row,) = planted().changing.to_dict("records")
+    assert row["first_ms"] == pytest.approx((20 + 40) / 2, rel=0.02)
+    assert row["growth_mb"] == 20
+
+
+def test_transitions_hold_what_follows_what(planted):
+    frame = planted(change=3.0).transitions.set_index(["previous", "shape"])
+    assert frame.loc[("b1-s16", "b1-s16"), "ratio"] == pytest.approx(1, rel=0.02)
+    assert frame.loc[("b1-s64", "b1-s16"), "ratio"] == pytest.approx(3, rel=0.02)
+    assert ("b1-s32", "b1-s64") not in frame.index
+    assert frame["count"].sum() == 3 * 3 * (len(ORDER) - 1)
+
+
+def test_padding_is_predicted_and_measured(planted):
+    (row,) = planted().changing.to_dict("records")
+    best = min((30 + 30) * 4 / 60, (40 * 1 + 20 * 4) / 60, (50 * 2 + 10 * 4) / 60)
+    assert row["predicted_ms"] == pytest.approx(best, rel=0.001)
+    assert row["bucket_shapes"] == "b1-s16;b1-s64"
+    assert row["padded_steady_ms"] == pytest.approx(best, rel=0.02)
+    assert row["padded_steady_low_ms"] < row["padded_steady_ms"] < row["padded_steady_high_ms"]
+
+
+def test_a_prediction_that_is_wrong_is_shown_as_wrong(planted):
+    text = shapes_section.section(planted(speed=1.25))
+    assert "| -20." in text.replace("  ", "") or "| -19." in text.replace("  ", "")
+    assert "padding was not measured" not in text
+
+
+def test_shapes_have_a_row_each(planted):
+    frame = planted(eager=True).changing_shapes.set_index("shape")
+    assert frame.loc["b1-s32", "steady_ms"] == pytest.approx(2, rel=0.01)
+    assert frame.loc["b1-s32", "runs_at"] == "b1-s64"
+    assert not frame.loc["b1-s64", "compiled"] and frame.loc["b1-s16", "compiled"]
+    assert np.isnan(frame.loc["b1-s16", "memory_mb"]) and frame.loc["b1-s32", "memory_mb"] == 10
+
+
+def findings_of(tables):
+    return shape_taxes(Measured(tables))
+
+
+def test_a_tax_is_a_finding_with_its_number(planted):
+    (one,) = findings_of(planted(change=3.0))
+    assert one.status == "refuted"
+    assert one.effect.estimate == pytest.approx(true_tax(3.0), rel=0.01)
+    assert "misleads" in one.brief and "b1-s" in one.text
+    assert one.records
+
+
+def test_no_tax_is_a_finding_too(planted):
+    (one,) = findings_of(planted())
+    assert (one.status, one.brief) == ("supported", "")
+
+
+def test_a_tax_within_the_drift_is_undecided(planted):
+    (one,) = findings_of(planted(change=1.2, slower=1.5))
+    assert one.status == "not decidable"
+    assert one.missing == ("protocol: {processes: 6}",)
+
+
+def test_one_process_decides_nothing(planted):
+    tables = planted(processes=1, change=3.0)
+    (one,) = findings_of(tables)
+    assert one.status == "not decidable" and one.effect is None
+    assert "[" not in shapes_section.section(tables).split("|")[-12]
+
+
+def test_the_section_says_what_fell_back_and_what_was_not_measured(planted, tmp_path):
+    cell = planted_shapes.write(tmp_path / "eager", eager=True)
+    absent = {**cell, "runtime": "vllm", "available": False, "reason": "no runner", "remedy": "another"}
+    absent |= {"runs": [], "padded": [], "buckets": None}
+    text = shapes_section.section(tables_of([cell, absent]))
+    assert "1 shape run eagerly" in text
+    assert "not measured: no runner" in text
+    assert shapes_section.section(tables_of([])) == ""
+
+
+def test_a_flag_of_a_process_stands_in_the_section(tmp_path):
+    cell = planted_shapes.write(tmp_path / "cell")
+    edited(Path(cell["runs"][0]), "flags", value=["other processes used 90% of a core"])
+    text = shapes_section.section(tables_of([cell]))
+    assert "flagged: other processes used 90% of a core (1 of 3 runs)." in text
+
+
+def test_a_failed_process_fails_the_cell_and_says_why(tmp_path):
+    cell = planted_shapes.write(tmp_path / "cell")
+    record = records.read(cell["runs"][0], "changing")
+    kept = {name: record[name] for name in ("cell", "run", "log", "padded", "requests", "protocol", "flags")}
+    failure = {"status": "failed", "failure": {"kind": "out-of-memory", "message": "too little"}}
+    records.write(cell["runs"][0], "changing", kept | failure)
+    (row,) = changing_tables(plan([cell])).changing.to_dict("records")
+    assert (row["status"], row["reason"]) == ("failed", "out-of-memory: too little")
+    assert "too little" in shapes_section.section(tables_of([cell]))
+
+
+def test_records_of_another_cell_or_in_each_other_s_place_are_refused(tmp_path):
+    cell = planted_shapes.write(tmp_path / "cell")
+    with pytest.raises(UserError, match="another cell"):
+        changing_tables(plan([{**cell, "sequence": "other"}]))
+    with pytest.raises(UserError, match="with padding"):
+        changing_tables(plan([{**cell, "runs": cell["padded"]}]))
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        (("sequence_ns", 0, 3), 900, "a latency of 900 ns"),
+        (("cold", "latency_ns", 0), 700 * 10**9, "more than its limit"),
+        (("parity", "b1-s32", "relative_l2"), 0.5, "at b1-s32: "),
+        (("run",), 2, "it is process 2"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(tmp_path, place, value, problem):
+    cell = planted_shapes.write(tmp_path / "cell")
+    edited(Path(cell["runs"][0]), *place, value=value)
+    with pytest.raises(UserError, match=problem):
+        changing_tables(plan([cell]))
+
+
+def test_pictures_of_planted_cells_and_of_nothing(planted, tmp_path):
+    tables = planted(change=3.0)
+    figure = shape_transitions.draw(tables)
+    fields = [image for axis in figure.axes for image in axis.get_images()]
+    assert np.nanmax(fields[0].get_array()) == pytest.approx(3, rel=0.05)
+    figure = latency_over_sequence.draw(tables)
+    assert len(figure.axes) == 2
+    for draw in (shape_transitions.draw, latency_over_sequence.draw):
+        assert draw(tables_of([])).texts
+
+
+def test_tables_are_read_as_they_were_written(planted, tmp_path):
+    tables = planted(change=3.0)
+    tables.write(tmp_path / "tables")
+    again = read_tables(tmp_path / "tables")
+    for name in CHANGING:
+        assert getattr(again, name).to_json() == getattr(tables, name).to_json()
+    for name in CHANGING:  # as written by an earlier version
+        (tmp_path / "tables" / f"{name}.parquet").unlink()
+    voucher = json.loads((tmp_path / "tables/tables.json").read_text())["files"]
+    kept = {file: digest for file, digest in voucher.items() if file.removesuffix(".parquet") not in CHANGING}
+    records.write(tmp_path / "tables/tables.json", "tables", {"files": kept})
+    assert read_tables(tmp_path / "tables").changing.empty

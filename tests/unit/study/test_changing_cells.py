@@ -1,0 +1,183 @@
+"""What a study asks of changing shapes: its cells, what is refused, and what each record depends on."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+
+from ceilings.errors import UserError
+from ceilings.host import Host
+from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.study import Study
+
+LAPTOP = Host("cpu-test", "Test CPU", 4, None, "no CUDA device on this machine")
+CONFIG = {
+    "study": "s",
+    "models": {
+        "text": {"architecture": "bert", "config": {"max_position_embeddings": 64}, "weights": "random"},
+        "image": {"architecture": "vit", "task": "image-embedding", "config": {"image_size": 32, "patch_size": 16}},
+        "words": {"architecture": "gpt2", "weights": "random"},
+    },
+    "sweeps": {
+        "text": {
+            "models": ["text"],
+            "runtimes": ["onnxruntime-cpu", "torch-eager"],
+            "precisions": ["fp32"],
+            "batches": [1],
+            "sequences": [32],
+        },
+        "image": {"models": ["image"], "runtimes": ["onnxruntime-cpu"], "precisions": ["fp32"], "batches": [1]},
+    },
+    "sequences": {"mixed": {"order": "alternating", "axes": {"batch": [1, 2], "sequence": [16, 32]}, "requests": 8}},
+    "changing": {"cells": ["*/text/fp32/mixed"]},
+}
+FOLDER = "results/changing/cpu-test/onnxruntime-cpu/text/fp32/mixed"
+
+
+def study(change=lambda config: None):
+    config = copy.deepcopy(CONFIG)
+    change(config)
+    return Study(config, LAPTOP)
+
+
+def test_a_pattern_names_cells_of_the_sweeps_with_a_sequence():
+    planned = study().changing
+    assert [cell.identity for cell in planned] == ["onnxruntime-cpu/text/fp32/mixed", "torch-eager/text/fp32/mixed"]
+    assert planned[0].runs == tuple(f"{FOLDER}/run{number}.json" for number in range(1, 6))
+    assert (planned[0].buckets, planned[0].padded) == (None, ())
+    assert json.loads(study().plan())["changing"][0]["sequence"] == "mixed"
+
+
+def test_a_study_without_them_has_the_plan_that_it_had():
+    def without(config):
+        del config["sequences"], config["changing"]
+
+    assert study(without).changing == []
+    assert "changing" not in json.loads(study(without).plan())
+
+
+def test_buckets_are_asked_of_models_with_the_axis_only():
+    def padded(config):
+        config["changing"] = {"cells": ["onnxruntime-cpu/*/fp32/*"], "buckets": {"most": 2}}
+
+    text, image = study(padded).changing
+    assert text.buckets == f"{FOLDER}/buckets.json"
+    assert len(text.padded) == len(text.runs) == 5
+    assert (image.buckets, image.padded) == (None, ())
+    assert set(text.padded) <= set(study(padded).targets.changing_records)
+    assert json.loads(study(padded).bucket_limits) == {"axis": "sequence", "memory_mb": None, "most": 2}
+
+
+def test_a_record_depends_on_its_requests_and_on_nothing_of_another_sequence():
+    names = ("onnxruntime-cpu", "text", "fp32", "mixed", "cpu-test")
+    before = study().slices.changing(*names)
+
+    def more(config):
+        config["sequences"]["other"] = {"order": "alternating", "shapes": ["b1-s16"]}
+        config["protocol"] = {"processes": 9}
+
+    def longer(config):
+        config["sequences"]["mixed"]["requests"] = 9
+
+    assert study(more).slices.changing(*names) == before
+    assert study(longer).slices.changing(*names) != before
+    assert json.loads(before)["requests"]["shapes"] == ["b1-s16", "b1-s32", "b2-s16", "b2-s32"]
+    assert json.loads(before)["module"] == "onnxruntime_changing_cpu"
+
+
+def test_a_fixed_cell_depends_on_no_sequence():
+    def other(config):
+        config["sequences"]["mixed"]["requests"] = 9
+
+    fixed = ("onnxruntime-cpu", "text", "fp32", "cpu-test")
+    assert study().slices.measure(*fixed) == study(other).slices.measure(*fixed)
+
+
+def test_inputs_and_references_are_those_of_the_shapes_in_their_order():
+    inputs, references = study().changing_pools("text", "mixed")
+    assert inputs == [f"results/models/text/inputs/{name}.npz" for name in ("b1-s16", "b1-s32", "b2-s16", "b2-s32")]
+    assert references[0] == "results/models/text/reference/b1-s16.npz"
+
+
+def test_images_take_their_only_size():
+    inputs, _ = study().changing_pools("image", "mixed")
+    assert inputs == ["results/models/image/inputs/b1-i32.npz", "results/models/image/inputs/b2-i32.npz"]
+
+
+def test_a_log_is_read_again_once_it_changed(tmp_path):
+    log = tmp_path / "log.csv"
+
+    def replayed(config):
+        config["sequences"]["mixed"] = {"order": "replayed", "file": str(log)}
+
+    log.write_text("length\n16\n32\n")
+    assert len(study(replayed).changing_pools("text", "mixed")[0]) == 2
+    log.write_text("length\n16\n32\n48\n")
+    assert len(study(replayed).changing_pools("text", "mixed")[0]) == 3
+
+
+def sequences(**given):
+    return lambda config: config["sequences"].update(mixed=given)
+
+
+def changing(**given):
+    return lambda config: config["changing"].update(given)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (changing(cells=["*/text/fp32/mixd"]), r"changing.cells: .*fits no cell of the study with a sequence, did you"),
+        (changing(cells=["*/words/fp32/mixed"]), r"changing.cells: .*fits no cell"),
+        (changing(buckets={"most": 0}), r"changing.buckets.most: 0 is out of range"),
+        (changing(buckets={"axis": "sequence"}), r"changing.buckets: missing 'most'"),
+        (changing(buckets={"most": 2, "axis": "image"}), r"buckets.axis: no model of its cells has 'image'"),
+        (changing(cells=[], buckets={"most": 2}), r"changing.buckets: needs changing.cells"),
+        (lambda config: config.pop("sequences"), r"needs sequences, and the study has none"),
+        (sequences(order="alternating"), r"sequences.mixed: give either shapes or axes"),
+        (sequences(order="shuffled", shapes=["b1-s16"]), r"sequences.mixed.order: \"shuffled\" is not allowed"),
+        (sequences(order="drawn", shapes=["b1-s16"], requests=1), r"sequences.mixed.requests: 1 is out of range"),
+        (
+            sequences(order="alternating", shapes=["b1-s16", "b1-s65"]),
+            r"sequences.mixed: b1-s65: 'text' takes at most 64 as sequence",
+        ),
+        (sequences(order="alternating", shapes=["b1"]), r"sequences.mixed: b1 gives no size of sequence"),
+        (sequences(order="alternating", shapes=["b1-s16.half"]), r"the lengths 'half' are unknown"),
+        (sequences(order="replayed", file="missing.csv"), r"sequences.mixed: missing.csv cannot be read"),
+    ],
+)
+def test_what_cannot_be_is_refused_while_planning(change, problem):
+    with pytest.raises(UserError, match=problem):
+        study(change)
+
+
+def test_a_log_with_a_shape_that_the_model_cannot_take_is_refused_by_its_file(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("length\n16\n600\n")
+    with pytest.raises(UserError, match=r"sequences.mixed \(.*log.csv\): b1-s600: 'text' takes at most 64"):
+        study(sequences(order="replayed", file=str(log)))
+
+
+def test_models_that_generate_are_refused():
+    def generating(config):
+        config["sweeps"]["words"] = {
+            "models": ["words"],
+            "runtimes": ["torch-eager"],
+            "precisions": ["fp32"],
+            "axes": {"batch": [1], "prompt": [8], "generated": [4]},
+        }
+        config["changing"]["cells"] = ["torch-eager/words/fp32/mixed"]
+
+    with pytest.raises(UserError, match="generates text"):
+        study(generating)
+
+
+def test_a_runtime_without_a_runner_of_changing_shapes_is_listed_with_the_reason(monkeypatch):
+
+    monkeypatch.setitem(RUNTIMES, "torch-eager", dataclasses.replace(RUNTIMES["torch-eager"], changing=""))
+    cells = {cell.runtime: cell for cell in study().changing}
+    assert cells["torch-eager"].available.reason == "torch-eager has no runner of changing shapes"
+    assert cells["torch-eager"].runs == () and cells["onnxruntime-cpu"].runs
+    with pytest.raises(UserError, match="no runner of changing shapes"):
+        study().changing_artifact("torch-eager", "text", "fp32", "mixed", "cpu-test")

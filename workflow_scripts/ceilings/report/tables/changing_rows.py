@@ -1,0 +1,254 @@
+"""Records of changing shapes to tables: a row a cell, a row a shape of it, a row a transition, a row a request."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ceilings.report.tables import gates
+from ceilings.report.tables.planned_record import read_record
+from ceilings.statistics.intervals import mean_over_processes
+from ceilings.statistics.quantiles import Interval
+from ceilings.statistics.shape_costs import first_ms, growth_bytes, return_ms, rounds_of, steady_median_ms, steady_ms
+from ceilings.statistics.shape_tax import drift, tax, transitions
+
+Record = Mapping[str, Any]
+
+CHANGING_KEY = ["device", "runtime", "model", "precision", "sequence"]
+"""The columns that name a cell of changing shapes."""
+
+MB = 1e6
+NS_PER_MS = 1e6
+
+CHANGING_COLUMNS = [
+    *(*CHANGING_KEY, "status", "reason", "remedy", "processes", "requests", "shapes", "changes"),
+    *("tax", "tax_low", "tax_high", "drift", "drift_low", "drift_high", "sequence_ms", "steady_ms"),
+    *("first_ms", "worst_first_ms", "return_ratio", "growth_mb", "graphs", "eager_shapes"),
+    *("worst_previous", "worst_shape", "worst_ratio"),
+    *("buckets", "bucket_shapes", "predicted_ms", "padded_steady_ms", "padded_steady_low_ms", "padded_steady_high_ms"),
+    *("padded_ms", "padded_tax", "padded_reason", "flags", "path"),
+]
+"""One row a cell.
+
+``tax``: mean latency over the sequence, over that of the same requests at their steady latencies; ``low``, ``high`` of
+95%. ``drift``: steady latencies after a pass over those before it, weighted in the same way. ``sequence_ms``,
+``steady_ms``: both means. ``first_ms``, ``worst_first_ms``: mean and largest latency of a first appearance, the first
+request of the process apart. ``return_ratio``: median over the shapes of the first request after another shape, over
+the steady latency. ``growth_mb``: memory that the shapes after the first one added. ``graphs``: those compiled.
+``worst_*``: the transition that costs most beside its shape's steady latency. ``predicted_ms``: mean latency of the
+padded requests by the steady latencies of their buckets; ``padded_steady_ms``: the same, measured with the requests
+padded; ``padded_ms``: their mean in the sequence.
+"""
+
+SHAPE_COLUMNS = [
+    *(*CHANGING_KEY, "shape", "requests", "steady_ms", "first_ms", "return_ms", "memory_mb", "compiled", "runs_at")
+]
+"""One row a shape of a cell; means, of returns and memory medians, over the processes."""
+
+TRANSITION_COLUMNS = [*CHANGING_KEY, "previous", "shape", "count", "median_ms", "steady_ms", "ratio"]
+"""One row a pair of shapes that follow each other: the median latency of the second one, over its steady median."""
+
+REQUEST_COLUMNS = [*CHANGING_KEY, "run", "part", "i", "shape", "latency_ms"]
+"""One row a request of a cell's first process; ``part`` 0 is the pass from a cold start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ChangingTables:
+    """The tables of changing shapes."""
+
+    changing: pd.DataFrame
+    changing_shapes: pd.DataFrame
+    transitions: pd.DataFrame
+    changing_requests: pd.DataFrame
+
+
+def changing_tables(plan: Record) -> ChangingTables:
+    """The tables of all cells of changing shapes that a plan has.
+
+    Raises:
+        UserError: A record that the plan names is missing, damaged or of another cell.
+    """
+    cells, shapes, pairs, requests = [], [], [], []
+    for cell in plan.get("changing", []):
+        records = [_read(path, cell, plan, padded=False) for path in cell["runs"]]
+        padded = [_read(path, cell, plan, padded=True) for path in cell["padded"]]
+        chosen = _read_buckets(cell["buckets"], cell) if cell["buckets"] else None
+        key = {name: cell[name] for name in CHANGING_KEY}
+        row = {**key, "processes": len(records), "path": str(cell["runs"][0]) if records else None}
+        if not records:
+            cells.append({**row, "status": "unavailable", "reason": cell["reason"], "remedy": cell["remedy"]})
+            continue
+        row |= _of_requests(records[0]["requests"]) | {"flags": "; ".join(_flags(records))}
+        if failed := [record for record in records if record["status"] != "ok"]:
+            failure = failed[0]["failure"]
+            cells.append({**row, "status": "failed", "reason": f"{failure['kind']}: {failure['message']}"})
+            continue
+        every = _transitions(records)
+        cells.append({**row, "status": "ok", **_costs(records), **_worst(every), **_padding(chosen, padded)})
+        shapes += [{**key, **one} for one in _shapes(records, chosen)]
+        pairs += [{**key, **one} for one in every]
+        requests += [{**key, **one} for one in _requests(records[0])]
+    return ChangingTables(
+        pd.DataFrame(cells, columns=CHANGING_COLUMNS),
+        pd.DataFrame(shapes, columns=SHAPE_COLUMNS),
+        pd.DataFrame(pairs, columns=TRANSITION_COLUMNS),
+        pd.DataFrame(requests, columns=REQUEST_COLUMNS),
+    )
+
+
+def _read(path: str, cell: Record, plan: Record, *, padded: bool) -> dict[str, Any]:
+    def flaw(record: Record) -> str | None:
+        return gates.changing(record, plan, path, padded=padded)
+
+    return read_record(path, "changing", cell, "was measured for", flaw, key=CHANGING_KEY)
+
+
+def _read_buckets(path: str, cell: Record) -> dict[str, Any]:
+    return read_record(path, "buckets", cell, "was chosen for", lambda _: None, key=CHANGING_KEY)
+
+
+def _of_requests(requests: Record) -> dict[str, Any]:
+    order = requests["order"]
+    return {
+        "requests": len(order),
+        "shapes": len(requests["shapes"]),
+        "changes": sum(a != b for a, b in itertools.pairwise(order)),
+    }
+
+
+def _flags(records: Sequence[Record]) -> list[str]:
+    counted = {flag: sum(flag in record["flags"] for record in records) for each in records for flag in each["flags"]}
+    return [f"{flag} ({count} of {len(records)} runs)" for flag, count in counted.items()]
+
+
+def _costs(records: Sequence[Record]) -> dict[str, Any]:
+    rounds = [rounds_of(record) for record in records]
+    row = _interval("tax", tax(rounds)) | _interval("drift", drift(rounds))
+    row |= _means(records)
+    steady = np.median([steady_median_ms(record) for record in records], axis=0)
+    returns = np.median([return_ms(record) for record in records], axis=0)
+    first = np.array([first_ms(record)[1:] for record in records])
+    growth = [sum(growth_bytes(record)[1:]) for record in records]
+    graphs = [record["graphs"] for record in records]
+    eager = [sum(not one for one in record["compiled"]) for record in records if record["compiled"] is not None]
+    several = len(steady) > 1
+    return row | {
+        "first_ms": float(first.mean()) if several else None,
+        "worst_first_ms": float(first.max()) if several else None,
+        "return_ratio": float(np.median(returns / steady)) if several else None,
+        "growth_mb": float(np.median(growth)) / MB,
+        "graphs": None if graphs[0] is None else max(graphs),
+        "eager_shapes": max(eager) if eager else None,
+    }
+
+
+def _means(records: Sequence[Record]) -> dict[str, Any]:
+    """Mean latency of a request in the sequence, and at the steady latencies."""
+    rounds = [each for record in records for each in rounds_of(record)]
+    order = rounds[0].order[1:]
+    at_steady = [np.mean([steady[shape] for shape in order]) for steady in (each.steady() for each in rounds)]
+    return {
+        "sequence_ms": float(np.mean([np.mean(each.latency[1:]) for each in rounds])),
+        "steady_ms": float(np.mean(at_steady)),
+    }
+
+
+def _transitions(records: Sequence[Record]) -> list[dict[str, Any]]:
+    names = records[0]["requests"]["shapes"]
+    steady = np.median([steady_median_ms(record) for record in records], axis=0)
+    grouped = transitions([each for record in records for each in rounds_of(record)])
+    rows = []
+    for (previous, shape), latencies in sorted(grouped.items()):
+        median = float(np.median(latencies))
+        rows.append(
+            {
+                "previous": names[previous],
+                "shape": names[shape],
+                "count": len(latencies),
+                "median_ms": median,
+                "steady_ms": float(steady[shape]),
+                "ratio": median / float(steady[shape]),
+            }
+        )
+    return rows
+
+
+def _worst(pairs: Sequence[Record]) -> dict[str, Any]:
+    changes = [pair for pair in pairs if pair["previous"] != pair["shape"]]
+    if not changes:
+        return {}
+    worst = max(changes, key=lambda pair: pair["ratio"])
+    return {"worst_previous": worst["previous"], "worst_shape": worst["shape"], "worst_ratio": worst["ratio"]}
+
+
+def _padding(chosen: Record | None, padded: Sequence[Record]) -> dict[str, Any]:
+    """Prediction and measurement of the padded requests."""
+    if chosen is None:
+        return {}
+    if chosen["status"] != "ok":
+        return {"padded_reason": f"{chosen['failure']['kind']}: {chosen['failure']['message']}"}
+    row = {
+        "buckets": len(chosen["buckets"]),
+        "bucket_shapes": ";".join(chosen["buckets"]),
+        "predicted_ms": chosen["predicted_ms"],
+    }
+    if failed := [record for record in padded if record["status"] != "ok"]:
+        failure = failed[0]["failure"]
+        return row | {"padded_reason": f"{failure['kind']}: {failure['message']}"}
+    # Of all requests, as predicted; the means of a tax leave the first one out, which follows none.
+    steady = mean_over_processes([np.mean(np.take(steady_ms(one), one["requests"]["order"])) for one in padded])
+    return row | {
+        "padded_steady_ms": steady.estimate,
+        "padded_steady_low_ms": steady.low if steady.bounded else None,
+        "padded_steady_high_ms": steady.high if steady.bounded else None,
+        "padded_ms": _means(padded)["sequence_ms"],
+        "padded_tax": tax([rounds_of(record) for record in padded]).estimate,
+    }
+
+
+def _shapes(records: Sequence[Record], chosen: Record | None) -> list[dict[str, Any]]:
+    names, order = records[0]["requests"]["shapes"], records[0]["requests"]["order"]
+    counts = np.bincount(order)
+    steady = np.mean([steady_ms(record) for record in records], axis=0)
+    first = np.mean([first_ms(record) for record in records], axis=0)
+    returns = np.median([return_ms(record) for record in records], axis=0)
+    memory = np.median([growth_bytes(record) for record in records], axis=0) / MB
+    compiled = [record["compiled"] for record in records]
+    runs_at = chosen["runs_at"] if chosen and chosen["status"] == "ok" else {}
+    return [
+        {
+            "shape": name,
+            "requests": int(counts[index]),
+            "steady_ms": float(steady[index]),
+            "first_ms": float(first[index]),
+            "return_ms": float(returns[index]) if len(names) > 1 else None,
+            "memory_mb": float(memory[index]) if index else None,  # of the first one it is the process's
+            "compiled": None if compiled[0] is None else all(each[index] for each in compiled),
+            "runs_at": runs_at.get(name),
+        }
+        for index, name in enumerate(names)
+    ]
+
+
+def _requests(record: Record) -> list[dict[str, Any]]:
+    names, order = record["requests"]["shapes"], record["requests"]["order"]
+    parts = [record["cold"]["latency_ns"], *record["sequence_ns"]]
+    return [
+        {"run": record["run"], "part": part, "i": i, "shape": names[order[i]], "latency_ms": latency / NS_PER_MS}
+        for part, latencies in enumerate(parts)
+        for i, latency in enumerate(latencies)
+    ]
+
+
+def _interval(name: str, interval: Interval) -> dict[str, float | None]:
+    bounded = interval.bounded
+    return {
+        name: interval.estimate,
+        f"{name}_low": interval.low if bounded else None,
+        f"{name}_high": interval.high if bounded else None,
+    }

@@ -1,0 +1,106 @@
+"""The shape tax: how many times as long a sequence of changing shapes takes as its requests do at a steady shape.
+
+Pure functions of numbers. A process gives several rounds; in each the shapes are timed alone, then the sequence, then
+alone again, so that what drifts from minute to minute falls on both sides. The processes are paired by that: each gives
+one ratio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ceilings.statistics.intervals import RESAMPLES, t_quantile
+from ceilings.statistics.quantiles import Interval
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Round:
+    """A pass over the sequence between two steady references.
+
+    Attributes:
+        order: The shape of each request, as an index.
+        latency: Of each request; the first has no predecessor in the sequence and does not count.
+        before, after: Steady latencies of each shape, by its index.
+    """
+
+    order: Sequence[int]
+    latency: Sequence[float]
+    before: Mapping[int, Sequence[float]]
+    after: Mapping[int, Sequence[float]]
+
+    def steady(self) -> dict[int, float]:
+        """Mean steady latency of each shape: before and after count alike, however many iterations each had."""
+        return {
+            shape: (float(np.mean(self.before[shape])) + float(np.mean(self.after[shape]))) / 2
+            for shape in sorted(set(self.order))
+        }
+
+    def ratio(self) -> float:
+        """Time of the sequence over that of the same requests at their steady latencies."""
+        steady = self.steady()
+        return float(np.sum(self.latency[1:])) / sum(steady[shape] for shape in self.order[1:])
+
+
+def tax(processes: Sequence[Sequence[Round]], confidence: float = 0.95, seed: int = 0) -> Interval:
+    """The shape tax with its interval: the geometric mean over the processes, each with all of its rounds.
+
+    The interval is the wider, on each side, of Student's t over the logs of the processes and a hierarchical bootstrap
+    of processes and rounds. One process bounds nothing: its interval is (0, infinity).
+    """
+    logs = [np.log([each.ratio() for each in rounds]) for rounds in processes]
+    return _over_processes(logs, confidence, seed)
+
+
+def drift(processes: Sequence[Sequence[Round]], confidence: float = 0.95, seed: int = 0) -> Interval:
+    """The steady latencies after the sequence over those before it, weighted as the sequence has the shapes.
+
+    What a process drifts by within a round. A tax that is not beyond it says nothing.
+    """
+    logs = [np.log([_drift(each) for each in rounds]) for rounds in processes]
+    return _over_processes(logs, confidence, seed)
+
+
+def transitions(rounds: Sequence[Round]) -> dict[tuple[int, int], list[float]]:
+    """Latencies by (previous shape, shape), of all rounds."""
+    grouped: dict[tuple[int, int], list[float]] = {}
+    for each in rounds:
+        for previous, shape, latency in zip(each.order, each.order[1:], each.latency[1:], strict=False):
+            grouped.setdefault((previous, shape), []).append(latency)
+    return grouped
+
+
+def _drift(each: Round) -> float:
+    weights = each.order[1:]
+    before = {shape: float(np.mean(values)) for shape, values in each.before.items()}
+    after = {shape: float(np.mean(values)) for shape, values in each.after.items()}
+    return sum(after[shape] for shape in weights) / sum(before[shape] for shape in weights)
+
+
+def _over_processes(logs: Sequence[Floats], confidence: float, seed: int) -> Interval:
+    if not logs or any(not len(each) for each in logs):
+        raise ValueError("a shape tax needs at least one process, and each of them a round")
+    means = np.array([each.mean() for each in logs])
+    centre = float(means.mean())
+    if len(means) < 2:
+        return Interval(0.0, math.exp(centre), math.inf)
+    half = t_quantile(0.5 + confidence / 2, len(means) - 1) * float(means.std(ddof=1)) / math.sqrt(len(means))
+    draws = _draws(logs, np.random.default_rng(seed))
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(
+        math.exp(min(float(low), centre - half)), math.exp(centre), math.exp(max(float(high), centre + half))
+    )
+
+
+def _draws(logs: Sequence[Floats], random: np.random.Generator) -> Floats:
+    """Means of resampled processes, each of its resampled rounds."""
+    resampled = np.stack([each[random.integers(len(each), size=(RESAMPLES, len(each)))].mean(axis=1) for each in logs])
+    chosen = random.integers(len(logs), size=(len(logs), RESAMPLES))
+    drawn: Floats = resampled[chosen, np.arange(RESAMPLES)].mean(axis=0)
+    return drawn
