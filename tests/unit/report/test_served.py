@@ -13,7 +13,7 @@ from unit.report.planted_serving import BARE_MS, BATCHING, FP32, INT8, ServedStu
 
 from ceilings import records
 from ceilings.errors import UserError
-from ceilings.report.analysis.findings.serving_costs import LIMIT, OVER_BARE, QUEUE, SATURATION, serving
+from ceilings.report.analysis.findings.serving_costs import LIMIT, OVER_BARE, QUEUE, SATURATION, UNFLAGGED, serving
 from ceilings.report.analysis.findings.serving_pairs import BATCHING as TOPIC_BATCHING
 from ceilings.report.analysis.findings.serving_pairs import BESIDE, NETWORK, ONE_SETTING
 from ceilings.report.analysis.hypotheses import judged
@@ -21,6 +21,7 @@ from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.served import ServedLoads
 from ceilings.report.catalogue import PLOTS
 from ceilings.report.render import plots
+from ceilings.report.render.marking import marked
 from ceilings.report.render.notes import observations
 from ceilings.report.render.page import page
 from ceilings.report.render.pictures import NOTHING_TO_SHOW
@@ -90,6 +91,16 @@ def test_a_batch_counts_as_often_as_it_has_inputs(tmp_path):
     row = served(study.tables(), "a", "4 clients")
     ones, fours = 10.0, 10 * 4**0.8
     assert row["bare_ms"] == pytest.approx((3 * ones + 4 * fours) / 7, rel=0.03)
+
+
+def test_a_batch_that_is_filled_up_is_held_against_the_size_that_is_executed(tmp_path):
+    """Of the batches of 1 and 3 inputs that servers count, 2 and 4 were executed."""
+    study = ServedStudy(tmp_path, between=0.0, sizes=(1, 2, 4))
+    filled = {**BATCHING, "preferred": [2], "pad": True}
+    study.deploy("a", lambda cell, clients: replace(plain(cell, 1), batches={1: 3, 3: 1}), closed=(4,), batching=filled)
+    row = served(study.tables(), "a", "4 clients")
+    twos, fours = 10 * 2**0.8, 10 * 4**0.8
+    assert row["bare_ms"] == pytest.approx((3 * twos + 3 * fours) / 6, rel=0.03)
 
 
 def test_sizes_that_were_not_measured_bare_have_no_bare_time(tmp_path):
@@ -268,7 +279,36 @@ def test_flags_of_servers_are_cautions(tmp_path):
 def test_a_disturbed_load_leaves_the_others(tmp_path):
     study = ServedStudy(tmp_path)
     study.deploy("a", change=lambda one: one | ({"exhausted": 3} if one["concurrency"] == 1 else {}))
-    assert "2 clients: a request takes" in the(study, OVER_BARE).text
+    finding = the(study, OVER_BARE)
+    assert "2 clients: a request takes" in finding.text
+    # What requests wait for each other there is not what the server costs.
+    assert "the lightest load, 1 client, was disturbed" in finding.text
+    assert (finding.status, finding.effect, finding.brief) == ("not decidable", None, "")
+    assert finding.subject == "onnxruntime-cpu fp32 behind a"
+
+
+def test_too_few_closed_loops_say_which_it_was(tmp_path):
+    """One that was asked for is another remedy than one of two that was disturbed."""
+    study = ServedStudy(tmp_path)
+    study.deploy("a", closed=(1, 2), change=lambda one: one | ({"exhausted": 3} if one["concurrency"] == 1 else {}))
+    study.deploy("b", closed=(2,))
+    disturbed, few = about(study, SATURATION)
+    assert disturbed.missing == (UNFLAGGED,) and few.missing == ("concurrency: [1, 2, 4, 8]",)
+    assert {finding.subject for finding in (disturbed, few)} == {f"onnxruntime-cpu fp32 behind {name}" for name in "ab"}
+
+
+def test_a_failed_deployment_has_its_log_and_its_remedy_in_code(tmp_path):
+    study = ServedStudy(tmp_path)
+    for name in ("a", "b"):
+        study.fail(study.deploy(name, cells=(FP32, INT8)))
+    study.deploy("c")
+    plan, tables, evidence = marked(study.plan(), study.tables())
+    text = summary(plan, tables, evidence, "plots")
+    log = re.escape(records.read(study.serving[0]["runs"][0], "serving")["log"])
+    folders = " ".join(f"results/serving/{planted.CPU}/{name}" for name in "ab")
+    assert re.search(
+        rf"\n- a and b: failed, crashed: .* \(see `{log}`, mend the cause, then `rm -r {folders}` and run", text
+    )
 
 
 # --- findings --------------------------------------------------------------------------------------------------------
@@ -324,11 +364,12 @@ def test_other_threads_than_the_bare_cell_s_are_another_comparison(tmp_path):
 def test_a_study_whose_cells_were_not_measured_has_all_pages(tmp_path):
     """As of an endpoint whose cells cannot run here."""
     study = ServedStudy(tmp_path, sizes=())
-    study.deploy("a", closed=(1, 2), run_flags=["other processes used 40% of a core"])
+    flags = [f"other processes used {share}% of a core" for share in (40, 9)]
+    study.deploy("a", closed=(1, 2), run_flags=flags)
     tables = study.tables()
     assert "## Serving" in summary(study.plan(), tables, Evidence(), "plots")
     note = observations(study.plan(), tables, Evidence(), "plots")
-    assert "behind a answers at most" in note and "2 loads behind servers: other processes used 40%" in note
+    assert "behind a answers 88." in note and "- 2 loads behind servers: other processes used 40%" in note
     assert 'id="serving"' in page(study.plan(), tables, Evidence())
 
 
@@ -361,6 +402,9 @@ def test_where_the_throughput_flattens(tmp_path, per_s, status, flat):
     finding = the(study, SATURATION)
     assert finding.status == status
     assert flat is None or flat in finding.text
+    # Where the heaviest load still gains, its throughput is no limit.
+    assert ("answers at most" in finding.text and "answers at most" in finding.brief) is (status != "supported")
+    assert ("more clients may get more" in finding.text and "may get more" in finding.brief) is (status == "supported")
 
 
 def test_rates_beyond_the_server_have_no_latency(tmp_path):
@@ -373,7 +417,7 @@ def test_rates_beyond_the_server_have_no_latency(tmp_path):
     finding = the(study, SATURATION)
     assert "It sustains 20.0/s and 60.0/s. At 200/s the queue grows" in finding.text
     assert "200/s" not in the(study, QUEUE).text and "200/s" not in the(study, LIMIT).text
-    assert re.search(r"\| 200/s +\| +grows", observations(study.plan(), tables, Evidence(), "plots"))
+    assert re.search(r"\| +200/s +\| +grows", observations(study.plan(), tables, Evidence(), "plots"))
 
 
 def test_a_study_of_overloads_alone(tmp_path):
@@ -612,6 +656,7 @@ def test_what_was_not_measured_says_why(tmp_path):
     text = summary(study.plan(), tables, Evidence(), "plots")
     assert "- broken: failed, crashed: the server ended with status 1" in text
     assert "- absent: unavailable, no serving packages (make .venv/serving)." in text
+    assert "\n2 deployments were not measured in whole: [Serving](#serving) says why.\n" in text
     for name in SERVING_PLOTS:
         assert NOTHING_TO_SHOW[name](tables)
         plots.draw(name, tables)

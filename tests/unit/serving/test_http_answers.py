@@ -101,6 +101,7 @@ def test_what_is_no_answer(raw, words):
         (b"[" * 100_000, "HTTP 400 Bad Request: " + "[" * 299 + "…"),
         (b"\xff\x1b[31m", "HTTP 400 Bad Request: \N{REPLACEMENT CHARACTER}\\x1b[31m"),
         (b"", "HTTP 400 Bad Request"),
+        (b"Bad Request", "HTTP 400 Bad Request"),
     ],
 )
 def test_the_servers_words(body, words):

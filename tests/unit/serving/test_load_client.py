@@ -42,7 +42,9 @@ def shares(connection, head, body):
             values = np.frombuffer(memory.read(of["shared_memory_byte_size"]), np.float32)
             memory.seek(to["shared_memory_offset"])
             memory.write((2 * values).tobytes())
-        output = {"name": "y", "datatype": "FP32", "shape": [1, 4], "parameters": to}
+        output = {"name": "y", "datatype": "FP32", "shape": [1, 4]} | (
+            {"parameters": to} if "/repeats/" in path else {}
+        )
         connection.sendall(json_answer("200 OK", {"outputs": [output]}))
 
 
@@ -66,10 +68,11 @@ def test_windows_and_answers_of_a_cell(tmp_path):
     assert opened["sent"] == again["sent"] > 0 and opened["failed"] == again["failed"] == {}
 
 
-def test_system_shared_memory_carries_inputs_and_outputs(tmp_path):
+@pytest.mark.parametrize("model", ["repeats", "silent"])  # where it has put an output; Triton does not over HTTP
+def test_system_shared_memory_carries_inputs_and_outputs(tmp_path, model):
     inputs = pools.write(tmp_path / "pool.npz", POOL)
     with ScriptedServer(shares) as server, LoadClient("http", server.address) as client:
-        client.prepare("a", "m", inputs, shared="system", outputs={"y": 16})
+        client.prepare("a", model, inputs, shared="system", outputs={"y": 16})
         assert len(SHARED) == 3
         memory = list(SHARED.values())
         client.ask("a", tmp_path / "asked.npz")

@@ -28,6 +28,8 @@ from ceilings.serving.servers.endpoint import Endpoint
 from ceilings.serving.servers.repository import Served
 from ceilings.serving.servers.server import Unavailable
 from ceilings.serving.servers.triton import Triton
+from ceilings.serving.shared_memory import placed
+from ceilings.serving.transports import transport
 
 pytestmark = pytest.mark.slow
 
@@ -81,17 +83,31 @@ def test_it_executes_with_the_versions_of_the_bare_cell(running):
     assert done.stdout.split() == [np.__version__, onnxruntime.__version__, onnxruntime.__file__]
 
 
-@pytest.mark.parametrize("transport", ["http", "grpc"])
-def test_both_transports_give_the_models_outputs_and_every_request_is_counted(running, grpc_here, transport):
+@pytest.mark.parametrize("by", ["http", "grpc"])
+def test_both_transports_give_the_models_outputs_and_every_request_is_counted(running, grpc_here, by):
     before, sizes = running.counters("plain"), running.batch_sizes("plain")
     for seed in range(5):
-        answer = ask(transport, running.addresses[transport], "plain", element(seed))
+        answer = ask(by, running.addresses[by], "plain", element(seed))
         np.testing.assert_allclose(answer["y"], expected(**element(seed)), rtol=1e-6)
     counted = running.counters("plain") - before
     assert (counted.requests, counted.failures, counted.executions, counted.inferences) == (5, 0, 5, 5)
     assert running.batch_sizes("plain")[1] - sizes.get(1, 0) == 5
     parts = (counted.queue_ns, counted.compute_input_ns, counted.compute_infer_ns, counted.compute_output_ns)
     assert 0 < sum(parts) <= counted.request_ns
+
+
+@pytest.mark.parametrize("by", ["http", "grpc"])
+def test_tensors_go_through_shared_memory(running, grpc_here, by):
+    if not isinstance(running, Triton):
+        pytest.skip("MLServer shares no memory")
+    inputs, to = element(7), transport(by, running.addresses[by])
+    region, places = placed("system", inputs, {"y": 12})
+    with contextlib.closing(to), contextlib.closing(region):
+        to.register(region)
+        asked = {"y": places["y"]}
+        answer = to.decode(to.send(to.prepare("plain", inputs, places, asked)), {region.name: region}, asked)
+        to.unregister(region)
+    np.testing.assert_allclose(answer["y"], expected(**inputs), rtol=1e-6)
 
 
 def test_requests_at_once_are_joined_and_answered_apart(running):

@@ -55,7 +55,10 @@ IMPOSSIBLE = [
     ({"concurrency": [], "rates": []}, "serving.one: asks for no load; add concurrency: [USERS] or rates"),
     ({"concurrency": [4, 4]}, "serving.one.concurrency: 4 stands there more than once"),
     ({"concurrency": [0]}, "a whole number from 1 to 1024"),
-    ({"batching": {"delay_ms": 2}}, "serving.one.batching"),
+    ({"batching": {"delay_ms": 2}}, "serving.one.batching: missing 'largest'; add largest"),
+    (batches(delay=2), "serving.one.batching: unknown key 'delay', did you mean 'delay_ms'?"),
+    (batches(preferred=4), "serving.one.batching.preferred: 4 is not a list, such as [A, B]; write [4]"),
+    ({"batching": {"largest": 0}}, "serving.one.batching.largest: 0 is out of range; give a whole number from 1 to"),
     ({"batching": True}, "serving.one.batching: true is not allowed; allowed: off, or {largest: 8"),
     ({"cells": [WIDE], "batching": {"largest": 2}}, "2 takes no request of b4-s32, which has 4 rows; raise it to a"),
     ({"cells": [WIDE], **batches(preferred=[6])}, "6 is no multiple of the 4 rows of a request of b4-s32"),
@@ -130,8 +133,15 @@ def test_a_graph_of_one_batch_joins_no_requests():
         study(base=base, **batches())
 
 
-def test_missing_packages_make_a_deployment_unavailable(tmp_path, monkeypatch):
-    monkeypatch.setenv(server_python.FOLDER, str(tmp_path / "none"))
+@pytest.mark.parametrize(
+    ("named", "remedy"), [(True, "correct or unset CEILINGS_SERVING"), (False, "make .venv/serving")]
+)
+def test_missing_packages_make_a_deployment_unavailable(tmp_path, monkeypatch, named, remedy):
+    if named:  # where a folder is named, nothing that is made elsewhere helps
+        monkeypatch.setenv(server_python.FOLDER, str(tmp_path / "none"))
+    else:
+        monkeypatch.delenv(server_python.FOLDER, raising=False)
+        monkeypatch.setattr(server_python, "packages", lambda: tmp_path / "none")
     deployments._lacking.cache_clear()
     try:
         planned = study()
@@ -140,7 +150,7 @@ def test_missing_packages_make_a_deployment_unavailable(tmp_path, monkeypatch):
         deployments._lacking.cache_clear()
     if entry["reason"] is None:
         pytest.skip("this Python has mlserver itself")
-    assert "mlserver is not in" in entry["reason"] and entry["remedy"] == "make .venv/serving"
+    assert "mlserver is not in" in entry["reason"] and entry["remedy"] == remedy
     assert entry["runs"] == [] == planned.targets.served_runs
 
 

@@ -72,7 +72,12 @@ class GrpcTransport(Transport):
         serialised: bytes = request.SerializeToString()
         return serialised
 
-    def decode(self, answer: bytes | bytearray, regions: Mapping[str, Region] | None = None) -> dict[str, np.ndarray]:
+    def decode(
+        self,
+        answer: bytes | bytearray,
+        regions: Mapping[str, Region] | None = None,
+        outputs: Mapping[str, Place | None] | None = None,
+    ) -> dict[str, np.ndarray]:
         """The outputs in an answer, by name."""
         try:
             response = _messages().ModelInferResponse.FromString(bytes(answer))
@@ -85,10 +90,13 @@ class GrpcTransport(Transport):
         for output in response.outputs:
             shape = list(output.shape)
             field = _CONTENTS.get(output.datatype)
-            if region := output.parameters["shared_memory_region"].string_param:
-                arrays[output.name] = _from_region(output, shape, (regions or {}).get(region))
-            elif response.raw_output_contents:
-                arrays[output.name] = unpack(output.name, _next(raw, output.name), output.datatype, shape)
+            place = _placed(output) or (outputs or {}).get(output.name)
+            # Triton does not repeat where it was to put an output, and has no bytes for it.
+            values = None if _placed(output) or not response.raw_output_contents else _next(raw, output.name)
+            if place and not values:
+                arrays[output.name] = _from_region(output, shape, place, (regions or {}).get(place.region))
+            elif values is not None:
+                arrays[output.name] = unpack(output.name, values, output.datatype, shape)
             elif field:
                 arrays[output.name] = numbered(output.datatype, list(getattr(output.contents, field)), shape)
             else:
@@ -132,11 +140,18 @@ def _place(parameters: Any, place: Place) -> None:
     parameters["shared_memory_byte_size"].int64_param = place.nbytes
 
 
-def _from_region(output: Any, shape: list[int], region: Region | None) -> np.ndarray:
+def _placed(output: Any) -> Place | None:
+    """Where the answer says that an output lies."""
+    if not (region := output.parameters["shared_memory_region"].string_param):
+        return None
+    offset, size = (output.parameters[f"shared_memory_{what}"].int64_param for what in ("offset", "byte_size"))
+    return Place(region, offset, size)
+
+
+def _from_region(output: Any, shape: list[int], place: Place, region: Region | None) -> np.ndarray:
     if region is None:
         raise TransportError(f"the output {output.name!r} lies in shared memory that is not at hand")
-    offset, size = (output.parameters[f"shared_memory_{what}"].int64_param for what in ("offset", "byte_size"))
-    return unpack(output.name, region.read(offset, size), output.datatype, shape)
+    return unpack(output.name, region.read(place.offset, place.nbytes), output.datatype, shape)
 
 
 def _next(raw: Any, name: str) -> bytes:

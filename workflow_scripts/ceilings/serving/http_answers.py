@@ -178,6 +178,8 @@ def refusal(status: int, body: bytes) -> str:
 
     >>> refusal(400, b'{"error": "no such input"}')
     'HTTP 400 Bad Request: no such input'
+    >>> refusal(500, b"Internal Server Error")
+    'HTTP 500 Internal Server Error'
     """
     try:
         said = json.loads(body)
@@ -186,4 +188,4 @@ def refusal(status: int, body: bytes) -> str:
         said = body.decode(errors="replace")
     phrase = http.HTTPStatus(status).phrase if status in http.HTTPStatus._value2member_map_ else ""
     words = foreign.one_line(said if isinstance(said, str) else json.dumps(said), 300)
-    return f"HTTP {status} {phrase}".rstrip() + (f": {words}" if words else "")
+    return f"HTTP {status} {phrase}".rstrip() + (f": {words}" if words not in ("", phrase) else "")

@@ -67,7 +67,12 @@ class HttpTransport(Transport):
         path = f"/v2/models/{name}/{f'versions/{version}/' if version else ''}infer"
         return self._request("POST", path, b"".join((text, *blobs)), {"Inference-Header-Content-Length": len(text)})
 
-    def decode(self, answer: bytes | bytearray, regions: Mapping[str, Region] | None = None) -> dict[str, np.ndarray]:
+    def decode(
+        self,
+        answer: bytes | bytearray,
+        regions: Mapping[str, Region] | None = None,
+        outputs: Mapping[str, Place | None] | None = None,
+    ) -> dict[str, np.ndarray]:
         """The outputs in an answer, by name."""
         head, body = _parted(answer)
         length = head.get(HEADER_LENGTH)
@@ -89,6 +94,8 @@ class HttpTransport(Transport):
                 end += size
             elif values is not None:
                 arrays[name] = numbered(kind, list(_flat(values)), shape)
+            elif place := (outputs or {}).get(name):  # Triton does not repeat over HTTP where it was to put it
+                arrays[name] = _from_region(name, kind, shape, _placed(place), (regions or {}).get(place.region))
             else:
                 raise TransportError(f"the answer holds no values of {name!r}")
         if end != len(body):

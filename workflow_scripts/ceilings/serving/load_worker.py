@@ -33,6 +33,7 @@ class _Cell:
         self._transport = transport
         self.regions: dict[str, shared_memory.Region] = {}
         self.prepared: list[bytes] = []
+        self._outputs: list[Mapping[str, shared_memory.Place] | None] = []
         try:
             for element in pool.elements(pool.load_pool(asked["inputs"])):
                 self.prepared.append(self._prepare(asked, element))
@@ -44,6 +45,7 @@ class _Cell:
         inputs = {name: np.ascontiguousarray(array) for name, array in element.items()}
         sizes: Mapping[str, int] | None = asked["outputs"]
         if asked["shared_memory"] == "none":
+            self._outputs.append(None)
             return self._transport.prepare(
                 asked["model"], inputs, None, None if sizes is None else dict.fromkeys(sizes)
             )
@@ -51,6 +53,7 @@ class _Cell:
         self.regions[region.name] = region
         self._transport.register(region)
         outputs = None if sizes is None else {name: places[name] for name in sizes}
+        self._outputs.append(outputs)
         return self._transport.prepare(asked["model"], inputs, places, outputs)
 
     def decode(self, answers: Mapping[int, bytes | bytearray]) -> dict[str, np.ndarray]:
@@ -58,7 +61,7 @@ class _Cell:
         return {
             f"{index}/{name}": array.astype("S") if array.dtype == object else array
             for index, answer in answers.items()
-            for name, array in self._transport.decode(answer, self.regions).items()
+            for name, array in self._transport.decode(answer, self.regions, self._outputs[index]).items()
         }
 
     def close(self) -> None:

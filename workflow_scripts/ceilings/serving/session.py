@@ -186,7 +186,10 @@ class _Session:
             )
         busy = threads * self._deployment.instances
         if busy > self._cores:
-            self.flags.append(f"{self._deployment.instances} instances with {threads} threads on {self._cores} cores")
+            self.flags.append(
+                f"{self._deployment.instances} instances with {_counted(threads, 'thread')} each share "
+                f"{_counted(self._cores, 'core')}"
+            )
         return threads
 
     def run(self, stack: contextlib.ExitStack) -> dict[str, Any]:
@@ -438,12 +441,14 @@ def _since(server: Server, model: str, before: Counters, sizes: Mapping[int, int
 
 @contextlib.contextmanager
 def _explained(server: Server) -> Iterator[None]:
-    """Let the end of the server be the reason of a failure that follows from it."""
+    """Let the end of the server be the reason of a failure that follows from it, or add what may be."""
     try:
         yield
     except (CellFailure, TransportError, MetricsError, OSError) as error:
         if why := server.ended():
             raise why from error
+        if isinstance(error, TransportError) and (hint := server.hint()):
+            raise TransportError(f"{error}; {hint}") from None
         raise
 
 

@@ -84,12 +84,18 @@ class Transport:
         """
         raise NotImplementedError
 
-    def decode(self, answer: bytes | bytearray, regions: Mapping[str, Region] | None = None) -> dict[str, np.ndarray]:
+    def decode(
+        self,
+        answer: bytes | bytearray,
+        regions: Mapping[str, Region] | None = None,
+        outputs: Mapping[str, Place | None] | None = None,
+    ) -> dict[str, np.ndarray]:
         """The outputs in an answer, by name.
 
         Args:
             answer: Of ``send``, or of a driver.
-            regions: Where the server put outputs that are not in the answer.
+            regions: Shared memory by name.
+            outputs: Where the server was asked to put outputs, as ``prepare`` took it: an answer need not repeat it.
 
         Raises:
             TransportError: The answer is not one of the protocol.

@@ -126,6 +126,8 @@ def _message(error: jsonschema.ValidationError) -> str:
         case "pattern":
             text = rule.get("description", f"text that matches {limit}")
             return f"{where}: {value} is not allowed here; use {text}"
+        case "anyOf" if within := _within(error):
+            return "; ".join(sorted(map(_message, within)))
         case "anyOf":
             return f"{where}: {value} is not allowed; allowed: {rule['description']}"
         case "uniqueItems":
@@ -144,6 +146,14 @@ def _message(error: jsonschema.ValidationError) -> str:
             return f"{where}: {value} has the length {size}; give {rule.get('description', _wanted(rule))}"
         case _:
             return f"{where}: {error.message}; correct it"
+
+
+def _within(error: jsonschema.ValidationError) -> list[jsonschema.ValidationError]:
+    """What is wrong within keys with values, where one alternative alone takes such; else empty."""
+    takes = [at for at, rule in enumerate(error.validator_value) if rule.get("type") == "object"]
+    if not isinstance(error.instance, dict) or len(takes) != 1:
+        return []
+    return [each for each in error.context or () if each.relative_schema_path[0] == takes[0]]
 
 
 def _shown(value: Any) -> str:

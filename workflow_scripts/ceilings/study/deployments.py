@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def available_here(one: Deployment) -> Availability:
     needed = [] if package is None or "path" in one.triton else [package]
     for name in (*needed, *(["grpc", "tritonclient"] if one.transport == "grpc" else [])):
         if problem := _lacking(name):
-            return Availability(problem, REMEDY)
+            named = os.environ.get(server_python.FOLDER)
+            return Availability(problem, f"correct or unset {server_python.FOLDER}" if named else REMEDY)
     if "path" in one.triton and not Path(one.triton["path"], "bin/tritonserver").is_file():
         return Availability(
             f"no Triton is in {one.triton['path']}: bin/tritonserver is not there",

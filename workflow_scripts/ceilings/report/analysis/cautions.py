@@ -203,14 +203,17 @@ def _served(measured: Measured) -> list[str]:
     """Loads behind servers that carry no claim, and the kinds of what was noticed of them and of their servers."""
     rows = [row for row in measured.tables.serving.to_dict("records") if row["status"] == "ok"]
     noticed = [str(row["flags"]).split("; ") for row in rows if isinstance(row["flags"], str) and row["flags"]]
-    # How often it was, in brackets at the end, is another number in each row.
-    kinds: dict[str, list[str]] = {}
-    for flag in (re.sub(r" \(\d+ of \d+ \w+\)$", "", flag) for flags in noticed for flag in flags):
-        kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", flag), []).append(flag)
+    kinds: dict[str, dict[int, str]] = {}  # by kind the rows, each with the first flag of it
+    for row, flags in enumerate(noticed):
+        for flag in flags:
+            # How often it was, in brackets at the end, is another number in each row.
+            what = re.sub(r" \(\d+ of \d+ \w+\)$", "", flag)
+            kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", what), {}).setdefault(row, what)
     lines = []
     if disturbed := sum(bool(row["flagged"]) for row in rows):
         lines.append(f"**{disturbed} of {len(rows)} loads behind servers were disturbed**: they carry no claim.")
     return lines + [
-        f"{text.plural(len(same), 'load')} behind servers: {same[0]}{', for one' if len(set(same)) > 1 else ''}."
+        f"{text.plural(len(same), 'load')} behind servers: {next(iter(same.values()))}"
+        f"{', for one' if len(set(same.values())) > 1 else ''}."
         for same in kinds.values()
     ]

@@ -33,6 +33,12 @@ def not_run(plan: Plan, tables: Tables, most: int | None = None) -> str:
     failed = tables.cells[tables.cells["status"] == "failed"]
     if unavailable.empty and failed.empty:
         lines.append("Every planned cell was measured.")
+    served = tables.serving[tables.serving["status"] != "ok"]
+    if count := len(served[["device", "deployment"]].drop_duplicates()):
+        lines.append(
+            f"{text.plural(count, 'deployment')} {'was' if count == 1 else 'were'} not measured in whole: "
+            "[Serving](#serving) says why."
+        )
     rows = [*_unavailable(plan, unavailable, most), *_failed(plan, failed, most)]
     rows.sort(key=lambda row: -row[0])
     if rows:

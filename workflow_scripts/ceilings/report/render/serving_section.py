@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ceilings.report import text
 from ceilings.report.analysis.findings.serving_pairs import in_words
@@ -125,7 +126,7 @@ def _table(shown: Sequence[tuple[Line, Served]], columns: Sequence[Column]) -> s
         before = line
     headers = ["deployment", "served", "load", *(column.heading for column in columns)]
     used = [i for i in range(len(headers)) if i < 4 or any(row[i] for row in rows)]
-    align = "lll" + "r" * (len(columns) - 1) + "l"
+    align = "llr" + "r" * (len(columns) - 1) + "l"
     return text.table(
         [[row[i] for i in used] for row in rows], [headers[i] for i in used], "".join(align[i] for i in used)
     )
@@ -145,15 +146,22 @@ def _deployment(one: Served) -> str:
 def _gone(measured: Measured, whole: bool) -> list[str]:
     """What was not measured and why, a line a reason."""
     rows = measured.tables.serving.to_dict("records")
-    gone = group_by(
-        [row for row in rows if row["status"] != "ok"], lambda row: (row["status"], row["reason"], row["remedy"])
-    )
+    gone = group_by([row for row in rows if row["status"] != "ok"], lambda row: (row["status"], row["reason"]))
     lines = []
-    for (status, reason, remedy), same in gone.items():
+    for (status, reason), same in gone.items():
         names = text.cut(dict.fromkeys(str(row["deployment"]) for row in same), 3)
-        mend = f" ({remedy})" if isinstance(remedy, str) else ""
-        lines.append(f"- {names}: {status}, {reason}{mend}.")
+        lines.append(f"- {names}: {status}, {reason}{_remedy(same)}.")
     more = len(lines) - MOST_GONE
     if not whole and more > 0:
         lines = [*lines[:MOST_GONE], f"- {more} more in [the lab note](engineering_observations.md#serving)."]
     return ["\n".join(lines)] if lines else []
+
+
+def _remedy(same: Sequence[Mapping[str, Any]]) -> str:
+    """What mends deployments that were not measured for one reason, in brackets; of failures in code."""
+    if same[0]["status"] == "failed":
+        folders = dict.fromkeys(f"results/serving/{row['device']}/{row['deployment']}" for row in same)
+        log = f"see `{same[0]['log']}`, " if isinstance(same[0]["log"], str) else ""
+        return f" ({log}mend the cause, then `rm -r {' '.join(folders)}` and run again)"
+    remedies = dict.fromkeys(row["remedy"] for row in same if isinstance(row["remedy"], str))
+    return f" ({'; '.join(remedies)})" if remedies else ""

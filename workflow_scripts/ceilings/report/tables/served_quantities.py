@@ -107,7 +107,7 @@ SERVER = (
     _ms(
         "bare_ms",
         "bare runtime",
-        "Mean latency of the same runtime in a loop of its own, at the batch sizes that were formed, by requests.",
+        "Mean latency of the same runtime in a loop of its own, at the batch sizes that were executed, by requests.",
     ),
     _ms("added_ms", "added to the execution", "Execution in the server less the bare runtime."),
 )

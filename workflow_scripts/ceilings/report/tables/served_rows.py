@@ -6,6 +6,7 @@ servers is in every interval, and with one server nothing bounds anything.
 
 from __future__ import annotations
 
+import collections
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -116,7 +117,7 @@ def load_row(loaded: Loaded, answered: Loaded, records: Sequence[Record], means:
         row |= interval_columns(BY_COLUMN[f"p{q}_ms"], pooled_quantile(groups, q / 100))
     rates = [sum(map(_answered, same)) / sum(map(_seconds, same)) for same in runs]
     row |= interval_columns(BY_COLUMN["answered_per_s"], mean_over_processes(rates))
-    return row | _account(windows, row["client_ms"]) | _formed(windows) | _bare(windows, means, key)
+    return row | _account(windows, row["client_ms"]) | _formed(windows) | _bare(windows, means, key, records)
 
 
 def _unanswered(loaded: Loaded) -> dict[str, Any]:
@@ -160,14 +161,16 @@ def _formed(windows: list[Record]) -> dict[str, Any]:
     return row
 
 
-def _bare(windows: list[Record], means: Means, key: Record) -> dict[str, Any]:
-    """The bare runtime at the sizes that were formed. A request waits for the whole batch that it is in, so a batch
+def _bare(windows: list[Record], means: Means, key: Record, records: Sequence[Record]) -> dict[str, Any]:
+    """The bare runtime at the sizes that were executed. A request waits for the whole batch that it is in, so a batch
     counts as often as it has inputs."""
     shape = Shape.parse(key["shape"])
     counted = served_windows.sizes(windows)
     if not counted:
         return {}
-    weights = {size: size * n for size, n in counted.items()}
+    weights: dict[int, int] = collections.Counter()
+    for size, n in counted.items():
+        weights[_executed(size, records[0]["server"].get("batching"))] += size * n
     known = {size: mean for size in weights if (mean := means.get(_at(key, shape, size))) is not None}
     covered = sum(weights[size] for size in known)
     if not covered or covered < COVERED * sum(weights.values()):
@@ -175,6 +178,19 @@ def _bare(windows: list[Record], means: Means, key: Record) -> dict[str, Any]:
     bare = sum(weights[size] * mean for size, mean in known.items()) / covered
     infer = served_windows.over_windows(windows, PARTS["infer_ms"])
     return {"bare_ms": bare, "added_ms": None if infer is None else infer - bare}
+
+
+def _executed(formed: int, batching: Record | None) -> int:
+    """The size that is executed for a batch of so many inputs: where batches are filled up, the next that is prepared.
+
+    >>> pads = {"largest": 8, "preferred": [4], "pad": True}
+    >>> [_executed(3, one) for one in (pads, {**pads, "pad": False}, None)], _executed(5, pads)
+    ([4, 3, 3], 8)
+    """
+    if not batching or not batching.get("pad"):
+        return formed
+    prepared = sorted([*batching.get("preferred", ()), batching["largest"]])
+    return next((size for size in prepared if size >= formed), formed)
 
 
 def _at(key: Record, shape: Shape, size: int) -> tuple[Any, ...]:

@@ -7,18 +7,23 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
 from ceilings import foreign
 from ceilings.errors import CellFailure, UserError
 from ceilings.serving import server_python
+from ceilings.serving.http_answers import refusal
 from ceilings.serving.servers import metrics
 from ceilings.serving.servers.metrics import Counters, MetricsError
 from ceilings.serving.servers.server import Server, Unavailable, get
 
 READY_SECONDS = 10.0
 """So long an endpoint may take to say that it is ready."""
+
+BINARY = "binary_tensor_data"
+"""The extension of the protocol by which tensors come as bytes after the header of a request."""
 
 SERVICE = "/inference.GRPCInferenceService/"
 
@@ -60,11 +65,20 @@ class Endpoint(Server):
                 if ready():
                     return
             except OSError as error:
-                reason = foreign.one_line(str(error), 200)
+                reason = foreign.one_line(error.strerror or str(error), 200)
             if time.monotonic() > deadline:
                 (address,) = self.addresses.values()
                 raise CellFailure("runtime-error", f"{what} at {address} is not ready: {reason}")
             time.sleep(0.1)
+
+    def hint(self) -> str:
+        """Whether its HTTP may be without binary tensors, which MLServer's is."""
+        if "http" not in self.addresses:
+            return ""
+        with contextlib.suppress(OSError, ValueError):
+            if BINARY not in (self._ask.about().get("extensions") or ()):
+                return f"it does not name the extension {BINARY}, which requests over HTTP use: try its gRPC"
+        return ""
 
     def stop(self) -> None:
         """Leave it as it is."""
@@ -134,10 +148,17 @@ class _Http:
         self._address = address
 
     def ready(self) -> bool:
-        return get(self._address, "/v2/health/ready")[0] == 200
+        return self._is_ready("/v2/health/ready")
 
     def model_ready(self, name: str, version: str | None) -> bool:
-        return get(self._address, f"{_path(name, version)}/ready")[0] == 200
+        return self._is_ready(f"{_path(name, version)}/ready")
+
+    def _is_ready(self, path: str) -> bool:
+        """True, or ConnectionError with the server's words."""
+        status, words = get(self._address, path)
+        if status != HTTPStatus.OK:
+            raise ConnectionError(refusal(status, words.encode()))
+        return True
 
     def statistics(self, name: str, version: str | None) -> Mapping[str, Any]:
         status, text = get(self._address, f"{_path(name, version)}/stats")

@@ -93,6 +93,10 @@ class Server(abc.ABC):
         """Why it has ended by itself; None while it runs, and of an endpoint."""
         return None
 
+    def hint(self) -> str:
+        """What may be the reason where it answers no request; empty where nothing is known."""
+        return ""
+
     def __enter__(self) -> Self:
         return self
 

@@ -49,6 +49,11 @@ def _over_bare(loads: ServedLoads, line: Line) -> Finding | None:
     if one is None:
         return _open(OVER_BARE, f"{who}: {DISTURBED}", CHEAP, UNFLAGGED, line.loads)
     account = f"Of its mean of {text.number(one.known('client_ms'))} ms: {parts(one)}{_added(one)}"
+    if one is not line.loads[0]:  # at more clients requests wait for each other, whatever the server costs
+        why = "was disturbed" if line.loads[0].row["flagged"] else "grew"
+        sentence = f"{who}: the lightest load, {line.loads[0].load}, {why}, and a heavier one does not say what the "
+        sentence += f"server costs. {one.load}: a request takes {text.interval(one.p50, 'ms')}. {account}"
+        return _open(OVER_BARE, sentence, CHEAP, UNFLAGGED, [one])
     cell = loads.bare(one)
     if cell is None:
         sentence = (
@@ -170,24 +175,30 @@ def _saturation(loads: ServedLoads, line: Line) -> Finding | None:
     steps = [(a, b, loads.more(b, a)) for a, b in itertools.pairwise(closed)]
     if not steps:
         sentence = f"{who}: fewer than two closed loops without a fault{_rates(line)}"
-        return _open(SATURATION, sentence, GROWS, "concurrency: [1, 2, 4, 8]", line.loads)
+        wanted = UNFLAGGED if len(line.closed) > 1 else "concurrency: [1, 2, 4, 8]"
+        return _open(SATURATION, sentence, GROWS, wanted, line.loads)
     most = max(closed, key=lambda one: one.throughput.estimate)
     flat = next((a for a, _, pair in steps if 1 / pair.ratio.estimate < 1 + MARGIN), None)
-    sentence = f"{who} answers at most {text.interval(most.throughput)} requests a second, at {most.load}"
-    sentence += f" ({text.number(closed[0].throughput.estimate)} at {closed[0].load})"
-    sentence += (
-        f"; beyond {flat.load} it gains less than {MARGIN:.0%} a step" if flat and flat is not closed[-1] else ""
-    )
-    sentence += _rates(line)
     last = steps[-1][2].ratio.inverted()
     status: Status = "not decidable"
     if last.bounded and last.low > 1 + MARGIN:
         status = "supported"
     elif last.bounded and last.high < 1 + MARGIN:
         status = "refuted"
+    grows = most is closed[-1] and status == "supported"
+    answers = f"{who} answers" if grows else f"{who} answers at most"
+    sentence = f"{answers} {text.interval(most.throughput)} requests a second, at {most.load}"
+    sentence += f" ({text.number(closed[0].throughput.estimate)} at {closed[0].load})"
+    sentence += (
+        f"; beyond {flat.load} it gains less than {MARGIN:.0%} a step" if flat and flat is not closed[-1] else ""
+    )
+    sentence += ", and more clients may get more" if grows else ""
+    sentence += _rates(line)
     whole = loads.more(most, closed[0]) if most is not closed[0] else None
-    brief = f"{who} answers at most {text.number(most.throughput.estimate)} requests a second"
-    brief += f", {times(whole).replace(' faster', '')} those of {closed[0].load}." if whole and whole.decided else "."
+    brief = f"{answers} {text.number(most.throughput.estimate)} requests a second"
+    brief += f" at {most.load}" if grows else ""
+    brief += f", {times(whole).replace(' faster', '')} those of {closed[0].load}" if whole and whole.decided else ""
+    brief += "; more clients may get more." if grows else "."
     return Finding(
         *(SATURATION, f"{sentence}.", (), whole.ratio.inverted() if whole else None),
         question=11,
@@ -289,6 +300,7 @@ def _open(topic: str, sentence: str, claim: str, wanted: str, loads: Sequence[Se
         question=11,
         claim=claim,
         status="not decidable",
+        subject=text.cut(dict.fromkeys(f"{one.label} behind {one.deployment}" for one in loads), 3),
         missing=(wanted,),
         records=records_of(loads),
     )
