@@ -143,7 +143,13 @@ def test_no_edit_goes_unseen(sample, kind):
                 assert refusal(sample, kind) or json.loads(sample.read_text()) == record, (place, value)
 
 
-@every_kind
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow) if kind in ("budget", "explanation") else kind  # the largest samples
+        for kind in sorted(SAMPLES)
+    ],
+)
 def test_an_edit_with_its_digest_corrected_ends_in_no_traceback(sample, kind):
     """What of it is believed, the schema allows: its keys are there, and its numbers finite."""
     record = json.loads(sample.read_text())

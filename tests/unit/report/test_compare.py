@@ -52,6 +52,7 @@ def verdicts(found):
     return {(c.after.runtime, c.after.precision, c.after.batch): c.verdict for c in found.changes}
 
 
+@pytest.mark.slow  # a hundred comparisons
 def test_the_same_twice_is_same_or_undecided_in_99_of_100_resamplings():
     """Twelve cells with spreads from 0.2% to 10% between processes, three processes a side, as a quick study has."""
     random = np.random.default_rng(7)

@@ -75,6 +75,7 @@ def told(found, topic):
 # --- nothing there ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # many studies of nothing
 def test_noise_alone_answers_nothing_in_favour_of_an_effect(tmp_path):
     """Every stack, precision and batch the same an inference: no lever, no winner, no tail, no turn."""
     claims = judged_ = 0

@@ -182,6 +182,7 @@ def test_the_page_does_not_depend_on_the_order_of_sets(tmp_path):
 # --- findings --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # many studies of nothing
 def test_noise_alone_claims_nothing(tmp_path):
     """Sixteen studies in which nothing makes a difference: next to none may be claimed."""
     claims = compared = 0

@@ -92,13 +92,23 @@ def test_every_runner_that_the_catalogue_names_is_there():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("dynamic", "graphs", "eager"),
-    [(None, 2, []), (True, 1, []), (False, 2, ["b3-s24", "b4-s40"]), ("marked", 1, [])],
+    ("dynamic", "backend", "graphs", "eager"),
+    [
+        (None, "aot_eager", 2, []),
+        (True, "aot_eager", 1, []),
+        (False, "inductor", 2, ["b3-s24", "b4-s40"]),
+        ("marked", "aot_eager", 1, []),
+    ],
 )
-def test_torch_compile_with_a_limit_of_two_graphs(weights, dynamic, graphs, eager):
-    """Beyond the limit PyTorch runs new shapes eagerly and says so in its log only; the answers stay right."""
+def test_torch_compile_with_a_limit_of_two_graphs(weights, dynamic, backend, graphs, eager):
+    """Beyond the limit PyTorch runs new shapes eagerly and says so in its log only; the answers stay right.
+
+    Graphs and guards are Dynamo's, whatever compiles the kernels: three ways take the backend that compiles none.
+    """
     names = ["b2-s16", "b3-s8", "b3-s24", "b4-s40"]
-    script = SCRIPT.format(folder=str(weights), options={} if dynamic is None else {"dynamic": dynamic}, names=names)
+    script = SCRIPT.format(
+        folder=str(weights), options={} if dynamic is None else {"dynamic": dynamic}, names=names, backend=backend
+    )
     tests = Path(__file__).parents[2]
     paths = f"{FETCH.parent}:{tests}"
     done = subprocess.run(
@@ -116,6 +126,7 @@ def test_torch_compile_with_a_limit_of_two_graphs(weights, dynamic, graphs, eage
 
 
 SCRIPT = """
+import functools
 import json
 from pathlib import Path
 import numpy as np
@@ -123,6 +134,7 @@ import torch
 from unit.runtimes.test_changing_runners import answers, started
 from ceilings.runtimes import torch_changing_cpu, torch_compile_changing_cpu
 
+torch.compile = functools.partial(torch.compile, backend={backend!r})
 torch._dynamo.config.recompile_limit = 2
 runner = started(torch_compile_changing_cpu, Path({folder!r}), **{options!r})
 eager = started(torch_changing_cpu, Path({folder!r}))

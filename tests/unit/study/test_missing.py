@@ -76,8 +76,8 @@ def workflow(tmp_path_factory):
     ("deleted", "jobs"),
     [
         ([], set()),
-        (["last"], {"last"}),
-        (["beside"], {"middle", "last"}),
+        pytest.param(["last"], {"last"}, marks=pytest.mark.slow),
+        pytest.param(["beside"], {"middle", "last"}, marks=pytest.mark.slow),
         (["first.json"], {"first", "middle", "last"}),
         (["more"], set()),  # of a rule of another workflow
     ],
