@@ -120,7 +120,7 @@ def harmless(tmp_path_factory):
 
 
 OFTEN = 4
-"""The first of them change the structure of pages in HTML and in Markdown; a study of each of the others takes seconds."""
+"""The first of them change the structure of HTML and of Markdown; a study of each takes seconds."""
 
 
 @pytest.mark.parametrize(
