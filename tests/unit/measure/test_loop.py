@@ -80,6 +80,21 @@ def test_saturated_work_that_excludes_itself_gains_nothing():
     assert series["inferences_per_s"] == pytest.approx(4 / 0.01, rel=0.15)
 
 
+def test_a_caller_that_begins_late_has_the_others_wait_for_it(monkeypatch):
+    """On a busy machine a thread may begin after another would have stopped: all must be at work in the window."""
+
+    class Uneven(threading.Barrier):
+        def wait(self, timeout=None):
+            place = super().wait(timeout)
+            time.sleep(0.3 * place)  # longer than the whole window
+            return place
+
+    monkeypatch.setattr(threading, "Barrier", Uneven)
+    series = saturated(lambda slot: time.sleep(0.01), ["a"], PROTOCOL, batch=4)
+    assert series["seconds"] >= 0.2
+    assert series["inferences_per_s"] == pytest.approx(2 * 4 / 0.01, rel=0.15)
+
+
 def test_slow_work_still_gives_a_rate():
     series = saturated(lambda slot: time.sleep(0.3), ["a"], PROTOCOL, batch=1)
     assert series["completions"] == pytest.approx(2, rel=0.05)

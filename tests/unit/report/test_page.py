@@ -232,7 +232,8 @@ def test_another_model_has_its_own_shapes_and_charts(reader):
     reader.until("return document.querySelector('#chart-configurations').view?.data('source_0').length === 2")
     reader.until("return document.querySelector('#chart-batches').view?.data('source_0').length === 4")
     assert reader.run("return document.querySelector('#chart-sequences').closest('figure').hidden")
-    assert not reader.run("return document.querySelector('#chart-along-image').closest('figure').hidden")
+    # One size of images is no axis to look along.
+    assert reader.run("return document.querySelector('#chart-along-image').closest('figure').hidden")
     reader.run("location.hash = arguments[0]", f"#{CPU}/torch-eager/clip-image/fp32/b4-i224")
     reader.until("return document.getElementById('details').open")
     assert reader.find("#details-title").text == "torch-eager fp32, batch 4, image 224"

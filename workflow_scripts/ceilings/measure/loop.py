@@ -135,19 +135,21 @@ def saturated(launch: Launch, slots: Sequence[Any], protocol: Protocol, batch: i
     """Throughput while ``protocol.concurrency`` callers keep the device busy, each with its next request at once.
 
     The window opens when all callers have begun and closes when the first one stops, so that all of them are at work
-    in it. A request counts by the share of its time that lies in the window: slow ones give a rate without a long wait.
+    in it; none stops before ``saturated_seconds`` of it, however late another one begins. A request counts by the share
+    of its time that lies in the window: slow ones give a rate without a long wait.
 
     Returns:
         The ``throughput`` series of a run record.
     """
     spans: list[list[tuple[int, int]]] = [[] for _ in range(protocol.concurrency)]
+    begun: list[int] = []
     together = threading.Barrier(protocol.concurrency)
 
     def caller(requests: list[tuple[int, int]], position: int) -> None:
         together.wait()
         begin = time.perf_counter_ns()
-        deadline = begin + int(protocol.saturated_seconds * NS)
-        while begin < deadline:
+        begun.append(begin)
+        while len(begun) < protocol.concurrency or begin < max(begun) + protocol.saturated_seconds * NS:
             launch(slots[position % len(slots)])
             end = time.perf_counter_ns()
             requests.append((begin, end))
