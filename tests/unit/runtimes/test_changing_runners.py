@@ -148,6 +148,7 @@ print(json.dumps({{"graphs": runner.graphs_compiled(), "compiled": compiled, "wo
 
 
 def test_a_compiled_runner_says_what_it_is(weights):
+    torch._dynamo.utils.counters.clear()  # counts of a process, which is a cell's alone elsewhere
     runner = started(torch_compile_changing_cpu, weights, dynamic=False)
     facts = runner.describe()
     assert (facts["dynamic"], facts["graphs"]) == (False, 0)
