@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch._dynamo.utils
 from unit.runtimes import tiny
 from unit.runtimes.workloads import ANSWERER, EMBEDDER
 
