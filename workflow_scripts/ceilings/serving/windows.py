@@ -33,7 +33,9 @@ def closed_window(
 ) -> dict[str, Any]:
     """A window with so many users, each of whom sends the next request when the last one is answered.
 
-    A latency counts from the sending; ``late_ns`` is how long the client took to send after the answer before.
+    A latency counts from the sending; ``late_ns`` is how long the client took to send after the answer before. Of
+    ``answered_inside`` a request counts by the share of its time that lies in the window: each user has one in flight
+    from its begin to its end, and whole requests alone would lose one latency of every window.
 
     Args:
         driver: Sends them.
@@ -42,7 +44,7 @@ def closed_window(
         seconds: Requests are sent for so long, and then the answers to all are waited for.
         keep: Gets the first answer to each element of the pool.
     """
-    window = _Window(driver, pool, keep)
+    window = _Window(driver, pool, keep, shares=True)
     with undisturbed():
         window.begin(seconds)
         ready = [window.began_ns] * concurrency  # a heap: when each user who waits for nothing has become ready
@@ -112,7 +114,8 @@ def open_window(
 class _Window:
     """What becomes of a window's requests."""
 
-    def __init__(self, driver: Driver, pool: Sequence[bytes], keep: Keep | None) -> None:
+    def __init__(self, driver: Driver, pool: Sequence[bytes], keep: Keep | None, *, shares: bool = False) -> None:
+        self._shares = shares
         self._driver, self._pool, self._keep = driver, pool, keep
         self._missing = set(range(len(pool))) if keep else set()
         self._opened = _opened(driver)
@@ -121,7 +124,7 @@ class _Window:
         self._latency: dict[int, int] = {}
         self._failed: Counter[str] = Counter()
         self._peak = 0
-        self._inside = 0
+        self._inside = 0.0
         self.in_flight = self.exhausted = self.unsent = 0
 
     def begin(self, seconds: float) -> None:
@@ -151,7 +154,9 @@ class _Window:
                 self._failed[done.error if known else "other failures"] += 1
                 continue
             self._latency[done.tag] = done.ended_ns - self._intended[done.tag]
-            self._inside += done.ended_ns < self.ended_ns
+            whole = done.ended_ns < self.ended_ns
+            took = self._latency[done.tag]
+            self._inside += 1 - (done.ended_ns - self.ended_ns) / took if self._shares and not whole else whole
             element = done.tag % len(self._pool)
             if self._keep and element in self._missing:
                 self._missing.remove(element)

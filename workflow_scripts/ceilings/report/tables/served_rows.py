@@ -334,9 +334,9 @@ def _latencies(windows: Iterable[Record]) -> NDArray[np.float64]:
     return np.concatenate([np.asarray(window["latency_ns"], np.float64) * MS for window in windows])
 
 
-def _answered(window: Record) -> int:
+def _answered(window: Record) -> float:
     """Requests that were answered within the window: what drains after it, of an overload, is no throughput."""
-    return int(window["answered_inside"])
+    return float(window["answered_inside"])
 
 
 def _seconds(window: Record) -> float:
