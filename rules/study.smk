@@ -100,7 +100,7 @@ onstart:
         # a second: after a hundred jobs that took a quarter of a core beside the timed one. Here is nothing to limit.
         workflow.scheduler.job_rate_limiter = None
         progress.say(TIME_LEFT)
-        if any(TIME_LEFT.remaining[rule] for rule in busy.RULES):
+        if any(TIME_LEFT.remaining[name] for name in busy.RULES):
             busy.say(busy.before(STUDY.host.gpu))
     else:
         if not STUDY.machines.nodes and workflow.is_main_process:
