@@ -30,7 +30,9 @@ def provenance(
     ran = {name: used(name) for name in packages}
     return {
         "python": platform.python_version(),
-        "variables": environment.recorded({name: executed_in[name] for name in executed_in if environment.shapes(name)}),
+        "variables": environment.recorded(
+            {name: executed_in[name] for name in executed_in if environment.shapes(name)}
+        ),
         "packages": {name: package.version if package else None for name, package in ran.items()},
         "modules": {name: package.to_json() for name, package in ran.items() if package},
         "project_revision": project_revision(),
