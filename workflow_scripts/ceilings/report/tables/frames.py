@@ -14,6 +14,7 @@ from ceilings.errors import UserError
 from ceilings.files import atomic, not_a_file, sha256
 from ceilings.report.catalogue import TABLES
 from ceilings.report.tables import consistent
+from ceilings.report.tables.budget_rows import UNSTEADY_COLUMNS
 from ceilings.report.tables.changing_rows import (
     CHANGING_COLUMNS,
     CHANGING_KEY,
@@ -68,7 +69,8 @@ BUDGET_COLUMNS = [
     *(f"idle_{cause}_ms" for cause in IDLE_CAUSES),
     *("gpu_residual_ms", "launches", "kernels", "kernel_mean_us", "launch_to_start_us"),
     *("replayed_ms", "node_gap_us", "no_work_ms", "no_host_ms"),
-    *(*(f"path_{share}" for share in PATH_SHARES), "verdict", "path"),
+    *(*(f"path_{share}" for share in PATH_SHARES), "verdict"),
+    *(*UNSTEADY_COLUMNS, "path"),
 ]
 """One row a cell with a capture: its median iteration, split on the host's side and on the device's.
 
@@ -76,6 +78,8 @@ BUDGET_COLUMNS = [
 if besides the device's work took no time, or the host none (at most). ``path_*``: shares of the critical path. Where
 the replay is not as long as the untraced latency, these two are empty, and the path is the recorded iteration's.
 ``node_gap_us``: the most that lies between nodes of a CUDA graph, where the replay has them closer than recorded.
+``irregular``: kernels, copies and calls that the iterations do not have alike; ``irregular_host_ms``,
+``irregular_gpu_ms``: time in such calls, and in such kernels and copies, a mean over all iterations.
 """
 
 SELDOM_MS = [f"gpu_{kind}_ms" for kind in SELDOM]
@@ -204,8 +208,8 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
             tables[name] = tables[name].assign(**dict.fromkeys(missing))
-    # Older than a class, or than replays with nodes closer together.
-    since = {**dict.fromkeys(SELDOM_MS, 0.0), "node_gap_us": None}
+    # Older than a class, than replays with nodes closer together, or than the check whether iterations are alike.
+    since = dict.fromkeys(SELDOM_MS, 0.0) | dict.fromkeys(("node_gap_us", *UNSTEADY_COLUMNS))
     tables["budgets"] = tables["budgets"].assign(
         **{column: value for column, value in since.items() if column not in tables["budgets"].columns}
     )
