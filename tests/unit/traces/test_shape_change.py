@@ -1,0 +1,257 @@
+"""What a change of the shape costs, by parts: planted costs, and any capture against an account of single instants."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from unit.traces import planted_changes
+from unit.traces.events import MAIN, Events
+from unit.traces.planted_changes import (
+    ALLOCATE_US,
+    CHANGES,
+    COST_US,
+    FACTS,
+    FREE_US,
+    INTO_B1,
+    INTO_B2,
+    LOAD_US,
+    SEARCH_US,
+)
+
+from ceilings.errors import UserError
+from ceilings.traces.capture import KERNEL
+from ceilings.traces.shape_change import DEVICE_SIDE, HOST_SIDE, Labels, change_record
+
+US = 1e3
+
+
+@pytest.fixture(scope="module")
+def record():
+    return change_record(planted_changes.capture())
+
+
+def costs(record, side):
+    return {row["part"]: row["cost_ns"] / US for row in record[side]}
+
+
+def test_a_change_costs_what_was_planted(record):
+    assert record["changes"] == CHANGES and record["left_out"] == []
+    assert record["cost_ns"]["mean"] == pytest.approx(COST_US * US)
+    assert record["change_ns"] - record["again_ns"] == pytest.approx(COST_US * US)
+    assert record["flags"] == []
+
+
+def test_the_host_s_parts_are_the_planted_ones_and_sum_to_the_cost(record):
+    host = costs(record, "host")
+    assert host["loading modules"] == LOAD_US
+    assert host["allocating and freeing"] == ALLOCATE_US + FREE_US
+    assert host["launching"] == 3
+    assert host["other code"] == planted_changes.CODE_US
+    # of the search's 100 µs the 4 of the next launch are no waiting
+    assert host["waiting for kernels of changes only"] == SEARCH_US - 4
+    assert host["waiting while the device idles"] == 4  # from the end of the search to the request's kernel
+    assert sum(host.values()) == pytest.approx(COST_US)
+
+
+def test_the_device_s_parts_sum_to_the_cost_too(record):
+    device = costs(record, "device")
+    assert device["kernels of changes only"] == SEARCH_US and device.get("other kernels", 0) == 0
+    assert sum(device.values()) == pytest.approx(COST_US)
+
+
+def test_kernels_of_changes_only_are_named_also_where_another_shape_has_them_again(record):
+    only = {one["name"]: one for one in record["only_at_changes"]}
+    assert {name for name, one in only.items() if one["what"] == "kernel"} == {"search_a"}
+    assert only["search_a"]["changes"] == CHANGES and only["search_a"]["ns"] == 60_000
+    assert {name for name, one in only.items() if one["what"] == "call"} == {
+        "cuModuleLoadData",
+        "cudaMalloc",
+        "cudaFree",
+    }
+    tried = next(one for one in record["more_at_changes"] if one["name"] == "conv_b1")
+    assert tried["ns"] - tried["again_ns"] == pytest.approx(40_000 * INTO_B2 / CHANGES)
+
+
+def test_counts_are_a_request_s(record):
+    assert record["counts"]["loading modules"] == {"change": 1, "again": 0}
+    assert record["counts"]["allocating and freeing"] == {"change": 2, "again": 0}
+    assert record["counts"]["kernels"] == {"change": 3, "again": 1}
+    assert record["counts"]["waiting"] == {"change": 1, "again": 1}
+
+
+def test_transitions_are_listed_the_dearest_first(record):
+    pairs = {(one["previous"], one["shape"]): one for one in record["transitions"]}
+    assert set(pairs) == {("b1", "b2"), ("b2", "b1")}
+    for one in pairs.values():
+        assert one["change_ns"] - one["again_ns"] == pytest.approx(COST_US * US)
+    assert [pairs[pair]["count"] for pair in (("b2", "b1"), ("b1", "b2"))] == [INTO_B1, INTO_B2]
+
+
+def test_requests_that_settle_are_in_neither_group():
+    labels = Labels.of("ab", [0, 0, 0, 0, 1, 1, 1, 1], before=0, settling=2)
+    assert labels.change.tolist() == [False] * 4 + [True] + [False] * 3
+    assert labels.again.tolist() == [False] * 3 + [True] + [False] * 3 + [True]
+
+
+def test_a_shape_that_never_comes_again_is_left_out_and_named():
+    order = [*FACTS["order"], 2]
+    events = planted_changes.events_of()
+    planted_changes.request(events, 1e6, 1, change=True)
+    record = change_record(events.capture(requests=FACTS | {"shapes": ["b1", "b2", "b3"], "order": order}))
+    assert record["left_out"] == ["b3"] and "b3" in record["flags"][0]
+    assert record["cost_ns"]["mean"] == pytest.approx(COST_US * US)
+
+
+def test_a_cost_within_the_spread_is_flagged():
+    """All requests alike but for noise that has nothing to do with the shapes."""
+    chance, events, now = np.random.default_rng(0), Events(), 10.0
+    order = [0, 0, 0, 0, 0, 1, 1, 1, 1, 1] * 5
+    for _ in order:
+        busy = float(chance.uniform(20, 40))
+        events.launch(now + 1, now + 3, (now + 5, now + 5 + busy, "gemm"))
+        events.call(now + 3, now + 6 + busy, "cudaStreamSynchronize")
+        events.mark(now, now + 7 + busy)
+        now += 100
+    facts = {"shapes": ["a", "b"], "order": order, "before": 0, "settling": 0}
+    record = change_record(events.capture(requests=facts))
+    assert record["cost_ns"]["low"] < 0 < record["cost_ns"]["high"]
+    assert record["flags"] == ["what a change costs is not larger than requests of one shape differ"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"order": [0, 1]}, "holds 17 iterations and the shapes of 2"),
+        ({"order": [0] * 17, "before": 0}, "capture a sequence with several shapes"),
+    ],
+)
+def test_a_capture_that_does_not_fit_is_refused(facts, message):
+    with pytest.raises(UserError, match=message):
+        change_record(planted_changes.capture(**facts))
+
+
+def test_a_capture_of_one_shape_is_refused():
+    with pytest.raises(UserError, match="says no shapes of its iterations"):
+        change_record(planted_changes.events_of().capture())
+
+
+# --- against single instants ------------------------------------------------------------------------------------------
+
+PARTS_OF_CALLS = {
+    **{"cuModuleLoadData": "loading modules", "cudaMalloc": "allocating and freeing"},
+    **{"cudaGraphInstantiate": "building graphs", "cudaLaunchKernel": "launching", "cudaMemcpyAsync": "copying"},
+    "cudaEventRecord": "other calls",
+}
+NAMES = (*PARTS_OF_CALLS, "cudaStreamSynchronize")
+WAITS_BY_WORK = {
+    "kernels of changes only": "waiting for kernels of changes only",
+    "idle": "waiting while the device idles",
+}
+PARTS_OF_SPANS = (
+    ("compiling", "entire_frame_compile"),
+    ("checking guards", "TorchDynamo Cache Lookup"),
+    ("operators", "aten::mm"),
+    ("compiled code", "Torch-Compiled Region: 0/1"),
+)
+SPANS = [text for _, text in PARTS_OF_SPANS]
+ITERATION_US = 60
+
+
+def random_events(seed: int):
+    """Calls one after another, kernels and copies anywhere on two streams, ranges anywhere."""
+    chance, events, truth = np.random.default_rng(seed), Events(), []
+    order = [*chance.integers(0, 2, 24).tolist(), 0, 0, 0, 1, 1, 1]
+    for number in range(len(order)):
+        begin = 10 + number * (ITERATION_US + 5)
+        events.mark(begin, begin + ITERATION_US)
+        now, calls = begin, []
+        while (now := now + int(chance.integers(0, 8))) < begin + ITERATION_US - 12:
+            name, length = NAMES[chance.integers(len(NAMES))], int(chance.integers(1, 12))
+            calls.append((now, now + length, name))
+            correlation = events.call(now, now + length, name)
+            if name == "cudaLaunchKernel" and chance.random() < 0.9:
+                start = now + int(chance.integers(0, 10))
+                events.kernel(
+                    correlation,
+                    start,
+                    start + int(chance.integers(1, 15)),
+                    f"k{chance.integers(6)}",
+                    chance.integers(2),
+                )
+            if name == "cudaMemcpyAsync":
+                events.copy(correlation, now, now + int(chance.integers(1, 9)))
+            now += length
+        for _ in range(chance.integers(0, 4)):
+            start, name = begin + int(chance.integers(0, 50)), SPANS[chance.integers(len(SPANS))]
+            events.mark(start, start + int(chance.integers(1, 10)), MAIN, name)
+        truth.append((begin, calls))
+    return events, order, truth
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_parts_are_those_of_an_account_of_single_instants(seed):
+    events, order, truth = random_events(seed)
+    facts = {"shapes": ["a", "b"], "order": order, "before": 0, "settling": 1}
+    capture = events.capture(requests=facts)
+    record = change_record(capture)
+    labels = Labels.of(facts["shapes"], order, 0, 1)
+    rows = capture.operations
+    zero = capture.marks.start[0] - truth[0][0] * 1000  # of the capture's clock
+    spans = list(zip(capture.ranges.start, capture.ranges.end, capture.ranges.text, strict=True))
+
+    def request_of(start):
+        return next(
+            (k for k, (begin, _) in enumerate(truth) if 0 <= start - zero - begin * 1000 < ITERATION_US * 1000), -1
+        )
+
+    kernels = [
+        (request_of(start), name)
+        for start, name, kind in zip(rows.start, rows.name, rows.kind, strict=True)
+        if kind == KERNEL
+    ]
+    steady = {(labels.shape[at], name) for at, name in kernels if at >= 0 and labels.again[at]}
+
+    def work_at(instant):
+        """Of the device's work at an instant what comes first."""
+        found = set()
+        for start, end, kind, name in zip(rows.start, rows.end, rows.kind, rows.name, strict=True):
+            if start <= instant < end:
+                at = request_of(start)
+                novel = kind == KERNEL and at >= 0 and labels.change[at] and (labels.shape[at], name) not in steady
+                found.add(0 if novel else 1 if kind == KERNEL else 2)
+        return DEVICE_SIDE[min(found, default=3)]
+
+    def code_at(instant):
+        """Of the ranges at an instant what comes first."""
+        inside = {text for start, end, text in spans if start <= instant < end}
+        return next((part for part, text in PARTS_OF_SPANS if text in inside), "other code")
+
+    def account(number):
+        begin, calls = truth[number]
+        host, device = dict.fromkeys(HOST_SIDE, 0), dict.fromkeys(DEVICE_SIDE, 0)
+        for tick in range(begin, begin + ITERATION_US):
+            instant = tick * 1000 + 500 + zero
+            work = work_at(instant)
+            device[work] += 1
+            name = next((name for start, end, name in calls if start <= tick < end), None)
+            if name is None:
+                part = code_at(instant)
+            elif name == "cudaStreamSynchronize":
+                part = WAITS_BY_WORK.get(work, "waiting for other work")
+            else:
+                part = PARTS_OF_CALLS[name]
+            host[part] += 1
+        return host, device
+
+    every = [account(number) for number in range(len(order))]
+    for place, side in enumerate(("host", "device")):
+        shown = {row["part"]: row for row in record[side]}
+        for part in every[0][place]:
+            values = np.array([one[place][part] for one in every], float)
+            changes = [values[labels.change & (labels.shape == s)] for s in (0, 1)]
+            again = [values[labels.again & (labels.shape == s)].mean() for s in (0, 1)]
+            change = np.concatenate(changes).mean()
+            weighted = sum(len(c) * a for c, a in zip(changes, again, strict=True)) / sum(map(len, changes))
+            got = shown.get(part, {"change_ns": 0, "again_ns": 0})
+            assert got["change_ns"] / US == pytest.approx(change, abs=1e-6), part
+            assert got["again_ns"] / US == pytest.approx(weighted, abs=1e-6), part
