@@ -320,6 +320,11 @@ def changing_slice(wildcards):
     return SLICES.changing(w.runtime, w.model, w.precision, w.sequence, w.device)
 
 
+def changing_trace_slice(wildcards):
+    w = wildcards
+    return SLICES.changing_trace(w.runtime, w.model, w.sequence, w.device)
+
+
 def changing_artifact(wildcards):
     w = wildcards
     return STUDY.changing_artifact(w.runtime, w.model, w.precision, w.sequence, w.device)

@@ -8,7 +8,14 @@ from unit.traces.events import Events
 
 SHAPES = ("b1", "b2")
 ORDER = (0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0)
-FACTS = {"shapes": list(SHAPES), "order": list(ORDER), "before": 1, "settling": 2}
+
+
+def facts(order=ORDER, before: int = 1, **others):
+    """What the capturing process says of requests in this order, after one of the shape ``before``."""
+    previous = [before, *order[:-1]]
+    return {"shapes": list(SHAPES), "order": list(order), "previous": previous, "first": 0, "settling": 2} | others
+
+
 WORK_US = {0: 30, 1: 50}
 SEARCH_US, LOAD_US, ALLOCATE_US, FREE_US, CODE_US = 100, 40, 20, 5, 7
 INTO_B1, INTO_B2 = 4, 3
@@ -19,9 +26,14 @@ COST_US = LOAD_US + ALLOCATE_US + FREE_US + CODE_US + 3 + SEARCH_US
 """Of a change into any shape: the launch of the search takes 3."""
 
 
-def request(events: Events, begin: float, shape: int, *, change: bool) -> float:
-    """One request; returns its end. The kernel of the other shape is among those that a search tries."""
-    now = begin + 2
+def request(events: Events, now: float, shape: int, *, change: bool, begin: float | None = None) -> float:
+    """One request from ``now`` on; returns its end. A search tries the kernel of the other shape too.
+
+    Args:
+        begin: Of its mark, if that is earlier.
+    """
+    begin = now if begin is None else begin
+    now += 2
     if change:
         events.call(now, now + LOAD_US, "cuModuleLoadData")
         now += LOAD_US
@@ -51,6 +63,6 @@ def events_of(order=ORDER, before: int = 1) -> Events:
     return events
 
 
-def capture(**facts):
-    """The planted capture, with what the capturing process says of its requests."""
-    return events_of().capture(requests=FACTS | facts)
+def capture():
+    """The planted capture."""
+    return events_of().capture(requests=facts())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from unit.traces import planted_changes
@@ -10,12 +12,12 @@ from unit.traces.planted_changes import (
     ALLOCATE_US,
     CHANGES,
     COST_US,
-    FACTS,
     FREE_US,
     INTO_B1,
     INTO_B2,
     LOAD_US,
     SEARCH_US,
+    facts,
 )
 
 from ceilings.errors import UserError
@@ -30,19 +32,25 @@ def record():
     return change_record(planted_changes.capture())
 
 
-def costs(record, side):
-    return {row["part"]: row["cost_ns"] / US for row in record[side]}
+@pytest.fixture(scope="module")
+def changes(record):
+    return record["changes"]
 
 
-def test_a_change_costs_what_was_planted(record):
-    assert record["changes"] == CHANGES and record["left_out"] == []
-    assert record["cost_ns"]["mean"] == pytest.approx(COST_US * US)
-    assert record["change_ns"] - record["again_ns"] == pytest.approx(COST_US * US)
-    assert record["flags"] == []
+def costs(comparison, side):
+    return {row["part"]: row["cost_ns"] / US for row in comparison[side]}
 
 
-def test_the_host_s_parts_are_the_planted_ones_and_sum_to_the_cost(record):
-    host = costs(record, "host")
+def test_a_change_costs_what_was_planted(record, changes):
+    assert changes["requests"] == CHANGES and changes["left_out"] == []
+    assert changes["cost_ns"]["mean"] == pytest.approx(COST_US * US)
+    assert changes["taken_ns"] - changes["again_ns"] == pytest.approx(COST_US * US)
+    assert record["flags"] == [] and record["first"] is None
+    assert record["settling_ns"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_host_s_parts_are_the_planted_ones_and_sum_to_the_cost(changes):
+    host = costs(changes, "host")
     assert host["loading modules"] == LOAD_US
     assert host["allocating and freeing"] == ALLOCATE_US + FREE_US
     assert host["launching"] == 3
@@ -53,53 +61,72 @@ def test_the_host_s_parts_are_the_planted_ones_and_sum_to_the_cost(record):
     assert sum(host.values()) == pytest.approx(COST_US)
 
 
-def test_the_device_s_parts_sum_to_the_cost_too(record):
-    device = costs(record, "device")
+def test_the_device_s_parts_sum_to_the_cost_too(changes):
+    device = costs(changes, "device")
     assert device["kernels of changes only"] == SEARCH_US and device.get("other kernels", 0) == 0
     assert sum(device.values()) == pytest.approx(COST_US)
 
 
-def test_kernels_of_changes_only_are_named_also_where_another_shape_has_them_again(record):
-    only = {one["name"]: one for one in record["only_at_changes"]}
+def test_kernels_of_changes_only_are_named_also_where_another_shape_has_them_again(changes):
+    only = {one["name"]: one for one in changes["only"]}
     assert {name for name, one in only.items() if one["what"] == "kernel"} == {"search_a"}
-    assert only["search_a"]["changes"] == CHANGES and only["search_a"]["ns"] == 60_000
+    assert only["search_a"]["requests"] == CHANGES and only["search_a"]["ns"] == 60_000
     assert {name for name, one in only.items() if one["what"] == "call"} == {
         "cuModuleLoadData",
         "cudaMalloc",
         "cudaFree",
     }
-    tried = next(one for one in record["more_at_changes"] if one["name"] == "conv_b1")
+    tried = next(one for one in changes["more"] if one["name"] == "conv_b1")
     assert tried["ns"] - tried["again_ns"] == pytest.approx(40_000 * INTO_B2 / CHANGES)
 
 
-def test_counts_are_a_request_s(record):
-    assert record["counts"]["loading modules"] == {"change": 1, "again": 0}
-    assert record["counts"]["allocating and freeing"] == {"change": 2, "again": 0}
-    assert record["counts"]["kernels"] == {"change": 3, "again": 1}
-    assert record["counts"]["waiting"] == {"change": 1, "again": 1}
+def test_counts_are_a_request_s(changes):
+    assert changes["counts"]["loading modules"] == {"taken": 1, "again": 0}
+    assert changes["counts"]["allocating and freeing"] == {"taken": 2, "again": 0}
+    assert changes["counts"]["kernels"] == {"taken": 3, "again": 1}
+    assert changes["counts"]["waiting"] == {"taken": 1, "again": 1}
 
 
 def test_transitions_are_listed_the_dearest_first(record):
     pairs = {(one["previous"], one["shape"]): one for one in record["transitions"]}
     assert set(pairs) == {("b1", "b2"), ("b2", "b1")}
     for one in pairs.values():
-        assert one["change_ns"] - one["again_ns"] == pytest.approx(COST_US * US)
+        assert one["taken_ns"] - one["again_ns"] == pytest.approx(COST_US * US)
     assert [pairs[pair]["count"] for pair in (("b2", "b1"), ("b1", "b2"))] == [INTO_B1, INTO_B2]
 
 
+def test_first_appearances_are_compared_apart():
+    """The first two requests take 500 µs more than the other changes."""
+    events, now = Events(), 10.0
+    order = [0, 1, *planted_changes.ORDER]
+    for number, (previous, shape) in enumerate(itertools.pairwise([1, *order])):
+        begin = now
+        if number < 2:
+            events.call(now + 1, now + 501, "cuLibraryLoadData")
+            now += 501
+        now = planted_changes.request(events, now, shape, change=previous != shape, begin=begin) + 10
+    record = change_record(events.capture(requests=facts(order, first=2)))
+    first = record["first"]
+    assert first["requests"] == 2 and first["cost_ns"]["low"] is None
+    assert first["cost_ns"]["mean"] == pytest.approx((COST_US + 501) * US)
+    assert costs(first, "host")["loading modules"] == LOAD_US + 500
+    assert record["changes"]["requests"] == CHANGES
+    assert record["changes"]["cost_ns"]["mean"] == pytest.approx(COST_US * US)
+
+
 def test_requests_that_settle_are_in_neither_group():
-    labels = Labels.of("ab", [0, 0, 0, 0, 1, 1, 1, 1], before=0, settling=2)
+    labels = Labels.of(facts([0, 0, 0, 0, 1, 1, 1, 1], before=0))
     assert labels.change.tolist() == [False] * 4 + [True] + [False] * 3
     assert labels.again.tolist() == [False] * 3 + [True] + [False] * 3 + [True]
 
 
 def test_a_shape_that_never_comes_again_is_left_out_and_named():
-    order = [*FACTS["order"], 2]
+    order = [*planted_changes.ORDER, 2]
     events = planted_changes.events_of()
     planted_changes.request(events, 1e6, 1, change=True)
-    record = change_record(events.capture(requests=FACTS | {"shapes": ["b1", "b2", "b3"], "order": order}))
-    assert record["left_out"] == ["b3"] and "b3" in record["flags"][0]
-    assert record["cost_ns"]["mean"] == pytest.approx(COST_US * US)
+    record = change_record(events.capture(requests=facts(order, shapes=["b1", "b2", "b3"])))
+    assert record["changes"]["left_out"] == ["b3"] and "b3" in record["flags"][0]
+    assert record["changes"]["cost_ns"]["mean"] == pytest.approx(COST_US * US)
 
 
 def test_a_cost_within_the_spread_is_flagged():
@@ -112,27 +139,22 @@ def test_a_cost_within_the_spread_is_flagged():
         events.call(now + 3, now + 6 + busy, "cudaStreamSynchronize")
         events.mark(now, now + 7 + busy)
         now += 100
-    facts = {"shapes": ["a", "b"], "order": order, "before": 0, "settling": 0}
-    record = change_record(events.capture(requests=facts))
-    assert record["cost_ns"]["low"] < 0 < record["cost_ns"]["high"]
+    record = change_record(events.capture(requests=facts(order, before=0, settling=0)))
+    assert record["changes"]["cost_ns"]["low"] < 0 < record["changes"]["cost_ns"]["high"]
     assert record["flags"] == ["what a change costs is not larger than requests of one shape differ"]
 
 
 @pytest.mark.parametrize(
-    ("facts", "message"),
+    ("said", "message"),
     [
-        ({"order": [0, 1]}, "holds 17 iterations and the shapes of 2"),
-        ({"order": [0] * 17, "before": 0}, "capture a sequence with several shapes"),
+        (facts([0, 1]), "holds 17 iterations and the shapes of 2"),
+        (facts([0] * 17, before=0), "capture a sequence with several shapes"),
+        (None, "says no shapes of its iterations"),
     ],
 )
-def test_a_capture_that_does_not_fit_is_refused(facts, message):
+def test_a_capture_that_does_not_fit_is_refused(said, message):
     with pytest.raises(UserError, match=message):
-        change_record(planted_changes.capture(**facts))
-
-
-def test_a_capture_of_one_shape_is_refused():
-    with pytest.raises(UserError, match="says no shapes of its iterations"):
-        change_record(planted_changes.events_of().capture())
+        change_record(planted_changes.events_of().capture(requests=said))
 
 
 # --- against single instants ------------------------------------------------------------------------------------------
@@ -191,10 +213,9 @@ def random_events(seed: int):
 @pytest.mark.parametrize("seed", range(12))
 def test_parts_are_those_of_an_account_of_single_instants(seed):
     events, order, truth = random_events(seed)
-    facts = {"shapes": ["a", "b"], "order": order, "before": 0, "settling": 1}
-    capture = events.capture(requests=facts)
+    capture = events.capture(requests=facts(order, before=0, settling=1))
     record = change_record(capture)
-    labels = Labels.of(facts["shapes"], order, 0, 1)
+    labels = Labels.of(capture.meta["requests"])
     rows = capture.operations
     zero = capture.marks.start[0] - truth[0][0] * 1000  # of the capture's clock
     spans = list(zip(capture.ranges.start, capture.ranges.end, capture.ranges.text, strict=True))
@@ -217,7 +238,7 @@ def test_parts_are_those_of_an_account_of_single_instants(seed):
         for start, end, kind, name in zip(rows.start, rows.end, rows.kind, rows.name, strict=True):
             if start <= instant < end:
                 at = request_of(start)
-                novel = kind == KERNEL and at >= 0 and labels.change[at] and (labels.shape[at], name) not in steady
+                novel = kind == KERNEL and at >= 0 and (labels.shape[at], name) not in steady
                 found.add(0 if novel else 1 if kind == KERNEL else 2)
         return DEVICE_SIDE[min(found, default=3)]
 
@@ -245,13 +266,13 @@ def test_parts_are_those_of_an_account_of_single_instants(seed):
 
     every = [account(number) for number in range(len(order))]
     for place, side in enumerate(("host", "device")):
-        shown = {row["part"]: row for row in record[side]}
+        shown = {row["part"]: row for row in record["changes"][side]}
         for part in every[0][place]:
             values = np.array([one[place][part] for one in every], float)
             changes = [values[labels.change & (labels.shape == s)] for s in (0, 1)]
             again = [values[labels.again & (labels.shape == s)].mean() for s in (0, 1)]
             change = np.concatenate(changes).mean()
             weighted = sum(len(c) * a for c, a in zip(changes, again, strict=True)) / sum(map(len, changes))
-            got = shown.get(part, {"change_ns": 0, "again_ns": 0})
-            assert got["change_ns"] / US == pytest.approx(change, abs=1e-6), part
+            got = shown.get(part, {"taken_ns": 0, "again_ns": 0})
+            assert got["taken_ns"] / US == pytest.approx(change, abs=1e-6), part
             assert got["again_ns"] / US == pytest.approx(weighted, abs=1e-6), part

@@ -180,6 +180,25 @@ class Slices:
         )
 
     @functools.cache  # noqa: B019
+    def changing_trace(self, runtime: str, model: str, sequence: str, device: str | None = None) -> str:
+        """What a capture of changing shapes depends on beside artifact and inputs."""
+        spec = self.runtime(runtime)
+        recorded = ("ceilings.traces.cupti",) if spec.device == "cuda" else ()
+        family = self._family(model) if spec.artifact == "weights" else ()
+        modules = ("ceilings.traces.changing_target", *recorded, f"ceilings.runtimes.{spec.changing}", *family)
+        return canonical(
+            {
+                **self._execution(spec, model, device),
+                "module": spec.changing,
+                "code": digest(*modules),
+                "iterations": self.config["traces"]["iterations"],
+                "source": self.trace_source if spec.device == "cuda" else _cpu_source(spec),
+                "protocol": {key: self.config["protocol"][key] for key in TRACE_PROTOCOL},
+                "requests": requests_of(self.config, self.models, sequence, model).to_json(),
+            }
+        )
+
+    @functools.cache  # noqa: B019
     def serving(self, deployment: str, device: str | None = None) -> str:
         """What a deployment's record depends on beside artifacts and inputs: entry, cells, code and packages."""
         served = Deployment.from_json(self.config["serving"][deployment])
@@ -317,3 +336,8 @@ class Slices:
 def canonical(value: Mapping[str, Any]) -> str:
     """JSON with sorted keys: equal for equal values."""
     return json.dumps(value, sort_keys=True)
+
+
+def _cpu_source(spec: Runtime) -> str:
+    """The profiler that sees what a runtime does on a CPU."""
+    return "onnxruntime" if any("onnxruntime" in package for package in spec.packages) else "torch"

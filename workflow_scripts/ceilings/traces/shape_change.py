@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ceilings.traces.covered import Covered
 from ceilings.traces.kernel_classes import kernel_class, short
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 CALLS = (
     ("loading modules", re.compile(r"ModuleLoad|LibraryLoad|ModuleGetFunction|LibraryGetKernel|cuLink")),
@@ -64,29 +65,38 @@ class Labels:
     Attributes:
         shapes: Names of the shapes.
         previous, shape: Of each request, indices of the shape before it and of its own.
-        change: Whether these differ.
+        first: Whether its shape was never seen before it.
+        change: Whether it was seen, and the shape before it is another one.
         again: Whether it has the shape of the requests before it, and more than ``settling`` follow the last change.
     """
 
     shapes: tuple[str, ...]
     previous: Integers
     shape: Integers
-    change: NDArray[np.bool_]
-    again: NDArray[np.bool_]
+    first: Flags
+    change: Flags
+    again: Flags
 
     @classmethod
-    def of(cls, shapes: Sequence[str], order: Sequence[int], before: int, settling: int) -> Labels:
-        """Of requests in their order; ``before`` is the shape of the request before the first one.
+    def of(cls, facts: Mapping[str, Any]) -> Labels:
+        """Of what the capturing process says.
 
-        >>> labels = Labels.of(["a", "b"], [0, 1, 1, 1], before=0, settling=1)
-        >>> labels.change.tolist(), labels.again.tolist()
-        ([False, True, False, False], [False, False, False, True])
+        Args:
+            facts: ``shapes``, their names; ``order`` and ``previous``, the index of each request's and of that before
+                it; ``first``: so many requests at the beginning are first appearances; ``settling``.
+
+        >>> facts = {"shapes": ["a", "b"], "order": [1, 0, 1, 1, 1], "previous": [0, 1, 0, 1, 1]}
+        >>> labels = Labels.of(facts | {"first": 1, "settling": 1})
+        >>> labels.first.tolist(), labels.change.tolist(), labels.again.tolist()
+        ([True, False, False, False, False], [False, True, True, False, False], [False, False, False, False, True])
         """
-        shape = np.array(order, np.int64)
-        previous = np.concatenate([[before], shape[:-1]]).astype(np.int64)
-        change = shape != previous
-        last = np.maximum.accumulate(np.where(change, np.arange(len(shape)), 0))  # an unseen change counts as one
-        return cls(tuple(shapes), previous, shape, change, ~change & (np.arange(len(shape)) - last > settling))
+        shape, previous = (np.array(facts[name], np.int64) for name in ("order", "previous"))
+        number = np.arange(len(shape))
+        changed = shape != previous
+        last = np.maximum.accumulate(np.where(changed, number, 0))  # what was before the capture counts as a change
+        first = number < facts["first"]
+        again = ~changed & ~first & (number - last > facts["settling"])
+        return cls(tuple(facts["shapes"]), previous, shape, first, changed & ~first, again)
 
 
 def labels_of(capture: Capture) -> Labels:
@@ -103,73 +113,90 @@ def labels_of(capture: Capture) -> Labels:
             f"the capture holds {len(capture.marks.start)} iterations and the shapes of {len(facts['order'])}; "
             "delete it and run again to capture it anew"
         )
-    return Labels.of(facts["shapes"], facts["order"], facts["before"], facts["settling"])
+    return Labels.of(facts)
 
 
-def change_record(capture: Capture, labels: Labels | None = None) -> dict[str, Any]:
+def change_record(capture: Capture) -> dict[str, Any]:
     """The part of a shape-change record that comes from a sound capture. All times are in ns, means a request.
 
-    ``change`` is of the requests whose shape differs from the one before, ``again`` of the same requests if each were
-    one of the same shape again: the mean of those of its shape. Shapes without both are left out, and named.
+    ``changes`` compares requests whose shape differs from the one before with the same shape again, ``first`` first
+    appearances (None where there are none). ``taken_ns`` is of these, ``again_ns`` of as many requests of the same
+    shapes again. Shapes without both are left out, and named.
+
+    Raises:
+        UserError: It has no changes, or no shape again.
     """
-    labels = labels or labels_of(capture)
-    weights = _Weights(labels)
+    labels = labels_of(capture)
+    weights, firsts = _Weights(labels, labels.change), _Weights(labels, labels.first)
     if not weights.paired:
         raise UserError(
             "no shape of the capture comes both after another one and again; capture a sequence with several shapes"
         )
     account = _Account(capture, labels)
-    lengths = (capture.marks.end - capture.marks.start).astype(np.float64)
-    settles = ~labels.change & ~labels.again
+    lengths = account.lengths
+    changes = _comparison(account, weights)
     flags = []
-    if left := [labels.shapes[shape] for shape in weights.unpaired]:
-        flags.append(f"left out, since they come never again or never after another shape: {', '.join(left)}")
-    cost, half = weights.cost(lengths), weights.half_width(lengths)
-    if half is None or abs(cost) <= half:
+    if changes["left_out"]:
+        flags.append(
+            f"left out, since they come never again or never after another shape: {', '.join(changes['left_out'])}"
+        )
+    low = changes["cost_ns"]["low"]
+    if low is None or low <= 0:
         flags.append("what a change costs is not larger than requests of one shape differ")
     return {
         "requests": len(lengths),
-        **{"changes": weights.changes, "agains": weights.agains, "left_out": left},
-        "change_ns": weights.change(lengths),
-        "again_ns": weights.again(lengths),
-        "cost_ns": {
-            "mean": cost,
-            **{"low": None if half is None else cost - half, "high": None if half is None else cost + half},
-        },
-        "settling_ns": weights.beyond(lengths, settles),
-        "host": _sides(weights, HOST_SIDE, account.host),
-        "device": _sides(weights, DEVICE_SIDE, account.device) if account.works else [],
-        "counts": {name: {"change": weights.change(of), "again": weights.again(of)} for name, of in account.counts()},
-        "only_at_changes": account.only(weights),
-        "more_at_changes": account.more(weights),
+        "changes": changes,
+        "first": _comparison(account, firsts) if firsts.paired else None,
+        "settling_ns": weights.beyond(lengths, ~labels.first & ~labels.change & ~labels.again),
         "transitions": _transitions(labels, weights, lengths),
         "flags": flags,
     }
 
 
-class _Weights:
-    """How means over changes, and over the same shapes again, are taken."""
+def _comparison(account: _Account, weights: _Weights) -> dict[str, Any]:
+    """What some requests take beside the same shape again."""
+    lengths = account.lengths
+    cost, half = weights.cost(lengths), weights.half_width(lengths)
+    low, high = (None, None) if half is None else (cost - half, cost + half)
+    names = account.names(weights)
+    return {
+        "requests": weights.requests,
+        "agains": weights.agains,
+        "left_out": weights.left_out,
+        "taken_ns": weights.taken(lengths),
+        "again_ns": weights.again(lengths),
+        "cost_ns": {"mean": cost, "low": low, "high": high},
+        "host": _side(weights, HOST_SIDE, account.host),
+        "device": _side(weights, DEVICE_SIDE, account.device) if account.works else [],
+        "counts": {name: {"taken": weights.taken(of), "again": weights.again(of)} for name, of in account.counts()},
+        "only": [one for one in names if not one["again"]][:NAMED],
+        "more": [one for one in names if one["again"] and one["count"] > one["again"]][:NAMED],
+    }
 
-    def __init__(self, labels: Labels) -> None:
+
+class _Weights:
+    """How means are taken over some requests, and over as many of the same shapes again."""
+
+    def __init__(self, labels: Labels, taken: Flags) -> None:
         count = len(labels.shapes)
-        changes = np.bincount(labels.shape[labels.change], minlength=count)
+        some = np.bincount(labels.shape[taken], minlength=count)
         agains = np.bincount(labels.shape[labels.again], minlength=count)
         self._labels = labels
-        self.paired = np.flatnonzero((changes > 0) & (agains > 0)).tolist()
-        self.unpaired = np.flatnonzero((changes + agains > 0) & ((changes == 0) | (agains == 0))).tolist()
-        self._at = [labels.change & (labels.shape == shape) for shape in self.paired]
+        self.paired = np.flatnonzero((some > 0) & (agains > 0)).tolist()
+        self.left_out = [name for shape, name in enumerate(labels.shapes) if some[shape] and not agains[shape]]
+        self._at = [taken & (labels.shape == shape) for shape in self.paired]
         self._again = [labels.again & (labels.shape == shape) for shape in self.paired]
-        self.changes, self.agains = int(changes[self.paired].sum()), int(agains[self.paired].sum())
-        self._share = changes[self.paired] / max(self.changes, 1)
+        self.requests, self.agains = int(some[self.paired].sum()), int(agains[self.paired].sum())
+        self._share = some[self.paired] / max(self.requests, 1)
 
-    def change(self, values: Floats) -> float:
+    def taken(self, values: Floats) -> float:
         return float(sum(share * values[at].mean() for share, at in zip(self._share, self._at, strict=True)))
 
     def again(self, values: Floats) -> float:
         return float(sum(share * values[at].mean() for share, at in zip(self._share, self._again, strict=True)))
 
     def cost(self, values: Floats) -> float:
-        return self.change(values) - self.again(values)
+        return self.taken(values) - self.again(values)
 
     def half_width(self, values: Floats) -> float | None:
         """Of the 95% interval of the cost, by the normal distribution; None where a shape has one request of a kind."""
@@ -180,15 +207,14 @@ class _Weights:
             total += share**2 * sum(values[of].var(ddof=1) / of.sum() for of in (at, again))
         return Z * math.sqrt(total)
 
-    def beyond(self, values: Floats, which: NDArray[np.bool_]) -> float | None:
-        """Mean of some requests beyond those of their shapes again; None where there are none."""
-        shape = self._labels.shape
-        some = [(which & (shape == each), again) for each, again in zip(self.paired, self._again, strict=True)]
+    def beyond(self, values: Floats, which: Flags) -> float | None:
+        """Mean of other requests beyond those of their shapes again; None where there are none."""
+        some = [(which & (self._labels.shape == each), again) for each, _, again in self.groups()]
         parts = [values[of] - values[again].mean() for of, again in some if of.any()]
         return float(np.concatenate(parts).mean()) if parts else None
 
-    def groups(self) -> list[tuple[int, NDArray[np.bool_], NDArray[np.bool_]]]:
-        """Each shape that has both, with its changes, and with itself again."""
+    def groups(self) -> list[tuple[int, Flags, Flags]]:
+        """Each shape that has both: the requests, and it again."""
         return list(zip(self.paired, self._at, self._again, strict=True))
 
 
@@ -198,6 +224,7 @@ class _Account:
     def __init__(self, capture: Capture, labels: Labels) -> None:
         self._capture, self._labels = capture, labels
         calls, operations, ranges, marks = capture.calls, capture.operations, capture.ranges, capture.marks
+        self.lengths = (marks.end - marks.start).astype(np.float64)
         self.works = len(operations.start) > 0
         of_thread = calls.thread == (marks.thread[0] if len(marks.thread) else 0)
         part_of = np.array([_call_part(name) for name in capture.names] + [len(CALLS) + kinds.OTHER], np.int64)
@@ -211,20 +238,18 @@ class _Account:
         self.host = np.array([self._host_of(k) for k in rows])
         self.device = np.array([self._device_of(k) for k in rows])
 
-    def _novelty(self) -> NDArray[np.bool_]:
-        """Of each operation, whether it is a kernel whose name a request of this shape again never has."""
+    def _novelty(self) -> Flags:
+        """Of each operation, whether it is a kernel whose name no request of this shape again has."""
         operations, labels = self._capture.operations, self._labels
         at = self._ops.begun
         kernels = (operations.kind == KERNEL) & (at >= 0)
         novel = np.zeros(len(at), bool)
         for shape in range(len(labels.shapes)):
-            mine = kernels.copy()
-            mine[kernels] = labels.shape[at[kernels]] == shape
-            again, changed = mine.copy(), mine.copy()
-            again[mine] = labels.again[at[mine]]
-            changed[mine] = labels.change[at[mine]]
+            mine = np.flatnonzero(kernels)
+            mine = mine[labels.shape[at[mine]] == shape]
             if (labels.again & (labels.shape == shape)).any():
-                novel |= changed & ~np.isin(operations.name, operations.name[again])
+                again = labels.again[at[mine]]
+                novel[mine] = ~np.isin(operations.name[mine], operations.name[mine[again]])
         return novel
 
     def _host_of(self, number: int) -> Floats:
@@ -285,15 +310,8 @@ class _Account:
         found.append(("kernels", np.bincount(at[at >= 0], minlength=size).astype(np.float64)))
         return [(name, of) for name, of in found if of.any()]
 
-    def only(self, weights: _Weights) -> list[dict[str, Any]]:
-        """What changes have and the same shape again never has, by name."""
-        return [one for one in self._names(weights) if not one["again"]][:NAMED]
-
-    def more(self, weights: _Weights) -> list[dict[str, Any]]:
-        """What both have, and changes more of, by name."""
-        return [one for one in self._names(weights) if one["again"] and one["count"] > one["again"]][:NAMED]
-
-    def _names(self, weights: _Weights) -> list[dict[str, Any]]:
+    def names(self, weights: _Weights) -> list[dict[str, Any]]:
+        """Kernels, calls and outermost ranges of some requests by name, those that take most more than again first."""
         capture = self._capture
         calls, operations, ranges = capture.calls, capture.operations, capture.ranges
         kernels = operations.kind == KERNEL
@@ -319,7 +337,7 @@ class _Account:
             mine = (name == index) & (at >= 0)
             count = np.bincount(at[mine], minlength=size).astype(np.float64)
             time = np.bincount(at[mine], took[mine], minlength=size)
-            having = sum(int(np.count_nonzero(count[changed])) for _, changed, _ in weights.groups())
+            having = sum(int(np.count_nonzero(count[at_shape])) for _, at_shape, _ in weights.groups())
             if not having:
                 continue
             label = short(names[index]) if what == "kernel" else kinds.plain(names[index]) if what == "call" else None
@@ -327,8 +345,8 @@ class _Account:
                 {
                     **{"what": what, "name": label or names[index]},
                     "class": kernel_class(names[index]) if what == "kernel" else None,
-                    **{"changes": having, "count": weights.change(count), "again": weights.again(count)},
-                    **{"ns": weights.change(time), "again_ns": weights.again(time)},
+                    **{"requests": having, "count": weights.taken(count), "again": weights.again(count)},
+                    **{"ns": weights.taken(time), "again_ns": weights.again(time)},
                 }
             )
         return rows
@@ -347,7 +365,7 @@ class _Placed:
         end: Integers,
         start: Integers,
         finish: Integers,
-        counted: NDArray[np.bool_] | None = None,
+        counted: Flags | None = None,
     ) -> None:
         self._begin, self._end, self._start, self._finish = begin, end, start, finish
         self._counted = np.ones(len(start), bool) if counted is None else counted
@@ -364,7 +382,7 @@ class _Placed:
         some = some[self._counted[some] & (self._finish[some] > begin)]
         return some, (np.maximum(self._start[some], begin), np.minimum(self._finish[some], end))
 
-    def outermost(self) -> NDArray[np.bool_]:
+    def outermost(self) -> Flags:
         """Those within no other one."""
         if not len(self._start):
             return np.zeros(0, bool)
@@ -404,10 +422,10 @@ def _range_part(text: str) -> int:
     return next(place for place, (_, pattern) in enumerate(RANGES) if pattern.search(text))
 
 
-def _sides(weights: _Weights, names: Sequence[str], parts: Floats) -> list[dict[str, Any]]:
+def _side(weights: _Weights, names: Sequence[str], parts: Floats) -> list[dict[str, Any]]:
     """The parts that occur, those that make the largest difference first."""
     rows = [
-        {"part": name, "change_ns": weights.change(of), "again_ns": weights.again(of), "cost_ns": weights.cost(of)}
+        {"part": name, "taken_ns": weights.taken(of), "again_ns": weights.again(of), "cost_ns": weights.cost(of)}
         for name, of in zip(names, parts.T, strict=True)
         if of.any()
     ]
@@ -423,7 +441,7 @@ def _transitions(labels: Labels, weights: _Weights, lengths: Floats) -> list[dic
             rows.append(
                 {
                     **{"previous": labels.shapes[previous], "shape": labels.shapes[shape], "count": len(mine)},
-                    **{"change_ns": float(mine.mean()), "again_ns": steady},
+                    **{"taken_ns": float(mine.mean()), "again_ns": steady},
                 }
             )
-    return sorted(rows, key=lambda row: row["again_ns"] - row["change_ns"])
+    return sorted(rows, key=lambda row: row["again_ns"] - row["taken_ns"])
