@@ -160,6 +160,7 @@ def known_targets():
         *TARGETS.budgets,
         *TARGETS.qualities,
         *TARGETS.changing_records,
+        *TARGETS.changes,
         *TARGETS.evidence,
         *TARGETS.explained_pages,
     ]

@@ -11,6 +11,7 @@ from unit import planted_records, planted_shapes
 from unit.planted_records import ENGINE, ENGINE_CACHE, PROVENANCE, WEIGHTS
 from unit.report import planted_serving, planted_study, test_quality
 from unit.traces import planted as captured
+from unit.traces import planted_changes
 from unit.traces.events import Events
 from unit.traces.handmade import Built, Plain
 
@@ -96,6 +97,7 @@ CONTENTS: dict[str, dict[str, Any]] = {
     },
     "node": {"node": "h200", "host": HOST},
     "tables": {"files": {"cells.parquet": "ab" * 32}},
+    "shape-change": planted_changes.content(),
 }
 """Those of kinds that no planted study has."""
 

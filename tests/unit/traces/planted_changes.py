@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+from unit.planted_records import PROVENANCE
 from unit.traces.events import Events
+
+from ceilings.traces.shape_change import change_record
 
 SHAPES = ("b1", "b2")
 ORDER = (0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0)
@@ -66,3 +69,12 @@ def events_of(order=ORDER, before: int = 1) -> Events:
 def capture():
     """The planted capture."""
     return events_of().capture(requests=facts())
+
+
+CELL = {"device": "gpu-planted", "runtime": "onnxruntime-cuda", "model": "vit", "precision": "fp16", "sequence": "two"}
+
+
+def content(**others):
+    """The content of the planted capture's record."""
+    facts_of = {"status": "ok", "failure": None, "source": "cupti", "tool": "CUPTI", "cell": CELL}
+    return {**facts_of, **change_record(capture()), "provenance": PROVENANCE, **others}

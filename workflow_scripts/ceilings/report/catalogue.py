@@ -56,6 +56,8 @@ TABLES = {
     "changing_shapes": "a row a shape of such a cell: steady, first and returning latency, memory",
     "transitions": "a row a pair of shapes that follow each other: the latency of the second one",
     "changing_requests": "a row a request of such a cell's first process",
+    "shape_changes": "a row a part of what a change of the shape costs a captured cell",
+    "shape_change_names": "a row a kernel, call or range that requests have more often at such a change",
     "serving": "a row a load of a cell behind a server: latency at the client, account of a request, batches",
     "serving_windows": "a row a window of such a load: what client and server counted",
 }

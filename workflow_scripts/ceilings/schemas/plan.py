@@ -45,6 +45,8 @@ CHANGING = record(
     }
 )
 
+CHANGE = record(dict.fromkeys(("device", "runtime", "model", "precision", "sequence", "path"), NAME))
+
 DEPLOYED = record(
     {"deployment": NAME, "device": maybe(text()), "cells": many(text()), "runs": many(text())},
     {**dict.fromkeys(("reason", "remedy"), maybe(text())), "recorded": flag},
@@ -70,6 +72,7 @@ CONTENT = record(
         "lacking": many(LACKING),
         "predictions": many(PREDICTION),
         "changing": many(CHANGING),
+        "changes": many(CHANGE),
         "serving": many(DEPLOYED),
     },
     rest=anything,

@@ -30,6 +30,7 @@ def plan(
     lacking: Sequence[Mapping[str, Any]] = (),
     predictions: Sequence[Mapping[str, Any]] = (),
     changing: Sequence[ChangingCell] = (),
+    changes: Sequence[Mapping[str, Any]] = (),
     deployed: Sequence[Deployed] = (),
 ) -> str:
     """The content of ``plan.json``.
@@ -43,6 +44,7 @@ def plan(
         lacking: What of the catalogue cannot run here, asked for or not.
         predictions: What was predicted of its cells before they were measured.
         changing: Its cells of changing shapes.
+        changes: Those of them that are captured, with their records.
         deployed: Its deployments.
     """
     devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
@@ -72,6 +74,7 @@ def plan(
         "predictions": list(predictions),
         "cells": [cell.to_json() for cell in cells],
         **({"changing": [cell.to_json() for cell in changing]} if changing else {}),
+        **({"changes": list(changes)} if changes else {}),
         "serving": [one.to_json() for one in deployed],
     }
     return records.as_text(records.sealed("plan", content))

@@ -11,7 +11,7 @@ from typing import Any
 from ceilings.errors import UserError
 from ceilings.files import expanded
 from ceilings.host import Host
-from ceilings.study import captures, machines, plan, prediction_log, progress
+from ceilings.study import captures, changing_captures, machines, plan, prediction_log, progress
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
 from ceilings.study.changing_cells import ChangingCell, changing_cells, requests_of
@@ -102,13 +102,26 @@ class Study:
     def targets(self) -> Targets:
         """The files that it asks for."""
         return Targets(
-            self.cells, self.paths, self.engines, self.config["captures"], self.deployed, changing=self.changing
+            self.cells,
+            self.paths,
+            self.engines,
+            self.config["captures"],
+            self.deployed,
+            changing=self.changing,
+            changes=[one["path"] for one in self.changes],
         )
 
     @functools.cached_property
     def changing(self) -> list[ChangingCell]:
         """Its cells of changing shapes."""
         return changing_cells(self.config, self.cells, self.paths, self.models)
+
+    @functools.cached_property
+    def changes(self) -> list[dict[str, Any]]:
+        """Those of its cells of changing shapes that are captured, with their records."""
+        return changing_captures.changes(
+            self.config, self.changing, self.paths, traced=self.trace_source[0] is not None
+        )
 
     @functools.cached_property
     def deployed(self) -> list[Deployed]:
@@ -132,6 +145,7 @@ class Study:
             lacking=lacking(self.machines.hosts, models, self._planner.availability),
             predictions=self.predictions_of_cells,
             changing=self.changing,
+            changes=self.changes,
             deployed=self.deployed,
         )
 

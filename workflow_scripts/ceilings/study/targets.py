@@ -25,6 +25,7 @@ class Targets:
         captures: Names of the captures that others made.
         deployed: Every deployment of the study.
         changing: Its cells of changing shapes.
+        changes: Of those that are captured, the records of what a change costs.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Targets:
         deployed: Iterable[Deployed] = (),
         *,
         changing: Iterable[ChangingCell] = (),
+        changes: Iterable[str] = (),
     ) -> None:
         self.cells = cells
         self.deployed = list(deployed)
@@ -43,6 +45,7 @@ class Targets:
         self.engines = engines
         self.captures = list(captures)
         self.changing = list(changing)
+        self.changes = list(changes)
 
     @functools.cached_property
     def measured(self) -> list[Cell]:

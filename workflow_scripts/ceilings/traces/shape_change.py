@@ -336,7 +336,7 @@ class _Account:
         for index in np.unique(name[(name >= 0) & (at >= 0)]).tolist():
             mine = (name == index) & (at >= 0)
             count = np.bincount(at[mine], minlength=size).astype(np.float64)
-            time = np.bincount(at[mine], took[mine], minlength=size)
+            time = np.bincount(at[mine], took[mine], minlength=size).astype(np.float64)
             having = sum(int(np.count_nonzero(count[at_shape])) for _, at_shape, _ in weights.groups())
             if not having:
                 continue
@@ -427,9 +427,8 @@ def _side(weights: _Weights, names: Sequence[str], parts: Floats) -> list[dict[s
     rows = [
         {"part": name, "taken_ns": weights.taken(of), "again_ns": weights.again(of), "cost_ns": weights.cost(of)}
         for name, of in zip(names, parts.T, strict=True)
-        if of.any()
     ]
-    return sorted(rows, key=lambda row: -abs(row["cost_ns"]))
+    return sorted((row for row in rows if row["taken_ns"] or row["again_ns"]), key=lambda row: -abs(row["cost_ns"]))
 
 
 def _transitions(labels: Labels, weights: _Weights, lengths: Floats) -> list[dict[str, Any]]:

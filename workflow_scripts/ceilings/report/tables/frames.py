@@ -15,6 +15,7 @@ from ceilings.files import atomic, not_a_file, sha256
 from ceilings.report.catalogue import TABLES
 from ceilings.report.tables import consistent
 from ceilings.report.tables.budget_rows import UNSTEADY_COLUMNS
+from ceilings.report.tables.change_cost_rows import COST_COLUMNS, NAME_COLUMNS
 from ceilings.report.tables.changing_rows import (
     CHANGING_COLUMNS,
     CHANGING_KEY,
@@ -54,6 +55,8 @@ CHANGING = {
     "changing_shapes": SHAPE_COLUMNS,
     "transitions": TRANSITION_COLUMNS,
     "changing_requests": REQUEST_COLUMNS,
+    "shape_changes": COST_COLUMNS,
+    "shape_change_names": NAME_COLUMNS,
 }
 """Tables of changing shapes."""
 
@@ -117,6 +120,7 @@ class Tables:
         quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
         changing, changing_shapes, transitions, changing_requests: One row a cell of changing shapes, a shape of it, a
             pair of shapes, a request of its first process.
+        shape_changes, shape_change_names: One row a part of what a change costs a captured cell, and a name there.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
         serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
         serving_samples: One row a request to a server (``latency_ns``).
@@ -133,6 +137,8 @@ class Tables:
     changing_shapes: pd.DataFrame = field(default_factory=lambda: _empty(SHAPE_COLUMNS))
     transitions: pd.DataFrame = field(default_factory=lambda: _empty(TRANSITION_COLUMNS))
     changing_requests: pd.DataFrame = field(default_factory=lambda: _empty(REQUEST_COLUMNS))
+    shape_changes: pd.DataFrame = field(default_factory=lambda: _empty(COST_COLUMNS))
+    shape_change_names: pd.DataFrame = field(default_factory=lambda: _empty(NAME_COLUMNS))
     serving: pd.DataFrame = field(default_factory=lambda: _empty(SERVING_COLUMNS))
     serving_windows: pd.DataFrame = field(default_factory=lambda: _empty(WINDOW_COLUMNS))
     serving_samples: pd.DataFrame = field(default_factory=lambda: _empty(SAMPLE_COLUMNS))

@@ -6,6 +6,7 @@ Each function says why a record with status ``ok`` cannot be believed, in a few 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -192,6 +193,21 @@ def budget(record: Record) -> str | None:
             return f"the {side}'s parts leave {left / whole:.1%} of the iteration, and no flag says so"
     if verdict(record["shares"]) != record["verdict"]["name"]:
         return f"its verdict is {record['verdict']['name']!r}, and its shares say {verdict(record['shares'])!r}"
+    return None
+
+
+def shape_change(record: Record) -> str | None:
+    """Why what a change of the shape costs is not the sum of its parts."""
+    for name in ("changes", "first"):
+        if not (found := record[name]):
+            continue
+        taken, again = found["taken_ns"], found["again_ns"]
+        if not math.isclose(taken - again, found["cost_ns"]["mean"], rel_tol=CLOSE, abs_tol=1 + CLOSE * taken):
+            return f"{name} take {taken:g} ns, again {again:g} ns, and their cost is {found['cost_ns']['mean']:g} ns"
+        for side, part in itertools.product(("host", "device"), ("taken_ns", "again_ns")):
+            total = sum(row[part] for row in found[side])
+            if found[side] and not math.isclose(total, found[part], rel_tol=CLOSE, abs_tol=1):
+                return f"the {side}'s parts of {name} add up to {total:g} ns, and the request takes {found[part]:g} ns"
     return None
 
 
