@@ -107,11 +107,24 @@ def test_first_appearances_are_compared_apart():
         now = planted_changes.request(events, now, shape, change=previous != shape, begin=begin) + 10
     record = change_record(events.capture(requests=facts(order, first=2)))
     first = record["first"]
-    assert first["requests"] == 2 and first["cost_ns"]["low"] is None
+    assert first["requests"] == 2 and first["cost_ns"]["low"] == pytest.approx(first["cost_ns"]["mean"])
     assert first["cost_ns"]["mean"] == pytest.approx((COST_US + 501) * US)
     assert costs(first, "host")["loading modules"] == LOAD_US + 500
     assert record["changes"]["requests"] == CHANGES
     assert record["changes"]["cost_ns"]["mean"] == pytest.approx(COST_US * US)
+
+
+def test_a_single_first_appearance_within_the_spread_of_its_shape_costs_nothing_for_sure():
+    events, now = Events(), 10.0
+    order = [1, *[0] * 20, *[1] * 20]
+    for number in range(len(order)):
+        busy = 30 + 10 * (number % 2) + (5 if not number else 0)
+        events.launch(now + 1, now + 3, (now + 5, now + 5 + busy, "gemm"))
+        events.call(now + 3, now + 6 + busy, "cudaStreamSynchronize")
+        events.mark(now, now + 7 + busy)
+        now += 100
+    cost = change_record(events.capture(requests=facts(order, before=0, first=1)))["first"]["cost_ns"]
+    assert cost["low"] < 0 < cost["high"]
 
 
 def test_requests_that_settle_are_in_neither_group():

@@ -25,6 +25,7 @@ RULES = {
     "quantize_graph": 6,
     "fuse_graph": 6,
     "capture_trace": 25,
+    "capture_changing": 25,
     "measure_peaks": 30,
     "build_engine": 60,
     "evaluate_quality": 20,

@@ -199,12 +199,17 @@ class _Weights:
         return self.taken(values) - self.again(values)
 
     def half_width(self, values: Floats) -> float | None:
-        """Of the 95% interval of the cost, by the normal distribution; None where a shape has one request of a kind."""
+        """Of the 95% interval of the cost, by the normal distribution; None where a shape comes again only once.
+
+        A single request of a shape varies as that shape again does.
+        """
         total = 0.0
         for share, at, again in zip(self._share, self._at, self._again, strict=True):
-            if at.sum() < 2 or again.sum() < 2:
+            if again.sum() < 2:
                 return None
-            total += share**2 * sum(values[of].var(ddof=1) / of.sum() for of in (at, again))
+            around = values[again].var(ddof=1)
+            taken = values[at].var(ddof=1) if at.sum() > 1 else around
+            total += share**2 * (taken / at.sum() + around / again.sum())
         return Z * math.sqrt(total)
 
     def beyond(self, values: Floats, which: Flags) -> float | None:

@@ -85,9 +85,8 @@ def _sentence(rows: list[dict[str, Any]], only: list[dict[str, Any]]) -> str:
 
 
 def _decided(whole: Row) -> bool:
-    """Whether the cost is beyond how requests differ; a few first appearances have no interval, and count as seen."""
-    low = whole["cost_low_ms"]
-    return bool(whole["cost_ms"] > 0 if pd.isna(low) else low > 0)
+    """Whether the cost is beyond how requests differ."""
+    return bool(whole["cost_low_ms"] > 0)  # not a number: there is no interval
 
 
 def _flags(whole: Row) -> str:
@@ -106,7 +105,7 @@ def _row(row: Row, whole: Row) -> list[str]:
         *(str(row[name]) for name in ("sequence", "compared", "side", "part")),
         *(text.number(row[name]) for name in ("taken_ms", "again_ms")),
         text.number(row["cost_ms"]) + bounds,
-        text.percent(row["cost_ms"] / whole["cost_ms"]) if whole["cost_ms"] > 0 else "–",
+        text.percent(row["cost_ms"] / whole["cost_ms"]) if _decided(whole) else "–",
     ]
 
 
