@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ceilings import gpu, lifetime
+from ceilings import host as hosts
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
 from ceilings.measure.changing_worker import SETTLING
@@ -70,9 +71,9 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     spec = task["spec"]
     names, order = spec["requests"]["shapes"], spec["requests"]["order"]
     shapes = [Shape.parse(name) for name in names]
-    runner: Any = make_runner({**task, "cell": {**task["cell"], "shape": names[0]}})
-    device = _Device(runner.device, task["cell"]["device"])
+    device = _Device(task["cell"]["device"])
     recording = recorder(task["source"], Path(task["raw"]))
+    runner: Any = make_runner({**task, "cell": {**task["cell"], "shape": names[0]}})
     if attach := getattr(recording, "attach", None):
         attach(runner)
     runner.load()
@@ -152,8 +153,8 @@ def recorder(source: str, raw: Path) -> Any:
 class _Device:
     """What a GPU needs that a CPU does not."""
 
-    def __init__(self, kind: str, slug: str) -> None:
-        self._card = gpu.visible() if kind == "cuda" else None
+    def __init__(self, slug: str) -> None:
+        self._card = gpu.visible() if hosts.kind_of(slug) == "cuda" else None
         if self._card:
             gpu.refuse_other(self._card, slug)
 
