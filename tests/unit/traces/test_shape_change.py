@@ -95,6 +95,33 @@ def test_transitions_are_listed_the_dearest_first(record):
     assert [pairs[pair]["count"] for pair in (("b2", "b1"), ("b1", "b2"))] == [INTO_B1, INTO_B2]
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        *((name, "loading modules") for name in ("cuModuleLoadDataEx", "cuLibraryLoadData", "cuModuleUnload")),
+        *(
+            (name, "allocating and freeing")
+            for name in ("cudaMallocAsync_v11020", "cuMemFree_v2", "cudaHostAlloc_v3020")
+        ),
+        *((name, "allocating and freeing") for name in ("cuMemAddressReserve", "cuMemSetAccess", "cudaHostRegister")),
+        *((name, "building graphs") for name in ("cudaStreamBeginCapture_v10000", "cudaGraphInstantiate_v12000")),
+        *((name, "launching") for name in ("cudaLaunchKernelExC_v11060", "cudaGraphLaunch_v10000", "cuLaunchKernel")),
+        *((name, "copying") for name in ("cudaMemcpyAsync_v3020", "cuMemsetD32Async", "cudaMemsetAsync_v3020")),
+        *((name, "waiting while the device idles") for name in ("cudaEventSynchronize", "cudaStreamQuery_v3020")),
+        *((name, "other calls") for name in ("cudaEventCreate_v3020", "cudaStreamIsCapturing_v10000", "cudaSetDevice")),
+    ],
+)
+def test_a_call_belongs_to_the_part_of_its_name(name, part):
+    events, now, order = Events(), 10.0, [0] * 6 + [1] * 6 + [0]
+    for previous, shape in itertools.pairwise([0, *order]):
+        events.mark(now, now + 50)
+        if shape != previous:
+            events.call(now + 1, now + 31, name)
+        now += 60
+    changes = change_record(events.capture(requests=facts(order, before=0)))["changes"]
+    assert costs(changes, "host") == {part: 30, "other code": -30}
+
+
 def test_first_appearances_are_compared_apart():
     """The first two requests take 500 µs more than the other changes."""
     events, now = Events(), 10.0

@@ -25,10 +25,12 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 CALLS = (
-    ("loading modules", re.compile(r"ModuleLoad|LibraryLoad|ModuleGetFunction|LibraryGetKernel|cuLink")),
+    ("loading modules", re.compile(r"(Module|Library)(Load|Unload|Get)|cuLink")),
     (
         "allocating and freeing",
-        re.compile(r"Malloc|MemAlloc|HostAlloc|Free|MemCreate|MemMap|MemUnmap|MemRelease|MemPool"),
+        re.compile(
+            r"Malloc|Free|(Mem|Host)Alloc|Host(Reg|Unreg)ister|Mem(Create|Map|Unmap|Release|Pool|Address|SetAccess)"
+        ),
     ),
     ("building graphs", re.compile(r"Graph(?!Launch)|StreamBeginCapture|StreamEndCapture")),
 )
