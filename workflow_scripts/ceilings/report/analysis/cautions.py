@@ -11,9 +11,11 @@ import pandas as pd
 from ceilings.report import text
 from ceilings.report.analysis.findings import Finding
 from ceilings.report.analysis.findings.finding import processes_entry
-from ceilings.report.analysis.measured import Measured, group_by
+from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.analysis.narrow_products import float_only
 from ceilings.report.tables.evidence import Evidence
+from ceilings.statistics.returning import Returning, returning
+from ceilings.workload.generation import is_request
 
 COARSE = 0.25
 """A noise floor from which on the pages alarm: levers are often worth less."""
@@ -46,6 +48,7 @@ def cautions(measured: Measured, findings: Sequence[Finding], evidence: Evidence
         *_noise(measured),
         *_undecided(measured, findings),
         *_processes(measured),
+        *_returning(measured),
         *_below_floor(measured),
         *_float_products(measured),
         *_captures(measured),
@@ -139,6 +142,26 @@ def _processes(measured: Measured) -> list[str]:
     return lines
 
 
+def _returning(measured: Measured) -> list[str]:
+    """Cells of which every n-th iteration is slower, in all processes: a median hides it, and it is no steady state."""
+    periodic: list[tuple[Cell, Returning]] = []
+    for cell in measured.cells:
+        if is_request(cell.shape):  # the steps of a request differ, and come again with each
+            continue
+        first = returning(cell.groups[0]) if cell.groups else None
+        if first and all((one := returning(group)) and one.period == first.period for group in cell.groups[1:]):
+            periodic.append((cell, first))
+    if not periodic:
+        return []
+    (cell, turn), *_ = periodic
+    shown = f"{cell.label}: one of {turn.period} takes {text.number(turn.ratio)} times the others"
+    shown += ", for one" if len(periodic) > 1 else ""
+    return [
+        f"**{text.plural(len(periodic), 'cell')} with a slower iteration in a fixed turn** ({shown}): the p50 hides "
+        "it. Inputs take turns too: compare `inputs.pool`."
+    ]
+
+
 def _below_floor(measured: Measured) -> list[str]:
     below = [cell for cell in measured.cells if (row := measured.hardware_floor(cell)) and row["gap"] < 1]
     if not below:
@@ -162,10 +185,17 @@ def _float_products(measured: Measured) -> list[str]:
 
 def _captures(measured: Measured) -> list[str]:
     rows = measured.tables.budgets.to_dict("records")
-    unexplained = [row for row in rows if pd.notna(row["untraced_p50_ms"]) and pd.isna(row["replayed_ms"])]
-    if not unexplained:
-        return []
-    return [f"{len(unexplained)} of {len(rows)} captures could not be replayed: their bound is that of the recording."]
+    lines = []
+    if unlike := [row for row in rows if pd.notna(row["irregular"]) and row["irregular"]]:
+        lines.append(
+            f"{len(unlike)} of {len(rows)} captures have iterations that are not alike, or prepare something in each: "
+            "the lab note names what."
+        )
+    if unexplained := [row for row in rows if pd.notna(row["untraced_p50_ms"]) and pd.isna(row["replayed_ms"])]:
+        lines.append(
+            f"{len(unexplained)} of {len(rows)} captures could not be replayed: their bound is that of the recording."
+        )
+    return lines
 
 
 def _weights(evidence: Evidence) -> list[str]:

@@ -67,41 +67,41 @@ def change_tables(plan: Record) -> ChangeTables:
             costs.append({**key, "side": WHOLE, "flags": reason, "path": cell["path"]})
             continue
         for part, compared in COMPARED.items():
-            if found := record[part]:
+            if comparison := record[part]:
                 flags = "; ".join(record["flags"]) if part == "changes" else ""
                 labels = {**key, "compared": compared}
-                costs += [{**labels, **row, "path": cell["path"]} for row in _costs(found, flags)]
-                names += [{**labels, **row} for row in _names(found)]
+                costs += [{**labels, **row, "path": cell["path"]} for row in _costs(comparison, flags)]
+                names += [{**labels, **row} for row in _names(comparison)]
     return ChangeTables(
         pd.DataFrame(costs, columns=COST_COLUMNS),
         pd.DataFrame(names, columns=NAME_COLUMNS),
     )
 
 
-def _costs(found: Record, flags: str) -> list[dict[str, Any]]:
-    cost = found["cost_ns"]
+def _costs(comparison: Record, flags: str) -> list[dict[str, Any]]:
+    cost = comparison["cost_ns"]
     whole = {
-        **{"side": WHOLE, "part": "all", "requests": found["requests"], "flags": flags},
-        **{f"{name}_ms": found[f"{name}_ns"] / NS_PER_MS for name in ("taken", "again")},
+        **{"side": WHOLE, "part": "all", "requests": comparison["requests"], "flags": flags},
+        **{f"{name}_ms": comparison[f"{name}_ns"] / NS_PER_MS for name in ("taken", "again")},
         "cost_ms": cost["mean"] / NS_PER_MS,
         **{f"cost_{end}_ms": None if cost[end] is None else cost[end] / NS_PER_MS for end in ("low", "high")},
     }
     parts = [
         {
-            **{"side": side, "part": row["part"], "requests": found["requests"], "flags": ""},
+            **{"side": side, "part": row["part"], "requests": comparison["requests"], "flags": ""},
             **{f"{name}_ms": row[f"{name}_ns"] / NS_PER_MS for name in ("taken", "again", "cost")},
         }
         for side in ("host", "device")
-        for row in found[side]
+        for row in comparison[side]
     ]
     return [whole, *parts]
 
 
-def _names(found: Record) -> list[dict[str, Any]]:
+def _names(comparison: Record) -> list[dict[str, Any]]:
     return [
         {
             **{name: row[name] for name in ("what", "name", "class", "requests", "count", "again")},
             **{"us": row["ns"] / NS_PER_US, "again_us": row["again_ns"] / NS_PER_US},
         }
-        for row in (*found["only"], *found["more"])
+        for row in (*comparison["only"], *comparison["more"])
     ]

@@ -199,15 +199,17 @@ def budget(record: Record) -> str | None:
 def shape_change(record: Record) -> str | None:
     """Why what a change of the shape costs is not the sum of its parts."""
     for name in ("changes", "first"):
-        if not (found := record[name]):
+        if not (comparison := record[name]):
             continue
-        taken, again = found["taken_ns"], found["again_ns"]
-        if not math.isclose(taken - again, found["cost_ns"]["mean"], rel_tol=CLOSE, abs_tol=1 + CLOSE * taken):
-            return f"{name} take {taken:g} ns, again {again:g} ns, and their cost is {found['cost_ns']['mean']:g} ns"
+        taken, again = comparison["taken_ns"], comparison["again_ns"]
+        if not math.isclose(taken - again, comparison["cost_ns"]["mean"], rel_tol=CLOSE, abs_tol=1 + CLOSE * taken):
+            return (
+                f"{name} take {taken:g} ns, again {again:g} ns, and their cost is {comparison['cost_ns']['mean']:g} ns"
+            )
         for side, part in itertools.product(("host", "device"), ("taken_ns", "again_ns")):
-            total = sum(row[part] for row in found[side])
-            if found[side] and not math.isclose(total, found[part], rel_tol=CLOSE, abs_tol=1):
-                return f"the {side}'s parts of {name} add up to {total:g} ns, and the request takes {found[part]:g} ns"
+            total, whole = sum(row[part] for row in comparison[side]), comparison[part]
+            if comparison[side] and not math.isclose(total, whole, rel_tol=CLOSE, abs_tol=1):
+                return f"the {side}'s parts of {name} add up to {total:g} ns, and the request takes {whole:g} ns"
     return None
 
 
