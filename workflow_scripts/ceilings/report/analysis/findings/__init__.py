@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ceilings.report.analysis.findings.abstraction import layers, runtimes
+from ceilings.report.analysis.findings.batch_limits import best_batches
 from ceilings.report.analysis.findings.beyond import cold_start, other_boundaries
 from ceilings.report.analysis.findings.bottleneck import bottleneck
 from ceilings.report.analysis.findings.energy import clocks, energy
@@ -50,6 +51,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     quality,
     tail,
     operating_points,
+    best_batches,
     floor,
     batching,
     sizes,
