@@ -13,6 +13,7 @@ from ceilings.report.analysis.findings.abstraction import layers, runtimes
 from ceilings.report.analysis.findings.batch_limits import best_batches
 from ceilings.report.analysis.findings.beyond import cold_start, other_boundaries
 from ceilings.report.analysis.findings.bottleneck import bottleneck
+from ceilings.report.analysis.findings.bucket_padding import padded_requests
 from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
@@ -57,6 +58,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     sizes,
     padding,
     shape_taxes,
+    padded_requests,
     other_boundaries,
     cold_start,
     energy,
