@@ -56,7 +56,7 @@ def write(folder: Path, name: str = "s32", **planted: Any) -> dict[str, Any]:
     path = folder / f"{name}.json"
     made = record(**planted)
     records.write(path, "best-batch", {key: value for key, value in made.items() if key not in records.SEAL})
-    return {**made["cell"], "available": True, "reason": None, "remedy": None, "record": str(path)}
+    return {**made["cell"], "available": True, "recorded": False, "reason": None, "remedy": None, "record": str(path)}
 
 
 def _sealed(cell: Any, search: Any, steps: Any, **status: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from ceilings.errors import UserError
 from ceilings.host import Gpu, Host
 from ceilings.statistics.quantiles import minimum_samples
 from ceilings.study import batch_searches
+from ceilings.study.paths import Paths
 from ceilings.study.study import Study
 from ceilings.workload.batches import rest_of, shape_of
 from ceilings.workload.shape import Shape
@@ -173,6 +175,19 @@ def test_a_runtime_of_engines_is_listed_with_the_reason():
     assert "executes engines that are built before anything is measured" in planned["tensorrt"].available.reason
     assert planned["tensorrt"].record is None
     assert "engines" not in (planned["onnxruntime-cuda-graph"].available.reason or "")
+
+
+def test_a_search_of_another_device_is_read_and_never_made(tmp_path):
+    paths = Paths(str(tmp_path))
+    runs = [paths.run("cpu-other", *NAMES, "b1-s32", process=number) for number in (1, 2, 3)]
+    record = paths.best_batch("cpu-other", *NAMES, "s32")
+    for path in map(Path, (*runs, record)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    brought = Study({**copy.deepcopy(CONFIG), "devices": ["cpu-other"]}, LAPTOP, str(tmp_path))
+    (one,) = brought.searches
+    assert one.recorded and one.record == record
+    assert brought.targets.search_records == [] and record in brought.targets.recorded_records
 
 
 def test_a_search_that_the_study_does_not_have_is_refused_by_name():

@@ -49,7 +49,7 @@ SEARCH = record(
     {
         "device": maybe(text()),
         **dict.fromkeys(("runtime", "model", "precision", "rest"), NAME),
-        "available": flag,
+        **dict.fromkeys(("available", "recorded"), flag),
         **dict.fromkeys(("reason", "remedy", "record"), maybe(text())),
     }
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ceilings import private
@@ -37,7 +38,8 @@ class BatchSearch:
         device: Slug of the device that runs it; None if this machine has none of its kind.
         rest: The shape without its batch.
         available: Whether it can be measured here.
-        record: The record of the search; None if it is not available.
+        record: The record of the search; None if it can neither be made nor was.
+        recorded: Whether it was made earlier, on another device or in another environment; it is only read.
     """
 
     device: str | None
@@ -47,6 +49,7 @@ class BatchSearch:
     rest: str
     available: Availability
     record: str | None = None
+    recorded: bool = False
 
     @property
     def identity(self) -> str:
@@ -58,25 +61,29 @@ class BatchSearch:
         return {
             **{name: getattr(self, name) for name in ("device", "runtime", "model", "precision", "rest", "record")},
             "available": bool(self.available),
+            "recorded": self.recorded,
             "reason": private.anonymous(self.available.reason),
             "remedy": private.anonymous(self.available.remedy),
         }
 
 
 def batch_searches(config: Mapping[str, Any], cells: Iterable[Cell], paths: Paths) -> list[BatchSearch]:
-    """The searches, each once a device, on the machines that measure."""
+    """The searches, each once a device: those that machines here make, and those that others made."""
     planned: dict[tuple[str | None, str], BatchSearch] = {}
     for cell in cells:
-        if cell.aa_of or cell.recorded:
+        if cell.aa_of:
             continue
         name = (cell.runtime, cell.model, cell.precision, rest_of(cell.shape))
-        one = BatchSearch(cell.device, *name, cell.available)
+        one = BatchSearch(cell.device, *name, cell.available, recorded=cell.recorded)
         if not any(fnmatch.fnmatchcase(one.identity, pattern) for pattern in config["best_batch"]["cells"]):
             continue
         if RUNTIMES[cell.runtime].artifact in BUILT:
             one = dataclasses.replace(one, available=_built(cell.runtime))
         if one.available and one.device:
-            one = dataclasses.replace(one, record=paths.best_batch(one.device, *name))
+            record = paths.best_batch(one.device, *name)
+            if one.recorded and not Path(record).is_file():
+                continue
+            one = dataclasses.replace(one, record=record)
         planned.setdefault((cell.device, one.identity), one)
     return list(planned.values())
 

@@ -86,7 +86,8 @@ class Targets:
         """All that the tables read of other machines and other environments."""
         beside = ((cell.floor, cell.engine, cell.budget, cell.quality) for cell in self.cells if cell.recorded)
         served = (run for one in self.deployed if one.recorded for run in one.runs)
-        return [*self.recorded_runs, *sorted({path for paths in beside for path in paths if path}), *served]
+        searched = (one.record for one in self.searches if one.record and one.recorded)
+        return [*self.recorded_runs, *sorted({path for paths in beside for path in paths if path}), *served, *searched]
 
     @functools.cached_property
     def budgets(self) -> list[str]:
@@ -106,7 +107,7 @@ class Targets:
     @functools.cached_property
     def search_records(self) -> list[str]:
         """The records of searches for the best batch that this machine makes."""
-        return [one.record for one in self.searches if one.record]
+        return [one.record for one in self.searches if one.record and not one.recorded]
 
     @functools.cached_property
     def floors(self) -> list[str]:
