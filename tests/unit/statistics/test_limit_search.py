@@ -19,8 +19,8 @@ def affine(batch):
 
 
 def staircase(batch):
-    """Waves of 8 inputs."""
-    return 2.0 * math.ceil(batch / 8)
+    """Waves of 8 inputs, and a start: multiples of 8 have the highest throughput, the largest of them most."""
+    return 1 + 2.0 * math.ceil(batch / 8)
 
 
 def plateau(batch):
@@ -103,6 +103,26 @@ def test_throughput_that_was_not_measured_keeps_its_bound(period):
             assert gained <= searched.unseen + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(200))
+def test_of_any_latency_that_never_falls_the_answer_is_the_sweep_s(seed):
+    """Random stairs, some of them steep: the largest batch is the sweep's, and the best one within its bound."""
+    chance = np.random.default_rng(seed)
+    most = int(chance.integers(2, 300))
+    steps = chance.exponential(1.0, most) * (chance.random(most) < chance.uniform(0.05, 1))
+    latencies = 1 + np.cumsum(steps)
+
+    def curve(batch):
+        return float(latencies[batch - 1])
+
+    limit = float(chance.uniform(0.5, latencies[-1] * 1.1))
+    searched, swept = both(curve, limit, most)
+    assert searched.largest == swept.largest
+    assert set(span(swept)) <= set(span(searched)) and searched.slow == ()
+    if swept.best:
+        gained = swept.best / curve(swept.best) / (searched.best / curve(searched.best))
+        assert gained <= searched.unseen + 1e-9
+
+
 @pytest.mark.parametrize("multiple", [3, 8])
 def test_batches_are_multiples(multiple):
     for limit in np.geomspace(1, 70, 40):
@@ -156,6 +176,13 @@ def test_what_bounds_the_throughput():
 def test_throughput_is_level_from_the_smallest_batch_whose_interval_reaches_the_best():
     searched = answer(search(plateau, 30.0, 256), 256)
     assert searched.largest == 118 and searched.level_from == 16
+
+
+def test_a_throughput_whose_interval_overlaps_the_best_is_level_with_it():
+    """Batch 16 has 1.5% less than the largest, with intervals of 1% to either side; batch 8 has 5% less."""
+    share = {8: 0.95, 16: 0.985}
+    searched = answer(search(lambda batch: 0.1 * batch / share.get(batch, 1.0 if batch > 16 else 0.5), 10.0, 64), 64)
+    assert searched.best > 16 and searched.level_from == 16
 
 
 def test_undecided_batches_are_closed_in_from_both_sides():
