@@ -75,7 +75,7 @@ def test_a_batch_at_the_limit_is_undecided_and_the_finding_says_so(planted):
 def test_the_finding_says_what_bounds_the_throughput(planted, tmp_path):
     assert "The limit bounds it" in finding_of(planted()).text
     level = finding_of(planted(curve=lambda batch: max(4.0, 0.5 * batch)))
-    assert "Throughput is level there" in level.text and "From batch 8 on (4" in level.text
+    assert "Throughput bounds it" in level.text and "From batch 8 on (4" in level.text
     assert "raise best_batch.most above 64" in finding_of(planted(limit_ms=1000.0)).text
     failed = finding_of(planted(limit_ms=1000.0, fails_from=20))
     assert "19**" in failed.text and "A larger batch does not run: out-of-memory: failed to allocate" in failed.text

@@ -19,6 +19,9 @@ HEADERS = [
 MOST_ROWS = 10
 """Of the summary."""
 
+MOST_FLAGS = 2
+"""Of a search that its note shows: the others are in the table."""
+
 BOUNDS = {
     "limit": "the limit",
     "throughput": "throughput",
@@ -77,17 +80,17 @@ def _undecided(row: Mapping[str, Any]) -> str:
 
 
 def _row(row: Mapping[str, Any]) -> list[str]:
-    found = not text.absent(row["best"])
+    answered = not text.absent(row["best"])
     return [
         f"{configuration_label(row['runtime'], row['precision'])}, {row['model']}, `{row['device']}`",
         str(row["rest"]),
         _limit(row),
-        f"**{_whole(row, 'best')}**" if found else "none",
-        text.interval(interval_of(row, "p50", "ms"), "ms") if found else "–",
-        text.interval(interval_of(row, "inferences", "per_s")) if found else "–",
+        f"**{_whole(row, 'best')}**" if answered else "none",
+        text.interval(interval_of(row, "p50", "ms"), "ms") if answered else "–",
+        text.interval(interval_of(row, "inferences", "per_s")) if answered else "–",
         _undecided(row),
         _whole(row, "exceeds"),
-        f"{_whole(row, 'level_from')} ({text.number(row['level_ms'])} ms)" if found else "–",
+        f"{_whole(row, 'level_from')} ({text.number(row['level_ms'])} ms)" if answered else "–",
         BOUNDS[row["bounded_by"]],
         f"{int(row['batches'])} × {int(row['processes'])} processes",
     ]
@@ -105,7 +108,7 @@ def _notes(row: Mapping[str, Any]) -> list[str]:
     if not text.absent(row["again_verdict"]) and row["again_verdict"] != "keeps":
         notes.append(f"measured once more, batch {_whole(row, 'best')} {AGAIN[row['again_verdict']]}")
     if row["flags"]:
-        notes.append(f"flagged: {row['flags']}")
+        notes.append(f"flagged: {text.cut(row['flags'].split('; '), MOST_FLAGS)}")
     return notes
 
 

@@ -106,39 +106,39 @@ def _search(record: Record, measured: Sequence[Measured]) -> dict[str, Any]:
         return {**row, "status": "failed", "reason": _reason(record["failure"])}
     once = [one for one, step in zip(measured, steps, strict=True) if not step["again"]]
     by_batch = {one.batch: one for one in once}
-    found = answer(once, search["most"], search["multiple"])
+    answered = answer(once, search["most"], search["multiple"])
     smallest = min(by_batch)
     failures = {step["batch"]: _reason(step["failure"]) for step in steps if step["status"] != "ok"}
     row |= {
         "status": "ok",
         "limit_ms": search_record.limit_ms(search, steps),
         "smallest": smallest,
-        "largest": found.largest or None,
-        "undecided_from": found.undecided and found.undecided[0],
-        "undecided_to": found.undecided and found.undecided[1],
-        "exceeds": found.exceeds,
-        "slow": ", ".join(map(str, found.slow)),
-        "bounded_by": found.bounded_by,
-        "bound_reason": failures.get(found.exceeds or 0),
+        "largest": answered.largest or None,
+        "undecided_from": answered.undecided and answered.undecided[0],
+        "undecided_to": answered.undecided and answered.undecided[1],
+        "exceeds": answered.exceeds,
+        "slow": ", ".join(map(str, answered.slow)),
+        "bounded_by": answered.bounded_by,
+        "bound_reason": failures.get(answered.exceeds or 0),
     }
-    if found.best is None:
+    if answered.best is None:
         return row | _interval("p50", "ms", by_batch[smallest].latency)
-    return row | _best(found, by_batch, smallest) | _again(measured[-1] if steps[-1]["again"] else None)
+    return row | _best(answered, by_batch, smallest) | _again(measured[-1] if steps[-1]["again"] else None)
 
 
-def _best(found: Answer, by_batch: Mapping[int, Measured], smallest: int) -> dict[str, Any]:
-    assert found.best is not None and found.level_from is not None
-    best, first, level = by_batch[found.best], by_batch[smallest].throughput, by_batch[found.level_from].latency
+def _best(answered: Answer, by_batch: Mapping[int, Measured], smallest: int) -> dict[str, Any]:
+    assert answered.best is not None and answered.level_from is not None
+    best, first, level = by_batch[answered.best], by_batch[smallest].throughput, by_batch[answered.level_from].latency
     rate = best.throughput
     # Of two intervals, not of their processes: wider than a paired ratio, never narrower.
     gain = Interval(rate.low / first.high, rate.estimate / first.estimate, rate.high / first.low)
     return {
-        "best": found.best,
+        "best": answered.best,
         **_batch_intervals(best),
         **dict(zip(("gain", "gain_low", "gain_high"), (gain.estimate, gain.low, gain.high), strict=True)),
-        "level_from": found.level_from,
+        "level_from": answered.level_from,
         "level_ms": level.estimate if level else None,
-        "unseen": found.unseen,
+        "unseen": answered.unseen,
     }
 
 
@@ -182,7 +182,7 @@ def _flags(steps: Sequence[Record]) -> list[str]:
             for flag in run["flags"]:
                 if step["batch"] not in batches.setdefault(flag, []):
                     batches[flag].append(step["batch"])
-    return [f"batch {', '.join(map(str, sorted(found)))}: {flag}" for flag, found in batches.items()]
+    return [f"batch {', '.join(map(str, sorted(having)))}: {flag}" for flag, having in batches.items()]
 
 
 def _reason(failure: Record) -> str:

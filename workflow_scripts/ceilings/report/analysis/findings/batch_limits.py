@@ -85,12 +85,16 @@ def _above(row: Mapping[str, Any]) -> str:
 
 def _bound(row: Mapping[str, Any], best: int) -> str:
     level = int(row["level_from"])
-    reach = "" if level == best else f" From batch {level} on ({text.number(row['level_ms'])} ms) intervals overlap."
+    reach = (
+        ""
+        if level == best
+        else f" From batch {level} on ({text.number(row['level_ms'])} ms) intervals overlap the best's."
+    )
     match row["bounded_by"]:
         case "limit":
             return f"The limit bounds it: a larger batch that was measured has more throughput.{reach}"
         case "throughput":
-            return f"Throughput is level there: no larger batch that was measured has more.{reach}"
+            return f"Throughput bounds it: no larger batch that was measured has more for certain.{reach}"
         case "most":
             return (
                 f"No larger batch was asked for: raise best_batch.most above {int(row['most'])} to look further.{reach}"

@@ -11,7 +11,7 @@ from ceilings.report.analysis.findings.one_shape import TOPIC
 from ceilings.report.analysis.measured import Measured, configuration_label
 from ceilings.statistics.quantiles import Interval
 
-CLAIM = "Requests padded up to buckets take less time than at their exact shapes."
+CLAIM = "Requests padded up to buckets take less time than at their exact shapes"
 MEASURE = "mean latencies in the sequence, padded to exact"
 
 

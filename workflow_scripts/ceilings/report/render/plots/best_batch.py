@@ -27,13 +27,13 @@ VERDICTS = {
 @style.settled
 def draw(tables: Tables) -> Figure:
     """A row a search: latency with the limit and throughput over batch, numbers in the order of the search."""
-    found = tables.best_batches[tables.best_batches["status"] == "ok"].to_dict("records")[:MOST_PANELS]
-    if not found:
-        return style.nothing("Best batch", "no batch was searched")
+    rows = tables.best_batches[tables.best_batches["status"] == "ok"].to_dict("records")[:MOST_PANELS]
+    if not rows:
+        return style.nothing("Best batch", "no search for it was measured")
     title = "Searches for the best batch under a latency limit (numbers: its order; hollow: once more)"
-    figure, axes = style.panels(len(found), 2, 3.4, title)
+    figure, axes = style.panels(len(rows), 2, 3.4, title)
     steps = tables.searched_batches
-    for row, (latency, throughput) in zip(found, axes, strict=True):
+    for row, (latency, throughput) in zip(rows, axes, strict=True):
         mine = steps[(steps[SEARCH_KEY] == [row[name] for name in SEARCH_KEY]).all(axis=1)]
         timed = mine[mine["p50_ms"].notna()].to_dict("records")
         failed = mine[mine["p50_ms"].isna()].to_dict("records")
