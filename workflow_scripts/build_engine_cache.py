@@ -7,7 +7,7 @@ from pathlib import Path
 from ceilings import artifacts, records, turns
 from ceilings import host as hosts
 from ceilings.engines.cache import Plan
-from ceilings.errors import CellFailure, UserError
+from ceilings.errors import CellFailure
 from ceilings.files import sha256
 from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
@@ -18,13 +18,7 @@ PACKAGES = ("onnxruntime-gpu", "tensorrt-cu13-libs", "cuda-bindings")
 
 
 def work(arguments: argparse.Namespace) -> None:
-    host = hosts.detect({})
-    here = host.device("cuda")
-    if here != arguments.device:
-        raise UserError(
-            f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; build it "
-            "there, or ask for the path of this machine's GPU"
-        )
+    host = hosts.having(arguments.device, arguments.output, "cuda")
     cell = {"precision": arguments.precision, "shape": arguments.shape}
     plan = Plan(
         graph=str(arguments.graph),

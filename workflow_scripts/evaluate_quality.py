@@ -9,7 +9,7 @@ from typing import Any
 
 from ceilings import artifacts, records, turns
 from ceilings import host as hosts
-from ceilings.errors import CellFailure, UserError
+from ceilings.errors import CellFailure
 from ceilings.lifetime import temporary_folder
 from ceilings.measure.evaluation import evaluate
 from ceilings.measure.supervisor import supervise
@@ -22,20 +22,13 @@ WORKER = "ceilings.measure.evaluation_worker"
 
 
 def work(arguments: argparse.Namespace) -> None:
-    kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
-    host = hosts.detect({})
-    here = host.device(kind)
-    if here != arguments.device:
-        raise UserError(
-            f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
-            "run it there, or ask for the path of this machine's device"
-        )
+    host = hosts.having(arguments.device, arguments.output)
     names = ("device", "runtime", "model", "precision")
     cell = {name: getattr(arguments, name) for name in names} | {"shape": str(Shape.parse(arguments.shape))}
     record: dict[str, Any] = {"cell": cell, "log": arguments.log, "metrics": None}
     try:
         artifacts.refuse_failed(arguments.artifact, arguments.data)
-        with turns.turn(host.uuid(kind), timed=False):
+        with turns.turn(host.uuid(hosts.kind_of(arguments.device)), timed=False):
             fill(record, arguments)
     except CellFailure as failure:
         record |= {"status": "failed", "failure": {"kind": failure.kind, "message": str(failure)}}

@@ -8,7 +8,7 @@ from typing import Any
 from ceilings import host as hosts
 from ceilings import records, turns
 from ceilings.artifacts import refuse_failed
-from ceilings.errors import CellFailure, UserError
+from ceilings.errors import CellFailure
 from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
 from ceilings.workload.shape_order import Requests
@@ -18,14 +18,7 @@ WORKER = "ceilings.measure.changing_worker"
 
 def work(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
-    kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
-    host = hosts.detect({})
-    here = host.device(kind)
-    if here != arguments.device:
-        raise UserError(
-            f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
-            "run it there, or ask for the path of this machine's device"
-        )
+    host = hosts.having(arguments.device, arguments.output)
     names = ("device", "runtime", "model", "precision", "sequence")
     cell = {name: getattr(arguments, name) for name in names}
     shapes = spec["requests"]["shapes"]
@@ -49,7 +42,7 @@ def work(arguments: argparse.Namespace) -> None:
             "workload": str(arguments.workload),
             "pools": {shape: {"inputs": str(inputs[shape]), "reference": str(references[shape])} for shape in needed},
         }
-        with turns.turn(host.uuid(kind)):
+        with turns.turn(host.uuid(hosts.kind_of(arguments.device))):
             measured = supervise(task, WORKER)
     record = {
         "cell": cell,

@@ -7,7 +7,7 @@ from pathlib import Path
 from ceilings import host as hosts
 from ceilings import records, turns
 from ceilings.artifacts import refuse_failed
-from ceilings.errors import CellFailure, UserError
+from ceilings.errors import CellFailure
 from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
 from ceilings.workload.shape import Shape
@@ -15,14 +15,7 @@ from ceilings.workload.shape import Shape
 
 def work(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
-    kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
-    host = hosts.detect({})
-    here = host.device(kind)
-    if here != arguments.device:
-        raise UserError(
-            f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
-            "run it there, or ask for the path of this machine's device"
-        )
+    host = hosts.having(arguments.device, arguments.output)
     cell = {
         "device": arguments.device,
         "runtime": arguments.runtime,
@@ -39,7 +32,7 @@ def work(arguments: argparse.Namespace) -> None:
         if arguments.artifact.suffix == ".safetensors":
             paths["artifact"] = arguments.artifact.parent
         task = {"cell": cell, "spec": spec, **{name: str(path) for name, path in paths.items()}}
-        with turns.turn(host.uuid(kind)):
+        with turns.turn(host.uuid(hosts.kind_of(arguments.device))):
             measured = supervise(task)
     record = {
         "cell": cell,

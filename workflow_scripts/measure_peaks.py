@@ -10,7 +10,6 @@ from pathlib import Path
 
 from ceilings import gpu, records, turns
 from ceilings import host as hosts
-from ceilings.errors import UserError
 from ceilings.program import main
 from ceilings.provenance import provenance
 
@@ -21,12 +20,7 @@ PACKAGES = ("torch", "cuda-bindings", "nvidia-ml-py", "numpy")
 
 
 def work(arguments: argparse.Namespace) -> None:
-    here = hosts.detect({}).device("cuda")
-    if here != arguments.device:
-        raise UserError(
-            f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; "
-            "run it there, or ask for the path of this machine's GPU"
-        )
+    hosts.having(arguments.device, arguments.output, "cuda")
     from ceilings.cuda import device as cuda
     from ceilings.cuda import monitor as gpu_monitor
     from ceilings.limits.peaks import TINY, Bench, Sizes

@@ -16,14 +16,7 @@ FILES = ("artifact", "inputs", "reference", "workload")
 
 def work(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
-    kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
-    host = hosts.detect({})
-    here = host.device(kind)
-    if here != arguments.device:
-        raise UserError(
-            f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
-            "run it there, or ask for the path of this machine's device"
-        )
+    host = hosts.having(arguments.device, arguments.output)
     files = {cell: dict(zip(FILES, paths, strict=True)) for cell, *paths in arguments.served}
     if missing := [cell for cell in spec["deployment"]["cells"] if cell not in files]:
         raise UserError(f"--spec serves {missing[0]}, and no --served names its files; add them")
@@ -34,7 +27,7 @@ def work(arguments: argparse.Namespace) -> None:
     except CellFailure as failure:
         measured = session.failed(failure.kind, str(failure))
     else:
-        with turns.turn(host.uuid(kind)):
+        with turns.turn(host.uuid(hosts.kind_of(arguments.device))):
             measured = session.run(task)
     record = {
         **{name: task[name] for name in ("deployment", "device", "run")},

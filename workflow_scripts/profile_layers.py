@@ -8,7 +8,7 @@ from typing import Any
 from ceilings import artifacts, records, turns
 from ceilings import host as hosts
 from ceilings.engines import engine_record, inspect
-from ceilings.errors import CellFailure, UserError
+from ceilings.errors import CellFailure
 from ceilings.program import json_argument, main
 from ceilings.provenance import provenance
 from ceilings.workload.shape import Shape
@@ -16,13 +16,7 @@ from ceilings.workload.workload import Workload
 
 
 def work(arguments: argparse.Namespace) -> None:
-    host = hosts.detect({})
-    here = host.device("cuda")
-    if here != arguments.device:
-        raise UserError(
-            f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; run it "
-            "there, or ask for the path of this machine's GPU"
-        )
+    host = hosts.having(arguments.device, arguments.output, "cuda")
     from ceilings.models.pool import elements, load_pool
     from ceilings.runtimes.layer_times import described, layer_times
     from ceilings.runtimes.tensorrt_native import TensorRt

@@ -7,6 +7,7 @@ import pytest
 
 from ceilings import host as hosts
 from ceilings import slugs
+from ceilings.errors import UserError
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study import progress
 from ceilings.study.availability import availability, installed
@@ -21,6 +22,18 @@ def test_pinned_host_is_the_detected_one(monkeypatch):
         assert hosts.detect() == host
     finally:
         monkeypatch.delenv(hosts.PIN)
+
+
+def test_what_belongs_to_another_device_is_refused_with_both_names(monkeypatch):
+    here = hosts.Host("cpu-here", "Here", 4, None, "no driver")
+    monkeypatch.setattr(hosts, "detect", lambda environment: here)
+    assert hosts.having("cpu-here", "run1.json") == here
+    with pytest.raises(UserError, match=r"run1\.json belongs to cpu-there, but this machine's processor is cpu-here;"):
+        hosts.having("cpu-there", "run1.json")
+    with pytest.raises(UserError, match=r"belongs to nvidia-there, but this machine's GPU is none;"):
+        hosts.having("nvidia-there", "run1.json")
+    with pytest.raises(UserError, match=r"belongs to cpu-here, but this machine's GPU is none;"):
+        hosts.having("cpu-here", "trace.sqlite", "cuda")
 
 
 AMD = "model name\t: AMD EPYC\ncpu family\t: 25\nmodel\t\t: 17\n"

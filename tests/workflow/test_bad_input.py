@@ -99,7 +99,7 @@ def test_calibration_of_another_graph_is_refused(project):
 def test_result_of_another_device_is_not_made_here(project):
     target = "results/benchmarks/cpu-of-somebody-else/onnxruntime-cpu/tiny/fp32/b1-s16/run1.json"
     text = refused(project, target)
-    assert "belongs to cpu-of-somebody-else, but this machine's cpu device is" in text
+    assert "belongs to cpu-of-somebody-else, but this machine's processor is" in text
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 
 from ceilings import gpu as gpus
 from ceilings.control_groups import cpu_quota
+from ceilings.errors import UserError
 from ceilings.gpu import Gpu
 from ceilings.slugs import slug
 
@@ -64,6 +65,33 @@ def detect(environment: Mapping[str, str] = os.environ) -> Host:
     cores, quota = _physical_cores(), cpu_quota()
     usable = cores if quota is None else max(1, min(cores, int(quota)))
     return Host(f"cpu-{slug(name)}{model}", name, usable, gpu, problem, quota, int8_saturates(), multiplies_bf16())
+
+
+def kind_of(device: str) -> str:
+    """Kind of a device by its slug: ``cpu`` or ``cuda``."""
+    return "cpu" if device.startswith("cpu-") else "cuda"
+
+
+def having(device: str, output: Path, kind: str | None = None) -> Host:
+    """This machine, for what must be made on one that has ``device``.
+
+    Args:
+        device: A slug.
+        output: What is made, for the message.
+        kind: ``cpu`` or ``cuda`` where only that will do; default: the kind of ``device``.
+
+    Raises:
+        UserError: This machine has another one.
+    """
+    host = detect({})
+    kind = kind or kind_of(device)
+    if (here := host.device(kind)) != device:
+        what = {"cpu": "processor", "cuda": "GPU"}[kind]
+        raise UserError(
+            f"{output} belongs to {device}, but this machine's {what} is {here or 'none'}; run it there, or ask for "
+            f"the path of this machine's {what}"
+        )
+    return host
 
 
 def from_json(fields: Mapping[str, Any]) -> Host:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ceilings.host import Host
+from ceilings.host import Host, kind_of
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.availability import Availability, availability, of_model
 from ceilings.study.cell import SECOND, Cell
@@ -206,7 +206,7 @@ class Planner:
 
 def _is_of(slug: str, cell: Cell) -> bool:
     """Whether a device is of the kind that a cell's runtime runs on."""
-    return cell.spec.device == ("cpu" if slug.startswith("cpu-") else "cuda")
+    return cell.spec.device == kind_of(slug)
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ceilings import host as hosts
-from ceilings.errors import UserError
 from ceilings.program import json_argument
 from ceilings.workload.shape import Shape
 
@@ -34,13 +33,7 @@ def task(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: The cell belongs to another device than this machine's.
     """
-    host = hosts.detect({})
-    here = host.device("cuda")
-    if here != arguments.device:
-        raise UserError(
-            f"{arguments.output} belongs to {arguments.device}, but this machine's GPU is {here or 'none'}; run it "
-            "there, or ask for the path of this machine's GPU"
-        )
+    host = hosts.having(arguments.device, arguments.output, "cuda")
     names = {name: getattr(arguments, name) for name in ("device", "runtime", "model", "precision")}
     artifact = arguments.artifact.parent if arguments.artifact.suffix == ".safetensors" else arguments.artifact
     return {
