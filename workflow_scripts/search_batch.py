@@ -24,14 +24,7 @@ KEPT = ("latency_ns", "warmup_stable", "stop_reason", "elapsed_ns")
 
 
 def work(arguments: argparse.Namespace) -> None:
-    kind = "cpu" if arguments.device.startswith("cpu-") else "cuda"
-    host = hosts.detect({})
-    here = host.device(kind)
-    if here != arguments.device:
-        raise UserError(
-            f"{arguments.output} belongs to {arguments.device}, but this machine's {kind} device is {here or 'none'}; "
-            "run it there, or ask for the path of this machine's device"
-        )
+    host = hosts.having(arguments.device, arguments.output)
     names = ("device", "runtime", "model", "precision", "rest")
     spec = arguments.spec
     head = {
@@ -45,7 +38,7 @@ def work(arguments: argparse.Namespace) -> None:
     except CellFailure as failure:
         found = failed(failure.kind, str(failure), [])
     else:
-        found = Search(arguments, host.uuid(kind)).run()
+        found = Search(arguments, host.uuid(hosts.kind_of(arguments.device))).run()
     records.write(arguments.output, "best-batch", head | found, indent=None)
 
 
