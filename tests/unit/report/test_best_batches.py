@@ -118,7 +118,7 @@ def test_a_tail_is_held_against_the_limit_where_the_study_says_so(planted):
 
 def test_a_slow_batch_is_named(planted):
     row = row_of(planted(curve=lambda batch: affine(batch) * (2 if batch == 16 else 1)))
-    assert (row["best"], row["slow"]) == (24, "16")
+    assert (row["best"], row["outliers"]) == (24, "16")
 
 
 def test_a_search_that_failed_and_one_that_cannot_be_are_listed_with_the_reason(tmp_path):

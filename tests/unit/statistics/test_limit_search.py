@@ -117,7 +117,7 @@ def test_of_any_latency_that_never_falls_the_answer_is_the_sweep_s(seed):
     limit = float(chance.uniform(0.5, latencies[-1] * 1.1))
     searched, swept = both(curve, limit, most)
     assert searched.largest == swept.largest
-    assert set(span(swept)) <= set(span(searched)) and searched.slow == ()
+    assert set(span(swept)) <= set(span(searched)) and searched.outliers == ()
     if swept.best:
         gained = swept.best / curve(swept.best) / (searched.best / curve(searched.best))
         assert gained <= searched.unseen + 1e-9
@@ -138,7 +138,7 @@ def test_one_slow_batch_hides_no_larger_one(at):
     true = 39 if at == 40 else 40
     assert searched.largest == true or true in span(searched)
     assert searched.largest >= 39
-    assert set(searched.slow) <= {at}
+    assert set(searched.outliers) <= {at}
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -149,7 +149,7 @@ class Answer:
         largest: The largest batch that keeps the limit; 0: none.
         undecided: First and last batch above that which are undecided or were not measured; None: there are none.
         exceeds: The smallest batch above these that does not keep the limit; None: none was measured.
-        slow: Smaller batches than ``largest`` that do not keep the limit.
+        outliers: Smaller batches than ``largest`` that do not keep the limit.
         level_from: The smallest batch that keeps the limit and whose throughput is not below the best's: their
             intervals overlap.
         bounded_by: What keeps the throughput from growing: ``limit`` (a larger batch has more), ``throughput`` (no
@@ -163,7 +163,7 @@ class Answer:
     largest: int
     undecided: tuple[int, int] | None
     exceeds: int | None
-    slow: tuple[int, ...]
+    outliers: tuple[int, ...]
     level_from: int | None
     bounded_by: Bound
     unseen: float = 1.0
@@ -180,7 +180,7 @@ def answer(measured: Sequence[Measured], most: int, multiple: int = 1) -> Answer
     largest, _, upper = edges({one.batch: one.verdict for one in ordered})
     last = most // multiple * multiple if upper is None else upper - multiple
     undecided = (largest + multiple, last) if last > largest else None
-    slow = tuple(one.batch for one in ordered if one.batch < largest and one.verdict in ("exceeds", "fails"))
+    outliers = tuple(one.batch for one in ordered if one.batch < largest and one.verdict in ("exceeds", "fails"))
     keeping = [one for one in ordered if one.verdict == "keeps"]
     if not keeping:
         return Answer(None, 0, undecided, upper, (), None, WITHOUT[ordered[0].verdict])
@@ -188,7 +188,7 @@ def answer(measured: Sequence[Measured], most: int, multiple: int = 1) -> Answer
     level = next(one.batch for one in keeping if one.throughput.high >= best.throughput.low)
     larger = [one for one in ordered if one.batch > best.batch]
     return Answer(
-        best.batch, largest, undecided, upper, slow, level, _bound(best, larger), _unseen(keeping, best, multiple)
+        best.batch, largest, undecided, upper, outliers, level, _bound(best, larger), _unseen(keeping, best, multiple)
     )
 
 

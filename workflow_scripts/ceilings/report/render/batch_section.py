@@ -101,8 +101,8 @@ def _notes(row: Mapping[str, Any]) -> list[str]:
     if text.absent(row["best"]) and not text.absent(row["p50_ms"]):
         taken = text.interval(interval_of(row, "p50", "ms"), "ms")
         notes.append(f"no batch keeps the limit for certain; batch {_whole(row, 'smallest')} takes {taken}")
-    if row["slow"]:
-        notes.append(f"batch {row['slow']} does not keep the limit, and a larger one does")
+    if row["outliers"]:
+        notes.append(f"batch {row['outliers']} does not keep the limit, and a larger one does")
     if not text.absent(row["bound_reason"]):
         notes.append(f"batch {_whole(row, 'exceeds')} does not run: {row['bound_reason']}")
     if not text.absent(row["again_verdict"]) and row["again_verdict"] != "keeps":

@@ -31,7 +31,7 @@ def _ends(name: str, unit: str) -> tuple[str, str, str]:
 BEST_COLUMNS = [
     *(*SEARCH_KEY, "status", "reason", "remedy", "processes", "batches", "most", "multiple", "percentile"),
     *("limit_ms", "limit_times", "best", *_ends("p50", "ms"), *_ends("judged", "ms"), *_ends("inferences", "per_s")),
-    *("gain", "gain_low", "gain_high", "smallest", "largest", "undecided_from", "undecided_to", "exceeds", "slow"),
+    *("gain", "gain_low", "gain_high", "smallest", "largest", "undecided_from", "undecided_to", "exceeds", "outliers"),
     *("level_from", "level_ms", "bounded_by", "bound_reason", "unseen"),
     *(*_ends("again", "ms"), "again_verdict", "flags", "path"),
 ]
@@ -41,7 +41,7 @@ BEST_COLUMNS = [
 ``inferences_per_s``: its median latency, the percentile that is held against the limit, batch over median latency.
 ``gain``: that throughput over the one of the smallest batch, ``smallest``. ``largest``: the largest batch that keeps
 the limit; ``undecided_from``, ``undecided_to``: first and last batch above it that are undecided or were not measured;
-``exceeds``: the smallest above them that does not keep it. ``slow``: smaller ones than ``largest`` that do not.
+``exceeds``: the smallest above them that does not keep it. ``outliers``: smaller ones than ``largest`` that do not.
 ``level_from``, ``level_ms``: the smallest batch whose throughput is not decided to be lower, and its median latency.
 ``bounded_by``, ``bound_reason``: what keeps the throughput from growing; of a failure its message. ``unseen``: no batch
 up to ``largest`` that was not measured has more than so many times the best's throughput, if no larger batch takes less
@@ -117,7 +117,7 @@ def _search(record: Record, measured: Sequence[Measured]) -> dict[str, Any]:
         "undecided_from": answered.undecided and answered.undecided[0],
         "undecided_to": answered.undecided and answered.undecided[1],
         "exceeds": answered.exceeds,
-        "slow": ", ".join(map(str, answered.slow)),
+        "outliers": ", ".join(map(str, answered.outliers)),
         "bounded_by": answered.bounded_by,
         "bound_reason": failures.get(answered.exceeds or 0),
     }
