@@ -9,7 +9,7 @@ import pytest
 from ceilings.errors import UserError
 from ceilings.host import Gpu, Host
 from ceilings.statistics.quantiles import minimum_samples
-from ceilings.study import batch_searches
+from ceilings.study import batch_searches, code
 from ceilings.study.paths import Paths
 from ceilings.study.study import Study
 from ceilings.workload.batches import rest_of, shape_of
@@ -99,6 +99,16 @@ def test_a_record_depends_on_what_is_searched_and_on_nothing_else():
     assert study(elsewhere).slices.best_batch(*NAMES) == before
     for change in (asking(limit_ms=10), asking(most=64), asking(multiple=8), asking(percentile="p90")):
         assert study(change).slices.best_batch(*NAMES) != before
+
+
+def test_a_record_depends_on_the_code_that_a_search_runs_by_name():
+    modules = (
+        *("make_inputs", "compute_reference", "ceilings.measure.supervisor", "ceilings.measure.worker"),
+        *("ceilings.measure.cpu_bench", "ceilings.measure.measurements.closed_loop"),
+        *("ceilings.runtimes.onnxruntime_cpu", "ceilings.models.families.text_encoder"),
+    )
+    assert json.loads(study().slices.best_batch(*NAMES))["code"] == code.digest(*modules)
+    assert json.loads(study().slices.best_batch("torch-eager", "text", "fp32"))["module"] == "torch_cpu"
 
 
 def test_the_limit_of_the_study_s_targets_is_the_default():
