@@ -78,7 +78,7 @@ def test_the_finding_says_what_bounds_the_throughput(planted, tmp_path):
     assert "Throughput bounds it" in level.text and "From batch 8 on (4" in level.text
     assert "raise best_batch.most above 64" in finding_of(planted(limit_ms=1000.0)).text
     failed = finding_of(planted(limit_ms=1000.0, fails_from=20))
-    assert "19**" in failed.text and "A larger batch does not run: out-of-memory: failed to allocate" in failed.text
+    assert "19**" in failed.text and "20 does not run. That bounds it: out-of-memory: failed to allocate" in failed.text
 
 
 def test_an_effect_is_the_throughput_beside_the_smallest_batch(planted):
@@ -112,8 +112,10 @@ def test_a_limit_of_times_the_smallest_batch_follows_from_it(planted):
 
 
 def test_a_tail_is_held_against_the_limit_where_the_study_says_so(planted):
-    row = row_of(planted(percentile="p99", limit_ms=affine(24) * 1.005))
+    tables = planted(percentile="p99", limit_ms=affine(24) * 1.005)
+    row = row_of(tables)
     assert row["best"] < 24 and row["judged_ms"] > row["p50_ms"]
+    assert f" (p99 {row['judged_ms']:.1f} ms [" in finding_of(tables).text
 
 
 def test_a_slow_batch_is_named(planted):

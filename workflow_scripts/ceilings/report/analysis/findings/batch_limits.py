@@ -49,9 +49,9 @@ def _finding(row: Mapping[str, Any]) -> Finding:
             status=None if sure else "not decidable",
         )
     best = int(row["best"])
-    rate = text.interval(interval_of(row, "inferences", "per_s"))
+    rate = f"{text.interval(interval_of(row, 'inferences', 'per_s'))} inferences/s"
     sentence = (
-        f"{name}: the best batch within {limit} is **{best}**: {_interval(row, 'p50', 'ms')}, {rate} inferences/s. "
+        f"{name}: the best batch within {limit} is **{best}**: {_interval(row, 'p50', 'ms')}{_tail(row)}, {rate}. "
         f"{_above(row)}{_bound(row, best)}{_unseen(row, best)}{_again(row)}"
     ).strip()
     gain = Interval(row["gain_low"], row["gain"], row["gain_high"])
@@ -70,6 +70,11 @@ def _finding(row: Mapping[str, Any]) -> Finding:
         status=None if certain else "not decidable",
         missing=() if certain else (more,),
     )
+
+
+def _tail(row: Mapping[str, Any]) -> str:
+    """The percentile that is held against the limit, where that is no median."""
+    return "" if row["percentile"] == "p50" else f" ({row['percentile']} {_interval(row, 'judged', 'ms')})"
 
 
 def _above(row: Mapping[str, Any]) -> str:
@@ -100,7 +105,7 @@ def _bound(row: Mapping[str, Any], best: int) -> str:
                 f"No larger batch was asked for: raise best_batch.most above {int(row['most'])} to look further.{reach}"
             )
         case "failure":
-            return f"A larger batch does not run: {row['bound_reason']}.{reach}"
+            return f"That bounds it: {row['bound_reason']}.{reach}"
         case _:
             return f"A larger batch has more throughput, and whether it keeps the limit is undecided.{reach}"
 

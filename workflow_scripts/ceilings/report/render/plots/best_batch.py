@@ -49,7 +49,7 @@ def draw(tables: Tables) -> Figure:
                 axis.axvline(step["batch"], color="#D55E00", linestyle=":", label="does not run")
             if not text.absent(row["best"]):
                 axis.axvline(row["best"], color="0.75", linewidth=5, zorder=0, label="best batch")
-            style.plain_log(axis, "x", sorted({step["batch"] for step in timed if _power_of_two(step["batch"])}))
+            style.plain_log(axis, "x", sorted({batch for batch in mine["batch"] if _power_of_two(batch)}))
             style.plain_log(axis, "y")
             axis.set_xlabel("batch (log scale)")
         best = "none" if text.absent(row["best"]) else f"{int(row['best'])}"
