@@ -32,6 +32,7 @@ rule collect_cells:
         quality=TARGETS.qualities,
         changing=TARGETS.changing_records,
         changes=TARGETS.changes,
+        searches=TARGETS.search_records,
         serving=TARGETS.served_runs,
     output:
         tables_to_read("results/tables"),

@@ -47,6 +47,15 @@ CHANGING = record(
 
 CHANGE = record(dict.fromkeys(("device", "runtime", "model", "precision", "sequence", "path"), NAME))
 
+SEARCH = record(
+    {
+        "device": maybe(text()),
+        **dict.fromkeys(("runtime", "model", "precision", "rest"), NAME),
+        **dict.fromkeys(("available", "recorded"), flag),
+        **dict.fromkeys(("reason", "remedy", "record"), maybe(text())),
+    }
+)
+
 DEPLOYED = record(
     {"deployment": NAME, "device": maybe(text()), "cells": many(text()), "runs": many(text())},
     {**dict.fromkeys(("reason", "remedy"), maybe(text())), "recorded": flag},
@@ -73,6 +82,7 @@ CONTENT = record(
         "predictions": many(PREDICTION),
         "changing": many(CHANGING),
         "changes": many(CHANGE),
+        "best_batch": many(SEARCH),
         "serving": many(DEPLOYED),
     },
     rest=anything,

@@ -10,6 +10,7 @@ from typing import Any
 
 from ceilings import files, private, records
 from ceilings.host import Host
+from ceilings.study.batch_searches import BatchSearch
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
 from ceilings.study.deployments import Deployed
@@ -31,6 +32,7 @@ def plan(
     predictions: Sequence[Mapping[str, Any]] = (),
     changing: Sequence[ChangingCell] = (),
     changes: Sequence[Mapping[str, Any]] = (),
+    searches: Sequence[BatchSearch] = (),
     deployed: Sequence[Deployed] = (),
 ) -> str:
     """The content of ``plan.json``.
@@ -45,6 +47,7 @@ def plan(
         predictions: What was predicted of its cells before they were measured.
         changing: Its cells of changing shapes.
         changes: Those of them that are captured, with their records.
+        searches: Its searches for the best batch.
         deployed: Its deployments.
     """
     devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
@@ -75,6 +78,7 @@ def plan(
         "cells": [cell.to_json() for cell in cells],
         **({"changing": [cell.to_json() for cell in changing]} if changing else {}),
         **({"changes": list(changes)} if changes else {}),
+        **({"best_batch": [one.to_json() for one in searches]} if searches else {}),
         "serving": [one.to_json() for one in deployed],
     }
     return records.as_text(records.sealed("plan", content))
