@@ -1,0 +1,87 @@
+"""Expected latency over the number of buckets that requests are padded up to, with what was measured of the choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ceilings.report import text
+from ceilings.report.analysis.measured import configuration_label
+from ceilings.report.render.plots import style
+from ceilings.report.tables.changing_rows import CHANGING_KEY
+from ceilings.report.tables.frames import Tables
+
+MOST_PANELS = 8
+
+PREDICTED, MEASURED, UNPADDED, SEQUENCE = style.COLOURS[0], style.COLOURS[1], style.GREY, style.COLOURS[2]
+
+MOST_NAMED = 3
+"""Buckets of a choice up to which its label has all of them."""
+
+
+@style.settled
+def draw(tables: Tables) -> Figure:
+    """A row a cell: on the left the mean latency of a request, on the right the memory that the buckets add."""
+    points = tables.changing_buckets
+    if points.empty:
+        return style.nothing("Latency over the number of buckets", "no requests were padded to buckets")
+    rows = {tuple(row[name] for name in CHANGING_KEY): row for row in tables.changing.to_dict("records")}
+    groups = [(key, members.sort_values("buckets")) for key, members in points.groupby(CHANGING_KEY, sort=False)]
+    groups = groups[:MOST_PANELS]
+    figure, axes = style.panels(
+        *(len(groups), 2, 2.7, "Padded to buckets: mean latency of a request, and memory, over the buckets allowed"),
+        width_ratios=(5, 3),
+    )
+    for (key, members), (left, right) in zip(groups, axes, strict=True):
+        _latency(left, members, rows[key])
+        _memory(right, members)
+        device, runtime, model, precision, sequence = key
+        left.set_title(f"{configuration_label(runtime, precision)}, {model}, {sequence}\non {device}", fontsize=9)
+        for axis in (left, right):
+            axis.set_xlim(0.5, members["buckets"].max() + 0.9)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_xlabel("buckets at most")
+    style.legend(figure, [left for left, _ in axes], columns=3)
+    return figure
+
+
+def _latency(axis: Axes, members: pd.DataFrame, row: dict[str, Any]) -> None:
+    axis.plot(members["buckets"], members["predicted_ms"], color=PREDICTED, marker="o", label="steady, predicted")
+    for point in members.to_dict("records"):
+        if point["shapes"]:
+            _name(axis, point["buckets"], point["predicted_ms"], str(point["shapes"]).split(";"))
+    chosen = row["buckets"]
+    if pd.notna(row["padded_steady_ms"]):
+        at, middle = chosen + 0.08, row["padded_steady_ms"]
+        ends = row["padded_steady_low_ms"], row["padded_steady_high_ms"]
+        error = [[middle - ends[0]], [ends[1] - middle]] if pd.notna(ends[0]) else None
+        look: dict[str, Any] = {"color": MEASURED, "marker": "s", "linestyle": "none", "capsize": 3}
+        axis.errorbar([at], [middle], yerr=error, label="steady, measured at the choice (95%)", **look)
+        axis.plot(
+            [at], [row["padded_ms"]], color=SEQUENCE, marker="D", linestyle="none", label="in the padded sequence"
+        )
+    axis.axhline(row["steady_ms"], color=UNPADDED, linestyle=":", label="steady, not padded")
+    axis.axhline(row["sequence_ms"], color=UNPADDED, linestyle="--", label="in the sequence, not padded")
+    axis.set_ylim(0, axis.get_ylim()[1] * 1.12)
+    axis.set_ylabel("mean latency (ms)")
+
+
+def _name(axis: Axes, x: float, y: float, shapes: list[str]) -> None:
+    """The buckets beside their point; of many the number alone says enough."""
+    if len(shapes) <= MOST_NAMED:
+        look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": "0.3", "va": "top"}
+        axis.annotate("\n".join(shapes), (x, y), (0, -7), ha="center", **look)
+
+
+def _memory(axis: Axes, members: pd.DataFrame) -> None:
+    known = members[members["memory_mb"].notna()]
+    colours = [MEASURED if chosen else style.GREY for chosen in known["chosen"]]
+    bars = axis.bar(known["buckets"], known["memory_mb"], width=0.5, color=colours)
+    axis.bar_label(bars, [text.number(value) for value in known["memory_mb"]], fontsize=8, padding=2)
+    axis.set_ylim(0, max(1.0, known["memory_mb"].max() if len(known) else 0.0) * 1.2)
+    axis.set_ylabel("memory added (MB)")
+    axis.set_title("orange: the choice", fontsize=9)
