@@ -204,6 +204,16 @@ def test_a_padded_process_that_is_missing(tmp_path):
     assert "padding was not measured: of its padded processes not all were brought with it" in text
 
 
+def test_one_pass_a_process_is_enough(tmp_path):
+    cell = planted_shapes.write(tmp_path / "cell", change=3.0)
+    for path in cell["runs"]:
+        record = records.read(path, "changing")
+        kept = {name: record[name][:count] for name, count in (("sequence_ns", 1), ("steady_ns", 2), ("return_ns", 2))}
+        records.write(path, "changing", record | kept)
+    (one,) = findings_of(tables_of([cell]))
+    assert one.status == "refuted" and one.effect.estimate == pytest.approx(true_tax(3.0), rel=0.02)
+
+
 def test_each_number_of_buckets_has_a_row(planted):
     frame = planted().changing_buckets.set_index("buckets")
     assert list(frame.index) == [1, 2]
@@ -221,7 +231,7 @@ def test_pictures_of_planted_cells_and_of_nothing(planted, tmp_path):
     figure = latency_over_sequence.draw(tables)
     assert len(figure.axes) == 2
     figure = latency_over_buckets.draw(tables)
-    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "steady, predicted"]
+    (line,) = [line for line in figure.axes[0].lines if line.get_label() == "steady, padded: predicted"]
     assert list(line.get_ydata()) == pytest.approx([4, 2], rel=0.001)
     for draw in (shape_transitions.draw, latency_over_sequence.draw, latency_over_buckets.draw):
         assert draw(tables_of([])).texts

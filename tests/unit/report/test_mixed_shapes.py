@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from unit.planted_shapes import STEADY_MS
 
 from ceilings import records
 from ceilings.report.analysis.findings import findings
-from ceilings.report.analysis.findings.one_shape import choices, published_latencies
+from ceilings.report.analysis.findings.one_shape import choices, published_latencies, shape_taxes
 from ceilings.report.analysis.hypotheses import judged
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.mixed_shapes import MixedShapes
@@ -170,6 +171,17 @@ def test_levers_within_the_noise_are_none(tmp_path):
     study.add(ORT, change=5.0)
     (one,) = shape_advice(study.measured())
     assert isinstance(one, NoLever) and "undecided, one process" in one.because
+
+
+def test_tables_from_before_there_was_a_row_a_process_have_their_taxes_alone(tmp_path):
+    study = Mixed(tmp_path)
+    study.add(ORT, change=5.0)
+    study.add(EAGER)
+    tables = study.measured().tables
+    earlier = Measured(replace(tables, changing_runs=tables.changing_runs.iloc[:0]))
+    assert len(shape_taxes(earlier)) == 2
+    assert published_latencies(earlier) == choices(earlier) == []
+    assert all(isinstance(one, NoLever) for one in shape_advice(earlier))
 
 
 def test_a_study_without_changing_shapes_has_no_levers(tmp_path):

@@ -108,13 +108,13 @@ class MixedShapes:
 
     @functools.cached_property
     def workloads(self) -> dict[tuple[str, str, str], list[MixedCell]]:
-        """Cells that answer the same requests."""
-        return group_by(self.cells, lambda cell: cell.workload)
+        """Cells that answer the same requests; none of tables from before there was a row a process."""
+        return group_by([cell for cell in self.cells if cell.sequence], lambda cell: cell.workload)
 
     def published(self, cell: MixedCell) -> Judged | None:
         """The sequence over the fixed cell, whose latency a benchmark of one shape would publish."""
         fixed = self._fixed_means(cell)
-        return self._judged(cell, [(cell.sequence, 1), (fixed, -1)], 1) if fixed else None
+        return self._judged(cell, [(cell.sequence, 1), (fixed, -1)], 1) if fixed and cell.sequence else None
 
     def compare(self, a: MixedCell, b: MixedCell) -> Judged:
         """Latency of ``a`` over that of ``b``, over the sequence."""
@@ -164,4 +164,4 @@ class MixedShapes:
         key = tuple(row[name] for name in CHANGING_KEY)
         shape = self.measured.common_shapes.get((row["device"], row["model"]))
         fixed = shape and self.measured.at(row["device"], row["model"], row["runtime"], row["precision"], shape)
-        return MixedCell(row, self._means[(*key, False)], self._means.get((*key, True), {}), fixed or None)
+        return MixedCell(row, self._means.get((*key, False), {}), self._means.get((*key, True), {}), fixed or None)

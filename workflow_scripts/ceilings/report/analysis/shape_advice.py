@@ -106,7 +106,7 @@ def _tried(mixed: MixedShapes, cell: MixedCell) -> Iterator[tuple[ShapeAdvice, J
             f"instead of {text.number(cell.row['tax'])}×"
         )
         yield _measured(cell, BUCKETS, f"pad to {text.cut(buckets)}", padded.ratio, because), padded
-    for other in mixed.workloads[cell.workload]:
+    for other in mixed.workloads.get(cell.workload, []):
         if other is not cell and other.configuration[1] == cell.configuration[1]:
             judged = mixed.compare(other, cell)
             because = (
@@ -139,7 +139,7 @@ def _untried(mixed: MixedShapes, cell: MixedCell) -> Iterator[ShapeAdvice]:
     known = set(zip(here["runtime"], here["precision"], strict=True))
     swaps: dict[str, list[tuple[MixedCell, Judged]]] = {}
     for one in alike:
-        for other in mixed.workloads[one.workload]:
+        for other in mixed.workloads.get(one.workload, []):
             if other.configuration[1] == cell.configuration[1] and other.configuration not in known:
                 swaps.setdefault(other.configuration[0], []).append((one, mixed.compare(other, one)))
     for runtime, pairs in swaps.items():

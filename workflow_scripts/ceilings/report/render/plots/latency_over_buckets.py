@@ -19,6 +19,9 @@ MOST_PANELS = 8
 
 PREDICTED, MEASURED, UNPADDED, SEQUENCE = style.COLOURS[0], style.COLOURS[1], style.GREY, style.COLOURS[2]
 
+BESIDE = 0.08
+"""Between what lies at one number of buckets, so that nothing hides the next."""
+
 MOST_NAMED = 3
 """Buckets of a choice up to which its label has all of them."""
 
@@ -42,28 +45,29 @@ def draw(tables: Tables) -> Figure:
         device, runtime, model, precision, sequence = key
         left.set_title(f"{configuration_label(runtime, precision)}, {model}, {sequence}\non {device}", fontsize=9)
         for axis in (left, right):
-            axis.set_xlim(0.5, members["buckets"].max() + 0.9)
+            axis.set_xlim(0.5, members["buckets"].max() + 0.5)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.set_xlabel("buckets at most")
-    style.legend(figure, [left for left, _ in axes], columns=3)
+    style.legend(figure, [left for left, _ in axes], columns=2)
     return figure
 
 
 def _latency(axis: Axes, members: pd.DataFrame, row: dict[str, Any]) -> None:
-    axis.plot(members["buckets"], members["predicted_ms"], color=PREDICTED, marker="o", label="steady, predicted")
+    axis.plot(
+        members["buckets"], members["predicted_ms"], color=PREDICTED, marker="o", label="steady, padded: predicted"
+    )
     for point in members.to_dict("records"):
         if point["shapes"]:
             _name(axis, point["buckets"], point["predicted_ms"], str(point["shapes"]).split(";"))
     chosen = row["buckets"]
     if pd.notna(row["padded_steady_ms"]):
-        at, middle = chosen + 0.08, row["padded_steady_ms"]
+        at, middle = chosen + BESIDE, row["padded_steady_ms"]
         ends = row["padded_steady_low_ms"], row["padded_steady_high_ms"]
         error = [[middle - ends[0]], [ends[1] - middle]] if pd.notna(ends[0]) else None
         look: dict[str, Any] = {"color": MEASURED, "marker": "s", "linestyle": "none", "capsize": 3}
-        axis.errorbar([at], [middle], yerr=error, label="steady, measured at the choice (95%)", **look)
-        axis.plot(
-            [at], [row["padded_ms"]], color=SEQUENCE, marker="D", linestyle="none", label="in the padded sequence"
-        )
+        axis.errorbar([at], [middle], yerr=error, label="steady, padded to the choice: measured (95%)", **look)
+        look = {"color": SEQUENCE, "marker": "D", "linestyle": "none"}
+        axis.plot([chosen + 2 * BESIDE], [row["padded_ms"]], label="in the sequence, padded to the choice", **look)
     axis.axhline(row["steady_ms"], color=UNPADDED, linestyle=":", label="steady, not padded")
     axis.axhline(row["sequence_ms"], color=UNPADDED, linestyle="--", label="in the sequence, not padded")
     axis.set_ylim(0, axis.get_ylim()[1] * 1.12)
@@ -73,8 +77,9 @@ def _latency(axis: Axes, members: pd.DataFrame, row: dict[str, Any]) -> None:
 def _name(axis: Axes, x: float, y: float, shapes: list[str]) -> None:
     """The buckets beside their point; of many the number alone says enough."""
     if len(shapes) <= MOST_NAMED:
-        look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": "0.3", "va": "top"}
-        axis.annotate("\n".join(shapes), (x, y), (0, -7), ha="center", **look)
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+        look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": "0.3", "bbox": box}
+        axis.annotate("\n".join(shapes), (x, y), (-7, -4), ha="right", va="top", **look)
 
 
 def _memory(axis: Axes, members: pd.DataFrame) -> None:
@@ -84,4 +89,4 @@ def _memory(axis: Axes, members: pd.DataFrame) -> None:
     axis.bar_label(bars, [text.number(value) for value in known["memory_mb"]], fontsize=8, padding=2)
     axis.set_ylim(0, max(1.0, known["memory_mb"].max() if len(known) else 0.0) * 1.2)
     axis.set_ylabel("memory added (MB)")
-    axis.set_title("orange: the choice", fontsize=9)
+    axis.set_title("in colour: the choice", fontsize=9)

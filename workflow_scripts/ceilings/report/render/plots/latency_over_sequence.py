@@ -34,7 +34,11 @@ def draw(tables: Tables) -> Figure:
     }
     groups = list(requests.groupby(CHANGING_KEY, sort=False))[:MOST_PANELS]
     figure, axes = style.panels(
-        len(groups), 2, 2.9, "Latency of each request; filled: another shape than before; dotted: steady", sharey="row"
+        len(groups),
+        2,
+        2.9,
+        "Latency of each request; filled: another shape than before; dotted: the shape's steady latency",
+        sharey="row",
     )
     for (key, members), (cold, warm) in zip(groups, axes, strict=True):
         shapes = sorted(members["shape"].unique(), key=Shape.parse)

@@ -36,7 +36,9 @@ def draw(tables: Tables) -> Figure:
         return style.nothing("Shape transitions", "every sequence has one shape only")
     columns = min(2, len(several))
     rows = -(-len(several) // columns)
-    figure, axes = style.panels(rows, columns, 3.9, "Latency by the shape before, over the shape's steady latency")
+    figure, axes = style.panels(
+        rows, columns, 3.9, "Latency by the shape before, over the shape's steady latency; blank: no such pair"
+    )
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(several) :]:
         axis.remove()
