@@ -149,6 +149,16 @@ def test_a_flag_of_a_process_stands_in_the_section(tmp_path):
     assert "flagged: other processes used 90% of a core (1 of 3 runs)." in text
 
 
+def test_flags_that_say_the_same_are_one_note_with_the_largest(tmp_path):
+    cells = []
+    for number, busy in enumerate((98, 160, 9)):
+        names = planted_shapes.CELL | {"sequence": f"mixed{number}"}
+        cells.append(planted_shapes.write(tmp_path / str(number), cell=names))
+        edited(Path(cells[-1]["runs"][0]), "flags", value=[f"other processes used {busy}% of a core"])
+    text = shapes_section.section(Measured(tables_of(cells)))
+    assert "- 3 cells flagged: other processes used 160% of a core." in text and text.count("flagged") == 1
+
+
 def test_a_failed_process_fails_the_cell_and_says_why(tmp_path):
     cell = planted_shapes.write(tmp_path / "cell")
     record = records.read(cell["runs"][0], "changing")

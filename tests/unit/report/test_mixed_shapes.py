@@ -60,7 +60,7 @@ def test_the_published_number_is_held_against_the_sequence(tmp_path):
     study.add(ORT, change=2.0)
     (one,) = published_latencies(study.measured())
     mean = MixedShapes(study.measured()).cells[0].row["sequence_ms"]
-    assert one.status == "refuted" and "b1-s128 publishes 5." in one.text
+    assert one.status == "refuted" and "b1-s128 publishes a mean of 5." in one.text
     assert one.effect.estimate == pytest.approx(mean / 5.05, rel=0.02)
     assert one.cells == (f"{CPU}/{ORT}/{TEXT}/fp32/b1-s128",) and one.records
     assert "since they change" in one.text and "ms in the mean" in one.brief

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +31,9 @@ PADDED = [
     *("configuration", "sequence", "buckets", "steady", "predicted", "measured [95%]", "prediction off by"),
     *("in sequence", "padded"),
 ]
+
+BUSY, RUNS = re.compile(r"\d+(?=% of a core)"), re.compile(r" \(\d+ of \d+ runs\)$")
+"""What differs between flags that say the same: how busy the machine was (the most is shown), and in how many runs."""
 
 MOST_ROWS = 10
 """Of the summary."""
@@ -89,8 +93,14 @@ def _notes(rows: Sequence[Mapping[str, Any]], ok: Sequence[Mapping[str, Any]]) -
                 f"- {_name(row)}: {text.plural(int(row['eager_shapes']), 'shape')} run eagerly, since PyTorch's limit "
                 "on recompilations is reached; it says so in its log only."
             )
-        if row["flags"]:
-            yield f"- {_name(row)}: flagged: {row['flags']}."
+    flagged: dict[str, list[tuple[str, str]]] = {}
+    for row in ok:
+        for flag in filter(None, str(row["flags"]).split("; ")):
+            flagged.setdefault(BUSY.sub("", RUNS.sub("", flag)), []).append((flag, _name(row)))
+    for members in flagged.values():
+        flag, name = max(members, key=lambda one: int((BUSY.search(one[0]) or ["0"])[0]))
+        cells = len({name for _, name in members})
+        yield f"- {name}: flagged: {flag}." if cells == 1 else f"- {cells} cells flagged: {RUNS.sub('', flag)}."
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:

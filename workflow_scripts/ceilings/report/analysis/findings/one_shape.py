@@ -125,7 +125,7 @@ def _published(cell: MixedCell, judged: Judged) -> Finding:
         f"{text.number(cell.row['tax'])}× of this since they change."
     )
     taken = f"the requests of the sequence take {text.number(cell.row['sequence_ms'])} ms in the mean"
-    publishes = f"a benchmark at {shape} publishes {text.number(mean)} ms"
+    publishes = f"a benchmark at {shape} publishes a mean of {text.number(mean)} ms"
     status, brief = _status(judged), ""
     missing: tuple[str, ...] = ()
     if status == "refuted":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import configuration_label
@@ -21,6 +21,9 @@ PREDICTED, MEASURED, UNPADDED, SEQUENCE = style.COLOURS[0], style.COLOURS[1], st
 
 BESIDE = 0.08
 """Between what lies at one number of buckets, so that nothing hides the next."""
+
+LOW = 0.3
+"""Of the axis, the share below which a name stands above its point."""
 
 MOST_NAMED = 3
 """Buckets of a choice up to which its label has all of them."""
@@ -45,8 +48,8 @@ def draw(tables: Tables) -> Figure:
         device, runtime, model, precision, sequence = key
         left.set_title(f"{configuration_label(runtime, precision)}, {model}, {sequence}\non {device}", fontsize=9)
         for axis in (left, right):
-            axis.set_xlim(0.5, members["buckets"].max() + 0.5)
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_xlim(members["buckets"].min() - 0.5, members["buckets"].max() + 0.5)
+            axis.set_xticks(members["buckets"].to_list())
             axis.set_xlabel("buckets at most")
     style.legend(figure, [left for left, _ in axes], columns=2)
     return figure
@@ -56,9 +59,6 @@ def _latency(axis: Axes, members: pd.DataFrame, row: dict[str, Any]) -> None:
     axis.plot(
         members["buckets"], members["predicted_ms"], color=PREDICTED, marker="o", label="steady, padded: predicted"
     )
-    for point in members.to_dict("records"):
-        if point["shapes"]:
-            _name(axis, point["buckets"], point["predicted_ms"], str(point["shapes"]).split(";"))
     chosen = row["buckets"]
     if pd.notna(row["padded_steady_ms"]):
         at, middle = chosen + BESIDE, row["padded_steady_ms"]
@@ -70,16 +70,25 @@ def _latency(axis: Axes, members: pd.DataFrame, row: dict[str, Any]) -> None:
         axis.plot([chosen + 2 * BESIDE], [row["padded_ms"]], label="in the sequence, padded to the choice", **look)
     axis.axhline(row["steady_ms"], color=UNPADDED, linestyle=":", label="steady, not padded")
     axis.axhline(row["sequence_ms"], color=UNPADDED, linestyle="--", label="in the sequence, not padded")
-    axis.set_ylim(0, axis.get_ylim()[1] * 1.12)
+    top = axis.get_ylim()[1] * 1.12
+    axis.set_ylim(0, top)
+    for point in members.to_dict("records"):
+        if point["shapes"]:
+            _name(axis, point, str(point["shapes"]).split(";"), top)
     axis.set_ylabel("mean latency (ms)")
 
 
-def _name(axis: Axes, x: float, y: float, shapes: list[str]) -> None:
-    """The buckets beside their point; of many the number alone says enough."""
+def _name(axis: Axes, point: Mapping[Hashable, Any], shapes: list[str], top: float) -> None:
+    """The buckets beside their point, where nothing else is drawn; of many the number alone says enough."""
     if len(shapes) <= MOST_NAMED:
+        x, y = point["buckets"], point["predicted_ms"]
+        low = y < LOW * top  # below it there is no room
+        beside, side = (7, "left") if low and not point["chosen"] else (-7, "right")
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
         look: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": "0.3", "bbox": box}
-        axis.annotate("\n".join(shapes), (x, y), (-7, -4), ha="right", va="top", **look)
+        axis.annotate(
+            "\n".join(shapes), (x, y), (beside, 5 if low else -4), ha=side, va="bottom" if low else "top", **look
+        )
 
 
 def _memory(axis: Axes, members: pd.DataFrame) -> None:
