@@ -9,6 +9,7 @@ import pytest
 from ceilings.errors import UserError
 from ceilings.host import Host
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.next_cells import next_study
 from ceilings.study.study import Study
 
 LAPTOP = Host("cpu-test", "Test CPU", 4, None, "no CUDA device on this machine")
@@ -181,6 +182,13 @@ def test_a_runtime_without_a_runner_of_changing_shapes_is_listed_with_the_reason
     assert cells["torch-eager"].runs == () and cells["onnxruntime-cpu"].runs
     with pytest.raises(UserError, match="no runner of changing shapes"):
         study().changing_artifact("torch-eager", "text", "fp32", "mixed", "cpu-test")
+
+
+def test_a_study_of_what_comes_next_names_no_sequence_of_cells_that_it_has_not():
+    cells = ["onnxruntime-cpu-fused/text/fp32/b1-s32", "onnxruntime-cpu/text/fp32/b1-s32"]
+    config = {**copy.deepcopy(CONFIG), "changing": {"cells": ["torch-eager/text/fp32/mixed"]}}
+    planned = Study(next_study(config, cells), LAPTOP)
+    assert [cell.identity for cell in planned.cells if not cell.aa_of] == cells and not planned.changing
 
 
 ELSEWHERE = "cpu-other"
