@@ -34,7 +34,7 @@ def draw(tables: Tables) -> Figure:
     """A row a cell: on the left the mean latency of a request, on the right the memory that the buckets add."""
     points = tables.changing_buckets
     if points.empty:
-        return style.nothing("Latency over the number of buckets", "no requests were padded to buckets")
+        return style.nothing("Latency over the number of buckets", "no cell was measured with its requests padded")
     rows = {tuple(row[name] for name in CHANGING_KEY): row for row in tables.changing.to_dict("records")}
     groups = [(key, members.sort_values("buckets")) for key, members in points.groupby(CHANGING_KEY, sort=False)]
     groups = groups[:MOST_PANELS]
