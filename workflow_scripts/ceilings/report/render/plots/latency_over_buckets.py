@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETUP
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import configuration_label
@@ -70,8 +71,13 @@ def _latency(axis: Axes, members: pd.DataFrame, row: dict[str, Any]) -> None:
         axis.plot([chosen + 2 * BESIDE], [row["padded_ms"]], label="in the sequence, padded to the choice", **look)
     axis.axhline(row["steady_ms"], color=UNPADDED, linestyle=":", label="steady, not padded")
     axis.axhline(row["sequence_ms"], color=UNPADDED, linestyle="--", label="in the sequence, not padded")
-    top = axis.get_ylim()[1] * 1.12
+    seen = [row[name] for name in ("steady_ms", "sequence_ms", "padded_steady_ms", "padded_ms") if pd.notna(row[name])]
+    highest = style.REACH * max(*seen, members["predicted_ms"].max())
+    top = 1.12 * min(axis.get_ylim()[1], highest)  # an interval of decades would hide all else
     axis.set_ylim(0, top)
+    if pd.notna(row["padded_steady_high_ms"]) and row["padded_steady_high_ms"] > top:
+        look = {"color": MEASURED, "marker": CARETUP, "markersize": 8, "linestyle": "none"}
+        axis.plot([chosen + BESIDE], [top], label="the interval goes on", **look)
     for point in members.to_dict("records"):
         if point["shapes"]:
             _name(axis, point, str(point["shapes"]).split(";"), top)
