@@ -165,6 +165,11 @@ def changing(record: Record, plan: Record, path: str | Path, *, padded: bool) ->
         return f"a latency of {least} ns is shorter than any call"
     if (took := sum(map(sum, every))) > record["protocol"]["time_limit_seconds"] * NS:
         return f"its latencies add up to {took / NS:g} s, more than its limit"
+    return None
+
+
+def changing_parity(record: Record, plan: Record) -> str | None:
+    """Why outputs of a process of changing shapes are wrong by the study's tolerance; None where they are right."""
     for shape, one in record["parity"].items():
         if reason := too_far(one, plan["tolerances"][record["cell"]["precision"]]):
             return f"at {shape}: {reason}"
