@@ -246,7 +246,15 @@ FAULTS = {
     "late": (lambda one: one | {"late_ns": [10**7] * 60}, "the client could not keep up: it sent late"),
     "connections": (lambda one: one | {"exhausted": 4}, "the client could not keep up: it had no connection free"),
     "given up": (lambda one: one | {"unsent": 1}, "the client could not keep up: it had no connection free"),
-    "failed": (failing, "requests failed"),
+    "late at times": (
+        lambda one: one | {"late_ns": [1000] * 57 + [10**8] * 3},
+        "the client could not keep up: it sent late",
+    ),
+    "waiting": (
+        lambda one: one | {"client_waited_ns": sum(one["latency_ns"]) // 10},
+        "the client could not keep up: it waited for a processor",
+    ),
+    "failed": (failing, "requests failed: HTTP 500"),
     "counts": (miscounted, "server and client counted different requests"),
 }
 

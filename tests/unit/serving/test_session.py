@@ -14,7 +14,7 @@ from ceilings.measure.neighbours import Neighbours
 from ceilings.serving.bystanders import Bystanders
 from ceilings.serving.core_split import physical_cores, split
 from ceilings.serving.deployment import Deployment
-from ceilings.serving.session import swapped
+from ceilings.serving.own_answers import swapped
 
 A, B = "onnxruntime-cpu/m/fp32/b1-s32", "onnxruntime-cpu/m/int8/b1-s32"
 ONE = {"server": "triton", "cells": [A, B], "concurrency": [1, 4], "rates": [20, "0.8x"]}

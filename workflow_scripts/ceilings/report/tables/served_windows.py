@@ -17,7 +17,9 @@ MOST_BUSY = 0.9
 """A client that uses more of its cores is measured with the server."""
 
 MOST_LATE = 0.05
-"""Of the median latency: a client that sends later than this is part of the latency."""
+"""Of a latency that is shown: a client whose lateness, or waiting for a processor, is more than this is part of it."""
+
+TAIL = 0.99
 
 GROWTH = 1.25
 """The last third of a window's requests waits at least so many times as long as the first, where a queue grows."""
@@ -45,17 +47,35 @@ def faults(window: Window) -> list[str]:
     noticed = []
     if window["client_cores"] > MOST_BUSY * window["client_cores_allowed"]:
         noticed.append("the client could not keep up: it used its cores whole")
-    elif window["latency_ns"] and np.median(window["late_ns"]) > MOST_LATE * np.median(window["latency_ns"]):
+    elif _late(window):
         noticed.append("the client could not keep up: it sent late")
+    elif (window.get("client_waited_ns") or 0) > MOST_LATE * sum(window["latency_ns"]):
+        noticed.append("the client could not keep up: it waited for a processor")
     if window["exhausted"] or window["unsent"]:
         noticed.append("the client could not keep up: it had no connection free")
     if failed:
-        noticed.append("requests failed")
+        most = max(window["failed"], key=window["failed"].__getitem__)
+        noticed.append(f"requests failed: {most.replace('; ', ', ')}")  # a semicolon ends a flag
     if (counted := server.get("requests")) is not None:
         counted += server.get("failures") or 0
         if counted != window["answered"] + failed:
             noticed.append("server and client counted different requests")
     return noticed
+
+
+def _late(window: Window) -> bool:
+    """Whether a client's lateness moves what is shown: the median, the mean, or of an open loop the tail.
+
+    A closed loop's latency counts from the sending, and lateness takes from its throughput as it adds to the mean.
+    """
+    latency, late = (np.asarray(window[name], np.float64) for name in ("latency_ns", "late_ns"))
+    if not len(latency):
+        return False
+    if np.median(late) > MOST_LATE * np.median(latency) or late.mean() > MOST_LATE * latency.mean():
+        return True
+    if window["kind"] == "closed" or len(late) != len(latency):  # of failed requests the lateness alone is known
+        return False
+    return bool(np.quantile(latency, TAIL) > (1 + MOST_LATE) * np.quantile(latency - late, TAIL))
 
 
 def growing(window: Window) -> bool:
