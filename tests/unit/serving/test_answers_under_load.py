@@ -19,15 +19,15 @@ KINDS = {"FP32": np.float32, "INT64": np.int64}
 
 
 class Turning:
-    """Answers rightly until somebody has read what it counts, which is when the loads begin; then as ``wrong`` says."""
+    """Answers rightly until somebody has asked what it is, which is when the loads begin; then as ``wrong`` says."""
 
     def __init__(self, wrong):
         self._wrong, self._turned = wrong, False
 
     def __call__(self, connection, head, body):
         path = head.split(b" ")[1].decode()
+        self._turned |= path == "/v2"
         if path.endswith("/stats"):
-            self._turned = True
             connection.sendall(json_answer("404 Not Found", {"error": "no statistics"}))
         elif not path.endswith("/infer"):
             connection.sendall(json_answer("200 OK", {"name": "turning", "version": "1", "extensions": []}))

@@ -271,7 +271,7 @@ class _Session:
             shared = one.shared_memory
             sizes = cell.output_bytes if shared != "none" else None
             client.prepare(cell.name, cell.model, cell.task["inputs"], shared=shared, outputs=sizes)
-        cells = {cell.name: self._checked(client, cell) for cell in self._cells}
+        cells = {cell.name: self._checked(server, client, cell) for cell in self._cells}
         facts = server.facts()
         for cell in self._cells:
             cells[cell.name]["warmed"] = _prepared(facts, cell.model) or sorted(server.batch_sizes(cell.model) or ())
@@ -324,9 +324,10 @@ class _Session:
 
     # ---- the gate ----------------------------------------------------------------------------------------------------
 
-    def _checked(self, client: LoadClient, cell: _Cell) -> dict[str, Any]:
+    def _checked(self, server: Server, client: LoadClient, cell: _Cell) -> dict[str, Any]:
         """Hold the answers to requests one by one, and to many at once, against the reference and each other."""
         alone, together = self._folder / "alone.npz", self._folder / "together.npz"
+        before = server.counters(cell.model)
         asked = client.ask(cell.name, alone)["latency_ns"]
         parity, cell.alone = cell.parity(alone)
         self.flags += [f"{cell.name}: {flag}" for flag in constant(cell.elements, cell.reference)]
@@ -337,6 +338,7 @@ class _Session:
         if window["failed"]:
             message, count = next(iter(window["failed"].items()))
             raise CellFailure("runtime-error", f"{cell.name}: {count} of {window['sent']} at once failed: {message}")
+        server.since(cell.model, before, len(asked) + window["sent"])  # none of these is a request of a load
         many = cell.refuse_others(together, f"{users} requests at once")
         beside, _ = cell.parity(together)
         return {
@@ -390,7 +392,7 @@ class _Session:
             number = random.Random(f"{seed} {load.cell} {load.asked}").getrandbits(32)
             window = client.open(cell.name, rate, seconds, seed=number, answers=answers)
             asked = {"concurrency": None, "rate": rate, "asked": load.asked}
-        counted = _since(server, cell.model, before, sizes)
+        counted = _since(server, cell.model, before, sizes, window["sent"])
         if window.pop("answers"):
             cell.refuse_others(answers, load.words)
         return {**asked, **window, "server": counted}
@@ -413,9 +415,11 @@ def _prepared(facts: Mapping[str, Any], model: str) -> list[int]:
     return sorted({int(size) for one in executors for size in one.get("costs", {})})
 
 
-def _since(server: Server, model: str, before: Counters, sizes: Mapping[int, int] | None) -> dict[str, Any]:
-    """What the server counted since then."""
-    counted: dict[str, Any] = (server.counters(model) - before).to_json()
+def _since(
+    server: Server, model: str, before: Counters, sizes: Mapping[int, int] | None, requests: int
+) -> dict[str, Any]:
+    """What the server counted since then, so many requests of ours among it."""
+    counted: dict[str, Any] = server.since(model, before, requests).to_json()
     now = server.batch_sizes(model)
     if now is None or sizes is None:
         return {**counted, "batch_sizes": None}
