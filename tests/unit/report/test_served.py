@@ -192,6 +192,10 @@ def test_tables_older_than_serving_are_read(tmp_path):
         (("server", "executions"), 7, "7 executions, and batch sizes of 60"),
         (("server", "inferences"), 7, "7 inferences, and batch sizes of 60"),
         (("server", "queue_ns"), 10**12, "more than the"),
+        ("answered_inside", 61, "61 requests were answered in it, of 60"),
+        ("drained_ns", 10**9 + 1, "is longer than the 1 ns until its last answer"),
+        ("latency_ns", [10**8] * 60, "its latencies add up to 6000000000 ns, more than 1 times the"),
+        ("latency_ns", [10**6] * 60, "at the server, more than the 60000000 ns that clients waited"),
     ],
 )
 def test_windows_that_cannot_be_are_refused(tmp_path, place, value, why):
@@ -414,7 +418,32 @@ def test_where_the_throughput_flattens(tmp_path, per_s, status, flat):
     assert flat is None or flat in finding.text
     # Where the heaviest load still gains, its throughput is no limit.
     assert ("answers at most" in finding.text and "answers at most" in finding.brief) is (status != "supported")
+    assert ("answers at most" in finding.text or "answers at most" in finding.brief) is (status == "refuted")
     assert ("more clients may get more" in finding.text and "may get more" in finding.brief) is (status == "supported")
+
+
+def test_an_undecided_throughput_is_no_limit(tmp_path):
+    study = ServedStudy(tmp_path, between=0.1)
+    study.deploy("a", lambda cell, clients: replace(plain(cell, clients), per_s=80.0 * (1.05 if clients > 1 else 1)))
+    finding = the(study, SATURATION)
+    assert finding.status == "not decidable"
+    assert "at most" not in finding.text and "at most" not in finding.brief
+
+
+@pytest.mark.parametrize("closed", [(1, 2), ()])
+def test_a_window_of_few_requests_shows_no_steady_state_beyond_the_server(tmp_path, closed):
+    """Four times what it answers, in windows of 12 requests: their thirds say nothing, and no latency is shown."""
+    study = ServedStudy(tmp_path, n=12)
+    study.limit_ms = 1e6
+
+    def of_few(window):
+        return window | ({"ended_ns": window["began_ns"] + 3 * 10**7} if window["kind"] == "open" else {})
+
+    study.deploy("a", closed=closed, rates=(400.0,), change=of_few)
+    row = served(study.tables(), "a", "400/s")
+    assert (row["growing"], row["state"]) == (0, "short")
+    texts = " ".join(finding.text for finding in serving(Measured(study.tables())))
+    assert "`protocol.serving.window_seconds: 1` would do" in texts and "It sustains" not in texts
 
 
 def test_rates_beyond_the_server_have_no_latency(tmp_path):
@@ -528,6 +557,7 @@ def test_http_against_grpc(tmp_path, beyond, status):
         {"transport": "grpc", "round_trip_ms": 20},
         {"batching": BATCHING, "instances": 2},
         {"kind": "embedded", "transport": "grpc"},
+        {"transport": "grpc", "threads": 1},
     ],
 )
 def test_deployments_that_differ_in_two_things_are_not_compared(tmp_path, settings):

@@ -27,6 +27,10 @@ GROWTH = 1.25
 SUSTAINED = 0.95
 """Of the highest throughput of closed loops: a rate below it cannot make a queue grow for ever."""
 
+NOTICED = 30
+"""Requests of a window from which on growth shows at a rate beyond the throughput: in nine of ten simulated runs at
+1.05 of it, in all at 1.2 and more. The medians of a window's thirds have no bounds below 18."""
+
 STEADY, GROWS, SHORT = "steady", "grows", "short"
 """What an open loop came to: a steady state, a queue that grows, windows that ended before the queue had settled."""
 
@@ -118,12 +122,22 @@ def state(windows: Sequence[Window], share: float | None) -> str:
         share: Its rate over the highest throughput of closed loops; None where there were none.
     """
     grown = sum(map(growing, windows))
-    if share is not None and share < SUSTAINED:
-        expected = min(window["rate"] * (window["ended_ns"] - window["began_ns"]) / 1e9 for window in windows)
-        if expected < settling_requests(share):
-            return SHORT
+    expected = min(window["rate"] * (window["ended_ns"] - window["began_ns"]) / 1e9 for window in windows)
+    sustained = share is not None and share < SUSTAINED
+    if sustained and expected >= needed_requests(share):
         return GROWS if len(windows) > 1 and 5 * grown >= 4 * len(windows) else STEADY
-    return GROWS if grown and 3 * grown >= len(windows) else STEADY
+    if not sustained and grown and 3 * grown >= len(windows):
+        return GROWS
+    return SHORT if expected < needed_requests(share) else STEADY
+
+
+def needed_requests(share: float | None) -> float:
+    """Requests of a window that show what an open loop comes to: its steady state, or a queue that grows.
+
+    Args:
+        share: Of the highest throughput; None where that is not known.
+    """
+    return settling_requests(share) if share is not None and share < SUSTAINED else NOTICED
 
 
 def mean_ms(window: Window, counter: str) -> float | None:
