@@ -147,6 +147,24 @@ def test_relative_rates_are_one_load_in_all_runs(tmp_path):
     assert (row["runs"], row["rate_per_s"]) == (3, 51.0)
 
 
+def unvisited(window):
+    """As a window to which nobody came."""
+    empty = dict.fromkeys(("sent", "answered", "answered_inside"), 0) | {"latency_ns": [], "late_ns": []}
+    counted = {name: {} if name == "batch_sizes" else 0 for name in window["server"]}
+    return window | empty | {"server": counted}
+
+
+def test_windows_to_which_nobody_came_are_part_of_a_rate(tmp_path):
+    """A request in one of two windows is half a request a window, not one."""
+    study = ServedStudy(tmp_path, between=0.0)
+    study.deploy("a", closed=(), rates=(20.0,), change=lambda one: unvisited(one) if one["round"] == 1 else one)
+    study.deploy("b", closed=(), rates=(20.0,), change=unvisited)
+    tables = study.tables()
+    row = served(tables, "a", "20/s")
+    assert row["answered_per_s"] == pytest.approx(10, rel=0.01) and (row["n"], row["windows"]) == (180, 6)
+    assert "nobody came in windows of 3 s; lengthen protocol.serving" in served(tables, "b", "20/s")["reason"]
+
+
 def test_tables_come_back_as_they_were_written(tmp_path):
     study = ServedStudy(tmp_path)
     study.deploy("a", rates=(20.0,))
@@ -348,6 +366,8 @@ def test_what_a_server_costs_over_the_bare_runtime(tmp_path, factor, status):
     assert finding.status == status
     assert finding.effect.low * 0.98 <= factor <= finding.effect.high * 1.02
     assert f"serving/{planted.CPU}/a/run1.json" in finding.records
+    # No part of an execution: that may be shorter, as it is at 0.8.
+    assert "; the bare runtime takes 10.0 ms at the batch sizes formed." in finding.text
     if factor == 1.5:
         assert "most is the execution's addition to the bare runtime" in finding.brief
 

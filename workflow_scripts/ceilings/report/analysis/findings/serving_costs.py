@@ -104,7 +104,7 @@ def _added(one: Served) -> str:
     bare, added = one.known("bare_ms"), one.known("added_ms")
     if bare is None or added is None:
         return ""
-    return f"; of the execution {text.number(bare)} is the bare runtime at the batch sizes formed"
+    return f"; the bare runtime takes {text.number(bare)} ms at the batch sizes formed"
 
 
 def _largest_addition(one: Served) -> str:
