@@ -273,8 +273,8 @@ FAULTS = {
         "the client could not keep up: it sent late",
     ),
     "waiting": (
-        lambda one: one | {"client_waited_ns": sum(one["latency_ns"]) // 10},
-        "the client could not keep up: it waited for a processor",
+        lambda one: one | {"client_waited_ns": 2 * sum(one["latency_ns"])},
+        "the client could not keep up: it waited for a processor that others had",
     ),
     "failed": (failing, "requests failed: HTTP 500"),
     "counts": (miscounted, "server and client counted different requests"),
@@ -297,6 +297,12 @@ def test_disturbed_windows_carry_no_claim(tmp_path, fault):
     assert not any(finding.brief for finding in claims)
     text = summary(study.plan(), tables, Evidence(), "plots")
     assert "**4 of 4 loads behind servers were disturbed**" in text and f"behind servers: {words}." in text
+
+
+def test_threads_of_a_client_that_wait_for_each_other_disturb_nothing(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", change=lambda one: one | {"client_waited_ns": int(0.19 * (one["drained_ns"] - one["began_ns"]))})
+    assert served(study.tables(), "a", "1 client")["flagged"] == 0  # it computed on 0.2 cores
 
 
 def test_flags_of_servers_are_cautions(tmp_path):

@@ -277,7 +277,7 @@ class _Session:
             cells[cell.name]["warmed"] = _prepared(facts, cell.model) or sorted(server.batch_sizes(cell.model) or ())
         trip = int(statistics.median(client.round_trips(relay.echo))) if relay else 0
         ours = [client.pid, *([relay.pid] if relay else [])]
-        with Bystanders(lambda: [*server.pids, *ours]) as neighbours:
+        with Bystanders(lambda: [*server.pids, *ours], one.kind == "endpoint" and one.at_home) as neighbours:
             windows = self._windows(server, client)
         return {
             "server": {

@@ -53,8 +53,8 @@ def faults(window: Window) -> list[str]:
         noticed.append("the client could not keep up: it used its cores whole")
     elif _late(window):
         noticed.append("the client could not keep up: it sent late")
-    elif (window.get("client_waited_ns") or 0) > MOST_LATE * sum(window["latency_ns"]):
-        noticed.append("the client could not keep up: it waited for a processor")
+    elif _waited_ns(window) > MOST_LATE * sum(window["latency_ns"]):
+        noticed.append("the client could not keep up: it waited for a processor that others had")
     if window["exhausted"] or window["unsent"]:
         noticed.append("the client could not keep up: it had no connection free")
     if failed:
@@ -80,6 +80,15 @@ def _late(window: Window) -> bool:
     if window["kind"] == "closed" or len(late) != len(latency):  # of failed requests the lateness alone is known
         return False
     return bool(np.quantile(latency, TAIL) > (1 + MOST_LATE) * np.quantile(latency - late, TAIL))
+
+
+def _waited_ns(window: Window) -> float:
+    """How long a client waited for a processor that others had.
+
+    Its threads share a core and wait for each other as well, for no longer than they compute.
+    """
+    computed = window["client_cores"] * (window["drained_ns"] - window["began_ns"])
+    return max(0.0, (window.get("client_waited_ns") or 0) - computed)
 
 
 def growing(window: Window) -> bool:
