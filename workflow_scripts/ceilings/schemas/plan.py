@@ -42,7 +42,8 @@ CHANGING = record(
         "runs": many(text()),
         "buckets": maybe(text()),
         "padded": many(text()),
-    }
+    },
+    {"recorded": flag},
 )
 
 CHANGE = record(dict.fromkeys(("device", "runtime", "model", "precision", "sequence", "path"), NAME))

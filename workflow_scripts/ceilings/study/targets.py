@@ -90,7 +90,9 @@ class Targets:
         beside = ((cell.floor, cell.engine, cell.budget, cell.quality) for cell in self.cells if cell.recorded)
         served = (run for one in self.deployed if one.recorded for run in one.runs)
         searched = (one.record for one in self.searches if one.record and one.recorded)
-        return [*self.recorded_runs, *sorted({path for paths in beside for path in paths if path}), *served, *searched]
+        changing = (path for one in self.changing if one.recorded for path in one.records)
+        artifacts = sorted({path for paths in beside for path in paths if path})
+        return [*self.recorded_runs, *artifacts, *changing, *served, *searched]
 
     @functools.cached_property
     def budgets(self) -> list[str]:
@@ -105,7 +107,7 @@ class Targets:
     @functools.cached_property
     def changing_records(self) -> list[str]:
         """The records of changing shapes that this machine makes: runs, buckets and padded runs."""
-        return [path for cell in self.changing for path in (*cell.runs, *filter(None, [cell.buckets]), *cell.padded)]
+        return [path for cell in self.changing if not cell.recorded for path in cell.records]
 
     @functools.cached_property
     def search_records(self) -> list[str]:

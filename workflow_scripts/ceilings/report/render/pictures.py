@@ -46,6 +46,7 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "serving_latency": _nothing_served,
     "serving_throughput": _nothing_served,
     "shape_transitions": lambda tables: tables.transitions.empty,
+    "latency_over_buckets": lambda tables: tables.changing_buckets.empty,
     "latency_over_sequence": lambda tables: tables.changing_requests.empty,
     "batches_formed": lambda tables: _nothing_served(tables) or not tables.serving["batching"].fillna("").any(),
 }
