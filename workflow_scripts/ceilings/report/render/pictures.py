@@ -48,6 +48,7 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "shape_transitions": lambda tables: tables.transitions.empty,
     "latency_over_buckets": lambda tables: tables.changing_buckets.empty,
     "latency_over_sequence": lambda tables: tables.changing_requests.empty,
+    "best_batch": lambda tables: tables.best_batches.empty,
     "batches_formed": lambda tables: _nothing_served(tables) or not tables.serving["batching"].fillna("").any(),
 }
 """Plots that stay empty without captures, a GPU, a sweep, a server or changing shapes: the pages leave them out."""
