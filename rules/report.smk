@@ -32,6 +32,7 @@ rule collect_cells:
         quality=TARGETS.qualities,
         changing=TARGETS.changing_records,
         serving=TARGETS.served_runs,
+        colocation=TARGETS.colocated_runs,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),

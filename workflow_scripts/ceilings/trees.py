@@ -23,6 +23,7 @@ from ceilings.errors import UserError
 FOLDERS = (
     "benchmarks",
     "calibration",
+    "colocation",
     "engines",
     "floors",
     "hosts",

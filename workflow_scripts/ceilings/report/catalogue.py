@@ -19,11 +19,15 @@ PLOTS = {
     "latency_budget": "Where the time of an iteration goes, on the host and on the device, runtimes side by side",
     "shape_transitions": "Latency of a shape by the shape before it, over its steady latency",
     "latency_over_sequence": "Latency of each request of a changing workload, changes of shape marked",
+    "interference": "By how much instances of cells that share a device slow each other, alone against in company",
     "iteration_timeline": "One iteration of captured cells, side by side: host calls, launches, work of the device",
 }
 """Every plot by name, and what it shows; in the order of the summary."""
 
-GENERATION, SERVING, CHANGING, BUDGETS, FLOORS = "generation", "serving", "changing", "budgets", "floors"
+GENERATION, SERVING, CHANGING, COLOCATION, BUDGETS, FLOORS = (
+    *("generation", "serving", "changing", "colocation"),
+    *("budgets", "floors"),
+)
 """What not every study has, and some plots show nothing without."""
 
 SHOWS = {
@@ -35,6 +39,7 @@ SHOWS = {
     "latency_budget": BUDGETS,
     "shape_transitions": CHANGING,
     "latency_over_sequence": CHANGING,
+    "interference": COLOCATION,
     "iteration_timeline": BUDGETS,
 }
 """Plots of such a part; any other plot is of every study."""
@@ -56,6 +61,9 @@ TABLES = {
     "changing_shapes": "a row a shape of such a cell: steady, first and returning latency, memory",
     "transitions": "a row a pair of shapes that follow each other: the latency of the second one",
     "changing_requests": "a row a request of such a cell's first process",
+    "colocation": "a row a co-location: gain of company over taking turns, use of the device",
+    "colocated": "a row an instance of it: throughput and latency alone and in company, slowdown",
+    "interference": "a row a pair of cells that shared a device: what the neighbour costs",
     "serving": "a row a load of a cell behind a server: latency at the client, account of a request, batches",
     "serving_windows": "a row a window of such a load: what client and server counted",
 }

@@ -51,6 +51,19 @@ DEPLOYED = record(
     rest=anything,
 )
 
+COLOCATION = record(
+    {
+        **dict.fromkeys(("group", "how", "cores"), NAME),
+        "device": maybe(text()),
+        "cells": many(NAME, 2),
+        "runs": many(text()),
+        "available": flag,
+        "reason": maybe(text()),
+        "remedy": maybe(text()),
+        "recorded": flag,
+    }
+)
+
 CONTENT = record(
     {
         "study": NAME,
@@ -71,6 +84,7 @@ CONTENT = record(
         "predictions": many(PREDICTION),
         "changing": many(CHANGING),
         "serving": many(DEPLOYED),
+        "colocation": many(COLOCATION),
     },
     rest=anything,
 )

@@ -30,6 +30,7 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json", "run"),
     ("calibration/{model}/comparison.json", "calibration-comparison"),
     ("calibration/{model}/{method}.json", "calibration"),
+    ("colocation/{device}/{group}/{how}/run{run}.json", "colocation"),
     ("engines/{device}/{builder}/{model}/{precision}/{name}.layers.json", "layers"),
     ("engines/{device}/{cache}/{model}/{precision}/{shape}.cache.json", "engine-cache"),
     ("engines/{device}/{builder}/{model}/{precision}/{name}.json", "engine"),
@@ -56,10 +57,10 @@ ARTIFACTS = (
 )
 """What else lies in the folder of a device."""
 
-OF_DEVICES = {"benchmarks", "engines", "floors", "hosts", "quality", "serving", "traces"}
+OF_DEVICES = {"benchmarks", "colocation", "engines", "floors", "hosts", "quality", "serving", "traces"}
 """Folders with a folder a device."""
 
-RUNS = {"benchmarks", "serving"}
+RUNS = {"benchmarks", "colocation", "serving"}
 """Folders of runs: those of one thing may be of several trees if they measured the same."""
 
 ENDS = (

@@ -12,6 +12,7 @@ from ceilings import files, private, records
 from ceilings.host import Host
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
+from ceilings.study.colocations import Colocation
 from ceilings.study.deployments import Deployed
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import left_out
@@ -31,6 +32,7 @@ def plan(
     predictions: Sequence[Mapping[str, Any]] = (),
     changing: Sequence[ChangingCell] = (),
     deployed: Sequence[Deployed] = (),
+    colocated: Sequence[Colocation] = (),
 ) -> str:
     """The content of ``plan.json``.
 
@@ -44,6 +46,7 @@ def plan(
         predictions: What was predicted of its cells before they were measured.
         changing: Its cells of changing shapes.
         deployed: Its deployments.
+        colocated: Its co-locations.
     """
     devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
     for host in hosts:
@@ -73,6 +76,7 @@ def plan(
         "cells": [cell.to_json() for cell in cells],
         **({"changing": [cell.to_json() for cell in changing]} if changing else {}),
         "serving": [one.to_json() for one in deployed],
+        **({"colocation": [one.to_json() for one in colocated]} if colocated else {}),
     }
     return records.as_text(records.sealed("plan", content))
 

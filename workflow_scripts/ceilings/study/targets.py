@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
+from ceilings.study.colocations import Colocation
 from ceilings.study.deployments import Deployed
 from ceilings.study.engines import Engines
 from ceilings.study.paths import Paths
@@ -25,6 +26,7 @@ class Targets:
         captures: Names of the captures that others made.
         deployed: Every deployment of the study.
         changing: Its cells of changing shapes.
+        colocated: Its co-locations.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Targets:
         deployed: Iterable[Deployed] = (),
         *,
         changing: Iterable[ChangingCell] = (),
+        colocated: Iterable[Colocation] = (),
     ) -> None:
         self.cells = cells
         self.deployed = list(deployed)
@@ -43,6 +46,7 @@ class Targets:
         self.engines = engines
         self.captures = list(captures)
         self.changing = list(changing)
+        self.colocated = list(colocated)
 
     @functools.cached_property
     def measured(self) -> list[Cell]:
@@ -61,6 +65,7 @@ class Targets:
             "generation": any(is_request(cell.shape) for cell in self.cells),
             "serving": bool(self.deployed),
             "changing": bool(self.changing),
+            "colocation": bool(self.colocated),
             "budgets": any(cell.budget for cell in self.cells),
             "floors": any(cell.floor for cell in self.cells),
         }
@@ -72,6 +77,11 @@ class Targets:
         return [run for one in self.deployed if not one.recorded for run in one.runs]
 
     @functools.cached_property
+    def colocated_runs(self) -> list[str]:
+        """The records of co-locations that this machine makes."""
+        return [run for one in self.colocated if not one.recorded for run in one.runs]
+
+    @functools.cached_property
     def recorded_runs(self) -> list[str]:
         """Run records of other machines and other environments: read, never made."""
         return [run for cell in self.cells if cell.recorded for run in cell.runs]
@@ -81,7 +91,9 @@ class Targets:
         """All that the tables read of other machines and other environments."""
         beside = ((cell.floor, cell.engine, cell.budget, cell.quality) for cell in self.cells if cell.recorded)
         served = (run for one in self.deployed if one.recorded for run in one.runs)
-        return [*self.recorded_runs, *sorted({path for paths in beside for path in paths if path}), *served]
+        colocated = (run for one in self.colocated if one.recorded for run in one.runs)
+        read = sorted({path for paths in beside for path in paths if path})
+        return [*self.recorded_runs, *read, *served, *colocated]
 
     @functools.cached_property
     def budgets(self) -> list[str]:

@@ -47,6 +47,7 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "serving_throughput": _nothing_served,
     "shape_transitions": lambda tables: tables.transitions.empty,
     "latency_over_sequence": lambda tables: tables.changing_requests.empty,
+    "interference": lambda tables: tables.interference.empty,
     "batches_formed": lambda tables: _nothing_served(tables) or not tables.serving["batching"].fillna("").any(),
 }
 """Plots that stay empty without captures, a GPU, a sweep, a server or changing shapes: the pages leave them out."""

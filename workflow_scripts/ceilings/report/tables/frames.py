@@ -21,6 +21,12 @@ from ceilings.report.tables.changing_rows import (
     SHAPE_COLUMNS,
     TRANSITION_COLUMNS,
 )
+from ceilings.report.tables.colocation_rows import (
+    COLOCATION_COLUMNS,
+    COLOCATION_KEY,
+    INSTANCE_COLUMNS,
+    PAIR_COLUMNS,
+)
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
@@ -56,7 +62,17 @@ CHANGING = {
 }
 """Tables of changing shapes."""
 
-LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *CHANGING}
+COLOCATION = {"colocation": COLOCATION_COLUMNS, "colocated": INSTANCE_COLUMNS, "interference": PAIR_COLUMNS}
+"""Tables of co-locations."""
+
+KEYS = {
+    **dict.fromkeys(CHANGING, CHANGING_KEY),
+    **dict.fromkeys(COLOCATION, COLOCATION_KEY),
+    "quality": [column for column in KEY if column != "shape"],
+}
+"""The columns that name what a table is of, where that is no cell."""
+
+LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *CHANGING, *COLOCATION}
 """Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
@@ -113,6 +129,7 @@ class Tables:
         quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
         changing, changing_shapes, transitions, changing_requests: One row a cell of changing shapes, a shape of it, a
             pair of shapes, a request of its first process.
+        colocation, colocated, interference: One row a co-location, an instance of it, a pair of neighbours.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
         serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
         serving_samples: One row a request to a server (``latency_ns``).
@@ -129,6 +146,9 @@ class Tables:
     changing_shapes: pd.DataFrame = field(default_factory=lambda: _empty(SHAPE_COLUMNS))
     transitions: pd.DataFrame = field(default_factory=lambda: _empty(TRANSITION_COLUMNS))
     changing_requests: pd.DataFrame = field(default_factory=lambda: _empty(REQUEST_COLUMNS))
+    colocation: pd.DataFrame = field(default_factory=lambda: _empty(COLOCATION_COLUMNS))
+    colocated: pd.DataFrame = field(default_factory=lambda: _empty(INSTANCE_COLUMNS))
+    interference: pd.DataFrame = field(default_factory=lambda: _empty(PAIR_COLUMNS))
     serving: pd.DataFrame = field(default_factory=lambda: _empty(SERVING_COLUMNS))
     serving_windows: pd.DataFrame = field(default_factory=lambda: _empty(WINDOW_COLUMNS))
     serving_samples: pd.DataFrame = field(default_factory=lambda: _empty(SAMPLE_COLUMNS))
@@ -199,7 +219,7 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     ]
     tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet"), remedy) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
-    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **CHANGING}
+    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **CHANGING, **COLOCATION}
     for name, columns in known.items():
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
@@ -238,7 +258,7 @@ def _read(path: Path, name: str, digest: str | None, remedy: str | None) -> pd.D
 
 def _flaw(name: str, frame: pd.DataFrame) -> str | None:
     """Why a frame is not the table of this name; None where nothing is wrong."""
-    key = CHANGING_KEY if name in CHANGING else [column for column in KEY if name != "quality" or column != "shape"]
+    key = KEYS.get(name, KEY)
     needed = {
         SAMPLES: [*key, "run", "series", "latency_ns"],
         "cells": [*key, "aa_of", "status"],

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ceilings.report.analysis.findings.abstraction import layers, runtimes
 from ceilings.report.analysis.findings.beyond import cold_start, other_boundaries
 from ceilings.report.analysis.findings.bottleneck import bottleneck
+from ceilings.report.analysis.findings.company import company
 from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
@@ -55,6 +56,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     sizes,
     padding,
     shape_taxes,
+    company,
     other_boundaries,
     cold_start,
     energy,
