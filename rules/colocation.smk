@@ -11,7 +11,7 @@ rule measure_colocation:
         "results/logs/measure_colocation/{device}/{group}/{how}/run{run}.log",
     priority: round_of_run
     conda:
-        serving_environment
+        colocation_environment
     threads: 1024  # all of them: nothing runs beside a timed job
     resources:
         gpu=1,

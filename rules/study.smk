@@ -287,6 +287,12 @@ def colocation_slice(wildcards):
     return STUDY.colocation_slice(wildcards.group, wildcards.device)
 
 
+def colocation_environment(wildcards):
+    """That of its first cell: one run has one."""
+    first = next(iter(STUDY.colocated_files(wildcards.group, wildcards.device)))
+    return f"../envs/{SLICES.runtime(first.partition('/')[0]).environment}.yaml"
+
+
 def colocated_files(wildcards):
     """The files of every cell of a co-location, as the rule's inputs."""
     return [file for files in STUDY.colocated_files(wildcards.group, wildcards.device).values() for file in files]

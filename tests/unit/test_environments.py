@@ -30,7 +30,9 @@ PYTHON = "3.12"
 RULE = re.compile(r"^rule (\w+):\n((?:    .*\n|\n)+)", re.MULTILINE)
 
 BY_NAME = {
-    "measuring_environment": [runtime.environment for runtime in RUNTIMES.values()],
+    **dict.fromkeys(
+        ("measuring_environment", "colocation_environment"), [runtime.environment for runtime in RUNTIMES.values()]
+    ),
     "engine_environment": list(BUILDERS),
     "serving_environment": ["cpu", "gpu"],
 }

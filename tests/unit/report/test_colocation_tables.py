@@ -106,6 +106,15 @@ def test_no_idle_share_is_named_where_alone_most_is_in_use(planted):
     assert one.status == "supported" and "in use" not in one.text
 
 
+def test_no_idle_share_is_named_where_other_processes_have_it(tmp_path):
+    group = planted_colocation.write(tmp_path / "group", slowed={(FAST, SLOW): 1.2, (SLOW, FAST): 1.1}, busy=1.0)
+    for path in group["runs"]:
+        edited(Path(path), "neighbours", value={"others_cores": 2.2})
+    tables = tables_of(group)
+    assert tables.colocation["use_others"].tolist() == [pytest.approx(0.55)]
+    assert "in use" not in findings_of(tables)[0].text
+
+
 @pytest.mark.parametrize(
     ("factor", "status", "words"),
     [
@@ -149,9 +158,12 @@ def test_the_section_shows_groups_instances_flags_and_what_was_not_measured(tmp_
     edited(Path(group["runs"][0]), "flags", value=["other processes used 90% of a core"])
     absent = {**group, "how": "mps", "available": False, "reason": "no MPS", "remedy": "leave it out", "runs": []}
     text = colocation_section.section(tables_of(group, absent))
-    assert "| planted | threads" in text and "3.00×" in text
+    assert "| planted | threads" in text.replace("  ", "") and "3.00×" in text
+    assert "1× text b1-s32, onnxruntime-cpu fp32, 1× image b2-i32, onnxruntime-cpu fp32" in text
     assert "flagged: other processes used 90% of a core (1 of 3 runs)." in text
     assert "planted by mps: not measured: no MPS (leave it out)." in text
+    short = colocation_section.section(tables_of(group, absent), most=1)
+    assert "flagged" not in short and "no MPS" in short and "More co-locations and instances" in short
     assert colocation_section.section(tables_of()) == ""
 
 

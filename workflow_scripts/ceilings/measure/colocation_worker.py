@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import itertools
 import os
 import sys
 import time
@@ -334,21 +333,13 @@ def _threads_flags(task: Mapping[str, Any]) -> list[str]:
 
 def _unsteady(windows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A flag where the latency of an instance changed its level within a window."""
-    changed = [
-        window
-        for window in windows
-        for one in window["answers"].values()
-        if change(np.asarray(one["latency_ns"])) is not None
-    ]
-    by_kind = itertools.groupby(sorted(changed, key=_is_reference), _is_reference)
-    return [
-        f"a latency changed its level within {len(list(each))} windows of {'reference' if alone else 'company'}"
-        for alone, each in by_kind
-    ]
-
-
-def _is_reference(window: Mapping[str, Any]) -> bool:
-    return bool(window["reference"])
+    flags = []
+    for reference, name in ((True, "reference"), (False, "company")):
+        of = [window["answers"].values() for window in windows if window["reference"] == reference]
+        changed = sum(any(change(np.asarray(one["latency_ns"])) is not None for one in answers) for answers in of)
+        if changed:
+            flags.append(f"a latency changed its level within {changed} of {len(of)} windows of {name}")
+    return flags
 
 
 def _cpu_ns(pids: Sequence[int]) -> int:

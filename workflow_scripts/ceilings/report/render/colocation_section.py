@@ -43,15 +43,18 @@ def section(tables: Tables, most: int | None = None) -> str:
         members = tables.colocated.to_dict("records")
         lines.append(text.table(map(_instance, members[:most]), INSTANCES, "lllrrrrrrrr"))
     notes = [f"- {_name(row)}: not measured: {row['reason']}{_remedy(row)}." for row in rows if row["status"] != "ok"]
-    notes += [f"- {_name(row)}: flagged: {row['flags']}." for row in measured if row["flags"]]
-    return "\n\n".join([*lines, "\n".join(notes[:most])] if notes else lines)
+    if most is None:  # the summary has their kinds among what to read with care
+        notes += [f"- {_name(row)}: flagged: {row['flags']}." for row in measured if row["flags"]]
+    elif len(measured) > most or len(tables.colocated) > most:
+        notes += ["- More co-locations and instances are in [the lab note](engineering_observations.md#co-location)."]
+    return "\n\n".join([*lines, "\n".join(notes)] if notes else lines)
 
 
 def _group(row: Mapping[str, Any]) -> list[str]:
     return [
         str(row["group"]),
         _shared(row),
-        str(row["members"]),
+        _members(str(row["members"])),
         _interval(row, "gain"),
         text.percent(row["noise"]) if _number(row["noise"]) else "–",
         f"{text.number(row['together_per_s'])}/s",
@@ -73,6 +76,18 @@ def _instance(row: Mapping[str, Any]) -> list[str]:
         f"{text.number(row['together_per_s'])}/s",
         *(_ms(row[f"{which}_{q}_ms"]) for q in ("p50", "p99") for which in ("alone", "together")),
     ]
+
+
+def _members(cells: str) -> str:
+    """The instances of a group, those of one cell together."""
+    counts: dict[str, int] = {}
+    for cell in cells.split(", "):
+        counts[cell] = counts.get(cell, 0) + 1
+    words = []
+    for cell, count in counts.items():
+        runtime, model, precision, shape = cell.split("/")
+        words.append(f"{count}× {model} {shape}, {configuration_label(runtime, precision)}")
+    return ", ".join(words)
 
 
 def _shared(row: Mapping[str, Any]) -> str:

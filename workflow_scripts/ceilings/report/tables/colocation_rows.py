@@ -36,7 +36,7 @@ SM, KERNEL, CORE = "SMs busy", "time with a kernel", "cores busy"
 COLOCATION_COLUMNS = [
     *(*COLOCATION_KEY, "status", "reason", "remedy", "log", "processes", "instances", "members"),
     *("gain", "gain_low", "gain_high", "noise", "together_per_s", "turns_per_s"),
-    *("use_of", "use_alone", "use_together", "flags", "path"),
+    *("use_of", "use_alone", "use_together", "use_others", "flags", "path"),
 ]
 """One row a co-location.
 
@@ -44,7 +44,8 @@ COLOCATION_COLUMNS = [
 alone on the whole device; taking turns gives 1; ``low``, ``high`` of 95%. ``noise``: by what fraction a reference may
 differ from the one before it. ``together_per_s``: inferences a second of all instances at once; ``turns_per_s``: if
 each had the device for an equal part of the time. ``use_of`` says what is used; ``use_alone``: its share while one
-instance is at work, the mean over them; ``use_together``: while all are.
+instance is at work, the mean over them; ``use_together``: while all are; ``use_others``: of a CPU, what processes that
+do not belong to it used meanwhile.
 """
 
 INSTANCE_COLUMNS = [
@@ -129,6 +130,7 @@ def _group(records: Sequence[Record], members: Sequence[int], rows: Sequence[Rec
         "use_of": _use_of(records[0]),
         "use_alone": float(np.mean(uses)) if len(uses) == len(rows) else None,
         "use_together": _use(records, members, reference=False),
+        "use_others": _use_of_others(records),
     }
 
 
@@ -236,6 +238,14 @@ def _use(records: Sequence[Record], of: Sequence[int], *, reference: bool) -> fl
     ]
     known = [share for share in shares if share is not None]
     return float(np.mean(known)) if known and len(known) == len(shares) else None
+
+
+def _use_of_others(records: Sequence[Record]) -> float | None:
+    """Share of the cores that others kept busy, in the mean of the runs; None of a GPU."""
+    used = [record["neighbours"].get("others_cores") for record in records]
+    if _use_of(records[0]) != CORE or None in used:
+        return None
+    return float(np.mean([each / record["physical_cores"] for each, record in zip(used, records, strict=True)]))
 
 
 def _interval(name: str, interval: Interval) -> dict[str, float | None]:

@@ -17,7 +17,7 @@ CLAIM = "Instances that share a device do more than instances that take turns."
 MEASURE = "throughput in company to throughput alone, summed over the instances"
 
 IDLE = 0.7
-"""Below this share of use alone, what is idle then is named beside a gain."""
+"""Below this share of use alone, that of other processes included, what is idle then is named beside a gain."""
 
 
 def company(measured: Measured) -> list[Finding]:
@@ -80,8 +80,9 @@ def _finding(row: Mapping[str, Any], measured: Measured) -> Finding:
 
 def _idle(row: Mapping[str, Any]) -> str:
     """What one instance at work alone leaves idle, where that was measured and is much."""
-    alone, together = row["use_alone"], row["use_together"]
-    if pd.isna(alone) or pd.isna(together) or alone >= IDLE or together <= alone:
+    alone, together, others = row["use_alone"], row["use_together"], row["use_others"]
+    busy = alone + (0 if pd.isna(others) else others)
+    if pd.isna(busy) or pd.isna(together) or busy >= IDLE or together <= alone:
         return ""
     return (
         f" Alone an instance has {text.percent(alone)} in use ({row['use_of']}), so that there is room; together it is "
