@@ -111,6 +111,19 @@ def test_more_instances_than_cores_cannot_split_them():
     assert (split.available.reason, split.runs) == ("3 cores cannot be split among 4 instances", ())
 
 
+def test_records_of_another_environment_are_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    four = group(cells=[TEXT] * 4, cores=["split"])
+    for run in (1, 2):
+        path = tmp_path / f"results/colocation/cpu-test/pair/threads-split/run{run}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (split,) = study(four).colocated
+    assert split.recorded and split.available and len(split.runs) == 2
+    assert set(split.runs) <= set(study(four).targets.recorded_records)
+    assert not study(four).targets.colocated_runs
+
+
 def test_mps_is_listed_with_reason_and_remedy_where_its_program_is_missing(monkeypatch):
     monkeypatch.setattr(mps.shutil, "which", lambda name: None)
     one = Colocation("pair", "nvidia-test", Sharing("mps"), (ON_GPU[0],) * 2, Availability())
