@@ -48,13 +48,15 @@ def served(project, monkeypatch):
 
 
 def servers():
-    return {server_python.FOLDER: str(server_python.packages())}
+    return {"OMP_PROC_BIND": "false", server_python.FOLDER: str(server_python.packages())}
 
 
 def test_deployments_are_measured_and_made_anew_each_by_itself(served):
     found = {name: records.read(served.folder / path, "serving") for name, path in RUNS.items()}
     for name, record in found.items():
         assert record["status"] == "ok", record["failure"]
+        assert record["provenance"]["variables"]["OMP_PROC_BIND"] == "false", "those that the server executed under"
+        assert not [flag for flag in record["flags"] if "planned with another" in flag]
         hold_loads(record, DEPLOYMENTS[name])
         hold_counts(record)
         assert record["server"]["first_start_ns"]["ready"] > 0 < record["server"]["warm_start_ns"]["ready"]

@@ -15,17 +15,24 @@ from ceilings.files import not_a_file, read_json, sha256
 from ceilings.packages import used
 
 
-def provenance(packages: Iterable[str], sources: Mapping[str, Path | str] | None = None) -> dict[str, Any]:
+def provenance(
+    packages: Iterable[str],
+    sources: Mapping[str, Path | str] | None = None,
+    executed_in: Mapping[str, str] = os.environ,
+) -> dict[str, Any]:
     """The record that goes into every JSON result.
 
     Args:
         packages: Distribution names whose code shaped the result.
         sources: What it was made from, name to path; recorded as sha256.
+        executed_in: The environment of the process that executed, where that is another one.
     """
     ran = {name: used(name) for name in packages}
     return {
         "python": platform.python_version(),
-        "variables": environment.recorded({name: os.environ[name] for name in os.environ if environment.shapes(name)}),
+        "variables": environment.recorded(
+            {name: executed_in[name] for name in executed_in if environment.shapes(name)}
+        ),
         "packages": {name: package.version if package else None for name, package in ran.items()},
         "modules": {name: package.to_json() for name, package in ran.items() if package},
         "project_revision": project_revision(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import read_tables
 from ceilings.report.tables.served_quantities import PARTS
+from ceilings.report.tables.served_windows import settling_requests
 
 SERVING_PLOTS = ("serving_latency", "serving_throughput", "batches_formed")
 
@@ -418,6 +420,21 @@ def test_rates_beyond_the_server_have_no_latency(tmp_path):
     assert "It sustains 20.0/s and 60.0/s. At 200/s the queue grows" in finding.text
     assert "200/s" not in the(study, QUEUE).text and "200/s" not in the(study, LIMIT).text
     assert re.search(r"\| +200/s +\| +grows", observations(study.plan(), tables, Evidence(), "plots"))
+
+
+def test_rates_whose_windows_are_too_short_have_no_latency(tmp_path):
+    study = ServedStudy(tmp_path, n=60)
+    study.limit_ms = 1e6
+    study.deploy("a", rates=(20.0, 60.0))
+    tables = study.tables()
+    row = served(tables, "a", "60/s")
+    assert row["state"] == "short" and settling_requests(row["share"]) > 60
+    finding = the(study, SATURATION)
+    seconds = math.ceil(settling_requests(row["share"]) / 60)
+    assert "It sustains 20.0/s. At 60.0/s the windows end before the queue has settled" in finding.text
+    assert f"`protocol.serving.window_seconds: {seconds}` would do" in finding.text
+    assert "60.0/s" not in the(study, LIMIT).text
+    assert re.search(r"\| +60/s +\| +short", observations(study.plan(), tables, Evidence(), "plots"))
 
 
 def test_a_study_of_overloads_alone(tmp_path):

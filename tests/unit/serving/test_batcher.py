@@ -57,7 +57,7 @@ def test_requests_that_wait_together_are_executed_together_and_answered_apart(tm
         tmp_path, lambda batcher: asyncio.gather(*(asked(batcher, seed) for seed in range(8))), Batching(4, 50)
     )
     for seed, answer in enumerate(answers):
-        np.testing.assert_allclose(answer["y"], expected(**element(seed)), rtol=1e-6)
+        np.testing.assert_allclose(answer["y"], expected(**element(seed)), rtol=1e-5)  # float32, in another order
     assert (tally.requests, tally.executions, tally.inferences, dict(tally.sizes)) == (8, 2, 8, {4: 2})
     assert tally.request_ns >= tally.queue_ns + tally.compute_infer_ns > 0
 
@@ -83,8 +83,8 @@ def test_a_bad_request_fails_alone(tmp_path):
 
     (first, failure, second), tally = run(tmp_path, work, Batching(4, 20))
     assert isinstance(failure, CellFailure)
-    np.testing.assert_allclose(first["y"], expected(**element(1)), rtol=1e-6)
-    np.testing.assert_allclose(second["y"], expected(**element(2)), rtol=1e-6)
+    np.testing.assert_allclose(first["y"], expected(**element(1)), rtol=1e-5)
+    np.testing.assert_allclose(second["y"], expected(**element(2)), rtol=1e-5)
     assert (tally.requests, tally.failures, tally.executions) == (2, 1, 1)
 
 
@@ -99,5 +99,5 @@ def test_a_batch_whose_execution_fails_fails_every_request_in_it_and_the_next_ru
 
     (failed, answer), tally = run(tmp_path, work, Batching(2, 20))
     assert [type(one) for one in failed] == [ZeroDivisionError] * 2
-    np.testing.assert_allclose(answer["y"], expected(**element(3)), rtol=1e-6)
+    np.testing.assert_allclose(answer["y"], expected(**element(3)), rtol=1e-5)
     assert (tally.requests, tally.failures, tally.executions, tally.inferences) == (1, 2, 1, 1)

@@ -297,7 +297,7 @@ class _Session:
             named = {key: cell.task[key] for key in ("inputs", "reference", "workload")}
             named["artifact"] = str(artifact_file(cell.task))
             sources |= {f"{cell.name} {key}": path for key, path in named.items()}
-        origin = provenance([*packages, "numpy"], sources)
+        origin = provenance([*packages, "numpy"], sources, executed_in=environment.executing(1))
         planned = next(iter(self._spec["cells"].values())).get("variables")
         flags = [
             *neighbours.flags(),

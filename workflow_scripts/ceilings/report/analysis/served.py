@@ -18,6 +18,7 @@ from ceilings.report.analysis.measured import Cell, Judged, Measured, configurat
 from ceilings.report.tables.quantities import interval_of
 from ceilings.report.tables.served_columns import CELL, SERVED, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import BY_COLUMN, PARTS, SETTINGS
+from ceilings.report.tables.served_windows import GROWS, SHORT, STEADY, settling_requests
 from ceilings.statistics.decisions import equivalence_interval
 from ceilings.statistics.intervals import mean_over_processes, noise_floor, ratio, verdict
 from ceilings.statistics.quantiles import Interval
@@ -89,12 +90,27 @@ class Served:
     @property
     def steady(self) -> bool:
         """Whether its latency is one: no window with a fault, and no queue that grew. Nothing else carries a claim."""
-        return not self.row["flagged"] and not self.row["growing"]
+        return not self.row["flagged"] and self.settled
+
+    @property
+    def settled(self) -> bool:
+        """Whether its queue came to a steady state: else there is no latency."""
+        return bool(self.row["state"] == STEADY)
 
     @property
     def overloaded(self) -> bool:
-        """Whether the queue of an open loop grew in any window."""
-        return bool(self.row["growing"])
+        """Whether the queue of an open loop grew."""
+        return bool(self.row["state"] == GROWS)
+
+    @property
+    def short(self) -> bool:
+        """Whether the windows of an open loop ended before its queue had settled."""
+        return bool(self.row["state"] == SHORT)
+
+    @property
+    def window_seconds(self) -> float:
+        """Windows of so many seconds would do for an open loop whose share of the throughput is known."""
+        return settling_requests(self.row["share"]) / float(self.row["rate_per_s"])
 
     @property
     def p50(self) -> Interval:

@@ -22,8 +22,9 @@ LEGEND = (
     "A load is a number of clients that each send when they have their answer (closed loop), or a rate of Poisson "
     "arrivals (open loop, latency from the intended send time). The columns of means add up to the client's mean: what "
     "lies beyond the server is serialisation, HTTP or gRPC and network. *grows*: the queue grew, so there is no steady "
-    "state and no latency. *disturbed*: the client could not keep up, or counts differ; it carries no claim. All loads "
-    "with their intervals: `tables/serving.csv`."
+    "state and no latency. *short*: the windows ended before the queue had settled, so a latency would look too "
+    "low; longer `window_seconds` show it. *disturbed*: the client could not keep up, or counts differ; it carries no "
+    "claim. All loads with their intervals: `tables/serving.csv`."
 )
 
 
@@ -44,12 +45,12 @@ def _number(column: str) -> Column:
 
 
 def _p50(one: Served) -> str:
-    return "grows" if one.overloaded else text.interval(one.p50)
+    return text.interval(one.p50) if one.settled else str(one.row["state"])
 
 
 def _p99(one: Served) -> str:
     value = one.known("p99_ms")
-    return "" if value is None or one.overloaded else text.number(value)
+    return "" if value is None or not one.settled else text.number(value)
 
 
 SMALL = ("input_ms", "output_ms", "rest_ms")
@@ -111,7 +112,7 @@ def _chosen(lines: Sequence[Line], most: int) -> list[tuple[Line, Served]]:
 
 def _ends(line: Line) -> list[Served]:
     """The lightest load, the heaviest closed loop and the highest rate that is sustained."""
-    chosen = [line.lightest, *line.closed[-1:], *[one for one in line.open if not one.overloaded][-1:]]
+    chosen = [line.lightest, *line.closed[-1:], *[one for one in line.open if one.settled][-1:]]
     kept = list(dict.fromkeys(one for one in chosen if one is not None))
     return kept or list(line.loads[:1])
 

@@ -68,7 +68,16 @@ LOADS = (
     _count("flagged", "flagged windows", "Windows in which something makes the numbers wrong: they carry no claim."),
     _text("flags", "flags", "What was noticed, and in how many windows.", LOAD),
     Quantity("limit_ms", "limit", "ms", "number", "The study's limit of the 99th percentile at the client.", LOAD),
-    _count("growing", "growing windows", "Windows of an open loop whose queue grew: no steady state, no latency."),
+    Quantity(
+        "share", "share", "", "number", "Of an open loop: its rate over the highest throughput of closed loops.", LOAD
+    ),
+    _count("growing", "growing windows", "Windows of an open loop whose last third waits longer than the first."),
+    _text(
+        "state",
+        "state of the queue",
+        "steady; grows; short: windows end before it settles. Only steady has a latency.",
+        LOAD,
+    ),
 )
 
 LATENCIES = (

@@ -25,7 +25,7 @@ from ceilings.report.tables.planned_record import read_record
 from ceilings.report.tables.quantities import interval_columns
 from ceilings.report.tables.served_columns import CELL, SAMPLE_COLUMNS, SERVED, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import BY_COLUMN, SERVING_COLUMNS
-from ceilings.report.tables.served_windows import MS, PARTS
+from ceilings.report.tables.served_windows import MS, PARTS, STEADY
 from ceilings.statistics.intervals import mean_over_processes, median_over_processes, pooled_quantile
 from ceilings.workload.shape import Shape
 
@@ -66,9 +66,12 @@ def served_tables(plan: Record, means: Means) -> Frames:
             if gone := _not_measured(plan, entry, cell, records):
                 rows.append(key | gone)
                 continue
-            for loaded in _by_load(cell, records):
+            highest = 0.0
+            for loaded in _by_load(cell, records):  # closed loops first
                 answered = [(run, window) for run, window in loaded if window["latency_ns"]]
-                row = load_row(loaded, answered, records, means, key) if answered else _unanswered(loaded)
+                row = load_row(loaded, answered, records, means, key, highest) if answered else _unanswered(loaded)
+                if row["kind"] == "closed" and answered:
+                    highest = max(highest, row["answered_per_s"])
                 rows.append(key | row | _setting(plan, entry, cell, records))
                 windows += [key | window_row(run, window) for run, window in loaded]
                 samples += [(key, run, window) for run, window in answered]
@@ -90,12 +93,15 @@ Loaded = Sequence[tuple[int, Record]]
 """The windows of one load, each with its run."""
 
 
-def load_row(loaded: Loaded, answered: Loaded, records: Sequence[Record], means: Means, key: Record) -> dict[str, Any]:
+def load_row(  # noqa: PLR0917 - all that one row is made of
+    loaded: Loaded, answered: Loaded, records: Sequence[Record], means: Means, key: Record, highest: float
+) -> dict[str, Any]:
     """What a load of a deployment showed, over all of its servers and rounds.
 
     Args:
         loaded: All of its windows.
         answered: Those in which a request was answered.
+        highest: Throughput of the cell's closed loops, 1/s; 0 where there were none.
     """
     windows = [window for _, window in loaded]
     runs = _by_run(answered)
@@ -105,7 +111,7 @@ def load_row(loaded: Loaded, answered: Loaded, records: Sequence[Record], means:
         **{"status": "ok", **load_of(windows)},
         **{"runs": len(runs), "windows": len(windows), "n": len(pool)},
         "failures": sum(sum(window["failed"].values()) for window in windows),
-        "growing": sum(map(served_windows.growing, windows)),
+        **_queue(windows, highest),
         "client_ms": float(pool.mean()),
         "late_ms": float(np.concatenate([np.asarray(window["late_ns"], np.float64) for window in windows]).mean()) * MS,
         "client_busy": max(window["client_cores"] / window["client_cores_allowed"] for window in windows),
@@ -118,6 +124,15 @@ def load_row(loaded: Loaded, answered: Loaded, records: Sequence[Record], means:
     rates = [sum(map(_answered, same)) / sum(map(_seconds, same)) for same in runs]
     row |= interval_columns(BY_COLUMN["answered_per_s"], mean_over_processes(rates))
     return row | _account(windows, row["client_ms"]) | _formed(windows) | _bare(windows, means, key, records)
+
+
+def _queue(windows: list[Record], highest: float) -> dict[str, Any]:
+    """Whether an open loop came to a steady state; a closed loop always does."""
+    if windows[0]["kind"] == "closed":
+        return {"share": None, "growing": 0, "state": STEADY}
+    share = load_of(windows)["rate_per_s"] / highest if highest else None
+    grown = sum(map(served_windows.growing, windows))
+    return {"share": share, "growing": grown, "state": served_windows.state(windows, share)}
 
 
 def _unanswered(loaded: Loaded) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from ceilings.report import text
@@ -219,6 +220,12 @@ def _rates(line: Line) -> str:
     words = f". It sustains {text.listed(map(_rate, sustained))}" if sustained else ""
     if beyond:
         words += f". At {text.listed(map(_rate, beyond))} the queue grows: no steady state, so no latency"
+    if short := [one for one in line.open if one.short]:
+        seconds = math.ceil(max(one.window_seconds for one in short))
+        words += (
+            f". At {text.listed(map(_rate, short))} the windows end before the queue has settled; "
+            f"`protocol.serving.window_seconds: {seconds}` would do"
+        )
     return words
 
 

@@ -37,7 +37,7 @@ UNKNOWN = ("0.88", "")
 def draw(tables: Tables) -> Figure:
     """Bars: parts of the client's mean. Loads whose queue grew are named, and not drawn: they have no latency."""
     loads = ServedLoads(Measured(tables))
-    lines = [line for line in loads.lines if any(not one.overloaded for one in line.loads)][:MOST_PANELS]
+    lines = [line for line in loads.lines if any(one.settled for one in line.loads)][:MOST_PANELS]
     if not lines:
         return style.nothing("What a request waits for behind a server", "no deployment was measured in a steady state")
     columns = min(COLUMNS, len(lines))
@@ -53,7 +53,7 @@ def draw(tables: Tables) -> Figure:
 
 
 def _draw(axis: Axes, line: Line, loads: ServedLoads) -> None:
-    shown = [one for one in line.loads if not one.overloaded]
+    shown = [one for one in line.loads if one.settled]
     places = list(range(len(shown)))
     bottom = [0.0] * len(shown)
     for part in PARTS:
@@ -84,10 +84,17 @@ def _draw(axis: Axes, line: Line, loads: ServedLoads) -> None:
     axis.set_xticks(places, [_tick(one) for one in shown], rotation=30, ha="right", fontsize=8.5)
     axis.set_ylabel("latency (ms)")
     axis.set_title(_title(line, loads), fontsize=9.5)
-    if gone := [one.load for one in line.loads if one.overloaded]:
+    grow = [one.load for one in line.loads if one.overloaded]
+    short = [one.load for one in line.loads if one.short]
+    gone = [
+        f"{words} {text.listed(loads)}"
+        for words, loads in (("queue grows at", grow), ("windows too short at", short))
+        if loads
+    ]
+    if gone:
         axis.text(
             *(0.02, 0.97),
-            f"queue grows at {text.listed(gone)}",
+            "\n".join(gone),
             transform=axis.transAxes,
             va="top",
             fontsize=8,

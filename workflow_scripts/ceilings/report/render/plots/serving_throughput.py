@@ -37,7 +37,7 @@ def draw(tables: Tables) -> Figure:
 
 def _shown(line: Line) -> list[Served]:
     """Loads with a latency."""
-    return [one for one in line.loads if not one.overloaded]
+    return [one for one in line.loads if one.settled]
 
 
 def _draw(axis: Axes, lines: list[Line]) -> None:
