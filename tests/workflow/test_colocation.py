@@ -14,17 +14,16 @@ pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 ORT, TORCH = "onnxruntime-cpu/tiny/fp32/b1-s16", "torch-eager/tiny/fp32/b1-s16"
 GROUPS = {
-    "twins": {"cells": [ORT, ORT], "how": ["threads", "processes"]},
+    "twins": {"cells": [ORT, ORT], "how": ["processes"]},
     "pair": {"cells": [ORT, TORCH], "how": ["threads"]},
 }
 FOLDER = f"results/colocation/{host.detect({}).cpu_slug}"
-RUNS = [
-    f"{FOLDER}/{way}/run{run}.json" for way in ("twins/threads", "twins/processes", "pair/threads") for run in (1, 2)
-]
+RUNS = [f"{FOLDER}/{way}/run1.json" for way in ("twins/processes", "pair/threads")]
 
 
 def with_groups(change=lambda study: None):
     study = copy.deepcopy(STUDY) | {"colocation": copy.deepcopy(GROUPS)}
+    study["protocol"] |= {"processes": 1}
     change(study)
     return study
 
@@ -55,16 +54,14 @@ def hold_what_is_made_anew(project):
 
     def longer(study):
         study["protocol"]["max_seconds"] = 0.06
-
-    def without(study):
         del study["colocation"]["pair"]
 
     assert project.planned() == {}
-    for change, jobs in ((three, 2), (longer, 0), (without, 0)):
-        project.configure(with_groups(change))
-        assert project.planned().get("measure_colocation", 0) == jobs, change.__name__
+    project.configure(with_groups(three))
+    assert project.planned()["measure_colocation"] == 1
     project.configure(with_groups(longer))
-    assert project.planned()["measure_latency"] > 0
+    planned = project.planned()
+    assert planned["measure_latency"] > 0 and "measure_colocation" not in planned
     project.configure(with_groups())
     project.edit("workflow_scripts/ceilings/measure/instance.py", "EDITED = 1")
     planned = project.planned()

@@ -1,5 +1,6 @@
 """Co-locations measured for real: instances as threads and as processes, on ONNX Runtime's kernels."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -18,7 +19,7 @@ from ceilings import records
 from ceilings.errors import CellFailure, UserError
 from ceilings.measure import colocation_worker
 from ceilings.measure.colocation import ROUNDS, Placed, company, placed, whole_machine
-from ceilings.measure.instance import ProcessHost, ThreadHost, Window
+from ceilings.measure.instance import Instance, ProcessHost, ThreadHost, Window
 from ceilings.statistics.interference import log_gains, paces, references
 
 SCRIPTS = Path(colocation_worker.__file__).parents[2]
@@ -184,3 +185,47 @@ def test_the_program_writes_a_record(tmp_path):
     subprocess.run(many, check=True, timeout=100, env=alone)
     failed = records.read(tmp_path / "run1.json", "colocation")
     assert "cannot be split among" in failed["failure"]["message"]
+
+
+class OnStream:
+    """A double of a ``CudaRunner`` with its stream: it says what it was asked, and computes nothing."""
+
+    def __init__(self, fails=False):
+        self.asked, self.fails, self.exposed_stream = [], fails, self
+
+    def activate(self, slot):
+        self.asked.append(f"copy {slot}")
+
+    def synchronize(self):
+        self.asked.append("wait")
+
+    def launch(self, slot):
+        if self.fails:
+            raise RuntimeError("CUDA error: out of memory")
+        self.asked.append(f"launch {slot}")
+
+    @contextlib.contextmanager
+    def failures(self):
+        try:
+            yield
+        except RuntimeError as error:
+            raise CellFailure("out-of-memory", str(error)) from error
+
+
+def on_stream(runner):
+    instance = Instance({})
+    instance._runner, instance._slots, instance._stream = runner, ["a", "b"], runner.exposed_stream
+    return instance
+
+
+def test_on_a_gpu_a_request_is_timed_from_an_idle_stream_to_its_end():
+    runner = OnStream()
+    spans = on_stream(runner).answer(Window(0, time.perf_counter_ns() + 100_000))
+    one = ["copy a", "wait", "launch a", "wait", "copy b", "wait", "launch b", "wait"]
+    assert runner.asked[: 4 * len(spans)] == (one * len(spans))[: 4 * len(spans)] == runner.asked
+
+
+def test_a_failure_of_a_gpu_s_runtime_in_company_has_its_kind():
+    with pytest.raises(CellFailure, match="CUDA error") as failure:
+        on_stream(OnStream(fails=True)).answer(Window(0, time.perf_counter_ns() + 100_000))
+    assert failure.value.kind == "out-of-memory"

@@ -159,7 +159,7 @@ def test_the_section_shows_groups_instances_flags_and_what_was_not_measured(tmp_
     absent = {**group, "how": "mps", "available": False, "reason": "no MPS", "remedy": "leave it out", "runs": []}
     text = colocation_section.section(tables_of(group, absent))
     assert "| planted | threads" in text.replace("  ", "") and "3.00×" in text
-    assert "1× text b1-s32, onnxruntime-cpu fp32, 1× image b2-i32, onnxruntime-cpu fp32" in text
+    assert "1× text b1-s32 (onnxruntime-cpu fp32), 1× image b2-i32 (onnxruntime-cpu fp32)" in text
     assert "flagged: other processes used 90% of a core (1 of 3 runs)." in text
     assert "planted by mps: not measured: no MPS (leave it out)." in text
     short = colocation_section.section(tables_of(group, absent), most=1)

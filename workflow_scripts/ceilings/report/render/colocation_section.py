@@ -11,7 +11,7 @@ from ceilings.report import text
 from ceilings.report.analysis.measured import configuration_label
 from ceilings.report.tables.frames import Tables
 
-GROUPS = ["group", "shared by", "instances", "gain [95%]", "noise", "together", "turns", "use alone", "together"]
+GROUPS = ["group", "shared by", "instances", "gain [95%]", "noise", "together", "in turns", "use alone", "use together"]
 INSTANCES = [
     *("group", "shared by", "instance", "threads", "slowdown [95%]", "alone", "together"),
     *("p50 alone", "p50 together", "p99 alone", "p99 together"),
@@ -35,8 +35,9 @@ def section(tables: Tables, most: int | None = None) -> str:
         "## Co-location",
         "Every instance answers one request after another, alone and in company, in the same processes. Gain: the sum "
         "over the instances of throughput in company over throughput alone on the whole device; instances that take "
-        "turns have 1, however the time is divided. Slowdown: mean time of a request in company over that alone. All "
-        "in `tables/colocation.csv`, `tables/colocated.csv`, `tables/interference.csv`.",
+        "turns have 1, however the time is divided. Together, in turns: inferences a second. Slowdown: mean time of a "
+        "request in company over that alone. All in `tables/colocation.csv`, `tables/colocated.csv`, "
+        "`tables/interference.csv`.",
     ]
     if measured:
         lines.append(text.table(map(_group, measured[:most]), GROUPS, "lllrrrrrr"))
@@ -86,7 +87,7 @@ def _members(cells: str) -> str:
     words = []
     for cell, count in counts.items():
         runtime, model, precision, shape = cell.split("/")
-        words.append(f"{count}× {model} {shape}, {configuration_label(runtime, precision)}")
+        words.append(f"{count}× {model} {shape} ({configuration_label(runtime, precision)})")
     return ", ".join(words)
 
 
