@@ -2,8 +2,10 @@
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from ceilings.cuda import mps
 from ceilings.errors import UserError
@@ -15,6 +17,7 @@ from ceilings.study.colocations import Colocation, available_on, modules
 from ceilings.study.progress import colocation_seconds
 from ceilings.study.study import Study
 
+STUDIES = Path(__file__).parents[3] / "studies"
 LAPTOP = Host("cpu-test", "Test CPU", 3, None, "no CUDA device on this machine")
 CARD = Gpu("nvidia-test", "Test", "GPU-1", "580.1", (9, 0), 80 << 30)
 SERVER = Host("cpu-test", "Test CPU", 4, CARD, None)
@@ -170,3 +173,13 @@ def test_a_run_takes_longer_with_more_windows():
 def test_what_cannot_be_is_refused_while_planning(change, problem):
     with pytest.raises(UserError, match=problem):
         study(change)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "count"), [("colocation-cpu", "cpu-test", 10), ("colocation", "nvidia-test", 18)]
+)
+def test_the_ready_made_studies_ask_for_two_and_four_instances(name, device, count):
+    planned = Study(yaml.safe_load((STUDIES / f"{name}.yaml").read_text()), SERVER).colocated
+    assert [one.device for one in planned] == [device] * count
+    assert {len(one.cells) for one in planned} == {2, 4}
+    assert {len(set(one.cells)) for one in planned} == {1, 2}
