@@ -22,6 +22,9 @@ CORES = (SHARED, SPLIT)
 ROUNDS = 3
 """Windows of company, each between references of every instance alone."""
 
+SETTLING_SECONDS = {"cpu": 0.1, "cuda": 1.0}
+"""Instances are at work for so long before a window opens: NVML's utilisation looks back for up to a second."""
+
 Cores = Sequence[tuple[int, ...]]
 """Physical cores, each as the processors of it."""
 
@@ -96,24 +99,13 @@ def placed(cells: Sequence[str], cores: str, threads: int, machine: Cores) -> li
     return members + [Placed(cell, threads, (), member=False) for cell in dict.fromkeys(cells)]
 
 
-def whole_machine(instances: Sequence[Placed], member: int) -> int:
-    """The instance that has the whole machine and runs a member's cell: the member, unless cores are split."""
-    cell = instances[member].cell
-    return next((at for at, one in enumerate(instances) if not one.member and one.cell == cell), member)
-
-
-def members(instances: Sequence[Placed]) -> list[int]:
-    """Which instances are of the group."""
-    return [at for at, one in enumerate(instances) if one.member]
-
-
 def company(instances: Sequence[Placed]) -> list[tuple[int, ...]]:
     """Who computes together: all members, and of more than two also two of each pair of cells.
 
     >>> company([Placed("a", 1), Placed("a", 1), Placed("b", 1)])
     [(0, 1), (0, 2), (0, 1, 2)]
     """
-    everyone = tuple(members(instances))
+    everyone = tuple(at for at, one in enumerate(instances) if one.member)
     pairs: dict[tuple[str, ...], tuple[int, ...]] = {}
     for pair in itertools.combinations(everyone, 2):
         pairs.setdefault(tuple(sorted(instances[at].cell for at in pair)), pair)

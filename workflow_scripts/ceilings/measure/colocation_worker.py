@@ -32,7 +32,7 @@ from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json, write_json
 from ceilings.lifetime import temporary_folder
 from ceilings.measure.bystanders import Bystanders
-from ceilings.measure.colocation import MPS, ROUNDS, THREADS
+from ceilings.measure.colocation import MPS, ROUNDS, SETTLING_SECONDS, THREADS
 from ceilings.measure.instance import Host, ProcessHost, Span, ThreadHost, Window, failure_of
 from ceilings.measure.loop import undisturbed
 from ceilings.measure.stopping import NS, STABLE_FRACTION
@@ -41,9 +41,6 @@ from ceilings.statistics.levels import change
 
 FEWEST = 10
 """Requests of the slowest instance that a window has room for, at the pace that it had while warming up."""
-
-SETTLING_NS = {"cpu": 100_000_000, "cuda": 1_000_000_000}
-"""Instances are at work for so long before a window opens: NVML's utilisation looks back for up to a second."""
 
 SHORTEST_CHECK_NS = 200_000_000
 
@@ -66,7 +63,7 @@ class _Led:
     def __init__(self, task: Mapping[str, Any], hosts: Sequence[Host], watch: Any) -> None:
         self._hosts, self._watch = hosts, watch
         self._cells = [_name(one) for one in task["instances"]]
-        self._settling = SETTLING_NS["cuda" if task["gpu"] else "cpu"]
+        self._settling = int(SETTLING_SECONDS["cuda" if task["gpu"] else "cpu"] * NS)
         self.flags: list[str] = []
 
     def all(self, command: str, *arguments: Any, of: Sequence[int] | None = None) -> list[Any]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ceilings.host import kind_of
-from ceilings.measure.colocation import ROUNDS, company, placed
+from ceilings.measure.colocation import ROUNDS, SETTLING_SECONDS, company, placed
 from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, PYTORCH, RUNTIMES, Runtime
 from ceilings.serving.deployment import Deployment
 from ceilings.study.cell import Cell
@@ -48,9 +48,6 @@ COMPILING = {COMPILATION: 20.0, AUTOTUNING: 60.0}
 
 SERVER_START = 6.0
 """Seconds until a server is ready."""
-
-SETTLING = {"cpu": 0.1, "cuda": 1.0}
-"""Seconds before each window of a co-location."""
 
 SERIES_BESIDE = {"cpu": 0, "cuda": 3}
 """Series of copies and of cold caches; each takes a quarter of the closed loop."""
@@ -89,7 +86,9 @@ def colocation_seconds(protocol: Mapping[str, Any], one: Colocation) -> float:
     instances = placed(one.cells, one.sharing.cores, 1, [(core,) for core in range(len(one.cells))])
     windows = (ROUNDS + 1) * len(instances) + ROUNDS * len(company(instances))
     starts = sum(START[kind, RUNTIMES[each.cell.split("/")[0]].stack == PYTORCH] for each in instances)
-    return float(starts + 2 * protocol["warmup_seconds"] + windows * (protocol["min_seconds"] / 2 + SETTLING[kind]))
+    return float(
+        starts + 2 * protocol["warmup_seconds"] + windows * (protocol["min_seconds"] / 2 + SETTLING_SECONDS[kind])
+    )
 
 
 def serving_seconds(protocol: Mapping[str, Any], deployment: Deployment) -> float:
