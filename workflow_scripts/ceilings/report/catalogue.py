@@ -8,6 +8,7 @@ PLOTS = {
     "configurations": "Median latency of every configuration at the common shape, sorted, with intervals",
     "precision_crossover": "INT8 and other lower precisions against FP32, with the crossover where there is one",
     "batch_sweep": "Latency against throughput along batches, with the Pareto front",
+    "best_batch": "What searches for the best batch measured, in their order: latency with its limit, throughput",
     "sequence_sweep": "Latency against sequence length",
     "token_time": "Time per output token against batch and context, with the floor, of models that generate",
     "serving_latency": "What a request waits for behind a server: beyond it, queue, execution; from load to load",
@@ -24,13 +25,12 @@ PLOTS = {
 }
 """Every plot by name, and what it shows; in the order of the summary."""
 
-GENERATION, SERVING, CHANGING, COLOCATION, BUDGETS, FLOORS = (
-    *("generation", "serving", "changing", "colocation"),
-    *("budgets", "floors"),
-)
+GENERATION, SERVING, CHANGING, BUDGETS, FLOORS = "generation", "serving", "changing", "budgets", "floors"
+SEARCHES, COLOCATION = "searches", "colocation"
 """What not every study has, and some plots show nothing without."""
 
 SHOWS = {
+    "best_batch": SEARCHES,
     "token_time": GENERATION,
     "serving_latency": SERVING,
     "serving_throughput": SERVING,
@@ -61,6 +61,8 @@ TABLES = {
     "changing_shapes": "a row a shape of such a cell: steady, first and returning latency, memory",
     "transitions": "a row a pair of shapes that follow each other: the latency of the second one",
     "changing_requests": "a row a request of such a cell's first process",
+    "best_batches": "a row a search for the best batch under a latency limit: its answer, and what bounds it",
+    "searched_batches": "a row a batch that such a search measured, in its order",
     "colocation": "a row a co-location: gain of company over taking turns, use of the device",
     "colocated": "a row an instance of it: throughput and latency alone and in company, slowdown",
     "interference": "a row a pair of cells that shared a device: what the neighbour costs",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ceilings import files, private, records
 from ceilings.host import Host
+from ceilings.study.batch_searches import BatchSearch
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
 from ceilings.study.colocations import Colocation
@@ -31,6 +32,7 @@ def plan(
     lacking: Sequence[Mapping[str, Any]] = (),
     predictions: Sequence[Mapping[str, Any]] = (),
     changing: Sequence[ChangingCell] = (),
+    searches: Sequence[BatchSearch] = (),
     deployed: Sequence[Deployed] = (),
     colocated: Sequence[Colocation] = (),
 ) -> str:
@@ -45,6 +47,7 @@ def plan(
         lacking: What of the catalogue cannot run here, asked for or not.
         predictions: What was predicted of its cells before they were measured.
         changing: Its cells of changing shapes.
+        searches: Its searches for the best batch.
         deployed: Its deployments.
         colocated: Its co-locations.
     """
@@ -75,6 +78,7 @@ def plan(
         "predictions": list(predictions),
         "cells": [cell.to_json() for cell in cells],
         **({"changing": [cell.to_json() for cell in changing]} if changing else {}),
+        **({"best_batch": [one.to_json() for one in searches]} if searches else {}),
         "serving": [one.to_json() for one in deployed],
         **({"colocation": [one.to_json() for one in colocated]} if colocated else {}),
     }

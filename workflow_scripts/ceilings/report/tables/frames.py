@@ -31,6 +31,7 @@ from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
+from ceilings.report.tables.search_rows import BATCH_COLUMNS, BEST_COLUMNS, SEARCH_KEY
 from ceilings.report.tables.served_columns import SAMPLE_COLUMNS, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import SERVING_COLUMNS
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES, SELDOM
@@ -62,17 +63,24 @@ CHANGING = {
 }
 """Tables of changing shapes."""
 
+SEARCHES = {"best_batches": BEST_COLUMNS, "searched_batches": BATCH_COLUMNS}
+"""Tables of searches for the best batch."""
+
 COLOCATION = {"colocation": COLOCATION_COLUMNS, "colocated": INSTANCE_COLUMNS, "interference": PAIR_COLUMNS}
 """Tables of co-locations."""
 
+FURTHER = {**CHANGING, **SEARCHES, **COLOCATION}
+"""Tables of what is no cell of one shape."""
+
 KEYS = {
     **dict.fromkeys(CHANGING, CHANGING_KEY),
+    **dict.fromkeys(SEARCHES, SEARCH_KEY),
     **dict.fromkeys(COLOCATION, COLOCATION_KEY),
     "quality": [column for column in KEY if column != "shape"],
 }
-"""The columns that name what a table is of, where that is no cell."""
+"""Columns that name what a row is of, where these are others than those of a cell of one shape."""
 
-LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *CHANGING, *COLOCATION}
+LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *FURTHER}
 """Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
@@ -129,6 +137,7 @@ class Tables:
         quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
         changing, changing_shapes, transitions, changing_requests: One row a cell of changing shapes, a shape of it, a
             pair of shapes, a request of its first process.
+        best_batches, searched_batches: One row a search for the best batch, one a batch that it measured.
         colocation, colocated, interference: One row a co-location, an instance of it, a pair of neighbours.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
         serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
@@ -146,6 +155,8 @@ class Tables:
     changing_shapes: pd.DataFrame = field(default_factory=lambda: _empty(SHAPE_COLUMNS))
     transitions: pd.DataFrame = field(default_factory=lambda: _empty(TRANSITION_COLUMNS))
     changing_requests: pd.DataFrame = field(default_factory=lambda: _empty(REQUEST_COLUMNS))
+    best_batches: pd.DataFrame = field(default_factory=lambda: _empty(BEST_COLUMNS))
+    searched_batches: pd.DataFrame = field(default_factory=lambda: _empty(BATCH_COLUMNS))
     colocation: pd.DataFrame = field(default_factory=lambda: _empty(COLOCATION_COLUMNS))
     colocated: pd.DataFrame = field(default_factory=lambda: _empty(INSTANCE_COLUMNS))
     interference: pd.DataFrame = field(default_factory=lambda: _empty(PAIR_COLUMNS))
@@ -219,7 +230,7 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     ]
     tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet"), remedy) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
-    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **CHANGING, **COLOCATION}
+    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **FURTHER}
     for name, columns in known.items():
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
