@@ -24,6 +24,7 @@ FOLDERS = (
     "benchmarks",
     "best_batch",
     "calibration",
+    "changing",
     "colocation",
     "engines",
     "floors",

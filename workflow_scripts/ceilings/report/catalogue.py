@@ -20,6 +20,7 @@ PLOTS = {
     "latency_budget": "Where the time of an iteration goes, on the host and on the device, runtimes side by side",
     "shape_transitions": "Latency of a shape by the shape before it, over its steady latency",
     "latency_over_sequence": "Latency of each request of a changing workload, changes of shape marked",
+    "latency_over_buckets": "Expected latency and memory over the number of buckets that requests are padded up to",
     "interference": "By how much instances of cells that share a device slow each other, alone against in company",
     "iteration_timeline": "One iteration of captured cells, side by side: host calls, launches, work of the device",
 }
@@ -39,6 +40,7 @@ SHOWS = {
     "latency_budget": BUDGETS,
     "shape_transitions": CHANGING,
     "latency_over_sequence": CHANGING,
+    "latency_over_buckets": CHANGING,
     "interference": COLOCATION,
     "iteration_timeline": BUDGETS,
 }
@@ -58,7 +60,9 @@ TABLES = {
     "floors": "a row a cell: what the hardware allows",
     "quality": "a row an evaluated configuration: accuracy, or agreement with FP32",
     "changing": "a row a cell of changing shapes: shape tax, first appearances, padding to buckets",
+    "changing_runs": "a row a process of such a cell, padded to buckets or not: its means",
     "changing_shapes": "a row a shape of such a cell: steady, first and returning latency, memory",
+    "changing_buckets": "a row a number of buckets of such a cell: the best choice, its latency and memory",
     "transitions": "a row a pair of shapes that follow each other: the latency of the second one",
     "changing_requests": "a row a request of such a cell's first process",
     "best_batches": "a row a search for the best batch under a latency limit: its answer, and what bounds it",

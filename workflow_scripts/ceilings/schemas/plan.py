@@ -42,7 +42,8 @@ CHANGING = record(
         "runs": many(text()),
         "buckets": maybe(text()),
         "padded": many(text()),
-    }
+    },
+    {"recorded": flag},
 )
 
 SEARCH = record(

@@ -98,8 +98,9 @@ class Targets:
         served = (run for one in self.deployed if one.recorded for run in one.runs)
         colocated = (run for one in self.colocated if one.recorded for run in one.runs)
         searched = (one.record for one in self.searches if one.record and one.recorded)
-        read = sorted({path for paths in beside for path in paths if path})
-        return [*self.recorded_runs, *read, *served, *searched, *colocated]
+        changing = (path for one in self.changing if one.recorded for path in one.records)
+        artifacts = sorted({path for paths in beside for path in paths if path})
+        return [*self.recorded_runs, *artifacts, *changing, *served, *searched, *colocated]
 
     @functools.cached_property
     def budgets(self) -> list[str]:
@@ -114,7 +115,7 @@ class Targets:
     @functools.cached_property
     def changing_records(self) -> list[str]:
         """The records of changing shapes that this machine makes: runs, buckets and padded runs."""
-        return [path for cell in self.changing for path in (*cell.runs, *filter(None, [cell.buckets]), *cell.padded)]
+        return [path for cell in self.changing if not cell.recorded for path in cell.records]
 
     @functools.cached_property
     def search_records(self) -> list[str]:

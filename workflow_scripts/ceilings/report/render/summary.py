@@ -56,7 +56,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         picture(plots, tables),
         results(measured, plan),
         generated(measured, plan),
-        shapes_section.section(tables, shapes_section.MOST_ROWS),
+        shapes_section.section(measured, shapes_section.MOST_ROWS),
         batch_section.section(tables, batch_section.MOST_ROWS),
         colocation_section.section(tables, colocation_section.MOST_ROWS),
         served(measured),

@@ -18,6 +18,7 @@ from ceilings.report.tables.changing_rows import (
     CHANGING_COLUMNS,
     CHANGING_KEY,
     REQUEST_COLUMNS,
+    RUN_COLUMNS,
     SHAPE_COLUMNS,
     TRANSITION_COLUMNS,
 )
@@ -29,6 +30,7 @@ from ceilings.report.tables.colocation_rows import (
 )
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
+from ceilings.report.tables.padded_rows import BUCKET_COLUMNS
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
 from ceilings.report.tables.search_rows import BATCH_COLUMNS, BEST_COLUMNS, SEARCH_KEY
@@ -57,7 +59,9 @@ NUMBERS = {"number", "percent", "count"}
 
 CHANGING = {
     "changing": CHANGING_COLUMNS,
+    "changing_runs": RUN_COLUMNS,
     "changing_shapes": SHAPE_COLUMNS,
+    "changing_buckets": [*CHANGING_KEY, *BUCKET_COLUMNS],
     "transitions": TRANSITION_COLUMNS,
     "changing_requests": REQUEST_COLUMNS,
 }
@@ -135,8 +139,9 @@ class Tables:
         kernels: One row a kernel of a captured cell; columns ``KERNEL_COLUMNS``.
         floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
         quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
-        changing, changing_shapes, transitions, changing_requests: One row a cell of changing shapes, a shape of it, a
-            pair of shapes, a request of its first process.
+        changing, changing_runs, changing_shapes, changing_buckets, transitions, changing_requests: One row a cell of
+            changing shapes, a process of it, a shape, a number of buckets, a pair of shapes, a request of its first
+            process.
         best_batches, searched_batches: One row a search for the best batch, one a batch that it measured.
         colocation, colocated, interference: One row a co-location, an instance of it, a pair of neighbours.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
@@ -152,7 +157,9 @@ class Tables:
     floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
     quality: pd.DataFrame = field(default_factory=lambda: _empty(QUALITY_COLUMNS))
     changing: pd.DataFrame = field(default_factory=lambda: _empty(CHANGING_COLUMNS))
+    changing_runs: pd.DataFrame = field(default_factory=lambda: _empty(RUN_COLUMNS))
     changing_shapes: pd.DataFrame = field(default_factory=lambda: _empty(SHAPE_COLUMNS))
+    changing_buckets: pd.DataFrame = field(default_factory=lambda: _empty([*CHANGING_KEY, *BUCKET_COLUMNS]))
     transitions: pd.DataFrame = field(default_factory=lambda: _empty(TRANSITION_COLUMNS))
     changing_requests: pd.DataFrame = field(default_factory=lambda: _empty(REQUEST_COLUMNS))
     best_batches: pd.DataFrame = field(default_factory=lambda: _empty(BEST_COLUMNS))

@@ -165,6 +165,11 @@ def changing(record: Record, plan: Record, path: str | Path, *, padded: bool) ->
         return f"a latency of {least} ns is shorter than any call"
     if (took := sum(map(sum, every))) > record["protocol"]["time_limit_seconds"] * NS:
         return f"its latencies add up to {took / NS:g} s, more than its limit"
+    return None
+
+
+def changing_parity(record: Record, plan: Record) -> str | None:
+    """Why outputs of a process of changing shapes are wrong by the study's tolerance; None where they are right."""
     for shape, one in record["parity"].items():
         if reason := too_far(one, plan["tolerances"][record["cell"]["precision"]]):
             return f"at {shape}: {reason}"
@@ -270,8 +275,27 @@ def serving(record: Record) -> str | None:
         failed = sum(window["failed"].values())
         if window["sent"] != window["answered"] + failed:
             return f"of {window['sent']} requests of {where} {window['answered']} were answered and {failed} failed"
-        if flaw := _counters(window):
+        if flaw := _waited(window) or _counters(window):
             return f"{where}: {flaw}"
+    return None
+
+
+def _waited(window: Record) -> str | None:
+    """Why clients cannot have waited so: for longer than they were there, or shorter than their server took."""
+    latencies, failed, server = window["latency_ns"], sum(window["failed"].values()), window["server"]
+    there = window["drained_ns"] - window["began_ns"]
+    if window["answered_inside"] > window["answered"]:
+        return f"{window['answered_inside']:g} requests were answered in it, of {window['answered']}"
+    if max(latencies, default=0) > there:
+        return f"a latency of {max(latencies)} ns is longer than the {there} ns until its last answer"
+    clients = window["concurrency"]
+    if clients and sum(latencies) > clients * there:
+        return f"its latencies add up to {sum(latencies)} ns, more than {clients} times the {there} ns that it took"
+    whole = server.get("request_ns")
+    if whole is None or failed or server.get("requests") != len(latencies):  # not of the same requests
+        return None
+    if whole > sum(latencies) * (1 + CLOCKS) + NS_PER_US * len(latencies):
+        return f"its requests took {whole} ns at the server, more than the {sum(latencies)} ns that clients waited"
     return None
 
 

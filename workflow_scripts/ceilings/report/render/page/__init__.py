@@ -94,7 +94,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
         distance(measured),
-        shapes_section.section(tables),
+        shapes_section.section(measured),
         batch_section.section(tables),
         colocation_section.section(tables),
         quality_section.section(plan, tables),
