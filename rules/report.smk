@@ -34,6 +34,7 @@ rule collect_cells:
         changes=TARGETS.changes,
         searches=TARGETS.search_records,
         serving=TARGETS.served_runs,
+        colocation=TARGETS.colocated_runs,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),

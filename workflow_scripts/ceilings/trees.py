@@ -25,6 +25,7 @@ FOLDERS = (
     "best_batch",
     "calibration",
     "changing",
+    "colocation",
     "engines",
     "floors",
     "hosts",

@@ -10,9 +10,10 @@ import time
 import numpy as np
 import pytest
 
+from ceilings.host import physical_cores
+from ceilings.measure.bystanders import Bystanders
 from ceilings.measure.neighbours import Neighbours
-from ceilings.serving.bystanders import Bystanders
-from ceilings.serving.core_split import physical_cores, split
+from ceilings.serving.core_split import split
 from ceilings.serving.deployment import Deployment
 from ceilings.serving.own_answers import swapped
 

@@ -21,12 +21,13 @@ PLOTS = {
     "shape_transitions": "Latency of a shape by the shape before it, over its steady latency",
     "latency_over_sequence": "Latency of each request of a changing workload, changes of shape marked",
     "latency_over_buckets": "Expected latency and memory over the number of buckets that requests are padded up to",
+    "interference": "By how much instances of cells that share a device slow each other, alone against in company",
     "iteration_timeline": "One iteration of captured cells, side by side: host calls, launches, work of the device",
 }
 """Every plot by name, and what it shows; in the order of the summary."""
 
 GENERATION, SERVING, CHANGING, BUDGETS, FLOORS = "generation", "serving", "changing", "budgets", "floors"
-SEARCHES = "searches"
+SEARCHES, COLOCATION = "searches", "colocation"
 """What not every study has, and some plots show nothing without."""
 
 SHOWS = {
@@ -40,6 +41,7 @@ SHOWS = {
     "shape_transitions": CHANGING,
     "latency_over_sequence": CHANGING,
     "latency_over_buckets": CHANGING,
+    "interference": COLOCATION,
     "iteration_timeline": BUDGETS,
 }
 """Plots of such a part; any other plot is of every study."""
@@ -67,6 +69,9 @@ TABLES = {
     "shape_change_names": "a row a kernel, call or range that requests have more often at such a change",
     "best_batches": "a row a search for the best batch under a latency limit: its answer, and what bounds it",
     "searched_batches": "a row a batch that such a search measured, in its order",
+    "colocation": "a row a co-location: gain of company over taking turns, use of the device",
+    "colocated": "a row an instance of it: throughput and latency alone and in company, slowdown",
+    "interference": "a row a pair of cells that shared a device: what the neighbour costs",
     "serving": "a row a load of a cell behind a server: latency at the client, account of a request, batches",
     "serving_windows": "a row a window of such a load: what client and server counted",
 }

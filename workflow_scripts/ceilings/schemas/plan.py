@@ -63,6 +63,19 @@ DEPLOYED = record(
     rest=anything,
 )
 
+COLOCATION = record(
+    {
+        **dict.fromkeys(("group", "how", "cores"), NAME),
+        "device": maybe(text()),
+        "cells": many(NAME, 2),
+        "runs": many(text()),
+        "available": flag,
+        "reason": maybe(text()),
+        "remedy": maybe(text()),
+        "recorded": flag,
+    }
+)
+
 CONTENT = record(
     {
         "study": NAME,
@@ -85,6 +98,7 @@ CONTENT = record(
         "changes": many(CHANGE),
         "best_batch": many(SEARCH),
         "serving": many(DEPLOYED),
+        "colocation": many(COLOCATION),
     },
     rest=anything,
 )

@@ -22,7 +22,9 @@ import numpy as np
 
 from ceilings import environment
 from ceilings.errors import CellFailure
+from ceilings.host import physical_cores
 from ceilings.lifetime import temporary_folder
+from ceilings.measure.bystanders import Bystanders
 from ceilings.measure.gate import constant, gate, stacked
 from ceilings.measure.neighbours import Neighbours
 from ceilings.measure.setup import artifact_file
@@ -30,8 +32,7 @@ from ceilings.models import pool
 from ceilings.provenance import package_flags, provenance
 from ceilings.runtimes.compile_cache import CACHE
 from ceilings.serving import server_python
-from ceilings.serving.bystanders import Bystanders
-from ceilings.serving.core_split import APART, physical_cores, split
+from ceilings.serving.core_split import APART, split
 from ceilings.serving.deployment import Deployment, Load
 from ceilings.serving.executor import Batching
 from ceilings.serving.kserve import TransportError

@@ -37,6 +37,7 @@ KINDS: tuple[tuple[str, str], ...] = (
     (f"changing/{SEQUENCE}/run{{run}}.json", "changing"),
     (f"changing/{SEQUENCE}/padded{{run}}.json", "changing"),
     (f"changing/{SEQUENCE}/buckets.json", "buckets"),
+    ("colocation/{device}/{group}/{how}/run{run}.json", "colocation"),
     ("engines/{device}/{builder}/{model}/{precision}/{name}.layers.json", "layers"),
     ("engines/{device}/{cache}/{model}/{precision}/{shape}.cache.json", "engine-cache"),
     ("engines/{device}/{builder}/{model}/{precision}/{name}.json", "engine"),
@@ -63,10 +64,23 @@ ARTIFACTS = (
 )
 """What else lies in the folder of a device."""
 
-OF_DEVICES = {"benchmarks", "best_batch", "changing", "engines", "floors", "hosts", "quality", "serving", "traces"}
+OF_DEVICES = {
+    *(
+        "benchmarks",
+        "best_batch",
+        "changing",
+        "colocation",
+        "engines",
+        "floors",
+        "hosts",
+        "quality",
+        "serving",
+        "traces",
+    )
+}
 """Folders with a folder a device."""
 
-RUNS = {"benchmarks", "changing", "serving"}
+RUNS = {"benchmarks", "changing", "colocation", "serving"}
 """Folders of runs: those of one thing may be of several trees if they measured the same."""
 
 ENDS = (

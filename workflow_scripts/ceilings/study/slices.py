@@ -18,7 +18,7 @@ from ceilings.measure import catalogue as measurements
 from ceilings.models.catalogue import FAMILIES
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
 from ceilings.serving.deployment import Deployment
-from ceilings.study import deployments
+from ceilings.study import colocations, deployments
 from ceilings.study.availability import installed
 from ceilings.study.batch_searches import search_of
 from ceilings.study.cell import SECOND
@@ -34,6 +34,9 @@ from ceilings.workload.task import TASKS, Task
 
 TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
 """What of the protocol matters to a capture."""
+
+COLOCATION_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "min_seconds", "time_limit_seconds")
+"""What of it matters to a co-location."""
 
 SEARCHED = (measurements.CLOSED_LOOP.name,)
 """What is measured of each batch of a search."""
@@ -242,6 +245,27 @@ class Slices:
                 "seed": self.config["seed"],
                 "code": digest(*dict.fromkeys(modules)),
                 "packages": deployments.packages_of(served),
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def colocation(self, group: str, device: str | None = None) -> str:
+        """What a co-location's records depend on beside artifacts and inputs: its cells, their execution, code."""
+        cells = self.config["colocation"][group]["cells"]
+        executions, modules = {}, []
+        for cell in dict.fromkeys(cells):
+            runtime, model, precision, _ = cell.split("/")
+            spec = self.runtime(runtime)
+            executions[cell] = {**self._execution(spec, model, device), "tolerance": self.config["parity"][precision]}
+            modules += [*colocations.modules(spec.device), *self._executed(spec, model)]
+        return canonical(
+            {
+                "cells": cells,
+                "executions": executions,
+                "threads": self.threads(device),
+                "variables": environment.recorded(environment.shaping()),
+                "code": digest(*dict.fromkeys(modules)),
+                "protocol": {key: self.config["protocol"][key] for key in COLOCATION_PROTOCOL},
             }
         )
 

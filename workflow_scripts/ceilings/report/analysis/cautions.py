@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -55,6 +56,7 @@ def cautions(measured: Measured, findings: Sequence[Finding], evidence: Evidence
         *_weights(evidence),
         *_other_flags(measured),
         *_served(measured),
+        *_colocated(measured),
     ]
 
 
@@ -232,6 +234,20 @@ def _other_flags(measured: Measured) -> list[str]:
 def _served(measured: Measured) -> list[str]:
     """Loads behind servers that carry no claim, and the kinds of what was noticed of them and of their servers."""
     rows = [row for row in measured.tables.serving.to_dict("records") if row["status"] == "ok"]
+    lines = []
+    if disturbed := sum(bool(row["flagged"]) for row in rows):
+        lines.append(f"**{disturbed} of {len(rows)} loads behind servers were disturbed**: they carry no claim.")
+    return lines + _kinds(rows, "load", " behind servers")
+
+
+def _colocated(measured: Measured) -> list[str]:
+    """The kinds of what was noticed of co-locations."""
+    rows = [row for row in measured.tables.colocation.to_dict("records") if row["status"] == "ok"]
+    return _kinds(rows, "co-location")
+
+
+def _kinds(rows: Sequence[Mapping[str, Any]], noun: str, where: str = "") -> list[str]:
+    """A line for each kind of flag of a table's rows: how many have it, and one of them."""
     noticed = [str(row["flags"]).split("; ") for row in rows if isinstance(row["flags"], str) and row["flags"]]
     kinds: dict[str, dict[int, str]] = {}  # by kind the rows, each with the first flag of it
     for row, flags in enumerate(noticed):
@@ -239,11 +255,8 @@ def _served(measured: Measured) -> list[str]:
             # How often it was, in brackets at the end, is another number in each row.
             what = re.sub(r" \(\d+ of \d+ \w+\)$", "", flag)
             kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", what), {}).setdefault(row, what)
-    lines = []
-    if disturbed := sum(bool(row["flagged"]) for row in rows):
-        lines.append(f"**{disturbed} of {len(rows)} loads behind servers were disturbed**: they carry no claim.")
-    return lines + [
-        f"{text.plural(len(same), 'load')} behind servers: {next(iter(same.values()))}"
+    return [
+        f"{text.plural(len(same), noun)}{where}: {next(iter(same.values()))}"
         f"{', for one' if len(set(same.values())) > 1 else ''}."
         for same in kinds.values()
     ]

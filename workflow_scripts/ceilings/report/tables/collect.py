@@ -21,6 +21,7 @@ from ceilings.report.tables import gates
 from ceilings.report.tables.budget_rows import budget_row, kernel_rows, read_budget
 from ceilings.report.tables.change_cost_rows import change_tables
 from ceilings.report.tables.changing_rows import changing_tables
+from ceilings.report.tables.colocation_rows import colocation_tables
 from ceilings.report.tables.floor_rows import floor_table
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, Tables
 from ceilings.report.tables.keys import KEY, ONNX_FILE, joined_levers, with_axes
@@ -100,6 +101,7 @@ def collect(plan: Record) -> Tables:
         **vars(changing_tables(plan)),
         **vars(change_tables(plan)),
         **vars(search_tables(plan)),
+        **vars(colocation_tables(plan)),
         serving=served.serving,
         serving_windows=served.windows,
         serving_samples=served.samples,

@@ -24,6 +24,12 @@ from ceilings.report.tables.changing_rows import (
     SHAPE_COLUMNS,
     TRANSITION_COLUMNS,
 )
+from ceilings.report.tables.colocation_rows import (
+    COLOCATION_COLUMNS,
+    COLOCATION_KEY,
+    INSTANCE_COLUMNS,
+    PAIR_COLUMNS,
+)
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.padded_rows import BUCKET_COLUMNS
@@ -68,10 +74,21 @@ CHANGING = {
 SEARCHES = {"best_batches": BEST_COLUMNS, "searched_batches": BATCH_COLUMNS}
 """Tables of searches for the best batch."""
 
-KEYS = {**dict.fromkeys(CHANGING, CHANGING_KEY), **dict.fromkeys(SEARCHES, SEARCH_KEY)}
-"""Columns that name a row's cell, where these are others than those of a cell of one shape."""
+COLOCATION = {"colocation": COLOCATION_COLUMNS, "colocated": INSTANCE_COLUMNS, "interference": PAIR_COLUMNS}
+"""Tables of co-locations."""
 
-LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *CHANGING, *SEARCHES}
+FURTHER = {**CHANGING, **SEARCHES, **COLOCATION}
+"""Tables of what is no cell of one shape."""
+
+KEYS = {
+    **dict.fromkeys(CHANGING, CHANGING_KEY),
+    **dict.fromkeys(SEARCHES, SEARCH_KEY),
+    **dict.fromkeys(COLOCATION, COLOCATION_KEY),
+    "quality": [column for column in KEY if column != "shape"],
+}
+"""Columns that name what a row is of, where these are others than those of a cell of one shape."""
+
+LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *FURTHER}
 """Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
@@ -134,6 +151,7 @@ class Tables:
             process.
         shape_changes, shape_change_names: One row a part of what a change costs a captured cell, and a name there.
         best_batches, searched_batches: One row a search for the best batch, one a batch that it measured.
+        colocation, colocated, interference: One row a co-location, an instance of it, a pair of neighbours.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
         serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
         serving_samples: One row a request to a server (``latency_ns``).
@@ -156,6 +174,9 @@ class Tables:
     shape_change_names: pd.DataFrame = field(default_factory=lambda: _empty(NAME_COLUMNS))
     best_batches: pd.DataFrame = field(default_factory=lambda: _empty(BEST_COLUMNS))
     searched_batches: pd.DataFrame = field(default_factory=lambda: _empty(BATCH_COLUMNS))
+    colocation: pd.DataFrame = field(default_factory=lambda: _empty(COLOCATION_COLUMNS))
+    colocated: pd.DataFrame = field(default_factory=lambda: _empty(INSTANCE_COLUMNS))
+    interference: pd.DataFrame = field(default_factory=lambda: _empty(PAIR_COLUMNS))
     serving: pd.DataFrame = field(default_factory=lambda: _empty(SERVING_COLUMNS))
     serving_windows: pd.DataFrame = field(default_factory=lambda: _empty(WINDOW_COLUMNS))
     serving_samples: pd.DataFrame = field(default_factory=lambda: _empty(SAMPLE_COLUMNS))
@@ -226,7 +247,7 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     ]
     tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet"), remedy) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
-    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **CHANGING, **SEARCHES}
+    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **FURTHER}
     for name, columns in known.items():
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
@@ -265,7 +286,7 @@ def _read(path: Path, name: str, digest: str | None, remedy: str | None) -> pd.D
 
 def _flaw(name: str, frame: pd.DataFrame) -> str | None:
     """Why a frame is not the table of this name; None where nothing is wrong."""
-    key = KEYS.get(name) or [column for column in KEY if name != "quality" or column != "shape"]
+    key = KEYS.get(name, KEY)
     needed = {
         SAMPLES: [*key, "run", "series", "latency_ns"],
         "cells": [*key, "aa_of", "status"],

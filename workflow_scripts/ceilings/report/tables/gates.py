@@ -177,6 +177,30 @@ def changing_parity(record: Record, plan: Record) -> str | None:
     return None
 
 
+def colocation(record: Record, planned: Record, plan: Record, path: str | Path) -> str | None:
+    """Why instances of a co-location cannot have answered so."""
+    if Path(path).name != f"run{record['run']}.json":
+        return f"it is run {record['run']} of its co-location"
+    members = ["/".join(one["cell"].values()) for one in record["instances"] if one["member"]]
+    if record["cells"] != planned["cells"] or members != planned["cells"]:
+        return "its instances are of other cells than the study's"
+    for index, window in enumerate(record["windows"]):
+        took = window["closed_ns"] - window["opened_ns"]
+        for at, one in window["answers"].items():
+            where, latencies = f"instance {at} of windows[{index}]", one["latency_ns"]
+            if min(latencies) < LEAST_NS:
+                return f"{where} has a latency of {min(latencies)} ns, shorter than any call"
+            if sum(latencies) > took:
+                return f"{where} answered for {sum(latencies)} ns in a window of {took} ns"
+            # What lies partly in the window counts by its share: one request at each end.
+            if not len(latencies) * (1 - CLOSE) <= one["completions"] <= len(latencies) + 2:
+                return f"{where} has {one['completions']:g} completions of {len(latencies)} requests"
+    for one in record["instances"]:
+        if reason := too_far(one["parity"], plan["tolerances"][one["cell"]["precision"]]):
+            return f"{'/'.join(one['cell'].values())}: {reason}"
+    return None
+
+
 def best_batch(record: Record, plan: Record) -> str | None:
     """Why a search cannot have gone so: what each process measured, and that each batch follows from those before."""
     search, steps, protocol = record["search"], record["steps"], Protocol.from_json(record["protocol"])

@@ -14,6 +14,7 @@ from ceilings.report.analysis.findings.batch_limits import best_batches
 from ceilings.report.analysis.findings.beyond import cold_start, other_boundaries
 from ceilings.report.analysis.findings.bottleneck import bottleneck
 from ceilings.report.analysis.findings.bucket_padding import padded_requests
+from ceilings.report.analysis.findings.company import company
 from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
@@ -61,6 +62,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     padded_requests,
     published_latencies,
     choices,
+    company,
     other_boundaries,
     cold_start,
     energy,

@@ -29,6 +29,7 @@ from ceilings.report.analysis.ranking import most_consequential
 from ceilings.report.render import (
     batch_section,
     change_cost_section,
+    colocation_section,
     conditions,
     decision_table,
     quality_section,
@@ -97,6 +98,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         shapes_section.section(measured),
         change_cost_section.section(tables),
         batch_section.section(tables),
+        colocation_section.section(tables),
         quality_section.section(plan, tables),
         parity(plan, evidence),
         graphs(evidence),

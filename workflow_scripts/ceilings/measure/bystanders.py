@@ -1,4 +1,4 @@
-"""What else the machine did while a deployment was measured: server and client are no neighbours of it."""
+"""What else the machine did while several processes were measured: they are no neighbours of each other."""
 
 from __future__ import annotations
 
