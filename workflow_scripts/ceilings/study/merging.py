@@ -37,6 +37,7 @@ KINDS: tuple[tuple[str, str], ...] = (
     (f"changing/{SEQUENCE}/run{{run}}.json", "changing"),
     (f"changing/{SEQUENCE}/padded{{run}}.json", "changing"),
     (f"changing/{SEQUENCE}/buckets.json", "buckets"),
+    (f"changing/{SEQUENCE}/change.json", "shape-change"),
     ("colocation/{device}/{group}/{how}/run{run}.json", "colocation"),
     ("engines/{device}/{builder}/{model}/{precision}/{name}.layers.json", "layers"),
     ("engines/{device}/{cache}/{model}/{precision}/{shape}.cache.json", "engine-cache"),

@@ -140,12 +140,12 @@ def _flags(records: Sequence[Record]) -> list[str]:
 def _failure(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
     """Why a cell of which any process failed has no numbers, and what to do about it."""
     failed = [record for record in records if record["status"] != "ok"]
-    some = f"{len(failed)} of {len(records)} processes failed, the others did not; "
+    part = f"{len(failed)} of {len(records)} processes failed, the others did not; "
     first = failed[0]
     mend = f"see {first['log']}, mend the cause" if first.get("log") else "mend the cause"
     where = " where it was measured" if cell.get("recorded") else ""
     return {
-        "reason": f"{some if len(failed) < len(records) else ''}{reason(first)}",
+        "reason": f"{part if len(failed) < len(records) else ''}{reason(first)}",
         "remedy": f"{mend}, then `rm -r {Path(cell['runs'][0]).parent}` and run again{where}",
     }
 
