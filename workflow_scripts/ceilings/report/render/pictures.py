@@ -28,7 +28,6 @@ def _nothing_served(tables: Tables) -> bool:
 
 
 NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
-    "best_batch": lambda tables: not (tables.best_batches["status"] == "ok").any(),
     "latency_budget": lambda tables: tables.budgets.empty,
     "iteration_timeline": lambda tables: tables.budgets.empty,
     "roofline": lambda tables: tables.floors.empty,
