@@ -48,6 +48,7 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "shape_transitions": lambda tables: tables.transitions.empty,
     "latency_over_buckets": lambda tables: tables.changing_buckets.empty,
     "latency_over_sequence": lambda tables: tables.changing_requests.empty,
+    "best_batch": lambda tables: not (tables.best_batches["status"] == "ok").any(),
     "interference": lambda tables: tables.interference.empty,
     "batches_formed": lambda tables: _nothing_served(tables) or not tables.serving["batching"].fillna("").any(),
 }

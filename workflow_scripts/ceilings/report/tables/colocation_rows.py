@@ -163,10 +163,10 @@ def _pairs(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Of each pair of cells that were at work at once, what each does to the other; of two instances of one, both."""
     cells = ["/".join(one["cell"].values()) for one in records[0]["instances"]]
     companies = {tuple(w["instances"]) for w in records[0]["windows"] if not w["reference"]}
-    found: dict[tuple[str, str], list[tuple[tuple[int, ...], int]]] = {}
-    for of in sorted(each for each in companies if len(each) == 2):
-        for slowed, neighbour in (of, of[::-1]):
-            found.setdefault((cells[slowed], cells[neighbour]), []).append((of, slowed))
+    seen: dict[tuple[str, str], list[tuple[tuple[int, ...], int]]] = {}
+    for group in sorted(each for each in companies if len(each) == 2):
+        for slowed, neighbour in (group, group[::-1]):
+            seen.setdefault((cells[slowed], cells[neighbour]), []).append((group, slowed))
     return [
         {
             "slowed": slowed,
@@ -174,12 +174,12 @@ def _pairs(records: Sequence[Record]) -> list[dict[str, Any]]:
             **_interval(
                 "slowdown",
                 paired_over_processes(
-                    [np.mean([log_slowdowns(record, of, at) for of, at in each], axis=0) for record in records]
+                    [np.mean([log_slowdowns(record, group, at) for group, at in each], axis=0) for record in records]
                 ),
             ),
             "noise": _noise(records, [at for _, at in each]),
         }
-        for (slowed, neighbour), each in found.items()
+        for (slowed, neighbour), each in seen.items()
     ]
 
 
@@ -190,11 +190,11 @@ def _whole(record: Record, members: Sequence[int]) -> dict[int, int]:
     return {at: apart.get(tuple(record["instances"][at]["cell"].items()), at) for at in members}
 
 
-def _noise(records: Sequence[Record], of: Sequence[int]) -> float | None:
+def _noise(records: Sequence[Record], group: Sequence[int]) -> float | None:
     """By what fraction references differ from those before them; None of one process."""
     if len(records) < 2:
         return None
-    repeats = paired_over_processes([log_repeats(record, of) for record in records])
+    repeats = paired_over_processes([log_repeats(record, group) for record in records])
     return largest_factor(repeats.low, repeats.high)
 
 
@@ -203,14 +203,14 @@ def _mean(values: Sequence[Floats]) -> float:
     return float(np.exp(np.mean(np.log(np.concatenate(values)))))
 
 
-def _windows(record: Record, of: Sequence[int], *, reference: bool) -> list[Record]:
-    return [w for w in record["windows"] if w["reference"] == reference and w["instances"] == list(of)]
+def _windows(record: Record, group: Sequence[int], *, reference: bool) -> list[Record]:
+    return [w for w in record["windows"] if w["reference"] == reference and w["instances"] == list(group)]
 
 
-def _quantile(records: Sequence[Record], of: Sequence[int], at: int, q: float, *, reference: bool) -> float | None:
+def _quantile(records: Sequence[Record], group: Sequence[int], at: int, q: float, *, reference: bool) -> float | None:
     """A quantile of the latencies of one instance in ms; None where there are too few for it."""
     groups = [
-        np.concatenate([w["answers"][str(at)]["latency_ns"] for w in _windows(record, of, reference=reference)])
+        np.concatenate([w["answers"][str(at)]["latency_ns"] for w in _windows(record, group, reference=reference)])
         for record in records
     ]
     quantile = pooled_quantile(groups, q)
@@ -224,9 +224,9 @@ def _use_of(record: Record) -> str:
     return SM if (gpu["activity"] or {}).get("sm") is not None else KERNEL
 
 
-def _use(records: Sequence[Record], of: Sequence[int], *, reference: bool) -> float | None:
+def _use(records: Sequence[Record], group: Sequence[int], *, reference: bool) -> float | None:
     """Mean share of the device that is in use in windows; None where nothing says it."""
-    windows = [(record, w) for record in records for w in _windows(record, of, reference=reference)]
+    windows = [(record, w) for record in records for w in _windows(record, group, reference=reference)]
     kind = _use_of(records[0])
     shares = [
         w["cores_busy"] / record["physical_cores"]

@@ -93,10 +93,10 @@ def _idle(row: Mapping[str, Any]) -> str:
 def _slowed(row: Mapping[str, Any], measured: Measured) -> str:
     """Who pays most."""
     instances = measured.tables.colocated
-    of = (instances[["device", "group", "how", "cores"]] == [row[k] for k in ("device", "group", "how", "cores")]).all(
-        axis=1
-    )
-    worst = instances[of].sort_values("slowdown", ascending=False).iloc[0]
+    same = (
+        instances[["device", "group", "how", "cores"]] == [row[k] for k in ("device", "group", "how", "cores")]
+    ).all(axis=1)
+    worst = instances[same].sort_values("slowdown", ascending=False).iloc[0]
     return (
         f" A request of {worst['model']} ({worst['runtime']}, {worst['precision']}, {worst['shape']}) takes "
         f"{text.number(worst['slowdown'])}× as long as alone."

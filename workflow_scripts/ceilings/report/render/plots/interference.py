@@ -59,8 +59,8 @@ def draw(tables: Tables) -> Figure:
         axis.set_yticks(range(len(cells)), labels, fontsize=7)
         axis.set_xlabel("neighbour")
         axis.set_ylabel("slowed")
-        own = ", cores split" if cores == "split" else ""
-        axis.set_title(f"{text.SHARED_AS[how]}{own}\non {device}", fontsize=9)
+        apart = ", cores split" if cores == "split" else ""
+        axis.set_title(f"{text.SHARED_AS[how]}{apart}\non {device}", fontsize=9)
     assert image is not None
     bar = figure.colorbar(
         image, ax=flat[: len(panels)], shrink=0.7, format=FuncFormatter(lambda value, _: text.number(value))
