@@ -224,6 +224,8 @@ def parents(module: str) -> list[str]:
 def provided(environment: str) -> set[str]:
     """Packages of an environment, a build for one CUDA also without that in its name."""
     names = set(installed(environment))
+    if "torch" in names and environment != "cpu":
+        names.add("triton")  # torch's builds for CUDA bring the very version that they need
     return names | {re.sub(r"-cu\d+$", "", name) for name in names}
 
 

@@ -1,0 +1,52 @@
+"""BERT and DistilBERT on the kernels of ``ceilings.kernels``, captured into one CUDA graph."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import triton
+from triton.runtime.errors import OutOfResources
+
+from ceilings import gpu
+from ceilings.errors import CellFailure
+from ceilings.kernels import encoder_weights, tiles
+from ceilings.kernels.encoder import Encoder
+from ceilings.models.load import load_module
+from ceilings.runtimes.torch_cuda import TorchCuda
+
+
+class CeilingsFused(TorchCuda):
+    """Executes the weights on our kernels.
+
+    Options: ``mode``, which is cudagraph, and ``overlapped``: whether a kernel starts while the one before it ends.
+    """
+
+    def _model(self) -> Encoder:
+        weights = encoder_weights.of(load_module(self.artifact, dtype="float16", device="cuda"))
+        batch, sequence = self.shape.batch, self.shape["sequence"]
+        size = tiles.sizes(batch * sequence, weights.hidden, weights.intermediate, weights.heads)
+        cut, self._tuned = tiles.tiles(gpu.visible().slug, size)
+        return Encoder(weights, batch, sequence, cut, overlapped=bool(self.options.get("overlapped", True)))
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        with super().failures():
+            try:
+                yield
+            except OutOfResources as error:
+                raise CellFailure("unsupported", f"a kernel's tile does not fit this GPU: {error}") from error
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            **super().describe(),
+            "mask": "attention reads it, all ones or not",
+            "overlapped": self.model.overlapped,
+            "tiles": tiles.written(self.model.tiles),
+            "tiles_from": "tuned for this device and shape" if self._tuned else "defaults",
+            "triton": triton.__version__,
+        }
+
+
+RUNNER = CeilingsFused
