@@ -23,7 +23,7 @@ PROJECT = Path(__file__).parents[2]
 written = runpy.run_path(str(PROJECT / "requirements/environments.py"))
 complete, sums = written["complete"], written["sums"]
 REQUIREMENTS = PROJECT / "requirements"
-LOCKED = ("cpu", "gpu", "vllm", "dev", "clusters", "serving")
+LOCKED = ("cpu", "gpu", "vllm", "dev", "clusters", "serving", "kernels")
 PYTHON = "3.12"
 """Of every environment."""
 
