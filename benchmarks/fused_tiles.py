@@ -37,10 +37,10 @@ REPLAYS, REPEATS = 20, 9
 GAIN = 0.995
 """What a tile must at least bring: less is within the noise of such a time."""
 
-PROGRAMS = (48, 600)
+PROGRAMS = (48, 1600)
 """Programs of a product worth trying: fewer leave most of 132 multiprocessors idle, more are several waves of them."""
 
-SHAPES = [(64, 32), (64, 64), (128, 32), (128, 64), (32, 64), (64, 128), (16, 64)]
+SHAPES = [(64, 32), (64, 64), (128, 32), (128, 64), (32, 64), (64, 128), (16, 64), (128, 128), (128, 256)]
 """Rows and columns of a product's program: from 64 rows on the instructions of a warp group are used."""
 
 DEPTHS = [(64, 4), (64, 6), (128, 3), (128, 4)]
@@ -57,7 +57,7 @@ def candidates(step: str, rows: int, columns: int, inner: int) -> list[ProductTi
         # A warp's products of fewer rows take their operands from registers, and 128 of the inner axis spill.
         holds = 2 * (tall + wide) * deep * stages <= 200_000 and (tall >= 64 or deep == 64)
         if fills and holds:
-            made.append(ProductTile(tall, wide, deep, cuts, 4, stages))
+            made.append(ProductTile(tall, wide, deep, cuts, 8 if tall * wide >= 128 * 128 else 4, stages))
     return made
 
 
@@ -88,7 +88,13 @@ def made(model: str, batch: int, sequence: int, device: str, *, layers: int | No
     changes = {("n_layers" if model == "distilbert" else "num_hidden_layers"): layers} if layers else {}
     module = text_encoder.build(model, TASK, None, changes, seed=0, name=model)
     weights = encoder_weights.of(text_encoder.wrap(module.half().to(device).eval(), TASK))
-    return Encoder(weights, batch, sequence, Tiles(), overlapped=overlapped)
+    cut = tiles.kept(gpu.visible().slug, size_of(weights, batch * sequence)) if device == "cuda" else None
+    return Encoder(weights, batch, sequence, cut or tiles.defaults(batch * sequence), overlapped=overlapped)
+
+
+def size_of(weights: encoder_weights.EncoderWeights, tokens: int) -> str:
+    """What the tiles are kept by."""
+    return tiles.sizes(tokens, weights.hidden, weights.intermediate, weights.heads)
 
 
 def request(encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,7 +132,7 @@ def tune(encoder: Encoder, seconds: float) -> tuple[Tiles, list[dict]]:
 
     until, account = time.monotonic() + seconds, []
     best, answer = timed(encoder)
-    account.append({"step": "defaults", "us": best})
+    account.append({"step": "start", "tiles": tiles.written(encoder.tiles), "us": best})
     for step in STEPS:
         for cut in tried(encoder, step):
             if time.monotonic() > until:
@@ -181,7 +187,7 @@ def predicted(encoder: Encoder, peaks: dict) -> None:
     print(f"| all | {len(launches)} | " + " | ".join(f"{sum(row[k] for row in rows):.3g}" for k in range(1, 7)) + " |")
     kernels, nodes = sum(max(row[5:]) for row in rows), len(launches) * rates["node"]
     print(
-        f"\nAt least {kernels:.3g} us of kernels if all operands come from L2; {len(launches)} graph nodes {nodes:.3g} us"
+        f"\nAt least {kernels:.3g} us of kernels if operands come from L2; {len(launches)} graph nodes {nodes:.3g} us"
     )
 
 
@@ -220,8 +226,7 @@ def main() -> None:
     else:
         with torch.inference_mode():
             chosen, account = tune(encoder, given.seconds)
-        weights, device = encoder.weights, gpu.visible().slug
-        size = tiles.sizes(given.batch * given.sequence, weights.hidden, weights.intermediate, weights.heads)
+        device, size = gpu.visible().slug, size_of(encoder.weights, given.batch * given.sequence)
         kept = json.loads(given.output.read_text()) if given.output.is_file() else {}
         kept.setdefault(device, {})[size] = tiles.written(chosen)
         write_json(given.output, kept)

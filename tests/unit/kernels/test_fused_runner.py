@@ -71,9 +71,9 @@ def test_tuned_tiles_are_of_one_device_and_one_shape(tmp_path):
     kept, tuned = tmp_path / "tuned.json", Tiles(row_warps=8, attention=tiles.AttentionTile(32, 64))
     size = tiles.sizes(128, 768, 3072, 12)
     kept.write_text(json.dumps({"a-card": {size: tiles.written(tuned)}}))
-    assert tiles.tiles("a-card", size, kept) == (tuned, True)
-    assert tiles.tiles("another", size, kept) == (Tiles(), False)
-    assert tiles.tiles("a-card", tiles.sizes(256, 768, 3072, 12), kept) == (Tiles(), False)
+    assert tiles.kept("a-card", size, kept) == tuned
+    assert tiles.kept("another", size, kept) is None
+    assert tiles.kept("a-card", tiles.sizes(256, 768, 3072, 12), kept) is None
     kept.write_text(json.dumps({"a-card": {size: {"qkv": {"tall": 1}}}}))
     with pytest.raises(ValueError, match="tune anew"):
-        tiles.tiles("a-card", size, kept)
+        tiles.kept("a-card", size, kept)

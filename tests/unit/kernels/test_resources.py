@@ -15,7 +15,7 @@ from unit.kernels import families
 
 from ceilings.kernels import encoder_weights, resources
 from ceilings.kernels.encoder import Encoder
-from ceilings.kernels.tiles import ProductTile, Tiles
+from ceilings.kernels.tiles import ProductTile, Tiles, defaults
 
 CONSTANT = {"weight", "bias", "gain", "offset", "positions"}
 """Operands that no kernel writes."""
@@ -29,8 +29,9 @@ def weights():
     return encoder_weights.of(families.encoder("bert-base layer"))
 
 
-def launches(tiles=None, **options):
-    made = Encoder(weights(), 1, 128, tiles or Tiles(), **options).launches(*families.request(1, 128))
+def launches(tiles=None, batch=1, **options):
+    cut = tiles or defaults(batch * 128)
+    made = Encoder(weights(), batch, 128, cut, **options).launches(*families.request(batch, 128))
     return {launch.step: launch for launch in made}.values()
 
 
@@ -69,8 +70,9 @@ def test_kernels_that_do_not_overlap_wait_for_nothing():
         assert not re.search("griddepcontrol|prefetch", resources.compile_for(launch, 90).asm["ptx"]), launch.step
 
 
-def test_the_defaults_fit_a_hopper_multiprocessor():
-    for launch in launches(overlapped=True):
+@pytest.mark.parametrize("batch", [1, 32])
+def test_the_defaults_fit_a_hopper_multiprocessor(batch):
+    for launch in launches(batch=batch, overlapped=True):
         taken = resources.resources(launch)
         assert taken.fits(90), f"{launch.step}: {taken}"
         assert (taken.instructions != "") == (launch.step in PRODUCTS | {"attention"}), launch.step

@@ -64,22 +64,35 @@ class Tiles:
     row_warps: int = 4
 
 
+_LARGE = ProductTile(128, 128, 64, warps=8, stages=4)
+MANY = Tiles(_LARGE, AttentionTile(64, 64), _LARGE, _LARGE, _LARGE)
+"""Defaults from ``MANY_TOKENS`` on: programs are many then, and larger ones load each operand fewer times."""
+
+MANY_TOKENS = 1024
+"""From here on 128 x 128 blocks of the narrowest product, of 768 columns, are 48 programs and more."""
+
+
+def defaults(tokens: int) -> Tiles:
+    """The tiles of a request of so many tokens where none were tuned."""
+    return MANY if tokens >= MANY_TOKENS else Tiles()
+
+
 def sizes(tokens: int, hidden: int, intermediate: int, heads: int) -> str:
     """What tuned tiles are kept by."""
     return f"t{tokens}-h{hidden}-i{intermediate}-n{heads}"
 
 
-def tiles(device: str, size: str, tuned: Path = TUNED) -> tuple[Tiles, bool]:
-    """The tiles for a device and an encoder's :func:`sizes`, and whether they were tuned there.
+def kept(device: str, size: str, tuned: Path = TUNED) -> Tiles | None:
+    """The tiles that were tuned on a device for an encoder's :func:`sizes`; None where none were.
 
     Raises:
         ValueError: The file does not hold such tiles.
     """
-    kept = json.loads(tuned.read_text()).get(device, {}).get(size) if tuned.is_file() else None
-    return (read(kept), True) if kept else (Tiles(), False)
+    known = json.loads(tuned.read_text()).get(device, {}).get(size) if tuned.is_file() else None
+    return read(known) if known else None
 
 
-def read(kept: Mapping[str, Any]) -> Tiles:
+def read(content: Mapping[str, Any]) -> Tiles:
     """Tiles as :func:`written` left them.
 
     Raises:
@@ -87,7 +100,7 @@ def read(kept: Mapping[str, Any]) -> Tiles:
     """
     kinds: dict[str, Any] = {field.name: type(field.default) for field in dataclasses.fields(Tiles)}
     try:
-        return Tiles(**{step: kinds[step](**cut) if isinstance(cut, dict) else cut for step, cut in kept.items()})
+        return Tiles(**{step: kinds[step](**cut) if isinstance(cut, dict) else cut for step, cut in content.items()})
     except (KeyError, TypeError) as error:
         raise ValueError(f"{TUNED.name} has tiles that do not fit ({error}); tune anew") from error
 

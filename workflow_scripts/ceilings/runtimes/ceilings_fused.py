@@ -27,7 +27,9 @@ class CeilingsFused(TorchCuda):
         weights = encoder_weights.of(load_module(self.artifact, dtype="float16", device="cuda"))
         batch, sequence = self.shape.batch, self.shape["sequence"]
         size = tiles.sizes(batch * sequence, weights.hidden, weights.intermediate, weights.heads)
-        cut, self._tuned = tiles.tiles(gpu.visible().slug, size)
+        tuned = tiles.kept(gpu.visible().slug, size)
+        self._tiles_from = "tuned for this device and shape" if tuned else "defaults"
+        cut = tuned or tiles.defaults(batch * sequence)
         return Encoder(weights, batch, sequence, cut, overlapped=bool(self.options.get("overlapped", True)))
 
     @contextlib.contextmanager
@@ -44,7 +46,7 @@ class CeilingsFused(TorchCuda):
             "mask": "attention reads it, all ones or not",
             "overlapped": self.model.overlapped,
             "tiles": tiles.written(self.model.tiles),
-            "tiles_from": "tuned for this device and shape" if self._tuned else "defaults",
+            "tiles_from": self._tiles_from,
             "triton": triton.__version__,
         }
 
