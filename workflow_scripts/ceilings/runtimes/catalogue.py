@@ -410,12 +410,12 @@ _ALL = (
     ),
     _fused(
         "ceilings-fused",
-        frozenset({FUSION, GRAPH, OVERLAP}),
+        frozenset({GRAPH, OVERLAP}),
         "BERT and DistilBERT on kernels of our own, one CUDA graph, each kernel started while the one before ends",
     ),
     _fused(
         "ceilings-fused-serial",
-        frozenset({FUSION, GRAPH}),
+        frozenset({GRAPH}),
         "BERT and DistilBERT on kernels of our own, one CUDA graph, one kernel after the other",
         overlapped=False,
     ),
