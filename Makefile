@@ -1,6 +1,6 @@
 # make venv      only install: .venv with the pinned packages
 # make summary   measure the default study and write results/summary.md and report.html
-# make test      every check, and every test but the slow ones, up to four at a time
+# make test      every check, and every test but the slow ones, some at a time
 # make test-slow the slow tests: minimal rebuilds, long faults, engine builds, the browser
 # make kernels   the tests of the fused kernels, with Triton
 # Each makes .venv first and installs the pinned packages: the GPU's where there is an NVIDIA driver.
@@ -26,6 +26,8 @@ summary: $(VENV)/$(KIND)
 
 # Images of containers often forbid Python to keep bytecode: each of the tests' processes would compile what it imports.
 test test-slow unit: export PYTHONDONTWRITEBYTECODE :=
+# One more worker than cores: a sixth of the time a worker waits for a process that it started.
+WORKERS := $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n < 4 ? n + 1 : 4)))
 # The few files with tests of a mark: with all others, collecting them takes longer than running them.
 marked = $(shell grep -rlE --include='*.py' 'mark\.$(1)\b' tests)
 
@@ -35,11 +37,11 @@ test: $(VENV)/$(KIND) $(VENV)/dev
 	snakefmt --check Snakefile rules
 	mypy
 	snakemake --lint
-	pytest -n auto --maxprocesses 4 --dist loadfile --durations 15 -m "not timing and not slow"
+	pytest -n $(WORKERS) --dist loadfile --durations 15 -m "not timing and not slow"
 	pytest -m "timing and not slow" $(call marked,timing)
 
 test-slow: $(VENV)/$(KIND) $(VENV)/dev $(VENV)/serving
-	pytest -n auto --maxprocesses 4 --dist worksteal --durations 15 -m "slow and not timing" $(call marked,slow)
+	pytest -n $(WORKERS) --dist worksteal --durations 15 -m "slow and not timing" $(call marked,slow)
 	pytest -m "slow and timing" $(call marked,timing)
 
 unit: $(VENV)/$(KIND) $(VENV)/dev

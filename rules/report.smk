@@ -31,6 +31,7 @@ rule collect_cells:
         budgets=TARGETS.budgets,
         quality=TARGETS.qualities,
         changing=TARGETS.changing_records,
+        searches=TARGETS.search_records,
         serving=TARGETS.served_runs,
     output:
         tables_to_read("results/tables"),

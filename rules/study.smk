@@ -18,6 +18,7 @@ from ceilings.artifacts import report_of
 from ceilings.errors import UserError
 from ceilings.study import study_file
 from ceilings.study.config import checked, nearest
+from ceilings.workload.batches import REST, shape_of
 from ceilings.workload.shape import PATTERN
 
 # A study named with --configfile stands alone: merged with the default one it would still contain all of that. Without
@@ -134,6 +135,7 @@ wildcard_constraints:
     builder="|".join(BUILDERS),
     profile="[a-z0-9][a-z0-9-]*",
     sequence="[a-z0-9][a-z0-9-]*",
+    rest=REST,
     node="|".join(map(re.escape, STUDY.machines.names)) or "(?!)",
     cache="onnxruntime-tensorrt-[0-9][0-9.]*",
     plot="[a-z0-9_]+",
@@ -160,6 +162,7 @@ def known_targets():
         *TARGETS.budgets,
         *TARGETS.qualities,
         *TARGETS.changing_records,
+        *TARGETS.search_records,
         *TARGETS.evidence,
         *TARGETS.explained_pages,
     ]
@@ -341,6 +344,23 @@ def changing_runs(wildcards):
 
 def bucket_limits(wildcards):
     return STUDY.bucket_limits
+
+
+def search_slice(wildcards):
+    return SLICES.best_batch(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.device)
+
+
+def searched_artifact(wildcards):
+    w = wildcards
+    return STUDY.searched_artifact(w.runtime, w.model, w.precision, w.rest, w.device)
+
+
+def searched_inputs(wildcards):
+    return SLICES.inputs(str(shape_of(wildcards.rest, 1)))
+
+
+def searched_lengths(wildcards):
+    return STUDY.length_contents(str(shape_of(wildcards.rest, 1)))
 
 
 def device_threads(wildcards):

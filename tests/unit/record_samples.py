@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unit import planted_records, planted_shapes
+from unit import planted_records, planted_searches, planted_shapes
 from unit.planted_records import ENGINE, ENGINE_CACHE, PROVENANCE, WEIGHTS
 from unit.report import planted_serving, planted_study, test_quality
 from unit.traces import planted as captured
@@ -130,6 +130,10 @@ def _buckets(folder: Path) -> Path:
     return Path(planted_shapes.write(folder, processes=1)["buckets"])
 
 
+def _best_batch(folder: Path) -> Path:
+    return Path(planted_searches.write(folder, most=8)["record"])
+
+
 def _plan(folder: Path) -> Path:
     maker = planted_study.StudyMaker(folder, runs=1)
     maker.add(planted_study.CPU, "torch-eager", "fp32", 1, 128, n=40)
@@ -185,6 +189,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "quality": _quality,
     "changing": _changing,
     "buckets": _buckets,
+    "best-batch": _best_batch,
     "plan": _plan,
     "serving": _serving,
     "peaks": _peaks,

@@ -3,7 +3,10 @@
 import json
 import re
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_report_and_snakemakes_own(project):
     project.snakemake("results/report.html")
     page = (project.folder / "results/report.html").read_text()

@@ -71,6 +71,7 @@ def test_cells_say_why_they_cannot_run_and_get_no_number(project):
     assert not (project.folder / "results/engines/nvidia-h200").exists()
 
 
+@pytest.mark.slow
 def test_where_tensorrt_10_is_there_its_engines_are_built_and_timed(project, tmp_path):
     packages = {"onnxruntime-gpu": "1.31.1", "pycuda": "1", "cuda-bindings": "13.3.1", "tensorrt": "10.16.1.11"}
     for name, version in packages.items():

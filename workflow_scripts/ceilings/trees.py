@@ -22,6 +22,7 @@ from ceilings.errors import UserError
 
 FOLDERS = (
     "benchmarks",
+    "best_batch",
     "calibration",
     "engines",
     "floors",

@@ -119,6 +119,7 @@ def test_each_shape_alone_returns_settles_and_is_timed():
     assert len(returns) == 2
 
 
+@pytest.mark.slow
 def test_programs_measure_choose_buckets_and_measure_what_is_padded(task, tmp_path):
     device = hosts.detect({}).device("cpu")
     shapes = task["spec"]["requests"]["shapes"]

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ceilings.models import pool, reference, weights
 from ceilings.workload.workload import Workload
@@ -63,6 +64,7 @@ class Averager(torch.nn.Module):
 '''
 
 
+@pytest.mark.slow
 def test_a_family_from_outside(tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 

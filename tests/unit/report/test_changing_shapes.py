@@ -13,6 +13,7 @@ from unit.record_samples import edited
 
 from ceilings import records
 from ceilings.errors import UserError
+from ceilings.report.analysis.findings.bucket_padding import padded_requests
 from ceilings.report.analysis.findings.one_shape import shape_taxes
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render import shapes_section
@@ -84,6 +85,29 @@ def test_padding_is_predicted_and_measured(planted):
     assert row["bucket_shapes"] == "b1-s16;b1-s64"
     assert row["padded_steady_ms"] == pytest.approx(best, rel=0.02)
     assert row["padded_steady_low_ms"] < row["padded_steady_ms"] < row["padded_steady_high_ms"]
+
+
+@pytest.mark.parametrize(
+    ("change", "speed", "status", "words"),
+    [
+        (8.0, 0.3, "supported", "shortens"),
+        (1.0, 1.0, "refuted", "lengthens"),
+        (1.0, np.mean(STEADY) / 2.0, "refuted", "both are equal"),
+    ],
+)
+def test_padding_is_held_against_exact_shapes(planted, change, speed, status, words):
+    """Padded, the planted requests take 2 ms in the mean, at their exact shapes 1.7 ms."""
+    tables = planted(change=change, speed=speed)
+    (row,) = tables.changing.to_dict("records")
+    assert row["padded_ratio"] == pytest.approx(row["padded_ms"] / row["sequence_ms"], rel=0.01)
+    (one,) = padded_requests(Measured(tables))
+    assert one.status == status and words in one.brief + one.text
+    assert one.effect.low < row["padded_ratio"] < one.effect.high
+
+
+def test_one_process_decides_nothing_of_padding(planted):
+    (one,) = padded_requests(Measured(planted(processes=1)))
+    assert one.status == "not decidable" and one.missing == ("protocol: {processes: 3}",)
 
 
 def test_a_prediction_that_is_wrong_is_shown_as_wrong(planted):

@@ -13,7 +13,7 @@ from ceilings.report.analysis.comparison import compare
 from ceilings.report.analysis.findings import findings
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.tables.collect import collect
-from ceilings.report.tables.frames import CHANGING, read_tables
+from ceilings.report.tables.frames import KEYS, read_tables
 from ceilings.report.tables.keys import KEY
 from ceilings.runtimes.catalogue import GRAPH, IO_BINDING, RUNTIMES, STATIC
 from ceilings.workload.shape import Shape
@@ -51,7 +51,7 @@ def tables(tmp_path):
 
 
 def test_earlier_tables_say_what_today_s_say(tables, tmp_path):
-    names = [field.name for field in dataclasses.fields(tables) if field.name not in CHANGING]
+    names = [field.name for field in dataclasses.fields(tables) if field.name not in KEYS]
     earlier = dataclasses.replace(tables, **{name: as_earlier(getattr(tables, name)) for name in names})
     assert "twin_of" in earlier.cells and not {"shape", "stack"} & set(earlier.cells)
     earlier.write(tmp_path / "earlier")

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from unit import planted_records
+from unit import planted_records, planted_searches
 
 from ceilings import records
 from ceilings.errors import UserError
@@ -55,6 +55,17 @@ def test_two_machines_become_one_and_keep_every_byte(tmp_path):
     assert all_files(tmp_path / "all") == all_files(first) | all_files(second)
     again = quietly(first, second, into=tmp_path / "all")
     assert (again.copied, again.same, again.conflicts) == ({}, 8, [])
+
+
+def test_a_search_for_the_best_batch_travels_and_is_held_against_its_path(tmp_path):
+    first = tree(tmp_path / "a")
+    folder = first / "best_batch/cpu-planted/onnxruntime-cpu/bert/fp32"
+    planted_searches.write(folder, most=4)
+    quietly(first, into=tmp_path / "all")
+    assert (tmp_path / "all" / folder.relative_to(first) / "s32.json").is_file()
+    (folder / "s32.json").rename(folder / "s64.json")
+    with pytest.raises(UserError, match="is the record of rest s32, not of s64"):
+        quietly(first, into=tmp_path / "other")
 
 
 def test_a_conflict_names_both_sides_and_keeps_the_target(tmp_path):

@@ -63,7 +63,13 @@ def test_the_default_study_is_planned_to_end_in_minutes(monkeypatch, gpu, proces
 
 
 def test_a_process_that_compiles_is_expected_to_take_longer():
-    protocol = {"warmup_seconds": 0.2, "min_seconds": 0.25, "max_seconds": 0.5, "saturated_seconds": 0.2}
+    protocol = {
+        "processes": 3,
+        "warmup_seconds": 0.2,
+        "min_seconds": 0.25,
+        "max_seconds": 0.5,
+        "saturated_seconds": 0.2,
+    }
     host = Host("cpu-test", "Test CPU", 2, GPU, None)
     config = yaml.safe_load(DEFAULT.read_text())
     expected = {}

@@ -58,6 +58,17 @@ def test_three_buckets_go_where_they_save_most():
     assert names == ["b1-s8", "b1-s32", "b1-s8", "b2-s32", "b1-s32", "b2-s32"]
 
 
+def test_batches_are_padded_as_lengths_are():
+    """A request of one input runs at batch 2 where that saves a bucket; shapes of other lengths stay apart."""
+    record = chosen(3, axis="batch")
+    assert record["runs_at"] == {
+        **{"b1-s8": "b1-s8", "b1-s32": "b2-s32", "b2-s32": "b2-s32"},
+        **{"b1-s16": "b2-s16", "b2-s16": "b2-s16"},
+    }
+    assert record["predicted_ms"] == pytest.approx((1 + 6 + 1 + 3 + 3 + 6) / 6)
+    assert padded.padding_share(record) == pytest.approx(1 - 8 / 10)
+
+
 def test_a_memory_limit_leaves_fewer_buckets():
     assert chosen(5, 35).get("buckets") == ["b1-s8", "b1-s32", "b2-s32"]
     assert chosen(5, 35)["memory_bytes"] == 30e6

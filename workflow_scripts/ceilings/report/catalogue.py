@@ -8,6 +8,7 @@ PLOTS = {
     "configurations": "Median latency of every configuration at the common shape, sorted, with intervals",
     "precision_crossover": "INT8 and other lower precisions against FP32, with the crossover where there is one",
     "batch_sweep": "Latency against throughput along batches, with the Pareto front",
+    "best_batch": "What searches for the best batch measured, in their order: latency with its limit, throughput",
     "sequence_sweep": "Latency against sequence length",
     "token_time": "Time per output token against batch and context, with the floor, of models that generate",
     "serving_latency": "What a request waits for behind a server: beyond it, queue, execution; from load to load",
@@ -24,9 +25,11 @@ PLOTS = {
 """Every plot by name, and what it shows; in the order of the summary."""
 
 GENERATION, SERVING, CHANGING, BUDGETS, FLOORS = "generation", "serving", "changing", "budgets", "floors"
+SEARCHES = "searches"
 """What not every study has, and some plots show nothing without."""
 
 SHOWS = {
+    "best_batch": SEARCHES,
     "token_time": GENERATION,
     "serving_latency": SERVING,
     "serving_throughput": SERVING,
@@ -56,6 +59,8 @@ TABLES = {
     "changing_shapes": "a row a shape of such a cell: steady, first and returning latency, memory",
     "transitions": "a row a pair of shapes that follow each other: the latency of the second one",
     "changing_requests": "a row a request of such a cell's first process",
+    "best_batches": "a row a search for the best batch under a latency limit: its answer, and what bounds it",
+    "searched_batches": "a row a batch that such a search measured, in its order",
     "serving": "a row a load of a cell behind a server: latency at the client, account of a request, batches",
     "serving_windows": "a row a window of such a load: what client and server counted",
 }

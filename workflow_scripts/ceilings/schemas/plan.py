@@ -45,6 +45,15 @@ CHANGING = record(
     }
 )
 
+SEARCH = record(
+    {
+        "device": maybe(text()),
+        **dict.fromkeys(("runtime", "model", "precision", "rest"), NAME),
+        **dict.fromkeys(("available", "recorded"), flag),
+        **dict.fromkeys(("reason", "remedy", "record"), maybe(text())),
+    }
+)
+
 DEPLOYED = record(
     {"deployment": NAME, "device": maybe(text()), "cells": many(text()), "runs": many(text())},
     {**dict.fromkeys(("reason", "remedy"), maybe(text())), "recorded": flag},
@@ -70,6 +79,7 @@ CONTENT = record(
         "lacking": many(LACKING),
         "predictions": many(PREDICTION),
         "changing": many(CHANGING),
+        "best_batch": many(SEARCH),
         "serving": many(DEPLOYED),
     },
     rest=anything,

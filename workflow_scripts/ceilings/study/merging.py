@@ -28,6 +28,7 @@ from ceilings.provenance import CHANGES
 
 KINDS: tuple[tuple[str, str], ...] = (
     ("benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json", "run"),
+    ("best_batch/{device}/{runtime}/{model}/{precision}/{rest}.json", "best-batch"),
     ("calibration/{model}/comparison.json", "calibration-comparison"),
     ("calibration/{model}/{method}.json", "calibration"),
     ("engines/{device}/{builder}/{model}/{precision}/{name}.layers.json", "layers"),
@@ -56,7 +57,7 @@ ARTIFACTS = (
 )
 """What else lies in the folder of a device."""
 
-OF_DEVICES = {"benchmarks", "engines", "floors", "hosts", "quality", "serving", "traces"}
+OF_DEVICES = {"benchmarks", "best_batch", "engines", "floors", "hosts", "quality", "serving", "traces"}
 """Folders with a folder a device."""
 
 RUNS = {"benchmarks", "serving"}

@@ -86,6 +86,10 @@ class Paths:
         """Folder of what was measured of a sequence of changing shapes: its runs, its buckets, the padded runs."""
         return f"{self.results}/changing/{device}/{runtime}/{model}/{precision}/{sequence}"
 
+    def best_batch(self, device: str, runtime: str, model: str, precision: str, rest: str) -> str:
+        """The record of a search for the best batch; ``rest`` is the shape without its batch."""
+        return f"{self.results}/best_batch/{device}/{runtime}/{model}/{precision}/{rest}.json"
+
     def serving(self, device: str, deployment: str, *, run: int) -> str:
         """The record of one server of a deployment."""
         return f"{self.results}/serving/{device}/{deployment}/run{run}.json"

@@ -10,6 +10,7 @@ from typing import Any
 
 from ceilings import files, private, records
 from ceilings.host import Host
+from ceilings.study.batch_searches import BatchSearch
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
 from ceilings.study.deployments import Deployed
@@ -30,6 +31,7 @@ def plan(
     lacking: Sequence[Mapping[str, Any]] = (),
     predictions: Sequence[Mapping[str, Any]] = (),
     changing: Sequence[ChangingCell] = (),
+    searches: Sequence[BatchSearch] = (),
     deployed: Sequence[Deployed] = (),
 ) -> str:
     """The content of ``plan.json``.
@@ -43,6 +45,7 @@ def plan(
         lacking: What of the catalogue cannot run here, asked for or not.
         predictions: What was predicted of its cells before they were measured.
         changing: Its cells of changing shapes.
+        searches: Its searches for the best batch.
         deployed: Its deployments.
     """
     devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
@@ -72,6 +75,7 @@ def plan(
         "predictions": list(predictions),
         "cells": [cell.to_json() for cell in cells],
         **({"changing": [cell.to_json() for cell in changing]} if changing else {}),
+        **({"best_batch": [one.to_json() for one in searches]} if searches else {}),
         "serving": [one.to_json() for one in deployed],
     }
     return records.as_text(records.sealed("plan", content))

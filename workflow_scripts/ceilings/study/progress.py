@@ -46,6 +46,9 @@ COMPILING = {COMPILATION: 20.0, AUTOTUNING: 60.0}
 SERVER_START = 6.0
 """Seconds until a server is ready."""
 
+SEARCHED, PREPARED = 10, 6.0
+"""Batches that a search measures, about, and seconds in which inputs and reference of one are made."""
+
 SERIES_BESIDE = {"cpu": 0, "cuda": 3}
 """Series of copies and of cold caches; each takes a quarter of the closed loop."""
 
@@ -66,6 +69,7 @@ def expected_seconds(
     return {
         **RULES,
         "measure_latency": mean,
+        "search_batch": SEARCHED * (PREPARED + protocol["processes"] * mean),
         "measure_serving": sum(served) / len(served) if served else UNKNOWN,
     }
 

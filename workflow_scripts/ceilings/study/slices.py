@@ -20,6 +20,7 @@ from ceilings.runtimes.catalogue import RUNTIMES, Runtime
 from ceilings.serving.deployment import Deployment
 from ceilings.study import deployments
 from ceilings.study.availability import installed
+from ceilings.study.batch_searches import search_of
 from ceilings.study.cell import SECOND
 from ceilings.study.changing_cells import requests_of
 from ceilings.study.code import digest, libraries
@@ -33,6 +34,9 @@ from ceilings.workload.task import TASKS, Task
 
 TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
 """What of the protocol matters to a capture."""
+
+SEARCHED = (measurements.CLOSED_LOOP.name,)
+"""What is measured of each batch of a search."""
 
 LAYER_ITERATIONS = 100
 """Inferences of which each layer is timed."""
@@ -176,6 +180,27 @@ class Slices:
                     if key not in ("processes", "measurements")
                 },
                 "requests": requests_of(self.config, self.models, sequence, model).to_json(),
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def best_batch(self, runtime: str, model: str, precision: str, device: str | None = None) -> str:
+        """What a search for the best batch depends on beside the artifact, the model's files and its inputs."""
+        spec = self.runtime(runtime)
+        programs = ("make_inputs", "compute_reference")  # which it runs for each batch
+        modules = (*measurements.modules(spec.device, SEARCHED), *self._executed(spec, model), *self._family(model))
+        return canonical(
+            {
+                **self._execution(spec, model, device),
+                "code": digest(*programs, *dict.fromkeys(modules)),
+                "tolerance": self.config["parity"][precision],
+                "protocol": {
+                    key: value
+                    for key, value in self.config["protocol"].items()
+                    if key not in ("processes", "measurements", "serving")
+                },
+                "measurements": measurements.task_entries(spec.device, SEARCHED),
+                "search": search_of(self.config),
             }
         )
 

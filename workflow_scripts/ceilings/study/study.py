@@ -12,6 +12,7 @@ from ceilings.errors import UserError
 from ceilings.files import expanded
 from ceilings.host import Host
 from ceilings.study import captures, machines, plan, prediction_log, progress
+from ceilings.study.batch_searches import BatchSearch, batch_searches
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
 from ceilings.study.changing_cells import ChangingCell, changing_cells, requests_of
@@ -30,6 +31,7 @@ from ceilings.study.validation import refuse_the_impossible
 from ceilings.study.variants import engine_graph, graph_name, stored_precision
 from ceilings.traces import source
 from ceilings.workload import generation
+from ceilings.workload.batches import shape_of
 from ceilings.workload.shape import Shape
 
 WEIGHTS = ("model.safetensors", "config.json")
@@ -102,13 +104,24 @@ class Study:
     def targets(self) -> Targets:
         """The files that it asks for."""
         return Targets(
-            self.cells, self.paths, self.engines, self.config["captures"], self.deployed, changing=self.changing
+            self.cells,
+            self.paths,
+            self.engines,
+            self.config["captures"],
+            self.deployed,
+            changing=self.changing,
+            searches=self.searches,
         )
 
     @functools.cached_property
     def changing(self) -> list[ChangingCell]:
         """Its cells of changing shapes."""
         return changing_cells(self.config, self.cells, self.paths, self.models)
+
+    @functools.cached_property
+    def searches(self) -> list[BatchSearch]:
+        """Its searches for the best batch."""
+        return batch_searches(self.config, self.cells, self.paths)
 
     @functools.cached_property
     def deployed(self) -> list[Deployed]:
@@ -132,6 +145,7 @@ class Study:
             lacking=lacking(self.machines.hosts, models, self._planner.availability),
             predictions=self.predictions_of_cells,
             changing=self.changing,
+            searches=self.searches,
             deployed=self.deployed,
         )
 
@@ -264,6 +278,20 @@ class Study:
             raise UserError(f"{spec.name} has no runner of changing shapes; docs/shapes.md lists those that have")
         shape = requests_of(self.config, self.models, sequence, model).shapes[0]
         return self.artifact(runtime, model, precision, str(shape), device)
+
+    def searched_artifact(self, runtime: str, model: str, precision: str, rest: str, device: str) -> list[str]:
+        """The files that a search for the best batch executes: one graph, or the weights, for all batches.
+
+        Raises:
+            UserError: The study has no such search, or the runtime's engines are built for batches that are known.
+        """
+        identity = f"{runtime}/{model}/{precision}/{rest}"
+        known = {one.identity: one for one in self.searches if one.device == device}
+        if identity not in known:
+            raise UserError(f"best_batch.cells: no search of this study is {identity!r}, {nearest(identity, known)}")
+        if not (available := known[identity].available):
+            raise UserError(f"{identity}: {available.reason}; {available.remedy}")
+        return self.artifact(runtime, model, precision, str(shape_of(rest, 1)), device)
 
     @property
     def bucket_limits(self) -> str:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ceilings.study.batch_searches import BatchSearch
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
 from ceilings.study.deployments import Deployed
@@ -25,6 +26,7 @@ class Targets:
         captures: Names of the captures that others made.
         deployed: Every deployment of the study.
         changing: Its cells of changing shapes.
+        searches: Its searches for the best batch.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Targets:
         deployed: Iterable[Deployed] = (),
         *,
         changing: Iterable[ChangingCell] = (),
+        searches: Iterable[BatchSearch] = (),
     ) -> None:
         self.cells = cells
         self.deployed = list(deployed)
@@ -43,6 +46,7 @@ class Targets:
         self.engines = engines
         self.captures = list(captures)
         self.changing = list(changing)
+        self.searches = list(searches)
 
     @functools.cached_property
     def measured(self) -> list[Cell]:
@@ -61,6 +65,7 @@ class Targets:
             "generation": any(is_request(cell.shape) for cell in self.cells),
             "serving": bool(self.deployed),
             "changing": bool(self.changing),
+            "searches": bool(self.searches),
             "budgets": any(cell.budget for cell in self.cells),
             "floors": any(cell.floor for cell in self.cells),
         }
@@ -81,7 +86,8 @@ class Targets:
         """All that the tables read of other machines and other environments."""
         beside = ((cell.floor, cell.engine, cell.budget, cell.quality) for cell in self.cells if cell.recorded)
         served = (run for one in self.deployed if one.recorded for run in one.runs)
-        return [*self.recorded_runs, *sorted({path for paths in beside for path in paths if path}), *served]
+        searched = (one.record for one in self.searches if one.record and one.recorded)
+        return [*self.recorded_runs, *sorted({path for paths in beside for path in paths if path}), *served, *searched]
 
     @functools.cached_property
     def budgets(self) -> list[str]:
@@ -97,6 +103,11 @@ class Targets:
     def changing_records(self) -> list[str]:
         """The records of changing shapes that this machine makes: runs, buckets and padded runs."""
         return [path for cell in self.changing for path in (*cell.runs, *filter(None, [cell.buckets]), *cell.padded)]
+
+    @functools.cached_property
+    def search_records(self) -> list[str]:
+        """The records of searches for the best batch that this machine makes."""
+        return [one.record for one in self.searches if one.record and not one.recorded]
 
     @functools.cached_property
     def floors(self) -> list[str]:

@@ -87,6 +87,20 @@ def choice_record(
     }
 
 
+def padding_share(chosen: Mapping[str, Any]) -> float:
+    """Of all that runs along the padded axis, the share that is padding.
+
+    >>> one = {"shape": "b3-s8", "requests": 1}
+    >>> padding_share({"axis": "batch", "runs_at": {"b3-s8": "b4-s8"}, "candidates": [one]})
+    0.25
+    """
+    asked = runs = 0
+    for one in chosen["candidates"]:
+        asked += one["requests"] * Shape.parse(one["shape"])[chosen["axis"]]
+        runs += one["requests"] * Shape.parse(chosen["runs_at"][one["shape"]])[chosen["axis"]]
+    return 1 - asked / runs
+
+
 def _runs_at(groups: Sequence[Sequence[Shape]], best: Choice, axis: str) -> dict[str, str]:
     return {
         str(shape): str(shape.with_sizes(**{axis: bucket_of(shape[axis], sizes)}))

@@ -12,10 +12,11 @@ import pandas as pd
 
 from ceilings.report.tables import gates
 from ceilings.report.tables.planned_record import read_record
-from ceilings.statistics.intervals import mean_over_processes
+from ceilings.statistics.intervals import mean_over_processes, ratio
 from ceilings.statistics.quantiles import Interval
 from ceilings.statistics.shape_costs import first_ms, growth_bytes, return_ms, rounds_of, steady_median_ms, steady_ms
 from ceilings.statistics.shape_tax import drift, tax, transitions
+from ceilings.workload.padded import padding_share
 
 Record = Mapping[str, Any]
 
@@ -31,7 +32,8 @@ CHANGING_COLUMNS = [
     *("first_ms", "worst_first_ms", "return_ratio", "growth_mb", "graphs", "eager_shapes"),
     *("worst_previous", "worst_shape", "worst_ratio"),
     *("buckets", "bucket_shapes", "predicted_ms", "padded_steady_ms", "padded_steady_low_ms", "padded_steady_high_ms"),
-    *("padded_ms", "padded_tax", "padded_reason", "flags", "path"),
+    *("padded_ms", "padded_tax", "padded_ratio", "padded_ratio_low", "padded_ratio_high", "padding_share"),
+    *("padded_reason", "flags", "path"),
 ]
 """One row a cell.
 
@@ -42,7 +44,8 @@ request of the process apart. ``return_ratio``: median over the shapes of the fi
 the steady latency. ``growth_mb``: memory that the shapes after the first one added. ``graphs``: those compiled.
 ``worst_*``: the transition that costs most beside its shape's steady latency. ``predicted_ms``: mean latency of the
 padded requests by the steady latencies of their buckets; ``padded_steady_ms``: the same, measured with the requests
-padded; ``padded_ms``: their mean in the sequence.
+padded; ``padded_ms``: their mean in the sequence. ``padded_ratio``: that mean over ``sequence_ms``, of exact shapes.
+``padding_share``: of what runs along the padded axis, the share that is padding.
 """
 
 SHAPE_COLUMNS = [
@@ -89,7 +92,7 @@ def changing_tables(plan: Record) -> ChangingTables:
             cells.append({**row, "status": "failed", "reason": f"{failure['kind']}: {failure['message']}"})
             continue
         every = _transitions(records)
-        cells.append({**row, "status": "ok", **_costs(records), **_worst(every), **_padding(chosen, padded)})
+        cells.append({**row, "status": "ok", **_costs(records), **_worst(every), **_padding(chosen, records, padded)})
         shapes += [{**key, **one} for one in _shapes(records, chosen)]
         pairs += [{**key, **one} for one in every]
         requests += [{**key, **one} for one in _requests(records[0])]
@@ -158,6 +161,11 @@ def _means(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
+def _sequence_means(records: Sequence[Record]) -> list[list[float]]:
+    """Mean latency of a request in the passes of each process, the first request left out: it follows none."""
+    return [[float(np.mean([np.mean(each.latency[1:]) for each in rounds_of(record)]))] for record in records]
+
+
 def _transitions(records: Sequence[Record]) -> list[dict[str, Any]]:
     names = records[0]["requests"]["shapes"]
     steady = np.median([steady_median_ms(record) for record in records], axis=0)
@@ -186,7 +194,7 @@ def _worst(pairs: Sequence[Record]) -> dict[str, Any]:
     return {"worst_previous": worst["previous"], "worst_shape": worst["shape"], "worst_ratio": worst["ratio"]}
 
 
-def _padding(chosen: Record | None, padded: Sequence[Record]) -> dict[str, Any]:
+def _padding(chosen: Record | None, exact: Sequence[Record], padded: Sequence[Record]) -> dict[str, Any]:
     """Prediction and measurement of the padded requests."""
     if chosen is None:
         return {}
@@ -196,6 +204,7 @@ def _padding(chosen: Record | None, padded: Sequence[Record]) -> dict[str, Any]:
         "buckets": len(chosen["buckets"]),
         "bucket_shapes": ";".join(chosen["buckets"]),
         "predicted_ms": chosen["predicted_ms"],
+        "padding_share": padding_share(chosen),
     }
     if failed := [record for record in padded if record["status"] != "ok"]:
         failure = failed[0]["failure"]
@@ -208,6 +217,7 @@ def _padding(chosen: Record | None, padded: Sequence[Record]) -> dict[str, Any]:
         "padded_steady_high_ms": steady.high if steady.bounded else None,
         "padded_ms": _means(padded)["sequence_ms"],
         "padded_tax": tax([rounds_of(record) for record in padded]).estimate,
+        **_interval("padded_ratio", ratio(_sequence_means(padded), _sequence_means(exact))),
     }
 
 

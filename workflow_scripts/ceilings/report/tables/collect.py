@@ -36,6 +36,7 @@ from ceilings.report.tables.quantities import (
     of_cell,
     of_process,
 )
+from ceilings.report.tables.search_rows import search_tables
 from ceilings.report.tables.served_rows import served_tables
 from ceilings.statistics.intervals import mean_over_processes, median_over_processes, pooled_quantile
 from ceilings.workload.shape import Shape
@@ -96,6 +97,7 @@ def collect(plan: Record) -> Tables:
         kernels=with_axes(pd.DataFrame(kernels, columns=KERNEL_COLUMNS)),
         quality=quality_table(plan["cells"]),
         **vars(changing_tables(plan)),
+        **vars(search_tables(plan)),
         serving=served.serving,
         serving_windows=served.windows,
         serving_samples=served.samples,

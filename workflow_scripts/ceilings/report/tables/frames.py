@@ -25,6 +25,7 @@ from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
+from ceilings.report.tables.search_rows import BATCH_COLUMNS, BEST_COLUMNS, SEARCH_KEY
 from ceilings.report.tables.served_columns import SAMPLE_COLUMNS, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import SERVING_COLUMNS
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES, SELDOM
@@ -56,7 +57,13 @@ CHANGING = {
 }
 """Tables of changing shapes."""
 
-LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *CHANGING}
+SEARCHES = {"best_batches": BEST_COLUMNS, "searched_batches": BATCH_COLUMNS}
+"""Tables of searches for the best batch."""
+
+KEYS = {**dict.fromkeys(CHANGING, CHANGING_KEY), **dict.fromkeys(SEARCHES, SEARCH_KEY)}
+"""Columns that name a row's cell, where these are others than those of a cell of one shape."""
+
+LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *CHANGING, *SEARCHES}
 """Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
@@ -113,6 +120,7 @@ class Tables:
         quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
         changing, changing_shapes, transitions, changing_requests: One row a cell of changing shapes, a shape of it, a
             pair of shapes, a request of its first process.
+        best_batches, searched_batches: One row a search for the best batch, one a batch that it measured.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
         serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
         serving_samples: One row a request to a server (``latency_ns``).
@@ -129,6 +137,8 @@ class Tables:
     changing_shapes: pd.DataFrame = field(default_factory=lambda: _empty(SHAPE_COLUMNS))
     transitions: pd.DataFrame = field(default_factory=lambda: _empty(TRANSITION_COLUMNS))
     changing_requests: pd.DataFrame = field(default_factory=lambda: _empty(REQUEST_COLUMNS))
+    best_batches: pd.DataFrame = field(default_factory=lambda: _empty(BEST_COLUMNS))
+    searched_batches: pd.DataFrame = field(default_factory=lambda: _empty(BATCH_COLUMNS))
     serving: pd.DataFrame = field(default_factory=lambda: _empty(SERVING_COLUMNS))
     serving_windows: pd.DataFrame = field(default_factory=lambda: _empty(WINDOW_COLUMNS))
     serving_samples: pd.DataFrame = field(default_factory=lambda: _empty(SAMPLE_COLUMNS))
@@ -199,7 +209,7 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     ]
     tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet"), remedy) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
-    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **CHANGING}
+    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **CHANGING, **SEARCHES}
     for name, columns in known.items():
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
@@ -238,7 +248,7 @@ def _read(path: Path, name: str, digest: str | None, remedy: str | None) -> pd.D
 
 def _flaw(name: str, frame: pd.DataFrame) -> str | None:
     """Why a frame is not the table of this name; None where nothing is wrong."""
-    key = CHANGING_KEY if name in CHANGING else [column for column in KEY if name != "quality" or column != "shape"]
+    key = KEYS.get(name) or [column for column in KEY if name != "quality" or column != "shape"]
     needed = {
         SAMPLES: [*key, "run", "series", "latency_ns"],
         "cells": [*key, "aa_of", "status"],

@@ -15,6 +15,8 @@ from ceilings.graphs.parity import too_far
 from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 from ceilings.report.tables.quantities import SOURCED, recorded
 from ceilings.schemas.terms import number
+from ceilings.statistics import search_record
+from ceilings.statistics.limit_search import answer, next_batch
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES
 from ceilings.traces.budget_record import CLOSING
 from ceilings.traces.verdict import verdict
@@ -166,6 +168,33 @@ def changing(record: Record, plan: Record, path: str | Path, *, padded: bool) ->
     for shape, one in record["parity"].items():
         if reason := too_far(one, plan["tolerances"][record["cell"]["precision"]]):
             return f"at {shape}: {reason}"
+    return None
+
+
+def best_batch(record: Record, plan: Record) -> str | None:
+    """Why a search cannot have gone so: what each process measured, and that each batch follows from those before."""
+    search, steps, protocol = record["search"], record["steps"], Protocol.from_json(record["protocol"])
+    for step in steps:
+        for run in step["runs"] if step["status"] == "ok" else ():
+            latencies = run["latency_ns"]
+            if min(latencies) < LEAST_NS:
+                return f"batch {step['batch']}: a latency of {min(latencies)} ns is shorter than any call"
+            if sum(latencies) > run["elapsed_ns"]:
+                return (
+                    f"batch {step['batch']}: its latencies add up to more than the {run['elapsed_ns']} ns that it took"
+                )
+            if (reason := protocol.stop_reason(latencies, run["elapsed_ns"])) != run["stop_reason"]:
+                return f"batch {step['batch']}: it stopped for {run['stop_reason']!r}, by its protocol {reason!r}"
+            if reason := too_far(run["parity"], plan["tolerances"][record["cell"]["precision"]]):
+                return f"batch {step['batch']}: {reason}"
+    measured, bounds = search_record.measured(search, steps), (search["most"], search["multiple"])
+    for index, step in enumerate(steps):
+        before = measured[:index]
+        follows = next_batch({one.batch: one.verdict for one in before}, *bounds)
+        if step["again"] and follows is None:
+            follows = answer(before, *bounds).best
+        if step["batch"] != follows:
+            return f"step {index + 1} measured batch {step['batch']}, and from those before it {follows} follows"
     return None
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ceilings.report.analysis.findings.abstraction import layers, runtimes
+from ceilings.report.analysis.findings.batch_limits import best_batches
 from ceilings.report.analysis.findings.beyond import cold_start, other_boundaries
 from ceilings.report.analysis.findings.bottleneck import bottleneck
+from ceilings.report.analysis.findings.bucket_padding import padded_requests
 from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
@@ -50,11 +52,13 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     quality,
     tail,
     operating_points,
+    best_batches,
     floor,
     batching,
     sizes,
     padding,
     shape_taxes,
+    padded_requests,
     other_boundaries,
     cold_start,
     energy,
