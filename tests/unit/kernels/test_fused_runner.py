@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,7 @@ NAMES = [name for name, runtime in RUNTIMES.items() if runtime.module == "ceilin
 def runner(tmp_path, monkeypatch):
     """A runner whose weights folder holds a small BERT, on a card of that name."""
     asked = {}
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
     def load_module(folder, dtype, device):
         asked.update(folder=folder, dtype=dtype, device=device)
@@ -47,6 +49,8 @@ def test_the_encoder_is_of_the_cell(runner, name):
     encoder = made._model()
     assert made.asked == {"folder": made.artifact, "dtype": "float16", "device": "cuda"}
     assert (encoder.batch, encoder.sequence, encoder.overlapped) == (2, 21, name == "ceilings-fused")
+    assert Path(os.environ["TRITON_CACHE_DIR"]).is_dir()
+    assert os.environ["TRITON_CACHE_DIR"] != str(made.artifact), "what an earlier process compiled makes a start warm"
     assert encoder.tiles == Tiles() and RUNTIMES[name].options["mode"] == "cudagraph"
     assert [tuple(output.shape) for output in encoder.outputs()] == [(2, 21), (2, 21)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from ceilings.errors import CellFailure
 from ceilings.kernels import encoder_weights, tiles
 from ceilings.kernels.encoder import Encoder
 from ceilings.models.load import load_module
+from ceilings.runtimes.compile_cache import compile_folder
 from ceilings.runtimes.torch_cuda import TorchCuda
 
 
@@ -24,6 +26,7 @@ class CeilingsFused(TorchCuda):
     """
 
     def _model(self) -> Encoder:
+        os.environ["TRITON_CACHE_DIR"], self._cache = compile_folder()
         weights = encoder_weights.of(load_module(self.artifact, dtype="float16", device="cuda"))
         batch, sequence = self.shape.batch, self.shape["sequence"]
         size = tiles.sizes(batch * sequence, weights.hidden, weights.intermediate, weights.heads)
@@ -31,6 +34,12 @@ class CeilingsFused(TorchCuda):
         self._tiles_from = "tuned for this device and shape" if tuned else "defaults"
         cut = tuned or tiles.defaults(batch * sequence)
         return Encoder(weights, batch, sequence, cut, overlapped=bool(self.options.get("overlapped", True)))
+
+    def _capture(self) -> None:
+        with self.phase("compile"):
+            self.model(*self._inputs)
+            self.stream.synchronize()
+        super()._capture()
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:
