@@ -31,8 +31,10 @@ rule collect_cells:
         budgets=TARGETS.budgets,
         quality=TARGETS.qualities,
         changing=TARGETS.changing_records,
+        changes=TARGETS.changes,
         searches=TARGETS.search_records,
         serving=TARGETS.served_runs,
+        colocation=TARGETS.colocated_runs,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),

@@ -1,6 +1,7 @@
 # Needs: a graph (or weights), inputs and references of every shape of a sequence; the device that {device} names.
 # Makes: results/changing/{device}/{runtime}/{model}/{precision}/{sequence}/run{run}.json, one fresh process each;
-#        buckets.json beside them, the sizes to pad up to; padded{run}.json, the sequence with its requests padded so
+#        buckets.json beside them, the sizes to pad up to; padded{run}.json, the sequence with its requests padded so;
+#        capture.sqlite, recorded requests, and change.json, what a change of the shape costs in them, by parts
 
 
 rule measure_changing:
@@ -74,3 +75,44 @@ rule measure_padded:
         " --run {wildcards.run} --spec {params.spec:q} --artifact {input.artifact[0]} --inputs {input.inputs}"
         " --references {input.references} --workload {input.workload} --buckets {input.buckets} --log {log}"
         " --output {output} > {log} 2>&1"
+
+
+rule capture_changing:
+    input:
+        artifact=changing_artifact,
+        inputs=changing_inputs,
+        workload="results/models/{model}/weights/workload.json",
+    output:
+        "results/changing/{device}/{runtime}/{model}/{precision}/{sequence}/capture.sqlite",
+    log:
+        "results/logs/capture_changing/{device}/{runtime}/{model}/{precision}/{sequence}.log",
+    priority: -1000  # after all that is timed
+    conda:
+        measuring_environment
+    threads: 1024
+    resources:
+        gpu=1,
+    params:
+        spec=changing_trace_slice,
+    message:
+        "Capturing {wildcards.model} {wildcards.precision} on {wildcards.runtime} with the shapes of {wildcards.sequence}"
+    shell:
+        "capture_changing.py --device {wildcards.device} --runtime {wildcards.runtime}"
+        " --model {wildcards.model} --precision {wildcards.precision} --sequence {wildcards.sequence}"
+        " --spec {params.spec:q} --artifact {input.artifact[0]} --inputs {input.inputs}"
+        " --workload {input.workload} --output {output} > {log} 2>&1"
+
+
+rule account_change:
+    input:
+        rules.capture_changing.output,
+    output:
+        "results/changing/{device}/{runtime}/{model}/{precision}/{sequence}/change.json",
+    log:
+        "results/logs/account_change/{device}/{runtime}/{model}/{precision}/{sequence}.log",
+    conda:
+        "../envs/cpu.yaml"
+    message:
+        "Accounting for the changes of {wildcards.sequence} with {wildcards.model} on {wildcards.runtime}"
+    shell:
+        "account_change.py --capture {input} --output {output} > {log} 2>&1"

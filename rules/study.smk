@@ -40,6 +40,7 @@ if not workflow.overwrite_configfiles:
 try:
     plugins.activate(checked(config)["plugins"])  # before any catalogue is read
     from ceilings.engines.catalogue import BUILDERS
+    from ceilings.measure.colocation import NAMES as HOWS
     from ceilings.report.catalogue import PLOTS, TABLES, plots_of
     from ceilings.runtimes.catalogue import PRECISIONS
     from ceilings.study import busy, captures, code, disk, machines, missing
@@ -140,6 +141,8 @@ wildcard_constraints:
     cache="onnxruntime-tensorrt-[0-9][0-9.]*",
     plot="[a-z0-9_]+",
     deployment="[a-z0-9][a-z0-9-]*",
+    group="[a-z0-9][a-z0-9-]*",
+    how="|".join(HOWS),
     capture=CAPTURE,
     before=CAPTURE,
     after=CAPTURE,
@@ -159,9 +162,11 @@ def known_targets():
         *plots,
         *TARGETS.runs,
         *TARGETS.served_runs,
+        *TARGETS.colocated_runs,
         *TARGETS.budgets,
         *TARGETS.qualities,
         *TARGETS.changing_records,
+        *TARGETS.changes,
         *TARGETS.search_records,
         *TARGETS.evidence,
         *TARGETS.explained_pages,
@@ -282,6 +287,27 @@ def served_options(wildcards):
     return [word for cell, files in served.items() for word in ("--served", cell, *files[:4])]
 
 
+def colocation_slice(wildcards):
+    return STUDY.colocation_slice(wildcards.group, wildcards.device)
+
+
+def colocation_environment(wildcards):
+    """That of its first cell: one run has one."""
+    first = next(iter(STUDY.colocated_files(wildcards.group, wildcards.device)))
+    return f"../envs/{SLICES.runtime(first.partition('/')[0]).environment}.yaml"
+
+
+def colocated_files(wildcards):
+    """The files of every cell of a co-location, as the rule's inputs."""
+    return [file for files in STUDY.colocated_files(wildcards.group, wildcards.device).values() for file in files]
+
+
+def colocation_options(wildcards):
+    """The same as options: of each cell those that the program names."""
+    colocated = STUDY.colocated_files(wildcards.group, wildcards.device)
+    return [word for cell, files in colocated.items() for word in ("--member", cell, *files[:4])]
+
+
 def trace_slice(wildcards):
     return SLICES.trace(wildcards.runtime, wildcards.model, wildcards.device)
 
@@ -321,6 +347,11 @@ def quality_slice(wildcards):
 def changing_slice(wildcards):
     w = wildcards
     return SLICES.changing(w.runtime, w.model, w.precision, w.sequence, w.device)
+
+
+def changing_trace_slice(wildcards):
+    w = wildcards
+    return SLICES.changing_trace(w.runtime, w.model, w.sequence, w.device)
 
 
 def changing_artifact(wildcards):

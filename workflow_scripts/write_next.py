@@ -13,6 +13,7 @@ from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.machine import machine_of
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render.next_page import next_page, proposed, to_json, to_predict
+from ceilings.report.render.shape_levers import shape_levers_json
 from ceilings.report.tables.frames import read_tables
 from ceilings.study import prediction_log
 from ceilings.study.next_cells import next_study
@@ -31,7 +32,8 @@ def work(arguments: argparse.Namespace) -> None:
     page = next_page(plan, measured, advice, planned=bool(arguments.record))
     before = ["/".join(one.cell.key[1:]) for one in advice if one.to_measure]
     content = next_study(study, [*before, *proposed(advice)] or [row["cell"] for row in cells_of(plan)])
-    write_json(arguments.json, {"schema_version": SCHEMA_VERSION, "study": plan["study"], "advice": to_json(advice)})
+    advised = {"advice": to_json(advice), "changing": shape_levers_json(measured)}
+    write_json(arguments.json, {"schema_version": SCHEMA_VERSION, "study": plan["study"], **advised})
     head = PROPOSED if proposed(advice) else NOTHING_PROPOSED
     import yaml
 

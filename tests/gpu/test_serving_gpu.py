@@ -68,9 +68,9 @@ def test_a_server_answers_with_the_references_outputs(tiny, tmp_path, server, ru
     served = Served("tiny", tiny.task(runtime, "fp16"))
     with made([served], tmp_path) as running:
         running.start()
-        by = transport("http", running.addresses["http"])
+        by, before = transport("http", running.addresses["http"]), running.counters("tiny")
         for element, wanted in zip(tiny.pool, tiny.expected, strict=False):
             near(by.decode(by.send(by.prepare("tiny", element))), wanted, "fp16")
         by.close()
-        counted = running.counters("tiny")
+        counted = running.since("tiny", before, len(tiny.expected))
         assert (counted.requests, counted.failures) == (len(tiny.expected), 0)

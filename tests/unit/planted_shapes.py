@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ PARITY = {
 def run(
     number: int = 1,
     *,
+    cell: Mapping[str, str] = CELL,
+    steady: Mapping[str, float] = STEADY_MS,
     change: float = 1.0,
     slower: float = 1.0,
     requests: dict[str, Any] | None = None,
@@ -47,6 +50,7 @@ def run(
     """A record of one process.
 
     Args:
+        steady: Latencies in ms by shape.
         change: A request of another shape than the one before takes so many times its steady latency.
         slower: The whole process drifts by this factor from one reference to the next.
         eager: Whether the last shape runs eagerly.
@@ -57,7 +61,7 @@ def run(
     chance = np.random.default_rng(number)
 
     def sampled(name: str, size: int, factor: float) -> list[int]:
-        values = STEADY_MS[name] * speed * factor * np.exp(chance.normal(0, 0.01, size))
+        values = steady[name] * speed * factor * np.exp(chance.normal(0, 0.01, size))
         return (values * 1e6).astype(int).tolist()
 
     def one_pass(factor: float) -> list[int]:
@@ -69,7 +73,7 @@ def run(
 
     count = len(names)
     content = {
-        "cell": CELL,
+        "cell": dict(cell),
         "run": number,
         "log": None,
         "padded": padded,
@@ -95,30 +99,36 @@ def run(
     return records.sealed("changing", content)
 
 
-def buckets() -> dict[str, Any]:
+def buckets(cell: Mapping[str, str] = CELL, steady: Mapping[str, float] = STEADY_MS) -> dict[str, Any]:
     """The best two buckets of the planted shapes."""
     requests = Requests.of(map(Shape.parse, ORDER)).to_json()
-    latency = [STEADY_MS[name] for name in requests["shapes"]]
+    latency = [steady[name] for name in requests["shapes"]]
     chosen = choice_record(requests, latency, [0.0, 1e7, 1e7], LIMITS)
-    return records.sealed("buckets", {"cell": CELL, "limits": LIMITS, "status": "ok", **chosen})
+    return records.sealed("buckets", {"cell": dict(cell), "limits": LIMITS, "status": "ok", **chosen})
 
 
-def write(folder: Path, processes: int = 3, speed: float = 1.0, **planted: Any) -> dict[str, Any]:
-    """Write all records of the cell below a folder; returns the cell as the plan has it."""
+def write(
+    folder: Path,
+    processes: int = 3,
+    speed: float = 1.0,
+    cell: Mapping[str, str] = CELL,
+    steady: Mapping[str, float] = STEADY_MS,
+    **planted: Any,
+) -> dict[str, Any]:
+    """Write all records of a cell below a folder; returns the cell as the plan has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = buckets()
+    chosen = buckets(cell, steady)
     records.write(folder / "buckets.json", "buckets", chosen)
     again = Requests.of(map(Shape.parse, ORDER)).padded(chosen["runs_at"]).to_json()
     runs, padded = [], []
     for number in range(1, processes + 1):
         runs.append(str(folder / f"run{number}.json"))
-        records.write(runs[-1], "changing", run(number, **planted))
+        records.write(runs[-1], "changing", run(number, cell=cell, steady=steady, **planted))
         padded.append(str(folder / f"padded{number}.json"))
-        records.write(
-            padded[-1], "changing", run(number + 10, requests=again, padded=True, speed=speed) | {"run": number}
-        )
+        made = run(number + 10, cell=cell, steady=steady, requests=again, padded=True, speed=speed)
+        records.write(padded[-1], "changing", made | {"run": number})
     return {
-        **CELL,
+        **cell,
         "available": True,
         "reason": None,
         "remedy": None,

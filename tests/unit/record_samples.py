@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unit import planted_records, planted_searches, planted_shapes
+from unit import planted_colocation, planted_records, planted_searches, planted_shapes
 from unit.planted_records import ENGINE, ENGINE_CACHE, PROVENANCE, WEIGHTS
 from unit.report import planted_serving, planted_study, test_quality
 from unit.traces import planted as captured
+from unit.traces import planted_changes
 from unit.traces.events import Events
 from unit.traces.handmade import Built, Plain
 
@@ -96,6 +97,7 @@ CONTENTS: dict[str, dict[str, Any]] = {
     },
     "node": {"node": "h200", "host": HOST},
     "tables": {"files": {"cells.parquet": "ab" * 32}},
+    "shape-change": planted_changes.content(),
 }
 """Those of kinds that no planted study has."""
 
@@ -124,6 +126,10 @@ def _quality(folder: Path) -> Path:
 
 def _changing(folder: Path) -> Path:
     return Path(planted_shapes.write(folder, processes=1)["runs"][0])
+
+
+def _colocation(folder: Path) -> Path:
+    return Path(planted_colocation.write(folder, processes=1, seconds=0.013)["runs"][0])
 
 
 def _buckets(folder: Path) -> Path:
@@ -188,6 +194,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "floor": _floor,
     "quality": _quality,
     "changing": _changing,
+    "colocation": _colocation,
     "buckets": _buckets,
     "best-batch": _best_batch,
     "plan": _plan,

@@ -93,7 +93,7 @@ def test_memory(tree, files, limit):
 
 @pytest.mark.parametrize(("quota", "cores"), [(None, 8), (64.0, 8), (3.9, 3), (1.0, 1), (0.25, 1)])
 def test_threads_are_whole_cores_of_the_quota(monkeypatch, quota, cores):
-    monkeypatch.setattr(hosts, "_physical_cores", lambda: 8)
+    monkeypatch.setattr(hosts, "physical_cores", lambda: [(core,) for core in range(8)])
     monkeypatch.setattr(hosts, "cpu_quota", lambda: quota)
     host = hosts.detect({})
     assert (host.cores, host.cpu_quota) == (cores, quota)

@@ -29,8 +29,11 @@ PYTHON = "3.12"
 
 RULE = re.compile(r"^rule (\w+):\n((?:    .*\n|\n)+)", re.MULTILINE)
 
+OF_RUNTIMES = [runtime.environment for runtime in RUNTIMES.values()]
+
 BY_NAME = {
-    "measuring_environment": [runtime.environment for runtime in RUNTIMES.values()],
+    "measuring_environment": OF_RUNTIMES,
+    "colocation_environment": OF_RUNTIMES,
     "engine_environment": list(BUILDERS),
     "serving_environment": ["cpu", "gpu"],
 }

@@ -20,6 +20,8 @@ from ceilings.slugs import slug
 PIN = "CEILINGS_HOST"
 """Environment variable that carries the detected host to jobs, so that all of a run agree on the machine."""
 
+TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+
 
 @dataclasses.dataclass(frozen=True)
 class Host:
@@ -62,7 +64,7 @@ def detect(environment: Mapping[str, str] = os.environ) -> Host:
         return from_json(json.loads(pinned))
     gpu, problem = _gpu()
     name, model = _cpu()
-    cores, quota = _physical_cores(), cpu_quota()
+    cores, quota = len(physical_cores()), cpu_quota()
     usable = cores if quota is None else max(1, min(cores, int(quota)))
     return Host(f"cpu-{slug(name)}{model}", name, usable, gpu, problem, quota, int8_saturates(), multiplies_bf16())
 
@@ -135,16 +137,20 @@ def _cpu(text: str | None = None) -> tuple[str, str]:
     return platform.processor() or platform.machine(), "".join(f"-{part}" for part in parts)
 
 
-def _physical_cores() -> int:
-    """Cores that this process may use, counting each pair of hardware threads once."""
+def physical_cores() -> list[tuple[int, ...]]:
+    """The processors that this process may use, those of one physical core together."""
     try:
-        usable = os.sched_getaffinity(0)
-        siblings = {
-            Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text() for cpu in usable
-        }
-        return len(siblings)
-    except (AttributeError, OSError):
-        return os.cpu_count() or 1
+        usable = sorted(os.sched_getaffinity(0))
+    except AttributeError:  # a system without affinities
+        usable = list(range(os.cpu_count() or 1))
+    groups: dict[str, list[int]] = {}
+    for one in usable:
+        try:
+            siblings = Path(TOPOLOGY.format(one)).read_text(encoding="utf-8").strip()
+        except OSError:
+            siblings = str(one)
+        groups.setdefault(siblings, []).append(one)
+    return [tuple(group) for group in groups.values()]
 
 
 def int8_saturates(flags: Set[str] | None = None) -> bool:

@@ -24,6 +24,8 @@ FOLDERS = (
     "benchmarks",
     "best_batch",
     "calibration",
+    "changing",
+    "colocation",
     "engines",
     "floors",
     "hosts",

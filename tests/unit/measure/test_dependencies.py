@@ -40,10 +40,11 @@ def reached(*modules):
         ("measure.supervisor", "measure.worker", "measure.cpu_bench", "measure.measurements.saturated"),
         ("measure.cuda_bench", "measure.measurements.boundaries", "measure.measurements.cold_cache"),
         ("measure.changing_worker",),
+        ("measure.colocation_worker", "measure.instance", "measure.gpu_watch"),
         ("traces.target", "traces.recorder", "traces.cupti", "traces.arguments"),
         ("traces.budget_record", "traces.engine_layers", "traces.health", "traces.store", "traces.perfetto"),
     ],
-    ids=["cpu", "cuda", "changing", "capture", "budget"],
+    ids=["cpu", "cuda", "changing", "colocation", "capture", "budget"],
 )
 def test_a_new_model_runtime_or_plot_makes_nothing_anew(modules):
     every = reached(*modules)
@@ -54,6 +55,11 @@ def test_a_new_model_runtime_or_plot_makes_nothing_anew(modules):
 
 def test_a_cell_on_a_cpu_depends_on_nothing_of_cuda():
     every = reached("measure.supervisor", "measure.worker", "measure.cpu_bench", "measure.measurements.closed_loop")
+    assert not {name for name in every if "cuda" in name or "gpu" in name}
+
+
+def test_a_co_location_on_a_cpu_depends_on_nothing_of_cuda_either():
+    every = reached("measure.supervisor", "measure.colocation_worker", "measure.instance", "measure.cpu_bench")
     assert not {name for name in every if "cuda" in name or "gpu" in name}
 
 

@@ -167,6 +167,7 @@ class ServedStudy:
         trip = settings.get("round_trip_ms", 0)
         for window in windows:
             window["latency_ns"] = [one + int(trip * 1e6) for one in window["latency_ns"]]
+            window["drained_ns"] = max(window["drained_ns"], window["began_ns"] + sum(window["latency_ns"]))
         return {
             **{"deployment": name, "device": self.device, "run": run, "status": "ok", "failure": None, "log": "l"},
             "server": server | {key: value for key, value in settings.items() if key in server and key != "threads"},

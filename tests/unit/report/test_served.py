@@ -147,6 +147,24 @@ def test_relative_rates_are_one_load_in_all_runs(tmp_path):
     assert (row["runs"], row["rate_per_s"]) == (3, 51.0)
 
 
+def unvisited(window):
+    """As a window to which nobody came."""
+    empty = dict.fromkeys(("sent", "answered", "answered_inside"), 0) | {"latency_ns": [], "late_ns": []}
+    counted = {name: {} if name == "batch_sizes" else 0 for name in window["server"]}
+    return window | empty | {"server": counted}
+
+
+def test_windows_to_which_nobody_came_are_part_of_a_rate(tmp_path):
+    """A request in one of two windows is half a request a window, not one."""
+    study = ServedStudy(tmp_path, between=0.0)
+    study.deploy("a", closed=(), rates=(20.0,), change=lambda one: unvisited(one) if one["round"] == 1 else one)
+    study.deploy("b", closed=(), rates=(20.0,), change=unvisited)
+    tables = study.tables()
+    row = served(tables, "a", "20/s")
+    assert row["answered_per_s"] == pytest.approx(10, rel=0.01) and (row["n"], row["windows"]) == (180, 6)
+    assert "nobody came in windows of 3 s; lengthen protocol.serving" in served(tables, "b", "20/s")["reason"]
+
+
 def test_tables_come_back_as_they_were_written(tmp_path):
     study = ServedStudy(tmp_path)
     study.deploy("a", rates=(20.0,))
@@ -192,6 +210,10 @@ def test_tables_older_than_serving_are_read(tmp_path):
         (("server", "executions"), 7, "7 executions, and batch sizes of 60"),
         (("server", "inferences"), 7, "7 inferences, and batch sizes of 60"),
         (("server", "queue_ns"), 10**12, "more than the"),
+        ("answered_inside", 61, "61 requests were answered in it, of 60"),
+        ("drained_ns", 10**9 + 1, "is longer than the 1 ns until its last answer"),
+        ("latency_ns", [10**8] * 60, "its latencies add up to 6000000000 ns, more than 1 times the"),
+        ("latency_ns", [10**6] * 60, "at the server, more than the 60000000 ns that clients waited"),
     ],
 )
 def test_windows_that_cannot_be_are_refused(tmp_path, place, value, why):
@@ -246,7 +268,15 @@ FAULTS = {
     "late": (lambda one: one | {"late_ns": [10**7] * 60}, "the client could not keep up: it sent late"),
     "connections": (lambda one: one | {"exhausted": 4}, "the client could not keep up: it had no connection free"),
     "given up": (lambda one: one | {"unsent": 1}, "the client could not keep up: it had no connection free"),
-    "failed": (failing, "requests failed"),
+    "late at times": (
+        lambda one: one | {"late_ns": [1000] * 57 + [10**8] * 3},
+        "the client could not keep up: it sent late",
+    ),
+    "waiting": (
+        lambda one: one | {"client_waited_ns": 2 * sum(one["latency_ns"])},
+        "the client could not keep up: it waited for a processor that others had",
+    ),
+    "failed": (failing, "requests failed: HTTP 500"),
     "counts": (miscounted, "server and client counted different requests"),
 }
 
@@ -267,6 +297,12 @@ def test_disturbed_windows_carry_no_claim(tmp_path, fault):
     assert not any(finding.brief for finding in claims)
     text = summary(study.plan(), tables, Evidence(), "plots")
     assert "**4 of 4 loads behind servers were disturbed**" in text and f"behind servers: {words}." in text
+
+
+def test_threads_of_a_client_that_wait_for_each_other_disturb_nothing(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", change=lambda one: one | {"client_waited_ns": int(0.19 * (one["drained_ns"] - one["began_ns"]))})
+    assert served(study.tables(), "a", "1 client")["flagged"] == 0  # it computed on 0.2 cores
 
 
 def test_flags_of_servers_are_cautions(tmp_path):
@@ -336,6 +372,8 @@ def test_what_a_server_costs_over_the_bare_runtime(tmp_path, factor, status):
     assert finding.status == status
     assert finding.effect.low * 0.98 <= factor <= finding.effect.high * 1.02
     assert f"serving/{planted.CPU}/a/run1.json" in finding.records
+    # No part of an execution: that may be shorter, as it is at 0.8.
+    assert "; the bare runtime takes 10.0 ms at the batch sizes formed." in finding.text
     if factor == 1.5:
         assert "most is the execution's addition to the bare runtime" in finding.brief
 
@@ -406,7 +444,32 @@ def test_where_the_throughput_flattens(tmp_path, per_s, status, flat):
     assert flat is None or flat in finding.text
     # Where the heaviest load still gains, its throughput is no limit.
     assert ("answers at most" in finding.text and "answers at most" in finding.brief) is (status != "supported")
+    assert ("answers at most" in finding.text or "answers at most" in finding.brief) is (status == "refuted")
     assert ("more clients may get more" in finding.text and "may get more" in finding.brief) is (status == "supported")
+
+
+def test_an_undecided_throughput_is_no_limit(tmp_path):
+    study = ServedStudy(tmp_path, between=0.1)
+    study.deploy("a", lambda cell, clients: replace(plain(cell, clients), per_s=80.0 * (1.05 if clients > 1 else 1)))
+    finding = the(study, SATURATION)
+    assert finding.status == "not decidable"
+    assert "at most" not in finding.text and "at most" not in finding.brief
+
+
+@pytest.mark.parametrize("closed", [(1, 2), ()])
+def test_a_window_of_few_requests_shows_no_steady_state_beyond_the_server(tmp_path, closed):
+    """Four times what it answers, in windows of 12 requests: their thirds say nothing, and no latency is shown."""
+    study = ServedStudy(tmp_path, n=12)
+    study.limit_ms = 1e6
+
+    def of_few(window):
+        return window | ({"ended_ns": window["began_ns"] + 3 * 10**7} if window["kind"] == "open" else {})
+
+    study.deploy("a", closed=closed, rates=(400.0,), change=of_few)
+    row = served(study.tables(), "a", "400/s")
+    assert (row["growing"], row["state"]) == (0, "short")
+    texts = " ".join(finding.text for finding in serving(Measured(study.tables())))
+    assert "`protocol.serving.window_seconds: 1` would do" in texts and "It sustains" not in texts
 
 
 def test_rates_beyond_the_server_have_no_latency(tmp_path):
@@ -520,6 +583,7 @@ def test_http_against_grpc(tmp_path, beyond, status):
         {"transport": "grpc", "round_trip_ms": 20},
         {"batching": BATCHING, "instances": 2},
         {"kind": "embedded", "transport": "grpc"},
+        {"transport": "grpc", "threads": 1},
     ],
 )
 def test_deployments_that_differ_in_two_things_are_not_compared(tmp_path, settings):

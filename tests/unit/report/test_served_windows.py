@@ -74,3 +74,10 @@ def test_without_closed_loops_most_chance_is_left_out():
 
 def test_documented_examples_hold():
     assert not doctest.testmod(served_windows).failed
+
+
+@pytest.mark.parametrize("load", [1.1, 2.0, 4.0])
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("requests", [6, 12, 20])
+def test_windows_of_few_requests_show_no_steady_state_beyond_the_throughput(load, share, requests):
+    assert states(load, requests, 6, load if share else None)[STEADY] == 0

@@ -15,7 +15,9 @@ from ceilings.report.analysis.decision import decided
 from ceilings.report.analysis.findings import findings
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.ranking import consequence, most_consequential
+from ceilings.report.catalogue import SHOWS
 from ceilings.report.render import prediction_section
+from ceilings.report.render.pictures import NOTHING_TO_SHOW
 from ceilings.report.render.summary import MOST_FINDINGS, summary
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
@@ -263,3 +265,8 @@ def test_what_was_not_run_is_grouped_by_reason(tmp_path):
     assert [row["cells"] for row in rows] == ["48", "12", "1"]
     assert rows[0]["remedy"] == "run on a machine with an NVIDIA GPU"
     assert "std::bad_alloc" in rows[2]["reason"] and "run1.log" in rows[2]["remedy"]
+
+
+def test_a_plot_of_a_part_is_left_out_where_a_study_does_not_have_the_part():
+    """Else every other study's pages would want a picture that nobody draws."""
+    assert set(SHOWS) <= set(NOTHING_TO_SHOW)

@@ -56,3 +56,37 @@ def test_a_refused_request_has_the_missing_extension_beside_it(extensions, hinte
 def test_an_endpoint_that_has_gone_has_no_hint():
     with Endpoint("http://127.0.0.1:1", ["mine"]) as gone:
         assert not gone.hint()
+
+
+def counts(*looks):
+    """A server whose statistics at each look are the next of these, (requests, rows); the last stays."""
+    following = iter(looks)
+    seen = [looks[0]]
+
+    def behave(connection, head, body):
+        seen.append(next(following, seen[-1]))
+        requests, rows = seen[-1]
+        success = {"count": requests, "ns": 10 * requests}
+        entry = {"name": "m", "inference_count": rows, "execution_count": rows, "inference_stats": {"success": success}}
+        connection.sendall(json_answer("200 OK", {"model_stats": [entry]}))
+
+    return behave
+
+
+def test_what_is_counted_after_its_answer_is_waited_for():
+    """Requests first, their batch later: else a window lacks its last requests, and the next one has them."""
+    with (
+        ScriptedServer(counts((7, 7), (8, 7), (9, 7), (9, 9))) as server,
+        Endpoint(f"http://{server.address}", ["m"]) as one,
+    ):
+        before = one.counters("m")
+        counted = one.since("m", before, 2)
+    assert (counted.requests, counted.inferences, counted.request_ns) == (2, 2, 20)
+
+
+def test_what_is_never_counted_is_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr("ceilings.serving.servers.server.COUNTED_SECONDS", 0.1)
+    with ScriptedServer(counts((7, 7))) as server, Endpoint(f"http://{server.address}", ["m"]) as one:
+        assert one.since("m", one.counters("m"), 2).requests == 0
+    with ScriptedServer(knows("m")) as server, Endpoint(f"http://{server.address}", ["m"]) as silent:
+        assert silent.since("m", silent.counters("m"), 2).requests is None

@@ -10,11 +10,12 @@ import time
 import numpy as np
 import pytest
 
+from ceilings.host import physical_cores
+from ceilings.measure.bystanders import Bystanders
 from ceilings.measure.neighbours import Neighbours
-from ceilings.serving.bystanders import Bystanders
-from ceilings.serving.core_split import physical_cores, split
+from ceilings.serving.core_split import split
 from ceilings.serving.deployment import Deployment
-from ceilings.serving.session import swapped
+from ceilings.serving.own_answers import swapped
 
 A, B = "onnxruntime-cpu/m/fp32/b1-s32", "onnxruntime-cpu/m/int8/b1-s32"
 ONE = {"server": "triton", "cells": [A, B], "concurrency": [1, 4], "rates": [20, "0.8x"]}
@@ -95,3 +96,11 @@ def test_processes_of_the_measurement_are_no_neighbours():
             busy.kill()
     assert others.others_cores is not None and ours.others_cores is not None
     assert others.others_cores > ours.others_cores + 0.1
+
+
+def test_an_endpoint_on_this_machine_is_among_those_that_use_it():
+    fields = {"others_cores": 0.9, "stolen_cores": 0.3}
+    for endpoint, others in ((False, "other processes"), (True, "other processes, the endpoint among them,")):
+        noticed = Bystanders(list, endpoint)
+        vars(noticed).update(fields, throttled_periods=0)
+        assert noticed.flags() == [f"{others} used 90% of a core", "the hypervisor took 30% of a core"]

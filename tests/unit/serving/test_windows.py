@@ -14,16 +14,16 @@ from ceilings.serving.windows import MESSAGES, closed_window, open_window
 MS = 1e6
 
 
-def drive(server, seconds=0.3, *, concurrency=None, due=None, connections=64, timeout=1.0, keep=None, pool=3):
+def drive(server, seconds=0.3, *, concurrency=None, due=None, connections=64, timeout=1.0, check=None, pool=3):
     """A window of one of the kinds; what always holds of one is held."""
     http = transport("http", server.address, timeout)
     requests = [http.prepare("m", {"x": np.full(4, index, np.int32)}) for index in range(pool)]
     driver = http.driver()
     try:
         if concurrency:
-            window = closed_window(driver, requests, concurrency, seconds, keep)
+            window = closed_window(driver, requests, concurrency, seconds, check)
         else:
-            window = open_window(driver, requests, due, seconds, connections=connections, timeout=timeout, keep=keep)
+            window = open_window(driver, requests, due, seconds, connections=connections, timeout=timeout, check=check)
     finally:
         driver.close()
     assert window["sent"] == window["answered"] + sum(window["failed"].values()) == len(window["late_ns"])
@@ -99,14 +99,14 @@ def test_no_arrival_in_a_window():
     assert window["sent"] == 0
 
 
-def test_a_sample_of_the_answers_is_kept_by_element():
+def test_every_answer_is_looked_at_by_element():
     kept = {}
 
     def echo(connection, head, body):
         connection.sendall(answer({"y": np.frombuffer(body[-16:], np.int32)}))
 
     with ScriptedServer(echo) as server:
-        drive(server, concurrency=4, keep=kept.__setitem__)
+        drive(server, concurrency=4, check=kept.__setitem__)
         http = transport("http", server.address)
         assert sorted(kept) == [0, 1, 2]
         for index, raw in kept.items():

@@ -9,6 +9,7 @@ import pytest
 from ceilings.errors import UserError
 from ceilings.host import Host
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.next_cells import next_study
 from ceilings.study.study import Study
 
 LAPTOP = Host("cpu-test", "Test CPU", 4, None, "no CUDA device on this machine")
@@ -181,3 +182,62 @@ def test_a_runtime_without_a_runner_of_changing_shapes_is_listed_with_the_reason
     assert cells["torch-eager"].runs == () and cells["onnxruntime-cpu"].runs
     with pytest.raises(UserError, match="no runner of changing shapes"):
         study().changing_artifact("torch-eager", "text", "fp32", "mixed", "cpu-test")
+
+
+def test_a_study_of_what_comes_next_names_no_sequence_of_cells_that_it_has_not():
+    cells = ["onnxruntime-cpu-fused/text/fp32/b1-s32", "onnxruntime-cpu/text/fp32/b1-s32"]
+    config = {**copy.deepcopy(CONFIG), "changing": {"cells": ["torch-eager/text/fp32/mixed"]}}
+    planned = Study(next_study(config, cells), LAPTOP)
+    assert [cell.identity for cell in planned.cells if not cell.aa_of] == cells and not planned.changing
+
+
+ELSEWHERE = "cpu-other"
+
+
+def brought(results, *names, sequence="mixed"):
+    """Records of another device; only that they are there counts for planning."""
+    fixed = results / "benchmarks" / ELSEWHERE / "onnxruntime-cpu/text/fp32/b1-s32"
+    changing = results / "changing" / ELSEWHERE / f"onnxruntime-cpu/text/fp32/{sequence}"
+    for path in (*(fixed / f"run{number}.json" for number in (1, 2)), *(changing / name for name in names)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return str(changing)
+
+
+def elsewhere(results, devices=("auto", ELSEWHERE)):
+    config = copy.deepcopy(CONFIG) | {"devices": list(devices), "protocol": {"processes": 2}}
+    config["changing"]["buckets"] = {"most": 2}
+    made = Study(config, LAPTOP, str(results))
+    return made, [cell for cell in made.changing if cell.device == ELSEWHERE]
+
+
+def test_records_of_another_device_are_read_and_never_made(tmp_path):
+    names = ("run1.json", "run2.json", "buckets.json", "padded1.json", "padded2.json")
+    folder = brought(tmp_path, *names)
+    made, (one,) = elsewhere(tmp_path)
+    assert one.recorded and one.records == [f"{folder}/{name}" for name in names]
+    assert set(one.records) <= set(made.targets.recorded_records)
+    assert not set(one.records) & set(made.targets.changing_records)
+    assert [cell.device for cell in made.changing if not cell.recorded] == ["cpu-test"] * 2
+    alone, _ = elsewhere(tmp_path, [ELSEWHERE])
+    assert alone.targets.changing_records == [] and "changing" in alone.targets.parts
+    assert json.loads(alone.plan())["changing"][0]["recorded"]
+
+
+def test_padding_that_was_not_brought_whole_leaves_the_choice_alone(tmp_path):
+    brought(tmp_path, "run1.json", "run2.json", "buckets.json", "padded2.json")
+    _, (one,) = elsewhere(tmp_path)
+    assert one.recorded and one.buckets and one.padded == ()
+
+
+def test_a_process_that_was_not_brought_is_said(tmp_path):
+    brought(tmp_path, "run1.json")
+    _, (one,) = elsewhere(tmp_path)
+    assert not one.available and one.runs == ()
+    assert one.available.reason == f"1 of the 2 processes that protocol asks for are recorded on {ELSEWHERE}"
+    assert "processes: 1}" in one.available.remedy
+
+
+def test_another_device_without_such_records_has_no_such_cell(tmp_path):
+    brought(tmp_path)
+    assert elsewhere(tmp_path)[1] == []

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from unit import planted_records, planted_searches
+from unit import planted_records, planted_searches, planted_shapes
 
 from ceilings import records
 from ceilings.errors import UserError
@@ -66,6 +66,16 @@ def test_a_search_for_the_best_batch_travels_and_is_held_against_its_path(tmp_pa
     (folder / "s32.json").rename(folder / "s64.json")
     with pytest.raises(UserError, match="is the record of rest s32, not of s64"):
         quietly(first, into=tmp_path / "other")
+
+
+def test_changing_shapes_come_with_their_buckets_and_only_to_their_place(tmp_path):
+    place = "/".join(planted_shapes.CELL.values())
+    planted_shapes.write(tmp_path / "a/results/changing" / place, processes=2)
+    merged = quietly(tmp_path / "a", into=tmp_path / "all")
+    assert merged.copied == {planted_shapes.CELL["device"]: 5} and not merged.conflicts
+    planted_shapes.write(tmp_path / "b/results/changing" / place.replace("mixed", "other"), processes=2)
+    with pytest.raises(UserError, match="is the record of sequence mixed, not of other"):
+        quietly(tmp_path / "b", into=tmp_path / "all")
 
 
 def test_a_conflict_names_both_sides_and_keeps_the_target(tmp_path):
@@ -296,6 +306,7 @@ TOGETHER = (
     ("engines/d/b/m/fp16/p.engine", "engines/d/b/m/fp16/p.json", "engines/d/b/m/fp16/p.timing.cache"),
     ("engines/d/b/m/fp16/b1-s8.cache.json", "engines/d/b/m/fp16/b1-s8.cache/one.engine"),
     ("calibration/m/entropy.json", "calibration/m/entropy.cache"),
+    ("changing/d/r/m/fp32/s/run1.json", "changing/d/r/m/fp32/s/padded2.json", "changing/d/r/m/fp32/s/buckets.json"),
 )
 
 

@@ -19,6 +19,7 @@ from ceilings.errors import UserError
 from ceilings.report.render.notes import observations
 from ceilings.report.render.plots import draw, iteration_timeline, parts, style
 from ceilings.report.render.time_account import where_time_goes
+from ceilings.report.tables.budget_rows import UNSTEADY_COLUMNS
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, KEY, read_tables
@@ -429,6 +430,8 @@ def test_the_report_has_what_the_records_say(tmp_path):
     assert "is kernel-bound: the device works 0.272 of 0.353 ms (77%)" in page
     assert "of the work, first `gatherKernel` (18 of 4.0" in page
     assert "the slowest 1 iteration of 30 took 534 µs longer" in page
+    assert eager[list(UNSTEADY_COLUMNS)].tolist() == [0, 0, 0]
+    assert "Steady state: in 2 of 2 checked captures each iteration has the same kernels, copies and calls" in page
     assert page.index("## Where the time goes") < page.index("plots/latency_budget.png") < page.index("## Not run")
     for name in ("latency_budget", "iteration_timeline"):
         style.save(draw(name, tables), tmp_path / "a.svg", tmp_path / "a.png")

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import random
 
+import pytest
+from unit.traces import planted
 from unit.traces.events import Events
 
+from ceilings import records
+from ceilings.report.render.time_account import where_time_goes
+from ceilings.report.tables.budget_rows import UNSTEADY_COLUMNS
+from ceilings.report.tables.collect import collect
 from ceilings.traces.budget_record import budget_record
 from ceilings.traces.steady import flags, irregular
 
@@ -40,8 +46,8 @@ def test_a_search_in_two_iterations_is_named():
     record = budget_record(loop(search).capture())
     by_name = {one["name"]: one for one in record["irregular"]}
     assert by_name["search_kernel"] == {
-        **{"what": "kernel", "name": "search_kernel", "iterations": 2, "of": ITERATIONS},
-        **{"least": 0, "most": 1, "ns": 10_000.0},
+        **{"what": "kernel", "name": "search_kernel", "iterations": 2, "of": ITERATIONS, "first": 3, "last": 17},
+        **{"least": 0, "most": 1, "period": None, "ns": 10_000.0},
     }
     assert by_name["cudaMalloc"]["ns"] == 30_000.0 and by_name["cudaMalloc"]["iterations"] == 2
     assert len(by_name) == 2
@@ -70,7 +76,74 @@ def test_a_kernel_that_comes_once_or_twice_is_named_with_both():
             events.launch(begin + 12 + 5 * k, begin + 15 + 5 * k, (begin + 42 + 5 * k, begin + 45 + 5 * k, "split"))
 
     (line,) = flags(irregular(loop(twice).capture()))
-    assert line == "not the same in every iteration: kernel `split` 1 to 2 times an iteration (4.5 µs)"
+    assert line == (
+        "not in every iteration, but in a fixed turn: kernel `split` 1 to 2 times an iteration, the same every 2 "
+        "iterations (4.5 µs)"
+    )
+
+
+def test_buffers_in_turn_are_periodic_and_one_that_misses_its_turn_is_not():
+    def in_turn(events, number, begin):
+        if number % 3 == 1 or number == 20:
+            events.launch(begin + 12, begin + 15, (begin + 42, begin + 45, "late"))
+        if number % 3 == 1:
+            events.launch(begin + 16, begin + 18, (begin + 46, begin + 49, "turn"))
+
+    assert {one["name"]: one["period"] for one in irregular(loop(in_turn).capture())} == {"late": None, "turn": 3}
+
+
+def test_what_only_the_first_iterations_do_is_said_to_be_theirs():
+    def settle(events, number, begin):
+        if number < 4:
+            events.call(begin + 12, begin + 22, "cuModuleLoadData")
+
+    (line,) = flags(irregular(loop(settle).capture()))
+    assert line == "not the same in every iteration: call `cuModuleLoadData` in the first 4 of 30 (10 µs)"
+
+
+def test_copies_and_fills_are_named_by_their_direction():
+    def copies(events, number, begin):
+        if number in (3, 4):
+            events.copy(events.call(begin + 12, begin + 14, "cudaMemcpyAsync_v3020"), begin + 42, begin + 46, kind=1)
+        if number == 9:
+            events.fill(events.call(begin + 15, begin + 17, "cudaMemsetAsync_v3020"), begin + 50, begin + 51)
+
+    found = [one for one in irregular(loop(copies).capture()) if one["what"] == "copy"]
+    assert [(one["name"], one["iterations"], one["ns"]) for one in found] == [
+        ("host to device", 2, 4_000.0),
+        ("fill", 1, 1_000.0),
+    ]
+    assert "copy `host to device` in 2 of 30" in flags(found)[0]
+
+
+def test_the_table_and_the_report_say_which_cell_is_not_steady(tmp_path):
+    def unsteady(events, begin, stretch):
+        if stretch > 1.4:  # one of 30
+            events.call(begin + 1, begin + 31, "cudaMalloc_v3020")
+            events.launch(begin + 31, begin + 33, (begin + 34, begin + 37, "search"))
+        return planted.graph(events, begin + 40, stretch)
+
+    maker = planted.study(tmp_path)
+    for cell in maker.cells:
+        if cell["runtime"] == "onnxruntime-cuda":
+            record = records.read(cell["budget"], "budget") | budget_record(planted.capture(unsteady))
+            records.write(cell["budget"], "budget", record)
+    tables = collect(maker.plan())
+    row = tables.budgets.set_index("runtime").loc["onnxruntime-cuda"]
+    assert row[list(UNSTEADY_COLUMNS)].tolist() == pytest.approx([2, 0.030 / 30, 0.003 / 30])
+    page = where_time_goes(maker.plan(), tables)
+    assert "Steady state: in 1 of 2 checked captures" in page
+    assert "2 names, a mean of 1.00 µs in calls and 0.100 µs on the device, of " in page
+    assert "cudaMalloc" in page and "in 1 of 30 (30 µs)" in page
+
+
+def test_the_profiler_s_own_calls_are_not_the_workload_s():
+    def flush(events, number, begin):
+        if number == 7:
+            events.call(begin + 12, begin + 22, "cuptiActivityFlushAll")
+            events.call(begin + 23, begin + 24, "cudaProfilerStop_v4000")
+
+    assert irregular(loop(flush).capture()) == []
 
 
 def test_polling_and_what_lies_between_iterations_are_left_out():

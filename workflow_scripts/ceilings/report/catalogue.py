@@ -20,12 +20,14 @@ PLOTS = {
     "latency_budget": "Where the time of an iteration goes, on the host and on the device, runtimes side by side",
     "shape_transitions": "Latency of a shape by the shape before it, over its steady latency",
     "latency_over_sequence": "Latency of each request of a changing workload, changes of shape marked",
+    "latency_over_buckets": "Expected latency and memory over the number of buckets that requests are padded up to",
+    "interference": "By how much instances of cells that share a device slow each other, alone against in company",
     "iteration_timeline": "One iteration of captured cells, side by side: host calls, launches, work of the device",
 }
 """Every plot by name, and what it shows; in the order of the summary."""
 
 GENERATION, SERVING, CHANGING, BUDGETS, FLOORS = "generation", "serving", "changing", "budgets", "floors"
-SEARCHES = "searches"
+SEARCHES, COLOCATION = "searches", "colocation"
 """What not every study has, and some plots show nothing without."""
 
 SHOWS = {
@@ -38,6 +40,8 @@ SHOWS = {
     "latency_budget": BUDGETS,
     "shape_transitions": CHANGING,
     "latency_over_sequence": CHANGING,
+    "latency_over_buckets": CHANGING,
+    "interference": COLOCATION,
     "iteration_timeline": BUDGETS,
 }
 """Plots of such a part; any other plot is of every study."""
@@ -56,11 +60,18 @@ TABLES = {
     "floors": "a row a cell: what the hardware allows",
     "quality": "a row an evaluated configuration: accuracy, or agreement with FP32",
     "changing": "a row a cell of changing shapes: shape tax, first appearances, padding to buckets",
+    "changing_runs": "a row a process of such a cell, padded to buckets or not: its means",
     "changing_shapes": "a row a shape of such a cell: steady, first and returning latency, memory",
+    "changing_buckets": "a row a number of buckets of such a cell: the best choice, its latency and memory",
     "transitions": "a row a pair of shapes that follow each other: the latency of the second one",
     "changing_requests": "a row a request of such a cell's first process",
+    "shape_changes": "a row a part of what a change of the shape costs a captured cell",
+    "shape_change_names": "a row a kernel, call or range that requests have more often at such a change",
     "best_batches": "a row a search for the best batch under a latency limit: its answer, and what bounds it",
     "searched_batches": "a row a batch that such a search measured, in its order",
+    "colocation": "a row a co-location: gain of company over taking turns, use of the device",
+    "colocated": "a row an instance of it: throughput and latency alone and in company, slowdown",
+    "interference": "a row a pair of cells that shared a device: what the neighbour costs",
     "serving": "a row a load of a cell behind a server: latency at the client, account of a request, batches",
     "serving_windows": "a row a window of such a load: what client and server counted",
 }

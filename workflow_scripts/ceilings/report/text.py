@@ -22,6 +22,9 @@ LIMITED_BY = {
 }
 """What sets a floor, as the sentences call it."""
 
+SHARED_AS = {"threads": "as threads of one process", "processes": "as processes", "mps": "under MPS"}
+"""How instances share a device, as the sentences call it."""
+
 
 def absent(value: Any) -> bool:
     """Whether a cell of a table holds nothing: None, NaN, or what pandas has for these, which need not be imported."""

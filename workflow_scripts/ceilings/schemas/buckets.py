@@ -6,6 +6,9 @@ from ceilings.schemas.terms import anything, by, many, maybe, one_of, record, ta
 
 CANDIDATE = record({"shape": NAME, "requests": whole(1), "latency_ms": POSITIVE, "memory_bytes": NOT_NEGATIVE})
 
+POINT = record({"buckets": whole(1), "predicted_ms": POSITIVE}, {"shapes": many(NAME, 1), "memory_bytes": NOT_NEGATIVE})
+"""What is predicted of the best choice of so many buckets at most."""
+
 LIMITS = record({"axis": NAME, "most": whole(1), "memory_mb": maybe(POSITIVE)})
 
 COMMON = {"cell": CELL, "limits": LIMITS}
@@ -23,7 +26,7 @@ SCHEMA = by(
                 "candidates": many(CANDIDATE, 1),
                 **dict.fromkeys(("predicted_ms", "unpadded_ms"), POSITIVE),
                 "memory_bytes": NOT_NEGATIVE,
-                "curve": many(record({"buckets": whole(1), "predicted_ms": POSITIVE})),
+                "curve": many(POINT),
             }
         ),
         "failed": record({**COMMON, "status": one_of("failed"), "failure": FAILURE}, rest=anything),

@@ -13,12 +13,13 @@ KERNEL = record(
 )
 IRREGULAR = record(
     {
-        "what": one_of("kernel", "call"),
+        "what": one_of("kernel", "copy", "call"),
         "name": text(),
         **dict.fromkeys(("iterations", "of", "most"), whole(1)),
         "least": whole(),
         "ns": NOT_NEGATIVE,
-    }
+    },
+    {**dict.fromkeys(("first", "last"), whole()), "period": maybe(whole(2))},
 )
 TIME = whole(-(10**12), 10**15)
 CALL = row(TIME, TIME, text())

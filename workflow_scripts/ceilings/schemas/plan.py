@@ -42,8 +42,11 @@ CHANGING = record(
         "runs": many(text()),
         "buckets": maybe(text()),
         "padded": many(text()),
-    }
+    },
+    {"recorded": flag},
 )
+
+CHANGE = record(dict.fromkeys(("device", "runtime", "model", "precision", "sequence", "path"), NAME))
 
 SEARCH = record(
     {
@@ -58,6 +61,19 @@ DEPLOYED = record(
     {"deployment": NAME, "device": maybe(text()), "cells": many(text()), "runs": many(text())},
     {**dict.fromkeys(("reason", "remedy"), maybe(text())), "recorded": flag},
     rest=anything,
+)
+
+COLOCATION = record(
+    {
+        **dict.fromkeys(("group", "how", "cores"), NAME),
+        "device": maybe(text()),
+        "cells": many(NAME, 2),
+        "runs": many(text()),
+        "available": flag,
+        "reason": maybe(text()),
+        "remedy": maybe(text()),
+        "recorded": flag,
+    }
 )
 
 CONTENT = record(
@@ -79,8 +95,10 @@ CONTENT = record(
         "lacking": many(LACKING),
         "predictions": many(PREDICTION),
         "changing": many(CHANGING),
+        "changes": many(CHANGE),
         "best_batch": many(SEARCH),
         "serving": many(DEPLOYED),
+        "colocation": many(COLOCATION),
     },
     rest=anything,
 )

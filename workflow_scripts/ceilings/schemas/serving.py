@@ -43,7 +43,7 @@ WINDOW = record(
         "client_cores_allowed": whole(1),
         "server": COUNTERS,
     },
-    {"asked": maybe(text())},
+    {"asked": maybe(text()), "client_waited_ns": maybe(whole())},
     rest=anything,
 )
 

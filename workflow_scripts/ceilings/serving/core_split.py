@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
-
-TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 APART = "server and client share the only core: each takes time from the other"
 
@@ -47,15 +43,3 @@ def split(groups: Iterable[Iterable[int]], relayed: bool = False) -> Split:
     client = cores[-1][:1]
     relay = cores[-2][:1] if taken == 2 else client
     return Split(tuple(one for core in cores[:-taken] for one in core), client, relay, False)
-
-
-def physical_cores() -> list[tuple[int, ...]]:
-    """The processors that this process may use, those of one physical core together."""
-    groups: dict[str, list[int]] = {}
-    for one in sorted(os.sched_getaffinity(0)):
-        try:
-            siblings = Path(TOPOLOGY.format(one)).read_text(encoding="utf-8").strip()
-        except OSError:
-            siblings = str(one)
-        groups.setdefault(siblings, []).append(one)
-    return [tuple(group) for group in groups.values()]

@@ -36,6 +36,17 @@ class Load:
         """``closed`` or ``open``."""
         return "closed" if self.concurrency is not None else "open"
 
+    @property
+    def words(self) -> str:
+        """The load for a message.
+
+        >>> Load("c", concurrency=4).words, Load("c", asked="20").words, Load("c", asked="0.8x").words
+        ('4 clients', '20 requests a second', '0.8x the highest throughput')
+        """
+        if self.asked is None:
+            return f"{self.concurrency} client{'s' * (self.concurrency != 1)}"
+        return f"{self.asked} the highest throughput" if share_of(self.asked) else f"{self.asked} requests a second"
+
     def rate(self, highest: Mapping[str, float]) -> float | None:
         """Requests a second; None of a closed loop.
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ceilings import foreign
 from ceilings.serving.alarm import Alarm
 from ceilings.serving.http_answers import END_OF_HEAD, AnswerReader, parsed
 from ceilings.serving.kserve import TransportError, datatype, named, numbered, pack, unpack
@@ -81,6 +82,8 @@ class HttpTransport(Transport):
         end = len(body) if length is None else int(length)
         try:
             header = json.loads(bytes(body[:end]))
+            if isinstance(header, dict) and "outputs" not in header and (words := header.get("error")):
+                raise TransportError(f"an error with the status of an answer: {foreign.one_line(str(words), 300)}")
             described = [_described(output) for output in header["outputs"]]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise TransportError(f"the answer's header is not the protocol's ({type(error).__name__})") from None

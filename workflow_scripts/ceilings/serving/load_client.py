@@ -128,7 +128,11 @@ class LoadClient:
         return self._do({"do": "ask", "cell": cell, "answers": str(answers)}, 64 * self._timeout)
 
     def closed(self, cell: str, concurrency: int, seconds: float, answers: Path | str | None = None) -> dict[str, Any]:
-        """A window of closed loops; the first answer to each element goes to ``answers``, as by :meth:`ask`."""
+        """A window of closed loops.
+
+        Of each element the answer that is farthest from that of :meth:`ask` goes to ``answers``, in the same form. One
+        that cannot be read has failed.
+        """
         asked = {"do": "closed", "cell": cell, "concurrency": concurrency, "seconds": seconds}
         return self._do(asked | _kept(answers), seconds + self._timeout)
 
@@ -142,7 +146,7 @@ class LoadClient:
         connections: int = 256,
         answers: Path | str | None = None,
     ) -> dict[str, Any]:
-        """A window of Poisson arrivals, of which so many may be in flight."""
+        """A window of Poisson arrivals, of which so many may be in flight; ``answers`` as by :meth:`closed`."""
         asked = {"do": "open", "cell": cell, "rate": rate, "seconds": seconds, "seed": seed}
         return self._do(asked | {"connections": connections} | _kept(answers), seconds + 2 * self._timeout)
 

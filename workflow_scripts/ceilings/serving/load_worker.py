@@ -21,7 +21,7 @@ import numpy as np
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json
 from ceilings.models import pool
-from ceilings.serving import arrivals, namespaces, shared_memory, transports
+from ceilings.serving import arrivals, namespaces, own_answers, shared_memory, transports
 from ceilings.serving.kserve import TransportError
 from ceilings.serving.windows import closed_window, open_window
 
@@ -33,6 +33,7 @@ class _Cell:
         self._transport = transport
         self.regions: dict[str, shared_memory.Region] = {}
         self.prepared: list[bytes] = []
+        self.alone: dict[int, own_answers.Arrays] = {}
         self._outputs: list[Mapping[str, shared_memory.Place] | None] = []
         try:
             for element in pool.elements(pool.load_pool(asked["inputs"])):
@@ -56,13 +57,13 @@ class _Cell:
         self._outputs.append(outputs)
         return self._transport.prepare(asked["model"], inputs, places, outputs)
 
-    def decode(self, answers: Mapping[int, bytes | bytearray]) -> dict[str, np.ndarray]:
-        """Outputs of answers as they are saved: ``INDEX/NAME``."""
-        return {
-            f"{index}/{name}": array.astype("S") if array.dtype == object else array
-            for index, answer in answers.items()
-            for name, array in self._transport.decode(answer, self.regions, self._outputs[index]).items()
-        }
+    def decode(self, index: int, answer: bytes | bytearray) -> dict[str, np.ndarray]:
+        """The outputs in an answer to an element.
+
+        Raises:
+            TransportError: It holds none.
+        """
+        return self._transport.decode(answer, self.regions, self._outputs[index])
 
     def close(self) -> None:
         """Have the server forget its memory, and give it back."""
@@ -70,6 +71,40 @@ class _Cell:
             with contextlib.suppress(TransportError):  # the server may have ended
                 self._transport.unregister(region)
             region.close()
+
+
+class _Farthest:
+    """Of a window, the answer to each element that is farthest from the one that it got alone."""
+
+    def __init__(self, cell: _Cell) -> None:
+        self._cell = cell
+        self._distances: dict[int, float] = {}
+        self._answers: dict[int, own_answers.Arrays] = {}
+
+    def look(self, element: int, answer: bytes | bytearray) -> str | None:
+        """Why an answer is none."""
+        try:
+            outputs = self._cell.decode(element, answer)
+        except TransportError as error:
+            return str(error)
+        alone = self._cell.alone.get(element, outputs)
+        distance = own_answers.distance(own_answers.vector(outputs), own_answers.vector(alone))
+        if distance >= self._distances.get(element, 0.0):
+            self._distances[element], self._answers[element] = distance, outputs
+        return None
+
+    def saved(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Saved where a command asks for them; the elements that have one."""
+        if not asked.get("answers"):
+            return {}
+        _save(asked["answers"], self._answers)
+        return {"answers": sorted(self._answers)}
+
+
+def _save(path: str, answers: Mapping[int, own_answers.Arrays]) -> None:
+    """Outputs of answers, each as ``INDEX/NAME``."""
+    arrays = {f"{index}/{name}": array for index, answer in answers.items() for name, array in answer.items()}
+    pool.save(path, **{name: array.astype("S") if array.dtype == object else array for name, array in arrays.items()})
 
 
 class Client:
@@ -100,26 +135,25 @@ class Client:
         """Send each element once, one after the other, and save the outputs."""
         cell = self._cells[asked["cell"]]
         latency: list[int] = []
-        outputs: dict[str, np.ndarray] = {}
         for index, request in enumerate(cell.prepared):
             began = transports.clock()
             answer = self._transport.send(request)
             latency.append(transports.clock() - began)
-            outputs |= cell.decode({index: answer})  # before the next one writes to the same memory
-        pool.save(asked["answers"], **outputs)
+            cell.alone[index] = cell.decode(index, answer)  # before the next one writes to the same memory
+        _save(asked["answers"], cell.alone)
         return {"latency_ns": latency}
 
     def closed(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """A window of closed loops."""
-        cell, kept = self._cells[asked["cell"]], dict[int, bytes | bytearray]()
-        keep = kept.__setitem__ if asked.get("answers") else None
-        window = closed_window(self._driver, cell.prepared, asked["concurrency"], asked["seconds"], keep)
-        return window | self._saved(cell, kept, asked)
+        cell = self._cells[asked["cell"]]
+        farthest = _Farthest(cell)
+        window = closed_window(self._driver, cell.prepared, asked["concurrency"], asked["seconds"], farthest.look)
+        return window | farthest.saved(asked)
 
     def open(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """A window of arrivals at a rate."""
-        cell, kept = self._cells[asked["cell"]], dict[int, bytes | bytearray]()
-        keep = kept.__setitem__ if asked.get("answers") else None
+        cell = self._cells[asked["cell"]]
+        farthest = _Farthest(cell)
         due = arrivals.poisson(asked["rate"], asked["seconds"], asked["seed"]).tolist()
         window = open_window(
             self._driver,
@@ -128,15 +162,9 @@ class Client:
             asked["seconds"],
             connections=asked["connections"],
             timeout=self._timeout,
-            keep=keep,
+            check=farthest.look,
         )
-        return window | self._saved(cell, kept, asked)
-
-    def _saved(self, cell: _Cell, kept: dict[int, bytes | bytearray], asked: Mapping[str, Any]) -> dict[str, Any]:
-        if not asked.get("answers"):
-            return {}
-        pool.save(asked["answers"], **cell.decode(kept))
-        return {"answers": sorted(kept)}
+        return window | farthest.saved(asked)
 
     def close(self) -> None:
         """Give connections and memory back."""

@@ -22,7 +22,9 @@ import numpy as np
 
 from ceilings import environment
 from ceilings.errors import CellFailure
+from ceilings.host import physical_cores
 from ceilings.lifetime import temporary_folder
+from ceilings.measure.bystanders import Bystanders
 from ceilings.measure.gate import constant, gate, stacked
 from ceilings.measure.neighbours import Neighbours
 from ceilings.measure.setup import artifact_file
@@ -30,12 +32,12 @@ from ceilings.models import pool
 from ceilings.provenance import package_flags, provenance
 from ceilings.runtimes.compile_cache import CACHE
 from ceilings.serving import server_python
-from ceilings.serving.bystanders import Bystanders
-from ceilings.serving.core_split import APART, physical_cores, split
+from ceilings.serving.core_split import APART, split
 from ceilings.serving.deployment import Deployment, Load
 from ceilings.serving.executor import Batching
 from ceilings.serving.kserve import TransportError
 from ceilings.serving.load_client import LoadClient
+from ceilings.serving.own_answers import Arrays, changed, swapped
 from ceilings.serving.relay import Relay
 from ceilings.serving.servers.metrics import Counters, MetricsError
 from ceilings.serving.servers.repository import Served
@@ -44,8 +46,6 @@ from ceilings.serving.transports import TIMEOUT_SECONDS
 from ceilings.workload.workload import Workload
 
 Task = Mapping[str, Any]
-Arrays = Mapping[str, np.ndarray]
-
 MODULES = {"embedded": "Embedded", "triton": "Triton", "endpoint": "Endpoint"}
 """The class of each kind of server, in the module of its name."""
 
@@ -55,8 +55,8 @@ LONGEST_CHECK = 600.0
 LAST_PRINTED = 20_000
 """Characters of a server's log that the run's log gets where it fails."""
 
-FOLLOWS = 1e-3
-"""Relative L2 by which answers to two requests must differ before one can be told from the other."""
+FARTHEST = 2.0
+"""Of the tolerance: two answers to one request, each within it of the reference, are at most so far from each other."""
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -118,6 +118,7 @@ class _Cell:
         self.asked = len(pool.elements(arrays))
         self.reference = pool.load_outputs(self.task["reference"], pool.digest(arrays))
         self.elements = pool.elements(arrays)[: len(next(iter(self.reference.values())))]
+        self.alone: Mapping[int, Arrays] = {}
 
     @property
     def output_bytes(self) -> dict[str, int]:
@@ -128,7 +129,7 @@ class _Cell:
         """How far answers are from the reference, as a run record has it; and the answers, by element.
 
         Raises:
-            CellFailure: Too far.
+            CellFailure: Too far, or none was answered that the reference has.
         """
         given = _answers(answers)
         indices = [index for index in range(len(self.elements)) if index in given]
@@ -144,6 +145,22 @@ class _Cell:
         except CellFailure as failure:
             raise CellFailure(failure.kind, f"{self.name}: {failure}") from None
         return parity, given
+
+    def refuse_others(self, answers: Path, load: str) -> Mapping[int, Arrays]:
+        """The answers under a load, by element: those of their own requests, and what these got alone.
+
+        Raises:
+            CellFailure: Others.
+        """
+        given = _answers(answers)
+        for wrong, what in (
+            (swapped(self.alone, given), "belonged to another request"),
+            (changed(self.alone, given, FARTHEST * self.tolerance), "differed from what the same request got alone"),
+        ):
+            if wrong:
+                count = _counted(len(wrong), "request")
+                raise CellFailure("parity", f"{self.name}: with {load}, an answer to {count} of {len(given)} {what}")
+        return given
 
 
 class _Session:
@@ -255,13 +272,13 @@ class _Session:
             shared = one.shared_memory
             sizes = cell.output_bytes if shared != "none" else None
             client.prepare(cell.name, cell.model, cell.task["inputs"], shared=shared, outputs=sizes)
-        cells = {cell.name: self._checked(client, cell) for cell in self._cells}
+        cells = {cell.name: self._checked(server, client, cell) for cell in self._cells}
         facts = server.facts()
         for cell in self._cells:
             cells[cell.name]["warmed"] = _prepared(facts, cell.model) or sorted(server.batch_sizes(cell.model) or ())
         trip = int(statistics.median(client.round_trips(relay.echo))) if relay else 0
         ours = [client.pid, *([relay.pid] if relay else [])]
-        with Bystanders(lambda: [*server.pids, *ours]) as neighbours:
+        with Bystanders(lambda: [*server.pids, *ours], one.kind == "endpoint" and one.at_home) as neighbours:
             windows = self._windows(server, client)
         return {
             "server": {
@@ -308,11 +325,12 @@ class _Session:
 
     # ---- the gate ----------------------------------------------------------------------------------------------------
 
-    def _checked(self, client: LoadClient, cell: _Cell) -> dict[str, Any]:
+    def _checked(self, server: Server, client: LoadClient, cell: _Cell) -> dict[str, Any]:
         """Hold the answers to requests one by one, and to many at once, against the reference and each other."""
         alone, together = self._folder / "alone.npz", self._folder / "together.npz"
+        before = server.counters(cell.model)
         asked = client.ask(cell.name, alone)["latency_ns"]
-        parity, single = cell.parity(alone)
+        parity, cell.alone = cell.parity(alone)
         self.flags += [f"{cell.name}: {flag}" for flag in constant(cell.elements, cell.reference)]
         users = self._most_users(cell)
         # So long that each element had its turn: at once they take no longer than one by one, but for the start.
@@ -321,14 +339,9 @@ class _Session:
         if window["failed"]:
             message, count = next(iter(window["failed"].items()))
             raise CellFailure("runtime-error", f"{cell.name}: {count} of {window['sent']} at once failed: {message}")
-        beside, many = cell.parity(together)
-        mixed = swapped(single, many)
-        if mixed:
-            raise CellFailure(
-                "parity",
-                f"{cell.name}: with {users} requests at once, {_counted(len(mixed), 'answer')} of {len(many)} "
-                "belonged to another request",
-            )
+        server.since(cell.model, before, len(asked) + window["sent"])  # none of these is a request of a load
+        many = cell.refuse_others(together, f"{users} requests at once")
+        beside, _ = cell.parity(together)
         return {
             "parity": parity,
             "at_once": {"users": users, "elements": len(many), "relative_l2": beside["relative_l2"]},
@@ -367,8 +380,9 @@ class _Session:
     ) -> dict[str, Any]:
         seconds = self._protocol["window_seconds"]
         before, sizes = server.counters(cell.model), server.batch_sizes(cell.model)
+        answers = self._folder / "window.npz"
         if load.concurrency is not None:
-            window = client.closed(cell.name, load.concurrency, seconds)
+            window = client.closed(cell.name, load.concurrency, seconds, answers)
             asked: dict[str, Any] = {"concurrency": load.concurrency, "rate": None, "asked": None}
         else:
             rate = load.rate(highest)
@@ -377,39 +391,12 @@ class _Session:
                     "runtime-error", f"no request was answered in closed loops; {load.asked} of it is none"
                 )
             number = random.Random(f"{seed} {load.cell} {load.asked}").getrandbits(32)
-            window = client.open(cell.name, rate, seconds, seed=number)
+            window = client.open(cell.name, rate, seconds, seed=number, answers=answers)
             asked = {"concurrency": None, "rate": rate, "asked": load.asked}
-        counted = _since(server, cell.model, before, sizes)
+        counted = _since(server, cell.model, before, sizes, window["sent"])
+        if window.pop("answers"):
+            cell.refuse_others(answers, load.words)
         return {**asked, **window, "server": counted}
-
-
-def swapped(alone: Mapping[int, Arrays], together: Mapping[int, Arrays]) -> list[int]:
-    """The requests whose answers under concurrency are nearer to another request's than to their own.
-
-    Args:
-        alone: By request, its answer when nothing else was asked.
-        together: The same among others.
-    """
-    vectors = {index: _vector(answer) for index, answer in alone.items()}
-    wrong = []
-    for index, answer in together.items():
-        mine = _vector(answer)
-        own = _distance(mine, vectors[index])
-        others = (other for at, other in vectors.items() if at != index and _distance(other, vectors[index]) > FOLLOWS)
-        if any(_distance(mine, other) < own for other in others):
-            wrong.append(index)
-    return wrong
-
-
-def _vector(answer: Arrays) -> np.ndarray:
-    return np.concatenate([np.ravel(answer[name]) for name in sorted(answer)]).astype(np.float64)
-
-
-def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Relative L2; of answers of different lengths, infinite."""
-    if one.shape != other.shape:
-        return float("inf")
-    return float(np.linalg.norm(one - other) / (np.linalg.norm(other) or 1.0))
 
 
 def _answers(path: Path) -> dict[int, dict[str, np.ndarray]]:
@@ -429,9 +416,11 @@ def _prepared(facts: Mapping[str, Any], model: str) -> list[int]:
     return sorted({int(size) for one in executors for size in one.get("costs", {})})
 
 
-def _since(server: Server, model: str, before: Counters, sizes: Mapping[int, int] | None) -> dict[str, Any]:
-    """What the server counted since then."""
-    counted: dict[str, Any] = (server.counters(model) - before).to_json()
+def _since(
+    server: Server, model: str, before: Counters, sizes: Mapping[int, int] | None, requests: int
+) -> dict[str, Any]:
+    """What the server counted since then, so many requests of ours among it."""
+    counted: dict[str, Any] = server.since(model, before, requests).to_json()
     now = server.batch_sizes(model)
     if now is None or sizes is None:
         return {**counted, "batch_sizes": None}

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ceilings.measure.loop import undisturbed
+from ceilings.serving import processor_wait
 from ceilings.serving.transports import Done, Driver, clock
 
 NS = 10**9
@@ -25,11 +26,15 @@ PAUSE_NS = 20_000_000
 MESSAGES = 20
 """Different failures that a window tells apart."""
 
-Keep = Callable[[int, bytes | bytearray], None]
+KEPT_BYTES = 1 << 28
+"""Answers of a window that are kept until its end, to be looked at; further ones count by their status alone."""
+
+Check = Callable[[int, bytes | bytearray], str | None]
+"""Says of an element of the pool and an answer to it why that is no answer; None where it is one."""
 
 
 def closed_window(
-    driver: Driver, pool: Sequence[bytes], concurrency: int, seconds: float, keep: Keep | None = None
+    driver: Driver, pool: Sequence[bytes], concurrency: int, seconds: float, check: Check | None = None
 ) -> dict[str, Any]:
     """A window with so many users, each of whom sends the next request when the last one is answered.
 
@@ -42,9 +47,9 @@ def closed_window(
         pool: Prepared requests; they go out in turn.
         concurrency: Users.
         seconds: Requests are sent for so long, and then the answers to all are waited for.
-        keep: Gets the first answer to each element of the pool.
+        check: Looks at the answers when the window is over; one that is none has failed.
     """
-    window = _Window(driver, pool, keep, shares=True)
+    window = _Window(driver, pool, check, shares=True)
     with undisturbed():
         window.begin(seconds)
         ready = [window.began_ns] * concurrency  # a heap: when each user who waits for nothing has become ready
@@ -71,7 +76,7 @@ def open_window(
     *,
     connections: int,
     timeout: float,
-    keep: Keep | None = None,
+    check: Check | None = None,
 ) -> dict[str, Any]:
     """A window in which requests are sent at set times, answered or not.
 
@@ -82,9 +87,9 @@ def open_window(
         seconds: Length of the window.
         connections: So many may be in flight; others wait here, and are counted.
         timeout: Seconds after which one that waits here is given up: it is not sent.
-        keep: Gets the first answer to each element of the pool.
+        check: Looks at the answers when the window is over; one that is none has failed.
     """
-    window = _Window(driver, pool, keep)
+    window = _Window(driver, pool, check)
     waiting: deque[int] = deque()
     with undisturbed():
         window.begin(seconds)
@@ -114,20 +119,21 @@ def open_window(
 class _Window:
     """What becomes of a window's requests."""
 
-    def __init__(self, driver: Driver, pool: Sequence[bytes], keep: Keep | None, *, shares: bool = False) -> None:
+    def __init__(self, driver: Driver, pool: Sequence[bytes], check: Check | None, *, shares: bool = False) -> None:
         self._shares = shares
-        self._driver, self._pool, self._keep = driver, pool, keep
-        self._missing = set(range(len(pool))) if keep else set()
+        self._driver, self._pool, self._check = driver, pool, check
+        self._answers: dict[int, bytes | bytearray] = {}
+        self._kept_bytes = 0 if check else KEPT_BYTES
         self._opened = _opened(driver)
         self._intended: list[int] = []
         self._late: list[int] = []
         self._latency: dict[int, int] = {}
         self._failed: Counter[str] = Counter()
         self._peak = 0
-        self._inside = 0.0
         self.in_flight = self.exhausted = self.unsent = 0
 
     def begin(self, seconds: float) -> None:
+        self._waited = processor_wait.waited_ns()
         self._cpu = time.process_time_ns()
         self.began_ns = clock()
         self.ended_ns = self.began_ns + int(seconds * NS)
@@ -150,23 +156,40 @@ class _Window:
         for done in over:
             self.in_flight -= 1
             if done.error is not None:
-                known = done.error in self._failed or len(self._failed) < MESSAGES
-                self._failed[done.error if known else "other failures"] += 1
+                self._fail(done.error)
                 continue
             self._latency[done.tag] = done.ended_ns - self._intended[done.tag]
-            whole = done.ended_ns < self.ended_ns
-            took = self._latency[done.tag]
-            self._inside += 1 - (done.ended_ns - self.ended_ns) / took if self._shares and not whole else whole
-            element = done.tag % len(self._pool)
-            if self._keep and element in self._missing:
-                self._missing.remove(element)
-                self._keep(element, done.answer)
+            if self._kept_bytes < KEPT_BYTES:
+                self._kept_bytes += len(done.answer)
+                self._answers[done.tag] = done.answer
         return over
+
+    def _fail(self, why: str) -> None:
+        known = why in self._failed or len(self._failed) < MESSAGES
+        self._failed[why if known else "other failures"] += 1
+
+    def _look(self) -> None:
+        """Look at the answers: one that is none has failed."""
+        for tag, answer in self._answers.items():
+            if self._check and (why := self._check(tag % len(self._pool), answer)):
+                del self._latency[tag]
+                self._fail(why)
+
+    @property
+    def _inside(self) -> float:
+        """Requests answered in the window; where ``shares``, those on its end count by their share of it."""
+        counted = 0.0
+        for tag, took in self._latency.items():
+            after = self._intended[tag] + took - self.ended_ns
+            counted += 1 if after < 0 else 1 - after / took if self._shares else 0
+        return counted
 
     def record(self) -> dict[str, Any]:
         """The window as records have it."""
         drained_ns = clock()
         cpu = time.process_time_ns() - self._cpu
+        waited = processor_wait.since(self._waited)
+        self._look()
         return {
             "began_ns": self.began_ns,
             "ended_ns": self.ended_ns,
@@ -181,6 +204,7 @@ class _Window:
             "connections": self._peak,
             "connections_opened": _opened(self._driver) - self._opened,
             "exhausted": self.exhausted,
+            "client_waited_ns": waited,
             "client_cores": cpu / (drained_ns - self.began_ns),
             "client_cores_allowed": len(os.sched_getaffinity(0)),
         }

@@ -132,6 +132,30 @@ def mean_over_processes(values: ArrayLike, confidence: float = 0.95) -> Interval
     return Interval(_exp(centre - half), _exp(centre), _exp(centre + half))
 
 
+def paired_over_processes(logs: Sequence[Floats], confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Geometric mean over processes of ratios that each process gives several of, one a round.
+
+    The interval is the wider, on each side, of Student's t over the means of the processes and a hierarchical bootstrap
+    of processes and rounds. One process bounds nothing: its interval is (0, infinity).
+
+    Args:
+        logs: Of each process the logarithm of each of its ratios.
+    """
+    if not logs or any(not len(each) for each in logs):
+        raise ValueError("ratios are paired within processes: at least one process, and each of them a round")
+    means = np.array([each.mean() for each in logs])
+    centre = float(means.mean())
+    if len(means) < 2:
+        return Interval(0.0, math.exp(centre), math.inf)
+    half = _t_half_width(means, confidence)
+    random = np.random.default_rng(seed)
+    resampled = np.stack([each[random.integers(len(each), size=(RESAMPLES, len(each)))].mean(axis=1) for each in logs])
+    chosen = random.integers(len(logs), size=(len(logs), RESAMPLES))
+    draws = resampled[chosen, np.arange(RESAMPLES)].mean(axis=0)
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(_exp(min(float(low), centre - half)), _exp(centre), _exp(max(float(high), centre + half)))
+
+
 # --- differences -----------------------------------------------------------------------------------------------------
 
 Verdict = Literal["faster", "slower", "same within noise", "undecided"]

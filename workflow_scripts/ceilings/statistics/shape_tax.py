@@ -7,17 +7,13 @@ one ratio.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ceilings.statistics.intervals import RESAMPLES, t_quantile
+from ceilings.statistics.intervals import paired_over_processes
 from ceilings.statistics.quantiles import Interval
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def tax(processes: Sequence[Sequence[Round]], confidence: float = 0.95, seed: in
     of processes and rounds. One process bounds nothing: its interval is (0, infinity).
     """
     logs = [np.log([each.ratio() for each in rounds]) for rounds in processes]
-    return _over_processes(logs, confidence, seed)
+    return paired_over_processes(logs, confidence, seed)
 
 
 def drift(processes: Sequence[Sequence[Round]], confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -64,7 +60,7 @@ def drift(processes: Sequence[Sequence[Round]], confidence: float = 0.95, seed: 
     What a process drifts by within a round. A tax that is not beyond it says nothing.
     """
     logs = [np.log([_drift(each) for each in rounds]) for rounds in processes]
-    return _over_processes(logs, confidence, seed)
+    return paired_over_processes(logs, confidence, seed)
 
 
 def transitions(rounds: Sequence[Round]) -> dict[tuple[int, int], list[float]]:
@@ -81,26 +77,3 @@ def _drift(each: Round) -> float:
     before = {shape: float(np.mean(values)) for shape, values in each.before.items()}
     after = {shape: float(np.mean(values)) for shape, values in each.after.items()}
     return sum(after[shape] for shape in weights) / sum(before[shape] for shape in weights)
-
-
-def _over_processes(logs: Sequence[Floats], confidence: float, seed: int) -> Interval:
-    if not logs or any(not len(each) for each in logs):
-        raise ValueError("a shape tax needs at least one process, and each of them a round")
-    means = np.array([each.mean() for each in logs])
-    centre = float(means.mean())
-    if len(means) < 2:
-        return Interval(0.0, math.exp(centre), math.inf)
-    half = t_quantile(0.5 + confidence / 2, len(means) - 1) * float(means.std(ddof=1)) / math.sqrt(len(means))
-    draws = _draws(logs, np.random.default_rng(seed))
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(
-        math.exp(min(float(low), centre - half)), math.exp(centre), math.exp(max(float(high), centre + half))
-    )
-
-
-def _draws(logs: Sequence[Floats], random: np.random.Generator) -> Floats:
-    """Means of resampled processes, each of its resampled rounds."""
-    resampled = np.stack([each[random.integers(len(each), size=(RESAMPLES, len(each)))].mean(axis=1) for each in logs])
-    chosen = random.integers(len(logs), size=(len(logs), RESAMPLES))
-    drawn: Floats = resampled[chosen, np.arange(RESAMPLES)].mean(axis=0)
-    return drawn

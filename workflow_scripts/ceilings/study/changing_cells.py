@@ -35,6 +35,7 @@ class ChangingCell:
         runs: Its records, one for each fresh process; empty if it is not available.
         buckets: The record of the buckets that its requests are padded up to; None where the study asks for none.
         padded: The records of the padded requests.
+        recorded: Whether these were made elsewhere; they are only read.
     """
 
     device: str | None
@@ -46,11 +47,17 @@ class ChangingCell:
     runs: tuple[str, ...] = ()
     buckets: str | None = None
     padded: tuple[str, ...] = ()
+    recorded: bool = False
 
     @property
     def identity(self) -> str:
         """As a study names it: without its device."""
         return f"{self.runtime}/{self.model}/{self.precision}/{self.sequence}"
+
+    @property
+    def records(self) -> list[str]:
+        """Its runs, its buckets and its padded runs."""
+        return [*self.runs, *filter(None, [self.buckets]), *self.padded]
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in ``plan.json``."""
@@ -62,20 +69,21 @@ class ChangingCell:
             "runs": list(self.runs),
             "buckets": self.buckets,
             "padded": list(self.padded),
+            "recorded": self.recorded,
         }
 
 
 def changing_cells(
     config: Mapping[str, Any], cells: Iterable[Cell], paths: Paths, models: StudyModels
 ) -> list[ChangingCell]:
-    """The cells of changing shapes, each once a device, on the machines that measure.
+    """The cells of changing shapes, each once a device; of other devices those that are recorded.
 
     Requests are padded of models that have the axis of the buckets.
     """
     axis = config["changing"].get("buckets", {}).get("axis")
     planned: dict[tuple[str | None, str], ChangingCell] = {}
     for cell in cells:
-        if cell.aa_of or cell.recorded:
+        if cell.aa_of:
             continue
         for name in config["sequences"]:
             one = ChangingCell(cell.device, cell.runtime, cell.model, cell.precision, name, cell.available)
@@ -85,7 +93,9 @@ def changing_cells(
                 reason = f"{cell.runtime} has no runner of changing shapes"
                 one = dataclasses.replace(one, available=Availability(reason, _remedy()))
             padded = axis in models.outline(cell.model).axes
-            planned.setdefault((cell.device, one.identity), _with_records(one, config, paths, padded=padded))
+            whole = _planned(one, config, paths, padded=padded, elsewhere=cell.recorded)
+            if whole is not None:
+                planned.setdefault((cell.device, one.identity), whole)
     return list(planned.values())
 
 
@@ -180,16 +190,41 @@ def _state(file: str | None) -> tuple[int, ...]:
     return (status.st_ino, status.st_size, status.st_mtime_ns) if status else ()
 
 
-def _with_records(one: ChangingCell, config: Mapping[str, Any], paths: Paths, *, padded: bool) -> ChangingCell:
-    if not one.available or not one.device:
+def _planned(
+    one: ChangingCell, config: Mapping[str, Any], paths: Paths, *, padded: bool, elsewhere: bool
+) -> ChangingCell | None:
+    """A cell with its records; None of one of another device that nothing is recorded of.
+
+    Args:
+        elsewhere: Whether its records are read and never made.
+    """
+    if not one.device:
         return one
     folder = paths.changing(one.device, one.runtime, one.model, one.precision, one.sequence)
     numbers = range(1, config["protocol"]["processes"] + 1)
     planned = dataclasses.replace(one, runs=tuple(f"{folder}/run{number}.json" for number in numbers))
-    if not padded:
+    if padded:
+        made = tuple(f"{folder}/padded{number}.json" for number in numbers)
+        planned = dataclasses.replace(planned, buckets=f"{folder}/buckets.json", padded=made)
+    if one.available and not elsewhere:
         return planned
-    made = tuple(f"{folder}/padded{number}.json" for number in numbers)
-    return dataclasses.replace(planned, buckets=f"{folder}/buckets.json", padded=made)
+    return _as_recorded(planned) or (None if elsewhere else one)
+
+
+def _as_recorded(planned: ChangingCell) -> ChangingCell | None:
+    """A cell as it was measured on another device or in another environment; None where no process is recorded."""
+    there = [Path(path).is_file() for path in planned.runs]
+    if not any(there):
+        return None
+    if not all(there):
+        first = there.index(False)
+        reason = f"{sum(there)} of the {len(there)} processes that protocol asks for are recorded on {planned.device}"
+        shown = f"set protocol: {{processes: {first}}} to show what there is, or " if first else ""
+        lacking = Availability(reason, f"{shown}bring the others")
+        return dataclasses.replace(planned, available=lacking, runs=(), buckets=None, padded=())
+    buckets = planned.buckets if planned.buckets and Path(planned.buckets).is_file() else None
+    padded = planned.padded if buckets and all(Path(path).is_file() for path in planned.padded) else ()
+    return dataclasses.replace(planned, available=Availability(), buckets=buckets, padded=padded, recorded=True)
 
 
 def _remedy() -> str:

@@ -26,11 +26,19 @@ from ceilings.errors import UserError
 from ceilings.files import atomic, sha256
 from ceilings.provenance import CHANGES
 
+SEQUENCE = "{device}/{runtime}/{model}/{precision}/{sequence}"
+"""The folder of a cell of changing shapes."""
+
 KINDS: tuple[tuple[str, str], ...] = (
     ("benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json", "run"),
     ("best_batch/{device}/{runtime}/{model}/{precision}/{rest}.json", "best-batch"),
     ("calibration/{model}/comparison.json", "calibration-comparison"),
     ("calibration/{model}/{method}.json", "calibration"),
+    (f"changing/{SEQUENCE}/run{{run}}.json", "changing"),
+    (f"changing/{SEQUENCE}/padded{{run}}.json", "changing"),
+    (f"changing/{SEQUENCE}/buckets.json", "buckets"),
+    (f"changing/{SEQUENCE}/change.json", "shape-change"),
+    ("colocation/{device}/{group}/{how}/run{run}.json", "colocation"),
     ("engines/{device}/{builder}/{model}/{precision}/{name}.layers.json", "layers"),
     ("engines/{device}/{cache}/{model}/{precision}/{shape}.cache.json", "engine-cache"),
     ("engines/{device}/{builder}/{model}/{precision}/{name}.json", "engine"),
@@ -57,10 +65,23 @@ ARTIFACTS = (
 )
 """What else lies in the folder of a device."""
 
-OF_DEVICES = {"benchmarks", "best_batch", "engines", "floors", "hosts", "quality", "serving", "traces"}
+OF_DEVICES = {
+    *(
+        "benchmarks",
+        "best_batch",
+        "changing",
+        "colocation",
+        "engines",
+        "floors",
+        "hosts",
+        "quality",
+        "serving",
+        "traces",
+    )
+}
 """Folders with a folder a device."""
 
-RUNS = {"benchmarks", "serving"}
+RUNS = {"benchmarks", "changing", "colocation", "serving"}
 """Folders of runs: those of one thing may be of several trees if they measured the same."""
 
 ENDS = (
@@ -185,9 +206,9 @@ def kind_of(file: PurePosixPath) -> str | None:
 def unit_of(file: PurePosixPath) -> str:
     """What a file belongs together with: all of one unit is of one tree.
 
-    The processes of a cell; the servers of a deployment; a capture and what is made of it; an engine and its record;
-    weights, their workload and tokenizer; rows and their reference; inputs and what FP32 gives for them; a graph, its
-    report and its parity.
+    The processes of a cell; of one of changing shapes its buckets too; the servers of a deployment; a capture and what
+    is made of it; an engine and its record; weights, their workload and tokenizer; rows and their reference; inputs and
+    what FP32 gives for them; a graph, its report and its parity.
     """
     first, *below = file.parts
     if first in RUNS:

@@ -17,6 +17,9 @@ RUN = "run"
 SWEEP = "next"
 """What the sweeps of these cells are called, with a number."""
 
+NAMING_CELLS = ("noise_cells", "traces", "quality", "sequences", "changing", "serving", "next")
+"""Sections that may name cells which a study of a few cells has not."""
+
 
 def with_next_cells(
     config: Mapping[str, Any], predictions: Sequence[Prediction], devices: Set[str], paths: Paths
@@ -56,6 +59,6 @@ def next_study(config: Mapping[str, Any], cells: Sequence[str]) -> dict[str, Any
         runtime, model, precision, shape = cell.split("/")
         sweep = {"models": [model], "runtimes": [runtime], "precisions": [precision], "shapes": [shape]}
         taken["sweeps"][f"{SWEEP}-{number}"] = sweep
-    for key in ("noise_cells", "traces", "quality", "next"):  # these may name cells that are not of it
+    for key in NAMING_CELLS:
         taken.pop(key, None)
     return taken

@@ -94,6 +94,10 @@ class Paths:
         """The record of one server of a deployment."""
         return f"{self.results}/serving/{device}/{deployment}/run{run}.json"
 
+    def colocation(self, device: str, group: str, how: str, *, run: int) -> str:
+        """The record of one run of a co-location."""
+        return f"{self.results}/colocation/{device}/{group}/{how}/run{run}.json"
+
     def quality(self, device: str, runtime: str, model: str, precision: str) -> str:
         """What a cell's answers are worth."""
         return f"{self.results}/quality/{device}/{runtime}/{model}/{precision}.json"

@@ -13,6 +13,7 @@ from ceilings.host import Host
 from ceilings.study.batch_searches import BatchSearch
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
+from ceilings.study.colocations import Colocation
 from ceilings.study.deployments import Deployed
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import left_out
@@ -31,8 +32,10 @@ def plan(
     lacking: Sequence[Mapping[str, Any]] = (),
     predictions: Sequence[Mapping[str, Any]] = (),
     changing: Sequence[ChangingCell] = (),
+    changes: Sequence[Mapping[str, Any]] = (),
     searches: Sequence[BatchSearch] = (),
     deployed: Sequence[Deployed] = (),
+    colocated: Sequence[Colocation] = (),
 ) -> str:
     """The content of ``plan.json``.
 
@@ -45,8 +48,10 @@ def plan(
         lacking: What of the catalogue cannot run here, asked for or not.
         predictions: What was predicted of its cells before they were measured.
         changing: Its cells of changing shapes.
+        changes: Those of them that are captured, with their records.
         searches: Its searches for the best batch.
         deployed: Its deployments.
+        colocated: Its co-locations.
     """
     devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
     for host in hosts:
@@ -75,8 +80,10 @@ def plan(
         "predictions": list(predictions),
         "cells": [cell.to_json() for cell in cells],
         **({"changing": [cell.to_json() for cell in changing]} if changing else {}),
+        **({"changes": list(changes)} if changes else {}),
         **({"best_batch": [one.to_json() for one in searches]} if searches else {}),
         "serving": [one.to_json() for one in deployed],
+        **({"colocation": [one.to_json() for one in colocated]} if colocated else {}),
     }
     return records.as_text(records.sealed("plan", content))
 

@@ -11,9 +11,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, PYTORCH, Runtime
+from ceilings.host import kind_of
+from ceilings.measure.colocation import ROUNDS, SETTLING_SECONDS, company, placed
+from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, PYTORCH, RUNTIMES, Runtime
 from ceilings.serving.deployment import Deployment
 from ceilings.study.cell import Cell
+from ceilings.study.colocations import Colocation
 
 RULES = {
     "fetch_weights": 8,
@@ -25,6 +28,7 @@ RULES = {
     "quantize_graph": 6,
     "fuse_graph": 6,
     "capture_trace": 25,
+    "capture_changing": 25,
     "measure_peaks": 30,
     "build_engine": 60,
     "evaluate_quality": 20,
@@ -54,7 +58,10 @@ SERIES_BESIDE = {"cpu": 0, "cuda": 3}
 
 
 def expected_seconds(
-    protocol: Mapping[str, Any], cells: Sequence[Cell], deployments: Sequence[Deployment] = ()
+    protocol: Mapping[str, Any],
+    cells: Sequence[Cell],
+    deployments: Sequence[Deployment] = (),
+    colocated: Sequence[Colocation] = (),
 ) -> dict[str, float]:
     """Seconds that a job takes by rule, as far as that can be known before any has run.
 
@@ -62,16 +69,31 @@ def expected_seconds(
         protocol: Of the study.
         cells: Those that are measured; a timed job takes as long as theirs do in the mean.
         deployments: Those that are measured, likewise.
+        colocated: Co-locations that are measured, likewise.
     """
     processes = [process_seconds(protocol, cell.spec) for cell in cells if cell.runs]
     mean = sum(processes) / len(processes) if processes else UNKNOWN
     served = [serving_seconds(protocol["serving"], one) for one in deployments]
+    groups = [colocation_seconds(protocol, one) for one in colocated]
     return {
         **RULES,
         "measure_latency": mean,
         "search_batch": SEARCHED * (PREPARED + protocol["processes"] * mean),
+        "measure_colocation": sum(groups) / len(groups) if groups else UNKNOWN,
         "measure_serving": sum(served) / len(served) if served else UNKNOWN,
     }
+
+
+def colocation_seconds(protocol: Mapping[str, Any], one: Colocation) -> float:
+    """Seconds that one run of a co-location takes: a start for each instance, the check of answers, and windows."""
+    kind = kind_of(one.device or "")
+    # Enough cores for any split: how many there are changes no count of windows.
+    instances = placed(one.cells, one.sharing.cores, 1, [(core,) for core in range(len(one.cells))])
+    windows = (ROUNDS + 1) * len(instances) + ROUNDS * len(company(instances))
+    starts = sum(START[kind, RUNTIMES[each.cell.split("/")[0]].stack == PYTORCH] for each in instances)
+    return float(
+        starts + 2 * protocol["warmup_seconds"] + windows * (protocol["min_seconds"] / 2 + SETTLING_SECONDS[kind])
+    )
 
 
 def serving_seconds(protocol: Mapping[str, Any], deployment: Deployment) -> float:

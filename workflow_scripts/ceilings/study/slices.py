@@ -18,7 +18,7 @@ from ceilings.measure import catalogue as measurements
 from ceilings.models.catalogue import FAMILIES
 from ceilings.runtimes.catalogue import RUNTIMES, Runtime
 from ceilings.serving.deployment import Deployment
-from ceilings.study import deployments
+from ceilings.study import colocations, deployments
 from ceilings.study.availability import installed
 from ceilings.study.batch_searches import search_of
 from ceilings.study.cell import SECOND
@@ -34,6 +34,9 @@ from ceilings.workload.task import TASKS, Task
 
 TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
 """What of the protocol matters to a capture."""
+
+COLOCATION_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "min_seconds", "time_limit_seconds")
+"""What of it matters to a co-location."""
 
 SEARCHED = (measurements.CLOSED_LOOP.name,)
 """What is measured of each batch of a search."""
@@ -184,6 +187,25 @@ class Slices:
         )
 
     @functools.cache  # noqa: B019
+    def changing_trace(self, runtime: str, model: str, sequence: str, device: str | None = None) -> str:
+        """What a capture of changing shapes depends on beside artifact and inputs."""
+        spec = self.runtime(runtime)
+        recorded = ("ceilings.traces.cupti",) if spec.device == "cuda" else ()
+        family = self._family(model) if spec.artifact == "weights" else ()
+        modules = ("ceilings.traces.changing_target", *recorded, f"ceilings.runtimes.{spec.changing}", *family)
+        return canonical(
+            {
+                **self._execution(spec, model, device),
+                "module": spec.changing,
+                "code": digest(*modules),
+                "iterations": self.config["traces"]["iterations"],
+                "source": self.trace_source if spec.device == "cuda" else _cpu_source(spec),
+                "protocol": {key: self.config["protocol"][key] for key in TRACE_PROTOCOL},
+                "requests": requests_of(self.config, self.models, sequence, model).to_json(),
+            }
+        )
+
+    @functools.cache  # noqa: B019
     def best_batch(self, runtime: str, model: str, precision: str, device: str | None = None) -> str:
         """What a search for the best batch depends on beside the artifact, the model's files and its inputs."""
         spec = self.runtime(runtime)
@@ -223,6 +245,27 @@ class Slices:
                 "seed": self.config["seed"],
                 "code": digest(*dict.fromkeys(modules)),
                 "packages": deployments.packages_of(served),
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def colocation(self, group: str, device: str | None = None) -> str:
+        """What a co-location's records depend on beside artifacts and inputs: its cells, their execution, code."""
+        cells = self.config["colocation"][group]["cells"]
+        executions, modules = {}, []
+        for cell in dict.fromkeys(cells):
+            runtime, model, precision, _ = cell.split("/")
+            spec = self.runtime(runtime)
+            executions[cell] = {**self._execution(spec, model, device), "tolerance": self.config["parity"][precision]}
+            modules += [*colocations.modules(spec.device), *self._executed(spec, model)]
+        return canonical(
+            {
+                "cells": cells,
+                "executions": executions,
+                "threads": self.threads(device),
+                "variables": environment.recorded(environment.shaping()),
+                "code": digest(*dict.fromkeys(modules)),
+                "protocol": {key: self.config["protocol"][key] for key in COLOCATION_PROTOCOL},
             }
         )
 
@@ -342,3 +385,8 @@ class Slices:
 def canonical(value: Mapping[str, Any]) -> str:
     """JSON with sorted keys: equal for equal values."""
     return json.dumps(value, sort_keys=True)
+
+
+def _cpu_source(spec: Runtime) -> str:
+    """The profiler that sees what a runtime does on a CPU."""
+    return "onnxruntime" if any("onnxruntime" in package for package in spec.packages) else "torch"

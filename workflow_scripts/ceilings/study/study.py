@@ -11,11 +11,12 @@ from typing import Any
 from ceilings.errors import UserError
 from ceilings.files import expanded
 from ceilings.host import Host
-from ceilings.study import captures, machines, plan, prediction_log, progress
+from ceilings.study import captures, changing_captures, machines, plan, prediction_log, progress
 from ceilings.study.batch_searches import BatchSearch, batch_searches
 from ceilings.study.cell import Cell
 from ceilings.study.cells import Planner
 from ceilings.study.changing_cells import ChangingCell, changing_cells, requests_of
+from ceilings.study.colocations import Colocation, colocations
 from ceilings.study.config import checked, nearest, of_captures
 from ceilings.study.contents import Contents
 from ceilings.study.deployments import Deployed, deployed
@@ -110,13 +111,22 @@ class Study:
             self.config["captures"],
             self.deployed,
             changing=self.changing,
+            changes=[one["path"] for one in self.changes],
             searches=self.searches,
+            colocated=self.colocated,
         )
 
     @functools.cached_property
     def changing(self) -> list[ChangingCell]:
         """Its cells of changing shapes."""
         return changing_cells(self.config, self.cells, self.paths, self.models)
+
+    @functools.cached_property
+    def changes(self) -> list[dict[str, Any]]:
+        """Those of its cells of changing shapes that are captured, with their records."""
+        return changing_captures.changes(
+            self.config, self.changing, self.paths, traced=self.trace_source[0] is not None
+        )
 
     @functools.cached_property
     def searches(self) -> list[BatchSearch]:
@@ -127,6 +137,11 @@ class Study:
     def deployed(self) -> list[Deployed]:
         """Every deployment that the study asks for, once a device."""
         return deployed(self.config, self.cells, self.paths)
+
+    @functools.cached_property
+    def colocated(self) -> list[Colocation]:
+        """Every co-location that the study asks for, once a device and a way to share it."""
+        return colocations(self.config, self.cells, self.paths, self.machines)
 
     @property
     def int8_saturates(self) -> bool:
@@ -145,8 +160,10 @@ class Study:
             lacking=lacking(self.machines.hosts, models, self._planner.availability),
             predictions=self.predictions_of_cells,
             changing=self.changing,
+            changes=self.changes,
             searches=self.searches,
             deployed=self.deployed,
+            colocated=self.colocated,
         )
 
     @property
@@ -224,8 +241,30 @@ class Study:
             UserError: The study has no such deployment.
         """
         self.serving_slice(deployment, device)
+        return self._files_of(self.config["serving"][deployment]["cells"], device)
+
+    def colocation_slice(self, group: str, device: str) -> str:
+        """What the records of a co-location depend on beside its files.
+
+        Raises:
+            UserError: The study has no such group.
+        """
+        if group not in self.config["colocation"]:
+            raise UserError(f"no co-location is called {group!r}, {nearest(group, self.config['colocation'])}")
+        return self.slices.colocation(group, device)
+
+    def colocated_files(self, group: str, device: str) -> dict[str, list[str]]:
+        """The files of a co-location by cell, as of :meth:`served`.
+
+        Raises:
+            UserError: The study has no such group.
+        """
+        self.colocation_slice(group, device)
+        return self._files_of(self.config["colocation"][group]["cells"], device)
+
+    def _files_of(self, cells: Sequence[str], device: str) -> dict[str, list[str]]:
         files = {}
-        for cell in self.config["serving"][deployment]["cells"]:
+        for cell in dict.fromkeys(cells):
             runtime, model, precision, shape = cell.split("/")
             artifact, *vouching = self.artifact(runtime, model, precision, shape, device)
             paths = self.paths
@@ -399,7 +438,8 @@ class Study:
     def expected_seconds(self) -> dict[str, float]:
         """A first guess of a job's length per rule, for the time left."""
         served = [one.deployment for one in self.deployed if one.runs and not one.recorded]
-        return progress.expected_seconds(self.config["protocol"], self.targets.measured, served)
+        colocated = [one for one in self.colocated if one.runs and not one.recorded]
+        return progress.expected_seconds(self.config["protocol"], self.targets.measured, served, colocated)
 
     def refuse_unfit(self, model: str, shape: str) -> None:
         """Raise UserError where a model does not take a shape that a target names."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from ceilings.study.batch_searches import BatchSearch
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
+from ceilings.study.colocations import Colocation
 from ceilings.study.deployments import Deployed
 from ceilings.study.engines import Engines
 from ceilings.study.paths import Paths
@@ -26,7 +27,9 @@ class Targets:
         captures: Names of the captures that others made.
         deployed: Every deployment of the study.
         changing: Its cells of changing shapes.
+        changes: Of those that are captured, the records of what a change costs.
         searches: Its searches for the best batch.
+        colocated: Its co-locations.
     """
 
     def __init__(
@@ -38,7 +41,9 @@ class Targets:
         deployed: Iterable[Deployed] = (),
         *,
         changing: Iterable[ChangingCell] = (),
+        changes: Iterable[str] = (),
         searches: Iterable[BatchSearch] = (),
+        colocated: Iterable[Colocation] = (),
     ) -> None:
         self.cells = cells
         self.deployed = list(deployed)
@@ -46,7 +51,9 @@ class Targets:
         self.engines = engines
         self.captures = list(captures)
         self.changing = list(changing)
+        self.changes = list(changes)
         self.searches = list(searches)
+        self.colocated = list(colocated)
 
     @functools.cached_property
     def measured(self) -> list[Cell]:
@@ -66,6 +73,7 @@ class Targets:
             "serving": bool(self.deployed),
             "changing": bool(self.changing),
             "searches": bool(self.searches),
+            "colocation": bool(self.colocated),
             "budgets": any(cell.budget for cell in self.cells),
             "floors": any(cell.floor for cell in self.cells),
         }
@@ -77,6 +85,11 @@ class Targets:
         return [run for one in self.deployed if not one.recorded for run in one.runs]
 
     @functools.cached_property
+    def colocated_runs(self) -> list[str]:
+        """The records of co-locations that this machine makes."""
+        return [run for one in self.colocated if not one.recorded for run in one.runs]
+
+    @functools.cached_property
     def recorded_runs(self) -> list[str]:
         """Run records of other machines and other environments: read, never made."""
         return [run for cell in self.cells if cell.recorded for run in cell.runs]
@@ -86,8 +99,11 @@ class Targets:
         """All that the tables read of other machines and other environments."""
         beside = ((cell.floor, cell.engine, cell.budget, cell.quality) for cell in self.cells if cell.recorded)
         served = (run for one in self.deployed if one.recorded for run in one.runs)
+        colocated = (run for one in self.colocated if one.recorded for run in one.runs)
         searched = (one.record for one in self.searches if one.record and one.recorded)
-        return [*self.recorded_runs, *sorted({path for paths in beside for path in paths if path}), *served, *searched]
+        changing = (path for one in self.changing if one.recorded for path in one.records)
+        artifacts = sorted({path for paths in beside for path in paths if path})
+        return [*self.recorded_runs, *artifacts, *changing, *served, *searched, *colocated]
 
     @functools.cached_property
     def budgets(self) -> list[str]:
@@ -102,7 +118,7 @@ class Targets:
     @functools.cached_property
     def changing_records(self) -> list[str]:
         """The records of changing shapes that this machine makes: runs, buckets and padded runs."""
-        return [path for cell in self.changing for path in (*cell.runs, *filter(None, [cell.buckets]), *cell.padded)]
+        return [path for cell in self.changing if not cell.recorded for path in cell.records]
 
     @functools.cached_property
     def search_records(self) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from ceilings.errors import UserError
 from ceilings.measure.catalogue import MEASUREMENTS
 from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES
-from ceilings.study import batch_searches, changing_cells, deployments, user_files
+from ceilings.study import batch_searches, changing_captures, changing_cells, colocations, deployments, user_files
 from ceilings.study.config import SCHEMA, nearest
 from ceilings.study.engines import Engines
 from ceilings.study.machines import unknown_resources
@@ -41,8 +41,10 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
             *unknown_traces(config, cells),
             *unknown_quality(config, models, cells),
             *changing_cells.problems(config, models, cells),
+            *changing_captures.problems(config, cells),
             *batch_searches.problems(config, models, cells),
             *deployments.problems(config, models, cells),
+            *colocations.problems(config, models, cells),
             *engines.problems((cell.sweep, RUNTIMES[cell.runtime], cell.model, cell.precision) for cell in cells),
             *user_files.problems(config, models, cells, results),
         ]

@@ -10,6 +10,8 @@ from ceilings.errors import UserError
 from ceilings.traces import calls as kinds
 from ceilings.traces.capture import GRAPH, KERNEL, Capture
 
+AGAIN = "delete it and run again to capture it anew"
+
 MANY = 0.01
 """Share of kernels from which on an oddity is reported."""
 
@@ -20,15 +22,8 @@ def refuse_unsound(capture: Capture, where: Path | str) -> list[str]:
     Raises:
         UserError: It is empty, cut short, lost records, or holds kernels that no recorded call launched.
     """
+    refuse_cut_short(capture, where)
     calls, operations, marks = capture.calls, capture.operations, capture.marks
-    again = "delete it and run again to capture it anew"
-    if not len(marks.start):
-        raise UserError(f"{where} holds no iteration: no NVTX range with the text 'iteration'; {again}")
-    wanted = capture.meta.get("iterations")
-    if wanted is not None and len(marks.start) < wanted:
-        raise UserError(f"{where} was cut short: {len(marks.start)} of {wanted} iterations; {again}")
-    if len(np.unique(marks.thread)) > 1 or (marks.start[1:] < marks.end[:-1]).any():
-        raise UserError(f"{where} holds iterations that overlap; capture one closed loop")
     if capture.meta.get("dropped"):
         raise UserError(f"{where} lost {capture.meta['dropped']:,} records; lower traces.iterations and run again")
 
@@ -37,11 +32,11 @@ def refuse_unsound(capture: Capture, where: Path | str) -> list[str]:
     kernels = inside & ((operations.kind == KERNEL) | (operations.kind == GRAPH))
     count = int(kernels.sum())
     if not count:
-        raise UserError(f"{where} is empty: no kernel ran during its {len(marks.start)} iterations; {again}")
+        raise UserError(f"{where} is empty: no kernel ran during its {len(marks.start)} iterations; {AGAIN}")
     orphans = int((kernels & (operations.call < 0)).sum())
     if orphans:
         raise UserError(
-            f"{where} is incomplete: {orphans:,} of {count:,} kernels have no launch among the recorded calls; {again}"
+            f"{where} is incomplete: {orphans:,} of {count:,} kernels have no launch among the recorded calls; {AGAIN}"
         )
     starts_kernels = np.array([kinds.starts_kernels(name) for name in capture.names] + [False])
     launches = (calls.start >= first) & (calls.end <= last) & starts_kernels[calls.name] & ~calls.failed
@@ -51,13 +46,29 @@ def refuse_unsound(capture: Capture, where: Path | str) -> list[str]:
     if lost:
         raise UserError(
             f"{where} is incomplete: {lost:,} of {int(launches.sum()):,} launches have nothing on the device, so "
-            f"records were dropped; {again}"
+            f"records were dropped; {AGAIN}"
         )
     early = int((kernels & (operations.start < calls.start[operations.call])).sum())
     flags = [*capture.meta.get("flags", ()), *_company(capture)]
     if early > MANY * count:
         flags.append(f"{early:,} of {count:,} kernels begin before their launch call: the two clocks are not aligned")
     return flags
+
+
+def refuse_cut_short(capture: Capture, where: Path | str) -> None:
+    """Refuse a capture whose iterations are not all there, or not one after another.
+
+    Raises:
+        UserError: It is such a one.
+    """
+    marks = capture.marks
+    if not len(marks.start):
+        raise UserError(f"{where} holds no iteration: no NVTX range with the text 'iteration'; {AGAIN}")
+    wanted = capture.meta.get("iterations")
+    if wanted is not None and len(marks.start) < wanted:
+        raise UserError(f"{where} was cut short: {len(marks.start)} of {wanted} iterations; {AGAIN}")
+    if len(np.unique(marks.thread)) > 1 or (marks.start[1:] < marks.end[:-1]).any():
+        raise UserError(f"{where} holds iterations that overlap; capture one closed loop")
 
 
 def _company(capture: Capture) -> list[str]:

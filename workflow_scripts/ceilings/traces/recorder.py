@@ -21,17 +21,22 @@ from ceilings.lifetime import temporary_folder, tied
 from ceilings.measure.setup import artifact_file
 from ceilings.measure.supervisor import ALARM_SECONDS
 from ceilings.traces import capture, health, nsys, store
+from ceilings.traces.source import SOURCES
+
+TOOLS = {"cupti": "CUPTI activity records", "torch": "PyTorch's profiler", "onnxruntime": "ONNX Runtime's profiler"}
+"""What records within the process, by source."""
 
 EXTRA_TIME = 4
 """Recording and writing a capture takes this many times a benchmark's limit at most."""
 
 
-def record(task: dict[str, Any], output: Path) -> str:
+def record(task: dict[str, Any], output: Path, module: str = "ceilings.traces.target") -> str:
     """Capture a cell in a fresh process.
 
     Args:
         task: ``cell``, ``uuid`` of the GPU, ``spec`` (a slice of the study, with ``source`` and ``iterations``), and
             the paths ``artifact``, ``inputs`` and ``workload``.
+        module: What the process runs.
         output: The capture to keep. Beside it stays what Nsight Systems wrote, which is never to be published.
 
     Returns:
@@ -46,10 +51,10 @@ def record(task: dict[str, Any], output: Path) -> str:
     with turns.turn(task.get("uuid")), temporary_folder() as name:
         folder = Path(name)
         raw = folder / "raw.sqlite"
-        result, log = run_target({**task, "source": source, "raw": str(raw)}, folder, source)
+        result, log = run_target({**task, "source": source, "raw": str(raw)}, folder, source, module)
         meta: dict[str, Any] = {
             "source": source,
-            "tool": nsys.version() if source == "nsys" else "CUPTI activity records",
+            "tool": nsys.version() if source == "nsys" else TOOLS[source],
             "cell": task["cell"],
             **result,
         }
@@ -59,32 +64,43 @@ def record(task: dict[str, Any], output: Path) -> str:
         if source == "nsys":
             nsys.export(folder / "raw.nsys-rep", raw, environment.executing(task["spec"]["threads"]), log)
         kept = capture.trimmed(store.read(raw))
-        if Path(task["artifact"]).suffix != ".engine":  # whose layers' names are what is looked for
+        # Of an engine the layers' names are what is looked for, of a CPU the ranges are all that there is.
+        if Path(task["artifact"]).suffix != ".engine" and source in SOURCES:
             kept = capture.without_ranges(kept)
         kept.meta.update({**kept.meta, **meta})
-        health.refuse_unsound(kept, output)
+        if source in SOURCES:
+            health.refuse_unsound(kept, output)
+        else:
+            health.refuse_cut_short(kept, output)
         if source == "nsys":
             with atomic(report) as temporary:
                 shutil.copy(folder / "raw.nsys-rep", temporary)
                 temporary.chmod(0o600)
         store.write(output, kept)
-    operations, calls = len(kept.operations.start), len(kept.calls.start)
-    return f"{result['iterations']} iterations: {operations:,} operations, {calls:,} calls, by {meta['tool']}"
+    held = {"operations": kept.operations.start, "calls": kept.calls.start, "ranges": kept.ranges.start}
+    counted = ", ".join(f"{len(each):,} {name}" for name, each in held.items() if len(each))
+    return f"{result['iterations']} iterations: {counted}, by {meta['tool']}"
 
 
-def run_target(task: dict[str, Any], folder: Path, source: str) -> tuple[dict[str, Any], str]:
+def run_target(
+    task: dict[str, Any], folder: Path, source: str, module: str = "ceilings.traces.target"
+) -> tuple[dict[str, Any], str]:
     """Run the process; what it left, and what it and the profiler printed.
+
+    Args:
+        module: What it runs; ``inputs`` of the task is a file, or a file for each shape.
 
     Raises:
         UserError: It met something that the user can mend.
     """
     try:
-        refuse_failed(artifact_file(task), task["inputs"])
+        inputs = task["inputs"]
+        refuse_failed(artifact_file(task), *(inputs.values() if isinstance(inputs, dict) else [inputs]))
     except CellFailure as failure:
         return _failure(failure.kind, str(failure)), ""
     limit = EXTRA_TIME * task["spec"]["protocol"]["time_limit_seconds"]
     write_task(folder / "task.json", {**task, "alarm_seconds": limit + ALARM_SECONDS})
-    command = [sys.executable, "-m", "ceilings.traces.target", f"{folder}/task.json", f"{folder}/result.json"]
+    command = [sys.executable, "-m", module, f"{folder}/task.json", f"{folder}/result.json"]
     if source == "nsys":
         command = nsys.wrapped(command, folder / "raw.nsys-rep")
     process = subprocess.Popen(

@@ -67,7 +67,7 @@ def choice_record(
     return {
         "axis": axis,
         "runs_at": _runs_at(groups, best, axis),
-        "buckets": [str(shape.with_sizes(**{axis: size})) for shape, size in _buckets(groups, best)],
+        "buckets": _buckets(groups, best, axis),
         "candidates": [
             {
                 "shape": str(shape),
@@ -81,7 +81,12 @@ def choice_record(
         "unpadded_ms": sum(latency_ms[number] for number in requests["order"]) / total,
         "memory_bytes": best.memory,
         "curve": [
-            {"buckets": number, "predicted_ms": one.time / total}
+            {
+                "buckets": number,
+                "shapes": _buckets(groups, one, axis),
+                "predicted_ms": one.time / total,
+                "memory_bytes": one.memory,
+            }
             for number, one in curve(sizes, min(limits["most"], len(shapes)), memory)
         ],
     }
@@ -109,5 +114,7 @@ def _runs_at(groups: Sequence[Sequence[Shape]], best: Choice, axis: str) -> dict
     }
 
 
-def _buckets(groups: Sequence[Sequence[Shape]], best: Choice) -> list[tuple[Shape, int]]:
-    return [(group[0], size) for group, sizes in zip(groups, best.buckets, strict=True) for size in sizes]
+def _buckets(groups: Sequence[Sequence[Shape]], best: Choice, axis: str) -> list[str]:
+    """The names of the shapes that run."""
+    each = zip(groups, best.buckets, strict=True)
+    return [str(group[0].with_sizes(**{axis: size})) for group, sizes in each for size in sizes]

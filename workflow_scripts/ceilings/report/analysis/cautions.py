@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from ceilings.report import text
 from ceilings.report.analysis.findings import Finding
 from ceilings.report.analysis.findings.finding import processes_entry
-from ceilings.report.analysis.measured import Measured, group_by
+from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.analysis.narrow_products import float_only
 from ceilings.report.tables.evidence import Evidence
+from ceilings.statistics.returning import Returning, returning
+from ceilings.workload.generation import is_request
 
 COARSE = 0.25
 """A noise floor from which on the pages alarm: levers are often worth less."""
@@ -46,12 +49,14 @@ def cautions(measured: Measured, findings: Sequence[Finding], evidence: Evidence
         *_noise(measured),
         *_undecided(measured, findings),
         *_processes(measured),
+        *_returning(measured),
         *_below_floor(measured),
         *_float_products(measured),
         *_captures(measured),
         *_weights(evidence),
         *_other_flags(measured),
         *_served(measured),
+        *_colocated(measured),
     ]
 
 
@@ -139,6 +144,26 @@ def _processes(measured: Measured) -> list[str]:
     return lines
 
 
+def _returning(measured: Measured) -> list[str]:
+    """Cells of which every n-th iteration is slower, in all processes: a median hides it, and it is no steady state."""
+    periodic: list[tuple[Cell, Returning]] = []
+    for cell in measured.cells:
+        if is_request(cell.shape):  # the steps of a request differ, and come again with each
+            continue
+        first = returning(cell.groups[0]) if cell.groups else None
+        if first and all((one := returning(group)) and one.period == first.period for group in cell.groups[1:]):
+            periodic.append((cell, first))
+    if not periodic:
+        return []
+    (cell, turn), *_ = periodic
+    shown = f"{cell.label}: one of {turn.period} takes {text.number(turn.ratio)} times the others"
+    shown += ", for one" if len(periodic) > 1 else ""
+    return [
+        f"**{text.plural(len(periodic), 'cell')} with a slower iteration in a fixed turn** ({shown}): the p50 hides "
+        "it. Inputs take turns too: compare `inputs.pool`."
+    ]
+
+
 def _below_floor(measured: Measured) -> list[str]:
     below = [cell for cell in measured.cells if (row := measured.hardware_floor(cell)) and row["gap"] < 1]
     if not below:
@@ -162,10 +187,17 @@ def _float_products(measured: Measured) -> list[str]:
 
 def _captures(measured: Measured) -> list[str]:
     rows = measured.tables.budgets.to_dict("records")
-    unexplained = [row for row in rows if pd.notna(row["untraced_p50_ms"]) and pd.isna(row["replayed_ms"])]
-    if not unexplained:
-        return []
-    return [f"{len(unexplained)} of {len(rows)} captures could not be replayed: their bound is that of the recording."]
+    lines = []
+    if unlike := [row for row in rows if pd.notna(row["irregular"]) and row["irregular"]]:
+        lines.append(
+            f"{len(unlike)} of {len(rows)} captures have iterations that are not alike, or prepare something in each: "
+            "the lab note names what."
+        )
+    if unexplained := [row for row in rows if pd.notna(row["untraced_p50_ms"]) and pd.isna(row["replayed_ms"])]:
+        lines.append(
+            f"{len(unexplained)} of {len(rows)} captures could not be replayed: their bound is that of the recording."
+        )
+    return lines
 
 
 def _weights(evidence: Evidence) -> list[str]:
@@ -202,6 +234,20 @@ def _other_flags(measured: Measured) -> list[str]:
 def _served(measured: Measured) -> list[str]:
     """Loads behind servers that carry no claim, and the kinds of what was noticed of them and of their servers."""
     rows = [row for row in measured.tables.serving.to_dict("records") if row["status"] == "ok"]
+    lines = []
+    if disturbed := sum(bool(row["flagged"]) for row in rows):
+        lines.append(f"**{disturbed} of {len(rows)} loads behind servers were disturbed**: they carry no claim.")
+    return lines + _kinds(rows, "load", " behind servers")
+
+
+def _colocated(measured: Measured) -> list[str]:
+    """The kinds of what was noticed of co-locations."""
+    rows = [row for row in measured.tables.colocation.to_dict("records") if row["status"] == "ok"]
+    return _kinds(rows, "co-location")
+
+
+def _kinds(rows: Sequence[Mapping[str, Any]], noun: str, where: str = "") -> list[str]:
+    """A line for each kind of flag of a table's rows: how many have it, and one of them."""
     noticed = [str(row["flags"]).split("; ") for row in rows if isinstance(row["flags"], str) and row["flags"]]
     kinds: dict[str, dict[int, str]] = {}  # by kind the rows, each with the first flag of it
     for row, flags in enumerate(noticed):
@@ -209,11 +255,8 @@ def _served(measured: Measured) -> list[str]:
             # How often it was, in brackets at the end, is another number in each row.
             what = re.sub(r" \(\d+ of \d+ \w+\)$", "", flag)
             kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", what), {}).setdefault(row, what)
-    lines = []
-    if disturbed := sum(bool(row["flagged"]) for row in rows):
-        lines.append(f"**{disturbed} of {len(rows)} loads behind servers were disturbed**: they carry no claim.")
-    return lines + [
-        f"{text.plural(len(same), 'load')} behind servers: {next(iter(same.values()))}"
+    return [
+        f"{text.plural(len(same), noun)}{where}: {next(iter(same.values()))}"
         f"{', for one' if len(set(same.values())) > 1 else ''}."
         for same in kinds.values()
     ]

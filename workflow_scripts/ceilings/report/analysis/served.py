@@ -18,7 +18,7 @@ from ceilings.report.analysis.measured import Cell, Judged, Measured, configurat
 from ceilings.report.tables.quantities import interval_of
 from ceilings.report.tables.served_columns import CELL, SERVED, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import BY_COLUMN, PARTS, SETTINGS
-from ceilings.report.tables.served_windows import GROWS, SHORT, STEADY, settling_requests
+from ceilings.report.tables.served_windows import GROWS, SHORT, STEADY, needed_requests
 from ceilings.statistics.decisions import equivalence_interval
 from ceilings.statistics.intervals import mean_over_processes, noise_floor, ratio, verdict
 from ceilings.statistics.quantiles import Interval
@@ -30,7 +30,7 @@ Windows = Mapping[str, NDArray[np.float64]]
 COUNTED = ("n", "answered_per_s", "request_ms", *(part.column for part in PARTS if part.column in WINDOW_COLUMNS))
 """Columns of windows that claims rest on."""
 
-FREE = {"server_version", "threads", "server_cores", "client_cores"}
+FREE = {"server_version", "server_cores", "client_cores"}
 """Settings that no study asks for: they follow from the machine, and deployments on one have the same."""
 
 
@@ -109,8 +109,8 @@ class Served:
 
     @property
     def window_seconds(self) -> float:
-        """Windows of so many seconds would do for an open loop whose share of the throughput is known."""
-        return settling_requests(self.row["share"]) / float(self.row["rate_per_s"])
+        """Windows of so many seconds would do for an open loop."""
+        return needed_requests(self.known("share")) / float(self.row["rate_per_s"])
 
     @property
     def p50(self) -> Interval:

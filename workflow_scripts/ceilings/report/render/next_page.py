@@ -9,6 +9,7 @@ from ceilings.report import text
 from ceilings.report.analysis.advice import NOTHING, PROCESSES, Advice, best_cell
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.render.prediction_section import factor, gain, predictions
+from ceilings.report.render.shape_levers import shape_levers
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.progress import duration, process_seconds
 
@@ -32,7 +33,7 @@ def next_page(plan: Mapping[str, Any], measured: Measured, advice: Sequence[Advi
         lines.append(f"## {model} on `{device}`")
         lines.append(_start(best_cell(measured, measured.panels[device, model])))
         lines += [_entry(number, one, plan) for number, one in enumerate(members, 1)]
-    lines.append(predictions(plan, measured))
+    lines += [shape_levers(measured), predictions(plan, measured)]
     return "\n\n".join(line for line in lines if line) + "\n"
 
 

@@ -39,6 +39,12 @@ def not_run(plan: Plan, tables: Tables, most: int | None = None) -> str:
             f"{text.plural(count, 'deployment')} {'was' if count == 1 else 'were'} not measured in whole: "
             "[Serving](#serving) says why."
         )
+    colocated = tables.colocation[tables.colocation["status"] != "ok"]
+    if count := len(colocated):
+        lines.append(
+            f"{text.plural(count, 'co-location')} {'was' if count == 1 else 'were'} not measured: "
+            "[Co-location](#co-location) says why."
+        )
     rows = [*_unavailable(plan, unavailable, most), *_failed(plan, failed, most)]
     rows.sort(key=lambda row: -row[0])
     if rows:

@@ -19,7 +19,13 @@ from ceilings.report.analysis.findings.operating import cost_per_million
 from ceilings.report.analysis.limiter import limiter
 from ceilings.report.analysis.machine import machine_of
 from ceilings.report.analysis.measured import Cell, Measured, group_by, phase_of
-from ceilings.report.render import decision_table, quality_section
+from ceilings.report.render import (
+    change_cost_section,
+    colocation_section,
+    decision_table,
+    quality_section,
+    shapes_section,
+)
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.axes import axis_cells, axis_headers
 from ceilings.report.render.conclusions import (
@@ -178,6 +184,9 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         undecided(observed),
         claims_of_others(measured, evidence),
         served(measured, whole=True),
+        shapes_section.section(measured),
+        change_cost_section.section(tables),
+        colocation_section.section(tables),
         where_time_goes(plan, tables),
         distance(measured),
         pictures(plots, tables),

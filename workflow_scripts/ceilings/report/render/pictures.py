@@ -28,6 +28,7 @@ def _nothing_served(tables: Tables) -> bool:
 
 
 NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
+    "best_batch": lambda tables: not (tables.best_batches["status"] == "ok").any(),
     "latency_budget": lambda tables: tables.budgets.empty,
     "iteration_timeline": lambda tables: tables.budgets.empty,
     "roofline": lambda tables: tables.floors.empty,
@@ -46,7 +47,9 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "serving_latency": _nothing_served,
     "serving_throughput": _nothing_served,
     "shape_transitions": lambda tables: tables.transitions.empty,
+    "latency_over_buckets": lambda tables: tables.changing_buckets.empty,
     "latency_over_sequence": lambda tables: tables.changing_requests.empty,
+    "interference": lambda tables: tables.interference.empty,
     "batches_formed": lambda tables: _nothing_served(tables) or not tables.serving["batching"].fillna("").any(),
 }
 """Plots that stay empty without captures, a GPU, a sweep, a server or changing shapes: the pages leave them out."""

@@ -14,7 +14,13 @@ from ceilings.report.analysis.findings import Finding, findings
 from ceilings.report.analysis.machine import machine_of
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.ranking import most_consequential
-from ceilings.report.render import batch_section, decision_table, shapes_section
+from ceilings.report.render import (
+    batch_section,
+    change_cost_section,
+    colocation_section,
+    decision_table,
+    shapes_section,
+)
 from ceilings.report.render.explained_section import explained
 from ceilings.report.render.generation_section import generated
 from ceilings.report.render.introduction import counted
@@ -56,8 +62,10 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         picture(plots, tables),
         results(measured, plan),
         generated(measured, plan),
-        shapes_section.section(tables, shapes_section.MOST_ROWS),
+        shapes_section.section(measured, shapes_section.MOST_ROWS),
+        change_cost_section.section(tables, shapes_section.MOST_ROWS),
         batch_section.section(tables, batch_section.MOST_ROWS),
+        colocation_section.section(tables, colocation_section.MOST_ROWS),
         served(measured),
         conclusions(observed),
         predictions(plan, measured),

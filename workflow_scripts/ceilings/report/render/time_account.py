@@ -40,12 +40,33 @@ def where_time_goes(plan: Mapping[str, Any], tables: Tables) -> str:
             "As recorded: medians over iterations, parts in percent of the iteration. The host's parts sum to 100%, "
             "and so do the device's (busy and idle). Medians need not; the residual is the rest:"
         )
-        lines += [_recorded(rows), *_layers(rows, records), *_warnings(rows, records)]
+        lines += [_recorded(rows), _alike(rows), *_layers(rows, records), *_warnings(rows, records)]
     failed = [_failed(cell) for cell in plan["cells"] if cell.get("budget") and not _is_row(cell, rows)]
     lines += ["\n".join(failed)] if failed else []
     if len(lines) == 1:
         lines.append("No cell was captured: none of the cells of `traces` can be measured here.")
     return "\n\n".join(lines)
+
+
+def _alike(rows: list[dict[str, Any]]) -> str:
+    """Of how many captures all iterations do the same; where they do not, what that takes."""
+    checked = [row for row in rows if pd.notna(row["irregular"])]
+    unlike = [row for row in checked if row["irregular"]]
+    alike, every = len(checked) - len(unlike), text.plural(len(checked), "checked capture")
+    words = f"Steady state: in {alike} of {every} each iteration has the same kernels, copies and calls, and none "
+    words += "prepares anything."
+    if older := len(rows) - len(checked):
+        words += f" Older than the check: {text.plural(older, 'capture')}."
+    if not unlike:
+        return words
+    shown = []
+    for row in unlike:
+        calls, works, whole = (_us(row, name) for name in ("irregular_host_ms", "irregular_gpu_ms", "iteration_ms"))
+        shown.append(
+            f"- {label(row)} {row['model']} {row['shape']}: {text.plural(int(row['irregular']), 'name')}, a mean of "
+            f"{calls} in calls and {works} on the device, of {whole}"
+        )
+    return "\n".join([f"{words} In the others, by what is named below:\n", *shown])
 
 
 def _layers(rows: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[str]:
@@ -127,6 +148,10 @@ def _recorded(rows: list[dict[str, Any]]) -> str:
             ]
         )
     return text.table(shown, headers, "ll" + "r" * (len(headers) - 3) + "l")
+
+
+def _us(row: Row, column: str) -> str:
+    return f"{text.number(row[column] * 1e3)} µs"
 
 
 def _percent(row: Row, column: str) -> str:

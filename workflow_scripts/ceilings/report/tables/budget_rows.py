@@ -29,6 +29,8 @@ def read_budget(path: Path | str, cell: Record) -> dict[str, Any]:
     return read_record(path, "budget", cell, "was captured for", gates.budget)
 
 
+UNSTEADY_COLUMNS = ("irregular", "irregular_host_ms", "irregular_gpu_ms")
+
 NONE = {"median": 0.0}
 """A class that a budget does not have."""
 
@@ -81,8 +83,21 @@ def budget_row(cell: Record, measured: Record, record: Record) -> dict[str, Any]
         **{f"path_{share}": shares[share] for share in PATH_SHARES},
         "node_gap_us": replay["node_gap_us"] if replay else None,
         "verdict": verdict(shares) if explained else UNEXPLAINED,
+        **_unsteady(record),
         "path": cell["budget"],
     }
+
+
+def _unsteady(record: Record) -> dict[str, float | None]:
+    """How many kernels, copies and calls the iterations do not have alike; their time, a mean over all iterations.
+
+    None of records older than the check.
+    """
+    if "irregular" not in record:
+        return dict.fromkeys(UNSTEADY_COLUMNS)
+    every = [(one["what"] == "call", one["ns"] * one["iterations"] / one["of"]) for one in record["irregular"]]
+    host, device = (sum(ns for called, ns in every if called == side) / NS_PER_MS for side in (True, False))
+    return dict(zip(UNSTEADY_COLUMNS, (len(every), host, device), strict=True))
 
 
 def explains(length_ms: float, latency_ms: float) -> bool:

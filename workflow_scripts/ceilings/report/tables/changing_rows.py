@@ -1,22 +1,22 @@
-"""Records of changing shapes to tables: a row a cell, a row a shape of it, a row a transition, a row a request."""
+"""Records of changing shapes to tables: a row a cell, and of each cell a row a process, shape, transition, request."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ceilings.report.tables import gates
+from ceilings.report.tables.padded_rows import BUCKET_COLUMNS, PADDED_COLUMNS, curve, padding, reason
 from ceilings.report.tables.planned_record import read_record
-from ceilings.statistics.intervals import mean_over_processes, ratio
 from ceilings.statistics.quantiles import Interval
 from ceilings.statistics.shape_costs import first_ms, growth_bytes, return_ms, rounds_of, steady_median_ms, steady_ms
 from ceilings.statistics.shape_tax import drift, tax, transitions
-from ceilings.workload.padded import padding_share
 
 Record = Mapping[str, Any]
 
@@ -31,9 +31,7 @@ CHANGING_COLUMNS = [
     *("tax", "tax_low", "tax_high", "drift", "drift_low", "drift_high", "sequence_ms", "steady_ms"),
     *("first_ms", "worst_first_ms", "return_ratio", "growth_mb", "graphs", "eager_shapes"),
     *("worst_previous", "worst_shape", "worst_ratio"),
-    *("buckets", "bucket_shapes", "predicted_ms", "padded_steady_ms", "padded_steady_low_ms", "padded_steady_high_ms"),
-    *("padded_ms", "padded_tax", "padded_ratio", "padded_ratio_low", "padded_ratio_high", "padding_share"),
-    *("padded_reason", "flags", "path"),
+    *(*PADDED_COLUMNS, "flags", "path"),
 ]
 """One row a cell.
 
@@ -42,11 +40,11 @@ CHANGING_COLUMNS = [
 ``steady_ms``: both means. ``first_ms``, ``worst_first_ms``: mean and largest latency of a first appearance, the first
 request of the process apart. ``return_ratio``: median over the shapes of the first request after another shape, over
 the steady latency. ``growth_mb``: memory that the shapes after the first one added. ``graphs``: those compiled.
-``worst_*``: the transition that costs most beside its shape's steady latency. ``predicted_ms``: mean latency of the
-padded requests by the steady latencies of their buckets; ``padded_steady_ms``: the same, measured with the requests
-padded; ``padded_ms``: their mean in the sequence. ``padded_ratio``: that mean over ``sequence_ms``, of exact shapes.
-``padding_share``: of what runs along the padded axis, the share that is padding.
+``worst_*``: the transition that costs most beside its shape's steady latency.
 """
+
+RUN_COLUMNS = [*CHANGING_KEY, "run", "padded", "sequence_ms", "steady_ms"]
+"""One row a process, with its requests padded or not: their mean in the sequence and at the steady latencies."""
 
 SHAPE_COLUMNS = [
     *(*CHANGING_KEY, "shape", "requests", "steady_ms", "first_ms", "return_ms", "memory_mb", "compiled", "runs_at")
@@ -65,7 +63,9 @@ class ChangingTables:
     """The tables of changing shapes."""
 
     changing: pd.DataFrame
+    changing_runs: pd.DataFrame
     changing_shapes: pd.DataFrame
+    changing_buckets: pd.DataFrame
     transitions: pd.DataFrame
     changing_requests: pd.DataFrame
 
@@ -76,7 +76,7 @@ def changing_tables(plan: Record) -> ChangingTables:
     Raises:
         UserError: A record that the plan names is missing, damaged or of another cell.
     """
-    cells, shapes, pairs, requests = [], [], [], []
+    cells, runs, shapes, buckets, pairs, requests = [], [], [], [], [], []
     for cell in plan.get("changing", []):
         records = [_read(path, cell, plan, padded=False) for path in cell["runs"]]
         padded = [_read(path, cell, plan, padded=True) for path in cell["padded"]]
@@ -87,18 +87,23 @@ def changing_tables(plan: Record) -> ChangingTables:
             cells.append({**row, "status": "unavailable", "reason": cell["reason"], "remedy": cell["remedy"]})
             continue
         row |= _of_requests(records[0]["requests"]) | {"flags": "; ".join(_flags(records))}
-        if failed := [record for record in records if record["status"] != "ok"]:
-            failure = failed[0]["failure"]
-            cells.append({**row, "status": "failed", "reason": f"{failure['kind']}: {failure['message']}"})
+        if any(record["status"] != "ok" for record in records):
+            cells.append({**row, "status": "failed", **_failure(cell, records)})
             continue
         every = _transitions(records)
-        cells.append({**row, "status": "ok", **_costs(records), **_worst(every), **_padding(chosen, records, padded)})
+        whole = bool(padded) and all(record["status"] == "ok" for record in padded)
+        cells.append({**row, "status": "ok", **_costs(records), **_worst(every)})
+        cells[-1] |= padding(chosen, padded, _means(padded)["sequence_ms"] if whole else None)
+        runs += [{**key, **_run(one)} for one in (*records, *(padded if whole else ()))]
         shapes += [{**key, **one} for one in _shapes(records, chosen)]
+        buckets += [{**key, **one} for one in curve(chosen)]
         pairs += [{**key, **one} for one in every]
         requests += [{**key, **one} for one in _requests(records[0])]
     return ChangingTables(
         pd.DataFrame(cells, columns=CHANGING_COLUMNS),
+        pd.DataFrame(runs, columns=RUN_COLUMNS),
         pd.DataFrame(shapes, columns=SHAPE_COLUMNS),
+        pd.DataFrame(buckets, columns=[*CHANGING_KEY, *BUCKET_COLUMNS]),
         pd.DataFrame(pairs, columns=TRANSITION_COLUMNS),
         pd.DataFrame(requests, columns=REQUEST_COLUMNS),
     )
@@ -108,7 +113,10 @@ def _read(path: str, cell: Record, plan: Record, *, padded: bool) -> dict[str, A
     def flaw(record: Record) -> str | None:
         return gates.changing(record, plan, path, padded=padded)
 
-    return read_record(path, "changing", cell, "was measured for", flaw, key=CHANGING_KEY)
+    record = read_record(path, "changing", cell, "was measured for", flaw, key=CHANGING_KEY)
+    if record["status"] == "ok" and (wrong := gates.changing_parity(record, plan)):
+        return record | {"status": "failed", "failure": {"kind": "parity", "message": wrong}}
+    return record
 
 
 def _read_buckets(path: str, cell: Record) -> dict[str, Any]:
@@ -127,6 +135,23 @@ def _of_requests(requests: Record) -> dict[str, Any]:
 def _flags(records: Sequence[Record]) -> list[str]:
     counted = {flag: sum(flag in record["flags"] for record in records) for each in records for flag in each["flags"]}
     return [f"{flag} ({count} of {len(records)} runs)" for flag, count in counted.items()]
+
+
+def _failure(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
+    """Why a cell of which any process failed has no numbers, and what to do about it."""
+    failed = [record for record in records if record["status"] != "ok"]
+    part = f"{len(failed)} of {len(records)} processes failed, the others did not; "
+    first = failed[0]
+    mend = f"see {first['log']}, mend the cause" if first.get("log") else "mend the cause"
+    where = " where it was measured" if cell.get("recorded") else ""
+    return {
+        "reason": f"{part if len(failed) < len(records) else ''}{reason(first)}",
+        "remedy": f"{mend}, then `rm -r {Path(cell['runs'][0]).parent}` and run again{where}",
+    }
+
+
+def _run(record: Record) -> dict[str, Any]:
+    return {"run": record["run"], "padded": record["padded"], **_means([record])}
 
 
 def _costs(records: Sequence[Record]) -> dict[str, Any]:
@@ -161,11 +186,6 @@ def _means(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _sequence_means(records: Sequence[Record]) -> list[list[float]]:
-    """Mean latency of a request in the passes of each process, the first request left out: it follows none."""
-    return [[float(np.mean([np.mean(each.latency[1:]) for each in rounds_of(record)]))] for record in records]
-
-
 def _transitions(records: Sequence[Record]) -> list[dict[str, Any]]:
     names = records[0]["requests"]["shapes"]
     steady = np.median([steady_median_ms(record) for record in records], axis=0)
@@ -192,33 +212,6 @@ def _worst(pairs: Sequence[Record]) -> dict[str, Any]:
         return {}
     worst = max(changes, key=lambda pair: pair["ratio"])
     return {"worst_previous": worst["previous"], "worst_shape": worst["shape"], "worst_ratio": worst["ratio"]}
-
-
-def _padding(chosen: Record | None, exact: Sequence[Record], padded: Sequence[Record]) -> dict[str, Any]:
-    """Prediction and measurement of the padded requests."""
-    if chosen is None:
-        return {}
-    if chosen["status"] != "ok":
-        return {"padded_reason": f"{chosen['failure']['kind']}: {chosen['failure']['message']}"}
-    row = {
-        "buckets": len(chosen["buckets"]),
-        "bucket_shapes": ";".join(chosen["buckets"]),
-        "predicted_ms": chosen["predicted_ms"],
-        "padding_share": padding_share(chosen),
-    }
-    if failed := [record for record in padded if record["status"] != "ok"]:
-        failure = failed[0]["failure"]
-        return row | {"padded_reason": f"{failure['kind']}: {failure['message']}"}
-    # Of all requests, as predicted; the means of a tax leave the first one out, which follows none.
-    steady = mean_over_processes([np.mean(np.take(steady_ms(one), one["requests"]["order"])) for one in padded])
-    return row | {
-        "padded_steady_ms": steady.estimate,
-        "padded_steady_low_ms": steady.low if steady.bounded else None,
-        "padded_steady_high_ms": steady.high if steady.bounded else None,
-        "padded_ms": _means(padded)["sequence_ms"],
-        "padded_tax": tax([rounds_of(record) for record in padded]).estimate,
-        **_interval("padded_ratio", ratio(_sequence_means(padded), _sequence_means(exact))),
-    }
 
 
 def _shapes(records: Sequence[Record], chosen: Record | None) -> list[dict[str, Any]]:

@@ -19,7 +19,9 @@ from ceilings.errors import UserError
 from ceilings.failure_kinds import FAILURE_KINDS
 from ceilings.report.tables import gates
 from ceilings.report.tables.budget_rows import budget_row, kernel_rows, read_budget
+from ceilings.report.tables.change_cost_rows import change_tables
 from ceilings.report.tables.changing_rows import changing_tables
+from ceilings.report.tables.colocation_rows import colocation_tables
 from ceilings.report.tables.floor_rows import floor_table
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, Tables
 from ceilings.report.tables.keys import KEY, ONNX_FILE, joined_levers, with_axes
@@ -97,7 +99,9 @@ def collect(plan: Record) -> Tables:
         kernels=with_axes(pd.DataFrame(kernels, columns=KERNEL_COLUMNS)),
         quality=quality_table(plan["cells"]),
         **vars(changing_tables(plan)),
+        **vars(change_tables(plan)),
         **vars(search_tables(plan)),
+        **vars(colocation_tables(plan)),
         serving=served.serving,
         serving_windows=served.windows,
         serving_samples=served.samples,

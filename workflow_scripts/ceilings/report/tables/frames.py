@@ -14,15 +14,25 @@ from ceilings.errors import UserError
 from ceilings.files import atomic, not_a_file, sha256
 from ceilings.report.catalogue import TABLES
 from ceilings.report.tables import consistent
+from ceilings.report.tables.budget_rows import UNSTEADY_COLUMNS
+from ceilings.report.tables.change_cost_rows import COST_COLUMNS, NAME_COLUMNS
 from ceilings.report.tables.changing_rows import (
     CHANGING_COLUMNS,
     CHANGING_KEY,
     REQUEST_COLUMNS,
+    RUN_COLUMNS,
     SHAPE_COLUMNS,
     TRANSITION_COLUMNS,
 )
+from ceilings.report.tables.colocation_rows import (
+    COLOCATION_COLUMNS,
+    COLOCATION_KEY,
+    INSTANCE_COLUMNS,
+    PAIR_COLUMNS,
+)
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
+from ceilings.report.tables.padded_rows import BUCKET_COLUMNS
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
 from ceilings.report.tables.search_rows import BATCH_COLUMNS, BEST_COLUMNS, SEARCH_KEY
@@ -51,19 +61,34 @@ NUMBERS = {"number", "percent", "count"}
 
 CHANGING = {
     "changing": CHANGING_COLUMNS,
+    "changing_runs": RUN_COLUMNS,
     "changing_shapes": SHAPE_COLUMNS,
+    "changing_buckets": [*CHANGING_KEY, *BUCKET_COLUMNS],
     "transitions": TRANSITION_COLUMNS,
     "changing_requests": REQUEST_COLUMNS,
+    "shape_changes": COST_COLUMNS,
+    "shape_change_names": NAME_COLUMNS,
 }
 """Tables of changing shapes."""
 
 SEARCHES = {"best_batches": BEST_COLUMNS, "searched_batches": BATCH_COLUMNS}
 """Tables of searches for the best batch."""
 
-KEYS = {**dict.fromkeys(CHANGING, CHANGING_KEY), **dict.fromkeys(SEARCHES, SEARCH_KEY)}
-"""Columns that name a row's cell, where these are others than those of a cell of one shape."""
+COLOCATION = {"colocation": COLOCATION_COLUMNS, "colocated": INSTANCE_COLUMNS, "interference": PAIR_COLUMNS}
+"""Tables of co-locations."""
 
-LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *CHANGING, *SEARCHES}
+FURTHER = {**CHANGING, **SEARCHES, **COLOCATION}
+"""Tables of what is no cell of one shape."""
+
+KEYS = {
+    **dict.fromkeys(CHANGING, CHANGING_KEY),
+    **dict.fromkeys(SEARCHES, SEARCH_KEY),
+    **dict.fromkeys(COLOCATION, COLOCATION_KEY),
+    "quality": [column for column in KEY if column != "shape"],
+}
+"""Columns that name what a row is of, where these are others than those of a cell of one shape."""
+
+LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *FURTHER}
 """Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
@@ -75,7 +100,8 @@ BUDGET_COLUMNS = [
     *(f"idle_{cause}_ms" for cause in IDLE_CAUSES),
     *("gpu_residual_ms", "launches", "kernels", "kernel_mean_us", "launch_to_start_us"),
     *("replayed_ms", "node_gap_us", "no_work_ms", "no_host_ms"),
-    *(*(f"path_{share}" for share in PATH_SHARES), "verdict", "path"),
+    *(*(f"path_{share}" for share in PATH_SHARES), "verdict"),
+    *(*UNSTEADY_COLUMNS, "path"),
 ]
 """One row a cell with a capture: its median iteration, split on the host's side and on the device's.
 
@@ -83,6 +109,8 @@ BUDGET_COLUMNS = [
 if besides the device's work took no time, or the host none (at most). ``path_*``: shares of the critical path. Where
 the replay is not as long as the untraced latency, these two are empty, and the path is the recorded iteration's.
 ``node_gap_us``: the most that lies between nodes of a CUDA graph, where the replay has them closer than recorded.
+``irregular``: kernels, copies and calls that the iterations do not have alike; ``irregular_host_ms``,
+``irregular_gpu_ms``: time in such calls, and in such kernels and copies, a mean over all iterations.
 """
 
 SELDOM_MS = [f"gpu_{kind}_ms" for kind in SELDOM]
@@ -118,9 +146,12 @@ class Tables:
         kernels: One row a kernel of a captured cell; columns ``KERNEL_COLUMNS``.
         floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
         quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
-        changing, changing_shapes, transitions, changing_requests: One row a cell of changing shapes, a shape of it, a
-            pair of shapes, a request of its first process.
+        changing, changing_runs, changing_shapes, changing_buckets, transitions, changing_requests: One row a cell of
+            changing shapes, a process of it, a shape, a number of buckets, a pair of shapes, a request of its first
+            process.
+        shape_changes, shape_change_names: One row a part of what a change costs a captured cell, and a name there.
         best_batches, searched_batches: One row a search for the best batch, one a batch that it measured.
+        colocation, colocated, interference: One row a co-location, an instance of it, a pair of neighbours.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
         serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
         serving_samples: One row a request to a server (``latency_ns``).
@@ -134,11 +165,18 @@ class Tables:
     floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
     quality: pd.DataFrame = field(default_factory=lambda: _empty(QUALITY_COLUMNS))
     changing: pd.DataFrame = field(default_factory=lambda: _empty(CHANGING_COLUMNS))
+    changing_runs: pd.DataFrame = field(default_factory=lambda: _empty(RUN_COLUMNS))
     changing_shapes: pd.DataFrame = field(default_factory=lambda: _empty(SHAPE_COLUMNS))
+    changing_buckets: pd.DataFrame = field(default_factory=lambda: _empty([*CHANGING_KEY, *BUCKET_COLUMNS]))
     transitions: pd.DataFrame = field(default_factory=lambda: _empty(TRANSITION_COLUMNS))
     changing_requests: pd.DataFrame = field(default_factory=lambda: _empty(REQUEST_COLUMNS))
+    shape_changes: pd.DataFrame = field(default_factory=lambda: _empty(COST_COLUMNS))
+    shape_change_names: pd.DataFrame = field(default_factory=lambda: _empty(NAME_COLUMNS))
     best_batches: pd.DataFrame = field(default_factory=lambda: _empty(BEST_COLUMNS))
     searched_batches: pd.DataFrame = field(default_factory=lambda: _empty(BATCH_COLUMNS))
+    colocation: pd.DataFrame = field(default_factory=lambda: _empty(COLOCATION_COLUMNS))
+    colocated: pd.DataFrame = field(default_factory=lambda: _empty(INSTANCE_COLUMNS))
+    interference: pd.DataFrame = field(default_factory=lambda: _empty(PAIR_COLUMNS))
     serving: pd.DataFrame = field(default_factory=lambda: _empty(SERVING_COLUMNS))
     serving_windows: pd.DataFrame = field(default_factory=lambda: _empty(WINDOW_COLUMNS))
     serving_samples: pd.DataFrame = field(default_factory=lambda: _empty(SAMPLE_COLUMNS))
@@ -209,13 +247,13 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     ]
     tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet"), remedy) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
-    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **CHANGING, **SEARCHES}
+    known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **FURTHER}
     for name, columns in known.items():
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
             tables[name] = tables[name].assign(**dict.fromkeys(missing))
-    # Older than a class, or than replays with nodes closer together.
-    since = {**dict.fromkeys(SELDOM_MS, 0.0), "node_gap_us": None}
+    # Older than a class, than replays with nodes closer together, or than the check whether iterations are alike.
+    since = dict.fromkeys(SELDOM_MS, 0.0) | dict.fromkeys(("node_gap_us", *UNSTEADY_COLUMNS))
     tables["budgets"] = tables["budgets"].assign(
         **{column: value for column, value in since.items() if column not in tables["budgets"].columns}
     )
@@ -248,7 +286,7 @@ def _read(path: Path, name: str, digest: str | None, remedy: str | None) -> pd.D
 
 def _flaw(name: str, frame: pd.DataFrame) -> str | None:
     """Why a frame is not the table of this name; None where nothing is wrong."""
-    key = KEYS.get(name) or [column for column in KEY if name != "quality" or column != "shape"]
+    key = KEYS.get(name, KEY)
     needed = {
         SAMPLES: [*key, "run", "series", "latency_ns"],
         "cells": [*key, "aa_of", "status"],

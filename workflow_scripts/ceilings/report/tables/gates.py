@@ -6,6 +6,7 @@ Each function says why a record with status ``ok`` cannot be believed, in a few 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -165,9 +166,38 @@ def changing(record: Record, plan: Record, path: str | Path, *, padded: bool) ->
         return f"a latency of {least} ns is shorter than any call"
     if (took := sum(map(sum, every))) > record["protocol"]["time_limit_seconds"] * NS:
         return f"its latencies add up to {took / NS:g} s, more than its limit"
+    return None
+
+
+def changing_parity(record: Record, plan: Record) -> str | None:
+    """Why outputs of a process of changing shapes are wrong by the study's tolerance; None where they are right."""
     for shape, one in record["parity"].items():
         if reason := too_far(one, plan["tolerances"][record["cell"]["precision"]]):
             return f"at {shape}: {reason}"
+    return None
+
+
+def colocation(record: Record, planned: Record, plan: Record, path: str | Path) -> str | None:
+    """Why instances of a co-location cannot have answered so."""
+    if Path(path).name != f"run{record['run']}.json":
+        return f"it is run {record['run']} of its co-location"
+    members = ["/".join(one["cell"].values()) for one in record["instances"] if one["member"]]
+    if record["cells"] != planned["cells"] or members != planned["cells"]:
+        return "its instances are of other cells than the study's"
+    for index, window in enumerate(record["windows"]):
+        took = window["closed_ns"] - window["opened_ns"]
+        for at, one in window["answers"].items():
+            where, latencies = f"instance {at} of windows[{index}]", one["latency_ns"]
+            if min(latencies) < LEAST_NS:
+                return f"{where} has a latency of {min(latencies)} ns, shorter than any call"
+            if sum(latencies) > took:
+                return f"{where} answered for {sum(latencies)} ns in a window of {took} ns"
+            # What lies partly in the window counts by its share: one request at each end.
+            if not len(latencies) * (1 - CLOSE) <= one["completions"] <= len(latencies) + 2:
+                return f"{where} has {one['completions']:g} completions of {len(latencies)} requests"
+    for one in record["instances"]:
+        if reason := too_far(one["parity"], plan["tolerances"][one["cell"]["precision"]]):
+            return f"{'/'.join(one['cell'].values())}: {reason}"
     return None
 
 
@@ -224,6 +254,23 @@ def budget(record: Record) -> str | None:
     return None
 
 
+def shape_change(record: Record) -> str | None:
+    """Why what a change of the shape costs is not the sum of its parts."""
+    for name in ("changes", "first"):
+        if not (comparison := record[name]):
+            continue
+        taken, again = comparison["taken_ns"], comparison["again_ns"]
+        if not math.isclose(taken - again, comparison["cost_ns"]["mean"], rel_tol=CLOSE, abs_tol=1 + CLOSE * taken):
+            return (
+                f"{name} take {taken:g} ns, again {again:g} ns, and their cost is {comparison['cost_ns']['mean']:g} ns"
+            )
+        for side, part in itertools.product(("host", "device"), ("taken_ns", "again_ns")):
+            total, whole = sum(row[part] for row in comparison[side]), comparison[part]
+            if comparison[side] and not math.isclose(total, whole, rel_tol=CLOSE, abs_tol=1):
+                return f"the {side}'s parts of {name} add up to {total:g} ns, and the request takes {whole:g} ns"
+    return None
+
+
 def floor(record: Record) -> str | None:
     """Why a floor does not follow from its parts."""
     parts = record["floor"]
@@ -246,8 +293,27 @@ def serving(record: Record) -> str | None:
         failed = sum(window["failed"].values())
         if window["sent"] != window["answered"] + failed:
             return f"of {window['sent']} requests of {where} {window['answered']} were answered and {failed} failed"
-        if flaw := _counters(window):
+        if flaw := _waited(window) or _counters(window):
             return f"{where}: {flaw}"
+    return None
+
+
+def _waited(window: Record) -> str | None:
+    """Why clients cannot have waited so: for longer than they were there, or shorter than their server took."""
+    latencies, failed, server = window["latency_ns"], sum(window["failed"].values()), window["server"]
+    there = window["drained_ns"] - window["began_ns"]
+    if window["answered_inside"] > window["answered"]:
+        return f"{window['answered_inside']:g} requests were answered in it, of {window['answered']}"
+    if max(latencies, default=0) > there:
+        return f"a latency of {max(latencies)} ns is longer than the {there} ns until its last answer"
+    clients = window["concurrency"]
+    if clients and sum(latencies) > clients * there:
+        return f"its latencies add up to {sum(latencies)} ns, more than {clients} times the {there} ns that it took"
+    whole = server.get("request_ns")
+    if whole is None or failed or server.get("requests") != len(latencies):  # not of the same requests
+        return None
+    if whole > sum(latencies) * (1 + CLOCKS) + NS_PER_US * len(latencies):
+        return f"its requests took {whole} ns at the server, more than the {sum(latencies)} ns that clients waited"
     return None
 
 

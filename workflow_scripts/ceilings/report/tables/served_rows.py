@@ -68,7 +68,7 @@ def served_tables(plan: Record, means: Means) -> Frames:
                 continue
             highest = 0.0
             for loaded in _by_load(cell, records):  # closed loops first
-                answered = [(run, window) for run, window in loaded if window["latency_ns"]]
+                answered = [(run, window) for run, window in loaded if _answers(window)]
                 row = load_row(loaded, answered, records, means, key, highest) if answered else _unanswered(loaded)
                 if row["kind"] == "closed" and answered:
                     highest = max(highest, row["answered_per_s"])
@@ -121,7 +121,10 @@ def load_row(  # noqa: PLR0917 - all that one row is made of
     row |= interval_columns(BY_COLUMN["p50_ms"], median_over_processes(groups))
     for q in (90, 95, 99):
         row |= interval_columns(BY_COLUMN[f"p{q}_ms"], pooled_quantile(groups, q / 100))
-    rates = [sum(map(_answered, same)) / sum(map(_seconds, same)) for same in runs]
+    # Also of windows in which nobody came: they are part of a rate.
+    rates = [
+        sum(map(_answered, same)) / sum(map(_seconds, same)) for same in _by_run(loaded) if any(map(_answers, same))
+    ]
     row |= interval_columns(BY_COLUMN["answered_per_s"], mean_over_processes(rates))
     return row | _account(windows, row["client_ms"]) | _formed(windows) | _bare(windows, means, key, records)
 
@@ -140,7 +143,9 @@ def _unanswered(loaded: Loaded) -> dict[str, Any]:
     failed: Counter[str] = Counter()
     for _, window in loaded:
         failed.update(window["failed"])
-    why = failed.most_common(1)[0][0] if failed else "none was sent"
+    window = loaded[0][1]
+    nobody = f"nobody came in windows of {_seconds(window):g} s; lengthen protocol.serving.window_seconds"
+    why = failed.most_common(1)[0][0] if failed else nobody
     return {
         **{"status": "failed", **load_of([window for _, window in loaded])},
         **{"runs": len(_by_run(loaded)), "windows": len(loaded), "n": 0, "failures": sum(failed.values())},
@@ -347,6 +352,11 @@ def _by_run(loaded: Loaded) -> list[list[Record]]:
 
 def _latencies(windows: Iterable[Record]) -> NDArray[np.float64]:
     return np.concatenate([np.asarray(window["latency_ns"], np.float64) * MS for window in windows])
+
+
+def _answers(window: Record) -> bool:
+    """Whether any request was answered, be it after the window."""
+    return bool(window["latency_ns"])
 
 
 def _answered(window: Record) -> float:

@@ -38,6 +38,9 @@ STOP_SECONDS = 10.0
 PORT_TRIES = 3
 """Another process may take a port between its choice and the server's start."""
 
+COUNTED_SECONDS = 1.0
+"""So long a server may take to count a request whose answer it has sent."""
+
 _POLL_SECONDS = 0.02
 _TAKEN = re.compile(r"already in use|failed to bind|EADDRINUSE", re.IGNORECASE)
 FAILURE = "ceilings-failure: "
@@ -75,6 +78,23 @@ class Server(abc.ABC):
     @abc.abstractmethod
     def counters(self, model: str) -> Counters:
         """What it has counted of a model so far."""
+
+    def since(self, model: str, before: Counters, requests: int) -> Counters:
+        """What it has counted of a model since an earlier look, answers of our own to so many requests among it.
+
+        Servers count a request after its answer, and a batch after its requests. So this waits until that many are
+        counted and two looks are equal; in vain where it lost some, or others never stop to ask.
+        """
+        deadline = time.monotonic() + COUNTED_SECONDS
+        last = None
+        while True:
+            now = self.counters(model)
+            counted = now - before
+            whole = counted.requests is None or counted.requests + (counted.failures or 0) >= requests
+            if (whole and now == last) or time.monotonic() > deadline:
+                return counted
+            last = now
+            time.sleep(_POLL_SECONDS / 2)
 
     @abc.abstractmethod
     def batch_sizes(self, model: str) -> dict[int, int] | None:

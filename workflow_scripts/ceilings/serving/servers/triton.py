@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,6 @@ SHARE = (
 
 EXIT_SECONDS = 5
 """So long Triton waits for requests in flight when it is stopped."""
-
-SETTLE_SECONDS = 0.2
-"""So long at most until its counters stand still; under load they never do."""
 
 STUB = "triton_python_backend_stub"
 
@@ -134,15 +130,7 @@ class Triton(StartedServer):
         return variables
 
     def counters(self, model: str) -> Counters:
-        """What it has counted so far. It counts a request once its answer is sent; a moment is waited for that."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        now = metrics.counters(get(self.metrics_address, "/metrics")[1], model)
-        while time.monotonic() < deadline:
-            time.sleep(SETTLE_SECONDS / 20)
-            before, now = now, metrics.counters(get(self.metrics_address, "/metrics")[1], model)
-            if before == now:
-                break
-        return now
+        return metrics.counters(get(self.metrics_address, "/metrics")[1], model)
 
     def statistics(self, model: str) -> Mapping[str, Any]:
         """The entry of the statistics extension."""

@@ -14,12 +14,13 @@ from ceilings.report.analysis.findings.batch_limits import best_batches
 from ceilings.report.analysis.findings.beyond import cold_start, other_boundaries
 from ceilings.report.analysis.findings.bottleneck import bottleneck
 from ceilings.report.analysis.findings.bucket_padding import padded_requests
+from ceilings.report.analysis.findings.company import company
 from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
 from ceilings.report.analysis.findings.headroom import headroom
 from ceilings.report.analysis.findings.levers import levers
-from ceilings.report.analysis.findings.one_shape import shape_taxes
+from ceilings.report.analysis.findings.one_shape import choices, published_latencies, shape_taxes
 from ceilings.report.analysis.findings.operating import operating_points
 from ceilings.report.analysis.findings.overview import fastest
 from ceilings.report.analysis.findings.padding import padding
@@ -59,6 +60,9 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     padding,
     shape_taxes,
     padded_requests,
+    published_latencies,
+    choices,
+    company,
     other_boundaries,
     cold_start,
     energy,

@@ -104,7 +104,7 @@ def _added(one: Served) -> str:
     bare, added = one.known("bare_ms"), one.known("added_ms")
     if bare is None or added is None:
         return ""
-    return f"; of the execution {text.number(bare)} is the bare runtime at the batch sizes formed"
+    return f"; the bare runtime takes {text.number(bare)} ms at the batch sizes formed"
 
 
 def _largest_addition(one: Served) -> str:
@@ -187,7 +187,7 @@ def _saturation(loads: ServedLoads, line: Line) -> Finding | None:
     elif last.bounded and last.high < 1 + MARGIN:
         status = "refuted"
     grows = most is closed[-1] and status == "supported"
-    answers = f"{who} answers" if grows else f"{who} answers at most"
+    answers = f"{who} answers at most" if status == "refuted" else f"{who} answers"
     sentence = f"{answers} {text.interval(most.throughput)} requests a second, at {most.load}"
     sentence += f" ({text.number(closed[0].throughput.estimate)} at {closed[0].load})"
     sentence += (
@@ -197,7 +197,7 @@ def _saturation(loads: ServedLoads, line: Line) -> Finding | None:
     sentence += _rates(line)
     whole = loads.more(most, closed[0]) if most is not closed[0] else None
     brief = f"{answers} {text.number(most.throughput.estimate)} requests a second"
-    brief += f" at {most.load}" if grows else ""
+    brief += "" if status == "refuted" else f" at {most.load}"
     brief += f", {times(whole).replace(' faster', '')} those of {closed[0].load}" if whole and whole.decided else ""
     brief += "; more clients may get more." if grows else "."
     return Finding(

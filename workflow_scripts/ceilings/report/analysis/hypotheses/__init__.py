@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ceilings.report.analysis.hypotheses import decode_claims, served_claims, stacks, tails_and_copies
+from ceilings.report.analysis.hypotheses import decode_claims, served_claims, shape_claims, stacks, tails_and_copies
 from ceilings.report.analysis.hypotheses import lower_precision as precision
 from ceilings.report.analysis.hypotheses.judgement import Judgement
 from ceilings.report.analysis.measured import Measured
@@ -108,7 +108,7 @@ HYPOTHESES = (
         "TensorRT's provider in FP16 beats the CUDA provider in FP32, whose batch 4 takes as long as batch 1",
         "4.7 against 31.1 ms compute, 15.9 against 41.9 ms a request; 31.0 ms at batch 4",
         "OpenCLIP ViT-B-32, RTX A4000, Triton server",
-        served_claims.tensorrt_behind_server,
+        shape_claims.tensorrt_over_batches,
     ),
     Hypothesis(
         11,
@@ -158,7 +158,7 @@ HYPOTHESES = (
         "does not",
         "1.1 ms at a repeated shape, 18 ms at an alternating one (FP16)",
         "CLIP ViT-B-32 image tower, ONNX Runtime 1.31.1, H100",
-        served_claims.changing_batches,
+        shape_claims.changing_batches,
     ),
     Hypothesis(
         18,

@@ -10,7 +10,7 @@ from ceilings.report import text
 from ceilings.report.analysis.findings.finding import Status, change, combined
 from ceilings.report.analysis.findings.serving_pairs import besides, hidden
 from ceilings.report.analysis.hypotheses import stacks
-from ceilings.report.analysis.hypotheses.judgement import Judgement, happens
+from ceilings.report.analysis.hypotheses.judgement import Judgement
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.served import Line, Served, ServedLoads, named
 from ceilings.report.tables.evidence import Evidence
@@ -122,11 +122,15 @@ def _once(loads: Iterable[Served]) -> list[Served]:
     return list({(one.device, one.deployment): one for one in reversed(list(loads))}.values())
 
 
-def changing_batches(measured: Measured, _: Evidence) -> Judgement:
-    """Execution in batches of changing size over the bare runtime's at these sizes: CUDA provider, and TensorRT."""
+def executions(measured: Measured) -> tuple[list[str], dict[bool, list[Status]]]:
+    """Execution in batches of changing size over the bare runtime's at these sizes.
+
+    Returns:
+        Our reading, and whether something is redone, as claimed: of the CUDA provider (False) and of TensorRT (True).
+    """
     loads = ServedLoads(measured)
     statuses: dict[bool, list[Status]] = {False: [], True: []}
-    lines = []
+    lines: list[str] = []
     for line in loads.lines:
         stack = _stack(loads, line)
         if stack != ORT_CUDA and stack not in TENSORRT_STACKS:
@@ -138,10 +142,7 @@ def changing_batches(measured: Measured, _: Evidence) -> Judgement:
                 factor = executed.scaled(1 / bare)
                 lines.append(f"{named(loads, one)}, {one.load} {text.interval(factor, '×')} the bare execution")
                 statuses[stack in TENSORRT_STACKS].append(_redone(factor, hoped=stack == ORT_CUDA))
-    if not all(statuses.values()):
-        return Judgement("not decidable", "; ".join(lines), (MIXED_BATCHES,))
-    verdict = combined([happens(statuses[False]), combined(statuses[True])])
-    return Judgement(verdict, "; ".join(lines), ("more servers",) if verdict == "not decidable" else ())
+    return lines, statuses
 
 
 def _redone(factor: Interval, hoped: bool) -> Status:

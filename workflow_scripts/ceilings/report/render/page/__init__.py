@@ -26,7 +26,15 @@ from ceilings.report.analysis.findings import QUESTIONS, Finding, findings
 from ceilings.report.analysis.machine import machine_of
 from ceilings.report.analysis.measured import Measured, group_by
 from ceilings.report.analysis.ranking import most_consequential
-from ceilings.report.render import batch_section, conditions, decision_table, quality_section, shapes_section
+from ceilings.report.render import (
+    batch_section,
+    change_cost_section,
+    colocation_section,
+    conditions,
+    decision_table,
+    quality_section,
+    shapes_section,
+)
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.conclusions import VERDICTS, claims_of_others
 from ceilings.report.render.explained_section import explained
@@ -87,8 +95,10 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
         distance(measured),
-        shapes_section.section(tables),
+        shapes_section.section(measured),
+        change_cost_section.section(tables),
         batch_section.section(tables),
+        colocation_section.section(tables),
         quality_section.section(plan, tables),
         parity(plan, evidence),
         graphs(evidence),

@@ -30,11 +30,15 @@ def draw(tables: Tables) -> Figure:
         return style.nothing("Latency over the sequence", "no cell of changing shapes was measured")
     steady = {
         (*(row[name] for name in CHANGING_KEY), row["shape"]): row["steady_ms"]
-        for row in tables.changing_shapes.to_dict("records")
+        for row in tables.transitions.to_dict("records")  # medians, beside which a single request may be held
     }
     groups = list(requests.groupby(CHANGING_KEY, sort=False))[:MOST_PANELS]
     figure, axes = style.panels(
-        len(groups), 2, 2.9, "Latency of each request; filled: another shape than before; dotted: steady", sharey="row"
+        len(groups),
+        2,
+        2.9,
+        "Latency of each request; filled: another shape than before; dotted: the shape's steady median",
+        sharey="row",
     )
     for (key, members), (cold, warm) in zip(groups, axes, strict=True):
         shapes = sorted(members["shape"].unique(), key=Shape.parse)
@@ -67,7 +71,7 @@ def draw(tables: Tables) -> Figure:
             axis.set_title(
                 f"{configuration_label(runtime, precision)}, {model}, {sequence}, {name}\non {device}", fontsize=9
             )
-            axis.set_xlabel("request")
+            axis.set_xlabel("request" if members["i"].max() < MOST_REQUESTS else f"request, the first {MOST_REQUESTS}")
         if len(shapes) <= MOST_NAMED:
             warm.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7)
         style.plain_log(cold, "y")

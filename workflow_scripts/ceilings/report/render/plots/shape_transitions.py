@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import configuration_label
@@ -18,6 +18,9 @@ from ceilings.workload.shape import Shape
 MOST_PANELS = 8
 MOST_NUMBERS = 8
 """Shapes up to which each field has its number."""
+
+TICKS = (1.1, 1.25, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+"""Of the colours; the three largest that occur, and their inverses."""
 
 WIDEST = 1.25
 """The colours span at least this factor to either side of 1: below it, noise would look like a cost."""
@@ -36,7 +39,9 @@ def draw(tables: Tables) -> Figure:
         return style.nothing("Shape transitions", "every sequence has one shape only")
     columns = min(2, len(several))
     rows = -(-len(several) // columns)
-    figure, axes = style.panels(rows, columns, 3.9, "Latency by the shape before, over the shape's steady latency")
+    figure, axes = style.panels(
+        rows, columns, 3.9, "Latency by the shape before, over the shape's steady latency; blank: no such pair"
+    )
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(several) :]:
         axis.remove()
@@ -66,8 +71,9 @@ def draw(tables: Tables) -> Figure:
     assert image is not None
     plain = FuncFormatter(lambda value, _: text.number(value))
     bar = figure.colorbar(image, ax=flat[: len(several)], shrink=0.6, format=plain)
-    bar.ax.yaxis.set_minor_formatter(NullFormatter())
-    bar.set_ticks([1 / reach, reach**-0.5, 1, reach**0.5, reach])
+    shown = [factor for factor in TICKS if factor <= reach][-3:]
+    bar.set_ticks([*(1 / factor for factor in reversed(shown)), 1, *shown])
+    bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.set_label("times the steady latency (log scale)")
     return figure
 

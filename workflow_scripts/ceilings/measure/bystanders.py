@@ -1,4 +1,4 @@
-"""What else the machine did while a deployment was measured: server and client are no neighbours of it."""
+"""What else the machine did while several processes were measured: they are no neighbours of each other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ class Bystanders(Neighbours):
 
     Args:
         ours: The numbers of these.
+        endpoint: Whether a server runs here that is nobody's of ours: what it uses cannot be told from the others' use.
     """
 
-    def __init__(self, ours: Callable[[], Iterable[int]]) -> None:
-        self._ours = ours
+    def __init__(self, ours: Callable[[], Iterable[int]], endpoint: bool = False) -> None:
+        self._ours, self._endpoint = ours, endpoint
+
+    def flags(self) -> list[str]:
+        """Warnings that belong beside the numbers."""
+        others = "other processes, the endpoint among them," if self._endpoint else "other processes"
+        return [flag.replace("other processes", others) for flag in super().flags()]
 
     def _read(self) -> tuple[float, float, float, float] | None:  # type: ignore[override]
         read = Neighbours._read()

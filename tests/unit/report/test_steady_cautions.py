@@ -1,0 +1,57 @@
+"""Cautions about cells that are no steady state, by their samples and by their captures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from unit.report import planted_study
+from unit.traces import planted
+
+from ceilings import records
+from ceilings.report.analysis.cautions import cautions
+from ceilings.report.analysis.measured import Measured
+from ceilings.report.tables.collect import collect
+from ceilings.report.tables.evidence import Evidence
+from ceilings.traces.budget_record import budget_record
+
+
+def lines(tables, words):
+    return [line for line in cautions(Measured(tables), [], Evidence()) if words in line]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    maker = planted_study.StudyMaker(tmp_path_factory.mktemp("study"), lambda *_: 1.0)
+    for runtime in ("torch-cuda-eager", "onnxruntime-cuda"):
+        maker.add(planted_study.GPU, runtime, "fp16", 1, 128)
+    return collect(maker.plan())
+
+
+def test_cells_without_a_turn_have_no_line(tables):
+    assert lines(tables, "fixed turn") == []
+
+
+@pytest.mark.parametrize(("runs", "shown"), [((1, 2, 3), True), ((1, 2), False)])
+def test_a_slower_iteration_in_each_turn_of_every_process_is_said(tables, runs, shown):
+    samples = tables.samples.copy()
+    slow = (samples["runtime"] == "onnxruntime-cuda") & samples["run"].isin(runs) & (samples["i"] % 8 == 5)
+    samples.loc[slow & (samples["series"] == "latency"), "latency_ns"] *= 3
+    found = lines(dataclasses.replace(tables, samples=samples), "fixed turn")
+    assert len(found) == shown
+    if shown:
+        assert "**1 cell with a slower iteration in a fixed turn**" in found[0] and "one of 8 takes" in found[0]
+
+
+def test_captures_whose_iterations_differ_are_counted(tmp_path):
+    def unsteady(events, begin, stretch):
+        if stretch > 1.4:
+            events.call(begin + 1, begin + 31, "cudaMalloc_v3020")
+        return planted.graph(events, begin + 40, stretch)
+
+    maker = planted.study(tmp_path)
+    assert lines(collect(maker.plan()), "not alike") == []
+    path = maker.cells[1]["budget"]
+    records.write(path, "budget", records.read(path, "budget") | budget_record(planted.capture(unsteady)))
+    (line,) = lines(collect(maker.plan()), "not alike")
+    assert line.startswith("1 of 2 captures")

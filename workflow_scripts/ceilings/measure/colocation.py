@@ -1,0 +1,112 @@
+"""What a co-location is: which instances share a device, how they share it, and which of them compute in which window.
+
+Standard library only: plans are made of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+THREADS, PROCESSES, MPS = "threads", "processes", "mps"
+
+HOWS = (THREADS, PROCESSES, MPS)
+"""A thread of one process for each instance, with a session and a stream; a process for each; that under CUDA's MPS."""
+
+SHARED, SPLIT = "shared", "split"
+
+CORES = (SHARED, SPLIT)
+"""Every instance on all cores, or each on cores of its own."""
+
+ROUNDS = 3
+"""Windows of company, each between references of every instance alone."""
+
+SETTLING_SECONDS = {"cpu": 0.1, "cuda": 1.0}
+"""Instances are at work for so long before a window opens: NVML's utilisation looks back for up to a second."""
+
+Cores = Sequence[tuple[int, ...]]
+"""Physical cores, each as the processors of it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharing:
+    """How instances share a device.
+
+    Attributes:
+        how: One of ``HOWS``.
+        cores: One of ``CORES``; on a GPU always shared.
+    """
+
+    how: str
+    cores: str = SHARED
+
+    def __str__(self) -> str:
+        return self.how if self.cores == SHARED else f"{self.how}-{self.cores}"
+
+    @classmethod
+    def parse(cls, name: str) -> Sharing:
+        """Of its name in a path.
+
+        >>> Sharing.parse("processes-split")
+        Sharing(how='processes', cores='split')
+        """
+        how, _, cores = name.partition("-")
+        return cls(how, cores or SHARED)
+
+
+NAMES = tuple(str(Sharing(how, cores)) for how in HOWS for cores in CORES if how != MPS or cores == SHARED)
+"""The name of each way to share."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """An instance and where it may compute.
+
+    Attributes:
+        cell: The cell that it is an instance of, as runtime/model/precision/shape.
+        threads: Of its CPU kernels.
+        processors: Where it may run; empty: everywhere.
+        member: Whether it is of the group. Else it is there for reference: the same cell with the whole machine.
+    """
+
+    cell: str
+    threads: int
+    processors: tuple[int, ...] = ()
+    member: bool = True
+
+
+def placed(cells: Sequence[str], cores: str, threads: int, machine: Cores) -> list[Placed]:
+    """The instances of a group: its members in order, then what is there for reference.
+
+    Shared cores: each member has ``threads`` threads on all cores. Split ones: equal shares of whole cores, and no more
+    threads than cores; what is left over stays idle. A member's part of the machine says nothing of what the cell does
+    with all of it, so each cell has an instance for reference then.
+
+    Raises:
+        ValueError: There are fewer cores than members.
+    """
+    if cores == SHARED:
+        return [Placed(cell, threads) for cell in cells]
+    each = len(machine) // len(cells)
+    if not each:
+        raise ValueError(f"{len(machine)} cores cannot be split among {len(cells)} instances")
+    parts = [machine[index * each : (index + 1) * each] for index in range(len(cells))]
+    members = [
+        Placed(cell, min(threads, each), tuple(one for core in part for one in core))
+        for cell, part in zip(cells, parts, strict=True)
+    ]
+    return members + [Placed(cell, threads, (), member=False) for cell in dict.fromkeys(cells)]
+
+
+def company(instances: Sequence[Placed]) -> list[tuple[int, ...]]:
+    """Who computes together: all members, and of more than two also two of each pair of cells.
+
+    >>> company([Placed("a", 1), Placed("a", 1), Placed("b", 1)])
+    [(0, 1), (0, 2), (0, 1, 2)]
+    """
+    everyone = tuple(at for at, one in enumerate(instances) if one.member)
+    pairs: dict[tuple[str, ...], tuple[int, ...]] = {}
+    for pair in itertools.combinations(everyone, 2):
+        pairs.setdefault(tuple(sorted(instances[at].cell for at in pair)), pair)
+    return [*pairs.values(), everyone] if len(everyone) > 2 else [everyone]

@@ -1,0 +1,44 @@
+"""The cells of changing shapes whose requests a study has captured, to say what a change costs by parts."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study.changing_cells import ChangingCell
+from ceilings.study.config import nearest
+from ceilings.study.paths import Paths
+from ceilings.study.sweeps import Asked
+
+KEY = ("device", "runtime", "model", "precision", "sequence")
+
+
+def changes(
+    config: Mapping[str, Any], cells: Iterable[ChangingCell], paths: Paths, *, traced: bool
+) -> list[dict[str, Any]]:
+    """For each captured cell what names it, and ``path``: its record of kind ``shape-change``, as in ``plan.json``.
+
+    Args:
+        traced: Whether anything here records captures of a GPU; a CPU's come from the frameworks' profilers.
+    """
+    found = []
+    for cell in cells:
+        asked = any(fnmatch.fnmatchcase(cell.identity, pattern) for pattern in config["changing"]["captures"])
+        if not (asked and cell.available and cell.device) or getattr(cell, "recorded", False):
+            continue
+        if not RUNTIMES[cell.runtime].changing or (RUNTIMES[cell.runtime].device == "cuda" and not traced):
+            continue
+        key = {name: getattr(cell, name) for name in KEY}
+        found.append({**key, "path": f"{paths.changing(**key)}/change.json"})
+    return found
+
+
+def problems(config: Mapping[str, Any], cells: Sequence[Asked]) -> Iterator[str]:
+    """Patterns of ``changing.captures`` that fit none of its cells."""
+    every = [f"{cell.runtime}/{cell.model}/{cell.precision}/{name}" for cell in cells for name in config["sequences"]]
+    changing = [one for one in every if any(fnmatch.fnmatchcase(one, each) for each in config["changing"]["cells"])]
+    for pattern in config["changing"]["captures"]:
+        if not fnmatch.filter(changing, pattern):
+            yield f"changing.captures: {pattern!r} fits none of changing.cells, {nearest(pattern, changing)}"
