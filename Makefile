@@ -2,6 +2,7 @@
 # make summary   measure the default study and write results/summary.md and report.html
 # make test      every check, and every test but the slow ones, some at a time
 # make test-slow the slow tests: minimal rebuilds, long faults, engine builds, the browser
+# make kernels   the tests of the fused kernels, with Triton
 # Each makes .venv first and installs the pinned packages: the GPU's where there is an NVIDIA driver.
 # make kit       the project and its packages in parts, for a host without a network (docs/offline.md)
 # make bring     on such a host: its results in parts, to be carried home
@@ -46,6 +47,12 @@ test-slow: $(VENV)/$(KIND) $(VENV)/dev $(VENV)/serving
 unit: $(VENV)/$(KIND) $(VENV)/dev
 	pytest tests/unit
 
+# Once in Triton's interpreter, once compiled for Hopper.
+kernels: export PYTHONPATH := $(CURDIR)/$(VENV)/kernels
+kernels: $(VENV)/$(KIND) $(VENV)/dev $(VENV)/kernels
+	TRITON_INTERPRET=1 pytest tests/unit/kernels
+	pytest tests/unit/kernels
+
 # Packages of which vLLM needs other versions than the rest; all others are those of gpu.txt.
 VLLM_DIFFERS := onnx|protobuf|numpy|onnxruntime-gpu|nvidia-.*|cuda-.*
 
@@ -60,7 +67,7 @@ lock: $(VENV)/$(KIND)
 	$(PIP) uv
 	cd requirements && for kind in cpu gpu; do \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -o $$kind.txt; done
-	cd requirements && for kind in dev clusters; do \
+	cd requirements && for kind in dev clusters kernels; do \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q $$kind.in -c cpu.txt -o $$kind.txt; done
 	cd requirements && sed -nE 's/^([a-z0-9._-]+==[^\\]*) \\$$/\1/p' gpu.txt | grep -vE '^($(VLLM_DIFFERS))==' | \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-header -q vllm.in -c - -o vllm.txt
@@ -91,6 +98,12 @@ $(VENV)/clusters: requirements/clusters.in $(VENV)/$(KIND)
 $(VENV)/serving: requirements/serving.txt $(VENV)/$(KIND)
 	$(PIP) --target $@ --no-deps --upgrade --require-hashes -r requirements/serving.txt
 	touch $@
+
+# Triton, which only a build of PyTorch for CUDA brings: half a gigabyte that nothing else here needs.
+$(VENV)/kernels: requirements/kernels.txt $(VENV)/$(KIND)
+	$(PIP) --target $@ --no-deps --upgrade --require-hashes -r requirements/kernels.txt
+	touch $@
+
 # Options of what follows count on the command line only: some shells export HOST or MACHINE.
 FOR :=
 MACHINE :=
@@ -129,4 +142,4 @@ clean:
 	rm -rf results/* .snakemake
 	git checkout -- results
 
-.PHONY: venv summary test test-slow unit lock kit bring unpack clean
+.PHONY: venv summary test test-slow unit kernels lock kit bring unpack clean

@@ -23,7 +23,7 @@ PROJECT = Path(__file__).parents[2]
 written = runpy.run_path(str(PROJECT / "requirements/environments.py"))
 complete, sums = written["complete"], written["sums"]
 REQUIREMENTS = PROJECT / "requirements"
-LOCKED = ("cpu", "gpu", "vllm", "dev", "clusters", "serving")
+LOCKED = ("cpu", "gpu", "vllm", "dev", "clusters", "serving", "kernels")
 PYTHON = "3.12"
 """Of every environment."""
 
@@ -227,6 +227,8 @@ def parents(module: str) -> list[str]:
 def provided(environment: str) -> set[str]:
     """Packages of an environment, a build for one CUDA also without that in its name."""
     names = set(installed(environment))
+    if "torch" in names and environment != "cpu":
+        names.add("triton")  # torch's builds for CUDA bring the very version that they need
     return names | {re.sub(r"-cu\d+$", "", name) for name in names}
 
 

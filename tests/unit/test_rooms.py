@@ -23,6 +23,7 @@ ROOMS = (
     "models",
     "graphs",
     "engines",
+    "kernels",
     "runtimes",
     "measure",
     "serving",

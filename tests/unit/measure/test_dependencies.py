@@ -64,6 +64,7 @@ def test_a_co_location_on_a_cpu_depends_on_nothing_of_cuda_either():
 
 
 LIBRARIES = {
+    "ceilings_fused": {"torch", "triton"},
     "onnxruntime_changing_cpu": {"onnxruntime"},
     "onnxruntime_changing_cuda": {"onnxruntime"},
     "onnxruntime_cpu": {"onnxruntime"},
@@ -97,7 +98,7 @@ def libraries(path):
 
 @pytest.mark.parametrize("module", LIBRARIES)
 def test_a_process_imports_only_the_libraries_of_its_runtime(module):
-    device = "cuda" if any(part in module for part in ("cuda", "tensorrt", "vllm")) else "cpu"
+    device = "cuda" if any(part in module for part in ("cuda", "fused", "tensorrt", "vllm")) else "cpu"
     measurements = ("closed_loop", "saturated", *(("boundaries", "cold_cache") if device == "cuda" else ()))
     worker = "changing_worker" if "changing" in module else "worker"
     parts = (f"runtimes.{module}", f"measure.{worker}", f"measure.{device}_bench")

@@ -22,7 +22,7 @@ from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS
 from ceilings.report.tables.keys import KEY
-from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, FUSION, GRAPH, IO_BINDING, RUNTIMES, STATIC
+from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, FUSION, GRAPH, IO_BINDING, OVERLAP, RUNTIMES, STATIC
 from ceilings.statistics.quantiles import Interval
 from ceilings.study.config import checked
 
@@ -135,6 +135,7 @@ def test_every_runtime_of_the_catalogue_has_its_recipe():
         assert (GRAPH in levers) == bool(graph), name
         assert (FUSION in levers) == (spec.artifact == "fused"), name
         assert (COMPILATION in levers) == compiled, name
+        assert (OVERLAP in levers) == options.get("overlapped", spec.module == "ceilings_fused"), name
         assert (AUTOTUNING in levers) == (options.get("compile_mode") == "max-autotune"), name
         if spec.module == "onnxruntime_cuda":
             assert (IO_BINDING in levers) == options.get("io_binding", True), name

@@ -25,13 +25,15 @@ ENVIRONMENTS = Path(__file__).parents[3] / "envs"
 GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
 COMPILATION, AUTOTUNING = "compilation", "autotuning"
 GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES = "graph per shape", "symbolic sizes", "marked axes"
+OVERLAP = "overlapped kernels"
 LEVERS = (
     *(GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING),
-    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES),
+    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES, OVERLAP),
 )
 """What can be done to a stack beside choosing a precision."""
 
 PYTORCH, PYTORCH_GROWING, VLLM = "PyTorch", "PyTorch, growing cache", "vLLM"
+FUSED = "ceilings-fused"
 ORT_CPU, ORT_CUDA, ORT_TENSORRT = "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-tensorrt"
 TENSORRT, TENSORRT_RTX, ORT_TENSORRT_RTX = "tensorrt", "tensorrt-rtx", "onnxruntime-tensorrt-rtx"
 """Stacks."""
@@ -110,6 +112,7 @@ _LIBRARIES = {
     "tensorrt11": "libnvinfer.so.11",
     "tensorrt-rtx": "libtensorrt_rtx.so.1",
 }
+_FUSED_CAPABILITIES = ("9.0",)  # what their tiles were compiled for and held against
 _RTX_CAPABILITIES = ("8.0", "8.6", "8.9", "12.*")
 _NONE = frozenset[str]()
 
@@ -225,6 +228,24 @@ def _vllm(name: str, levers: frozenset[str], note: str, mode: str) -> Runtime:
         note,
         {"mode": mode},
         generator="vllm_generating",
+    )
+
+
+def _fused(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
+    """Kernels of our own, in a CUDA graph."""
+    return Runtime(
+        name,
+        FUSED,
+        levers,
+        "cuda",
+        "ceilings_fused",
+        "weights",
+        "gpu",
+        ("fp16",),
+        (*_TORCH_CUDA, "triton"),
+        note,
+        {"mode": "cudagraph", **options},
+        capabilities=_FUSED_CAPABILITIES,
     )
 
 
@@ -386,6 +407,17 @@ _ALL = (
         "fused",
         generates=_FUSED_DECODERS,
         cuda_graph=True,
+    ),
+    _fused(
+        "ceilings-fused",
+        frozenset({GRAPH, OVERLAP}),
+        "BERT and DistilBERT on kernels of our own, one CUDA graph, each kernel started while the one before ends",
+    ),
+    _fused(
+        "ceilings-fused-serial",
+        frozenset({GRAPH}),
+        "BERT and DistilBERT on kernels of our own, one CUDA graph, one kernel after the other",
+        overlapped=False,
     ),
     _vllm("vllm", frozenset({COMPILATION, GRAPH}), "vLLM's offline engine with its defaults", "default"),
     _vllm("vllm-compile", frozenset({COMPILATION}), "vLLM's offline engine without CUDA graphs", "compile"),

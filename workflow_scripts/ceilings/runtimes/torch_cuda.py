@@ -48,7 +48,7 @@ class TorchCuda(CudaRunner):
         with self.failures():
             self._choose_products()
             with self.phase("load"):
-                self.model: Any = load_module(self.artifact, ATTENTION, DTYPES[self.precision], "cuda")
+                self.model: Any = self._model()
                 values = example(self.workload, self.shape)
                 self._inputs = tuple(torch.from_numpy(value).to("cuda") for value in values.values())
                 torch.cuda.synchronize()
@@ -65,6 +65,10 @@ class TorchCuda(CudaRunner):
                 self._capture()
             elif self.mode != "eager":
                 raise ValueError(f"unknown mode {self.mode!r} of the PyTorch runtime")
+
+    def _model(self) -> Any:
+        """What takes the inputs on the device and returns the outputs there."""
+        return load_module(self.artifact, ATTENTION, DTYPES[self.precision], "cuda")
 
     def _choose_products(self) -> None:
         """Let products of FP32 numbers use TF32 units or not, as the precision says."""

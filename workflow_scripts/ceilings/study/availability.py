@@ -49,7 +49,7 @@ def availability(runtime: Runtime, precision: str, host: Host) -> Availability:
             return Availability(
                 f"{host.gpu.name} has compute capability {have}; {runtime.name} runs on "
                 f"{', '.join(runtime.capabilities).replace('*', 'x')} only",
-                "run on such a GPU (GeForce RTX and its like), or use the tensorrt runtimes here",
+                "run on such a GPU, or measure another runtime here",
             )
     if runtime.builder and not (missing := _generation(BUILDERS[runtime.builder])):
         return missing

@@ -1,0 +1,103 @@
+"""The whole encoder against its family's module in PyTorch, and the work that it says its launches do."""
+
+import dataclasses
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed: make kernels")
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from unit.kernels import families
+
+from ceilings.errors import CellFailure
+from ceilings.kernels import encoder_weights
+from ceilings.kernels.encoder import Encoder
+from ceilings.kernels.tiles import AttentionTile, ProductTile, Tiles
+
+SMALL = ProductTile(32, 32, 32)
+NAMES = [name for name in families.FAMILIES if name != "bert-base layer"]
+TILES = Tiles(
+    *(SMALL, AttentionTile(16, 32), dataclasses.replace(SMALL, splits=2), SMALL, dataclasses.replace(SMALL, splits=3)),
+    head=ProductTile(16, 16, 32),
+)
+
+
+def made(name, batch, sequence, tiles=TILES):
+    return Encoder(encoder_weights.of(families.encoder(name)), batch, sequence, tiles)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoder_is_as_near_to_fp64_as_pytorch_in_fp16(name):
+    """Both round the same weights and activations to FP16; a factor of two is left to the order of their roundings."""
+    ids, mask = families.request(2, 21)
+    got = made(name, 2, 21)(ids, mask)
+    exact = families.encoder(name, torch.float64)(ids, mask)
+    half = families.encoder(name, torch.float16)(ids, mask)
+    assert len(got) == len(exact)
+    for mine, true, theirs in zip(got, exact, half, strict=True):
+        assert mine.shape == true.shape and mine.is_contiguous()
+        assert torch.norm(mine.double() - true) <= 2 * torch.norm(theirs.double() - true)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operations_are_those_that_pytorch_counts(name):
+    """Attention and products; the embedding, the normalisations and the pooling multiply no matrices."""
+    ids, mask = families.request(2, 21)
+    module = families.encoder(name)
+    module.model.config._attn_implementation = "eager"  # products of matrices, which the counter knows
+    with FlopCounterMode(display=False) as counter:
+        module(ids, mask)
+    launches = made(name, 2, 21).launches(ids, mask)
+    assert sum(launch.work.operations for launch in launches) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bytes_are_those_of_each_launch_s_operands(name):
+    """Each tensor once, but for what a launch reads of it in part or twice."""
+    ids, mask = families.request(2, 21)
+    for launch in made(name, 2, 21).launches(ids, mask):
+        tensors = {key: value for key, value in launch.arguments.items() if isinstance(value, torch.Tensor)}
+        whole = {key: value.numel() * value.element_size() for key, value in tensors.items()}
+        if launch.step in ("norm", "end"):
+            whole["hidden"] *= 2  # read and written
+        elif launch.step == "attention":
+            whole["qkv"] = whole["qkv"] * 4 // 3  # the queries' place is written too
+        elif launch.step == "embedding":
+            width = tensors["words"].shape[1] * 2
+            whole["words"], whole["positions"] = ids.numel() * width, ids.shape[1] * width
+        assert launch.work.moved == sum(whole.values()), launch.step
+        assert launch.work.loaded >= launch.work.moved, launch.step
+
+
+def test_a_layer_is_seven_launches():
+    steps = [launch.step for launch in made("bert answers", 1, 16).launches(*families.request(1, 16))]
+    layer = ["qkv", "attention", "out", "norm", "up", "down", "end"]
+    assert steps == ["embedding", *layer, *layer, "head"]
+
+
+def test_an_architecture_without_kernels_is_refused():
+    module = families.encoder("bert texts")
+    module.model.config.model_type = "deberta"
+    with pytest.raises(CellFailure, match="kernels for bert and distilbert, and this model is deberta"):
+        encoder_weights.of(module)
+
+
+def test_another_activation_is_refused():
+    module = families.encoder("bert texts")
+    module.model.config.hidden_act = "gelu_new"
+    with pytest.raises(CellFailure, match="gelu_new"):
+        encoder_weights.of(module)
+
+
+def test_more_tokens_than_positions_are_refused():
+    with pytest.raises(CellFailure, match="65 tokens, and the model has 64 positions"):
+        made("distilbert texts", 1, 65)
+
+
+def test_sizes_that_make_no_product_are_refused():
+    cut = dataclasses.replace(TILES, up=dataclasses.replace(SMALL, splits=2))
+    with pytest.raises(ValueError, match="no product"):
+        made("bert texts", 1, 16, cut).launches(*families.request(1, 16))

@@ -1,0 +1,43 @@
+"""Each kernel against FP64, over random shapes, in Triton's interpreter; tests/gpu/test_fused.py is its twin."""
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed: make kernels")
+
+from unit.kernels import agreement
+
+DEVICE = "cpu"
+pytestmark = pytest.mark.usefixtures("interpreted")
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu", "relu", "tanh"])
+def test_a_product_with_its_bias_and_activation(random, activation):
+    agreement.product(random, DEVICE, activation)
+
+
+@pytest.mark.parametrize("splits", [1, 2, 3])
+def test_a_cut_product_and_the_normalisation_that_adds_it(random, splits):
+    agreement.cut_product(random, DEVICE, splits)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_head_reads_first_tokens_and_writes_columns(random, transposed):
+    agreement.head(random, DEVICE, transposed)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_attention_over_its_queries(random, masked):
+    agreement.attention(random, DEVICE, masked)
+
+
+def test_attention_without_any_token_is_an_average(random):
+    agreement.attention_of_padding(random, DEVICE)
+
+
+def test_an_embedding(random):
+    agreement.embedding(random, DEVICE)
+
+
+@pytest.mark.parametrize(("kind", "normalize"), [("mean", False), ("mean", True), ("cls", True)])
+def test_a_pooling(random, kind, normalize):
+    agreement.pooling(random, DEVICE, kind, normalize)

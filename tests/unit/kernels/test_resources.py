@@ -1,0 +1,88 @@
+"""What the kernels are for a Hopper GPU, as Triton and its assembler make them for compute capability 9.0."""
+
+import dataclasses
+import functools
+import os
+import re
+
+import pytest
+
+pytest.importorskip("triton", reason="triton is not installed: make kernels")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter compiles nothing", allow_module_level=True)
+
+from unit.kernels import families
+
+from ceilings.kernels import encoder_weights, resources
+from ceilings.kernels.encoder import Encoder
+from ceilings.kernels.tiles import ProductTile, Tiles, defaults
+
+CONSTANT = {"weight", "bias", "gain", "offset", "positions"}
+"""Operands that no kernel writes."""
+
+PRODUCTS = {"qkv", "out", "up", "down", "head"}
+
+
+@functools.cache
+def weights():
+    """Of a layer as large as BERT-base's: smaller ones leave a pipeline nothing to do."""
+    return encoder_weights.of(families.encoder("bert-base layer"))
+
+
+def launches(tiles=None, batch=1, **options):
+    cut = tiles or defaults(batch * 128)
+    made = Encoder(weights(), batch, 128, cut, **options).launches(*families.request(batch, 128))
+    return {launch.step: launch for launch in made}.values()
+
+
+def addressed(ptx, names):
+    """(instruction, operands of the kernel that its address follows from) of what reaches memory, in order."""
+    follows, found = {}, []
+    for line in ptx.splitlines():
+        words = re.findall(r"%\w+|\w+_param_\d+", line)
+        if loads := re.search(r"ld\.param\.b64 \s*(%rd\d+), \[\w+_param_(\d+)\]", line):
+            follows[loads[1]] = {names[int(loads[2])]} if int(loads[2]) < len(names) else set()
+        elif reached := re.search(r"(ld\.global|st\.global|cp\.async\.c[ag]|prefetch\.global)[^\[]*(\[.*)", line):
+            addresses = re.findall(r"%rd\d+", reached[2])
+            found.append((reached[1], set().union(*(follows.get(one, set()) for one in addresses[-1:]))))
+        elif words:
+            follows[words[0]] = set().union(
+                *(follows.get(one, set()) for one in words[1:]), follows.get(words[0], set())
+            )
+    return found
+
+
+@pytest.mark.parametrize("launch", launches(overlapped=True), ids=lambda launch: launch.step)
+def test_before_it_waits_a_kernel_reaches_for_weights_alone(launch):
+    names = [name for name, value in launch.arguments.items() if hasattr(value, "data_ptr")]
+    before, wait, after = resources.compile_for(launch, 90).asm["ptx"].partition("griddepcontrol.wait")
+    assert wait and "griddepcontrol.launch_dependents" in after
+    early = addressed(before, names)
+    assert {kind for kind, _ in early} <= {"ld.global", "prefetch.global"}
+    assert all(operands and operands <= CONSTANT for _, operands in early), early
+    assert (("prefetch.global", {"weight"}) in early) == (launch.step in PRODUCTS)
+    late = addressed(before + after, names)[len(early) :]
+    assert {kind for kind, _ in late} & {"st.global"} and set().union(*(one for _, one in late)) - CONSTANT
+
+
+def test_kernels_that_do_not_overlap_wait_for_nothing():
+    for launch in launches(overlapped=False):
+        assert not re.search("griddepcontrol|prefetch", resources.compile_for(launch, 90).asm["ptx"]), launch.step
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_the_defaults_fit_a_hopper_multiprocessor(batch):
+    for launch in launches(batch=batch, overlapped=True):
+        taken = resources.resources(launch)
+        assert taken.fits(90), f"{launch.step}: {taken}"
+        assert (taken.instructions != "") == (launch.step in PRODUCTS | {"attention"}), launch.step
+
+
+def test_a_tile_that_is_too_large_is_seen():
+    """Shared memory of all stages, and the sums that a thread holds: more than a program can have."""
+    large = ProductTile(128, 128, 128, stages=4)
+    up = next(one for one in launches(dataclasses.replace(Tiles(), up=large)) if one.step == "up")
+    assert not resources.resources(up).fits(90) and resources.resources(up).shared > resources.SHARED_LIMIT[90]
+    inner = {"INNER": 64, "X_ROW": 64, "SPAN": 128}  # less than a block: nothing is loaded ahead, all is held at once
+    held = resources.resources(dataclasses.replace(up, arguments={**up.arguments, **inner}))
+    assert held.spilled and not held.fits(90)

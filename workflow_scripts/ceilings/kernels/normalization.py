@@ -1,0 +1,83 @@
+"""LayerNorm of what a product's cuts left: ``norm(sum of partial sums + bias + residual)``, over the residual's place.
+
+A program takes one token. It adds the FP32 partial sums in their order, so that the result is the same each time,
+which atomic additions would not give. Bytes of the partial sums, FP32, and, FP16, of the token's row as read and as
+written, of bias, gain and offset.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from ceilings.kernels.launch import Launch, Work, power_of_two
+from ceilings.kernels.overlap import follow
+
+
+@triton.jit
+def normalized(
+    row: tl.tensor, gain: tl.tensor, offset: tl.tensor, inside: tl.tensor, WIDTH: tl.constexpr, EPSILON: tl.constexpr
+) -> tl.tensor:
+    """LayerNorm of a row of FP32 numbers, of which those ``inside`` count and the others are zero."""
+    centred = tl.where(inside, row - tl.sum(row) / WIDTH, 0.0)
+    return centred * tl.rsqrt(tl.sum(centred * centred) / WIDTH + EPSILON) * gain + offset
+
+
+@triton.jit
+def normalization(
+    partial: tl.tensor,
+    bias: tl.tensor,
+    hidden: tl.tensor,
+    gain: tl.tensor,
+    offset: tl.tensor,
+    TOKENS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SPLITS: tl.constexpr,
+    EPSILON: tl.constexpr,
+    BLOCK: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
+) -> None:
+    """A token."""
+    numbers = tl.arange(0, BLOCK)
+    inside = numbers < WIDTH
+    row = tl.load(bias + numbers, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.load(gain + numbers, mask=inside, other=0.0).to(tl.float32)
+    shift = tl.load(offset + numbers, mask=inside, other=0.0).to(tl.float32)
+    follow(OVERLAPPED)
+    place = tl.program_id(0) * WIDTH + numbers
+    for cut in tl.static_range(SPLITS):
+        row += tl.load(partial + cut * TOKENS * WIDTH + place, mask=inside, other=0.0)
+    row += tl.load(hidden + place, mask=inside, other=0.0).to(tl.float32)
+    result = normalized(row, scale, shift, inside, WIDTH, EPSILON)
+    tl.store(hidden + place, result.to(hidden.dtype.element_ty), mask=inside)
+
+
+def work(tokens: int, width: int, splits: int) -> Work:
+    """What it does: no operand but the three vectors is read by several programs."""
+    rows = tokens * width * (4 * splits + 2 + 2)
+    return Work(rows + 3 * 2 * width, rows + tokens * 3 * 2 * width)
+
+
+def launch(
+    step: str, partial: Any, bias: Any, hidden: Any, norm: Any, warps: int, *, overlapped: bool = False
+) -> Launch:
+    """The launch of a normalisation.
+
+    Args:
+        step: Its name.
+        partial: (cuts, tokens, width), FP32.
+        bias: (width,), FP16, of the product that was cut.
+        hidden: (tokens, width), FP16: the residual, and where the result goes.
+        norm: Its ``gain``, ``offset`` and ``epsilon``.
+        warps: A program's.
+        overlapped: Whether it follows the launch before it without a gap.
+    """
+    splits, tokens, width = partial.shape
+    arguments = {
+        **{"partial": partial, "bias": bias, "hidden": hidden, "gain": norm.gain, "offset": norm.offset},
+        **{"TOKENS": tokens, "WIDTH": width, "SPLITS": splits, "EPSILON": norm.epsilon},
+        **{"BLOCK": power_of_two(width), "OVERLAPPED": overlapped},
+    }
+    return Launch(step, normalization, (tokens, 1, 1), arguments, work(tokens, width, splits), warps)

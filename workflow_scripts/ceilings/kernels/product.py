@@ -1,0 +1,158 @@
+"""The product of tokens with a weight matrix, with what follows it: ``y = activation(x W^T + bias)``.
+
+QKV, the FFN's first half and the heads are this kernel with a bias and an activation. The projections back to the
+hidden size are it without either, cut along the inner axis: at 128 tokens and 768 columns whole products would occupy
+a few dozen of 132 multiprocessors. Each cut writes its own FP32 sum, and the normalisation that follows adds them.
+
+Queries, keys and values are one product whose weight holds the three on top of each other. A token's row then has the
+three side by side and each head's columns together, which attention reads with strides: no transposition is needed.
+
+Operands are FP16, sums FP32. Bytes of x (rows x inner), W (columns x inner), bias (columns) and, once a cut, y (rows
+x columns) in their types; ``2 rows columns inner`` operations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from ceilings.kernels.launch import Launch, Work, blocks
+from ceilings.kernels.overlap import follow, prefetch
+from ceilings.kernels.tiles import ProductTile
+
+ACTIVATIONS = ("none", "gelu", "relu", "tanh")
+"""What can follow a product; ``gelu`` is the exact one, by erf."""
+
+LINE = tl.constexpr(64)
+"""FP16 numbers in a cache line of 128 bytes."""
+
+
+@triton.jit
+def activated(values: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
+    """An activation of FP32 numbers."""
+    if ACTIVATION == "gelu":
+        values = 0.5 * values * (1.0 + tl.erf(values * 0.7071067811865476))
+    if ACTIVATION == "relu":
+        values = tl.maximum(values, 0.0)
+    if ACTIVATION == "tanh":
+        values = 2.0 * tl.sigmoid(2.0 * values) - 1.0
+    return values
+
+
+@triton.jit
+def product(
+    x: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    y: tl.tensor,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    INNER: tl.constexpr,
+    X_ROW: tl.constexpr,
+    Y_ROW: tl.constexpr,
+    Y_COLUMN: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_INNER: tl.constexpr,
+    SPAN: tl.constexpr,
+    SPAN_LINES: tl.constexpr,
+    PREFETCHED: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
+) -> None:
+    """A block of rows and columns over a span of the inner axis."""
+    columns = tl.program_id(0) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    rows = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    cut = tl.program_id(2)
+    # Beyond the edge the first rows and columns are read again, and nothing is written.
+    row_of, column_of = rows % ROWS, columns % COLUMNS
+    if PREFETCHED:
+        lines = tl.minimum(cut * SPAN + LINE * tl.arange(0, SPAN_LINES), INNER - 1)
+        prefetch(weight + column_of[:, None] * INNER + lines[None, :])
+    total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    if bias is not None:
+        total += tl.load(bias + column_of)[None, :].to(tl.float32)
+    follow(OVERLAPPED)
+    inner = cut * SPAN + tl.arange(0, BLOCK_INNER)
+    left = x + row_of[:, None] * X_ROW + inner[None, :]
+    right = weight + column_of[None, :] * INNER + inner[:, None]
+    for start in range(0, SPAN, BLOCK_INNER):
+        if INNER % SPAN == 0:
+            total = tl.dot(tl.load(left), tl.load(right), total)
+        else:
+            within = inner + start < INNER
+            a = tl.load(left, mask=within[None, :], other=0.0)
+            total = tl.dot(a, tl.load(right, mask=within[:, None], other=0.0), total)
+        left += BLOCK_INNER
+        right += BLOCK_INNER
+    target = y + cut * ROWS * COLUMNS + rows[:, None] * Y_ROW + columns[None, :] * Y_COLUMN
+    inside = (rows[:, None] < ROWS) & (columns[None, :] < COLUMNS)
+    tl.store(target, activated(total, ACTIVATION).to(y.dtype.element_ty), mask=inside)
+
+
+def work(rows: int, columns: int, inner: int, tile: ProductTile, *, bias: bool, size: int) -> Work:
+    """What a product does.
+
+    Args:
+        rows: Of x and y.
+        columns: Of y, rows of the weight.
+        inner: Columns of x and of the weight.
+        tile: How it is cut.
+        bias: Whether there is one.
+        size: Bytes of a number of y.
+    """
+    biases, written = 2 * columns * bias, tile.splits * rows * columns * size
+    across, down = blocks(columns, tile.columns), blocks(rows, tile.rows)
+    span = tile.span(inner) * tile.splits
+    loaded = across * down * (2 * (tile.rows + tile.columns) * span + 2 * tile.columns * bias * tile.splits)
+    return Work(2 * (rows + columns) * inner + biases + written, loaded + written, 2 * rows * columns * inner)
+
+
+def launch(
+    step: str,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    y: Any,
+    tile: ProductTile,
+    activation: str = "none",
+    *,
+    transposed: bool = False,
+    overlapped: bool = False,
+) -> Launch:
+    """The launch of a product.
+
+    Args:
+        step: Its name.
+        x: (rows, inner), FP16; rows may lie apart, numbers of a row may not.
+        weight: (columns, inner), FP16, in one piece.
+        bias: (columns,), FP16, or None.
+        y: (rows, columns), or (cuts, rows, columns) where the tile cuts the inner axis or partial sums are wanted;
+            (columns, rows) if ``transposed``.
+        tile: Blocks and cuts.
+        activation: One of ``ACTIVATIONS``.
+        transposed: Whether y is.
+        overlapped: Whether it follows the launch before it without a gap.
+
+    Raises:
+        ValueError: Sizes that do not fit each other, or an activation of partial sums.
+    """
+    (rows, inner), columns = x.shape, weight.shape[0]
+    sizes = tuple(y.shape[-2:][::-1] if transposed else y.shape[-2:])
+    if weight.shape[1] != inner or sizes != (rows, columns) or y.numel() != tile.splits * rows * columns:
+        raise ValueError(f"{step}: x {tuple(x.shape)}, W {tuple(weight.shape)}, y {tuple(y.shape)}: no product")
+    if tile.splits > 1 and (bias is not None or activation != "none" or transposed):
+        raise ValueError(f"{step}: partial sums have no bias, no activation and no transposed form")
+    span = tile.span(inner)
+    arguments = {
+        **{"x": x, "weight": weight, "bias": bias, "y": y, "ROWS": rows, "COLUMNS": columns, "INNER": inner},
+        **{"X_ROW": x.stride(0), "Y_ROW": 1 if transposed else columns, "Y_COLUMN": rows if transposed else 1},
+        **{"ACTIVATION": activation, "BLOCK_ROWS": tile.rows, "BLOCK_COLUMNS": tile.columns},
+        **{"BLOCK_INNER": tile.inner, "SPAN": span, "SPAN_LINES": triton.next_power_of_2(blocks(span, 64))},
+        **{"PREFETCHED": overlapped, "OVERLAPPED": overlapped},
+    }
+    grid = (blocks(columns, tile.columns), blocks(rows, tile.rows), tile.splits)
+    done = work(rows, columns, inner, tile, bias=bias is not None, size=y.element_size())
+    return Launch(step, product, grid, arguments, done, tile.warps, tile.stages)

@@ -1,0 +1,110 @@
+"""How each step is cut into programs: defaults, and what was tuned on a device for a shape.
+
+``benchmarks/fused_tiles.py`` tunes on a card and writes ``tuned_tiles.json`` beside this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+TUNED = Path(__file__).parent / "tuned_tiles.json"
+"""Tiles by device, and there by the encoder's sizes. Where it says nothing, the defaults are used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProductTile:
+    """How a product is cut.
+
+    Attributes:
+        rows: A program's, like ``columns`` and ``inner`` a power of two of 16 and more.
+        columns: A program's.
+        inner: Numbers of the inner axis at a time.
+        splits: Programs that share the inner axis.
+        warps: Warps of a program.
+        stages: Loads under way at once.
+    """
+
+    rows: int
+    columns: int
+    inner: int
+    splits: int = 1
+    warps: int = 4
+    stages: int = 3
+
+    def span(self, inner: int) -> int:
+        """Numbers of the inner axis that a program takes, whole blocks."""
+        cut = -(-inner // self.splits)
+        return -(-cut // self.inner) * self.inner
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionTile:
+    """How attention is cut: a program's queries, and keys at a time."""
+
+    queries: int
+    keys: int
+    warps: int = 4
+    stages: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """A tile for each step of an encoder; the field's name is the step's."""
+
+    qkv: ProductTile = ProductTile(64, 32, 128, warps=4, stages=4)
+    attention: AttentionTile = AttentionTile(16, 128)
+    out: ProductTile = ProductTile(64, 32, 128, splits=2, warps=4, stages=3)
+    up: ProductTile = ProductTile(64, 64, 128, warps=4, stages=3)
+    down: ProductTile = ProductTile(64, 64, 128, splits=4, warps=4, stages=4)
+    head: ProductTile = ProductTile(16, 16, 128, warps=4, stages=4)
+    row_warps: int = 4
+
+
+_LARGE = ProductTile(128, 128, 64, warps=8, stages=4)
+MANY = Tiles(_LARGE, AttentionTile(64, 64), _LARGE, _LARGE, _LARGE)
+"""Defaults from ``MANY_TOKENS`` on: programs are many then, and larger ones load each operand fewer times."""
+
+MANY_TOKENS = 1024
+"""From here on 128 x 128 blocks of the narrowest product, of 768 columns, are 48 programs and more."""
+
+
+def defaults(tokens: int) -> Tiles:
+    """The tiles of a request of so many tokens where none were tuned."""
+    return MANY if tokens >= MANY_TOKENS else Tiles()
+
+
+def sizes(tokens: int, hidden: int, intermediate: int, heads: int) -> str:
+    """What tuned tiles are kept by."""
+    return f"t{tokens}-h{hidden}-i{intermediate}-n{heads}"
+
+
+def kept(device: str, size: str, tuned: Path = TUNED) -> Tiles | None:
+    """The tiles that were tuned on a device for an encoder's :func:`sizes`; None where none were.
+
+    Raises:
+        ValueError: The file does not hold such tiles.
+    """
+    known = json.loads(tuned.read_text()).get(device, {}).get(size) if tuned.is_file() else None
+    return read(known) if known else None
+
+
+def read(content: Mapping[str, Any]) -> Tiles:
+    """Tiles as :func:`written` left them.
+
+    Raises:
+        ValueError: A step or a field that is not known, or lacks.
+    """
+    kinds: dict[str, Any] = {field.name: type(field.default) for field in dataclasses.fields(Tiles)}
+    try:
+        return Tiles(**{step: kinds[step](**cut) if isinstance(cut, dict) else cut for step, cut in content.items()})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{TUNED.name} has tiles that do not fit ({error}); tune anew") from error
+
+
+def written(chosen: Tiles) -> dict[str, Any]:
+    """Tiles as JSON holds them."""
+    return dataclasses.asdict(chosen)

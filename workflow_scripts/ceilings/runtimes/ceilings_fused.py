@@ -1,0 +1,63 @@
+"""BERT and DistilBERT on the kernels of ``ceilings.kernels``, captured into one CUDA graph."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import triton
+from triton.runtime.errors import OutOfResources
+
+from ceilings import gpu
+from ceilings.errors import CellFailure
+from ceilings.kernels import encoder_weights, tiles
+from ceilings.kernels.encoder import Encoder
+from ceilings.models.load import load_module
+from ceilings.runtimes.compile_cache import compile_folder
+from ceilings.runtimes.torch_cuda import TorchCuda
+
+
+class CeilingsFused(TorchCuda):
+    """Executes the weights on our kernels.
+
+    Options: ``mode``, which is cudagraph, and ``overlapped``: whether a kernel starts while the one before it ends.
+    """
+
+    def _model(self) -> Encoder:
+        os.environ["TRITON_CACHE_DIR"], self._cache = compile_folder()
+        weights = encoder_weights.of(load_module(self.artifact, dtype="float16", device="cuda"))
+        batch, sequence = self.shape.batch, self.shape["sequence"]
+        size = tiles.sizes(batch * sequence, weights.hidden, weights.intermediate, weights.heads)
+        tuned = tiles.kept(gpu.visible().slug, size)
+        self._tiles_from = "tuned for this device and shape" if tuned else "defaults"
+        cut = tuned or tiles.defaults(batch * sequence)
+        return Encoder(weights, batch, sequence, cut, overlapped=bool(self.options.get("overlapped", True)))
+
+    def _capture(self) -> None:
+        with self.phase("compile"):
+            self.model(*self._inputs)
+            self.stream.synchronize()
+        super()._capture()
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        with super().failures():
+            try:
+                yield
+            except OutOfResources as error:
+                raise CellFailure("unsupported", f"a kernel's tile does not fit this GPU: {error}") from error
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            **super().describe(),
+            "mask": "attention reads it, all ones or not",
+            "overlapped": self.model.overlapped,
+            "tiles": tiles.written(self.model.tiles),
+            "tiles_from": self._tiles_from,
+            "triton": triton.__version__,
+        }
+
+
+RUNNER = CeilingsFused
