@@ -29,7 +29,7 @@ def draw(tables: Tables) -> Figure:
     """
     pairs = tables.interference
     if pairs.empty:
-        return style.nothing("Interference", "no two cells were measured side by side")
+        return style.nothing("Interference", "no co-location was measured")
     panels = list(pairs.groupby(SHARING, sort=False))[:MOST_PANELS]
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
