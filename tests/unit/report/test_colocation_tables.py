@@ -174,7 +174,7 @@ def test_the_picture_has_a_panel_a_way_to_share(tmp_path):
     titles = [title for axis in figure.axes if (title := axis.get_title(loc="left"))]
     assert len(titles) == 3 and "as processes, cores split" in titles[2]
     assert any(text.get_text().startswith("3.00×\n[") for text in figure.axes[0].texts)
-    assert "no two cells" in interference.draw(tables_of()).texts[0].get_text()
+    assert "no co-location" in interference.draw(tables_of()).texts[0].get_text()
 
 
 @pytest.mark.parametrize(
