@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from ceilings import absent, isolation
 from ceilings.errors import UserError
+from ceilings.files import read_json, write_json
 
 
 def main(
@@ -56,6 +57,19 @@ def main(
         print(f"error: {line}", file=sys.stderr) if line else traceback.print_exc()
         sys.exit(failed)
     leave(status or 0)
+
+
+def answer_task(work: Callable[[dict[str, Any]], dict[str, Any]], indent: int | None = None) -> NoReturn:
+    """Be a worker: read the task that the first argument names, and write what ``work`` makes of it to the second.
+
+    Ends with status 0, or with 1 and one line where the user must act.
+    """
+    task, record = sys.argv[1:]
+    try:
+        write_json(record, work(read_json(task)), indent=indent)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    leave()
 
 
 def leave(status: int = 0) -> NoReturn:

@@ -20,21 +20,19 @@ if __name__ == "__main__":  # before the imports that it times
     import_clock.start()
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from ceilings import environment
-from ceilings.errors import CellFailure, UserError
-from ceilings.files import read_json, write_json
+from ceilings.errors import CellFailure
 from ceilings.measure.loop import undisturbed
 from ceilings.measure.neighbours import Neighbours
 from ceilings.measure.setup import artifact_file, make_runner
 from ceilings.measure.stopping import NS, Protocol
 from ceilings.measure.worker import cold_start, gate, make_bench, memory, stacked
 from ceilings.models import pool
-from ceilings.program import leave
+from ceilings.program import answer_task
 from ceilings.provenance import package_flags, provenance
 from ceilings.workload.shape import Shape
 
@@ -231,15 +229,5 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * PAGE
 
 
-def main() -> None:
-    """Read the task, measure, write the record."""
-    task_path, record_path = sys.argv[1:]
-    try:
-        write_json(record_path, measure(read_json(task_path)), indent=None)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    leave()
-
-
 if __name__ == "__main__":
-    main()
+    answer_task(measure)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,14 +28,13 @@ import numpy as np
 from ceilings import environment
 from ceilings.control_groups import cpu_quota
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import read_json, write_json
 from ceilings.lifetime import temporary_folder
 from ceilings.measure.bystanders import Bystanders
 from ceilings.measure.colocation import MPS, ROUNDS, SETTLING_SECONDS, THREADS
 from ceilings.measure.instance import Host, ProcessHost, Span, ThreadHost, Window, failure_of
 from ceilings.measure.loop import undisturbed
 from ceilings.measure.stopping import NS, STABLE_FRACTION
-from ceilings.program import leave
+from ceilings.program import answer_task
 from ceilings.statistics.levels import change
 
 FEWEST = 10
@@ -352,15 +350,5 @@ def _sleep_until(when_ns: int) -> None:
     time.sleep(max(0, when_ns - time.perf_counter_ns()) / NS)
 
 
-def main() -> None:
-    """Read the task, measure, write the record."""
-    task_path, record_path = sys.argv[1:]
-    try:
-        write_json(record_path, measure(read_json(task_path)), indent=None)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    leave()
-
-
 if __name__ == "__main__":
-    main()
+    answer_task(measure)

@@ -5,16 +5,14 @@ Started by :mod:`ceilings.measure.supervisor`. Nothing is timed. The answers go 
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 
-from ceilings.errors import CellFailure, UserError
-from ceilings.files import read_json, write_json
+from ceilings.errors import CellFailure
 from ceilings.measure.setup import artifact_file, make_runner
 from ceilings.models import dataset
-from ceilings.program import leave
+from ceilings.program import answer_task
 from ceilings.provenance import provenance
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
@@ -52,15 +50,5 @@ def answer(task: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def main() -> None:
-    """Read the task, answer, write the record."""
-    task_path, record_path = sys.argv[1:]
-    try:
-        write_json(record_path, answer(read_json(task_path)))
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    leave()
-
-
 if __name__ == "__main__":
-    main()
+    answer_task(answer, indent=1)

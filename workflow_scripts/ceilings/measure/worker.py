@@ -22,7 +22,6 @@ else:
 import importlib
 import os
 import resource
-import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +30,6 @@ from typing import Any
 from ceilings import environment
 from ceilings.control_groups import cpu_quota, memory_limit
 from ceilings.errors import CellFailure, UserError
-from ceilings.files import read_json, write_json
 from ceilings.measure.bench import Bench
 from ceilings.measure.gate import coarse, constant, gate, stacked
 from ceilings.measure.neighbours import Neighbours
@@ -39,7 +37,7 @@ from ceilings.measure.setup import artifact_file, make_runner, pool_facts
 from ceilings.measure.steadiness import level_flags
 from ceilings.measure.stopping import Protocol
 from ceilings.models import pool
-from ceilings.program import leave
+from ceilings.program import answer_task
 from ceilings.provenance import package_flags, provenance
 from ceilings.runtimes.base import Runner
 
@@ -179,15 +177,5 @@ def sources(task: Mapping[str, Any]) -> dict[str, str]:
     return paths | ({"artifact_data": external} if Path(external).is_file() else {})
 
 
-def main() -> None:
-    """Read the task, measure, write the record."""
-    task_path, record_path = sys.argv[1:]
-    try:
-        write_json(record_path, measure(read_json(task_path)), indent=None)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    leave()
-
-
 if __name__ == "__main__":
-    main()
+    answer_task(measure)

@@ -5,14 +5,12 @@ Started by :mod:`ceilings.measure.supervisor`: a builder that crashes is a resul
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from ceilings.engines.cache import Plan, contents
-from ceilings.errors import CellFailure, UserError
-from ceilings.files import read_json, write_json
-from ceilings.program import leave
+from ceilings.errors import CellFailure
+from ceilings.program import answer_task
 from ceilings.runtimes.base import example
 from ceilings.runtimes.onnxruntime_tensorrt import Builder
 from ceilings.workload.shape import Shape
@@ -41,15 +39,5 @@ def build(task: dict[str, Any]) -> dict[str, Any]:
     return {**record, "cold_start_ns": runner.cold_start_ns, "versions": runner.versions()}
 
 
-def main() -> None:
-    """Read the task, build, write what came of it."""
-    task, record = sys.argv[1:]
-    try:
-        write_json(record, build(read_json(task)))
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    leave()
-
-
 if __name__ == "__main__":
-    main()
+    answer_task(build, indent=1)
