@@ -1,6 +1,6 @@
 # Needs: a graph (or weights), the model's files; the device that {device} names.
 # Makes: results/best_batch/{device}/{runtime}/{model}/{precision}/{rest}.json, a search for the best batch under a
-#        latency limit: few batches, each with inputs and a reference of its own, in fresh processes
+#        latency limit: few batches, each with separate inputs and a separate reference, in fresh processes
 
 
 rule search_batch:

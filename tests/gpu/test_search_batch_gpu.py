@@ -1,4 +1,4 @@
-"""A search for the best batch on a real card: each batch in processes of its own, also where it captures a graph."""
+"""A search for the best batch on a real card: each batch runs in separate processes, also where it captures a graph."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """CUDA's Multi-Process Service for the length of a block: one server computes for several processes.
 
-Its daemon and all its files belong to the block: pipes and logs lie in a folder of its own, so that neither a daemon
+Its daemon and all its files belong to the block: pipes and logs lie in a separate folder, so that neither a daemon
 that runs already nor other users notice. The compute mode of the card stays as it is. A process that finds no daemon
 runs without MPS and does not say so; therefore the clients that the server counts are held against those there should
 be. Standard library only.

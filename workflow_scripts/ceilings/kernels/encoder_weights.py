@@ -51,7 +51,7 @@ class EncoderWeights:
         head: The products after the encoder.
         reads: What the head reads: ``first`` tokens, ``all`` tokens, ``mean`` or ``cls`` of a text's.
         normalize: Whether an embedding has length 1.
-        separate: Whether each column of the head is an output of its own, as start and end of an answer are.
+        separate: Whether each column of the head is a separate output, as the start and the end of an answer are.
     """
 
     heads: int

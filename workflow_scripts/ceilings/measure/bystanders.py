@@ -14,7 +14,7 @@ class Bystanders(Neighbours):
 
     Args:
         ours: The numbers of these.
-        endpoint: Whether a server runs here that is nobody's of ours: what it uses cannot be told from the others' use.
+        endpoint: Whether a server runs here that we did not start: its use counts as that of other processes.
     """
 
     def __init__(self, ours: Callable[[], Iterable[int]], endpoint: bool = False) -> None:

@@ -17,7 +17,7 @@ HOWS = (THREADS, PROCESSES, MPS)
 SHARED, SPLIT = "shared", "split"
 
 CORES = (SHARED, SPLIT)
-"""Every instance on all cores, or each on cores of its own."""
+"""All instances share all cores, or each has separate cores."""
 
 ROUNDS = 3
 """Windows of company, each between references of every instance alone."""

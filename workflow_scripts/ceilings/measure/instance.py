@@ -1,6 +1,6 @@
 """One instance of a co-location: a loaded cell that answers requests, one after another, between two times.
 
-It obeys the same commands as a thread of the process that leads and as a process of its own
+It obeys the same commands as a thread of the process that leads and as a separate process
 (``python -m ceilings.measure.instance PIPE PARENT``). Times are ``perf_counter_ns``, one clock for all processes of a
 Linux system: so instances are at work in the same window without waiting for each other inside it.
 """
@@ -193,7 +193,7 @@ class ThreadHost(Host):
 
 
 class ProcessHost(Host):
-    """An instance in a process of its own.
+    """An instance in a separate process.
 
     Args:
         task: Of the instance.
