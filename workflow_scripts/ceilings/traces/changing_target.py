@@ -13,21 +13,19 @@ measures is thrown away: a traced time is no latency. In this order:
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ceilings import gpu, lifetime
+from ceilings import gpu
 from ceilings import host as hosts
-from ceilings.errors import CellFailure, UserError
-from ceilings.files import read_json, write_json
 from ceilings.measure.changing_worker import SETTLING
 from ceilings.measure.loop import undisturbed
 from ceilings.measure.setup import make_runner
 from ceilings.models import pool
 from ceilings.traces import cpu_recorders, nvtx
+from ceilings.traces.captured_process import answer_task
 from ceilings.workload.shape import Shape
 
 SETTLE_SECONDS = 0.2
@@ -175,20 +173,5 @@ def _nothing() -> None:
     pass
 
 
-def main() -> None:
-    """Read the task, run it, and leave what became of it; the capture itself is the recorder's."""
-    task_path, result_path = sys.argv[1:]
-    task = read_json(task_path)
-    lifetime.end_after(task["alarm_seconds"])  # whatever becomes of the profiler round it
-    try:
-        result = run(task)
-    except CellFailure as failure:
-        result = {"failure": {"kind": failure.kind, "message": str(failure)}}
-    except UserError as error:
-        result = {"error": str(error)}
-    write_json(result_path, result)
-    # No leave(): a profiler outside may write what it has when the process ends in its own time.
-
-
 if __name__ == "__main__":
-    main()
+    answer_task(run)

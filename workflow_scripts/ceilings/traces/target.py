@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import time
 import typing
 from collections.abc import Callable
@@ -18,17 +17,17 @@ from typing import Any
 import numpy as np
 from cuda.bindings import runtime as cudart
 
-from ceilings import gpu, lifetime
+from ceilings import gpu
 from ceilings.cuda import device as cuda
 from ceilings.cuda import monitor as gpu_monitor
-from ceilings.errors import CellFailure, UserError
-from ceilings.files import read_json, write_json
+from ceilings.errors import UserError
 from ceilings.measure.gpu_loop import Regime, Samples, block
 from ceilings.measure.loop import block_size, undisturbed
 from ceilings.measure.setup import make_runner, read_pool
 from ceilings.measure.stopping import NS, Protocol
 from ceilings.traces import nvtx
 from ceilings.traces.capture import ITERATION
+from ceilings.traces.captured_process import answer_task
 
 SETTLE_SECONDS = 0.2
 """Iterations for so long after recording began are not marked: a profiler starts and allocates its buffers in them."""
@@ -228,20 +227,5 @@ def _nothing() -> None:
     pass
 
 
-def main() -> None:
-    """Read the task, run it, and leave what became of it; the capture itself is the recorder's."""
-    task_path, result_path = sys.argv[1:]
-    task = read_json(task_path)
-    lifetime.end_after(task["alarm_seconds"])  # whatever becomes of the profiler round it
-    try:
-        result = run(task)
-    except CellFailure as failure:
-        result = {"failure": {"kind": failure.kind, "message": str(failure)}}
-    except UserError as error:
-        result = {"error": str(error)}
-    write_json(result_path, result)
-    # No leave(): a profiler outside may write what it has when the process ends in its own time.
-
-
 if __name__ == "__main__":
-    main()
+    answer_task(run)
