@@ -163,6 +163,7 @@ def known_targets():
         *TARGETS.runs,
         *TARGETS.served_runs,
         *TARGETS.colocated_runs,
+        *TARGETS.transfers,
         *TARGETS.budgets,
         *TARGETS.qualities,
         *TARGETS.changing_records,

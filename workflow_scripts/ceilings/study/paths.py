@@ -117,3 +117,7 @@ class Paths:
     def peaks(self, device: str) -> str:
         """What a device reaches."""
         return f"{self.results}/hosts/{device}/peaks.json"
+
+    def transfers(self, device: str) -> str:
+        """How data gets from a host to its GPU and back."""
+        return f"{self.results}/hosts/{device}/transfers.json"

@@ -114,6 +114,7 @@ class Study:
             changes=[one["path"] for one in self.changes],
             searches=self.searches,
             colocated=self.colocated,
+            transfers=self.config["transfers"],
         )
 
     @functools.cached_property
@@ -164,6 +165,7 @@ class Study:
             searches=self.searches,
             deployed=self.deployed,
             colocated=self.colocated,
+            transfers=[*self.targets.transfers, *self.targets.recorded_transfers],
         )
 
     @property

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Measure how data gets from this host to its GPU and back, by kind of memory, and what memory costs to get."""
+
+import argparse
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+from ceilings import gpu, records, turns
+from ceilings import host as hosts
+from ceilings.errors import UserError
+from ceilings.program import main
+from ceilings.provenance import provenance
+
+PACKAGES = ("torch", "cuda-bindings", "nvidia-ml-py", "numpy")
+
+TINY = 1 << 20
+"""Bytes of the largest transfer and allocation of a check that everything runs."""
+
+ATTRIBUTES = (
+    *("CanMapHostMemory", "ManagedMemory", "ConcurrentManagedAccess", "PageableMemoryAccess"),
+    *("DirectManagedMemAccessFromHost", "MemoryPoolsSupported", "AsyncEngineCount"),
+)
+"""What the device says of its memory."""
+
+
+def work(arguments: argparse.Namespace) -> None:
+    hosts.having(arguments.device, arguments.output, "cuda")
+    from ceilings.cuda import device as cuda
+    from ceilings.cuda import memory_kinds
+    from ceilings.cuda import monitor as gpu_monitor
+    from ceilings.limits import allocation_bench, transfer_bench
+
+    card = gpu.visible()
+    gpu.refuse_other(card, arguments.device)
+    most = TINY if arguments.tiny else max(transfer_bench.SIZES)
+    with turns.turn(card.uuid), gpu_monitor.Monitor(card.uuid) as monitor:
+        monitor.wait_for_samples()
+        start = time.perf_counter_ns()
+        cuda.initialise()
+        free = min(memory_kinds.free_bytes(), transfer_bench.LEFT_FREE * most)
+        sizes = transfer_bench.fitting(transfer_bench.SIZES, free)
+        allocated = transfer_bench.fitting(allocation_bench.SIZES, free)
+        if not (sizes and allocated):
+            raise UserError(f"{free:,} bytes of memory are free; measuring transfers needs more: end other processes")
+        share = arguments.seconds_budget / (len(transfer_bench.GROUPS) + 1)
+        curves = transfer_bench.TransferBench(arguments.rounds, share, sizes).run()
+        allocations = allocation_bench.AllocationBench(arguments.rounds, share, allocated).run()
+        monitor.poll()
+        summary = gpu_monitor.summarise(gpu_monitor.between(monitor.samples, start, time.perf_counter_ns()))
+    flags = [f for f in gpu_monitor.flags(summary) if "SM clock" not in f]  # copies leave the multiprocessors idle
+    if company := gpu_monitor.neighbours(monitor.processes, os.getpid())[1]:
+        flags.append(company)
+    if arguments.tiny:
+        flags.append("tiny sizes: these numbers say nothing of this host")
+    record = {
+        "device": arguments.device,
+        "curves": curves,
+        "allocations": allocations,
+        "attributes": {name: cuda.attribute(name) for name in ATTRIBUTES},
+        "gpu": {**dataclasses.asdict(card), **summary, "refused": monitor.refused},
+        "flags": flags,
+        "provenance": provenance(PACKAGES),
+    }
+    records.write(arguments.output, "transfers", record)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", required=True, help="slug of the GPU that must run it")
+    parser.add_argument("--rounds", type=int, default=7, help="over all sizes; three at least")
+    parser.add_argument("--seconds-budget", type=float, default=60, help="for all of it, about")
+    parser.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
+    parser.add_argument("--output", type=Path, required=True)
+    main(work, parser)
