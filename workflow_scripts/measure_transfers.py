@@ -6,8 +6,9 @@ import dataclasses
 import os
 import time
 from pathlib import Path
+from typing import Any
 
-from ceilings import gpu, records, turns
+from ceilings import gpu, isolation, records, turns
 from ceilings import host as hosts
 from ceilings.errors import UserError
 from ceilings.program import main
@@ -34,36 +35,42 @@ def work(arguments: argparse.Namespace) -> None:
 
     card = gpu.visible()
     gpu.refuse_other(card, arguments.device)
+    record: dict[str, Any] = {"device": arguments.device, "curves": {}, "allocations": {}, "attributes": {}}
+    record |= {"gpu": dataclasses.asdict(card), "flags": [], "provenance": provenance(PACKAGES)}
     most = TINY if arguments.tiny else max(transfer_bench.SIZES)
     with turns.turn(card.uuid), gpu_monitor.Monitor(card.uuid) as monitor:
         monitor.wait_for_samples()
         start = time.perf_counter_ns()
         cuda.initialise()
+        record["attributes"] = {name: cuda.attribute(name) for name in ATTRIBUTES}
         free = min(memory_kinds.free_bytes(), transfer_bench.LEFT_FREE * most)
         sizes = transfer_bench.fitting(transfer_bench.SIZES, free)
         allocated = transfer_bench.fitting(allocation_bench.SIZES, free)
         if not (sizes and allocated):
             raise UserError(f"{free:,} bytes of memory are free; measuring transfers needs more: end other processes")
         share = arguments.seconds_budget / (len(transfer_bench.GROUPS) + 1)
-        curves = transfer_bench.TransferBench(arguments.rounds, share, sizes).run()
-        allocations = allocation_bench.AllocationBench(arguments.rounds, share, allocated).run()
+        _survive(arguments.output, record, "allocations", "allocations")
+        record["allocations"] = allocation_bench.AllocationBench(arguments.rounds, share, allocated).run()
+        bench = transfer_bench.TransferBench(arguments.rounds, share, sizes)
+        for name in transfer_bench.GROUPS:  # managed memory comes last: what breaks there breaks nothing else
+            _survive(arguments.output, record, "curves", name)
+            record["curves"] |= bench.group(name)
         monitor.poll()
         summary = gpu_monitor.summarise(gpu_monitor.between(monitor.samples, start, time.perf_counter_ns()))
-    flags = [f for f in gpu_monitor.flags(summary) if "SM clock" not in f]  # copies leave the multiprocessors idle
+    record["gpu"] |= {**summary, "refused": monitor.refused}
+    # Copies leave the multiprocessors idle.
+    record["flags"] += [flag for flag in gpu_monitor.flags(summary) if "SM clock" not in flag]
     if company := gpu_monitor.neighbours(monitor.processes, os.getpid())[1]:
-        flags.append(company)
+        record["flags"].append(company)
     if arguments.tiny:
-        flags.append("tiny sizes: these numbers say nothing of this host")
-    record = {
-        "device": arguments.device,
-        "curves": curves,
-        "allocations": allocations,
-        "attributes": {name: cuda.attribute(name) for name in ATTRIBUTES},
-        "gpu": {**dataclasses.asdict(card), **summary, "refused": monitor.refused},
-        "flags": flags,
-        "provenance": provenance(PACKAGES),
-    }
+        record["flags"].append("tiny sizes: these numbers say nothing of this host")
     records.write(arguments.output, "transfers", record)
+
+
+def _survive(output: Path, record: dict[str, Any], part: str, name: str) -> None:
+    """Leave what is measured so far, should a signal end this process while it measures something."""
+    lost = {name: {"unavailable": isolation.CRASH}}
+    isolation.leave_on_crash({output: {"kind": "transfers", **record, part: record[part] | lost}})
 
 
 if __name__ == "__main__":
@@ -73,4 +80,4 @@ if __name__ == "__main__":
     parser.add_argument("--seconds-budget", type=float, default=60, help="for all of it, about")
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that everything runs")
     parser.add_argument("--output", type=Path, required=True)
-    main(work, parser)
+    main(work, parser, isolated=True)

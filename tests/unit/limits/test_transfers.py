@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
+import os
+import signal
 
 import pytest
+
+import measure_transfers
 
 pytest.importorskip("cuda.bindings")
 
 from cuda.bindings import driver
 from unit.limits.host_device import HostDevice, HostKernel
 
-from ceilings import schemas
+from ceilings import gpu, isolation, records, schemas
 from ceilings.cuda import device as cuda
-from ceilings.cuda import memory_kinds
+from ceilings.cuda import memory_kinds, monitor
 from ceilings.cuda.compiled import Arguments
 from ceilings.limits import transfer_bench, transfer_ways
 from ceilings.limits.copy_kernel import CopyKernel
@@ -35,8 +40,14 @@ def device(monkeypatch):
     return device
 
 
+def measured(**options):
+    """The curves of every group."""
+    bench = TransferBench(**options)
+    return {name: curve for group in transfer_bench.GROUPS for name, curve in bench.group(group).items()}
+
+
 def test_every_way_has_a_curve_over_all_sizes(device):
-    curves = TransferBench(rounds=3, seconds=60, sizes=SIZES).run()
+    curves = measured(rounds=3, seconds=60, sizes=SIZES)
     assert list(curves) == ALL
     for name, curve in curves.items():
         assert [point["bytes"] for point in curve["points"]] == list(SIZES), (name, curve)
@@ -49,7 +60,7 @@ def test_every_way_has_a_curve_over_all_sizes(device):
 
 def test_what_arrives_is_held_against_what_was_sent(device):
     device.flips = 1
-    curves = TransferBench(rounds=3, seconds=60, sizes=SIZES).run()
+    curves = measured(rounds=3, seconds=60, sizes=SIZES)
     wrong = {name for name, curve in curves.items() if "unavailable" in curve}
     assert wrong == {"d2h.pageable", "d2h.pinned", "d2h.write-combined"}
     assert curves["d2h.pinned"]["unavailable"] == "RuntimeError: 1 of 4 bytes arrived wrong by d2h.pinned"
@@ -84,7 +95,7 @@ def test_advice_names_the_whole_block_and_its_places(device):
 
 def test_without_concurrent_access_there_are_no_prefetches(device):
     device.attributes["cudaDevAttrConcurrentManagedAccess"] = 0
-    curves = TransferBench(rounds=3, seconds=60, sizes=(64,)).run()
+    curves = measured(rounds=3, seconds=60, sizes=(64,))
     assert {name for name in curves if "managed" in name} == {"h2d.managed", "d2h.managed", "d2d.managed"}
     assert not device.diary
 
@@ -94,14 +105,14 @@ def test_memory_that_cannot_be_had_takes_no_other_way_with_it(device, monkeypatc
         raise cuda.CudaError("no managed memory here")
 
     monkeypatch.setitem(transfer_bench.GROUPS, "managed", refused)
-    curves = TransferBench(rounds=3, seconds=60, sizes=(64,)).run()
+    curves = measured(rounds=3, seconds=60, sizes=(64,))
     assert curves["managed"] == {"unavailable": "CudaError: no managed memory here"}
     assert curves["h2d.pinned"]["points"]
 
 
 def test_a_group_ends_after_three_rounds_once_its_time_is_used_up(device, monkeypatch):
     monkeypatch.setattr(transfer_bench, "GROUPS", {"copies": transfer_ways.copies})
-    curves = TransferBench(rounds=50, seconds=0, sizes=(64,)).run()
+    curves = measured(rounds=50, seconds=0, sizes=(64,))
     assert {curve["rounds"] for curve in curves.values()} == {3}
 
 
@@ -175,5 +186,60 @@ def record(**parts):
 
 
 def test_curves_are_a_record(device):
-    curves = TransferBench(rounds=3, seconds=60, sizes=(4, 64)).run()
+    curves = measured(rounds=3, seconds=60, sizes=(4, 64))
     assert schemas.flaw("transfers", record(curves=curves)) is None
+
+
+@pytest.fixture
+def program(device, monkeypatch, tmp_path):
+    """The program's arguments, on a machine that has this device and no NVML."""
+
+    class Monitor:
+        samples, processes, refused = (), None, {"nvml": "no NVML"}
+
+        def __init__(self, uuid):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait_for_samples(self):
+            return False
+
+        def poll(self):
+            pass
+
+    card = gpu.Gpu("nvidia-test", "NVIDIA Test", "GPU-1", "580.1", (9, 0), 80 << 30)
+    monkeypatch.setattr(gpu, "visible", lambda: card)
+    monkeypatch.setattr(measure_transfers.hosts, "having", lambda *_: None)
+    monkeypatch.setattr(monitor, "Monitor", Monitor)
+    monkeypatch.setattr(measure_transfers, "TINY", 1 << 14)
+    monkeypatch.setenv("CEILINGS_LOCKS", str(tmp_path))
+    options = {"device": "nvidia-test", "rounds": 3, "seconds_budget": 60.0, "tiny": True}
+    return argparse.Namespace(output=tmp_path / "hosts/nvidia-test/transfers.json", **options)
+
+
+def test_the_program_writes_a_whole_record(program):
+    measure_transfers.work(program)
+    made = records.read(program.output, "transfers")
+    assert list(made["curves"]) == ALL and len(made["allocations"]) == 6
+    assert [point["bytes"] for point in made["curves"]["h2d.pinned"]["points"]] == [4**n for n in range(1, 8)]
+    assert made["attributes"]["ConcurrentManagedAccess"] == 1 and made["gpu"]["uuid"] == "GPU-1"
+    assert made["flags"] == ["tiny sizes: these numbers say nothing of this host"]
+
+
+def test_a_crash_leaves_what_was_measured_before_it(program, monkeypatch):
+    """Managed memory comes last; a machine may end the process that touches it."""
+    monkeypatch.setitem(transfer_bench.GROUPS, "managed", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    child = os.fork()
+    if child == 0:
+        isolation.isolate()
+        measure_transfers.work(program)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    made = records.read(program.output, "transfers")
+    assert made["curves"]["managed"] == {"unavailable": "ended by SIGKILL; the system may have run out of memory"}
+    assert made["curves"]["d2d.kernel"]["points"] and len(made["allocations"]) == 6

@@ -71,16 +71,13 @@ class TransferBench:
         self._events = cuda.Event(), cuda.Event()
         self._pattern = np.random.default_rng(0).integers(0, 256, self.sizes[-1], dtype=np.uint8)
 
-    def run(self) -> dict[str, dict[str, Any]]:
-        """A curve by the name of its way; one that cannot be had is ``{"unavailable": why}``."""
-        curves: dict[str, dict[str, Any]] = {}
-        for number, (name, make) in enumerate(GROUPS.items(), 1):
-            print(f"{number} of {len(GROUPS)}: {name}", file=sys.stderr, flush=True)
-            try:
-                curves |= self._group(make)
-            except Exception as error:  # memory that this machine does not have takes no other way with it
-                curves[name] = {"unavailable": reason(error)}
-        return curves
+    def group(self, name: str) -> dict[str, dict[str, Any]]:
+        """The curves of one of ``GROUPS`` by the names of its ways; what cannot be had is ``{"unavailable": why}``."""
+        print(name, file=sys.stderr, flush=True)
+        try:
+            return self._group(GROUPS[name])
+        except Exception as error:  # memory that this machine does not have takes no other group with it
+            return {name: {"unavailable": reason(error)}}
 
     def _group(self, make: Callable[[int, cuda.Stream], list[Way]]) -> dict[str, dict[str, Any]]:
         curves: dict[str, dict[str, Any]] = {}
