@@ -2,6 +2,7 @@
 """Measure how data gets from this host to its GPU and back, by kind of memory, and what memory costs to get."""
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import time
@@ -33,12 +34,16 @@ def work(arguments: argparse.Namespace) -> None:
     from ceilings.cuda import monitor as gpu_monitor
     from ceilings.limits import allocation_bench, transfer_bench
 
-    card = gpu.visible()
+    card, *others = gpu.every()
     gpu.refuse_other(card, arguments.device)
     record: dict[str, Any] = {"device": arguments.device, "curves": {}, "allocations": {}, "attributes": {}}
     record |= {"gpu": dataclasses.asdict(card), "flags": [], "provenance": provenance(PACKAGES)}
+    record |= {"peer": dataclasses.asdict(others[0])} if others else {}
     most = TINY if arguments.tiny else max(transfer_bench.SIZES)
-    with turns.turn(card.uuid), gpu_monitor.Monitor(card.uuid) as monitor:
+    with contextlib.ExitStack() as stack:
+        for uuid in sorted(one.uuid for one in (card, *others[:1])):  # in one order, so that no two wait for each other
+            stack.enter_context(turns.turn(uuid))
+        monitor = stack.enter_context(gpu_monitor.Monitor(card.uuid))
         monitor.wait_for_samples()
         start = time.perf_counter_ns()
         cuda.initialise()
@@ -52,7 +57,7 @@ def work(arguments: argparse.Namespace) -> None:
         _survive(arguments.output, record, "allocations", "allocations")
         record["allocations"] = allocation_bench.AllocationBench(arguments.rounds, share, allocated).run()
         bench = transfer_bench.TransferBench(arguments.rounds, share, sizes)
-        for name in transfer_bench.GROUPS:  # managed memory comes last: what breaks there breaks nothing else
+        for name in transfer_bench.GROUPS:
             _survive(arguments.output, record, "curves", name)
             record["curves"] |= bench.group(name)
         monitor.poll()

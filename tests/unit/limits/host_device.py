@@ -29,10 +29,11 @@ class HostDevice:
         diary: Prefetches, advice and trims, in their order.
         attributes: Of the device.
         flips: Bytes of the copies to the host that arrive wrong.
+        devices: How many there are.
     """
 
     def __init__(self, monkeypatch):
-        self.memory, self.diary, self.attributes, self.flips = {}, [], dict(ATTRIBUTES), 0
+        self.memory, self.diary, self.attributes, self.flips, self.devices = {}, [], dict(ATTRIBUTES), 0, 1
         self._captured, self._graphs, self._recorded, self._handles = None, {}, {}, 1
         passes = cuda.problem() is not None and "Driver" in cuda.problem()
         for name in dir(self):
@@ -113,8 +114,22 @@ class HostDevice:
 
     # --- streams, events, graphs ------------------------------------------------------------------------------------
 
+    def cudaGetDeviceCount(self):
+        return self.devices
+
     def cudaSetDevice(self, device):
-        pass
+        self.diary.append(("device", device))
+
+    def cudaDeviceCanAccessPeer(self, device, peer):
+        return self.attributes.get("peer", 1)
+
+    def cudaDeviceEnablePeerAccess(self, peer, flags):
+        self.diary.append(("access", peer))
+
+    def cudaMemcpyPeerAsync(self, *arguments):
+        to, to_device, source, source_device, count, _ = arguments
+        assert (to_device, source_device) == (1, 0)
+        self.enqueue(lambda: ctypes.memmove(to, source, count))
 
     def cudaGetLastError(self):
         pass

@@ -100,6 +100,20 @@ def test_without_concurrent_access_there_are_no_prefetches(device):
     assert not device.diary
 
 
+def test_of_two_devices_copies_between_them_are_measured_without_access_first(device):
+    device.devices = 2
+    curves = measured(rounds=3, seconds=60, sizes=(64, 4096))
+    assert {"p2p.staged", "p2p.direct"} == {name for name in curves if name.startswith("p2p")}
+    assert [point["bytes"] for point in curves["p2p.direct"]["points"]] == [64, 4096]
+    chosen = [entry for entry in device.diary if entry[0] in ("device", "access")]
+    before = chosen[: chosen.index(("access", 1))]
+    assert before.count(("device", 1)) == before.count(("device", 0)) == 1 + 2  # one buffer, filled once a size
+    assert chosen[-1] == ("device", 0)
+    device.attributes["peer"] = 0
+    curves = measured(rounds=3, seconds=60, sizes=(64,))
+    assert curves["direct"] == {"unavailable": "CudaError: device 0 cannot have access to device 1"}
+
+
 def test_memory_that_cannot_be_had_takes_no_other_way_with_it(device, monkeypatch):
     def refused(*_):
         raise cuda.CudaError("no managed memory here")
@@ -213,7 +227,7 @@ def program(device, monkeypatch, tmp_path):
             pass
 
     card = gpu.Gpu("nvidia-test", "NVIDIA Test", "GPU-1", "580.1", (9, 0), 80 << 30)
-    monkeypatch.setattr(gpu, "visible", lambda: card)
+    monkeypatch.setattr(gpu, "every", lambda: [card])
     monkeypatch.setattr(measure_transfers.hosts, "having", lambda *_: None)
     monkeypatch.setattr(monitor, "Monitor", Monitor)
     monkeypatch.setattr(measure_transfers, "TINY", 1 << 14)

@@ -16,6 +16,8 @@ from ceilings.report.render import transfer_section
 from ceilings.report.render.plots import transfer_curves
 from ceilings.report.tables.collect import collect
 
+PEERS = {"p2p.staged": (12.0, 30.0), "p2p.direct": (9.0, 280.0)}
+
 P50_US = 1620
 """Of the planted cell; copies add a tenth of it with pinned memory and a fifth with pageable memory."""
 
@@ -134,6 +136,12 @@ def test_managed_memory_is_held_against_a_pinned_copy(planted):
     assert finding.status == "supported" and finding.effect.estimate == pytest.approx(55 / 9, rel=0.02)
     assert "with a prefetch before the kernel 1.23×" in finding.text
     assert "mapped memory, which the kernel reads on the host, 1.38×" in finding.text
+
+
+def test_the_rate_between_two_gpus_is_a_finding(planted):
+    finding = next(one for one in found(planted(ways=WAYS | PEERS)) if "to another GPU" in one.text)
+    assert finding.status == "supported" and finding.effect.estimate == pytest.approx(280 / 30, rel=0.03)
+    assert finding.brief.endswith("a copy to another GPU of the host reaches 277 GB/s.")
 
 
 def test_allocating_in_a_loop_is_held_against_memory_that_is_kept(planted):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,29 @@ class HostBlock:
         with contextlib.suppress(Exception):  # at interpreter exit the driver may be gone
             if self._free:
                 self._free(self.pointer)
+
+
+@contextlib.contextmanager
+def current(device: int) -> Iterator[None]:
+    """Another device than device 0 is current within the block, for this thread."""
+    cuda.check(cudart.cudaSetDevice(device), "choosing a device")
+    try:
+        yield
+    finally:
+        cuda.check(cudart.cudaSetDevice(0), "choosing device 0")
+
+
+def devices() -> int:
+    """How many devices this process sees."""
+    return int(cuda.check(cudart.cudaGetDeviceCount(), "counting devices"))
+
+
+class FarBuffer(cuda.DeviceBuffer):
+    """Memory of device 1; freed with the object."""
+
+    def __init__(self, nbytes: int) -> None:
+        with current(1):
+            super().__init__(nbytes)
 
 
 def free_bytes() -> int:

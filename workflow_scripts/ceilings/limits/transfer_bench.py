@@ -37,8 +37,17 @@ MOST_TRANSFERS, MOST_ANEW = 100, 5
 GRAPH_BYTES, MOST_CAPTURED, REPLAYS = 8 * MIB, 50, 3
 """Bytes and transfers in a CUDA graph, at most (one transfer at least), and its replays in one round."""
 
-GROUPS = {"copies": transfer_ways.copies, "mapped": transfer_ways.mapped, "managed": transfer_ways.managed}
-"""Ways that are measured in the same rounds. Each group has its memory to itself, freed before the next one."""
+GROUPS = {
+    "copies": transfer_ways.copies,
+    "mapped": transfer_ways.mapped,
+    "staged": transfer_ways.staged,
+    "managed": transfer_ways.managed,
+    "direct": transfer_ways.direct,
+}
+"""Ways that are measured in the same rounds. Each group has its memory to itself, freed before the next one.
+
+What may break a process comes late, and what changes the devices for good last.
+"""
 
 DEVICE_METHODS = {
     GRAPH: "events around a CUDA graph of transfers in a row, over their number",

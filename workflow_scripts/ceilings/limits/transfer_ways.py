@@ -18,7 +18,11 @@ from ceilings.limits.copy_kernel import CopyKernel
 Enqueue = Callable[[], Any]
 
 PAGE = mmap.PAGESIZE
-H2D, D2H, D2D = "h2d", "d2h", "d2d"
+H2D, D2H, D2D, P2P = "h2d", "d2h", "d2d", "p2p"
+STAGED, DIRECT = "staged", "direct"
+PEERS = {STAGED: "without", DIRECT: "with"}
+"""Kinds of a copy between two devices, and how they have access to each other."""
+
 GRAPH, EVENTS, NO_CLOCK = "graph", "events", ""
 """How device time is taken: over a CUDA graph of many transfers, around a single one, or not at all."""
 
@@ -52,6 +56,15 @@ class DeviceSide:
     def read(self, nbytes: int) -> NDArray[np.uint8]:
         """The first bytes."""
         return cuda.download(self.buffer.pointer, nbytes)
+
+
+class FarSide(DeviceSide):
+    """The end of a transfer that lies on device 1."""
+
+    def fill(self, values: NDArray[np.uint8]) -> None:
+        """Write the first bytes, and wait for that device."""
+        with kinds.current(1):
+            super().fill(values)
 
 
 class Way:
@@ -100,6 +113,35 @@ class Copy(Way):
             result = copy(to, source, nbytes, way, handle)
             if result[0]:
                 cuda.check(result, "copying")
+
+        return once
+
+
+class PeerCopy(Way):
+    """``cudaMemcpyPeerAsync`` from device 0 to device 1.
+
+    Args:
+        kind: Whether device 0 has access to device 1: ``direct`` or ``staged``.
+        pair: Buffers of device 0 and of device 1.
+        stream: Where it is enqueued.
+    """
+
+    clock = EVENTS
+
+    def __init__(self, kind: str, pair: tuple[cuda.DeviceBuffer, kinds.FarBuffer], stream: cuda.Stream) -> None:
+        self.name = f"{P2P}.{kind}"
+        self.method = f"cudaMemcpyPeerAsync from device 0 to device 1, {PEERS[kind]} peer access"
+        self.source, self.target = DeviceSide(pair[0]), FarSide(pair[1])
+        self._call = pair[1].pointer, 1, pair[0].pointer, 0
+        self._handle = stream.native
+
+    def enqueue(self, nbytes: int) -> Enqueue:
+        call, handle, copy = self._call, self._handle, cudart.cudaMemcpyPeerAsync
+
+        def once() -> None:
+            result = copy(*call, nbytes, handle)
+            if result[0]:
+                cuda.check(result, "copying to the other device")
 
         return once
 
@@ -269,3 +311,33 @@ def managed(nbytes: int, stream: cuda.Stream) -> list[Way]:
         PagesToDevice("h2d.managed-on-host", f"{reads}, advised to stay there", (staying, there), kernel, stream),
         PagesToHost("d2h.managed-prefetch", back, (there, plain), kernel, stream, prefetched=True),
     ]
+
+
+def staged(nbytes: int, stream: cuda.Stream) -> list[Way]:
+    """Copies to a second device to which the first one has no access; none where there is one device.
+
+    Args:
+        nbytes: The largest transfer.
+        stream: Where they are enqueued.
+    """
+    if kinds.devices() < 2:
+        return []
+    return [PeerCopy(STAGED, (cuda.DeviceBuffer(nbytes), kinds.FarBuffer(nbytes)), stream)]
+
+
+def direct(nbytes: int, stream: cuda.Stream) -> list[Way]:
+    """The same with access, which stays from then on.
+
+    Args:
+        nbytes: The largest transfer.
+        stream: Where they are enqueued.
+
+    Raises:
+        CudaError: The devices cannot have access to each other.
+    """
+    if kinds.devices() < 2:
+        return []
+    if not cuda.check(cudart.cudaDeviceCanAccessPeer(0, 1), "asking for peer access"):
+        raise cuda.CudaError("device 0 cannot have access to device 1")
+    cuda.check(cudart.cudaDeviceEnablePeerAccess(1, 0), "enabling peer access")
+    return [PeerCopy(DIRECT, (cuda.DeviceBuffer(nbytes), kinds.FarBuffer(nbytes)), stream)]

@@ -22,7 +22,12 @@ LIMITED_BY = {
 }
 """What sets a floor, as the sentences call it."""
 
-SHARED_AS = {"threads": "as threads of one process", "processes": "as processes", "mps": "under MPS"}
+SHARED_AS = {
+    "threads": "as threads of one process",
+    "processes": "as processes",
+    "mps": "under MPS",
+    "cards": "as processes on separate cards",
+}
 """How instances share a device, as the sentences call it."""
 
 

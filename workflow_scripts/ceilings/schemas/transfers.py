@@ -55,5 +55,5 @@ SCHEMA = record(
         "flags": many(text()),
         "provenance": PROVENANCE,
     },
-    {"gpu": free},
+    {"gpu": free, "peer": free},
 )

@@ -24,10 +24,12 @@ KINDS = {
     "managed-read-mostly": "managed memory, advised read-mostly",
     "managed-on-host": "managed memory, advised to stay on the host",
     "kernel": "a kernel on the device alone",
+    "staged": "without peer access",
+    "direct": "with peer access",
 }
 """What a way goes through, in words."""
 
-DIRECTIONS = {"h2d": "to the device", "d2h": "to the host", "d2d": "on the device"}
+DIRECTIONS = {"h2d": "to the device", "d2h": "to the host", "d2d": "on the device", "p2p": "to another GPU"}
 
 UNITS = ((1 << 20, "MiB"), (1 << 10, "KiB"))
 

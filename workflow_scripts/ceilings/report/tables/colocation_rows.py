@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ceilings.measure.colocation import CARDS
 from ceilings.report.tables import gates
 from ceilings.report.tables.planned_record import read_record
 from ceilings.statistics.interference import (
@@ -19,6 +20,7 @@ from ceilings.statistics.interference import (
     log_slowdowns,
     paces,
     references,
+    side_by_side,
 )
 from ceilings.statistics.intervals import paired_over_processes, pooled_quantile
 from ceilings.statistics.quantiles import Interval
@@ -36,7 +38,7 @@ SM, KERNEL, CORE = "SMs busy", "time with a kernel", "cores busy"
 COLOCATION_COLUMNS = [
     *(*COLOCATION_KEY, "status", "reason", "remedy", "log", "processes", "instances", "members"),
     *("gain", "gain_low", "gain_high", "noise", "together_per_s", "turns_per_s"),
-    *("use_of", "use_alone", "use_together", "use_others", "flags", "path"),
+    *("use_of", "use_alone", "use_together", "use_others", "side_by_side", "flags", "path"),
 ]
 """One row a co-location.
 
@@ -45,7 +47,7 @@ alone on the whole device; taking turns gives 1; ``low``, ``high`` of 95%. ``noi
 differ from the one before it. ``together_per_s``: inferences a second of all instances at once; ``turns_per_s``: if
 each had the device for an equal part of the time. ``use_of`` says what is used; ``use_alone``: its share while one
 instance is at work, the mean over them; ``use_together``: while all are; ``use_others``: of a CPU, what processes that
-do not belong to it used meanwhile.
+do not belong to it used meanwhile. ``side_by_side``: on separate cards, whether cells of them may be timed at once.
 """
 
 INSTANCE_COLUMNS = [
@@ -131,7 +133,13 @@ def _group(records: Sequence[Record], members: Sequence[int], rows: Sequence[Rec
         "use_alone": float(np.mean(uses)) if len(uses) == len(rows) else None,
         "use_together": _use(records, members, reference=False),
         "use_others": _use_of_others(records),
+        "side_by_side": _side_by_side(records, members) if records[0]["how"] == CARDS else None,
     }
+
+
+def _side_by_side(records: Sequence[Record], members: Sequence[int]) -> str:
+    slowdowns = [paired_over_processes([log_slowdowns(record, members, at) for record in records]) for at in members]
+    return side_by_side(slowdowns, _noise(records, members))
 
 
 def _instance(records: Sequence[Record], members: Sequence[int], at: int) -> dict[str, Any]:

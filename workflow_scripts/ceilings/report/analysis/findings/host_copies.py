@@ -49,7 +49,10 @@ def transfers(measured: Measured) -> list[Finding]:
     for device in devices(measured.tables):
         mine = {curve.way: curve for curve in known.values() if curve.device == device}
         findings += [_pinned(mine, way) for way in ("h2d", "d2h") if {f"{way}.pinned", f"{way}.pageable"} <= set(mine)]
-        findings += [_managed(mine["h2d.managed"], mine)] if {"h2d.managed", "h2d.pinned"} <= set(mine) else []
+        if {"h2d.managed", "h2d.pinned"} <= set(mine):
+            findings.append(_managed(mine["h2d.managed"], mine))
+        if {"p2p.staged", "p2p.direct"} <= set(mine):
+            findings.append(_peers(mine["p2p.staged"], mine["p2p.direct"]))
         findings += _allocations(measured, device)
     rows = {key_of(row): row for row in measured.tables.copies.to_dict("records")}
     panels = [[cell for cell in panel if cell.key in rows] for panel in panels_at_common_shape(measured)]
@@ -139,6 +142,32 @@ def _managed(managed: Curve, mine: dict[str, Curve]) -> Finding:
         missing=_rounds(status),
         measure="time of managed memory to that of a pinned copy",
         records=_record(managed.device),
+    )
+
+
+def _peers(staged: Curve, direct: Curve) -> Finding:
+    """The copy rate between two GPUs, and what access to each other changes."""
+    ratio, rate = ratio_of(staged.host[-1], direct.host[-1]), direct.largest_rate
+    brief = f"{direct.device}: a copy to another GPU of the host reaches {text.number(rate.estimate)} GB/s."
+    status: Status = "supported" if ratio.low > 1 else "refuted" if ratio.high < 1 else "not decidable"
+    sentence = (
+        f"{direct.device}, to another GPU of the host: a copy of {bytes_in_words(direct.sizes[-1])} reaches "
+        f"{text.interval(rate)} GB/s with peer access and {text.interval(staged.largest_rate)} GB/s "
+        f"without; one of {bytes_in_words(direct.sizes[0])} takes {text.interval(direct.host[0], 'µs')} and "
+        f"{text.interval(staged.host[0], 'µs')} (ranges over rounds)."
+    )
+    return Finding(
+        TOPIC,
+        sentence,
+        (),
+        ratio,
+        claim="Large copies between two GPUs are faster with peer access.",
+        subject=direct.device,
+        status=status,
+        missing=_rounds(status),
+        measure="time without to that with peer access",
+        records=_record(direct.device),
+        brief=brief if status == "supported" else "",
     )
 
 
