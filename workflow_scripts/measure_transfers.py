@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure how data gets from this host to its GPU and back, by kind of memory, and what memory costs to get."""
+"""Measure how data gets from this host to its GPU and back, by kind of memory, and what memory and graphs cost."""
 
 import argparse
 import contextlib
@@ -32,7 +32,7 @@ def work(arguments: argparse.Namespace) -> None:
     from ceilings.cuda import device as cuda
     from ceilings.cuda import memory_kinds
     from ceilings.cuda import monitor as gpu_monitor
-    from ceilings.limits import allocation_bench, transfer_bench
+    from ceilings.limits import allocation_bench, graph_costs, transfer_bench
 
     card, *others = gpu.every()
     gpu.refuse_other(card, arguments.device)
@@ -56,6 +56,10 @@ def work(arguments: argparse.Namespace) -> None:
         share = arguments.seconds_budget / (len(transfer_bench.GROUPS) + 1)
         _survive(arguments.output, record, "allocations", "allocations")
         record["allocations"] = allocation_bench.AllocationBench(arguments.rounds, share, allocated).run()
+        try:
+            record["graphs"] = graph_costs.GraphCosts(arguments.rounds).run()
+        except Exception as error:  # they take no other number with them
+            record["graphs"] = {"unavailable": transfer_bench.reason(error)}
         bench = transfer_bench.TransferBench(arguments.rounds, share, sizes)
         for name in transfer_bench.GROUPS:
             _survive(arguments.output, record, "curves", name)

@@ -62,6 +62,16 @@ def test_times_rise_with_size_and_the_device_s_part_is_no_longer_than_the_whole(
             assert 1 < (1 << 20) / device[1 << 20] / 1e3 < 1000, f"{name}: GB/s"  # bytes/us/1e3 = GB/s
 
 
+def test_a_graph_of_more_kernels_costs_more_to_capture_and_to_instantiate(record):
+    points = {point["nodes"]: point for point in record["graphs"]["points"]}
+    for nodes, point in points.items():
+        shown_us = {name: round(value["median"], 1) for name, value in point.items() if name.endswith("_us")}
+        print(nodes, shown_us, point["device_bytes"])
+    assert points[1000]["capture_us"]["median"] > 10 * points[10]["capture_us"]["median"]
+    assert points[1000]["instantiate_us"]["median"] > points[10]["instantiate_us"]["median"]
+    assert points[1000]["again_us"]["median"] > points[10]["again_us"]["median"]
+
+
 def test_a_pool_that_keeps_memory_is_cheaper_than_cuda_s_own_calls(record):
     costs = {name: {point["bytes"]: point for point in one["points"]} for name, one in record["allocations"].items()}
     for name, points in costs.items():

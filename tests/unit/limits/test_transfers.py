@@ -21,7 +21,7 @@ from ceilings import gpu, isolation, records, schemas
 from ceilings.cuda import device as cuda
 from ceilings.cuda import memory_kinds, monitor
 from ceilings.cuda.compiled import Arguments
-from ceilings.limits import transfer_bench, transfer_ways
+from ceilings.limits import graph_costs, transfer_bench, transfer_ways
 from ceilings.limits.copy_kernel import CopyKernel
 from ceilings.limits.transfer_bench import TransferBench, fitting
 
@@ -36,7 +36,8 @@ ALL = [
 @pytest.fixture
 def device(monkeypatch):
     device = HostDevice(monkeypatch)
-    monkeypatch.setattr(transfer_ways, "CopyKernel", lambda: HostKernel(device))
+    for module in (transfer_ways, graph_costs):
+        monkeypatch.setattr(module, "CopyKernel", lambda: HostKernel(device))
     return device
 
 
@@ -177,6 +178,14 @@ def test_packed_arguments_stay_as_long_as_they_are_used():
     assert (ctypes.c_int.from_address(first).value, ctypes.c_ulonglong.from_address(second).value) == (5, 6)
 
 
+def test_graphs_of_each_size_are_captured_launched_and_freed(device):
+    made = graph_costs.GraphCosts(3, nodes=(1, 30)).run()
+    assert [point["nodes"] for point in made["points"]] == [1, 30] and made["rounds"] == 3
+    assert made["points"][1]["capture_us"]["median"] > made["points"][0]["capture_us"]["median"]
+    assert not device._graphs  # each of them is freed
+    assert schemas.flaw("transfers", record(graphs=made)) is None
+
+
 def test_costs_of_each_allocator(device, monkeypatch):
     from ceilings.limits import allocation_bench
 
@@ -241,6 +250,7 @@ def test_the_program_writes_a_whole_record(program):
     made = records.read(program.output, "transfers")
     assert list(made["curves"]) == ALL and len(made["allocations"]) == 6
     assert [point["bytes"] for point in made["curves"]["h2d.pinned"]["points"]] == [4**n for n in range(1, 8)]
+    assert [point["nodes"] for point in made["graphs"]["points"]] == list(graph_costs.NODES)
     assert made["attributes"]["ConcurrentManagedAccess"] == 1 and made["gpu"]["uuid"] == "GPU-1"
     assert made["flags"] == ["tiny sizes: these numbers say nothing of this host"]
 

@@ -44,6 +44,14 @@ COST = record({"bytes": whole(1), **dict.fromkeys(("first_us", "allocate_us", "f
 CURVE = record(
     {"method": NAME, "device_method": maybe(NAME), "rounds": whole(1), "points": _rising(POINT)},
 )
+GRAPH = record(
+    {
+        "nodes": whole(1),
+        **dict.fromkeys(("capture_us", "instantiate_us", "first_us", "again_us"), _time),
+        "device_bytes": whole(),
+    }
+)
+GRAPHS = record({"method": NAME, "rounds": whole(1), "points": many(GRAPH, least=1)})
 COSTS = record({"method": NAME, "rounds": whole(1), "points": _rising(COST)})
 
 SCHEMA = record(
@@ -55,5 +63,5 @@ SCHEMA = record(
         "flags": many(text()),
         "provenance": PROVENANCE,
     },
-    {"gpu": free, "peer": free},
+    {"gpu": free, "peer": free, "graphs": _or_unavailable(GRAPHS)},
 )
