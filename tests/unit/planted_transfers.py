@@ -28,6 +28,9 @@ COSTS = {
 }
 """First, allocate, free, loop and kept in us, by allocator; of every size."""
 
+GRAPH = {"capture": 3.0, "instantiate": 1.5, "first": 0.9, "again": 0.6}
+"""us a kernel."""
+
 TIMES = ("first", "allocate", "free", "loop", "kept")
 
 
@@ -74,6 +77,13 @@ def write(root: Path, device: str, ways=None, costs=None, spread=0.02, **unavail
     }
     content = {
         **{"device": device, "curves": planted | lacking, "allocations": allocations},
+        "graphs": {
+            **{"method": "planted graphs", "rounds": 5},
+            "points": [
+                {"nodes": n, **{f"{k}_us": around(n * v) for k, v in GRAPH.items()}, "device_bytes": 1024 * n}
+                for n in (1, 100)
+            ],
+        },
         **{"attributes": {"ManagedMemory": 1}, "flags": [], "provenance": PROVENANCE},
     }
     records.write(path, "transfers", content)

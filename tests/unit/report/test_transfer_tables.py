@@ -52,6 +52,10 @@ def test_a_row_a_way_and_size(planted):
     assert row["device_us"] == pytest.approx(2 + (1 << 20) / 55e3)
     (lacking,) = rows[rows["bytes"].isna()].to_dict("records")
     assert (lacking["way"], lacking["reason"]) == ("d2h.mapped", "CudaError: cannot be mapped")
+    assert tables.graph_costs[["nodes", "capture_us", "device_bytes"]].values.tolist() == [
+        [1, 3.0, 1024],
+        [100, 300.0, 102400],
+    ]
     assert len(tables.allocations) == 6 and set(tables.allocations["loop_us"]) == {240.0, 14.0, 15.0}
 
 
@@ -171,6 +175,7 @@ def test_the_section_shows_what_was_measured_and_what_was_not(planted):
     shown = transfer_section.section(planted(d2h_mapped="CudaError: cannot be mapped"))
     assert shown.count("\n## ") == 0 and shown.startswith("## Transfers between host and GPU")
     assert "| to the device: pinned memory" in shown and "8.00 µs and 55.0 GB/s" in shown
+    assert "|       100 |    300 µs |        150 µs |        90.0 µs |          60.0 µs |  100 KiB |" in shown
     assert "2 KiB in 2" in shown and "planted torch" in shown
     assert f"`d2h.mapped` on {GPU}: not measured: CudaError: cannot be mapped" in shown
     short = transfer_section.section(planted(), 2)

@@ -76,6 +76,7 @@ TABLES = {
     "interference": "a row a pair of cells that shared a device: what the neighbour costs",
     "transfers": "a row a way between host and GPU and a size: what a transfer takes",
     "allocations": "a row a way to get memory and a size: what its calls cost",
+    "graph_costs": "a row a number of kernels in a CUDA graph: what it costs to make and to launch",
     "copies": "a row a cell: what the copies of its inputs and outputs take, by the curves of its host and as measured",
     "serving": "a row a load of a cell behind a server: latency at the client, account of a request, batches",
     "serving_windows": "a row a window of such a load: what client and server counted",

@@ -33,6 +33,8 @@ CELLS = [
 
 ALLOCATED = ["device", "memory from", "bytes", "first", "allocate", "free", "in a loop", "kept in a loop"]
 
+GRAPHS = ["device", "kernels", "capture", "instantiate", "first launch", "later launches", "memory"]
+
 FIRST = ("pinned", "pageable", "managed")
 """Kinds of memory that the summary has."""
 
@@ -68,8 +70,16 @@ def section(tables: Tables, most: int | None = None) -> str:
             "the same in memory that was allocated before.",
             text.table(map(_allocation, costs), ALLOCATED, "llrrrrrr"),
         ]
+        graphs = [row for row in tables.graph_costs.to_dict("records") if not text.absent(row["nodes"])]
+        if graphs:
+            lines += [
+                "A CUDA graph by its kernels, host time. A program that replays graphs pays for capture, "
+                "instantiation, first launch and memory once a shape.",
+                text.table(map(_graph, graphs), GRAPHS, "lrrrrrr"),
+            ]
         lacking = [(row["way"], row) for row in unavailable(tables.transfers)]
         lacking += [(row["allocator"], row) for row in unavailable(tables.allocations)]
+        lacking += [("graphs", row) for row in tables.graph_costs.to_dict("records") if text.absent(row["nodes"])]
         lines.append(
             "\n".join(f"- `{name}` on {row['device']}: not measured: {row['reason']}" for name, row in lacking)
         )
@@ -124,3 +134,8 @@ def _added(row: Mapping[str, Any], kind: str) -> str:
 def _allocation(row: Mapping[str, Any]) -> list[str]:
     times = (microseconds(row[f"{name}_us"]) for name in ("first", "allocate", "free", "loop", "kept"))
     return [str(row["device"]), str(row["method"]), bytes_in_words(row["bytes"]), *times]
+
+
+def _graph(row: Mapping[str, Any]) -> list[str]:
+    times = (microseconds(row[f"{name}_us"]) for name in ("capture", "instantiate", "first", "again"))
+    return [str(row["device"]), f"{int(row['nodes']):,}", *times, bytes_in_words(row["device_bytes"])]

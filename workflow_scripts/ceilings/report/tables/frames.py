@@ -42,6 +42,8 @@ from ceilings.report.tables.transfer_rows import (
     ALLOCATION_COLUMNS,
     ALLOCATOR_KEY,
     COPY_COLUMNS,
+    GRAPH_COLUMNS,
+    GRAPH_KEY,
     TRANSFER_COLUMNS,
     WAY_KEY,
 )
@@ -84,7 +86,12 @@ SEARCHES = {"best_batches": BEST_COLUMNS, "searched_batches": BATCH_COLUMNS}
 COLOCATION = {"colocation": COLOCATION_COLUMNS, "colocated": INSTANCE_COLUMNS, "interference": PAIR_COLUMNS}
 """Tables of co-locations."""
 
-TRANSFERS = {"transfers": TRANSFER_COLUMNS, "allocations": ALLOCATION_COLUMNS, "copies": COPY_COLUMNS}
+TRANSFERS = {
+    "transfers": TRANSFER_COLUMNS,
+    "allocations": ALLOCATION_COLUMNS,
+    "graph_costs": GRAPH_COLUMNS,
+    "copies": COPY_COLUMNS,
+}
 """Tables of transfers between a host and its GPU."""
 
 FURTHER = {**CHANGING, **SEARCHES, **COLOCATION, **TRANSFERS}
@@ -94,7 +101,7 @@ KEYS = {
     **dict.fromkeys(CHANGING, CHANGING_KEY),
     **dict.fromkeys(SEARCHES, SEARCH_KEY),
     **dict.fromkeys(COLOCATION, COLOCATION_KEY),
-    **{"transfers": WAY_KEY, "allocations": ALLOCATOR_KEY},
+    **{"transfers": WAY_KEY, "allocations": ALLOCATOR_KEY, "graph_costs": GRAPH_KEY},
     "quality": [column for column in KEY if column != "shape"],
 }
 """Columns that name what a row is of, where these are others than those of a cell of one shape."""
@@ -164,6 +171,7 @@ class Tables:
         best_batches, searched_batches: One row a search for the best batch, one a batch that it measured.
         colocation, colocated, interference: One row a co-location, an instance of it, a pair of neighbours.
         transfers, allocations: One row a way between host and device and a size, one an allocator and a size.
+        graph_costs: One row a number of kernels in a CUDA graph.
         copies: One row a cell whose inputs and outputs were copied: what its device's curves say of that.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
         serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
@@ -192,6 +200,7 @@ class Tables:
     interference: pd.DataFrame = field(default_factory=lambda: _empty(PAIR_COLUMNS))
     transfers: pd.DataFrame = field(default_factory=lambda: _empty(TRANSFER_COLUMNS))
     allocations: pd.DataFrame = field(default_factory=lambda: _empty(ALLOCATION_COLUMNS))
+    graph_costs: pd.DataFrame = field(default_factory=lambda: _empty(GRAPH_COLUMNS))
     copies: pd.DataFrame = field(default_factory=lambda: _empty(COPY_COLUMNS))
     serving: pd.DataFrame = field(default_factory=lambda: _empty(SERVING_COLUMNS))
     serving_windows: pd.DataFrame = field(default_factory=lambda: _empty(WINDOW_COLUMNS))

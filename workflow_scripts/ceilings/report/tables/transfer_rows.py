@@ -43,6 +43,14 @@ ALLOCATION_COLUMNS = [
 ]
 """One row an allocator and size: what its calls cost, and an iteration with them (``loop``) and without (``kept``)."""
 
+GRAPH_KEY = ["device", "nodes"]
+
+GRAPH_COLUMNS = [
+    *(*GRAPH_KEY, *_columns("capture", "instantiate", "first", "again")),
+    *("device_bytes", "rounds", "method", "reason"),
+]
+"""One row a number of kernels in a CUDA graph: what it costs to make and to launch, and memory of the device."""
+
 KINDS = ("pinned", "pageable")
 
 COPY_COLUMNS = [
@@ -63,6 +71,7 @@ class TransferTables:
 
     transfers: pd.DataFrame
     allocations: pd.DataFrame
+    graph_costs: pd.DataFrame
     copies: pd.DataFrame
 
 
@@ -94,6 +103,7 @@ class Transfers:
         return TransferTables(
             _frame(self._records, "curves", "way", TRANSFER_COLUMNS),
             _frame(self._records, "allocations", "allocator", ALLOCATION_COLUMNS),
+            _graph_frame(self._records),
             with_axes(pd.DataFrame(self._copies, columns=COPY_COLUMNS)),
         )
 
@@ -106,16 +116,33 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _frame(made: Mapping[str, Record], part: str, key: str, columns: list[str]) -> pd.DataFrame:
-    rows = []
-    for device, record in made.items():
-        for name, entry in record[part].items():
-            head = {"device": device, key: name, "method": entry.get("method"), "rounds": entry.get("rounds")}
-            if "unavailable" in entry:
-                rows.append({**head, "reason": entry["unavailable"]})
-            rows += [{**head, **_point(point)} for point in entry.get("points", ())]
+    entries = [
+        ({"device": device, key: name}, entry)
+        for device, record in made.items()
+        for name, entry in record[part].items()
+    ]
+    return _typed([row for head, entry in entries for row in _rows(head, entry)], columns)
+
+
+def _graph_frame(made: Mapping[str, Record]) -> pd.DataFrame:
+    entries = [({"device": device}, record["graphs"]) for device, record in made.items() if "graphs" in record]
+    return _typed([row for head, entry in entries for row in _rows(head, entry)], GRAPH_COLUMNS)
+
+
+def _rows(head: Record, entry: Record) -> list[dict[str, Any]]:
+    """A row a point of an entry, or one that says why there is none."""
+    if "unavailable" in entry:
+        return [{**head, "reason": entry["unavailable"]}]
+    common = {**head, "method": entry["method"], "rounds": entry["rounds"]}
+    return [{**common, **_point(point)} for point in entry["points"]]
+
+
+def _typed(rows: Sequence[Record], columns: list[str]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=columns)
     kinds = {column: "float64" for column in columns if column.endswith("_us")}
-    kinds |= {column: "Int64" for column in ("bytes", "rounds", "transfers") if column in columns}
+    kinds |= {
+        column: "Int64" for column in ("bytes", "nodes", "device_bytes", "rounds", "transfers") if column in columns
+    }
     return frame.astype(kinds)
 
 
