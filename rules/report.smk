@@ -86,6 +86,7 @@ rule write_summary:
         plots=expand("results/plots/{plot}.{kind}", plot=DRAWN, kind=("svg", "png")),
         evidence=summary_evidence,
         explained=ancient(TARGETS.explained_pages),  # it links to them
+        side_by_side=TARGETS.side_by_side,
         budgets=TARGETS.budgets,
     output:
         summary=report(

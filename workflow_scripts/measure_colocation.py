@@ -2,7 +2,6 @@
 """Measure a co-location in fresh processes: every instance alone and all of them at once, in turn, on one device."""
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,7 @@ def work(arguments: argparse.Namespace) -> None:
     except CellFailure as failure:
         measured = failed(failure.kind, str(failure))
     else:
-        with contextlib.ExitStack() as stack:
-            for uuid in sorted(task["cards"] or [gpu]):  # in one order, so that no two wait for each other
-                stack.enter_context(turns.turn(uuid))
+        with turns.turn(task["cards"] or gpu):
             measured = supervise(task, WORKER)
     content = {
         **{name: getattr(arguments, name) for name in ("device", "group", "run", "log")},

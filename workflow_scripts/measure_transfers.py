@@ -2,7 +2,6 @@
 """Measure how data gets from this host to its GPU and back, by kind of memory, and what memory and graphs cost."""
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import time
@@ -40,10 +39,7 @@ def work(arguments: argparse.Namespace) -> None:
     record |= {"gpu": dataclasses.asdict(card), "flags": [], "provenance": provenance(PACKAGES)}
     record |= {"peer": dataclasses.asdict(others[0])} if others else {}
     most = TINY if arguments.tiny else max(transfer_bench.SIZES)
-    with contextlib.ExitStack() as stack:
-        for uuid in sorted(one.uuid for one in (card, *others[:1])):  # in one order, so that no two wait for each other
-            stack.enter_context(turns.turn(uuid))
-        monitor = stack.enter_context(gpu_monitor.Monitor(card.uuid))
+    with turns.turn([one.uuid for one in (card, *others[:1])]), gpu_monitor.Monitor(card.uuid) as monitor:
         monitor.wait_for_samples()
         start = time.perf_counter_ns()
         cuda.initialise()

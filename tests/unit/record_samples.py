@@ -68,6 +68,15 @@ TRANSFERS: dict[str, Any] = {
 
 CONTENTS: dict[str, dict[str, Any]] = {
     "transfers": TRANSFERS,
+    "side-by-side": {
+        **{"device": "nvidia-test", "verdict": "allowed", "provenance": PROVENANCE},
+        "groups": [
+            {
+                **{"group": "twins", "cells": [CELL, CELL], "verdict": "allowed", "noise": 0.01, "reason": None},
+                "slowdowns": [{"estimate": 1.0, "low": 0.99, "high": 1.01}],
+            }
+        ],
+    },
     "weights": WEIGHTS,
     "engine": ENGINE,
     "engine-cache": {

@@ -4,8 +4,10 @@ import dataclasses
 import json
 
 import pytest
+from unit.record_samples import CONTENTS
 from unit.study.test_study import CONFIG, GPU, LAPTOP, SWEEP
 
+from ceilings import records
 from ceilings.errors import UserError
 from ceilings.study.study import Study
 
@@ -55,3 +57,17 @@ def test_those_of_another_machine_are_read_where_they_came_along(tmp_path, monke
 def test_it_is_asked_for_by_true_or_false():
     with pytest.raises(UserError, match="transfers"):
         Study({**ON_GPU, "transfers": "yes"}, SERVER)
+
+
+def test_a_verdict_on_separate_cards_is_made_and_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cell = "torch-cuda-eager/m/fp32/b1-s32"
+    config = {**ON_GPU, "colocation": {"pair": {"cells": [cell, cell], "how": ["cards", "processes"]}}}
+    study = Study({**config, "protocol": {"processes": 1}}, SERVER)
+    verdict = "results/hosts/nvidia-test/side_by_side.json"
+    assert study.targets.side_by_side == [verdict] and not study.side_by_side
+    assert study.targets.runs_on_cards("nvidia-test") == ["results/colocation/nvidia-test/pair/cards/run1.json"]
+    assert Study(ON_GPU, SERVER).targets.side_by_side == [] and not Study(CONFIG, LAPTOP).side_by_side
+    for word, allowed in (("allowed", True), ("forbidden", False)):
+        records.write(verdict, "side-by-side", CONTENTS["side-by-side"] | {"verdict": word})
+        assert study.side_by_side == allowed

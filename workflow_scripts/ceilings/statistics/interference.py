@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ceilings.statistics.quantiles import Interval
+from ceilings.statistics.intervals import paired_over_processes
 
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
@@ -68,6 +68,14 @@ def log_repeats(record: Record, of: Sequence[int]) -> Floats:
     return np.asarray(np.mean([np.diff(np.log(references(record, at))) for at in of], axis=0), np.float64)
 
 
+def noise(records: Sequence[Record], of: Sequence[int]) -> float | None:
+    """By what fraction references differ from those before them; None of one process."""
+    if len(records) < 2:
+        return None
+    repeats = paired_over_processes([log_repeats(record, of) for record in records])
+    return largest_factor(repeats.low, repeats.high)
+
+
 def largest_factor(low: float, high: float) -> float:
     """How far an interval of a ratio reaches from 1, as a fraction: a noise floor."""
     if low <= 0 or not math.isfinite(high):
@@ -83,26 +91,3 @@ def _log_around(record: Record, instance: int) -> Floats:
 
 def _round(window: Record) -> int:
     return int(window["round"])
-
-
-APART = 0.05
-"""Up to this fraction a busy neighbour may slow a cell that is still called undisturbed."""
-
-
-def side_by_side(slowdowns: Sequence[Interval], noise: float | None) -> str:
-    """Whether cells of separate cards may run side by side, by how much each is slowed while the others are busy.
-
-    Args:
-        slowdowns: Of each cell, with its interval.
-        noise: By what fraction two references may differ; None where nothing says it.
-
-    Returns:
-        ``allowed`` where every interval ends within ``APART`` of 1, ``forbidden`` where one slowdown is certain and
-        beyond the noise, else ``undecided``.
-    """
-    if not all(one.bounded for one in slowdowns):
-        return "undecided"
-    if all(one.high <= 1 + APART for one in slowdowns):
-        return "allowed"
-    certain = noise is not None and any(one.low > 1 and one.estimate > 1 + noise for one in slowdowns)
-    return "forbidden" if certain else "undecided"

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ceilings.measure.colocation import CARDS
 from ceilings.study.batch_searches import BatchSearch
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
@@ -111,6 +112,20 @@ class Targets:
         others = {cell.device or "" for cell in self.cells if cell.recorded and cell.spec.device == "cuda"}
         paths = [self.paths.transfers(device) for device in sorted(others - set(self.gpus))]
         return [path for path in paths if Path(path).is_file()]
+
+    def runs_on_cards(self, device: str) -> list[str]:
+        """The records of co-locations on separate cards of a kind that this machine makes."""
+        return [
+            run
+            for one in self.colocated
+            if one.sharing.how == CARDS and one.device == device and not one.recorded
+            for run in one.runs
+        ]
+
+    @functools.cached_property
+    def side_by_side(self) -> list[str]:
+        """The verdicts on separate cards that this machine makes."""
+        return [self.paths.side_by_side(gpu) for gpu in self.gpus if self.runs_on_cards(gpu)]
 
     @functools.cached_property
     def recorded_runs(self) -> list[str]:

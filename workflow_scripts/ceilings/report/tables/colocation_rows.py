@@ -14,16 +14,15 @@ from ceilings.report.tables import gates
 from ceilings.report.tables.planned_record import read_record
 from ceilings.statistics.interference import (
     Floats,
-    largest_factor,
     log_gains,
-    log_repeats,
     log_slowdowns,
+    noise,
     paces,
     references,
-    side_by_side,
 )
 from ceilings.statistics.intervals import paired_over_processes, pooled_quantile
 from ceilings.statistics.quantiles import Interval
+from ceilings.statistics.separate_cards import checked
 
 Record = Mapping[str, Any]
 
@@ -126,20 +125,15 @@ def _group(records: Sequence[Record], members: Sequence[int], rows: Sequence[Rec
     uses = [row["use_alone"] for row in rows if row["use_alone"] is not None]
     return {
         **_interval("gain", gain),
-        "noise": _noise(records, members),
+        "noise": noise(records, members),
         "together_per_s": sum(row["together_per_s"] for row in rows),
         "turns_per_s": sum(row["whole_per_s"] for row in rows) / len(rows),
         "use_of": _use_of(records[0]),
         "use_alone": float(np.mean(uses)) if len(uses) == len(rows) else None,
         "use_together": _use(records, members, reference=False),
         "use_others": _use_of_others(records),
-        "side_by_side": _side_by_side(records, members) if records[0]["how"] == CARDS else None,
+        "side_by_side": checked(records).verdict if records[0]["how"] == CARDS else None,
     }
-
-
-def _side_by_side(records: Sequence[Record], members: Sequence[int]) -> str:
-    slowdowns = [paired_over_processes([log_slowdowns(record, members, at) for record in records]) for at in members]
-    return side_by_side(slowdowns, _noise(records, members))
 
 
 def _instance(records: Sequence[Record], members: Sequence[int], at: int) -> dict[str, Any]:
@@ -155,7 +149,7 @@ def _instance(records: Sequence[Record], members: Sequence[int], at: int) -> dic
         "alone_per_s": _mean([references(record, at) for record in records]) * batch,
         "together_per_s": _mean([paces(record, members, at) for record in records]) * batch,
         **_interval("slowdown", paired_over_processes([log_slowdowns(record, members, at) for record in records])),
-        "noise": _noise(records, [at]),
+        "noise": noise(records, [at]),
         "whole_p50_ms": _quantile(records, [whole], whole, 0.5, reference=True),
         "alone_p50_ms": _quantile(records, [at], at, 0.5, reference=True),
         "together_p50_ms": _quantile(records, members, at, 0.5, reference=False),
@@ -185,7 +179,7 @@ def _pairs(records: Sequence[Record]) -> list[dict[str, Any]]:
                     [np.mean([log_slowdowns(record, group, at) for group, at in each], axis=0) for record in records]
                 ),
             ),
-            "noise": _noise(records, [at for _, at in each]),
+            "noise": noise(records, [at for _, at in each]),
         }
         for (slowed, neighbour), each in seen.items()
     ]
@@ -196,14 +190,6 @@ def _whole(record: Record, members: Sequence[int]) -> dict[int, int]:
     every = list(enumerate(record["instances"]))
     apart = {tuple(one["cell"].items()): at for at, one in every if not one["member"]}
     return {at: apart.get(tuple(record["instances"][at]["cell"].items()), at) for at in members}
-
-
-def _noise(records: Sequence[Record], group: Sequence[int]) -> float | None:
-    """By what fraction references differ from those before them; None of one process."""
-    if len(records) < 2:
-        return None
-    repeats = paired_over_processes([log_repeats(record, group) for record in records])
-    return largest_factor(repeats.low, repeats.high)
 
 
 def _mean(values: Sequence[Floats]) -> float:

@@ -12,8 +12,9 @@ from ceilings.measure.colocation import CARDS
 from ceilings.report import text
 from ceilings.report.analysis.findings.finding import MARGIN, Finding, Status
 from ceilings.report.analysis.measured import Measured
-from ceilings.statistics.interference import APART
+from ceilings.schemas.side_by_side import ALLOWED, FORBIDDEN, UNDECIDED
 from ceilings.statistics.quantiles import Interval
+from ceilings.statistics.separate_cards import APART
 
 TOPIC = "Co-location"
 CLAIM = "Instances that share a device do more than instances that take turns."
@@ -37,9 +38,9 @@ def sharing(row: Mapping[str, Any]) -> str:
 UNDISTURBED = "Cells on separate cards of one host do not disturb each other."
 
 VERDICTS: dict[str, tuple[Status, str]] = {
-    "allowed": ("supported", f"that is within {APART:.0%}, so cells of these cards may run side by side"),
-    "forbidden": ("refuted", "so cells of these cards must take turns"),
-    "undecided": ("not decidable", "undecided: until that is known, cells of these cards take turns"),
+    ALLOWED: ("supported", f"that is within {APART:.0%}, so cells of these cards may run side by side"),
+    FORBIDDEN: ("refuted", "so cells of these cards must take turns"),
+    UNDECIDED: ("not decidable", "undecided: until that is known, cells of these cards take turns"),
 }
 """Of the table's verdict what becomes of the claim, and what follows."""
 
