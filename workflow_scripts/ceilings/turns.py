@@ -1,5 +1,5 @@
 """Timed processes of this machine take turns, whichever pipeline, folder or user starts them: two at once disturb each
-other. Within one pipeline Snakemake sees to that; between pipelines locks do, of the processor, of all GPUs and of each.
+other. Within one pipeline Snakemake sees to that; between pipelines locks do, of the processor, of all GPUs, of each.
 
 Who comes second waits. Refusing would fail a study in the middle of the night for what is over in seconds; and a
 process that times ends at its limit, so nobody waits for ever. The kernel drops a lock with its holder. Standard

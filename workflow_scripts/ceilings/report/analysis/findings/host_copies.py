@@ -1,4 +1,7 @@
-"""Transfers: what kinds of memory differ by, up to which size a call costs more than its bytes, what copies cost."""
+"""Transfers: what kinds of memory differ by, up to which size a call costs more than its bytes, what copies cost.
+
+What copies cost a model may be among the findings of the summary; what is of the host alone stands in its section.
+"""
 
 from __future__ import annotations
 
@@ -83,14 +86,6 @@ def _pinned(mine: dict[str, Curve], direction: str) -> Finding:
         f"pinned copy takes at most {TWICE:g}× as long as the smallest: there the number of copies costs, and their "
         "bytes hardly."
     )
-    brief = ""
-    if status != "not decidable":
-        factor = gain.estimate if status == "supported" else 1 / gain.estimate
-        faster, slower = ("pinned", "pageable") if status == "supported" else ("pageable", "pinned")
-        brief = (
-            f"{pinned.device}: large copies {words} are {text.number(factor)}× faster with {faster} than with {slower} "
-            "memory."
-        )
     return Finding(
         TOPIC,
         sentence,
@@ -102,7 +97,6 @@ def _pinned(mine: dict[str, Curve], direction: str) -> Finding:
         missing=_rounds(status),
         measure="time with pageable to that with pinned memory",
         records=_record(pinned.device),
-        brief=brief,
     )
 
 
@@ -148,7 +142,6 @@ def _managed(managed: Curve, mine: dict[str, Curve]) -> Finding:
 def _peers(staged: Curve, direct: Curve) -> Finding:
     """The copy rate between two GPUs, and what access to each other changes."""
     ratio, rate = ratio_of(staged.host[-1], direct.host[-1]), direct.largest_rate
-    brief = f"{direct.device}: a copy to another GPU of the host reaches {text.number(rate.estimate)} GB/s."
     status: Status = "supported" if ratio.low > 1 else "refuted" if ratio.high < 1 else "not decidable"
     sentence = (
         f"{direct.device}, to another GPU of the host: a copy of {bytes_in_words(direct.sizes[-1])} reaches "
@@ -167,7 +160,6 @@ def _peers(staged: Curve, direct: Curve) -> Finding:
         missing=_rounds(status),
         measure="time without to that with peer access",
         records=_record(direct.device),
-        brief=brief if status == "supported" else "",
     )
 
 
@@ -189,10 +181,6 @@ def _allocations(measured: Measured, device: str) -> list[Finding]:
         f"{device}: an iteration that allocates {bytes_in_words(ALLOCATED)}, fills and frees it takes by "
         f"{'; by '.join(costs)}."
     )
-    brief = (
-        f"{device}: allocating {bytes_in_words(ALLOCATED)} in a loop takes {text.number(ratio.estimate)}× as long by "
-        f"cudaMalloc as by {ALLOCATORS[cheapest]}."
-    )
     return [
         Finding(
             TOPIC,
@@ -205,7 +193,6 @@ def _allocations(measured: Measured, device: str) -> list[Finding]:
             missing=_rounds(status),
             measure=f"time by cudaMalloc to that by {ALLOCATORS[cheapest]}",
             records=_record(device),
-            brief=brief if status == "supported" else "",
         )
     ]
 
@@ -237,8 +224,8 @@ def _copies(measured: Measured, panel: list[Cell], rows: Mapping[tuple[Any, ...]
     if slower:
         sentence += f"; through pageable memory {text.interval(slower, 'µs', signed=True)}"
     brief = (
-        f"{where(measured, cell)}: copies of inputs and outputs add {text.percent(share.estimate)} to the fastest "
-        f"cell, {cell.label}, with pinned memory."
+        f"{where(measured, cell)}: copies of inputs and outputs add {text.percent(share.estimate)} to {cell.label} "
+        "with pinned memory."
         if share and share.low > 0
         else ""
     )
