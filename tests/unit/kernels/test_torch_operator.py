@@ -1,4 +1,4 @@
-"""Attention as PyTorch's operator: registered as PyTorch asks, used by models of Transformers, refusals with a reason."""
+"""Attention as an operator of PyTorch: its registration, models of Transformers that use it, refusals with a reason."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,16 @@ import pytest
 pytest.importorskip("triton", reason="triton is not installed: make kernels")
 
 import torch
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
-from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    ViTConfig,
+    ViTModel,
+)
 from unit.kernels import operands
 
 from ceilings.kernels import torch_operator
@@ -98,7 +106,7 @@ def test_a_causal_model_is_refused():
         (lambda q, k, v, m: (q.float(), k, v, m, 3), "takes FP16, and this is torch.float32"),
         (lambda q, k, v, m: (q, k[:, :5], v, m, 3), "three times alike"),
         (lambda q, k, v, m: (q, k, v, m, 5), "share the hidden size of 48 alike, and 5 do not"),
-        (lambda q, k, v, m: (q, k.transpose(1, 2).contiguous().transpose(1, 2), v, m, 3), "rows that stand equally apart"),
+        (lambda q, k, v, m: (q, k.mT.contiguous().mT, v, m, 3), "rows that stand equally apart"),
         (lambda q, k, v, m: (q[:, ::2], k[:, ::2], v[:, ::2], m[:, ::2], 3), "a mask of INT64|rows that stand"),
         (lambda q, k, v, m: (q, k, v, m.float(), 3), "a mask of INT64 or bool, 2 x 19"),
         (lambda q, k, v, m: (q, k, v, m[:1], 3), "a mask of INT64 or bool, 2 x 19"),

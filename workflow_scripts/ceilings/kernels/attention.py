@@ -2,8 +2,8 @@
 
 A program takes one block of queries of one head of one element and goes over all keys. Its result may take the place
 of the queries, which it alone has read: then no buffer and no copy stands between attention and the product after it,
-which reads the same rows. The softmax is the online one: the largest score so far is subtracted, and sums are scaled when
-it grows.
+which reads the same rows. The softmax is the online one: the largest score so far is subtracted, and sums are scaled
+when it grows.
 
 Scores, sums and softmax are FP32, the softmax's numbers FP16 where they multiply V. Bytes of Q, K, V and the result,
 FP16, and of the mask, INT64; ``4 batch sequence^2 hidden`` operations.
@@ -97,8 +97,8 @@ def launch(
     """The launch of a layer's attention.
 
     Args:
-        query: (batch, sequence, hidden), FP16: rows of tokens, a head's numbers beside each other. Rows may stand apart,
-            as where one product gives all three; elements follow each other.
+        query: (batch, sequence, hidden), FP16: rows of tokens, a head's numbers beside each other. Rows may stand
+            apart, as where one product gives all three; elements follow each other.
         key: As ``query``, its rows as far apart.
         value: The same.
         mask: (batch, sequence), INT64, zero where a token is padding, or None.
