@@ -240,6 +240,7 @@ def program(device, monkeypatch, tmp_path):
     monkeypatch.setattr(measure_transfers.hosts, "having", lambda *_: None)
     monkeypatch.setattr(monitor, "Monitor", Monitor)
     monkeypatch.setattr(measure_transfers, "TINY", 1 << 14)
+    monkeypatch.setattr(graph_costs, "AGAIN", 1)
     monkeypatch.setenv("CEILINGS_LOCKS", str(tmp_path))
     options = {"device": "nvidia-test", "rounds": 3, "seconds_budget": 60.0, "tiny": True}
     return argparse.Namespace(output=tmp_path / "hosts/nvidia-test/transfers.json", **options)

@@ -27,6 +27,7 @@ def test_instances_get_cards_of_their_kind_in_cuda_s_order(monkeypatch):
     assert caught.value.kind == "unsupported"
 
 
+@pytest.mark.slow
 def test_each_process_sees_its_card_alone_and_each_card_is_watched(tmp_path, monkeypatch):
     seen, watched = {}, []
 
