@@ -98,7 +98,7 @@ class Copy(Way):
     def __init__(self, direction: str, block: HostBlock, buffer: cuda.DeviceBuffer, stream: cuda.Stream) -> None:
         self.name = f"{direction}.{block.kind}"
         self.method = f"cudaMemcpyAsync, {block.kind} host memory"
-        # The host stages such a copy through page-locked memory, so a stream that is captured cannot hold it.
+        # The host takes part in such a copy: it stages the data through page-locked memory.
         self.clock = EVENTS if block.kind == kinds.PAGEABLE else GRAPH
         here, there = HostSide(block), DeviceSide(buffer)
         self.source, self.target = (here, there) if direction == H2D else (there, here)
