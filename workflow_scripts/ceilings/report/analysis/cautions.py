@@ -36,7 +36,7 @@ def alarms(measured: Measured) -> list[str]:
     others = _others(measured)
     busy = f"; {others}" if others else ""
     return [
-        f"**`{device}` is noisy**: one cell measured twice differs by {text.percent(floor)}{busy}. End other work and "
+        f"**`{device}` is noisy**: one cell measured twice may differ by {text.noise(floor)}{busy}. End other work and "
         f"measure again: {MEASURE_AGAIN}."
         for device, floor in _coarse(measured).items()
     ]
@@ -118,7 +118,7 @@ def _undecided(measured: Measured, findings: Sequence[Finding]) -> list[str]:
     if not unsure:
         return []
     floors = [floor for pair in measured.aa_pairs if math.isfinite(floor := pair.floor)]
-    at = f": the A/A pair differs by {text.percent(max(floors))}" if floors else ""
+    at = f": the A/A pair may differ by {text.noise(max(floors))}" if floors else ""
     more = processes_entry(measured.cells)
     return [
         f"{text.plural(len(unsure), 'comparison')} decide{'s' if len(unsure) == 1 else ''} nothing at this noise{at}. "

@@ -42,7 +42,7 @@ def noise(measured: Measured) -> list[Finding]:
 
 def _floor(floor: float) -> str:
     if math.isfinite(floor):
-        return f"The noise floor is **{text.percent(floor)}**: a smaller difference counts as none."
+        return f"The noise floor is **{text.noise(floor)}**: a smaller difference counts as none."
     return (
         "With one process each the noise floor is unknown, so no difference is shown. Set `protocol: {processes: 3}`."
     )
