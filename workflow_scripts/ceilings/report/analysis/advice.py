@@ -11,6 +11,7 @@ import yaml
 
 from ceilings.report import text
 from ceilings.report.analysis.changes import BATCH, PRECISION, STACK, Change, Place, change_between
+from ceilings.report.analysis.findings.finding import more_processes
 from ceilings.report.analysis.forecast import Forecast, Ground, forecast
 from ceilings.report.analysis.machine import UNKNOWN, Machine
 from ceilings.report.analysis.measured import Cell, Measured, phase_of, without_axis
@@ -279,6 +280,7 @@ def _undecided(measured: Measured, best: Cell, cells: list[Cell]) -> list[Advice
     if compared.verdict != "undecided" or compared.ratio.low > WORTH:
         return []
     processes = max(len(best.groups), len(second.groups))
+    more = more_processes(processes)
     high = compared.ratio.high
     interval = text.interval(compared.ratio, "×")
     return [
@@ -287,13 +289,13 @@ def _undecided(measured: Measured, best: Cell, cells: list[Cell]) -> list[Advice
             device=best.device,
             cell=best,
             lever=PROCESSES,
-            change=f"measure {2 * processes} processes a cell: {second.label} may be the faster one",
-            short=f"{2 * processes} processes a cell",
+            change=f"measure {more} processes a cell: {second.label} may be the faster one",
+            short=f"{more} processes a cell",
             factor=(max(compared.ratio.low, 0.02), high if math.isfinite(high) else 50.0),
             because=f"{second.label} has {interval} the latency of {best.label}: {_undecided_by(processes)}.",
             ground="bounds",
             evidence=(best.name, second.name),
-            snippet=f"protocol:\n  processes: {2 * processes}\n",
+            snippet=f"protocol:\n  processes: {more}\n",
             cells=tuple("/".join(cell.key[1:]) for cell in (best, second)),
         )
     ]

@@ -104,7 +104,7 @@ def warnings(measured: Measured) -> list[Finding]:
             f"{row['shape']} run {row['run']}"
             for row in members.to_dict("records")
         )
-        example = "" if len(members) == 1 else ", for one"
+        example = "" if len(members) == 1 else ", for example"
         sentence = (
             f"{text.plural(len(members), 'run')} flagged{example}: {members['flag'].iloc[0]} ({text.cut(hit_runs, 3)})."
         )
