@@ -23,6 +23,7 @@ from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import BUDGET_COLUMNS
 from ceilings.report.tables.keys import KEY
+from ceilings.report.text import noise
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
@@ -259,6 +260,14 @@ def test_noise_is_one_line_and_no_interval_of_ten_times_is_shown(tmp_path):
     assert "\n> " not in text and "**The machine was busy**: other processes used up to 35% of a core in 1 of" in text
     for low, high in re.findall(r"\[([\d.,]+), ([\d.,]+)\]", text):
         assert float(high.replace(",", "")) <= 10 * float(low.replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("floor", "said"), [(0.031, "3.1%"), (0.87, "87%"), (9.0, "900%"), (2.3e11, "more than a factor of 10")]
+)
+def test_a_noise_floor_beyond_a_factor_of_ten_is_no_number(floor, said):
+    """Over the medians of two processes an interval can reach over ten decades."""
+    assert noise(floor) == said
 
 
 def test_what_was_not_run_is_grouped_by_reason(tmp_path):
