@@ -32,6 +32,9 @@ PROCESSES = "processes"
 MOST = 3
 """Pieces of advice for a model and device."""
 
+MOST_NOISE = 0.25
+"""A noise floor counts as no more: one of several times would hide every change for good."""
+
 WORTH = 0.97
 """A change whose middle is above this, after the noise floor, is not worth measuring."""
 
@@ -142,9 +145,9 @@ def _of_panel(measured: Measured, cells: list[Cell], machine: Machine) -> Iterat
 
 
 def _noise(measured: Measured, cell: Cell) -> float:
-    """The noise floor, as far as it is known; a floor of several times is of no more use than one of 2."""
+    """The noise floor, as far as it is known, and ``MOST_NOISE`` at most."""
     floor = measured.noise_floor(cell.device) or 0.0
-    return min(floor, 0.25)
+    return min(floor, MOST_NOISE)
 
 
 # --- what could be measured ------------------------------------------------------------------------------------------
@@ -305,7 +308,8 @@ def _nothing(best: Cell, noise: float) -> Advice:
     """That no change is worth measuring; with the noise floor where only that hides one."""
     because = f"No change of the catalogue that was not measured is expected to be worth {1 - WORTH:.0%} here."
     if noise:
-        because = f"Changes that are left are expected to be worth less than the noise, taken as {noise:.0%}."
+        counted = f" (it counts as {noise:.0%} at most)" if noise == MOST_NOISE else f", {noise:.0%}"
+        because = f"Changes that are left are expected to be worth less than the noise{counted}."
     return Advice(
         model=best.model,
         device=best.device,
