@@ -10,7 +10,7 @@ PLOTS = {
     "batch_sweep": "Latency against throughput along batches, with the Pareto front",
     "best_batch": "What searches for the best batch measured, in their order: latency with its limit, throughput",
     "sequence_sweep": "Latency against sequence length",
-    "token_time": "Time per output token against batch and context, with the floor, of models that generate",
+    "token_time": "Time per output token against batch and context, of models that generate",
     "serving_latency": "What a request waits for behind a server: beyond it, queue, execution; from load to load",
     "serving_throughput": "Requests answered a second against the tail of their latency, deployments side by side",
     "batches_formed": "Batch sizes that servers formed, from load to load",

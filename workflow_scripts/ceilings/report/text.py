@@ -86,6 +86,15 @@ def percent(fraction: float | None) -> str:
     return f"{fraction * 100:.{digits}f}%"
 
 
+def noise(floor: float) -> str:
+    """A noise floor as a percentage; beyond a factor of ten that it is more, since such an interval says nothing else.
+
+    >>> noise(0.031), noise(0.87), noise(2e11)
+    ('3.1%', '87%', 'more than a factor of 10')
+    """
+    return percent(floor) if floor <= 9 or not math.isfinite(floor) else "more than a factor of 10"
+
+
 def percentile(value: float | None, n: float, q: float) -> str:
     """The value, or ``n/a (n=57)`` where n iterations do not carry the quantile."""
     if absent(n):
