@@ -226,7 +226,8 @@ def test_the_context_at_which_the_cache_outweighs_the_weights_is_computed_from_t
     tables = collect(bounded(made(tmp_path, batches=(1, 64))).plan())
     computed = next(one for one in about(tables, CONTEXT) if "computed" in one.text)
     contexts = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) tokens at batch", computed.text)]
-    assert contexts == [round(WEIGHTS / CACHE_PER_TOKEN), round(WEIGHTS / CACHE_PER_TOKEN / 64)]
+    for context, batch in zip(contexts, (1, 64), strict=True):  # the first at which it does
+        assert (context - 1) * batch * CACHE_PER_TOKEN <= WEIGHTS < context * batch * CACHE_PER_TOKEN
     assert computed.status == "supported"  # 192 tokens of 64 rows are more than 710 MB
     assert re.search(
         r"tokens at batch 1 \(beyond the [\d,]+ that were measured\) and [\d,]+ tokens at batch 64 on", computed.text

@@ -8,6 +8,7 @@ of the question are in ``generation_stacks``.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -163,16 +164,16 @@ def _with_cache(measured: Measured, cell: Cell) -> dict[str, Any] | None:
 
 
 def _computed(measured: Measured, precision: str, known: list[tuple[Cell, dict[str, Any]]]) -> Finding:
-    crossings, longest = {}, dict[int, int]()
+    crossings, longest = dict[int, int](), dict[int, int]()
     for cell, floor in known:
         # The cache that is read, and the new token's that is written: in proportion to the context.
         context = step_shape(cell.shape)["present"]
-        crossings[cell.batch] = floor["weight_bytes"] / floor["cache_bytes"] * context
+        crossings[cell.batch] = math.floor(floor["weight_bytes"] / floor["cache_bytes"] * context) + 1
         longest[cell.batch] = max(longest.get(cell.batch, 0), context)
     cell, floor = max(known, key=lambda pair: pair[1]["cache_bytes"] / pair[1]["weight_bytes"])
     share = floor["cache_bytes"] / floor["weight_bytes"]
     at = text.listed(
-        f"{length:,.0f} tokens at batch {batch}{_beyond(length, longest[batch])}"
+        f"{length:,} tokens at batch {batch}{_beyond(length, longest[batch])}"
         for batch, length in sorted(crossings.items())
     )
     where = f"{panel_of(measured, cell.model, cell.device)}{precision}"
@@ -189,7 +190,7 @@ def _computed(measured: Measured, precision: str, known: list[tuple[Cell, dict[s
     )
 
 
-def _beyond(length: float, longest: int) -> str:
+def _beyond(length: int, longest: int) -> str:
     """How far the measured contexts go, where they do not go so far: a model may have fewer positions."""
     return f" (beyond the {longest:,} that were measured)" if length > longest else ""
 
