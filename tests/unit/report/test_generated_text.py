@@ -127,6 +127,17 @@ def test_noise_makes_batching_neither_free_nor_dear(tmp_path):
     assert finding.missing == ("protocol: {processes: 6}",)
 
 
+@pytest.mark.parametrize(("longer", "again"), [(1.08, 1.4), (1.05, 1.0)])
+def test_what_may_be_longer_than_the_margin_is_not_called_free(tmp_path, longer, again):
+    """8% are the same within the noise of a machine whose pair differs by 40%; 5% are slower, and maybe within 5%."""
+
+    def truth(runtime, precision, batch, prompt, generated):
+        return (again if runtime.endswith(".aa") else 1.0) * (longer if batch > 1 else 1.0)
+
+    (finding,) = about(collect(made(tmp_path, truth, runtimes=[CAPTURED]).plan()), BATCHING)
+    assert finding.status == "not decidable" and not finding.brief and "free up to" not in finding.text
+
+
 def test_one_process_claims_nothing(tmp_path):
     """Of anything that was compared: floors are counted and need no interval."""
     for finding in findings(collect(made(tmp_path, runs=1, prompts=(128, 512)).plan())):

@@ -106,7 +106,7 @@ def _batching(measured: Measured, cells: Sequence[Cell]) -> Finding:
     )
     sentence += f"batch {first.batch}"
     if free is not first:
-        sentence += f". Batching is free up to batch {free.batch}: less than {MARGIN:.0%} longer, or within the noise"
+        sentence += f". Batching is free up to batch {free.batch}: less than {MARGIN:.0%} longer"
     if costly:
         sentence += f". At batch {costly.a.batch} it costs time: {change(costly)} than batch {first.batch}"
     if open_:
@@ -135,10 +135,13 @@ def _batching(measured: Measured, cells: Sequence[Cell]) -> Finding:
 
 
 def _cost(measured: Measured, pair: Comparison) -> str:
-    """``free``: provably no longer by ``MARGIN``, or within the noise; ``costs``: provably longer; else ``open``."""
-    if pair.verdict in {"same within noise", "faster"} or measured.equivalent(pair.a, pair.b, MARGIN):
+    """``free``: provably no longer by ``MARGIN``; ``costs``: provably longer by more; else ``open``.
+
+    Noise alone makes nothing free: where it is more than the margin, the same within noise may be longer by more.
+    """
+    if pair.verdict == "faster" or measured.equivalent(pair.a, pair.b, MARGIN):
         return "free"
-    return "costs" if pair.verdict == "slower" else "open"
+    return "costs" if pair.verdict == "slower" and pair.ratio.low > 1 + MARGIN else "open"
 
 
 # --- context ---------------------------------------------------------------------------------------------------------
