@@ -298,6 +298,7 @@ def test_prefill_and_decode_are_two_regimes_with_two_floors(tmp_path):
     tables = collect(bounded(made(tmp_path)).plan())
     (finding,) = about(tables, REGIMES)
     assert finding.status == "supported"
+    assert finding.claim.startswith("The floor of a prefill")  # cells far above their floors are limited by neither
     assert "set by the matrix rate" in finding.text and "set by device memory" in finding.text
     best = truth(FUSED_CAPTURED, "fp16", 1, 128, 128)
     assert finding.effect.estimate == pytest.approx(best / ((WEIGHTS + CACHE_PER_TOKEN * 192) / 3e9), rel=0.02)
