@@ -11,7 +11,7 @@ from typing import Any
 
 from ceilings.host import Host, kind_of
 from ceilings.runtimes.catalogue import RUNTIMES
-from ceilings.study.availability import Availability, availability, of_model
+from ceilings.study.availability import Availability, availability, of_model, of_shape
 from ceilings.study.cell import SECOND, Cell
 from ceilings.study.engines import Engines
 from ceilings.study.machines import Machines
@@ -89,11 +89,11 @@ class Planner:
         name = (one.runtime, one.model, one.precision)
         having = self.machines.having(kind)
         for host in having:
-            yield self._cell(Cell(host.device(kind), *name, one.shape, sweeps, self.availability(*name, host)))
+            yield self._cell(Cell(host.device(kind), *name, one.shape, sweeps, self._available(one, host)))
         if self.machines.undescribed:
             yield Cell(None, *name, one.shape, sweeps, self.machines.unknown)
         elif not having:
-            yield Cell(None, *name, one.shape, sweeps, self.availability(*name, self.machines.hosts[0]))
+            yield Cell(None, *name, one.shape, sweeps, self._available(one, self.machines.hosts[0]))
 
     def _cell(self, cell: Cell) -> Cell:
         """A cell with what it asks for on its device."""
@@ -171,6 +171,10 @@ class Planner:
             there = self._recorded(second, cell.device) or self._begun(second, cell.device)
             return there or dataclasses.replace(second, available=missing, runs=(), recorded=False)
         return dataclasses.replace(second, runs=self._runs(second, cell.device))
+
+    def _available(self, one: Asked, host: Host) -> Availability:
+        found = self.availability(one.runtime, one.model, one.precision, host)
+        return of_shape(RUNTIMES[one.runtime], one.shape) if found else found
 
     @functools.cache  # noqa: B019 - one study lives as long as the process
     def availability(self, runtime: str, model: str, precision: str, host: Host) -> Availability:
