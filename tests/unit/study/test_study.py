@@ -465,7 +465,9 @@ def test_captures_are_made_of_the_cells_that_are_named(gpu_study):
         f"{folder}/onnxruntime-cuda-graph/m/fp32/b8-s32.budget.json",
     ]
     plan = json.loads(study.plan())
-    assert plan["traces"] == {"cells": ["*/m/fp32/b8-s32"], "iterations": 100, "source": "cupti", "reason": None}
+    counters = {"cells": [], "caches": "steady", "reason": None}
+    asked = {"cells": ["*/m/fp32/b8-s32"], "iterations": 100, "counters": counters}
+    assert plan["traces"] == {**asked, "source": "cupti", "reason": None}
     assert [cell["budget"] for cell in plan["cells"] if cell["budget"]] == study.targets.budgets
     assert all(cell.budget is None for cell in study.cells if cell.aa_of)
 

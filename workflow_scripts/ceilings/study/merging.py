@@ -52,6 +52,8 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("quality/{device}/{runtime}/{model}/{precision}.json", "quality"),
     ("serving/{device}/{deployment}/run{run}.json", "serving"),
     ("traces/{device}/{runtime}/{model}/{precision}/{shape}.budget.json", "budget"),
+    ("traces/{device}/{runtime}/{model}/{precision}/{shape}.counters.json", "counters"),
+    ("traces/{device}/{runtime}/{model}/{precision}/{shape}.ncu.json", "kernel-limits"),
     ("traces/{device}/{runtime}/{model}/{precision}/{shape}.layers.json", "layer-times"),
 )
 """Where records lie, and of which kind; the first that fits. A record repeats no name of its path otherwise."""
@@ -85,7 +87,7 @@ RUNS = {"benchmarks", "changing", "colocation", "serving"}
 """Folders of runs: those of one thing may be of several trees if they measured the same."""
 
 ENDS = (
-    *(".budget.json", ".layers.json", ".perfetto.json", ".torch.json", ".sqlite"),
+    *(".budget.json", ".counters.json", ".ncu.json", ".layers.json", ".perfetto.json", ".torch.json", ".sqlite"),
     *(".engine", ".timing.cache", ".cache.json", ".cache", ".onnx.data", ".onnx", ".reference.npz", ".npz", ".json"),
 )
 """What follows the name of a unit in the names of its files; the first that fits."""

@@ -285,6 +285,20 @@ class Slices:
         )
 
     @functools.cache  # noqa: B019
+    def counters(self, runtime: str, model: str, device: str | None = None) -> str:
+        """What the counters of a cell's kernels depend on beside artifact and inputs: of one iteration."""
+        spec = self.runtime(runtime)
+        return canonical(
+            {
+                **self._execution(spec, model, device),
+                "code": digest("ceilings.traces.target", *self._executed(spec, model)),
+                "iterations": 1,
+                "caches": self.config["traces"]["counters"]["caches"],
+                "protocol": {key: self.config["protocol"][key] for key in TRACE_PROTOCOL},
+            }
+        )
+
+    @functools.cache  # noqa: B019
     def quality(self, runtime: str, model: str, device: str | None = None) -> str:
         """What a record of quality depends on beside artifact and rows."""
         spec = self.runtime(runtime)

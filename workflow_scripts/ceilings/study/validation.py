@@ -200,12 +200,15 @@ def unknown_baselines(config: Mapping[str, Any], cells: list[Asked]) -> Iterator
 
 
 def unknown_traces(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
-    """Patterns of captured cells that fit none on a GPU."""
+    """Patterns of cells to capture or to count that fit none on a GPU."""
     known = sorted({cell.identity for cell in cells if RUNTIMES[cell.runtime].device == "cuda"})
-    for pattern in config["traces"]["cells"]:
+    traces = config["traces"]
+    patterns = [("traces", pattern) for pattern in traces["cells"]]
+    patterns += [("traces.counters", pattern) for pattern in traces["counters"]["cells"]]
+    for key, pattern in patterns:
         if not fnmatch.filter(known, pattern):
             hint = nearest(pattern, known) if known else "which has none there; remove it, or add a runtime of a GPU"
-            yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
+            yield f"{key}.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
 
 
 def unknown_quality(config: Mapping[str, Any], models: StudyModels, cells: list[Asked]) -> Iterator[str]:
