@@ -1,4 +1,4 @@
-"""Counted kernels against measured limits and against the counts of a graph, with numbers that are worked out by hand."""
+"""Counted kernels against measured limits and the counts of a graph, with numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_stalls_and_limiters():
 
 def test_time_by_verdict_and_ceilings():
     whole = of(kernel("f", duration_ns=100), kernel("f", waves=0.5, duration_ns=300), product(64, 64, 64, 50))
-    assert list(whole["verdicts"].items())[0] == ("wave-limited", 300)
+    assert next(iter(whole["verdicts"].items())) == ("wave-limited", 300)
     assert sum(whole["verdicts"].values()) == 450
     assert whole["ceilings"]["operations_per_s"] == {"fp16": 700e12}
     assert whole["ceilings"]["bytes_per_s"]["shared"] == pytest.approx(132 * 1.7e9 * 128)
