@@ -29,6 +29,7 @@ rule collect_cells:
         floors=TARGETS.floors,
         engines=TARGETS.engine_records,
         budgets=TARGETS.budgets,
+        counters=TARGETS.counters,
         quality=TARGETS.qualities,
         changing=TARGETS.changing_records,
         changes=TARGETS.changes,
@@ -86,6 +87,8 @@ rule write_summary:
         evidence=summary_evidence,
         explained=ancient(TARGETS.explained_pages),  # it links to them
         budgets=TARGETS.budgets,
+        counters=TARGETS.counters,
+        rooflines=TARGETS.kernel_rooflines,
     output:
         summary=report(
             "results/summary.md",
@@ -126,6 +129,7 @@ rule write_report:
         tables=rules.collect_cells.output,
         evidence=summary_evidence,
         budgets=TARGETS.budgets,
+        counters=TARGETS.counters,
     output:
         report(
             "results/report.html",

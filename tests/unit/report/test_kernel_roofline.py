@@ -7,8 +7,8 @@ from unit.traces.counted import kernel, product
 
 from ceilings.limits.counted import judged
 from ceilings.limits.roofline import Limits
-from ceilings.report.analysis.kernel_groups import groups
 from ceilings.report.render import kernel_roofline
+from ceilings.report.tables.kernel_groups import groups
 
 LIMITS = Limits({("fp16", (8192, 8192, 8192)): 700e12}, 3e12, 7e12, 50 << 20, 1e-5)
 CELL = {"device": "d", "runtime": "r", "model": "m", "precision": "fp16", "shape": "b1-s8"}

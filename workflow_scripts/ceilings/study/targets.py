@@ -118,6 +118,11 @@ class Targets:
         return [cell.counters for cell in self.measured if cell.counters]
 
     @functools.cached_property
+    def kernel_rooflines(self) -> list[str]:
+        """The pictures of these kernels below the device's ceilings."""
+        return [str(Path(path).with_suffix(f".{kind}")) for path in self.counters for kind in ("svg", "png")]
+
+    @functools.cached_property
     def qualities(self) -> list[str]:
         """The records of quality that this machine makes."""
         return sorted({cell.quality for cell in self.measured if cell.quality})

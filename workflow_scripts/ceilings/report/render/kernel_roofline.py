@@ -14,8 +14,8 @@ from matplotlib.patheffects import withStroke
 
 from ceilings import foreign
 from ceilings.report import text
-from ceilings.report.analysis.kernel_groups import Group, groups
 from ceilings.report.render.plots import style
+from ceilings.report.tables.kernel_groups import Group, groups
 from ceilings.taxonomy import MEMORY_LEVELS
 
 LEVEL_LOOKS: dict[str, dict[str, Any]] = {

@@ -23,6 +23,7 @@ from ceilings.report.render import (
     change_cost_section,
     colocation_section,
     decision_table,
+    kernels_section,
     quality_section,
     shapes_section,
 )
@@ -188,6 +189,7 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         change_cost_section.section(tables),
         colocation_section.section(tables),
         where_time_goes(plan, tables),
+        kernels_section.section(plan, tables),
         distance(measured),
         pictures(plots, tables),
         not_run(plan, tables),

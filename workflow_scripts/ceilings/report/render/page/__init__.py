@@ -32,6 +32,7 @@ from ceilings.report.render import (
     colocation_section,
     conditions,
     decision_table,
+    kernels_section,
     quality_section,
     shapes_section,
 )
@@ -94,6 +95,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         served(measured, whole=True),
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
+        kernels_section.section(plan, tables),
         distance(measured),
         shapes_section.section(measured),
         change_cost_section.section(tables),
