@@ -2,6 +2,7 @@
 # Makes: results/traces/{device}/{runtime}/{model}/{precision}/{shape}.counters.json (hardware counters of each kernel of an
 #        iteration; beside it the .ncu-rep of Nsight Compute, which must never be published) and .ncu.json (what limits
 #        each kernel), .ncu.svg and .ncu.png (the hierarchical roofline). No latency comes from here.
+#        On request results/hosts/{device}/lessons.json, .svg and .png: kernels that show one cause and its effect each
 
 
 rule count_kernels:
@@ -69,3 +70,42 @@ rule draw_kernel_roofline:
         "Drawing the kernels of {wildcards.model} {wildcards.precision} {wildcards.shape} on {wildcards.runtime}"
     shell:
         "draw_kernel_roofline.py --limits {input} --output-svg {output.svg} --output-png {output.png} > {log} 2>&1"
+
+
+rule count_lessons:
+    input:
+        rules.measure_peaks.output,
+    output:
+        "results/hosts/{device}/lessons.json",
+    log:
+        "results/logs/count_lessons/{device}.log",
+    conda:
+        "../envs/gpu.yaml"
+    threads: 1024  # nothing runs beside it
+    resources:
+        gpu=1,
+    message:
+        "Teaching on {wildcards.device}"
+    shell:
+        "count_lessons.py --device {wildcards.device} --peaks {input} --output {output} > {log} 2>&1"
+
+
+rule draw_lessons:
+    input:
+        rules.count_lessons.output,
+    output:
+        svg=report(
+            "results/hosts/{device}/lessons.svg",
+            category="Kernels",
+            labels={"cell": "lessons on {device}", "shows": "one cause and its effect each"},
+            caption="../docs/captions/lessons.rst",
+        ),
+        png="results/hosts/{device}/lessons.png",
+    log:
+        "results/logs/draw_lessons/{device}.log",
+    conda:
+        "../envs/cpu.yaml"
+    message:
+        "Drawing the lessons on {wildcards.device}"
+    shell:
+        "draw_lessons.py --lessons {input} --output-svg {output.svg} --output-png {output.png} > {log} 2>&1"

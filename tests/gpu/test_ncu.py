@@ -13,6 +13,7 @@ from gpu.tiny_artifacts import Artifacts
 
 from ceilings import gpu, records
 from ceilings.limits import counted as counts
+from ceilings.limits import lesson_record
 from ceilings.limits.roofline import Limits
 from ceilings.provenance import provenance
 from ceilings.report.render import kernel_roofline
@@ -91,3 +92,26 @@ def test_the_kernels_of_a_cell_are_counted(tmp_path, artifacts, runtime, precisi
     whole = {**head, **rest, **judged, "provenance": provenance(())}
     records.write(tmp_path / "x.ncu.json", "kernel-limits", whole)
     style.save(kernel_roofline.draw(whole), tmp_path / "x.svg", tmp_path / "x.png")
+
+
+def test_the_lessons_count_what_they_must():
+    made = lesson_record.taught(UNMEASURED)
+    checks = []
+    for lesson in made["lessons"]:
+        for variant in lesson["variants"]:
+            print(lesson["name"], variant["name"], variant["us"], variant["cause"])
+            checks += [(lesson["name"], variant["name"], check) for check in variant["checks"]]
+    far = [one for one in checks if not _near(one[2]["counted"], one[2]["expected"])]
+    print(*far, sep="\n")
+    assert not far
+    times = {lesson["name"]: [variant["us"]["median"] for variant in lesson["variants"]] for lesson in made["lessons"]}
+    assert times["access"][-1] > 3 * times["access"][0]
+    assert times["transposition"][0] > times["transposition"][2]
+    assert times["occupancy"][0] > 2 * times["occupancy"][-1]
+    assert times["waves"][2] > 1.8 * times["waves"][1]  # one block more than a wave
+    assert times["epilogue"][0] > times["epilogue"][1]
+
+
+def _near(counted: float, expected: float) -> bool:
+    """Within 5%: what the device does beside, and two decimals of ncu."""
+    return abs(counted - expected) <= 0.05 * max(expected, 1)

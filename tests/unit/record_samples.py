@@ -16,7 +16,9 @@ from unit.traces.events import Events
 from unit.traces.handmade import Built, Plain
 
 from ceilings import records
+from ceilings.limits import lesson_record
 from ceilings.limits.counted import judged
+from ceilings.limits.lessons import lessons
 from ceilings.limits.roofline import read_limits
 from ceilings.traces.budget_record import budget_record
 from ceilings.traces.explained.explanation import explanation
@@ -215,6 +217,21 @@ def _kernel_limits(folder: Path) -> Path:
     return folder / "x.ncu.json"
 
 
+def _lessons(folder: Path) -> Path:
+    every = lessons(132, 233472)
+    middle = {"median": 10.0, "low": 9.0, "high": 12.0}
+    timed = {
+        "sizes": [132, 233472],
+        "times_us": {lesson.name: {one.name: middle for one in lesson.variants} for lesson in every},
+    }
+    launches = [launch for lesson in every for one in lesson.variants for launch in one.launches]
+    kernels = [counted.kernel(launch.kernel, **launch.expected) for launch in launches]
+    made = lesson_record.record(timed, kernels, read_limits(json.loads(PEAKS.read_text())))
+    head = {"device": "nvidia-test", "status": "ok", "failure": None, "tool": "ncu 2025.3.1", "lacking": []}
+    records.write(folder / "lessons.json", "lessons", {**head, **made, "provenance": PROVENANCE})
+    return folder / "lessons.json"
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     **{kind: _planted(kind) for kind in CONTENTS},
     "run": _run,
@@ -230,6 +247,7 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "budget": _budget,
     "counters": _counters,
     "kernel-limits": _kernel_limits,
+    "lessons": _lessons,
     "explanation": _explanation,
     "graph": lambda folder: planted_study.evidence(folder)[1],
     "parity": lambda folder: planted_study.evidence(folder)[2],

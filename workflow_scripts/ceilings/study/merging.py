@@ -44,6 +44,7 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("engines/{device}/{builder}/{model}/{precision}/{name}.json", "engine"),
     ("floors/{device}/{model}/{graph}/{shape}.json", "floor"),
     ("hosts/{device}/peaks.json", "peaks"),
+    ("hosts/{device}/lessons.json", "lessons"),
     ("models/{model}/weights/provenance.json", "weights"),
     ("models/{model}/weights/workload.json", "workload"),
     ("models/{model}/data.json", "data"),
@@ -61,6 +62,8 @@ KINDS: tuple[tuple[str, str], ...] = (
 ARTIFACTS = (
     *(f"traces/{{device}}/{{runtime}}/{{model}}/{{precision}}/{{shape}}{end}" for end in (".sqlite", ".perfetto.json")),
     "traces/{device}/{runtime}/{model}/{precision}/{shape}.torch.json",
+    *(f"traces/{{device}}/{{runtime}}/{{model}}/{{precision}}/{{shape}}.ncu.{end}" for end in ("svg", "png")),
+    *(f"hosts/{{device}}/lessons.{end}" for end in ("svg", "png")),
     *(f"engines/{{device}}/{{builder}}/{{model}}/{{precision}}/{{name}}{end}" for end in (".engine", ".timing.cache")),
     "engines/{device}/{cache}/{model}/{precision}/{shape}.cache/{file}",
     "engines/{device}/{builder}/timing.cache",
@@ -87,7 +90,17 @@ RUNS = {"benchmarks", "changing", "colocation", "serving"}
 """Folders of runs: those of one thing may be of several trees if they measured the same."""
 
 ENDS = (
-    *(".budget.json", ".counters.json", ".ncu.json", ".layers.json", ".perfetto.json", ".torch.json", ".sqlite"),
+    *(
+        ".budget.json",
+        ".counters.json",
+        ".ncu.json",
+        ".ncu.svg",
+        ".ncu.png",
+        ".layers.json",
+        ".perfetto.json",
+        ".torch.json",
+        ".sqlite",
+    ),
     *(".engine", ".timing.cache", ".cache.json", ".cache", ".onnx.data", ".onnx", ".reference.npz", ".npz", ".json"),
 )
 """What follows the name of a unit in the names of its files; the first that fits."""
