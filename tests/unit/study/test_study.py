@@ -477,6 +477,28 @@ def test_without_a_recorder_nothing_is_captured_and_the_plan_says_why(gpu_study)
     assert study.targets.budgets == [] and json.loads(study.plan())["traces"]["reason"] == "nsys is not on PATH"
 
 
+def test_kernels_are_counted_of_the_cells_that_are_named(gpu_study, monkeypatch):
+    counters = {"cells": ["*/m/fp32/b8-s32"], "caches": "cold"}
+    study = gpu_study(counters=counters)
+    folder = "results/traces/nvidia-test"
+    made = [f"{folder}/{runtime}/m/fp32/b8-s32.ncu" for runtime in ("onnxruntime-cuda", "onnxruntime-cuda-graph")]
+    assert study.targets.counters == [f"{path}.json" for path in made] and study.targets.budgets == []
+    assert study.targets.kernel_rooflines[:2] == [f"{made[0]}.svg", f"{made[0]}.png"]
+    plan = json.loads(study.plan())
+    assert plan["traces"]["counters"] == {**counters, "reason": None}
+    assert [cell["counters"] for cell in plan["cells"] if cell["counters"]] == study.targets.counters
+    assert all(cell.counters is None for cell in study.cells if cell.aa_of)
+    floors = {cell.floor for cell in study.cells if cell.counters}
+    assert {*study.floor("onnxruntime-cuda", "m", "fp32", "b8-s32", "nvidia-test")} == floors
+    steady = gpu_study(counters={"cells": ["*"]}).slices.counters("onnxruntime-cuda", "m")
+    assert study.slices.counters("onnxruntime-cuda", "m") != steady
+    monkeypatch.setattr("ceilings.traces.source.missing", lambda name: "no ncu" if name == "ncu" else None)
+    without = gpu_study(counters=counters)
+    assert without.targets.counters == [] and json.loads(without.plan())["traces"]["counters"]["reason"] == "no ncu"
+    with pytest.raises(UserError, match=r"traces\.counters\.cells: 'onnxruntime-cudo/.* fits no cell"):
+        gpu_study(counters={"cells": ["onnxruntime-cudo/m/fp32/b8-s32"]})
+
+
 def test_a_pattern_that_fits_no_cell_of_a_gpu_is_refused(gpu_study):
     with pytest.raises(
         UserError, match=r"traces.cells: 'onnxruntime-cudo/.* fits no cell .*did you mean 'onnxruntime-cuda/"

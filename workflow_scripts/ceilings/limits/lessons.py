@@ -96,7 +96,8 @@ def lessons(multiprocessors: int, shared_bytes: int) -> Sequence[Lesson]:
     """
     return (
         _access(),
-        _transposition(),
+        _tiling(),
+        _banks(),
         _occupancy(multiprocessors, shared_bytes),
         _waves(multiprocessors, shared_bytes),
         _epilogue(),
@@ -126,26 +127,40 @@ def _access() -> Lesson:
     )
 
 
-def _transposition() -> Lesson:
-    def variant(name: str, kernel: str, sectors_written: int, conflicts: int) -> Variant:
-        asked = EDGE**2 // WARP * (WARP * FLOAT // SECTOR + sectors_written)
-        # A column of a tile in one bank: each of the 32 rows waits for the one before.
-        expected = {"l2_sectors": asked, "shared_conflicts": conflicts * EDGE**2 // WARP}
-        grid = (EDGE // TILE, EDGE // TILE)
-        return Variant(name, (Launch(kernel, grid, (TILE, ROWS), ("in", "out", EDGE), expected=expected),))
-
+def _tiling() -> Lesson:
     return Lesson(
+        "tiling",
+        "Shared memory: through a tile, a transposition reads and writes whole sectors",
         "transposition",
-        "Shared memory: a tile makes a transposition coalesced, padding frees it of bank conflicts",
-        "kernel",
+        "l2_sectors",
+        "sectors asked of L2",
+        (
+            _transposition("no tile", "transpose_plain", WARP, 0),
+            _transposition("padded tile", "transpose_padded", WARP * FLOAT // SECTOR, 0),
+        ),
+    )
+
+
+def _banks() -> Lesson:
+    return Lesson(
+        "banks",
+        "Bank conflicts: a column of a tile that lies in one bank is read row by row",
+        "floats in a tile's row",
         "shared_conflicts",
         "bank conflicts",
         (
-            variant("no tile", "transpose_plain", WARP, 0),
-            variant("tile", "transpose_tile", WARP * FLOAT // SECTOR, WARP - 1),
-            variant("padded tile", "transpose_padded", WARP * FLOAT // SECTOR, 0),
+            _transposition("32", "transpose_tile", WARP * FLOAT // SECTOR, WARP - 1),
+            _transposition("33", "transpose_padded", WARP * FLOAT // SECTOR, 0),
         ),
     )
+
+
+def _transposition(name: str, kernel: str, sectors_written: int, conflicts: int) -> Variant:
+    """A transposition whose warps write so many sectors at once, and wait so often for a bank when they read a tile."""
+    asked = EDGE**2 // WARP * (WARP * FLOAT // SECTOR + sectors_written)
+    expected = {"l2_sectors": asked, "shared_conflicts": conflicts * EDGE**2 // WARP}
+    grid = (EDGE // TILE, EDGE // TILE)
+    return Variant(name, (Launch(kernel, grid, (TILE, ROWS), ("in", "out", EDGE), expected=expected),))
 
 
 def _occupancy(multiprocessors: int, shared_bytes: int) -> Lesson:

@@ -90,18 +90,10 @@ RUNS = {"benchmarks", "changing", "colocation", "serving"}
 """Folders of runs: those of one thing may be of several trees if they measured the same."""
 
 ENDS = (
-    *(
-        ".budget.json",
-        ".counters.json",
-        ".ncu.json",
-        ".ncu.svg",
-        ".ncu.png",
-        ".layers.json",
-        ".perfetto.json",
-        ".torch.json",
-        ".sqlite",
-    ),
+    *(".budget.json", ".layers.json", ".perfetto.json", ".torch.json", ".sqlite"),
+    *(".counters.json", ".ncu.json", ".ncu.svg", ".ncu.png"),
     *(".engine", ".timing.cache", ".cache.json", ".cache", ".onnx.data", ".onnx", ".reference.npz", ".npz", ".json"),
+    *(".svg", ".png"),
 )
 """What follows the name of a unit in the names of its files; the first that fits."""
 
