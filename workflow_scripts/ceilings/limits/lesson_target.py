@@ -6,6 +6,7 @@ Checks every variant's output, then times it, or runs it once between cudaProfil
 from __future__ import annotations
 
 import ctypes
+import functools
 import statistics
 from typing import Any
 
@@ -145,6 +146,7 @@ def wrong(lesson: Lesson, variant: Variant, bench: Bench) -> str | None:
     return None if np.allclose(bench.output(CHECKED_ROWS * PRODUCT), activated(), atol=1e-3) else "the product is wrong"
 
 
+@functools.cache
 def summed() -> float:
     """The sum of the inputs that the lesson on occupancy reads."""
     chunks = range(0, SUMMED, CHUNK)
