@@ -35,6 +35,9 @@ from ceilings.workload.task import TASKS, Task
 TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
 """What of the protocol matters to a capture."""
 
+COUNTED_WARMUP = 1.0
+"""Seconds that a cell warms up at most before its kernels are counted: each pass of the counters begins with it."""
+
 COLOCATION_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "min_seconds", "time_limit_seconds")
 """What of it matters to a co-location."""
 
@@ -294,7 +297,10 @@ class Slices:
                 "code": digest("ceilings.traces.target", *self._executed(spec, model)),
                 "iterations": 1,
                 "caches": self.config["traces"]["counters"]["caches"],
-                "protocol": {key: self.config["protocol"][key] for key in TRACE_PROTOCOL},
+                "protocol": {
+                    **{key: self.config["protocol"][key] for key in TRACE_PROTOCOL},
+                    "warmup_max_seconds": min(COUNTED_WARMUP, self.config["protocol"]["warmup_max_seconds"]),
+                },
             }
         )
 
