@@ -228,7 +228,8 @@ def _lessons(folder: Path) -> Path:
     kernels = [counted.kernel(launch.kernel, **launch.expected) for launch in launches]
     made = lesson_record.record(timed, kernels, read_limits(json.loads(PEAKS.read_text())))
     head = {"device": "nvidia-test", "status": "ok", "failure": None, "tool": "ncu 2025.3.1", "lacking": []}
-    records.write(folder / "lessons.json", "lessons", {**head, **made, "provenance": PROVENANCE})
+    shown = {"lessons": made["lessons"][1:2]}  # each of them is as the others
+    records.write(folder / "lessons.json", "lessons", {**head, **shown, "provenance": PROVENANCE})
     return folder / "lessons.json"
 
 
