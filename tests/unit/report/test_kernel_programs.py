@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from unit.record_samples import PEAKS, SAMPLES
+from unit.record_samples import SAMPLES
 
 from ceilings import records
 
@@ -25,9 +25,9 @@ def program(name, **options):
 
 @pytest.mark.slow
 def test_from_counters_to_pictures(tmp_path):
-    counters, lessons = SAMPLES["counters"](tmp_path), SAMPLES["lessons"](tmp_path)
+    counters, lessons, peaks = (SAMPLES[kind](tmp_path) for kind in ("counters", "lessons", "peaks"))
     limits = tmp_path / "made.ncu.json"
-    printed = program("judge_kernels", counters=counters, peaks=PEAKS, output=limits)
+    printed = program("judge_kernels", counters=counters, peaks=peaks, output=limits)
     assert "latency-limited 100%" in printed
     made = records.read(limits, "kernel-limits")
     assert [kernel["verdict"] for kernel in made["kernels"]] == ["latency-limited"] * 2 and made["checks"] == []
