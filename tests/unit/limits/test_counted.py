@@ -109,4 +109,4 @@ def test_tf32_computes_what_its_graph_stores_as_fp32():
 def test_without_a_counter_or_counts_there_is_no_check():
     assert of(kernel("f"))["checks"] == [] and of(kernel("f"), floor={"precision": "fp16"})["checks"] == []
     made = of(product(8, 8, 8, 10, tensor_fp16=None), floor=floor("fp16", fp16=100))["checks"]
-    assert [check["what"] for check in made] == ["bytes read from DRAM, expected of the weights"]
+    assert [check["what"] for check in made] == ["bytes read from DRAM over the weights'"]

@@ -60,7 +60,7 @@ def test_the_finding_and_the_section_say_it_with_numbers(maker):
     assert finding.cells and "67% of the kernels' time" in finding.brief
     shown = section(plan, tables)
     assert "67% wave-limited and 33% memory-limited" in shown and "DRAM at 75%" in shown
-    assert "fp16 operations 2.00× (2e+08 of 1e+08)" in shown and ".ncu.svg)" in shown
+    assert "fp16 operations 2.00× (2e+08 for 1e+08)" in shown and ".ncu.svg)" in shown
 
 
 def test_without_counters_the_section_says_why_or_is_not_there(maker):

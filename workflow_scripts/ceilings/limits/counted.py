@@ -171,7 +171,7 @@ def _checks(counted: Mapping[str, Any], floor: Mapping[str, Any] | None) -> list
         for kind, flops in expected.items()
     ]
     read = [kernel["counters"]["dram_read_bytes"] for kernel in counted["kernels"]]
-    pairs.append(("bytes read from DRAM, expected of the weights", read, work["weight_bytes"]))
+    pairs.append(("bytes read from DRAM over the weights'", read, work["weight_bytes"]))
     return [
         {"what": what, "counted": whole / count, "expected": least, "ratio": whole / count / least}
         for what, values, least in pairs

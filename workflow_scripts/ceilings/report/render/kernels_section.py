@@ -95,4 +95,4 @@ def _share(value: float | None) -> str:
 
 
 def _check(check: Mapping[str, Any]) -> str:
-    return f"{check['what']} {text.number(check['ratio'])}× ({check['counted']:.4g} of {check['expected']:.4g})"
+    return f"{check['what']} {text.number(check['ratio'])}× ({check['counted']:.4g} for {check['expected']:.4g})"
