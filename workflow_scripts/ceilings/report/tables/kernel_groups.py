@@ -53,9 +53,9 @@ class Group:
 
 def groups(record: Mapping[str, Any]) -> list[Group]:
     """The kernels of a record of kind ``kernel-limits``, what takes longest first."""
-    found: dict[tuple[Any, ...], list[Kernel]] = defaultdict(list)
+    together: dict[tuple[Any, ...], list[Kernel]] = defaultdict(list)
     for kernel in record["kernels"]:
-        found[kernel["name"], tuple(kernel["grid"]), tuple(kernel["block"])].append(kernel)
+        together[kernel["name"], tuple(kernel["grid"]), tuple(kernel["block"])].append(kernel)
     whole = sum(kernel["duration_ns"] or 0 for kernel in record["kernels"]) or 1.0
-    made = [Group(launches, sum(one["duration_ns"] or 0 for one in launches) / whole) for launches in found.values()]
+    made = [Group(launches, sum(one["duration_ns"] or 0 for one in launches) / whole) for launches in together.values()]
     return sorted(made, key=lambda group: -group.share)
