@@ -1,8 +1,8 @@
-"""Kernels from their source, compiled for device 0 when they are needed."""
+"""Kernels in CUDA C++ that this project has itself, compiled for device 0 by NVRTC when they are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ctypes
 from typing import Any
 
 from cuda.bindings import driver, nvrtc
@@ -10,31 +10,54 @@ from cuda.bindings import driver, nvrtc
 from ceilings.cuda import device as cuda
 
 
-def functions(source: str, names: Iterable[str]) -> dict[str, Any]:
-    """Kernels of CUDA C++ by their names; the module is loaded for as long as the process lives.
+class Compiled:
+    """The kernels of one source.
 
     Args:
-        source: With ``extern "C"`` before each kernel.
+        source: CUDA C++; each kernel is ``extern "C"``.
+        name: What the compiler calls the source in its messages.
 
     Raises:
-        RuntimeError: It does not compile; the message is the compiler's.
+        RuntimeError: NVRTC refuses the source.
+        CudaError: The driver refuses what was compiled.
     """
-    major, minor = cuda.attribute("ComputeCapabilityMajor"), cuda.attribute("ComputeCapabilityMinor")
-    program = _nvrtc(nvrtc.nvrtcCreateProgram(source.encode(), b"kernels.cu", 0, None, None))
-    options = [f"--gpu-architecture=sm_{major}{minor}".encode()]
-    (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        log = b" " * _nvrtc(nvrtc.nvrtcGetProgramLogSize(program))
-        nvrtc.nvrtcGetProgramLog(program, log)
-        raise RuntimeError(f"compiling the kernels failed: {log.decode(errors='replace').strip()}")
-    image = b" " * _nvrtc(nvrtc.nvrtcGetCUBINSize(program))
-    _nvrtc(nvrtc.nvrtcGetCUBIN(program, image))
-    module = done(driver.cuModuleLoadData(image))
-    return {name: done(driver.cuModuleGetFunction(module, name.encode())) for name in names}
+
+    def __init__(self, source: str, name: str) -> None:
+        major, minor = cuda.capability()
+        program = _nvrtc(nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), 0, None, None))
+        options = [f"--gpu-architecture=sm_{major}{minor}".encode()]
+        (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+            log = b" " * _nvrtc(nvrtc.nvrtcGetProgramLogSize(program))
+            nvrtc.nvrtcGetProgramLog(program, log)
+            raise RuntimeError(f"compiling the kernels failed: {log.decode(errors='replace').strip()}")
+        image = b" " * _nvrtc(nvrtc.nvrtcGetCUBINSize(program))
+        _nvrtc(nvrtc.nvrtcGetCUBIN(program, image))
+        self._module = called(driver.cuModuleLoadData(image))
+
+    def function(self, name: str) -> Any:
+        """A kernel, as ``cuLaunchKernel`` takes it."""
+        return called(driver.cuModuleGetFunction(self._module, name.encode()))
 
 
-def done(result: tuple[Any, ...]) -> Any:
-    """The value of a call of the driver.
+class Arguments:
+    """Arguments of a launch, packed once: packing them anew costs as much as a launch.
+
+    Args:
+        values: In the order of the kernel's parameters.
+
+    Attributes:
+        address: What ``cuLaunchKernel`` takes; good as long as the object lives.
+    """
+
+    def __init__(self, *values: ctypes._SimpleCData[Any]) -> None:
+        self._values = values
+        self._packed = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        self.address = ctypes.addressof(self._packed)
+
+
+def called(result: tuple[Any, ...]) -> Any:
+    """What a call of the driver API returned beside its error code.
 
     Raises:
         CudaError: It failed.

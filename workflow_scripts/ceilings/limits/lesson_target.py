@@ -15,8 +15,8 @@ from cuda.bindings import driver
 from cuda.bindings import runtime as cudart
 from numpy.typing import NDArray
 
-from ceilings.cuda import compiled
 from ceilings.cuda import device as cuda
+from ceilings.cuda.compiled import Compiled, called
 from ceilings.limits import lessons
 from ceilings.limits.lesson_kernels import SOURCE
 from ceilings.limits.lessons import EDGE, OUTPUTS, PRODUCT, ROUNDS, SUMMED, TILE, Launch, Lesson, Variant
@@ -36,11 +36,12 @@ class Bench:
         cuda.initialise()
         self.lessons = lessons.lessons(*sizes())
         names = {launch.kernel for lesson in self.lessons for v in lesson.variants for launch in v.launches}
-        self._kernels = compiled.functions(SOURCE, ("fill", *sorted(names)))
+        compiled = Compiled(SOURCE, "lessons.cu")
+        self._kernels = {name: compiled.function(name) for name in ("fill", *sorted(names))}
         for kernel, nbytes in self._shared().items():
             most, carveout = (getattr(driver.CUfunction_attribute, f"CU_FUNC_ATTRIBUTE_{name}") for name in SHARED)
-            compiled.done(driver.cuFuncSetAttribute(self._kernels[kernel], most, nbytes))
-            compiled.done(driver.cuFuncSetAttribute(self._kernels[kernel], carveout, 100))
+            called(driver.cuFuncSetAttribute(self._kernels[kernel], most, nbytes))
+            called(driver.cuFuncSetAttribute(self._kernels[kernel], carveout, 100))
         self.stream = cuda.Stream()
         self._events = cuda.Event(), cuda.Event()
         inputs, self._outputs = lessons.input_floats(), lessons.output_floats(sizes()[0])
@@ -71,7 +72,7 @@ class Bench:
             values.append(self._pointers[argument] if isinstance(argument, str) else argument)
             whole = ctypes.c_ulonglong if launch.wide else ctypes.c_int
             types.append(ctypes.c_void_p if isinstance(argument, str) else whole)
-        compiled.done(
+        called(
             driver.cuLaunchKernel(
                 self._kernels[launch.kernel],
                 *(*launch.grid, 1, *launch.block, 1, launch.shared, self.stream.handle),

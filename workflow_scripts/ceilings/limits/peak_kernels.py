@@ -6,8 +6,8 @@ import ctypes
 
 from cuda.bindings import driver
 
-from ceilings.cuda import compiled
 from ceilings.cuda import device as cuda
+from ceilings.cuda.compiled import Compiled, called
 
 SOURCE = r"""
 extern "C" __global__ void nothing() {}
@@ -36,19 +36,19 @@ class Kernels:
     """The kernels, compiled for device 0."""
 
     def __init__(self) -> None:
-        kernels = compiled.functions(SOURCE, ("nothing", "read_all"))
-        self.nothing, self._read = kernels["nothing"], kernels["read_all"]
+        kernels = Compiled(SOURCE, "peaks.cu")
+        self.nothing, self._read = kernels.function("nothing"), kernels.function("read_all")
         self._blocks = 8 * cuda.attribute("MultiProcessorCount")
         self._sink = cuda.DeviceBuffer(4)
 
     def launch_nothing(self, stream: cuda.Stream) -> None:
         """Enqueue the empty kernel."""
-        compiled.done(driver.cuLaunchKernel(self.nothing, 1, 1, 1, 1, 1, 1, 0, stream.handle, 0, 0))
+        called(driver.cuLaunchKernel(self.nothing, 1, 1, 1, 1, 1, 1, 0, stream.handle, 0, 0))
 
     def read(self, stream: cuda.Stream, pointer: int, nbytes: int, rounds: int) -> None:
         """Enqueue ``rounds`` readings of a buffer, past the first-level caches."""
         values = (pointer, nbytes // 16, rounds, self._sink.pointer)
         types = (ctypes.c_void_p, ctypes.c_ulonglong, ctypes.c_int, ctypes.c_void_p)
-        compiled.done(
+        called(
             driver.cuLaunchKernel(self._read, self._blocks, 1, 1, THREADS, 1, 1, 0, stream.handle, (values, types), 0)
         )

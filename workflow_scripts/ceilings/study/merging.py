@@ -45,6 +45,8 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("floors/{device}/{model}/{graph}/{shape}.json", "floor"),
     ("hosts/{device}/peaks.json", "peaks"),
     ("hosts/{device}/lessons.json", "lessons"),
+    ("hosts/{device}/transfers.json", "transfers"),
+    ("hosts/{device}/side_by_side.json", "side-by-side"),
     ("models/{model}/weights/provenance.json", "weights"),
     ("models/{model}/weights/workload.json", "workload"),
     ("models/{model}/data.json", "data"),
