@@ -46,8 +46,9 @@ IMPOSSIBLE = [
     ({"cells": []}, "serving.one.cells: must not be empty"),
     ({"cells": [CELL, CELL]}, "stands there more than once"),
     ({"cells": ["onnxruntime-cpu"]}, f"names no cell; write RUNTIME/MODEL/PRECISION/SHAPE, as {CELL}"),
-    ({"cells": [CELL.replace("s32", "s64")]}, f"is no cell of the study, did you mean '{CELL}'?"),
+    ({"cells": [CELL.replace("s32", "s64")]}, f"no cell of the study, did you mean '{CELL}'? Else let a sweep ask for"),
     ({"rates": ["0.8"]}, '"0.8" is not allowed; allowed: requests a second above 0 and at most 100000, or a share'),
+    ({"rates": ["2"]}, "such as 0.8x; write 2, without quotes"),
     ({"rates": [0]}, "serving.one.rates.0: 0 is not allowed; allowed: requests a second above 0"),
     ({"rates": ["0.8x", "0.80x"]}, "serving.one.rates"),
     ({"rates": [20, 20.0]}, "stands there more than once"),
@@ -111,6 +112,12 @@ def test_what_can_be_is_planned_for_each_fresh_server(changes, servers):
     assert planned.targets.served_runs == [f"results/serving/cpu-test/one/run{number}.json" for number in range(1, 6)]
     (entry,) = json.loads(planned.plan())["serving"]
     assert (entry["runs"], entry["reason"]) == (planned.targets.served_runs, None)
+
+
+def test_a_deployment_without_a_server_learns_what_one_is():
+    without = {name: value for name, value in PLAIN.items() if name != "server"}
+    with pytest.raises(UserError, match="missing 'server'; add server: embedded, triton, http://HOST:PORT or grpc"):
+        Study({**copy.deepcopy(BASE), "serving": {"one": without}}, LAPTOP)
 
 
 def test_a_model_that_generates_is_refused_with_the_reason():

@@ -14,7 +14,7 @@ from ceilings.measure.colocation import CARDS, MPS, SHARED, SPLIT, THREADS, UNSP
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.availability import Availability
 from ceilings.study.cell import Cell
-from ceilings.study.config import nearest
+from ceilings.study.config import no_cell
 from ceilings.study.machines import Machines
 from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
@@ -142,7 +142,7 @@ def problems(config: Mapping[str, Any], models: StudyModels, cells: Iterable[Ask
                     f"{next(iter(known))}"
                 )
             else:
-                yield f"{where}.cells: {cell!r} is no cell of the study, {nearest(cell, sorted(known))}"
+                yield f"{where}.cells: {no_cell(cell, known)}"
         if not unknown:
             yield from _impossible(where, entry, [known[cell] for cell in entry["cells"]], models)
 

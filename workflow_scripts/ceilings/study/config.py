@@ -82,6 +82,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"allowed: {', '.join(holding[:MOST_NAMES])}{rest}"
 
 
+def no_cell(name: str, cells: Iterable[str]) -> str:
+    """The end of a message: there is no such cell, which was perhaps meant, and how there would be one."""
+    hint = nearest(name, sorted(cells))
+    return f"{name!r} is no cell of the study, {hint}{'' if hint.endswith('?') else '.'} Else let a sweep ask for it"
+
+
 def _matches(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
     """``pattern`` on the whole string: Python's ``$`` would let a line break pass."""
     if isinstance(instance, str) and not re.fullmatch(pattern, instance):
@@ -117,7 +123,8 @@ def _message(error: jsonschema.ValidationError) -> str:
             return "; ".join(f"{where}: {_unknown_key(where, key, known)}" for key in unknown)
         case "required":
             missing = [key for key in limit if key not in error.instance]
-            return f"{where}: missing {', '.join(map(repr, missing))}; add {', '.join(missing)}"
+            added = (_added(key, rule.get("properties", {}).get(key, {})) for key in missing)
+            return f"{where}: missing {', '.join(map(repr, missing))}; add {', '.join(added)}"
         case "dependentRequired":
             missing = [key for one, keys in limit.items() if one in error.instance for key in keys]
             return f"{where}: one of {', '.join(sorted(limit))} needs the other; add {missing[0]}"
@@ -129,7 +136,7 @@ def _message(error: jsonschema.ValidationError) -> str:
         case "anyOf" if within := _within(error):
             return "; ".join(sorted(map(_message, within)))
         case "anyOf":
-            return f"{where}: {value} is not allowed; allowed: {rule['description']}"
+            return f"{where}: {value} is not allowed; allowed: {rule['description']}{_unquoted(error.instance, limit)}"
         case "uniqueItems":
             twice = sorted({str(item) for item in error.instance if error.instance.count(item) > 1})
             return f"{where}: {', '.join(twice)} stands there more than once; name each once"
@@ -178,6 +185,11 @@ def _wanted(rule: Mapping[str, Any]) -> str:
     return " or ".join(words.get(kind, "text") for kind in kinds)
 
 
+def _added(key: str, rule: Mapping[str, Any]) -> str:
+    """A key that is missing, with what it takes where that is text of a form."""
+    return f"{key}: {rule['description']}" if {"pattern", "description"} <= rule.keys() else key
+
+
 def _meant(value: Any, rule: Mapping[str, Any]) -> str:
     """What was probably meant by a value that is not allowed, as the end of a message."""
     if isinstance(value, bool) and "string" in rule["type"]:
@@ -203,6 +215,13 @@ def _meant(value: Any, rule: Mapping[str, Any]) -> str:
         if fits and not isinstance(value, int) and not list(_Validator(rule).iter_errors(meant))
         else ""
     )
+
+
+def _unquoted(value: Any, alternatives: Iterable[Mapping[str, Any]]) -> str:
+    """The number that stands in quotes, where one alternative takes it, as the end of a message."""
+    numbers = [rule for rule in alternatives if rule.get("type") in ("integer", "number")]
+    meant = [_meant(value, rule) for rule in numbers if isinstance(value, str)]
+    return f"{meant[0]}, without quotes" if any(meant[:1]) else ""
 
 
 def _unknown_key(where: str, key: Any, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from ceilings.serving import namespaces, server_python
 from ceilings.serving.deployment import SERVERS, Deployment, share_of
 from ceilings.study.availability import Availability
 from ceilings.study.cell import Cell
-from ceilings.study.config import nearest
+from ceilings.study.config import nearest, no_cell
 from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked
@@ -175,7 +175,7 @@ def _unknown_cells(where: str, one: Deployment, known: Mapping[str, Asked]) -> I
         if cell.count("/") != 3:
             yield f"{where}.cells: {cell!r} names no cell; write RUNTIME/MODEL/PRECISION/SHAPE, as {next(iter(known))}"
         elif cell not in known:
-            yield f"{where}.cells: {cell!r} is no cell of the study, {nearest(cell, sorted(known))}"
+            yield f"{where}.cells: {no_cell(cell, known)}"
 
 
 def _impossible_cells(where: str, one: Deployment, asked: Sequence[Asked], models: StudyModels) -> Iterator[str]:

@@ -10,7 +10,7 @@ from ceilings.errors import UserError
 from ceilings.measure.catalogue import MEASUREMENTS
 from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES
 from ceilings.study import batch_searches, changing_captures, changing_cells, colocations, deployments, user_files
-from ceilings.study.config import SCHEMA, nearest
+from ceilings.study.config import SCHEMA, nearest, no_cell
 from ceilings.study.engines import Engines
 from ceilings.study.machines import unknown_resources
 from ceilings.study.study_models import StudyModels
@@ -188,7 +188,7 @@ def unknown_noise_cells(config: Mapping[str, Any], cells: list[Asked]) -> Iterat
     identities = sorted({cell.identity for cell in cells})
     for wanted in config.get("noise_cells", ()):
         if wanted not in identities:
-            yield f"noise_cells: {wanted!r} is no cell of the study, {nearest(wanted, identities)}"
+            yield f"noise_cells: {no_cell(wanted, identities)}"
 
 
 def unknown_baselines(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
