@@ -20,7 +20,7 @@ rule measure_serving:
         spec=serving_slice,
         options=served_options,
     message:
-        "Loading the deployment {wildcards.deployment}, server {wildcards.run}"
+        "Measuring the deployment {wildcards.deployment} under load, server {wildcards.run}"
     shell:
         "measure_serving.py --device {wildcards.device} --deployment {wildcards.deployment} --run {wildcards.run}"
         " --spec {params.spec:q} {params.options:q} --log {log} --output {output} > {log} 2>&1"

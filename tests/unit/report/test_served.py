@@ -16,7 +16,7 @@ from ceilings import records
 from ceilings.errors import UserError
 from ceilings.report.analysis.findings.serving_costs import LIMIT, OVER_BARE, QUEUE, SATURATION, UNFLAGGED, serving
 from ceilings.report.analysis.findings.serving_pairs import BATCHING as TOPIC_BATCHING
-from ceilings.report.analysis.findings.serving_pairs import BESIDE, NETWORK, ONE_SETTING
+from ceilings.report.analysis.findings.serving_pairs import BESIDE, NETWORK, ONE_SETTING, UNDISTURBED
 from ceilings.report.analysis.hypotheses import judged
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.served import ServedLoads
@@ -297,6 +297,7 @@ def test_disturbed_windows_carry_no_claim(tmp_path, fault):
     assert not any(finding.brief for finding in claims)
     text = summary(study.plan(), tables, Evidence(), "plots")
     assert "**4 of 4 loads behind servers were disturbed**" in text and f"behind servers: {words}." in text
+    assert "-R measure_serving`" in text, "what measures them again"
 
 
 def test_threads_of_a_client_that_wait_for_each_other_disturb_nothing(tmp_path):
@@ -333,6 +334,21 @@ def test_too_few_closed_loops_say_which_it_was(tmp_path):
     disturbed, few = about(study, SATURATION)
     assert disturbed.missing == (UNFLAGGED,) and few.missing == ("concurrency: [1, 2, 4, 8]",)
     assert {finding.subject for finding in (disturbed, few)} == {f"onnxruntime-cpu fp32 behind {name}" for name in "ab"}
+
+
+def test_disturbed_pairs_are_named_and_want_a_client_that_keeps_up(tmp_path):
+    """More clients are the remedy only where no closed loop was asked of both."""
+
+    def pair(name, **loads):
+        study = ServedStudy(tmp_path / name)
+        study.deploy("off", change=lambda one: one | {"exhausted": 3}, **loads)
+        study.deploy("on", batched, batching=BATCHING, closed=(2,))
+        return the(study, TOPIC_BATCHING)
+
+    disturbed, other = pair("disturbed", closed=(1, 2)), pair("other", closed=(4,))
+    assert disturbed.missing == (UNDISTURBED,) and "was disturbed" in disturbed.text
+    assert other.missing == ("concurrency: [1, 8] of both",) and "was asked of both" in other.text
+    assert disturbed.subject == other.subject == "onnxruntime-cpu fp32, on against off"
 
 
 def test_a_failed_deployment_has_its_log_and_its_remedy_in_code(tmp_path):
@@ -446,6 +462,13 @@ def test_where_the_throughput_flattens(tmp_path, per_s, status, flat):
     assert ("answers at most" in finding.text and "answers at most" in finding.brief) is (status != "supported")
     assert ("answers at most" in finding.text or "answers at most" in finding.brief) is (status == "refuted")
     assert ("more clients may get more" in finding.text and "may get more" in finding.brief) is (status == "supported")
+
+
+def test_few_clients_across_a_round_trip_are_no_news_of_the_server(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("far", lambda cell, clients: replace(plain(cell, clients), per_s=8.0 * clients), round_trip_ms=100)
+    finding = the(study, SATURATION)
+    assert finding.status == "supported" and not finding.brief
 
 
 def test_an_undecided_throughput_is_no_limit(tmp_path):

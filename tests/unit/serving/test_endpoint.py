@@ -32,7 +32,7 @@ def test_a_model_that_is_not_there_is_in_the_servers_words(monkeypatch):
     with ScriptedServer(knows("mine")) as server:
         with Endpoint(f"http://{server.address}", ["mine"]) as there:
             assert there.start()["ready"] > 0
-        words = r"its model other at .* is not ready: HTTP 404 Not Found: no model at /v2/models/other/ready"
+        words = r"its model other at .* is not ready: HTTP 404 Not Found: no model at /v2/models/other$"
         with Endpoint(f"http://{server.address}", ["other"]) as absent, pytest.raises(CellFailure, match=words):
             absent.start()
     nobody = r"the server at 127\.0\.0\.1:1 is not ready: Connection refused$"

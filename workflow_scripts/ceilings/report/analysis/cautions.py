@@ -236,7 +236,10 @@ def _served(measured: Measured) -> list[str]:
     rows = [row for row in measured.tables.serving.to_dict("records") if row["status"] == "ok"]
     lines = []
     if disturbed := sum(bool(row["flagged"]) for row in rows):
-        lines.append(f"**{disturbed} of {len(rows)} loads behind servers were disturbed**: they carry no claim.")
+        lines.append(
+            f"**{disturbed} of {len(rows)} loads behind servers were disturbed**: no finding rests on them. Mend what "
+            f"the lines below say and measure again: `snakemake --cores 1 results/summary.md -R measure_serving`."
+        )
     return lines + _kinds(rows, "load", " behind servers")
 
 

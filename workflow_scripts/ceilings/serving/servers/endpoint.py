@@ -50,11 +50,21 @@ class Endpoint(Server):
         began = time.perf_counter_ns()
         self._wait(self._ask.ready, "the server")
         for model in self.models:
-            self._wait(functools.partial(self._ask.model_ready, *_named(model)), f"its model {model}")
+            name = _named(model)
+            self._wait(functools.partial(self._ask.model_ready, *name), f"its model {model}", self._about(*name))
         return {"ready": time.perf_counter_ns() - began}
 
-    def _wait(self, ready: Callable[[], bool], what: str) -> None:
+    def _about(self, name: str, version: str | None) -> Callable[[], object]:
+        """Asks what a model is: of one that is not there a server says so here, and elsewhere only "not ready"."""
+        return functools.partial(self._ask.model_about, name, version)
+
+    def _wait(self, ready: Callable[[], bool], what: str, about: Callable[[], object] | None = None) -> None:
         """Wait until something is ready.
+
+        Args:
+            ready: Whether it is.
+            what: Its name in the message.
+            about: Raises an OSError that says why not, if it knows.
 
         Raises:
             CellFailure: It is not, in time.
@@ -65,8 +75,13 @@ class Endpoint(Server):
                 if ready():
                     return
             except OSError as error:
-                reason = foreign.one_line(error.strerror or str(error), 200)
+                reason = _words(error)
             if time.monotonic() > deadline:
+                try:
+                    if about:
+                        about()
+                except OSError as error:
+                    reason = _words(error)
                 (address,) = self.addresses.values()
                 raise CellFailure("runtime-error", f"{what} at {address} is not ready: {reason}")
             time.sleep(0.1)
@@ -138,6 +153,10 @@ def parsed(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
+def _words(error: OSError) -> str:
+    return foreign.one_line(error.strerror or str(error), 200)
+
+
 def _named(model: str) -> tuple[str, str | None]:
     name, _, version = model.partition("/")
     return name, version or None
@@ -152,6 +171,9 @@ class _Http:
 
     def model_ready(self, name: str, version: str | None) -> bool:
         return self._is_ready(f"{_path(name, version)}/ready")
+
+    def model_about(self, name: str, version: str | None) -> object:
+        return self._is_ready(_path(name, version))
 
     def _is_ready(self, path: str) -> bool:
         """True, or ConnectionError with the server's words."""
@@ -204,6 +226,9 @@ class _Grpc:
     def model_ready(self, name: str, version: str | None) -> bool:
         return bool(self._call("ModelReady", name=name, version=version or "").ready)
 
+    def model_about(self, name: str, version: str | None) -> object:
+        return self._call("ModelMetadata", name=name, version=version or "")
+
     def statistics(self, name: str, version: str | None) -> Mapping[str, Any]:
         answer = self._call("ModelStatistics", name=name, version=version or "")
         entries: Mapping[str, Any] = self._json.MessageToDict(answer, preserving_proto_field_name=True)
@@ -220,7 +245,8 @@ class _Grpc:
         try:
             return call(request, timeout=5)
         except self._error as error:
-            raise ConnectionError(error.details() or str(error.code())) from None
+            words = error.details() or str(error.code())
+            raise ConnectionError(words.rpartition("Failed to connect to remote host: ")[2]) from None
 
     def close(self) -> None:
         self._channel.close()

@@ -27,7 +27,7 @@ MEETS = "A load meets the limit with its 99th percentile"
 
 QUEUED, EXECUTED = ("queue_ms",), ("input_ms", "infer_ms", "output_ms")
 
-DISTURBED = "each of its loads was disturbed or grew, so no latency is one"
+DISTURBED = "each of its loads was disturbed, or its queue grew: none has a latency to compare"
 UNFLAGGED = "the same deployment with a client that keeps up, and rates that the server sustains"
 
 
@@ -200,6 +200,8 @@ def _saturation(loads: ServedLoads, line: Line) -> Finding | None:
     brief += "" if status == "refuted" else f" at {most.load}"
     brief += f", {times(whole).replace(' faster', '')} those of {closed[0].load}" if whole and whole.decided else ""
     brief += "; more clients may get more." if grows else "."
+    if grows and line.head.row["round_trip_ms"]:
+        brief = ""  # few clients across a set round trip leave the server idle: their throughput follows from the trip
     return Finding(
         *(SATURATION, f"{sentence}.", (), whole.ratio.inverted() if whole else None),
         question=11,

@@ -29,6 +29,9 @@ BATCHING, ONE_SETTING, NETWORK, BESIDE = (
 )
 
 MORE = "Dynamic batching answers more requests a second at the heaviest load"
+UNDISTURBED = "loads that both sustain, with a client that keeps up"
+NO_CLOSED = "each closed loop of one of them was disturbed"
+NO_CLOSED_ASKED = "no closed loop was asked of both"
 HIDDEN = f"Across the network two cells that differ at the server are the same within {MARGIN:.0%} at the client"
 KEPT = "Behind a server the faster cell stays the faster one for the client"
 
@@ -76,8 +79,10 @@ def _bought(loads: ServedLoads, off: Line, on: Line) -> Finding | None:
     base = f"{off.head.deployment} ({in_words(off.head)})"
     closed = [(one, other) for one, other in shared if one.closed]
     if not closed:
-        sentence = f"{subject} against {base}: no closed loop was measured of both without a fault."
-        return _undecided(BATCHING, sentence, MORE, "concurrency: [1, 8]", [*on.loads, *off.loads])
+        both = any(one.closed and off.at(one) for one in on.loads)
+        sentence = f"{subject} against {base}: {NO_CLOSED if both else NO_CLOSED_ASKED}."
+        wanted = UNDISTURBED if both else "concurrency: [1, 8] of both"
+        return _undecided(BATCHING, sentence, MORE, wanted, [*on.loads, *off.loads], _against(on.head, off.head))
     shown = []
     for one, other in shared:
         if not (one.steady and other.steady):
@@ -97,7 +102,7 @@ def _bought(loads: ServedLoads, off: Line, on: Line) -> Finding | None:
         verdict=None if more.decided else more.verdict,
         question=11,
         claim=MORE,
-        subject=f"{on.head.label}, {on.head.deployment} against {off.head.deployment}",
+        subject=_against(on.head, off.head),
         status=status,
         missing=_more(heavy[0]) if status == "not decidable" else (),
         measure="throughput",
@@ -163,9 +168,9 @@ def _one_setting(loads: ServedLoads, setting: Setting, base: Line, other: Line) 
     names = [f"{line.head.deployment} ({line.head.row[_leading(setting)]})" for line in (other, base)]
     subject = f"{panel(loads, other.head)}{other.head.label} behind {names[0]} against {names[1]}"
     if not both:
-        wanted = "loads that both sustain, with a client that keeps up"
-        sentence = f"{subject}: no load was measured of both without a fault."
-        return _undecided(ONE_SETTING, sentence, setting.claim, wanted, [base.head, other.head])
+        sentence = f"{subject}: each load of one of them was disturbed or grew, or was not asked of both."
+        heads = [base.head, other.head]
+        return _undecided(ONE_SETTING, sentence, setting.claim, UNDISTURBED, heads, _against(other.head, base.head))
     pairs = [loads.compare(one, like) for one, like in both]
     shown = "; ".join(f"{one.load} {change(pair)}" for (one, _), pair in zip(both, pairs, strict=True))
     one, like = both[0]
@@ -326,8 +331,19 @@ def _more(one: Served) -> tuple[str, ...]:
     return (f"protocol: {{processes: {2 * len(one.groups)}}}",)
 
 
-def _undecided(topic: str, sentence: str, claim: str, wanted: str, loads: Sequence[Served]) -> Finding:
-    records = records_of(loads)
+def _against(one: Served, other: Served) -> str:
+    return f"{one.label}, {one.deployment} against {other.deployment}"
+
+
+def _undecided(  # noqa: PLR0917 - all of one finding
+    topic: str, sentence: str, claim: str, wanted: str, loads: Sequence[Served], subject: str
+) -> Finding:
     return Finding(
-        topic, sentence, (), question=11, claim=claim, status="not decidable", missing=(wanted,), records=records
+        *(topic, sentence, ()),
+        question=11,
+        claim=claim,
+        status="not decidable",
+        subject=subject,
+        missing=(wanted,),
+        records=records_of(loads),
     )

@@ -14,7 +14,7 @@ from ceilings.report.tables.frames import Tables
 from ceilings.statistics.quantiles import Interval
 
 TITLE = "Requests answered a second against latency at the client, from load to load"
-NOTE = "line: closed loops by clients; hollow: open loops by rate; up and left is better"
+NOTE = "line: closed loops by clients; hollow: open loops by rate; *: disturbed; up and left is better"
 
 LINES = ["-", (0, (4, 2)), (0, (1, 1)), "-."]
 
@@ -63,9 +63,10 @@ def _draw(axis: Axes, lines: list[Line]) -> None:
         if opened:
             more = {} if closed else {"label": label}
             _points(axis, opened, column, look | {"linestyle": "none", "markerfacecolor": "white"} | more)
-        for one in closed:
+        for one in [*closed, *opened]:
             place = (one.interval(column).estimate, one.throughput.estimate)
-            axis.annotate(f"{one.clients}", place, textcoords="offset points", xytext=(5, -9), fontsize=7.5)
+            words = f"{one.clients if one.closed else ''}{' *' if one.row['flagged'] else ''}"
+            axis.annotate(words, place, textcoords="offset points", xytext=(5, -9), fontsize=7.5)
     axis.set_xlabel(f"{name} at the client (ms, log scale); numbers: clients")
     axis.set_ylabel("requests answered a second")
     axis.set_ylim(bottom=0)
