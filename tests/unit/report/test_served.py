@@ -26,6 +26,7 @@ from ceilings.report.render.marking import marked
 from ceilings.report.render.notes import observations
 from ceilings.report.render.page import page
 from ceilings.report.render.pictures import NOTHING_TO_SHOW
+from ceilings.report.render.plots import serving_latency
 from ceilings.report.render.summary import summary
 from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
@@ -532,6 +533,18 @@ def test_a_study_of_overloads_alone(tmp_path):
     assert "behind a server" in summary(study.plan(), tables, Evidence(), "plots")
     for name in SERVING_PLOTS:
         plots.draw(name, tables)
+
+
+def test_the_picture_holds_a_batch_against_a_bare_batch(tmp_path):
+    """A line at the bare latency of one request would call the larger batch a cost of the server."""
+    study = ServedStudy(tmp_path, sizes=(1, 2, 4))
+    study.deploy("a", batched, closed=(1, 4), batching=BATCHING)
+    tables = study.tables()
+    figure = serving_latency.draw(tables)
+    (lines,) = figure.axes[0].collections[-1:]
+    shown = [segment[0, 1] for segment in lines.get_segments()]
+    assert shown == pytest.approx([served(tables, "a", load)["bare_ms"] for load in ("1 client", "4 clients")])
+    assert shown[1] > 2 * shown[0]
 
 
 def test_open_loops_alone(tmp_path):

@@ -9,6 +9,7 @@ from ceilings.errors import CellFailure
 from ceilings.serving.kserve import TransportError
 from ceilings.serving.servers import endpoint
 from ceilings.serving.servers.endpoint import BINARY, Endpoint
+from ceilings.serving.servers.server import get
 from ceilings.serving.session import _explained
 
 
@@ -38,6 +39,12 @@ def test_a_model_that_is_not_there_is_in_the_servers_words(monkeypatch):
     nobody = r"the server at 127\.0\.0\.1:1 is not ready: Connection refused$"
     with Endpoint("http://127.0.0.1:1", ["mine"]) as gone, pytest.raises(CellFailure, match=nobody):
         gone.start()
+
+
+def test_a_server_that_hangs_is_named_with_what_it_was_asked_for():
+    silence = ScriptedServer(lambda connection, head, body: None)
+    with silence as server, pytest.raises(ConnectionError, match=r"at 127.* gave no answer to /metrics within 0\.1 s"):
+        get(server.address, "/metrics", 0.1)
 
 
 @pytest.mark.parametrize(("extensions", "hinted"), [((), True), (("statistics",), True), ((BINARY,), False)])

@@ -24,7 +24,8 @@ LEGEND = (
     "lies beyond the server is serialisation, HTTP or gRPC and network. *grows*: the queue grew, so there is no steady "
     "state and no latency. *short*: the windows ended before the queue had settled, so a latency would look too "
     "low; longer `window_seconds` show it. *disturbed*: the client could not keep up, or counts differ; it carries no "
-    "claim. All loads with their intervals: `tables/serving.csv`."
+    "claim. *bare runtime* is empty where over 5% of the requests were in batches of a size "
+    "that the study does not measure bare. All loads with their intervals: `tables/serving.csv`."
 )
 
 

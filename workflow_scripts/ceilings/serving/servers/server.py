@@ -317,6 +317,8 @@ def get(address: str, path: str, seconds: float = 5.0) -> tuple[int, str]:
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read().decode("utf-8", errors="replace")
+    except TimeoutError:
+        raise ConnectionError(f"the server at {address} gave no answer to {path} within {seconds:g} s") from None
     except http.client.HTTPException as error:
         raise ConnectionError(f"{address} gives no answer of HTTP ({type(error).__name__})") from None
     finally:

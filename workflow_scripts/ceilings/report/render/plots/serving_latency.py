@@ -17,6 +17,7 @@ from ceilings.report.tables.served_quantities import PARTS
 TITLE = "What a request waits for behind a server (means; dot: median at the client, 95% interval)"
 
 COLUMNS = 3
+WIDTH = 0.7
 MOST_PANELS = 18
 
 FILLS = {
@@ -35,7 +36,10 @@ UNKNOWN = ("0.88", "")
 
 @style.settled
 def draw(tables: Tables) -> Figure:
-    """Bars: parts of the client's mean. Loads whose queue grew are named, and not drawn: they have no latency."""
+    """Bars: parts of the client's mean, and a line at the bare runtime's mean at the sizes executed.
+
+    Loads whose queue grew are named, and not drawn: they have no latency.
+    """
     loads = ServedLoads(Measured(tables))
     lines = [line for line in loads.lines if any(one.settled for one in line.loads)][:MOST_PANELS]
     if not lines:
@@ -77,9 +81,16 @@ def _draw(axis: Axes, line: Line, loads: ServedLoads) -> None:
         capsize=3,
         label="median at the client",
     )
-    cell = loads.bare(line.head)
-    if cell is not None:
-        axis.axhline(cell.p50.estimate, color="black", linewidth=1, linestyle="--", label="median of the bare runtime")
+    bare = [(place, value) for place, one in enumerate(shown) if (value := one.known("bare_ms")) is not None]
+    if bare:
+        left_ends, right_ends = ([place + side for place, _ in bare] for side in (-WIDTH / 2, WIDTH / 2))
+        look: dict[str, Any] = {
+            "color": "black",
+            "linewidth": 1.2,
+            "linestyle": "--",
+            "label": "bare runtime at the batches formed",
+        }
+        axis.hlines([value for _, value in bare], left_ends, right_ends, **look)
     axis.set_ylim(0, top)  # two servers that differ have an interval beside which the bars would be invisible
     axis.set_xticks(places, [_tick(one) for one in shown], rotation=30, ha="right", fontsize=8.5)
     axis.set_ylabel("latency (ms)")
@@ -106,7 +117,7 @@ def _bars(axis: Axes, heights: list[float], bottom: list[float], fill: tuple[str
     colour, hatch = fill
     places = range(len(heights))
     look: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.5}
-    axis.bar(places, heights, bottom=bottom, width=0.7, label=label, **look)
+    axis.bar(places, heights, bottom=bottom, width=WIDTH, label=label, **look)
 
 
 def _tick(one: Served) -> str:
