@@ -3,8 +3,10 @@
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
-from unit.serving.served_model import element, expected, task, workload
+from onnx import helper, numpy_helper
+from unit.serving.served_model import WIDTH, element, expected, task, workload
 
 from ceilings.errors import CellFailure
 from ceilings.serving.executor import Batching, Executor, Times, batches, serves
@@ -52,6 +54,19 @@ def test_one_runner_serves_all_batches_where_its_axes_stay_open(tmp_path):
     assert facts["runners"] == 1
     assert list(facts["costs"]) == ["1", "2", "3", "4"]
     assert all(costs["run_ns"] > 0 for costs in facts["costs"].values())
+
+
+def test_a_batch_that_the_graph_does_not_run_is_named_with_what_the_library_said_last(tmp_path):
+    """The batch axis has a name, and a node within takes one row: the graph of many exports."""
+    made = task(tmp_path)
+    graph = onnx.load(made["artifact"])
+    graph.graph.initializer.append(numpy_helper.from_array(np.array([1, WIDTH], np.int64), "one"))
+    graph.graph.node.insert(0, helper.make_node("Reshape", ["x", "one"], ["row"]))
+    graph.graph.node[1].input[0] = "row"
+    onnx.save(graph, made["artifact"])
+    Executor(made, None).load()
+    with pytest.raises(CellFailure, match=r"runs no batch of 2, which batching .* Reshape .*requested shape:\{1,4\}"):
+        Executor(made, Batching(4)).load()
 
 
 def test_joining_copies_and_a_request_alone_does_not(tmp_path):

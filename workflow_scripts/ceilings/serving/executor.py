@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ceilings import foreign
 from ceilings.errors import CellFailure
 from ceilings.measure.setup import make_runner
 from ceilings.runtimes.base import Runner, example
@@ -26,6 +27,10 @@ Arrays = Mapping[str, np.ndarray]
 
 TIMED_RUNS = 5
 """Runs at each batch before a server is ready, whose medians are its costs; all but the first of a batch."""
+
+
+SHOWN = 90
+"""Letters of each end of a library's message."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +142,17 @@ class Executor:
         answer, each = self._boundaries[size], self._shape.batch
         element = example(self._workload, self._shape)
         requests = [element] * max(1, size // each)
-        answer.first(self._joined(requests, size))
+        try:
+            answer.first(self._joined(requests, size))
+        except CellFailure:
+            raise
+        except Exception as error:
+            if size == each:
+                raise  # it fails as the bare cell does
+            words = f"{type(error).__name__}: {_ends(str(error))}"
+            raise CellFailure(
+                "runtime-error", f"the model runs no batch of {size}, which batching lets the server form: {words}"
+            ) from error
         times: list[Times] = []
         for _ in range(TIMED_RUNS):
             outputs = self.execute(requests, times)
@@ -227,6 +242,12 @@ class Times:
     join_ns: int
     run_ns: int
     read_ns: int
+
+
+def _ends(message: str) -> str:
+    """The ends of a long message: libraries say what failed first, and with which sizes last."""
+    line = foreign.one_line(message, 10_000)
+    return line if len(line) <= 2 * SHOWN else f"{line[:SHOWN]} ... {line[-SHOWN:]}"
 
 
 def _parted(outputs: Arrays, rows: Sequence[int]) -> list[dict[str, np.ndarray]]:
