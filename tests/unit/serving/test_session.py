@@ -15,7 +15,7 @@ from ceilings.measure.bystanders import Bystanders
 from ceilings.measure.neighbours import Neighbours
 from ceilings.serving.core_split import split
 from ceilings.serving.deployment import Deployment
-from ceilings.serving.own_answers import swapped
+from ceilings.serving.own_answers import finer, swapped
 
 A, B = "onnxruntime-cpu/m/fp32/b1-s32", "onnxruntime-cpu/m/int8/b1-s32"
 ONE = {"server": "triton", "cells": [A, B], "concurrency": [1, 4], "rates": [20, "0.8x"]}
@@ -85,6 +85,20 @@ def test_an_endpoint_says_by_which_transport_it_is_reached():
     assert not Deployment.from_json({"server": "http://far:1", "cells": [A]}).at_home
     assert Deployment.from_json(ONE).model(A) == "onnxruntime-cpu_m_fp32_b1-s32"
     assert Deployment.from_json(Deployment.from_json(ONE).to_json()) == Deployment.from_json(ONE)
+
+
+@pytest.mark.parametrize(
+    ("precision", "relative_l2", "expected"),
+    [
+        ("int8", 1e-7, True),
+        ("fp16", 9e-6, True),
+        ("fp16", 1e-4, False),
+        ("bf16", None, False),
+        ("fp32", 0.0, False),
+    ],
+)
+def test_answers_nearer_to_fp32_than_their_precision_are_of_another(precision, relative_l2, expected):
+    assert finer(precision, relative_l2) is expected
 
 
 def test_processes_of_the_measurement_are_no_neighbours():

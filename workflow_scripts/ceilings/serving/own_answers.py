@@ -11,6 +11,9 @@ Arrays = Mapping[str, np.ndarray]
 FOLLOWS = 1e-3
 """Relative L2 by which answers to two requests must differ before one can be told from the other."""
 
+FINE = 1e-5
+"""Of a relative distance from FP32: FP16 rounds each number by up to 5e-4 of it, the other precisions by more."""
+
 
 def swapped(alone: Mapping[int, Arrays], together: Mapping[int, Arrays]) -> list[int]:
     """The requests whose answers under load are nearer to another request's than to their own.
@@ -55,3 +58,12 @@ def distance(one: np.ndarray, other: np.ndarray) -> float:
     if not np.array_equal(known, np.isfinite(one)):
         return float("inf")
     return float(np.linalg.norm((one - other)[known]) / (np.linalg.norm(other[known]) or 1.0))
+
+
+def finer(precision: str, relative_l2: float | None) -> bool:
+    """Whether answers are nearer to FP32 than a model of such a precision can be: then another one gave them.
+
+    >>> finer("int8", 1e-7), finer("int8", 2e-2), finer("fp16", 3e-4), finer("fp32", 1e-7)
+    (True, False, False, False)
+    """
+    return precision != "fp32" and relative_l2 is not None and relative_l2 < FINE

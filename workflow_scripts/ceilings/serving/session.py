@@ -37,7 +37,7 @@ from ceilings.serving.deployment import Deployment, Load
 from ceilings.serving.executor import Batching
 from ceilings.serving.kserve import TransportError
 from ceilings.serving.load_client import LoadClient
-from ceilings.serving.own_answers import Arrays, changed, swapped
+from ceilings.serving.own_answers import Arrays, changed, finer, swapped
 from ceilings.serving.relay import Relay
 from ceilings.serving.servers.metrics import Counters, MetricsError
 from ceilings.serving.servers.repository import Served
@@ -332,6 +332,11 @@ class _Session:
         asked = client.ask(cell.name, alone)["latency_ns"]
         parity, cell.alone = cell.parity(alone)
         self.flags += [f"{cell.name}: {flag}" for flag in constant(cell.elements, cell.reference)]
+        if self._deployment.kind == "endpoint" and finer(cell.task["cell"]["precision"], parity["relative_l2"]):
+            self.flags.append(
+                f"the answers to {cell.name} are as near to the FP32 reference as FP32 is: the endpoint may serve "
+                "another precision under this name"
+            )
         users = self._most_users(cell)
         # So long that each element had its turn: at once they take no longer than one by one, but for the start.
         seconds = min(LONGEST_CHECK, max(self._protocol["warmup_seconds"], 2 * sum(asked) / 1e9))
