@@ -15,7 +15,7 @@ from typing import Any
 from ceilings.graphs.parity import too_far
 from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 from ceilings.report.tables.quantities import SOURCED, recorded
-from ceilings.schemas.terms import number
+from ceilings.schemas.terms import number, numbers
 from ceilings.statistics import search_record
 from ceilings.statistics.limit_search import answer, next_batch
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES
@@ -76,11 +76,10 @@ def run(record: Record, plan: Record, path: str | Path) -> str | None:
 
 def quantities(record: Record) -> str | None:
     """Why what a record holds of some quantity of the tables is none."""
-    check = number()
+    one_number, several = number(), numbers()
     for one in SOURCED:
         value = recorded(one, record)
-        numbers = value if isinstance(value, list) else [value] if value is not None else []
-        if flaw := next(filter(None, map(check, numbers)), None):
+        if value is not None and (flaw := (several if isinstance(value, list) else one_number)(value)):
             return f"{one.source}{flaw}"
     return None
 
