@@ -89,7 +89,7 @@ def collect(plan: Record) -> Tables:
             budgets += [row] if row else []
             kernels += kernel_rows(cell, budget)
     every = _samples(samples)
-    served = served_tables(plan, bare_means(every))
+    served = served_tables(plan, bare_means(every) if plan.get("serving") else {})
     return Tables(
         cells=with_axes(pd.DataFrame(cells, columns=CELL_COLUMNS).astype(dict.fromkeys(PRODUCT_COLUMNS, "Int64"))),
         runs=with_axes(pd.DataFrame(runs, columns=RUN_COLUMNS)),

@@ -209,6 +209,8 @@ class Tables:
 
 
 def _with_texts(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    if frame.empty:
+        return frame
     texts = {
         str(name): [change(value) if isinstance(value, str) else value for value in column]
         for name, column in frame.items()
