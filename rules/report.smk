@@ -35,6 +35,7 @@ rule collect_cells:
         searches=TARGETS.search_records,
         serving=TARGETS.served_runs,
         colocation=TARGETS.colocated_runs,
+        overlap=TARGETS.overlap_records,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),

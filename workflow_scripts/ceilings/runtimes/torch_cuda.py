@@ -78,8 +78,12 @@ class TorchCuda(CudaRunner):
     def _enter_stream(self) -> None:
         """Let PyTorch enqueue on the runner's stream, in inference mode."""
         # Of this thread, for good: a server would not enter and leave them for each request either.
-        torch.cuda.set_stream(torch.cuda.ExternalStream(self.stream.handle))
+        self._torch_stream = torch.cuda.ExternalStream(self.stream.handle)
+        self.enter_stream()
         _FOR_GOOD.enter_context(torch.inference_mode())
+
+    def enter_stream(self) -> None:
+        torch.cuda.set_stream(self._torch_stream)
 
     def launch(self, slot: Any) -> Any:
         return self._forward(*self._inputs)

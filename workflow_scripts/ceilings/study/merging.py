@@ -29,6 +29,9 @@ from ceilings.provenance import CHANGES
 SEQUENCE = "{device}/{runtime}/{model}/{precision}/{sequence}"
 """The folder of a cell of changing shapes."""
 
+CELL = "{device}/{runtime}/{model}/{precision}/{shape}"
+"""The folder of a cell."""
+
 KINDS: tuple[tuple[str, str], ...] = (
     ("benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json", "run"),
     ("best_batch/{device}/{runtime}/{model}/{precision}/{rest}.json", "best-batch"),
@@ -48,6 +51,8 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("models/{model}/weights/workload.json", "workload"),
     ("models/{model}/data.json", "data"),
     ("onnx/{model}/{graph}.json", "graph"),
+    (f"overlap/{CELL}/run{{run}}.json", "overlap"),
+    (f"overlap/{CELL}/hidden.json", "hidden-copies"),
     ("parity/{model}/{graph}.json", "parity"),
     ("quality/{device}/{runtime}/{model}/{precision}.json", "quality"),
     ("serving/{device}/{deployment}/run{run}.json", "serving"),
@@ -74,6 +79,7 @@ OF_DEVICES = {
         "engines",
         "floors",
         "hosts",
+        "overlap",
         "quality",
         "serving",
         "traces",
@@ -81,7 +87,7 @@ OF_DEVICES = {
 }
 """Folders with a folder a device."""
 
-RUNS = {"benchmarks", "changing", "colocation", "serving"}
+RUNS = {"benchmarks", "changing", "colocation", "overlap", "serving"}
 """Folders of runs: those of one thing may be of several trees if they measured the same."""
 
 ENDS = (

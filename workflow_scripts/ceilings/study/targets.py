@@ -12,6 +12,7 @@ from ceilings.study.changing_cells import ChangingCell
 from ceilings.study.colocations import Colocation
 from ceilings.study.deployments import Deployed
 from ceilings.study.engines import Engines
+from ceilings.study.overlaps import Overlap
 from ceilings.study.paths import Paths
 from ceilings.study.variants import graph_name
 from ceilings.workload.generation import is_request
@@ -30,6 +31,7 @@ class Targets:
         changes: Of those that are captured, the records of what a change costs.
         searches: Its searches for the best batch.
         colocated: Its co-locations.
+        overlaps: Its cells whose copies are run beside their compute.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Targets:
         changes: Iterable[str] = (),
         searches: Iterable[BatchSearch] = (),
         colocated: Iterable[Colocation] = (),
+        overlaps: Iterable[Overlap] = (),
     ) -> None:
         self.cells = cells
         self.deployed = list(deployed)
@@ -54,6 +57,7 @@ class Targets:
         self.changes = list(changes)
         self.searches = list(searches)
         self.colocated = list(colocated)
+        self.overlaps = list(overlaps)
 
     @functools.cached_property
     def measured(self) -> list[Cell]:
@@ -74,6 +78,7 @@ class Targets:
             "changing": bool(self.changing),
             "searches": bool(self.searches),
             "colocation": bool(self.colocated),
+            "overlap": bool(self.overlaps),
             "budgets": any(cell.budget for cell in self.cells),
             "floors": any(cell.floor for cell in self.cells),
         }
@@ -90,6 +95,11 @@ class Targets:
         return [run for one in self.colocated if not one.recorded for run in one.runs]
 
     @functools.cached_property
+    def overlap_records(self) -> list[str]:
+        """The records of copies beside compute that this machine makes."""
+        return [path for one in self.overlaps if not one.recorded for path in one.records]
+
+    @functools.cached_property
     def recorded_runs(self) -> list[str]:
         """Run records of other machines and other environments: read, never made."""
         return [run for cell in self.cells if cell.recorded for run in cell.runs]
@@ -100,10 +110,11 @@ class Targets:
         beside = ((cell.floor, cell.engine, cell.budget, cell.quality) for cell in self.cells if cell.recorded)
         served = (run for one in self.deployed if one.recorded for run in one.runs)
         colocated = (run for one in self.colocated if one.recorded for run in one.runs)
+        overlapped = (path for one in self.overlaps if one.recorded for path in one.records)
         searched = (one.record for one in self.searches if one.record and one.recorded)
         changing = (path for one in self.changing if one.recorded for path in one.records)
         artifacts = sorted({path for paths in beside for path in paths if path})
-        return [*self.recorded_runs, *artifacts, *changing, *served, *searched, *colocated]
+        return [*self.recorded_runs, *artifacts, *changing, *served, *searched, *colocated, *overlapped]
 
     @functools.cached_property
     def budgets(self) -> list[str]:
