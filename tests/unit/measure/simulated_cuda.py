@@ -10,16 +10,18 @@ read the host's memory when the call returns, one to the host is done when it re
 from __future__ import annotations
 
 import ctypes
+import functools
 import random
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from cuda.bindings import runtime as cudart
+from unit.measure import tiny_cell
 
 from ceilings.runtimes.cuda_runner import CudaRunner
-from ceilings.workload.shape import Shape
 
 OK = cudart.cudaError_t.cudaSuccess
 TO_DEVICE, TO_HOST = (cudart.cudaMemcpyKind.cudaMemcpyHostToDevice, cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost)
@@ -156,7 +158,7 @@ class Output:
 
 
 class SimulatedRunner(CudaRunner):
-    """A model of two kernels: the first reads the first half of the input, the second the other half.
+    """The model of :mod:`unit.measure.tiny_cell` in two kernels: the first gives the sum, the second the product.
 
     Attributes:
         device_of_all: The device that every runner is on.
@@ -165,16 +167,18 @@ class SimulatedRunner(CudaRunner):
 
     device_of_all: SimulatedCuda
     fresh = False
-    WIDTH = 8
 
     def load(self) -> None:
         self.open_device()
-        self._input = np.zeros(self.WIDTH, np.float32)
-        self._half = np.zeros(self.WIDTH // 2, np.float32)
-        self._output = np.zeros(self.WIDTH * 4, np.uint8)
+        self._inputs = {one.name: np.zeros(one.sizes(self.shape), np.float32) for one in self.workload.inputs}
+        self.input_buffers = {name: (values.ctypes.data, values.nbytes) for name, values in self._inputs.items()}
+        self.output_types = ("float32", "float32")
+        self._fixed = self._new() if not self.fresh else []
         self.entered = 0
-        self.input_buffers = {"values": (self._input.ctypes.data, self._input.nbytes)}
-        self.output_types = ("float32",)
+
+    def _new(self) -> list[Output]:
+        free = self.device_of_all.free.setdefault(self.stream.handle, [])
+        return [Output(free, nbytes) for nbytes in self.output_bytes]
 
     def enter_stream(self) -> None:
         self.entered += 1
@@ -183,35 +187,22 @@ class SimulatedRunner(CudaRunner):
         return element
 
     def activate(self, slot: Any) -> None:
-        self._input[:] = slot["values"]
-
-    def output_sizes(self) -> tuple[tuple[int, ...], ...]:
-        return ((self.WIDTH,),)
+        for name, values in self._inputs.items():
+            values[:] = slot[name]
 
     def launch(self, slot: Any) -> Any:
-        result = (
-            Output(self.device_of_all.free.setdefault(self.stream.handle, []), self.WIDTH * 4) if self.fresh else None
-        )
-        written = result.values if result else self._output
-        values, half = self._input, self._half
-        middle = self.WIDTH // 2
-
-        def first() -> None:
-            half[:] = values[:middle] * 2
-
-        def second() -> None:
-            written.view(np.float32)[:] = np.concatenate([half, values[middle:] * 2]) + 1
-
-        for kernel in (first, second):
-            self.device_of_all.enqueue(self.stream.native, kernel)
-        return result
+        outputs = self._new() if self.fresh else self._fixed
+        left, right = self._inputs.values()
+        for output, compute in zip(outputs, (np.add, np.multiply), strict=True):
+            written = output.values.view(np.float32).reshape(left.shape)  # holds the memory, and not the output
+            self.device_of_all.enqueue(self.stream.native, functools.partial(compute, left, right, out=written))
+        return outputs
 
     def output_pointers(self, launched: Any) -> tuple[int, ...]:
-        return ((launched.values if self.fresh else self._output).ctypes.data,)
+        return tuple(output.values.ctypes.data for output in launched)
 
 
 def runner(device: SimulatedCuda, *, fresh: bool = False) -> SimulatedRunner:
     """A runner on a simulated device, not loaded yet."""
     made = type("Runner", (SimulatedRunner,), {"device_of_all": device, "fresh": fresh})
-    nothing: Any = None
-    return made(nothing, "fp32", nothing, Shape.parse("b1-s8"), 1, {})
+    return made(Path(), "fp32", tiny_cell.WORKLOAD, tiny_cell.SHAPE, 1, {})

@@ -25,7 +25,13 @@ from ceilings.measure.schedules import (
 )
 
 EVERY = schedules([2, 8])
-ELEMENTS = [{"values": np.arange(8, dtype=np.float32) + 100 * number} for number in range(7)]
+ELEMENTS = [
+    {
+        name: np.arange(8, dtype=np.float32).reshape(2, 4) + number + scale
+        for name, scale in (("left", 1), ("right", 50))
+    }
+    for number in range(7)
+]
 
 
 def loaded(monkeypatch, every=EVERY, *, seed=0, fresh=False, elements=ELEMENTS):
@@ -51,8 +57,9 @@ def test_answers_are_right_whatever_the_order(monkeypatch, schedule, fresh):
 def test_what_a_request_answers_is_what_the_model_computes(monkeypatch):
     made = loaded(monkeypatch)
     for answers in made.answers.values():
-        for element, (raw,) in zip(ELEMENTS, answers, strict=True):
-            assert (raw.view(np.float32) == element["values"] * 2 + 1).all()
+        for element, (total, product) in zip(ELEMENTS, answers, strict=True):
+            assert (total.view(np.float32) == (element["left"] + element["right"]).ravel()).all()
+            assert (product.view(np.float32) == (element["left"] * element["right"]).ravel()).all()
 
 
 class Without(Schedule):
@@ -106,7 +113,7 @@ def test_requests_that_answer_differently_alone_cannot_be_checked(monkeypatch):
     launch = SimulatedRunner.launch
 
     def unequal(self, slot):
-        self.device_of_all.enqueue(self.stream.native, lambda: self._input.__iadd__(next(count)))
+        self.device_of_all.enqueue(self.stream.native, lambda: self._inputs["left"].__iadd__(next(count)))
         return launch(self, slot)
 
     monkeypatch.setattr(SimulatedRunner, "launch", unequal)
@@ -126,9 +133,9 @@ def test_one_thread_enters_the_stream_of_each_launch_where_several_compute(monke
 def test_parts_follow_each_other_on_one_stream(monkeypatch):
     spans = lanes.Pipeline(EVERY[0], loaded(monkeypatch)).timed(20)
     assert {part: set(values) for part, values in spans.items()} == {
-        COPY_IN: {2000},  # a copy and an event, of 1,000 ns each
+        COPY_IN: {3000},  # two copies and an event, of 1,000 ns each
         COMPUTE: {3000},
-        COPY_OUT: {2000},
+        COPY_OUT: {3000},
     }
     assert all(len(values) == 20 for values in spans.values())
 

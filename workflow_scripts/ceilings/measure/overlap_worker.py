@@ -16,6 +16,7 @@ Every answer of 3 to 5 is held against that of the same request alone, bit for b
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ from ceilings.measure.loop import undisturbed
 from ceilings.measure.schedules import COMPUTE, COPY_IN, COPY_OUT, IN_FLIGHT, ROUNDS, order, schedules
 from ceilings.measure.schedules import elements_used as used_of
 from ceilings.measure.setup import make_runner, read_pool
-from ceilings.measure.stopping import STABLE_FRACTION
+from ceilings.measure.stopping import NS, STABLE_FRACTION
 from ceilings.measure.worker import make_bench, memory, sources
 from ceilings.models import pool
 from ceilings.program import answer_task
@@ -157,8 +158,8 @@ def _warm(pipelines: Mapping[str, Pipeline], protocol: Mapping[str, Any]) -> lis
     seconds = max(protocol["warmup_seconds"], SHORTEST_SECONDS)
     for pipeline in pipelines.values():
         pipeline.window(SHORTEST_SECONDS, FEWEST)
-    left, before = max(1, int(protocol["warmup_max_seconds"] / seconds)), 0.0
-    for _ in range(left + 1):
+    deadline, before = time.perf_counter_ns() + protocol["warmup_max_seconds"] * NS, 0.0
+    while time.perf_counter_ns() < deadline:
         window = reference.window(seconds, FEWEST)
         median = float(np.median(window["latency_ns"]))
         if before and abs(median - before) <= STABLE_FRACTION * min(median, before):

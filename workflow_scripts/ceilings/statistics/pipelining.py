@@ -48,12 +48,15 @@ class Parts:
 
     @property
     def overlapped(self) -> float:
-        """The least period of any schedule: that of the resource that is busy longest."""
+        """The least period with copies beside compute, one request computing at a time: that of the longest part.
+
+        Several streams that compute may go below it, where the kernels of one request leave multiprocessors idle.
+        """
         return max(self.copy_in, self.compute, self.copy_out, self.host)
 
     @property
     def gain(self) -> float:
-        """Requests a second with all parts beside each other, over those of one stream.
+        """Requests a second of three streams at best, over those of one stream.
 
         >>> Parts(2.0, 5.0, 1.0, 3.0).gain, Parts(2.0, 5.0, 1.0, 10.0).gain
         (1.6, 1.0)

@@ -7,7 +7,6 @@ schedule (:mod:`ceilings.traces.overlap_target`). What such a call launched is o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from ceilings.traces.covered import disjoint, union
 COPY_IN, COMPUTE, COPY_OUT = "copy-in", "compute", "copy-out"
 
 SHOWN = 6
-"""Requests of a schedule whose work is kept, to be drawn."""
+"""Requests of a schedule while which are computed all work is kept, to be drawn."""
 
 JOINED_NS = 2_000
 """Kernels of a request that follow each other more closely are drawn as one."""
@@ -33,7 +32,8 @@ def accounts(capture: Capture) -> list[dict[str, Any]]:
     of the first and the last of these requests, over their number less one. ``hidden_ns``: of the copies, what lies in
     the time of kernels of other requests; ``own_ns``: what lies in that of kernels of the same request, which is
     none where a schedule is right. ``hidden_share``: of the time of copies; None of a model without copies.
-    ``timeline``: of some requests in a row the work, ``[request, part, stream, begin, end]``, times from 0.
+    ``timeline``: all work while some requests in a row are computed, ``[request, part, stream, begin, end]``, times
+    from 0.
 
     Raises:
         ValueError: The marks are not those of its schedules.
@@ -126,19 +126,23 @@ def _length(work: _Work) -> float:
     return float((end - begin).sum())
 
 
-def _timeline(work: _Work, inner: Sequence[int] | Integers) -> list[list[Any]]:
-    """The work of some requests in the middle, by begin; kernels of one request that nearly touch as one."""
+def _timeline(work: _Work, inner: Integers) -> list[list[Any]]:
+    """All work while some requests in the middle are computed, by begin; kernels that nearly touch as one.
+
+    Times are from the begin of the first of these kernels; what lies partly within is cut.
+    """
     middle = len(inner) // 2 - SHOWN // 2
-    shown = inner[max(0, middle) : max(0, middle) + SHOWN]
+    computed = work.of((work.part == COMPUTE) & np.isin(work.request, inner[max(0, middle) : max(0, middle) + SHOWN]))
+    if not len(computed.begin):
+        return []
+    zero, last = computed.begin.min(), computed.end.max()
+    shown = work.of((work.end > zero) & (work.begin < last))
+    begins, ends = np.maximum(shown.begin, zero) - zero, np.minimum(shown.end, last) - zero
     streams = {int(stream): index for index, stream in enumerate(np.unique(work.stream))}
     rows: list[list[Any]] = []
-    for one in shown:
-        mine = work.of(work.request == one)
-        for part in (COPY_IN, COMPUTE, COPY_OUT):
-            for stream, index in streams.items():
-                chosen = mine.of((mine.part == part) & (mine.stream == stream))
-                reach = JOINED_NS if part == COMPUTE else 0
-                for begin, end in zip(*disjoint(chosen.begin, chosen.end + reach), strict=True):
-                    rows.append([int(one), part, index, int(begin), int(end) - reach])
-    zero = min((row[3] for row in rows), default=0)
-    return sorted(([*row[:3], row[3] - zero, row[4] - zero] for row in rows), key=lambda row: row[3])
+    for request, part, stream in sorted({*zip(shown.request.tolist(), shown.part, shown.stream.tolist(), strict=True)}):
+        mine = (shown.request == request) & (shown.part == part) & (shown.stream == stream)
+        reach = JOINED_NS if part == COMPUTE else 0
+        for begin, end in zip(*disjoint(begins[mine], ends[mine] + reach), strict=True):
+            rows.append([request, str(part), streams[stream], int(begin), int(end) - reach])
+    return sorted(rows, key=lambda row: row[3:])

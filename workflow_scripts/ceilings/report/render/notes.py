@@ -23,6 +23,7 @@ from ceilings.report.render import (
     change_cost_section,
     colocation_section,
     decision_table,
+    overlap_section,
     quality_section,
     shapes_section,
 )
@@ -187,6 +188,7 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         shapes_section.section(measured),
         change_cost_section.section(tables),
         colocation_section.section(tables),
+        overlap_section.section(tables),
         where_time_goes(plan, tables),
         distance(measured),
         pictures(plots, tables),

@@ -19,6 +19,7 @@ from ceilings.report.render import (
     change_cost_section,
     colocation_section,
     decision_table,
+    overlap_section,
     shapes_section,
 )
 from ceilings.report.render.explained_section import explained
@@ -66,6 +67,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         change_cost_section.section(tables, shapes_section.MOST_ROWS),
         batch_section.section(tables, batch_section.MOST_ROWS),
         colocation_section.section(tables, colocation_section.MOST_ROWS),
+        overlap_section.section(tables, overlap_section.MOST_ROWS),
         served(measured),
         conclusions(observed),
         predictions(plan, measured),

@@ -32,6 +32,7 @@ from ceilings.report.tables.colocation_rows import (
 )
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
+from ceilings.report.tables.overlap_rows import OVERLAP_COLUMNS, OVERLAP_KEY
 from ceilings.report.tables.padded_rows import BUCKET_COLUMNS
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
@@ -77,13 +78,17 @@ SEARCHES = {"best_batches": BEST_COLUMNS, "searched_batches": BATCH_COLUMNS}
 COLOCATION = {"colocation": COLOCATION_COLUMNS, "colocated": INSTANCE_COLUMNS, "interference": PAIR_COLUMNS}
 """Tables of co-locations."""
 
-FURTHER = {**CHANGING, **SEARCHES, **COLOCATION}
+OVERLAP = {"overlap": OVERLAP_COLUMNS}
+"""The table of copies beside compute."""
+
+FURTHER = {**CHANGING, **SEARCHES, **COLOCATION, **OVERLAP}
 """Tables of what is no cell of one shape."""
 
 KEYS = {
     **dict.fromkeys(CHANGING, CHANGING_KEY),
     **dict.fromkeys(SEARCHES, SEARCH_KEY),
     **dict.fromkeys(COLOCATION, COLOCATION_KEY),
+    **dict.fromkeys(OVERLAP, OVERLAP_KEY),
     "quality": [column for column in KEY if column != "shape"],
 }
 """Columns that name what a row is of, where these are others than those of a cell of one shape."""
@@ -152,6 +157,7 @@ class Tables:
         shape_changes, shape_change_names: One row a part of what a change costs a captured cell, and a name there.
         best_batches, searched_batches: One row a search for the best batch, one a batch that it measured.
         colocation, colocated, interference: One row a co-location, an instance of it, a pair of neighbours.
+        overlap: One row a schedule of a cell whose copies are run beside its compute.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
         serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
         serving_samples: One row a request to a server (``latency_ns``).
@@ -177,6 +183,7 @@ class Tables:
     colocation: pd.DataFrame = field(default_factory=lambda: _empty(COLOCATION_COLUMNS))
     colocated: pd.DataFrame = field(default_factory=lambda: _empty(INSTANCE_COLUMNS))
     interference: pd.DataFrame = field(default_factory=lambda: _empty(PAIR_COLUMNS))
+    overlap: pd.DataFrame = field(default_factory=lambda: _empty(OVERLAP_COLUMNS))
     serving: pd.DataFrame = field(default_factory=lambda: _empty(SERVING_COLUMNS))
     serving_windows: pd.DataFrame = field(default_factory=lambda: _empty(WINDOW_COLUMNS))
     serving_samples: pd.DataFrame = field(default_factory=lambda: _empty(SAMPLE_COLUMNS))

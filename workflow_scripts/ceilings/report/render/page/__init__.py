@@ -32,6 +32,7 @@ from ceilings.report.render import (
     colocation_section,
     conditions,
     decision_table,
+    overlap_section,
     quality_section,
     shapes_section,
 )
@@ -99,6 +100,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         change_cost_section.section(tables),
         batch_section.section(tables),
         colocation_section.section(tables),
+        overlap_section.section(tables),
         quality_section.section(plan, tables),
         parity(plan, evidence),
         graphs(evidence),
