@@ -45,6 +45,8 @@ class SimulatedCuda:
         self._clock = 0
         self.free: dict[int, list[np.ndarray]] = {}
         """Memory that an allocator may give to what is launched on a stream, by stream."""
+        self.current = 0
+        """The stream that a thread of PyTorch launches on."""
 
     def install(self, monkeypatch: Any) -> SimulatedCuda:
         """Take the place of the bindings' calls."""
@@ -160,6 +162,8 @@ class Output:
 class SimulatedRunner(CudaRunner):
     """The model of :mod:`unit.measure.tiny_cell` in two kernels: the first gives the sum, the second the product.
 
+    Like PyTorch it launches on the current stream of the thread.
+
     Attributes:
         device_of_all: The device that every runner is on.
         fresh: Whether outputs are new memory each time, as in PyTorch's eager mode, or one buffer, as in a CUDA graph.
@@ -175,6 +179,7 @@ class SimulatedRunner(CudaRunner):
         self.output_types = ("float32", "float32")
         self._fixed = self._new() if not self.fresh else []
         self.entered = 0
+        self.enter_stream()
 
     def _new(self) -> list[Output]:
         free = self.device_of_all.free.setdefault(self.stream.handle, [])
@@ -182,6 +187,7 @@ class SimulatedRunner(CudaRunner):
 
     def enter_stream(self) -> None:
         self.entered += 1
+        self.device_of_all.current = self.stream.native
 
     def place(self, element: Any) -> Any:
         return element
@@ -195,7 +201,7 @@ class SimulatedRunner(CudaRunner):
         left, right = self._inputs.values()
         for output, compute in zip(outputs, (np.add, np.multiply), strict=True):
             written = output.values.view(np.float32).reshape(left.shape)  # holds the memory, and not the output
-            self.device_of_all.enqueue(self.stream.native, functools.partial(compute, left, right, out=written))
+            self.device_of_all.enqueue(self.device_of_all.current, functools.partial(compute, left, right, out=written))
         return outputs
 
     def output_pointers(self, launched: Any) -> tuple[int, ...]:

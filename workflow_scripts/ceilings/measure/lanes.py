@@ -119,6 +119,7 @@ class Lanes:
         for one in wanted:
             runner: Any = make_runner(self._task) if self.runners else first
             runner.given_stream = self.streams.get(one.stream)
+            runner.sibling = first if self.runners else None
             runner.load()
             self.streams[one.stream] = runner.stream
             self.runners[one] = runner
@@ -135,8 +136,8 @@ class Lanes:
 
     def _alone(self, one: Buffers) -> list[list[np.ndarray]]:
         """What a buffer set answers to each element, each request run to its end before the next begins."""
-        schedule = Schedule("alone", (one,), in_flight=1)
-        pipeline = Pipeline(schedule, self)
+        pipeline = Pipeline(Schedule("alone", (one,), in_flight=1), self)
+        pipeline.begin()
         answers: list[list[np.ndarray]] = []
         for again in range(ALONE):
             for element in range(len(self._elements)):
@@ -192,6 +193,14 @@ class Pipeline:
         self._home = [self._event(event).native for event in arrived if event]
         self.checked = 0
 
+    def begin(self) -> None:
+        """Make ready: nothing is under way, no room holds an answer, the thread launches on the schedule's stream."""
+        cuda.check(cudart.cudaDeviceSynchronize(), "waiting for the device")
+        for room in self._memory.values:
+            for values in room:
+                values[:] = 255
+        self._lanes.runners[self.schedule.buffers[0]].enter_stream()
+
     def submit(self, number: int, element: int) -> None:
         """Enqueue a request."""
         for step in self._program[number % self.schedule.cycle]:
@@ -210,7 +219,7 @@ class Pipeline:
         rooms = [[cuda.Event() for _ in range(len(PARTS) + 1)] for _ in range(schedule.in_flight)]
         stream = self._lanes.streams[schedule.buffers[0].stream]
         spans: dict[str, list[int]] = {part: [] for part in PARTS}
-        self._begin()
+        self.begin()
         for number in range(count + schedule.in_flight):
             room = number % schedule.in_flight
             events = rooms[room]
@@ -245,7 +254,7 @@ class Pipeline:
         submitted: list[int] = []
         took: list[int] = []
         home: list[int] = []
-        self._begin()
+        self.begin()
         closes = clock() + int(seconds * 1e9)
         open_ = True
         while open_ or len(home) < len(submitted):
@@ -275,7 +284,7 @@ class Pipeline:
     def requests(self, count: int, enter: Callable[[], Any], leave: Callable[[], Any]) -> None:
         """Some requests, the calls that submit each of them between two marks, and the wait for the last ones too."""
         in_flight, used = self.schedule.in_flight, len(self._memory.inputs)
-        self._begin()
+        self.begin()
         for number in range(count):
             if number >= in_flight:
                 self.wait(number % in_flight)
@@ -289,14 +298,6 @@ class Pipeline:
         leave()
         for number in range(max(0, count - in_flight), count):
             self._check(number)
-
-    def _begin(self) -> None:
-        """Nothing is under way, no room holds an answer, and the thread launches on the schedule's stream."""
-        cuda.check(cudart.cudaDeviceSynchronize(), "waiting for the device")
-        for room in self._memory.values:
-            for values in room:
-                values[:] = 255
-        self._lanes.runners[self.schedule.buffers[0]].enter_stream()
 
     def _check(self, number: int) -> None:
         """Hold the answer of a request that is home against that of the same request alone."""

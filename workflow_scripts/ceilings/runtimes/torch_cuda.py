@@ -68,6 +68,8 @@ class TorchCuda(CudaRunner):
 
     def _model(self) -> Any:
         """What takes the inputs on the device and returns the outputs there."""
+        if isinstance(self.sibling, TorchCuda):
+            return self.sibling.model
         return load_module(self.artifact, ATTENTION, DTYPES[self.precision], "cuda")
 
     def _choose_products(self) -> None:

@@ -20,6 +20,15 @@ CELLS = [
 ]
 SCHEDULES = ["cell", "schedule", "requests in flight", "inferences/s", "p50", "p99", "gain [95%]", "copy time hidden"]
 
+EXPLAINED = (
+    "A request copies its inputs to the GPU, is computed, and copies its outputs back. On one stream these follow each "
+    "other; on three streams the copies of other requests run beside the kernels. Gain: requests a second over those "
+    "of one stream, with as many requests in flight. Predicted, of three streams: the sum of the parts over the "
+    "longest of them; the host is the time of the calls that submit a request. Best: the schedule with the most "
+    "requests a second. Copy time hidden: what of the copies lies under kernels of other requests, in a capture. Every "
+    "answer was equal, bit for bit, to that of the same request alone. All in `tables/overlap.csv`."
+)
+
 MOST_ROWS = 8
 """Of the summary."""
 
@@ -36,18 +45,10 @@ def section(tables: Tables, most: int | None = None) -> str:
     if rows.empty:
         return ""
     measured = rows[rows["status"] == "ok"]
-    lines = [
-        "## Copies beside compute",
-        "A request copies its inputs to the GPU, is computed, and copies its outputs back. On one stream these "
-        "follow each other; on three streams the copies of other requests run beside the kernels. Gain: requests a "
-        "second over those of one stream, with as many requests in flight. Predicted, of three streams: the sum of "
-        "the parts over the longest of them; the host is the time of the calls that submit a request. Copy time "
-        "hidden: what of the copies lies under kernels of other requests, in a capture. Every answer was equal, bit "
-        "for bit, to that of the same request alone. All in `tables/overlap.csv`.",
-    ]
+    lines = ["## Copies beside compute"]
     cells = [members for _, members in measured.groupby(KEY, sort=False)]
     if cells:
-        lines.append(text.table(map(_cell, cells[:most]), CELLS, "lllrrrrrlrrrrrr"))
+        lines += [EXPLAINED, text.table(map(_cell, cells[:most]), CELLS, "lllrrrrrlrrrrrr")]
     if most is None and cells:
         lines.append(text.table(map(_schedule, measured.to_dict("records")), SCHEDULES, "llrrrrrr"))
     notes = [
