@@ -62,6 +62,8 @@ KINDS: tuple[tuple[str, str], ...] = (
 """Where records lie, and of which kind; the first that fits. A record repeats no name of its path otherwise."""
 
 ARTIFACTS = (
+    f"changing/{SEQUENCE}/capture.sqlite",
+    f"overlap/{CELL}/capture.sqlite",
     *(f"traces/{{device}}/{{runtime}}/{{model}}/{{precision}}/{{shape}}{end}" for end in (".sqlite", ".perfetto.json")),
     "traces/{device}/{runtime}/{model}/{precision}/{shape}.torch.json",
     *(f"engines/{{device}}/{{builder}}/{{model}}/{{precision}}/{{name}}{end}" for end in (".engine", ".timing.cache")),
@@ -212,9 +214,9 @@ def kind_of(file: PurePosixPath) -> str | None:
 def unit_of(file: PurePosixPath) -> str:
     """What a file belongs together with: all of one unit is of one tree.
 
-    The processes of a cell; of one of changing shapes its buckets too; the servers of a deployment; a capture and what
-    is made of it; an engine and its record; weights, their workload and tokenizer; rows and their reference; inputs and
-    what FP32 gives for them; a graph, its report and its parity.
+    The processes of a cell; of one of changing shapes its buckets too, of copies beside compute the capture; the
+    servers of a deployment; a capture and what is made of it; an engine and its record; weights, their workload and
+    tokenizer; rows and their reference; inputs and what FP32 gives for them; a graph, its report and its parity.
     """
     first, *below = file.parts
     if first in RUNS:
