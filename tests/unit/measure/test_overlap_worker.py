@@ -1,6 +1,8 @@
 """The process that measures schedules, whole, on a simulated device: what it records, and what it refuses."""
 
+import argparse
 import types
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ pytest.importorskip("cuda.bindings")
 from unit.measure import tiny_cell
 from unit.measure.simulated_cuda import SimulatedCuda, runner
 
+import measure_overlap
 from ceilings import records
 from ceilings.measure import lanes, overlap_worker
 from ceilings.measure.schedules import ONE, ROUNDS
@@ -80,3 +83,20 @@ def test_answers_that_differ_from_the_reference_get_no_number(measured):
     _, found = measured(error=1.0)
     assert found["status"] == "failed" and found["failure"]["kind"] == "parity"
     assert "windows" not in found
+
+
+@pytest.mark.parametrize("error", [0.0, 1.0], ids=["measured", "failed"])
+def test_the_program_writes_what_the_process_measured(measured, monkeypatch, tmp_path, error):
+    task, found = measured(error)
+    card = types.SimpleNamespace(uuid=lambda kind: "GPU-1")
+    monkeypatch.setattr(measure_overlap.hosts, "having", lambda device, output, kind: card)
+    monkeypatch.setenv("CEILINGS_LOCKS", str(tmp_path))
+    seen = []
+    monkeypatch.setattr(measure_overlap, "supervise", lambda given, worker: seen.append(given) or found)
+    spec = {**task["spec"], "protocol": PROTOCOL, "streams": [2], "variables": None}
+    files = {name: Path(task[name]) for name in ("artifact", "inputs", "reference", "workload")}
+    output = tmp_path / "run1.json"
+    measure_overlap.work(argparse.Namespace(**task["cell"], **files, spec=spec, run=1, log=None, output=output))
+    record = records.read(output, "overlap")
+    assert record["status"] == ("failed" if error else "ok") and ("windows" in record) != bool(error)
+    assert seen[0]["streams"] == [2] and seen[0]["gpu"] == "GPU-1" and seen[0]["cell"] == task["cell"]
