@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import inspect
 import random
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from unit.measure import tiny_cell
 
 from ceilings.runtimes.cuda_runner import CudaRunner
 
+REAL = dict(vars(cudart))
 OK = cudart.cudaError_t.cudaSuccess
 TO_DEVICE, TO_HOST = (cudart.cudaMemcpyKind.cudaMemcpyHostToDevice, cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost)
 
@@ -52,6 +54,8 @@ class SimulatedCuda:
         """Take the place of the bindings' calls."""
         for name in dir(self):
             if name.startswith("cuda"):
+                real, mine = (len(inspect.signature(call).parameters) for call in (REAL[name], getattr(self, name)))
+                assert real == mine, f"{name} takes {real} arguments, not {mine}"
                 monkeypatch.setattr(cudart, name, getattr(self, name))
         return self
 
