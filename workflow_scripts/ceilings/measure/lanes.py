@@ -145,10 +145,10 @@ class Lanes:
                     values[:] = 0
                 pipeline.submit(element, element)
                 pipeline.wait(0)
-                found = [values.copy() for values in self.memory[True].values[0]]
+                answer = [values.copy() for values in self.memory[True].values[0]]
                 if not again:
-                    answers.append(found)
-                elif any((a != b).any() for a, b in zip(found, answers[element], strict=True)):
+                    answers.append(answer)
+                elif any((a != b).any() for a, b in zip(answer, answers[element], strict=True)):
                     raise CellFailure(
                         "unsupported",
                         "two runs of the same request alone give answers that are not equal bit for bit, so that no "

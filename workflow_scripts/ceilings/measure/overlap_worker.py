@@ -145,11 +145,11 @@ def _farthest(lanes: Lanes, elements: Any, reference: Any, tolerance: float) -> 
     Raises:
         CellFailure: One is too far.
     """
-    found = [
+    parities = [
         gate(lanes.first.workload, elements, stacked(lanes.outputs(one)[: len(elements)]), reference, tolerance)
         for one in lanes.runners
     ]
-    return max(found, key=lambda parity: parity["relative_l2"] or 0.0)
+    return max(parities, key=lambda parity: parity["relative_l2"] or 0.0)
 
 
 def _warm(pipelines: Mapping[str, Pipeline], protocol: Mapping[str, Any]) -> list[str]:

@@ -70,13 +70,13 @@ def overlaps(config: Mapping[str, Any], cells: Iterable[Cell], paths: Paths, *, 
     Args:
         traced: Whether anything here records captures.
     """
-    found = []
+    planned = []
     for cell in cells:
         if cell.aa_of or not any(fnmatch.fnmatchcase(cell.identity, each) for each in config["overlap"]["cells"]):
             continue
         one = Overlap(cell.device, cell.runtime, cell.model, cell.precision, str(cell.shape), cell.available)
         if one.device is None:
-            found.append(one)
+            planned.append(one)
             continue
         names = {name: getattr(one, name) for name in KEY}
         folder = paths.overlap(**names)
@@ -86,12 +86,12 @@ def overlaps(config: Mapping[str, Any], cells: Iterable[Cell], paths: Paths, *, 
         if cell.recorded or (not cell.available and there):  # made on another machine, or in another environment
             if there:
                 kept = hidden if Path(hidden).is_file() else None
-                found.append(dataclasses.replace(one, runs=runs, hidden=kept, recorded=True))
+                planned.append(dataclasses.replace(one, runs=runs, hidden=kept, recorded=True))
         elif cell.available:
-            found.append(dataclasses.replace(one, runs=runs, hidden=hidden if traced else None))
+            planned.append(dataclasses.replace(one, runs=runs, hidden=hidden if traced else None))
         else:
-            found.append(one)
-    return found
+            planned.append(one)
+    return planned
 
 
 def why_not(runtime: Runtime) -> str | None:

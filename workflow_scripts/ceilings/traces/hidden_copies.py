@@ -48,15 +48,15 @@ def accounts(capture: Capture) -> list[dict[str, Any]]:
     at = np.searchsorted(marks.start, launched, "right") - 1
     inside = known & (at >= 0) & (launched <= marks.end[np.maximum(at, 0)])
     part = _parts(capture)
-    found = []
+    accounted = []
     for number, schedule in enumerate(names):
         first = number * (count + 1)
         kept = inside & (at >= first) & (at < first + count) & (part != "")
         work = _Work(
             at[kept] - first, part[kept], operations.start[kept], operations.end[kept], operations.stream[kept]
         )
-        found.append({**schedule, **_account(work, count, min(schedule["in_flight"], count // 4) or 1)})
-    return found
+        accounted.append({**schedule, **_account(work, count, min(schedule["in_flight"], count // 4) or 1)})
+    return accounted
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _flags(records: Sequence[Record]) -> list[str]:
 def _schedule(records: Sequence[Record], at: int, captured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     first, schedule = records[0], records[0]["schedules"][at]
     name = schedule["name"]
-    found = {
+    row = {
         "schedule": name,
         **{key: first[key] for key in ("batch", "bytes_in", "bytes_out")},
         **{key: schedule[key] for key in ("streams", "buffers", "in_flight", "pinned")},
@@ -116,22 +116,22 @@ def _schedule(records: Sequence[Record], at: int, captured: Mapping[str, Mapping
         "p99_ms": _quantile(records, name, 0.99),
         "noise": _noise(records),
     }
-    of = [parts(record) for record in records]
-    mean = Parts(**{part: float(np.mean([getattr(one, part) for one in of])) for part in _PARTS})
-    found |= {f"{part}_ms": getattr(mean, part) / NS_PER_MS for part in _PARTS}
+    each_run = [parts(record) for record in records]
+    mean = Parts(**{part: float(np.mean([getattr(one, part) for one in each_run])) for part in _PARTS})
+    row |= {f"{part}_ms": getattr(mean, part) / NS_PER_MS for part in _PARTS}
     if name != REFERENCE:
-        found |= _interval("gain", paired_over_processes([log_gains(record, name) for record in records]))
+        row |= _interval("gain", paired_over_processes([log_gains(record, name) for record in records]))
     if name == THREE:
-        found |= {"predicted": mean.gain, "bound": mean.bound}
+        row |= {"predicted": mean.gain, "bound": mean.bound}
     if one := captured.get(name):
-        found |= {
+        row |= {
             "hidden_share": one["hidden_share"],
             "captured_copies_ms": (one["copy_in_ns"] + one["copy_out_ns"]) / NS_PER_MS,
             "captured_compute_ms": one["compute_ns"] / NS_PER_MS,
             "captured_period_ms": one["period_ns"] / NS_PER_MS,
             "source": one["source"],
         }
-    return found
+    return row
 
 
 _PARTS = ("copy_in", "compute", "copy_out", "host")

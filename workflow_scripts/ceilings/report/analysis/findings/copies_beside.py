@@ -28,12 +28,12 @@ def copies_beside(measured: Measured) -> list[Finding]:
     """A finding a cell, and one for the shapes of each model on a runtime: from which one on it pays."""
     rows = measured.tables.overlap
     rows = rows[rows["status"] == "ok"]
-    found = [_cell(members) for _, members in rows.groupby(KEY, sort=False)]
+    made = [_cell(members) for _, members in rows.groupby(KEY, sort=False)]
     three = rows[rows["schedule"] == THREE]
     for _, members in three.groupby([name for name in KEY if name != "shape"], sort=False):
         if len(members) > 1:
-            found.append(_series(members.to_dict("records")))
-    return found
+            made.append(_series(members.to_dict("records")))
+    return made
 
 
 def gain_of(row: Mapping[str, Any]) -> Interval | None:

@@ -65,16 +65,16 @@ def draw(tables: Tables) -> Figure:
 
 def _cells(rows: pd.DataFrame) -> list[list[tuple[Mapping[str, Any], Mapping[str, Any], float]]]:
     """Of each cell that is drawn its schedules: the row, the account, and the longest timeline of the cell in ms."""
-    found = []
+    cells = []
     for _, members in rows.groupby(KEY, sort=False):
         mine = members.to_dict("records")
         accounts = {one["name"]: one for one in read_hidden(mine[0]["hidden"], mine[0])["schedules"]}
         longest = max(piece[4] for one in accounts.values() for piece in one["timeline"]) / NS_PER_MS
         gain = max((row["gain"] for row in mine if not text.absent(row["gain"])), default=0.0)
         panels = [(row, accounts[row["schedule"]], longest) for row in mine if row["schedule"] in accounts]
-        found.append((gain, panels))
-    found.sort(key=lambda one: -one[0])
-    return [panels for _, panels in found[:MOST_CELLS]]
+        cells.append((gain, panels))
+    cells.sort(key=lambda one: -one[0])
+    return [panels for _, panels in cells[:MOST_CELLS]]
 
 
 def _panel(axis: Axes, pieces: Sequence[Sequence[Any]], longest: float) -> None:
