@@ -18,7 +18,7 @@ CELLS = [
     *("model", "runtime", "shape", "copied", "copies in", "compute", "copies out", "host", "bound"),
     *("predicted", "three streams [95%]", "best", "pageable", "noise", "copy time hidden"),
 ]
-SCHEDULES = ["cell", "schedule", "requests in flight", "inferences/s", "p50", "p99", "gain [95%]", "copy time hidden"]
+SCHEDULES = ["cell", "schedule", "requests in flight", "throughput", "p50", "p99", "gain [95%]", "copy time hidden"]
 
 EXPLAINED = (
     "A request copies its inputs to the GPU, is computed, and copies its outputs back. On one stream these follow each "

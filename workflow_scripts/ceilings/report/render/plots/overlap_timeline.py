@@ -39,7 +39,7 @@ def draw(tables: Tables) -> Figure:
     """A panel a schedule, all of a cell to one scale of time; a row a stream; numbers count requests."""
     rows = tables.overlap[tables.overlap["hidden"].notna()]
     if rows.empty:
-        return style.nothing("Copies beside compute", "no schedule was captured")
+        return style.nothing("Copies beside compute", "no captured schedule was measured")
     chosen = [panel for cell in _cells(rows) for panel in cell]
     figure, axes = style.panels(
         len(chosen),
