@@ -35,6 +35,7 @@ def run(
     drift: float = 1.0,
     requests: int = 40,
     image_bytes: int = 602_112,
+    busy: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """A record of one run.
 
@@ -44,6 +45,7 @@ def run(
         gains: By schedule how many times as many requests a second as one stream; 1 where nothing is said.
         jitter: Relative standard deviation of a window.
         drift: Everything takes so many times as long from one round to the next.
+        busy: By schedule the share of the multiprocessors that are busy; None where NVML does not say.
     """
     chance = np.random.default_rng(number)
     every, windows = schedules([2]), []
@@ -56,6 +58,7 @@ def run(
                     **{"round": at_round, "schedule": schedule.name, "submit_ns": host_us * 1e3},
                     "latency_ns": [round(took * schedule.in_flight)] * requests,
                     **{"completions": requests - 1, "elapsed_ns": round(took * (requests - 1))},
+                    "activity": None if busy is None else {"sm": busy[schedule.name]},
                 }
             )
     batch = int(shape.partition("-")[0][1:])

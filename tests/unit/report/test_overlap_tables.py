@@ -62,6 +62,14 @@ def test_parts_predict_and_the_capture_says_what_is_hidden(planted):
     assert row["captured_period_ms"] == pytest.approx(0.1)
 
 
+def test_busy_multiprocessors_are_those_of_the_schedule(planted):
+    busy = {ONE: 0.4, THREE: 0.6, PAGEABLE: 0.3, "sequential": 0.2, "streams-2": 0.7}
+    tables = tables_of(planted(busy=busy))
+    assert dict(zip(tables.overlap["schedule"], tables.overlap["sm_busy"], strict=True)) == pytest.approx(busy)
+    assert "60%" in overlap_section.section(tables)
+    assert row_of(tables_of(planted("other")))["sm_busy"] is None
+
+
 def test_a_host_that_is_slower_than_the_parts_leaves_nothing_to_gain(planted):
     row = row_of(tables_of(planted(host_us=200.0)))
     assert row["predicted"] == 1 and row["bound"] == "the host"

@@ -273,7 +273,7 @@ class Pipeline:
             self.wait(back % in_flight)
             home.append(clock())
             self._check(back)
-        self._held = [None] * in_flight
+        self._held[:] = [None] * in_flight
         return {
             "latency_ns": [end - begin for begin, end in zip(submitted, home, strict=True)],
             "submit_ns": float(np.median(took)),

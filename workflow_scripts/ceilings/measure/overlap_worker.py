@@ -89,13 +89,11 @@ def _measured(task: Mapping[str, Any]) -> dict[str, Any]:
         ):
             flags += _warm(pipelines, protocol)
             spans = pipelines[every[0].name].timed(TIMED)
-            watch.begin()
             windows = [
-                {"round": number, "schedule": schedule.name, **pipelines[schedule.name].window(seconds, FEWEST)}
+                {"round": number, "schedule": schedule.name, **_watched(watch, pipelines[schedule.name], seconds)}
                 for number in range(1, ROUNDS + 1)
                 for schedule in order(every, number)
             ]
-            during = watch.end()
     if used == 1:
         flags.append(
             f"an answer that came too early or too late would look right: of {len(elements)} elements one alone could "
@@ -122,7 +120,7 @@ def _measured(task: Mapping[str, Any]) -> dict[str, Any]:
         "windows": windows,
         "memory": memory(bench),
         "neighbours": neighbours.to_json(),
-        "gpu": {**watch.facts(), "during": during},
+        "gpu": watch.facts(),
         "provenance": (origin := provenance([*spec["packages"], "numpy"], sources(task))),
         "flags": list(
             dict.fromkeys(
@@ -150,6 +148,13 @@ def _farthest(lanes: Lanes, elements: Any, reference: Any, tolerance: float) -> 
         for one in lanes.runners
     ]
     return max(parities, key=lambda parity: parity["relative_l2"] or 0.0)
+
+
+def _watched(watch: GpuWatch, pipeline: Pipeline, seconds: float) -> dict[str, Any]:
+    """A window, and ``activity``, the shares of the device that were busy in it; None where NVML does not say."""
+    watch.begin()
+    window = pipeline.window(seconds, FEWEST)
+    return {**window, "activity": watch.end()["activity"]}
 
 
 def _warm(pipelines: Mapping[str, Pipeline], protocol: Mapping[str, Any]) -> list[str]:

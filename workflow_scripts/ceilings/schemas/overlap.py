@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ceilings.schemas.common import CELL, FAILURE, FULL_PARITY, NAME, POSITIVE, PROVENANCE
-from ceilings.schemas.terms import by, flag, free, many, maybe, numbers, one_of, record, text, whole
+from ceilings.schemas.common import CELL, FAILURE, FULL_PARITY, NAME, POSITIVE, PROVENANCE, SHARE
+from ceilings.schemas.terms import by, flag, free, many, maybe, numbers, one_of, record, table, text, whole
 
 SCHEDULE = record({"name": NAME, **dict.fromkeys(("streams", "buffers", "in_flight"), whole(1)), "pinned": flag})
 
@@ -15,6 +15,7 @@ WINDOW = record(
         "submit_ns": POSITIVE,
         "completions": whole(1),
         "elapsed_ns": whole(1),
+        "activity": maybe(table(maybe(SHARE))),
     }
 )
 

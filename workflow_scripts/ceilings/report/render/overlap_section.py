@@ -18,7 +18,17 @@ CELLS = [
     *("model", "runtime", "shape", "copied", "copies in", "compute", "copies out", "host", "bound"),
     *("predicted", "three streams [95%]", "best", "pageable", "noise", "copy time hidden"),
 ]
-SCHEDULES = ["cell", "schedule", "requests in flight", "throughput", "p50", "p99", "gain [95%]", "copy time hidden"]
+SCHEDULES = [
+    "cell",
+    "schedule",
+    "requests in flight",
+    "throughput",
+    "p50",
+    "p99",
+    "gain [95%]",
+    "SMs busy",
+    "copy time hidden",
+]
 
 EXPLAINED = (
     "A request copies its inputs to the GPU, is computed, and copies its outputs back. On one stream these follow each "
@@ -50,7 +60,7 @@ def section(tables: Tables, most: int | None = None) -> str:
     if cells:
         lines += [EXPLAINED, text.table(map(_cell, cells[:most]), CELLS, "lllrrrrrlrrrrrr")]
     if most is None and cells:
-        lines.append(text.table(map(_schedule, measured.to_dict("records")), SCHEDULES, "llrrrrrr"))
+        lines.append(text.table(map(_schedule, measured.to_dict("records")), SCHEDULES, "llrrrrrrr"))
     notes = [
         f"- {_name(row)}: not measured: {row['reason']}{_remedy(row)}."
         for row in rows[rows["status"] != "ok"].to_dict("records")[:most]
@@ -95,6 +105,7 @@ def _schedule(row: Mapping[str, Any]) -> list[str]:
         f"{text.number(row['per_s'])}/s",
         *(f"{text.number(row[q])} ms" if not text.absent(row[q]) else "n/a" for q in ("p50_ms", "p99_ms")),
         _gain(row),
+        "–" if text.absent(row["sm_busy"]) else text.percent(row["sm_busy"]),
         _hidden(row),
     ]
 

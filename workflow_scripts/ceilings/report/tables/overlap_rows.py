@@ -30,15 +30,16 @@ OVERLAP_COLUMNS = [
     *("per_s", "p50_ms", "p99_ms", "gain", "gain_low", "gain_high", "noise", "predicted", "bound"),
     *("copy_in_ms", "compute_ms", "copy_out_ms", "host_ms"),
     *("hidden_share", "captured_copies_ms", "captured_compute_ms", "captured_period_ms", "source"),
-    *("checked", "flags", "path", "hidden"),
+    *("sm_busy", "checked", "flags", "path", "hidden"),
 ]
 """One row a schedule of a cell; one alone, without a schedule, of a cell that was not measured.
 
 ``gain``: requests a second over those of one stream, ``low``, ``high`` of 95%; ``noise``: by what fraction one stream
-may differ from itself in a round. ``predicted``: of three streams, the gain by ``copy_in_ms``,
-``compute_ms``, ``copy_out_ms`` (spans of requests on one stream) and ``host_ms`` (the calls that submit one);
-``bound``: the longest of them. ``hidden_share``: of the time of copies, what lies under kernels of other requests, in
-the capture that ``hidden`` accounts for; empty without one, and ``captured`` times too.
+may differ from itself in a round. ``predicted``: of three streams, the gain by ``copy_in_ms``, ``compute_ms``,
+``copy_out_ms`` (spans of requests on one stream) and ``host_ms`` (the calls that submit one); ``bound``: the longest of
+them. ``hidden_share``: of the time of copies, what lies under kernels of other requests, in the capture that ``hidden``
+accounts for; empty without one, and ``captured`` times too. ``sm_busy``: the share of multiprocessors that are busy, by
+NVML's hardware counters.
 """
 
 
@@ -119,6 +120,7 @@ def _schedule(records: Sequence[Record], at: int, captured: Mapping[str, Mapping
     each_run = [parts(record) for record in records]
     mean = Parts(**{part: float(np.mean([getattr(one, part) for one in each_run])) for part in _PARTS})
     row |= {f"{part}_ms": getattr(mean, part) / NS_PER_MS for part in _PARTS}
+    row["sm_busy"] = _busy(records, name)
     if name != REFERENCE:
         row |= _interval("gain", paired_over_processes([log_gains(record, name) for record in records]))
     if name == THREE:
@@ -145,6 +147,13 @@ def _quantile(records: Sequence[Record], name: str, q: float) -> float | None:
     ]
     quantile = pooled_quantile(groups, q)
     return None if quantile is None else quantile.estimate / NS_PER_MS
+
+
+def _busy(records: Sequence[Record], name: str) -> float | None:
+    """Mean share of the multiprocessors that are busy in the windows of a schedule; None where NVML does not say."""
+    windows = [one for record in records for one in record["windows"] if one["schedule"] == name]
+    shares = [(one["activity"] or {}).get("sm") for one in windows]
+    return None if None in shares else float(np.mean(shares))
 
 
 def _noise(records: Sequence[Record]) -> float | None:
