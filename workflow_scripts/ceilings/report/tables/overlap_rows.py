@@ -152,8 +152,8 @@ def _quantile(records: Sequence[Record], name: str, q: float) -> float | None:
 def _busy(records: Sequence[Record], name: str) -> float | None:
     """Mean share of the multiprocessors that are busy in the windows of a schedule; None where NVML does not say."""
     windows = [one for record in records for one in record["windows"] if one["schedule"] == name]
-    shares = [(one["activity"] or {}).get("sm") for one in windows]
-    return None if None in shares else float(np.mean(shares))
+    shares = [share for one in windows if (share := (one["activity"] or {}).get("sm")) is not None]
+    return float(np.mean(shares)) if len(shares) == len(windows) else None
 
 
 def _noise(records: Sequence[Record]) -> float | None:
