@@ -36,6 +36,7 @@ rule collect_cells:
         serving=TARGETS.served_runs,
         colocation=TARGETS.colocated_runs,
         overlap=TARGETS.overlap_records,
+        transfers=TARGETS.transfers,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),
@@ -86,6 +87,7 @@ rule write_summary:
         plots=expand("results/plots/{plot}.{kind}", plot=DRAWN, kind=("svg", "png")),
         evidence=summary_evidence,
         explained=ancient(TARGETS.explained_pages),  # it links to them
+        side_by_side=TARGETS.side_by_side,
         budgets=TARGETS.budgets,
     output:
         summary=report(

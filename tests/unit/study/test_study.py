@@ -150,7 +150,7 @@ def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
             lengths(half={"share": 0.5, "file": "x"}),
             r"inputs.lengths.half: .* has the length 2, which is above 1; give",
         ),
-        (only(shapes=["b1"]), r"sweeps.one says no size of the axis 'sequence'; add sequences: \[SIZES\]"),
+        (only(shapes=["b1"]), r"sweeps.one names the shape b1 without sequence; write shapes like b1-s1"),
         (only(shapes=["s32-b1"]), r"sweeps.one.shapes: shape 's32-b1' is written 'b1-s32'"),
         (only(), r"sweeps.one: says no shape; add batches"),
         ({**CONFIG, "quality": {"cells": ["*/n/*"]}}, r"quality.cells: '\*/n/\*' fits no cell of the study"),
@@ -181,7 +181,8 @@ def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
         ({**CONFIG, "models": {"m": None}}, r"models.m: nothing stands there; give text or keys with values"),
         (lengths(half={"share": 50}), r"half.share: 50 is out of range; .* did you mean 0.5\?"),
         ({**CONFIG, "quality": {"cells": ["{runtime}/*"]}}, r"quality.cells.0: .* one line of text without braces"),
-        ({**CONFIG, "traces": {"cells": ["*"]}}, r"which has none there; remove it, or add a runtime of a GPU"),
+        ({**CONFIG, "traces": {"cells": ["none/*"]}}, r"which has none there; remove it, or add a runtime of a GPU"),
+        ({**CONFIG, "traces": {"cells": ["*"]}}, r"fits only cells on a CPU, .* remove it, .* captures: docs/explain"),
         (with_sweep(precisions=["FP32"]), r"'FP32' is unknown, did you mean 'fp32'\?$"),
         (with_sweep(runtimes=["cuda"]), r"'cuda' is unknown, allowed: torch-cuda-eager, (?!.*cpu)"),
         (
@@ -480,7 +481,7 @@ def test_a_pattern_that_fits_no_cell_of_a_gpu_is_refused(gpu_study):
         UserError, match=r"traces.cells: 'onnxruntime-cudo/.* fits no cell .*did you mean 'onnxruntime-cuda/"
     ):
         gpu_study(cells=["onnxruntime-cudo/m/fp32/b8-s32"])
-    with pytest.raises(UserError, match="fits no cell of the study on a GPU"):
+    with pytest.raises(UserError, match=r"traces.cells: 'onnxruntime-cpu/\*' fits only cells on a CPU"):
         gpu_study(cells=["onnxruntime-cpu/*"])
 
 

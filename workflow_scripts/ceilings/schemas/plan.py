@@ -110,6 +110,7 @@ CONTENT = record(
         "serving": many(DEPLOYED),
         "colocation": many(COLOCATION),
         "overlap": many(OVERLAP),
+        "transfers": many(NAME),
     },
     rest=anything,
 )

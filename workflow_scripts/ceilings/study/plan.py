@@ -38,6 +38,7 @@ def plan(
     deployed: Sequence[Deployed] = (),
     colocated: Sequence[Colocation] = (),
     overlaps: Sequence[Overlap] = (),
+    transfers: Sequence[str] = (),
 ) -> str:
     """The content of ``plan.json``.
 
@@ -55,6 +56,7 @@ def plan(
         deployed: Its deployments.
         colocated: Its co-locations.
         overlaps: Its cells whose copies are run beside their compute.
+        transfers: The records of transfers between hosts and their GPUs.
     """
     devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
     for host in hosts:
@@ -88,6 +90,7 @@ def plan(
         "serving": [one.to_json() for one in deployed],
         **({"colocation": [one.to_json() for one in colocated]} if colocated else {}),
         **({"overlap": [one.to_json() for one in overlaps]} if overlaps else {}),
+        **({"transfers": list(transfers)} if transfers else {}),
     }
     return records.as_text(records.sealed("plan", content))
 

@@ -32,6 +32,7 @@ RULES = {
     "capture_changing": 25,
     "capture_overlap": 60,
     "measure_peaks": 30,
+    "measure_transfers": 75,
     "build_engine": 60,
     "evaluate_quality": 20,
     "write_report": 8,

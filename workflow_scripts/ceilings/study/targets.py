@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ceilings.measure.colocation import CARDS
 from ceilings.study.batch_searches import BatchSearch
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
@@ -32,6 +33,7 @@ class Targets:
         searches: Its searches for the best batch.
         colocated: Its co-locations.
         overlaps: Its cells whose copies are run beside their compute.
+        transfers: Whether it measures transfers between its hosts and their GPUs.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Targets:
         searches: Iterable[BatchSearch] = (),
         colocated: Iterable[Colocation] = (),
         overlaps: Iterable[Overlap] = (),
+        transfers: bool = False,
     ) -> None:
         self.cells = cells
         self.deployed = list(deployed)
@@ -58,6 +61,7 @@ class Targets:
         self.searches = list(searches)
         self.colocated = list(colocated)
         self.overlaps = list(overlaps)
+        self._transfers = transfers
 
     @functools.cached_property
     def measured(self) -> list[Cell]:
@@ -81,6 +85,7 @@ class Targets:
             "overlap": bool(self.overlaps),
             "budgets": any(cell.budget for cell in self.cells),
             "floors": any(cell.floor for cell in self.cells),
+            "transfers": bool(self.transfers or self.recorded_transfers),
         }
         return {name for name, held in has.items() if held}
 
@@ -100,6 +105,39 @@ class Targets:
         return [path for one in self.overlaps if not one.recorded for path in one.records]
 
     @functools.cached_property
+    def gpus(self) -> list[str]:
+        """The GPUs that this machine measures on."""
+        return sorted({cell.device or "" for cell in self.measured if cell.spec.device == "cuda"})
+
+    @functools.cached_property
+    def transfers(self) -> list[str]:
+        """The records of transfers that this machine makes."""
+        return [self.paths.transfers(gpu) for gpu in self.gpus] if self._transfers else []
+
+    @functools.cached_property
+    def recorded_transfers(self) -> list[str]:
+        """Those of other machines, as far as they came with their records: read, never made."""
+        if not self._transfers:
+            return []
+        others = {cell.device or "" for cell in self.cells if cell.recorded and cell.spec.device == "cuda"}
+        paths = [self.paths.transfers(device) for device in sorted(others - set(self.gpus))]
+        return [path for path in paths if Path(path).is_file()]
+
+    def runs_on_cards(self, device: str) -> list[str]:
+        """The records of co-locations on separate cards of a kind that this machine makes."""
+        return [
+            run
+            for one in self.colocated
+            if one.sharing.how == CARDS and one.device == device and not one.recorded
+            for run in one.runs
+        ]
+
+    @functools.cached_property
+    def side_by_side(self) -> list[str]:
+        """The verdicts on separate cards that this machine makes."""
+        return [self.paths.side_by_side(gpu) for gpu in self.gpus if self.runs_on_cards(gpu)]
+
+    @functools.cached_property
     def recorded_runs(self) -> list[str]:
         """Run records of other machines and other environments: read, never made."""
         return [run for cell in self.cells if cell.recorded for run in cell.runs]
@@ -114,7 +152,8 @@ class Targets:
         searched = (one.record for one in self.searches if one.record and one.recorded)
         changing = (path for one in self.changing if one.recorded for path in one.records)
         artifacts = sorted({path for paths in beside for path in paths if path})
-        return [*self.recorded_runs, *artifacts, *changing, *served, *searched, *colocated, *overlapped]
+        beside_cells = [*changing, *served, *searched, *colocated, *overlapped, *self.recorded_transfers]
+        return [*self.recorded_runs, *artifacts, *beside_cells]
 
     @functools.cached_property
     def budgets(self) -> list[str]:
@@ -164,14 +203,13 @@ class Targets:
         paths = self.paths
         models = sorted({cell.model for cell in (*self.measured, *self._crossed)})
         exported = sorted({model for model, _ in self.graphs})
-        gpus = sorted({cell.device or "" for cell in self.measured if cell.spec.device == "cuda"})
         return [
             *map(paths.provenance, models),
             *(paths.graph_report(model, "simplified") for model in exported),
             *(paths.graph_report(*graph) for graph in self.graphs),
             *(paths.parity(*graph) for graph in self.graphs),
             *(f"{engine}.json" for engine in self.engine_files),
-            *map(paths.peaks, gpus),
+            *map(paths.peaks, self.gpus),
             *map(paths.explanation, self.captures),
         ]
 

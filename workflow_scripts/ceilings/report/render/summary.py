@@ -21,6 +21,7 @@ from ceilings.report.render import (
     decision_table,
     overlap_section,
     shapes_section,
+    transfer_section,
 )
 from ceilings.report.render.explained_section import explained
 from ceilings.report.render.generation_section import generated
@@ -68,6 +69,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         batch_section.section(tables, batch_section.MOST_ROWS),
         colocation_section.section(tables, colocation_section.MOST_ROWS),
         overlap_section.section(tables, overlap_section.MOST_ROWS),
+        transfer_section.section(tables, transfer_section.MOST_ROWS),
         served(measured),
         conclusions(observed),
         predictions(plan, measured),

@@ -20,6 +20,7 @@ from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
 from ceilings.report.analysis.findings.headroom import headroom
+from ceilings.report.analysis.findings.host_copies import transfers
 from ceilings.report.analysis.findings.levers import levers
 from ceilings.report.analysis.findings.one_shape import choices, published_latencies, shape_taxes
 from ceilings.report.analysis.findings.operating import operating_points
@@ -66,6 +67,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     company,
     copies_beside,
     other_boundaries,
+    transfers,
     cold_start,
     energy,
     clocks,

@@ -35,6 +35,7 @@ from ceilings.report.render import (
     overlap_section,
     quality_section,
     shapes_section,
+    transfer_section,
 )
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.conclusions import VERDICTS, claims_of_others
@@ -101,6 +102,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         batch_section.section(tables),
         colocation_section.section(tables),
         overlap_section.section(tables),
+        transfer_section.section(tables),
         quality_section.section(plan, tables),
         parity(plan, evidence),
         graphs(evidence),
