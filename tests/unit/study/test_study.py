@@ -57,6 +57,17 @@ def test_every_study_measures_one_cell_twice():
     assert not set(cell.runs) & set(second.runs)
 
 
+def test_noise_cell_of_cells_that_generate_is_a_decode_step():
+    models = {"m": {"architecture": "gpt2", "task": "text-generation"}}
+    of = {"models": ["m"], "runtimes": ["onnxruntime-cpu"], "precisions": ["fp32"]}
+    sweeps = {"all": {**of, "axes": {"batch": [1], "prompt": [8], "generated": [1, 4]}}}
+    study = Study({**with_sweep(), "models": models, "sweeps": sweeps}, LAPTOP)
+    assert [str(cell.shape) for cell in study.cells] == ["b1-p8-g1", "b1-p8-g4", "b1-p8-g4"]
+    only = {"all": {**of, "axes": {"batch": [1], "prompt": [8], "generated": [1]}}}
+    study = Study({**with_sweep(), "models": models, "sweeps": only}, LAPTOP)
+    assert [str(cell.shape) for cell in study.cells] == ["b1-p8-g1", "b1-p8-g1"]
+
+
 def test_noise_cell_can_be_named():
     config = {**with_sweep(batches=[1, 2]), "noise_cells": ["onnxruntime-cpu/m/fp32/b2-s32"]}
     assert [str(cell.shape) for cell in Study(config, LAPTOP).cells if cell.aa_of] == ["b2-s32"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from ceilings.host import Host, kind_of
 from ceilings.runtimes.catalogue import RUNTIMES
-from ceilings.study.availability import Availability, availability, of_model
+from ceilings.study.availability import Availability, availability, of_model, of_shape
 from ceilings.study.cell import SECOND, Cell
 from ceilings.study.engines import Engines
 from ceilings.study.machines import Machines
@@ -19,6 +19,7 @@ from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked, asked
 from ceilings.study.variants import counted_work
+from ceilings.workload.generation import is_request, phase
 from ceilings.workload.task import TASKS
 
 RECORDED = "recorded"
@@ -88,11 +89,11 @@ class Planner:
         name = (one.runtime, one.model, one.precision)
         having = self.machines.having(kind)
         for host in having:
-            yield self._cell(Cell(host.device(kind), *name, one.shape, sweeps, self.availability(*name, host)))
+            yield self._cell(Cell(host.device(kind), *name, one.shape, sweeps, self._available(one, host)))
         if self.machines.undescribed:
             yield Cell(None, *name, one.shape, sweeps, self.machines.unknown)
         elif not having:
-            yield Cell(None, *name, one.shape, sweeps, self.availability(*name, self.machines.hosts[0]))
+            yield Cell(None, *name, one.shape, sweeps, self._available(one, self.machines.hosts[0]))
 
     def _cell(self, cell: Cell) -> Cell:
         """A cell with what it asks for on its device."""
@@ -146,12 +147,16 @@ class Planner:
         return dataclasses.replace(cell, device=slug, **changes)
 
     def _seconds(self, cells: list[Cell]) -> list[Cell]:
-        """A second measurement of the noise cells: the named ones, else the first that can run on each device."""
+        """A second measurement of the noise cells: the named ones, else one on each device.
+
+        That one is the first that can run; of cells that generate the first one of decode steps, since a prefill, which
+        a few iterations sample, says little of how well steps are measured.
+        """
         if "noise_cells" in self.config:
             chosen = [cell for cell in cells if cell.identity in self.config["noise_cells"]]
         else:
             first: dict[str | None, Cell] = {}
-            for cell in cells:
+            for cell in sorted(cells, key=lambda cell: is_request(cell.shape) and phase(cell.shape) == "prefill"):
                 if cell.available and not cell.recorded:
                     first.setdefault(cell.device, cell)
             chosen = list(first.values())
@@ -166,6 +171,10 @@ class Planner:
             there = self._recorded(second, cell.device) or self._begun(second, cell.device)
             return there or dataclasses.replace(second, available=missing, runs=(), recorded=False)
         return dataclasses.replace(second, runs=self._runs(second, cell.device))
+
+    def _available(self, one: Asked, host: Host) -> Availability:
+        found = self.availability(one.runtime, one.model, one.precision, host)
+        return of_shape(RUNTIMES[one.runtime], one.shape) if found else found
 
     @functools.cache  # noqa: B019 - one study lives as long as the process
     def availability(self, runtime: str, model: str, precision: str, host: Host) -> Availability:
