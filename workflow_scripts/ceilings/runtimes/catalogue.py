@@ -25,10 +25,10 @@ ENVIRONMENTS = Path(__file__).parents[3] / "envs"
 GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
 COMPILATION, AUTOTUNING = "compilation", "autotuning"
 GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES = "graph per shape", "symbolic sizes", "marked axes"
-OVERLAP = "overlapped kernels"
+OVERLAP, OPERATOR = "overlapped kernels", "attention operator"
 LEVERS = (
     *(GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING),
-    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES, OVERLAP),
+    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES, OVERLAP, OPERATOR),
 )
 """What can be done to a stack beside choosing a precision."""
 
@@ -70,6 +70,7 @@ class Runtime:
         capabilities: CUDA compute capabilities that it runs on, as patterns such as ``12.*``; empty: any.
         generator: The module that holds its ``RUNNER`` of tasks that generate; empty where it does not.
         generates: Of its precisions those in which it generates.
+        captures_steps: Whether of tasks that generate its CUDA graph is of decode steps alone, and of no prefill.
         changing: The module that holds its ``RUNNER`` of requests whose shapes change; empty where it has none.
     """
 
@@ -91,6 +92,7 @@ class Runtime:
     capabilities: tuple[str, ...] = ()
     generator: str = ""
     generates: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
+    captures_steps: bool = False
     changing: str = ""
 
     def module_of(self, task: Task) -> str:
@@ -160,6 +162,7 @@ def _ort(
         options,
         generator=_ORT_GENERATOR if generates else "",
         generates=generates or _FLOATS,
+        captures_steps=bool(generates and options.get("cuda_graph")),
         changing="onnxruntime_changing_cuda" if options.get("io_binding", True) else "",
     )
 
@@ -245,6 +248,24 @@ def _fused(name: str, levers: frozenset[str], note: str, **options: Any) -> Runt
         (*_TORCH_CUDA, "triton"),
         note,
         {"mode": "cudagraph", **options},
+        capabilities=_FUSED_CAPABILITIES,
+    )
+
+
+def _operator(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
+    """PyTorch, with attention as an operator of our own."""
+    return Runtime(
+        name,
+        PYTORCH,
+        levers | {OPERATOR},
+        "cuda",
+        "torch_operator_cuda",
+        "weights",
+        "gpu",
+        ("fp16",),
+        (*_TORCH_CUDA, "triton"),
+        note,
+        options,
         capabilities=_FUSED_CAPABILITIES,
     )
 
@@ -366,6 +387,19 @@ _ALL = (
         "torch-cudagraph",
         frozenset({GRAPH}),
         "PyTorch's eager kernels, captured into one CUDA graph",
+        mode="cudagraph",
+    ),
+    _operator(
+        "torch-compile-operator",
+        frozenset({COMPILATION}),
+        "torch.compile (Inductor), attention of encoders as an operator of our own",
+        mode="compile",
+        compile_mode="default",
+    ),
+    _operator(
+        "torch-cudagraph-operator",
+        frozenset({GRAPH}),
+        "PyTorch's eager kernels but for attention of encoders, an operator of our own, in one CUDA graph",
         mode="cudagraph",
     ),
     Runtime(

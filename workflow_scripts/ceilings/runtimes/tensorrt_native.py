@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import Any
 
 from ceilings import gpu
 from ceilings.cuda import device as cuda
+from ceilings.engines import attention_plugin
 from ceilings.engines import engine_record as record
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.library import bindings, make_logger
@@ -62,6 +64,10 @@ class TensorRt(PyCudaRunner):
                 capability=cuda.capability(),
             )
         self.log = make_logger(trt)
+        if attention_plugin.NAME.encode() in content:
+            # By name: such an engine alone needs PyTorch and Triton.
+            kernels = importlib.import_module("ceilings.kernels.tensorrt_attention")
+            self.plugin = attention_plugin.register(trt, kernels.run)
         with self.phase("deserialize"):
             runtime = self.runtime = self._runtime()
             # Such an engine brings its own small runtime, which is code; its digest is known by now.

@@ -19,7 +19,7 @@ CELL = record(
         "remedy": maybe(text()),
         "runs": many(text()),
     },
-    {**dict.fromkeys(("floor", "engine", "budget", "quality"), maybe(text()))},
+    {**dict.fromkeys(("floor", "engine", "budget", "counters", "quality"), maybe(text()))},
     rest=anything,
 )
 
@@ -76,6 +76,16 @@ COLOCATION = record(
     }
 )
 
+OVERLAP = record(
+    {
+        "device": maybe(text()),
+        **dict.fromkeys(("runtime", "model", "precision", "shape"), NAME),
+        "runs": many(text()),
+        **dict.fromkeys(("available", "recorded"), flag),
+        **dict.fromkeys(("hidden", "reason", "remedy"), maybe(text())),
+    }
+)
+
 CONTENT = record(
     {
         "study": NAME,
@@ -99,6 +109,8 @@ CONTENT = record(
         "best_batch": many(SEARCH),
         "serving": many(DEPLOYED),
         "colocation": many(COLOCATION),
+        "overlap": many(OVERLAP),
+        "transfers": many(NAME),
     },
     rest=anything,
 )

@@ -9,7 +9,15 @@ from typing import Any
 from ceilings.errors import UserError
 from ceilings.measure.catalogue import MEASUREMENTS
 from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES
-from ceilings.study import batch_searches, changing_captures, changing_cells, colocations, deployments, user_files
+from ceilings.study import (
+    batch_searches,
+    changing_captures,
+    changing_cells,
+    colocations,
+    deployments,
+    overlaps,
+    user_files,
+)
 from ceilings.study.config import SCHEMA, nearest
 from ceilings.study.engines import Engines
 from ceilings.study.machines import unknown_resources
@@ -45,6 +53,7 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
             *batch_searches.problems(config, models, cells),
             *deployments.problems(config, models, cells),
             *colocations.problems(config, models, cells),
+            *overlaps.problems(config, models, cells),
             *engines.problems((cell.sweep, RUNTIMES[cell.runtime], cell.model, cell.precision) for cell in cells),
             *user_files.problems(config, models, cells, results),
         ]
@@ -155,7 +164,7 @@ def impossible_shapes(config: Mapping[str, Any], models: StudyModels) -> Iterato
             try:
                 shapes = asked_shapes(sweep, outline.axes, fixed)
             except UserError as error:
-                yield f"sweeps.{name} {error} ({model!r} has it)"
+                yield f"sweeps.{name} {error} (for {model!r})"
                 continue
             if outline.forgets:
                 yield (
@@ -200,12 +209,23 @@ def unknown_baselines(config: Mapping[str, Any], cells: list[Asked]) -> Iterator
 
 
 def unknown_traces(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
-    """Patterns of captured cells that fit none on a GPU."""
+    """Patterns of cells to capture or to count that fit none on a GPU."""
     known = sorted({cell.identity for cell in cells if RUNTIMES[cell.runtime].device == "cuda"})
-    for pattern in config["traces"]["cells"]:
-        if not fnmatch.filter(known, pattern):
+    elsewhere = {cell.identity for cell in cells} - {*known}
+    patterns = [("traces", "captured", pattern) for pattern in config["traces"]["cells"]]
+    patterns += [("traces.counters", "counted", pattern) for pattern in config["traces"]["counters"]["cells"]]
+    for key, done, pattern in patterns:
+        if fnmatch.filter(known, pattern):
+            continue
+        if fnmatch.filter(elsewhere, pattern):
+            yield (
+                f"{key}.cells: {pattern!r} fits only cells on a CPU, and only cells on a GPU are {done}; remove it, "
+                "or add a runtime of a GPU. To explain a trace of a CPU, record it and name it in captures: "
+                "docs/explain.md"
+            )
+        else:
             hint = nearest(pattern, known) if known else "which has none there; remove it, or add a runtime of a GPU"
-            yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
+            yield f"{key}.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
 
 
 def unknown_quality(config: Mapping[str, Any], models: StudyModels, cells: list[Asked]) -> Iterator[str]:

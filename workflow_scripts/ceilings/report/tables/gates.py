@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ceilings.graphs.parity import too_far
+from ceilings.limits.kernel_verdict import Use
+from ceilings.limits.kernel_verdict import verdict as kernel_verdict
+from ceilings.measure.schedules import schedules
 from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 from ceilings.report.tables.quantities import SOURCED, recorded
 from ceilings.schemas.terms import number, numbers
@@ -200,6 +203,31 @@ def colocation(record: Record, planned: Record, plan: Record, path: str | Path) 
     return None
 
 
+def overlap(record: Record, plan: Record, path: str | Path) -> str | None:
+    """Why schedules of copies and compute cannot have run so."""
+    if Path(path).name != f"run{record['run']}.json":
+        return f"it is run {record['run']} of its cell"
+    expected = [one.name for one in schedules(record["streams"])]
+    if [one["name"] for one in record["schedules"]] != expected:
+        return f"its schedules are not those of {len(record['streams'])} numbers of streams"
+    in_flight = {one["name"]: one["in_flight"] for one in record["schedules"]}
+    for index, window in enumerate(record["windows"]):
+        latencies, where = window["latency_ns"], f"windows[{index}]"
+        if min(latencies) < LEAST_NS:
+            return f"{where} has a latency of {min(latencies)} ns, shorter than any call"
+        if window["completions"] >= len(latencies):
+            return f"{where} counts {window['completions']} completions of {len(latencies)} requests"
+        # A request that waits for a place among those in flight is submitted when another is home.
+        at_once = in_flight[window["schedule"]]
+        if window["elapsed_ns"] * at_once < sum(sorted(latencies)[: max(0, window["completions"] - at_once)]) * (
+            1 - CLOSE
+        ):
+            return f"{where} has more latency than {at_once} requests at once can have in {window['elapsed_ns']} ns"
+    if record["checked"] < sum(len(window["latency_ns"]) for window in record["windows"]):
+        return "it checked fewer answers than it has latencies"
+    return too_far(record["parity"], plan["tolerances"][record["cell"]["precision"]])
+
+
 def best_batch(record: Record, plan: Record) -> str | None:
     """Why a search cannot have gone so: what each process measured, and that each batch follows from those before."""
     search, steps, protocol = record["search"], record["steps"], Protocol.from_json(record["protocol"])
@@ -250,6 +278,28 @@ def budget(record: Record) -> str | None:
             return f"the {side}'s parts leave {left / whole:.1%} of the iteration, and no flag says so"
     if verdict(record["shares"]) != record["verdict"]["name"]:
         return f"its verdict is {record['verdict']['name']!r}, and its shares say {verdict(record['shares'])!r}"
+    return None
+
+
+def kernel_limits(record: Record) -> str | None:
+    """Why what is said to limit kernels does not follow from their numbers."""
+    times: dict[str, float] = {}
+    for index, kernel in enumerate(record["kernels"]):
+        use = Use(
+            shares=kernel["shares"],
+            waves=kernel["waves"],
+            theoretical=kernel["occupancy"]["theoretical"],
+            limiters=tuple(kernel["limiters"]),
+            eligible=kernel["eligible_warps"],
+            stall=next(iter(kernel["stalls"].items()), None),
+        )
+        follows, why = kernel_verdict(use)
+        if follows != kernel["verdict"]:
+            return f"kernels[{index}] is called {kernel['verdict']}, and its numbers say {follows}: {why}"
+        times[kernel["verdict"]] = times.get(kernel["verdict"], 0.0) + (kernel["duration_ns"] or 0)
+    for name in {*times, *record["verdicts"]}:
+        if not math.isclose(times.get(name, 0.0), record["verdicts"].get(name, 0.0), rel_tol=CLOSE, abs_tol=1):
+            return f"its {name} kernels take {times.get(name, 0.0):g} ns in sum, and it says another number"
     return None
 
 
