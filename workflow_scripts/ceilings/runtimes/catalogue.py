@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ceilings import plugins
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.errors import UserError
+from ceilings.runtimes import settings
 from ceilings.workload.task import Task
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
@@ -51,7 +52,7 @@ class Runtime:
     Attributes:
         name: As the study, the paths and the tables call it.
         stack: What executes, whatever is done to it: runtimes of one stack are compared by their levers.
-        levers: What is done to it, of ``LEVERS``; precision apart.
+        levers: What is done to it, of ``LEVERS`` and by settings; precision apart.
         device: Where it runs.
         module: The module below ``ceilings.runtimes`` that holds its ``RUNNER`` of one inference; empty where it only
             generates.
@@ -71,6 +72,7 @@ class Runtime:
         generator: The module that holds its ``RUNNER`` of tasks that generate; empty where it does not.
         generates: Of its precisions those in which it generates.
         changing: The module that holds its ``RUNNER`` of requests whose shapes change; empty where it has none.
+        settings: What a study may set of it, in its name; the runner gets what is set as options of these names.
     """
 
     name: str
@@ -92,10 +94,23 @@ class Runtime:
     generator: str = ""
     generates: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
     changing: str = ""
+    settings: tuple[settings.Setting, ...] = ()
 
     def module_of(self, task: Task) -> str:
         """The module that runs a task; empty where none does."""
         return self.generator if task.generates else self.module
+
+    def set_as(self, chosen: Mapping[str, str]) -> Runtime:
+        """The same with values of its settings, each of which is a lever."""
+        levers = {one.lever(chosen[one.name]) for one in self.settings if one.name in chosen}
+        words = ", ".join(f"{key} {value}" for key, value in chosen.items())
+        return dataclasses.replace(
+            self,
+            name=settings.joined(self.name, chosen, self.settings),
+            levers=self.levers | levers,
+            note=f"{self.note}; {words}",
+            options={**self.options, **chosen},
+        )
 
 
 _TORCH = ("torch", "transformers", "safetensors")
@@ -161,6 +176,7 @@ def _ort(
         generator=_ORT_GENERATOR if generates else "",
         generates=generates or _FLOATS,
         changing="onnxruntime_changing_cuda" if options.get("io_binding", True) else "",
+        settings=settings.OF_ORT_CUDA,
     )
 
 
@@ -331,6 +347,7 @@ _ALL = (
         "ORT's CPU EP",
         generator="onnxruntime_generating_cpu",
         changing="onnxruntime_changing_cpu",
+        settings=settings.OF_ORT_CPU,
     ),
     Runtime(
         "onnxruntime-cpu-fused",
@@ -345,6 +362,7 @@ _ALL = (
         "ORT's CPU EP on fused operators",
         generator="onnxruntime_generating_cpu",
         changing="onnxruntime_changing_cpu",
+        settings=settings.OF_ORT_CPU,
     ),
     _torch("torch-cuda-eager", _NONE, "PyTorch, kernel by kernel", mode="eager"),
     _torch("torch-compile", frozenset({COMPILATION}), "torch.compile", mode="compile", compile_mode="default"),
@@ -499,9 +517,35 @@ def _problem(runtime: Runtime) -> str | None:
     return None
 
 
-def _by_name() -> dict[str, Runtime]:
+class Runtimes(dict[str, Runtime]):
+    """Runtimes by name, also by names with settings; of the latter there are many, and iteration leaves them out."""
+
+    def __missing__(self, name: str) -> Runtime:
+        plain, chosen = settings.split(name)
+        if not chosen or not super().__contains__(plain) or settings.problem(name, self[plain].settings):
+            raise KeyError(name)
+        return self[plain].set_as(chosen)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The runtime of a name; ``default`` where there is none."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def misnamed(self, name: str) -> str | None:
+        """What is wrong with the settings in a name whose runtime is known, as what follows it; None: nothing."""
+        plain = settings.split(name)[0]
+        wrong = name != plain and super().__contains__(plain)
+        return settings.problem(name, self[plain].settings) if wrong else None
+
+
+def _by_name() -> Runtimes:
     """The package's runtimes, and after them the plug-ins'."""
-    known = {runtime.name: runtime for runtime in _ALL}
+    known = Runtimes({runtime.name: runtime for runtime in _ALL})
     for runtime in plugins.entries("RUNTIMES", Runtime, _problem):
         if runtime.name in known:
             raise UserError(f"plugins: there is a runtime {runtime.name!r} already; give the plug-in's another name")
@@ -509,7 +553,7 @@ def _by_name() -> dict[str, Runtime]:
     return known
 
 
-RUNTIMES: dict[str, Runtime] = _by_name()
+RUNTIMES = _by_name()
 """Every runtime by name."""
 
 TENSORRT_STACKS = frozenset(one.stack for one in _ALL if one.builder) | {ORT_TENSORRT, ORT_TENSORRT_RTX}

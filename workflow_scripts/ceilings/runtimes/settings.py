@@ -1,0 +1,116 @@
+"""What a study may set of a runtime, as part of its name: ``onnxruntime-cpu+arena=off``. Standard library only.
+
+A name holds all that differs from the runtime as it is, so a path, a table and a record of another machine say by
+themselves what ran. It is unique: settings stand in their runtime's order, and one that is the default is left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+PATTERN = r"(\+[a-z-]+=[a-z0-9-]+)*"
+"""What may follow the name of a runtime."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One thing that can be set.
+
+    Attributes:
+        name: As it stands in the name of a runtime.
+        values: What it can be, the default first.
+        meaning: What it is, for the documentation.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    meaning: str
+
+    @property
+    def default(self) -> str:
+        """What a runtime has whose name says nothing of it."""
+        return self.values[0]
+
+    def lever(self, value: str) -> str:
+        """A value other than the default as a lever.
+
+        >>> Setting("arena", ("next-power-of-two", "off"), "").lever("off")
+        'arena off'
+        """
+        return f"{self.name} {value}".replace("-", " ")
+
+
+def split(name: str) -> tuple[str, dict[str, str]]:
+    """The runtime that a name begins with, and what the name sets of it.
+
+    >>> split("onnxruntime-cpu+arena=off+prepacking=off")
+    ('onnxruntime-cpu', {'arena': 'off', 'prepacking': 'off'})
+    """
+    plain, *parts = name.split("+")
+    return plain, {key: value for key, _, value in (part.partition("=") for part in parts)}
+
+
+def joined(plain: str, chosen: Mapping[str, str], known: Sequence[Setting]) -> str:
+    """The name of a runtime with these settings: in their order, without defaults."""
+    parts = [f"+{one.name}={chosen[one.name]}" for one in known if chosen.get(one.name, one.default) != one.default]
+    return "".join([plain, *parts])
+
+
+def problem(name: str, known: Sequence[Setting]) -> str | None:
+    """What is wrong with the settings in a name, as what follows it, with the remedy; None where nothing is.
+
+    Args:
+        known: What can be set of the runtime that the name begins with.
+    """
+    plain, chosen = split(name)
+    if not known:
+        return f"sets something of {plain}, of which nothing can be set; write {plain}"
+    if not re.fullmatch(re.escape(plain) + PATTERN, name):
+        return f"is no name with settings; write it as {plain}+{known[0].name}={known[0].values[-1]}"
+    values = {one.name: one.values for one in known}
+    for key, value in chosen.items():
+        if key not in values:
+            return f"sets {key}, which {plain} does not have; it has {', '.join(values)}"
+        if value not in values[key]:
+            return f"sets {key} to {value}; write one of {', '.join(values[key])}"
+    if (unique := joined(plain, chosen, known)) != name:
+        return f"is called {unique}: settings stand in one order, each once, and none is its default; write that"
+    return None
+
+
+POWERS, EXACT, OFF, ON = "next-power-of-two", "same-as-requested", "off", "on"
+EXHAUSTIVE, HEURISTIC, FIRST = "exhaustive", "heuristic", "default"
+
+SEARCH = Setting(
+    "convolution-search",
+    (EXHAUSTIVE, HEURISTIC, FIRST),
+    "how the CUDA provider chooses the algorithm of a convolution (`cudnn_conv_algo_search`), in ONNX Runtime's words: "
+    "its default is `exhaustive`, and `default` is a third way",
+)
+CUDA_ARENA = Setting(
+    "arena",
+    (EXACT, POWERS),
+    "by how much the arena grows (`arena_extend_strategy`). ONNX Runtime's default is `next-power-of-two`: peak memory "
+    "then says powers of two, and no size of the model",
+)
+CPU_ARENA = Setting(
+    "arena",
+    (POWERS, EXACT, OFF),
+    "by how much the arena grows; `off`: each tensor is allocated and freed (`enable_cpu_mem_arena`)",
+)
+MEMORY_PATTERN = Setting(
+    "memory-pattern",
+    (ON, OFF),
+    "whether the session lays out the tensors of a known shape in one block (`enable_mem_pattern`)",
+)
+PREPACKING = Setting(
+    "prepacking",
+    (ON, OFF),
+    "whether weights are laid out for their kernels while the session opens (`session.disable_prepacking`)",
+)
+
+OF_ORT_CPU = (CPU_ARENA, MEMORY_PATTERN, PREPACKING)
+OF_ORT_CUDA = (SEARCH, CUDA_ARENA, MEMORY_PATTERN, PREPACKING)
+"""Of ONNX Runtime's providers, in the order of a name."""
