@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from unit.runtimes import tiny
 from unit.runtimes.workloads import ANSWERER
 
-from ceilings.runtimes import onnxruntime_changing_cpu, settings
+from ceilings.runtimes import onnxruntime_changing_cpu, settings, torch_compilation
 from ceilings.runtimes.catalogue import IO_BINDING, RUNTIMES, STATIC
 from ceilings.runtimes.onnxruntime_session import cuda_settings
 from ceilings.workload.shape import Shape
@@ -74,6 +74,15 @@ def test_the_cuda_provider_gets_every_setting_in_its_words():
         "arena_extend_strategy": "kNextPowerOfTwo",
         "cudnn_conv_algo_search": "DEFAULT",
     }
+
+
+def test_runners_read_every_value_and_have_the_same_defaults():
+    defaults = {one.name: one.default for one in settings.OF_ORT_CUDA}
+    assert cuda_settings(defaults) == cuda_settings({})
+    for one in settings.OF_ORT_CUDA[:2]:
+        assert len({tuple(cuda_settings({one.name: value}).values()) for value in one.values}) == len(one.values)
+    assert tuple(torch_compilation.DYNAMIC) == settings.SIZES.values
+    assert torch_compilation.sizes_of({}) == settings.SIZES.default
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from ceilings import plugins
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.errors import UserError
 from ceilings.runtimes import settings
+from ceilings.runtimes.settings import GRAPH_PER_SHAPE, MARKED_AXES, SYMBOLIC_SIZES
 from ceilings.workload.task import Task
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
@@ -25,7 +26,6 @@ ENVIRONMENTS = Path(__file__).parents[3] / "envs"
 
 GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
 COMPILATION, AUTOTUNING = "compilation", "autotuning"
-GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES = "graph per shape", "symbolic sizes", "marked axes"
 OVERLAP = "overlapped kernels"
 LEVERS = (
     *(GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING),
@@ -102,7 +102,8 @@ class Runtime:
 
     def set_as(self, chosen: Mapping[str, str]) -> Runtime:
         """The same with values of its settings, each of which is a lever."""
-        levers = {one.lever(chosen[one.name]) for one in self.settings if one.name in chosen}
+        given = [one for one in self.settings if one.name in chosen]
+        levers = {one.lever(chosen[one.name]) for one in given}
         words = ", ".join(f"{key} {value}" for key, value in chosen.items())
         return dataclasses.replace(
             self,
@@ -110,6 +111,7 @@ class Runtime:
             levers=self.levers | levers,
             note=f"{self.note}; {words}",
             options={**self.options, **chosen},
+            generator=self.generator if all(one.generates for one in given) else "",
         )
 
 
@@ -147,6 +149,8 @@ def _torch(name: str, levers: frozenset[str], note: str, **options: Any) -> Runt
         note,
         options,
         generator="torch_generating_cuda",
+        changing="torch_changing_cuda",
+        settings=settings.OF_TORCH_COMPILE if COMPILATION in levers else (),
     )
 
 
@@ -320,19 +324,19 @@ _ALL = (
         "torch-compile-cpu-static",
         frozenset({GRAPH_PER_SHAPE}),
         "torch.compile on a CPU with a graph for each shape",
-        dynamic=False,
+        sizes=settings.CONSTANT,
     ),
     _torch_compiled_cpu(
         "torch-compile-cpu-dynamic",
         frozenset({SYMBOLIC_SIZES}),
         "torch.compile on a CPU with symbolic sizes from the first shape on",
-        dynamic=True,
+        sizes=settings.SYMBOLIC,
     ),
     _torch_compiled_cpu(
         "torch-compile-cpu-marked",
         frozenset({MARKED_AXES}),
         "torch.compile on a CPU with symbolic sizes along the model's axes alone",
-        dynamic="marked",
+        sizes=settings.MARKED,
     ),
     Runtime(
         "onnxruntime-cpu",

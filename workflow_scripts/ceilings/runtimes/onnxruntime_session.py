@@ -5,23 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import onnxruntime
 
 from ceilings import records
 from ceilings.errors import CellFailure, UserError
-from ceilings.runtimes.settings import (
-    CPU_ARENA,
-    CUDA_ARENA,
-    EXACT,
-    MEMORY_PATTERN,
-    OFF,
-    POWERS,
-    PREPACKING,
-    SEARCH,
-    Setting,
-)
 from ceilings.workload.shape import Shape
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
@@ -53,14 +43,20 @@ ONNX_NUMBERS = {
 """onnx.TensorProto's numbers of element types; as numbers, because numpy has no bfloat16."""
 
 
+POWERS, EXACT = "next-power-of-two", "same-as-requested"
 STRATEGIES = {POWERS: "kNextPowerOfTwo", EXACT: "kSameAsRequested"}
 """Our names of how an arena grows, and ONNX Runtime's; it numbers them in this order."""
+
+SEARCHES = {"exhaustive": "EXHAUSTIVE", "heuristic": "HEURISTIC", "default": "DEFAULT"}
+"""Our names of how the CUDA provider chooses a convolution's algorithm, and its."""
+
+OFF = "off"
 
 WITHOUT_PREPACKING, SHARED_ARENA = "session.disable_prepacking", "session.use_env_allocators"
 
 
 def session_options(
-    threads: int, shape: Shape | None = None, chosen: Mapping[str, Any] | None = None
+    threads: int, shape: Shape | None = None, chosen: Mapping[str, Any] = MappingProxyType({})
 ) -> onnxruntime.SessionOptions:
     """Options to use ``threads`` threads within an operator, and to fix the axes to ``shape`` if one is given.
 
@@ -75,8 +71,8 @@ def session_options(
     options.log_severity_level = 3
     for axis, size in shape.sizes if shape else ():
         options.add_free_dimension_override_by_name(axis, size)
-    options.enable_mem_pattern = _value(MEMORY_PATTERN, chosen) != OFF
-    if _value(PREPACKING, chosen) == OFF:
+    options.enable_mem_pattern = chosen.get("memory-pattern") != OFF
+    if chosen.get("prepacking") == OFF:
         options.add_session_config_entry(WITHOUT_PREPACKING, "1")
     return options
 
@@ -84,9 +80,8 @@ def session_options(
 def cpu_session_options(threads: int, chosen: Mapping[str, Any]) -> onnxruntime.SessionOptions:
     """The same for the CPU provider, with its arena; axes stay symbolic."""
     options = session_options(threads, chosen=chosen)
-    arena = _value(CPU_ARENA, chosen)
-    options.enable_cpu_mem_arena = arena != OFF
-    if arena == EXACT:
+    options.enable_cpu_mem_arena = chosen.get("arena") != OFF
+    if chosen.get("arena") == EXACT:
         _register_exact_arena()
         options.add_session_config_entry(SHARED_ARENA, "1")
     return options
@@ -107,8 +102,8 @@ def _register_exact_arena() -> None:
 def cuda_settings(chosen: Mapping[str, Any]) -> dict[str, str]:
     """The CUDA provider's options that a runner's settings say."""
     return {
-        "arena_extend_strategy": STRATEGIES[_value(CUDA_ARENA, chosen)],
-        "cudnn_conv_algo_search": _value(SEARCH, chosen).upper(),
+        "arena_extend_strategy": STRATEGIES[chosen.get("arena", EXACT)],
+        "cudnn_conv_algo_search": SEARCHES[chosen.get("convolution-search", "exhaustive")],
     }
 
 
@@ -128,10 +123,6 @@ def _entry(options: onnxruntime.SessionOptions, key: str) -> str:
     with contextlib.suppress(RuntimeError):
         return str(options.get_session_config_entry(key))
     return ""
-
-
-def _value(setting: Setting, chosen: Mapping[str, Any] | None) -> str:
-    return (chosen or {}).get(setting.name, setting.default)
 
 
 def open_session(

@@ -2,6 +2,7 @@
 
 A name holds all that differs from the runtime as it is, so a path, a table and a record of another machine say by
 themselves what ran. It is unique: settings stand in their runtime's order, and one that is the default is left out.
+No runner imports this, so that a new setting times nothing anew; runners read the values by their names.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ class Setting:
         name: As it stands in the name of a runtime.
         values: What it can be, the default first.
         meaning: What it is, for the documentation.
+        levers: What a value is called as a lever, where that is another name than its own.
+        generates: Whether it is also of models that generate.
     """
 
     name: str
     values: tuple[str, ...]
     meaning: str
+    levers: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+    generates: bool = True
 
     @property
     def default(self) -> str:
@@ -39,7 +44,7 @@ class Setting:
         >>> Setting("arena", ("next-power-of-two", "off"), "").lever("off")
         'arena off'
         """
-        return f"{self.name} {value}".replace("-", " ")
+        return self.levers.get(value) or f"{self.name} {value}".replace("-", " ")
 
 
 def split(name: str) -> tuple[str, dict[str, str]]:
@@ -81,11 +86,10 @@ def problem(name: str, known: Sequence[Setting]) -> str | None:
 
 
 POWERS, EXACT, OFF, ON = "next-power-of-two", "same-as-requested", "off", "on"
-EXHAUSTIVE, HEURISTIC, FIRST = "exhaustive", "heuristic", "default"
 
 SEARCH = Setting(
     "convolution-search",
-    (EXHAUSTIVE, HEURISTIC, FIRST),
+    ("exhaustive", "heuristic", "default"),
     "how the CUDA provider chooses the algorithm of a convolution (`cudnn_conv_algo_search`), in ONNX Runtime's words: "
     "its default is `exhaustive`, and `default` is a third way",
 )
@@ -111,6 +115,20 @@ PREPACKING = Setting(
     "whether weights are laid out for their kernels while the session opens (`session.disable_prepacking`)",
 )
 
+AUTOMATIC, CONSTANT, SYMBOLIC, MARKED = "automatic", "constant", "symbolic", "marked"
+GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES = "graph per shape", "symbolic sizes", "marked axes"
+
+SIZES = Setting(
+    "sizes",
+    (AUTOMATIC, CONSTANT, SYMBOLIC, MARKED),
+    "what `torch.compile` makes of sizes. `automatic`: a second shape makes symbols of those that differ; `constant`: "
+    "each shape gets a graph (`dynamic=False`); `symbolic`: all are symbols (`dynamic=True`); `marked`: those of the "
+    "axes of the model",
+    levers={CONSTANT: GRAPH_PER_SHAPE, SYMBOLIC: SYMBOLIC_SIZES, MARKED: MARKED_AXES},
+    generates=False,
+)
+
 OF_ORT_CPU = (CPU_ARENA, MEMORY_PATTERN, PREPACKING)
 OF_ORT_CUDA = (SEARCH, CUDA_ARENA, MEMORY_PATTERN, PREPACKING)
-"""Of ONNX Runtime's providers, in the order of a name."""
+OF_TORCH_COMPILE = (SIZES,)
+"""Of stacks, in the order of a name."""
