@@ -211,6 +211,8 @@ def _tensorrt(
         floats="fp16",
         library=_LIBRARIES[builder],
         capabilities=_RTX_CAPABILITIES if builder == "tensorrt-rtx" else (),
+        changing="" if engine == "static" else "tensorrt_changing_cuda",
+        settings=() if engine == "static" else settings.OF_TENSORRT,
     )
 
 
@@ -481,6 +483,13 @@ _ALL = (
         "tensorrt-rtx",
         "TensorRT for RTX, replaying a CUDA graph",
         cuda_graph=True,
+    ),
+    _tensorrt(
+        "tensorrt-rtx-profile",
+        "tensorrt-rtx-profile",
+        "tensorrt-rtx",
+        "TensorRT for RTX, an engine for a range of shapes",
+        engine="profile",
     ),
     Runtime(
         "onnxruntime-tensorrt-rtx",

@@ -25,6 +25,7 @@ class Setting:
         meaning: What it is, for the documentation.
         levers: What a value is called as a lever, where that is another name than its own.
         generates: Whether it is also of models that generate.
+        named: Whether it is also any name that the study defines; the study says which there are.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Setting:
     meaning: str
     levers: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     generates: bool = True
+    named: bool = False
 
     @property
     def default(self) -> str:
@@ -74,11 +76,11 @@ def problem(name: str, known: Sequence[Setting]) -> str | None:
         return f"sets something of {plain}, of which nothing can be set; write {plain}"
     if not re.fullmatch(re.escape(plain) + PATTERN, name):
         return f"is no name with settings; write it as {plain}+{known[0].name}={known[0].values[-1]}"
-    values = {one.name: one.values for one in known}
+    values, open_ = {one.name: one.values for one in known}, {one.name for one in known if one.named}
     for key, value in chosen.items():
         if key not in values:
             return f"sets {key}, which {plain} does not have; it has {', '.join(values)}"
-        if value not in values[key]:
+        if value not in values[key] and key not in open_:
             return f"sets {key} to {value}; write one of {', '.join(values[key])}"
     if (unique := joined(plain, chosen, known)) != name:
         return f"is called {unique}: settings stand in one order, each once, and none is its default; write that"
@@ -128,7 +130,22 @@ SIZES = Setting(
     generates=False,
 )
 
+ENGINE = Setting(
+    "engine",
+    ("first",),
+    "which engine of `engines.profiles` or `engines.external` it runs, by name: one of a wide profile, or of several "
+    "narrow ones. `first`: the first one that takes all shapes",
+    named=True,
+)
+CONTEXTS = Setting(
+    "contexts",
+    ("one", "per-profile"),
+    "whether one execution context switches its profile where shapes change, or each profile has a context, with its "
+    "own memory for what lies between layers",
+)
+
 OF_ORT_CPU = (CPU_ARENA, MEMORY_PATTERN, PREPACKING)
 OF_ORT_CUDA = (SEARCH, CUDA_ARENA, MEMORY_PATTERN, PREPACKING)
 OF_TORCH_COMPILE = (SIZES,)
+OF_TENSORRT = (ENGINE, CONTEXTS)
 """Of stacks, in the order of a name."""
