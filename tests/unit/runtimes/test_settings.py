@@ -43,7 +43,7 @@ def test_every_combination_of_every_runtime_is_known_by_one_name():
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("onnxruntime-cuda+arena=off", "sets arena to off; write one of same-as-requested, next-power-of-two"),
+        ("onnxruntime-cuda+arena=off", "sets arena to off; write one of `same-as-requested`, `next-power-of-two`"),
         ("onnxruntime-cpu+convolution-search=heuristic", "which onnxruntime-cpu does not have; it has arena, memory-"),
         ("torch-eager+arena=off", "of which nothing can be set; write torch-eager"),
         ("onnxruntime-cpu+arena", "no name with settings; write it as onnxruntime-cpu+arena=off"),

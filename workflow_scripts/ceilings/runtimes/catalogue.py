@@ -250,6 +250,7 @@ def _vllm(name: str, levers: frozenset[str], note: str, mode: str) -> Runtime:
         note,
         {"mode": mode},
         generator="vllm_generating",
+        settings=settings.OF_VLLM if GRAPH in levers else (),
     )
 
 

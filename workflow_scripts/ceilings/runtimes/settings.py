@@ -25,7 +25,8 @@ class Setting:
         meaning: What it is, for the documentation.
         levers: What a value is called as a lever, where that is another name than its own.
         generates: Whether it is also of models that generate.
-        named: Whether it is also any name that the study defines; the study says which there are.
+        pattern: What it can be beside these, as a regular expression; empty: nothing.
+        form: The same in words.
     """
 
     name: str
@@ -33,12 +34,22 @@ class Setting:
     meaning: str
     levers: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     generates: bool = True
-    named: bool = False
+    pattern: str = ""
+    form: str = ""
 
     @property
     def default(self) -> str:
         """What a runtime has whose name says nothing of it."""
         return self.values[0]
+
+    def takes(self, value: str) -> bool:
+        """Whether it can be that."""
+        return value in self.values or bool(self.pattern and re.fullmatch(self.pattern, value))
+
+    @property
+    def allowed(self) -> str:
+        """What it can be, in words."""
+        return ", ".join([*map("`{}`".format, self.values), *filter(None, [self.form])])
 
     def lever(self, value: str) -> str:
         """A value other than the default as a lever.
@@ -76,12 +87,12 @@ def problem(name: str, known: Sequence[Setting]) -> str | None:
         return f"sets something of {plain}, of which nothing can be set; write {plain}"
     if not re.fullmatch(re.escape(plain) + PATTERN, name):
         return f"is no name with settings; write it as {plain}+{known[0].name}={known[0].values[-1]}"
-    values, open_ = {one.name: one.values for one in known}, {one.name for one in known if one.named}
+    by_name = {one.name: one for one in known}
     for key, value in chosen.items():
-        if key not in values:
-            return f"sets {key}, which {plain} does not have; it has {', '.join(values)}"
-        if value not in values[key] and key not in open_:
-            return f"sets {key} to {value}; write one of {', '.join(values[key])}"
+        if key not in by_name:
+            return f"sets {key}, which {plain} does not have; it has {', '.join(by_name)}"
+        if not by_name[key].takes(value):
+            return f"sets {key} to {value}; write one of {by_name[key].allowed}"
     if (unique := joined(plain, chosen, known)) != name:
         return f"is called {unique}: settings stand in one order, each once, and none is its default; write that"
     return None
@@ -135,7 +146,8 @@ ENGINE = Setting(
     ("first",),
     "which engine of `engines.profiles` or `engines.external` it runs, by name: one of a wide profile, or of several "
     "narrow ones. `first`: the first one that takes all shapes",
-    named=True,
+    pattern=r"[a-z0-9][a-z0-9-]*",
+    form="the name of an engine",
 )
 CONTEXTS = Setting(
     "contexts",
@@ -144,8 +156,18 @@ CONTEXTS = Setting(
     "own memory for what lies between layers",
 )
 
+CAPTURED = Setting(
+    "captured",
+    ("default",),
+    "batches of which vLLM captures CUDA graphs (`cudagraph_capture_sizes`). A batch between two runs as the larger "
+    "one, a batch beyond all without a graph; a prefill counts its tokens",
+    pattern=r"[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})*",
+    form="batches such as 1-4-16",
+)
+
 OF_ORT_CPU = (CPU_ARENA, MEMORY_PATTERN, PREPACKING)
 OF_ORT_CUDA = (SEARCH, CUDA_ARENA, MEMORY_PATTERN, PREPACKING)
 OF_TORCH_COMPILE = (SIZES,)
 OF_TENSORRT = (ENGINE, CONTEXTS)
+OF_VLLM = (CAPTURED,)
 """Of stacks, in the order of a name."""
