@@ -73,8 +73,8 @@ LIBRARIES = {
     "onnxruntime_generating_cuda": {"onnxruntime"},
     "onnxruntime_tensorrt": {"onnxruntime"},
     "onnxruntime_tensorrt_rtx": {"onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"},
-    "tensorrt_changing_cuda": set(),
-    "tensorrt_native": set(),  # by name, of its generation
+    "tensorrt_changing_cuda": {"torch", "triton"},
+    "tensorrt_native": {"torch", "triton"},  # of an engine with our plug-in; TensorRT by name, of its generation
     "torch_changing_cpu": {"torch"},
     "torch_changing_cuda": {"torch"},
     "torch_compile_changing_cpu": {"torch"},
@@ -83,6 +83,7 @@ LIBRARIES = {
     "torch_cuda": {"torch"},
     "torch_generating_cpu": {"torch"},
     "torch_generating_cuda": {"torch"},
+    "torch_operator_cuda": {"torch", "triton"},
     "vllm_generating": set(),  # when its engine starts
 }
 """By module of a runtime, what its process may import at once beside NumPy and CUDA's bindings."""
