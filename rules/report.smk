@@ -35,6 +35,7 @@ rule collect_cells:
         searches=TARGETS.search_records,
         serving=TARGETS.served_runs,
         colocation=TARGETS.colocated_runs,
+        transfers=TARGETS.transfers,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),
@@ -85,6 +86,7 @@ rule write_summary:
         plots=expand("results/plots/{plot}.{kind}", plot=DRAWN, kind=("svg", "png")),
         evidence=summary_evidence,
         explained=ancient(TARGETS.explained_pages),  # it links to them
+        side_by_side=TARGETS.side_by_side,
         budgets=TARGETS.budgets,
     output:
         summary=report(

@@ -55,6 +55,7 @@ try:
     SLICES, TARGETS = STUDY.slices, STUDY.targets
     DRAWN = plots_of(TARGETS.parts)
     TARGETS.cells
+    turns.pin(STUDY.side_by_side)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -164,6 +165,8 @@ def known_targets():
         *TARGETS.runs,
         *TARGETS.served_runs,
         *TARGETS.colocated_runs,
+        *TARGETS.transfers,
+        *TARGETS.side_by_side,
         *TARGETS.budgets,
         *TARGETS.qualities,
         *TARGETS.changing_records,
@@ -301,6 +304,10 @@ def colocation_environment(wildcards):
 def colocated_files(wildcards):
     """The files of every cell of a co-location, as the rule's inputs."""
     return [file for files in STUDY.colocated_files(wildcards.group, wildcards.device).values() for file in files]
+
+
+def runs_on_cards(wildcards):
+    return TARGETS.runs_on_cards(wildcards.device)
 
 
 def colocation_options(wildcards):

@@ -47,7 +47,36 @@ WINDOW = {
 }
 PARITY = {**DISTANCE, "rows": 2, "spread_l2": None, "row_l2": 0.01, "problem": None, "tolerance": 0.02}
 
+TOOK = {"median": 3.0, "low": 2.5, "high": 3.5}
+TRANSFERS: dict[str, Any] = {
+    "device": "nvidia-test",
+    "curves": {
+        "h2d.pinned": {
+            **{"method": "cudaMemcpyAsync", "device_method": "events", "rounds": 3},
+            "points": [{"bytes": 4, "transfers": 100, "host_us": TOOK, "device_us": None}],
+        },
+        "managed": {"unavailable": "no managed memory"},
+    },
+    "allocations": {
+        "cuda": {
+            **{"method": "cudaMalloc", "rounds": 3},
+            "points": [{"bytes": 4, **{f"{name}_us": TOOK for name in ("first", "allocate", "free", "loop", "kept")}}],
+        }
+    },
+    **{"attributes": {"ManagedMemory": 1}, "gpu": GPU, "flags": [], "provenance": PROVENANCE},
+}
+
 CONTENTS: dict[str, dict[str, Any]] = {
+    "transfers": TRANSFERS,
+    "side-by-side": {
+        **{"device": "nvidia-test", "verdict": "allowed", "provenance": PROVENANCE},
+        "groups": [
+            {
+                **{"group": "twins", "cells": [CELL, CELL], "verdict": "allowed", "noise": 0.01, "reason": None},
+                "slowdowns": [{"estimate": 1.0, "low": 0.99, "high": 1.01}],
+            }
+        ],
+    },
     "weights": WEIGHTS,
     "engine": ENGINE,
     "engine-cache": {

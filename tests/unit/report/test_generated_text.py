@@ -544,6 +544,41 @@ def test_the_pictures_draw(study, name):
     figure.canvas.draw_idle()
 
 
+def test_an_interval_of_decades_does_not_stretch_the_picture_of_tokens(study):
+    tables, ratios = study[1], []
+    cells = tables.cells.copy()
+    at = (cells["runtime"] == EAGER) & (cells["batch"] == 1)
+    for name, times in (("p50_low_ms", 1e-9), ("p50_high_ms", 1e9)):
+        cells.loc[at, name] *= times
+    for one in (tables, dataclasses.replace(tables, cells=cells)):
+        axes = [axis for axis in plots.draw("token_time", one).axes if axis.containers]
+        ratios.append([high / low for low, high in (axis.get_ylim() for axis in axes)])
+        goes_on = [line.get_label() == "the interval goes on" for axis in axes for line in axis.lines]
+        assert any(goes_on) == (one is not tables)
+    assert all(after < 20 * before for before, after in zip(*ratios, strict=True))
+
+
+def test_the_picture_of_tokens_names_a_floor_where_it_has_one(study):
+    tables = study[1]
+    without = dataclasses.replace(tables, floors=tables.floors.iloc[:0])
+    assert "the hardware floor" in plots.draw("token_time", tables).get_suptitle()
+    assert "floor" not in plots.draw("token_time", without).get_suptitle()
+
+
+def test_the_decision_says_of_what_its_tokens_a_second_are(study):
+    """Of decode steps; beside it what whole requests give, which is the number of the table."""
+    text = summary(*study, Evidence(), "plots")
+    (whole,) = re.findall(r"tokens/s\*\* `[^`]+` \(decode steps; ([\d,]+)/s in whole requests\)", text)
+    assert re.search(rf"\| +{whole} \|", text)
+
+
+def test_a_legend_has_what_its_tables_have(study):
+    plan, tables = study
+    cells = tables.cells.assign(tokens_per_j=None)
+    assert "Tokens/J" in generated(Measured(tables), plan)
+    assert "Tokens/J" not in generated(Measured(dataclasses.replace(tables, cells=cells)), plan)
+
+
 def test_a_picture_without_values_is_left_out(tmp_path):
     """Batches alone, contexts alone, and both: of one size nothing is drawn along it."""
     for name, sizes, count in (("b", {}, 2), ("p", {"batches": (1,), "prompts": (128, 512)}, 1)):

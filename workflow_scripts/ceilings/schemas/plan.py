@@ -99,6 +99,7 @@ CONTENT = record(
         "best_batch": many(SEARCH),
         "serving": many(DEPLOYED),
         "colocation": many(COLOCATION),
+        "transfers": many(NAME),
     },
     rest=anything,
 )

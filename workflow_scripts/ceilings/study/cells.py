@@ -19,6 +19,7 @@ from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked, asked
 from ceilings.study.variants import counted_work
+from ceilings.workload.generation import is_request, phase
 from ceilings.workload.task import TASKS
 
 RECORDED = "recorded"
@@ -146,12 +147,16 @@ class Planner:
         return dataclasses.replace(cell, device=slug, **changes)
 
     def _seconds(self, cells: list[Cell]) -> list[Cell]:
-        """A second measurement of the noise cells: the named ones, else the first that can run on each device."""
+        """A second measurement of the noise cells: the named ones, else one on each device.
+
+        That one is the first that can run; of cells that generate the first one of decode steps, since a prefill, which
+        a few iterations sample, says little of how well steps are measured.
+        """
         if "noise_cells" in self.config:
             chosen = [cell for cell in cells if cell.identity in self.config["noise_cells"]]
         else:
             first: dict[str | None, Cell] = {}
-            for cell in cells:
+            for cell in sorted(cells, key=lambda cell: is_request(cell.shape) and phase(cell.shape) == "prefill"):
                 if cell.available and not cell.recorded:
                     first.setdefault(cell.device, cell)
             chosen = list(first.values())

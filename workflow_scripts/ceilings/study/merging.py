@@ -44,6 +44,8 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("engines/{device}/{builder}/{model}/{precision}/{name}.json", "engine"),
     ("floors/{device}/{model}/{graph}/{shape}.json", "floor"),
     ("hosts/{device}/peaks.json", "peaks"),
+    ("hosts/{device}/transfers.json", "transfers"),
+    ("hosts/{device}/side_by_side.json", "side-by-side"),
     ("models/{model}/weights/provenance.json", "weights"),
     ("models/{model}/weights/workload.json", "workload"),
     ("models/{model}/data.json", "data"),

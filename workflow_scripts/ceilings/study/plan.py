@@ -36,6 +36,7 @@ def plan(
     searches: Sequence[BatchSearch] = (),
     deployed: Sequence[Deployed] = (),
     colocated: Sequence[Colocation] = (),
+    transfers: Sequence[str] = (),
 ) -> str:
     """The content of ``plan.json``.
 
@@ -52,6 +53,7 @@ def plan(
         searches: Its searches for the best batch.
         deployed: Its deployments.
         colocated: Its co-locations.
+        transfers: The records of transfers between hosts and their GPUs.
     """
     devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
     for host in hosts:
@@ -84,6 +86,7 @@ def plan(
         **({"best_batch": [one.to_json() for one in searches]} if searches else {}),
         "serving": [one.to_json() for one in deployed],
         **({"colocation": [one.to_json() for one in colocated]} if colocated else {}),
+        **({"transfers": list(transfers)} if transfers else {}),
     }
     return records.as_text(records.sealed("plan", content))
 

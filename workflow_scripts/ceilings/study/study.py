@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ceilings import records
 from ceilings.errors import UserError
 from ceilings.files import expanded
 from ceilings.host import Host
+from ceilings.schemas.side_by_side import ALLOWED
 from ceilings.study import captures, changing_captures, machines, plan, prediction_log, progress
 from ceilings.study.batch_searches import BatchSearch, batch_searches
 from ceilings.study.cell import Cell
@@ -101,6 +103,12 @@ class Study:
         traced = self.trace_source[0] is not None
         return Planner(self.config, self.machines, self.paths, self.models, self.engines, traced=traced)
 
+    @property
+    def side_by_side(self) -> bool:
+        """Whether a record of this tree allows cells of separate cards of this machine to be timed side by side."""
+        path = Path(self.paths.side_by_side(self.host.gpu.slug)) if self.host.gpu else None
+        return bool(path and path.is_file() and records.read(path, "side-by-side")["verdict"] == ALLOWED)
+
     @functools.cached_property
     def targets(self) -> Targets:
         """The files that it asks for."""
@@ -114,6 +122,7 @@ class Study:
             changes=[one["path"] for one in self.changes],
             searches=self.searches,
             colocated=self.colocated,
+            transfers=self.config["transfers"],
         )
 
     @functools.cached_property
@@ -164,6 +173,7 @@ class Study:
             searches=self.searches,
             deployed=self.deployed,
             colocated=self.colocated,
+            transfers=[*self.targets.transfers, *self.targets.recorded_transfers],
         )
 
     @property

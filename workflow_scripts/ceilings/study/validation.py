@@ -156,7 +156,7 @@ def impossible_shapes(config: Mapping[str, Any], models: StudyModels) -> Iterato
             try:
                 shapes = asked_shapes(sweep, outline.axes, fixed)
             except UserError as error:
-                yield f"sweeps.{name} {error} ({model!r} has it)"
+                yield f"sweeps.{name} {error} (for {model!r})"
                 continue
             if outline.forgets:
                 yield (
@@ -203,8 +203,17 @@ def unknown_baselines(config: Mapping[str, Any], cells: list[Asked]) -> Iterator
 def unknown_traces(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
     """Patterns of captured cells that fit none on a GPU."""
     known = sorted({cell.identity for cell in cells if RUNTIMES[cell.runtime].device == "cuda"})
+    elsewhere = {cell.identity for cell in cells} - {*known}
     for pattern in config["traces"]["cells"]:
-        if not fnmatch.filter(known, pattern):
+        if fnmatch.filter(known, pattern):
+            continue
+        if fnmatch.filter(elsewhere, pattern):
+            yield (
+                f"traces.cells: {pattern!r} fits only cells on a CPU, and only cells on a GPU are captured; remove it, "
+                "or add a runtime of a GPU. To explain a trace of a CPU, record it and name it in captures: "
+                "docs/explain.md"
+            )
+        else:
             hint = nearest(pattern, known) if known else "which has none there; remove it, or add a runtime of a GPU"
             yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
 

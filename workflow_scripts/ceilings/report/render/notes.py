@@ -25,6 +25,7 @@ from ceilings.report.render import (
     decision_table,
     quality_section,
     shapes_section,
+    transfer_section,
 )
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.axes import axis_cells, axis_headers
@@ -187,6 +188,7 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         shapes_section.section(measured),
         change_cost_section.section(tables),
         colocation_section.section(tables),
+        transfer_section.section(tables),
         where_time_goes(plan, tables),
         distance(measured),
         pictures(plots, tables),

@@ -40,6 +40,7 @@ from ceilings.report.tables.quantities import (
 )
 from ceilings.report.tables.search_rows import search_tables
 from ceilings.report.tables.served_rows import served_tables
+from ceilings.report.tables.transfer_rows import Transfers
 from ceilings.statistics.intervals import mean_over_processes, median_over_processes, pooled_quantile
 from ceilings.workload.shape import Shape
 
@@ -72,6 +73,7 @@ def collect(plan: Record) -> Tables:
     budgets: list[dict[str, Any]] = []
     kernels: list[dict[str, Any]] = []
     seen: dict[tuple[int, ...], str] = {}
+    transfers = Transfers(plan)
     for cell in plan["cells"]:
         records = [read_run(path, cell, plan) for path in cell["runs"]]
         for path, record in zip(cell["runs"], records, strict=True):
@@ -80,6 +82,7 @@ def collect(plan: Record) -> Tables:
                 raise UserError(
                     f"{other} and {path} are one measurement twice; delete them and run `snakemake --cores 1 {both}`"
                 )
+        transfers.add(cell, records)
         cells.append(cell_row(cell, records) | _price(plan, cell) | _source(plan, cell))
         runs += [run_row(cell, record) for record in records]
         samples += [series for record in records for series in sampled(cell, record)]
@@ -102,6 +105,7 @@ def collect(plan: Record) -> Tables:
         **vars(change_tables(plan)),
         **vars(search_tables(plan)),
         **vars(colocation_tables(plan)),
+        **vars(transfers.tables()),
         serving=served.serving,
         serving_windows=served.windows,
         serving_samples=served.samples,

@@ -19,6 +19,7 @@ from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
 from ceilings.report.analysis.findings.headroom import headroom
+from ceilings.report.analysis.findings.host_copies import transfers
 from ceilings.report.analysis.findings.levers import levers
 from ceilings.report.analysis.findings.one_shape import choices, published_latencies, shape_taxes
 from ceilings.report.analysis.findings.operating import operating_points
@@ -64,6 +65,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     choices,
     company,
     other_boundaries,
+    transfers,
     cold_start,
     energy,
     clocks,

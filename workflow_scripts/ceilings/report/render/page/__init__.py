@@ -34,6 +34,7 @@ from ceilings.report.render import (
     decision_table,
     quality_section,
     shapes_section,
+    transfer_section,
 )
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.conclusions import VERDICTS, claims_of_others
@@ -99,6 +100,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         change_cost_section.section(tables),
         batch_section.section(tables),
         colocation_section.section(tables),
+        transfer_section.section(tables),
         quality_section.section(plan, tables),
         parity(plan, evidence),
         graphs(evidence),
