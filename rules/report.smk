@@ -29,6 +29,7 @@ rule collect_cells:
         floors=TARGETS.floors,
         engines=TARGETS.engine_records,
         budgets=TARGETS.budgets,
+        counters=TARGETS.counters,
         quality=TARGETS.qualities,
         changing=TARGETS.changing_records,
         changes=TARGETS.changes,
@@ -88,6 +89,8 @@ rule write_summary:
         explained=ancient(TARGETS.explained_pages),  # it links to them
         side_by_side=TARGETS.side_by_side,
         budgets=TARGETS.budgets,
+        counters=TARGETS.counters,
+        rooflines=TARGETS.kernel_rooflines,
     output:
         summary=report(
             "results/summary.md",
@@ -128,6 +131,7 @@ rule write_report:
         tables=rules.collect_cells.output,
         evidence=summary_evidence,
         budgets=TARGETS.budgets,
+        counters=TARGETS.counters,
     output:
         report(
             "results/report.html",

@@ -320,6 +320,15 @@ def trace_slice(wildcards):
     return SLICES.trace(wildcards.runtime, wildcards.model, wildcards.device)
 
 
+def counters_slice(wildcards):
+    return SLICES.counters(wildcards.runtime, wildcards.model, wildcards.device)
+
+
+def cell_floor(wildcards):
+    w = wildcards
+    return STUDY.floor(w.runtime, w.model, w.precision, w.shape, w.device)
+
+
 def capture_path(wildcards):
     return str(STUDY.capture(wildcards.capture).path)
 

@@ -477,7 +477,9 @@ def test_captures_are_made_of_the_cells_that_are_named(gpu_study):
         f"{folder}/onnxruntime-cuda-graph/m/fp32/b8-s32.budget.json",
     ]
     plan = json.loads(study.plan())
-    assert plan["traces"] == {"cells": ["*/m/fp32/b8-s32"], "iterations": 100, "source": "cupti", "reason": None}
+    counters = {"cells": [], "caches": "steady", "reason": None}
+    asked = {"cells": ["*/m/fp32/b8-s32"], "iterations": 100, "counters": counters}
+    assert plan["traces"] == {**asked, "source": "cupti", "reason": None}
     assert [cell["budget"] for cell in plan["cells"] if cell["budget"]] == study.targets.budgets
     assert all(cell.budget is None for cell in study.cells if cell.aa_of)
 
@@ -485,6 +487,28 @@ def test_captures_are_made_of_the_cells_that_are_named(gpu_study):
 def test_without_a_recorder_nothing_is_captured_and_the_plan_says_why(gpu_study):
     study = gpu_study(cells=["onnxruntime-cuda/*"], source="nsys")
     assert study.targets.budgets == [] and json.loads(study.plan())["traces"]["reason"] == "nsys is not on PATH"
+
+
+def test_kernels_are_counted_of_the_cells_that_are_named(gpu_study, monkeypatch):
+    counters = {"cells": ["*/m/fp32/b8-s32"], "caches": "cold"}
+    study = gpu_study(counters=counters)
+    folder = "results/traces/nvidia-test"
+    made = [f"{folder}/{runtime}/m/fp32/b8-s32.ncu" for runtime in ("onnxruntime-cuda", "onnxruntime-cuda-graph")]
+    assert study.targets.counters == [f"{path}.json" for path in made] and study.targets.budgets == []
+    assert study.targets.kernel_rooflines[:2] == [f"{made[0]}.svg", f"{made[0]}.png"]
+    plan = json.loads(study.plan())
+    assert plan["traces"]["counters"] == {**counters, "reason": None}
+    assert [cell["counters"] for cell in plan["cells"] if cell["counters"]] == study.targets.counters
+    assert all(cell.counters is None for cell in study.cells if cell.aa_of)
+    floors = {cell.floor for cell in study.cells if cell.counters}
+    assert {*study.floor("onnxruntime-cuda", "m", "fp32", "b8-s32", "nvidia-test")} == floors
+    steady = gpu_study(counters={"cells": ["*"]}).slices.counters("onnxruntime-cuda", "m")
+    assert study.slices.counters("onnxruntime-cuda", "m") != steady
+    monkeypatch.setattr("ceilings.traces.source.missing", lambda name: "no ncu" if name == "ncu" else None)
+    without = gpu_study(counters=counters)
+    assert without.targets.counters == [] and json.loads(without.plan())["traces"]["counters"]["reason"] == "no ncu"
+    with pytest.raises(UserError, match=r"traces\.counters\.cells: 'onnxruntime-cudo/.* fits no cell"):
+        gpu_study(counters={"cells": ["onnxruntime-cudo/m/fp32/b8-s32"]})
 
 
 def test_a_pattern_that_fits_no_cell_of_a_gpu_is_refused(gpu_study):

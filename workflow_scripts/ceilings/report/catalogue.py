@@ -59,6 +59,7 @@ TABLES = {
     "runs": "a row a process",
     "budgets": "a row a captured cell: where its time goes",
     "kernels": "a row a kernel of a captured cell: how often it runs and how long",
+    "counted_kernels": "a row a kernel of a counted cell: what the hardware counted, and what limits it",
     "floors": "a row a cell: what the hardware allows",
     "quality": "a row an evaluated configuration: accuracy, or agreement with FP32",
     "changing": "a row a cell of changing shapes: shape tax, first appearances, padding to buckets",

@@ -29,6 +29,7 @@ def plan(
     cells: Sequence[Cell],
     trace_source: tuple[str | None, str | None],
     *,
+    counters_lack: str | None = None,
     lacking: Sequence[Mapping[str, Any]] = (),
     predictions: Sequence[Mapping[str, Any]] = (),
     changing: Sequence[ChangingCell] = (),
@@ -46,6 +47,7 @@ def plan(
         models: The models of the study.
         cells: Its cells.
         trace_source: What records captures here, and why nothing does.
+        counters_lack: Why no hardware counters are read here.
         lacking: What of the catalogue cannot run here, asked for or not.
         predictions: What was predicted of its cells before they were measured.
         changing: Its cells of changing shapes.
@@ -68,7 +70,12 @@ def plan(
         "protocol": config["protocol"],
         "tolerances": config["parity"],
         "lengths": {name: _lengths(given) for name, given in config["inputs"]["lengths"].items()},
-        "traces": {**config["traces"], "source": trace_source[0], "reason": trace_source[1]},
+        "traces": {
+            **config["traces"],
+            "source": trace_source[0],
+            "reason": trace_source[1],
+            "counters": {**config["traces"]["counters"], "reason": counters_lack},
+        },
         "price_per_hour": config["price_per_hour"],
         "targets": config["targets"],
         "baseline": config["baseline"],

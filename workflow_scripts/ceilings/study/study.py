@@ -31,7 +31,7 @@ from ceilings.study.slices import Slices, canonical
 from ceilings.study.study_models import StudyModels
 from ceilings.study.targets import Targets
 from ceilings.study.validation import refuse_the_impossible
-from ceilings.study.variants import engine_graph, graph_name, stored_precision
+from ceilings.study.variants import counted_work, engine_graph, graph_name, stored_precision
 from ceilings.traces import source
 from ceilings.workload import generation
 from ceilings.workload.batches import shape_of
@@ -69,6 +69,8 @@ class Study:
         self.engines = Engines(self.config, self.machines, self.paths, self.models)
         self.trace_source = source.choose(self.config["traces"]["source"])
         """What records captures here, and why nothing does."""
+        self.counters_lack = source.missing("ncu")
+        """Why no hardware counters are read here; None if they can be."""
         self.slices = Slices(self.config, self.machines, self.models, self.trace_source[0] or "nsys")
         refuse_the_impossible(self.config, self.models, self.engines, results)
 
@@ -100,8 +102,8 @@ class Study:
 
     @functools.cached_property
     def _planner(self) -> Planner:
-        traced = self.trace_source[0] is not None
-        return Planner(self.config, self.machines, self.paths, self.models, self.engines, traced=traced)
+        tools = {"traced": self.trace_source[0] is not None, "counted": self.counters_lack is None}
+        return Planner(self.config, self.machines, self.paths, self.models, self.engines, **tools)
 
     @property
     def side_by_side(self) -> bool:
@@ -166,6 +168,7 @@ class Study:
             self.models,
             self.cells,
             self.trace_source,
+            counters_lack=self.counters_lack,
             lacking=lacking(self.machines.hosts, models, self._planner.availability),
             predictions=self.predictions_of_cells,
             changing=self.changing,
@@ -293,6 +296,11 @@ class Study:
     def counted_graph(self, model: str, work: str) -> str:
         """The graph that holds a cell's work, by its name from :func:`counted_work`."""
         return self.paths.graph(model, stored_precision(work))
+
+    def floor(self, runtime: str, model: str, precision: str, shape: str, device: str) -> list[str]:
+        """The record of a cell's floor, as a rule's input; none where nothing bounds it."""
+        work = counted_work(self.slices.runtime(runtime), precision)
+        return [self.paths.floor(device, model, work, Shape.parse(shape))] if work else []
 
     def sensitivity_inputs(self, model: str) -> list[str]:
         """The inputs by which the most sensitive layers are found; none if the study keeps none as such."""

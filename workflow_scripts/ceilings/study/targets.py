@@ -79,6 +79,7 @@ class Targets:
             "searches": bool(self.searches),
             "colocation": bool(self.colocated),
             "budgets": any(cell.budget for cell in self.cells),
+            "counters": any(cell.counters for cell in self.cells),
             "floors": any(cell.floor for cell in self.cells),
             "transfers": bool(self.transfers or self.recorded_transfers),
         }
@@ -135,7 +136,8 @@ class Targets:
     @functools.cached_property
     def recorded_records(self) -> list[str]:
         """All that the tables read of other machines and other environments."""
-        beside = ((cell.floor, cell.engine, cell.budget, cell.quality) for cell in self.cells if cell.recorded)
+        read = [cell for cell in self.cells if cell.recorded]
+        beside = ((cell.floor, cell.engine, cell.budget, cell.counters, cell.quality) for cell in read)
         served = (run for one in self.deployed if one.recorded for run in one.runs)
         colocated = (run for one in self.colocated if one.recorded for run in one.runs)
         searched = (one.record for one in self.searches if one.record and one.recorded)
@@ -148,6 +150,16 @@ class Targets:
     def budgets(self) -> list[str]:
         """The budgets that this machine makes."""
         return [cell.budget for cell in self.measured if cell.budget]
+
+    @functools.cached_property
+    def counters(self) -> list[str]:
+        """What limits kernels by their counters, of the cells of this machine."""
+        return [cell.counters for cell in self.measured if cell.counters]
+
+    @functools.cached_property
+    def kernel_rooflines(self) -> list[str]:
+        """The pictures of these kernels below the device's ceilings."""
+        return [str(Path(path).with_suffix(f".{kind}")) for path in self.counters for kind in ("svg", "png")]
 
     @functools.cached_property
     def qualities(self) -> list[str]:

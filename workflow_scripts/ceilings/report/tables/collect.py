@@ -22,6 +22,7 @@ from ceilings.report.tables.budget_rows import budget_row, kernel_rows, read_bud
 from ceilings.report.tables.change_cost_rows import change_tables
 from ceilings.report.tables.changing_rows import changing_tables
 from ceilings.report.tables.colocation_rows import colocation_tables
+from ceilings.report.tables.counted_rows import COUNTED_COLUMNS, counted_rows, read_counted
 from ceilings.report.tables.floor_rows import floor_table
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, Tables
 from ceilings.report.tables.keys import KEY, ONNX_FILE, joined_levers, with_axes
@@ -72,6 +73,7 @@ def collect(plan: Record) -> Tables:
     samples: list[Sampled] = []
     budgets: list[dict[str, Any]] = []
     kernels: list[dict[str, Any]] = []
+    counted: list[dict[str, Any]] = []
     seen: dict[tuple[int, ...], str] = {}
     transfers = Transfers(plan)
     for cell in plan["cells"]:
@@ -91,6 +93,8 @@ def collect(plan: Record) -> Tables:
             row = budget_row(cell, cells[-1], budget)
             budgets += [row] if row else []
             kernels += kernel_rows(cell, budget)
+        if path := cell.get("counters"):
+            counted += counted_rows(cell, read_counted(path, cell))
     every = _samples(samples)
     served = served_tables(plan, bare_means(every))
     return Tables(
@@ -100,6 +104,7 @@ def collect(plan: Record) -> Tables:
         floors=floor_table(plan["cells"], cells),
         budgets=with_axes(pd.DataFrame(budgets, columns=BUDGET_COLUMNS)),
         kernels=with_axes(pd.DataFrame(kernels, columns=KERNEL_COLUMNS)),
+        counted_kernels=with_axes(pd.DataFrame(counted, columns=COUNTED_COLUMNS)),
         quality=quality_table(plan["cells"]),
         **vars(changing_tables(plan)),
         **vars(change_tables(plan)),

@@ -30,6 +30,7 @@ from ceilings.report.tables.colocation_rows import (
     INSTANCE_COLUMNS,
     PAIR_COLUMNS,
 )
+from ceilings.report.tables.counted_rows import COUNTED_COLUMNS
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.padded_rows import BUCKET_COLUMNS
@@ -106,7 +107,7 @@ KEYS = {
 }
 """Columns that name what a row is of, where these are others than those of a cell of one shape."""
 
-LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *FURTHER}
+LATER = {"quality", "counted_kernels", "serving", "serving_windows", SERVING_SAMPLES, *FURTHER}
 """Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
@@ -162,6 +163,7 @@ class Tables:
         samples: One row an iteration (``latency_ns``).
         budgets: One row a captured cell; columns ``BUDGET_COLUMNS``.
         kernels: One row a kernel of a captured cell; columns ``KERNEL_COLUMNS``.
+        counted_kernels: One row a kernel of a cell whose kernels were counted; columns ``COUNTED_COLUMNS``.
         floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
         quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
         changing, changing_runs, changing_shapes, changing_buckets, transitions, changing_requests: One row a cell of
@@ -183,6 +185,7 @@ class Tables:
     samples: pd.DataFrame
     budgets: pd.DataFrame = field(default_factory=lambda: _empty(BUDGET_COLUMNS))
     kernels: pd.DataFrame = field(default_factory=lambda: _empty(KERNEL_COLUMNS))
+    counted_kernels: pd.DataFrame = field(default_factory=lambda: _empty(COUNTED_COLUMNS))
     floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
     quality: pd.DataFrame = field(default_factory=lambda: _empty(QUALITY_COLUMNS))
     changing: pd.DataFrame = field(default_factory=lambda: _empty(CHANGING_COLUMNS))
@@ -273,6 +276,7 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet"), remedy) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
     known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **FURTHER}
+    known["counted_kernels"] = COUNTED_COLUMNS
     for name, columns in known.items():
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]

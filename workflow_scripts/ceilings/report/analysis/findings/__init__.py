@@ -15,6 +15,7 @@ from ceilings.report.analysis.findings.beyond import cold_start, other_boundarie
 from ceilings.report.analysis.findings.bottleneck import bottleneck
 from ceilings.report.analysis.findings.bucket_padding import padded_requests
 from ceilings.report.analysis.findings.company import company
+from ceilings.report.analysis.findings.counted_kernels import counted_kernels
 from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
@@ -56,6 +57,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     operating_points,
     best_batches,
     floor,
+    counted_kernels,
     batching,
     sizes,
     padding,
