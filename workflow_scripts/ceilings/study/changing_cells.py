@@ -63,6 +63,7 @@ class ChangingCell:
         """As it stands in ``plan.json``."""
         return {
             **{name: getattr(self, name) for name in ("device", "runtime", "model", "precision", "sequence")},
+            "levers": sorted(RUNTIMES[self.runtime].levers),
             "available": bool(self.available),
             "reason": private.anonymous(self.available.reason),
             "remedy": private.anonymous(self.available.remedy),

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ceilings.report.tables import gates
+from ceilings.report.tables.keys import joined_levers
 from ceilings.report.tables.padded_rows import BUCKET_COLUMNS, PADDED_COLUMNS, curve, padding, reason
 from ceilings.report.tables.planned_record import read_record
 from ceilings.statistics.quantiles import Interval
@@ -27,7 +28,7 @@ MB = 1e6
 NS_PER_MS = 1e6
 
 CHANGING_COLUMNS = [
-    *(*CHANGING_KEY, "status", "reason", "remedy", "processes", "requests", "shapes", "changes"),
+    *(*CHANGING_KEY, "levers", "status", "reason", "remedy", "processes", "requests", "shapes", "changes"),
     *("tax", "tax_low", "tax_high", "drift", "drift_low", "drift_high", "sequence_ms", "steady_ms"),
     *("first_ms", "worst_first_ms", "return_ratio", "growth_mb", "graphs", "eager_shapes"),
     *("worst_previous", "worst_shape", "worst_ratio"),
@@ -35,12 +36,13 @@ CHANGING_COLUMNS = [
 ]
 """One row a cell.
 
-``tax``: mean latency over the sequence, over that of the same requests at their steady latencies; ``low``, ``high`` of
-95%. ``drift``: steady latencies after a pass over those before it, weighted in the same way. ``sequence_ms``,
-``steady_ms``: both means. ``first_ms``, ``worst_first_ms``: mean and largest latency of a first appearance, the first
-request of the process apart. ``return_ratio``: median over the shapes of the first request after another shape, over
-the steady latency. ``growth_mb``: memory that the shapes after the first one added. ``graphs``: those compiled.
-``worst_*``: the transition that costs most beside its shape's steady latency.
+``levers``: what is done to the stack, as in the table of cells. ``tax``: mean latency over the sequence, over that of
+the same requests at their steady latencies; ``low``, ``high`` of 95%. ``drift``: steady latencies after a pass over
+those before it, weighted in the same way. ``sequence_ms``, ``steady_ms``: both means. ``first_ms``,
+``worst_first_ms``: mean and largest latency of a first appearance, the first request of the process apart.
+``return_ratio``: median over the shapes of the first request after another shape, over the steady latency.
+``growth_mb``: memory that the shapes after the first one added. ``graphs``: those compiled. ``worst_*``: the transition
+that costs most beside its shape's steady latency.
 """
 
 RUN_COLUMNS = [*CHANGING_KEY, "run", "padded", "sequence_ms", "steady_ms"]
@@ -82,7 +84,12 @@ def changing_tables(plan: Record) -> ChangingTables:
         padded = [_read(path, cell, plan, padded=True) for path in cell["padded"]]
         chosen = _read_buckets(cell["buckets"], cell) if cell["buckets"] else None
         key = {name: cell[name] for name in CHANGING_KEY}
-        row = {**key, "processes": len(records), "path": str(cell["runs"][0]) if records else None}
+        row = {
+            **key,
+            "levers": joined_levers(cell.get("levers") or ()),
+            "processes": len(records),
+            "path": str(cell["runs"][0]) if records else None,
+        }
         if not records:
             cells.append({**row, "status": "unavailable", "reason": cell["reason"], "remedy": cell["remedy"]})
             continue
