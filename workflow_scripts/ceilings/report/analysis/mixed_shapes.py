@@ -78,9 +78,12 @@ class MixedCell:
     @property
     def tax(self) -> Interval | None:
         """Its shape tax; None where one process bounds nothing."""
-        if pd.isna(self.row["tax_low"]):
-            return None
-        return Interval(self.row["tax_low"], self.row["tax"], self.row["tax_high"])
+        return self._interval("tax")
+
+    @property
+    def change_cost(self) -> Interval | None:
+        """How many times as long requests take after another shape as after their own; None where it is not known."""
+        return self._interval("change_cost")
 
     @property
     def drift(self) -> float:
@@ -88,6 +91,11 @@ class MixedCell:
         ends = [self.row["drift_low"], self.row["drift_high"]]
         low, high = [self.row["drift"]] * 2 if any(map(pd.isna, ends)) else ends
         return max(float(high), 1 / float(low), 1.0)
+
+    def _interval(self, name: str) -> Interval | None:
+        if pd.isna(self.row[f"{name}_low"]):
+            return None
+        return Interval(self.row[f"{name}_low"], self.row[name], self.row[f"{name}_high"])
 
 
 class MixedShapes:
@@ -115,6 +123,13 @@ class MixedShapes:
         """The sequence over the fixed cell, whose latency a benchmark of one shape would publish."""
         fixed = self._fixed_means(cell)
         return self._judged(cell, [(cell.sequence, 1), (fixed, -1)], 1) if fixed and cell.sequence else None
+
+    def dearest(self, cell: MixedCell) -> Mapping[str, Any] | None:
+        """The pair of shapes that adds most to the mean of the sequence; None of tables from before that was there."""
+        pairs = self.measured.tables.transitions
+        mine = pairs[(pairs[CHANGING_KEY] == [cell.row[name] for name in CHANGING_KEY]).all(axis=1)]
+        known = mine[mine["excess_ms"].notna()]
+        return None if known.empty else known.sort_values("excess_ms").iloc[-1].to_dict()
 
     def compare(self, a: MixedCell, b: MixedCell) -> Judged:
         """Latency of ``a`` over that of ``b``, over the sequence."""

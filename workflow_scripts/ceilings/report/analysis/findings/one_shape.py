@@ -37,7 +37,8 @@ CHOICE_MEASURE = "mean latencies, over the sequence to at one shape"
 
 def shape_taxes(measured: Measured) -> list[Finding]:
     """A finding a cell of changing shapes: the shape tax, held against the drift of its processes."""
-    return [_tax(cell) for cell in MixedShapes(measured).cells]
+    mixed = MixedShapes(measured)
+    return [_tax(mixed, cell) for cell in mixed.cells]
 
 
 def published_latencies(measured: Measured) -> list[Finding]:
@@ -56,7 +57,7 @@ def choices(measured: Measured) -> list[Finding]:
 # --- the tax ---------------------------------------------------------------------------------------------------------
 
 
-def _tax(cell: MixedCell) -> Finding:
+def _tax(mixed: MixedShapes, cell: MixedCell) -> Finding:
     row, name = cell.row, cell.name
     if cell.tax is None:
         sentence = (
@@ -72,20 +73,15 @@ def _tax(cell: MixedCell) -> Finding:
     status: Status
     tax = cell.tax
     if tax.low > cell.drift:
-        worst = ""
-        if not pd.isna(row["worst_ratio"]):
-            worst = (
-                f" The change that costs most is {row['worst_previous']} to {row['worst_shape']}: "
-                f"{text.number(row['worst_ratio'])}× the steady latency."
-            )
         sentence = (
             f"{name}: a benchmark of one shape at a time misleads by **{text.interval(tax, '×')}**: the sequence takes "
             f"{text.number(row['sequence_ms'])} ms a request, the same requests at steady shapes "
-            f"{text.number(row['steady_ms'])} ms.{worst}"
+            f"{text.number(row['steady_ms'])} ms. {_cause(cell)}{_dearest(mixed, cell)}"
         )
         brief = (
             f"{name}: a benchmark of one shape misleads by {text.number(tax.estimate)}×; requests whose shapes change "
             f"take {text.number(row['sequence_ms'])} ms in the mean."
+            + ("" if _costs(cell) else " Requests that repeat their shape pay as much.")
         )
         status = "refuted"
     elif within(tax, MARGIN):
@@ -112,6 +108,37 @@ def _tax(cell: MixedCell) -> Finding:
     )
 
 
+def _costs(cell: MixedCell) -> bool:
+    """Whether the changes may be what costs: a shape that repeats there does not take as long."""
+    return cell.change_cost is None or cell.change_cost.high > 1 + MARGIN
+
+
+def _cause(cell: MixedCell) -> str:
+    """Whether the tax is that of the changes."""
+    alone, cost = cell.row["return_ratio"], cell.change_cost
+    if cost is None:
+        if pd.isna(alone):  # one shape
+            return ""
+        return (
+            "Every request changes its shape there; alone, the first request after another shape takes "
+            f"{text.number(alone)}× the steady latency."
+        )
+    both = f"There a request takes {text.interval(cost, '×')} as long after another shape as after the same"
+    if not _costs(cell):
+        return f"{both}: the requests that change the shape are not what costs."
+    return f"{both}: {'the changes cost' if cost.low > 1 else 'undecided whether the changes cost'}."
+
+
+def _dearest(mixed: MixedShapes, cell: MixedCell) -> str:
+    """Where most of the excess falls."""
+    if (pair := mixed.dearest(cell)) is None:
+        return ""
+    return (
+        f" The largest part falls on {pair['previous']} to {pair['shape']}: {text.number(pair['mean_ratio'])}× the "
+        f"steady latency in the mean, {text.number(pair['ratio'])}× in the median."
+    )
+
+
 # --- the number that a benchmark of one shape publishes ---------------------------------------------------------------
 
 
@@ -122,7 +149,7 @@ def _published(cell: MixedCell, judged: Judged) -> Finding:
     mix = cell.row["steady_ms"] / mean
     parts = (
         f"The requests take {text.number(mix)}× that latency at their steady shapes, and "
-        f"{text.number(cell.row['tax'])}× of this since they change."
+        f"{text.number(cell.row['tax'])}× of this one after another."
     )
     taken = f"the requests of the sequence take {text.number(cell.row['sequence_ms'])} ms in the mean"
     publishes = f"a benchmark at {shape} publishes a mean of {text.number(mean)} ms"

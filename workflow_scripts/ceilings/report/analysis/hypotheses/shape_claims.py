@@ -63,7 +63,7 @@ def tensorrt_over_batches(measured: Measured, evidence: Evidence) -> Judgement:
 def _batch_changes(measured: Measured) -> Iterator[tuple[MixedCell, Interval]]:
     """Cells whose shapes differ in the batch only, with what a request after a change takes over its steady latency.
 
-    A request that follows its own shape is taken to be steady, so the tax is all of the changes'.
+    Where requests repeat their shape too, changes are held against these, which pay what is no cost of a change.
     """
     shapes = measured.tables.changing_shapes
     for cell in MixedShapes(measured).cells:
@@ -72,8 +72,8 @@ def _batch_changes(measured: Measured) -> Iterator[tuple[MixedCell, Interval]]:
         share = cell.row["changes"] / max(1, cell.row["requests"] - 1)
         alike = len({shape.with_sizes(batch=1) for shape in sizes}) == 1
         if cell.tax and alike and len(sizes) > 1 and share >= OFTEN:
-            ends = (1 + (end - 1) / share for end in (cell.tax.low, cell.tax.estimate, cell.tax.high))
-            yield cell, Interval(*ends)
+            ends = [1 + (end - 1) / share for end in (cell.tax.low, cell.tax.estimate, cell.tax.high)]
+            yield cell, cell.change_cost or Interval(*ends)
 
 
 def _key(cell: MixedCell) -> dict[str, str]:
