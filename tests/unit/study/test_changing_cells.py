@@ -156,7 +156,7 @@ def test_what_cannot_be_is_refused_while_planning(change, problem):
 def test_a_log_with_a_shape_that_the_model_cannot_take_is_refused_by_its_file(tmp_path):
     log = tmp_path / "log.csv"
     log.write_text("length\n16\n600\n")
-    with pytest.raises(UserError, match=r"sequences.mixed \(.*log.csv\): b1-s600: 'text' takes at most 64"):
+    with pytest.raises(UserError, match=r"sequences.mixed \(.*log.csv\): b1-s600 \(line 3\): 'text' takes at most 64"):
         study(sequences(order="replayed", file=str(log)))
 
 

@@ -111,9 +111,9 @@ def requests_of(config: Mapping[str, Any], models: StudyModels, name: str, model
     requests = _read(name, json.dumps(known[name], sort_keys=True), config["seed"], _state(known[name].get("file")))
     outline = models.outline(model)
     taken = requests.at(outline.axes, models.fixed_axes(model))
-    for shape in taken.shapes:
+    for index, shape in enumerate(taken.shapes):
         if problem := _beyond(shape, model, models):
-            raise UserError(problem)
+            raise UserError(f"{taken.named(index)}: {problem}")
     if unknown := {shape.lengths for shape in taken.shapes} - {"", *config["inputs"]["lengths"]}:
         raise UserError(
             f"the lengths {min(unknown)!r} are unknown, {nearest(min(unknown), config['inputs']['lengths'])}"
@@ -169,9 +169,9 @@ def _beyond(shape: Shape, model: str, models: StudyModels) -> str | None:
     outline, fixed = models.outline(model), models.fixed_axes(model)
     for axis, size in shape.sizes:
         if axis in fixed and size != fixed[axis]:
-            return f"{shape}: {model!r} takes {fixed[axis]} alone as {axis}; drop such requests"
+            return f"{model!r} takes {fixed[axis]} alone as {axis}; drop such requests"
         if size > outline.limits.get(axis, size):
-            return f"{shape}: {model!r} takes at most {outline.limits[axis]} as {axis}; drop such requests, or cut them"
+            return f"{model!r} takes at most {outline.limits[axis]} as {axis}; drop such requests, or cut them"
     return None
 
 
