@@ -172,6 +172,20 @@ def test_what_pairs_add_is_the_sequence_less_its_steady_requests(planted):
     assert row["change_cost_low"] < 3.0 < row["change_cost_high"]
 
 
+def test_a_dear_first_appearance_is_named_and_is_no_tax(tmp_path):
+    cell = planted_shapes.write(tmp_path / "cell")
+    for path in cell["runs"]:
+        edited(Path(path), "cold", "latency_ns", 1, value=900_000_000)
+    (one,) = findings_of(tables_of([cell]))
+    assert one.status == "supported"
+    assert re.search(r"the first b1-s32 takes 900 ms, 4\d\d× its steady latency, once a process", one.text)
+
+
+def test_a_sequence_that_is_faster_than_its_steady_requests_is_decided_and_no_cost(planted):
+    (one,) = findings_of(planted(change=0.5))
+    assert one.status == "refuted" and "less time in the sequence" in one.text and "is unknown" in one.text
+
+
 def test_no_tax_is_a_finding_too(planted):
     (one,) = findings_of(planted())
     assert (one.status, one.brief) == ("supported", "")
@@ -305,7 +319,8 @@ def test_a_log_of_which_only_the_first_requests_ran_says_so(tmp_path):
     for path in cell["runs"]:
         edited(Path(path), "requests", "logged", value=5000)
     text = shapes_section.section(Measured(tables_of([cell])))
-    assert "the log has 5000 requests, and the first 60 by arrival ran" in text
+    assert "flagged: the log has 5000 requests, and the first 60 by arrival ran (requests sets how many)." in text
+    assert text.count("flagged") == 1
 
 
 def test_wrong_outputs_fail_the_cell_whatever_it_was_measured_for(tmp_path):

@@ -70,6 +70,15 @@ def test_buckets_are_asked_of_models_with_the_axis_only():
     assert json.loads(study(padded).bucket_limits) == {"axis": "sequence", "memory_mb": None, "most": 2}
 
 
+def test_requests_of_one_length_are_not_padded():
+    def batches(config):
+        config["sequences"]["mixed"] = {"order": "alternating", "axes": {"batch": [1, 2], "sequence": [16]}}
+        config["changing"]["buckets"] = {"most": 2}
+
+    for cell in study(batches).changing:
+        assert (cell.buckets, cell.padded) == (None, ())
+
+
 def test_a_record_depends_on_its_requests_and_on_nothing_of_another_sequence():
     names = ("onnxruntime-cpu", "text", "fp32", "mixed", "cpu-test")
     before = study().slices.changing(*names)

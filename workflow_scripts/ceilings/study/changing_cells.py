@@ -19,6 +19,7 @@ from ceilings.study.config import nearest
 from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked
+from ceilings.workload.padded import can_pad
 from ceilings.workload.sequences import sequence
 from ceilings.workload.shape import Shape
 from ceilings.workload.shape_order import Requests
@@ -78,7 +79,7 @@ def changing_cells(
 ) -> list[ChangingCell]:
     """The cells of changing shapes, each once a device; of other devices those that are recorded.
 
-    Requests are padded of models that have the axis of the buckets.
+    Requests are padded of models that have the axis of the buckets, in sequences whose shapes differ along it.
     """
     axis = config["changing"].get("buckets", {}).get("axis")
     planned: dict[tuple[str | None, str], ChangingCell] = {}
@@ -92,7 +93,7 @@ def changing_cells(
             if not RUNTIMES[cell.runtime].changing:
                 reason = f"{cell.runtime} has no runner of changing shapes"
                 one = dataclasses.replace(one, available=Availability(reason, _remedy()))
-            padded = axis in models.outline(cell.model).axes
+            padded = bool(axis) and can_pad(requests_of(config, models, name, cell.model).shapes, axis)
             whole = _planned(one, config, paths, padded=padded, elsewhere=cell.recorded)
             if whole is not None:
                 planned.setdefault((cell.device, one.identity), whole)

@@ -126,10 +126,13 @@ class MixedShapes:
 
     def dearest(self, cell: MixedCell) -> Mapping[str, Any] | None:
         """The pair of shapes that adds most to the mean of the sequence; None of tables from before that was there."""
-        pairs = self.measured.tables.transitions
-        mine = pairs[(pairs[CHANGING_KEY] == [cell.row[name] for name in CHANGING_KEY]).all(axis=1)]
+        mine = self._of(cell, self.measured.tables.transitions)
         known = mine[mine["excess_ms"].notna()]
         return None if known.empty else known.sort_values("excess_ms").iloc[-1].to_dict()
+
+    def shapes(self, cell: MixedCell) -> pd.DataFrame:
+        """Its rows of the table of shapes, in the order of their first appearance."""
+        return self._of(cell, self.measured.tables.changing_shapes)
 
     def compare(self, a: MixedCell, b: MixedCell) -> Judged:
         """Latency of ``a`` over that of ``b``, over the sequence."""
@@ -150,6 +153,9 @@ class MixedShapes:
     def padding(self, cell: MixedCell) -> Judged | None:
         """The sequence with its requests padded to buckets over the sequence as it is; None where not measured."""
         return self._judged(cell, [(cell.padded, 1), (cell.sequence, -1)], 1) if cell.padded else None
+
+    def _of(self, cell: MixedCell, table: pd.DataFrame) -> pd.DataFrame:
+        return table[(table[CHANGING_KEY] == [cell.row[name] for name in CHANGING_KEY]).all(axis=1)]
 
     def _both_fixed(self, a: MixedCell, b: MixedCell) -> tuple[Means, Means] | None:
         fixed = self._fixed_means(a), self._fixed_means(b)

@@ -169,7 +169,7 @@ def _flags(records: Sequence[Record]) -> list[str]:
     flags = [f"{flag} ({count} of {len(records)} runs)" for flag, count in counted.items()]
     ran, logged = len(records[0]["requests"]["order"]), records[0]["requests"]["logged"]
     if logged and logged > ran:
-        flags.append(f"the log has {logged} requests, and the first {ran} by arrival ran; set requests to run more")
+        flags.append(f"the log has {logged} requests, and the first {ran} by arrival ran (requests sets how many)")
     return flags
 
 

@@ -26,6 +26,9 @@ TOPIC = "Changing shapes"
 CLAIM = "Latencies at fixed shapes tell the latency of requests whose shapes change."
 MEASURE = "mean latencies, of the sequence to its requests at steady shapes"
 
+DEAR = 2.0
+"""Times its steady latency from which a shape's first appearance is named."""
+
 PUBLISHED_TOPIC = "One shape for many"
 PUBLISHED = "The latency at one shape is the mean latency of requests of many."
 PUBLISHED_MEASURE = "mean latencies, of the sequence to one shape"
@@ -71,12 +74,12 @@ def _tax(mixed: MixedShapes, cell: MixedCell) -> Finding:
     brief = ""
     missing: tuple[str, ...] = ()
     status: Status
-    tax = cell.tax
+    tax, first = cell.tax, _first(mixed, cell)
     if tax.low > cell.drift:
         sentence = (
             f"{name}: a benchmark of one shape at a time misleads by **{text.interval(tax, '×')}**: the sequence takes "
             f"{text.number(row['sequence_ms'])} ms a request, the same requests at steady shapes "
-            f"{text.number(row['steady_ms'])} ms. {_cause(cell)}{_dearest(mixed, cell)}"
+            f"{text.number(row['steady_ms'])} ms. {_cause(cell)}{_dearest(mixed, cell)}{first}"
         )
         brief = (
             f"{name}: a benchmark of one shape misleads by {text.number(tax.estimate)}×; requests whose shapes change "
@@ -84,16 +87,24 @@ def _tax(mixed: MixedShapes, cell: MixedCell) -> Finding:
             + ("" if _costs(cell) else " Requests that repeat their shape pay as much.")
         )
         status = "refuted"
+    elif tax.high < 1 / max(cell.drift, 1 + MARGIN):
+        sentence = (
+            f"{name}: requests take less time in the sequence than at their steady latencies, "
+            f"**{text.interval(tax, '×')}**: {text.number(row['sequence_ms'])} and {text.number(row['steady_ms'])} ms "
+            f"in the mean. Something slows the same shape again, and what a change costs is unknown.{first}"
+        )
+        brief = f"{name}: requests whose shapes change take {text.number(tax.estimate)}× their steady latencies."
+        status = "refuted"
     elif within(tax, MARGIN):
         sentence = (
             f"{name}: the sequence takes as long as its requests at their steady latencies "
-            f"({text.interval(tax, '×')}); here a benchmark of one shape at a time tells the truth."
+            f"({text.interval(tax, '×')}); here a benchmark of one shape at a time tells the truth.{first}"
         )
         status = "supported"
     else:
         sentence = (
             f"{name}: undecided: the sequence takes {text.interval(tax, '×')} as long as its requests at their steady "
-            f"latencies, which drift by up to {text.number(cell.drift)}× within a round."
+            f"latencies, which drift by up to {text.number(cell.drift)}× within a round.{first}"
         )
         status, missing = "not decidable", (f"protocol: {{processes: {2 * int(row['processes'])}}}",)
     return Finding(
@@ -136,6 +147,19 @@ def _dearest(mixed: MixedShapes, cell: MixedCell) -> str:
     return (
         f" The largest part falls on {pair['previous']} to {pair['shape']}: {text.number(pair['mean_ratio'])}× the "
         f"steady latency in the mean, {text.number(pair['ratio'])}× in the median."
+    )
+
+
+def _first(mixed: MixedShapes, cell: MixedCell) -> str:
+    """The shape whose first appearance is farthest above its steady latency; no pass after the first one has it."""
+    later = mixed.shapes(cell).iloc[1:]
+    ratios = later["first_ms"] / later["steady_ms"]
+    if ratios.empty or not (largest := ratios.max()) >= DEAR:
+        return ""
+    row = later.loc[ratios.idxmax()]
+    return (
+        f" From a cold start the first {row['shape']} takes {text.number(row['first_ms'])} ms, {text.number(largest)}× "
+        "its steady latency, once a process and no part of the tax."
     )
 
 

@@ -65,19 +65,14 @@ def _batch_changes(measured: Measured) -> Iterator[tuple[MixedCell, Interval]]:
 
     Where requests repeat their shape too, changes are held against these, which pay what is no cost of a change.
     """
-    shapes = measured.tables.changing_shapes
-    for cell in MixedShapes(measured).cells:
-        mine = shapes[(shapes[list(_key(cell))] == list(_key(cell).values())).all(axis=1)]
-        sizes = [Shape.parse(name) for name in mine["shape"]]
+    mixed = MixedShapes(measured)
+    for cell in mixed.cells:
+        sizes = [Shape.parse(name) for name in mixed.shapes(cell)["shape"]]
         share = cell.row["changes"] / max(1, cell.row["requests"] - 1)
         alike = len({shape.with_sizes(batch=1) for shape in sizes}) == 1
         if cell.tax and alike and len(sizes) > 1 and share >= OFTEN:
             ends = [1 + (end - 1) / share for end in (cell.tax.low, cell.tax.estimate, cell.tax.high)]
             yield cell, cell.change_cost or Interval(*ends)
-
-
-def _key(cell: MixedCell) -> dict[str, str]:
-    return {name: str(cell.row[name]) for name in ("device", "runtime", "model", "precision", "sequence")}
 
 
 def _redone(cell: MixedCell, change: Interval, *, hoped: bool) -> Status:
