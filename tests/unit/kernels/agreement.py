@@ -84,7 +84,10 @@ def attention(random, device, masked):
     sequence = int(random.integers(9, 22)) * 2 + 1
     qkv, exact_qkv = operands.half(random, batch, sequence, 3 * heads * width, device=device)
     mask = operands.padding(random, batch, sequence, device) if masked else None
-    attention_kernel.launch(qkv, mask, heads, AttentionTile(16, 32))()
+    at = qkv.split(heads * width, -1)
+    apart = empty(batch, sequence, heads * width, device=device)
+    attention_kernel.launch(*[one.contiguous() for one in at], mask, apart, heads, AttentionTile(16, 32))()
+    attention_kernel.launch(*at, mask, at[0], heads, AttentionTile(16, 32))()
     query, key, value = exact_qkv.reshape(batch, sequence, 3, heads, width).transpose(2, 0, 3, 1, 4)
     scores = query @ key.swapaxes(-1, -2) * width**-0.5
     if mask is not None:
@@ -98,13 +101,15 @@ def attention(random, device, masked):
         return values.swapaxes(1, 2).reshape(batch, sequence, heads * width)
 
     near(qkv[..., : heads * width], together(exact), together(bound))
+    assert torch.equal(apart, at[0])
     untouched = exact_qkv[..., heads * width :]
     assert np.array_equal(qkv[..., heads * width :].double().cpu().numpy(), untouched)
 
 
 def attention_of_padding(random, device):
     qkv, exact = operands.half(random, 1, 21, 3 * 16, device=device)
-    attention_kernel.launch(qkv, torch.zeros(1, 21, dtype=torch.int64, device=device), 1, AttentionTile(16, 16))()
+    at, nothing = qkv.split(16, -1), torch.zeros(1, 21, dtype=torch.int64, device=device)
+    attention_kernel.launch(*at, nothing, at[0], 1, AttentionTile(16, 16))()
     values = exact[..., 32:]
     mean = np.repeat(values.mean(1, keepdims=True), 21, 1)
     bound = 2 * rounding.HALF * np.abs(values).mean(1, keepdims=True) + rounding.HALF * np.abs(mean) + rounding.TINY

@@ -63,8 +63,6 @@ def test_bytes_are_those_of_each_launch_s_operands(name):
         whole = {key: value.numel() * value.element_size() for key, value in tensors.items()}
         if launch.step in ("norm", "end"):
             whole["hidden"] *= 2  # read and written
-        elif launch.step == "attention":
-            whole["qkv"] = whole["qkv"] * 4 // 3  # the queries' place is written too
         elif launch.step == "embedding":
             width = tensors["words"].shape[1] * 2
             whole["words"], whole["positions"] = ids.numel() * width, ids.shape[1] * width

@@ -81,6 +81,7 @@ LIBRARIES = {
     "torch_cuda": {"torch"},
     "torch_generating_cpu": {"torch"},
     "torch_generating_cuda": {"torch"},
+    "torch_operator_cuda": {"torch", "triton"},
     "vllm_generating": set(),  # when its engine starts
 }
 """By module of a runtime, what its process may import at once beside NumPy and CUDA's bindings."""

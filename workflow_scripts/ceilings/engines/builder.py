@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ceilings.engines import attention_plugin
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.library import bindings, make_logger, make_monitor
 from ceilings.engines.profiles import Profile
@@ -102,7 +103,11 @@ def build(graph: Path | str, settings: Settings, timing_cache: bytes = b"") -> B
     logger = make_logger(trt)
     builder = trt.Builder(logger)
     start = time.monotonic()
-    network = _parse(trt, builder, logger, graph)
+    plugin = attention_plugin.register(trt) if attention_plugin.needed(graph) else None
+    try:
+        network = _parse(trt, builder, logger, graph)
+    except CellFailure as failure:
+        raise _refused(plugin) or failure from None
     _refuse_unquantized(trt, network, settings.precision)
     parsed = time.monotonic()
     config = builder.create_builder_config()
@@ -113,7 +118,7 @@ def build(graph: Path | str, settings: Settings, timing_cache: bytes = b"") -> B
     config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise _failure(logger.errors)
+        raise _refused(plugin) or _failure(logger.errors)
     done = time.monotonic()
     engine = bytes(memoryview(plan))
     layers, layers_format = _layers(trt, logger, engine, settings.capability is None)
@@ -251,6 +256,11 @@ def _layers(trt: Any, logger: Any, engine: bytes, gpu: bool) -> tuple[str, str]:
             inspector = loaded.create_engine_inspector()
             return inspector.get_engine_information(trt.LayerInformationFormat.JSON), "json"
     return logger.layers or "", "text"
+
+
+def _refused(plugin: Any) -> CellFailure | None:
+    """What a plug-in cannot read of the graph; None: nothing, or there is none."""
+    return CellFailure("unsupported", plugin.refusals[0]) if plugin and plugin.refusals else None
 
 
 def _failure(errors: Sequence[str]) -> CellFailure:

@@ -9,8 +9,13 @@ import re
 import subprocess
 from pathlib import Path
 
+from ceilings.engines.catalogue import Builder
+
 PACKAGES = ("tensorrt_libs", "tensorrt_rtx_libs")
 """Importable folders in which the vendor's packages keep their libraries."""
+
+UNVERSIONED = {"tensorrt-rtx": "libtensorrt_rtx.so"}
+"""By generation, a library that its parser opens without a version."""
 
 
 @functools.cache
@@ -29,6 +34,22 @@ def version(soname: str) -> str | None:
     """What tells one build of a library from another: the real file's name and its size. None: it is nowhere."""
     path = find(soname)
     return f"{path.resolve().name} ({path.stat().st_size} bytes)" if path else None
+
+
+def linked(builder: Builder, folder: Path) -> dict[str, str]:
+    """Variables for a process that builds: it then finds what the vendor's parser opens by a name that no file has.
+
+    The ONNX parser of TensorRT for RTX opens ``libtensorrt_rtx.so`` when it meets a plug-in. The vendor's package has
+    ``libtensorrt_rtx.so.1`` alone, and the parser ends the process (``terminate called without an active exception``).
+    A link to the same file, made in ``folder``, is the same library.
+    """
+    name = UNVERSIONED.get(builder.name)
+    target = find(f"{name}.{builder.major}") if name and not find(name) else None
+    if not name or not target:
+        return {}
+    (folder / name).symlink_to(target.resolve())
+    others = os.environ.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, (str(folder), others)))}
 
 
 def package_folders() -> list[Path]:

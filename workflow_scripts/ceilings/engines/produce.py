@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 
 from ceilings import environment, files, records
-from ceilings.engines import inspect, profiles, trtexec
+from ceilings.engines import inspect, libraries, profiles, trtexec
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.engine_record import sidecar
 from ceilings.errors import CellFailure, UserError
@@ -104,7 +104,7 @@ def _build(spec: Mapping[str, Any], precision: str, graph: Path, folder: Path) -
     command = [sys.executable, "-m", "ceilings.engines.build_worker", str(folder / "task.json"), str(folder)]
     done = subprocess.run(
         command,
-        env=environment.known(),
+        env=environment.known() | libraries.linked(BUILDERS[spec["builder"]], folder),
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",

@@ -1,9 +1,9 @@
 """Attention of encoders for short sequences: ``softmax(scale Q K^T + mask) V`` in one kernel.
 
-A program takes one block of queries of one head of one element, goes over all keys, and writes its result over the
-queries that it alone has read. So no buffer and no copy stands between attention and the product after it, which
-reads the same rows. The softmax is the online one: the largest score so far is subtracted, and sums are scaled when
-it grows.
+A program takes one block of queries of one head of one element and goes over all keys. Its result may take the place
+of the queries, which it alone has read: then no buffer and no copy stands between attention and the product after it,
+which reads the same rows. The softmax is the online one: the largest score so far is subtracted, and sums are scaled
+when it grows.
 
 Scores, sums and softmax are FP32, the softmax's numbers FP16 where they multiply V. Bytes of Q, K, V and the result,
 FP16, and of the mask, INT64; ``4 batch sequence^2 hidden`` operations.
@@ -26,8 +26,13 @@ LEAST = 16
 
 @triton.jit
 def attention(
-    qkv: tl.tensor,
+    query: tl.tensor,
+    key: tl.tensor,
+    value: tl.tensor,
     mask: tl.tensor,
+    result: tl.tensor,
+    STRIDE: tl.constexpr,
+    RESULT_STRIDE: tl.constexpr,
     SEQUENCE: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -38,25 +43,23 @@ def attention(
     OVERLAPPED: tl.constexpr,
 ) -> None:
     """A block of queries of a head."""
-    HIDDEN: tl.constexpr = HEADS * WIDTH
     queries = tl.program_id(0) * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
     head, element = tl.program_id(1), tl.program_id(2)
     numbers = tl.arange(0, BLOCK_WIDTH)
     follow(OVERLAPPED)
-    rows = qkv + element * SEQUENCE * 3 * HIDDEN + head * WIDTH
-    place = rows + queries[:, None] * 3 * HIDDEN + numbers[None, :]
+    start_of = element * SEQUENCE * STRIDE + head * WIDTH
     inside = (queries[:, None] < SEQUENCE) & (numbers[None, :] < WIDTH)
-    query = tl.load(place, mask=inside, other=0.0)
+    asked = tl.load(query + start_of + queries[:, None] * STRIDE + numbers[None, :], mask=inside, other=0.0)
     largest = tl.full((BLOCK_QUERIES,), float("-inf"), tl.float32)
     weights = tl.zeros((BLOCK_QUERIES,), tl.float32)
     total = tl.zeros((BLOCK_QUERIES, BLOCK_WIDTH), tl.float32)
     for start in range(0, SEQUENCE, BLOCK_KEYS):
         keys = start + tl.arange(0, BLOCK_KEYS)
         there = (keys[:, None] < SEQUENCE) & (numbers[None, :] < WIDTH)
-        source = rows + keys[:, None] * 3 * HIDDEN + numbers[None, :]
-        key = tl.load(source + HIDDEN, mask=there, other=0.0)
-        value = tl.load(source + 2 * HIDDEN, mask=there, other=0.0)
-        scores = tl.dot(query, tl.trans(key)) * (SCALE * 1.4426950408889634)
+        place = start_of + keys[:, None] * STRIDE + numbers[None, :]
+        offered = tl.load(key + place, mask=there, other=0.0)
+        numbers_of = tl.load(value + place, mask=there, other=0.0)
+        scores = tl.dot(asked, tl.trans(offered)) * (SCALE * 1.4426950408889634)
         if mask is not None:
             # A number, not infinity: an element without any token is then an average, as in Transformers, and no NaN.
             real = tl.load(mask + element * SEQUENCE + keys, mask=keys < SEQUENCE, other=0) != 0
@@ -65,9 +68,11 @@ def attention(
         grown = tl.maximum(largest, tl.max(scores, 1))
         shares, kept = tl.exp2(scores - grown[:, None]), tl.exp2(largest - grown)
         weights = weights * kept + tl.sum(shares, 1)
-        total = tl.dot(shares.to(value.dtype), value, total * kept[:, None])
+        total = tl.dot(shares.to(numbers_of.dtype), numbers_of, total * kept[:, None])
         largest = grown
-    tl.store(place, (total / weights[:, None]).to(qkv.dtype.element_ty), mask=inside)
+    written = result + element * SEQUENCE * RESULT_STRIDE + head * WIDTH
+    written += queries[:, None] * RESULT_STRIDE + numbers[None, :]
+    tl.store(written, (total / weights[:, None]).to(result.dtype.element_ty), mask=inside)
 
 
 def work(batch: int, sequence: int, hidden: int, heads: int, tile: AttentionTile, *, masked: bool) -> Work:
@@ -78,20 +83,36 @@ def work(batch: int, sequence: int, hidden: int, heads: int, tile: AttentionTile
     return Work(8 * tokens * hidden + masks, loaded, 4 * tokens * sequence * hidden)
 
 
-def launch(qkv: Any, mask: Any, heads: int, tile: AttentionTile, *, overlapped: bool = False) -> Launch:
+def launch(
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any,
+    result: Any,
+    heads: int,
+    tile: AttentionTile,
+    *,
+    overlapped: bool = False,
+) -> Launch:
     """The launch of a layer's attention.
 
     Args:
-        qkv: (batch, sequence, 3 hidden), FP16, in one piece; the result takes the place of the queries.
+        query: (batch, sequence, hidden), FP16: rows of tokens, a head's numbers beside each other. Rows may stand
+            apart, as where one product gives all three; elements follow each other.
+        key: As ``query``, its rows as far apart.
+        value: The same.
         mask: (batch, sequence), INT64, zero where a token is padding, or None.
+        result: As ``query``; its rows may stand otherwise. It may be ``query``.
         heads: They share the hidden size alike.
         tile: Blocks of queries and keys.
         overlapped: Whether it follows the launch before it without a gap.
     """
-    batch, sequence, hidden = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    batch, sequence, hidden = query.shape
     width = hidden // heads
     arguments = {
-        **{"qkv": qkv, "mask": mask, "SEQUENCE": sequence, "HEADS": heads, "WIDTH": width, "SCALE": width**-0.5},
+        **{"query": query, "key": key, "value": value, "mask": mask, "result": result},
+        **{"STRIDE": query.stride(1), "RESULT_STRIDE": result.stride(1), "SEQUENCE": sequence},
+        **{"HEADS": heads, "WIDTH": width, "SCALE": width**-0.5},
         **{"BLOCK_QUERIES": tile.queries, "BLOCK_KEYS": min(tile.keys, power_of_two(sequence, LEAST))},
         **{"BLOCK_WIDTH": power_of_two(width, LEAST), "OVERLAPPED": overlapped},
     }

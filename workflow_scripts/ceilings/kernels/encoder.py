@@ -93,9 +93,11 @@ class Encoder:
         tiles, warps, overlapped = self.tiles, self.tiles.row_warps, self.overlapped
         hidden, wide, rows = self._hidden, self._wide, self._qkv.view(len(self._hidden), -1)
         context = rows[:, : hidden.shape[1]]  # attention writes over the queries
+        query, key, value = self._qkv.split(hidden.shape[1], -1)
+        reads = query, key, value, mask, query
         return [
             product.launch("qkv", hidden, *layer.qkv[:2], rows, tiles.qkv, overlapped=overlapped),
-            attention.launch(self._qkv, mask, self.weights.heads, tiles.attention, overlapped=overlapped),
+            attention.launch(*reads, self.weights.heads, tiles.attention, overlapped=overlapped),
             product.launch("out", context, layer.out.weight, None, self._out, tiles.out, overlapped=overlapped),
             normalization.launch("norm", self._out, layer.out.bias, hidden, layer.norm, warps, overlapped=overlapped),
             product.launch("up", hidden, *layer.up[:2], wide, tiles.up, layer.up.activation, overlapped=overlapped),

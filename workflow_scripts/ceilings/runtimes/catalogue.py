@@ -25,10 +25,10 @@ ENVIRONMENTS = Path(__file__).parents[3] / "envs"
 GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
 COMPILATION, AUTOTUNING = "compilation", "autotuning"
 GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES = "graph per shape", "symbolic sizes", "marked axes"
-OVERLAP = "overlapped kernels"
+OVERLAP, OPERATOR = "overlapped kernels", "attention operator"
 LEVERS = (
     *(GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING),
-    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES, OVERLAP),
+    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES, OVERLAP, OPERATOR),
 )
 """What can be done to a stack beside choosing a precision."""
 
@@ -249,6 +249,24 @@ def _fused(name: str, levers: frozenset[str], note: str, **options: Any) -> Runt
     )
 
 
+def _operator(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
+    """PyTorch, with attention as an operator of our own."""
+    return Runtime(
+        name,
+        PYTORCH,
+        levers | {OPERATOR},
+        "cuda",
+        "torch_operator_cuda",
+        "weights",
+        "gpu",
+        ("fp16",),
+        (*_TORCH_CUDA, "triton"),
+        note,
+        options,
+        capabilities=_FUSED_CAPABILITIES,
+    )
+
+
 def _torch_compiled_cpu(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
     """PyTorch on a CPU, compiled."""
     return Runtime(
@@ -366,6 +384,19 @@ _ALL = (
         "torch-cudagraph",
         frozenset({GRAPH}),
         "PyTorch's eager kernels, captured into one CUDA graph",
+        mode="cudagraph",
+    ),
+    _operator(
+        "torch-compile-operator",
+        frozenset({COMPILATION}),
+        "torch.compile (Inductor), attention of encoders as an operator of our own",
+        mode="compile",
+        compile_mode="default",
+    ),
+    _operator(
+        "torch-cudagraph-operator",
+        frozenset({GRAPH}),
+        "PyTorch's eager kernels but for attention of encoders, an operator of our own, in one CUDA graph",
         mode="cudagraph",
     ),
     Runtime(

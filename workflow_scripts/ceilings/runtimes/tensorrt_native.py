@@ -10,6 +10,7 @@ from typing import Any
 
 from ceilings import gpu
 from ceilings.cuda import device as cuda
+from ceilings.engines import attention_plugin
 from ceilings.engines import engine_record as record
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.engines.library import bindings, make_logger
@@ -62,6 +63,10 @@ class TensorRt(PyCudaRunner):
                 capability=cuda.capability(),
             )
         self.log = make_logger(trt)
+        if attention_plugin.NAME.encode() in content:
+            from ceilings.kernels import tensorrt_attention
+
+            self.plugin = attention_plugin.register(trt, tensorrt_attention.run)
         with self.phase("deserialize"):
             runtime = self.runtime = self._runtime()
             # Such an engine brings its own small runtime, which is code; its digest is known by now.
