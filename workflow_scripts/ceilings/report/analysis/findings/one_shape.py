@@ -130,9 +130,11 @@ def _cause(cell: MixedCell) -> str:
     if cost is None:
         if pd.isna(alone):  # one shape
             return ""
+        assert cell.tax
+        little = ", so the changes do not explain the tax" if alone - 1 < (cell.tax.low - 1) / 2 else ""
         return (
             "Every request changes its shape there; alone, the first request after another shape takes "
-            f"{text.number(alone)}× the steady latency."
+            f"{text.number(alone)}× the steady latency{little}."
         )
     both = f"There a request takes {text.interval(cost, '×')} as long after another shape as after the same"
     if not _costs(cell):

@@ -33,7 +33,11 @@ def changing_batches(measured: Measured, evidence: Evidence) -> Judgement:
         stack, plain = _stack(cell)
         if stack not in {ORT_CUDA, *TENSORRT_STACKS}:
             continue
-        lines.append(f"{cell.name}: {text.interval(change, '×')} the steady latency at a change of the batch")
+        alone = text.number(cell.row["return_ratio"])
+        lines.append(
+            f"{cell.name}: {text.interval(change, '×')} the steady latency at a change of the batch, {alone}× at the "
+            "return of a batch alone"
+        )
         tensorrt = stack in TENSORRT_STACKS
         status = _redone(cell, change, hoped=not tensorrt)
         # With another search, or without a convolution, the provider may well redo nothing.
@@ -76,7 +80,10 @@ def _batch_changes(measured: Measured) -> Iterator[tuple[MixedCell, Interval]]:
 
 
 def _redone(cell: MixedCell, change: Interval, *, hoped: bool) -> Status:
+    """Whether a change redoes something: requests of the sequence show it, and so does the return of a shape alone."""
     if change.low > max(REDONE, cell.drift):
+        if not cell.row["return_ratio"] > REDONE:
+            return "not decidable"  # a stall of the sequence may be what its requests show
         return "supported" if hoped else "refuted"
     if change.high < NOT_REDONE:
         return "refuted" if hoped else "supported"
