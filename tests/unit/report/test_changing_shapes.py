@@ -145,12 +145,14 @@ def altered(tmp_path, change, **planted):
         names = [record["requests"]["shapes"][shape] for shape in record["requests"]["order"]]
         passes = [[int(one) for one in change(names, np.array(each))] for each in record["sequence_ns"]]
         records.write(path, "changing", record | {"sequence_ns": passes})
-    (one,) = findings_of(tables_of([cell]))
-    return one
+    measured = Measured(tables_of([cell]))
+    (one,) = shape_taxes(measured)
+    return one, shapes_section.section(measured)
 
 
 def test_a_stall_that_repeats_pay_too_is_no_cost_of_the_changes(tmp_path):
-    one = altered(tmp_path, lambda names, latencies: latencies + 10_000_000 * (np.arange(len(names)) % 5 == 3))
+    one, section = altered(tmp_path, lambda names, latencies: latencies + 10_000_000 * (np.arange(len(names)) % 5 == 3))
+    assert "repeat their shape pay the tax as well" in section
     assert one.status == "refuted" and "are not what costs" in one.text
     assert "repeat their shape pay as much" in one.brief
 
@@ -160,7 +162,8 @@ def test_a_pair_that_costs_now_and_then_is_named_though_its_median_is_steady(tmp
         dear = [(a, b) == ("b1-s16", "b1-s64") for a, b in itertools.pairwise(["", *names])]
         return latencies + 50_000_000 * (np.array(dear) & (np.cumsum(dear) % 3 == 0))
 
-    one = altered(tmp_path, change)
+    one, section = altered(tmp_path, change)
+    assert "pay the tax as well" not in section
     assert "the changes cost" in one.text and "falls on b1-s16 to b1-s64: 4." in one.text
     assert re.search(r"1\.0\d× in the median", one.text)
 

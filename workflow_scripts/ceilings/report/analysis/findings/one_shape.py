@@ -57,6 +57,11 @@ def choices(measured: Measured) -> list[Finding]:
     return [_choice(mixed, a, b) for cells in mixed.workloads.values() for a, b in _pairs(mixed, cells)]
 
 
+def changes_may_cost(cell: MixedCell) -> bool:
+    """Whether the changes may be what costs: a shape that repeats in the sequence does not take as long."""
+    return cell.change_cost is None or cell.change_cost.high > 1 + MARGIN
+
+
 # --- the tax ---------------------------------------------------------------------------------------------------------
 
 
@@ -84,7 +89,7 @@ def _tax(mixed: MixedShapes, cell: MixedCell) -> Finding:
         brief = (
             f"{name}: a benchmark of one shape misleads by {text.number(tax.estimate)}×; requests whose shapes change "
             f"take {text.number(row['sequence_ms'])} ms in the mean."
-            + ("" if _costs(cell) else " Requests that repeat their shape pay as much.")
+            + ("" if changes_may_cost(cell) else " Requests that repeat their shape pay as much.")
         )
         status = "refuted"
     elif tax.high < 1 / max(cell.drift, 1 + MARGIN):
@@ -119,11 +124,6 @@ def _tax(mixed: MixedShapes, cell: MixedCell) -> Finding:
     )
 
 
-def _costs(cell: MixedCell) -> bool:
-    """Whether the changes may be what costs: a shape that repeats there does not take as long."""
-    return cell.change_cost is None or cell.change_cost.high > 1 + MARGIN
-
-
 def _cause(cell: MixedCell) -> str:
     """Whether the tax is that of the changes."""
     alone, cost = cell.row["return_ratio"], cell.change_cost
@@ -137,7 +137,7 @@ def _cause(cell: MixedCell) -> str:
             f"{text.number(alone)}× the steady latency{little}."
         )
     both = f"There a request takes {text.interval(cost, '×')} as long after another shape as after the same"
-    if not _costs(cell):
+    if not changes_may_cost(cell):
         return f"{both}: the requests that change the shape are not what costs."
     return f"{both}: {'the changes cost' if cost.low > 1 else 'undecided whether the changes cost'}."
 
