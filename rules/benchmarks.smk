@@ -1,7 +1,8 @@
 # Needs: a graph (or weights), inputs and the reference; the device that {device} names.
 # Makes: results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json, one fresh process each;
 #        results/quality/{device}/{runtime}/{model}/{precision}.json, what a cell's answers are worth, untimed;
-#        results/hosts/{device}/peaks.json, what the device allows
+#        results/hosts/{device}/peaks.json, what the device allows;
+#        results/hosts/{device}/transfers.json, how data gets there from the host and back
 
 
 rule measure_latency:
@@ -75,3 +76,19 @@ rule measure_peaks:
         "Measuring what {wildcards.device} allows"
     shell:
         "measure_peaks.py --device {wildcards.device} --products {params.products:q} --output {output} > {log} 2>&1"
+
+
+rule measure_transfers:
+    output:
+        "results/hosts/{device}/transfers.json",
+    log:
+        "results/logs/measure_transfers/{device}.log",
+    conda:
+        "../envs/gpu.yaml"
+    threads: 1024  # nothing runs beside it
+    resources:
+        gpu=1,
+    message:
+        "Measuring transfers between the host and {wildcards.device}"
+    shell:
+        "measure_transfers.py --device {wildcards.device} --output {output} > {log} 2>&1"

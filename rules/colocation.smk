@@ -1,5 +1,6 @@
 # Needs: of each cell of a co-location a graph (or weights), inputs and the reference; the device that {device} names.
-# Makes: results/colocation/{device}/{group}/{how}/run{run}.json, fresh processes each
+# Makes: results/colocation/{device}/{group}/{how}/run{run}.json, fresh processes each;
+#        results/hosts/{device}/side_by_side.json, whether cells of separate cards may be timed side by side
 
 
 rule measure_colocation:
@@ -23,3 +24,18 @@ rule measure_colocation:
     shell:
         "measure_colocation.py --device {wildcards.device} --group {wildcards.group} --how {wildcards.how}"
         " --run {wildcards.run} --spec {params.spec:q} {params.options:q} --log {log} --output {output} > {log} 2>&1"
+
+
+rule judge_side_by_side:
+    input:
+        runs_on_cards,
+    output:
+        "results/hosts/{device}/side_by_side.json",
+    log:
+        "results/logs/judge_side_by_side/{device}.log",
+    conda:
+        "../envs/cpu.yaml"
+    message:
+        "Judging whether cells of separate cards of {wildcards.device} may be timed side by side"
+    shell:
+        "judge_side_by_side.py --device {wildcards.device} --runs {input} --output {output} > {log} 2>&1"

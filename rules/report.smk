@@ -29,12 +29,14 @@ rule collect_cells:
         floors=TARGETS.floors,
         engines=TARGETS.engine_records,
         budgets=TARGETS.budgets,
+        counters=TARGETS.counters,
         quality=TARGETS.qualities,
         changing=TARGETS.changing_records,
         changes=TARGETS.changes,
         searches=TARGETS.search_records,
         serving=TARGETS.served_runs,
         colocation=TARGETS.colocated_runs,
+        transfers=TARGETS.transfers,
     output:
         tables_to_read("results/tables"),
         expand("results/tables/{table}.parquet", table=TABLES),
@@ -85,7 +87,10 @@ rule write_summary:
         plots=expand("results/plots/{plot}.{kind}", plot=DRAWN, kind=("svg", "png")),
         evidence=summary_evidence,
         explained=ancient(TARGETS.explained_pages),  # it links to them
+        side_by_side=TARGETS.side_by_side,
         budgets=TARGETS.budgets,
+        counters=TARGETS.counters,
+        rooflines=TARGETS.kernel_rooflines,
     output:
         summary=report(
             "results/summary.md",
@@ -126,6 +131,7 @@ rule write_report:
         tables=rules.collect_cells.output,
         evidence=summary_evidence,
         budgets=TARGETS.budgets,
+        counters=TARGETS.counters,
     output:
         report(
             "results/report.html",

@@ -54,6 +54,7 @@ try:
     SLICES, TARGETS = STUDY.slices, STUDY.targets
     DRAWN = plots_of(TARGETS.parts)
     TARGETS.cells
+    turns.pin(STUDY.side_by_side)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -163,6 +164,8 @@ def known_targets():
         *TARGETS.runs,
         *TARGETS.served_runs,
         *TARGETS.colocated_runs,
+        *TARGETS.transfers,
+        *TARGETS.side_by_side,
         *TARGETS.budgets,
         *TARGETS.qualities,
         *TARGETS.changing_records,
@@ -302,6 +305,10 @@ def colocated_files(wildcards):
     return [file for files in STUDY.colocated_files(wildcards.group, wildcards.device).values() for file in files]
 
 
+def runs_on_cards(wildcards):
+    return TARGETS.runs_on_cards(wildcards.device)
+
+
 def colocation_options(wildcards):
     """The same as options: of each cell those that the program names."""
     colocated = STUDY.colocated_files(wildcards.group, wildcards.device)
@@ -310,6 +317,15 @@ def colocation_options(wildcards):
 
 def trace_slice(wildcards):
     return SLICES.trace(wildcards.runtime, wildcards.model, wildcards.device)
+
+
+def counters_slice(wildcards):
+    return SLICES.counters(wildcards.runtime, wildcards.model, wildcards.device)
+
+
+def cell_floor(wildcards):
+    w = wildcards
+    return STUDY.floor(w.runtime, w.model, w.precision, w.shape, w.device)
 
 
 def capture_path(wildcards):

@@ -6,12 +6,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ceilings import artifacts
 from ceilings.graphs import fuse, graph
 from ceilings.program import main
 
 
 def work(arguments: argparse.Namespace) -> None:
     with graph.made(arguments.report, arguments.output):
+        artifacts.refuse_failed(arguments.graph)
         fused = fuse.fuse(arguments.graph, arguments.weights_dir)
         graph.save(fused.model, arguments.output)
         graph.report(

@@ -5,11 +5,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ceilings import gpu as gpus
 from ceilings import host as hosts
 from ceilings import records, turns
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure, UserError
-from ceilings.measure.colocation import NAMES, Sharing, company, placed
+from ceilings.measure.colocation import CARDS, NAMES, Sharing, company, placed
 from ceilings.measure.supervisor import failed, supervise
 from ceilings.program import json_argument, main
 from ceilings.workload.shape import Shape
@@ -36,7 +37,7 @@ def work(arguments: argparse.Namespace) -> None:
     except CellFailure as failure:
         measured = failed(failure.kind, str(failure))
     else:
-        with turns.turn(gpu):
+        with turns.turn(task["cards"] or gpu):
             measured = supervise(task, WORKER)
     content = {
         **{name: getattr(arguments, name) for name in ("device", "group", "run", "log")},
@@ -55,8 +56,9 @@ def task_of(
     """What the process that leads gets.
 
     Raises:
-        CellFailure: The machine has fewer cores than the group has members to split them among.
+        CellFailure: The machine has fewer cores than the group has members to split them among, or fewer cards.
     """
+    cards = cards_of(device, len(spec["cells"])) if sharing.how == CARDS else None
     machine = hosts.physical_cores()
     try:
         instances = placed(spec["cells"], sharing.cores, spec["threads"], machine)
@@ -83,6 +85,7 @@ def task_of(
     return {
         "device": device,
         "gpu": gpu,
+        "cards": cards,
         "how": sharing.how,
         "instances": tasks,
         "company": company(instances),
@@ -94,6 +97,19 @@ def task_of(
             "protocol": {"time_limit_seconds": limit},
         },
     }
+
+
+def cards_of(device: str, count: int) -> list[str]:
+    """UUIDs of so many cards of a kind, in CUDA's order.
+
+    Raises:
+        CellFailure: Fewer are visible.
+    """
+    there = [one.uuid for one in gpus.ask_every() if one.slug == device]
+    if len(there) < count:
+        reason = f"{count} instances need {count} cards of {device}, and {len(there)} can be seen"
+        raise CellFailure("unsupported", f"{reason}: see CUDA_VISIBLE_DEVICES, or name fewer cells")
+    return there[:count]
 
 
 if __name__ == "__main__":

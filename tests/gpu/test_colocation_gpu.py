@@ -67,6 +67,20 @@ def test_instances_are_measured_alone_and_in_company(artifacts, how, runtimes):
     assert not left_over()
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_instances_on_separate_cards_are_measured_side_by_side(artifacts, runtime):
+    uuids = [one.uuid for one in gpu.ask_every()][:2]
+    if len(uuids) < 2:
+        pytest.skip("one card is visible")
+    record = supervise(task(artifacts, "cards", [runtime] * 2) | {"cards": uuids}, "ceilings.measure.colocation_worker")
+    print(runtime, record["flags"], record["failure"])
+    assert record["status"] == "ok", record["failure"]
+    gains = log_gains(record, (0, 1), {0: 0, 1: 1})
+    print("gain", gains, [references(record, at) for at in (0, 1)])
+    assert len(record["gpu"]["cards"]) == 2 and len(gains) == ROUNDS
+    assert min(gains) > 0  # two cards do more than one
+
+
 def test_wrong_answers_in_company_end_the_run(artifacts):
     record = measured(artifacts, "threads", RUNTIMES[:2], error=True)
     assert record["failure"]["kind"] == "parity" and "instance 2" in record["failure"]["message"]

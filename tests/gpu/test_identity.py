@@ -47,7 +47,7 @@ def python(code: str, **variables: str) -> str:
 def asked(**variables: str) -> gpu.Gpu | str:
     """The GPU of a process with these variables, or what is wrong."""
     answer = json.loads(python("from ceilings.gpu import main; main()", **variables))
-    return answer["problem"] if "problem" in answer else gpu.from_json(answer)
+    return answer["problem"] if "problem" in answer else gpu.from_json(answer["gpus"][0])
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,16 @@ from typing import Any
 from unit import planted_colocation, planted_records, planted_searches, planted_shapes
 from unit.planted_records import ENGINE, ENGINE_CACHE, PROVENANCE, WEIGHTS
 from unit.report import planted_serving, planted_study, test_quality
+from unit.traces import counted, planted_changes
 from unit.traces import planted as captured
-from unit.traces import planted_changes
 from unit.traces.events import Events
 from unit.traces.handmade import Built, Plain
 
 from ceilings import records
+from ceilings.limits import lesson_record
+from ceilings.limits.counted import judged
+from ceilings.limits.lessons import lessons
+from ceilings.limits.roofline import read_limits
 from ceilings.traces.budget_record import budget_record
 from ceilings.traces.explained.explanation import explanation
 
@@ -47,7 +51,36 @@ WINDOW = {
 }
 PARITY = {**DISTANCE, "rows": 2, "spread_l2": None, "row_l2": 0.01, "problem": None, "tolerance": 0.02}
 
+TOOK = {"median": 3.0, "low": 2.5, "high": 3.5}
+TRANSFERS: dict[str, Any] = {
+    "device": "nvidia-test",
+    "curves": {
+        "h2d.pinned": {
+            **{"method": "cudaMemcpyAsync", "device_method": "events", "rounds": 3},
+            "points": [{"bytes": 4, "transfers": 100, "host_us": TOOK, "device_us": None}],
+        },
+        "managed": {"unavailable": "no managed memory"},
+    },
+    "allocations": {
+        "cuda": {
+            **{"method": "cudaMalloc", "rounds": 3},
+            "points": [{"bytes": 4, **{f"{name}_us": TOOK for name in ("first", "allocate", "free", "loop", "kept")}}],
+        }
+    },
+    **{"attributes": {"ManagedMemory": 1}, "gpu": GPU, "flags": [], "provenance": PROVENANCE},
+}
+
 CONTENTS: dict[str, dict[str, Any]] = {
+    "transfers": TRANSFERS,
+    "side-by-side": {
+        **{"device": "nvidia-test", "verdict": "allowed", "provenance": PROVENANCE},
+        "groups": [
+            {
+                **{"group": "twins", "cells": [CELL, CELL], "verdict": "allowed", "noise": 0.01, "reason": None},
+                "slowdowns": [{"estimate": 1.0, "low": 0.99, "high": 1.01}],
+            }
+        ],
+    },
     "weights": WEIGHTS,
     "engine": ENGINE,
     "engine-cache": {
@@ -188,6 +221,47 @@ def _explanation(folder: Path) -> Path:
     return folder / "x.json"
 
 
+def _counted() -> dict[str, Any]:
+    """A cell's counters, without the seal."""
+    cell = {"device": "nvidia-test", "runtime": "r", "model": "m", "precision": "fp16", "shape": "b1-s8"}
+    head = {"cell": cell, "tool": "ncu 2025.3.1", "caches": "steady", "status": "ok", "failure": None}
+    return {
+        **{**head, "iterations": 1, "gpu": {}, "flags": [], "lacking": []},
+        "kernels": [counted.product(128, 768, 768, 5000.0), counted.kernel("layer_norm_kernel")],
+        "provenance": PROVENANCE,
+    }
+
+
+def _counters(folder: Path) -> Path:
+    records.write(folder / "x.counters.json", "counters", _counted())
+    return folder / "x.counters.json"
+
+
+def _kernel_limits(folder: Path) -> Path:
+    content = {name: value for name, value in _counted().items() if name not in ("gpu", "kernels")}
+    work = {"flops_by_precision": {"fp16": 1.5e8}, "weight_bytes": 1.2e6}
+    floor = {"precision": "fp16", "work": work}
+    made = judged(_counted(), read_limits(json.loads(PEAKS.read_text())), floor)
+    records.write(folder / "x.ncu.json", "kernel-limits", {**content, **made})
+    return folder / "x.ncu.json"
+
+
+def _lessons(folder: Path) -> Path:
+    every = lessons(132, 233472)
+    middle = {"median": 10.0, "low": 9.0, "high": 12.0}
+    timed = {
+        "sizes": [132, 233472],
+        "times_us": {lesson.name: {one.name: middle for one in lesson.variants} for lesson in every},
+    }
+    launches = [launch for lesson in every for one in lesson.variants for launch in one.launches]
+    kernels = [counted.kernel(launch.kernel, **launch.expected) for launch in launches]
+    made = lesson_record.record(timed, kernels, read_limits(json.loads(PEAKS.read_text())))
+    head = {"device": "nvidia-test", "status": "ok", "failure": None, "tool": "ncu 2025.3.1", "lacking": []}
+    shown = {"lessons": made["lessons"][1:2]}  # each of them is as the others
+    records.write(folder / "lessons.json", "lessons", {**head, **shown, "provenance": PROVENANCE})
+    return folder / "lessons.json"
+
+
 SAMPLES: dict[str, Callable[[Path], Path]] = {
     **{kind: _planted(kind) for kind in CONTENTS},
     "run": _run,
@@ -201,6 +275,9 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "serving": _serving,
     "peaks": _peaks,
     "budget": _budget,
+    "counters": _counters,
+    "kernel-limits": _kernel_limits,
+    "lessons": _lessons,
     "explanation": _explanation,
     "graph": lambda folder: planted_study.evidence(folder)[1],
     "parity": lambda folder: planted_study.evidence(folder)[2],

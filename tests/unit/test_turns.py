@@ -15,8 +15,9 @@ SCRIPTS = Path(__file__).parents[2] / "workflow_scripts"
 HOLD = """
 import sys
 from ceilings import turns
-gpu = sys.argv[1] if sys.argv[1] != "cpu" else None
-with turns.turn(gpu, timed=sys.argv[2] == "timed"):
+gpus = sys.argv[1].split("+") if sys.argv[1] != "cpu" else None
+turns.pin("allowed" in sys.argv)
+with turns.turn(gpus, timed=sys.argv[2] == "timed"):
     print("in", flush=True)
     sys.stdin.read()
 """
@@ -28,10 +29,12 @@ def start(tmp_path, monkeypatch):
     monkeypatch.setenv(turns.FOLDER, str(tmp_path))
     running = []
 
-    def start(device, how="timed"):
+    def start(device, how="timed", *further):
         environment = {"PYTHONPATH": str(SCRIPTS), turns.FOLDER: str(tmp_path)}
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen([sys.executable, "-c", HOLD, device, how], env=environment, text=True, **pipes)
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, device, how, *further], env=environment, text=True, **pipes
+        )
         running.append(process)
         return process
 
@@ -50,6 +53,11 @@ def start(tmp_path, monkeypatch):
         (("GPU-1",), ("GPU-1",)),
         (("cpu",), ("cpu", "untimed")),
         (("GPU-1", "untimed"), ("GPU-1",)),
+        (("GPU-1",), ("GPU-2",)),
+        (("GPU-1", "timed", "allowed"), ("GPU-2",)),
+        (("GPU-1", "untimed"), ("GPU-2",)),
+        (("GPU-1", "timed", "allowed"), ("GPU-1", "timed", "allowed")),
+        (("GPU-1+GPU-2", "timed", "allowed"), ("GPU-3", "timed", "allowed")),
     ],
 )
 def test_the_second_waits_and_names_the_first(start, first, second):
@@ -65,7 +73,12 @@ def test_the_second_waits_and_names_the_first(start, first, second):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [(("GPU-1",), ("GPU-2",)), (("cpu", "untimed"), ("cpu", "untimed")), (("cpu", "untimed"), ("GPU-1",))],
+    [
+        (("GPU-1", "timed", "allowed"), ("GPU-2", "timed", "allowed")),
+        (("GPU-1", "untimed"), ("GPU-2", "untimed")),
+        (("cpu", "untimed"), ("cpu", "untimed")),
+        (("cpu", "untimed"), ("GPU-1",)),
+    ],
 )
 def test_what_disturbs_nothing_runs_beside(start, first, second):
     assert start(*first).stdout.readline() == "in\n"

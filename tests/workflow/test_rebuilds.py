@@ -319,6 +319,9 @@ def test_a_capture_is_a_target_of_its_own(project):
     assert project.planned(f"{target}.budget.json") == {"capture_trace": 1, "account_budget": 1}
     assert project.planned(f"{target}.perfetto.json") == {"capture_trace": 1, "export_perfetto": 1}
     assert project.planned(f"{target}.torch.json") == {"profile_torch": 1}
+    counted = {"count_kernels": 1, "judge_kernels": 1, "measure_peaks": 1, "bound_latency": 1}
+    assert project.planned(f"{target}.ncu.json") == counted
+    assert project.planned(f"{target}.ncu.svg") == {**counted, "draw_kernel_roofline": 1}
     refused = project.snakemake(f"{target}.sqlite", check=False)
     assert "belongs to nvidia-test, but this machine's GPU is" in refused.stdout + refused.stderr
 

@@ -6,6 +6,7 @@ a process gets: one of several cards in CUDA's order, or a slice of a card (MIG)
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import json
@@ -63,13 +64,38 @@ def visible() -> Gpu:
     Raises:
         NoGpu: There is none, or CUDA cannot start.
     """
+    cuda, _ = _started()
+    return _read(cuda, 0)
+
+
+def every() -> list[Gpu]:
+    """Every GPU that is visible to this process, in CUDA's order; beside the first those that answer.
+
+    Raises:
+        NoGpu: There is none, or CUDA cannot start.
+    """
+    cuda, count = _started()
+    found = [_read(cuda, 0)]
+    for index in range(1, count):
+        with contextlib.suppress(NoGpu):  # a card that fails must not take the first one with it
+            found.append(_read(cuda, index))
+    return found
+
+
+def _started() -> tuple[_Driver, int]:
+    """The driver and how many GPUs it has for this process, one at least."""
     cuda = _Driver()
     cuda.call("cuInit", 0)
-    count, device = ctypes.c_int(), ctypes.c_int()
+    count = ctypes.c_int()
     cuda.call("cuDeviceGetCount", ctypes.byref(count))
     if not count.value:
         raise NoGpu("CUDA has no device")
-    cuda.call("cuDeviceGet", ctypes.byref(device), 0)
+    return cuda, count.value
+
+
+def _read(cuda: _Driver, index: int) -> Gpu:
+    device = ctypes.c_int()
+    cuda.call("cuDeviceGet", ctypes.byref(device), index)
     text, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
     cuda.call("cuDeviceGetName", text, len(text), device)
     cuda.call("cuDeviceTotalMem_v2", ctypes.byref(memory), device)
@@ -100,14 +126,32 @@ def visible() -> Gpu:
 
 
 def ask() -> tuple[Gpu | None, str | None]:
-    """The GPU that a process started now would use, and why there is none.
+    """The GPU that a process started now would use, and why there is none."""
+    answer, problem = _asked()
+    return (from_json(answer[0]), None) if answer else (None, problem)
+
+
+def ask_every() -> list[Gpu]:
+    """Every GPU that a process started now would see.
+
+    Raises:
+        NoGpu: There is none.
+    """
+    answer, problem = _asked()
+    if not answer:
+        raise NoGpu(problem or "")
+    return [from_json(one) for one in answer]
+
+
+def _asked() -> tuple[list[dict[str, Any]], str | None]:
+    """What a process started now sees, or why it sees nothing.
 
     A separate process starts CUDA: CUDA may hang or crash, and it keeps memory until its process ends.
     """
     try:
         ctypes.CDLL(_LIBRARY)
     except OSError as error:
-        return None, f"no CUDA device on this machine ({error})"
+        return [], f"no CUDA device on this machine ({error})"
     try:
         done = subprocess.run(
             [sys.executable, "-m", "ceilings.gpu"],
@@ -120,15 +164,15 @@ def ask() -> tuple[Gpu | None, str | None]:
             preexec_fn=tied(2 * ANSWER_SECONDS),
         )
     except subprocess.TimeoutExpired:
-        return None, f"CUDA did not start within {ANSWER_SECONDS} s"
+        return [], f"CUDA did not start within {ANSWER_SECONDS} s"
     except OSError as error:
-        return None, f"CUDA could not be asked ({error})"
+        return [], f"CUDA could not be asked ({error})"
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         last = (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
-        return None, f"CUDA could not be asked ({last})"
+        return [], f"CUDA could not be asked ({last})"
     answer = json.loads(lines[-1])  # a library may print before
-    return (None, answer["problem"]) if "problem" in answer else (from_json(answer), None)
+    return answer.get("gpus", []), answer.get("problem")
 
 
 def refuse_other(here: Gpu, slug: str) -> None:
@@ -201,9 +245,9 @@ def _driver_version() -> str | None:
 
 
 def main() -> None:
-    """Print the GPU, or what is wrong, as JSON."""
+    """Print every visible GPU, or what is wrong, as JSON."""
     try:
-        answer = dataclasses.asdict(visible())
+        answer: dict[str, Any] = {"gpus": [dataclasses.asdict(one) for one in every()]}
     except NoGpu as error:
         answer = {"problem": str(error)}
     print(json.dumps(answer))

@@ -34,3 +34,16 @@ STALLED = "stalled"
 RECORDING_SHARES = (*PATH_SHARES, COMMUNICATION, STALLED)
 """What that of a recording consists of: communication stands apart from other kernels, and so does the time in which
 launched work does not start."""
+
+MEMORY_LEVELS = ("dram", "l2", "shared")
+"""The memory of a device, from far to near."""
+
+KERNEL_VERDICTS = {
+    "memory-limited": "a level of the memory is busy for most of the time",
+    "compute-limited": "a pipe of arithmetic, or the issue of instructions, is busy for most of the time",
+    "wave-limited": "the blocks leave a large part of the places on the multiprocessors empty, in all or the last wave",
+    "occupancy-limited": "registers, shared memory or the block size leave room for few warps, and these wait",
+    "latency-limited": "no unit is busy, and the warps that are there wait",
+    "undecided": "the counters point to no single limit, or some are missing",
+}
+"""What limits a kernel by its hardware counters, and what that means."""

@@ -39,7 +39,7 @@ FOLDERS = (
 )
 """What lies in a results tree; one of them makes a folder one."""
 
-NEVER = (".nsys-rep", ".qdstrm")
+NEVER = (".nsys-rep", ".ncu-rep", ".qdstrm")
 """Suffixes of captures that hold the environments of all processes of a machine."""
 
 MOST_FILES = 1_000_000

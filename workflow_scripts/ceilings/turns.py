@@ -1,5 +1,5 @@
 """Timed processes of this machine take turns, whichever pipeline, folder or user starts them: two at once disturb each
-other. Within one pipeline Snakemake sees to that; between pipelines locks do, one of the processor and one a GPU.
+other. Within one pipeline Snakemake sees to that; between pipelines locks do, of the processor, of all GPUs, of each.
 
 Who comes second waits. Refusing would fail a study in the middle of the night for what is over in seconds; and a
 process that times ends at its limit, so nobody waits for ever. The kernel drops a lock with its holder. Standard
@@ -12,29 +12,44 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ceilings.errors import UserError
+from ceilings.schemas.side_by_side import ALLOWED, UNDECIDED
 
 FOLDER = "CEILINGS_LOCKS"
 """Environment variable with the folder of the locks; ``/tmp`` without it, which all users of a machine share."""
 
 
+SIDE_BY_SIDE = "CEILINGS_SIDE_BY_SIDE"
+"""Environment variable: ``allowed`` where a measured check says that GPUs of this host do not disturb each other."""
+
+
+def pin(side_by_side: bool) -> None:
+    """Hand to every job that this process starts whether timed blocks on several GPUs may run beside each other."""
+    os.environ[SIDE_BY_SIDE] = ALLOWED if side_by_side else UNDECIDED
+
+
 @contextlib.contextmanager
-def turn(gpu: str | None, timed: bool = True) -> Iterator[None]:
+def turn(gpus: str | Sequence[str] | None, timed: bool = True) -> Iterator[None]:
     """Wait until nothing disturbs the block, and keep others from disturbing it.
 
     Args:
-        gpu: UUID of the GPU that it uses; None for the processor, which a timed block has for itself. Blocks on several
-            GPUs run beside each other, but beside none that times the processor.
+        gpus: UUID of the GPU that it uses, or of several; None for the processor, which a timed block has for itself.
+            A timed block on one GPU runs beside one on another GPU only where ``SIDE_BY_SIDE`` allows it, one on
+            several GPUs beside none, and no block on a GPU beside one that times the processor.
         timed: Whether its times are results. Else it shares the processor.
     """
+    uuids = [gpus] if isinstance(gpus, str) else sorted(gpus or ())
+    beside = not timed or (len(uuids) == 1 and os.environ.get(SIDE_BY_SIDE) == ALLOWED)
     with contextlib.ExitStack() as locks:
         # Always in this order, so that no two wait for each other.
-        locks.enter_context(_locked("cpu", fcntl.LOCK_SH if gpu or not timed else fcntl.LOCK_EX))
-        if gpu:
-            locks.enter_context(_locked(gpu, fcntl.LOCK_EX))
+        locks.enter_context(_locked("cpu", fcntl.LOCK_SH if uuids or not timed else fcntl.LOCK_EX))
+        if uuids:
+            locks.enter_context(_locked("gpus", fcntl.LOCK_SH if beside else fcntl.LOCK_EX))
+        for uuid in uuids:
+            locks.enter_context(_locked(uuid, fcntl.LOCK_EX))
         yield
 
 

@@ -341,6 +341,19 @@ def test_an_architecture_without_fusions_is_a_cell_that_cannot_run(make_tiny, tm
     assert tiny.check(output, "fp32")["reason"] == f"unsupported: {record['failure']['message']}"
 
 
+def test_a_graph_that_could_not_be_made_is_not_fused_for_the_same_reason(tmp_path: Path) -> None:
+    """Its weights are empty files then, and one model takes no other with it."""
+    source, output, report = (tmp_path / name for name in ("fp32.onnx", "f.onnx", "f.json"))
+    with graph.made(source.with_suffix(".json"), source):
+        raise CellFailure("damaged", "the folder has no weights")
+    for name in ("workload.json", "config.json"):
+        (tmp_path / name).touch()
+    command = [sys.executable, PROGRAMS / "fuse_graph.py", "--graph", source, "--weights-dir", tmp_path]
+    subprocess.run([*command, "--output", output, "--report", report], check=True)
+    assert files.read_json(report)["failure"] == {"kind": "damaged", "message": "the folder has no weights"}
+    assert output.read_bytes() == b""
+
+
 def test_a_graph_with_nothing_to_fuse_is_a_cell_that_cannot_run(distilbert, tmp_path: Path) -> None:
     helper = onnx.helper
     ends = distilbert.model.graph

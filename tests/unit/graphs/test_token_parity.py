@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
 import generated_tokens as generated
@@ -10,9 +11,10 @@ import pytest
 import torch
 
 from ceilings.errors import CellFailure
+from ceilings.graphs import parity as parities
 from ceilings.graphs import token_parity
 from ceilings.graphs.token_parity import compare, says_little, too_far
-from ceilings.measure import worker
+from ceilings.measure import gate, worker
 from ceilings.workload.generation import CHECKED_STEPS, PROBES, TOP
 from ceilings.workload.task import TASKS
 from ceilings.workload.workload import Workload
@@ -178,6 +180,93 @@ def test_logits_after_another_token_are_not_compared() -> None:
     outputs["logits"][0, 0, 2:] += 100
     parity = compare(outputs, reference)
     assert parity["relative_l2"] < 1e-6 and parity["rows"] == 2 * 3 * CHECKED_STEPS - 2
+
+
+def test_a_prefill_beyond_the_tolerance_is_refused_beside_right_decode_steps() -> None:
+    """As where the first pass still reads the cache of the request before, and so many errors explain its token."""
+    outputs, reference = exact()
+    outputs["logits"] = outputs["logits"].copy()
+    known = np.take_along_axis(reference["logits"], outputs["ids"], -1) - reference["logits"].mean(-1, keepdims=True)
+    outputs["logits"][:, :, 0] += 0.12 * known[:, :, 0] * np.where(np.arange(TOP) % 2, 1, -1)
+    parity = compare(outputs, reference)
+    assert parity["relative_l2"] < 0.1 < parity["prefill_l2"] < 0.13 and parity["decode_l2"] < 1e-6
+    assert "logits of the prefill" in str(too_far(parity, 0.1))
+    assert too_far(parity, 0.13) is None
+
+
+def test_a_request_whose_decode_steps_nobody_compared_is_refused() -> None:
+    outputs, reference = exact()
+    reference["candidate_logits"][:, :, 0, 1] = reference["candidate_logits"][:, :, 0, 0] - 1e-9  # all as likely
+    outputs["tokens"][:, :, 0] = reference["candidates"][:, :, 0, 1]
+    outputs["tokens"][:, :, 1:], outputs["logits"][:, :, 1:] = 7, 99
+    parity = compare(outputs, reference)
+    assert (parity["followed"], parity["decode_l2"], parity["explained"]) == (1, None, True)
+    assert "no decode step is compared" in str(too_far(parity, 1e-3))
+    outputs["tokens"][0, 0], outputs["logits"][0, 0] = reference["tokens"][0, 0], exact()[0]["logits"][0, 0]
+    assert too_far(compare(outputs, reference), 1e-3) is None  # one row that is followed shows them
+
+
+def test_a_first_token_of_another_row_is_refused_as_such() -> None:
+    outputs, reference = exact()
+    outputs["tokens"] = np.roll(outputs["tokens"], 1, 1)
+    assert "rms errors" in str(too_far(compare(outputs, reference), 1e-3))
+
+
+def test_tokens_that_no_row_is_compared_at_are_flagged() -> None:
+    outputs, reference = exact()
+    runner = types.SimpleNamespace(workload=Workload(TASKS["text-generation"], (), ()), precision="fp16")
+    near = reference["candidate_logits"]
+    for place in np.ndindex(2, 3):
+        at = (*place, 5 + sum(place))
+        near[(*at, 1)] = near[(*at, 0)] - 1e-9
+        outputs["tokens"][at] = reference["candidates"][(*at, 1)]
+        outputs["tokens"][(*place, slice(at[-1] + 1, None))] = 7
+    parity = compare(outputs, reference) | {"tolerance": 0.02}
+    assert too_far(parity, 0.02) is None and parity["followed"] == 9
+    assert any("after 9 of 12 tokens every row is another text" in flag for flag in gate.coarse(runner, parity))
+    right = compare(*exact()) | {"tolerance": 0.02}
+    assert right["followed"] == 12 and not gate.coarse(runner, right)
+
+
+@pytest.mark.parametrize("architecture", generated.SIZES)
+def test_a_cache_in_less_than_the_cell_s_precision_is_flagged(architecture: str) -> None:
+    """FP8's rounding is within what passes in BF16, and shows beside the prefill, which reads no cache."""
+
+    def rounded(step: int, cache: Any, newest: torch.Tensor) -> dict[str, Any]:
+        for layer in cache.layers if step else ():
+            held = (layer.keys, layer.values)
+            layer.keys, layer.values = (part.to(torch.float8_e4m3fn).to(part.dtype) for part in held)
+        return {}
+
+    for seed in range(2):
+        expected = generated.reference(architecture, seed, 4, COUNT)
+        decoder = generated.model(architecture, seed, torch.bfloat16)
+        for fault in (None, rounded):
+            parity = compare(generated.outputs(decoder, seed, 4, COUNT, fault), expected)
+            assert bool(token_parity.rounds_more(parity)) is bool(fault), (parity["prefill_l2"], parity["decode_l2"])
+
+
+def test_logits_of_another_request_are_judged_by_its_tokens_and_the_timed_tokens_too() -> None:
+    outputs, reference = exact()
+    right = outputs["tokens"][:, :, :CHECKED_STEPS].copy()
+    assert compare(outputs | {"logged": right}, reference) == compare(outputs, reference)
+    wrong = outputs | {"tokens": np.full_like(outputs["tokens"], 7), "logged": right}
+    parity = compare(wrong, reference)
+    assert parity["relative_l2"] < 1e-6 and "rms errors" in str(too_far(parity, 1e-3))
+    other = right.copy()
+    other[0, 0, 1] = reference["candidates"][0, 0, 1, 1]  # from here on its logits are another text's
+    outputs["logits"] = outputs["logits"].copy()
+    outputs["logits"][0, 0, 2:] += 100
+    parity = compare(outputs | {"logged": other}, reference)
+    assert parity["relative_l2"] < 1e-6 and parity["token_agreement"] == 1
+
+
+def test_every_judge_of_a_record_knows_the_rules_of_tokens() -> None:
+    outputs, reference = exact()
+    outputs["tokens"][1, 2, 10] = (outputs["tokens"][1, 2, 10] + 1) % 300
+    parity = compare(outputs, reference)
+    assert parity["relative_l2"] < 1e-6 and "rms errors" in str(parities.too_far(parity, 0.1))
+    assert parities.too_far(compare(*exact()), 0.1) is None
 
 
 @pytest.mark.parametrize(

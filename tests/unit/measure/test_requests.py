@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import statistics
+import sys
 import time
 import types
 from pathlib import Path
@@ -22,7 +23,7 @@ from unit.study.test_study import CONFIG, LAPTOP
 
 from ceilings import plugins, records
 from ceilings.errors import CellFailure, UserError
-from ceilings.measure import catalogue
+from ceilings.measure import catalogue, worker
 from ceilings.measure.cpu_bench import CpuBench
 from ceilings.measure.loop import requests as timed_requests
 from ceilings.measure.measurements import closed_loop, requests
@@ -559,6 +560,26 @@ def test_a_cell_that_generates_is_measured_in_a_process_of_its_own(tmp_path, mon
     assert list(record["series"]) == ["latency", "requests"]
     assert {"load", "first_run"} <= set(record["cold_start_ns"]) and record["parity"]["top1_agreement"] == 1
     assert record["cold_start_ns"]["first_run"] < min(record["series"]["requests"]["request_ns"]) * 1000
+
+
+def test_a_runner_that_goes_wrong_while_it_is_timed_gets_no_number(tmp_path, monkeypatch):
+    """Right requests before the timed part say nothing of a cache that the timed ones spoil."""
+
+    class Spoiled(TinyGenerator):
+        begun = 0
+
+        def begin(self, slot):
+            super().begin(slot)
+            self.begun += 1
+            if self.begun == 6:  # the third request after the two that are compared and the first answer
+                self.embeddings = np.roll(self.embeddings, 1, 0)
+
+    monkeypatch.setattr(tiny_generator, "RUNNER", Spoiled)
+    monkeypatch.setitem(sys.modules, "ceilings.runtimes.tiny_generator", tiny_generator)
+    record = worker.measure(task_of(tmp_path, Shape.parse("b2-p5-g6")))
+    assert (record["status"], record["failure"]["kind"], record["series"]) == ("failed", "parity", {})
+    assert record["failure"]["message"].startswith("after the timed part, ")
+    assert record["parity"]["token_agreement"] == 1  # as it was before
 
 
 def task_of(folder, shape, count=3):

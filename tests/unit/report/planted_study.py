@@ -242,10 +242,10 @@ class StudyMaker:
         if generates:
             series["requests"] = self._requests(cell, median)
         elif gpu:
-            transfer = latency | {"elapsed_ns": 2 * elapsed, "latency_ns": (latency_ms * 1.1e6).astype(int).tolist()}
-            series["latency_end_to_end"] = transfer
-            slower = latency | {"elapsed_ns": 2 * elapsed, "latency_ns": (latency_ms * 1.2e6).astype(int).tolist()}
-            series["latency_end_to_end_pageable"] = slower
+            copies = {"h2d": [8 * batch * size[0]] * 2, "d2h": [8 * batch]}
+            for name, factor in (("latency_end_to_end", 1.1e6), ("latency_end_to_end_pageable", 1.2e6)):
+                slower = {"elapsed_ns": 2 * elapsed, "latency_ns": (latency_ms * factor).astype(int).tolist()}
+                series[name] = latency | slower | {"copies": copies}
         per_s = 1.15 * batch * 1e3 / median
         seconds = 12 * batch / per_s
         if not generates:

@@ -153,6 +153,42 @@ def test_use_of_a_gpu_is_its_multiprocessors_where_counters_say_it(planted, acti
     )
 
 
+ON_CARDS = {"cells": (FAST, FAST), "sharing": Sharing("cards")}
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict", "status", "words"),
+    [
+        (1.0, "allowed", "supported", "so cells of these cards may run side by side. 2 cards at once do"),
+        (1.02, "allowed", "supported", "that is within 5%"),
+        (1.3, "forbidden", "refuted", "so cells of these cards must take turns"),
+    ],
+)
+def test_separate_cards_may_run_side_by_side_only_undisturbed(planted, factor, verdict, status, words):
+    tables = planted(**ON_CARDS, slowed={(FAST, FAST): factor})
+    (row,) = tables.colocation.to_dict("records")
+    assert row["side_by_side"] == verdict and row["gain"] == pytest.approx(2 / factor, rel=0.01)
+    (finding,) = company(Measured(tables))
+    assert finding.status == status and words in finding.text
+    assert finding.effect.estimate == pytest.approx(factor, rel=0.01)
+    section = colocation_section.section(tables)
+    assert f"planted by cards: side by side: {verdict}." in section and "have a gain of n" in section
+
+
+@pytest.mark.parametrize("options", [{"processes": 1}, {"jitter": 0.08}])
+def test_what_is_unknown_of_cards_lets_them_take_turns(planted, options):
+    tables = planted(**ON_CARDS, slowed={(FAST, FAST): 1.02}, **options)
+    assert tables.colocation["side_by_side"].tolist() == ["undecided"]
+    (finding,) = company(Measured(tables))
+    assert finding.status == "not decidable" and "take turns" in finding.text and finding.missing
+
+
+def test_on_one_device_nothing_is_said_of_side_by_side(planted):
+    tables = planted(cells=(FAST, FAST))
+    assert tables.colocation["side_by_side"].tolist() == [None]
+    assert "side by side" not in colocation_section.section(tables)
+
+
 def test_the_section_shows_groups_instances_flags_and_what_was_not_measured(tmp_path):
     group = planted_colocation.write(tmp_path / "group", slowed=UNLIKE)
     edited(Path(group["runs"][0]), "flags", value=["other processes used 90% of a core"])

@@ -275,7 +275,7 @@ def test_a_trace_that_was_cut_before_its_device(eager):
     cut["groups"][0] |= {"host": [], "devices": [], "parts": [], "residual_ns": {"host": 0.0, "device": 0.0}}
     for shown in (explanation_page.page(cut), screen(cut, colours=False), explanation_html.html(cut)):
         said = " ".join(shown.split())
-        assert said.count(lost) == 1 and f"{lost} What is left of the host: 5 iterations" in said
+        assert said.count(lost) == 1 and f"{lost} On the host: 5 iterations" in said
         for words in ("Bound by", "As the program itself times them", "rest of the", "Launch-bound"):
             assert words not in said
 

@@ -239,6 +239,27 @@ def test_another_model_has_its_own_shapes_and_charts(reader):
     assert reader.find("#details-title").text == "torch-eager fp32, batch 4, image 224"
 
 
+def test_an_interval_of_decades_does_not_stretch_a_chart(reader):
+    """It is drawn as far as twice the slowest and half the fastest median, with arrows where it goes on."""
+    reader.until("return document.querySelector('#chart-batches').view !== undefined")
+    drawn = "for (const one of DATA.cells) if (one.runtime === 'torch-eager') { one.low /= 1e9; one.high *= 1e9; }"
+    reader.run(f"{drawn} drawOverview().then(() => {{ window.again = true; }});")
+    reader.until("return window.again === true")
+    for chart, axis in (("configurations", "x"), ("batches", "y")):
+        view = f"document.querySelector('#chart-{chart}').view"
+        rows = reader.run(f"return {view}.data('source_0')")
+        medians = [row["p50_ms"] for row in rows]
+        (wide, *_) = [row for row in rows if row["runtime"] == "torch-eager"]
+        assert wide["goes_below"] == wide["drawn_from"] == min(medians) / 2
+        assert wide["goes_above"] == wide["drawn_to"] == max(medians) * 2
+        assert wide["low"] < 1e-6 * wide["p50_ms"]  # what the tooltip says stays
+        low, high = sorted(reader.run(f"return {view}.scale('{axis}').domain()"))
+        assert low >= min(medians) / 4 and high <= max(medians) * 4
+        (narrow, *_) = [row for row in rows if row["runtime"] == "onnxruntime-cpu"]
+        assert (narrow["drawn_from"], narrow["drawn_to"]) == (narrow["low"], narrow["high"])
+        assert "goes_below" not in narrow and "goes_above" not in narrow
+
+
 def test_messages_of_runtimes_stay_text(reader):
     told = "crashed: " + HOSTILE
     assert told in reader.run("return document.getElementById(arguments[0]).textContent", FAILED)

@@ -259,7 +259,8 @@ def test_a_machine_that_is_too_noisy_refutes_nothing(tmp_path):
     assert lower and {f.status for f in lower} == {"not decidable"}
     page = summary(maker.plan(), tables, Evidence(), "plots")
     assert (
-        "is noisy**: one cell measured twice differs by" in page and "comparisons decide nothing at this noise" in page
+        "is noisy**: one cell measured twice may differ by" in page
+        and "comparisons decide nothing at this noise" in page
     )
 
 
@@ -318,6 +319,8 @@ def test_one_process_claims_nothing(tmp_path):
     assert compared and all("undecided, the noise floor is unknown" in text for text in compared)
     noise = next(finding.text for finding in found if finding.topic == "Noise")
     assert "the noise floor is unknown" in noise and "`protocol: {processes: 3}`" in noise
+    asked = {entry for finding in found for entry in finding.missing if "processes" in entry}
+    assert asked == {"protocol: {processes: 3}"}  # an interval over two would be 12.7 standard errors to either side
 
 
 def test_without_an_a_a_pair_the_floor_is_unknown_and_the_entry_that_measures_it_is_named(tmp_path):

@@ -8,6 +8,7 @@ from unit.graphs import decoder_folders as folders
 
 from ceilings.errors import CellFailure
 from ceilings.graphs import export, fuse, graph, simplify
+from ceilings.graphs.decoding import largest
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.runtimes.onnxruntime_generating_cpu import RUNNER
 from ceilings.workload.shape import Shape
@@ -92,6 +93,14 @@ def test_outputs_of_one_request_after_another(runner, made):
         assert outputs["ids"].shape == outputs["logits"].shape == (2, 4, 20)
         there = np.take_along_axis(logits[:, :4], outputs["ids"], -1)
         np.testing.assert_allclose(outputs["logits"], there, atol=2e-4)
+
+
+def test_a_logit_that_is_no_number_is_among_the_largest():
+    """ArgMax passes it over, so that the tokens alone do not show it."""
+    logits = np.array([[1.0, np.nan, 3.0, np.inf, 2.0], [1.0, 5.0, 3.0, -np.inf, 5.0]], np.float32)
+    ids, values = largest(logits, 3)
+    np.testing.assert_array_equal(ids, [[1, 3, 2], [1, 4, 2]])
+    np.testing.assert_array_equal(values, [[np.nan, np.inf, 3.0], [5.0, 5.0, 3.0]])
 
 
 def test_a_request_has_a_time_for_each_token(runner):

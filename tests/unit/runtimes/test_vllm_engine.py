@@ -97,6 +97,40 @@ def test_what_vllm_sets_for_itself_is_not_taken_for_the_users(monkeypatch):
     assert pipeline.shaping_now() == before
 
 
+class EngineDouble:
+    """What ``EngineRequests`` calls of ``OfflineEngine``, which needs vLLM: other tokens where logits are asked for."""
+
+    def __init__(self, plain: np.ndarray, logged: np.ndarray) -> None:
+        self.answers = {False: plain, True: logged}
+
+    def begin(self, prompts, generated, top=None):
+        self.position, self.tokens = 0, self.answers[top is not None][:, :generated]
+
+    def advance(self):
+        self.position += 1
+
+    def newest(self):
+        return self.tokens[:, self.position - 1]
+
+    def top(self, rows, top):
+        ids = (self.newest()[:rows, None] + np.arange(top)) % VOCABULARY
+        return ids, -np.arange(top, dtype=np.float32) + np.zeros((rows, 1), np.float32)
+
+
+def test_tokens_are_those_of_the_timed_request_and_logits_say_whose_they_are():
+    """Tokens that differ only while no logits are asked for would else be judged by nobody."""
+    requests = vllm_engine.EngineRequests.__new__(type("Requests", (vllm_engine.EngineRequests,), {}))
+    requests.shape = Shape.parse("b3-p4-g8")
+    plain = np.arange(24).reshape(3, 8)
+    for logged, differing in ((plain, 0), (plain + 1, 1)):
+        requests.engine = EngineDouble(plain, logged)
+        given = requests.outputs(requests.answer([[1] * 4] * 3))
+        np.testing.assert_array_equal(given["tokens"], plain)
+        np.testing.assert_array_equal(given["logged"], logged[:, : generation.CHECKED_STEPS])
+        np.testing.assert_array_equal(given["ids"][..., 0], given["logged"])
+        assert requests.differing == differing
+
+
 # ---- requests --------------------------------------------------------------------------------------------------------
 
 

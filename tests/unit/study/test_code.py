@@ -147,6 +147,7 @@ RUN = [
     *sorted({f"ceilings.runtimes.{name}" for one in RUNTIMES.values() for name in (one.module, one.generator) if name}),
     *sorted(family.module for family in FAMILIES.values()),
     *("capture_trace", "ceilings.traces.target", "ceilings.traces.cupti", "account_budget", "measure_peaks"),
+    "measure_transfers",
     *("fetch_weights", "import_onnx", "make_inputs", "compute_reference", "export_onnx", "simplify_onnx"),
     *("convert_precision", "quantize_graph", "calibrate_ranges", "check_parity", "bound_latency"),
 ]

@@ -163,6 +163,7 @@ def test_a_run_takes_longer_with_more_windows():
         (group(cells=[TEXT, TEXT.replace("s32", "s33")]), r"b1-s33' is no cell of the study, did you mean"),
         (group(cells=[TEXT, TEXT], how=["fork"]), r'colocation.pair.how.0: "fork" is not allowed'),
         (group(cells=[TEXT, TEXT], how=["mps"]), r"colocation.pair.how: mps is a service of CUDA"),
+        (group(cells=[TEXT, TEXT], how=["cards"]), r"colocation.pair.how: cards are GPUs"),
         (group(cells=[TEXT, ON_GPU[0]]), r"run on two devices; make two groups"),
         (group(cells=[ON_GPU[0]] * 2, cores=["split"]), r"colocation.pair.cores: its cells run on a GPU"),
         (group(cells=ON_GPU), r"fp32 and tf32 cannot be threads of one; write processes"),

@@ -57,6 +57,17 @@ def test_every_study_measures_one_cell_twice():
     assert not set(cell.runs) & set(second.runs)
 
 
+def test_noise_cell_of_cells_that_generate_is_a_decode_step():
+    models = {"m": {"architecture": "gpt2", "task": "text-generation"}}
+    of = {"models": ["m"], "runtimes": ["onnxruntime-cpu"], "precisions": ["fp32"]}
+    sweeps = {"all": {**of, "axes": {"batch": [1], "prompt": [8], "generated": [1, 4]}}}
+    study = Study({**with_sweep(), "models": models, "sweeps": sweeps}, LAPTOP)
+    assert [str(cell.shape) for cell in study.cells] == ["b1-p8-g1", "b1-p8-g4", "b1-p8-g4"]
+    only = {"all": {**of, "axes": {"batch": [1], "prompt": [8], "generated": [1]}}}
+    study = Study({**with_sweep(), "models": models, "sweeps": only}, LAPTOP)
+    assert [str(cell.shape) for cell in study.cells] == ["b1-p8-g1", "b1-p8-g1"]
+
+
 def test_noise_cell_can_be_named():
     config = {**with_sweep(batches=[1, 2]), "noise_cells": ["onnxruntime-cpu/m/fp32/b2-s32"]}
     assert [str(cell.shape) for cell in Study(config, LAPTOP).cells if cell.aa_of] == ["b2-s32"]
@@ -150,7 +161,7 @@ def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
             lengths(half={"share": 0.5, "file": "x"}),
             r"inputs.lengths.half: .* has the length 2, which is above 1; give",
         ),
-        (only(shapes=["b1"]), r"sweeps.one says no size of the axis 'sequence'; add sequences: \[SIZES\]"),
+        (only(shapes=["b1"]), r"sweeps.one names the shape b1 without sequence; write shapes like b1-s1"),
         (only(shapes=["s32-b1"]), r"sweeps.one.shapes: shape 's32-b1' is written 'b1-s32'"),
         (only(), r"sweeps.one: says no shape; add batches"),
         ({**CONFIG, "quality": {"cells": ["*/n/*"]}}, r"quality.cells: '\*/n/\*' fits no cell of the study"),
@@ -181,7 +192,8 @@ def test_cells_that_cannot_run_are_kept_with_reason_and_remedy(monkeypatch):
         ({**CONFIG, "models": {"m": None}}, r"models.m: nothing stands there; give text or keys with values"),
         (lengths(half={"share": 50}), r"half.share: 50 is out of range; .* did you mean 0.5\?"),
         ({**CONFIG, "quality": {"cells": ["{runtime}/*"]}}, r"quality.cells.0: .* one line of text without braces"),
-        ({**CONFIG, "traces": {"cells": ["*"]}}, r"which has none there; remove it, or add a runtime of a GPU"),
+        ({**CONFIG, "traces": {"cells": ["none/*"]}}, r"which has none there; remove it, or add a runtime of a GPU"),
+        ({**CONFIG, "traces": {"cells": ["*"]}}, r"fits only cells on a CPU, .* remove it, .* captures: docs/explain"),
         (with_sweep(precisions=["FP32"]), r"'FP32' is unknown, did you mean 'fp32'\?$"),
         (with_sweep(runtimes=["cuda"]), r"'cuda' is unknown, allowed: torch-cuda-eager, (?!.*cpu)"),
         (
@@ -465,7 +477,9 @@ def test_captures_are_made_of_the_cells_that_are_named(gpu_study):
         f"{folder}/onnxruntime-cuda-graph/m/fp32/b8-s32.budget.json",
     ]
     plan = json.loads(study.plan())
-    assert plan["traces"] == {"cells": ["*/m/fp32/b8-s32"], "iterations": 100, "source": "cupti", "reason": None}
+    counters = {"cells": [], "caches": "steady", "reason": None}
+    asked = {"cells": ["*/m/fp32/b8-s32"], "iterations": 100, "counters": counters}
+    assert plan["traces"] == {**asked, "source": "cupti", "reason": None}
     assert [cell["budget"] for cell in plan["cells"] if cell["budget"]] == study.targets.budgets
     assert all(cell.budget is None for cell in study.cells if cell.aa_of)
 
@@ -475,12 +489,34 @@ def test_without_a_recorder_nothing_is_captured_and_the_plan_says_why(gpu_study)
     assert study.targets.budgets == [] and json.loads(study.plan())["traces"]["reason"] == "nsys is not on PATH"
 
 
+def test_kernels_are_counted_of_the_cells_that_are_named(gpu_study, monkeypatch):
+    counters = {"cells": ["*/m/fp32/b8-s32"], "caches": "cold"}
+    study = gpu_study(counters=counters)
+    folder = "results/traces/nvidia-test"
+    made = [f"{folder}/{runtime}/m/fp32/b8-s32.ncu" for runtime in ("onnxruntime-cuda", "onnxruntime-cuda-graph")]
+    assert study.targets.counters == [f"{path}.json" for path in made] and study.targets.budgets == []
+    assert study.targets.kernel_rooflines[:2] == [f"{made[0]}.svg", f"{made[0]}.png"]
+    plan = json.loads(study.plan())
+    assert plan["traces"]["counters"] == {**counters, "reason": None}
+    assert [cell["counters"] for cell in plan["cells"] if cell["counters"]] == study.targets.counters
+    assert all(cell.counters is None for cell in study.cells if cell.aa_of)
+    floors = {cell.floor for cell in study.cells if cell.counters}
+    assert {*study.floor("onnxruntime-cuda", "m", "fp32", "b8-s32", "nvidia-test")} == floors
+    steady = gpu_study(counters={"cells": ["*"]}).slices.counters("onnxruntime-cuda", "m")
+    assert study.slices.counters("onnxruntime-cuda", "m") != steady
+    monkeypatch.setattr("ceilings.traces.source.missing", lambda name: "no ncu" if name == "ncu" else None)
+    without = gpu_study(counters=counters)
+    assert without.targets.counters == [] and json.loads(without.plan())["traces"]["counters"]["reason"] == "no ncu"
+    with pytest.raises(UserError, match=r"traces\.counters\.cells: 'onnxruntime-cudo/.* fits no cell"):
+        gpu_study(counters={"cells": ["onnxruntime-cudo/m/fp32/b8-s32"]})
+
+
 def test_a_pattern_that_fits_no_cell_of_a_gpu_is_refused(gpu_study):
     with pytest.raises(
         UserError, match=r"traces.cells: 'onnxruntime-cudo/.* fits no cell .*did you mean 'onnxruntime-cuda/"
     ):
         gpu_study(cells=["onnxruntime-cudo/m/fp32/b8-s32"])
-    with pytest.raises(UserError, match="fits no cell of the study on a GPU"):
+    with pytest.raises(UserError, match=r"traces.cells: 'onnxruntime-cpu/\*' fits only cells on a CPU"):
         gpu_study(cells=["onnxruntime-cpu/*"])
 
 

@@ -483,6 +483,15 @@ def test_timelines_of_a_shape_have_one_scale_and_the_common_shape_comes_first(tm
     assert enlarged.get_xlim() == alone.get_xlim()
     assert [len(one.collections) for one in (enlarged, graph, alone)] == [len(alone.collections)] * 3
 
+    # With names as long as those of a decoder on a GPU, 85 letters, a title still ends within the picture.
+    long = "torch-compile-reduce-overhead fp16, gpt2-medium-8k"
+    monkeypatch.setattr(iteration_timeline, "configuration_label", lambda *_: long)
+    figure = draw("iteration_timeline", tables)
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        assert axis.get_title("left").startswith(long) and axis.get_title("left").endswith("-bound")
+        assert axis.get_tightbbox().x1 <= figure.bbox.width
+
 
 def test_the_report_without_captures(tmp_path):
     maker = planted.planted_study.StudyMaker(tmp_path)

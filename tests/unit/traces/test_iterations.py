@@ -17,7 +17,7 @@ from ceilings.traces.capture import HOST_TO_DEVICE, KERNEL, MEMCPY
 from ceilings.traces.explained.choice import Choice
 from ceilings.traces.explained.groups import MOST
 from ceilings.traces.explained.iterations import choose
-from ceilings.traces.recording import FUNCTION, RANGE, Stream
+from ceilings.traces.recording import FUNCTION, OPERATOR, RANGE, Stream
 
 CAPTURES = sorted(Path(__file__).with_name("data").glob("*.sqlite"))
 SHARED = [parent / "shared" / "traces" for parent in Path(__file__).parents if (parent / "shared" / "traces").is_dir()]
@@ -202,6 +202,31 @@ def test_a_small_range_is_no_iteration_though_it_repeats():
         loop.maker.range(begin, begin + 13, "embedding")
     iterations = loop.chosen()
     assert (iterations.by, len(iterations)) == ("period", 5)
+
+
+def generation(steps: int) -> Maker:
+    """Two requests on a CPU: a prefill of 300 us and decode steps of 50 us, each nearly all one operator."""
+    maker, now = Maker(), 100.0
+    for _ in range(2):
+        for text, length in [("prefill", 300), *[("decode", 50)] * steps]:
+            maker.range(now, now + length, text)
+            maker.range(now + 1, now + length - 1, "aten::mm", kind=OPERATOR)
+            maker.range(now + 2, now + length - 2, "aten::resize_", kind=OPERATOR)  # within it: its time counts once
+            now += length + 5
+    return maker
+
+
+def test_where_nothing_runs_on_a_device_ranges_hold_the_hosts_operators():
+    found = choose(generation(40).recording())
+    assert (found.by, found.name, len(found)) == ("range", "decode", 80)
+    assert "87% of the time in the host's operators lies in it" in found.why  # 80 x 48 of 80 x 48 + 2 x 298 us
+
+
+def test_a_range_that_holds_half_of_it_could_have_been_chosen():
+    found = choose(generation(10).recording())
+    assert (found.by, len(found)) == ("whole", 1)
+    assert found.why.startswith("No mark holds most of the work")
+    assert [(one.name, one.count) for one in found.others] == [("decode", 20)]
 
 
 def started(kernels: int, requests: int) -> Loop:

@@ -242,6 +242,9 @@ def answers(session: Any, decoder: Decoder, prompts: NDArray[np.int64], generate
 
 
 def largest(logits: NDArray[Any], top: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Ids and values of the largest logits of each row, descending; of equal ones the first, as ArgMax chooses."""
-    ids = np.argsort(-logits, axis=-1, kind="stable")[:, :top]
+    """Ids and values of the largest logits of each row, descending; of equal ones the first, as ArgMax chooses.
+
+    A NaN comes before all others, so that whoever compares sees it.
+    """
+    ids = np.argsort(np.where(np.isnan(logits), -np.inf, -logits), axis=-1, kind="stable")[:, :top]
     return ids.astype(np.int64), np.take_along_axis(logits, ids, -1).astype(np.float32)

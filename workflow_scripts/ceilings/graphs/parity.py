@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ceilings.graphs import token_parity
+
 FEWEST_FOR_SPREAD = 8
 """Rows from which on the spread of one number a row is compared with."""
 
@@ -24,9 +26,11 @@ def too_far(parity: Mapping[str, Any], tolerance: float) -> str | None:
     """Why outputs that are so far from the reference get no speed number; None where they are near enough.
 
     Args:
-        parity: As ``Parity.to_json`` gives it.
+        parity: As ``Parity.to_json`` gives it, or of generated tokens as ``token_parity.compare`` does.
         tolerance: Largest relative L2 difference.
     """
+    if parity.get("explained") is not None:
+        return token_parity.too_far(parity, tolerance)
     if parity["problem"]:
         return str(parity["problem"])
     distance = parity["relative_l2"]

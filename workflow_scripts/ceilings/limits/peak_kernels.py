@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
-from cuda.bindings import driver, nvrtc
+from cuda.bindings import driver
 
 from ceilings.cuda import device as cuda
+from ceilings.cuda.compiled import Compiled, called
 
 SOURCE = r"""
 extern "C" __global__ void nothing() {}
@@ -36,42 +36,19 @@ class Kernels:
     """The kernels, compiled for device 0."""
 
     def __init__(self) -> None:
-        major, minor = cuda.attribute("ComputeCapabilityMajor"), cuda.attribute("ComputeCapabilityMinor")
-        program = _nvrtc(nvrtc.nvrtcCreateProgram(SOURCE.encode(), b"peaks.cu", 0, None, None))
-        options = [f"--gpu-architecture=sm_{major}{minor}".encode()]
-        (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-        if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-            log = b" " * _nvrtc(nvrtc.nvrtcGetProgramLogSize(program))
-            nvrtc.nvrtcGetProgramLog(program, log)
-            raise RuntimeError(f"compiling the kernels failed: {log.decode(errors='replace').strip()}")
-        image = b" " * _nvrtc(nvrtc.nvrtcGetCUBINSize(program))
-        _nvrtc(nvrtc.nvrtcGetCUBIN(program, image))
-        self._module = _driver(driver.cuModuleLoadData(image))
-        self.nothing = _driver(driver.cuModuleGetFunction(self._module, b"nothing"))
-        self._read = _driver(driver.cuModuleGetFunction(self._module, b"read_all"))
+        kernels = Compiled(SOURCE, "peaks.cu")
+        self.nothing, self._read = kernels.function("nothing"), kernels.function("read_all")
         self._blocks = 8 * cuda.attribute("MultiProcessorCount")
         self._sink = cuda.DeviceBuffer(4)
 
     def launch_nothing(self, stream: cuda.Stream) -> None:
         """Enqueue the empty kernel."""
-        _driver(driver.cuLaunchKernel(self.nothing, 1, 1, 1, 1, 1, 1, 0, stream.handle, 0, 0))
+        called(driver.cuLaunchKernel(self.nothing, 1, 1, 1, 1, 1, 1, 0, stream.handle, 0, 0))
 
     def read(self, stream: cuda.Stream, pointer: int, nbytes: int, rounds: int) -> None:
         """Enqueue ``rounds`` readings of a buffer, past the first-level caches."""
         values = (pointer, nbytes // 16, rounds, self._sink.pointer)
         types = (ctypes.c_void_p, ctypes.c_ulonglong, ctypes.c_int, ctypes.c_void_p)
-        _driver(
+        called(
             driver.cuLaunchKernel(self._read, self._blocks, 1, 1, THREADS, 1, 1, 0, stream.handle, (values, types), 0)
         )
-
-
-def _nvrtc(result: tuple[Any, ...]) -> Any:
-    if result[0] != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-        raise RuntimeError(f"NVRTC: {result[0]}")
-    return result[1] if len(result) > 1 else None
-
-
-def _driver(result: tuple[Any, ...]) -> Any:
-    if result[0] != driver.CUresult.CUDA_SUCCESS:
-        raise cuda.CudaError(f"CUDA driver: {result[0]}")
-    return result[1] if len(result) > 1 else None

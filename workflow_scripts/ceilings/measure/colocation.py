@@ -9,10 +9,14 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-THREADS, PROCESSES, MPS = "threads", "processes", "mps"
+THREADS, PROCESSES, MPS, CARDS = "threads", "processes", "mps", "cards"
 
-HOWS = (THREADS, PROCESSES, MPS)
-"""A thread of one process for each instance, with a session and a stream; a process for each; that under CUDA's MPS."""
+HOWS = (THREADS, PROCESSES, MPS, CARDS)
+"""A thread of one process for each instance, with a session and a stream; a process for each; that under CUDA's MPS; a
+process for each with a separate card of one host, so that they share the host alone."""
+
+UNSPLIT = {MPS, CARDS}
+"""Ways of GPUs alone, which have no cores to split."""
 
 SHARED, SPLIT = "shared", "split"
 
@@ -55,7 +59,7 @@ class Sharing:
         return cls(how, cores or SHARED)
 
 
-NAMES = tuple(str(Sharing(how, cores)) for how in HOWS for cores in CORES if how != MPS or cores == SHARED)
+NAMES = tuple(str(Sharing(how, cores)) for how in HOWS for cores in CORES if how not in UNSPLIT or cores == SHARED)
 """The name of each way to share."""
 
 

@@ -1,7 +1,8 @@
 """One fresh process that leads a co-location: ``python -m ceilings.measure.colocation_worker TASK.json RECORD.json``.
 
 Started by :mod:`ceilings.measure.supervisor`. The task holds ``device``, ``gpu`` (its UUID; None of a CPU), ``how``,
-``instances`` (each the task of a cell with ``processors``), ``company`` (who computes together), ``physical_cores`` of
+``cards`` (of separate cards their UUIDs, by instance; else None), ``instances`` (each the task of a cell with
+``processors``), ``company`` (who computes together), ``physical_cores`` of
 the machine, ``protocol`` and ``spec`` (what the supervisor reads). What is done, in this order:
 
 1. Each instance is loaded, one after the other, as a thread of this process or as a process below it.
@@ -187,14 +188,22 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(task: Mapping[str, Any], stack: contextlib.ExitStack) -> dict[str, Any]:
-    watch, variables, mps = None, {}, None
+    watch, mps = None, None
+    variables: list[dict[str, str]] = [{} for _ in task["instances"]]
     if task["how"] == MPS:
         mps = stack.enter_context(_mps(task["gpu"]))
-        variables = mps.variables
-    hosts = [_host(one, task["how"], variables) for one in task["instances"]]
+        variables = [mps.variables for _ in task["instances"]]
+    if cards := task.get("cards"):
+        variables = [{"CUDA_VISIBLE_DEVICES": uuid} for uuid in cards]
+    hosts = [_host(one, task["how"], given) for one, given in zip(task["instances"], variables, strict=True)]
     for host in hosts:
         stack.callback(host.close)
-    if task["gpu"]:
+    if cards:
+        module = importlib.import_module("ceilings.measure.cards_watch")
+        watch = stack.enter_context(
+            module.CardsWatch({uuid: host.pid for uuid, host in zip(cards, hosts, strict=True)})
+        )
+    elif task["gpu"]:
         pids = {os.getpid(), *(host.pid for host in hosts)}
         watch = stack.enter_context(
             importlib.import_module("ceilings.measure.gpu_watch").GpuWatch(task["gpu"], pids, served=mps is not None)

@@ -80,4 +80,9 @@ def coarse(runner: Runner, parity: dict[str, Any]) -> list[str]:
     """Flags of generated tokens: a runner in FP32 that computes some products in less, and what parity cannot see."""
     if not runner.workload.task.generates:
         return []
-    return token_parity.is_coarse(parity, runner.precision) + token_parity.unseen(parity, parity["tolerance"])
+    return [
+        *token_parity.is_coarse(parity, runner.precision),
+        *token_parity.rounds_more(parity),
+        *token_parity.unfollowed(parity),
+        *token_parity.unseen(parity, parity["tolerance"]),
+    ]

@@ -41,6 +41,9 @@ from ceilings.program import answer_task
 from ceilings.provenance import package_flags, provenance
 from ceilings.runtimes.base import Runner
 
+Compared = list[tuple[Any, dict[str, Any]]]
+"""Of the pool what is compared: each element as a slot and in host memory."""
+
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
     """Measure the cell that ``task`` describes.
@@ -82,18 +85,18 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
         record |= cold_start(runner)
         if runner.workload.task.generates:  # that was the first token alone
             first = runner.run(slots[0])
-        compared = len(next(iter(reference.values())))
-        outputs = [runner.outputs(first), *(runner.outputs(runner.run(slot)) for slot in slots[1:compared])]
-        record["parity"] = gate(runner.workload, elements[:compared], stacked(outputs), reference, spec["tolerance"])
+        compared = list(zip(slots, elements, strict=True))[: len(next(iter(reference.values())))]
+        record["parity"] = judged(runner, first, compared, reference, spec["tolerance"])
         with Neighbours() as neighbours:
             record |= measured(bench, slots, elements, spec["protocol"], measurements)
         record["flags"] = neighbours.flags() + record["flags"]
-        record["flags"] += constant(elements[:compared], reference) + coarse(runner, record["parity"])
+        record["flags"] += constant([element for _, element in compared], reference) + coarse(runner, record["parity"])
         record["flags"] += level_flags(record["series"])
         if not record["series"]["latency"]["warmup_stable"]:
             record["flags"].append("warm-up ended before two windows agreed within 5%")
         record["neighbours"] = neighbours.to_json()
         record["memory"] = memory(bench)  # before a runtime looks at itself, with a second session perhaps
+        judged_again(runner, compared, reference, spec["tolerance"])
         record["runtime"] = runner.describe()
         record["status"] = "ok"
     except CellFailure as failure:
@@ -117,6 +120,33 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
     record["flags"] += environment.flags(record["provenance"]["variables"], spec.get("variables"))
     record["flags"] += package_flags(spec["packages"])
     return record
+
+
+def judged(
+    runner: Runner, first: Any, compared: Compared, reference: Mapping[str, Any], tolerance: float
+) -> dict[str, Any]:
+    """The parity of the outputs of all slots, given what the first of them gave.
+
+    Raises:
+        CellFailure: They are too far from the reference, or nothing says how far.
+    """
+    outputs = [runner.outputs(first), *(runner.outputs(runner.run(slot)) for slot, _ in compared[1:])]
+    elements = [element for _, element in compared]
+    return gate(runner.workload, elements, stacked(outputs), reference, tolerance)
+
+
+def judged_again(runner: Runner, compared: Compared, reference: Mapping[str, Any], tolerance: float) -> None:
+    """Judge generated text after the timed part: a cache outlives its request, and no timed request is compared.
+
+    Raises:
+        CellFailure: As of ``judged``; it says when that was.
+    """
+    if not runner.workload.task.generates:
+        return
+    try:
+        judged(runner, runner.run(compared[0][0]), compared, reference, tolerance)
+    except CellFailure as failure:
+        raise CellFailure(failure.kind, f"after the timed part, {failure}") from failure
 
 
 def cold_start(runner: Runner) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def weights_of(folder: Path, names: Iterable[str] = PLAIN) -> list[Path]:
     if first is None:
         others = sorted(path.name for path in folder.glob("*") if path.suffix in (".h5", ".msgpack", ".gguf", ".ckpt"))
         beside = f" (only {', '.join(others)}, which are not read)" if others else ""
-        raise UserError(f"the folder {folder} has no weights{beside}; put {', '.join(names)} there, one of them")
+        raise UserError(f"the folder {folder} has no weights{beside}; put one of {', '.join(names)} there")
     refuse_pointers([first])
     if not first.name.endswith(".index.json"):
         _refuse_quantized(first)

@@ -10,11 +10,12 @@ PLOTS = {
     "batch_sweep": "Latency against throughput along batches, with the Pareto front",
     "best_batch": "What searches for the best batch measured, in their order: latency with its limit, throughput",
     "sequence_sweep": "Latency against sequence length",
-    "token_time": "Time per output token against batch and context, with the floor, of models that generate",
+    "token_time": "Time per output token against batch and context, of models that generate",
     "serving_latency": "What a request waits for behind a server: beyond it, queue, execution; from load to load",
     "serving_throughput": "Requests answered a second against the tail of their latency, deployments side by side",
     "batches_formed": "Batch sizes that servers formed, from load to load",
     "launch_to_kernel_map": "Where the host decides the latency and where the device does, over batch and sequence",
+    "transfer_curves": "What a transfer between host and GPU takes over its size, by kind of memory",
     "roofline": "Rates that cells reach, below the roofs that their device was measured to have",
     "latency_distributions": "Latencies of single iterations, a row a process",
     "latency_budget": "Where the time of an iteration goes, on the host and on the device, runtimes side by side",
@@ -27,7 +28,7 @@ PLOTS = {
 """Every plot by name, and what it shows; in the order of the summary."""
 
 GENERATION, SERVING, CHANGING, BUDGETS, FLOORS = "generation", "serving", "changing", "budgets", "floors"
-SEARCHES, COLOCATION = "searches", "colocation"
+SEARCHES, COLOCATION, TRANSFERS = "searches", "colocation", "transfers"
 """What not every study has, and some plots show nothing without."""
 
 SHOWS = {
@@ -36,6 +37,7 @@ SHOWS = {
     "serving_latency": SERVING,
     "serving_throughput": SERVING,
     "batches_formed": SERVING,
+    "transfer_curves": TRANSFERS,
     "roofline": FLOORS,
     "latency_budget": BUDGETS,
     "shape_transitions": CHANGING,
@@ -57,6 +59,7 @@ TABLES = {
     "runs": "a row a process",
     "budgets": "a row a captured cell: where its time goes",
     "kernels": "a row a kernel of a captured cell: how often it runs and how long",
+    "counted_kernels": "a row a kernel of a counted cell: what the hardware counted, and what limits it",
     "floors": "a row a cell: what the hardware allows",
     "quality": "a row an evaluated configuration: accuracy, or agreement with FP32",
     "changing": "a row a cell of changing shapes: shape tax, first appearances, padding to buckets",
@@ -72,6 +75,10 @@ TABLES = {
     "colocation": "a row a co-location: gain of company over taking turns, use of the device",
     "colocated": "a row an instance of it: throughput and latency alone and in company, slowdown",
     "interference": "a row a pair of cells that shared a device: what the neighbour costs",
+    "transfers": "a row a way between host and GPU and a size: what a transfer takes",
+    "allocations": "a row a way to get memory and a size: what its calls cost",
+    "graph_costs": "a row a number of kernels in a CUDA graph: what it costs to make and to launch",
+    "copies": "a row a cell: what the copies of its inputs and outputs take, by the curves of its host and as measured",
     "serving": "a row a load of a cell behind a server: latency at the client, account of a request, batches",
     "serving_windows": "a row a window of such a load: what client and server counted",
 }

@@ -22,7 +22,12 @@ LIMITED_BY = {
 }
 """What sets a floor, as the sentences call it."""
 
-SHARED_AS = {"threads": "as threads of one process", "processes": "as processes", "mps": "under MPS"}
+SHARED_AS = {
+    "threads": "as threads of one process",
+    "processes": "as processes",
+    "mps": "under MPS",
+    "cards": "as processes on separate cards",
+}
 """How instances share a device, as the sentences call it."""
 
 
@@ -79,6 +84,15 @@ def percent(fraction: float | None) -> str:
         return "unknown"
     digits = 1 if abs(fraction) < 0.1 else 0
     return f"{fraction * 100:.{digits}f}%"
+
+
+def noise(floor: float) -> str:
+    """A noise floor as a percentage; beyond a factor of ten that it is more, since such an interval says nothing else.
+
+    >>> noise(0.031), noise(0.87), noise(2e11)
+    ('3.1%', '87%', 'more than a factor of 10')
+    """
+    return percent(floor) if floor <= 9 or not math.isfinite(floor) else "more than a factor of 10"
 
 
 def percentile(value: float | None, n: float, q: float) -> str:

@@ -70,6 +70,7 @@ class Runtime:
         capabilities: CUDA compute capabilities that it runs on, as patterns such as ``12.*``; empty: any.
         generator: The module that holds its ``RUNNER`` of tasks that generate; empty where it does not.
         generates: Of its precisions those in which it generates.
+        captures_steps: Whether of tasks that generate its CUDA graph is of decode steps alone, and of no prefill.
         changing: The module that holds its ``RUNNER`` of requests whose shapes change; empty where it has none.
     """
 
@@ -91,6 +92,7 @@ class Runtime:
     capabilities: tuple[str, ...] = ()
     generator: str = ""
     generates: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
+    captures_steps: bool = False
     changing: str = ""
 
     def module_of(self, task: Task) -> str:
@@ -160,6 +162,7 @@ def _ort(
         options,
         generator=_ORT_GENERATOR if generates else "",
         generates=generates or _FLOATS,
+        captures_steps=bool(generates and options.get("cuda_graph")),
         changing="onnxruntime_changing_cuda" if options.get("io_binding", True) else "",
     )
 

@@ -43,11 +43,13 @@ class Answer:
     """What a request gave.
 
     Attributes:
-        tokens: (batch, generated).
+        tokens: (batch, generated), as a timed request gives them.
+        logged: (rows, checked steps): the first tokens of the request that the logits are of.
         ids, logits: (rows, checked steps, top): the largest logits of the first tokens, and whose they are.
     """
 
     tokens: NDArray[np.int64]
+    logged: NDArray[np.int64]
     ids: NDArray[np.int64]
     logits: NDArray[np.float32]
 
@@ -140,7 +142,8 @@ class Generating(abc.ABC):
             if position < generation.CHECKED_STEPS:
                 tops.append(self.top_logits(rows, generation.TOP))
         ids, logits = (np.stack(part, 1) for part in zip(*tops, strict=True))
-        return Answer(np.stack(tokens, 1), ids, logits)
+        made = np.stack(tokens, 1)
+        return Answer(made, made[:rows, : ids.shape[1]], ids, logits)
 
     def first(self, slot: Any) -> None:
         """The first answer of the process, with which its cold start ends: a request up to its first token."""
@@ -159,5 +162,5 @@ class Generating(abc.ABC):
         return getattr(self, "failures", contextlib.nullcontext)()
 
     def outputs(self, launched: Answer) -> dict[str, NDArray[Any]]:
-        """``tokens``, ``ids`` and ``logits`` of an answer."""
-        return {"tokens": launched.tokens, "ids": launched.ids, "logits": launched.logits}
+        """``tokens``, ``logged``, ``ids`` and ``logits`` of an answer."""
+        return {name: getattr(launched, name) for name in ("tokens", "logged", "ids", "logits")}

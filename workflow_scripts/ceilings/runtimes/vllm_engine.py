@@ -368,17 +368,15 @@ class EngineRequests(Generating):
     def answer(self, slot: Prompts) -> Answer:
         """The tokens of a request as it is timed, and logits of a second one that asks for them.
 
-        Where the second one's first tokens are others, tokens and logits are both its own: logits belong to the tokens
-        before them.
+        The second one may give other tokens, and its logits belong to those: both are judged.
         """
         rows, generated = min(self.shape.batch, generation.CHECKED_ROWS), self.shape["generated"]
         checked = min(generated, generation.CHECKED_STEPS)
         tokens = self._tokens(slot, None, generated)[0]
         again, ids, logits = self._tokens(slot, generation.TOP, checked)
-        if not np.array_equal(again[:rows], tokens[:rows, :checked]):
-            self.differing += 1
-            tokens, ids, logits = self._tokens(slot, generation.TOP, generated)
-        return Answer(tokens, ids, logits)
+        logged = again[:rows]
+        self.differing += not np.array_equal(logged, tokens[:rows, :checked])
+        return Answer(tokens, logged, ids, logits)
 
     def _tokens(self, slot: Prompts, top: int | None, generated: int) -> tuple[Any, Any, Any]:
         """Tokens of a request, and ids and values of the largest logits of the first ones."""

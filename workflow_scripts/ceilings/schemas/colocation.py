@@ -34,7 +34,7 @@ WINDOW = record(
 COMMON = {
     "device": NAME,
     "group": NAME,
-    "how": one_of("threads", "processes", "mps"),
+    "how": one_of("threads", "processes", "mps", "cards"),
     "cores": one_of("shared", "split"),
     "run": whole(1),
     "log": maybe(text()),

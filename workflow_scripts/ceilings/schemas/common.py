@@ -73,6 +73,8 @@ TOKEN_PARITY = {
     "token_agreement": maybe(SHARE),
     "rows_equal": maybe(SHARE),
     "first_difference": maybe(whole()),
+    "generated": maybe(whole(1)),
+    "followed": maybe(whole(1)),
     "largest_margin": maybe(number()),
     "explained": maybe(flag),
     "sensitivity": maybe(table(NOT_NEGATIVE)),

@@ -19,7 +19,7 @@ CELL = record(
         "remedy": maybe(text()),
         "runs": many(text()),
     },
-    {**dict.fromkeys(("floor", "engine", "budget", "quality"), maybe(text()))},
+    {**dict.fromkeys(("floor", "engine", "budget", "counters", "quality"), maybe(text()))},
     rest=anything,
 )
 
@@ -99,6 +99,7 @@ CONTENT = record(
         "best_batch": many(SEARCH),
         "serving": many(DEPLOYED),
         "colocation": many(COLOCATION),
+        "transfers": many(NAME),
     },
     rest=anything,
 )

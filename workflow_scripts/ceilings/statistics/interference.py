@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ceilings.statistics.intervals import paired_over_processes
+
 Record = Mapping[str, Any]
 Floats = NDArray[np.float64]
 
@@ -64,6 +66,14 @@ def log_gains(record: Record, of: Sequence[int], whole: Mapping[int, int]) -> Fl
 def log_repeats(record: Record, of: Sequence[int]) -> Floats:
     """Logarithm of a reference over the one before it, of instances in the mean, one a round: nothing but noise."""
     return np.asarray(np.mean([np.diff(np.log(references(record, at))) for at in of], axis=0), np.float64)
+
+
+def noise(records: Sequence[Record], of: Sequence[int]) -> float | None:
+    """By what fraction references differ from those before them; None of one process."""
+    if len(records) < 2:
+        return None
+    repeats = paired_over_processes([log_repeats(record, of) for record in records])
+    return largest_factor(repeats.low, repeats.high)
 
 
 def largest_factor(low: float, high: float) -> float:

@@ -132,6 +132,13 @@ def mean_over_processes(values: ArrayLike, confidence: float = 0.95) -> Interval
     return Interval(_exp(centre - half), _exp(centre), _exp(centre + half))
 
 
+def difference_over_processes(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Mean of one difference a process, of any sign, with its t interval; of one process nothing bounds it."""
+    differences = np.asarray(values, dtype=np.float64)
+    centre, half = float(differences.mean()), _t_half_width(differences, confidence)
+    return Interval(centre - half, centre, centre + half)
+
+
 def paired_over_processes(logs: Sequence[Floats], confidence: float = 0.95, seed: int = 0) -> Interval:
     """Geometric mean over processes of ratios that each process gives several of, one a round.
 

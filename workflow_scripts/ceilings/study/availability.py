@@ -13,6 +13,8 @@ from ceilings.host import Host
 from ceilings.models.catalogue import FAMILIES
 from ceilings.models.outline import Outline
 from ceilings.runtimes.catalogue import MINIMUM_CAPABILITY, Runtime
+from ceilings.workload.generation import is_request, phase
+from ceilings.workload.shape import Shape
 from ceilings.workload.task import TASKS
 
 NOT_QUANTISED = "models that generate are not quantised here"
@@ -99,6 +101,16 @@ def of_model(runtime: Runtime, model: str, outline: Outline, precision: str) -> 
     if runtime.artifact == "fused" and outline.fusion is None:
         of = f"the architecture {outline.architecture}" if outline.architecture else f"{model}, an ONNX file"
         return Availability(f"no fusion of {of} is known", "measure it on a runtime without fusion")
+    return Availability()
+
+
+def of_shape(runtime: Runtime, shape: Shape) -> Availability:
+    """Whether ``runtime`` does at a shape what its levers say, with reason and remedy if not."""
+    if runtime.captures_steps and is_request(shape) and phase(shape) == "prefill":
+        return Availability(
+            f"the CUDA graph of {runtime.name} is of decode steps alone: its prefill would run without one",
+            f"measure it on {runtime.name.removesuffix('-graph')}",
+        )
     return Availability()
 
 

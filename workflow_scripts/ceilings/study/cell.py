@@ -27,6 +27,7 @@ class Cell:
         floor: The record of the least time that its device allows; None where nothing bounds it.
         engine: The record of the engine that it executes, which says what its layers compute in; None without one.
         budget: Its budget, if the study asks for a capture of it and one can be made or was.
+        counters: What limits its kernels by hardware counters, if the study asks for that and it can be had or was.
         quality: The record of its answers to rows of data, if the study asks for that.
         recorded: Whether these were made earlier, on another device or in another environment; they are only read.
     """
@@ -42,6 +43,7 @@ class Cell:
     floor: str | None = None
     engine: str | None = None
     budget: str | None = None
+    counters: str | None = None
     quality: str | None = None
     recorded: bool = False
 
@@ -83,5 +85,6 @@ class Cell:
             "floor": self.floor,
             "engine": self.engine,
             "budget": self.budget,
+            "counters": self.counters,
             "quality": self.quality,
         }

@@ -11,7 +11,7 @@ from typing import Any
 
 from ceilings.host import Host, kind_of
 from ceilings.runtimes.catalogue import RUNTIMES
-from ceilings.study.availability import Availability, availability, of_model
+from ceilings.study.availability import Availability, availability, of_model, of_shape
 from ceilings.study.cell import SECOND, Cell
 from ceilings.study.engines import Engines
 from ceilings.study.machines import Machines
@@ -19,6 +19,7 @@ from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked, asked
 from ceilings.study.variants import counted_work
+from ceilings.workload.generation import is_request, phase
 from ceilings.workload.task import TASKS
 
 RECORDED = "recorded"
@@ -35,6 +36,7 @@ class Planner:
         models: The models of the study.
         engines: The engines of the study.
         traced: Whether anything here records captures.
+        counted: Whether anything here reads hardware counters.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Planner:
         engines: Engines,
         *,
         traced: bool,
+        counted: bool,
     ) -> None:
         self.config = config
         self.machines = machines
@@ -53,6 +56,7 @@ class Planner:
         self.models = models
         self.engines = engines
         self.traced = traced
+        self.counted = counted
 
     def cells(self) -> list[Cell]:
         """Every cell, each once a device, the second cells of a device's A/A pairs after its others."""
@@ -88,11 +92,11 @@ class Planner:
         name = (one.runtime, one.model, one.precision)
         having = self.machines.having(kind)
         for host in having:
-            yield self._cell(Cell(host.device(kind), *name, one.shape, sweeps, self.availability(*name, host)))
+            yield self._cell(Cell(host.device(kind), *name, one.shape, sweeps, self._available(one, host)))
         if self.machines.undescribed:
             yield Cell(None, *name, one.shape, sweeps, self.machines.unknown)
         elif not having:
-            yield Cell(None, *name, one.shape, sweeps, self.availability(*name, self.machines.hosts[0]))
+            yield Cell(None, *name, one.shape, sweeps, self._available(one, self.machines.hosts[0]))
 
     def _cell(self, cell: Cell) -> Cell:
         """A cell with what it asks for on its device."""
@@ -106,6 +110,7 @@ class Planner:
             floor=self._floor(cell, device),
             engine=self._engine(cell, device),
             budget=self._budget(cell, device) if self.traced and self._asks_budget(cell) else None,
+            counters=self._counters(cell, device) if self.counted and self._asks_counters(cell) else None,
             quality=self._quality(cell, device) if self._asks_quality(cell) else None,
         )
 
@@ -138,6 +143,7 @@ class Planner:
             "floor": self._floor(cell, slug),
             "engine": self._engine(cell, slug),
             "budget": self._budget(cell, slug),
+            "counters": self._counters(cell, slug),
             "quality": self._quality(cell, slug),
         }
         there = {key: path for key, path in beside.items() if path and Path(path).is_file()}
@@ -146,19 +152,23 @@ class Planner:
         return dataclasses.replace(cell, device=slug, **changes)
 
     def _seconds(self, cells: list[Cell]) -> list[Cell]:
-        """A second measurement of the noise cells: the named ones, else the first that can run on each device."""
+        """A second measurement of the noise cells: the named ones, else one on each device.
+
+        That one is the first that can run; of cells that generate the first one of decode steps, since a prefill, which
+        a few iterations sample, says little of how well steps are measured.
+        """
         if "noise_cells" in self.config:
             chosen = [cell for cell in cells if cell.identity in self.config["noise_cells"]]
         else:
             first: dict[str | None, Cell] = {}
-            for cell in cells:
+            for cell in sorted(cells, key=lambda cell: is_request(cell.shape) and phase(cell.shape) == "prefill"):
                 if cell.available and not cell.recorded:
                     first.setdefault(cell.device, cell)
             chosen = list(first.values())
         return [self._second(cell) for cell in chosen]
 
     def _second(self, cell: Cell) -> Cell:
-        second = dataclasses.replace(cell, runtime=cell.runtime + SECOND, budget=None, quality=None)
+        second = dataclasses.replace(cell, runtime=cell.runtime + SECOND, budget=None, counters=None, quality=None)
         if not cell.available or not cell.device:
             return second
         if cell.recorded:
@@ -166,6 +176,10 @@ class Planner:
             there = self._recorded(second, cell.device) or self._begun(second, cell.device)
             return there or dataclasses.replace(second, available=missing, runs=(), recorded=False)
         return dataclasses.replace(second, runs=self._runs(second, cell.device))
+
+    def _available(self, one: Asked, host: Host) -> Availability:
+        found = self.availability(one.runtime, one.model, one.precision, host)
+        return of_shape(RUNTIMES[one.runtime], one.shape) if found else found
 
     @functools.cache  # noqa: B019 - one study lives as long as the process
     def availability(self, runtime: str, model: str, precision: str, host: Host) -> Availability:
@@ -192,11 +206,17 @@ class Planner:
     def _budget(self, cell: Cell, device: str) -> str:
         return f"{self.paths.trace(device, cell.runtime, cell.model, cell.precision, cell.shape)}.budget.json"
 
+    def _counters(self, cell: Cell, device: str) -> str:
+        return f"{self.paths.trace(device, cell.runtime, cell.model, cell.precision, cell.shape)}.ncu.json"
+
     def _quality(self, cell: Cell, device: str) -> str:
         return self.paths.quality(device, cell.runtime, cell.model, cell.precision)
 
     def _asks_budget(self, cell: Cell) -> bool:
         return cell.spec.device == "cuda" and _fits(cell.identity, self.config["traces"]["cells"])
+
+    def _asks_counters(self, cell: Cell) -> bool:
+        return cell.spec.device == "cuda" and _fits(cell.identity, self.config["traces"]["counters"]["cells"])
 
     def _asks_quality(self, cell: Cell) -> bool:
         if TASKS[self.models.outline(cell.model).task].generates:

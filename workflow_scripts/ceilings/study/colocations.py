@@ -10,7 +10,7 @@ from typing import Any
 from ceilings import private
 from ceilings.cuda import mps
 from ceilings.host import Host
-from ceilings.measure.colocation import MPS, SHARED, SPLIT, THREADS, Sharing
+from ceilings.measure.colocation import CARDS, MPS, SHARED, SPLIT, THREADS, UNSPLIT, Sharing
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.availability import Availability
 from ceilings.study.cell import Cell
@@ -65,7 +65,7 @@ def ways(entry: Mapping[str, Any]) -> list[Sharing]:
         Sharing(how, cores)
         for how in entry.get("how", [THREADS])
         for cores in entry.get("cores", [SHARED])
-        if how != MPS or cores == SHARED
+        if how not in UNSPLIT or cores == SHARED
     ]
 
 
@@ -116,13 +116,13 @@ def available_on(one: Colocation, host: Host) -> Availability:
 
 def modules(device: str) -> list[str]:
     """The modules that shape a record beside those of its cells' runtimes, by kind of device."""
-    watched = ["ceilings.measure.gpu_watch", "ceilings.cuda.mps"] if device == "cuda" else []
+    of_gpus = ["ceilings.measure.cards_watch", "ceilings.measure.gpu_watch", "ceilings.cuda.mps"]
     return [
         "ceilings.measure.colocation",
         "ceilings.measure.colocation_worker",
         "ceilings.measure.instance",
         f"ceilings.measure.{device}_bench",
-        *watched,
+        *(of_gpus if device == "cuda" else ()),
     ]
 
 
@@ -161,10 +161,12 @@ def _impossible(where: str, entry: Mapping[str, Any], asked: Sequence[Asked], mo
     how, cores = entry.get("how", [THREADS]), entry.get("cores", [SHARED])
     if "cuda" not in devices and MPS in how:
         yield f"{where}.how: mps is a service of CUDA, and its cells run on the CPU; write threads or processes"
+    if "cuda" not in devices and CARDS in how:
+        yield f"{where}.how: cards are GPUs, and its cells run on the CPU; write threads or processes"
     if "cuda" in devices and SPLIT in cores:
         yield f"{where}.cores: its cells run on a GPU, whose instances share it by threads, processes or mps; remove it"
-    if SPLIT in cores and set(how) == {MPS}:
-        yield f"{where}.cores: mps has no cores to split; remove it"
+    if SPLIT in cores and set(how) <= UNSPLIT:
+        yield f"{where}.cores: {' and '.join(how)} has no cores to split; remove it"
     products = {cell.precision for cell in asked if RUNTIMES[cell.runtime].artifact == "weights"}
     if "cuda" in devices and THREADS in how and {"fp32", "tf32"} <= products:
         yield (

@@ -44,6 +44,9 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("engines/{device}/{builder}/{model}/{precision}/{name}.json", "engine"),
     ("floors/{device}/{model}/{graph}/{shape}.json", "floor"),
     ("hosts/{device}/peaks.json", "peaks"),
+    ("hosts/{device}/lessons.json", "lessons"),
+    ("hosts/{device}/transfers.json", "transfers"),
+    ("hosts/{device}/side_by_side.json", "side-by-side"),
     ("models/{model}/weights/provenance.json", "weights"),
     ("models/{model}/weights/workload.json", "workload"),
     ("models/{model}/data.json", "data"),
@@ -52,6 +55,8 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("quality/{device}/{runtime}/{model}/{precision}.json", "quality"),
     ("serving/{device}/{deployment}/run{run}.json", "serving"),
     ("traces/{device}/{runtime}/{model}/{precision}/{shape}.budget.json", "budget"),
+    ("traces/{device}/{runtime}/{model}/{precision}/{shape}.counters.json", "counters"),
+    ("traces/{device}/{runtime}/{model}/{precision}/{shape}.ncu.json", "kernel-limits"),
     ("traces/{device}/{runtime}/{model}/{precision}/{shape}.layers.json", "layer-times"),
 )
 """Where records lie, and of which kind; the first that fits. A record repeats no name of its path otherwise."""
@@ -59,6 +64,8 @@ KINDS: tuple[tuple[str, str], ...] = (
 ARTIFACTS = (
     *(f"traces/{{device}}/{{runtime}}/{{model}}/{{precision}}/{{shape}}{end}" for end in (".sqlite", ".perfetto.json")),
     "traces/{device}/{runtime}/{model}/{precision}/{shape}.torch.json",
+    *(f"traces/{{device}}/{{runtime}}/{{model}}/{{precision}}/{{shape}}.ncu.{end}" for end in ("svg", "png")),
+    *(f"hosts/{{device}}/lessons.{end}" for end in ("svg", "png")),
     *(f"engines/{{device}}/{{builder}}/{{model}}/{{precision}}/{{name}}{end}" for end in (".engine", ".timing.cache")),
     "engines/{device}/{cache}/{model}/{precision}/{shape}.cache/{file}",
     "engines/{device}/{builder}/timing.cache",
@@ -86,7 +93,9 @@ RUNS = {"benchmarks", "changing", "colocation", "serving"}
 
 ENDS = (
     *(".budget.json", ".layers.json", ".perfetto.json", ".torch.json", ".sqlite"),
+    *(".counters.json", ".ncu.json", ".ncu.svg", ".ncu.png"),
     *(".engine", ".timing.cache", ".cache.json", ".cache", ".onnx.data", ".onnx", ".reference.npz", ".npz", ".json"),
+    *(".svg", ".png"),
 )
 """What follows the name of a unit in the names of its files; the first that fits."""
 

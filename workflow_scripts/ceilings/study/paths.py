@@ -117,3 +117,11 @@ class Paths:
     def peaks(self, device: str) -> str:
         """What a device reaches."""
         return f"{self.results}/hosts/{device}/peaks.json"
+
+    def side_by_side(self, device: str) -> str:
+        """Whether cells of separate cards of a host may be timed side by side."""
+        return f"{self.results}/hosts/{device}/side_by_side.json"
+
+    def transfers(self, device: str) -> str:
+        """How data gets from a host to its GPU and back."""
+        return f"{self.results}/hosts/{device}/transfers.json"

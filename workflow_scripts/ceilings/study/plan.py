@@ -29,6 +29,7 @@ def plan(
     cells: Sequence[Cell],
     trace_source: tuple[str | None, str | None],
     *,
+    counters_lack: str | None = None,
     lacking: Sequence[Mapping[str, Any]] = (),
     predictions: Sequence[Mapping[str, Any]] = (),
     changing: Sequence[ChangingCell] = (),
@@ -36,6 +37,7 @@ def plan(
     searches: Sequence[BatchSearch] = (),
     deployed: Sequence[Deployed] = (),
     colocated: Sequence[Colocation] = (),
+    transfers: Sequence[str] = (),
 ) -> str:
     """The content of ``plan.json``.
 
@@ -45,6 +47,7 @@ def plan(
         models: The models of the study.
         cells: Its cells.
         trace_source: What records captures here, and why nothing does.
+        counters_lack: Why no hardware counters are read here.
         lacking: What of the catalogue cannot run here, asked for or not.
         predictions: What was predicted of its cells before they were measured.
         changing: Its cells of changing shapes.
@@ -52,6 +55,7 @@ def plan(
         searches: Its searches for the best batch.
         deployed: Its deployments.
         colocated: Its co-locations.
+        transfers: The records of transfers between hosts and their GPUs.
     """
     devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
     for host in hosts:
@@ -66,7 +70,12 @@ def plan(
         "protocol": config["protocol"],
         "tolerances": config["parity"],
         "lengths": {name: _lengths(given) for name, given in config["inputs"]["lengths"].items()},
-        "traces": {**config["traces"], "source": trace_source[0], "reason": trace_source[1]},
+        "traces": {
+            **config["traces"],
+            "source": trace_source[0],
+            "reason": trace_source[1],
+            "counters": {**config["traces"]["counters"], "reason": counters_lack},
+        },
         "price_per_hour": config["price_per_hour"],
         "targets": config["targets"],
         "baseline": config["baseline"],
@@ -84,6 +93,7 @@ def plan(
         **({"best_batch": [one.to_json() for one in searches]} if searches else {}),
         "serving": [one.to_json() for one in deployed],
         **({"colocation": [one.to_json() for one in colocated]} if colocated else {}),
+        **({"transfers": list(transfers)} if transfers else {}),
     }
     return records.as_text(records.sealed("plan", content))
 

@@ -30,6 +30,7 @@ RULES = {
     "capture_trace": 25,
     "capture_changing": 25,
     "measure_peaks": 30,
+    "measure_transfers": 75,
     "build_engine": 60,
     "evaluate_quality": 20,
     "write_report": 8,

@@ -35,6 +35,9 @@ from ceilings.workload.task import TASKS, Task
 TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
 """What of the protocol matters to a capture."""
 
+COUNTED_WARMUP = 1.0
+"""Seconds that a cell warms up at most before its kernels are counted: each pass of the counters begins with it."""
+
 COLOCATION_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "min_seconds", "time_limit_seconds")
 """What of it matters to a co-location."""
 
@@ -281,6 +284,23 @@ class Slices:
                 "iterations": self.config["traces"]["iterations"],
                 "source": self.trace_source,
                 "protocol": {key: self.config["protocol"][key] for key in TRACE_PROTOCOL},
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def counters(self, runtime: str, model: str, device: str | None = None) -> str:
+        """What the counters of a cell's kernels depend on beside artifact and inputs: of one iteration."""
+        spec = self.runtime(runtime)
+        return canonical(
+            {
+                **self._execution(spec, model, device),
+                "code": digest("ceilings.traces.target", *self._executed(spec, model)),
+                "iterations": 1,
+                "caches": self.config["traces"]["counters"]["caches"],
+                "protocol": {
+                    **{key: self.config["protocol"][key] for key in TRACE_PROTOCOL},
+                    "warmup_max_seconds": min(COUNTED_WARMUP, self.config["protocol"]["warmup_max_seconds"]),
+                },
             }
         )
 

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ceilings import records
 from ceilings.errors import UserError
 from ceilings.files import expanded
 from ceilings.host import Host
+from ceilings.schemas.side_by_side import ALLOWED
 from ceilings.study import captures, changing_captures, machines, plan, prediction_log, progress
 from ceilings.study.batch_searches import BatchSearch, batch_searches
 from ceilings.study.cell import Cell
@@ -29,7 +31,7 @@ from ceilings.study.slices import Slices, canonical
 from ceilings.study.study_models import StudyModels
 from ceilings.study.targets import Targets
 from ceilings.study.validation import refuse_the_impossible
-from ceilings.study.variants import engine_graph, graph_name, stored_precision
+from ceilings.study.variants import counted_work, engine_graph, graph_name, stored_precision
 from ceilings.traces import source
 from ceilings.workload import generation
 from ceilings.workload.batches import shape_of
@@ -67,6 +69,8 @@ class Study:
         self.engines = Engines(self.config, self.machines, self.paths, self.models)
         self.trace_source = source.choose(self.config["traces"]["source"])
         """What records captures here, and why nothing does."""
+        self.counters_lack = source.missing("ncu")
+        """Why no hardware counters are read here; None if they can be."""
         self.slices = Slices(self.config, self.machines, self.models, self.trace_source[0] or "nsys")
         refuse_the_impossible(self.config, self.models, self.engines, results)
 
@@ -98,8 +102,14 @@ class Study:
 
     @functools.cached_property
     def _planner(self) -> Planner:
-        traced = self.trace_source[0] is not None
-        return Planner(self.config, self.machines, self.paths, self.models, self.engines, traced=traced)
+        tools = {"traced": self.trace_source[0] is not None, "counted": self.counters_lack is None}
+        return Planner(self.config, self.machines, self.paths, self.models, self.engines, **tools)
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether a record of this tree allows cells of separate cards of this machine to be timed side by side."""
+        path = Path(self.paths.side_by_side(self.host.gpu.slug)) if self.host.gpu else None
+        return bool(path and path.is_file() and records.read(path, "side-by-side")["verdict"] == ALLOWED)
 
     @functools.cached_property
     def targets(self) -> Targets:
@@ -114,6 +124,7 @@ class Study:
             changes=[one["path"] for one in self.changes],
             searches=self.searches,
             colocated=self.colocated,
+            transfers=self.config["transfers"],
         )
 
     @functools.cached_property
@@ -157,6 +168,7 @@ class Study:
             self.models,
             self.cells,
             self.trace_source,
+            counters_lack=self.counters_lack,
             lacking=lacking(self.machines.hosts, models, self._planner.availability),
             predictions=self.predictions_of_cells,
             changing=self.changing,
@@ -164,6 +176,7 @@ class Study:
             searches=self.searches,
             deployed=self.deployed,
             colocated=self.colocated,
+            transfers=[*self.targets.transfers, *self.targets.recorded_transfers],
         )
 
     @property
@@ -283,6 +296,11 @@ class Study:
     def counted_graph(self, model: str, work: str) -> str:
         """The graph that holds a cell's work, by its name from :func:`counted_work`."""
         return self.paths.graph(model, stored_precision(work))
+
+    def floor(self, runtime: str, model: str, precision: str, shape: str, device: str) -> list[str]:
+        """The record of a cell's floor, as a rule's input; none where nothing bounds it."""
+        work = counted_work(self.slices.runtime(runtime), precision)
+        return [self.paths.floor(device, model, work, Shape.parse(shape))] if work else []
 
     def sensitivity_inputs(self, model: str) -> list[str]:
         """The inputs by which the most sensitive layers are found; none if the study keeps none as such."""

@@ -68,6 +68,9 @@ def asked_shapes(sweep: Mapping[str, Any], axes: Sequence[str], fixed: Mapping[s
     for offer, name in given:
         taken = {**fixed, **{axis: size for axis, size in offer.items() if axis in axes}}
         if missing := [axis for axis in axes if axis not in taken]:
+            if "shapes" in sweep:
+                one, all_axes = Shape.of(offer, name), Shape.of(dict.fromkeys(axes, 1))
+                raise UserError(f"names the shape {one} without {' and '.join(missing)}; write shapes like {all_axes}")
             further = [axis for axis in missing if axis not in SHORTHANDS.values()]
             if len(further) > 1:
                 wanted = ", ".join(f"{axis}: [SIZES]" for axis in further)

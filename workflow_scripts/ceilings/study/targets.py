@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ceilings.measure.colocation import CARDS
 from ceilings.study.batch_searches import BatchSearch
 from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
@@ -30,6 +31,7 @@ class Targets:
         changes: Of those that are captured, the records of what a change costs.
         searches: Its searches for the best batch.
         colocated: Its co-locations.
+        transfers: Whether it measures transfers between its hosts and their GPUs.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Targets:
         changes: Iterable[str] = (),
         searches: Iterable[BatchSearch] = (),
         colocated: Iterable[Colocation] = (),
+        transfers: bool = False,
     ) -> None:
         self.cells = cells
         self.deployed = list(deployed)
@@ -54,6 +57,7 @@ class Targets:
         self.changes = list(changes)
         self.searches = list(searches)
         self.colocated = list(colocated)
+        self._transfers = transfers
 
     @functools.cached_property
     def measured(self) -> list[Cell]:
@@ -75,7 +79,9 @@ class Targets:
             "searches": bool(self.searches),
             "colocation": bool(self.colocated),
             "budgets": any(cell.budget for cell in self.cells),
+            "counters": any(cell.counters for cell in self.cells),
             "floors": any(cell.floor for cell in self.cells),
+            "transfers": bool(self.transfers or self.recorded_transfers),
         }
         return {name for name, held in has.items() if held}
 
@@ -90,6 +96,39 @@ class Targets:
         return [run for one in self.colocated if not one.recorded for run in one.runs]
 
     @functools.cached_property
+    def gpus(self) -> list[str]:
+        """The GPUs that this machine measures on."""
+        return sorted({cell.device or "" for cell in self.measured if cell.spec.device == "cuda"})
+
+    @functools.cached_property
+    def transfers(self) -> list[str]:
+        """The records of transfers that this machine makes."""
+        return [self.paths.transfers(gpu) for gpu in self.gpus] if self._transfers else []
+
+    @functools.cached_property
+    def recorded_transfers(self) -> list[str]:
+        """Those of other machines, as far as they came with their records: read, never made."""
+        if not self._transfers:
+            return []
+        others = {cell.device or "" for cell in self.cells if cell.recorded and cell.spec.device == "cuda"}
+        paths = [self.paths.transfers(device) for device in sorted(others - set(self.gpus))]
+        return [path for path in paths if Path(path).is_file()]
+
+    def runs_on_cards(self, device: str) -> list[str]:
+        """The records of co-locations on separate cards of a kind that this machine makes."""
+        return [
+            run
+            for one in self.colocated
+            if one.sharing.how == CARDS and one.device == device and not one.recorded
+            for run in one.runs
+        ]
+
+    @functools.cached_property
+    def side_by_side(self) -> list[str]:
+        """The verdicts on separate cards that this machine makes."""
+        return [self.paths.side_by_side(gpu) for gpu in self.gpus if self.runs_on_cards(gpu)]
+
+    @functools.cached_property
     def recorded_runs(self) -> list[str]:
         """Run records of other machines and other environments: read, never made."""
         return [run for cell in self.cells if cell.recorded for run in cell.runs]
@@ -97,18 +136,30 @@ class Targets:
     @functools.cached_property
     def recorded_records(self) -> list[str]:
         """All that the tables read of other machines and other environments."""
-        beside = ((cell.floor, cell.engine, cell.budget, cell.quality) for cell in self.cells if cell.recorded)
+        read = [cell for cell in self.cells if cell.recorded]
+        beside = ((cell.floor, cell.engine, cell.budget, cell.counters, cell.quality) for cell in read)
         served = (run for one in self.deployed if one.recorded for run in one.runs)
         colocated = (run for one in self.colocated if one.recorded for run in one.runs)
         searched = (one.record for one in self.searches if one.record and one.recorded)
         changing = (path for one in self.changing if one.recorded for path in one.records)
         artifacts = sorted({path for paths in beside for path in paths if path})
-        return [*self.recorded_runs, *artifacts, *changing, *served, *searched, *colocated]
+        beside_cells = [*changing, *served, *searched, *colocated, *self.recorded_transfers]
+        return [*self.recorded_runs, *artifacts, *beside_cells]
 
     @functools.cached_property
     def budgets(self) -> list[str]:
         """The budgets that this machine makes."""
         return [cell.budget for cell in self.measured if cell.budget]
+
+    @functools.cached_property
+    def counters(self) -> list[str]:
+        """What limits kernels by their counters, of the cells of this machine."""
+        return [cell.counters for cell in self.measured if cell.counters]
+
+    @functools.cached_property
+    def kernel_rooflines(self) -> list[str]:
+        """The pictures of these kernels below the device's ceilings."""
+        return [str(Path(path).with_suffix(f".{kind}")) for path in self.counters for kind in ("svg", "png")]
 
     @functools.cached_property
     def qualities(self) -> list[str]:
@@ -153,14 +204,13 @@ class Targets:
         paths = self.paths
         models = sorted({cell.model for cell in (*self.measured, *self._crossed)})
         exported = sorted({model for model, _ in self.graphs})
-        gpus = sorted({cell.device or "" for cell in self.measured if cell.spec.device == "cuda"})
         return [
             *map(paths.provenance, models),
             *(paths.graph_report(model, "simplified") for model in exported),
             *(paths.graph_report(*graph) for graph in self.graphs),
             *(paths.parity(*graph) for graph in self.graphs),
             *(f"{engine}.json" for engine in self.engine_files),
-            *map(paths.peaks, gpus),
+            *map(paths.peaks, self.gpus),
             *map(paths.explanation, self.captures),
         ]
 

@@ -155,7 +155,7 @@ def impossible_shapes(config: Mapping[str, Any], models: StudyModels) -> Iterato
             try:
                 shapes = asked_shapes(sweep, outline.axes, fixed)
             except UserError as error:
-                yield f"sweeps.{name} {error} ({model!r} has it)"
+                yield f"sweeps.{name} {error} (for {model!r})"
                 continue
             if outline.forgets:
                 yield (
@@ -200,12 +200,23 @@ def unknown_baselines(config: Mapping[str, Any], cells: list[Asked]) -> Iterator
 
 
 def unknown_traces(config: Mapping[str, Any], cells: list[Asked]) -> Iterator[str]:
-    """Patterns of captured cells that fit none on a GPU."""
+    """Patterns of cells to capture or to count that fit none on a GPU."""
     known = sorted({cell.identity for cell in cells if RUNTIMES[cell.runtime].device == "cuda"})
-    for pattern in config["traces"]["cells"]:
-        if not fnmatch.filter(known, pattern):
+    elsewhere = {cell.identity for cell in cells} - {*known}
+    patterns = [("traces", "captured", pattern) for pattern in config["traces"]["cells"]]
+    patterns += [("traces.counters", "counted", pattern) for pattern in config["traces"]["counters"]["cells"]]
+    for key, done, pattern in patterns:
+        if fnmatch.filter(known, pattern):
+            continue
+        if fnmatch.filter(elsewhere, pattern):
+            yield (
+                f"{key}.cells: {pattern!r} fits only cells on a CPU, and only cells on a GPU are {done}; remove it, "
+                "or add a runtime of a GPU. To explain a trace of a CPU, record it and name it in captures: "
+                "docs/explain.md"
+            )
+        else:
             hint = nearest(pattern, known) if known else "which has none there; remove it, or add a runtime of a GPU"
-            yield f"traces.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
+            yield f"{key}.cells: {pattern!r} fits no cell of the study on a GPU, {hint}"
 
 
 def unknown_quality(config: Mapping[str, Any], models: StudyModels, cells: list[Asked]) -> Iterator[str]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,17 @@ def record(task: dict[str, Any], output: Path, module: str = "ceilings.traces.ta
 
 
 def run_target(
-    task: dict[str, Any], folder: Path, source: str, module: str = "ceilings.traces.target"
+    task: dict[str, Any],
+    folder: Path,
+    source: str,
+    module: str = "ceilings.traces.target",
+    wrapped: Callable[[list[str]], list[str]] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Run the process; what it left, and what it and the profiler printed.
 
     Args:
         module: What it runs; ``inputs`` of the task is a file, or a file for each shape.
+        wrapped: Its command under a profiler that the source does not name.
 
     Raises:
         UserError: It met something that the user can mend.
@@ -103,6 +109,7 @@ def run_target(
     command = [sys.executable, "-m", module, f"{folder}/task.json", f"{folder}/result.json"]
     if source == "nsys":
         command = nsys.wrapped(command, folder / "raw.nsys-rep")
+    command = wrapped(command) if wrapped else command
     process = subprocess.Popen(
         command,
         env=environment.executing(task["spec"]["threads"]),

@@ -1,4 +1,4 @@
-"""What can record a capture here. Standard library only: read while the workflow is parsed."""
+"""What can record a capture here, or count kernels. Standard library only: read while the workflow is parsed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ SOURCES = ("nsys", "cupti")
 
 
 def missing(source: str) -> str | None:
-    """What a source lacks here, with the remedy; None if nothing."""
+    """What a source, or ``ncu`` for hardware counters, lacks here, with the remedy; None if nothing."""
+    if source == "ncu":
+        return None if shutil.which("ncu") else "ncu is not on PATH (install Nsight Compute)"
     if source == "nsys" and shutil.which("nsys") is None:
         return "nsys is not on PATH (install Nsight Systems)"
     package = "nvidia-nvtx" if source == "nsys" else "cupti-python"

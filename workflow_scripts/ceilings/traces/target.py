@@ -88,12 +88,28 @@ class TorchRecorder:
         self._profile.export_chrome_trace(str(self._path))
 
 
+class CounterRecorder:
+    """For Nsight Compute, which counts the kernels between cudaProfilerStart and cudaProfilerStop: of the marked
+    iterations only, for each kernel takes several passes."""
+
+    def start(self) -> tuple[Mark, Mark]:
+        return (
+            lambda: cuda.check(cudart.cudaProfilerStart(), "cudaProfilerStart"),
+            lambda: cuda.check(cudart.cudaProfilerStop(), "cudaProfilerStop"),
+        )
+
+    def stop(self) -> None:
+        pass
+
+
 def recorder(source: str, raw: Path) -> Recorder:
     """The recorder of a source, before anything of CUDA is loaded."""
     if source == "cupti":
         from ceilings.traces.cupti import CuptiRecorder
 
         return CuptiRecorder(raw)
+    if source == "ncu":
+        return CounterRecorder()
     return TorchRecorder(raw) if source == "torch" else NvtxRecorder()
 
 

@@ -9,7 +9,7 @@ from ceilings.measure.transfers import end_to_end, host_element, verify_transfer
 
 
 def measure(bench: CudaBench) -> dict[str, Any]:
-    """The series ``latency_end_to_end`` (pinned) and ``latency_end_to_end_pageable``.
+    """The series ``latency_end_to_end`` (pinned) and ``latency_end_to_end_pageable``, with the bytes of each copy.
 
     Where a launch itself copies, from and to pageable memory, the first cannot be had.
 
@@ -24,4 +24,8 @@ def measure(bench: CudaBench) -> dict[str, Any]:
         elements = [host_element(bench.runner, inputs, slot, pinned) for inputs, slot in pairs]
         series[name] = bench.closed_loop(end_to_end(bench.runner), items=elements)
         verify_transfers(bench.runner, elements[0])
+        series[name]["copies"] = {
+            "h2d": [size for _, _, size in elements[0].copies],
+            "d2h": [size for _, size in elements[0].room],
+        }
     return series

@@ -11,6 +11,7 @@ import yaml
 
 from ceilings.report import text
 from ceilings.report.analysis.changes import BATCH, PRECISION, STACK, Change, Place, change_between
+from ceilings.report.analysis.findings.finding import more_processes
 from ceilings.report.analysis.forecast import Forecast, Ground, forecast
 from ceilings.report.analysis.machine import UNKNOWN, Machine
 from ceilings.report.analysis.measured import Cell, Measured, phase_of, without_axis
@@ -30,6 +31,9 @@ PROCESSES = "processes"
 
 MOST = 3
 """Pieces of advice for a model and device."""
+
+MOST_NOISE = 0.25
+"""A noise floor counts as no more: one of several times would hide every change for good."""
 
 WORTH = 0.97
 """A change whose middle is above this, after the noise floor, is not worth measuring."""
@@ -141,9 +145,9 @@ def _of_panel(measured: Measured, cells: list[Cell], machine: Machine) -> Iterat
 
 
 def _noise(measured: Measured, cell: Cell) -> float:
-    """The noise floor, as far as it is known; a floor of several times is of no more use than one of 2."""
+    """The noise floor, as far as it is known, and ``MOST_NOISE`` at most."""
     floor = measured.noise_floor(cell.device) or 0.0
-    return min(floor, 0.25)
+    return min(floor, MOST_NOISE)
 
 
 # --- what could be measured ------------------------------------------------------------------------------------------
@@ -279,6 +283,7 @@ def _undecided(measured: Measured, best: Cell, cells: list[Cell]) -> list[Advice
     if compared.verdict != "undecided" or compared.ratio.low > WORTH:
         return []
     processes = max(len(best.groups), len(second.groups))
+    more = more_processes(processes)
     high = compared.ratio.high
     interval = text.interval(compared.ratio, "×")
     return [
@@ -287,13 +292,13 @@ def _undecided(measured: Measured, best: Cell, cells: list[Cell]) -> list[Advice
             device=best.device,
             cell=best,
             lever=PROCESSES,
-            change=f"measure {2 * processes} processes a cell: {second.label} may be the faster one",
-            short=f"{2 * processes} processes a cell",
+            change=f"measure {more} processes a cell: {second.label} may be the faster one",
+            short=f"{more} processes a cell",
             factor=(max(compared.ratio.low, 0.02), high if math.isfinite(high) else 50.0),
             because=f"{second.label} has {interval} the latency of {best.label}: {_undecided_by(processes)}.",
             ground="bounds",
             evidence=(best.name, second.name),
-            snippet=f"protocol:\n  processes: {2 * processes}\n",
+            snippet=f"protocol:\n  processes: {more}\n",
             cells=tuple("/".join(cell.key[1:]) for cell in (best, second)),
         )
     ]
@@ -303,7 +308,8 @@ def _nothing(best: Cell, noise: float) -> Advice:
     """That no change is worth measuring; with the noise floor where only that hides one."""
     because = f"No change of the catalogue that was not measured is expected to be worth {1 - WORTH:.0%} here."
     if noise:
-        because = f"Changes that are left are expected to be worth less than the noise, taken as {noise:.0%}."
+        counted = f" (it counts as {noise:.0%} at most)" if noise == MOST_NOISE else f", {noise:.0%}"
+        because = f"Changes that are left are expected to be worth less than the noise{counted}."
     return Advice(
         model=best.model,
         device=best.device,

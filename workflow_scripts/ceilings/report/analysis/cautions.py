@@ -36,7 +36,7 @@ def alarms(measured: Measured) -> list[str]:
     others = _others(measured)
     busy = f"; {others}" if others else ""
     return [
-        f"**`{device}` is noisy**: one cell measured twice differs by {text.percent(floor)}{busy}. End other work and "
+        f"**`{device}` is noisy**: one cell measured twice may differ by {text.noise(floor)}{busy}. End other work and "
         f"measure again: {MEASURE_AGAIN}."
         for device, floor in _coarse(measured).items()
     ]
@@ -118,7 +118,7 @@ def _undecided(measured: Measured, findings: Sequence[Finding]) -> list[str]:
     if not unsure:
         return []
     floors = [floor for pair in measured.aa_pairs if math.isfinite(floor := pair.floor)]
-    at = f": the A/A pair differs by {text.percent(max(floors))}" if floors else ""
+    at = f": the A/A pair may differ by {text.noise(max(floors))}" if floors else ""
     more = processes_entry(measured.cells)
     return [
         f"{text.plural(len(unsure), 'comparison')} decide{'s' if len(unsure) == 1 else ''} nothing at this noise{at}. "
@@ -157,7 +157,7 @@ def _returning(measured: Measured) -> list[str]:
         return []
     (cell, turn), *_ = periodic
     shown = f"{cell.label}: one of {turn.period} takes {text.number(turn.ratio)} times the others"
-    shown += ", for one" if len(periodic) > 1 else ""
+    shown += ", for example" if len(periodic) > 1 else ""
     return [
         f"**{text.plural(len(periodic), 'cell')} with a slower iteration in a fixed turn** ({shown}): the p50 hides "
         "it. Inputs take turns too: compare `inputs.pool`."
@@ -226,7 +226,7 @@ def _other_flags(measured: Measured) -> list[str]:
                 # Two flags that differ by a number only are one kind.
                 kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", flag), []).append(flag)
     return [
-        f"{text.plural(len(same), 'process')} flagged: {same[0]}{', for one' if len(set(same)) > 1 else ''}."
+        f"{text.plural(len(same), 'process')} flagged: {same[0]}{', for example' if len(set(same)) > 1 else ''}."
         for same in kinds.values()
     ]
 
@@ -257,6 +257,6 @@ def _kinds(rows: Sequence[Mapping[str, Any]], noun: str, where: str = "") -> lis
             kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", what), {}).setdefault(row, what)
     return [
         f"{text.plural(len(same), noun)}{where}: {next(iter(same.values()))}"
-        f"{', for one' if len(set(same.values())) > 1 else ''}."
+        f"{', for example' if len(set(same.values())) > 1 else ''}."
         for same in kinds.values()
     ]

@@ -104,6 +104,7 @@ def _of_batch(measured: Measured, base: Cell, change: Change, by_floor: float) -
     smaller = _next_smaller(measured, base)
     each = (p50 - smaller.p50.estimate) / (base.batch - smaller.batch) if smaller else 0.0
     if smaller is None or each <= 0:
+        why += f" (medians of equal work differ by {1 - VARIES:.0%})" if low < VARIES / times else ""
         return Bounds(max(low, VARIES / times), high, "bounds", why)
     grown = p50 + each * base.batch * (times - 1)
     why = f"from batch {smaller.batch} to {base.batch} each further input took {text.number(each)} ms"

@@ -119,6 +119,10 @@ class Measured:
         """The row of a cell's latency budget; None where it was not captured."""
         return self._budgets.get(cell.key)
 
+    def counted_kernels(self, cell: Cell) -> list[dict[str, Any]]:
+        """The rows of a cell's counted kernels, the longest first; none where they were not counted."""
+        return self._counted.get(cell.key, [])
+
     def hardware_floor(self, cell: Cell) -> dict[str, Any] | None:
         """The row of a cell's hardware floor; None where its device's limits are not known."""
         return self._hardware_floors.get(cell.key)
@@ -134,6 +138,10 @@ class Measured:
     @functools.cached_property
     def _budgets(self) -> dict[tuple[Any, ...], dict[str, Any]]:
         return {key_of(row): row for row in _records(self.tables.budgets)}
+
+    @functools.cached_property
+    def _counted(self) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+        return group_by(_records(self.tables.counted_kernels), key_of)
 
     @functools.cached_property
     def _hardware_floors(self) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from ceilings.measure.colocation import CARDS
 from ceilings.report import text
 from ceilings.report.analysis.measured import configuration_label
 from ceilings.report.tables.frames import Tables
@@ -39,11 +40,17 @@ def section(tables: Tables, most: int | None = None) -> str:
         "request in company over that alone. All in `tables/colocation.csv`, `tables/colocated.csv`, "
         "`tables/interference.csv`.",
     ]
+    if any(row["how"] == CARDS for row in measured):
+        lines.append(
+            "On separate cards nothing is shared but the host: there n instances that do not disturb each other have a "
+            "gain of n."
+        )
     if measured:
         lines.append(text.table(map(_group, measured[:most]), GROUPS, "lllrrrrrr"))
         members = tables.colocated.to_dict("records")
         lines.append(text.table(map(_instance, members[:most]), INSTANCES, "lllrrrrrrrr"))
-    notes = [f"- {_name(row)}: not measured: {row['reason']}{_remedy(row)}." for row in rows if row["status"] != "ok"]
+    notes = [f"- {_name(row)}: side by side: {row['side_by_side']}." for row in measured if row["how"] == CARDS]
+    notes += [f"- {_name(row)}: not measured: {row['reason']}{_remedy(row)}." for row in rows if row["status"] != "ok"]
     if most is None:  # the summary has their kinds among what to read with care
         notes += [f"- {_name(row)}: flagged: {row['flags']}." for row in measured if row["flags"]]
     elif len(measured) > most or len(tables.colocated) > most:

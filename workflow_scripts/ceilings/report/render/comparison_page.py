@@ -55,7 +55,7 @@ def _sentences(comparison: Comparison) -> list[str]:
     noise = (
         "Neither side has an A/A pair, so the noise floor is unknown and taken for 0."
         if comparison.floor is None
-        else f"Noise floor {text.percent(comparison.floor)}: no smaller difference is called one."
+        else f"Noise floor {text.noise(comparison.floor)}: no smaller difference is called one."
     )
     if comparison.floor is not None and comparison.floor > comparison.margin:
         noise += " It is wider than the margin, so nothing can be called the same."

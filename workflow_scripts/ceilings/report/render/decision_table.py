@@ -76,7 +76,7 @@ def _entries(one: Decision, advice: Advice | None) -> list[Entry]:
             fastest,
             f"{_iteration(fastest)}{f'p99 {text.number(p99)} ms' if pd.notna(p99) else 'p50'}",
         ),
-        _entry("highest throughput", _rate(queued), one, queued),
+        _entry("highest throughput", _rate(queued), one, queued, _of_requests(queued)),
     ]
     if one.limit_ms is not None:
         heading = f"best within {text.number(one.limit_ms)} ms"
@@ -107,6 +107,14 @@ def _entry(heading: str, value: str, one: Decision, cell: Cell, detail: str = ""
 def _iteration(cell: Cell) -> str:
     """What the latency of a generating cell is of, before its percentile; empty of every other."""
     return f"{cell.per.strip()}, " if cell.per else ""
+
+
+def _of_requests(cell: Cell) -> str:
+    """What the rate of a generating cell is of, and that of its whole requests; empty of every other."""
+    whole = cell.row.get("total_tokens_per_s")
+    if cell.phase != "decode" or whole is None or pd.isna(whole):
+        return ""
+    return f"decode steps; {text.number(whole)}/s in whole requests"
 
 
 def _rate(cell: Cell) -> str:

@@ -31,11 +31,14 @@ NAMES: dict[Phase, str] = {"decode": "decode, time per output token", "prefill":
 LEGEND = (
     "p50 and p99 are of single tokens in the closed loop. TTFT, end to end and tokens/s are of whole requests, one "
     "batch of prompts after the other: tokens/s of one row and of all rows together, the first token included. Jitter: "
-    "interquartile range of the gaps between a request's tokens. Tokens/J: ± what the counter of energy leaves open. "
-    "KV cache: what is held for keys and values. First answer: from the start of the process to its first token. Same "
-    "tokens: share of the tokens that are those of FP32 PyTorch. Speed-up: *same* is within the noise, *undecided* is "
-    "too noisy to say. Empty: not measured, or too few tokens for a p99."
+    "interquartile range of the gaps between a request's tokens. Memory: the highest of the process on the device; of "
+    "a CPU, on the host. KV cache: what is held for keys and values. First answer: from the start of the process to "
+    "its first token. Same tokens: share of the tokens that are those of FP32 PyTorch. Speed-up: *same* is within the "
+    "noise, *undecided* is too noisy to say. Empty: not measured, or too few tokens for a p99."
 )
+
+TOKENS_PER_JOULE = "Tokens/J: ± what the counter of energy leaves open."
+"""Of devices that count energy."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def generated(measured: Measured, plan: Mapping[str, Any]) -> str:
             rows += sum(map(len, kept.values()))
             parts.append(table_heading(panel, chosen.get(panel), NAMES[phase]))
             parts.append(_table(measured, kept.values(), columns, chosen))
-    parts.append(LEGEND)
+    per_joule = any(_per_joule(cell) for _, cells in shown for cell in cells)
+    parts.append(f"{LEGEND} {TOKENS_PER_JOULE}" if per_joule else LEGEND)
     if rows < count:
         parts.append(f"The best {rows} of {count} measured cells; all are in [summary_table.md](summary_table.md).")
     return "\n\n".join(parts)

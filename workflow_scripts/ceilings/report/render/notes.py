@@ -23,8 +23,10 @@ from ceilings.report.render import (
     change_cost_section,
     colocation_section,
     decision_table,
+    kernels_section,
     quality_section,
     shapes_section,
+    transfer_section,
 )
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.axes import axis_cells, axis_headers
@@ -187,7 +189,9 @@ def observations(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> 
         shapes_section.section(measured),
         change_cost_section.section(tables),
         colocation_section.section(tables),
+        transfer_section.section(tables),
         where_time_goes(plan, tables),
+        kernels_section.section(plan, tables),
         distance(measured),
         pictures(plots, tables),
         not_run(plan, tables),

@@ -49,6 +49,7 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "latency_over_buckets": lambda tables: tables.changing_buckets.empty,
     "latency_over_sequence": lambda tables: tables.changing_requests.empty,
     "best_batch": lambda tables: not (tables.best_batches["status"] == "ok").any(),
+    "transfer_curves": lambda tables: bool(tables.transfers["bytes"].isna().all()),
     "interference": lambda tables: tables.interference.empty,
     "batches_formed": lambda tables: _nothing_served(tables) or not tables.serving["batching"].fillna("").any(),
 }

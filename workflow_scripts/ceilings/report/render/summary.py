@@ -20,6 +20,7 @@ from ceilings.report.render import (
     colocation_section,
     decision_table,
     shapes_section,
+    transfer_section,
 )
 from ceilings.report.render.explained_section import explained
 from ceilings.report.render.generation_section import generated
@@ -66,6 +67,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         change_cost_section.section(tables, shapes_section.MOST_ROWS),
         batch_section.section(tables, batch_section.MOST_ROWS),
         colocation_section.section(tables, colocation_section.MOST_ROWS),
+        transfer_section.section(tables, transfer_section.MOST_ROWS),
         served(measured),
         conclusions(observed),
         predictions(plan, measured),

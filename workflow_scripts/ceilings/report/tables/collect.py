@@ -22,6 +22,7 @@ from ceilings.report.tables.budget_rows import budget_row, kernel_rows, read_bud
 from ceilings.report.tables.change_cost_rows import change_tables
 from ceilings.report.tables.changing_rows import changing_tables
 from ceilings.report.tables.colocation_rows import colocation_tables
+from ceilings.report.tables.counted_rows import COUNTED_COLUMNS, counted_rows, read_counted
 from ceilings.report.tables.floor_rows import floor_table
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, Tables
 from ceilings.report.tables.keys import KEY, ONNX_FILE, joined_levers, with_axes
@@ -40,6 +41,7 @@ from ceilings.report.tables.quantities import (
 )
 from ceilings.report.tables.search_rows import search_tables
 from ceilings.report.tables.served_rows import served_tables
+from ceilings.report.tables.transfer_rows import Transfers
 from ceilings.statistics.intervals import mean_over_processes, median_over_processes, pooled_quantile
 from ceilings.workload.shape import Shape
 
@@ -71,7 +73,9 @@ def collect(plan: Record) -> Tables:
     samples: list[Sampled] = []
     budgets: list[dict[str, Any]] = []
     kernels: list[dict[str, Any]] = []
+    counted: list[dict[str, Any]] = []
     seen: dict[tuple[int, ...], str] = {}
+    transfers = Transfers(plan)
     for cell in plan["cells"]:
         records = [read_run(path, cell, plan) for path in cell["runs"]]
         for path, record in zip(cell["runs"], records, strict=True):
@@ -80,6 +84,7 @@ def collect(plan: Record) -> Tables:
                 raise UserError(
                     f"{other} and {path} are one measurement twice; delete them and run `snakemake --cores 1 {both}`"
                 )
+        transfers.add(cell, records)
         cells.append(cell_row(cell, records) | _price(plan, cell) | _source(plan, cell))
         runs += [run_row(cell, record) for record in records]
         samples += [series for record in records for series in sampled(cell, record)]
@@ -88,6 +93,8 @@ def collect(plan: Record) -> Tables:
             row = budget_row(cell, cells[-1], budget)
             budgets += [row] if row else []
             kernels += kernel_rows(cell, budget)
+        if path := cell.get("counters"):
+            counted += counted_rows(cell, read_counted(path, cell))
     every = _samples(samples)
     served = served_tables(plan, bare_means(every))
     return Tables(
@@ -97,11 +104,13 @@ def collect(plan: Record) -> Tables:
         floors=floor_table(plan["cells"], cells),
         budgets=with_axes(pd.DataFrame(budgets, columns=BUDGET_COLUMNS)),
         kernels=with_axes(pd.DataFrame(kernels, columns=KERNEL_COLUMNS)),
+        counted_kernels=with_axes(pd.DataFrame(counted, columns=COUNTED_COLUMNS)),
         quality=quality_table(plan["cells"]),
         **vars(changing_tables(plan)),
         **vars(change_tables(plan)),
         **vars(search_tables(plan)),
         **vars(colocation_tables(plan)),
+        **vars(transfers.tables()),
         serving=served.serving,
         serving_windows=served.windows,
         serving_samples=served.samples,

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ceilings.measure.colocation import CARDS
 from ceilings.report.tables import gates
 from ceilings.report.tables.planned_record import read_record
 from ceilings.statistics.interference import (
     Floats,
-    largest_factor,
     log_gains,
-    log_repeats,
     log_slowdowns,
+    noise,
     paces,
     references,
 )
 from ceilings.statistics.intervals import paired_over_processes, pooled_quantile
 from ceilings.statistics.quantiles import Interval
+from ceilings.statistics.separate_cards import checked
 
 Record = Mapping[str, Any]
 
@@ -36,7 +37,7 @@ SM, KERNEL, CORE = "SMs busy", "time with a kernel", "cores busy"
 COLOCATION_COLUMNS = [
     *(*COLOCATION_KEY, "status", "reason", "remedy", "log", "processes", "instances", "members"),
     *("gain", "gain_low", "gain_high", "noise", "together_per_s", "turns_per_s"),
-    *("use_of", "use_alone", "use_together", "use_others", "flags", "path"),
+    *("use_of", "use_alone", "use_together", "use_others", "side_by_side", "flags", "path"),
 ]
 """One row a co-location.
 
@@ -45,7 +46,7 @@ alone on the whole device; taking turns gives 1; ``low``, ``high`` of 95%. ``noi
 differ from the one before it. ``together_per_s``: inferences a second of all instances at once; ``turns_per_s``: if
 each had the device for an equal part of the time. ``use_of`` says what is used; ``use_alone``: its share while one
 instance is at work, the mean over them; ``use_together``: while all are; ``use_others``: of a CPU, what processes that
-do not belong to it used meanwhile.
+do not belong to it used meanwhile. ``side_by_side``: on separate cards, whether cells of them may be timed at once.
 """
 
 INSTANCE_COLUMNS = [
@@ -124,13 +125,14 @@ def _group(records: Sequence[Record], members: Sequence[int], rows: Sequence[Rec
     uses = [row["use_alone"] for row in rows if row["use_alone"] is not None]
     return {
         **_interval("gain", gain),
-        "noise": _noise(records, members),
+        "noise": noise(records, members),
         "together_per_s": sum(row["together_per_s"] for row in rows),
         "turns_per_s": sum(row["whole_per_s"] for row in rows) / len(rows),
         "use_of": _use_of(records[0]),
         "use_alone": float(np.mean(uses)) if len(uses) == len(rows) else None,
         "use_together": _use(records, members, reference=False),
         "use_others": _use_of_others(records),
+        "side_by_side": checked(records).verdict if records[0]["how"] == CARDS else None,
     }
 
 
@@ -147,7 +149,7 @@ def _instance(records: Sequence[Record], members: Sequence[int], at: int) -> dic
         "alone_per_s": _mean([references(record, at) for record in records]) * batch,
         "together_per_s": _mean([paces(record, members, at) for record in records]) * batch,
         **_interval("slowdown", paired_over_processes([log_slowdowns(record, members, at) for record in records])),
-        "noise": _noise(records, [at]),
+        "noise": noise(records, [at]),
         "whole_p50_ms": _quantile(records, [whole], whole, 0.5, reference=True),
         "alone_p50_ms": _quantile(records, [at], at, 0.5, reference=True),
         "together_p50_ms": _quantile(records, members, at, 0.5, reference=False),
@@ -177,7 +179,7 @@ def _pairs(records: Sequence[Record]) -> list[dict[str, Any]]:
                     [np.mean([log_slowdowns(record, group, at) for group, at in each], axis=0) for record in records]
                 ),
             ),
-            "noise": _noise(records, [at for _, at in each]),
+            "noise": noise(records, [at for _, at in each]),
         }
         for (slowed, neighbour), each in seen.items()
     ]
@@ -188,14 +190,6 @@ def _whole(record: Record, members: Sequence[int]) -> dict[int, int]:
     every = list(enumerate(record["instances"]))
     apart = {tuple(one["cell"].items()): at for at, one in every if not one["member"]}
     return {at: apart.get(tuple(record["instances"][at]["cell"].items()), at) for at in members}
-
-
-def _noise(records: Sequence[Record], group: Sequence[int]) -> float | None:
-    """By what fraction references differ from those before them; None of one process."""
-    if len(records) < 2:
-        return None
-    repeats = paired_over_processes([log_repeats(record, group) for record in records])
-    return largest_factor(repeats.low, repeats.high)
 
 
 def _mean(values: Sequence[Floats]) -> float:

@@ -30,6 +30,7 @@ from ceilings.report.tables.colocation_rows import (
     INSTANCE_COLUMNS,
     PAIR_COLUMNS,
 )
+from ceilings.report.tables.counted_rows import COUNTED_COLUMNS
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.padded_rows import BUCKET_COLUMNS
@@ -38,6 +39,15 @@ from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
 from ceilings.report.tables.search_rows import BATCH_COLUMNS, BEST_COLUMNS, SEARCH_KEY
 from ceilings.report.tables.served_columns import SAMPLE_COLUMNS, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import SERVING_COLUMNS
+from ceilings.report.tables.transfer_rows import (
+    ALLOCATION_COLUMNS,
+    ALLOCATOR_KEY,
+    COPY_COLUMNS,
+    GRAPH_COLUMNS,
+    GRAPH_KEY,
+    TRANSFER_COLUMNS,
+    WAY_KEY,
+)
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, OPERATOR_CLASSES, PATH_SHARES, SELDOM
 from ceilings.workload.shape import Shape
 
@@ -77,18 +87,27 @@ SEARCHES = {"best_batches": BEST_COLUMNS, "searched_batches": BATCH_COLUMNS}
 COLOCATION = {"colocation": COLOCATION_COLUMNS, "colocated": INSTANCE_COLUMNS, "interference": PAIR_COLUMNS}
 """Tables of co-locations."""
 
-FURTHER = {**CHANGING, **SEARCHES, **COLOCATION}
+TRANSFERS = {
+    "transfers": TRANSFER_COLUMNS,
+    "allocations": ALLOCATION_COLUMNS,
+    "graph_costs": GRAPH_COLUMNS,
+    "copies": COPY_COLUMNS,
+}
+"""Tables of transfers between a host and its GPU."""
+
+FURTHER = {**CHANGING, **SEARCHES, **COLOCATION, **TRANSFERS}
 """Tables of what is no cell of one shape."""
 
 KEYS = {
     **dict.fromkeys(CHANGING, CHANGING_KEY),
     **dict.fromkeys(SEARCHES, SEARCH_KEY),
     **dict.fromkeys(COLOCATION, COLOCATION_KEY),
+    **{"transfers": WAY_KEY, "allocations": ALLOCATOR_KEY, "graph_costs": GRAPH_KEY},
     "quality": [column for column in KEY if column != "shape"],
 }
 """Columns that name what a row is of, where these are others than those of a cell of one shape."""
 
-LATER = {"quality", "serving", "serving_windows", SERVING_SAMPLES, *FURTHER}
+LATER = {"quality", "counted_kernels", "serving", "serving_windows", SERVING_SAMPLES, *FURTHER}
 """Tables that those of an earlier schema do not have; they are empty then."""
 
 BUDGET_COLUMNS = [
@@ -144,6 +163,7 @@ class Tables:
         samples: One row an iteration (``latency_ns``).
         budgets: One row a captured cell; columns ``BUDGET_COLUMNS``.
         kernels: One row a kernel of a captured cell; columns ``KERNEL_COLUMNS``.
+        counted_kernels: One row a kernel of a cell whose kernels were counted; columns ``COUNTED_COLUMNS``.
         floors: One row a measured cell whose device has measured peaks; columns ``FLOOR_COLUMNS``.
         quality: One row a configuration whose answers were evaluated; columns ``QUALITY_COLUMNS``.
         changing, changing_runs, changing_shapes, changing_buckets, transitions, changing_requests: One row a cell of
@@ -152,6 +172,9 @@ class Tables:
         shape_changes, shape_change_names: One row a part of what a change costs a captured cell, and a name there.
         best_batches, searched_batches: One row a search for the best batch, one a batch that it measured.
         colocation, colocated, interference: One row a co-location, an instance of it, a pair of neighbours.
+        transfers, allocations: One row a way between host and device and a size, one an allocator and a size.
+        graph_costs: One row a number of kernels in a CUDA graph.
+        copies: One row a cell whose inputs and outputs were copied: what its device's curves say of that.
         serving: One row a load of a cell behind a server; columns ``SERVING_COLUMNS``.
         serving_windows: One row a window of such a load; columns ``WINDOW_COLUMNS``.
         serving_samples: One row a request to a server (``latency_ns``).
@@ -162,6 +185,7 @@ class Tables:
     samples: pd.DataFrame
     budgets: pd.DataFrame = field(default_factory=lambda: _empty(BUDGET_COLUMNS))
     kernels: pd.DataFrame = field(default_factory=lambda: _empty(KERNEL_COLUMNS))
+    counted_kernels: pd.DataFrame = field(default_factory=lambda: _empty(COUNTED_COLUMNS))
     floors: pd.DataFrame = field(default_factory=lambda: _empty(FLOOR_COLUMNS))
     quality: pd.DataFrame = field(default_factory=lambda: _empty(QUALITY_COLUMNS))
     changing: pd.DataFrame = field(default_factory=lambda: _empty(CHANGING_COLUMNS))
@@ -177,6 +201,10 @@ class Tables:
     colocation: pd.DataFrame = field(default_factory=lambda: _empty(COLOCATION_COLUMNS))
     colocated: pd.DataFrame = field(default_factory=lambda: _empty(INSTANCE_COLUMNS))
     interference: pd.DataFrame = field(default_factory=lambda: _empty(PAIR_COLUMNS))
+    transfers: pd.DataFrame = field(default_factory=lambda: _empty(TRANSFER_COLUMNS))
+    allocations: pd.DataFrame = field(default_factory=lambda: _empty(ALLOCATION_COLUMNS))
+    graph_costs: pd.DataFrame = field(default_factory=lambda: _empty(GRAPH_COLUMNS))
+    copies: pd.DataFrame = field(default_factory=lambda: _empty(COPY_COLUMNS))
     serving: pd.DataFrame = field(default_factory=lambda: _empty(SERVING_COLUMNS))
     serving_windows: pd.DataFrame = field(default_factory=lambda: _empty(WINDOW_COLUMNS))
     serving_samples: pd.DataFrame = field(default_factory=lambda: _empty(SAMPLE_COLUMNS))
@@ -248,6 +276,7 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     tables = {name: _read(folder / f"{name}.parquet", name, vouched.get(f"{name}.parquet"), remedy) for name in names}
     # Tables may be older than a quantity, or made without a plug-in that is here now.
     known = {"cells": CELL_COLUMNS, "quality": QUALITY_COLUMNS, "serving": SERVING_COLUMNS, **FURTHER}
+    known["counted_kernels"] = COUNTED_COLUMNS
     for name, columns in known.items():
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ceilings.graphs.parity import too_far
+from ceilings.limits.kernel_verdict import Use
+from ceilings.limits.kernel_verdict import verdict as kernel_verdict
 from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 from ceilings.report.tables.quantities import SOURCED, recorded
 from ceilings.schemas.terms import number
@@ -276,6 +278,28 @@ def budget(record: Record) -> str | None:
             return f"the {side}'s parts leave {left / whole:.1%} of the iteration, and no flag says so"
     if verdict(record["shares"]) != record["verdict"]["name"]:
         return f"its verdict is {record['verdict']['name']!r}, and its shares say {verdict(record['shares'])!r}"
+    return None
+
+
+def kernel_limits(record: Record) -> str | None:
+    """Why what is said to limit kernels does not follow from their numbers."""
+    times: dict[str, float] = {}
+    for index, kernel in enumerate(record["kernels"]):
+        use = Use(
+            shares=kernel["shares"],
+            waves=kernel["waves"],
+            theoretical=kernel["occupancy"]["theoretical"],
+            limiters=tuple(kernel["limiters"]),
+            eligible=kernel["eligible_warps"],
+            stall=next(iter(kernel["stalls"].items()), None),
+        )
+        follows, why = kernel_verdict(use)
+        if follows != kernel["verdict"]:
+            return f"kernels[{index}] is called {kernel['verdict']}, and its numbers say {follows}: {why}"
+        times[kernel["verdict"]] = times.get(kernel["verdict"], 0.0) + (kernel["duration_ns"] or 0)
+    for name in {*times, *record["verdicts"]}:
+        if not math.isclose(times.get(name, 0.0), record["verdicts"].get(name, 0.0), rel_tol=CLOSE, abs_tol=1):
+            return f"its {name} kernels take {times.get(name, 0.0):g} ns in sum, and it says another number"
     return None
 
 

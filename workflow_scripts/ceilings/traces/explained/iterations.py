@@ -168,6 +168,10 @@ class _Chooser:
         self.submitted: Submissions = submissions(recording, self.mine)
         real = ~self.submitted.waits
         self._launched, self._busy = self.submitted.begin[real], self.submitted.busy[real]
+        self.held = "of the device's work is launched"
+        if not len(self.submitted):
+            self._launched, self._busy = named.operators(recording, self.process)
+            self.held = "of the time in the host's operators lies"
         self.span = _span(recording)
         self.has_work = bool(len(work.start))
 
@@ -203,7 +207,7 @@ class _Chooser:
                 layers, perhaps = self._layers(one)
                 if layers:
                     continue
-                why = f"A range of one name repeats, and {one.share:.0%} of the device's work is launched in it"
+                why = f"A range of one name repeats, and {one.share:.0%} {self.held} in it"
                 why += "." if one.share >= named.MOST else f", {one.between:.0%} from the first to the last of them."
                 certainty = min(one.between, 1.0) * (periods.DOUBTED if perhaps else 1)
                 why += " The host waits in hardly any of them, so they may be parts of iterations." if perhaps else ""
@@ -213,11 +217,12 @@ class _Chooser:
             others.append(Other("graph", None, len(graphs)))
         found = self._by_graph(graphs, others)
         found = found or self._by_period(others)
-        return found or self._all("No mark and no period can be seen in it: the whole recording is one.", others)
+        marks = "No mark holds most of the work" if ranges else "No mark"
+        return found or self._all(f"{marks} and no period can be seen in it: the whole recording is one.", others)
 
     def _layers(self, one: named.NamedRange) -> tuple[bool, bool]:
         """Whether these ranges are parts of iterations; whether they may be."""
-        if one.cyclic or one.counting:
+        if one.cyclic or one.counting or not len(self.submitted):
             return one.cyclic, False
         at = np.unique(np.searchsorted(self.submitted.begin, self.recording.spans.start[one.spans]))
         return periods.parts(self.submitted, at[at < len(self.submitted)])

@@ -97,6 +97,16 @@ def named_ranges(recording: Recording, process: int, launched: Integers, cost: I
     return sorted(found, key=lambda one: (-round(one.share, 2), len(one.spans)))
 
 
+def operators(recording: Recording, process: int) -> tuple[Integers, Integers]:
+    """When each outermost operator of a process began, ascending, and how long it took, in ns.
+
+    They are the work of a recording in which nothing was given to a device.
+    """
+    spans = recording.spans
+    outer = outermost(recording, np.flatnonzero(_of_process(recording, process) & (spans.kind == OPERATOR)))
+    return spans.start[outer], (spans.end - spans.start)[outer]
+
+
 def chosen_ranges(recording: Recording, process: int, pattern: str) -> tuple[str, Integers]:
     """Name and spans of the ranges that a user asks for: a name, a name without its numbers, or a glob.
 

@@ -15,10 +15,12 @@ from ceilings.report.analysis.findings.beyond import cold_start, other_boundarie
 from ceilings.report.analysis.findings.bottleneck import bottleneck
 from ceilings.report.analysis.findings.bucket_padding import padded_requests
 from ceilings.report.analysis.findings.company import company
+from ceilings.report.analysis.findings.counted_kernels import counted_kernels
 from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
 from ceilings.report.analysis.findings.floor import floor
 from ceilings.report.analysis.findings.headroom import headroom
+from ceilings.report.analysis.findings.host_copies import transfers
 from ceilings.report.analysis.findings.levers import levers
 from ceilings.report.analysis.findings.one_shape import choices, published_latencies, shape_taxes
 from ceilings.report.analysis.findings.operating import operating_points
@@ -55,6 +57,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     operating_points,
     best_batches,
     floor,
+    counted_kernels,
     batching,
     sizes,
     padding,
@@ -64,6 +67,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     choices,
     company,
     other_boundaries,
+    transfers,
     cold_start,
     energy,
     clocks,

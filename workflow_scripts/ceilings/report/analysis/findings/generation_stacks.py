@@ -36,7 +36,7 @@ GRAPHS, SCHEDULER, REGIMES = "Generation: CUDA graphs", "Generation: scheduler",
 WORDS: dict[Phase, str] = {"decode": "a decode step", "prefill": "a prefill"}
 
 SCHEDULED = f"{VLLM} costs a token time at the smallest batch, and gives more tokens a second at the largest"
-LIMITED = "The prefill is limited by the matrix rate, and a decode step by bytes"
+LIMITED = "The floor of a prefill is set by the matrix rate, and that of a decode step by bytes"
 
 BYTES = {"dram", "l2"}
 """What sets a floor of bytes."""

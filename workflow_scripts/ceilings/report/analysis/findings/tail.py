@@ -87,7 +87,7 @@ def _pair(measured: Measured, graph: Cell, plain: Cell) -> Finding | None:
         floor = reach.floor or 0.0
         if math.isfinite(floor) and _typical(plain) <= 1 + floor:
             # A ratio cannot fall below 1, so even a graph without any tail would stay within the noise floor.
-            sentence += f"; the tail without the graph is too short to show a gain (noise floor {text.percent(floor)})"
+            sentence += f"; the tail without the graph is too short to show a gain (noise floor {text.noise(floor)})"
         elif reach.verdict == "same within noise":
             status = "refuted"
     sentence += f"; the p99 itself {text.interval(absolute.ratio, '×')}"

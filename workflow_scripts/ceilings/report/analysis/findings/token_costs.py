@@ -8,6 +8,7 @@ of the question are in ``generation_stacks``.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ def _batching(measured: Measured, cells: Sequence[Cell]) -> Finding:
     )
     sentence += f"batch {first.batch}"
     if free is not first:
-        sentence += f". Batching is free up to batch {free.batch}: less than {MARGIN:.0%} longer, or within the noise"
+        sentence += f". Batching is free up to batch {free.batch}: less than {MARGIN:.0%} longer"
     if costly:
         sentence += f". At batch {costly.a.batch} it costs time: {change(costly)} than batch {first.batch}"
     if open_:
@@ -134,10 +135,13 @@ def _batching(measured: Measured, cells: Sequence[Cell]) -> Finding:
 
 
 def _cost(measured: Measured, pair: Comparison) -> str:
-    """``free``: provably no longer by ``MARGIN``, or within the noise; ``costs``: provably longer; else ``open``."""
-    if pair.verdict in {"same within noise", "faster"} or measured.equivalent(pair.a, pair.b, MARGIN):
+    """``free``: provably no longer by ``MARGIN``; ``costs``: provably longer by more; else ``open``.
+
+    Noise alone makes nothing free: where it is more than the margin, the same within noise may be longer by more.
+    """
+    if pair.verdict == "faster" or measured.equivalent(pair.a, pair.b, MARGIN):
         return "free"
-    return "costs" if pair.verdict == "slower" else "open"
+    return "costs" if pair.verdict == "slower" and pair.ratio.low > 1 + MARGIN else "open"
 
 
 # --- context ---------------------------------------------------------------------------------------------------------
@@ -163,16 +167,16 @@ def _with_cache(measured: Measured, cell: Cell) -> dict[str, Any] | None:
 
 
 def _computed(measured: Measured, precision: str, known: list[tuple[Cell, dict[str, Any]]]) -> Finding:
-    crossings, longest = {}, dict[int, int]()
+    crossings, longest = dict[int, int](), dict[int, int]()
     for cell, floor in known:
         # The cache that is read, and the new token's that is written: in proportion to the context.
         context = step_shape(cell.shape)["present"]
-        crossings[cell.batch] = floor["weight_bytes"] / floor["cache_bytes"] * context
+        crossings[cell.batch] = math.floor(floor["weight_bytes"] / floor["cache_bytes"] * context) + 1
         longest[cell.batch] = max(longest.get(cell.batch, 0), context)
     cell, floor = max(known, key=lambda pair: pair[1]["cache_bytes"] / pair[1]["weight_bytes"])
     share = floor["cache_bytes"] / floor["weight_bytes"]
     at = text.listed(
-        f"{length:,.0f} tokens at batch {batch}{_beyond(length, longest[batch])}"
+        f"{length:,} tokens at batch {batch}{_beyond(length, longest[batch])}"
         for batch, length in sorted(crossings.items())
     )
     where = f"{panel_of(measured, cell.model, cell.device)}{precision}"
@@ -189,7 +193,7 @@ def _computed(measured: Measured, precision: str, known: list[tuple[Cell, dict[s
     )
 
 
-def _beyond(length: float, longest: int) -> str:
+def _beyond(length: int, longest: int) -> str:
     """How far the measured contexts go, where they do not go so far: a model may have fewer positions."""
     return f" (beyond the {longest:,} that were measured)" if length > longest else ""
 

@@ -42,7 +42,7 @@ def noise(measured: Measured) -> list[Finding]:
 
 def _floor(floor: float) -> str:
     if math.isfinite(floor):
-        return f"The noise floor is **{text.percent(floor)}**: a smaller difference counts as none."
+        return f"The noise floor is **{text.noise(floor)}**: a smaller difference counts as none."
     return (
         "With one process each the noise floor is unknown, so no difference is shown. Set `protocol: {processes: 3}`."
     )
@@ -104,7 +104,7 @@ def warnings(measured: Measured) -> list[Finding]:
             f"{row['shape']} run {row['run']}"
             for row in members.to_dict("records")
         )
-        example = "" if len(members) == 1 else ", for one"
+        example = "" if len(members) == 1 else ", for example"
         sentence = (
             f"{text.plural(len(members), 'run')} flagged{example}: {members['flag'].iloc[0]} ({text.cut(hit_runs, 3)})."
         )

@@ -60,7 +60,7 @@ def headline(record: Record) -> str:
     if group is None:
         return f"No iteration was made out in {phrases.time(record['span_ns'])}; {whole_busy(record)}"
     if lost := without_device(record):
-        return f"{lost} What is left of the host: {iterations(record, group)}."
+        return f"{lost} On the host: {iterations(record, group)}."
     verdict = group["verdict"]
     bound = phrases.BOUND_BY.get(verdict["name"], verdict["name"]) if verdict else None
     first = f"Bound by {bound}" if bound else "What bounds it is not in this file"

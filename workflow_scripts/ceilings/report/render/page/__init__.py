@@ -32,8 +32,10 @@ from ceilings.report.render import (
     colocation_section,
     conditions,
     decision_table,
+    kernels_section,
     quality_section,
     shapes_section,
+    transfer_section,
 )
 from ceilings.report.render import engine_section as engines
 from ceilings.report.render.conclusions import VERDICTS, claims_of_others
@@ -94,11 +96,13 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         served(measured, whole=True),
         claims_of_others(measured, evidence),
         where_time_goes(plan, tables),
+        kernels_section.section(plan, tables),
         distance(measured),
         shapes_section.section(measured),
         change_cost_section.section(tables),
         batch_section.section(tables),
         colocation_section.section(tables),
+        transfer_section.section(tables),
         quality_section.section(plan, tables),
         parity(plan, evidence),
         graphs(evidence),

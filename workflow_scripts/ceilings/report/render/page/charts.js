@@ -92,13 +92,13 @@ function drawOverview() {
   const budgets = document.getElementById("chart-budgets");
   const jobs = {
     pareto: withFront(along("batch")),
-    configurations: here,
+    configurations: withinReach(here),
     budgets: budgetRows(here, budgets?.clientWidth ?? 0),
   };
   if (budgets) budgets.closest("figure").hidden = jobs.budgets.length === 0;
   const axisOf = {};
   for (const [axis, name] of Object.entries(DATA.curves)) {
-    jobs[name] = line(axis);
+    jobs[name] = withinReach(line(axis));
     axisOf[name] = axis;
     // A chart along an axis that the model does not have, or has at one size, is no empty chart, it is none.
     const several = sizes[axis] !== undefined && all.some(swept(axis, all));
@@ -110,6 +110,23 @@ function drawOverview() {
       .filter(([target]) => target)
       .map(([target, name, values]) => draw(target, name, values.map(flat), nothing, axisOf[name])),
   );
+}
+
+/** Cells with the part of their intervals that is drawn: one of decades would hide all other differences. */
+function withinReach(cells) {
+  const reach = 2; // times the fastest and the slowest median, as in the pictures
+  const medians = cells.flatMap((cell) => [cell.p50_ms, cell.floor_ms]).filter((ms) => ms !== undefined);
+  const lowest = Math.min(...medians) / reach;
+  const highest = Math.max(...medians) * reach;
+  return cells.map((cell) => ({
+    ...cell,
+    ...(cell.low !== undefined && {
+      drawn_from: Math.max(cell.low, lowest),
+      drawn_to: Math.min(cell.high, highest),
+      ...(cell.low < lowest && { goes_below: lowest }),
+      ...(cell.high > highest && { goes_above: highest }),
+    }),
+  }));
 }
 
 /** Cells, marked where no other one has both a lower latency and a higher throughput. */

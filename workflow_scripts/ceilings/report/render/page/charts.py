@@ -163,7 +163,7 @@ def _configurations(runtimes: list[str], latency: str, tooltip: list[Spec]) -> S
         **_rows("label", 24),
         "encoding": {"y": y},
         "layer": [
-            {**_needs("low"), "mark": "rule", "encoding": {"x": _log("low", latency), "x2": {"field": "high"}}},
+            *_intervals("x", latency),
             {
                 "mark": POINT,
                 "encoding": {"x": _log("p50_ms", latency), "tooltip": tooltip, **_runtime(runtimes, legend=False)},
@@ -201,7 +201,7 @@ def _curve(runtimes: list[str], x: Spec, along: str, latency: str, tooltip: list
         },
         "layer": [
             {"mark": "line", "encoding": {"strokeDash": precision}},
-            {**_needs("low"), "mark": "rule", "encoding": {"y": _log("low", latency), "y2": {"field": "high"}}},
+            *_intervals("y", latency),
             {"mark": POINT, "encoding": {"tooltip": tooltip, "shape": runtime["shape"]}},
             {
                 "mark": {"type": "text", "align": "left", "dx": 8, "dy": -5, "fontSize": 11},
@@ -209,6 +209,25 @@ def _curve(runtimes: list[str], x: Spec, along: str, latency: str, tooltip: list
             },
         ],
     }
+
+
+def _intervals(side: str, latency: str) -> list[Spec]:
+    """Intervals along ``x`` or ``y`` as far as the chart reaches, and an arrow where one goes on."""
+    back, on = ("triangle-left", "triangle-right") if side == "x" else ("triangle-down", "triangle-up")
+    ends = (("goes_below", back), ("goes_above", on))
+    rule = {"mark": "rule", "encoding": {side: _log("drawn_from", latency), f"{side}2": {"field": "drawn_to"}}}
+    return [
+        {**_needs("low"), **rule},
+        *(
+            {
+                **_needs(field),
+                "transform": [{"filter": f"isValid(datum.{field})"}],
+                "mark": {"type": "point", "filled": True, "shape": shape, "size": 60, "color": "currentColor"},
+                "encoding": {side: _log(field, latency)},
+            }
+            for field, shape in ends
+        ),
+    ]
 
 
 def _budgets(row: str) -> Spec:

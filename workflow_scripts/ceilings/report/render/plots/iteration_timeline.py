@@ -38,7 +38,7 @@ def draw(tables: Tables) -> Figure:
         return style.nothing("Timeline of an iteration", "no cell was measured with a recorder")
     rows = chosen(tables)
     figure, axes = style.panels(
-        len(rows), 1, 1.4, "One traced iteration of median length: host calls, launches (lines), work of the device"
+        len(rows), 1, 1.6, "One traced iteration of median length: host calls, launches (lines), work of the device"
     )
     timelines = [read_budget(row["path"], row)["timeline"] for row in rows]
     seen: dict[str, dict[str, Any]] = {}
@@ -50,7 +50,7 @@ def draw(tables: Tables) -> Figure:
             launches, kernels = row["launches"], row["kernels"]
             axis.set_title(
                 f"{configuration_label(row['runtime'], row['precision'])}, {row['model']} "
-                f"{row['shape']} on {row['device']}: "
+                f"{row['shape']} on {row['device']}\n"
                 f"{count(launches)} launch{'' if launches == 1 else 'es'}, "
                 f"{count(kernels)} kernel{'' if kernels == 1 else 's'}, {row['verdict']}"
             )

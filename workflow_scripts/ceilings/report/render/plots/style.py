@@ -177,7 +177,7 @@ def latency_title(*shapes: Shape, median: bool = True) -> str:
 
 
 def noise_note(floor: float | None) -> str:
-    return "no A/A pair on this device" if floor is None else f"noise floor {text.percent(floor)}"
+    return "no A/A pair on this device" if floor is None else f"noise floor {text.noise(floor)}"
 
 
 def settled(draw: Any) -> Any:

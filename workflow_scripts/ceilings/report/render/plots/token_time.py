@@ -67,9 +67,10 @@ def draw(tables: Tables) -> Figure:
     if not rows:
         return style.nothing("Time per output token", "no decoder was measured at more than one batch or context")
     pictures = [picture for picture in PICTURES if any(lines[picture.along] for lines in rows.values())]
-    figure, axes = style.panels(
-        len(rows), len(pictures), 4.2, "Time per output token (95% intervals; grey: the hardware floor)"
-    )
+    drawn = [cell for lines in rows.values() for along in lines.values() for line in along for cell in line]
+    floors = any(map(measured.hardware_floor, drawn))
+    heading = f"Time per output token (95% intervals{'; grey: the hardware floor' if floors else ''})"
+    figure, axes = style.panels(len(rows), len(pictures), 4.2, heading)
     for row, ((device, model), lines) in zip(axes, rows.items(), strict=True):
         for axis, picture, before in zip(row, pictures, [None, *pictures], strict=False):
             _draw(axis, measured, lines[picture.along], picture)
@@ -114,12 +115,15 @@ def _draw(axis: Axes, measured: Measured, lines: Sequence[Sequence[Cell]], pictu
             **look,
         )
     floors: dict[str, dict[int, float]] = {}
-    for cell in (cell for line in lines for cell in line):
+    cells = [cell for line in lines for cell in line]
+    for cell in cells:
         if floor := measured.hardware_floor(cell):
             scale = y(cell).estimate / cell.p50.estimate  # 1 for a time
             ms = floor["floor_ms"]
             rate = cell.batch * 1e3 / ms
             floors.setdefault(cell.precision, {})[x(cell)] = ms if scale == 1 else rate
+    marks = [value for known in floors.values() for value in known.values()]
+    style.within_reach(axis, "y", [(y(cell), x(cell), looks[cell.configuration]["color"]) for cell in cells], marks)
     for precision, known in floors.items():
         label = f"floor {precision}" if len(floors) > 1 else "floor"
         axis.plot(
@@ -131,5 +135,5 @@ def _draw(axis: Axes, measured: Measured, lines: Sequence[Sequence[Cell]], pictu
             alpha=0.6,
             label=label,
         )
-    style.plain_log(axis, "x", sorted({x(cell) for line in lines for cell in line}))
+    style.plain_log(axis, "x", sorted({*map(x, cells)}))
     style.plain_log(axis, "y")
