@@ -83,6 +83,7 @@ def test_padding_is_predicted_and_measured(planted):
     (row,) = planted().changing.to_dict("records")
     best = min((30 + 30) * 4 / 60, (40 * 1 + 20 * 4) / 60, (50 * 2 + 10 * 4) / 60)
     assert row["predicted_ms"] == pytest.approx(best, rel=0.001)
+    assert row["unpadded_ms"] == pytest.approx(STEADY.mean())  # of all requests, as predicted
     assert row["bucket_shapes"] == "b1-s16;b1-s64"
     assert row["padded_steady_ms"] == pytest.approx(best, rel=0.02)
     assert row["padded_steady_low_ms"] < row["padded_steady_ms"] < row["padded_steady_high_ms"]

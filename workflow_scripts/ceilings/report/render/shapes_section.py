@@ -136,7 +136,7 @@ def _padded(row: Mapping[str, Any]) -> list[str]:
         _configuration(row),
         str(row["sequence"]),
         str(row["bucket_shapes"]).replace(";", ", "),
-        _ms(row["steady_ms"]),
+        _ms(row["steady_ms"] if pd.isna(row["unpadded_ms"]) else row["unpadded_ms"]),
         _ms(row["predicted_ms"]),
         _interval(row, "padded_steady", "_ms", " ms"),
         f"{(row['predicted_ms'] / measured - 1) * 100:+.1f}%" if _number(measured) else "–",
