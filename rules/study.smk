@@ -164,6 +164,7 @@ def known_targets():
         *TARGETS.runs,
         *TARGETS.served_runs,
         *TARGETS.colocated_runs,
+        *TARGETS.overlap_records,
         *TARGETS.transfers,
         *TARGETS.side_by_side,
         *TARGETS.budgets,
@@ -313,6 +314,14 @@ def colocation_options(wildcards):
     """The same as options: of each cell those that the program names."""
     colocated = STUDY.colocated_files(wildcards.group, wildcards.device)
     return [word for cell, files in colocated.items() for word in ("--member", cell, *files[:4])]
+
+
+def overlap_slice(wildcards):
+    return SLICES.overlap(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.device)
+
+
+def overlap_trace_slice(wildcards):
+    return SLICES.overlap_trace(wildcards.runtime, wildcards.model, wildcards.device)
 
 
 def trace_slice(wildcards):

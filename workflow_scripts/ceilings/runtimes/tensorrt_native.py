@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import Any
 
@@ -64,9 +65,9 @@ class TensorRt(PyCudaRunner):
             )
         self.log = make_logger(trt)
         if attention_plugin.NAME.encode() in content:
-            from ceilings.kernels import tensorrt_attention
-
-            self.plugin = attention_plugin.register(trt, tensorrt_attention.run)
+            # By name: such an engine alone needs PyTorch and Triton.
+            kernels = importlib.import_module("ceilings.kernels.tensorrt_attention")
+            self.plugin = attention_plugin.register(trt, kernels.run)
         with self.phase("deserialize"):
             runtime = self.runtime = self._runtime()
             # Such an engine brings its own small runtime, which is code; its digest is known by now.

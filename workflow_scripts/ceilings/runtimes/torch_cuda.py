@@ -68,6 +68,8 @@ class TorchCuda(CudaRunner):
 
     def _model(self) -> Any:
         """What takes the inputs on the device and returns the outputs there."""
+        if isinstance(self.sibling, TorchCuda):
+            return self.sibling.model
         return load_module(self.artifact, ATTENTION, DTYPES[self.precision], "cuda")
 
     def _choose_products(self) -> None:
@@ -78,8 +80,12 @@ class TorchCuda(CudaRunner):
     def _enter_stream(self) -> None:
         """Let PyTorch enqueue on the runner's stream, in inference mode."""
         # Of this thread, for good: a server would not enter and leave them for each request either.
-        torch.cuda.set_stream(torch.cuda.ExternalStream(self.stream.handle))
+        self._torch_stream = torch.cuda.ExternalStream(self.stream.handle)
+        self.enter_stream()
         _FOR_GOOD.enter_context(torch.inference_mode())
+
+    def enter_stream(self) -> None:
+        torch.cuda.set_stream(self._torch_stream)
 
     def launch(self, slot: Any) -> Any:
         return self._forward(*self._inputs)

@@ -25,6 +25,7 @@ from ceilings.study.deployments import Deployed, deployed
 from ceilings.study.engines import Engines
 from ceilings.study.lacking import lacking
 from ceilings.study.next_cells import RUN, with_next_cells
+from ceilings.study.overlaps import Overlap, overlaps
 from ceilings.study.paths import Paths
 from ceilings.study.prediction_log import Prediction
 from ceilings.study.slices import Slices, canonical
@@ -124,6 +125,7 @@ class Study:
             changes=[one["path"] for one in self.changes],
             searches=self.searches,
             colocated=self.colocated,
+            overlaps=self.overlaps,
             transfers=self.config["transfers"],
         )
 
@@ -143,6 +145,11 @@ class Study:
     def searches(self) -> list[BatchSearch]:
         """Its searches for the best batch."""
         return batch_searches(self.config, self.cells, self.paths)
+
+    @functools.cached_property
+    def overlaps(self) -> list[Overlap]:
+        """Its cells whose copies are run beside their compute."""
+        return overlaps(self.config, self.cells, self.paths, traced=self.trace_source[0] is not None)
 
     @functools.cached_property
     def deployed(self) -> list[Deployed]:
@@ -176,6 +183,7 @@ class Study:
             searches=self.searches,
             deployed=self.deployed,
             colocated=self.colocated,
+            overlaps=self.overlaps,
             transfers=[*self.targets.transfers, *self.targets.recorded_transfers],
         )
 
@@ -457,7 +465,9 @@ class Study:
         """A first guess of a job's length per rule, for the time left."""
         served = [one.deployment for one in self.deployed if one.runs and not one.recorded]
         colocated = [one for one in self.colocated if one.runs and not one.recorded]
-        return progress.expected_seconds(self.config["protocol"], self.targets.measured, served, colocated)
+        return progress.expected_seconds(
+            self.config["protocol"], self.targets.measured, served, colocated, self.config["overlap"]["streams"]
+        )
 
     def refuse_unfit(self, model: str, shape: str) -> None:
         """Raise UserError where a model does not take a shape that a target names."""

@@ -9,7 +9,15 @@ from typing import Any
 from ceilings.errors import UserError
 from ceilings.measure.catalogue import MEASUREMENTS
 from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES
-from ceilings.study import batch_searches, changing_captures, changing_cells, colocations, deployments, user_files
+from ceilings.study import (
+    batch_searches,
+    changing_captures,
+    changing_cells,
+    colocations,
+    deployments,
+    overlaps,
+    user_files,
+)
 from ceilings.study.config import SCHEMA, nearest
 from ceilings.study.engines import Engines
 from ceilings.study.machines import unknown_resources
@@ -45,6 +53,7 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
             *batch_searches.problems(config, models, cells),
             *deployments.problems(config, models, cells),
             *colocations.problems(config, models, cells),
+            *overlaps.problems(config, models, cells),
             *engines.problems((cell.sweep, RUNTIMES[cell.runtime], cell.model, cell.precision) for cell in cells),
             *user_files.problems(config, models, cells, results),
         ]

@@ -15,6 +15,7 @@ from typing import Any
 from ceilings.graphs.parity import too_far
 from ceilings.limits.kernel_verdict import Use
 from ceilings.limits.kernel_verdict import verdict as kernel_verdict
+from ceilings.measure.schedules import schedules
 from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 from ceilings.report.tables.quantities import SOURCED, recorded
 from ceilings.schemas.terms import number
@@ -226,6 +227,31 @@ def colocation(record: Record, planned: Record, plan: Record, path: str | Path) 
         if reason := too_far(one["parity"], plan["tolerances"][one["cell"]["precision"]]):
             return f"{'/'.join(one['cell'].values())}: {reason}"
     return None
+
+
+def overlap(record: Record, plan: Record, path: str | Path) -> str | None:
+    """Why schedules of copies and compute cannot have run so."""
+    if Path(path).name != f"run{record['run']}.json":
+        return f"it is run {record['run']} of its cell"
+    expected = [one.name for one in schedules(record["streams"])]
+    if [one["name"] for one in record["schedules"]] != expected:
+        return f"its schedules are not those of {len(record['streams'])} numbers of streams"
+    in_flight = {one["name"]: one["in_flight"] for one in record["schedules"]}
+    for index, window in enumerate(record["windows"]):
+        latencies, where = window["latency_ns"], f"windows[{index}]"
+        if min(latencies) < LEAST_NS:
+            return f"{where} has a latency of {min(latencies)} ns, shorter than any call"
+        if window["completions"] >= len(latencies):
+            return f"{where} counts {window['completions']} completions of {len(latencies)} requests"
+        # A request that waits for a place among those in flight is submitted when another is home.
+        at_once = in_flight[window["schedule"]]
+        if window["elapsed_ns"] * at_once < sum(sorted(latencies)[: max(0, window["completions"] - at_once)]) * (
+            1 - CLOSE
+        ):
+            return f"{where} has more latency than {at_once} requests at once can have in {window['elapsed_ns']} ns"
+    if record["checked"] < sum(len(window["latency_ns"]) for window in record["windows"]):
+        return "it checked fewer answers than it has latencies"
+    return too_far(record["parity"], plan["tolerances"][record["cell"]["precision"]])
 
 
 def best_batch(record: Record, plan: Record) -> str | None:
