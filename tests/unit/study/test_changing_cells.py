@@ -70,6 +70,15 @@ def test_buckets_are_asked_of_models_with_the_axis_only():
     assert json.loads(study(padded).bucket_limits) == {"axis": "sequence", "memory_mb": None, "most": 2}
 
 
+def test_requests_of_one_length_are_not_padded():
+    def batches(config):
+        config["sequences"]["mixed"] = {"order": "alternating", "axes": {"batch": [1, 2], "sequence": [16]}}
+        config["changing"]["buckets"] = {"most": 2}
+
+    for cell in study(batches).changing:
+        assert (cell.buckets, cell.padded) == (None, ())
+
+
 def test_a_record_depends_on_its_requests_and_on_nothing_of_another_sequence():
     names = ("onnxruntime-cpu", "text", "fp32", "mixed", "cpu-test")
     before = study().slices.changing(*names)
@@ -156,7 +165,7 @@ def test_what_cannot_be_is_refused_while_planning(change, problem):
 def test_a_log_with_a_shape_that_the_model_cannot_take_is_refused_by_its_file(tmp_path):
     log = tmp_path / "log.csv"
     log.write_text("length\n16\n600\n")
-    with pytest.raises(UserError, match=r"sequences.mixed \(.*log.csv\): b1-s600: 'text' takes at most 64"):
+    with pytest.raises(UserError, match=r"sequences.mixed \(.*log.csv\): b1-s600 \(line 3\): 'text' takes at most 64"):
         study(sequences(order="replayed", file=str(log)))
 
 
