@@ -43,6 +43,7 @@ try:
     from ceilings.measure.colocation import NAMES as HOWS
     from ceilings.report.catalogue import PLOTS, TABLES, plots_of
     from ceilings.runtimes.catalogue import PRECISIONS
+    from ceilings.runtimes.settings import PATTERN as SETTINGS
     from ceilings.study import busy, captures, code, disk, machines, missing
     from ceilings.study import once, plain_errors, progress, rule_params, user_files
     from ceilings.study.code import digest
@@ -127,7 +128,7 @@ onerror:
 
 wildcard_constraints:
     device="[a-z0-9][a-z0-9.-]*",
-    runtime="[a-z0-9][a-z0-9-]*(\\.aa)?",
+    runtime=f"[a-z0-9][a-z0-9-]*{SETTINGS}(\\.aa)?",
     model="[a-z0-9][a-z0-9.-]*",
     precision="|".join(PRECISIONS),
     graph=f"({'|'.join(PRECISIONS)})(\\.fused|\\.cpu|\\.half)?",

@@ -75,8 +75,10 @@ LIBRARIES = {
     "onnxruntime_generating_cuda": {"onnxruntime"},
     "onnxruntime_tensorrt": {"onnxruntime"},
     "onnxruntime_tensorrt_rtx": {"onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"},
+    "tensorrt_changing_cuda": set(),
     "tensorrt_native": set(),  # by name, of its generation
     "torch_changing_cpu": {"torch"},
+    "torch_changing_cuda": {"torch"},
     "torch_compile_changing_cpu": {"torch"},
     "torch_compile_cpu": {"torch"},
     "torch_cpu": {"torch"},

@@ -43,7 +43,7 @@ CHANGING = record(
         "buckets": maybe(text()),
         "padded": many(text()),
     },
-    {"recorded": flag},
+    {"recorded": flag, "levers": many(text())},
 )
 
 CHANGE = record(dict.fromkeys(("device", "runtime", "model", "precision", "sequence", "path"), NAME))

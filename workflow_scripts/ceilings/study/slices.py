@@ -379,6 +379,8 @@ class Slices:
             UserError: No such runtime.
         """
         plain = name.removesuffix(SECOND)
+        if why := RUNTIMES.misnamed(plain):
+            raise UserError(f"{plain!r} {why}")
         if plain not in RUNTIMES:
             raise UserError(f"no runtime is called {plain!r}, {nearest(plain, RUNTIMES)}")
         return RUNTIMES[plain]

@@ -231,7 +231,7 @@ class Study:
         """The files that a cell executes, that of ``--artifact`` first, each with the report that vouches for it."""
         spec, asked = self.slices.runtime(runtime), Shape.parse(shape)
         if spec.artifact == "engine":
-            engine = self.engines.path(spec, model, precision, asked, device)
+            engine = self.engines.path(spec, model, precision, [asked], device)
             return [f"{engine}.engine", f"{engine}.json"]
         if spec.artifact == "engine-cache":
             kept = self.engines.cache(model, precision, asked, device)
@@ -324,7 +324,7 @@ class Study:
         if spec.artifact != "engine":
             return {}
         times = f"{self.paths.trace(device, runtime, model, precision, shape)}.layers.json"
-        engine = self.engines.path(spec, model, precision, Shape.parse(shape), device)
+        engine = self.engines.path(spec, model, precision, [Shape.parse(shape)], device)
         profiled = {"--layer-times": times} if Path(times).is_file() else {}
         return {"--layers": f"{engine}.layers.json"} | profiled
 
@@ -334,15 +334,18 @@ class Study:
         return [self.paths.inputs(model, one) for one in shapes], [self.paths.reference(model, one) for one in shapes]
 
     def changing_artifact(self, runtime: str, model: str, precision: str, sequence: str, device: str) -> list[str]:
-        """The files that a cell of changing shapes executes: one graph, or the weights, for all of them.
+        """The files that a cell of changing shapes executes: one graph, one engine, or the weights, for all of them.
 
         Raises:
             UserError: The runtime has no runner of changing shapes.
         """
         if not (spec := self.slices.runtime(runtime)).changing:
             raise UserError(f"{spec.name} has no runner of changing shapes; docs/shapes.md lists those that have")
-        shape = requests_of(self.config, self.models, sequence, model).shapes[0]
-        return self.artifact(runtime, model, precision, str(shape), device)
+        shapes = requests_of(self.config, self.models, sequence, model).shapes
+        if spec.artifact == "engine":
+            engine = self.engines.path(spec, model, precision, shapes, device)
+            return [f"{engine}.engine", f"{engine}.json"]
+        return self.artifact(runtime, model, precision, str(shapes[0]), device)
 
     def searched_artifact(self, runtime: str, model: str, precision: str, rest: str, device: str) -> list[str]:
         """The files that a search for the best batch executes: one graph, or the weights, for all batches.

@@ -255,7 +255,7 @@ class Targets:
         return [cell for cell in built if not is_request(cell.shape) or cell.precision in cell.spec.generates]
 
     def _engine(self, cell: Cell, device: str) -> str:
-        return self.engines.path(cell.spec, cell.model, cell.precision, cell.shape, device)
+        return self.engines.path(cell.spec, cell.model, cell.precision, [cell.shape], device)
 
 
 def _graphs(cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ceilings.errors import UserError
@@ -63,16 +63,17 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
 
 def unknown_names(config: Mapping[str, Any]) -> Iterator[str]:
     """Names of models, runtimes, precisions and measurements that nobody knows."""
-    known: dict[str, list[str]] = {
+    known: dict[str, Collection[str]] = {
         "models": list(config["models"]),
-        "runtimes": list(RUNTIMES),
+        "runtimes": RUNTIMES,
         "precisions": list(PRECISIONS),
     }
     for name, sweep in config["sweeps"].items():
         for key, names in known.items():
             for value in sweep[key]:
                 if value not in names:
-                    yield f"sweeps.{name}.{key}: {value!r} is unknown, {nearest(value, names)}"
+                    why = RUNTIMES.misnamed(value) if key == "runtimes" else None
+                    yield f"sweeps.{name}.{key}: {value!r} {why or f'is unknown, {nearest(value, names)}'}"
         for runtime in sweep["runtimes"]:
             can = RUNTIMES[runtime].precisions if runtime in RUNTIMES else sweep["precisions"]
             if not set(can) & set(sweep["precisions"]) and set(sweep["precisions"]) <= set(PRECISIONS):

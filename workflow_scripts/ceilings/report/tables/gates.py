@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,9 @@ LEAST_TIMED = 0.5
 """Of the time that a CPU's loop took, the share of its latencies: nothing but the stop rule runs between them."""
 
 NS_PER_US = 1000
+
+FEWEST_ALIKE = 5
+"""Latencies that two series do not share to the nanosecond by chance."""
 
 CLOCKS = 0.01
 """The device's clock and the host's may differ by this share."""
@@ -168,6 +171,28 @@ def changing(record: Record, plan: Record, path: str | Path, *, padded: bool) ->
         return f"a latency of {least} ns is shorter than any call"
     if (took := sum(map(sum, every))) > record["protocol"]["time_limit_seconds"] * NS:
         return f"its latencies add up to {took / NS:g} s, more than its limit"
+    return _counted_twice("sequence_ns", record["sequence_ns"]) or _counted_twice(
+        "steady_ns", [list(itertools.chain.from_iterable(reference)) for reference in record["steady_ns"]]
+    )
+
+
+def _counted_twice(name: str, series: Sequence[Sequence[int]]) -> str | None:
+    for (i, one), (k, other) in itertools.combinations(enumerate(series), 2):
+        if len(one) >= FEWEST_ALIKE and one == other:
+            return f"{name}[{i}] and {name}[{k}] are the same to the nanosecond"
+    return None
+
+
+def changing_requests(record: Record, requests: Record, before: Sequence[Record]) -> str | None:
+    """Why a process of changing shapes is not one of these requests, or is one of the processes before it again."""
+    mine = record["requests"]
+    if other := set(mine["shapes"]) ^ set(requests["shapes"]):
+        return f"{min(other)} is a shape of {'its' if min(other) in mine['shapes'] else 'the other'} requests only"
+    if (mine["shapes"], mine["order"]) != (requests["shapes"], requests["order"]):
+        return "its requests come in another order"
+    same = [one["run"] for one in before if one["sequence_ns"] == record["sequence_ns"]]
+    if same and len(mine["order"]) >= FEWEST_ALIKE:
+        return f"its latencies are those of process {same[0]} to the nanosecond"
     return None
 
 
