@@ -779,6 +779,16 @@ def test_what_was_not_measured_says_why(tmp_path):
         plots.draw(name, tables)
 
 
+def test_the_first_paragraph_counts_deployments_runs_and_requests(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("a", closed=(1, 2))
+    study.fail(study.deploy("b"))
+    study.unavailable("c")
+    text = summary(study.plan(), study.tables(), Evidence(), "plots")
+    # 3 servers, each with 2 rounds of 2 loads of 60 requests
+    assert "Behind servers: 1 of 3 deployments measured in whole, with 3 runs and 720 requests." in text
+
+
 def test_a_load_that_nobody_answered_is_a_failure(tmp_path):
     def refused(window):
         if window["concurrency"] != 8:

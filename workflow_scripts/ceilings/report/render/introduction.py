@@ -27,7 +27,20 @@ def counted(plan: Plan, tables: Tables, measured: Measured) -> str:
         f" ({counts['unavailable']} not available here, {counts['failed']} failed). "
         f"Models: {text.listed(plan['models'])}. {len(tables.runs)} processes, {tables.iterations:,} timed iterations "
         "of the closed loop."
-        f"{f' {ITERATION}' if any(cell.phase for cell in measured.cells) else ''}"
+        f"{f' {ITERATION}' if any(cell.phase for cell in measured.cells) else ''}{_served(tables)}"
+    )
+
+
+def _served(tables: Tables) -> str:
+    """How many deployments were measured with how many requests; empty where none was asked for."""
+    if tables.serving.empty:
+        return ""
+    deployments = tables.serving.groupby(["device", "deployment"], dropna=False)
+    whole = sum(all(same["status"] == "ok") for _, same in deployments)
+    runs, requests = deployments["runs"].max().sum(), tables.serving["n"].sum()
+    return (
+        f" Behind servers: {whole} of {text.plural(len(deployments), 'deployment')} measured in whole, with "
+        f"{text.plural(int(runs), 'run')} and {int(requests):,} requests."
     )
 
 
