@@ -142,7 +142,7 @@ def _host(measured: Measured, spread: Sequence[Cell]) -> str:
         return ""
     slower = [factor for factor in factors if factor >= 1 + CHANGED]
     if not slower:
-        return " The host had the same speed in the slow and the fast processes, so it is not why."
+        return " A thread of the host was as fast in the slow processes as in the fast ones: its speed is not why."
     return (
         f" In {len(slower)} of {len(factors)} the host was slower in the slow process too: fixed work took "
         f"{text.ratio(float(np.median(slower)))}× as long there."
