@@ -61,7 +61,10 @@ def test_captures_whose_iterations_differ_are_counted(tmp_path):
     ("host_us", "words"),
     [
         ((20.0, 20.0, 31.0), "In 1 of 1 the host was slower in the slow process too: fixed work took 1.55× as long"),
-        ((20.0, 20.0, 20.5), "A thread of the host was as fast in the slow processes as in the fast ones: its speed is not why."),
+        (
+            (20.0, 20.0, 20.5),
+            "A thread of the host was as fast in the slow processes as in the fast ones: its speed is not why.",
+        ),
         ((20.0, None, 31.0), "differ by more than 10%."),
     ],
 )
