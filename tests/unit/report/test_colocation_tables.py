@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from unit import planted_colocation
 from unit.planted_colocation import FAST, SLOW
+from unit.planted_records import overwrite
 from unit.record_samples import edited
 from unit.report.test_changing_shapes import planted_frame
 
@@ -218,9 +219,9 @@ def test_the_picture_has_a_panel_a_way_to_share(tmp_path):
     [
         (("run",), 2, "it is run 2"),
         (("cells",), [FAST, FAST], "of other cells"),
-        (("windows", 0, "answers", "0", "completions"), 3.5, "3.5 completions of"),
-        (("windows", 0, "answers", "0", "latency_ns", 0), 10**10, "answered for"),
-        (("windows", 0, "answers", "0", "latency_ns", 0), 7, "7 ns, shorter than any call"),
+        (("windows", 1, "answers", "0", "completions"), 3.5, "3.5 completions of"),
+        (("windows", 1, "answers", "0", "latency_ns", 0), 10**10, "answered for"),
+        (("windows", 1, "answers", "0", "latency_ns", 0), 7, "7 ns, shorter than any call"),
         (("instances", 1, "parity", "relative_l2"), 0.5, "image/fp32/b2-i32: "),
     ],
 )
@@ -229,6 +230,85 @@ def test_a_record_that_cannot_be_is_refused(tmp_path, place, value, problem):
     edited(Path(group["runs"][0]), *place, value=value)
     with pytest.raises(UserError, match=problem):
         tables_of(group)
+
+
+def drop(*, of):
+    """Without the first company of some instances."""
+
+    def change(record):
+        windows = record["windows"]
+        windows.remove(next(one for one in windows if one["instances"] == of))
+
+    return change
+
+
+def at_once(record):
+    """The second reference is measured while the first is."""
+    first, second = record["windows"][:2]
+    second.update({end: first[end] for end in ("opened_ns", "closed_ns")})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (drop(of=[0, 1, 2]), "it has 20 windows, and of its instances 21 follow"),
+        (drop(of=[0, 1]), "it has 20 windows, and of its instances 21 follow"),
+        (lambda record: record["windows"].reverse(), r"windows\[0\] is not a reference of round 0, of instance 2"),
+        (at_once, r"windows\[1\] opened before the one before it had closed"),
+        (lambda record: record["instances"][0].update(batch=7), r"instances\[0\] has batch 7, and its shape is b1-s32"),
+        (lambda record: record["instances"][0].update(threads=7), r"instances\[1\] has 2 threads, and 7 follow"),
+        (lambda record: record["instances"][0].update(processors=[0]), r"instances\[0\] is not the one of onnx"),
+    ],
+)
+def test_a_run_whose_windows_or_instances_do_not_follow_from_its_group_is_refused(tmp_path, change, problem):
+    group = planted_colocation.write(tmp_path / "group", processes=1, cells=(FAST, FAST, SLOW), seconds=0.2)
+    changed(group["runs"][0], change)
+    with pytest.raises(UserError, match=problem):
+        tables_of(group)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda record: record["instances"][1].update(processors=[0]), "two of its instances share a processor"),
+        (lambda record: record.update(physical_cores=1), "1 cores cannot be split among 2 instances"),
+    ],
+)
+def test_split_cores_are_separate_ones(tmp_path, change, problem):
+    sharing = Sharing("processes", "split")
+    group = planted_colocation.write(tmp_path / "group", processes=1, cells=(FAST, FAST), sharing=sharing)
+    changed(group["runs"][0], change)
+    with pytest.raises(UserError, match=problem):
+        tables_of(group)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda record: record.update(physical_cores=64), "its physical_cores differs from that of run 1"),
+        (lambda record: record["protocol"].update(min_seconds=9), "its protocol differs from that of run 1"),
+        (lambda record: [one.update(threads=1) for one in record["instances"]], "other threads than those of run 1"),
+    ],
+)
+def test_runs_of_a_group_are_measured_in_one_way(tmp_path, change, problem):
+    group = planted_colocation.write(tmp_path / "group", processes=2)
+    changed(group["runs"][1], change)
+    with pytest.raises(UserError, match=problem):
+        tables_of(group)
+
+
+def test_a_run_counts_once(tmp_path):
+    group = planted_colocation.write(tmp_path / "group", processes=2)
+    again = json.loads(Path(group["runs"][0]).read_text()) | {"run": 2}
+    overwrite(Path(group["runs"][1]), again)
+    with pytest.raises(UserError, match="are one measurement twice"):
+        tables_of(group)
+
+
+def changed(path, change):
+    record = json.loads(Path(path).read_text())
+    change(record)
+    overwrite(Path(path), record)
 
 
 def test_a_failed_run_is_a_row_with_its_reason(tmp_path):

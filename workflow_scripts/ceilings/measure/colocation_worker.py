@@ -31,7 +31,7 @@ from ceilings.control_groups import cpu_quota
 from ceilings.errors import CellFailure, UserError
 from ceilings.lifetime import temporary_folder
 from ceilings.measure.bystanders import Bystanders
-from ceilings.measure.colocation import MPS, ROUNDS, SETTLING_SECONDS, THREADS
+from ceilings.measure.colocation import MPS, SETTLING_SECONDS, THREADS, schedule
 from ceilings.measure.instance import Host, ProcessHost, Span, ThreadHost, Window, failure_of
 from ceilings.measure.loop import undisturbed
 from ceilings.measure.stopping import NS, STABLE_FRACTION
@@ -220,7 +220,7 @@ def _measured(task: Mapping[str, Any], stack: contextlib.ExitStack) -> dict[str,
         together = led.warm(task["protocol"], everyone)
         least = max(SHORTEST_SECONDS, task["protocol"]["min_seconds"] / 2)
         lengths = [max(least, FEWEST * each) for each in (*alone, together)]
-        windows = list(_rounds(led, [list(each) for each in task["company"]], lengths))
+        windows = list(_windows(led, task["company"], lengths))
     facts = [led.one(at, "facts") for at in range(len(hosts))]
     return {
         "instances": [
@@ -285,19 +285,16 @@ def _check(led: _Led, loaded: Sequence[Mapping[str, Any]], everyone: Sequence[in
     return [(together | apart)[at] for at in range(len(loaded))]
 
 
-def _rounds(led: _Led, company: Sequence[Sequence[int]], lengths: Sequence[float]) -> Iterator[dict[str, Any]]:
-    """Every window: of reference 0, of company 1, of reference 1, and so on; each second one in the other order.
+def _windows(led: _Led, company: Sequence[Sequence[int]], lengths: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """Every window, in its order.
 
     Args:
         lengths: Seconds of a reference of each instance, then of company.
     """
     *alone, together = lengths
-    for number in range(ROUNDS + 1):
-        if number:
-            for of in company if number % 2 else reversed(company):
-                yield {"round": number, "reference": False, **led.window(of, together)}
-        for at in range(len(alone)) if number % 2 else reversed(range(len(alone))):
-            yield {"round": number, "reference": True, **led.window([at], alone[at])}
+    for number, reference, of in schedule(company, len(alone)):
+        seconds = alone[of[0]] if reference else together
+        yield {"round": number, "reference": reference, **led.window(of, seconds)}
 
 
 def _origin(task: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 
 from ceilings.measure.colocation import CARDS
 from ceilings.report.tables import gates
-from ceilings.report.tables.planned_record import read_record
+from ceilings.report.tables.planned_record import read_record, refuse_repeated
 from ceilings.statistics.interference import (
     Floats,
     log_gains,
@@ -79,11 +79,15 @@ def colocation_tables(plan: Record) -> ColocationTables:
     """The tables of all co-locations that a plan has.
 
     Raises:
-        UserError: A record that the plan names is missing, damaged or of another co-location.
+        UserError: A record that the plan names is missing, damaged, of another co-location or there twice.
     """
     groups, instances, pairs = [], [], []
+    seen: dict[Hashable, str] = {}
     for planned in plan.get("colocation", []):
-        records = [_read(path, planned, plan) for path in planned["runs"]]
+        records: list[Record] = []
+        for path in planned["runs"]:
+            records.append(_read(path, planned, plan, records))
+            refuse_repeated(path, gates.colocated_samples(records[-1]), seen)
         key = {name: planned[name] for name in COLOCATION_KEY}
         row = {**key, "processes": len(records), "members": ", ".join(planned["cells"])}
         row |= {"instances": len(planned["cells"]), "path": planned["runs"][0] if records else None}
@@ -108,9 +112,9 @@ def colocation_tables(plan: Record) -> ColocationTables:
     )
 
 
-def _read(path: str, planned: Record, plan: Record) -> dict[str, Any]:
+def _read(path: str, planned: Record, plan: Record, before: Sequence[Record]) -> dict[str, Any]:
     def flaw(record: Record) -> str | None:
-        return gates.colocation(record, planned, plan, path)
+        return gates.colocation(record, planned, plan, path, [one for one in before if one["status"] == "ok"])
 
     return read_record(path, "colocation", planned, "was measured for", flaw, key=COLOCATION_KEY)
 
