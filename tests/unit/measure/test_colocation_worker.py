@@ -129,6 +129,23 @@ def test_an_instance_that_ends_in_company_ends_the_run_by_name(tmp_path):
         host.close()
 
 
+def test_an_instance_with_another_clock_is_refused(tmp_path):
+    task = colocation_cell.make(tmp_path, "processes")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\nhere = time.perf_counter_ns\ntime.perf_counter_ns = lambda: here() + 600_000_000\n"
+    )
+    hosts = [
+        ProcessHost(one, {"PYTHONPATH": path})
+        for one, path in zip(task["instances"], (SCRIPTS, f"{tmp_path}:{SCRIPTS}"), strict=True)
+    ]
+    led = colocation_worker._Led(task, hosts, None)
+    with pytest.raises(CellFailure, match=f"{CELL}, instance 2: its clock has another time") as failure:
+        led.refuse_other_clocks()
+    assert failure.value.kind == "runtime-error"
+    for host in hosts:
+        host.close()
+
+
 def test_a_window_without_an_answer_is_repeated_with_twice_its_length(tmp_path):
     task = {**colocation_cell.make(tmp_path), "physical_cores": 1}
     led = colocation_worker._Led(task, [], None)

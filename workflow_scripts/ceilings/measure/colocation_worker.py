@@ -79,6 +79,22 @@ class _Led:
         """Have one instance do a command."""
         return self._named(at, self._hosts[at].call(command))
 
+    def refuse_other_clocks(self) -> None:
+        """Hold the clock of each instance against the one here, of which windows are spans.
+
+        Raises:
+            CellFailure: One has another time, as in a time namespace of its own: windows of it are not those of others.
+        """
+        for at in range(len(self._hosts)):
+            asked = time.perf_counter_ns()
+            theirs = self.one(at, "clock_ns")
+            if not asked <= theirs <= time.perf_counter_ns():
+                raise CellFailure(
+                    "runtime-error",
+                    f"{self._cells[at]}, instance {at + 1}: its clock has another time than that of the process that "
+                    "leads, so that no window is the same for both; run both in one time namespace",
+                )
+
     def _named(self, at: int, future: Any) -> Any:
         try:
             return future.result()
@@ -212,6 +228,7 @@ def _measured(task: Mapping[str, Any], stack: contextlib.ExitStack) -> dict[str,
     everyone = list(task["company"][-1])
     # Nothing is loaded while something is captured or compiled, and each library sees one thread that starts it.
     loaded = [led.one(at, "load") for at in range(len(hosts))]
+    led.refuse_other_clocks()
     if mps is not None:
         mps.refuse_without(len(hosts))
     checked = _check(led, loaded, everyone)
