@@ -91,6 +91,25 @@ def test_split_cores_are_held_against_the_whole_machine(planted):
     assert (row["use_alone"], row["use_together"]) == (0.5, 1.0)
 
 
+def test_the_noise_of_a_gain_is_that_of_the_references_on_the_whole_machine(tmp_path):
+    """Of split cores: references of the members are steady, and each second one of the whole machine is slower."""
+    sharing = Sharing("processes", "split")
+    group = planted_colocation.write(tmp_path / "group", cells=(FAST, FAST), sharing=sharing)
+
+    def slower(record):
+        for window in record["windows"]:
+            if window["instances"] == [2] and window["round"] % 2:
+                answered = window["answers"]["2"]
+                count = 4 * len(answered["latency_ns"]) // 5
+                answered.update(latency_ns=answered["latency_ns"][:count], completions=count)
+
+    for path in group["runs"]:
+        changed(path, slower)
+    tables = tables_of(group)
+    assert (tables.colocated["noise"] < 0.01).all()
+    assert tables.colocation["noise"].tolist() == [pytest.approx(0.25, rel=0.05)]
+
+
 def findings_of(tables):
     return company(Measured(tables))
 

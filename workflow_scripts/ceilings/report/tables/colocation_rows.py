@@ -42,11 +42,12 @@ COLOCATION_COLUMNS = [
 """One row a co-location.
 
 ``members``: the cell of each instance. ``gain``: the sum over the instances of throughput in company over throughput
-alone on the whole device; taking turns gives 1; ``low``, ``high`` of 95%. ``noise``: by what fraction a reference may
-differ from the one before it. ``together_per_s``: inferences a second of all instances at once; ``turns_per_s``: if
-each had the device for an equal part of the time. ``use_of`` says what is used; ``use_alone``: its share while one
-instance is at work, the mean over them; ``use_together``: while all are; ``use_others``: of a CPU, what processes that
-do not belong to it used meanwhile. ``side_by_side``: on separate cards, whether cells of them may be timed at once.
+alone on the whole device; taking turns gives 1; ``low``, ``high`` of 95%. ``noise``: by what fraction a reference that
+the gain is held against may differ from the one before it. ``together_per_s``: inferences a second of all instances at
+once; ``turns_per_s``: if each had the device for an equal part of the time. ``use_of`` says what is used;
+``use_alone``: its share while one instance is at work, the mean over them; ``use_together``: while all are;
+``use_others``: of a CPU, what processes that do not belong to it used meanwhile. ``side_by_side``: on separate cards,
+whether cells of them may be timed at once.
 """
 
 INSTANCE_COLUMNS = [
@@ -129,7 +130,7 @@ def _group(records: Sequence[Record], members: Sequence[int], rows: Sequence[Rec
     uses = [row["use_alone"] for row in rows if row["use_alone"] is not None]
     return {
         **_interval("gain", gain),
-        "noise": noise(records, members),
+        "noise": noise(records, list(_whole(records[0], members).values())),
         "together_per_s": sum(row["together_per_s"] for row in rows),
         "turns_per_s": sum(row["whole_per_s"] for row in rows) / len(rows),
         "use_of": _use_of(records[0]),
