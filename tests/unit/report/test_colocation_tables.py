@@ -14,6 +14,7 @@ from unit.report.test_changing_shapes import planted_frame
 from ceilings import records
 from ceilings.errors import UserError
 from ceilings.measure.colocation import Sharing
+from ceilings.report.analysis import cautions
 from ceilings.report.analysis.findings.company import company
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render import colocation_section
@@ -221,6 +222,20 @@ def test_the_section_shows_groups_instances_flags_and_what_was_not_measured(tmp_
     short = colocation_section.section(tables_of(group, absent), most=1)
     assert "flagged" not in short and "no MPS" in short and "More co-locations and instances" in short
     assert colocation_section.section(tables_of()) == ""
+
+
+def test_flags_that_differ_by_a_number_are_one_kind(tmp_path):
+    group = planted_colocation.write(tmp_path / "group")
+    for path, used in zip(group["runs"], (90, 91, 91), strict=True):
+        edited(Path(path), "flags", value=[f"other processes used {used}% of a core", "a card was reset"][: used - 89])
+    tables = tables_of(group)
+    assert tables.colocation["flags"].tolist() == [
+        "other processes used 90% of a core, for example (3 of 3 runs); a card was reset (2 of 3 runs)"
+    ]
+    assert cautions._colocated(Measured(tables)) == [
+        "1 co-location: other processes used 90% of a core, for example.",
+        "1 co-location: a card was reset.",
+    ]
 
 
 def test_the_picture_has_a_panel_a_way_to_share(tmp_path):

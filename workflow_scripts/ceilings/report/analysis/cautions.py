@@ -223,12 +223,8 @@ def _other_flags(measured: Measured) -> list[str]:
     for flags in _flags(measured):
         for flag in flags:
             if not BUSY.match(flag) and not flag.startswith((QUOTA, "warm-up ended")):
-                # Two flags that differ by a number only are one kind.
-                kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", flag), []).append(flag)
-    return [
-        f"{text.plural(len(same), 'process')} flagged: {same[0]}{', for example' if len(set(same)) > 1 else ''}."
-        for same in kinds.values()
-    ]
+                kinds.setdefault(text.kind(flag), []).append(flag)
+    return [f"{text.plural(len(same), 'process')} flagged: {text.example(same)}." for same in kinds.values()]
 
 
 def _served(measured: Measured) -> list[str]:
@@ -254,9 +250,5 @@ def _kinds(rows: Sequence[Mapping[str, Any]], noun: str, where: str = "") -> lis
         for flag in flags:
             # How often it was, in brackets at the end, is another number in each row.
             what = re.sub(r" \(\d+ of \d+ \w+\)$", "", flag)
-            kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", what), {}).setdefault(row, what)
-    return [
-        f"{text.plural(len(same), noun)}{where}: {next(iter(same.values()))}"
-        f"{', for example' if len(set(same.values())) > 1 else ''}."
-        for same in kinds.values()
-    ]
+            kinds.setdefault(text.kind(what.removesuffix(text.EXAMPLE)), {}).setdefault(row, what)
+    return [f"{text.plural(len(same), noun)}{where}: {text.example(list(same.values()))}." for same in kinds.values()]

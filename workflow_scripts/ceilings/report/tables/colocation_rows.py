@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ceilings.measure.colocation import CARDS
+from ceilings.report import text
 from ceilings.report.tables import gates
 from ceilings.report.tables.planned_record import read_record, refuse_repeated
 from ceilings.statistics.interference import (
@@ -121,8 +122,12 @@ def _read(path: str, planned: Record, plan: Record, before: Sequence[Record]) ->
 
 
 def _flags(records: Sequence[Record]) -> list[str]:
-    counted = {flag: sum(flag in record["flags"] for record in records) for each in records for flag in each["flags"]}
-    return [f"{flag} ({count} of {len(records)} runs)" for flag, count in counted.items()]
+    """Every kind of flag once: the first of it, and how many runs have it."""
+    kinds: dict[str, dict[int, str]] = {}
+    for record in records:
+        for flag in record["flags"]:
+            kinds.setdefault(text.kind(flag), {}).setdefault(record["run"], flag)
+    return [f"{text.example(list(same.values()))} ({len(same)} of {len(records)} runs)" for same in kinds.values()]
 
 
 def _group(records: Sequence[Record], members: Sequence[int], rows: Sequence[Record]) -> dict[str, Any]:
