@@ -1,7 +1,9 @@
 """Co-locations in tables, findings, the section and the matrix, from records whose truth is planted."""
 
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -19,7 +21,7 @@ from ceilings.report.analysis.findings.company import company
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render import colocation_section
 from ceilings.report.render.plots import interference
-from ceilings.report.tables.colocation_rows import colocation_tables
+from ceilings.report.tables.colocation_rows import COLOCATION_KEY, PAIR_COLUMNS, colocation_tables
 from ceilings.report.tables.frames import COLOCATION, Tables, read_tables
 
 PLAN = {"tolerances": {"fp32": 0.001}}
@@ -246,6 +248,25 @@ def test_the_picture_has_a_panel_a_way_to_share(tmp_path):
     assert len(titles) == 3 and "as processes, cores split" in titles[2]
     assert any(text.get_text().startswith("3.00×\n[") for text in figure.axes[0].texts)
     assert "no co-location" in interference.draw(tables_of()).texts[0].get_text()
+
+
+def test_names_of_three_cells_stand_apart_and_a_pair_that_was_not_measured_is_no_value():
+    cells = [FAST, SLOW, FAST.replace("onnxruntime-cpu", "torch-eager")]
+    pairs = pd.DataFrame(
+        [
+            {**dict(zip(COLOCATION_KEY, ("cpu-planted", "g", how, "shared"), strict=True)), "slowed": a, "neighbour": b}
+            for how in ("threads", "processes")
+            for a, b in itertools.permutations(cells, 2)
+        ],
+        columns=PAIR_COLUMNS,
+    ).assign(slowdown=1.5, slowdown_low=1.4, slowdown_high=1.6)
+    figure = interference.draw(SimpleNamespace(interference=pairs))
+    figure.draw_without_rendering()
+    names = [label for axis in figure.axes[:2] for label in axis.get_xticklabels()]
+    assert [label.get_rotation() for label in names] == [30] * 6
+    ends = [label.get_window_extent().x1 for label in names[:3]]
+    assert min(b - a for a, b in itertools.pairwise(ends)) > 7 * 1.2 * 2  # two lines of 7 points
+    assert sum(shown.get_text() == "not measured" for shown in figure.axes[0].texts) == 3
 
 
 @pytest.mark.parametrize(
