@@ -135,6 +135,16 @@ def test_a_search_that_failed_and_one_that_cannot_be_are_listed_with_the_reason(
     assert best_batches(Measured(tables)) == []
 
 
+def test_flags_that_differ_by_a_number_are_one_kind_of_all_their_batches(tmp_path):
+    search = planted_searches.write(tmp_path)
+    record = json.loads((tmp_path / "s32.json").read_text())
+    for step, flag in ((0, "a card was reset"), (0, "others used 90% of a core"), (2, "others used 91% of a core")):
+        record["steps"][step]["runs"][0]["flags"].append(flag)
+    overwrite(tmp_path / "s32.json", record)
+    flags = row_of(tables_of(search))["flags"]
+    assert flags == "batch 1: a card was reset; batch 1, 4: others used 90% of a core, for example"
+
+
 def test_there_is_no_section_without_searches():
     assert batch_section.section(tables_of()) == ""
 
