@@ -238,6 +238,12 @@ def test_flags_that_differ_by_a_number_are_one_kind(tmp_path):
         "1 co-location: other processes used 90% of a core, for example.",
         "1 co-location: a card was reset.",
     ]
+    (busy,) = cautions._busy_company(Measured(tables))
+    assert busy.startswith("**1 of 1 co-location had other processes for company**") and "-R measure_colocation" in busy
+
+
+def test_a_machine_that_was_quiet_is_no_caution(planted):
+    assert cautions._busy_company(Measured(planted())) == []
 
 
 def test_the_picture_has_a_panel_a_way_to_share(tmp_path):

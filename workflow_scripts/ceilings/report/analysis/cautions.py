@@ -46,6 +46,7 @@ def cautions(measured: Measured, findings: Sequence[Finding], evidence: Evidence
     """The lines beside the alarms, those that concern most of the numbers first."""
     return [
         *_busy(measured),
+        *_busy_company(measured),
         *_noise(measured),
         *_undecided(measured, findings),
         *_processes(measured),
@@ -85,6 +86,19 @@ def _busy(measured: Measured) -> list[str]:
     if not others or alarms(measured):
         return []
     return [f"**The machine was busy**: {others}. End other work and measure again: {MEASURE_AGAIN}."]
+
+
+def _busy_company(measured: Measured) -> list[str]:
+    """How many co-locations had other processes for company."""
+    rows = [row for row in measured.tables.colocation.to_dict("records") if row["status"] == "ok"]
+    disturbed = sum(any(map(BUSY.match, str(row["flags"]).split("; "))) for row in rows)
+    if not disturbed:
+        return []
+    again = "`snakemake --cores 1 results/summary.md -R measure_colocation`"
+    return [
+        f"**{disturbed} of {text.plural(len(rows), 'co-location')} had other processes for company**: gains and "
+        f"slowdowns hold what these cost. End other work and measure again: {again}."
+    ]
 
 
 def _coarse(measured: Measured) -> dict[str, float]:

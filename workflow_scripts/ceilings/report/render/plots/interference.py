@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
@@ -18,7 +20,7 @@ MOST_PANELS = 6
 WIDEST = 1.25
 """The colours span at least this factor to either side of 1: below it, noise would look like a cost."""
 
-SLANTED = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+SLANTED: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
 """Of the names below more than two fields, which have no room beside each other."""
 
 SHARING = ["device", "how", "cores"]
