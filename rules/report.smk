@@ -36,6 +36,7 @@ rule collect_cells:
         searches=TARGETS.search_records,
         serving=TARGETS.served_runs,
         colocation=TARGETS.colocated_runs,
+        overlap=TARGETS.overlap_records,
         transfers=TARGETS.transfers,
     output:
         tables_to_read("results/tables"),

@@ -43,6 +43,7 @@ try:
     from ceilings.measure.colocation import NAMES as HOWS
     from ceilings.report.catalogue import PLOTS, TABLES, plots_of
     from ceilings.runtimes.catalogue import PRECISIONS
+    from ceilings.runtimes.settings import PATTERN as SETTINGS
     from ceilings.study import busy, captures, code, disk, machines, missing
     from ceilings.study import once, plain_errors, progress, rule_params, user_files
     from ceilings.study.code import digest
@@ -127,7 +128,7 @@ onerror:
 
 wildcard_constraints:
     device="[a-z0-9][a-z0-9.-]*",
-    runtime="[a-z0-9][a-z0-9-]*(\\.aa)?",
+    runtime=f"[a-z0-9][a-z0-9-]*{SETTINGS}(\\.aa)?",
     model="[a-z0-9][a-z0-9.-]*",
     precision="|".join(PRECISIONS),
     graph=f"({'|'.join(PRECISIONS)})(\\.fused|\\.cpu|\\.half)?",
@@ -164,6 +165,7 @@ def known_targets():
         *TARGETS.runs,
         *TARGETS.served_runs,
         *TARGETS.colocated_runs,
+        *TARGETS.overlap_records,
         *TARGETS.transfers,
         *TARGETS.side_by_side,
         *TARGETS.budgets,
@@ -313,6 +315,14 @@ def colocation_options(wildcards):
     """The same as options: of each cell those that the program names."""
     colocated = STUDY.colocated_files(wildcards.group, wildcards.device)
     return [word for cell, files in colocated.items() for word in ("--member", cell, *files[:4])]
+
+
+def overlap_slice(wildcards):
+    return SLICES.overlap(wildcards.runtime, wildcards.model, wildcards.precision, wildcards.device)
+
+
+def overlap_trace_slice(wildcards):
+    return SLICES.overlap_trace(wildcards.runtime, wildcards.model, wildcards.device)
 
 
 def trace_slice(wildcards):

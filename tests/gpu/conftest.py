@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ def why_not() -> str | None:
 
 
 def pytest_collection_modifyitems(items):
-    own = [item for item in items if Path(__file__).parent in Path(item.fspath).parents]
+    here = f"{Path(__file__).parent}{os.sep}"
+    own = [item for item in items if str(item.path).startswith(here)]
     if own and (reason := why_not()):
         for item in own:
             item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {reason}"))

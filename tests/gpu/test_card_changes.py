@@ -52,7 +52,7 @@ def task_of(folder, workload, recorder, options):
 @pytest.mark.parametrize("workload", [ANSWERER, EMBEDDER], ids=["text", "convolution"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"provider": {"cudnn_conv_algo_search": "HEURISTIC"}}, {"cuda_graph": True}],
+    [{}, {"convolution-search": "heuristic"}, {"cuda_graph": True}],
     ids=["default", "heuristic", "graph"],
 )
 def test_a_change_is_held_against_the_same_shape_again(tmp_path, recorder, workload, options):

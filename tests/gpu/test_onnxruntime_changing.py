@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gpu.tiny_artifacts import Artifacts
 from unit.runtimes import tiny
 from unit.runtimes.workloads import ANSWERER, EMBEDDER
 
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.runtimes.onnxruntime_changing_cuda import RUNNER
+from ceilings.runtimes.onnxruntime_session import cuda_settings
+from ceilings.runtimes.settings import OF_ORT_CUDA
 from ceilings.workload.shape import Shape
 
 ORDER = (1, 2, 1, 4, 2, 2, 1)
 """Batches, so that each of three shapes comes back after another one."""
 
+NAMES = [
+    "onnxruntime-cuda",
+    "onnxruntime-cuda-graph",
+    *(f"onnxruntime-cuda+{one.name}={value}" for one in OF_ORT_CUDA for value in one.values[1:]),
+    "onnxruntime-cuda+convolution-search=default+arena=next-power-of-two+memory-pattern=off+prepacking=off",
+]
+
 
 @pytest.mark.parametrize("workload", [ANSWERER, EMBEDDER], ids=["text", "convolution"])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"provider": {"cudnn_conv_algo_search": "HEURISTIC"}},
-        {"provider": {"cudnn_conv_algo_search": "DEFAULT", "arena_extend_strategy": "kNextPowerOfTwo"}},
-        {"memory_pattern": False},
-        {"cuda_graph": True},
-    ],
-    ids=["default", "heuristic", "power-of-two", "no-pattern", "graph"],
-)
-def test_outputs_are_those_of_each_shape_whatever_came_before(tmp_path, workload, options):
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_those_of_each_shape_whatever_came_before(tmp_path, workload, name):
     module = tiny.module(workload)
     tiny.export(workload, module, tmp_path / "fp32.onnx")
     size = "s16" if workload is ANSWERER else "i16"
     shape = Shape.parse(f"b1-{size}")
-    runner = RUNNER(tmp_path / "fp32.onnx", "fp32", workload, shape, 1, options)
+    runner = RUNNER(tmp_path / "fp32.onnx", "fp32", workload, shape, 1, RUNTIMES[name].options)
     runner.load()
     before = runner.device_bytes()
     slots = {}
@@ -47,9 +47,22 @@ def test_outputs_are_those_of_each_shape_whatever_came_before(tmp_path, workload
         for key, value in tiny.expected(workload, module, inputs).items():
             np.testing.assert_allclose(outputs[key], value, rtol=1e-3, atol=1e-4)
     assert runner.device_bytes() >= before
-    applied = runner.describe()["provider_options"]
-    for key, value in options.get("provider", {}).items():
-        assert applied[key] == value
+    facts, chosen = runner.describe(), RUNTIMES[name].options
+    for key, value in cuda_settings(chosen).items():
+        assert facts["provider_options"][key] == value
+    assert facts["session"]["memory_pattern"] == (chosen.get("memory-pattern") != "off")
+    assert facts["session"]["prepacking"] == (chosen.get("prepacking") != "off")
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    return Artifacts(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.mark.parametrize("name", [NAMES[-1], "onnxruntime-cuda-graph+arena=next-power-of-two+prepacking=off"])
+def test_settings_hold_for_one_shape_too(artifacts, name):
+    runner = artifacts.loaded(name)
+    assert runner.describe()["provider_options"].items() >= cuda_settings(RUNTIMES[name].options).items()
 
 
 def test_the_catalogue_s_runtimes_of_this_card_name_the_runner():

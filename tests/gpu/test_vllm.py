@@ -43,10 +43,11 @@ def weights(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("mode", list(vllm_engine.MODES))
-def test_a_mode_generates_and_is_what_it_says(weights, tmp_path, mode):
+@pytest.mark.parametrize(("mode", "captured"), [*((mode, None) for mode in vllm_engine.MODES), ("default", "1-4")])
+def test_a_mode_generates_and_is_what_it_says(weights, tmp_path, mode, captured):
+    options = {"mode": mode, **({"captured": captured} if captured else {})}
     out = tmp_path / "out.json"
-    command = [sys.executable, str(REQUESTS), str(weights), mode, str(SHAPE), "fp16", str(out)]
+    command = [sys.executable, str(REQUESTS), str(weights), json.dumps(options), str(SHAPE), "fp16", str(out)]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
@@ -62,6 +63,7 @@ def test_a_mode_generates_and_is_what_it_says(weights, tmp_path, mode):
     assert about["async_scheduling"] and about["batches_under_way"] == 2
     assert (about["cudagraph_mode"] == "NONE") == (mode != "default")
     assert bool(about["cudagraph_sizes"]) == (mode == "default")
+    assert not captured or about["cudagraph_sizes"] == [1, 4]
     assert (about["compilation"] == "NONE") == (mode == "eager")
     assert ("capture" in given["cold_start_ns"]) == (mode == "default")
     assert ("compile" in given["cold_start_ns"]) == (mode != "eager")

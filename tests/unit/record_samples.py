@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from unit import planted_colocation, planted_records, planted_searches, planted_shapes
+from unit import planted_colocation, planted_overlap, planted_records, planted_searches, planted_shapes
 from unit.planted_records import ENGINE, ENGINE_CACHE, PROVENANCE, WEIGHTS
 from unit.report import planted_serving, planted_study, test_quality
 from unit.traces import counted, planted_changes
@@ -131,6 +131,8 @@ CONTENTS: dict[str, dict[str, Any]] = {
     "node": {"node": "h200", "host": HOST},
     "tables": {"files": {"cells.parquet": "ab" * 32}},
     "shape-change": planted_changes.content(),
+    "hidden-copies": planted_overlap.account(),
+    "overlap": planted_overlap.run(),
 }
 """Those of kinds that no planted study has."""
 

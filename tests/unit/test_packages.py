@@ -70,7 +70,7 @@ def test_a_version_that_another_file_states(site):
     assert found("thing") == ("thing", "2.1")
     (site / "thing-2.1.dist-info/RECORD").unlink()
     packages._found.cache_clear()
-    packages._record.cache_clear()
+    packages._records.cache_clear()
     assert found("thing") == ("thing", "2.1")
 
 

@@ -216,8 +216,7 @@ class _Owner:
 
 def _owners(folder: Path, files: Iterable[str]) -> Iterator[_Owner]:
     """The distributions in a folder that have all these files, as they are, in their RECORD."""
-    for place in sorted(folder.glob("*.dist-info")):
-        record = _record(place)
+    for place, record in _records(folder):
         if all(_recorded(record, folder, file) for file in files):
             name, _, version = place.name.removesuffix(".dist-info").partition("-")
             yield _Owner(_canonical(name), version, folder, record)
@@ -225,10 +224,10 @@ def _owners(folder: Path, files: Iterable[str]) -> Iterator[_Owner]:
 
 def _recorded(record: bytes, folder: Path, file: str) -> bool:
     """Whether a RECORD has a file with the digest that it has."""
-    begin = (b"\n" + record).find(f"\n{file},".encode())
+    begin = record.find(f"\n{file},".encode())
     if begin < 0:
         return False
-    digests, size = record[begin:].split(b"\n", 1)[0].decode().split(",")[-2:]
+    digests, size = record[begin + 1 :].split(b"\n", 1)[0].decode().split(",")[-2:]
     algorithm, _, wanted = digests.partition("=")
     if not wanted or (size.strip() and int(size) != _size(folder / file)):
         return False
@@ -237,6 +236,11 @@ def _recorded(record: bytes, folder: Path, file: str) -> bool:
 
 
 @functools.cache
+def _records(folder: Path) -> list[tuple[Path, bytes]]:
+    """Each distribution's metadata in a folder, and its RECORD, of which each line stands behind a line break."""
+    return [(place, b"\n" + _record(place)) for place in sorted(folder.glob("*.dist-info"))]
+
+
 def _record(place: Path) -> bytes:
     try:
         return (place / "RECORD").read_bytes()

@@ -39,6 +39,8 @@ a machine."""
 _REST = re.compile(r"""(?:/+[^\s/'"`,;:()<>|\[\]{}=*?]+)*/?""")
 """A path up to what usually ends one in a sentence."""
 
+_SEVERAL_WORDS = re.compile(r"[\s@]")
+
 
 def anonymous(value: Any) -> Any:
     """A JSON value whose texts, keys included, name no folder outside the working one, no user and no host."""
@@ -47,6 +49,8 @@ def anonymous(value: Any) -> Any:
     if isinstance(value, dict):
         return {anonymous(key): anonymous(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
+        if set(map(type, value)) <= {int, float}:  # a series, which may be long
+            return list(value)
         return [anonymous(part) if isinstance(part, (str, dict, list, tuple)) else part for part in value]
     return value
 
@@ -59,7 +63,7 @@ def _text(text: str) -> str:
             text = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
         text = _without_folders(text)
     # A text of one word is the name of a thing of the study, and may be called as somebody is.
-    for pattern, instead in _names() if re.search(r"[\s@]", text) else ():
+    for pattern, instead in _names() if _SEVERAL_WORDS.search(text) else ():
         text = pattern.sub(instead, text)
     return text
 

@@ -31,6 +31,7 @@ FOLDERS = (
     "hosts",
     "models",
     "onnx",
+    "overlap",
     "parity",
     "quality",
     "serving",

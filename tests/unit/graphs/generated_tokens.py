@@ -26,7 +26,7 @@ Fault = Callable[[int, Any, torch.Tensor], dict[str, Any]]
 """What is done before the pass of a step to the cache and the newest tokens; further arguments of that pass."""
 
 
-@functools.lru_cache(4)
+@functools.cache
 def model(architecture: str, seed: int, dtype: torch.dtype = torch.float32) -> Any:
     """A decoder with the random weights of its family."""
     pretrained.quiet()
@@ -58,7 +58,8 @@ def generate(decoder: Any, ids: torch.Tensor, count: int, fault: Fault | None = 
 
 def reference(architecture: str, seed: int, batch: int, count: int, given: list[torch.Tensor] | None = None) -> Arrays:
     """As ``ceilings.models.token_reference`` gives it, of prompts that are ``given`` or drawn."""
-    parts = [generate(model(architecture, seed), ids, count) for ids in given or prompts(seed, batch)]
+    decoder = model(architecture, seed)
+    parts = [generate(decoder, ids, count) for ids in given] if given else _without_fault(decoder, seed, batch, count)
     ranked = [np.argsort(-logits, -1, kind="stable")[..., :CANDIDATES] for _, logits in parts]
     return {
         "tokens": np.stack([tokens for tokens, _ in parts]),
@@ -78,7 +79,10 @@ def outputs(
     given: list[torch.Tensor] | None = None,
 ) -> Arrays:
     """As a runner's ``outputs`` of two elements, stacked."""
-    parts = [generate(decoder, ids, count, fault) for ids in given or prompts(seed, batch)]
+    if fault or given:
+        parts = [generate(decoder, ids, count, fault) for ids in given or prompts(seed, batch)]
+    else:
+        parts = _without_fault(decoder, seed, batch, count)
     checked = [logits[:CHECKED_ROWS, :CHECKED_STEPS] for _, logits in parts]
     ids = [np.argsort(-logits, -1, kind="stable")[..., :TOP] for logits in checked]
     return {
@@ -86,6 +90,12 @@ def outputs(
         "ids": np.stack(ids),
         "logits": np.stack([np.take_along_axis(c, i, -1) for c, i in zip(checked, ids, strict=True)]),
     }
+
+
+@functools.cache
+def _without_fault(decoder: Any, seed: int, batch: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Many tests are held against the same few; who reads them stacks them, which copies."""
+    return [generate(decoder, ids, count) for ids in prompts(seed, batch)]
 
 
 def empty_slot(at: int) -> Fault:

@@ -41,10 +41,12 @@ def reached(*modules):
         ("measure.cuda_bench", "measure.measurements.boundaries", "measure.measurements.cold_cache"),
         ("measure.changing_worker",),
         ("measure.colocation_worker", "measure.instance", "measure.gpu_watch"),
+        ("measure.overlap_worker", "measure.lanes", "measure.schedules", "measure.gpu_watch"),
+        ("traces.overlap_target", "measure.lanes", "traces.cupti"),
         ("traces.target", "traces.recorder", "traces.cupti", "traces.arguments"),
         ("traces.budget_record", "traces.engine_layers", "traces.health", "traces.store", "traces.perfetto"),
     ],
-    ids=["cpu", "cuda", "changing", "colocation", "capture", "budget"],
+    ids=["cpu", "cuda", "changing", "colocation", "overlap", "overlap capture", "capture", "budget"],
 )
 def test_a_new_model_runtime_or_plot_makes_nothing_anew(modules):
     every = reached(*modules)
@@ -73,8 +75,10 @@ LIBRARIES = {
     "onnxruntime_generating_cuda": {"onnxruntime"},
     "onnxruntime_tensorrt": {"onnxruntime"},
     "onnxruntime_tensorrt_rtx": {"onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx"},
+    "tensorrt_changing_cuda": set(),
     "tensorrt_native": set(),  # by name, of its generation
     "torch_changing_cpu": {"torch"},
+    "torch_changing_cuda": {"torch"},
     "torch_compile_changing_cpu": {"torch"},
     "torch_compile_cpu": {"torch"},
     "torch_cpu": {"torch"},

@@ -83,6 +83,7 @@ def test_padding_is_predicted_and_measured(planted):
     (row,) = planted().changing.to_dict("records")
     best = min((30 + 30) * 4 / 60, (40 * 1 + 20 * 4) / 60, (50 * 2 + 10 * 4) / 60)
     assert row["predicted_ms"] == pytest.approx(best, rel=0.001)
+    assert row["unpadded_ms"] == pytest.approx(STEADY.mean())  # of all requests, as predicted
     assert row["bucket_shapes"] == "b1-s16;b1-s64"
     assert row["padded_steady_ms"] == pytest.approx(best, rel=0.02)
     assert row["padded_steady_low_ms"] < row["padded_steady_ms"] < row["padded_steady_high_ms"]
@@ -135,6 +136,58 @@ def test_a_tax_is_a_finding_with_its_number(planted):
     assert one.effect.estimate == pytest.approx(true_tax(3.0), rel=0.01)
     assert "misleads" in one.brief and "b1-s" in one.text
     assert one.records
+
+
+def altered(tmp_path, change, **planted):
+    """The findings where ``change`` (the names of the shapes by request, latencies of a pass) edits each pass."""
+    cell = planted_shapes.write(tmp_path / "cell", **planted)
+    for path in cell["runs"]:
+        record = records.read(path, "changing")
+        names = [record["requests"]["shapes"][shape] for shape in record["requests"]["order"]]
+        passes = [[int(one) for one in change(names, np.array(each))] for each in record["sequence_ns"]]
+        records.write(path, "changing", record | {"sequence_ns": passes})
+    measured = Measured(tables_of([cell]))
+    (one,) = shape_taxes(measured)
+    return one, shapes_section.section(measured)
+
+
+def test_a_stall_that_repeats_pay_too_is_no_cost_of_the_changes(tmp_path):
+    one, section = altered(tmp_path, lambda names, latencies: latencies + 10_000_000 * (np.arange(len(names)) % 5 == 3))
+    assert "repeat their shape pay the tax as well" in section
+    assert one.status == "refuted" and "are not what costs" in one.text
+    assert "repeat their shape pay as much" in one.brief
+
+
+def test_a_pair_that_costs_now_and_then_is_named_though_its_median_is_steady(tmp_path):
+    def change(names, latencies):
+        dear = [(a, b) == ("b1-s16", "b1-s64") for a, b in itertools.pairwise(["", *names])]
+        return latencies + 50_000_000 * (np.array(dear) & (np.cumsum(dear) % 3 == 0))
+
+    one, section = altered(tmp_path, change)
+    assert "pay the tax as well" not in section
+    assert "the changes cost" in one.text and "falls on b1-s16 to b1-s64: 4." in one.text
+    assert re.search(r"1\.0\d× in the median", one.text)
+
+
+def test_what_pairs_add_is_the_sequence_less_its_steady_requests(planted):
+    tables = planted(change=3.0)
+    (row,) = tables.changing.to_dict("records")
+    assert tables.transitions["excess_ms"].sum() == pytest.approx(row["sequence_ms"] - row["steady_ms"])
+    assert row["change_cost_low"] < 3.0 < row["change_cost_high"]
+
+
+def test_a_dear_first_appearance_is_named_and_is_no_tax(tmp_path):
+    cell = planted_shapes.write(tmp_path / "cell")
+    for path in cell["runs"]:
+        edited(Path(path), "cold", "latency_ns", 1, value=900_000_000)
+    (one,) = findings_of(tables_of([cell]))
+    assert one.status == "supported"
+    assert re.search(r"the first b1-s32 takes 900 ms, 4\d\d× its steady latency, once a process", one.text)
+
+
+def test_a_sequence_that_is_faster_than_its_steady_requests_is_decided_and_no_cost(planted):
+    (one,) = findings_of(planted(change=0.5))
+    assert one.status == "refuted" and "less time in the sequence" in one.text and "is unknown" in one.text
 
 
 def test_no_tax_is_a_finding_too(planted):
@@ -217,6 +270,61 @@ def test_numbers_that_cannot_be_are_refused(tmp_path, place, value, problem):
     edited(Path(cell["runs"][0]), *place, value=value)
     with pytest.raises(UserError, match=problem):
         changing_tables(plan([cell]))
+
+
+TWICE = planted_shapes.run(1)["sequence_ns"][0]
+
+
+@pytest.mark.parametrize(
+    ("requests", "problem"),
+    [
+        ({"shapes": ["b1-s16", "b1-s64", "b1-s32"], "order": [0, 1, 2, 0]}, "in another order; held against .*run1"),
+        ({"shapes": ["b1-s16", "b1-s64"], "order": [0, 1, 0, 1]}, "b1-s32 is a shape of the other requests only"),
+    ],
+)
+def test_processes_of_other_requests_are_refused(tmp_path, requests, problem):
+    cell = planted_shapes.write(tmp_path / "cell")
+    requests |= {"logged": None, "sorted": False}
+    records.write(cell["runs"][1], "changing", planted_shapes.run(2, requests=requests))
+    with pytest.raises(UserError, match=problem):
+        changing_tables(plan([cell]))
+
+
+def test_padded_processes_of_other_requests_are_refused(tmp_path):
+    cell = planted_shapes.write(tmp_path / "cell")
+    records.write(cell["padded"][0], "changing", planted_shapes.run(1, padded=True))
+    with pytest.raises(UserError, match=r"padded1.json cannot be believed \(b1-s32 is a shape of its requests only"):
+        changing_tables(plan([cell]))
+
+
+def test_cells_of_one_sequence_have_the_same_requests(tmp_path):
+    cells = [planted_shapes.write(tmp_path / "one")]
+    names = planted_shapes.CELL | {"runtime": "torch-eager"}
+    cells.append(planted_shapes.write(tmp_path / "other", cell=names))
+    for path in cells[1]["runs"]:
+        edited(Path(path), "requests", "order", value=[0, 1, 2, 0, 0, 0] * 10)
+    with pytest.raises(UserError, match=r"other/run1.json .*in another order; held against .*one/run1.json"):
+        changing_tables(plan(cells))
+
+
+def test_what_is_counted_twice_is_refused(tmp_path):
+    cell = planted_shapes.write(tmp_path / "pass")
+    edited(Path(cell["runs"][0]), "sequence_ns", 2, value=TWICE)
+    with pytest.raises(UserError, match=r"sequence_ns\[0\] and sequence_ns\[2\] are the same to the nanosecond"):
+        changing_tables(plan([cell]))
+    cell = planted_shapes.write(tmp_path / "process")
+    records.write(cell["runs"][2], "changing", planted_shapes.run(1) | {"run": 3})
+    with pytest.raises(UserError, match="its latencies are those of process 1 to the nanosecond"):
+        changing_tables(plan([cell]))
+
+
+def test_a_log_of_which_only_the_first_requests_ran_says_so(tmp_path):
+    cell = planted_shapes.write(tmp_path / "cell")
+    for path in cell["runs"]:
+        edited(Path(path), "requests", "logged", value=5000)
+    text = shapes_section.section(Measured(tables_of([cell])))
+    assert "flagged: the log has 5000 requests, and the first 60 by arrival ran (requests sets how many)." in text
+    assert text.count("flagged") == 1
 
 
 def test_wrong_outputs_fail_the_cell_whatever_it_was_measured_for(tmp_path):

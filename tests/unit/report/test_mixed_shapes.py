@@ -3,17 +3,19 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 from planted_study import CPU, GPU, IMAGE, TEXT, StudyMaker
 from unit import planted_shapes
 from unit.planted_shapes import STEADY_MS
+from unit.record_samples import edited
 
 from ceilings import records
 from ceilings.report.analysis.findings import findings
 from ceilings.report.analysis.findings.one_shape import choices, published_latencies, shape_taxes
-from ceilings.report.analysis.hypotheses import judged
+from ceilings.report.analysis.hypotheses import judged, shape_claims
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.analysis.mixed_shapes import MixedShapes
 from ceilings.report.analysis.shape_advice import BUCKETS, NoLever, shape_advice
@@ -63,7 +65,7 @@ def test_the_published_number_is_held_against_the_sequence(tmp_path):
     assert one.status == "refuted" and "b1-s128 publishes a mean of 5." in one.text
     assert one.effect.estimate == pytest.approx(mean / 5.05, rel=0.02)
     assert one.cells == (f"{CPU}/{ORT}/{TEXT}/fp32/b1-s128",) and one.records
-    assert "since they change" in one.text and "ms in the mean" in one.brief
+    assert "of this one after another" in one.text and "ms in the mean" in one.brief
 
 
 def test_a_published_number_that_holds_is_said_to(tmp_path):
@@ -221,6 +223,26 @@ def test_the_provider_s_half_of_claim_17_is_read_from_sequences(tmp_path, change
     assert f"{word}" in ours.ours and "at a change of the batch" in ours.ours
     assert ours.missing and not any("sequences:" in entry for entry in ours.missing)
     assert "rival explanation" in claim(Batches(tmp_path / "again", change=change).measured(), 10).ours
+
+
+def test_a_stall_of_the_sequence_that_no_return_shows_is_nothing_redone(tmp_path):
+    study = Batches(tmp_path, change=8.0)
+    for path in study.changing[0]["runs"]:
+        calm = records.read(path, "changing")["steady_ns"]
+        edited(Path(path), "return_ns", value=[[shape[0] for shape in reference] for reference in calm])
+    measured = study.measured()
+    (cell,) = MixedShapes(measured).cells
+    for hoped in (True, False):
+        assert shape_claims._redone(cell, cell.tax, hoped=hoped) == "not decidable"
+    assert "1.0" in claim(measured, 17).ours.split("at a change of the batch, ")[1]
+    (one,) = shape_taxes(measured)
+    assert "Every request changes its shape" in one.text and "so the changes do not explain the tax" in one.text
+
+
+def test_what_a_return_shows_too_is_redone(tmp_path):
+    (cell,) = MixedShapes(Batches(tmp_path, change=8.0).measured()).cells
+    assert shape_claims._redone(cell, cell.tax, hoped=True) == "supported"
+    assert shape_claims._redone(cell, cell.tax, hoped=False) == "refuted"
 
 
 def test_without_a_sequence_claim_17_names_the_study(tmp_path):

@@ -8,6 +8,7 @@ be set, fails here as it fails there. What a call does is in ``Behaviour``; one 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import enum
 import inspect
 import types
@@ -89,6 +90,17 @@ def _property(owner: str, name: str, settable: bool, behaviour: Behaviour) -> pr
     return property(read, write if settable else None)
 
 
+@dataclasses.dataclass
+class State:
+    """What an execution context is set to."""
+
+    engine: Any
+    context: Any
+    active: int
+    sizes: dict[str, int] = dataclasses.field(default_factory=dict)
+    addresses: dict[str, int] = dataclasses.field(default_factory=dict)
+
+
 class Behaviour:
     """An engine of a workload.
 
@@ -114,9 +126,7 @@ class Behaviour:
         self.compute = compute
         self.refuses: dict[str, str] = {}
         self.types = {name: TYPES[tensor.dtype] for name, tensor in self.specs.items()}
-        self.active = 0
-        self.sizes: dict[str, int] = {}
-        self.addresses: dict[str, int] = {}
+        self.contexts: list[State] = []
         self.streams: list[int] = []
         self.written: list[tuple[str, str, Any]] = []
         self.said: list[str] = []
@@ -145,8 +155,25 @@ class Behaviour:
     def Runtime_deserialize_cuda_engine(self, _: Any, content: bytes) -> Any:
         return self.trt.ICudaEngine.__new__(self.trt.ICudaEngine)
 
-    def ICudaEngine_create_execution_context(self, _: Any) -> Any:
-        return self.trt.IExecutionContext.__new__(self.trt.IExecutionContext)
+    @property
+    def active(self) -> int:
+        """The profile of the first context."""
+        return self.contexts[0].active
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes that the first context is set to."""
+        return self.contexts[0].sizes
+
+    def ICudaEngine_create_execution_context(self, engine: Any) -> Any:
+        context = self.trt.IExecutionContext.__new__(self.trt.IExecutionContext)
+        # The first one has the first profile; another one has none until it is given one that no context has.
+        first = not any(one.engine is engine for one in self.contexts)
+        self.contexts.append(State(engine, context, 0 if first else -1))
+        return context
+
+    def _of(self, context: Any) -> State:
+        return next(one for one in self.contexts if one.context is context)
 
     def ICudaEngine_num_io_tensors(self, _: Any) -> int:
         return len(self.specs)
@@ -179,31 +206,36 @@ class Behaviour:
     def ICudaEngine_num_aux_streams(self, _: Any) -> int:
         return 0
 
-    def IExecutionContext_active_optimization_profile(self, _: Any) -> int:
-        return self.active
+    def IExecutionContext_active_optimization_profile(self, context: Any) -> int:
+        return self._of(context).active
 
-    def IExecutionContext_set_optimization_profile_async(self, _: Any, index: int, stream: int) -> bool:
-        self.active = index
+    def IExecutionContext_set_optimization_profile_async(self, context: Any, index: int, stream: int) -> bool:
+        state = self._of(context)
+        others = [one for one in self.contexts if one.engine is state.engine and one is not state]
+        assert index not in [one.active for one in others], "two contexts of an engine have one profile"
+        state.active, state.sizes = index, {}
         self.streams.append(stream)
         return True
 
-    def IExecutionContext_set_input_shape(self, _: Any, name: str, shape: tuple[int, ...]) -> bool:
-        self.sizes |= {
+    def IExecutionContext_set_input_shape(self, context: Any, name: str, shape: tuple[int, ...]) -> bool:
+        state = self._of(context)
+        state.sizes |= {
             dim: size for dim, size in zip(self.specs[name].dims, shape, strict=True) if isinstance(dim, str)
         }
-        low, _opt, high = (self.specs[name].sizes(each) for each in self.profiles[self.active])
+        low, _opt, high = (self.specs[name].sizes(each) for each in self.profiles[state.active])
         return all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
 
-    def IExecutionContext_get_tensor_shape(self, _: Any, name: str) -> tuple[int, ...]:
-        return self.specs[name].sizes(Shape.of(self.sizes))
+    def IExecutionContext_get_tensor_shape(self, context: Any, name: str) -> tuple[int, ...]:
+        return self.specs[name].sizes(Shape.of(self._of(context).sizes))
 
-    def IExecutionContext_set_tensor_address(self, _: Any, name: str, memory: int) -> bool:
-        self.addresses[name] = memory
+    def IExecutionContext_set_tensor_address(self, context: Any, name: str, memory: int) -> bool:
+        self._of(context).addresses[name] = memory
         return True
 
-    def IExecutionContext_execute_async_v3(self, _: Any, stream_handle: int) -> bool:
+    def IExecutionContext_execute_async_v3(self, context: Any, stream_handle: int) -> bool:
         self.streams.append(stream_handle)
-        Cuda.enqueue(self._infer)
+        state = self._of(context)
+        Cuda.enqueue(lambda: self._infer(state))
         if self.profiler is not None:
             for name, ms in (("embeddings", 0.25), ("classifier", 0.5), ("embeddings", 0.25)):
                 self.profiler.report_layer_time(name, ms)
@@ -211,15 +243,15 @@ class Behaviour:
 
     profiler: Any = None
 
-    def _infer(self) -> None:
-        shape, inputs = Shape.of(self.sizes), {}
+    def _infer(self, state: State) -> None:
+        shape, inputs = Shape.of(state.sizes), {}
         for name, tensor in self.specs.items():
             if name not in self.outputs:
-                raw = ctypes.string_at(self.addresses[name], tensor.nbytes(shape))
+                raw = ctypes.string_at(state.addresses[name], tensor.nbytes(shape))
                 inputs[name] = np.frombuffer(raw, NUMPY[self.types[name]]).reshape(tensor.sizes(shape))
         for name, values in self.compute(inputs).items():
             written = np.ascontiguousarray(values, NUMPY[self.types[name]])
-            ctypes.memmove(self.addresses[name], written.ctypes.data, written.nbytes)
+            ctypes.memmove(state.addresses[name], written.ctypes.data, written.nbytes)
 
 
 class Cuda:

@@ -93,23 +93,21 @@ def test_every_runner_that_the_catalogue_names_is_there():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("dynamic", "backend", "graphs", "eager"),
+    ("sizes", "backend", "graphs", "eager"),
     [
-        (None, "aot_eager", 2, []),
-        (True, "aot_eager", 1, []),
-        (False, "inductor", 2, ["b3-s24", "b4-s40"]),
+        ("automatic", "aot_eager", 2, []),
+        ("symbolic", "aot_eager", 1, []),
+        ("constant", "inductor", 2, ["b3-s24", "b4-s40"]),
         ("marked", "aot_eager", 1, []),
     ],
 )
-def test_torch_compile_with_a_limit_of_two_graphs(weights, dynamic, backend, graphs, eager):
+def test_torch_compile_with_a_limit_of_two_graphs(weights, sizes, backend, graphs, eager):
     """Beyond the limit PyTorch runs new shapes eagerly and says so in its log only; the answers stay right.
 
     Graphs and guards are Dynamo's, whatever compiles the kernels: three ways take the backend that compiles none.
     """
     names = ["b2-s16", "b3-s8", "b3-s24", "b4-s40"]
-    script = SCRIPT.format(
-        folder=str(weights), options={} if dynamic is None else {"dynamic": dynamic}, names=names, backend=backend
-    )
+    script = SCRIPT.format(folder=str(weights), options={"sizes": sizes}, names=names, backend=backend)
     tests = Path(__file__).parents[2]
     paths = f"{FETCH.parent}:{tests}"
     done = subprocess.run(
@@ -150,7 +148,7 @@ print(json.dumps({{"graphs": runner.graphs_compiled(), "compiled": compiled, "wo
 
 def test_a_compiled_runner_says_what_it_is(weights):
     torch._dynamo.utils.counters.clear()  # counts of a process, which is a cell's alone elsewhere
-    runner = started(torch_compile_changing_cpu, weights, dynamic=False)
+    runner = started(torch_compile_changing_cpu, weights, sizes="constant")
     facts = runner.describe()
-    assert (facts["dynamic"], facts["graphs"]) == (False, 0)
+    assert (facts["sizes"], facts["graphs"]) == ("constant", 0)
     assert facts["recompile_limit"] > 1

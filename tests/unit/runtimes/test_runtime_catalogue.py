@@ -68,6 +68,7 @@ EXPECTED = {
     "onnxruntime-tensorrt-graph": ("onnxruntime-tensorrt", BOUND | {GRAPH}),
     "tensorrt-rtx": ("tensorrt-rtx", set()),
     "tensorrt-rtx-graph": ("tensorrt-rtx", {GRAPH}),
+    "tensorrt-rtx-profile": ("tensorrt-rtx-profile", set()),
     "onnxruntime-tensorrt-rtx": ("onnxruntime-tensorrt-rtx", BOUND),
 }
 

@@ -27,6 +27,7 @@ BUILDING = {
 }
 HOLDS = {
     "runtimes/tensorrt_native.py": RUNNING,
+    "runtimes/tensorrt_changing_cuda.py": RUNNING,
     "runtimes/layer_times.py": RUNNING,
     "engines/library.py": {"trt": None},
     "engines/builder.py": BUILDING,

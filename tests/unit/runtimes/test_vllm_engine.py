@@ -49,14 +49,23 @@ def test_the_cache_has_room_for_every_row_in_whole_blocks():
 
 def test_settings_are_what_the_cell_asks_for():
     shape = Shape.parse("b64-p128-g32")
-    given = vllm_engine.settings(Path("weights"), "fp16", MEDIUM, shape, "default")
+    given = vllm_engine.settings(Path("weights"), "fp16", MEDIUM, shape, {})
     assert given["dtype"] == "float16" and given["max_model_len"] == 160
     assert given["kv_cache_memory_bytes"] == 2 * 24 * 16 * 64 * 2 * vllm_engine.cache_tokens(shape)
     assert given["skip_tokenizer_init"] and not given["enable_prefix_caching"]
     assert "enforce_eager" not in given and "compilation_config" not in given
-    bf16, fp32 = (vllm_engine.settings(Path("w"), name, MEDIUM, shape, "eager") for name in ("bf16", "fp32"))
+    bf16, fp32 = (vllm_engine.settings(Path("w"), name, MEDIUM, shape, {"mode": "eager"}) for name in ("bf16", "fp32"))
     assert bf16["dtype"] == "bfloat16" and bf16["kv_cache_memory_bytes"] == given["kv_cache_memory_bytes"]
     assert fp32["dtype"] == "float32" and fp32["kv_cache_memory_bytes"] == 2 * given["kv_cache_memory_bytes"]
+
+
+def test_captured_batches_are_those_of_the_name():
+    one = RUNTIMES["vllm+captured=1-4-16"]
+    given = vllm_engine.settings(Path("w"), "fp16", MEDIUM, Shape.parse("b3-p8-g2"), one.options)
+    assert given["compilation_config"] == {"cudagraph_capture_sizes": [1, 4, 16]}
+    assert one.levers == RUNTIMES["vllm"].levers | {"captured 1 4 16"} and one.generator
+    assert "write one of `default`, batches such as 1-4-16" in RUNTIMES.misnamed("vllm+captured=few")
+    assert "nothing can be set" in RUNTIMES.misnamed("vllm-eager+captured=1")
 
 
 def test_limits_of_the_scheduler_are_raised_only_where_the_prompts_need_it():
@@ -163,7 +172,15 @@ def requests(folder: Path, family: str, text: str, mode: str) -> dict:
     decoder = Decoder(LAYERS, HEADS, HEADS if family == "gpt2" else HEADS // 2, WIDTH // HEADS, VOCABULARY, POSITIONS)
     (folder / "decoder.json").write_text(json.dumps(decoder.to_json()))
     out = folder / "out.json"
-    command = [python_with_vllm(), str(HERE / "vllm_requests.py"), str(folder), mode, text, "fp32", str(out)]
+    command = [
+        python_with_vllm(),
+        str(HERE / "vllm_requests.py"),
+        str(folder),
+        json.dumps({"mode": mode}),
+        text,
+        "fp32",
+        str(out),
+    ]
     done = subprocess.run(
         command,
         env={"PYTHONPATH": str(SCRIPTS), "PATH": os.environ["PATH"], "HOME": str(folder)},

@@ -1,4 +1,4 @@
-"""Requests of vLLM's engine as the runner makes them: ``vllm_requests.py FOLDER MODE SHAPE PRECISION OUT``.
+"""Requests of vLLM's engine as the runner makes them: ``vllm_requests.py FOLDER OPTIONS SHAPE PRECISION OUT``.
 
 Where vLLM runs on a GPU, by the runner itself; else by its engine alone.
 
@@ -26,16 +26,16 @@ from ceilings.workload.workload import Workload
 class Requests(EngineRequests):
     """Without a device."""
 
-    def __init__(self, folder: Path, decoder: Decoder, shape: Shape, mode: str, precision: str) -> None:
+    def __init__(self, folder: Path, decoder: Decoder, shape: Shape, options: dict, precision: str) -> None:
         self.shape = shape
-        self.engine = OfflineEngine(folder, precision, decoder, shape, mode)
+        self.engine = OfflineEngine(folder, precision, decoder, shape, options)
 
 
-def runner_of(folder: Path, decoder: Decoder, shape: Shape, mode: str, precision: str) -> EngineRequests:
+def runner_of(folder: Path, decoder: Decoder, shape: Shape, options: dict, precision: str) -> EngineRequests:
     import torch
 
     if not torch.cuda.is_available():
-        return Requests(folder, decoder, shape, mode, precision)
+        return Requests(folder, decoder, shape, options, precision)
     from ceilings.runtimes.vllm_generating import VllmGenerating
 
     ids = TensorSpec("input_ids", "int64", ("batch", "prompt"), "tokens", 0, decoder.vocabulary - 1)
@@ -44,7 +44,7 @@ def runner_of(folder: Path, decoder: Decoder, shape: Shape, mode: str, precision
         TensorSpec("logits", "float32", ("batch", decoder.vocabulary)),
     )
     workload = Workload(TASKS["text-generation"], (ids,), outputs, "causal_lm", "gpt2", decoder)
-    runner = VllmGenerating(folder, precision, workload, shape, 1, {"mode": mode})
+    runner = VllmGenerating(folder, precision, workload, shape, 1, options)
     runner.load()
     return runner
 
@@ -56,10 +56,10 @@ def prompts(shape: Shape, vocabulary: int) -> list[np.ndarray]:
 
 
 def main() -> None:
-    folder, mode, text, precision, out = sys.argv[1:]
+    folder, options, text, precision, out = sys.argv[1:]
     shape = Shape.parse(text)
     decoder = Decoder.from_json(json.loads(Path(folder, "decoder.json").read_text()))
-    runner = runner_of(Path(folder), decoder, shape, mode, precision)
+    runner = runner_of(Path(folder), decoder, shape, json.loads(options), precision)
     slots = [runner.place({"input_ids": ids}) for ids in prompts(shape, decoder.vocabulary)]
     results: dict = {"whole": [], "items": [], "times": [], "answers": []}
 

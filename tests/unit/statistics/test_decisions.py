@@ -41,6 +41,22 @@ def test_p_values_of_no_difference_are_not_small_too_often_and_of_one_they_are()
     assert p_value(processes(random, 1), processes(random, 1, median=2.0)) == 1.0
 
 
+def test_a_bound_of_large_p_values_changes_no_adjusted_one_that_matters():
+    """Some processes agree by chance: t alone calls their difference established, and the bootstrap does not."""
+    random = np.random.default_rng(3)
+    pairs = [
+        (processes(random, 3, between=between), processes(random, 3, between=between, median=median))
+        for between in (0.0, 0.001, 0.02)
+        for median in (1.0, 1.01, 1.3)
+        for _ in range(6)
+    ]
+    exact, bounded = ([p_value(*pair, exact_up_to=limit) for pair in pairs] for limit in (1.0, 0.01))
+    assert all(0.01 < b <= p if p > 0.01 else b == p for p, b in zip(exact, bounded, strict=True))
+    assert sum(b < p for p, b in zip(exact, bounded, strict=True)) > 5  # of these no bootstrap was drawn
+    for p, b in zip(holm(exact), holm(bounded), strict=True):
+        assert b == p if p <= 0.01 else b > 0.01
+
+
 def test_agreement_by_chance_is_no_certainty():
     """Two processes a side with the same median to the nanosecond: their iterations still vary."""
     random = np.random.default_rng(1)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ceilings.statistics import intervals as statistics
+from ceilings.statistics.estimands import P50, interpolated
 from ceilings.statistics.intervals import (
     log_contrast,
     mean_over_processes,
@@ -70,6 +71,24 @@ def test_quantile_interval_estimates_as_numpy_does():
         interval = quantile_interval(samples, q)
         assert interval.estimate == pytest.approx(np.quantile(samples, q))
         assert interval.low <= interval.estimate <= interval.high
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 60, 61, 1000])
+def test_interpolated_quantiles_and_medians_of_draws_are_numpy_s_to_the_last_bit(n):
+    """Published numbers were made with NumPy's."""
+    random = np.random.default_rng(n)
+    ordered = np.sort(random.exponential(1e6, n))
+    for q in (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0):
+        assert interpolated(ordered, q) == np.quantile(ordered, q)
+    groups = [ordered * (1 + 0.1 * k) for k in range(min(n, 6))]
+    chosen = np.random.default_rng(0).integers(len(groups), size=(statistics.RESAMPLES, len(groups)))
+    again = np.random.default_rng(0)
+    again.integers(len(groups), size=chosen.shape)
+    drawn = np.empty(chosen.shape)
+    for index, group in enumerate(groups):
+        drawn[chosen == index] = P50.draw(group, again, int((chosen == index).sum()))
+    made = statistics.bootstrap_logs(groups, np.random.default_rng(0))
+    assert np.array_equal(made, np.median(drawn, axis=1))
 
 
 def test_quantile_interval_is_cheap_enough_for_a_stop_rule():

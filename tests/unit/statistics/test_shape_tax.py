@@ -1,11 +1,12 @@
 """The shape tax on sequences whose truth is known."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
-from ceilings.statistics.shape_tax import Round, drift, tax, transitions
+from ceilings.statistics.shape_tax import Round, change_cost, drift, excess, tax, transitions
 
 ORDER = [0, 1, 0, 1, 1]
 
@@ -90,3 +91,54 @@ def test_transitions_are_grouped_by_the_shape_before_and_the_first_request_has_n
 def test_the_first_request_does_not_count():
     one = Round([0, 0], [1000.0, 2.0], {0: [1.0]}, {0: [1.0]})
     assert one.ratio() == 2
+
+
+SHAPES = {0: 1.0, 1: 4.0}
+
+
+def planted(order, cost, count=3):
+    """Passes without noise; ``cost`` says of (i, changed, steady latency) how long request i takes."""
+    changed = [False, *(a != b for a, b in itertools.pairwise(order))]
+    latency = [cost(i, new, SHAPES[shape]) for i, (shape, new) in enumerate(zip(order, changed, strict=True))]
+    steady = {shape: [value] for shape, value in SHAPES.items()}
+    return [[Round(order, latency, steady, steady)] * 2 for _ in range(count)]
+
+
+REPEATS = [0, 1, 1, 1, 0, 0, 1, 0, 0] * 20
+ONE_REPEATS = [0, 1, 0, 0, 0] * 20
+"""Shape 1 is never repeated."""
+
+
+@pytest.mark.parametrize("order", [REPEATS, ONE_REPEATS])
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_the_cost_of_changes_is_held_against_repeats(order, factor):
+    interval = change_cost(planted(order, lambda i, new, steady: steady * (factor if new else 1)))
+    assert interval.estimate == pytest.approx(factor)
+
+
+@pytest.mark.parametrize("order", [REPEATS, ONE_REPEATS, [1 - shape for shape in ONE_REPEATS]])
+@pytest.mark.parametrize("cost", [lambda i, new, steady: steady + 10, lambda i, new, steady: steady * 1.4])
+def test_what_every_request_of_the_sequence_pays_is_no_cost_of_its_changes(order, cost):
+    processes = planted(order, cost)
+    assert tax(processes).low > 1.3
+    assert change_cost(processes).high <= 1 + 1e-9
+
+
+def test_a_shape_that_some_of_its_changes_cost_is_seen():
+    """Each third change to shape 1, which is never repeated, takes 50 more."""
+    interval = change_cost(planted(ONE_REPEATS, lambda i, new, steady: steady + 50 * (steady > 1 and i % 3 == 0)))
+    assert interval.low > 2
+
+
+@pytest.mark.parametrize("order", [[0, 1] * 10, [0] * 10])
+def test_a_sequence_without_repeats_or_without_changes_does_not_say_what_costs(order):
+    assert change_cost(planted(order, lambda i, new, steady: 2 * steady)) is None
+
+
+def test_what_pairs_add_sums_up_to_the_excess_of_the_sequence():
+    chance = np.random.default_rng(6)
+    some = rounds(chance, 3.0)
+    more = [np.mean(one.latency[1:]) - np.mean([one.steady()[shape] for shape in one.order[1:]]) for one in some]
+    added = excess(some)
+    assert sum(added.values()) == pytest.approx(np.mean(more))
+    assert max(added, key=added.get) == (0, 1) and added[1, 1] == pytest.approx(0, abs=0.02)

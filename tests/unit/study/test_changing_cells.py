@@ -70,6 +70,15 @@ def test_buckets_are_asked_of_models_with_the_axis_only():
     assert json.loads(study(padded).bucket_limits) == {"axis": "sequence", "memory_mb": None, "most": 2}
 
 
+def test_requests_of_one_length_are_not_padded():
+    def batches(config):
+        config["sequences"]["mixed"] = {"order": "alternating", "axes": {"batch": [1, 2], "sequence": [16]}}
+        config["changing"]["buckets"] = {"most": 2}
+
+    for cell in study(batches).changing:
+        assert (cell.buckets, cell.padded) == (None, ())
+
+
 def test_a_record_depends_on_its_requests_and_on_nothing_of_another_sequence():
     names = ("onnxruntime-cpu", "text", "fp32", "mixed", "cpu-test")
     before = study().slices.changing(*names)
@@ -156,7 +165,7 @@ def test_what_cannot_be_is_refused_while_planning(change, problem):
 def test_a_log_with_a_shape_that_the_model_cannot_take_is_refused_by_its_file(tmp_path):
     log = tmp_path / "log.csv"
     log.write_text("length\n16\n600\n")
-    with pytest.raises(UserError, match=r"sequences.mixed \(.*log.csv\): b1-s600: 'text' takes at most 64"):
+    with pytest.raises(UserError, match=r"sequences.mixed \(.*log.csv\): b1-s600 \(line 3\): 'text' takes at most 64"):
         study(sequences(order="replayed", file=str(log)))
 
 
@@ -241,3 +250,64 @@ def test_a_process_that_was_not_brought_is_said(tmp_path):
 def test_another_device_without_such_records_has_no_such_cell(tmp_path):
     brought(tmp_path)
     assert elsewhere(tmp_path)[1] == []
+
+
+def test_settings_in_a_runtime_s_name_reach_its_runner_and_its_columns():
+    name = "onnxruntime-cpu+arena=off+prepacking=off"
+
+    def set_(config):
+        config["sweeps"]["text"]["runtimes"].append(name)
+        config["changing"]["cells"] = ["onnxruntime-cpu+*/text/fp32/mixed"]
+
+    (cell,) = study(set_).changing
+    assert cell.runs[0] == f"results/changing/cpu-test/{name}/text/fp32/mixed/run1.json"
+    assert cell.to_json()["levers"] == ["arena off", "prepacking off"]
+    given = json.loads(study(set_).slices.changing(name, "text", "fp32", "mixed", "cpu-test"))
+    assert (given["runtime"], given["options"]) == (name, {"arena": "off", "prepacking": "off"})
+    fixed = json.loads(study(set_).plan())["cells"]
+    assert [one["levers"] for one in fixed if one["runtime"] == name] == [["arena off", "prepacking off"]]
+
+
+def test_a_setting_that_a_runtime_does_not_have_is_refused_with_those_that_it_has():
+    def set_(config):
+        config["sweeps"]["text"]["runtimes"].append("onnxruntime-cpu+arena=of")
+
+    with pytest.raises(UserError, match=r"sweeps\.text\.runtimes: 'onnxruntime-cpu\+arena=of' sets arena to of; write"):
+        study(set_)
+    with pytest.raises(UserError, match=r"'onnxruntime-cpu\+area=off' sets area, which onnxruntime-cpu does not have"):
+        study().slices.runtime("onnxruntime-cpu+area=off")
+
+
+def engines(config):
+    config["sweeps"]["text"] |= {"runtimes": ["tensorrt-profile"], "precisions": ["fp16"]}
+    config["changing"]["cells"] = []
+    config["engines"] = {
+        "profiles": {
+            "short": [{"batch": [1, 1, 2], "sequence": [8, 16, 16]}],
+            "wide": [{"batch": [1, 1, 2], "sequence": [8, 16, 32]}],
+            "narrow": [{"batch": [1, 1, 1], "sequence": [8, 16, 32]}, {"batch": [2, 2, 2], "sequence": [8, 16, 32]}],
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("runtime", "engine"),
+    [
+        ("tensorrt-profile", "wide"),
+        ("tensorrt-profile+engine=narrow", "narrow"),
+        ("tensorrt-profile+engine=short", "short"),
+    ],
+)
+def test_an_engine_takes_every_shape_of_a_sequence_or_is_the_one_that_the_name_says(runtime, engine):
+    (path, record) = study(engines).changing_artifact(runtime, "text", "fp16", "mixed", "nvidia-test")
+    assert path == f"results/engines/nvidia-test/tensorrt11/text/fp16/{engine}.engine"
+    assert record == path.replace(".engine", ".json")
+
+
+def test_a_name_that_no_engine_of_the_study_has_is_refused():
+    def misnamed(config):
+        engines(config)
+        config["sweeps"]["text"]["runtimes"] = ["tensorrt-profile+engine=narow"]
+
+    with pytest.raises(UserError, match=r"the engine narow, and engines\.profiles has none of that name, did you mean"):
+        study(misnamed)

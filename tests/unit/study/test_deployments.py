@@ -127,6 +127,17 @@ def test_cells_of_two_devices_are_two_deployments():
         study(SERVER, base, cells=[CELL, "onnxruntime-cuda/m/fp32/b1-s32"])
 
 
+def test_settings_of_a_session_are_served_where_the_session_is_ours():
+    name = "onnxruntime-cpu+arena=off"
+    base = copy.deepcopy(BASE)
+    base["sweeps"]["two"] = {**SWEEP, "runtimes": [name]}
+    elsewhere = {"server": "triton", "cells": [f"{name}/m/fp32/b1-s32"], "triton": {"path": "/t"}}
+    study(base=base, **elsewhere)
+    elsewhere["triton"]["backend"] = "onnxruntime"
+    with pytest.raises(UserError, match=r"without the settings of onnxruntime-cpu\+arena=off; write python, or name a"):
+        study(base=base, **elsewhere)
+
+
 def test_a_graph_of_one_batch_joins_no_requests():
     base = {**BASE, "export": {"axes": {"batch": 1}}, "sweeps": {"one": SWEEP}}
     with pytest.raises(UserError, match="'m' takes batches of 1 alone; set batching: off"):

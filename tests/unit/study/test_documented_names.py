@@ -20,6 +20,16 @@ def test_every_runtime_with_its_precisions():
     assert listed == expected
 
 
+def test_every_setting_with_its_values_its_default_first():
+    first = {one.settings: name for name, one in reversed(RUNTIMES.items()) if one.settings}
+    expected = {
+        f"| `{one.name}` | `{name}` | {one.allowed} | {one.meaning} |" for known, name in first.items() for one in known
+    }
+    names = {one.name for known in first for one in known}
+    listed = [line for line in LINES if line.startswith("| `") and line.split("`")[1] in names]
+    assert len(listed) == len(expected) and set(listed) == expected
+
+
 def test_every_precision_and_where_it_has_hardware():
     rows = {line.split("`")[1]: line for line in LINES if line.startswith("| `") and line.split("`")[1] in PRECISIONS}
     assert tuple(rows) == PRECISIONS

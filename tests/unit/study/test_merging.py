@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from unit import planted_records, planted_searches, planted_shapes
+from unit import planted_overlap, planted_records, planted_searches, planted_shapes
 
 from ceilings import records
 from ceilings.errors import UserError
@@ -66,6 +66,18 @@ def test_a_search_for_the_best_batch_travels_and_is_held_against_its_path(tmp_pa
     (folder / "s32.json").rename(folder / "s64.json")
     with pytest.raises(UserError, match="is the record of rest s32, not of s64"):
         quietly(first, into=tmp_path / "other")
+
+
+def test_copies_beside_compute_come_with_their_capture_and_only_to_their_place(tmp_path):
+    place = "/".join((*planted_overlap.CELL.values(), "b8-i224"))
+    for folder, shape in (("a", "b8-i224"), ("b", "b1-i224")):
+        results = tmp_path / folder / "results/overlap" / place.replace("b8-i224", shape)
+        planted_overlap.write(results, processes=2)
+        (results / "capture.sqlite").write_text("a capture")
+    merged = quietly(tmp_path / "a", into=tmp_path / "all")
+    assert merged.copied == {planted_overlap.CELL["device"]: 4} and not merged.conflicts
+    with pytest.raises(UserError, match="is the record of shape b8-i224, not of b1-i224"):
+        quietly(tmp_path / "b", into=tmp_path / "all")
 
 
 def test_changing_shapes_come_with_their_buckets_and_only_to_their_place(tmp_path):

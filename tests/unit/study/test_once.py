@@ -63,3 +63,24 @@ def test_a_plan_is_the_same(tmp_path):
     plain, once = planned(tmp_path / "plain", False), planned(tmp_path / "once", True)
     assert once == plain
     assert [line for line in plain if "cat 2.one 2.two > 2.both # 2.one 2.two 2 one 2.one 2.two 2 two of" in line]
+
+
+TABLES = """
+import sys
+sys.path.insert(0, {scripts!r})
+from ceilings.study import once
+once.plan()
+once.plan()
+from snakemake.persistence.file import FilePersistence
+as_text = FilePersistence.__new__(FilePersistence)._serialize_param
+assert as_text([1, "a"]) == "[1, 'a']" and "pandas" not in sys.modules
+import pandas
+one, other = (as_text(pandas.DataFrame({{"a": [number]}})) for number in (1, 2))
+assert one != other and one[0] == "[" and as_text(3) == "3"
+"""
+
+
+def test_a_table_counts_as_before_and_pandas_is_read_for_tables_alone():
+    command = [sys.executable, "-c", TABLES.format(scripts=SCRIPTS.as_posix())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ def forget():
     importlib.invalidate_caches()
     libraries.find.cache_clear()
     packages._found.cache_clear()
-    packages._record.cache_clear()
+    packages._records.cache_clear()
 
 
 def reason(runtime, machine=None, precision="fp16"):

@@ -50,9 +50,11 @@ class Events:
             (*self._span(start, end), device, stream, *self._launched(correlation), node, self._name(name))
         )
 
-    def copy(self, correlation: int, start: float, end: float, kind: int = 2, node: int = 0, size: int = 64):
+    def copy(
+        self, correlation: int, start: float, end: float, kind: int = 2, node: int = 0, size: int = 64, stream: int = 7
+    ):
         self.rows[OPERATIONS[MEMCPY]].append(
-            (*self._span(start, end), 0, 7, *self._launched(correlation), node, size, kind)
+            (*self._span(start, end), 0, stream, *self._launched(correlation), node, size, kind)
         )
 
     def fill(self, correlation: int, start: float, end: float):

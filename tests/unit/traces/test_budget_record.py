@@ -353,12 +353,12 @@ def test_verdicts(shares, expected):
 
 @pytest.fixture(scope="module")
 def eager():
-    return budget_record(planted.capture(planted.eager))
+    return planted.accounted(planted.eager)
 
 
 @pytest.fixture(scope="module")
 def graph():
-    return budget_record(planted.capture(planted.graph))
+    return planted.accounted(planted.graph)
 
 
 def test_what_two_stacks_are_bound_by(eager, graph):

@@ -114,7 +114,7 @@ def test_a_capture_of_eager_pytorch_has_its_operators_and_compiles_nothing(tmp_p
 
 @pytest.mark.slow
 def test_a_first_appearance_compiles_and_a_return_checks_guards_only(tmp_path, weights):
-    task = task_of(tmp_path, weights, "torch_compile_changing_cpu", ["b1-s16", "b2-s8", "b1-s16"], dynamic=False)
+    task = task_of(tmp_path, weights, "torch_compile_changing_cpu", ["b1-s16", "b2-s8", "b1-s16"], sizes="constant")
     record = change_record(captured(task))
     first, changes = record["first"], record["changes"]
     compiling = next(part for part in first["host"] if part["part"] == "compiling")

@@ -154,7 +154,7 @@ def test_a_submitting_call_that_waits_does_not_tell_how_fast_the_host_was(latenc
 
 
 def test_the_report_picks_the_host_that_submits_as_fast_as_untraced():
-    record = budget_record(planted.capture(planted.eager))
+    record = planted.accounted(planted.eager)
     at_once, half = (replayed(record, share * record["replays"]["submitted_ns"][20] / 1e6) for share in (1.0, 0.5))
     assert at_once["length_ms"] == pytest.approx(record["iteration_ns"]["median"] / 1e6, rel=0.01)
     assert half["length_ms"] == pytest.approx(at_once["length_ms"] / 2, rel=0.05)

@@ -149,6 +149,21 @@ def test_tables_write_whole_numbers_with_a_point(tmp_path):
     assert log(tmp_path, "length\n30.0\n10.0\n").requests[0]["sequence"] == 30
 
 
+def test_a_text_beside_the_sizes_may_be_long(tmp_path):
+    assert log(tmp_path, f"length,text\n30,{'x' * 200_000}\n10,y\n").total == 2
+
+
+def test_shapes_have_the_line_that_they_come_from(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("arrival,length\n2,30\n3,17\n1,10\n4,30\n")
+    requests = made(order="replayed", file=str(path), multiple={"sequence": 16})
+    assert names(requests) == ["b1-s16", "b1-s32", "b1-s32", "b1-s32"]
+    assert requests.lines == (4, 2)
+    assert requests.at(("batch", "sequence"), {}).named(1) == "b1-s32 (line 2)"
+    with pytest.raises(UserError, match=r"b1-s16 \(line 4\) gives no size of image"):
+        requests.at(("image",), {})
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     assert log(tmp_path, b"\xef\xbb\xbflength\n30\n10\n").total == 2
 
@@ -158,7 +173,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     [
         ("arrival,length\n1,16\n-2,16\n", "line 3: arrival '-2'"),
         ("arrival,length\n1,16\nnan,16\n", "line 3: arrival 'nan'"),
-        ("arrival,length\n1,16\nsoon,16\n", "line 3: arrival 'soon' is no number"),
+        ("arrival,length\n1,16\nsoon,16\n", "line 3: arrival 'soon' is no number; give seconds"),
         ("arrival,length\n1,16\n,16\n", "line 3: no arrival, and lines before have one"),
         ("arrival,length\n,16\n1,16\n", "line 3: an arrival, and lines before have none"),
         ("arrival,length\n1,16\n2,0\n", "line 3: length '0'"),
@@ -167,11 +182,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
         ("arrival,length\n1,16\n2,inf\n", "line 3: length 'inf'"),
         ("arrival,length\n1,16\n2,99999999999\n", "line 3: length '99999999999'"),
         ("arrival,length\n1,16\n2,\n", "line 3: no size of a request"),
+        ("batch,length\n1,16\n2,\n", "line 3: no length, and lines before have one; give every line one, or none"),
+        ("batch,length\n1,\n1,16\n", "line 3: a length, and lines before have none"),
+        ("length,prompt\n16,hello\n", "line 2: prompt 'hello' is no whole number .*rename the column"),
+        ("arrival;length\n1;16\n", "line 1: the header names none of .*it is 'arrival;length'"),
         ("arrival,length\n1,16\n2\n", "line 3: 1 fields, and the header has 2"),
         ("arrival,length,sequence\n1,16,16\n2,16,16\n", "line 2: length and sequence say the same"),
         ("length,length\n1,16\n2,16\n", "names length twice"),
         ("when,tokens\n1,16\n2,16\n", "line 1: the header names none of"),
-        ("", "line 1: the header names none of"),
+        ("", "line 1: the header names none of .*it is empty"),
         ("arrival,length\n", "no request: shapes change"),
         ("arrival,length\n1,16\n", "one request: shapes change"),
         (b"arrival,length\n1,\xff\xfe\n", "not UTF-8"),

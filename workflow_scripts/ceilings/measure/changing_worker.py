@@ -208,7 +208,7 @@ def _compiled(runner: Any, slots: Slots) -> list[bool] | None:
 def _flags(record: dict[str, Any], requests: dict[str, Any]) -> list[str]:
     flags = []
     if requests["sorted"]:
-        flags.append("the log of requests is not in order of arrival; it was sorted")
+        flags.append("the log of requests was not in order of arrival and was sorted")
     if record.get("compiled") and not all(record["compiled"]):
         names = [name for name, compiled in zip(requests["shapes"], record["compiled"], strict=True) if not compiled]
         flags.append(

@@ -23,12 +23,14 @@ PLOTS = {
     "latency_over_sequence": "Latency of each request of a changing workload, changes of shape marked",
     "latency_over_buckets": "Expected latency and memory over the number of buckets that requests are padded up to",
     "interference": "By how much instances of cells that share a device slow each other, alone against in company",
+    "overlap_gain": "Requests a second of schedules of copies and compute over those of one stream, over bytes copied",
+    "overlap_timeline": "Some requests of each schedule: copies in, compute and copies out on their streams",
     "iteration_timeline": "One iteration of captured cells, side by side: host calls, launches, work of the device",
 }
 """Every plot by name, and what it shows; in the order of the summary."""
 
 GENERATION, SERVING, CHANGING, BUDGETS, FLOORS = "generation", "serving", "changing", "budgets", "floors"
-SEARCHES, COLOCATION, TRANSFERS = "searches", "colocation", "transfers"
+SEARCHES, COLOCATION, OVERLAP, TRANSFERS = "searches", "colocation", "overlap", "transfers"
 """What not every study has, and some plots show nothing without."""
 
 SHOWS = {
@@ -44,6 +46,8 @@ SHOWS = {
     "latency_over_sequence": CHANGING,
     "latency_over_buckets": CHANGING,
     "interference": COLOCATION,
+    "overlap_gain": OVERLAP,
+    "overlap_timeline": OVERLAP,
     "iteration_timeline": BUDGETS,
 }
 """Plots of such a part; any other plot is of every study."""
@@ -75,6 +79,7 @@ TABLES = {
     "colocation": "a row a co-location: gain of company over taking turns, use of the device",
     "colocated": "a row an instance of it: throughput and latency alone and in company, slowdown",
     "interference": "a row a pair of cells that shared a device: what the neighbour costs",
+    "overlap": "a row a schedule of a cell: requests a second, gain over one stream, share of copy time hidden",
     "transfers": "a row a way between host and GPU and a size: what a transfer takes",
     "allocations": "a row a way to get memory and a size: what its calls cost",
     "graph_costs": "a row a number of kernels in a CUDA graph: what it costs to make and to launch",

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from ceilings import plugins
 from ceilings.engines.catalogue import BUILDERS
 from ceilings.errors import UserError
+from ceilings.runtimes import settings
+from ceilings.runtimes.settings import GRAPH_PER_SHAPE, MARKED_AXES, SYMBOLIC_SIZES
 from ceilings.workload.task import Task
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
@@ -24,7 +26,6 @@ ENVIRONMENTS = Path(__file__).parents[3] / "envs"
 
 GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
 COMPILATION, AUTOTUNING = "compilation", "autotuning"
-GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES = "graph per shape", "symbolic sizes", "marked axes"
 OVERLAP, OPERATOR = "overlapped kernels", "attention operator"
 LEVERS = (
     *(GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING),
@@ -51,7 +52,7 @@ class Runtime:
     Attributes:
         name: As the study, the paths and the tables call it.
         stack: What executes, whatever is done to it: runtimes of one stack are compared by their levers.
-        levers: What is done to it, of ``LEVERS``; precision apart.
+        levers: What is done to it, of ``LEVERS`` and by settings; precision apart.
         device: Where it runs.
         module: The module below ``ceilings.runtimes`` that holds its ``RUNNER`` of one inference; empty where it only
             generates.
@@ -72,6 +73,7 @@ class Runtime:
         generates: Of its precisions those in which it generates.
         captures_steps: Whether of tasks that generate its CUDA graph is of decode steps alone, and of no prefill.
         changing: The module that holds its ``RUNNER`` of requests whose shapes change; empty where it has none.
+        settings: What a study may set of it, in its name; the runner gets what is set as options of these names.
     """
 
     name: str
@@ -94,10 +96,25 @@ class Runtime:
     generates: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
     captures_steps: bool = False
     changing: str = ""
+    settings: tuple[settings.Setting, ...] = ()
 
     def module_of(self, task: Task) -> str:
         """The module that runs a task; empty where none does."""
         return self.generator if task.generates else self.module
+
+    def set_as(self, chosen: Mapping[str, str]) -> Runtime:
+        """The same with values of its settings, each of which is a lever."""
+        given = [one for one in self.settings if one.name in chosen]
+        levers = {one.lever(chosen[one.name]) for one in given}
+        words = ", ".join(f"{key} {value}" for key, value in chosen.items())
+        return dataclasses.replace(
+            self,
+            name=settings.joined(self.name, chosen, self.settings),
+            levers=self.levers | levers,
+            note=f"{self.note}; {words}",
+            options={**self.options, **chosen},
+            generator=self.generator if all(one.generates for one in given) else "",
+        )
 
 
 _TORCH = ("torch", "transformers", "safetensors")
@@ -134,6 +151,8 @@ def _torch(name: str, levers: frozenset[str], note: str, **options: Any) -> Runt
         note,
         options,
         generator="torch_generating_cuda",
+        changing="torch_changing_cuda",
+        settings=settings.OF_TORCH_COMPILE if COMPILATION in levers else (),
     )
 
 
@@ -164,6 +183,7 @@ def _ort(
         generates=generates or _FLOATS,
         captures_steps=bool(generates and options.get("cuda_graph")),
         changing="onnxruntime_changing_cuda" if options.get("io_binding", True) else "",
+        settings=settings.OF_ORT_CUDA,
     )
 
 
@@ -194,6 +214,8 @@ def _tensorrt(
         floats="fp16",
         library=_LIBRARIES[builder],
         capabilities=_RTX_CAPABILITIES if builder == "tensorrt-rtx" else (),
+        changing="" if engine == "static" else "tensorrt_changing_cuda",
+        settings=() if engine == "static" else settings.OF_TENSORRT,
     )
 
 
@@ -231,6 +253,7 @@ def _vllm(name: str, levers: frozenset[str], note: str, mode: str) -> Runtime:
         note,
         {"mode": mode},
         generator="vllm_generating",
+        settings=settings.OF_VLLM if GRAPH in levers else (),
     )
 
 
@@ -325,19 +348,19 @@ _ALL = (
         "torch-compile-cpu-static",
         frozenset({GRAPH_PER_SHAPE}),
         "torch.compile on a CPU with a graph for each shape",
-        dynamic=False,
+        sizes=settings.CONSTANT,
     ),
     _torch_compiled_cpu(
         "torch-compile-cpu-dynamic",
         frozenset({SYMBOLIC_SIZES}),
         "torch.compile on a CPU with symbolic sizes from the first shape on",
-        dynamic=True,
+        sizes=settings.SYMBOLIC,
     ),
     _torch_compiled_cpu(
         "torch-compile-cpu-marked",
         frozenset({MARKED_AXES}),
         "torch.compile on a CPU with symbolic sizes along the model's axes alone",
-        dynamic="marked",
+        sizes=settings.MARKED,
     ),
     Runtime(
         "onnxruntime-cpu",
@@ -352,6 +375,7 @@ _ALL = (
         "ORT's CPU EP",
         generator="onnxruntime_generating_cpu",
         changing="onnxruntime_changing_cpu",
+        settings=settings.OF_ORT_CPU,
     ),
     Runtime(
         "onnxruntime-cpu-fused",
@@ -366,6 +390,7 @@ _ALL = (
         "ORT's CPU EP on fused operators",
         generator="onnxruntime_generating_cpu",
         changing="onnxruntime_changing_cpu",
+        settings=settings.OF_ORT_CPU,
     ),
     _torch("torch-cuda-eager", _NONE, "PyTorch, kernel by kernel", mode="eager"),
     _torch("torch-compile", frozenset({COMPILATION}), "torch.compile", mode="compile", compile_mode="default"),
@@ -494,6 +519,13 @@ _ALL = (
         "TensorRT for RTX, replaying a CUDA graph",
         cuda_graph=True,
     ),
+    _tensorrt(
+        "tensorrt-rtx-profile",
+        "tensorrt-rtx-profile",
+        "tensorrt-rtx",
+        "TensorRT for RTX, an engine for a range of shapes",
+        engine="profile",
+    ),
     Runtime(
         "onnxruntime-tensorrt-rtx",
         ORT_TENSORRT_RTX,
@@ -533,9 +565,35 @@ def _problem(runtime: Runtime) -> str | None:
     return None
 
 
-def _by_name() -> dict[str, Runtime]:
+class Runtimes(dict[str, Runtime]):
+    """Runtimes by name, also by names with settings; of the latter there are many, and iteration leaves them out."""
+
+    def __missing__(self, name: str) -> Runtime:
+        plain, chosen = settings.split(name)
+        if not chosen or not super().__contains__(plain) or settings.problem(name, self[plain].settings):
+            raise KeyError(name)
+        return self[plain].set_as(chosen)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The runtime of a name; ``default`` where there is none."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def misnamed(self, name: str) -> str | None:
+        """What is wrong with the settings in a name whose runtime is known, as what follows it; None: nothing."""
+        plain = settings.split(name)[0]
+        wrong = name != plain and super().__contains__(plain)
+        return settings.problem(name, self[plain].settings) if wrong else None
+
+
+def _by_name() -> Runtimes:
     """The package's runtimes, and after them the plug-ins'."""
-    known = {runtime.name: runtime for runtime in _ALL}
+    known = Runtimes({runtime.name: runtime for runtime in _ALL})
     for runtime in plugins.entries("RUNTIMES", Runtime, _problem):
         if runtime.name in known:
             raise UserError(f"plugins: there is a runtime {runtime.name!r} already; give the plug-in's another name")
@@ -543,7 +601,7 @@ def _by_name() -> dict[str, Runtime]:
     return known
 
 
-RUNTIMES: dict[str, Runtime] = _by_name()
+RUNTIMES = _by_name()
 """Every runtime by name."""
 
 TENSORRT_STACKS = frozenset(one.stack for one in _ALL if one.builder) | {ORT_TENSORRT, ORT_TENSORRT_RTX}

@@ -29,6 +29,8 @@ class CudaRunner(Runner):
 
     Attributes:
         stream: Where everything happens.
+        given_stream: What becomes ``stream`` in place of a new one; set before :meth:`load` is called.
+        sibling: A loaded runner of the same cell, whose weights this one may read; set before :meth:`load` is called.
         input_buffers: (pointer, bytes) of what a launch reads, by input.
         output_types: Element types of the outputs, in the workload's order: as NumPy calls them, or ``bfloat16``.
     """
@@ -49,12 +51,17 @@ class CudaRunner(Runner):
 
     input_buffers: Mapping[str, tuple[int, int]]
     output_types: tuple[str, ...]
+    given_stream: cuda.Stream | None = None
+    sibling: CudaRunner | None = None
 
     def open_device(self) -> None:
         """Create the context and the stream; its own phase, since it belongs to no runtime."""
         with self.phase("context"):
             cuda.initialise()
-            self.stream: cuda.Stream = self.memory.Stream()
+            self.stream: cuda.Stream = self.given_stream or self.memory.Stream()
+
+    def enter_stream(self) -> None:
+        """Let the calling thread's next launches of this runner enqueue on ``stream``, after another runner's."""
 
     @property
     def exposed_stream(self) -> cuda.Stream | None:

@@ -58,9 +58,8 @@ class OnnxRuntimeChangingCuda(Changing, OnnxRuntimeCuda):
     """Executes an ONNX variant at whatever shape comes next."""
 
     def _options(self) -> onnxruntime.SessionOptions:
-        options = session_options(1)  # symbolic axes, whatever the runtime does for a fixed shape
-        options.enable_mem_pattern = bool(self.options.get("memory_pattern", True))
-        return options
+        """Symbolic axes, whatever the runtime does for a fixed shape."""
+        return session_options(1, chosen=self.options)
 
     def _make_ready(self) -> None:
         """Nothing runs before the first request: what it costs is what is measured."""

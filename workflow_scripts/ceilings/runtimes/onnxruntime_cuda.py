@@ -20,6 +20,8 @@ from ceilings.runtimes.base import Inputs, example
 from ceilings.runtimes.cuda_runner import CudaRunner
 from ceilings.runtimes.onnxruntime_session import (
     ONNX_NUMBERS,
+    applied,
+    cuda_settings,
     inputs_of,
     open_session,
     output_types,
@@ -29,9 +31,6 @@ from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
 PROVIDER = "CUDAExecutionProvider"
-
-ARENA = "kSameAsRequested"
-"""The default doubles with each extension: peak memory would tell powers of two rather than what the model needs."""
 
 WITHOUT = ["WeightBiasQuantization"]
 """Optimizers of ORT that are left out. This one gives a classifier's bias an int32 DequantizeLinear, for which the
@@ -45,7 +44,7 @@ class OnnxRuntimeCuda(CudaRunner):
     """Executes an ONNX variant with inputs and outputs bound to fixed addresses of the device.
 
     Options: ``cuda_graph`` (ORT captures and replays), ``dynamic`` (axes stay symbolic, and other shapes run first),
-    ``provider`` (options of the provider that replace these).
+    and settings of ``OF_ORT_CUDA``.
     """
 
     provider: ClassVar[str] = PROVIDER
@@ -89,16 +88,15 @@ class OnnxRuntimeCuda(CudaRunner):
 
     def _options(self) -> onnxruntime.SessionOptions:
         """One CPU thread: no kernel that counts runs there, and idle threads of a pool would spin."""
-        return session_options(1, None if self.options.get("dynamic") else self.shape)
+        return session_options(1, None if self.options.get("dynamic") else self.shape, self.options)
 
     def _session(self, options: onnxruntime.SessionOptions, graph: bool = False) -> onnxruntime.InferenceSession:
         provider = {
             "device_id": "0",
             "user_compute_stream": str(self.stream.handle),
             "use_tf32": "1" if self.precision == "tf32" else "0",
-            "arena_extend_strategy": ARENA,
             "enable_cuda_graph": "1" if graph else "0",
-            **self.options.get("provider", {}),
+            **cuda_settings(self.options),
         }
         return open_session(self.artifact, options, [(PROVIDER, provider), "CPUExecutionProvider"], WITHOUT)
 
@@ -168,7 +166,7 @@ class OnnxRuntimeCuda(CudaRunner):
         facts: dict[str, Any] = {
             "providers": self.session.get_providers(),
             "provider_options": dict(self.session.get_provider_options().get(self.provider) or {}),
-            "arena": ARENA,
+            "session": applied(self.session),
             "disabled_optimizers": WITHOUT,
             "cuda_graph": bool(self.options.get("cuda_graph")),
             "dynamic_shapes": bool(self.options.get("dynamic")),

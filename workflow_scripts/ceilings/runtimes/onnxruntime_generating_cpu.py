@@ -12,7 +12,7 @@ from ceilings.graphs.decoding import Decoding, largest
 from ceilings.runtimes import placement
 from ceilings.runtimes.base import Inputs, Runner
 from ceilings.runtimes.generating import Generating
-from ceilings.runtimes.onnxruntime_session import open_session, session_options
+from ceilings.runtimes.onnxruntime_session import applied, cpu_session_options, open_session
 
 
 class OnnxRuntimeGeneratingCpu(Generating, Runner):
@@ -21,7 +21,7 @@ class OnnxRuntimeGeneratingCpu(Generating, Runner):
     def load(self) -> None:
         decoder = self.decoder
         with self.phase("load"):
-            self.session = self._session(session_options(self.threads))
+            self.session = self._session(cpu_session_options(self.threads, self.options))
         self._decoding = Decoding(self.session, decoder, self.shape)
         self._ids = self._decoding.ids.array(np.int64, (self.shape.batch, self.shape["prompt"]))
         self._token = self._decoding.token.array(np.int64, (self.shape.batch,))
@@ -54,7 +54,8 @@ class OnnxRuntimeGeneratingCpu(Generating, Runner):
 
     def describe(self) -> dict[str, Any]:
         """Providers, and how the cache is kept."""
-        return {"providers": self.session.get_providers(), "cache": cache_of(self._decoding)}
+        providers, session = self.session.get_providers(), applied(self.session)
+        return {"providers": providers, "session": session, "cache": cache_of(self._decoding)}
 
 
 def cache_of(decoding: Decoding) -> str:

@@ -88,7 +88,7 @@ class OnnxRuntimeGeneratingCuda(Generating, OnnxRuntimeCuda):
 
     def _options(self) -> onnxruntime.SessionOptions:
         """As of every runner; of the axes the batch alone is fixed, since a prefill and a step differ in the others."""
-        return session_options(1, Shape.of({"batch": self.shape.batch}))
+        return session_options(1, Shape.of({"batch": self.shape.batch}), self.options)
 
     def _bind(self) -> None:
         self._captures = bool(self.options.get("cuda_graph")) and phase(self.shape) == "decode"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import onnxruntime
@@ -39,10 +43,27 @@ ONNX_NUMBERS = {
 """onnx.TensorProto's numbers of element types; as numbers, because numpy has no bfloat16."""
 
 
-def session_options(threads: int, shape: Shape | None = None) -> onnxruntime.SessionOptions:
+POWERS, EXACT = "next-power-of-two", "same-as-requested"
+STRATEGIES = {POWERS: "kNextPowerOfTwo", EXACT: "kSameAsRequested"}
+"""Our names of how an arena grows, and ONNX Runtime's; it numbers them in this order."""
+
+SEARCHES = {"exhaustive": "EXHAUSTIVE", "heuristic": "HEURISTIC", "default": "DEFAULT"}
+"""Our names of how the CUDA provider chooses a convolution's algorithm, and its."""
+
+OFF = "off"
+
+WITHOUT_PREPACKING, SHARED_ARENA = "session.disable_prepacking", "session.use_env_allocators"
+
+
+def session_options(
+    threads: int, shape: Shape | None = None, chosen: Mapping[str, Any] = MappingProxyType({})
+) -> onnxruntime.SessionOptions:
     """Options to use ``threads`` threads within an operator, and to fix the axes to ``shape`` if one is given.
 
     Axes are found by name: the symbolic dimensions of a graph's inputs are called as the workload's axes.
+
+    Args:
+        chosen: A runner's options, of which the settings are read that are the session's whatever the provider.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -50,7 +71,58 @@ def session_options(threads: int, shape: Shape | None = None) -> onnxruntime.Ses
     options.log_severity_level = 3
     for axis, size in shape.sizes if shape else ():
         options.add_free_dimension_override_by_name(axis, size)
+    options.enable_mem_pattern = chosen.get("memory-pattern") != OFF
+    if chosen.get("prepacking") == OFF:
+        options.add_session_config_entry(WITHOUT_PREPACKING, "1")
     return options
+
+
+def cpu_session_options(threads: int, chosen: Mapping[str, Any]) -> onnxruntime.SessionOptions:
+    """The same for the CPU provider, with its arena; axes stay symbolic."""
+    options = session_options(threads, chosen=chosen)
+    options.enable_cpu_mem_arena = chosen.get("arena") != OFF
+    if chosen.get("arena") == EXACT:
+        _register_exact_arena()
+        options.add_session_config_entry(SHARED_ARENA, "1")
+    return options
+
+
+@functools.cache
+def _register_exact_arena() -> None:
+    """Have the sessions of this process that ask for it share an arena: a session's own grows by powers of two."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    strategy = list(STRATEGIES).index(EXACT)
+    defaults = {"max_mem": 0, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    arena = onnxruntime.OrtArenaCfg({"arena_extend_strategy": strategy, **defaults})
+    onnxruntime.create_and_register_allocator(memory, arena)
+
+
+def cuda_settings(chosen: Mapping[str, Any]) -> dict[str, str]:
+    """The CUDA provider's options that a runner's settings say."""
+    return {
+        "arena_extend_strategy": STRATEGIES[chosen.get("arena", EXACT)],
+        "cudnn_conv_algo_search": SEARCHES[chosen.get("convolution-search", "exhaustive")],
+    }
+
+
+def applied(session: onnxruntime.InferenceSession) -> dict[str, bool]:
+    """What a session has of the settings that it keeps itself, as it says."""
+    options = session.get_session_options()
+    return {
+        "memory_pattern": options.enable_mem_pattern,
+        "cpu_arena": options.enable_cpu_mem_arena,
+        "shared_arena": _entry(options, SHARED_ARENA) == "1",
+        "prepacking": _entry(options, WITHOUT_PREPACKING) != "1",
+    }
+
+
+def _entry(options: onnxruntime.SessionOptions, key: str) -> str:
+    """An entry of a session's configuration; empty where it is not set."""
+    with contextlib.suppress(RuntimeError):
+        return str(options.get_session_config_entry(key))
+    return ""
 
 
 def open_session(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import Any
 
@@ -46,7 +47,11 @@ MESSAGES = (
 
 
 class TensorRt(PyCudaRunner):
-    """Executes an engine. Options: ``builder`` (the generation, of ``ceilings.engines.catalogue``), ``cuda_graph``."""
+    """Executes an engine.
+
+    Options: ``builder`` (the generation, of ``ceilings.engines.catalogue``), ``cuda_graph``, ``contexts``: ``one``
+    (default), or ``per-profile``, which at one shape take memory alone.
+    """
 
     def load(self) -> None:
         self.open_device()
@@ -64,9 +69,9 @@ class TensorRt(PyCudaRunner):
             )
         self.log = make_logger(trt)
         if attention_plugin.NAME.encode() in content:
-            from ceilings.kernels import tensorrt_attention
-
-            self.plugin = attention_plugin.register(trt, tensorrt_attention.run)
+            # By name: such an engine alone needs PyTorch and Triton.
+            kernels = importlib.import_module("ceilings.kernels.tensorrt_attention")
+            self.plugin = attention_plugin.register(trt, kernels.run)
         with self.phase("deserialize"):
             runtime = self.runtime = self._runtime()
             # Such an engine brings its own small runtime, which is code; its digest is known by now.
@@ -74,9 +79,7 @@ class TensorRt(PyCudaRunner):
             self.engine = self._made(runtime.deserialize_cuda_engine(content), "deserialising the engine")
         del content
         with self.phase("execution_context"):
-            self.context = self._made(self.engine.create_execution_context(), "making an execution context")
-            # Engines are built to tell their layers; telling them to a profiler at each inference costs the host time.
-            self.context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
+            self.context = self._make_context()
             self._select_profile()
         self._bind()
         self.prepare_launch()
@@ -87,11 +90,26 @@ class TensorRt(PyCudaRunner):
         except TypeError as error:  # the bindings' way to say that the library made none
             raise failure(f"making a runtime ({error})", self.log.errors) from error
 
-    def _select_profile(self) -> None:
+    def _make_context(self) -> Any:
+        context = self._made(self.engine.create_execution_context(), "making an execution context")
+        # Engines are built to tell their layers; telling them to a profiler at each inference costs the host time.
+        context.nvtx_verbosity = self.trt.ProfilingVerbosity.NONE
+        return context
+
+    def _other_contexts(self) -> list[Any]:
+        """Those of further profiles, where each has a context."""
+        count = len(self.profiles) - 1 if self.options.get("contexts") == "per-profile" else 0
+        return [self._make_context() for _ in range(count)]
+
+    def _read_profiles(self) -> None:
+        """The engine's profiles, and the first that takes the shape."""
         self._refuse_another_interface()
-        engine, context = self.engine, self.context
-        self.profiles = [self._profile(i) for i in range(engine.num_optimization_profiles)]
+        self.profiles = [self._profile(i) for i in range(self.engine.num_optimization_profiles)]
         self.profile = covering(self.profiles, self.shape)
+
+    def _select_profile(self) -> None:
+        self._read_profiles()
+        context, self._kept = self.context, self._other_contexts()
         if context.active_optimization_profile != self.profile:
             done = context.set_optimization_profile_async(self.profile, self.stream.handle)
             self._require(done, f"selecting optimisation profile {self.profile}")
@@ -138,15 +156,19 @@ class TensorRt(PyCudaRunner):
                     ranges.setdefault(axis, (range_[0], range_[1], range_[2]))
         return Profile(ranges)
 
-    def _bind(self) -> None:
-        context = self.context
-        for output, sizes in zip(self.workload.outputs, self.output_sizes(), strict=True):
+    def _take_output_types(self) -> None:
+        for output in self.workload.outputs:
             if (kind := self._type(output.name)) not in ELEMENT_TYPES.values():
                 known = ", ".join(ELEMENT_TYPES.values())
                 raise CellFailure("unsupported", f"the engine's {output.name} is {kind}; known: {known}")
+        self.output_types = tuple(self._type(output.name) for output in self.workload.outputs)
+
+    def _bind(self) -> None:
+        self._take_output_types()
+        context = self.context
+        for output, sizes in zip(self.workload.outputs, self.output_sizes(), strict=True):
             if (actual := tuple(context.get_tensor_shape(output.name))) != sizes:
                 raise CellFailure("unsupported", f"the engine's {output.name} has shape {actual}, not {sizes}")
-        self.output_types = tuple(self._type(output.name) for output in self.workload.outputs)
         self.allocate()
         addresses = {name: pointer for name, (pointer, _) in self.input_buffers.items()}
         addresses |= {name: buffer.pointer for name, buffer in self.output_buffers.items()}

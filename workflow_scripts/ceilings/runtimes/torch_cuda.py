@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
 import torch
 
 from ceilings.errors import CellFailure
 from ceilings.models.load import load_module
+from ceilings.runtimes import torch_compilation
 from ceilings.runtimes.base import example
 from ceilings.runtimes.compile_cache import compile_folder, end_compile_workers
 from ceilings.runtimes.cuda_runner import CudaRunner
@@ -35,10 +36,13 @@ MASK_CHECK = {
 
 
 class TorchCuda(CudaRunner):
-    """Executes the weights. Options: ``mode`` (eager, compile or cudagraph) and, to compile, ``compile_mode``.
+    """Executes the weights. Options: ``mode`` (eager, compile, cudagraph); to compile, ``compile_mode`` and ``sizes``.
 
     ``output_types`` are known once it has run.
     """
+
+    target: ClassVar[str] = "cuda"
+    """What PyTorch calls the device."""
 
     output_types: tuple[str, ...] = ()
 
@@ -49,13 +53,8 @@ class TorchCuda(CudaRunner):
             self._choose_products()
             with self.phase("load"):
                 self.model: Any = self._model()
-                values = example(self.workload, self.shape)
-                self._inputs = tuple(torch.from_numpy(value).to("cuda") for value in values.values())
+                self._allocate_inputs()
                 torch.cuda.synchronize()
-            self.input_buffers = {
-                name: (value.data_ptr(), value.numel() * value.element_size())
-                for name, value in zip(values, self._inputs, strict=True)
-            }
             self.output_sizes()  # refuses outputs of unknown size before anything runs
             self._enter_stream()
             self._forward: Any = self.model
@@ -66,9 +65,21 @@ class TorchCuda(CudaRunner):
             elif self.mode != "eager":
                 raise ValueError(f"unknown mode {self.mode!r} of the PyTorch runtime")
 
+    def _allocate_inputs(self) -> None:
+        """Where every launch reads: graphs keep addresses."""
+        values = example(self.workload, self.shape)
+        self._inputs = tuple(torch.from_numpy(value).to(self.target) for value in values.values())
+        torch_compilation.mark(self.workload, self._inputs, self.options)
+        self.input_buffers = {
+            name: (value.data_ptr(), value.numel() * value.element_size())
+            for name, value in zip(values, self._inputs, strict=True)
+        }
+
     def _model(self) -> Any:
         """What takes the inputs on the device and returns the outputs there."""
-        return load_module(self.artifact, ATTENTION, DTYPES[self.precision], "cuda")
+        if isinstance(self.sibling, TorchCuda):
+            return self.sibling.model
+        return load_module(self.artifact, ATTENTION, DTYPES[self.precision], self.target)
 
     def _choose_products(self) -> None:
         """Let products of FP32 numbers use TF32 units or not, as the precision says."""
@@ -78,8 +89,12 @@ class TorchCuda(CudaRunner):
     def _enter_stream(self) -> None:
         """Let PyTorch enqueue on the runner's stream, in inference mode."""
         # Of this thread, for good: a server would not enter and leave them for each request either.
-        torch.cuda.set_stream(torch.cuda.ExternalStream(self.stream.handle))
+        self._torch_stream = torch.cuda.ExternalStream(self.stream.handle)
+        self.enter_stream()
         _FOR_GOOD.enter_context(torch.inference_mode())
+
+    def enter_stream(self) -> None:
+        torch.cuda.set_stream(self._torch_stream)
 
     def launch(self, slot: Any) -> Any:
         return self._forward(*self._inputs)
@@ -107,14 +122,30 @@ class TorchCuda(CudaRunner):
         os.environ["TORCHINDUCTOR_CACHE_DIR"], self._cache = compile_folder()
         os.environ.pop("TRITON_CACHE_DIR", None)  # then Inductor puts it below its own
 
-    def _compile(self) -> None:
+    def _compiled(self, *, one_shape: bool) -> Any:
+        """The model, to be compiled when it runs.
+
+        Args:
+            one_shape: Whether sizes stay constants unless the options say otherwise, also beside another instance of
+                the model in this process, which PyTorch would take for a second shape.
+        """
         self._open_compile_cache()
-        kind = str(self.options.get("compile_mode", "default"))
-        self._forward = torch.compile(self.model, mode=None if kind == "default" else kind, dynamic=False)
+        sizes = torch_compilation.sizes_of(self.options)
+        dynamic = False if one_shape and sizes == torch_compilation.AUTOMATIC else torch_compilation.DYNAMIC[sizes]
+        kind = self.compile_mode
+        return torch.compile(self.model, mode=None if kind == "default" else kind, dynamic=dynamic)
+
+    @property
+    def compile_mode(self) -> str:
+        """PyTorch's name of how it compiles."""
+        return str(self.options.get("compile_mode", "default"))
+
+    def _compile(self) -> None:
+        self._forward = self._compiled(one_shape=True)
         with self.phase("compile"):
             self.launch(None)
             self.stream.synchronize()
-        if kind != "default":
+        if self.compile_mode != "default":
             # The first call compiled; the second warms the graph's memory pool up and the third captures.
             with self.phase("capture"):
                 for _ in range(WARM_RUNS):
@@ -124,17 +155,8 @@ class TorchCuda(CudaRunner):
 
     def _capture(self) -> None:
         with self.phase("capture"):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARM_RUNS):
-                    self.model(*self._inputs)
-            torch.cuda.current_stream().wait_stream(side)
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=side):
-                captured = self.model(*self._inputs)
-            replay, self._graph, self._captured = graph.replay, graph, captured
+            self._graph, captured = capture(self.model, self._inputs)
+        replay = self._graph.replay
 
         def forward(*_: Any) -> Any:
             replay()
@@ -148,11 +170,7 @@ class TorchCuda(CudaRunner):
             yield
 
     def compilations(self) -> int:
-        if self.mode != "compile":
-            return 0
-        from torch._dynamo.utils import counters
-
-        return int(counters["stats"]["unique_graphs"])
+        return torch_compilation.compilations() if self.mode == "compile" else 0
 
     def describe(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
@@ -171,13 +189,27 @@ class TorchCuda(CudaRunner):
             inductor = counters["inductor"]
             hits = int(inductor["fxgraph_cache_hit"])
             facts |= {
-                "compile_mode": self.options.get("compile_mode", "default"),
-                "graphs": self.compilations(),
-                "graph_breaks": sum(counters["graph_break"].values()),
+                **torch_compilation.facts(self.options),
+                "compile_mode": self.compile_mode,
                 "cudagraph_skips": int(inductor["cudagraph_skips"]),
                 "compile_cache": f"warm: {hits} graphs came from it" if hits else "cold",
             }
         return facts
+
+
+def capture(model: Any, inputs: Sequence[torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """A CUDA graph of the model on these inputs, and its outputs; both keep their addresses."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_RUNS):
+            model(*inputs)
+    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=side):
+        captured = model(*inputs)
+    return graph, captured
 
 
 RUNNER = TorchCuda

@@ -88,7 +88,21 @@ def cache_tokens(shape: Shape) -> int:
     return max(LEAST, shape.batch * row + 2 * ROUNDED)  # one block is never used
 
 
-def settings(folder: Path, precision: str, decoder: Decoder, shape: Shape, mode: str) -> dict[str, Any]:
+def arguments_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the engine that a runner's options say: ``mode``, of ``MODES``, and ``captured``.
+
+    >>> arguments_of({"mode": "default", "captured": "1-4-16"})
+    {'compilation_config': {'cudagraph_capture_sizes': [1, 4, 16]}}
+    """
+    captured = str(options.get("captured", "default"))
+    if captured == "default":
+        return dict(MODES[options.get("mode", "default")])
+    return {"compilation_config": {"cudagraph_capture_sizes": [int(size) for size in captured.split("-")]}}
+
+
+def settings(
+    folder: Path, precision: str, decoder: Decoder, shape: Shape, options: Mapping[str, Any]
+) -> dict[str, Any]:
     """Arguments of the engine.
 
     The memory of the cache is what the requests need. By default vLLM takes 92% of the device for it, after which the
@@ -99,7 +113,7 @@ def settings(folder: Path, precision: str, decoder: Decoder, shape: Shape, mode:
         precision: Of the cell.
         decoder: Of the model.
         shape: Of the cell.
-        mode: A name of ``MODES``.
+        options: Of the runner.
     """
     return {
         "model": str(folder),
@@ -113,7 +127,7 @@ def settings(folder: Path, precision: str, decoder: Decoder, shape: Shape, mode:
         "max_logprobs": generation.TOP,
         "disable_log_stats": True,  # as in vllm.LLM
         "seed": 0,
-        **MODES[mode],
+        **arguments_of(options),
     }
 
 
@@ -140,7 +154,7 @@ class OfflineEngine:
         precision: Of the cell.
         decoder: Of the model.
         shape: Of the cell.
-        mode: ``default``, ``compile`` (no CUDA graphs) or ``eager``.
+        options: ``mode`` (``default``, ``compile``, which has no CUDA graphs, or ``eager``), and ``captured``.
 
     Attributes:
         spent_ns: Of the start, time by stage: ``compile`` and ``capture``.
@@ -148,8 +162,10 @@ class OfflineEngine:
         variables: Environment variables that vLLM sets for itself, those that shape a latency.
     """
 
-    def __init__(self, folder: Path, precision: str, decoder: Decoder, shape: Shape, mode: str) -> None:
-        self.shape, self.mode = shape, mode
+    def __init__(
+        self, folder: Path, precision: str, decoder: Decoder, shape: Shape, options: Mapping[str, Any]
+    ) -> None:
+        self.shape, self.mode = shape, str(options.get("mode", "default"))
         self.spent_ns: dict[str, int] = {}
         self.adding_ns: list[int] = []
         self._place(precision)
@@ -163,7 +179,7 @@ class OfflineEngine:
         self._sampling, self._delta = SamplingParams, RequestOutputKind.DELTA
         usage = UsageContext.LLM_CLASS
         defaults = [by_usage[usage] for by_usage in EngineArgs.get_batch_defaults(1)]
-        self.arguments = settings(folder, precision, decoder, shape, mode)
+        self.arguments = settings(folder, precision, decoder, shape, options)
         self.arguments |= enlarged(shape, rows=defaults[1], tokens=defaults[0])
         with self._stages():
             self._engine: Any = LLMEngine.from_engine_args(EngineArgs(**self.arguments), usage_context=usage)

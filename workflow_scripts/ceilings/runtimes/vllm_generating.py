@@ -14,7 +14,7 @@ from ceilings.runtimes.vllm_engine import EngineRequests, OfflineEngine
 
 
 class VllmGenerating(EngineRequests, CudaRunner):
-    """Executes the weights by vLLM. Option: ``mode`` (default, compile or eager)."""
+    """Executes the weights by vLLM. Options: ``mode`` (default, compile or eager), ``captured``."""
 
     stream_hidden: ClassVar[bool] = True
     """vLLM creates its streams, and a launch returns with the tokens: events of ours would see nothing."""
@@ -25,11 +25,10 @@ class VllmGenerating(EngineRequests, CudaRunner):
         decoder = self.decoder
         self.input_buffers, self.output_types = {}, ()
         self.open_device()
-        mode = str(self.options.get("mode", "default"))
         with self.failures():
             try:
                 with self.phase("load"):
-                    self.engine = OfflineEngine(self.artifact, self.precision, decoder, self.shape, mode)
+                    self.engine = OfflineEngine(self.artifact, self.precision, decoder, self.shape, self.options)
             except ValueError as error:  # a model or a setting that vLLM refuses
                 raise CellFailure("unsupported", first_line(error)) from error
             for stage, spent in self.engine.spent_ns.items():

@@ -43,7 +43,7 @@ CHANGING = record(
         "buckets": maybe(text()),
         "padded": many(text()),
     },
-    {"recorded": flag},
+    {"recorded": flag, "levers": many(text())},
 )
 
 CHANGE = record(dict.fromkeys(("device", "runtime", "model", "precision", "sequence", "path"), NAME))
@@ -76,6 +76,16 @@ COLOCATION = record(
     }
 )
 
+OVERLAP = record(
+    {
+        "device": maybe(text()),
+        **dict.fromkeys(("runtime", "model", "precision", "shape"), NAME),
+        "runs": many(text()),
+        **dict.fromkeys(("available", "recorded"), flag),
+        **dict.fromkeys(("hidden", "reason", "remedy"), maybe(text())),
+    }
+)
+
 CONTENT = record(
     {
         "study": NAME,
@@ -99,6 +109,7 @@ CONTENT = record(
         "best_batch": many(SEARCH),
         "serving": many(DEPLOYED),
         "colocation": many(COLOCATION),
+        "overlap": many(OVERLAP),
         "transfers": many(NAME),
     },
     rest=anything,

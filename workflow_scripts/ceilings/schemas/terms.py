@@ -22,6 +22,9 @@ WIDEST = 2**63 - 1
 DEEPEST = 30
 """Levels of free content."""
 
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character of UTF-16: no encoding writes it."""
+
 
 def number(low: float = -LARGEST, high: float = LARGEST, above: float | None = None) -> Check:
     """A finite number within bounds; ``above`` excludes its bound."""
@@ -73,11 +76,14 @@ def text(pattern: str = "", empty: bool = True) -> Check:
     def check(value: Any) -> str | None:
         if not isinstance(value, str) or not (value or empty):
             return f" is {_shown(value)}; it must be a text"
-        if any(0xD800 <= ord(letter) < 0xE000 for letter in value):
+        if not value.isascii() and _HALF.search(value):
             return " is a text with half a character"
         return f" is {_shown(value)}; it must fit {pattern}" if pattern and not re.fullmatch(pattern, value) else None
 
     return check
+
+
+ANY_TEXT = text()
 
 
 def one_of(*allowed: Any) -> Check:
@@ -99,7 +105,7 @@ def flag(value: Any) -> str | None:
 def anything(value: Any, depth: int = DEEPEST) -> str | None:
     """Free content: whatever JSON holds, with finite numbers."""
     if isinstance(value, str):
-        return text()(value)
+        return ANY_TEXT(value)
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
@@ -108,7 +114,7 @@ def anything(value: Any, depth: int = DEEPEST) -> str | None:
         return " is nested too deeply"
     parts = value.items() if isinstance(value, dict) else enumerate(value)
     for key, one in parts:
-        if (isinstance(key, str) and (flaw := text()(key))) or (flaw := anything(one, depth - 1)):
+        if (isinstance(key, str) and (flaw := ANY_TEXT(key))) or (flaw := anything(one, depth - 1)):
             return f".{_shown(key)[1:-1]}{flaw}" if isinstance(key, str) else f"[{key}]{flaw}"
     return None
 
@@ -153,7 +159,7 @@ def table(check: Check, least: int = 0) -> Check:
         if not isinstance(value, dict) or len(value) < least:
             return f" is {_shown(value)}; it must be an object{f' with at least {least} entry' if least else ''}"
         for name, one in value.items():
-            if (flaw := text()(name)) or (flaw := check(one)):
+            if (flaw := ANY_TEXT(name)) or (flaw := check(one)):
                 return f".{name!a:.60}{flaw}".replace("'", "")
         return None
 
@@ -179,7 +185,7 @@ def record(needed: Mapping[str, Check], further: Mapping[str, Check] | None = No
             each = known.get(name, rest)
             if each is None:
                 return f" has the unknown key {_shown(name)}"
-            if flaw := text()(name) or each(one):
+            if flaw := ANY_TEXT(name) or each(one):
                 return f".{name}{flaw}"
         return None
 

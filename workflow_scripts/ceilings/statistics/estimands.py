@@ -44,13 +44,22 @@ def quantile(q: float, name: str) -> Estimand:
     """A quantile: its log."""
 
     def log(ordered: Floats) -> float:
-        return math.log(np.quantile(ordered, q))
+        return math.log(interpolated(ordered, q))
 
     def draw(ordered: Floats, random: np.random.Generator, count: int) -> Floats:
         return np.log(ordered[_ranks(len(ordered), q, random, count)])
 
     # A median needs no minimum of iterations; a tail does.
     return Estimand(name, log, draw, 1 if q == 0.5 else minimum_samples(q))
+
+
+def interpolated(ordered: Floats, q: float) -> float:
+    """Quantile ``q`` of ascending samples: what ``numpy.quantile`` gives to the last bit, at a tenth of its cost."""
+    position = (len(ordered) - 1) * q
+    rank = math.floor(position)
+    below, above = float(ordered[rank]), float(ordered[min(rank + 1, len(ordered) - 1)])
+    share = position - rank
+    return below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share)
 
 
 def _log_mean(ordered: Floats) -> float:
@@ -63,7 +72,7 @@ def _draw_mean(ordered: Floats, random: np.random.Generator, count: int) -> Floa
 
 
 def _log_tail(ordered: Floats) -> float:
-    return math.log(np.quantile(ordered, 0.99) / np.quantile(ordered, 0.5))
+    return math.log(interpolated(ordered, 0.99) / interpolated(ordered, 0.5))
 
 
 def _draw_tail(ordered: Floats, random: np.random.Generator, count: int) -> Floats:
@@ -73,7 +82,7 @@ def _draw_tail(ordered: Floats, random: np.random.Generator, count: int) -> Floa
 
 
 def _log_jitter(ordered: Floats) -> float:
-    low, middle, high = np.quantile(ordered, [0.25, 0.5, 0.75])
+    low, middle, high = (interpolated(ordered, q) for q in (0.25, 0.5, 0.75))
     return math.log(max(high - low, RESOLUTION * middle) / middle)
 
 

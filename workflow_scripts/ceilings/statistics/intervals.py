@@ -182,7 +182,11 @@ def noise_floor(
 
     The upper end of the interval of \\|log(a / aa)\\|: 0.03 means that 3% may be nothing but noise.
     """
-    aa = ratio(groups_a, groups_aa, confidence, seed, estimand)
+    return widest_difference(ratio(groups_a, groups_aa, confidence, seed, estimand))
+
+
+def widest_difference(aa: Interval) -> float:
+    """The end of a ratio's interval that is further from 1, as a fraction; infinite where nothing bounds it."""
     if not aa.bounded:
         return math.inf
     return math.expm1(max(abs(math.log(aa.low)), abs(math.log(aa.high))))
@@ -228,8 +232,10 @@ def bootstrap_logs(groups: Sequence[ArrayLike], random: np.random.Generator, est
     drawn = np.empty(chosen.shape)
     for index, group in enumerate(groups):
         mask = chosen == index
-        drawn[mask] = estimand.draw(np.sort(np.asarray(group, dtype=np.float64)), random, int(mask.sum()))
-    return np.median(drawn, axis=1)
+        drawn[mask] = estimand.draw(np.sort(np.asarray(group, dtype=np.float64)), random, int(np.count_nonzero(mask)))
+    drawn.sort(axis=1)
+    below, above = (len(groups) - 1) // 2, len(groups) // 2
+    return (drawn[:, below] + drawn[:, above]) / 2  # np.median, a third cheaper over so few
 
 
 def _widest(estimate: float, centre: float, half: float, draws: Floats, confidence: float) -> tuple[float, float]:

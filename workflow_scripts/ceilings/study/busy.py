@@ -20,7 +20,7 @@ from ceilings.measure.neighbours import Neighbours
 LOOK_SECONDS = 0.5
 """How long the machine is watched before anything is timed."""
 
-RULES = ("measure_colocation", "measure_latency", "measure_serving")
+RULES = ("measure_colocation", "measure_latency", "measure_overlap", "measure_serving")
 """Whose jobs are timed."""
 
 REMEDY = "stop other work on this machine"

@@ -197,7 +197,7 @@ class Planner:
     def _engine(self, cell: Cell, device: str) -> str | None:
         if cell.spec.artifact != "engine":
             return None
-        return f"{self.engines.path(cell.spec, cell.model, cell.precision, cell.shape, device)}.json"
+        return f"{self.engines.path(cell.spec, cell.model, cell.precision, [cell.shape], device)}.json"
 
     def _floor(self, cell: Cell, device: str) -> str | None:
         work = counted_work(cell.spec, cell.precision)

@@ -19,6 +19,7 @@ from ceilings.study.config import nearest
 from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked
+from ceilings.workload.padded import can_pad
 from ceilings.workload.sequences import sequence
 from ceilings.workload.shape import Shape
 from ceilings.workload.shape_order import Requests
@@ -63,6 +64,7 @@ class ChangingCell:
         """As it stands in ``plan.json``."""
         return {
             **{name: getattr(self, name) for name in ("device", "runtime", "model", "precision", "sequence")},
+            "levers": sorted(RUNTIMES[self.runtime].levers),
             "available": bool(self.available),
             "reason": private.anonymous(self.available.reason),
             "remedy": private.anonymous(self.available.remedy),
@@ -78,7 +80,7 @@ def changing_cells(
 ) -> list[ChangingCell]:
     """The cells of changing shapes, each once a device; of other devices those that are recorded.
 
-    Requests are padded of models that have the axis of the buckets.
+    Requests are padded of models that have the axis of the buckets, in sequences whose shapes differ along it.
     """
     axis = config["changing"].get("buckets", {}).get("axis")
     planned: dict[tuple[str | None, str], ChangingCell] = {}
@@ -92,7 +94,7 @@ def changing_cells(
             if not RUNTIMES[cell.runtime].changing:
                 reason = f"{cell.runtime} has no runner of changing shapes"
                 one = dataclasses.replace(one, available=Availability(reason, _remedy()))
-            padded = axis in models.outline(cell.model).axes
+            padded = bool(axis) and can_pad(requests_of(config, models, name, cell.model).shapes, axis)
             whole = _planned(one, config, paths, padded=padded, elsewhere=cell.recorded)
             if whole is not None:
                 planned.setdefault((cell.device, one.identity), whole)
@@ -111,9 +113,9 @@ def requests_of(config: Mapping[str, Any], models: StudyModels, name: str, model
     requests = _read(name, json.dumps(known[name], sort_keys=True), config["seed"], _state(known[name].get("file")))
     outline = models.outline(model)
     taken = requests.at(outline.axes, models.fixed_axes(model))
-    for shape in taken.shapes:
+    for index, shape in enumerate(taken.shapes):
         if problem := _beyond(shape, model, models):
-            raise UserError(problem)
+            raise UserError(f"{taken.named(index)}: {problem}")
     if unknown := {shape.lengths for shape in taken.shapes} - {"", *config["inputs"]["lengths"]}:
         raise UserError(
             f"the lengths {min(unknown)!r} are unknown, {nearest(min(unknown), config['inputs']['lengths'])}"
@@ -169,9 +171,9 @@ def _beyond(shape: Shape, model: str, models: StudyModels) -> str | None:
     outline, fixed = models.outline(model), models.fixed_axes(model)
     for axis, size in shape.sizes:
         if axis in fixed and size != fixed[axis]:
-            return f"{shape}: {model!r} takes {fixed[axis]} alone as {axis}; drop such requests"
+            return f"{model!r} takes {fixed[axis]} alone as {axis}; drop such requests"
         if size > outline.limits.get(axis, size):
-            return f"{shape}: {model!r} takes at most {outline.limits[axis]} as {axis}; drop such requests, or cut them"
+            return f"{model!r} takes at most {outline.limits[axis]} as {axis}; drop such requests, or cut them"
     return None
 
 

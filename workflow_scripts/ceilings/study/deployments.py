@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ceilings import private
+from ceilings.runtimes import settings
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.serving import namespaces, server_python
 from ceilings.serving.deployment import SERVERS, Deployment, share_of
@@ -225,10 +226,16 @@ def _impossible_batching(where: str, one: Deployment, asked: Sequence[Asked], mo
 def _impossible_server(where: str, one: Deployment, asked: Sequence[Asked]) -> Iterator[str]:
     for cell in asked:
         artifact, device = RUNTIMES[cell.runtime].artifact, RUNTIMES[cell.runtime].device
+        plain, chosen = settings.split(cell.runtime)
         if one.shared_memory == "cuda" and device == "cpu":
             yield f"{where}.shared_memory: cuda is memory of a GPU, and {cell.identity} runs on the CPU; write system"
         if one.kind == "triton" and one.backend == "tensorrt" and artifact != ENGINE:
             yield f"{where}.triton.backend: tensorrt reads engines, and {cell.identity} executes none; write python"
+        if one.backend != "python" and one.kind == "triton" and chosen:
+            yield (
+                f"{where}.triton.backend: {one.backend} opens sessions of its own, without the settings of "
+                f"{cell.runtime}; write python, or name a cell of {plain}"
+            )
         if one.kind == "triton" and one.backend == "onnxruntime" and artifact in ("weights", ENGINE):
             yield f"{where}.triton.backend: onnxruntime reads graphs, not what {cell.identity} executes; write python"
 

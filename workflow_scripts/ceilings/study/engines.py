@@ -13,6 +13,7 @@ from ceilings.engines.catalogue import BUILDERS, target_capability, target_slug
 from ceilings.engines.profiles import Profile
 from ceilings.errors import UserError
 from ceilings.runtimes.catalogue import PRECISIONS, Runtime
+from ceilings.runtimes.settings import ENGINE
 from ceilings.study.availability import installed
 from ceilings.study.config import nearest
 from ceilings.study.machines import Machines
@@ -37,20 +38,20 @@ class Engines:
         self.machines = machines
         self.paths = paths
 
-    def path(self, spec: Runtime, model: str, precision: str, shape: Shape, device: str) -> str:
-        """The engine that a cell runs on, less its suffix.
+    def path(self, spec: Runtime, model: str, precision: str, shapes: Sequence[Shape], device: str) -> str:
+        """The engine that a cell runs on, less its suffix: the first one that takes all shapes of its requests.
 
-        Where no profile takes the shape it is the first one's: that cell then fails with the reason, and no other does.
+        Where none does it is the first one: that cell then fails with the reason, and no other does.
 
         Raises:
             UserError: The study defines no engine for the runtime.
         """
-        name = str(shape.full)
+        name = str(shapes[0].full)
         if spec.engine != "static":
             known = self._choices(spec, model, precision)
             if not known:
                 raise UserError(self._no_engine(spec, model, precision))
-            taking = (name for name, ranges in known.items() if any(one.covers(shape.full) for one in ranges))
+            taking = (name for name, ranges in known.items() if _all_covered(ranges, shapes))
             name = next(taking, next(iter(known)))
         return self.paths.engine(device, spec.builder or "", model, precision, name)
 
@@ -160,14 +161,18 @@ class Engines:
 
     def _choices(self, spec: Runtime, model: str, precision: str) -> dict[str, list[Profile]]:
         """The engines with names of their own that a runtime can choose from, in the study's order."""
-        if spec.engine == "profile":
-            return {name: self._completed(ranges, model) for name, ranges in self.settings["profiles"].items()}
         wanted = {"builder": spec.builder, "model": model, "precision": precision}
-        return {
-            name: self._completed(external["profiles"], model)
-            for name, external in self.settings["external"].items()
-            if all(external[key] == value for key, value in wanted.items())
-        }
+        defined = (
+            self.settings["profiles"]
+            if spec.engine == "profile"
+            else {
+                name: external["profiles"]
+                for name, external in self.settings["external"].items()
+                if all(external[key] == value for key, value in wanted.items())
+            }
+        )
+        only = spec.options.get(ENGINE.name)
+        return {name: self._completed(ranges, model) for name, ranges in defined.items() if only in (None, name)}
 
     def _completed(self, ranges: Sequence[Mapping[str, Any]], model: str) -> list[Profile]:
         """Profiles with the axes that a model has in one size only."""
@@ -175,9 +180,19 @@ class Engines:
         return [profile.completed(fixed) for profile in profiles.read(ranges)]
 
     def _no_engine(self, spec: Runtime, model: str, precision: str) -> str:
+        if only := spec.options.get(ENGINE.name):
+            key = "profiles" if spec.engine == "profile" else "external"
+            of = "" if spec.engine == "profile" else f" of {spec.builder} for {model!r} in {precision}"
+            hint = nearest(only, self.settings[key])
+            return f"{spec.name!r} runs the engine {only}, and engines.{key} has none of that name{of}, {hint}"
         if spec.engine == "profile":
             return f"{spec.name!r} runs engines with profiles, and engines.profiles is empty; add one"
         return (
             f"{spec.name!r} runs engines from elsewhere, and engines.external has none of {spec.builder} for {model!r} "
             f"in {precision}; add one"
         )
+
+
+def _all_covered(profiles: Sequence[Profile], shapes: Sequence[Shape]) -> bool:
+    """Whether each shape lies in one of the profiles."""
+    return all(any(one.covers(shape.full) for one in profiles) for shape in shapes)

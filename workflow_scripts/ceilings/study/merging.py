@@ -29,6 +29,9 @@ from ceilings.provenance import CHANGES
 SEQUENCE = "{device}/{runtime}/{model}/{precision}/{sequence}"
 """The folder of a cell of changing shapes."""
 
+CELL = "{device}/{runtime}/{model}/{precision}/{shape}"
+"""The folder of a cell."""
+
 KINDS: tuple[tuple[str, str], ...] = (
     ("benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json", "run"),
     ("best_batch/{device}/{runtime}/{model}/{precision}/{rest}.json", "best-batch"),
@@ -51,6 +54,8 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("models/{model}/weights/workload.json", "workload"),
     ("models/{model}/data.json", "data"),
     ("onnx/{model}/{graph}.json", "graph"),
+    (f"overlap/{CELL}/run{{run}}.json", "overlap"),
+    (f"overlap/{CELL}/hidden.json", "hidden-copies"),
     ("parity/{model}/{graph}.json", "parity"),
     ("quality/{device}/{runtime}/{model}/{precision}.json", "quality"),
     ("serving/{device}/{deployment}/run{run}.json", "serving"),
@@ -62,6 +67,8 @@ KINDS: tuple[tuple[str, str], ...] = (
 """Where records lie, and of which kind; the first that fits. A record repeats no name of its path otherwise."""
 
 ARTIFACTS = (
+    f"changing/{SEQUENCE}/capture.sqlite",
+    f"overlap/{CELL}/capture.sqlite",
     *(f"traces/{{device}}/{{runtime}}/{{model}}/{{precision}}/{{shape}}{end}" for end in (".sqlite", ".perfetto.json")),
     "traces/{device}/{runtime}/{model}/{precision}/{shape}.torch.json",
     *(f"traces/{{device}}/{{runtime}}/{{model}}/{{precision}}/{{shape}}.ncu.{end}" for end in ("svg", "png")),
@@ -81,6 +88,7 @@ OF_DEVICES = {
         "engines",
         "floors",
         "hosts",
+        "overlap",
         "quality",
         "serving",
         "traces",
@@ -88,7 +96,7 @@ OF_DEVICES = {
 }
 """Folders with a folder a device."""
 
-RUNS = {"benchmarks", "changing", "colocation", "serving"}
+RUNS = {"benchmarks", "changing", "colocation", "overlap", "serving"}
 """Folders of runs: those of one thing may be of several trees if they measured the same."""
 
 ENDS = (
@@ -215,9 +223,9 @@ def kind_of(file: PurePosixPath) -> str | None:
 def unit_of(file: PurePosixPath) -> str:
     """What a file belongs together with: all of one unit is of one tree.
 
-    The processes of a cell; of one of changing shapes its buckets too; the servers of a deployment; a capture and what
-    is made of it; an engine and its record; weights, their workload and tokenizer; rows and their reference; inputs and
-    what FP32 gives for them; a graph, its report and its parity.
+    The processes of a cell; of one of changing shapes its buckets too, of copies beside compute the capture; the
+    servers of a deployment; a capture and what is made of it; an engine and its record; weights, their workload and
+    tokenizer; rows and their reference; inputs and what FP32 gives for them; a graph, its report and its parity.
     """
     first, *below = file.parts
     if first in RUNS:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ def plan() -> None:
     atexit.register(gc.freeze)  # the process ends: nothing needs to be told apart any more
     _read_parameters_once()
     _write_commands_once()
+    _know_tables_without_pandas()
 
 
 def _read_parameters_once() -> None:
@@ -69,3 +71,19 @@ def _write_commands_once() -> None:
         return last[1]
 
     Job.shellcmd = property(shellcmd)
+
+
+def _know_tables_without_pandas() -> None:
+    """Whether a param is a table of pandas: none is before somebody imported pandas, which takes a sixth of a start."""
+    from snakemake import persistence
+
+    base = getattr(persistence, "PersistenceBase", None)
+    plain = getattr(base, "_serialize_param_pandas", None)
+    if base is None or plain is None or hasattr(plain, "__wrapped__"):
+        return
+
+    @functools.wraps(plain)
+    def serialize(self: Any, value: Any) -> Any:
+        return plain(self, value) if "pandas" in sys.modules else self._serialize_param_builtin(value)
+
+    base._serialize_param_pandas = serialize

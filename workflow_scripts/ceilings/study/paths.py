@@ -98,6 +98,10 @@ class Paths:
         """The record of one run of a co-location."""
         return f"{self.results}/colocation/{device}/{group}/{how}/run{run}.json"
 
+    def overlap(self, device: str, runtime: str, model: str, precision: str, shape: Shape | str) -> str:
+        """Folder of what was measured of a cell's copies beside its compute: its runs, its capture, its account."""
+        return f"{self.results}/overlap/{device}/{runtime}/{model}/{precision}/{shape}"
+
     def quality(self, device: str, runtime: str, model: str, precision: str) -> str:
         """What a cell's answers are worth."""
         return f"{self.results}/quality/{device}/{runtime}/{model}/{precision}.json"

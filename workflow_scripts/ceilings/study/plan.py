@@ -15,6 +15,7 @@ from ceilings.study.cell import Cell
 from ceilings.study.changing_cells import ChangingCell
 from ceilings.study.colocations import Colocation
 from ceilings.study.deployments import Deployed
+from ceilings.study.overlaps import Overlap
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import left_out
 
@@ -37,6 +38,7 @@ def plan(
     searches: Sequence[BatchSearch] = (),
     deployed: Sequence[Deployed] = (),
     colocated: Sequence[Colocation] = (),
+    overlaps: Sequence[Overlap] = (),
     transfers: Sequence[str] = (),
 ) -> str:
     """The content of ``plan.json``.
@@ -55,6 +57,7 @@ def plan(
         searches: Its searches for the best batch.
         deployed: Its deployments.
         colocated: Its co-locations.
+        overlaps: Its cells whose copies are run beside their compute.
         transfers: The records of transfers between hosts and their GPUs.
     """
     devices: dict[str, dict[str, Any]] = {}  # whose names are known here; those of others stand in their records
@@ -93,6 +96,7 @@ def plan(
         **({"best_batch": [one.to_json() for one in searches]} if searches else {}),
         "serving": [one.to_json() for one in deployed],
         **({"colocation": [one.to_json() for one in colocated]} if colocated else {}),
+        **({"overlap": [one.to_json() for one in overlaps]} if overlaps else {}),
         **({"transfers": list(transfers)} if transfers else {}),
     }
     return records.as_text(records.sealed("plan", content))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ceilings.host import kind_of
+from ceilings.measure import schedules
 from ceilings.measure.colocation import ROUNDS, SETTLING_SECONDS, company, placed
 from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, PYTORCH, RUNTIMES, Runtime
 from ceilings.serving.deployment import Deployment
@@ -29,6 +30,7 @@ RULES = {
     "fuse_graph": 6,
     "capture_trace": 25,
     "capture_changing": 25,
+    "capture_overlap": 60,
     "measure_peaks": 30,
     "measure_transfers": 75,
     "build_engine": 60,
@@ -63,6 +65,7 @@ def expected_seconds(
     cells: Sequence[Cell],
     deployments: Sequence[Deployment] = (),
     colocated: Sequence[Colocation] = (),
+    streams: Sequence[int] = (),
 ) -> dict[str, float]:
     """Seconds that a job takes by rule, as far as that can be known before any has run.
 
@@ -71,6 +74,7 @@ def expected_seconds(
         cells: Those that are measured; a timed job takes as long as theirs do in the mean.
         deployments: Those that are measured, likewise.
         colocated: Co-locations that are measured, likewise.
+        streams: How many streams schedules of copies and compute have, beside those that each measurement has.
     """
     processes = [process_seconds(protocol, cell.spec) for cell in cells if cell.runs]
     mean = sum(processes) / len(processes) if processes else UNKNOWN
@@ -81,6 +85,7 @@ def expected_seconds(
         "measure_latency": mean,
         "search_batch": SEARCHED * (PREPARED + protocol["processes"] * mean),
         "measure_colocation": sum(groups) / len(groups) if groups else UNKNOWN,
+        "measure_overlap": overlap_seconds(protocol, streams),
         "measure_serving": sum(served) / len(served) if served else UNKNOWN,
     }
 
@@ -95,6 +100,15 @@ def colocation_seconds(protocol: Mapping[str, Any], one: Colocation) -> float:
     return float(
         starts + 2 * protocol["warmup_seconds"] + windows * (protocol["min_seconds"] / 2 + SETTLING_SECONDS[kind])
     )
+
+
+def overlap_seconds(protocol: Mapping[str, Any], streams: Sequence[int]) -> float:
+    """Seconds that one process of copies beside compute takes: a model for each set of buffers, and windows."""
+    every = schedules.schedules(streams)
+    models = len({one for schedule in every for one in schedule.buffers})
+    windows = schedules.ROUNDS * (len(every) + 1)
+    start = START["cuda", True]
+    return float(start + models + 2 * protocol["warmup_seconds"] + windows * protocol["min_seconds"] / 2)
 
 
 def serving_seconds(protocol: Mapping[str, Any], deployment: Deployment) -> float:

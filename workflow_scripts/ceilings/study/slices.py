@@ -38,8 +38,8 @@ TRACE_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "time_limit_seconds")
 COUNTED_WARMUP = 1.0
 """Seconds that a cell warms up at most before its kernels are counted: each pass of the counters begins with it."""
 
-COLOCATION_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "min_seconds", "time_limit_seconds")
-"""What of it matters to a co-location."""
+WINDOWS_PROTOCOL = ("warmup_seconds", "warmup_max_seconds", "min_seconds", "time_limit_seconds")
+"""What of it matters to what is measured in windows: co-locations, copies beside compute."""
 
 SEARCHED = (measurements.CLOSED_LOOP.name,)
 """What is measured of each batch of a search."""
@@ -268,7 +268,37 @@ class Slices:
                 "threads": self.threads(device),
                 "variables": environment.recorded(environment.shaping()),
                 "code": digest(*dict.fromkeys(modules)),
-                "protocol": {key: self.config["protocol"][key] for key in COLOCATION_PROTOCOL},
+                "protocol": {key: self.config["protocol"][key] for key in WINDOWS_PROTOCOL},
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def overlap(self, runtime: str, model: str, precision: str, device: str | None = None) -> str:
+        """What a record of copies beside compute depends on beside artifact and inputs."""
+        spec = self.runtime(runtime)
+        modules = ("ceilings.measure.overlap_worker", "ceilings.measure.cuda_bench")
+        return canonical(
+            {
+                **self._execution(spec, model, device),
+                "code": digest(*modules, *self._executed(spec, model)),
+                "tolerance": self.config["parity"][precision],
+                "protocol": {key: self.config["protocol"][key] for key in WINDOWS_PROTOCOL},
+                "streams": self.config["overlap"]["streams"],
+            }
+        )
+
+    @functools.cache  # noqa: B019
+    def overlap_trace(self, runtime: str, model: str, device: str | None = None) -> str:
+        """What a capture of copies beside compute depends on beside artifact and inputs."""
+        spec = self.runtime(runtime)
+        modules = ("ceilings.traces.overlap_target", "ceilings.traces.cupti")
+        return canonical(
+            {
+                **self._execution(spec, model, device),
+                "code": digest(*modules, *self._executed(spec, model)),
+                "source": self.trace_source,
+                "protocol": {key: self.config["protocol"][key] for key in TRACE_PROTOCOL},
+                "streams": self.config["overlap"]["streams"],
             }
         )
 
@@ -349,6 +379,8 @@ class Slices:
             UserError: No such runtime.
         """
         plain = name.removesuffix(SECOND)
+        if why := RUNTIMES.misnamed(plain):
+            raise UserError(f"{plain!r} {why}")
         if plain not in RUNTIMES:
             raise UserError(f"no runtime is called {plain!r}, {nearest(plain, RUNTIMES)}")
         return RUNTIMES[plain]

@@ -25,6 +25,7 @@ from ceilings.study.deployments import Deployed, deployed
 from ceilings.study.engines import Engines
 from ceilings.study.lacking import lacking
 from ceilings.study.next_cells import RUN, with_next_cells
+from ceilings.study.overlaps import Overlap, overlaps
 from ceilings.study.paths import Paths
 from ceilings.study.prediction_log import Prediction
 from ceilings.study.slices import Slices, canonical
@@ -124,6 +125,7 @@ class Study:
             changes=[one["path"] for one in self.changes],
             searches=self.searches,
             colocated=self.colocated,
+            overlaps=self.overlaps,
             transfers=self.config["transfers"],
         )
 
@@ -143,6 +145,11 @@ class Study:
     def searches(self) -> list[BatchSearch]:
         """Its searches for the best batch."""
         return batch_searches(self.config, self.cells, self.paths)
+
+    @functools.cached_property
+    def overlaps(self) -> list[Overlap]:
+        """Its cells whose copies are run beside their compute."""
+        return overlaps(self.config, self.cells, self.paths, traced=self.trace_source[0] is not None)
 
     @functools.cached_property
     def deployed(self) -> list[Deployed]:
@@ -176,6 +183,7 @@ class Study:
             searches=self.searches,
             deployed=self.deployed,
             colocated=self.colocated,
+            overlaps=self.overlaps,
             transfers=[*self.targets.transfers, *self.targets.recorded_transfers],
         )
 
@@ -223,7 +231,7 @@ class Study:
         """The files that a cell executes, that of ``--artifact`` first, each with the report that vouches for it."""
         spec, asked = self.slices.runtime(runtime), Shape.parse(shape)
         if spec.artifact == "engine":
-            engine = self.engines.path(spec, model, precision, asked, device)
+            engine = self.engines.path(spec, model, precision, [asked], device)
             return [f"{engine}.engine", f"{engine}.json"]
         if spec.artifact == "engine-cache":
             kept = self.engines.cache(model, precision, asked, device)
@@ -316,7 +324,7 @@ class Study:
         if spec.artifact != "engine":
             return {}
         times = f"{self.paths.trace(device, runtime, model, precision, shape)}.layers.json"
-        engine = self.engines.path(spec, model, precision, Shape.parse(shape), device)
+        engine = self.engines.path(spec, model, precision, [Shape.parse(shape)], device)
         profiled = {"--layer-times": times} if Path(times).is_file() else {}
         return {"--layers": f"{engine}.layers.json"} | profiled
 
@@ -326,15 +334,18 @@ class Study:
         return [self.paths.inputs(model, one) for one in shapes], [self.paths.reference(model, one) for one in shapes]
 
     def changing_artifact(self, runtime: str, model: str, precision: str, sequence: str, device: str) -> list[str]:
-        """The files that a cell of changing shapes executes: one graph, or the weights, for all of them.
+        """The files that a cell of changing shapes executes: one graph, one engine, or the weights, for all of them.
 
         Raises:
             UserError: The runtime has no runner of changing shapes.
         """
         if not (spec := self.slices.runtime(runtime)).changing:
             raise UserError(f"{spec.name} has no runner of changing shapes; docs/shapes.md lists those that have")
-        shape = requests_of(self.config, self.models, sequence, model).shapes[0]
-        return self.artifact(runtime, model, precision, str(shape), device)
+        shapes = requests_of(self.config, self.models, sequence, model).shapes
+        if spec.artifact == "engine":
+            engine = self.engines.path(spec, model, precision, shapes, device)
+            return [f"{engine}.engine", f"{engine}.json"]
+        return self.artifact(runtime, model, precision, str(shapes[0]), device)
 
     def searched_artifact(self, runtime: str, model: str, precision: str, rest: str, device: str) -> list[str]:
         """The files that a search for the best batch executes: one graph, or the weights, for all batches.
@@ -457,7 +468,9 @@ class Study:
         """A first guess of a job's length per rule, for the time left."""
         served = [one.deployment for one in self.deployed if one.runs and not one.recorded]
         colocated = [one for one in self.colocated if one.runs and not one.recorded]
-        return progress.expected_seconds(self.config["protocol"], self.targets.measured, served, colocated)
+        return progress.expected_seconds(
+            self.config["protocol"], self.targets.measured, served, colocated, self.config["overlap"]["streams"]
+        )
 
     def refuse_unfit(self, model: str, shape: str) -> None:
         """Raise UserError where a model does not take a shape that a target names."""

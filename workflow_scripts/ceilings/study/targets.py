@@ -13,6 +13,7 @@ from ceilings.study.changing_cells import ChangingCell
 from ceilings.study.colocations import Colocation
 from ceilings.study.deployments import Deployed
 from ceilings.study.engines import Engines
+from ceilings.study.overlaps import Overlap
 from ceilings.study.paths import Paths
 from ceilings.study.variants import graph_name
 from ceilings.workload.generation import is_request
@@ -31,6 +32,7 @@ class Targets:
         changes: Of those that are captured, the records of what a change costs.
         searches: Its searches for the best batch.
         colocated: Its co-locations.
+        overlaps: Its cells whose copies are run beside their compute.
         transfers: Whether it measures transfers between its hosts and their GPUs.
     """
 
@@ -46,6 +48,7 @@ class Targets:
         changes: Iterable[str] = (),
         searches: Iterable[BatchSearch] = (),
         colocated: Iterable[Colocation] = (),
+        overlaps: Iterable[Overlap] = (),
         transfers: bool = False,
     ) -> None:
         self.cells = cells
@@ -57,6 +60,7 @@ class Targets:
         self.changes = list(changes)
         self.searches = list(searches)
         self.colocated = list(colocated)
+        self.overlaps = list(overlaps)
         self._transfers = transfers
 
     @functools.cached_property
@@ -78,6 +82,7 @@ class Targets:
             "changing": bool(self.changing),
             "searches": bool(self.searches),
             "colocation": bool(self.colocated),
+            "overlap": bool(self.overlaps),
             "budgets": any(cell.budget for cell in self.cells),
             "counters": any(cell.counters for cell in self.cells),
             "floors": any(cell.floor for cell in self.cells),
@@ -94,6 +99,11 @@ class Targets:
     def colocated_runs(self) -> list[str]:
         """The records of co-locations that this machine makes."""
         return [run for one in self.colocated if not one.recorded for run in one.runs]
+
+    @functools.cached_property
+    def overlap_records(self) -> list[str]:
+        """The records of copies beside compute that this machine makes."""
+        return [path for one in self.overlaps if not one.recorded for path in one.records]
 
     @functools.cached_property
     def gpus(self) -> list[str]:
@@ -140,10 +150,11 @@ class Targets:
         beside = ((cell.floor, cell.engine, cell.budget, cell.counters, cell.quality) for cell in read)
         served = (run for one in self.deployed if one.recorded for run in one.runs)
         colocated = (run for one in self.colocated if one.recorded for run in one.runs)
+        overlapped = (path for one in self.overlaps if one.recorded for path in one.records)
         searched = (one.record for one in self.searches if one.record and one.recorded)
         changing = (path for one in self.changing if one.recorded for path in one.records)
         artifacts = sorted({path for paths in beside for path in paths if path})
-        beside_cells = [*changing, *served, *searched, *colocated, *self.recorded_transfers]
+        beside_cells = [*changing, *served, *searched, *colocated, *overlapped, *self.recorded_transfers]
         return [*self.recorded_runs, *artifacts, *beside_cells]
 
     @functools.cached_property
@@ -244,7 +255,7 @@ class Targets:
         return [cell for cell in built if not is_request(cell.shape) or cell.precision in cell.spec.generates]
 
     def _engine(self, cell: Cell, device: str) -> str:
-        return self.engines.path(cell.spec, cell.model, cell.precision, cell.shape, device)
+        return self.engines.path(cell.spec, cell.model, cell.precision, [cell.shape], device)
 
 
 def _graphs(cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ceilings.errors import UserError
 from ceilings.measure.catalogue import MEASUREMENTS
 from ceilings.runtimes.catalogue import PRECISIONS, RUNTIMES
-from ceilings.study import batch_searches, changing_captures, changing_cells, colocations, deployments, user_files
+from ceilings.study import (
+    batch_searches,
+    changing_captures,
+    changing_cells,
+    colocations,
+    deployments,
+    overlaps,
+    user_files,
+)
 from ceilings.study.config import SCHEMA, nearest
 from ceilings.study.engines import Engines
 from ceilings.study.machines import unknown_resources
@@ -45,6 +53,7 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
             *batch_searches.problems(config, models, cells),
             *deployments.problems(config, models, cells),
             *colocations.problems(config, models, cells),
+            *overlaps.problems(config, models, cells),
             *engines.problems((cell.sweep, RUNTIMES[cell.runtime], cell.model, cell.precision) for cell in cells),
             *user_files.problems(config, models, cells, results),
         ]
@@ -54,16 +63,17 @@ def refuse_the_impossible(config: Mapping[str, Any], models: StudyModels, engine
 
 def unknown_names(config: Mapping[str, Any]) -> Iterator[str]:
     """Names of models, runtimes, precisions and measurements that nobody knows."""
-    known: dict[str, list[str]] = {
+    known: dict[str, Collection[str]] = {
         "models": list(config["models"]),
-        "runtimes": list(RUNTIMES),
+        "runtimes": RUNTIMES,
         "precisions": list(PRECISIONS),
     }
     for name, sweep in config["sweeps"].items():
         for key, names in known.items():
             for value in sweep[key]:
                 if value not in names:
-                    yield f"sweeps.{name}.{key}: {value!r} is unknown, {nearest(value, names)}"
+                    why = RUNTIMES.misnamed(value) if key == "runtimes" else None
+                    yield f"sweeps.{name}.{key}: {value!r} {why or f'is unknown, {nearest(value, names)}'}"
         for runtime in sweep["runtimes"]:
             can = RUNTIMES[runtime].precisions if runtime in RUNTIMES else sweep["precisions"]
             if not set(can) & set(sweep["precisions"]) and set(sweep["precisions"]) <= set(PRECISIONS):

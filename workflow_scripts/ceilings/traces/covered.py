@@ -27,3 +27,23 @@ class Covered:
         """Length of what lies in both sets."""
         begin, finish = self._points.reshape(-1, 2).T
         return float(other.within(begin, finish).sum())
+
+
+def disjoint(begin: Times, finish: Times) -> tuple[Times, Times]:
+    """Begins and ends of disjoint intervals that cover what these cover, in order.
+
+    >>> [each.tolist() for each in disjoint(np.array([3, 0, 8]), np.array([5, 4, 9]))]
+    [[0, 8], [5, 9]]
+    """
+    order = np.argsort(begin, kind="stable")
+    begin, finish = begin[order], finish[order]
+    if not len(begin):
+        return begin, finish
+    over = np.maximum.accumulate(finish)
+    opens = np.append(True, begin[1:] > over[:-1])
+    return begin[opens], over[np.append(opens[1:], True)]
+
+
+def union(begin: Times, finish: Times) -> Covered:
+    """What intervals cover together."""
+    return Covered(*disjoint(begin, finish))

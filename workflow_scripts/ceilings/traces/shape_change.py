@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ceilings.errors import UserError
 from ceilings.traces import calls as kinds
 from ceilings.traces.capture import GRAPH, KERNEL, Capture, Integers
-from ceilings.traces.covered import Covered
+from ceilings.traces.covered import union
 from ceilings.traces.kernel_classes import kernel_class, short
 
 Floats = NDArray[np.float64]
@@ -272,8 +272,8 @@ class _Account:
         waits = part == prepares + kinds.SYNC
         ops, (ran, done) = self._ops.of(number)
         novel = self._novel[ops]
-        for_novel = _union(ran[novel], done[novel]).within(start[waits], finish[waits]).sum()
-        for_any = _union(ran, done).within(start[waits], finish[waits]).sum()
+        for_novel = union(ran[novel], done[novel]).within(start[waits], finish[waits]).sum()
+        for_any = union(ran, done).within(start[waits], finish[waits]).sum()
         parts[other : other + len(WAITS)] = (
             for_novel,
             for_any - for_novel,
@@ -398,16 +398,6 @@ class _Placed:
         outer = np.zeros(len(order), bool)
         outer[order] = self._finish[order] > latest
         return outer & self._counted
-
-
-def _union(begin: Integers, end: Integers) -> Covered:
-    """The set that intervals cover."""
-    if not len(begin):
-        return Covered(begin, end)
-    order = np.argsort(begin, kind="stable")
-    begin, end = begin[order], np.maximum.accumulate(end[order])
-    first = np.concatenate([[True], begin[1:] > end[:-1]])
-    return Covered(begin[first], end[np.append(np.flatnonzero(first)[1:] - 1, len(end) - 1)])
 
 
 def _length(begin: Integers, end: Integers) -> int:

@@ -29,6 +29,17 @@ def grouped(shapes: Sequence[Shape], axis: str) -> list[list[Shape]]:
     return [sorted(groups[key], key=lambda shape: shape[axis]) for key in sorted(groups)]
 
 
+def can_pad(shapes: Sequence[Shape], axis: str) -> bool:
+    """Whether two shapes differ along ``axis`` only, so that one could run in place of the other.
+
+    >>> can_pad([Shape.parse("b1-s8"), Shape.parse("b2-s8"), Shape.parse("b2-s4")], "sequence")
+    True
+    >>> can_pad([Shape.parse("b1-s8"), Shape.parse("b2-s8")], "sequence")
+    False
+    """
+    return all(axis in shape.axes for shape in shapes) and any(len(group) > 1 for group in grouped(shapes, axis))
+
+
 def choice_record(
     requests: Mapping[str, Any],
     latency_ms: Sequence[float],

@@ -31,7 +31,7 @@ LARGEST = 10_000_000
 """Of a size: what is larger is a mistake."""
 
 LONGEST = 1_000_000
-"""Characters of a line of JSON."""
+"""Characters of a line of JSON, and of a field of CSV."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,13 @@ class Log:
 
     Attributes:
         requests: Sizes by axis, in order of arrival.
+        lines: Of each of them its line in the file.
         total: Requests of the whole log.
         sorted: Whether the file was in another order.
     """
 
     requests: tuple[dict[str, int], ...]
+    lines: tuple[int, ...]
     total: int
     sorted: bool
 
@@ -58,16 +60,17 @@ class _Reader:
         self.sorted = False
         self._latest = -math.inf
         self._timed: bool | None = None
+        self._axes: set[str] = set()
 
-    def requests(self) -> Iterator[tuple[float, int, dict[str, int]]]:
-        """(arrival, position, sizes) of each request; without arrivals the position stands for them."""
+    def requests(self) -> Iterator[tuple[float, int, dict[str, int], int]]:
+        """(arrival, position, sizes, line) of each request; without arrivals the position stands for them."""
         try:
             with self.path.open(encoding="utf-8-sig", newline="") as file:
                 for line, row in _csv(self.path, file) if self.path.suffix == ".csv" else _json(self.path, file):
                     arrival, sizes = self._arrival(line, row), self._sizes(line, row)
                     self.sorted |= arrival < self._latest
                     self._latest = max(self._latest, arrival)
-                    yield arrival, self.total, sizes
+                    yield arrival, self.total, sizes, line
                     self.total += 1
         except UnicodeDecodeError as error:
             raise UserError(f"{self.path} is not UTF-8 ({error.reason}); convert it: iconv -t utf-8") from None
@@ -87,7 +90,7 @@ class _Reader:
         try:
             arrival = float(given)
         except (TypeError, ValueError):
-            raise self._flaw(line, f"arrival {_shown(given)} is no number") from None
+            raise self._flaw(line, f"arrival {_shown(given)} is no number; give seconds, such as 0.5") from None
         if isinstance(given, bool) or not math.isfinite(arrival) or arrival < 0:
             raise self._flaw(line, f"arrival {_shown(given)} is not a finite number from 0 on; correct the line")
         return arrival
@@ -103,7 +106,20 @@ class _Reader:
             sizes[axis] = self._size(line, column, given)
         if not sizes:
             raise self._flaw(line, "no size of a request; give batch, length or another axis")
-        return {"batch": 1, **sizes}
+        sizes = {"batch": 1, **sizes}
+        if sizes.keys() != self._axes:
+            self._refuse_other_axes(line, set(sizes))
+        return sizes
+
+    def _refuse_other_axes(self, line: int, axes: set[str]) -> None:
+        """Refuse a line that has other axes than those before it; a batch is there in any case."""
+        if other := sorted(axes ^ self._axes) if self._axes else []:
+            name = _names(other[0])[0]
+            state = (
+                f"a {name}, and lines before have none" if other[0] in axes else f"no {name}, and lines before have one"
+            )
+            raise self._flaw(line, f"{state}; give every line one, or none")
+        self._axes = axes
 
     def _size(self, line: int, column: str, given: Any) -> int:
         """A whole number; tables write one as 128.0 where a column has gaps."""
@@ -114,7 +130,11 @@ class _Reader:
         except (TypeError, ValueError):
             number = math.nan
         if isinstance(given, bool) or not 1 <= number <= LARGEST or number != int(number):
-            raise self._flaw(line, f"{column} {_shown(given)} is no whole number from 1 to {LARGEST}; correct the line")
+            raise self._flaw(
+                line,
+                f"{column} {_shown(given)} is no whole number from 1 to {LARGEST}; correct it, or rename the column "
+                "where it holds no sizes",
+            )
         return int(number)
 
     def _flaw(self, line: int, what: str) -> UserError:
@@ -136,15 +156,18 @@ def read_log(path: Path, most: int) -> Log:
     if reader.total < 2:
         count = "no request" if not reader.total else "one request"
         raise UserError(f"{path} has {count}: shapes change between two or more; give a longer log")
-    return Log(tuple(sizes for _, _, sizes in first), reader.total, reader.sorted)
+    requests, lines = tuple(sizes for _, _, sizes, _ in first), tuple(line for _, _, _, line in first)
+    return Log(requests, lines, reader.total, reader.sorted)
 
 
 def _csv(path: Path, file: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    csv.field_size_limit(LONGEST)
     reader = csv.reader(file, strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
         if not set(header) & set(SIZES):
-            raise _flaw(path, 1, f"the header names none of {', '.join(SIZES)}; give the names of the columns there")
+            shown = _shown(",".join(header)) if header else "empty"
+            raise _flaw(path, 1, f"the header names none of {', '.join(SIZES)} (it is {shown}); name the columns there")
         if twice := [name for name in header if name in (*SIZES, ARRIVAL) and header.count(name) > 1]:
             raise _flaw(path, 1, f"the header names {twice[0]} twice; rename one")
         read = [(name, place) for place, name in enumerate(header) if name in (*SIZES, ARRIVAL)]

@@ -71,7 +71,7 @@ def _replayed(where: str, given: Mapping[str, Any], count: int, multiples: Mappi
         raise UserError(f"{where}: order: replayed needs file, a log of requests; add it")
     log = read_log(Path(given["file"]), count)
     requests = (rounded(Shape.of(sizes), multiples) for sizes in log.requests)
-    return _bounded(where, Requests.of(requests, logged=log.total, sorted=log.sorted))
+    return _bounded(where, Requests.of(requests, log.lines, logged=log.total, sorted=log.sorted))
 
 
 def _alternatives(where: str, given: Mapping[str, Any]) -> tuple[list[Shape], list[float]]:

@@ -20,23 +20,26 @@ class Requests:
         order: For each request the index of its shape.
         logged: Requests of the log that it comes from; None where it comes from none.
         sorted: Whether the log had to be sorted by arrival.
+        lines: For each shape the line of the log on which it comes first; empty of what is read back from a record.
     """
 
     shapes: tuple[Shape, ...]
     order: tuple[int, ...]
     logged: int | None = None
     sorted: bool = False
+    lines: tuple[int, ...] = dataclasses.field(default=(), compare=False)
 
     @classmethod
-    def of(cls, requests: Iterable[Shape], **facts: Any) -> Requests:
-        """The sequence of these requests.
+    def of(cls, requests: Iterable[Shape], lines: Sequence[int] = (), **facts: Any) -> Requests:
+        """The sequence of these requests; ``lines`` are those of the log that they come from.
 
         >>> Requests.of([Shape.parse("b2"), Shape.parse("b1"), Shape.parse("b2")]).order
         (0, 1, 0)
         """
         indices: dict[Shape, int] = {}
         order = tuple(indices.setdefault(shape, len(indices)) for shape in requests)
-        return cls(tuple(indices), order, **facts)
+        first = tuple(lines[order.index(index)] for index in indices.values()) if lines else ()
+        return cls(tuple(indices), order, lines=first, **facts)
 
     def at(self, axes: Sequence[str], fixed: Mapping[str, int]) -> Requests:
         """The same for a model with these axes: others are dropped, ``fixed`` sizes fill in what no request gives.
@@ -44,9 +47,20 @@ class Requests:
         Raises:
             UserError: A request gives no size of an axis.
         """
-        return Requests.of(
-            (_taken(self.shapes[index], axes, fixed) for index in self.order), logged=self.logged, sorted=self.sorted
-        )
+        taken = [self._taken(index, axes, fixed) for index in range(len(self.shapes))]
+        lines = [self.lines[index] for index in self.order] if self.lines else ()
+        return Requests.of((taken[index] for index in self.order), lines, logged=self.logged, sorted=self.sorted)
+
+    def named(self, index: int) -> str:
+        """A shape in words, with the line of the log that it comes from."""
+        return f"{self.shapes[index]}" + (f" (line {self.lines[index]})" if self.lines else "")
+
+    def _taken(self, index: int, axes: Sequence[str], fixed: Mapping[str, int]) -> Shape:
+        shape = self.shapes[index]
+        sizes = {**fixed, **dict(shape.sizes)}
+        if missing := [axis for axis in axes if axis not in sizes]:
+            raise UserError(f"{self.named(index)} gives no size of {missing[0]}; add it to every request")
+        return Shape.of({axis: sizes[axis] for axis in axes}, shape.lengths if "sequence" in axes else "")
 
     @property
     def changes(self) -> int:
@@ -78,10 +92,3 @@ class Requests:
         """
         shapes = [Shape.parse(runs_at[str(shape)]) for shape in self.shapes]
         return Requests.of((shapes[index] for index in self.order), logged=self.logged, sorted=self.sorted)
-
-
-def _taken(shape: Shape, axes: Sequence[str], fixed: Mapping[str, int]) -> Shape:
-    sizes = {**fixed, **dict(shape.sizes)}
-    if missing := [axis for axis in axes if axis not in sizes]:
-        raise UserError(f"{shape} gives no size of {missing[0]}; add it to every request")
-    return Shape.of({axis: sizes[axis] for axis in axes}, shape.lengths if "sequence" in axes else "")

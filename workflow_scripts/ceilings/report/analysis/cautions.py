@@ -15,6 +15,7 @@ from ceilings.report.analysis.findings.finding import processes_entry
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.analysis.narrow_products import float_only
 from ceilings.report.tables.evidence import Evidence
+from ceilings.report.tables.keys import KEY
 from ceilings.statistics.returning import Returning, returning
 from ceilings.workload.generation import is_request
 
@@ -58,6 +59,7 @@ def cautions(measured: Measured, findings: Sequence[Finding], evidence: Evidence
         *_other_flags(measured),
         *_served(measured),
         *_colocated(measured),
+        *_overlapped(measured),
     ]
 
 
@@ -254,6 +256,14 @@ def _colocated(measured: Measured) -> list[str]:
     """The kinds of what was noticed of co-locations."""
     rows = [row for row in measured.tables.colocation.to_dict("records") if row["status"] == "ok"]
     return _kinds(rows, "co-location")
+
+
+def _overlapped(measured: Measured) -> list[str]:
+    """The kinds of what was noticed of cells whose copies run beside their compute."""
+    rows = measured.tables.overlap
+    return _kinds(
+        rows[rows["status"] == "ok"].drop_duplicates(KEY).to_dict("records"), "cell", ", copies beside compute"
+    )
 
 
 def _kinds(rows: Sequence[Mapping[str, Any]], noun: str, where: str = "") -> list[str]:

@@ -33,7 +33,7 @@ from ceilings.report.tables.keys import KEY, axes_of, key_of, parsed_levers
 from ceilings.runtimes.catalogue import PRECISIONS
 from ceilings.statistics.decisions import within
 from ceilings.statistics.estimands import P50, Estimand
-from ceilings.statistics.intervals import contrast, log_contrast, noise_floor, ratio, verdict
+from ceilings.statistics.intervals import contrast, log_contrast, noise_floor, ratio, verdict, widest_difference
 from ceilings.statistics.levels import widened
 from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
@@ -197,8 +197,8 @@ class Measured:
         for second in self._seconds:
             cell = self._by_key.get((second.device, str(second.aa_of), *second.key[2:]))
             if cell is not None:
-                both = (cell.groups, second.groups)
-                pairs.append(AAPair(cell, second, ratio(*both), noise_floor(*both)))
+                factor = ratio(cell.groups, second.groups)
+                pairs.append(AAPair(cell, second, factor, widest_difference(factor)))
         return pairs
 
     def noise_floor(self, device: str, estimand: Estimand = P50) -> float | None:
@@ -210,7 +210,8 @@ class Measured:
         floors: dict[str, float] = {}
         for pair in self.aa_pairs:
             if carries(pair.cell.groups, estimand) and carries(pair.second.groups, estimand):
-                floor = noise_floor(pair.cell.groups, pair.second.groups, estimand=estimand)
+                both = (pair.cell.groups, pair.second.groups)
+                floor = pair.floor if estimand is P50 else noise_floor(*both, estimand=estimand)
                 floors[pair.cell.device] = max(floor, floors.get(pair.cell.device, 0.0))
         return floors
 
@@ -307,6 +308,8 @@ def _common_shape(cells: Sequence[Cell]) -> Shape:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    if frame.empty:
+        return []
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 

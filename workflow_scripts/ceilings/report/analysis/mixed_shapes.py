@@ -78,9 +78,12 @@ class MixedCell:
     @property
     def tax(self) -> Interval | None:
         """Its shape tax; None where one process bounds nothing."""
-        if pd.isna(self.row["tax_low"]):
-            return None
-        return Interval(self.row["tax_low"], self.row["tax"], self.row["tax_high"])
+        return self._interval("tax")
+
+    @property
+    def change_cost(self) -> Interval | None:
+        """How many times as long requests take after another shape as after their own; None where it is not known."""
+        return self._interval("change_cost")
 
     @property
     def drift(self) -> float:
@@ -88,6 +91,11 @@ class MixedCell:
         ends = [self.row["drift_low"], self.row["drift_high"]]
         low, high = [self.row["drift"]] * 2 if any(map(pd.isna, ends)) else ends
         return max(float(high), 1 / float(low), 1.0)
+
+    def _interval(self, name: str) -> Interval | None:
+        if pd.isna(self.row[f"{name}_low"]):
+            return None
+        return Interval(self.row[f"{name}_low"], self.row[name], self.row[f"{name}_high"])
 
 
 class MixedShapes:
@@ -116,6 +124,16 @@ class MixedShapes:
         fixed = self._fixed_means(cell)
         return self._judged(cell, [(cell.sequence, 1), (fixed, -1)], 1) if fixed and cell.sequence else None
 
+    def dearest(self, cell: MixedCell) -> Mapping[str, Any] | None:
+        """The pair of shapes that adds most to the mean of the sequence; None of tables from before that was there."""
+        mine = self._of(cell, self.measured.tables.transitions)
+        known = mine[mine["excess_ms"].notna()]
+        return None if known.empty else known.sort_values("excess_ms").iloc[-1].to_dict()
+
+    def shapes(self, cell: MixedCell) -> pd.DataFrame:
+        """Its rows of the table of shapes, in the order of their first appearance."""
+        return self._of(cell, self.measured.tables.changing_shapes)
+
     def compare(self, a: MixedCell, b: MixedCell) -> Judged:
         """Latency of ``a`` over that of ``b``, over the sequence."""
         return self._judged(a, [(a.sequence, 1), (b.sequence, -1)], 1)
@@ -135,6 +153,9 @@ class MixedShapes:
     def padding(self, cell: MixedCell) -> Judged | None:
         """The sequence with its requests padded to buckets over the sequence as it is; None where not measured."""
         return self._judged(cell, [(cell.padded, 1), (cell.sequence, -1)], 1) if cell.padded else None
+
+    def _of(self, cell: MixedCell, table: pd.DataFrame) -> pd.DataFrame:
+        return table[(table[CHANGING_KEY] == [cell.row[name] for name in CHANGING_KEY]).all(axis=1)]
 
     def _both_fixed(self, a: MixedCell, b: MixedCell) -> tuple[Means, Means] | None:
         fixed = self._fixed_means(a), self._fixed_means(b)

@@ -21,6 +21,7 @@ from ceilings.report.analysis.findings.finding import no_claim
 from ceilings.report.analysis.measured import Judged, Measured
 from ceilings.report.analysis.mixed_shapes import MixedCell, MixedShapes
 from ceilings.statistics.quantiles import Interval
+from ceilings.workload.padded import can_pad
 from ceilings.workload.shape import Shape
 
 Ground = Literal["this cell", "other cells"]
@@ -148,11 +149,8 @@ def _untried(mixed: MixedShapes, cell: MixedCell) -> Iterator[ShapeAdvice]:
 
 def _could_pad(mixed: MixedShapes, cell: MixedCell) -> bool:
     """Whether nothing of it was padded, and its shapes differ along the axis of buckets."""
-    shapes = mixed.measured.tables.changing_shapes
-    key = [cell.row[name] for name in ("device", "runtime", "model", "precision", "sequence")]
-    mine = shapes[(shapes[["device", "runtime", "model", "precision", "sequence"]] == key).all(axis=1)]
-    sizes = {Shape.parse(name).get(SEQUENCE) for name in mine["shape"]}
-    return pd.isna(cell.row["predicted_ms"]) and pd.isna(cell.row["padded_reason"]) and len(sizes - {None}) > 1
+    untried = pd.isna(cell.row["predicted_ms"]) and pd.isna(cell.row["padded_reason"])
+    return untried and can_pad([Shape.parse(name) for name in mixed.shapes(cell)["shape"]], SEQUENCE)
 
 
 def _elsewhere(

@@ -9,6 +9,7 @@ drift, whose steps are all small, is looked for between the first and the last t
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -18,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from ceilings.report.analysis.comparison import ALPHA, Change, decide, differences
 from ceilings.report.analysis.measured import Cell, Measured, equivalence
@@ -39,6 +42,9 @@ NORMAL = 1.4826
 
 CONDITIONS = ("gpu name", "gpu power limit, W", "gpu largest SM clock, MHz", "threads intra_op", "threads affinity")
 """What must be equal for two latencies to be compared, as well as all of the host."""
+
+Conditions = tuple[tuple[str, str], ...]
+"""By name, sorted: what a cell's records say of them."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Series:
     """
 
     name: str
-    conditions: tuple[tuple[str, str], ...]
+    conditions: Conditions
     points: tuple[Point, ...]
     changes: tuple[ChangePoint, ...] = ()
 
@@ -139,7 +145,10 @@ def trends(trees: Sequence[tuple[str, Measured]], *, margin: float = 0.05) -> Tr
     series, apart, carried = _series(trees)
     pairs = [(one, "step", pair) for one in series for pair in itertools.pairwise(one.points)]
     pairs += [(one, "drift", (one.points[0], one.points[-1])) for one in series if len(one.points) > 2]
-    adjusted = holm([p_value(after.cell.groups, before.cell.groups) for _, _, (before, after) in pairs])
+    # Above ALPHA a bound is enough: Holm's adjustment of a smaller p does not depend on a larger one.
+    adjusted = holm(
+        [p_value(after.cell.groups, before.cell.groups, exact_up_to=ALPHA) for _, _, (before, after) in pairs]
+    )
     scatter = _scatter(series)
     changed: dict[int, list[ChangePoint]] = {}
     undecided = 0
@@ -170,7 +179,8 @@ def _broken(trees: Sequence[tuple[str, Measured]]) -> Iterator[Broken]:
     worked: dict[tuple[Any, ...], Point] = {}
     for name, measured in trees:
         table = measured.tables.cells
-        for row in table[table["status"] == "failed"].to_dict("records"):
+        failed = table["status"] == "failed"
+        for row in table[failed].to_dict("records") if failed.any() else ():
             if before := worked.pop(tuple(row[column] for column in KEY), None):
                 yield Broken(before.cell.name, before.tree, name, str(row["reason"]))
         worked |= {cell.key: Point(name, cell, measured) for cell in measured.cells}
@@ -182,26 +192,29 @@ def _series(trees: Sequence[tuple[str, Measured]]) -> tuple[list[Series], list[t
     A cell whose processes took the same samples as in an earlier tree was not measured again. It would count as a step
     of nothing, and many of these would hide how much trees differ.
     """
-    points: dict[tuple[str, tuple[tuple[str, str], ...]], list[Point]] = {}
+    points: dict[tuple[str, Conditions], list[Point]] = {}
+    taken: dict[tuple[str, Conditions], set[bytes]] = {}
     carried = 0
     for name, measured in trees:
+        conditions = _conditions(measured)
         for cell in measured.cells:
-            before = points.setdefault((cell.name, _conditions(measured, cell)), [])
-            if any(_is_one_measurement(point.cell, cell) for point in before):
+            series = (cell.name, conditions.get(cell.key, ()))
+            samples, before = set(map(_digest, cell.groups)), taken.setdefault(series, set())
+            if samples & before:  # of the same processes; some may be lost of either
                 carried += 1
             else:
-                before.append(Point(name, cell, measured))
-    series = [Series(name, conditions, tuple(each)) for (name, conditions), each in points.items()]
+                before |= samples
+                points.setdefault(series, []).append(Point(name, cell, measured))
+    done = [Series(name, equal, tuple(each)) for (name, equal), each in points.items()]
     several: dict[str, list[Series]] = {}
-    for one in series:
+    for one in done:
         several.setdefault(one.name, []).append(one)
     apart = [(name, _what_differs(same)) for name, same in several.items() if len(same) > 1]
-    return series, apart, carried
+    return done, apart, carried
 
 
-def _is_one_measurement(one: Cell, other: Cell) -> bool:
-    """Whether two cells hold the samples of the same processes; some may be lost of either."""
-    return any(np.array_equal(a, b) for a in one.groups for b in other.groups)
+def _digest(samples: NDArray[np.int64]) -> bytes:
+    return hashlib.blake2b(samples.tobytes(), digest_size=16).digest()
 
 
 def _what_differs(series: Sequence[Series]) -> str:
@@ -211,32 +224,39 @@ def _what_differs(series: Sequence[Series]) -> str:
     return "; ".join(f"{name}: {', '.join(each)}" for name, each in values.items() if len(each) > 1)
 
 
-def _conditions(measured: Measured, cell: Cell) -> tuple[tuple[str, str], ...]:
-    facts = _facts(measured, cell)
-    return tuple(
-        (name, value) for name, value in sorted(facts.items()) if name in CONDITIONS or name.startswith("host ")
-    )
+def _conditions(measured: Measured) -> dict[tuple[str, ...], Conditions]:
+    """By the key of a cell: what its records say of where it ran, several values of its processes in one text."""
+    runs = measured.tables.runs
+    keys = list(zip(*(runs[name] for name in KEY), strict=True))
+    values: dict[tuple[str, ...], dict[str, set[str]]] = {}
+    for column, read in (("environment", _of_environment), ("gpu", _of_gpu)):
+        texts = runs[column] if column in runs else pd.Series(dtype=object)
+        known = {text: dict(read(json.loads(text))) for text in texts.dropna().unique()}
+        for key, text in zip(keys, texts, strict=False):
+            for name, value in known.get(text, {}).items():
+                values.setdefault(key, {}).setdefault(name, set()).add(value)
+    return {
+        key: tuple((name, ", ".join(sorted(each))) for name, each in sorted(facts.items()))
+        for key, facts in values.items()
+    }
 
 
-def _facts(measured: Measured, cell: Cell) -> dict[str, str]:
-    """What the records of a cell say of where it ran; several values of its processes in one text."""
-    facts: dict[str, dict[str, None]] = {}
+def _of_environment(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for section in ("gpu", "host", "threads"):
+        for key, value in (record.get(section) or {}).items():
+            name = f"{section} {key}"
+            if value is not None and (section == "host" or name in CONDITIONS):
+                yield name, _text(value)
 
-    def note(name: str, value: Any) -> None:
-        if value is not None:
-            facts.setdefault(name, {})[f"{value:g}" if isinstance(value, float) else str(value)] = None
 
-    runs = measured.runs(cell)
-    for text in runs["environment"].dropna().unique():
-        record = json.loads(text)
-        for section in ("gpu", "host", "threads"):
-            for name, value in (record.get(section) or {}).items():
-                note(f"{section} {name}", value)
-    for text in runs["gpu"].dropna() if "gpu" in runs else ():
-        record = json.loads(text)
-        note("gpu power limit, W", record.get("power_limit_w"))
-        note("gpu largest SM clock, MHz", record.get("max_sm_mhz"))
-    return {name: ", ".join(sorted(values)) for name, values in facts.items()}
+def _of_gpu(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, key in (("gpu power limit, W", "power_limit_w"), ("gpu largest SM clock, MHz", "max_sm_mhz")):
+        if record.get(key) is not None:
+            yield name, _text(record[key])
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _because(before: Point, after: Point) -> tuple[tuple[str, str, str], ...]:

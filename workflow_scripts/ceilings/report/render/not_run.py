@@ -45,6 +45,12 @@ def not_run(plan: Plan, tables: Tables, most: int | None = None) -> str:
             f"{text.plural(count, 'co-location')} {'was' if count == 1 else 'were'} not measured: "
             "[Co-location](#co-location) says why."
         )
+    overlapped = tables.overlap[tables.overlap["status"] != "ok"]
+    if count := len(overlapped):
+        lines.append(
+            f"The copies of {text.plural(count, 'cell')} were not run beside compute: "
+            "[Copies beside compute](#copies-beside-compute) says why."
+        )
     rows = [*_unavailable(plan, unavailable, most), *_failed(plan, failed, most)]
     rows.sort(key=lambda row: -row[0])
     if rows:

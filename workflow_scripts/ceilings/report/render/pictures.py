@@ -51,6 +51,8 @@ NOTHING_TO_SHOW: dict[str, Callable[[Tables], bool]] = {
     "best_batch": lambda tables: not (tables.best_batches["status"] == "ok").any(),
     "transfer_curves": lambda tables: bool(tables.transfers["bytes"].isna().all()),
     "interference": lambda tables: tables.interference.empty,
+    "overlap_gain": lambda tables: not (tables.overlap["status"] == "ok").any(),
+    "overlap_timeline": lambda tables: bool(tables.overlap["hidden"].isna().all()),
     "batches_formed": lambda tables: _nothing_served(tables) or not tables.serving["batching"].fillna("").any(),
 }
 """Plots that stay empty without captures, a GPU, a sweep, a server or changing shapes: the pages leave them out."""

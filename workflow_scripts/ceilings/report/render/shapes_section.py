@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from ceilings.report import text
+from ceilings.report.analysis.findings.one_shape import changes_may_cost
 from ceilings.report.analysis.measured import Measured, configuration_label, group_by
+from ceilings.report.analysis.mixed_shapes import MixedShapes
 from ceilings.report.analysis.shape_advice import shape_advice
 from ceilings.report.render.shape_levers import short
 from ceilings.report.tables.changing_rows import CHANGING_KEY
@@ -73,13 +75,13 @@ def section(measured: Measured, most: int | None = None) -> str:
             "with padding: padded requests still change their shapes between buckets.",
             text.table([_padded(row) for row in padded[:most]], PADDED, "lllrrrrrr"),
         ]
-    notes = list(_notes(rows, ok))
+    notes = list(_notes(measured, rows, ok))
     hidden = 0 if most is None else max(0, len(notes) - most)
     notes = notes[: len(notes) - hidden] + ([f"- {text.plural(hidden, 'more note')} in {NOTE}."] if hidden else [])
     return "\n\n".join([*lines, "\n".join(notes)] if notes else lines)
 
 
-def _notes(rows: Sequence[Mapping[str, Any]], ok: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _notes(measured: Measured, rows: Sequence[Mapping[str, Any]], ok: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What a reader must know of single cells: first what has no numbers."""
     for row in rows:
         if row["status"] != "ok":
@@ -92,6 +94,12 @@ def _notes(rows: Sequence[Mapping[str, Any]], ok: Sequence[Mapping[str, Any]]) -
             yield (
                 f"- {_name(row)}: {text.plural(int(row['eager_shapes']), 'shape')} run eagerly, since PyTorch's limit "
                 "on recompilations is reached; it says so in its log only."
+            )
+    for cell in MixedShapes(measured).cells:
+        if cell.tax and cell.tax.low > cell.drift and not changes_may_cost(cell):
+            yield (
+                f"- {cell.name}: requests that repeat their shape pay the tax as well, so those that change it are not "
+                "what costs."
             )
     flagged: dict[str, list[tuple[str, str]]] = {}
     for row in ok:
@@ -128,7 +136,7 @@ def _padded(row: Mapping[str, Any]) -> list[str]:
         _configuration(row),
         str(row["sequence"]),
         str(row["bucket_shapes"]).replace(";", ", "),
-        _ms(row["steady_ms"]),
+        _ms(row["steady_ms"] if pd.isna(row["unpadded_ms"]) else row["unpadded_ms"]),
         _ms(row["predicted_ms"]),
         _interval(row, "padded_steady", "_ms", " ms"),
         f"{(row['predicted_ms'] / measured - 1) * 100:+.1f}%" if _number(measured) else "–",

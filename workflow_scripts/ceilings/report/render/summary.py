@@ -19,6 +19,7 @@ from ceilings.report.render import (
     change_cost_section,
     colocation_section,
     decision_table,
+    overlap_section,
     shapes_section,
     transfer_section,
 )
@@ -67,6 +68,7 @@ def summary(plan: Plan, tables: Tables, evidence: Evidence, plots: str) -> str:
         change_cost_section.section(tables, shapes_section.MOST_ROWS),
         batch_section.section(tables, batch_section.MOST_ROWS),
         colocation_section.section(tables, colocation_section.MOST_ROWS),
+        overlap_section.section(tables, overlap_section.MOST_ROWS),
         transfer_section.section(tables, transfer_section.MOST_ROWS),
         served(measured),
         conclusions(observed),

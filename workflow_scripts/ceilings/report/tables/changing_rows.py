@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 
 from ceilings.report.tables import gates
+from ceilings.report.tables.keys import joined_levers
 from ceilings.report.tables.padded_rows import BUCKET_COLUMNS, PADDED_COLUMNS, curve, padding, reason
-from ceilings.report.tables.planned_record import read_record
+from ceilings.report.tables.planned_record import read_record, unbelievable
 from ceilings.statistics.quantiles import Interval
 from ceilings.statistics.shape_costs import first_ms, growth_bytes, return_ms, rounds_of, steady_median_ms, steady_ms
-from ceilings.statistics.shape_tax import drift, tax, transitions
+from ceilings.statistics.shape_tax import change_cost, drift, excess, tax, transitions
+from ceilings.workload.shape_order import Requests
 
 Record = Mapping[str, Any]
 
@@ -27,20 +29,23 @@ MB = 1e6
 NS_PER_MS = 1e6
 
 CHANGING_COLUMNS = [
-    *(*CHANGING_KEY, "status", "reason", "remedy", "processes", "requests", "shapes", "changes"),
+    *(*CHANGING_KEY, "levers", "status", "reason", "remedy", "processes", "requests", "shapes", "changes"),
     *("tax", "tax_low", "tax_high", "drift", "drift_low", "drift_high", "sequence_ms", "steady_ms"),
+    *("change_cost", "change_cost_low", "change_cost_high"),
     *("first_ms", "worst_first_ms", "return_ratio", "growth_mb", "graphs", "eager_shapes"),
     *("worst_previous", "worst_shape", "worst_ratio"),
     *(*PADDED_COLUMNS, "flags", "path"),
 ]
 """One row a cell.
 
-``tax``: mean latency over the sequence, over that of the same requests at their steady latencies; ``low``, ``high`` of
-95%. ``drift``: steady latencies after a pass over those before it, weighted in the same way. ``sequence_ms``,
-``steady_ms``: both means. ``first_ms``, ``worst_first_ms``: mean and largest latency of a first appearance, the first
-request of the process apart. ``return_ratio``: median over the shapes of the first request after another shape, over
-the steady latency. ``growth_mb``: memory that the shapes after the first one added. ``graphs``: those compiled.
-``worst_*``: the transition that costs most beside its shape's steady latency.
+``levers``: what is done to the stack, as in the table of cells. ``tax``: mean latency over the sequence, over that of
+the same requests at their steady latencies; ``low``, ``high`` of 95%. ``drift``: steady latencies after a pass over
+those before it, weighted in the same way. ``sequence_ms``, ``steady_ms``: both means. ``change_cost``: latency of
+requests after another shape, over that of the same after their shape, both in the sequence; empty where it does not
+have both. ``first_ms``, ``worst_first_ms``: mean and largest latency of a first appearance, the first request of the
+process apart. ``return_ratio``: median over the shapes of the first request after another shape, over the steady
+latency. ``growth_mb``: memory that the shapes after the first one added. ``graphs``: those compiled. ``worst_*``: the
+transition that costs most beside its shape's steady latency.
 """
 
 RUN_COLUMNS = [*CHANGING_KEY, "run", "padded", "sequence_ms", "steady_ms"]
@@ -51,8 +56,14 @@ SHAPE_COLUMNS = [
 ]
 """One row a shape of a cell; means, of returns and memory medians, over the processes."""
 
-TRANSITION_COLUMNS = [*CHANGING_KEY, "previous", "shape", "count", "median_ms", "steady_ms", "ratio"]
-"""One row a pair of shapes that follow each other: the median latency of the second one, over its steady median."""
+TRANSITION_COLUMNS = [
+    *(*CHANGING_KEY, "previous", "shape", "count", "median_ms", "steady_ms", "ratio", "mean_ratio", "excess_ms")
+]
+"""One row a pair of shapes that follow each other: the median latency of the second one, over its steady median.
+
+``mean_ratio``: the same of means, which shows what only some of these requests pay. ``excess_ms``: what the pair adds
+to the mean latency of a request of the sequence, beside the steady latencies.
+"""
 
 REQUEST_COLUMNS = [*CHANGING_KEY, "run", "part", "i", "shape", "latency_ms"]
 """One row a request of a cell's first process; ``part`` 0 is the pass from a cold start."""
@@ -74,15 +85,22 @@ def changing_tables(plan: Record) -> ChangingTables:
     """The tables of all cells of changing shapes that a plan has.
 
     Raises:
-        UserError: A record that the plan names is missing, damaged or of another cell.
+        UserError: A record that the plan names is missing, damaged, of another cell or of other requests than the rest
+            of its sequence.
     """
+    asked: dict[tuple[str, str], tuple[str, Record]] = {}
     cells, runs, shapes, buckets, pairs, requests = [], [], [], [], [], []
     for cell in plan.get("changing", []):
         records = [_read(path, cell, plan, padded=False) for path in cell["runs"]]
         padded = [_read(path, cell, plan, padded=True) for path in cell["padded"]]
         chosen = _read_buckets(cell["buckets"], cell) if cell["buckets"] else None
         key = {name: cell[name] for name in CHANGING_KEY}
-        row = {**key, "processes": len(records), "path": str(cell["runs"][0]) if records else None}
+        row = {
+            **key,
+            "levers": joined_levers(cell.get("levers") or ()),
+            "processes": len(records),
+            "path": str(cell["runs"][0]) if records else None,
+        }
         if not records:
             cells.append({**row, "status": "unavailable", "reason": cell["reason"], "remedy": cell["remedy"]})
             continue
@@ -90,6 +108,10 @@ def changing_tables(plan: Record) -> ChangingTables:
         if any(record["status"] != "ok" for record in records):
             cells.append({**row, "status": "failed", **_failure(cell, records)})
             continue
+        first = asked.setdefault((cell["model"], cell["sequence"]), (cell["runs"][0], records[0]["requests"]))
+        _hold_requests(cell, "runs", records, *first)
+        if chosen and chosen["status"] == "ok":
+            _hold_padded(cell, padded, chosen, records[0]["requests"])
         every = _transitions(records)
         whole = bool(padded) and all(record["status"] == "ok" for record in padded)
         cells.append({**row, "status": "ok", **_costs(records), **_worst(every)})
@@ -119,6 +141,22 @@ def _read(path: str, cell: Record, plan: Record, *, padded: bool) -> dict[str, A
     return record
 
 
+def _hold_requests(cell: Record, which: str, records: Sequence[Record], source: str, requests: Record) -> None:
+    """Refuse a measured process of other requests than ``source`` has, and one that is there twice."""
+    measured = [(path, one) for path, one in zip(cell[which], records, strict=True) if one["status"] == "ok"]
+    for i, (path, one) in enumerate(measured):
+        if problem := gates.changing_requests(one, requests, [each for _, each in measured[:i]]):
+            raise unbelievable(path, cell, f"{problem}; held against {source}")
+
+
+def _hold_padded(cell: Record, padded: Sequence[Record], chosen: Record, requests: Record) -> None:
+    """Refuse padded processes that did not run the cell's requests at its buckets."""
+    if missing := set(requests["shapes"]) - set(chosen["runs_at"]):
+        raise unbelievable(cell["buckets"], cell, f"{min(missing)} has no bucket")
+    at_buckets = Requests.from_json(requests).padded(chosen["runs_at"]).to_json()
+    _hold_requests(cell, "padded", padded, cell["buckets"], at_buckets)
+
+
 def _read_buckets(path: str, cell: Record) -> dict[str, Any]:
     return read_record(path, "buckets", cell, "was chosen for", lambda _: None, key=CHANGING_KEY)
 
@@ -134,7 +172,11 @@ def _of_requests(requests: Record) -> dict[str, Any]:
 
 def _flags(records: Sequence[Record]) -> list[str]:
     counted = {flag: sum(flag in record["flags"] for record in records) for each in records for flag in each["flags"]}
-    return [f"{flag} ({count} of {len(records)} runs)" for flag, count in counted.items()]
+    flags = [f"{flag} ({count} of {len(records)} runs)" for flag, count in counted.items()]
+    ran, logged = len(records[0]["requests"]["order"]), records[0]["requests"]["logged"]
+    if logged and logged > ran:
+        flags.append(f"the log has {logged} requests, and the first {ran} by arrival ran (requests sets how many)")
+    return flags
 
 
 def _failure(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
@@ -158,6 +200,8 @@ def _costs(records: Sequence[Record]) -> dict[str, Any]:
     rounds = [rounds_of(record) for record in records]
     row = _interval("tax", tax(rounds)) | _interval("drift", drift(rounds))
     row |= _means(records)
+    if cost := change_cost(rounds):
+        row |= _interval("change_cost", cost)
     steady = np.median([steady_median_ms(record) for record in records], axis=0)
     returns = np.median([return_ms(record) for record in records], axis=0)
     first = np.array([first_ms(record)[1:] for record in records])
@@ -189,7 +233,9 @@ def _means(records: Sequence[Record]) -> dict[str, Any]:
 def _transitions(records: Sequence[Record]) -> list[dict[str, Any]]:
     names = records[0]["requests"]["shapes"]
     steady = np.median([steady_median_ms(record) for record in records], axis=0)
-    grouped = transitions([each for record in records for each in rounds_of(record)])
+    rounds = [each for record in records for each in rounds_of(record)]
+    grouped, added = transitions(rounds), excess(rounds)
+    requests = sum(len(each.order) - 1 for each in rounds)
     rows = []
     for (previous, shape), latencies in sorted(grouped.items()):
         median = float(np.median(latencies))
@@ -201,6 +247,8 @@ def _transitions(records: Sequence[Record]) -> list[dict[str, Any]]:
                 "median_ms": median,
                 "steady_ms": float(steady[shape]),
                 "ratio": median / float(steady[shape]),
+                "mean_ratio": float(np.sum(latencies)) / (float(np.sum(latencies)) - requests * added[previous, shape]),
+                "excess_ms": added[previous, shape],
             }
         )
     return rows

@@ -26,6 +26,7 @@ from ceilings.report.tables.counted_rows import COUNTED_COLUMNS, counted_rows, r
 from ceilings.report.tables.floor_rows import floor_table
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, Tables
 from ceilings.report.tables.keys import KEY, ONNX_FILE, joined_levers, with_axes
+from ceilings.report.tables.overlap_rows import overlap_table
 from ceilings.report.tables.planned_record import read_record, refuse_repeated
 from ceilings.report.tables.product_counts import product_columns
 from ceilings.report.tables.quality_rows import quality_table
@@ -92,7 +93,7 @@ def collect(plan: Record) -> Tables:
         if path := cell.get("counters"):
             counted += counted_rows(cell, read_counted(path, cell))
     every = _samples(samples)
-    served = served_tables(plan, bare_means(every))
+    served = served_tables(plan, bare_means(every) if plan.get("serving") else {})
     return Tables(
         cells=with_axes(pd.DataFrame(cells, columns=CELL_COLUMNS).astype(dict.fromkeys(PRODUCT_COLUMNS, "Int64"))),
         runs=with_axes(pd.DataFrame(runs, columns=RUN_COLUMNS)),
@@ -106,6 +107,7 @@ def collect(plan: Record) -> Tables:
         **vars(change_tables(plan)),
         **vars(search_tables(plan)),
         **vars(colocation_tables(plan)),
+        overlap=overlap_table(plan),
         **vars(transfers.tables()),
         serving=served.serving,
         serving_windows=served.windows,

@@ -33,6 +33,7 @@ from ceilings.report.tables.colocation_rows import (
 from ceilings.report.tables.counted_rows import COUNTED_COLUMNS
 from ceilings.report.tables.earlier import upgraded
 from ceilings.report.tables.keys import KEY
+from ceilings.report.tables.overlap_rows import OVERLAP_COLUMNS, OVERLAP_KEY
 from ceilings.report.tables.padded_rows import BUCKET_COLUMNS
 from ceilings.report.tables.quality_rows import QUALITY_COLUMNS
 from ceilings.report.tables.quantities import BY_COLUMN, CELL_COLUMNS
@@ -87,6 +88,9 @@ SEARCHES = {"best_batches": BEST_COLUMNS, "searched_batches": BATCH_COLUMNS}
 COLOCATION = {"colocation": COLOCATION_COLUMNS, "colocated": INSTANCE_COLUMNS, "interference": PAIR_COLUMNS}
 """Tables of co-locations."""
 
+OVERLAP = {"overlap": OVERLAP_COLUMNS}
+"""The table of copies beside compute."""
+
 TRANSFERS = {
     "transfers": TRANSFER_COLUMNS,
     "allocations": ALLOCATION_COLUMNS,
@@ -95,13 +99,14 @@ TRANSFERS = {
 }
 """Tables of transfers between a host and its GPU."""
 
-FURTHER = {**CHANGING, **SEARCHES, **COLOCATION, **TRANSFERS}
+FURTHER = {**CHANGING, **SEARCHES, **COLOCATION, **OVERLAP, **TRANSFERS}
 """Tables of what is no cell of one shape."""
 
 KEYS = {
     **dict.fromkeys(CHANGING, CHANGING_KEY),
     **dict.fromkeys(SEARCHES, SEARCH_KEY),
     **dict.fromkeys(COLOCATION, COLOCATION_KEY),
+    **dict.fromkeys(OVERLAP, OVERLAP_KEY),
     **{"transfers": WAY_KEY, "allocations": ALLOCATOR_KEY, "graph_costs": GRAPH_KEY},
     "quality": [column for column in KEY if column != "shape"],
 }
@@ -172,6 +177,7 @@ class Tables:
         shape_changes, shape_change_names: One row a part of what a change costs a captured cell, and a name there.
         best_batches, searched_batches: One row a search for the best batch, one a batch that it measured.
         colocation, colocated, interference: One row a co-location, an instance of it, a pair of neighbours.
+        overlap: One row a schedule of a cell whose copies are run beside its compute.
         transfers, allocations: One row a way between host and device and a size, one an allocator and a size.
         graph_costs: One row a number of kernels in a CUDA graph.
         copies: One row a cell whose inputs and outputs were copied: what its device's curves say of that.
@@ -201,6 +207,7 @@ class Tables:
     colocation: pd.DataFrame = field(default_factory=lambda: _empty(COLOCATION_COLUMNS))
     colocated: pd.DataFrame = field(default_factory=lambda: _empty(INSTANCE_COLUMNS))
     interference: pd.DataFrame = field(default_factory=lambda: _empty(PAIR_COLUMNS))
+    overlap: pd.DataFrame = field(default_factory=lambda: _empty(OVERLAP_COLUMNS))
     transfers: pd.DataFrame = field(default_factory=lambda: _empty(TRANSFER_COLUMNS))
     allocations: pd.DataFrame = field(default_factory=lambda: _empty(ALLOCATION_COLUMNS))
     graph_costs: pd.DataFrame = field(default_factory=lambda: _empty(GRAPH_COLUMNS))
@@ -237,6 +244,8 @@ class Tables:
 
 
 def _with_texts(frame: pd.DataFrame, change: Callable[[Any], Any]) -> pd.DataFrame:
+    if frame.empty:
+        return frame
     texts = {
         str(name): [change(value) if isinstance(value, str) else value for value in column]
         for name, column in frame.items()

@@ -16,10 +16,11 @@ from ceilings.graphs.parity import too_far
 from ceilings.limits.kernel_verdict import Use
 from ceilings.limits.kernel_verdict import verdict as kernel_verdict
 from ceilings.measure.colocation import Placed, company, placed, schedule
+from ceilings.measure.schedules import schedules
 from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 from ceilings.report import text
 from ceilings.report.tables.quantities import SOURCED, recorded
-from ceilings.schemas.terms import number
+from ceilings.schemas.terms import number, numbers
 from ceilings.statistics import search_record
 from ceilings.statistics.limit_search import answer, next_batch
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES
@@ -39,6 +40,9 @@ LEAST_TIMED = 0.5
 """Of the time that a CPU's loop took, the share of its latencies: nothing but the stop rule runs between them."""
 
 NS_PER_US = 1000
+
+FEWEST_ALIKE = 5
+"""Latencies that two series do not share to the nanosecond by chance."""
 
 CLOCKS = 0.01
 """The device's clock and the host's may differ by this share."""
@@ -80,11 +84,10 @@ def run(record: Record, plan: Record, path: str | Path) -> str | None:
 
 def quantities(record: Record) -> str | None:
     """Why what a record holds of some quantity of the tables is none."""
-    check = number()
+    one_number, several = number(), numbers()
     for one in SOURCED:
         value = recorded(one, record)
-        numbers = value if isinstance(value, list) else [value] if value is not None else []
-        if flaw := next(filter(None, map(check, numbers)), None):
+        if value is not None and (flaw := (several if isinstance(value, list) else one_number)(value)):
             return f"{one.source}{flaw}"
     return None
 
@@ -170,6 +173,28 @@ def changing(record: Record, plan: Record, path: str | Path, *, padded: bool) ->
         return f"a latency of {least} ns is shorter than any call"
     if (took := sum(map(sum, every))) > record["protocol"]["time_limit_seconds"] * NS:
         return f"its latencies add up to {took / NS:g} s, more than its limit"
+    return _counted_twice("sequence_ns", record["sequence_ns"]) or _counted_twice(
+        "steady_ns", [list(itertools.chain.from_iterable(reference)) for reference in record["steady_ns"]]
+    )
+
+
+def _counted_twice(name: str, series: Sequence[Sequence[int]]) -> str | None:
+    for (i, one), (k, other) in itertools.combinations(enumerate(series), 2):
+        if len(one) >= FEWEST_ALIKE and one == other:
+            return f"{name}[{i}] and {name}[{k}] are the same to the nanosecond"
+    return None
+
+
+def changing_requests(record: Record, requests: Record, before: Sequence[Record]) -> str | None:
+    """Why a process of changing shapes is not one of these requests, or is one of the processes before it again."""
+    mine = record["requests"]
+    if other := set(mine["shapes"]) ^ set(requests["shapes"]):
+        return f"{min(other)} is a shape of {'its' if min(other) in mine['shapes'] else 'the other'} requests only"
+    if (mine["shapes"], mine["order"]) != (requests["shapes"], requests["order"]):
+        return "its requests come in another order"
+    same = [one["run"] for one in before if one["sequence_ns"] == record["sequence_ns"]]
+    if same and len(mine["order"]) >= FEWEST_ALIKE:
+        return f"its latencies are those of process {same[0]} to the nanosecond"
     return None
 
 
@@ -262,6 +287,31 @@ def _otherwise(record: Record, others: Sequence[Record]) -> str | None:
         if [one["threads"] for one in record["instances"]] != [one["threads"] for one in other["instances"]]:
             return f"its instances have other threads than those of run {other['run']}"
     return None
+
+
+def overlap(record: Record, plan: Record, path: str | Path) -> str | None:
+    """Why schedules of copies and compute cannot have run so."""
+    if Path(path).name != f"run{record['run']}.json":
+        return f"it is run {record['run']} of its cell"
+    expected = [one.name for one in schedules(record["streams"])]
+    if [one["name"] for one in record["schedules"]] != expected:
+        return f"its schedules are not those of {len(record['streams'])} numbers of streams"
+    in_flight = {one["name"]: one["in_flight"] for one in record["schedules"]}
+    for index, window in enumerate(record["windows"]):
+        latencies, where = window["latency_ns"], f"windows[{index}]"
+        if min(latencies) < LEAST_NS:
+            return f"{where} has a latency of {min(latencies)} ns, shorter than any call"
+        if window["completions"] >= len(latencies):
+            return f"{where} counts {window['completions']} completions of {len(latencies)} requests"
+        # A request that waits for a place among those in flight is submitted when another is home.
+        at_once = in_flight[window["schedule"]]
+        if window["elapsed_ns"] * at_once < sum(sorted(latencies)[: max(0, window["completions"] - at_once)]) * (
+            1 - CLOSE
+        ):
+            return f"{where} has more latency than {at_once} requests at once can have in {window['elapsed_ns']} ns"
+    if record["checked"] < sum(len(window["latency_ns"]) for window in record["windows"]):
+        return "it checked fewer answers than it has latencies"
+    return too_far(record["parity"], plan["tolerances"][record["cell"]["precision"]])
 
 
 def best_batch(record: Record, plan: Record) -> str | None:

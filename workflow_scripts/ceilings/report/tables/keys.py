@@ -30,6 +30,8 @@ def axes_of(shapes: Iterable[Shape]) -> tuple[str, ...]:
 
 def with_axes(frame: pd.DataFrame) -> pd.DataFrame:
     """The table with a column for each axis that occurs in it, behind the column ``shape``."""
+    if frame.empty:
+        return frame
     names = frame["shape"].astype(str)
     shapes = {name: Shape.parse(name) for name in names.unique()}
     axes = axes_of(shapes.values())

@@ -17,14 +17,15 @@ Record = Mapping[str, Any]
 MB = 1e6
 
 PADDED_COLUMNS = [
-    *("buckets", "bucket_shapes", "predicted_ms", "padded_steady_ms", "padded_steady_low_ms", "padded_steady_high_ms"),
-    *("padded_ms", "padded_tax", "padding_share", "padded_reason"),
+    *("buckets", "bucket_shapes", "unpadded_ms", "predicted_ms", "padded_steady_ms"),
+    *("padded_steady_low_ms", "padded_steady_high_ms", "padded_ms", "padded_tax", "padding_share", "padded_reason"),
 ]
 """Of a cell's row.
 
-``predicted_ms``: mean latency of the padded requests by the steady latencies of their buckets; ``padded_steady_ms``:
-the same, measured with the requests padded; ``padded_ms``: their mean in the sequence. ``padding_share``: of what runs
-along the padded axis, the share that is padding.
+``unpadded_ms``: mean latency of all requests by the steady latencies of their shapes; ``predicted_ms``: of the padded
+ones by those of their buckets, so that both differ by the padding alone; ``padded_steady_ms``: the latter, measured
+with the requests padded; ``padded_ms``: their mean in the sequence. ``padding_share``: of what runs along the padded
+axis, the share that is padding.
 """
 
 BUCKET_COLUMNS = ["buckets", "shapes", "predicted_ms", "memory_mb", "chosen"]
@@ -46,6 +47,7 @@ def padding(chosen: Record | None, padded: Sequence[Record], sequence_ms: float 
     row = {
         "buckets": len(chosen["buckets"]),
         "bucket_shapes": ";".join(chosen["buckets"]),
+        "unpadded_ms": chosen["unpadded_ms"],
         "predicted_ms": chosen["predicted_ms"],
         "padding_share": padding_share(chosen),
     }

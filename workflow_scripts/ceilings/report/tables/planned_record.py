@@ -34,15 +34,14 @@ def read_record(
     Raises:
         UserError: It is missing, damaged, edited, of another version or of another cell, or its numbers cannot be.
     """
-    brought = "bring it again from where it was measured, or delete it" if cell.get("recorded") else None
-    remedy = brought or records.anew(path)
+    remedy = _remedy(path, cell)
     record = records.read(path, kind, remedy)
     recorded = record.get("cell", record) or {}
     if different := [name for name in key if recorded.get(name) != cell[name]]:
         differences = ", ".join(f"{name} {recorded.get(name)!r} instead of {cell[name]!r}" for name in different)
         raise UserError(f"{path} {made_for} another cell ({differences}); {remedy}")
     if record["status"] == "ok" and (problem := flaw(record)):
-        raise UserError(f"{path} cannot be believed ({problem}); {remedy}")
+        raise unbelievable(path, cell, problem)
     return record
 
 
@@ -60,3 +59,12 @@ def refuse_repeated(path: str, taken: Hashable, seen: dict[Hashable, str]) -> No
         raise UserError(
             f"{other} and {path} are one measurement twice; delete them and run `snakemake --cores 1 {other} {path}`"
         )
+
+
+def unbelievable(path: str | Path, cell: Record, problem: str) -> UserError:
+    """The refusal of a planned cell's record whose numbers cannot be."""
+    return UserError(f"{path} cannot be believed ({problem}); {_remedy(path, cell)}")
+
+
+def _remedy(path: str | Path, cell: Record) -> str:
+    return "bring it again from where it was measured, or delete it" if cell.get("recorded") else records.anew(path)

@@ -6,6 +6,7 @@ Those of a run record come from the measurements' catalogue, so what a plug-in m
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -202,9 +203,14 @@ def interval_columns(one: Quantity, interval: Interval | None) -> dict[str, floa
 def recorded(one: Quantity, record: Record) -> Any:
     """What a run record holds of a quantity, in its own unit; None where it holds nothing."""
     value: Any = record
-    for name in one.source.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
+    for name in _steps(one.source):
+        value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+@functools.cache
+def _steps(source: str) -> tuple[str, ...]:
+    return tuple(source.split("."))
 
 
 def _middle(values: Sequence[float]) -> float:

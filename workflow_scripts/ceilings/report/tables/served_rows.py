@@ -7,6 +7,7 @@ servers is in every interval, and with one server nothing bounds anything.
 from __future__ import annotations
 
 import collections
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,8 +77,8 @@ def served_tables(plan: Record, means: Means) -> Frames:
                 windows += [key | window_row(run, window) for run, window in loaded]
                 samples += [(key, run, window) for run, window in answered]
     return Frames(
-        serving=pd.DataFrame(rows, columns=SERVING_COLUMNS).astype(_types(SERVING_COLUMNS)),
-        windows=pd.DataFrame(windows, columns=WINDOW_COLUMNS).astype(_types(WINDOW_COLUMNS)),
+        serving=_frame(rows, tuple(SERVING_COLUMNS)),
+        windows=_frame(windows, tuple(WINDOW_COLUMNS)),
         samples=_samples(samples),
     )
 
@@ -404,5 +405,16 @@ COUNTS = {
 }
 
 
-def _types(columns: Sequence[str]) -> dict[str, str]:
-    return dict.fromkeys((name for name in columns if name in COUNTS and name != "growing"), "Int64")
+def _frame(rows: Sequence[Record], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Rows as a table; of most studies, without servers, the empty one, whose many types are set once."""
+    return _typed(rows, columns) if rows else _without_rows(columns).copy()
+
+
+def _typed(rows: Sequence[Record], columns: tuple[str, ...]) -> pd.DataFrame:
+    types = dict.fromkeys((name for name in columns if name in COUNTS and name != "growing"), "Int64")
+    return pd.DataFrame(rows, columns=columns).astype(types)
+
+
+@functools.cache
+def _without_rows(columns: tuple[str, ...]) -> pd.DataFrame:
+    return _typed((), columns)

@@ -17,10 +17,10 @@ from ceilings.taxonomy import COMMUNICATION, KERNEL_CLASSES
 from ceilings.traces import calls as kinds
 from ceilings.traces.budget import Account, Floats
 from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET, Capture, Integers, Marks, Ranges
-from ceilings.traces.covered import Covered
+from ceilings.traces.covered import Covered, union
 from ceilings.traces.explained.chain import Lines, Segments, lines, on_device, segments
 from ceilings.traces.explained.dependencies import Local, dependencies
-from ceilings.traces.explained.spans import Spans, union
+from ceilings.traces.explained.spans import Spans
 from ceilings.traces.explained.submissions import process_of_work
 from ceilings.traces.path import HOST, Calls, Work
 from ceilings.traces.recording import Recording

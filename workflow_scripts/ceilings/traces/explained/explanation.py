@@ -15,13 +15,13 @@ from ceilings.statistics.quantiles import quantile_interval
 from ceilings.taxonomy import COMMUNICATION, HOST_PARTS, IDLE_CAUSES, KERNEL_CLASSES, RECORDING_SHARES, STALLED
 from ceilings.traces import calls as kinds
 from ceilings.traces.capture import GRAPH, KERNEL, MEMCPY, MEMSET
+from ceilings.traces.covered import union
 from ceilings.traces.explained import account as parts_of
 from ceilings.traces.explained.account import Accounted, Accounts, DeviceSide
 from ceilings.traces.explained.drawn import LONGEST_NAME, UNNAMED, path_parts, timeline
 from ceilings.traces.explained.iterations import Iterations
 from ceilings.traces.explained.remedies import Evidence, levers
 from ceilings.traces.explained.soundness import health
-from ceilings.traces.explained.spans import union
 from ceilings.traces.explained.untraced import ANY, FASTEST, FITS, FITTED, Fit, fit, untraced
 from ceilings.traces.explained.what_if import WAITS, Change, replayed
 from ceilings.traces.kernel_classes import kernel_class, short

@@ -7,7 +7,6 @@ import re
 import numpy as np
 
 from ceilings.traces.capture import Integers
-from ceilings.traces.covered import Covered
 from ceilings.traces.recording import LOADING, RANGE, Recording
 
 DATA = re.compile(
@@ -108,15 +107,3 @@ class Spans:
         begin, finish = np.clip(self._start[mine], start, end), np.clip(self._end[mine], start, end)
         over = np.maximum.accumulate(np.concatenate([[start], finish]))[:-1] if len(mine) else begin
         return float(np.maximum(finish - np.maximum(begin, over), 0).sum())
-
-
-def union(begin: Integers, finish: Integers) -> Covered:
-    """The union of intervals."""
-    order = np.argsort(begin, kind="stable")
-    begin, finish = begin[order], finish[order]
-    if not len(begin):
-        return Covered(begin, finish)
-    over = np.maximum.accumulate(finish)
-    opens = np.append(True, begin[1:] > over[:-1])
-    closes = np.append(opens[1:], True)
-    return Covered(begin[opens], over[closes])

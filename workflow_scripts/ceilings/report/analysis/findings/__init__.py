@@ -15,6 +15,7 @@ from ceilings.report.analysis.findings.beyond import cold_start, other_boundarie
 from ceilings.report.analysis.findings.bottleneck import bottleneck
 from ceilings.report.analysis.findings.bucket_padding import padded_requests
 from ceilings.report.analysis.findings.company import company
+from ceilings.report.analysis.findings.copies_beside import copies_beside
 from ceilings.report.analysis.findings.counted_kernels import counted_kernels
 from ceilings.report.analysis.findings.energy import clocks, energy
 from ceilings.report.analysis.findings.finding import QUESTIONS, Finding
@@ -66,6 +67,7 @@ RULES: tuple[Callable[[Measured], list[Finding]], ...] = (
     published_latencies,
     choices,
     company,
+    copies_beside,
     other_boundaries,
     transfers,
     cold_start,

@@ -68,9 +68,9 @@ def cold_start(measured: Measured) -> list[Finding]:
         sentence += f"; {len(ranked) - len(shown)} between these" if len(ranked) > len(shown) else ""
         sentence = f"{where(measured, ranked[0])}: time from the start of a process to its first answer: {sentence}."
         first, last = ranked[0], ranked[-1]
+        slowest = f" to {_rounded(prices[last])} ({last.label})" if last is not first else ""
         brief = (
-            f"{where(measured, first)}: a new process answers after {_rounded(prices[first])} ({first.label}) to "
-            f"{_rounded(prices[last])} ({last.label})."
+            f"{where(measured, first)}: a new process answers after {_rounded(prices[first])} ({first.label}){slowest}."
         )
         findings.append(
             Finding("Cold start", sentence, names(ranked), prices[first], measure="ms", absolute=True, brief=brief)

@@ -35,7 +35,8 @@ def _finding(cell: MixedCell, judged: Judged) -> Finding:
         faster = ratio.high < 1
         status = "supported" if faster else "refuted"
         brief = (
-            f"{cell.name}: padding up to {int(row['buckets'])} buckets {'shortens' if faster else 'lengthens'} "
+            f"{cell.name}: padding up to {text.plural(int(row['buckets']), 'bucket')} "
+            f"{'shortens' if faster else 'lengthens'} "
             f"requests: {text.number(ratio.estimate)}× the mean at exact shapes."
         )
     elif within(ratio, MARGIN):

@@ -26,6 +26,9 @@ TOPIC = "Changing shapes"
 CLAIM = "Latencies at fixed shapes tell the latency of requests whose shapes change."
 MEASURE = "mean latencies, of the sequence to its requests at steady shapes"
 
+DEAR = 2.0
+"""Times its steady latency from which a shape's first appearance is named."""
+
 PUBLISHED_TOPIC = "One shape for many"
 PUBLISHED = "The latency at one shape is the mean latency of requests of many."
 PUBLISHED_MEASURE = "mean latencies, of the sequence to one shape"
@@ -37,7 +40,8 @@ CHOICE_MEASURE = "mean latencies, over the sequence to at one shape"
 
 def shape_taxes(measured: Measured) -> list[Finding]:
     """A finding a cell of changing shapes: the shape tax, held against the drift of its processes."""
-    return [_tax(cell) for cell in MixedShapes(measured).cells]
+    mixed = MixedShapes(measured)
+    return [_tax(mixed, cell) for cell in mixed.cells]
 
 
 def published_latencies(measured: Measured) -> list[Finding]:
@@ -53,10 +57,15 @@ def choices(measured: Measured) -> list[Finding]:
     return [_choice(mixed, a, b) for cells in mixed.workloads.values() for a, b in _pairs(mixed, cells)]
 
 
+def changes_may_cost(cell: MixedCell) -> bool:
+    """Whether the changes may be what costs: a shape that repeats in the sequence does not take as long."""
+    return cell.change_cost is None or cell.change_cost.high > 1 + MARGIN
+
+
 # --- the tax ---------------------------------------------------------------------------------------------------------
 
 
-def _tax(cell: MixedCell) -> Finding:
+def _tax(mixed: MixedShapes, cell: MixedCell) -> Finding:
     row, name = cell.row, cell.name
     if cell.tax is None:
         sentence = (
@@ -70,34 +79,37 @@ def _tax(cell: MixedCell) -> Finding:
     brief = ""
     missing: tuple[str, ...] = ()
     status: Status
-    tax = cell.tax
+    tax, first = cell.tax, _first(mixed, cell)
     if tax.low > cell.drift:
-        worst = ""
-        if not pd.isna(row["worst_ratio"]):
-            worst = (
-                f" The change that costs most is {row['worst_previous']} to {row['worst_shape']}: "
-                f"{text.number(row['worst_ratio'])}× the steady latency."
-            )
         sentence = (
             f"{name}: a benchmark of one shape at a time misleads by **{text.interval(tax, '×')}**: the sequence takes "
             f"{text.number(row['sequence_ms'])} ms a request, the same requests at steady shapes "
-            f"{text.number(row['steady_ms'])} ms.{worst}"
+            f"{text.number(row['steady_ms'])} ms. {_cause(cell)}{_dearest(mixed, cell)}{first}"
         )
         brief = (
             f"{name}: a benchmark of one shape misleads by {text.number(tax.estimate)}×; requests whose shapes change "
             f"take {text.number(row['sequence_ms'])} ms in the mean."
+            + ("" if changes_may_cost(cell) else " Requests that repeat their shape pay as much.")
         )
+        status = "refuted"
+    elif tax.high < 1 / max(cell.drift, 1 + MARGIN):
+        sentence = (
+            f"{name}: requests take less time in the sequence than at their steady latencies, "
+            f"**{text.interval(tax, '×')}**: {text.number(row['sequence_ms'])} and {text.number(row['steady_ms'])} ms "
+            f"in the mean. Something slows the same shape again, and what a change costs is unknown.{first}"
+        )
+        brief = f"{name}: requests whose shapes change take {text.number(tax.estimate)}× their steady latencies."
         status = "refuted"
     elif within(tax, MARGIN):
         sentence = (
             f"{name}: the sequence takes as long as its requests at their steady latencies "
-            f"({text.interval(tax, '×')}); here a benchmark of one shape at a time tells the truth."
+            f"({text.interval(tax, '×')}); here a benchmark of one shape at a time tells the truth.{first}"
         )
         status = "supported"
     else:
         sentence = (
             f"{name}: undecided: the sequence takes {text.interval(tax, '×')} as long as its requests at their steady "
-            f"latencies, which drift by up to {text.number(cell.drift)}× within a round."
+            f"latencies, which drift by up to {text.number(cell.drift)}× within a round.{first}"
         )
         status, missing = "not decidable", (f"protocol: {{processes: {2 * int(row['processes'])}}}",)
     return Finding(
@@ -112,6 +124,47 @@ def _tax(cell: MixedCell) -> Finding:
     )
 
 
+def _cause(cell: MixedCell) -> str:
+    """Whether the tax is that of the changes."""
+    alone, cost = cell.row["return_ratio"], cell.change_cost
+    if cost is None:
+        if pd.isna(alone):  # one shape
+            return ""
+        assert cell.tax
+        little = ", so the changes do not explain the tax" if alone - 1 < (cell.tax.low - 1) / 2 else ""
+        return (
+            "Every request changes its shape there; alone, the first request after another shape takes "
+            f"{text.number(alone)}× the steady latency{little}."
+        )
+    both = f"There a request takes {text.interval(cost, '×')} as long after another shape as after the same"
+    if not changes_may_cost(cell):
+        return f"{both}: the requests that change the shape are not what costs."
+    return f"{both}: {'the changes cost' if cost.low > 1 else 'undecided whether the changes cost'}."
+
+
+def _dearest(mixed: MixedShapes, cell: MixedCell) -> str:
+    """Where most of the excess falls."""
+    if (pair := mixed.dearest(cell)) is None:
+        return ""
+    return (
+        f" The largest part falls on {pair['previous']} to {pair['shape']}: {text.number(pair['mean_ratio'])}× the "
+        f"steady latency in the mean, {text.number(pair['ratio'])}× in the median."
+    )
+
+
+def _first(mixed: MixedShapes, cell: MixedCell) -> str:
+    """The shape whose first appearance is farthest above its steady latency; no pass after the first one has it."""
+    later = mixed.shapes(cell).iloc[1:]
+    ratios = later["first_ms"] / later["steady_ms"]
+    if ratios.empty or not (largest := ratios.max()) >= DEAR:
+        return ""
+    row = later.loc[ratios.idxmax()]
+    return (
+        f" From a cold start the first {row['shape']} takes {text.number(row['first_ms'])} ms, {text.number(largest)}× "
+        "its steady latency, once a process and no part of the tax."
+    )
+
+
 # --- the number that a benchmark of one shape publishes ---------------------------------------------------------------
 
 
@@ -122,7 +175,7 @@ def _published(cell: MixedCell, judged: Judged) -> Finding:
     mix = cell.row["steady_ms"] / mean
     parts = (
         f"The requests take {text.number(mix)}× that latency at their steady shapes, and "
-        f"{text.number(cell.row['tax'])}× of this since they change."
+        f"{text.number(cell.row['tax'])}× of this one after another."
     )
     taken = f"the requests of the sequence take {text.number(cell.row['sequence_ms'])} ms in the mean"
     publishes = f"a benchmark at {shape} publishes a mean of {text.number(mean)} ms"

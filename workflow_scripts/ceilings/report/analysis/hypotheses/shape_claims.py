@@ -33,7 +33,11 @@ def changing_batches(measured: Measured, evidence: Evidence) -> Judgement:
         stack, plain = _stack(cell)
         if stack not in {ORT_CUDA, *TENSORRT_STACKS}:
             continue
-        lines.append(f"{cell.name}: {text.interval(change, '×')} the steady latency at a change of the batch")
+        alone = text.number(cell.row["return_ratio"])
+        lines.append(
+            f"{cell.name}: {text.interval(change, '×')} the steady latency at a change of the batch, {alone}× at the "
+            "return of a batch alone"
+        )
         tensorrt = stack in TENSORRT_STACKS
         status = _redone(cell, change, hoped=not tensorrt)
         # With another search, or without a convolution, the provider may well redo nothing.
@@ -63,25 +67,23 @@ def tensorrt_over_batches(measured: Measured, evidence: Evidence) -> Judgement:
 def _batch_changes(measured: Measured) -> Iterator[tuple[MixedCell, Interval]]:
     """Cells whose shapes differ in the batch only, with what a request after a change takes over its steady latency.
 
-    A request that follows its own shape is taken to be steady, so the tax is all of the changes'.
+    Where requests repeat their shape too, changes are held against these, which pay what is no cost of a change.
     """
-    shapes = measured.tables.changing_shapes
-    for cell in MixedShapes(measured).cells:
-        mine = shapes[(shapes[list(_key(cell))] == list(_key(cell).values())).all(axis=1)]
-        sizes = [Shape.parse(name) for name in mine["shape"]]
+    mixed = MixedShapes(measured)
+    for cell in mixed.cells:
+        sizes = [Shape.parse(name) for name in mixed.shapes(cell)["shape"]]
         share = cell.row["changes"] / max(1, cell.row["requests"] - 1)
         alike = len({shape.with_sizes(batch=1) for shape in sizes}) == 1
         if cell.tax and alike and len(sizes) > 1 and share >= OFTEN:
-            ends = (1 + (end - 1) / share for end in (cell.tax.low, cell.tax.estimate, cell.tax.high))
-            yield cell, Interval(*ends)
-
-
-def _key(cell: MixedCell) -> dict[str, str]:
-    return {name: str(cell.row[name]) for name in ("device", "runtime", "model", "precision", "sequence")}
+            ends = [1 + (end - 1) / share for end in (cell.tax.low, cell.tax.estimate, cell.tax.high)]
+            yield cell, cell.change_cost or Interval(*ends)
 
 
 def _redone(cell: MixedCell, change: Interval, *, hoped: bool) -> Status:
+    """Whether a change redoes something: requests of the sequence show it, and so does the return of a shape alone."""
     if change.low > max(REDONE, cell.drift):
+        if not cell.row["return_ratio"] > REDONE:
+            return "not decidable"  # a stall of the sequence may be what its requests show
         return "supported" if hoped else "refuted"
     if change.high < NOT_REDONE:
         return "refuted" if hoped else "supported"

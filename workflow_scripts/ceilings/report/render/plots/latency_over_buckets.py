@@ -69,10 +69,11 @@ def _latency(axis: Axes, members: pd.DataFrame, row: dict[str, Any]) -> None:
         axis.errorbar([at], [middle], yerr=error, label="steady, padded to the choice: measured (95%)", **look)
         look = {"color": SEQUENCE, "marker": "D", "linestyle": "none"}
         axis.plot([chosen + 2 * BESIDE], [row["padded_ms"]], label="in the sequence, padded to the choice", **look)
-    axis.axhline(row["steady_ms"], color=UNPADDED, linestyle=":", label="steady, not padded")
+    unpadded = row["steady_ms"] if pd.isna(row["unpadded_ms"]) else row["unpadded_ms"]
+    axis.axhline(unpadded, color=UNPADDED, linestyle=":", label="steady, not padded")
     axis.axhline(row["sequence_ms"], color=UNPADDED, linestyle="--", label="in the sequence, not padded")
-    seen = [row[name] for name in ("steady_ms", "sequence_ms", "padded_steady_ms", "padded_ms") if pd.notna(row[name])]
-    highest = style.REACH * max(*seen, members["predicted_ms"].max())
+    seen = [row[name] for name in ("sequence_ms", "padded_steady_ms", "padded_ms") if pd.notna(row[name])]
+    highest = style.REACH * max(unpadded, *seen, members["predicted_ms"].max())
     top = 1.12 * min(axis.get_ylim()[1], highest)  # an interval of decades would hide all else
     axis.set_ylim(0, top)
     if pd.notna(row["padded_steady_high_ms"]) and row["padded_steady_high_ms"] > top:

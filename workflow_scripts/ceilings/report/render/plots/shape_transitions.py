@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
@@ -40,7 +42,8 @@ def draw(tables: Tables) -> Figure:
     columns = min(2, len(several))
     rows = -(-len(several) // columns)
     figure, axes = style.panels(
-        rows, columns, 3.9, "Latency by the shape before, over the shape's steady latency; blank: no such pair"
+        *(rows, columns, 3.9),
+        "Latency by the shape before, over its steady latency; n: requests; blank: none",
     )
     flat = [axis for row in axes for axis in row]
     for axis in flat[len(several) :]:
@@ -63,11 +66,11 @@ def draw(tables: Tables) -> Figure:
         device, runtime, model, precision, sequence = key
         axis.set_title(f"{configuration_label(runtime, precision)}, {model}, {sequence}\non {device}", fontsize=9)
         if len(shapes) <= MOST_NUMBERS:
-            for (previous, shape), ratio in np.ndenumerate(field):
-                if not np.isnan(ratio):
-                    dark = abs(np.log(ratio)) > 0.6 * np.log(reach)
-                    colour = "white" if dark else "black"
-                    axis.text(shape, previous, text.number(ratio), ha="center", va="center", fontsize=8, color=colour)
+            for row in members.to_dict("records"):
+                dark = abs(np.log(row["ratio"])) > 0.6 * np.log(reach)
+                look: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if dark else "black"}
+                number = f"{text.number(row['ratio'])}\nn {row['count']}"
+                axis.text(place[row["shape"]], place[row["previous"]], number, fontsize=7, **look)
     assert image is not None
     plain = FuncFormatter(lambda value, _: text.number(value))
     bar = figure.colorbar(image, ax=flat[: len(several)], shrink=0.6, format=plain)
