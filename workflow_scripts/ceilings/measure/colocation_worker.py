@@ -39,7 +39,8 @@ from ceilings.program import answer_task
 from ceilings.statistics.levels import change
 
 FEWEST = 10
-"""Requests of the slowest instance that a window has room for, at the pace that it had while warming up."""
+"""Requests of the slowest instance that a window has room for, at the pace that it had while warming up. An instance
+that answers fewer is flagged: its pace rests on few requests."""
 
 SHORTEST_CHECK_NS = 200_000_000
 
@@ -119,14 +120,23 @@ class _Led:
         """
         for doubling in range(MOST_DOUBLINGS + 1):
             window = self._window(of, seconds * 2**doubling)
-            silent = [at for at in of if not window["answers"][str(at)]["latency_ns"]]
+            counts = {at: len(window["answers"][str(at)]["latency_ns"]) for at in of}
+            silent = [at for at, count in counts.items() if not count]
             if not silent:
+                self._flag_few(counts)
                 return window
             name = f"{self._cells[silent[0]]}, instance {silent[0] + 1},"
             self.flags.append(
                 f"{name} answered no whole request within {seconds * 2**doubling:.2g} s; a longer window followed"
             )
         raise CellFailure("timed-out", f"{name} answered no request within {seconds * 2**MOST_DOUBLINGS:.3g} s")
+
+    def _flag_few(self, counts: Mapping[int, int]) -> None:
+        """Flag instances whose pace rests on fewer requests than a window has room for."""
+        for at, count in counts.items():
+            if count < FEWEST:
+                name = f"{self._cells[at]}, instance {at + 1},"
+                self.flags.append(f"{name} answered {count} whole requests in a window, fewer than {FEWEST}")
 
     def _window(self, of: Sequence[int], seconds: float) -> dict[str, Any]:
         begins = time.perf_counter_ns() + 2_000_000
