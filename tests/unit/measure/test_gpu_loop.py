@@ -16,7 +16,7 @@ from ceilings.errors import CellFailure
 from ceilings.measure import gpu_loop
 from ceilings.measure.stopping import Protocol, secondary
 from ceilings.runtimes.cuda_runner import as_float32
-from ceilings.schemas.run import LATENCIES
+from ceilings.schemas.run import HOST_SPEED, LATENCIES
 
 PROTOCOL = Protocol(
     warmup_seconds=0.01,
@@ -55,7 +55,7 @@ def test_the_pool_goes_on_from_block_to_block(diary):
 def test_a_series_has_the_layout_of_a_cpu_s_and_three_numbers_an_iteration(diary):
     regime = gpu_loop.Regime(lambda _: None, lambda _: time.sleep(0.001), ["a"])
     series, (start, end) = gpu_loop.closed_loop(regime, STREAM, PROTOCOL)
-    assert set(series) == set(LATENCIES)
+    assert set(series) == {*LATENCIES, *HOST_SPEED}
     assert len(series["latency_ns"]) == len(series["gpu_ns"]) == len(series["enqueue_ns"]) >= 20
     assert end - start >= PROTOCOL.min_seconds * 1e9
     assert series["stop_reason"] == "precise"

@@ -37,6 +37,14 @@ def test_latency_of_known_work_is_found():
     assert series["stop_reason"] == "precise" and series["warmup_stable"]
 
 
+def test_the_host_s_speed_is_taken_once_a_block():
+    series = closed_loop(lambda slot: wait(0.002), ["a"], PROTOCOL)
+    at, ns = series["host_at"], series["host_ns"]
+    assert at[0] == 0 and at == sorted(set(at)) and at[-1] < len(series["latency_ns"])
+    assert len(at) == len(ns) and 2e3 < np.median(ns) < 1e6
+    assert sum(ns) < 0.01 * series["elapsed_ns"]
+
+
 def test_iterations_go_through_the_pool_in_order():
     seen = []
     series = closed_loop(seen.append, ["a", "b", "c"], PROTOCOL)

@@ -30,7 +30,7 @@ from ceilings.measure.measurements import closed_loop, requests
 from ceilings.measure.stopping import Protocol, secondary
 from ceilings.models import pool
 from ceilings.report.tables.collect import collect
-from ceilings.schemas.run import LATENCIES, REQUESTS
+from ceilings.schemas.run import HOST_SPEED, LATENCIES, REQUESTS
 from ceilings.study.slices import Slices
 from ceilings.study.study import Study
 from ceilings.workload import generation
@@ -107,7 +107,7 @@ def test_an_iteration_is_a_token_and_the_prefill_before_it_is_not_timed(count):
     runner = make(Watched, "b2-p5-g6")
     bench = bench_of(runner, count)
     series = bench.closed_loop(main=True)
-    assert set(series) == set(LATENCIES)
+    assert set(series) == {*LATENCIES, *HOST_SPEED}
     positions = [call for call in runner.seen if isinstance(call, int)]
     measured = positions[len(series["warmup_ns"]) :]
     assert len(measured) == len(series["latency_ns"]) and len(measured) % 5 == 0
@@ -325,7 +325,7 @@ def test_a_hidden_stream_leaves_the_host_s_clock_alone(on_gpu, diary):
     record = bench.measure(slots, elements, PROTOCOL, DONE)
     latency = record["series"]["latency"]
     assert latency["gpu_ns"] is None and latency["enqueue_ns"] is None and len(latency["latency_ns"]) >= 20
-    assert set(latency) == set(LATENCIES) and not {"record", "wait", "elapsed"} & set(diary)
+    assert set(latency) == {*LATENCIES, *HOST_SPEED} and not {"record", "wait", "elapsed"} & set(diary)
     assert [name for name, check in LATENCIES.items() if check(latency[name])] == []
 
 

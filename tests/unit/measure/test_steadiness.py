@@ -42,3 +42,25 @@ def test_a_token_that_takes_longer_in_requests_is_said():
 def test_few_tokens_that_scatter_are_not_called_different():
     series = {"latency": {"latency_ns": times(2, noise=1)}, "requests": {"token_ns": times(2.4, each=12, noise=1)}}
     assert level_flags(series) == []
+
+
+def changed(host_us, at=None):
+    """The flag of a series that changed after 381 of 508 iterations, with the host's fixed work before and after."""
+    before, after = host_us
+    latency = times(2.03, 2.03, 2.03, 3.11)
+    at = at or list(range(0, 508, 20))
+    host = [round(1e3 * (after if done >= 381 else before)) for done in at]
+    (flag,) = level_flags({"latency": {"latency_ns": latency, "host_at": at, "host_ns": host}})
+    return flag
+
+
+def test_a_change_of_the_host_s_speed_is_named():
+    assert changed((20, 31)).endswith("(the host changed its speed: fixed work took 20 us before and 31 us after)")
+
+
+def test_a_host_that_kept_its_speed_is_not_why():
+    assert changed((20, 20.5)).endswith("(the host kept its speed: fixed work took 20 us before and 20.5 us after)")
+
+
+def test_few_times_of_the_host_say_nothing():
+    assert changed((20, 31), at=[0, 100, 200, 300, 400, 450]).endswith("of 508 on")

@@ -20,7 +20,7 @@ from ceilings.errors import CellFailure, UserError
 from ceilings.files import read_json
 from ceilings.measure import catalogue, worker
 from ceilings.measure.supervisor import supervise
-from ceilings.schemas.run import LATENCIES
+from ceilings.schemas.run import HOST_SPEED, LATENCIES
 from ceilings.workload.task import TASKS
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
@@ -65,7 +65,7 @@ def test_a_record_holds_every_measurement_of_the_task(tmp_path):
     assert record["status"] == "ok", record["failure"]
     assert list(record["series"]) == ["latency", "throughput"]
     latency = record["series"]["latency"]
-    assert set(latency) == set(LATENCIES)
+    assert set(latency) == {*LATENCIES, *HOST_SPEED}
     assert len(latency["latency_ns"]) >= 20 and latency["gpu_ns"] is None
     assert record["parity"]["relative_l2"] < 1e-6 and record["parity"]["rows"] == 8
     assert record["parity"]["tolerance"] == 1e-3

@@ -55,3 +55,21 @@ def test_captures_whose_iterations_differ_are_counted(tmp_path):
     records.write(path, "budget", records.read(path, "budget") | budget_record(planted.capture(unsteady)))
     (line,) = lines(collect(maker.plan()), "not alike")
     assert line.startswith("1 of 2 captures")
+
+
+@pytest.mark.parametrize(
+    ("host_us", "words"),
+    [
+        ((20.0, 20.0, 31.0), "In 1 of 1 the host was slower in the slow process too: fixed work took 1.55× as long"),
+        ((20.0, 20.0, 20.5), "A thread of the host was as fast in the slow processes as in the fast ones: its speed is not why."),
+        ((20.0, None, 31.0), "differ by more than 10%."),
+    ],
+)
+def test_processes_that_differ_with_the_host_are_told_from_others(tables, host_us, words):
+    runs, cells = tables.runs.copy(), tables.cells.copy()
+    of = runs["runtime"] == "onnxruntime-cuda"
+    runs.loc[of, "p50_ms"] = [1.0, 1.0, 1.5]
+    runs.loc[of, "host_us"] = host_us
+    cells.loc[cells["runtime"] == "onnxruntime-cuda", "process_spread"] = 0.5
+    (line,) = lines(dataclasses.replace(tables, runs=runs, cells=cells), "have processes that differ")
+    assert words in line and (host_us[1] is not None or line.endswith("more than 10%."))

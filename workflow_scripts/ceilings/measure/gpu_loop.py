@@ -25,6 +25,7 @@ from cuda.bindings import runtime as cudart
 from ceilings.cuda import device as cuda
 from ceilings.cuda import monitor as gpu_monitor
 from ceilings.measure import loop
+from ceilings.measure.host_speed import HostSpeed
 from ceilings.measure.loop import block_size, undisturbed, up_to
 from ceilings.measure.stopping import NS, Protocol
 
@@ -72,7 +73,7 @@ def closed_loop(
     Returns:
         A series as in :func:`ceilings.measure.loop.closed_loop`, and its span of ``perf_counter_ns``.
     """
-    warmup, measured = Samples(), Samples()
+    warmup, measured, host = Samples(), Samples(), HostSpeed()
     events = None if stream is None else (cuda.Event(), cuda.Event())
     with undisturbed():
         start = time.perf_counter_ns()
@@ -87,6 +88,7 @@ def closed_loop(
         start = time.perf_counter_ns()
         reason = None
         while reason is None:
+            host.take(len(measured.latency_ns))
             count = up_to(regime.whole, block_size(measured.latency_ns or warmup.latency_ns))
             block(regime, stream, events, count, measured)
             if monitor is not None:
@@ -101,6 +103,7 @@ def closed_loop(
         "warmup_stable": stable,
         "stop_reason": reason,
         "elapsed_ns": end - start,
+        **host.to_json(),
     }
     return series, (start, end)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ceilings.measure.host_speed import HostSpeed
 from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 
 BLOCK_NS = 50_000_000
@@ -44,11 +45,12 @@ def closed_loop(
         whole: So many iterations belong together: measuring begins with the first of them and ends after the last.
 
     Returns:
-        The ``latency`` series of a run record: every iteration's time in ns, warm-up apart, why it stopped, and
-        how long it took in all.
+        The ``latency`` series of a run record: every iteration's time in ns, warm-up apart, why it stopped,
+        how long it took in all, and the speed of the host along it.
     """
     warmup_ns = list(warmed_ns)
     latency_ns: list[int] = []
+    host = HostSpeed()
     with undisturbed():
         start = time.perf_counter_ns() - sum(warmup_ns)
         stable = protocol.warm(warmup_ns)
@@ -59,6 +61,7 @@ def closed_loop(
         start = time.perf_counter_ns()
         reason = None
         while reason is None:
+            host.take(len(latency_ns))
             block(launch, slots, up_to(whole, block_size(latency_ns or warmup_ns)), latency_ns, prepare)
             elapsed = time.perf_counter_ns() - start
             reason = protocol.stop_reason(latency_ns, elapsed)
@@ -70,6 +73,7 @@ def closed_loop(
         "warmup_stable": stable,
         "stop_reason": reason,
         "elapsed_ns": elapsed,
+        **host.to_json(),
     }
 
 

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ceilings.statistics.levels import change
+from ceilings.statistics.levels import CHANGED, change
 from ceilings.statistics.quantiles import quantile_interval
 
 NS_PER_MS = 1e6
 
 APART = 0.1
 """From this difference on, a token's time in ``latency`` and in ``requests`` is not the same."""
+
+
+SEVERAL = 4
+"""Times of the host's fixed work on each side of a change, from which on they say something."""
 
 
 def level_flags(series: Mapping[str, Any]) -> list[str]:
@@ -30,7 +34,7 @@ def level_flags(series: Mapping[str, Any]) -> list[str]:
         if changed := change(values):
             flags.append(
                 f"{name} changed its level within the series: {_ms(changed.before)}, then {_ms(changed.after)} "
-                f"from about {what} {changed.position} of {len(values)} on"
+                f"from about {what} {changed.position} of {len(values)} on{_host(series[name], changed.position)}"
             )
     return flags + _two_series(series)
 
@@ -45,6 +49,18 @@ def _timed(series: Mapping[str, Any]) -> Iterator[tuple[str, str, list[int]]]:
                 yield name, what, one[field]
         if one.get("first_token_ns") and not one.get("token_ns"):
             yield name, "request", one["first_token_ns"]
+
+
+def _host(one: Mapping[str, Any], position: int) -> str:
+    """What the host's fixed work says of a change; empty where it was timed too seldom to say anything."""
+    at, ns = (np.asarray(one.get(name) or [], dtype=np.float64) for name in ("host_at", "host_ns"))
+    before, after = ns[at < position], ns[at >= position]
+    if min(len(before), len(after)) < SEVERAL:
+        return ""
+    one_us, other_us = float(np.median(before)) / 1e3, float(np.median(after)) / 1e3
+    same = abs(np.log(other_us / one_us)) < CHANGED
+    verdict = "the host kept its speed" if same else "the host changed its speed"
+    return f" ({verdict}: fixed work took {one_us:.3g} us before and {other_us:.3g} us after)"
 
 
 def _two_series(series: Mapping[str, Any]) -> list[str]:

@@ -42,6 +42,9 @@ LATENCIES = {
 }
 """A series of a closed loop, as ``ceilings.measure.loop`` gives it."""
 
+HOST_SPEED = dict.fromkeys(("host_at", "host_ns"), numbers(low=0, integral=True))
+"""How fast the host was along a series, as ``ceilings.measure.host_speed`` gives it; older records have none."""
+
 THROUGHPUT = {"concurrency": whole(1), "completions": NOT_NEGATIVE, "seconds": POSITIVE, "inferences_per_s": POSITIVE}
 
 
@@ -61,7 +64,7 @@ def _series(value: object) -> str | None:
     """A series of latencies, or what a measurement of a plug-in gives."""
     if isinstance(value, dict) and "latency_ns" in value:
         further = {name: check for name, check in LATENCIES.items() if name != "latency_ns"}
-        return record({"latency_ns": LATENCIES["latency_ns"]}, further, rest=anything)(value)
+        return record({"latency_ns": LATENCIES["latency_ns"]}, further | HOST_SPEED, rest=anything)(value)
     return anything(value)
 
 
@@ -153,7 +156,7 @@ SCHEMA = by(
                 "failure": one_of(None),
                 "parity": record({**FULL_PARITY, "tolerance": POSITIVE}, TOKEN_PARITY),
                 "series": record(
-                    {"latency": record(LATENCIES, rest=anything)},
+                    {"latency": record(LATENCIES, HOST_SPEED, rest=anything)},
                     {
                         "throughput": record(THROUGHPUT, rest=anything),
                         "requests": record(REQUESTS, rest=anything),

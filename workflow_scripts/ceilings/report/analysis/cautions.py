@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ceilings.report import text
@@ -16,6 +17,7 @@ from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.analysis.narrow_products import float_only
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.keys import KEY
+from ceilings.statistics.levels import CHANGED
 from ceilings.statistics.returning import Returning, returning
 from ceilings.workload.generation import is_request
 
@@ -142,6 +144,25 @@ def _undecided(measured: Measured, findings: Sequence[Finding]) -> list[str]:
     ]
 
 
+def _host(measured: Measured, spread: Sequence[Cell]) -> str:
+    """In how many cells the slower process had the slower host; empty where no process says."""
+    factors = []
+    for cell in spread:
+        runs = measured.runs(cell)
+        if "host_us" in runs and runs["host_us"].notna().all():
+            slow, fast = runs.loc[runs["p50_ms"].idxmax()], runs.loc[runs["p50_ms"].idxmin()]
+            factors.append(float(slow["host_us"] / fast["host_us"]))
+    if not factors:
+        return ""
+    slower = [factor for factor in factors if factor >= 1 + CHANGED]
+    if not slower:
+        return " A thread of the host was as fast in the slow processes as in the fast ones: its speed is not why."
+    return (
+        f" In {len(slower)} of {len(factors)} the host was slower in the slow process too: fixed work took "
+        f"{text.ratio(float(np.median(slower)))}× as long there."
+    )
+
+
 def _processes(measured: Measured) -> list[str]:
     cells = measured.cells
     every = len(cells)
@@ -149,7 +170,10 @@ def _processes(measured: Measured) -> list[str]:
     if single := [cell for cell in cells if len(cell.groups) < 2]:
         lines.append(f"{len(single)} of {every} cells have one process, so no interval.")
     if spread := [cell for cell in cells if cell.row["process_spread"] > SPREAD]:
-        lines.append(f"{len(spread)} of {every} cells have processes that differ by more than {SPREAD:.0%}.")
+        lines.append(
+            f"{len(spread)} of {every} cells have processes that differ by more than {SPREAD:.0%}."
+            f"{_host(measured, spread)}"
+        )
     if unstable := [cell for cell in cells if cell.row["warmup_stable"] is False]:
         lines.append(f"{len(unstable)} of {every} cells did not reach a steady state in the warm-up.")
     if capped := [cell for cell in cells if "cap" in str(cell.row["stop_reasons"])]:

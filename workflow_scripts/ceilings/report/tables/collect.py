@@ -179,6 +179,7 @@ def run_row(cell: Record, record: Record) -> dict[str, Any]:
             "warmup_n": len(latency.get("warmup_ns") or []),
             "warmup_stable": latency.get("warmup_stable"),
             "stop_reason": latency.get("stop_reason"),
+            "host_us": float(np.median(latency["host_ns"])) / 1e3 if latency.get("host_ns") else None,
         }
     throughput = series.get("throughput") or {}
     row |= {"saturated_per_s": throughput.get("inferences_per_s"), "concurrency": throughput.get("concurrency")}
@@ -316,7 +317,7 @@ def _compact(value: object) -> str | None:
 
 RUN_COLUMNS = [
     *(*KEY, "run", "status", "failure_kind", "failure_message", "log", "n"),
-    *("p50_ms", "mean_ms", "min_ms", "max_ms", "warmup_n", "warmup_stable", "stop_reason"),
+    *("p50_ms", "mean_ms", "min_ms", "max_ms", "warmup_n", "warmup_stable", "stop_reason", "host_us"),
     *("saturated_per_s", "concurrency"),
     *(one.column for one in SOURCED),
     *("compile_cache", "threads", "energy", "gpu", "flags", "environment"),
