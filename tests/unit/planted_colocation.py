@@ -11,7 +11,7 @@ from unit.planted_records import PROVENANCE
 from unit.planted_shapes import PARITY
 
 from ceilings import records
-from ceilings.measure.colocation import ROUNDS, Placed, Sharing, company, placed
+from ceilings.measure.colocation import NAMES, Placed, Sharing, company, placed, schedule
 
 FAST, SLOW = "onnxruntime-cpu/text/fp32/b1-s32", "onnxruntime-cpu/image/fp32/b2-i32"
 ALONE_MS = {FAST: 1.0, SLOW: 4.0}
@@ -47,7 +47,7 @@ def run(
         activity: Share of the SMs that one instance keeps busy; None of a CPU, or where NVML does not say.
         utilisation: The same of time with a kernel.
     """
-    chance = np.random.default_rng(number)
+    chance = np.random.default_rng([number, NAMES.index(str(sharing))])
     instances = placed(cells, sharing.cores, 2, [(core,) for core in range(CORES)])
     slowed = slowed or {}
     windows, clock = [], 10**9
@@ -82,9 +82,8 @@ def run(
             "answers": answers,
         }
 
-    for at_round in range(ROUNDS + 1):
-        windows += [window(at_round, of, False) for of in company(instances)] if at_round else []
-        windows += [window(at_round, [at], True) for at in range(len(instances))]
+    for at_round, reference, of in schedule(company(instances), len(instances)):
+        windows.append(window(at_round, of, reference))
     content = {
         **{"device": "cpu-planted", "group": "planted", "how": sharing.how, "cores": sharing.cores},
         **{"run": number, "log": None, "cells": list(cells), "flags": [], "protocol": PROTOCOL},

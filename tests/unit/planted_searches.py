@@ -68,7 +68,7 @@ def _step(batch: int, median: float, processes: int, *, again: bool = False, fai
     if fails:
         failure = {"kind": "out-of-memory", "message": "failed to allocate"}
         return {"batch": batch, "again": again, "status": "failed", "failure": failure, "runs": []}
-    runs = [_run(median, seed=100 * batch + number) for number in range(processes)]
+    runs = [_run(median, seed=100 * batch + 50 * again + number) for number in range(processes)]
     return {"batch": batch, "again": again, "status": "ok", "failure": None, "runs": runs}
 
 

@@ -129,6 +129,23 @@ def test_an_instance_that_ends_in_company_ends_the_run_by_name(tmp_path):
         host.close()
 
 
+def test_an_instance_with_another_clock_is_refused(tmp_path):
+    task = colocation_cell.make(tmp_path, "processes")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\nhere = time.perf_counter_ns\ntime.perf_counter_ns = lambda: here() + 600_000_000\n"
+    )
+    hosts = [
+        ProcessHost(one, {"PYTHONPATH": path})
+        for one, path in zip(task["instances"], (SCRIPTS, f"{tmp_path}:{SCRIPTS}"), strict=True)
+    ]
+    led = colocation_worker._Led(task, hosts, None)
+    with pytest.raises(CellFailure, match=f"{CELL}, instance 2: its clock has another time") as failure:
+        led.refuse_other_clocks()
+    assert failure.value.kind == "runtime-error"
+    for host in hosts:
+        host.close()
+
+
 def test_a_window_without_an_answer_is_repeated_with_twice_its_length(tmp_path):
     task = {**colocation_cell.make(tmp_path), "physical_cores": 1}
     led = colocation_worker._Led(task, [], None)
@@ -142,6 +159,12 @@ def test_a_window_without_an_answer_is_repeated_with_twice_its_length(tmp_path):
     assert led.window([0, 1], 0.1)["answers"]["1"]["latency_ns"] == [5]
     assert asked == [0.1, 0.2, 0.4]
     assert led.flags[1] == f"{CELL}, instance 2, answered no whole request within 0.2 s; a longer window followed"
+    assert led.flags[2:] == [
+        f"{CELL}, instance {at}, answered 1 whole requests in a window, fewer than 10" for at in (1, 2)
+    ]
+    led._window = lambda of, seconds: {"answers": {str(at): {"latency_ns": [5] * 10} for at in of}}
+    led.window([0, 1], 0.1)
+    assert len(led.flags) == 4
     led._window = lambda of, seconds: {"answers": {str(at): {"latency_ns": []} for at in of}}
     with pytest.raises(CellFailure, match=r"instance 1, answered no request within 1.6 s"):
         led.window([0, 1], 0.1)

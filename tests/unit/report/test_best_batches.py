@@ -99,7 +99,9 @@ def test_an_answer_that_does_not_hold_at_the_end_is_not_certain(planted):
 
 def test_no_batch_keeps_a_limit_below_the_smallest_one(planted):
     tables = planted(limit_ms=1.0)
-    assert "no batch keeps the limit of 1.00 ms (p50); batch 1 takes 5.79 ms" in finding_of(tables).text
+    assert (
+        "no batch that was measured keeps the limit of 1.00 ms (p50); batch 1 takes 5.79 ms" in finding_of(tables).text
+    )
     assert finding_of(tables).effect is None
     assert "no batch keeps the limit for certain" in batch_section.section(tables)
     near = finding_of(planted(limit_ms=affine(1)))
@@ -133,6 +135,16 @@ def test_a_search_that_failed_and_one_that_cannot_be_are_listed_with_the_reason(
     assert best_batches(Measured(tables)) == []
 
 
+def test_flags_that_differ_by_a_number_are_one_kind_of_all_their_batches(tmp_path):
+    search = planted_searches.write(tmp_path)
+    record = json.loads((tmp_path / "s32.json").read_text())
+    for step, flag in ((0, "a card was reset"), (0, "others used 90% of a core"), (2, "others used 91% of a core")):
+        record["steps"][step]["runs"][0]["flags"].append(flag)
+    overwrite(tmp_path / "s32.json", record)
+    flags = row_of(tables_of(search))["flags"]
+    assert flags == "batch 1: a card was reset; batch 1, 4: others used 90% of a core, for example"
+
+
 def test_there_is_no_section_without_searches():
     assert batch_section.section(tables_of()) == ""
 
@@ -144,6 +156,13 @@ def test_the_picture_shows_each_search_with_its_limit(planted):
     assert "best batch within 20.0 ms: 24" in throughput.get_title(loc="left") + throughput.get_title()
     assert {text.get_text() for text in latency.texts} == {str(step) for step in range(1, 12)}
     assert best_batch.draw(tables_of()).texts
+
+
+def test_a_search_of_which_no_batch_keeps_the_limit_is_undecided_where_a_batch_reaches_it(planted):
+    """The smallest is slow for certain, and the next may keep the limit."""
+    tables = planted(curve=lambda batch: 25.0 if batch == 1 else 20.0)
+    assert pd.isna(row_of(tables)["best"]) and finding_of(tables).status == "not decidable"
+    assert "undecided whether a batch keeps the limit of 20.0 ms" in finding_of(tables).text
 
 
 @pytest.mark.parametrize(
@@ -164,6 +183,33 @@ def test_a_search_whose_numbers_cannot_be_is_refused(tmp_path, place, value, rea
     for key in place[:-1]:
         here = here[key]
     here[place[-1]] = value
+    overwrite(tmp_path / "s32.json", record)
+    with pytest.raises(UserError, match=reason):
+        tables_of(search)
+
+
+def end_after(count):
+    return lambda steps: steps.__delitem__(slice(count, None))
+
+
+def repeat(*, of, at):
+    """Have a step's processes stand in another once more."""
+    return lambda steps: steps[at - 1].update(runs=steps[of - 1]["runs"])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (end_after(5), "it ends after 5 steps, and from these batch 32 follows"),
+        (end_after(10), "it ends after 10 steps, and from these batch 24 follows"),
+        (repeat(of=7, at=11), "a process of step 7 stands in step 11 once more"),
+        (lambda steps: steps[0]["runs"].__setitem__(2, steps[0]["runs"][0]), "of step 1 stands in step 1 once more"),
+    ],
+)
+def test_a_search_that_ended_early_or_holds_a_process_twice_is_refused(tmp_path, change, reason):
+    search = planted_searches.write(tmp_path)
+    record = json.loads((tmp_path / "s32.json").read_text())
+    change(record["steps"])
     overwrite(tmp_path / "s32.json", record)
     with pytest.raises(UserError, match=reason):
         tables_of(search)

@@ -1,23 +1,27 @@
 """Co-locations in tables, findings, the section and the matrix, from records whose truth is planted."""
 
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 from unit import planted_colocation
 from unit.planted_colocation import FAST, SLOW
+from unit.planted_records import overwrite
 from unit.record_samples import edited
 from unit.report.test_changing_shapes import planted_frame
 
 from ceilings import records
 from ceilings.errors import UserError
 from ceilings.measure.colocation import Sharing
+from ceilings.report.analysis import cautions
 from ceilings.report.analysis.findings.company import company
 from ceilings.report.analysis.measured import Measured
 from ceilings.report.render import colocation_section
 from ceilings.report.render.plots import interference
-from ceilings.report.tables.colocation_rows import colocation_tables
+from ceilings.report.tables.colocation_rows import COLOCATION_KEY, PAIR_COLUMNS, colocation_tables
 from ceilings.report.tables.frames import COLOCATION, Tables, read_tables
 
 PLAN = {"tolerances": {"fp32": 0.001}}
@@ -88,6 +92,25 @@ def test_split_cores_are_held_against_the_whole_machine(planted):
     assert one["whole_per_s"] == pytest.approx(1000, rel=0.01)
     assert one["alone_per_s"] == pytest.approx(1000 / 1.6, rel=0.01)
     assert (row["use_alone"], row["use_together"]) == (0.5, 1.0)
+
+
+def test_the_noise_of_a_gain_is_that_of_the_references_on_the_whole_machine(tmp_path):
+    """Of split cores: references of the members are steady, and each second one of the whole machine is slower."""
+    sharing = Sharing("processes", "split")
+    group = planted_colocation.write(tmp_path / "group", cells=(FAST, FAST), sharing=sharing)
+
+    def slower(record):
+        for window in record["windows"]:
+            if window["instances"] == [2] and window["round"] % 2:
+                answered = window["answers"]["2"]
+                count = 4 * len(answered["latency_ns"]) // 5
+                answered.update(latency_ns=answered["latency_ns"][:count], completions=count)
+
+    for path in group["runs"]:
+        changed(path, slower)
+    tables = tables_of(group)
+    assert (tables.colocated["noise"] < 0.01).all()
+    assert tables.colocation["noise"].tolist() == [pytest.approx(0.25, rel=0.05)]
 
 
 def findings_of(tables):
@@ -203,6 +226,26 @@ def test_the_section_shows_groups_instances_flags_and_what_was_not_measured(tmp_
     assert colocation_section.section(tables_of()) == ""
 
 
+def test_flags_that_differ_by_a_number_are_one_kind(tmp_path):
+    group = planted_colocation.write(tmp_path / "group")
+    for path, used in zip(group["runs"], (90, 91, 91), strict=True):
+        edited(Path(path), "flags", value=[f"other processes used {used}% of a core", "a card was reset"][: used - 89])
+    tables = tables_of(group)
+    assert tables.colocation["flags"].tolist() == [
+        "other processes used 90% of a core, for example (3 of 3 runs); a card was reset (2 of 3 runs)"
+    ]
+    assert cautions._colocated(Measured(tables)) == [
+        "1 co-location: other processes used 90% of a core, for example.",
+        "1 co-location: a card was reset.",
+    ]
+    (busy,) = cautions._busy_company(Measured(tables))
+    assert busy.startswith("**1 of 1 co-location had other processes for company**") and "-R measure_colocation" in busy
+
+
+def test_a_machine_that_was_quiet_is_no_caution(planted):
+    assert cautions._busy_company(Measured(planted())) == []
+
+
 def test_the_picture_has_a_panel_a_way_to_share(tmp_path):
     ways = [Sharing("threads"), Sharing("processes"), Sharing("processes", "split")]
     groups = [planted_colocation.write(tmp_path / str(one), sharing=one, slowed=UNLIKE) for one in ways]
@@ -213,14 +256,33 @@ def test_the_picture_has_a_panel_a_way_to_share(tmp_path):
     assert "no co-location" in interference.draw(tables_of()).texts[0].get_text()
 
 
+def test_names_of_three_cells_stand_apart_and_a_pair_that_was_not_measured_is_no_value():
+    cells = [FAST, SLOW, FAST.replace("onnxruntime-cpu", "torch-eager")]
+    pairs = pd.DataFrame(
+        [
+            {**dict(zip(COLOCATION_KEY, ("cpu-planted", "g", how, "shared"), strict=True)), "slowed": a, "neighbour": b}
+            for how in ("threads", "processes")
+            for a, b in itertools.permutations(cells, 2)
+        ],
+        columns=PAIR_COLUMNS,
+    ).assign(slowdown=1.5, slowdown_low=1.4, slowdown_high=1.6)
+    figure = interference.draw(SimpleNamespace(interference=pairs))
+    figure.draw_without_rendering()
+    names = [label for axis in figure.axes[:2] for label in axis.get_xticklabels()]
+    assert [label.get_rotation() for label in names] == [30] * 6
+    ends = [label.get_window_extent().x1 for label in names[:3]]
+    assert min(b - a for a, b in itertools.pairwise(ends)) > 7 * 1.2 * 2  # two lines of 7 points
+    assert sum(shown.get_text() == "not measured" for shown in figure.axes[0].texts) == 3
+
+
 @pytest.mark.parametrize(
     ("place", "value", "problem"),
     [
         (("run",), 2, "it is run 2"),
         (("cells",), [FAST, FAST], "of other cells"),
-        (("windows", 0, "answers", "0", "completions"), 3.5, "3.5 completions of"),
-        (("windows", 0, "answers", "0", "latency_ns", 0), 10**10, "answered for"),
-        (("windows", 0, "answers", "0", "latency_ns", 0), 7, "7 ns, shorter than any call"),
+        (("windows", 1, "answers", "0", "completions"), 3.5, "3.5 completions of"),
+        (("windows", 1, "answers", "0", "latency_ns", 0), 10**10, "answered for"),
+        (("windows", 1, "answers", "0", "latency_ns", 0), 7, "7 ns, shorter than any call"),
         (("instances", 1, "parity", "relative_l2"), 0.5, "image/fp32/b2-i32: "),
     ],
 )
@@ -229,6 +291,85 @@ def test_a_record_that_cannot_be_is_refused(tmp_path, place, value, problem):
     edited(Path(group["runs"][0]), *place, value=value)
     with pytest.raises(UserError, match=problem):
         tables_of(group)
+
+
+def drop(*, of):
+    """Without the first company of some instances."""
+
+    def change(record):
+        windows = record["windows"]
+        windows.remove(next(one for one in windows if one["instances"] == of))
+
+    return change
+
+
+def at_once(record):
+    """The second reference is measured while the first is."""
+    first, second = record["windows"][:2]
+    second.update({end: first[end] for end in ("opened_ns", "closed_ns")})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (drop(of=[0, 1, 2]), "it has 20 windows, and of its instances 21 follow"),
+        (drop(of=[0, 1]), "it has 20 windows, and of its instances 21 follow"),
+        (lambda record: record["windows"].reverse(), r"windows\[0\] is not a reference of round 0, of instance 2"),
+        (at_once, r"windows\[1\] opened before the one before it had closed"),
+        (lambda record: record["instances"][0].update(batch=7), r"instances\[0\] has batch 7, and its shape is b1-s32"),
+        (lambda record: record["instances"][0].update(threads=7), r"instances\[1\] has 2 threads, and 7 follow"),
+        (lambda record: record["instances"][0].update(processors=[0]), r"instances\[0\] is not the one of onnx"),
+    ],
+)
+def test_a_run_whose_windows_or_instances_do_not_follow_from_its_group_is_refused(tmp_path, change, problem):
+    group = planted_colocation.write(tmp_path / "group", processes=1, cells=(FAST, FAST, SLOW), seconds=0.2)
+    changed(group["runs"][0], change)
+    with pytest.raises(UserError, match=problem):
+        tables_of(group)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda record: record["instances"][1].update(processors=[0]), "two of its instances share a processor"),
+        (lambda record: record.update(physical_cores=1), "1 cores cannot be split among 2 instances"),
+    ],
+)
+def test_split_cores_are_separate_ones(tmp_path, change, problem):
+    sharing = Sharing("processes", "split")
+    group = planted_colocation.write(tmp_path / "group", processes=1, cells=(FAST, FAST), sharing=sharing)
+    changed(group["runs"][0], change)
+    with pytest.raises(UserError, match=problem):
+        tables_of(group)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda record: record.update(physical_cores=64), "its physical_cores differs from that of run 1"),
+        (lambda record: record["protocol"].update(min_seconds=9), "its protocol differs from that of run 1"),
+        (lambda record: [one.update(threads=1) for one in record["instances"]], "other threads than those of run 1"),
+    ],
+)
+def test_runs_of_a_group_are_measured_in_one_way(tmp_path, change, problem):
+    group = planted_colocation.write(tmp_path / "group", processes=2)
+    changed(group["runs"][1], change)
+    with pytest.raises(UserError, match=problem):
+        tables_of(group)
+
+
+def test_a_run_counts_once(tmp_path):
+    group = planted_colocation.write(tmp_path / "group", processes=2)
+    again = json.loads(Path(group["runs"][0]).read_text()) | {"run": 2}
+    overwrite(Path(group["runs"][1]), again)
+    with pytest.raises(UserError, match="are one measurement twice"):
+        tables_of(group)
+
+
+def changed(path, change):
+    record = json.loads(Path(path).read_text())
+    change(record)
+    overwrite(Path(path), record)
 
 
 def test_a_failed_run_is_a_row_with_its_reason(tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 THREADS, PROCESSES, MPS, CARDS = "threads", "processes", "mps", "cards"
 
@@ -114,3 +114,19 @@ def company(instances: Sequence[Placed]) -> list[tuple[int, ...]]:
     for pair in itertools.combinations(everyone, 2):
         pairs.setdefault(tuple(sorted(instances[at].cell for at in pair)), pair)
     return [*pairs.values(), everyone] if len(everyone) > 2 else [everyone]
+
+
+def schedule(together: Sequence[Sequence[int]], count: int) -> Iterator[tuple[int, bool, tuple[int, ...]]]:
+    """Each window of a run: its round, whether it is a reference, and who computes in it.
+
+    References are round 0, then company and references take turns; each second one is in the other order.
+
+    Args:
+        together: Who computes in company, as :func:`company` has it.
+        count: Instances; each of them has references.
+    """
+    for number in range(ROUNDS + 1):
+        for of in (together if number % 2 else reversed(together)) if number else ():
+            yield number, False, tuple(of)
+        for at in range(count) if number % 2 else reversed(range(count)):
+            yield number, True, (at,)

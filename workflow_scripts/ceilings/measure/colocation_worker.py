@@ -31,7 +31,7 @@ from ceilings.control_groups import cpu_quota
 from ceilings.errors import CellFailure, UserError
 from ceilings.lifetime import temporary_folder
 from ceilings.measure.bystanders import Bystanders
-from ceilings.measure.colocation import MPS, ROUNDS, SETTLING_SECONDS, THREADS
+from ceilings.measure.colocation import MPS, SETTLING_SECONDS, THREADS, schedule
 from ceilings.measure.instance import Host, ProcessHost, Span, ThreadHost, Window, failure_of
 from ceilings.measure.loop import undisturbed
 from ceilings.measure.stopping import NS, STABLE_FRACTION
@@ -39,7 +39,8 @@ from ceilings.program import answer_task
 from ceilings.statistics.levels import change
 
 FEWEST = 10
-"""Requests of the slowest instance that a window has room for, at the pace that it had while warming up."""
+"""Requests of the slowest instance that a window has room for, at the pace that it had while warming up. An instance
+that answers fewer is flagged: its pace rests on few requests."""
 
 SHORTEST_CHECK_NS = 200_000_000
 
@@ -79,6 +80,22 @@ class _Led:
         """Have one instance do a command."""
         return self._named(at, self._hosts[at].call(command))
 
+    def refuse_other_clocks(self) -> None:
+        """Hold the clock of each instance against the one here, of which windows are spans.
+
+        Raises:
+            CellFailure: One has another time, as in a time namespace of its own: windows of it are not those of others.
+        """
+        for at in range(len(self._hosts)):
+            asked = time.perf_counter_ns()
+            theirs = self.one(at, "clock_ns")
+            if not asked <= theirs <= time.perf_counter_ns():
+                raise CellFailure(
+                    "runtime-error",
+                    f"{self._cells[at]}, instance {at + 1}: its clock has another time than that of the process that "
+                    "leads, so that no window is the same for both; run both in one time namespace",
+                )
+
     def _named(self, at: int, future: Any) -> Any:
         try:
             return future.result()
@@ -103,14 +120,23 @@ class _Led:
         """
         for doubling in range(MOST_DOUBLINGS + 1):
             window = self._window(of, seconds * 2**doubling)
-            silent = [at for at in of if not window["answers"][str(at)]["latency_ns"]]
+            counts = {at: len(window["answers"][str(at)]["latency_ns"]) for at in of}
+            silent = [at for at, count in counts.items() if not count]
             if not silent:
+                self._flag_few(counts)
                 return window
             name = f"{self._cells[silent[0]]}, instance {silent[0] + 1},"
             self.flags.append(
                 f"{name} answered no whole request within {seconds * 2**doubling:.2g} s; a longer window followed"
             )
         raise CellFailure("timed-out", f"{name} answered no request within {seconds * 2**MOST_DOUBLINGS:.3g} s")
+
+    def _flag_few(self, counts: Mapping[int, int]) -> None:
+        """Flag instances whose pace rests on fewer requests than a window has room for."""
+        for at, count in counts.items():
+            if count < FEWEST:
+                name = f"{self._cells[at]}, instance {at + 1},"
+                self.flags.append(f"{name} answered {count} whole requests in a window, fewer than {FEWEST}")
 
     def _window(self, of: Sequence[int], seconds: float) -> dict[str, Any]:
         begins = time.perf_counter_ns() + 2_000_000
@@ -212,6 +238,7 @@ def _measured(task: Mapping[str, Any], stack: contextlib.ExitStack) -> dict[str,
     everyone = list(task["company"][-1])
     # Nothing is loaded while something is captured or compiled, and each library sees one thread that starts it.
     loaded = [led.one(at, "load") for at in range(len(hosts))]
+    led.refuse_other_clocks()
     if mps is not None:
         mps.refuse_without(len(hosts))
     checked = _check(led, loaded, everyone)
@@ -220,7 +247,7 @@ def _measured(task: Mapping[str, Any], stack: contextlib.ExitStack) -> dict[str,
         together = led.warm(task["protocol"], everyone)
         least = max(SHORTEST_SECONDS, task["protocol"]["min_seconds"] / 2)
         lengths = [max(least, FEWEST * each) for each in (*alone, together)]
-        windows = list(_rounds(led, [list(each) for each in task["company"]], lengths))
+        windows = list(_windows(led, task["company"], lengths))
     facts = [led.one(at, "facts") for at in range(len(hosts))]
     return {
         "instances": [
@@ -285,19 +312,16 @@ def _check(led: _Led, loaded: Sequence[Mapping[str, Any]], everyone: Sequence[in
     return [(together | apart)[at] for at in range(len(loaded))]
 
 
-def _rounds(led: _Led, company: Sequence[Sequence[int]], lengths: Sequence[float]) -> Iterator[dict[str, Any]]:
-    """Every window: of reference 0, of company 1, of reference 1, and so on; each second one in the other order.
+def _windows(led: _Led, company: Sequence[Sequence[int]], lengths: Sequence[float]) -> Iterator[dict[str, Any]]:
+    """Every window, in its order.
 
     Args:
         lengths: Seconds of a reference of each instance, then of company.
     """
     *alone, together = lengths
-    for number in range(ROUNDS + 1):
-        if number:
-            for of in company if number % 2 else reversed(company):
-                yield {"round": number, "reference": False, **led.window(of, together)}
-        for at in range(len(alone)) if number % 2 else reversed(range(len(alone))):
-            yield {"round": number, "reference": True, **led.window([at], alone[at])}
+    for number, reference, of in schedule(company, len(alone)):
+        seconds = alone[of[0]] if reference else together
+        yield {"round": number, "reference": reference, **led.window(of, seconds)}
 
 
 def _origin(task: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -82,6 +82,10 @@ class Instance:
         self._outputs()
         return {"pass_ns": time.perf_counter_ns() - start, "flags": constant(self._elements, self._reference)}
 
+    def clock_ns(self) -> int:
+        """Its time of now, for who leads to hold against the one there."""
+        return time.perf_counter_ns()
+
     def check(self, window: Window) -> dict[str, Any]:
         """Hold answers against the FP32 reference, over and over within a window.
 

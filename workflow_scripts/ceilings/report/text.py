@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -117,6 +118,24 @@ def cut(items: Iterable[str], most: int = 4) -> str:
 def code(entry: str) -> str:
     """An entry of a study as code; a sentence as it is."""
     return f"`{entry}`" if "{" in entry or "[" in entry else entry
+
+
+def kind(flag: str) -> str:
+    """A flag without its numbers: two that differ by a number only are of one kind.
+
+    >>> kind("other processes used 2.5 of 4 cores")
+    'other processes used … of … cores'
+    """
+    return re.sub(r"\d+(\.\d+)?", "…", flag)
+
+
+EXAMPLE = ", for example"
+
+
+def example(flags: Sequence[str]) -> str:
+    """Flags of one kind as one: the first, and that it is an example where they differ."""
+    first = flags[0].removesuffix(EXAMPLE)
+    return first if set(flags) == {first} else first + EXAMPLE
 
 
 def plural(count: int, word: str) -> str:

@@ -34,7 +34,7 @@ Verdict = Literal["keeps", "exceeds", "undecided", "fails"]
 Bound = Literal["limit", "throughput", "most", "failure", "undecided"]
 
 WITHOUT: Mapping[Verdict, Bound] = {"exceeds": "limit", "fails": "failure", "undecided": "undecided", "keeps": "limit"}
-"""What bounds a search of which no batch keeps the limit, by its smallest batch."""
+"""What bounds a search of which no batch keeps the limit and none is undecided, by its smallest batch."""
 
 LIKED = (8, 16)
 """Multiples that kernels like."""
@@ -183,7 +183,8 @@ def answer(measured: Sequence[Measured], most: int, multiple: int = 1) -> Answer
     outliers = tuple(one.batch for one in ordered if one.batch < largest and one.verdict in ("exceeds", "fails"))
     keeping = [one for one in ordered if one.verdict == "keeps"]
     if not keeping:
-        return Answer(None, 0, undecided, upper, (), None, WITHOUT[ordered[0].verdict])
+        bound = "undecided" if any(one.verdict == "undecided" for one in ordered) else WITHOUT[ordered[0].verdict]
+        return Answer(None, 0, undecided, upper, (), None, bound)
     best = max(keeping, key=lambda one: one.throughput.estimate)
     level = next(one.batch for one in keeping if one.throughput.high >= best.throughput.low)
     larger = [one for one in ordered if one.batch > best.batch]

@@ -49,6 +49,7 @@ def cautions(measured: Measured, findings: Sequence[Finding], evidence: Evidence
     """The lines beside the alarms, those that concern most of the numbers first."""
     return [
         *_busy(measured),
+        *_busy_company(measured),
         *_noise(measured),
         *_undecided(measured, findings),
         *_processes(measured),
@@ -89,6 +90,19 @@ def _busy(measured: Measured) -> list[str]:
     if not others or alarms(measured):
         return []
     return [f"**The machine was busy**: {others}. End other work and measure again: {MEASURE_AGAIN}."]
+
+
+def _busy_company(measured: Measured) -> list[str]:
+    """How many co-locations had other processes for company."""
+    rows = [row for row in measured.tables.colocation.to_dict("records") if row["status"] == "ok"]
+    disturbed = sum(any(map(BUSY.match, str(row["flags"]).split("; "))) for row in rows)
+    if not disturbed:
+        return []
+    again = "`snakemake --cores 1 results/summary.md -R measure_colocation`"
+    return [
+        f"**{disturbed} of {text.plural(len(rows), 'co-location')} had other processes for company**: gains and "
+        f"slowdowns hold what these cost. End other work and measure again: {again}."
+    ]
 
 
 def _coarse(measured: Measured) -> dict[str, float]:
@@ -249,12 +263,8 @@ def _other_flags(measured: Measured) -> list[str]:
     for flags in _flags(measured):
         for flag in flags:
             if not BUSY.match(flag) and not flag.startswith((QUOTA, "warm-up ended")):
-                # Two flags that differ by a number only are one kind.
-                kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", flag), []).append(flag)
-    return [
-        f"{text.plural(len(same), 'process')} flagged: {same[0]}{', for example' if len(set(same)) > 1 else ''}."
-        for same in kinds.values()
-    ]
+                kinds.setdefault(text.kind(flag), []).append(flag)
+    return [f"{text.plural(len(same), 'process')} flagged: {text.example(same)}." for same in kinds.values()]
 
 
 def _served(measured: Measured) -> list[str]:
@@ -291,9 +301,5 @@ def _kinds(rows: Sequence[Mapping[str, Any]], noun: str, where: str = "") -> lis
         for flag in flags:
             # How often it was, in brackets at the end, is another number in each row.
             what = re.sub(r" \(\d+ of \d+ \w+\)$", "", flag)
-            kinds.setdefault(re.sub(r"\d+(\.\d+)?", "…", what), {}).setdefault(row, what)
-    return [
-        f"{text.plural(len(same), noun)}{where}: {next(iter(same.values()))}"
-        f"{', for example' if len(set(same.values())) > 1 else ''}."
-        for same in kinds.values()
-    ]
+            kinds.setdefault(text.kind(what.removesuffix(text.EXAMPLE)), {}).setdefault(row, what)
+    return [f"{text.plural(len(same), noun)}{where}: {text.example(list(same.values()))}." for same in kinds.values()]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ceilings.report.tables.floor_rows import floor_table
 from ceilings.report.tables.frames import BUDGET_COLUMNS, KERNEL_COLUMNS, Tables
 from ceilings.report.tables.keys import KEY, ONNX_FILE, joined_levers, with_axes
 from ceilings.report.tables.overlap_rows import overlap_table
-from ceilings.report.tables.planned_record import read_record
+from ceilings.report.tables.planned_record import read_record, refuse_repeated
 from ceilings.report.tables.product_counts import product_columns
 from ceilings.report.tables.quality_rows import quality_table
 from ceilings.report.tables.quantities import (
@@ -75,16 +75,12 @@ def collect(plan: Record) -> Tables:
     budgets: list[dict[str, Any]] = []
     kernels: list[dict[str, Any]] = []
     counted: list[dict[str, Any]] = []
-    seen: dict[tuple[int, ...], str] = {}
+    seen: dict[Hashable, str] = {}
     transfers = Transfers(plan)
     for cell in plan["cells"]:
         records = [read_run(path, cell, plan) for path in cell["runs"]]
         for path, record in zip(cell["runs"], records, strict=True):
-            if (taken := gates.samples(record)) and (other := seen.setdefault(taken, path)) != path:
-                both = f"{other} {path}"
-                raise UserError(
-                    f"{other} and {path} are one measurement twice; delete them and run `snakemake --cores 1 {both}`"
-                )
+            refuse_repeated(path, gates.samples(record), seen)
         transfers.add(cell, records)
         cells.append(cell_row(cell, records) | _price(plan, cell) | _source(plan, cell))
         runs += [run_row(cell, record) for record in records]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ceilings.measure.colocation import CARDS
+from ceilings.report import text
 from ceilings.report.tables import gates
-from ceilings.report.tables.planned_record import read_record
+from ceilings.report.tables.planned_record import read_record, refuse_repeated
 from ceilings.statistics.interference import (
     Floats,
     log_gains,
@@ -42,11 +43,12 @@ COLOCATION_COLUMNS = [
 """One row a co-location.
 
 ``members``: the cell of each instance. ``gain``: the sum over the instances of throughput in company over throughput
-alone on the whole device; taking turns gives 1; ``low``, ``high`` of 95%. ``noise``: by what fraction a reference may
-differ from the one before it. ``together_per_s``: inferences a second of all instances at once; ``turns_per_s``: if
-each had the device for an equal part of the time. ``use_of`` says what is used; ``use_alone``: its share while one
-instance is at work, the mean over them; ``use_together``: while all are; ``use_others``: of a CPU, what processes that
-do not belong to it used meanwhile. ``side_by_side``: on separate cards, whether cells of them may be timed at once.
+alone on the whole device; taking turns gives 1; ``low``, ``high`` of 95%. ``noise``: by what fraction a reference that
+the gain is held against may differ from the one before it. ``together_per_s``: inferences a second of all instances at
+once; ``turns_per_s``: if each had the device for an equal part of the time. ``use_of`` says what is used;
+``use_alone``: its share while one instance is at work, the mean over them; ``use_together``: while all are;
+``use_others``: of a CPU, what processes that do not belong to it used meanwhile. ``side_by_side``: on separate cards,
+whether cells of them may be timed at once.
 """
 
 INSTANCE_COLUMNS = [
@@ -79,11 +81,15 @@ def colocation_tables(plan: Record) -> ColocationTables:
     """The tables of all co-locations that a plan has.
 
     Raises:
-        UserError: A record that the plan names is missing, damaged or of another co-location.
+        UserError: A record that the plan names is missing, damaged, of another co-location or there twice.
     """
     groups, instances, pairs = [], [], []
+    seen: dict[Hashable, str] = {}
     for planned in plan.get("colocation", []):
-        records = [_read(path, planned, plan) for path in planned["runs"]]
+        records: list[Record] = []
+        for path in planned["runs"]:
+            records.append(_read(path, planned, plan, records))
+            refuse_repeated(path, gates.colocated_samples(records[-1]), seen)
         key = {name: planned[name] for name in COLOCATION_KEY}
         row = {**key, "processes": len(records), "members": ", ".join(planned["cells"])}
         row |= {"instances": len(planned["cells"]), "path": planned["runs"][0] if records else None}
@@ -108,16 +114,20 @@ def colocation_tables(plan: Record) -> ColocationTables:
     )
 
 
-def _read(path: str, planned: Record, plan: Record) -> dict[str, Any]:
+def _read(path: str, planned: Record, plan: Record, before: Sequence[Record]) -> dict[str, Any]:
     def flaw(record: Record) -> str | None:
-        return gates.colocation(record, planned, plan, path)
+        return gates.colocation(record, planned, plan, path, [one for one in before if one["status"] == "ok"])
 
     return read_record(path, "colocation", planned, "was measured for", flaw, key=COLOCATION_KEY)
 
 
 def _flags(records: Sequence[Record]) -> list[str]:
-    counted = {flag: sum(flag in record["flags"] for record in records) for each in records for flag in each["flags"]}
-    return [f"{flag} ({count} of {len(records)} runs)" for flag, count in counted.items()]
+    """Every kind of flag once: the first of it, and how many runs have it."""
+    kinds: dict[str, dict[int, str]] = {}
+    for record in records:
+        for flag in record["flags"]:
+            kinds.setdefault(text.kind(flag), {}).setdefault(record["run"], flag)
+    return [f"{text.example(list(same.values()))} ({len(same)} of {len(records)} runs)" for same in kinds.values()]
 
 
 def _group(records: Sequence[Record], members: Sequence[int], rows: Sequence[Record]) -> dict[str, Any]:
@@ -125,7 +135,7 @@ def _group(records: Sequence[Record], members: Sequence[int], rows: Sequence[Rec
     uses = [row["use_alone"] for row in rows if row["use_alone"] is not None]
     return {
         **_interval("gain", gain),
-        "noise": noise(records, members),
+        "noise": noise(records, list(_whole(records[0], members).values())),
         "together_per_s": sum(row["together_per_s"] for row in rows),
         "turns_per_s": sum(row["whole_per_s"] for row in rows) / len(rows),
         "use_of": _use_of(records[0]),

@@ -15,8 +15,10 @@ from typing import Any
 from ceilings.graphs.parity import too_far
 from ceilings.limits.kernel_verdict import Use
 from ceilings.limits.kernel_verdict import verdict as kernel_verdict
+from ceilings.measure.colocation import Placed, company, placed, schedule
 from ceilings.measure.schedules import schedules
 from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
+from ceilings.report import text
 from ceilings.report.tables.quantities import SOURCED, recorded
 from ceilings.schemas.terms import number, numbers
 from ceilings.statistics import search_record
@@ -204,13 +206,61 @@ def changing_parity(record: Record, plan: Record) -> str | None:
     return None
 
 
-def colocation(record: Record, planned: Record, plan: Record, path: str | Path) -> str | None:
-    """Why instances of a co-location cannot have answered so."""
+def colocation(
+    record: Record, planned: Record, plan: Record, path: str | Path, others: Sequence[Record] = ()
+) -> str | None:
+    """Why instances of a co-location cannot have answered so, or not beside its other runs."""
     if Path(path).name != f"run{record['run']}.json":
         return f"it is run {record['run']} of its co-location"
-    members = ["/".join(one["cell"].values()) for one in record["instances"] if one["member"]]
-    if record["cells"] != planned["cells"] or members != planned["cells"]:
+    if record["cells"] != planned["cells"]:
         return "its instances are of other cells than the study's"
+    return _placed(record) or _windows(record) or _answers(record, plan) or _otherwise(record, others)
+
+
+def _placed(record: Record) -> str | None:
+    """Why its instances are not those of its group."""
+    instances = record["instances"]
+    machine = [(core,) for core in range(record["physical_cores"])]
+    try:
+        follow = placed(record["cells"], record["cores"], max(one["threads"] for one in instances), machine)
+    except ValueError as error:
+        return str(error)
+    if len(instances) != len(follow):
+        return f"it has {len(instances)} instances, and of its cells {len(follow)} follow"
+    for index, (one, wanted) in enumerate(zip(instances, follow, strict=True)):
+        seen = "/".join(one["cell"].values()), one["member"], bool(one["processors"])
+        if seen != (wanted.cell, wanted.member, bool(wanted.processors)):
+            return f"instances[{index}] is not the one of {wanted.cell} that follows from its cells and cores"
+        if one["threads"] != wanted.threads:
+            return f"instances[{index}] has {one['threads']} threads, and {wanted.threads} follow from the others'"
+        if one["batch"] != Shape.parse(one["cell"]["shape"]).batch:
+            return f"instances[{index}] has batch {one['batch']}, and its shape is {one['cell']['shape']}"
+    processors = [processor for one in instances for processor in one["processors"]]
+    if len(set(processors)) != len(processors):
+        return "two of its instances share a processor, and its cores are split"
+    return None
+
+
+def _windows(record: Record) -> str | None:
+    """Why its windows are not those of a run: each at its place, and none while another was open."""
+    instances, windows = record["instances"], record["windows"]
+    group = company([Placed("/".join(one["cell"].values()), 1, member=one["member"]) for one in instances])
+    follow = list(schedule(group, len(instances)))
+    if len(windows) != len(follow):
+        return f"it has {len(windows)} windows, and of its instances {len(follow)} follow"
+    closed = 0
+    for index, (window, (at_round, reference, of)) in enumerate(zip(windows, follow, strict=True)):
+        if (window["round"], window["reference"], tuple(window["instances"])) != (at_round, reference, of):
+            what = "a reference" if reference else "company"
+            return f"windows[{index}] is not {what} of round {at_round}, of instance {text.listed(of)}, which follows"
+        if window["opened_ns"] < closed:
+            return f"windows[{index}] opened before the one before it had closed"
+        closed = window["closed_ns"]
+    return None
+
+
+def _answers(record: Record, plan: Record) -> str | None:
+    """Why its instances cannot have answered so in its windows."""
     for index, window in enumerate(record["windows"]):
         took = window["closed_ns"] - window["opened_ns"]
         for at, one in window["answers"].items():
@@ -225,6 +275,17 @@ def colocation(record: Record, planned: Record, plan: Record, path: str | Path) 
     for one in record["instances"]:
         if reason := too_far(one["parity"], plan["tolerances"][one["cell"]["precision"]]):
             return f"{'/'.join(one['cell'].values())}: {reason}"
+    return None
+
+
+def _otherwise(record: Record, others: Sequence[Record]) -> str | None:
+    """In what its run differs from others, all of which are one measurement."""
+    for other in others:
+        for name in ("protocol", "physical_cores"):
+            if record[name] != other[name]:
+                return f"its {name} differs from that of run {other['run']}"
+        if [one["threads"] for one in record["instances"]] != [one["threads"] for one in other["instances"]]:
+            return f"its instances have other threads than those of run {other['run']}"
     return None
 
 
@@ -269,6 +330,11 @@ def best_batch(record: Record, plan: Record) -> str | None:
                 return f"batch {step['batch']}: it stopped for {run['stop_reason']!r}, by its protocol {reason!r}"
             if reason := too_far(run["parity"], plan["tolerances"][record["cell"]["precision"]]):
                 return f"batch {step['batch']}: {reason}"
+    right = [(number, step) for number, step in enumerate(steps, 1) if step["status"] == "ok"]
+    processes = [(number, run) for number, step in right for run in step["runs"]]
+    for (one, run), (other, again) in itertools.combinations(processes, 2):
+        if run["latency_ns"] == again["latency_ns"]:
+            return f"a process of step {one} stands in step {other} once more"
     measured, bounds = search_record.measured(search, steps), (search["most"], search["multiple"])
     for index, step in enumerate(steps):
         before = measured[:index]
@@ -277,12 +343,22 @@ def best_batch(record: Record, plan: Record) -> str | None:
             follows = answer(before, *bounds).best
         if step["batch"] != follows:
             return f"step {index + 1} measured batch {step['batch']}, and from those before it {follows} follows"
+    if not steps[-1]["again"]:
+        left = next_batch({one.batch: one.verdict for one in measured}, *bounds) or answer(measured, *bounds).best
+        if left is not None:
+            return f"it ends after {len(steps)} steps, and from these batch {left} follows"
     return None
 
 
 def samples(record: Record) -> tuple[int, ...]:
     """What no other process has: the ns of each iteration; empty where none was timed."""
     return tuple((record["series"].get("latency") or {}).get("latency_ns") or ())
+
+
+def colocated_samples(record: Record) -> tuple[int, ...]:
+    """What no other run of a co-location has: the ns of each request; empty where nothing was timed."""
+    windows = record.get("windows", ())
+    return tuple(took for window in windows for one in window["answers"].values() for took in one["latency_ns"])
 
 
 def budget(record: Record) -> str | None:

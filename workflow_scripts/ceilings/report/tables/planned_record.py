@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,22 @@ def read_record(
     if record["status"] == "ok" and (problem := flaw(record)):
         raise unbelievable(path, cell, problem)
     return record
+
+
+def refuse_repeated(path: str, taken: Hashable, seen: dict[Hashable, str]) -> None:
+    """Refuse a record that was measured once and stands at two paths.
+
+    Args:
+        taken: What no other measurement has; false where nothing was measured.
+        seen: By what was taken its path, of all records before it. This one is added.
+
+    Raises:
+        UserError: Another path has it.
+    """
+    if taken and (other := seen.setdefault(taken, path)) != path:
+        raise UserError(
+            f"{other} and {path} are one measurement twice; delete them and run `snakemake --cores 1 {other} {path}`"
+        )
 
 
 def unbelievable(path: str | Path, cell: Record, problem: str) -> UserError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ceilings.report import text
 from ceilings.report.tables import gates
 from ceilings.report.tables.planned_record import read_record
 from ceilings.statistics import search_record
@@ -175,14 +176,16 @@ def _interval(name: str, unit: str, interval: Interval | None) -> dict[str, floa
 
 
 def _flags(steps: Sequence[Record]) -> list[str]:
-    """Every flag once, with the batches that have it."""
-    batches: dict[str, list[int]] = {}
+    """Every kind of flag once, with the batches that have it."""
+    kinds: dict[str, dict[str, set[int]]] = {}
     for step in steps:
         for run in step["runs"] if step["status"] == "ok" else ():
             for flag in run["flags"]:
-                if step["batch"] not in batches.setdefault(flag, []):
-                    batches[flag].append(step["batch"])
-    return [f"batch {', '.join(map(str, sorted(having)))}: {flag}" for flag, having in batches.items()]
+                kinds.setdefault(text.kind(flag), {}).setdefault(flag, set()).add(step["batch"])
+    return [
+        f"batch {', '.join(map(str, sorted(set().union(*same.values()))))}: {text.example(list(same))}"
+        for same in kinds.values()
+    ]
 
 
 def _reason(failure: Record) -> str:

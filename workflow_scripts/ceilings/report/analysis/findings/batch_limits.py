@@ -38,7 +38,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
             "" if text.absent(row["p50_ms"]) else f"; batch {int(row['smallest'])} takes {_interval(row, 'p50', 'ms')}"
         )
         sure = row["bounded_by"] != "undecided"
-        answered = "no batch keeps the limit" if sure else "undecided whether a batch keeps the limit"
+        answered = "no batch that was measured keeps the limit" if sure else "undecided whether a batch keeps the limit"
         return Finding(
             TOPIC,
             f"{name}: {answered} of {limit}{taken}.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
@@ -17,6 +19,9 @@ MOST_PANELS = 6
 
 WIDEST = 1.25
 """The colours span at least this factor to either side of 1: below it, noise would look like a cost."""
+
+SLANTED: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+"""Of the names below more than two fields, which have no room beside each other."""
 
 SHARING = ["device", "how", "cores"]
 
@@ -53,9 +58,12 @@ def draw(tables: Tables) -> Figure:
             dark = abs(np.log(row["slowdown"])) > 0.6 * np.log(reach)
             axis.text(*at[::-1], _shown(row), ha="center", va="center", fontsize=8, color="white" if dark else "black")
         image = axis.imshow(field, cmap="PuOr_r", norm=LogNorm(1 / reach, reach), aspect="auto")
+        axis.set_facecolor("0.9")  # of fields whose cells were never at work at once
+        for slowed, neighbour in np.argwhere(np.isnan(field)):
+            axis.text(neighbour, slowed, "not measured", ha="center", va="center", fontsize=7, color="0.4")
         axis.grid(visible=False)
         labels = [_label(cell) for cell in cells]
-        axis.set_xticks(range(len(cells)), labels, fontsize=7)
+        axis.set_xticks(range(len(cells)), labels, fontsize=7, **(SLANTED if len(cells) > 2 else {}))
         axis.set_yticks(range(len(cells)), labels, fontsize=7)
         axis.set_xlabel("neighbour")
         axis.set_ylabel("slowed")
