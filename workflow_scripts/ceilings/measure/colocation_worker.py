@@ -108,12 +108,12 @@ class _Led:
             raise CellFailure(kind, f"{self._cells[at]}, instance {at + 1}: {message}") from error
 
     def window(self, of: Sequence[int], seconds: float) -> dict[str, Any]:
-        """Some instances at work, all of them in all of a window, in which each answers a request from begin to end.
+        """Some instances at work, all of them in all of a window, in which each begins a request.
 
         Returns:
             ``instances``, ``opened_ns``, ``closed_ns``, ``cores_busy`` (CPU time of the processes over the window's),
             ``gpu`` (what was watched there; None of a CPU), and ``answers``, by instance ``latency_ns`` of the requests
-            that lie within the window, and ``completions``, requests by the share of their time in it.
+            that began in the window, and ``completions``, requests by the share of their time in it.
 
         Raises:
             CellFailure: An instance failed, or answered no request in windows that were long.
@@ -126,9 +126,7 @@ class _Led:
                 self._flag_few(counts)
                 return window
             name = f"{self._cells[silent[0]]}, instance {silent[0] + 1},"
-            self.flags.append(
-                f"{name} answered no whole request within {seconds * 2**doubling:.2g} s; a longer window followed"
-            )
+            self.flags.append(f"{name} began no request within {seconds * 2**doubling:.2g} s; a longer window followed")
         raise CellFailure("timed-out", f"{name} answered no request within {seconds * 2**MOST_DOUBLINGS:.3g} s")
 
     def _flag_few(self, counts: Mapping[int, int]) -> None:
@@ -136,7 +134,7 @@ class _Led:
         for at, count in counts.items():
             if count < FEWEST:
                 name = f"{self._cells[at]}, instance {at + 1},"
-                self.flags.append(f"{name} answered {count} whole requests in a window, fewer than {FEWEST}")
+                self.flags.append(f"{name} began fewer than {FEWEST} requests in a window ({count})")
 
     def _window(self, of: Sequence[int], seconds: float) -> dict[str, Any]:
         begins = time.perf_counter_ns() + 2_000_000
@@ -191,11 +189,15 @@ class _Led:
 def within(spans: Sequence[Span], opened: int, closed: int) -> dict[str, Any]:
     """Of requests one after another those in a window.
 
+    A latency counts where its request began in the window, however late it ended: of those that lie wholly in it, long
+    ones would be missing, since they cross its ends most often. What the last one takes after the end has others beside
+    it that may have stopped.
+
     >>> within([(0, 4), (4, 8), (8, 12)], 2, 10)
-    {'latency_ns': [4], 'completions': 2.0}
+    {'latency_ns': [4, 4], 'completions': 2.0}
     """
     return {
-        "latency_ns": [end - begin for begin, end in spans if begin >= opened and end <= closed],
+        "latency_ns": [end - begin for begin, end in spans if opened <= begin < closed],
         "completions": sum(max(0, min(end, closed) - max(begin, opened)) / (end - begin) for begin, end in spans),
     }
 

@@ -249,10 +249,11 @@ def _windows(record: Record) -> str | None:
     if len(windows) != len(follow):
         return f"it has {len(windows)} windows, and of its instances {len(follow)} follow"
     closed = 0
-    for index, (window, (at_round, reference, of)) in enumerate(zip(windows, follow, strict=True)):
-        if (window["round"], window["reference"], tuple(window["instances"])) != (at_round, reference, of):
+    for index, (window, (at_round, reference, working)) in enumerate(zip(windows, follow, strict=True)):
+        if (window["round"], window["reference"], tuple(window["instances"])) != (at_round, reference, working):
             what = "a reference" if reference else "company"
-            return f"windows[{index}] is not {what} of round {at_round}, of instance {text.listed(of)}, which follows"
+            named = text.listed(working)
+            return f"windows[{index}] is not {what} of round {at_round}, of instance {named}, which follows"
         if window["opened_ns"] < closed:
             return f"windows[{index}] opened before the one before it had closed"
         closed = window["closed_ns"]
@@ -267,10 +268,10 @@ def _answers(record: Record, plan: Record) -> str | None:
             where, latencies = f"instance {at} of windows[{index}]", one["latency_ns"]
             if min(latencies) < LEAST_NS:
                 return f"{where} has a latency of {min(latencies)} ns, shorter than any call"
-            if sum(latencies) > took:
-                return f"{where} answered for {sum(latencies)} ns in a window of {took} ns"
-            # What lies partly in the window counts by its share: one request at each end.
-            if not len(latencies) * (1 - CLOSE) <= one["completions"] <= len(latencies) + 2:
+            if sum(latencies[:-1]) > took:  # the last one may end after the window
+                return f"{where} answered for {sum(latencies[:-1])} ns in a window of {took} ns"
+            # What lies partly in the window counts by its share: one request at each end; the last began in it.
+            if not len(latencies) * (1 - CLOSE) - 1 <= one["completions"] <= len(latencies) + 1:
                 return f"{where} has {one['completions']:g} completions of {len(latencies)} requests"
     for one in record["instances"]:
         if reason := too_far(one["parity"], plan["tolerances"][one["cell"]["precision"]]):
