@@ -357,7 +357,8 @@ def test_requests_are_repeated_until_the_counter_bounds_their_energy(on_gpu, mon
     bench, slots, elements = on_gpu("b2-p5-g3")
     record = bench.measure(slots, elements, PROTOCOL, DONE)
     assert 0.6 <= record["series"]["requests"]["elapsed_ns"] / 1e9 < 0.9
-    assert record["energy"]["requests"]["uncertainty"] < 0.12
+    # A reading each 25 ms: at either end the counter is known between the reading before and the one after.
+    assert record["energy"]["requests"]["uncertainty"] < 4 * 0.025 / 0.6
     bench, slots, elements = on_gpu("b2-p5-g3")
     bench._monitor.refused["energy_j"] = "not supported"  # then nothing is gained by waiting
     record = bench.measure(slots, elements, PROTOCOL, DONE)
