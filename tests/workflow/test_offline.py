@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -50,8 +49,12 @@ def python(*arguments, **environment):
 
 def test_a_kit_measures_there_and_its_report_is_made_here(tmp_path, host):
     # All packages stay out but pip, which this Python brings: the host is this machine, so that no test needs an index.
-    listed = [f"{one.name}=={one.version}\n" for one in metadata.distributions() if one.name.lower() != "pip"]
-    (tmp_path / "freeze.txt").write_text("".join(listed))
+    # As a fresh process sees it: what other tests imported may have put folders of packages on this one's path.
+    listing = (
+        "from importlib import metadata\nfor one in metadata.distributions(): print(one.name, one.version, sep='==')"
+    )
+    listed = [line for line in python("-c", listing).splitlines() if not line.lower().startswith("pip==")]
+    (tmp_path / "freeze.txt").write_text("\n".join(listed))
     pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(Path(ensurepip.__file__).parent / "_bundled")}
     packer = PROJECT / "workflow_scripts/pack_kit.py"
     kit = tmp_path / "carried"
