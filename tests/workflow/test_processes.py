@@ -58,7 +58,7 @@ def timing(folder, target):
 
 @pytest.fixture
 def long(project):
-    """The record of a cell that is timed for minutes, missing: on a busy machine a second pipeline takes long to start."""
+    """The record of a cell that is timed for minutes, missing: a second pipeline may take long to start."""
     config = project.folder / "config.yaml"
     text = (
         config.read_text()
