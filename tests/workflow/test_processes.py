@@ -150,6 +150,7 @@ def test_variables_that_shape_a_latency_plan_its_cells_anew(project):
     assert project.planned(quick) == {"measure_latency": 1}
 
 
+@pytest.mark.timing  # alone: beside other tests the second pipeline may start when the first one is over
 def test_two_pipelines_take_turns(project, long):
     running, chain = timing(project.folder, long)
     try:
