@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from ceilings.report.tables import gates
+from ceilings.report.tables import failures, gates
 from ceilings.report.tables.changing_rows import CHANGING_KEY
 from ceilings.report.tables.planned_record import read_record
 
@@ -62,9 +62,8 @@ def change_tables(plan: Record) -> ChangeTables:
         )
         key = {name: cell[name] for name in CHANGING_KEY}
         if record["status"] != "ok":
-            failure = record["failure"]
-            reason = f"{failure['kind']}: {failure['message']}"
-            costs.append({**key, "side": WHOLE, "flags": reason, "path": cell["path"]})
+            flags = failures.reason(record["failure"])
+            costs.append({**key, "side": WHOLE, "flags": flags, "path": cell["path"]})
             continue
         for part, compared in COMPARED.items():
             if comparison := record[part]:

@@ -17,7 +17,7 @@ import pandas as pd
 from ceilings import records as written
 from ceilings.errors import UserError
 from ceilings.failure_kinds import FAILURE_KINDS
-from ceilings.report.tables import gates
+from ceilings.report.tables import failures, gates
 from ceilings.report.tables.budget_rows import budget_row, kernel_rows, read_budget
 from ceilings.report.tables.change_cost_rows import change_tables
 from ceilings.report.tables.changing_rows import changing_tables
@@ -200,7 +200,7 @@ def sampled(cell: Record, record: Record) -> list[Sampled]:
 
 def _failure(cell: Record, failed: Sequence[Record], count: int) -> dict[str, Any]:
     failure = failed[0]["failure"]
-    reason = f"{failure['kind']}: {failure['message']}"
+    reason = failures.reason(failure)
     kinds = {record["failure"]["kind"] for record in failed}
     if len(failed) < count:
         reason = f"{len(failed)} of {count} processes failed, the others did not; {reason}"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ceilings.measure.colocation import CARDS
 from ceilings.report import text
-from ceilings.report.tables import gates
+from ceilings.report.tables import failures, gates
 from ceilings.report.tables.planned_record import read_record, refuse_repeated
 from ceilings.statistics.interference import (
     Floats,
@@ -93,14 +93,10 @@ def colocation_tables(plan: Record) -> ColocationTables:
         key = {name: planned[name] for name in COLOCATION_KEY}
         row = {**key, "processes": len(records), "members": ", ".join(planned["cells"])}
         row |= {"instances": len(planned["cells"]), "path": planned["runs"][0] if records else None}
-        if not records:
-            groups.append({**row, "status": "unavailable", "reason": planned["reason"], "remedy": planned["remedy"]})
-            continue
-        row["flags"] = "; ".join(_flags(records))
-        if failed := [record for record in records if record["status"] != "ok"]:
-            failure = failed[0]["failure"]
-            reason = f"{failure['kind']}: {failure['message']}"
-            groups.append({**row, "status": "failed", "reason": reason, "log": failed[0]["log"]})
+        if records:
+            row["flags"] = "; ".join(_flags(records))
+        if lacking := failures.without_numbers(planned, records):
+            groups.append({**row, **lacking})
             continue
         members = [at for at, one in enumerate(records[0]["instances"]) if one["member"]]
         rows = [_instance(records, members, at) for at in members]

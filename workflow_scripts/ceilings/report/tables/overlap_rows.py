@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ceilings.measure.schedules import THREE
-from ceilings.report.tables import gates
+from ceilings.report.tables import failures, gates
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.planned_record import read_record
 from ceilings.statistics.interference import largest_factor
@@ -54,14 +54,10 @@ def overlap_table(plan: Record) -> pd.DataFrame:
         records = [_read(path, planned, plan) for path in planned["runs"]]
         key = {name: planned[name] for name in KEY}
         row = {**key, "processes": len(records), "path": planned["runs"][0] if records else None}
-        if not records:
-            rows.append({**row, "status": "unavailable", "reason": planned["reason"], "remedy": planned["remedy"]})
-            continue
-        row["flags"] = "; ".join(_flags(records))
-        if failed := [record for record in records if record["status"] != "ok"]:
-            failure = failed[0]["failure"]
-            reason = f"{failure['kind']}: {failure['message']}"
-            rows.append({**row, "status": "failed", "reason": reason, "log": failed[0]["log"]})
+        if records:
+            row["flags"] = "; ".join(_flags(records))
+        if lacking := failures.without_numbers(planned, records):
+            rows.append({**row, **lacking})
             continue
         captured = _captured(planned)
         rows += [

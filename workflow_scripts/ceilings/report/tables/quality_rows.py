@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ceilings.report.tables import gates
+from ceilings.report.tables import failures, gates
 from ceilings.report.tables.planned_record import read_record
 
 Record = Mapping[str, Any]
@@ -73,8 +73,7 @@ def quality_row(record: Record) -> dict[str, Any]:
     """The row of one record, whatever became of it."""
     row = {name: record["cell"][name] for name in (*CONFIGURATION, "shape")} | {"status": record["status"]}
     if record["status"] != "ok":
-        failure = record["failure"]
-        return row | {"reason": f"{failure['kind']}: {failure['message']}"}
+        return row | {"reason": failures.reason(record["failure"])}
     metrics, data = record["metrics"], record["data"]
     return row | {
         "task": record["task"],

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ceilings.report import text
-from ceilings.report.tables import gates
+from ceilings.report.tables import failures, gates
 from ceilings.report.tables.planned_record import read_record
 from ceilings.statistics import search_record
 from ceilings.statistics.limit_search import Answer, Measured, answer
@@ -104,12 +104,12 @@ def _search(record: Record, measured: Sequence[Measured]) -> dict[str, Any]:
     row = {name: search[name] for name in ("most", "multiple", "percentile", "processes", "limit_times")}
     row |= {"limit_ms": search["limit_ms"], "batches": len(steps), "flags": "; ".join(_flags(steps))}
     if record["status"] != "ok":
-        return {**row, "status": "failed", "reason": _reason(record["failure"])}
+        return {**row, "status": "failed", "reason": failures.reason(record["failure"])}
     once = [one for one, step in zip(measured, steps, strict=True) if not step["again"]]
     by_batch = {one.batch: one for one in once}
     answered = answer(once, search["most"], search["multiple"])
     smallest = min(by_batch)
-    failures = {step["batch"]: _reason(step["failure"]) for step in steps if step["status"] != "ok"}
+    failed = {step["batch"]: failures.reason(step["failure"]) for step in steps if step["status"] != "ok"}
     row |= {
         "status": "ok",
         "limit_ms": search_record.limit_ms(search, steps),
@@ -120,7 +120,7 @@ def _search(record: Record, measured: Sequence[Measured]) -> dict[str, Any]:
         "exceeds": answered.exceeds,
         "outliers": ", ".join(map(str, answered.outliers)),
         "bounded_by": answered.bounded_by,
-        "bound_reason": failures.get(answered.exceeds or 0),
+        "bound_reason": failed.get(answered.exceeds or 0),
     }
     if answered.best is None:
         return row | _interval("p50", "ms", by_batch[smallest].latency)
@@ -152,7 +152,7 @@ def _again(one: Measured | None) -> dict[str, Any]:
 def _batch(step: Record, one: Measured) -> dict[str, Any]:
     row = {
         **{"batch": one.batch, "again": step["again"], "verdict": one.verdict},
-        "reason": None if step["status"] == "ok" else _reason(step["failure"]),
+        "reason": None if step["status"] == "ok" else failures.reason(step["failure"]),
     }
     if one.latency is None:
         return row
@@ -186,7 +186,3 @@ def _flags(steps: Sequence[Record]) -> list[str]:
         f"batch {', '.join(map(str, sorted(set().union(*same.values()))))}: {text.example(list(same))}"
         for same in kinds.values()
     ]
-
-
-def _reason(failure: Record) -> str:
-    return f"{failure['kind']}: {failure['message']}"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ceilings.failure_kinds import FAILURE_KINDS
 from ceilings.graphs.parity import too_far
-from ceilings.report.tables import gates, served_windows
+from ceilings.report.tables import failures, gates, served_windows
 from ceilings.report.tables.keys import KEY
 from ceilings.report.tables.planned_record import read_record
 from ceilings.report.tables.quantities import interval_columns
@@ -280,7 +280,7 @@ def _not_measured(plan: Record, entry: Record, cell: str, records: Sequence[Reco
         )
         return {
             "status": "failed",
-            "reason": f"{few}{failure['kind']}: {failure['message']}",
+            "reason": f"{few}{failures.reason(failure)}",
             "remedy": f"{FAILURE_KINDS.get(failure['kind'], 'unknown failure')}: {again}",
             "log": failed[0].get("log"),
         }
