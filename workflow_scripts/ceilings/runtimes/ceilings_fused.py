@@ -7,16 +7,13 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import triton
-from triton.runtime.errors import OutOfResources
-
 from ceilings import gpu
-from ceilings.errors import CellFailure
 from ceilings.kernels import encoder_weights, tiles
 from ceilings.kernels.encoder import Encoder
 from ceilings.models.load import load_module
 from ceilings.runtimes.compile_cache import compile_folder
 from ceilings.runtimes.torch_cuda import TorchCuda
+from ceilings.runtimes.triton_kernels import FACTS, tiles_fit
 
 
 class CeilingsFused(TorchCuda):
@@ -43,20 +40,16 @@ class CeilingsFused(TorchCuda):
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:
-        with super().failures():
-            try:
-                yield
-            except OutOfResources as error:
-                raise CellFailure("unsupported", f"a kernel's tile does not fit this GPU: {error}") from error
+        with super().failures(), tiles_fit():
+            yield
 
     def describe(self) -> dict[str, Any]:
         return {
             **super().describe(),
-            "mask": "attention reads it, all ones or not",
+            **FACTS,
             "overlapped": self.model.overlapped,
             "tiles": tiles.written(self.model.tiles),
             "tiles_from": self._tiles_from,
-            "triton": triton.__version__,
         }
 
 

@@ -7,14 +7,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import triton
-from triton.runtime.errors import OutOfResources
-
 from ceilings.errors import CellFailure
 from ceilings.kernels import torch_operator
 from ceilings.models.load import load_module
 from ceilings.runtimes.compile_cache import compile_folder
 from ceilings.runtimes.torch_cuda import TorchCuda
+from ceilings.runtimes.triton_kernels import FACTS, tiles_fit
 
 
 class TorchOperatorCuda(TorchCuda):
@@ -32,18 +30,17 @@ class TorchOperatorCuda(TorchCuda):
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:
-        with super().failures():
+        with super().failures(), tiles_fit():
             try:
                 yield
-            except OutOfResources as error:
-                raise CellFailure("unsupported", f"a kernel's tile does not fit this GPU: {error}") from error
             except ValueError as error:
-                if "ceilings" not in str(error):
+                # Ours, of a layer that the kernel cannot compute, or Transformers', of a model with one attention only.
+                if torch_operator.NAME not in str(error):
                     raise
                 raise CellFailure("unsupported", f"{error}") from error
 
     def describe(self) -> dict[str, Any]:
-        return {**super().describe(), "mask": "attention reads it, all ones or not", "triton": triton.__version__}
+        return {**super().describe(), **FACTS}
 
 
 RUNNER = TorchOperatorCuda
