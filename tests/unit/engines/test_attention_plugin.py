@@ -41,7 +41,7 @@ def graph(path, heads=4, kind=TensorProto.FLOAT16, masked=True, widths=(HIDDEN,)
 
 @pytest.fixture
 def built(spec, tmp_path):
-    """Builds a graph in a process of its own, as the pipeline does; its record and the engine's bytes."""
+    """Builds a graph in a separate process, as the pipeline does; its record and the engine's bytes."""
 
     def build(**changes):
         folder = tmp_path / "built"

@@ -141,7 +141,7 @@ def growth(name):
         used.append((resident_bytes() - before) / 2**20)
     return used
 
-for name in {names!r}:  # each in a process of its own, since an arena lives as long as its session
+for name in {names!r}:  # each in a separate process, since an arena lives as long as its session
     if os.fork() == 0:
         print(json.dumps([name, growth(name)]), flush=True)
         os._exit(0)

@@ -119,7 +119,7 @@ def prefetch(pointer: int, nbytes: int, place: Any, stream: cuda.Stream) -> None
 
 
 def read_mostly(block: HostBlock) -> None:
-    """Advise that the block is read far more often than written: a reader gets a copy of its own."""
+    """Advise that the block is read far more often than written: each device that reads it gets a copy."""
     advice = cudart.cudaMemoryAdvise.cudaMemAdviseSetReadMostly
     cuda.check(cudart.cudaMemAdvise(block.pointer, block.nbytes, advice, DEVICE_PLACE), "advising read-mostly")
 

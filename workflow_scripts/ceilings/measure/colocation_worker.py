@@ -84,7 +84,7 @@ class _Led:
         """Hold the clock of each instance against the one here, of which windows are spans.
 
         Raises:
-            CellFailure: One has another time, as in a time namespace of its own: windows of it are not those of others.
+            CellFailure: The clock of one differs, as in another time namespace: its windows are not those of others.
         """
         for at in range(len(self._hosts)):
             asked = time.perf_counter_ns()

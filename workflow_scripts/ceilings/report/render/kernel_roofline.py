@@ -33,7 +33,7 @@ VERDICT_COLOURS = {
 }
 
 SHOWN = 12
-"""Kernels with a bar of their own; the others share one line of text."""
+"""Kernels with a separate bar; the others share one line of text."""
 
 
 @style.settled

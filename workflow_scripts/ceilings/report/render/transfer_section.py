@@ -60,7 +60,7 @@ def section(tables: Tables, most: int | None = None) -> str:
     if copies:
         lines += [
             "Copies of inputs and outputs of a cell. By the curves: from the device's part of each copy to each copy "
-            "with a wait of its own. Measured: latency with copies less that without, within each process.",
+            "with the wait after it. Measured: latency with copies less that without, within each process.",
             text.table(map(_cell, copies[:most]), CELLS, "llllrrrrrr"),
         ]
     if most is None:

@@ -57,10 +57,10 @@ COPY_COLUMNS = [
     *(*KEY, "copies_in", "bytes_in", "copies_out", "bytes_out"),
     *(f"{kind}_{what}_us" for kind in KINDS for what in ("least", "most", "added", "added_low", "added_high")),
 ]
-"""One row a measured cell whose inputs and outputs were copied from and to the host in a measurement of its own.
+"""One row a measured cell whose inputs and outputs were copied from and to the host in a separate measurement.
 
-``least``, ``most``: what its copies take by the curves of its device: the device's part of each, and each with a wait
-of its own; a pageable copy occupies the host, so only ``most`` is known. ``added``: latency with copies less that
+``least``, ``most``: what its copies take by the curves of its device: the device's part of each, and each with the
+wait after it; a pageable copy occupies the host, so only ``most`` is known. ``added``: latency with copies less that
 without, within each process, the mean over processes with its interval.
 """
 
@@ -196,7 +196,7 @@ def expected_us(copies: Mapping[str, Sequence[int]], curves: Curves, kind: str, 
         copies: Bytes of each copy, by direction.
         curves: Of the device.
         kind: Of the host's memory.
-        clock: ``host_us``, each with a wait of its own, or ``device_us``.
+        clock: ``host_us``, each with the wait after it, or ``device_us``.
     """
     total = 0.0
     for direction, sizes in copies.items():

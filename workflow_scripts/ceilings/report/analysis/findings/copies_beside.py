@@ -17,7 +17,7 @@ from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
 
 TOPIC = "Copies beside compute"
-CLAIM = "Copies on streams of their own beside compute raise the throughput."
+CLAIM = "Copies on separate streams beside compute raise the throughput."
 SERIES_CLAIM = "From some shape on, copies beside compute raise the throughput."
 MEASURE = "throughput of three streams to that of one"
 
@@ -65,7 +65,7 @@ def _cell(members: pd.DataFrame) -> Finding:
             f"{name}: three streams do **{shown}** what one stream does ({copied}). {_prediction(row)}{_hidden(row)}"
             f"{_pageable(by_name[PAGEABLE])}"
         )
-        brief = f"{name}: copies on streams of their own do {text.number(gain.estimate)}× what one stream does."
+        brief = f"{name}: copies on separate streams do {text.number(gain.estimate)}× what one stream does."
         return Finding(TOPIC, sentence, (), gain, status="supported", brief=brief, **common)
     if gain.high < 1 and gain.estimate < 1 / (1 + float(row["noise"])):
         sentence = (

@@ -28,7 +28,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 SHADES = (1.0, 0.55)
-"""Opacity of even and of odd requests, so that neighbours are told apart."""
+"""Opacity of even and of odd requests, so that a reader can distinguish neighbours."""
 
 NS_PER_MS = 1e6
 HEIGHT = 0.8
