@@ -16,6 +16,7 @@ from ceilings.kernels.tiles import AttentionTile, ProductTile
 ACTIVATED = {
     "none": lambda values: values,
     "gelu": lambda values: 0.5 * values * (1 + np.vectorize(math.erf)(values / math.sqrt(2))),
+    "gelu_new": lambda values: 0.5 * values * (1 + np.tanh(math.sqrt(2 / math.pi) * (values + 0.044715 * values**3))),
     "relu": lambda values: np.maximum(values, 0),
     "tanh": np.tanh,
 }

@@ -11,7 +11,7 @@ HALF, SINGLE = 2.0**-11, 2.0**-24
 TINY = 2.0**-24
 """The smallest FP16 number: rounding is no finer near zero."""
 
-SLOPES = {"none": 1.0, "relu": 1.0, "tanh": 1.0, "gelu": 1.13}
+SLOPES = {"none": 1.0, "relu": 1.0, "tanh": 1.0, "gelu": 1.13, "gelu_new": 1.13}
 """The steepest slope of each activation: so much grows an error before it."""
 
 
@@ -29,7 +29,7 @@ def attention(query, key, value, shares, exact):
     return 2 * relative * (shares @ np.abs(value)) + HALF * np.abs(exact) + TINY
 
 
-def normalization(row, gain, exact, off):
+def normalization(row, gain, exact, off, *, written=HALF):
     """Of LayerNorm of rows that are off by ``off``: they, their means and their scales are."""
     width = row.shape[-1]
     centred = row - row.mean(-1, keepdims=True)
@@ -37,4 +37,4 @@ def normalization(row, gain, exact, off):
     worst = off.max(-1, keepdims=True) + width * SINGLE * np.abs(row).mean(-1, keepdims=True)
     shift = 2 * worst / deviation
     scale = (shift + width * SINGLE) * np.abs(centred) / deviation
-    return 2 * np.abs(gain) * (shift + scale) + HALF * np.abs(exact) + TINY
+    return 2 * np.abs(gain) * (shift + scale) + written * np.abs(exact) + (TINY if written else SINGLE)

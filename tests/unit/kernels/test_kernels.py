@@ -10,7 +10,7 @@ DEVICE = "cpu"
 pytestmark = pytest.mark.usefixtures("interpreted")
 
 
-@pytest.mark.parametrize("activation", ["none", "gelu", "relu", "tanh"])
+@pytest.mark.parametrize("activation", list(agreement.ACTIVATED))
 def test_a_product_with_its_bias_and_activation(random, activation):
     agreement.product(random, DEVICE, activation)
 

@@ -67,6 +67,7 @@ def test_a_co_location_on_a_cpu_depends_on_nothing_of_cuda_either():
 
 LIBRARIES = {
     "ceilings_fused": {"torch", "triton"},
+    "ceilings_fused_generating": {"torch", "triton"},
     "onnxruntime_changing_cpu": {"onnxruntime"},
     "onnxruntime_changing_cuda": {"onnxruntime"},
     "onnxruntime_cpu": {"onnxruntime"},

@@ -3,6 +3,9 @@
 A kernel that is launched so may run before the one before it is done. It waits before it reads what any other wrote,
 and before it writes. Weights are written by none, so it fetches them into L2 first. Each kernel waits, so when one
 has waited, all before it are done. Compute capability 9.0 and newer; elsewhere ``OVERLAPPED`` is False.
+
+The next kernel may start when all programs of this one have said so. ``EARLY`` says so before the wait: then several
+kernels wait in a row, each with loads of its weights under way, and memory works while they wait for each other.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
-def follow(OVERLAPPED: tl.constexpr) -> None:
-    """Wait for the kernel before this one, then let the next one start."""
+def follow(OVERLAPPED: tl.constexpr, EARLY: tl.constexpr = False) -> None:
+    """Wait for the kernel before this one, and let the next one start: after that, or before it if ``EARLY``."""
     if OVERLAPPED:
+        if EARLY:
+            gdc_launch_dependents()
         gdc_wait()
-        gdc_launch_dependents()
+        if not EARLY:
+            gdc_launch_dependents()
 
 
 @triton.jit

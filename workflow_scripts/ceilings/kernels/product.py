@@ -22,8 +22,8 @@ from ceilings.kernels.launch import Launch, Work, blocks
 from ceilings.kernels.overlap import follow, prefetch
 from ceilings.kernels.tiles import ProductTile
 
-ACTIVATIONS = ("none", "gelu", "relu", "tanh")
-"""What can follow a product; ``gelu`` is the exact one, by erf."""
+ACTIVATIONS = ("none", "gelu", "gelu_new", "relu", "tanh")
+"""What can follow a product; ``gelu`` is the exact one, by erf, ``gelu_new`` GPT-2's, by tanh."""
 
 LINE = tl.constexpr(64)
 """FP16 numbers in a cache line of 128 bytes."""
@@ -34,6 +34,9 @@ def activated(values: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
     """An activation of FP32 numbers."""
     if ACTIVATION == "gelu":
         values = 0.5 * values * (1.0 + tl.erf(values * 0.7071067811865476))
+    if ACTIVATION == "gelu_new":
+        cubic = 1.5957691216057308 * (values + 0.044715 * values * values * values)  # twice the tanh's argument
+        values = values * tl.sigmoid(cubic)
     if ACTIVATION == "relu":
         values = tl.maximum(values, 0.0)
     if ACTIVATION == "tanh":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 TUNED = Path(__file__).parent / "tuned_tiles.json"
-"""Tiles by device, and there by the encoder's sizes. Where it says nothing, the defaults are used."""
+"""Tiles by device, and there by the sizes of an encoder or of a decode step (``decoder_tiles.py``). Where it says nothing, the defaults are used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,29 +82,29 @@ def sizes(tokens: int, hidden: int, intermediate: int, heads: int) -> str:
     return f"t{tokens}-h{hidden}-i{intermediate}-n{heads}"
 
 
-def kept(device: str, size: str, tuned: Path = TUNED) -> Tiles | None:
-    """The tiles that were tuned on a device for an encoder's :func:`sizes`; None where none were.
+def kept(device: str, size: str, tuned: Path = TUNED, kind: type[Any] = Tiles) -> Any:
+    """The tiles, of a ``kind``, that were tuned on a device for what :func:`sizes` says; None where none were.
 
     Raises:
         ValueError: The file does not hold such tiles.
     """
     known = json.loads(tuned.read_text()).get(device, {}).get(size) if tuned.is_file() else None
-    return read(known) if known else None
+    return read(known, kind) if known else None
 
 
-def read(content: Mapping[str, Any]) -> Tiles:
-    """Tiles as :func:`written` left them.
+def read(content: Mapping[str, Any], kind: type[Any] = Tiles) -> Any:
+    """Tiles of a kind, as :func:`written` left them.
 
     Raises:
         ValueError: A step or a field that is not known, or lacks.
     """
-    kinds: dict[str, Any] = {field.name: type(field.default) for field in dataclasses.fields(Tiles)}
+    kinds: dict[str, Any] = {field.name: type(field.default) for field in dataclasses.fields(kind)}
     try:
-        return Tiles(**{step: kinds[step](**cut) if isinstance(cut, dict) else cut for step, cut in content.items()})
+        return kind(**{step: kinds[step](**cut) if isinstance(cut, dict) else cut for step, cut in content.items()})
     except (KeyError, TypeError) as error:
         raise ValueError(f"{TUNED.name} has tiles that do not fit ({error}); tune anew") from error
 
 
-def written(chosen: Tiles) -> dict[str, Any]:
+def written(chosen: Any) -> dict[str, Any]:
     """Tiles as JSON holds them."""
     return dataclasses.asdict(chosen)

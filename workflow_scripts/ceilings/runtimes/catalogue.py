@@ -272,6 +272,8 @@ def _fused(name: str, levers: frozenset[str], note: str, **options: Any) -> Runt
         note,
         {"mode": "cudagraph", **options},
         capabilities=_FUSED_CAPABILITIES,
+        generator="ceilings_fused_generating",
+        generates=("fp16",),
     )
 
 
@@ -470,12 +472,13 @@ _ALL = (
     _fused(
         "ceilings-fused",
         frozenset({GRAPH, OVERLAP}),
-        "BERT and DistilBERT on kernels of our own, one CUDA graph, each kernel started while the one before ends",
+        "BERT, DistilBERT and decode steps of GPT-2 on kernels of our own, a CUDA graph, each kernel started while the one "
+        "before ends",
     ),
     _fused(
         "ceilings-fused-serial",
         frozenset({GRAPH}),
-        "BERT and DistilBERT on kernels of our own, one CUDA graph, one kernel after the other",
+        "BERT, DistilBERT and decode steps of GPT-2 on kernels of our own, a CUDA graph, one kernel after the other",
         overlapped=False,
     ),
     _vllm("vllm", frozenset({COMPILATION, GRAPH}), "vLLM's offline engine with its defaults", "default"),

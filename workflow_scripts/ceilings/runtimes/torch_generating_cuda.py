@@ -14,6 +14,7 @@ from ceilings.runtimes.cuda_runner import CudaRunner
 from ceilings.runtimes.generating import Generating
 from ceilings.runtimes.torch_cuda import ATTENTION, DTYPES, TorchCuda
 from ceilings.runtimes.torch_decoding import GrowingDecoding, StaticDecoding, TorchDecoding
+from ceilings.workload.generation import Decoder
 
 
 class TorchGeneratingCuda(Generating, TorchCuda):
@@ -24,8 +25,7 @@ class TorchGeneratingCuda(Generating, TorchCuda):
 
     def load(self) -> None:
         self.mode = str(self.options.get("mode", "eager"))
-        growing = self.options.get("cache") == "growing"
-        if self.mode not in ("eager", "compile", "cudagraph") or (growing and self.mode != "eager"):
+        if self.mode not in ("eager", "compile", "cudagraph") or (self._growing and self.mode != "eager"):
             raise ValueError(f"unknown options of the PyTorch runtime that generates: {dict(self.options)}")
         decoder = self.decoder
         self.open_device()
@@ -36,13 +36,21 @@ class TorchGeneratingCuda(Generating, TorchCuda):
                 torch.cuda.synchronize()
             self._enter_stream()
             with self.phase("cache"):
-                kind = GrowingDecoding if growing else StaticDecoding
-                self._decoding: TorchDecoding = kind(self.model.model, decoder, self.shape, "cuda")
+                self._decoding = self._decode(decoder)
                 self.stream.synchronize()
             prompt = self._decoding.prompt
             self.input_buffers = {self.workload.inputs[0].name: (prompt.data_ptr(), prompt.nbytes)}
             if isinstance(self._decoding, StaticDecoding):
                 self._make_ready(self._decoding)
+
+    @property
+    def _growing(self) -> bool:
+        return self.options.get("cache") == "growing"
+
+    def _decode(self, decoder: Decoder) -> TorchDecoding:
+        """What makes the passes of a request."""
+        kind = GrowingDecoding if self._growing else StaticDecoding
+        return kind(self.model.model, decoder, self.shape, "cuda")
 
     def _make_ready(self, decoding: StaticDecoding) -> None:
         """Compile and capture what the mode asks for: nothing of it is left for a request."""
