@@ -142,7 +142,7 @@ wildcard_constraints:
     node="|".join(map(re.escape, STUDY.machines.names)) or "(?!)",
     cache="onnxruntime-tensorrt-[0-9][0-9.]*",
     plot="[a-z0-9_]+",
-    deployment="[a-z0-9][a-z0-9-]*",
+    deployment="[a-z0-9][a-z0-9-]*(\\.aa)?",
     group="[a-z0-9][a-z0-9-]*",
     how="|".join(HOWS),
     capture=CAPTURE,

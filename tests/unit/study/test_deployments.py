@@ -195,6 +195,51 @@ def test_records_of_another_device_are_read_and_never_made(servers, tmp_path, mo
     assert [one.recorded for one in planned.deployed] == [False, True]
 
 
+def several(noise=None, **more):
+    """A study of two deployments on a CPU, and which of them it measures a second time."""
+    config = {**copy.deepcopy(BASE), "serving": {"one": dict(PLAIN), "two": {**PLAIN, "server": "triton"}}, **more}
+    return Study(config if noise is None else {**config, "noise_deployments": noise}, LAPTOP)
+
+
+@pytest.mark.parametrize(
+    ("noise", "twice"), [(None, ["one"]), (["two"], ["two"]), ([], []), (["two", "one"], ["one", "two"])]
+)
+def test_deployments_are_measured_twice_as_the_noise_between_them(noise, twice, servers):
+    planned = several(noise)
+    seconds = [one for one in planned.deployed if one.to_json()["aa_of"]]
+    assert [one.to_json()["aa_of"] for one in seconds] == twice
+    assert [one.runs[0] for one in seconds] == [f"results/serving/cpu-test/{name}.aa/run1.json" for name in twice]
+    for name in twice:  # the same server under another name: nothing of it may differ
+        assert planned.serving_slice(f"{name}.aa", "cpu-test") == planned.serving_slice(name, "cpu-test")
+        assert planned.served(f"{name}.aa", "cpu-test") == planned.served(name, "cpu-test")
+
+
+def test_one_deployment_alone_is_compared_with_no_other(servers):
+    assert [one.name for one in study().deployed] == ["one"]
+    assert [one.name for one in several().deployed] == ["one", "two", "one.aa"]
+
+
+def test_an_unknown_deployment_is_no_noise(servers):
+    with pytest.raises(UserError, match=r"noise_deployments: 'tow' is no deployment of the study, did you mean 'two'"):
+        several(["tow"])
+
+
+def test_a_recorded_second_deployment_is_read_and_a_missing_one_is_not_asked_for(servers, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (
+        "benchmarks/cpu-other/onnxruntime-cpu/m/fp32/b1-s32",
+        "serving/cpu-other/one",
+        "serving/cpu-other/two",
+    ):
+        (tmp_path / "results" / path).mkdir(parents=True)
+        (tmp_path / "results" / path / "run1.json").write_text("{}")
+    of = {"devices": ["cpu-other"], "protocol": {"processes": 1}}
+    assert [one.name for one in several(**of).deployed] == ["one", "two"]
+    (tmp_path / "results/serving/cpu-other/two.aa").mkdir()
+    (tmp_path / "results/serving/cpu-other/two.aa/run1.json").write_text("{}")
+    assert [one.name for one in several(**of).deployed] == ["one", "two", "two.aa"]
+
+
 def test_a_deployment_depends_on_its_own_entry_and_cells():
     def slices(change=lambda config: None):
         config = {**copy.deepcopy(BASE), "serving": {"one": dict(PLAIN), "two": {**PLAIN, "server": "triton"}}}

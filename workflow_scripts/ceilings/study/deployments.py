@@ -15,7 +15,7 @@ from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.serving import namespaces, server_python
 from ceilings.serving.deployment import SERVERS, Deployment, share_of
 from ceilings.study.availability import Availability
-from ceilings.study.cell import Cell
+from ceilings.study.cell import SECOND, Cell
 from ceilings.study.config import nearest, no_cell
 from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
@@ -32,7 +32,7 @@ class Deployed:
     """A deployment on one device.
 
     Attributes:
-        name: As the study calls it.
+        name: As the study calls it, with ``.aa`` for the second of an A/A pair.
         device: Slug of the device that its cells run on; None if this machine has none of their kind.
         available: Whether it can be measured here.
         runs: Its records, one for each fresh server; empty if it can neither be measured nor was recorded.
@@ -50,6 +50,7 @@ class Deployed:
         """As it stands in ``plan.json``."""
         return {
             "deployment": self.name,
+            "aa_of": plain(self.name) if self.name != plain(self.name) else None,
             "device": self.device,
             "cells": list(self.deployment.cells),
             "runs": list(self.runs),
@@ -60,15 +61,26 @@ class Deployed:
         }
 
 
+def plain(name: str) -> str:
+    """The deployment of the study that a name stands for: the second of an A/A pair is its first once more.
+
+    >>> plain("texts.aa"), plain("texts")
+    ('texts', 'texts')
+    """
+    return name.removesuffix(SECOND)
+
+
 def deployed(config: Mapping[str, Any], cells: Sequence[Cell], paths: Paths) -> list[Deployed]:
-    """Every deployment, once a device that the study has its cells on.
+    """Every deployment, once a device that the study has its cells on, and then the second ones of A/A pairs.
 
     Args:
         config: The study, checked, with its defaults.
         cells: Its cells.
         paths: The results tree.
     """
+    runs = config["protocol"]["processes"]
     found: list[Deployed] = []
+    seconds: list[Deployed] = []
     for name, entry in config["serving"].items():
         one = Deployment.from_json(entry)
         by_device: dict[str | None, dict[str, Cell]] = {}
@@ -76,8 +88,29 @@ def deployed(config: Mapping[str, Any], cells: Sequence[Cell], paths: Paths) -> 
             if cell.identity in one.cells:
                 by_device.setdefault(cell.device, {})[cell.identity] = cell
         for device, served in by_device.items():
-            found += _on_device(name, one, device, served, config["protocol"]["processes"], paths)
-    return found
+            found += _on_device(name, one, device, served, runs, paths)
+            seconds += _on_device(f"{name}{SECOND}", one, device, served, runs, paths)
+    return [*found, *_chosen(config, found, seconds)]
+
+
+def _chosen(config: Mapping[str, Any], found: Sequence[Deployed], seconds: Iterable[Deployed]) -> Iterator[Deployed]:
+    """Of all second ones those that the study asks for.
+
+    They are those of the deployments that it names, else of the first of each device with several: one deployment alone
+    is compared with no other server. What is recorded of a second one is read in any case.
+    """
+    measured = [one for one in found if one.runs and not one.recorded]
+    first: dict[str | None, str] = {}
+    for one in measured:
+        if sum(other.device == one.device for other in measured) > 1:
+            first.setdefault(one.device, one.name)
+    for one in seconds:
+        if "noise_deployments" in config:
+            asked = plain(one.name) in config["noise_deployments"]
+        else:
+            asked = bool(one.runs) and first.get(one.device) == plain(one.name)
+        if asked or one.recorded:
+            yield one
 
 
 def _on_device(  # noqa: PLR0917 - all of one deployment
@@ -158,6 +191,9 @@ def _versions() -> Mapping[str, str]:
 def problems(config: Mapping[str, Any], models: StudyModels, cells: Iterable[Asked]) -> Iterator[str]:
     """What of the deployments cannot be, each with its place in the study and its remedy."""
     known = {cell.identity: cell for cell in cells}
+    for name in config.get("noise_deployments", ()):
+        if name not in config["serving"]:
+            yield f"noise_deployments: {name!r} is no deployment of the study, {nearest(name, config['serving'])}"
     for name, entry in config["serving"].items():
         one, where = Deployment.from_json(entry), f"serving.{name}"
         unknown = list(_unknown_cells(where, one, known))
