@@ -259,6 +259,10 @@ def failing(window):
     return window | {"failed": {"HTTP 500": 2}, "sent": window["sent"] + 2}
 
 
+def asked_elsewhere(window):
+    return window | {"server": window["server"] | {"others": {"a/1": 3, "b; c/1": 1}}}
+
+
 def miscounted(window):
     server = window["server"] | {"requests": window["server"]["requests"] - 1}
     return window | {"server": server}
@@ -279,6 +283,7 @@ FAULTS = {
     ),
     "failed": (failing, "requests failed: HTTP 500"),
     "counts": (miscounted, "server and client counted different requests"),
+    "company": (asked_elsewhere, "other models of the server were asked meanwhile: a/1 and b, c/1"),
 }
 
 

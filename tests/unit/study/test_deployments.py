@@ -83,6 +83,13 @@ IMPOSSIBLE = [
     (endpoint(instances=2), "serving.one.instances: http://host:8000 is somebody's server"),
     (endpoint(server="http://host:99999"), "names no port from 1 to 65535"),
     (endpoint(shared_memory="system"), "share none over a network"),
+    (endpoint(metrics="http://host"), '"http://host" is not allowed here; use http://HOST:PORT/PATH of an endp'),
+    (endpoint(metrics="grpc://host:8002"), "not allowed here; use http://HOST:PORT/PATH of an endpoint's metrics"),
+    (
+        endpoint(metrics="http://host:70000/metrics"),
+        "serving.one.metrics: http://host:70000/metrics names no port from 1",
+    ),
+    ({"metrics": "http://host:8002"}, "serving.one.metrics: the server is embedded, whose metrics are known; remove"),
     ({"round_trip": 5}, "serving.one: unknown key 'round_trip', did you mean 'round_trip_ms'?"),
 ]
 
@@ -105,6 +112,7 @@ def test_what_cannot_be_is_refused_with_key_value_and_remedy(changes, message):
         {"server": "triton", "transport": "grpc", "shared_memory": "system", "instances": 2},
         endpoint(),
         {**endpoint(), "server": "grpc://localhost:8001", "shared_memory": "system"},
+        endpoint(server="grpc://[::1]:8001", metrics="http://[::1]:8002"),
     ],
 )
 def test_what_can_be_is_planned_for_each_fresh_server(changes, servers):

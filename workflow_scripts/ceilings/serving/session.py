@@ -230,7 +230,7 @@ class _Session:
         module = importlib.import_module(f"ceilings.serving.servers.{one.kind}")
         make = getattr(module, MODULES[one.kind])
         if one.kind == "endpoint":
-            server: Server = make(one.server, [cell.model for cell in self._cells])
+            server: Server = make(one.server, [cell.model for cell in self._cells], one.metrics)
             return server
         below = self._folder / folder
         below.mkdir()
@@ -384,6 +384,7 @@ class _Session:
         self, server: Server, client: LoadClient, cell: _Cell, load: Load, highest: Mapping[str, float], seed: str
     ) -> dict[str, Any]:
         seconds = self._protocol["window_seconds"]
+        asked_before = server.asked(cell.model)
         before, sizes = server.counters(cell.model), server.batch_sizes(cell.model)
         answers = self._folder / "window.npz"
         if load.concurrency is not None:
@@ -399,6 +400,7 @@ class _Session:
             window = client.open(cell.name, rate, seconds, seed=number, answers=answers)
             asked = {"concurrency": None, "rate": rate, "asked": load.asked}
         counted = _since(server, cell.model, before, sizes, window["sent"])
+        counted["others"] = _others(asked_before, server.asked(cell.model))
         if window.pop("answers"):
             cell.refuse_others(answers, load.words)
         return {**asked, **window, "server": counted}
@@ -431,6 +433,13 @@ def _since(
         return {**counted, "batch_sizes": None}
     new = {str(size): now[size] - sizes.get(size, 0) for size in sorted(now)}
     return {**counted, "batch_sizes": {size: count for size, count in new.items() if count}}
+
+
+def _others(before: Mapping[str, int] | None, now: Mapping[str, int] | None) -> dict[str, int] | None:
+    """Requests to other models since then, by model; None where they are not counted."""
+    if before is None or now is None:
+        return None
+    return {model: new for model, count in sorted(now.items()) if (new := count - before.get(model, 0)) > 0}
 
 
 @contextlib.contextmanager

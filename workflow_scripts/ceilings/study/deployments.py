@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ceilings import private
 from ceilings.runtimes import settings
@@ -293,10 +294,13 @@ def _impossible_way(where: str, one: Deployment, entry: Mapping[str, Any]) -> It
     if one.kind != "endpoint":
         if one.endpoint_models:
             yield f"{where}.endpoint_models: the server is {one.server}, which is started here; remove the key"
+        if one.metrics:
+            yield f"{where}.metrics: the server is {one.server}, whose metrics are known; remove the key"
         return
-    scheme, _, address = one.server.partition("://")
-    if not 0 < int(address.rpartition(":")[2]) < 1 << 16:
-        yield f"{where}.server: {one.server} names no port from 1 to 65535; correct it"
+    scheme = one.server.partition("://")[0]
+    for key, url in (("server", one.server), ("metrics", one.metrics)):
+        if url and not 0 < int(urlsplit(url).netloc.rpartition(":")[2]) < 1 << 16:
+            yield f"{where}.{key}: {url} names no port from 1 to 65535; correct it"
     if one.transport != scheme:
         yield f"{where}.transport: {one.transport} is asked of {one.server}; write transport: {scheme}"
     for key in ("batching", "instances"):
