@@ -76,7 +76,7 @@ if IS_MAIN:
 # Jobs find the programs, and the interpreter that runs Snakemake also where its environment was not activated.
 host.lead_path(Path(sys.executable).parent, SCRIPTS)
 bytecode.keep(Path(".snakemake/bytecode"))
-TIME_LEFT = progress.show(STUDY.expected_seconds)
+TIME_LEFT = progress.show(STUDY.expected_seconds, lambda: workflow.dryrun)
 DISTURBANCES = busy.show()
 
 

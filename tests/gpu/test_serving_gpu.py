@@ -7,7 +7,8 @@ import pytest
 from gpu.tiny_artifacts import TOLERANCE, Artifacts
 
 from ceilings.serving import server_python
-from ceilings.serving.executor import Batching, Executor
+from ceilings.serving.batching import Batching
+from ceilings.serving.executor import Executor
 from ceilings.serving.servers.embedded import Embedded
 from ceilings.serving.servers.repository import Served
 from ceilings.serving.servers.triton import Triton

@@ -9,7 +9,8 @@ from onnx import helper, numpy_helper
 from unit.serving.served_model import WIDTH, element, expected, task, workload
 
 from ceilings.errors import CellFailure
-from ceilings.serving.executor import Batching, Executor, Times, batches, serves
+from ceilings.serving.batching import Batching, batches
+from ceilings.serving.executor import Executor, Times, serves
 from ceilings.workload.task import TASKS
 
 

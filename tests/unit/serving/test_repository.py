@@ -9,7 +9,7 @@ from unit.serving.served_model import task, workload
 
 from ceilings.errors import CellFailure
 from ceilings.serving import server_python
-from ceilings.serving.executor import Batching
+from ceilings.serving.batching import Batching
 from ceilings.serving.servers.repository import Served, config, write
 from ceilings.workload.tensors import TensorSpec
 

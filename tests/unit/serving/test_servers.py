@@ -20,7 +20,7 @@ from ceilings import environment, lifetime
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import write_task
 from ceilings.serving import server_python
-from ceilings.serving.executor import Batching
+from ceilings.serving.batching import Batching
 from ceilings.serving.kserve import TransportError
 from ceilings.serving.servers import server as servers
 from ceilings.serving.servers.embedded import Embedded

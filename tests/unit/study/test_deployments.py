@@ -28,8 +28,9 @@ def study(host=LAPTOP, base=BASE, **changes):
 
 @pytest.fixture
 def servers(monkeypatch):
-    """As if the servers' packages were installed."""
+    """As if the servers' packages were installed, and a relay could be."""
     monkeypatch.setattr(deployments, "_lacking", lambda package: None)
+    monkeypatch.setattr(deployments, "_no_namespaces", lambda: None)
 
 
 def batches(**settings):
@@ -310,7 +311,12 @@ def test_files_of_a_deployment_are_those_of_its_cells():
 
 def test_the_time_of_a_deployment_follows_from_its_windows(servers):
     seconds = study().expected_seconds["measure_serving"]
-    assert seconds == 2 * progress.SERVER_START + 1 + 4 * 3 * 2
+    alone = 2 * progress.SERVER_START["cpu"] + progress.AROUND_LOADS + 1 + 4 * 3 * 2
+    assert seconds == alone
+    batched = study(**batches()).expected_seconds["measure_serving"]
+    assert batched == pytest.approx(alone + 2 * 7 * progress.RUNNER_START["cpu"])
+    far = study(round_trip_ms=200).expected_seconds["measure_serving"]
+    assert far == pytest.approx(alone + 0.2 * (4 * 3 + progress.ASKED_ALONE))
 
 
 def test_plan_without_deployments_is_a_plan():

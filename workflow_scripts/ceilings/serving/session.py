@@ -32,9 +32,9 @@ from ceilings.models import pool
 from ceilings.provenance import package_flags, provenance
 from ceilings.runtimes.compile_cache import CACHE
 from ceilings.serving import server_python
+from ceilings.serving.batching import Batching
 from ceilings.serving.core_split import APART, split
 from ceilings.serving.deployment import Deployment, Load
-from ceilings.serving.executor import Batching
 from ceilings.serving.kserve import TransportError
 from ceilings.serving.load_client import LoadClient
 from ceilings.serving.own_answers import Arrays, changed, finer, swapped

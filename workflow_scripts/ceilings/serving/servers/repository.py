@@ -10,7 +10,8 @@ from typing import Any
 
 from ceilings.errors import CellFailure
 from ceilings.files import write_task, write_text
-from ceilings.serving.executor import Batching, serves
+from ceilings.serving.batching import Batching
+from ceilings.serving.executor import serves
 from ceilings.workload.shape import Shape
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
