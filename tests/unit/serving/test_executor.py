@@ -30,6 +30,15 @@ def test_each_request_of_a_batch_gets_its_own_answer(tmp_path):
     assert (times[0].size, times[0].rows) == (3, 3)
 
 
+def test_files_are_named_from_where_the_pipeline_works(tmp_path, monkeypatch):
+    """A server works elsewhere; the record of an engine that was kept names graph and folder as the rule did."""
+    (tmp_path / "server").mkdir()
+    monkeypatch.chdir(tmp_path / "server")
+    executor = Executor({**task(tmp_path), "artifact": "tiny.onnx", "folder": str(tmp_path)}, None)
+    executor.load()
+    np.testing.assert_allclose(executor.execute([element(1)])[0]["y"], expected(**element(1)), rtol=1e-5)
+
+
 def test_a_padded_batch_answers_its_requests_and_nobody_else(tmp_path):
     executor = loaded(tmp_path, batching=Batching(8, preferred=(4,), pad=True))
     assert executor.sizes == (4, 8)

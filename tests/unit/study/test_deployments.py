@@ -143,6 +143,26 @@ def test_cells_of_two_devices_are_two_deployments():
         study(SERVER, base, cells=[CELL, "onnxruntime-cuda/m/fp32/b1-s32"])
 
 
+@pytest.mark.parametrize(
+    ("runtime", "changes", "words"),
+    [
+        ("onnxruntime-cuda-graph", {"triton": {"path": "/t", "backend": "onnxruntime"}}, "captures no CUDA graph, and"),
+        ("onnxruntime-tensorrt", batches(), "has an engine for batches of 1 alone; set batching: off"),
+        ("onnxruntime-cuda", {"triton": {"path": "/t", "backend": "onnxruntime"}}, None),
+        ("onnxruntime-tensorrt", {}, None),
+    ],
+)
+def test_what_a_server_cannot_execute_as_the_bare_cell_does(servers, runtime, changes, words):
+    base = copy.deepcopy(BASE)
+    base["sweeps"]["two"] = {**SWEEP, "runtimes": [runtime], "precisions": ["fp32"]}
+    asked = {"server": "triton", "cells": [f"{runtime}/m/fp32/b1-s32"], **changes}
+    if words is None:
+        assert study(SERVER, base, **asked).deployed
+    else:
+        with pytest.raises(UserError, match=words):
+            study(SERVER, base, **asked)
+
+
 def test_settings_of_a_session_are_served_where_the_session_is_ours():
     name = "onnxruntime-cpu+arena=off"
     base = copy.deepcopy(BASE)
@@ -293,6 +313,9 @@ def test_a_server_depends_on_its_own_code_alone():
     assert {"triton.py", "triton_model.py"} <= triton - embedded - there
     assert "endpoint.py" in there - embedded - triton
     assert {"windows.py", "http_transport.py", "executor.py", "gate.py"} <= embedded & triton & there
+    assert "gpu_watch.py" not in embedded | triton | there
+    of_gpu = Deployment.from_json({"server": "triton", "cells": ["onnxruntime-cuda/m/fp32/b1-s32"]})
+    assert "gpu_watch.py" in {path.name for path in reached(*deployments.modules(of_gpu))}
     assert not {"worker.py", "bench.py", "catalogue.py", "study.py"} & (embedded | triton | there)
 
 

@@ -9,6 +9,7 @@ way to the device and back, taking rows apart.
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -80,6 +81,8 @@ class Executor:
             CellFailure: The runtime cannot run it.
         """
         began = time.perf_counter_ns()
+        if folder := self._task.get("folder"):
+            os.chdir(folder)  # a server works elsewhere, and records of engines name files from there
         first: Boundary | None = None
         for size in self.sizes:
             again = first.at(self._at(size)) if first else None

@@ -25,7 +25,8 @@ from ceilings.workload.task import TASKS
 
 REMEDY = "make .venv/serving"
 
-ENGINE = "engine"
+ENGINE, ENGINE_CACHE = "engine", "engine-cache"
+"""Artifacts of runtimes: an engine of TensorRT's, and one that ONNX Runtime's TensorRT provider kept, of one shape."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,9 +169,11 @@ def modules(one: Deployment) -> list[str]:
         "triton": [f"{servers}.triton", f"{servers}.triton_model"],
         "endpoint": [f"{servers}.endpoint"],
     }[one.kind]
+    devices = {RUNTIMES[cell.split("/")[0]].device for cell in one.cells}
     return [
         "ceilings.serving.session",
         "ceilings.serving.load_worker",
+        *(["ceilings.measure.gpu_watch"] if "cuda" in devices else []),
         *started,
         f"ceilings.serving.{one.transport}_transport",
     ]
@@ -272,6 +275,16 @@ def _impossible_server(where: str, one: Deployment, asked: Sequence[Asked]) -> I
             yield (
                 f"{where}.triton.backend: {one.backend} opens sessions of its own, without the settings of "
                 f"{cell.runtime}; write python, or name a cell of {plain}"
+            )
+        if one.kind == "triton" and one.backend == "onnxruntime" and RUNTIMES[cell.runtime].options.get("cuda_graph"):
+            yield (
+                f"{where}.triton.backend: onnxruntime captures no CUDA graph, and {cell.identity} replays one; "
+                "write python, or name a cell of a runtime without one"
+            )
+        if one.kind != "endpoint" and one.backend == "python" and one.batching and artifact == ENGINE_CACHE:
+            yield (
+                f"{where}.batching: {cell.identity} has an engine for batches of {cell.shape.batch} alone; "
+                "set batching: off, or name a cell of the CUDA provider"
             )
         if one.kind == "triton" and one.backend == "onnxruntime" and artifact in ("weights", ENGINE):
             yield f"{where}.triton.backend: onnxruntime reads graphs, not what {cell.identity} executes; write python"
