@@ -124,6 +124,8 @@ class Triton(StartedServer):
             f"--exit-timeout-secs={EXIT_SECONDS}",
             "--exit-on-error=true",
             "--model-control-mode=none",
+            # It would start each model's Python once more to ask what its configuration lacks, which is nothing.
+            *(["--disable-auto-complete-config"] if self.backend == "python" else []),
         ]
 
     @property
