@@ -45,14 +45,9 @@ def test_what_servers_need_is_carried_where_nobody_knows_the_hosts_version():
     assert pack_kit["of_known_versions"](host, servers) == {"grpcio": "1.2", "torch": None}
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--serving", "--glibc", "2.28"], "no wheel for glibc 2.28; it takes 2.35 or newer"),
-        (["--glibc", "two"], "the host's glibc is 'two'"),
-    ],
-)
-def test_a_c_library_that_servers_do_not_run_on_is_refused_before_anything_is_fetched(tmp_path, options, words):
-    program = [sys.executable, str(PROJECT / "workflow_scripts/pack_kit.py"), "--kind", "cpu", *options]
-    done = subprocess.run([*program, "--output-dir", tmp_path / "kit"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and words in done.stderr and not (tmp_path / "kit").exists()
+def test_a_c_library_that_servers_do_not_run_on_is_refused_before_anything_is_fetched(tmp_path):
+    program = [sys.executable, str(PROJECT / "workflow_scripts/pack_kit.py"), "--kind", "cpu", "--serving"]
+    asked = ["--glibc", "2.28", "--output-dir", tmp_path / "kit"]
+    done = subprocess.run([*program, *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "no wheel for glibc 2.28; it takes 2.35 or newer" in done.stderr
+    assert not (tmp_path / "kit").exists()
