@@ -25,6 +25,7 @@ from ceilings.report.render import plots
 from ceilings.report.render.marking import marked
 from ceilings.report.render.notes import observations
 from ceilings.report.render.page import page
+from ceilings.report.render.page.served_charts import WHOLE, served_panels
 from ceilings.report.render.pictures import NOTHING_TO_SHOW
 from ceilings.report.render.plots import serving_latency
 from ceilings.report.render.summary import summary
@@ -898,6 +899,39 @@ def test_a_load_that_nobody_answered_is_a_failure(tmp_path):
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_draws_what_the_tables_say(tmp_path):
+    study = ServedStudy(tmp_path, sizes=(1, 2, 4))
+    study.deploy("http", rates=(300,))
+    study.deploy("batched", batched, batching=BATCHING)
+    study.deploy("http.aa", aa_of="http")
+    tables = study.tables()
+    (panel,) = served_panels(Measured(tables))
+    assert panel["gone"] == "the queue grows: http, onnxruntime-cpu fp32: 300/s"
+    loads = [f"{name}, onnxruntime-cpu fp32: {load}" for name in ("http", "batched") for load in LOADS]
+    assert list(dict.fromkeys(row["row"] for row in panel["latency"])) == loads, "and nothing of the second one"
+    row = served(tables, "batched", "8 clients")
+    of = [one for one in panel["latency"] if one["row"] == loads[-1]]
+    assert sum(one.get("ms", 0) for one in of) == pytest.approx(row["client_ms"])
+    (median,) = [one for one in of if "p50_ms" in one]
+    assert (median["low"], median["p50_ms"], median["high"]) == (row["p50_low_ms"], row["p50_ms"], row["p50_high_ms"])
+    assert [one["bare_ms"] for one in of if "bare_ms" in one] == [row["bare_ms"]]
+    assert {(one["size"], one["share"]) for one in panel["batches"] if one["row"] == loads[-1]} == {("batch 4", 1.0)}
+    (point,) = [one for one in panel["throughput"] if (one["deployment"], one["short"]) == ("batched", "8")]
+    assert (panel["tail"], point["ms"], point["per_s"]) == ("p95", row["p95_ms"], row["answered_per_s"])
+
+
+LOADS = ("1 client", "2 clients", "8 clients")
+
+
+def test_the_report_draws_a_server_that_counts_nothing_as_a_whole(tmp_path):
+    study = ServedStudy(tmp_path, runs=1)
+    study.deploy("mine", kind="endpoint", change=uncounted)
+    (panel,) = served_panels(Measured(study.tables()))
+    assert {row["part"] for row in panel["latency"] if "part" in row} == {WHOLE}
+    assert not any("low" in row for row in panel["latency"]) and not panel["batches"]
+    assert served_panels(Measured(ServedStudy(tmp_path / "none").tables())) == []
 
 
 def test_a_study_without_servers_has_no_section(tmp_path):

@@ -131,6 +131,12 @@ class Served:
         return None if value is None or pd.isna(value) else float(value)
 
     @property
+    def formed(self) -> dict[int, float]:
+        """Share of the executions by batch size; empty where the server does not count them."""
+        given = self.row.get("batch_sizes")
+        return {int(size): share for size, share in json.loads(given).items()} if isinstance(given, str) else {}
+
+    @property
     def record(self) -> str:
         """The path of its first record below the results folder."""
         return f"serving/{self.device}/{self.deployment}/run1.json"
@@ -187,6 +193,11 @@ class Line:
     def lightest(self) -> Served | None:
         """The steady load with the least queueing: the fewest clients of a closed loop, else the lowest rate."""
         return next((one for one in (*self.closed, *self.open) if one.steady), None)
+
+    @property
+    def batches(self) -> bool:
+        """Whether its deployment forms batches, and the server counts their sizes."""
+        return bool(self.head.row.get("batching")) and any(one.formed for one in self.loads)
 
     def at(self, other: Served) -> Served | None:
         """The same load as another line's."""
@@ -330,6 +341,18 @@ def _server_pair(line: Line, second: Line) -> ServerPair:
             for one, other in both
             if one.closed and not one.row["flagged"] and not other.row["flagged"]
         },
+    )
+
+
+TAILS = (("p99_ms", "p99"), ("p95_ms", "p95"), ("p90_ms", "p90"), ("p50_ms", "median"))
+
+
+def tail_of(loads: Sequence[Served]) -> tuple[str, str]:
+    """Column and name of the highest percentile that all of these loads have requests enough for."""
+    return next(
+        (column, name)
+        for column, name in TAILS
+        if column == "p50_ms" or all(one.known(column) is not None for one in loads)
     )
 
 
