@@ -223,7 +223,7 @@ class ServerPair:
     def floors(self) -> tuple[float | None, float | None]:
         """The widest differences of latencies and of throughputs that may be noise; None of what carries no claim."""
         latency, throughput = (
-            max(map(widest_difference, of.values()), default=None) for of in (self.latency, self.throughput)
+            max(map(widest_difference, ratios.values()), default=None) for ratios in (self.latency, self.throughput)
         )
         return latency, throughput
 
