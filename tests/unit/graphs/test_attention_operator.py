@@ -14,6 +14,7 @@ from ceilings.files import sha256
 from ceilings.graphs import attention_operator, fuse, graph, operator_library, precision
 from ceilings.graphs.attention_operator import DOMAIN, MICROSOFT, Heads
 from ceilings.kernels import onnxruntime_attention
+from ceilings.runtimes.onnxruntime_cpu import OnnxRuntimeCpu
 
 HIDDEN, HEADS = 24, 3
 SHARPER = 20
@@ -84,6 +85,11 @@ def test_a_rewritten_graph_passes_parity_with_the_library_beside_it(distilbert, 
     shutil.copy(library, operator_library.library_of(path))
     record = distilbert.check(path, "fp32")
     assert record["status"] == "ok" and record["relative_l2"] < 1e-5
+    runner = OnnxRuntimeCpu(path, "fp32", distilbert.workload, distilbert.shape, 1, {})
+    runner.load()  # as a runner's session gets it
+    feed = distilbert.feed()
+    found = runner.outputs(runner.run(runner.place(feed)))["logits"]
+    assert off(found, graph.session(distilbert.simplified, 1).run(["logits"], feed)[0]) < NEAR["fp32"]
 
 
 @needs_compiler
@@ -94,7 +100,7 @@ def test_a_library_that_could_not_be_built_or_is_another_is_refused(library, tmp
     facts = {"status": "ok", "compiler": "cc", "kernels": ["cpu float32"], "images": [], "bytes": 1}
     source = {"python": "3", "packages": {}, "modules": {}, "project_revision": None, "sources": {}}
     records.write(report, "operator-library", {**facts, "sha256": sha256(library)[::-1], "provenance": source})
-    with pytest.raises(UserError, match="fp32.attention.so is not what was made, by its report"):
+    with pytest.raises(UserError, match=r"fp32\.attention\.so is not what was made, by its report"):
         operator_library.register(onnxruntime.SessionOptions(), path)
     library_of = tmp_path / "fp32.attention.so"
     library_of.write_bytes(b"")

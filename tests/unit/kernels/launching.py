@@ -24,5 +24,5 @@ if __name__ == "__main__":
     ctypes.CDLL(sys.argv[1])  # whoever opens libcuda.so.1 after this gets it: it has that name inside
     try:
         print(json.dumps([run(sys.argv[2], **one) for one in json.loads(sys.argv[3])]))
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class but Exception
+    except Exception as error:  # ONNX Runtime's exceptions share no base class but Exception
         print(json.dumps(str(error)))

@@ -28,15 +28,16 @@ def model(kind: str, heads: int, *, packed: bool, masked: bool, name: str = NAME
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
-def session(graph: onnx.ModelProto, library: object, **options: object) -> onnxruntime.InferenceSession:
-    """A session of the CPU provider with a library."""
+def session(
+    graph: onnx.ModelProto, library: object, provider: str = "CPUExecutionProvider"
+) -> onnxruntime.InferenceSession:
+    """A session of a provider with a library, which says what each node runs on."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     settings.intra_op_num_threads = 2
     settings.register_custom_ops_library(str(library))
-    return onnxruntime.InferenceSession(
-        graph.SerializeToString(), settings, providers=["CPUExecutionProvider"], **options
-    )
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    return onnxruntime.InferenceSession(graph.SerializeToString(), settings, providers=[provider])
 
 
 def feed(random: np.random.Generator, kind: str, sizes: tuple[int, int, int], *, masked: bool) -> dict[str, np.ndarray]:

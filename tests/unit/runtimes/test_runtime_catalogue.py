@@ -39,7 +39,6 @@ EXPECTED = {
     "torch-compile-cpu-marked": ("PyTorch", {COMPILATION, MARKED_AXES}),
     "onnxruntime-cpu": ("onnxruntime-cpu", set()),
     "onnxruntime-cpu-fused": ("onnxruntime-cpu", {FUSION}),
-    "onnxruntime-cpu-operator": ("onnxruntime-cpu", {FUSION, OPERATOR}),
     "torch-cuda-eager": ("PyTorch", set()),
     "torch-compile": ("PyTorch", {COMPILATION}),
     "torch-compile-reduce-overhead": ("PyTorch", {COMPILATION, GRAPH}),
