@@ -7,8 +7,6 @@ the GPU is opened when a session needs it.
 from __future__ import annotations
 
 import importlib.util
-import os
-import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -27,6 +25,9 @@ HEADERS = ("attention_call.h", "attention_on_cpu.h", "attention_on_cuda.h", "onn
 
 IMAGES = "attention_images.h"
 """What is written for a build: the compiled kernels."""
+
+COMPILERS = ("cc", "gcc", "clang")
+"""The first that PATH has compiles it."""
 
 FLAGS = ("-std=gnu11", "-O3", "-Wall", "-Wextra", "-fPIC", "-shared", "-fvisibility=hidden")
 LIBRARIES = ("-lm", "-ldl")
@@ -117,24 +118,26 @@ def compile_library(output: Path, images: Sequence[Image], definitions: Sequence
     Raises:
         CellFailure: There is no C compiler, or it refuses the source.
     """
-    compiler = shlex.split(os.environ.get("CC") or "cc")
-    if shutil.which(compiler[0]) is None:
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
         raise CellFailure(
             "build-failed",
-            f"attention for ONNX Runtime is built by a C compiler, and there is no {compiler[0]}; "
-            f"install gcc 12 or newer, or name a compiler in CC",
+            f"attention for ONNX Runtime is built by a C compiler, and PATH has none of {', '.join(COMPILERS)}; "
+            f"install gcc 12 or newer",
         )
     with temporary_folder() as folder, files.atomic(output) as temporary:
         if images:
             Path(folder, IMAGES).write_text(images_in_c(images), encoding="utf-8")
             definitions = ("-DWITH_CUDA", *definitions)
-        command = [*compiler, *FLAGS, *definitions, "-I", folder, str(SOURCE), "-o", str(temporary), *LIBRARIES]
+        command = [compiler, *FLAGS, *definitions, "-I", folder, str(SOURCE), "-o", str(temporary), *LIBRARIES]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[-300:])
-            raise CellFailure("build-failed", f"{compiler[0]} refuses {SOURCE.name} ({said}); gcc 12 or newer takes it")
-    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, errors="replace", check=False)
-    return next(iter(version.stdout.splitlines()), compiler[0])
+            raise CellFailure(
+                "build-failed", f"{Path(compiler).name} refuses {SOURCE.name} ({said}); gcc 12 or newer takes it"
+            )
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, errors="replace", check=False)
+    return next(iter(version.stdout.splitlines()), Path(compiler).name)
 
 
 def images_in_c(images: Sequence[Image]) -> str:
