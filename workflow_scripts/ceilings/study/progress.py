@@ -136,7 +136,7 @@ def serving_seconds(protocol: Mapping[str, Any], deployment: Deployment) -> floa
     start = SERVER_START[kind] + further * RUNNER_START[kind] if deployment.kind != "endpoint" else 0.0
     trip = deployment.round_trip_ms / 1e3
     windows = len(deployment.loads) * protocol["rounds"] * (protocol["window_seconds"] + trip)
-    checks = len(deployment.cells) * (protocol["warmup_seconds"] + ASKED_ALONE * trip)
+    checks = len(deployment.cells) * (ASKED_ALONE * trip + max(protocol["warmup_seconds"], 2 * ASKED_ALONE * trip))
     return float(2 * start + AROUND_LOADS + checks + windows)
 
 
