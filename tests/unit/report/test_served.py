@@ -671,7 +671,7 @@ def test_deployments_of_two_names_that_differ_in_nothing_are_an_a_a_pair_too(tmp
     study = grpc_and_again(tmp_path, None)
     study.deploy("again", lambda cell, clients: replace(plain(cell, clients), beyond=3.0))
     loads = ServedLoads(Measured(study.tables()))
-    assert loads.noise_floor(planted.CPU) > 0.1 and len(loads.aa_pairs) == 1
+    assert loads.noise_floor(loads.lines[0].head) > 0.1 and len(loads.aa_pairs) == 1
     (finding, _) = about(study, ONE_SETTING)
     assert finding.verdict == "same within noise"
 
@@ -689,6 +689,31 @@ def test_the_second_of_a_pair_is_noise_and_nothing_else(tmp_path):
     assert f"**{latency:.1%}** for latencies and **{throughput:.1%}** for throughputs" in noise.text
     plan, tables, evidence = marked(study.plan(), study.tables(), Evidence())
     assert "noise_deployments" not in summary(plan, tables, evidence, "plots")
+
+
+def test_noise_counts_at_its_load(tmp_path):
+    """A pair that differs at eight clients alone: at one client a smaller difference is one."""
+
+    def rough(cell, clients):
+        truth = plain(cell, clients)
+        return replace(truth, beyond=40.0 if clients == 8 else truth.beyond)
+
+    def quicker(cell, clients):
+        truth = plain(cell, clients)
+        return replace(truth, beyond=0.1, queue=0.8 * truth.queue)
+
+    study = ServedStudy(tmp_path)
+    study.deploy("http", rates=(10,))
+    study.deploy("grpc", quicker, transport="grpc", rates=(10,))
+    study.deploy("http.aa", rough, aa_of="http")
+    loads = ServedLoads(Measured(study.tables()))
+    http, grpc = loads.lines
+    light, heavy, rate = (loads.noise_floor(http.loads[at]) for at in (0, 2, 3))
+    assert light < 0.05 and heavy > 0.3
+    assert rate == heavy, "at a load that the pair has not, the widest of all"
+    one, eight = (loads.compare(grpc.loads[at], http.loads[at]) for at in (0, 2))
+    assert one.verdict == "faster" and eight.ratio.high < one.ratio.low
+    assert eight.below_floor and not eight.decided
 
 
 def test_throughputs_have_a_noise_of_their_own(tmp_path):
@@ -737,7 +762,8 @@ def test_a_disturbed_pair_says_nothing_of_the_noise(tmp_path):
     study.deploy("one.aa", change=failing, aa_of="one")
     (noise,) = about(study, "Noise")
     assert noise.text.endswith("So it says nothing of the noise.")
-    assert ServedLoads(Measured(study.tables())).noise_floor(planted.CPU) is None
+    loads = ServedLoads(Measured(study.tables()))
+    assert loads.noise_floor(loads.lines[0].head) is None
 
 
 def test_noise_of_servers_above_the_margin_calls_no_two_deployments_equal(tmp_path):
@@ -748,7 +774,7 @@ def test_noise_of_servers_above_the_margin_calls_no_two_deployments_equal(tmp_pa
     study.deploy("http.aa", lambda cell, clients: replace(plain(cell, clients), beyond=3.0), aa_of="http")
     loads = ServedLoads(Measured(study.tables()))
     one, other = (line.head for line in loads.lines)
-    assert loads.noise_floor(planted.CPU) > 0.05 and not loads.equal(one, other, 0.05)
+    assert loads.noise_floor(one) > 0.05 and not loads.equal(one, other, 0.05)
     assert loads.equal(one, one, 0.05)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -266,47 +266,44 @@ class ServedLoads:
         known = self.measured.runs(cell)["threads"].dropna()
         return {int(one) for text_ in known if (one := json.loads(text_).get("intra_op"))}
 
-    def judge(self, device: str, factor: Interval) -> Judged:
-        """The verdict on a ratio of latencies of one device, beyond the wider noise of its bare cells and servers."""
-        return _judged(factor, self.measured.noise_floor(device), self.noise_floor(device))
+    def judge(self, one: Served, factor: Interval) -> Judged:
+        """The verdict on a ratio of latencies at a load, beyond the wider noise of the device's cells and servers."""
+        return _judged(factor, self.measured.noise_floor(one.device), self.noise_floor(one))
 
     def compare(self, a: Served, b: Served) -> Judged:
         """Median latency of ``a`` over that of ``b``."""
-        return self.judge(a.device, ratio(a.groups, b.groups))
+        return self.judge(a, ratio(a.groups, b.groups))
 
     def equal(self, a: Served, b: Served, margin: float) -> bool:
         """Whether their median latencies are equal within ``margin``, finer than which no noise of servers may be.
 
         Two cells of one deployment take turns on the same servers, whose noise falls on both.
         """
-        if a.deployment != b.deployment and (self.noise_floor(a.device) or 0.0) > margin:
+        if a.deployment != b.deployment and (self.noise_floor(a) or 0.0) > margin:
             return False
         return within(equivalence_interval(a.groups, b.groups), margin)
 
     def more(self, a: Served, b: Served) -> Judged:
         """Throughput of ``b`` over that of ``a``, so that "faster" says that ``a`` answers more."""
-        factor, servers = ratio(_rates(b), _rates(a)), self._floors.get(a.device, (None, None))[1]
-        return _judged(factor, self.measured.noise_floor(a.device) if servers is None else None, servers)
+        servers = _wider(*(self._noise_at(one, lambda pair: pair.throughput) for one in (a, b)))
+        bare = self.measured.noise_floor(a.device) if servers is None else None
+        return _judged(ratio(_rates(b), _rates(a)), bare, servers)
 
-    def noise_floor(self, device: str) -> float | None:
-        """The largest difference of latencies that two equal deployments may have; None where no A/A pair says."""
-        return self._floors.get(device, (None, None))[0]
+    def noise_floor(self, one: Served) -> float | None:
+        """The largest difference of latencies that two equal deployments may have at a load; None if no pair says."""
+        return self._noise_at(one, lambda pair: pair.latency)
 
     @functools.cached_property
     def aa_pairs(self) -> list[ServerPair]:
         """Every A/A pair of servers: the planned ones, and deployments that the study has under two names."""
         return [_server_pair(a, b) for a, b in self._differing(set(), [*self.lines, *self.seconds])]
 
-    @functools.cached_property
-    def _floors(self) -> dict[str, tuple[float | None, float | None]]:
-        """By device the widest noise of its A/A pairs, of latencies and of throughputs."""
-        floors: dict[str, tuple[float | None, float | None]] = {}
-        for pair in self.aa_pairs:
-            device = pair.line.head.device
-            before = floors.get(device, (None, None))
-            latency, throughput = (_wider(*both) for both in zip(before, pair.floors, strict=True))
-            floors[device] = latency, throughput
-        return floors
+    def _noise_at(self, one: Served, ratios_of: Callable[[ServerPair], Mapping[str, Interval]]) -> float | None:
+        """The widest difference within the device's A/A pairs: at that load, or of all loads where they lack it."""
+        pairs = [ratios_of(pair) for pair in self.aa_pairs if pair.line.head.device == one.device]
+        here = [ratios[one.load] for ratios in pairs if one.load in ratios]
+        every = [value for ratios in pairs for value in ratios.values()]
+        return max(map(widest_difference, here or every), default=None)
 
     def pairs(self, differing: set[str]) -> list[tuple[Line, Line]]:
         """Lines of one cell whose deployments differ in just these settings, each pair once, in the study's order."""

@@ -68,7 +68,7 @@ def _over_bare(loads: ServedLoads, line: Line) -> Finding | None:
         sentence += f"{text.listed(sorted(alone))}: what differs is not the server alone. {account}"
         return _open(OVER_BARE, sentence, CHEAP, f"cpu_threads: {int(threads)}", [one])
     bare = loads.bare_groups(cell)
-    pair = loads.judge(one.device, ratio(one.groups, bare))
+    pair = loads.judge(one, ratio(one.groups, bare))
     costs = f"{who}, {one.load}: a request takes {text.interval(pair.ratio, '×')} the latency of the bare runtime"
     costs += f" ({text.number(one.p50.estimate)} ms against {text.number(_median(cell))} ms)"
     costs += "" if pair.decided else f", {change(pair)}"

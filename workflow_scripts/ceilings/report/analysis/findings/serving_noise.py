@@ -58,4 +58,7 @@ def _floors(latency: float | None, throughput: float | None) -> str:
             "Set `protocol: {processes: 3}`."
         )
     floors = text.listed([f"**{text.noise(floor)}** for {what}" for floor, what in known])
-    return f"The noise floor of deployments is {floors}: a smaller difference between two of them counts as none."
+    return (
+        f"The noise floor of deployments is up to {floors}: a difference between two of them that is smaller than the "
+        "noise at its load counts as none."
+    )

@@ -233,7 +233,7 @@ def _at_server(loads: ServedLoads, a: Served, b: Served) -> Judged | None:
     groups = [[same["request_ms"] for same in one.windows] for one in (a, b)]
     if any(np.isnan(values).any() for group in groups for values in group):
         return None
-    return loads.judge(a.device, ratio(groups[0], groups[1]))
+    return loads.judge(a, ratio(groups[0], groups[1]))
 
 
 def _beside(loads: ServedLoads) -> list[Finding]:
