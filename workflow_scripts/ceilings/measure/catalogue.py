@@ -402,8 +402,8 @@ COMMON: tuple[Quantity, ...] = (
         "same top class",
         "",
         "percent",
-        "Share of the answers whose top class is the FP32 reference's, of generated tokens up to the first that "
-        "differs; the worst process.",
+        "Share of the answers whose top class is the FP32 reference's; of texts that are not its own, of the tokens "
+        "that it would choose too. The worst process.",
         EXACTNESS,
     ),
     Quantity(

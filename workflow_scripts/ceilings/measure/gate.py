@@ -34,8 +34,8 @@ def gate(
         tolerance: Largest relative L2 difference.
 
     Raises:
-        CellFailure: The difference is larger, hides what outputs differ by between inputs, or cannot be said; of
-            tokens: rounding does not explain it.
+        CellFailure: The difference is larger, hides what outputs differ by between inputs, or cannot be said. Of
+            text, the logits of the first tokens alone are judged here, and the rest by ``text_judge``.
     """
     if workload.task.compared == "tokens":
         return _gate_tokens(outputs, reference, tolerance)
@@ -59,7 +59,7 @@ def _gate_tokens(outputs: Arrays, reference: Arrays, tolerance: float) -> dict[s
         parity = {**token_parity.compare(outputs, reference), "tolerance": tolerance}
     except ValueError as error:
         raise CellFailure("parity", str(error)) from None
-    if reason := token_parity.too_far(parity, tolerance):
+    if reason := token_parity.logits_too_far(parity, tolerance):
         raise CellFailure("parity", reason)
     return parity
 
@@ -69,7 +69,7 @@ def constant(elements: list[dict[str, np.ndarray]], reference: Arrays) -> list[s
     inputs = {tuple(array.tobytes() for array in element.values()) for element in elements}
     if len(inputs) == 1:
         return ["parity saw one input, so a runtime that ignores its inputs would pass; inputs.pool above 1 shows more"]
-    if "tokens" in reference and "candidates" in reference:
+    if "tokens" in reference and "probes" in reference:
         return token_parity.says_little(reference["tokens"])
     if all((array == array[:1]).all() for array in reference.values()):
         return ["the reference gives the same outputs for different inputs, so parity confirms little"]
@@ -83,6 +83,5 @@ def coarse(runner: Runner, parity: dict[str, Any]) -> list[str]:
     return [
         *token_parity.is_coarse(parity, runner.precision),
         *token_parity.rounds_more(parity),
-        *token_parity.unfollowed(parity),
         *token_parity.unseen(parity, parity["tolerance"]),
     ]

@@ -29,9 +29,6 @@ CHECKED_ROWS = 8
 TOP = 20
 """Logits of a token that a runtime gives for the comparison, the largest ones. vLLM gives no more."""
 
-CANDIDATES = 64
-"""Logits of every token that the reference keeps, the largest ones."""
-
 PROBES = ("an empty slot in the middle of the cache", "an empty slot at its end", "a position that is one too small")
 """Faults that the reference commits on purpose in its first decode step, to see how far they move logits."""
 
