@@ -7,6 +7,7 @@ import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from tiny import LAB_NOTE, PROJECT, SUMMARY, Project
@@ -60,7 +61,9 @@ def test_the_reference_reads_texts_that_are_not_its_own(project):
     parity = record["parity"]
     assert record["status"] == "ok" and "texts" not in record
     assert parity["texts"] >= 1 and parity["token_agreement"] < parity["top1_agreement"] < 1
-    assert 0 < parity["largest_margin"] < 8
+    assert 0 < parity["largest_margin"] < 8 and 0.002 < parity["rounding_l2"] < 0.02
+    cells = pd.read_csv(project.folder / "results/tables/cells.csv").set_index("precision")
+    assert 0 < cells.loc["bf16", "largest_margin_sigma"] < 8
 
 
 def test_requests_are_the_sum_of_their_tokens(project):

@@ -112,6 +112,23 @@ def test_the_check_says_which_faults_it_would_not_see(architecture: str) -> None
     assert seen[True] and seen[False]  # of both kinds, or this shows nothing
 
 
+def test_logits_that_are_farther_off_than_rounding_explains_are_refused() -> None:
+    """Within BF16's tolerance, as of a layer that is scaled wrongly: 12 times what BF16 rounds in this model."""
+    outputs, reference = exact(4)
+    reference["rounding"] = np.array([6e-4, 5e-3], np.float32)
+    known = np.take_along_axis(reference["logits"], outputs["ids"], -1) - reference["logits"].mean(-1, keepdims=True)
+    signs = np.where(np.arange(TOP) % 2, 1, -1)
+    for off, fp16, bf16 in ((5e-4, True, True), (1e-2, False, True), (6e-2, False, False)):
+        given = outputs | {"logits": outputs["logits"] + off * known * signs}
+        for precision, tolerance, right in (("fp16", 0.02, fp16), ("tf32", 0.02, fp16), ("bf16", 0.1, bf16)):
+            reason = logits_too_far(compare(given, reference, precision), tolerance)
+            assert (reason is None) is right, (off, precision, reason)
+            assert right or off > tolerance or "what rounding in this precision gives" in str(reason)
+        assert logits_too_far(compare(given, reference), 0.1) is None  # the tolerance alone
+    assert compare(outputs, reference, "fp32")["rounding_l2"] is None
+    assert token_parity.expected({"rounding_l2": 1.0}, 0.1) == 0.1
+
+
 def test_one_empty_slot_of_many_is_seen_in_half_precision() -> None:
     """It moves the logits by less than a fifth of the tolerance, and by more than the prefill's rounding explains."""
     outputs, reference = exact(4)

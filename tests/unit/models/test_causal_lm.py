@@ -72,6 +72,7 @@ def test_the_reference_is_what_a_loop_without_a_cache_gives(
         "tokens": (2, 3, 9),
         "logits": (2, 3, 4, 300),
         "probes": (2, 3),
+        "rounding": (2,),
     }
     arrays = pool.load_pool(tmp_path / "in.npz")
     given = pool.load_outputs(tmp_path / "r.npz", pool.digest(arrays))
@@ -79,6 +80,7 @@ def test_the_reference_is_what_a_loop_without_a_cache_gives(
         "tokens": "int64",
         "logits": "float32",
         "probes": "float32",
+        "rounding": "float32",
     }
     for element in range(2):
         expected, logits = greedy(folder, arrays["input_ids"][element], 9)
@@ -95,6 +97,29 @@ def test_the_reference_is_what_a_loop_without_a_cache_gives(
         assert np.abs(gaps[:, place] - behind).max() < 1e-5
     own = token_reference.gaps(folder, arrays["input_ids"][1], given["tokens"][1], 1)
     assert own.max() < 1e-5
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_rounding_is_that_of_the_model_in_half_precision(architecture: str, folders: dict[str, Path]) -> None:
+    """In FP32 on any CPU: PyTorch in FP16 takes minutes on some."""
+    import torch
+
+    from ceilings.models import token_reference
+    from ceilings.models.rounding import TYPES, rounded
+
+    model: Any = load_module(folders[architecture], attention="eager").model
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 300, (16, 48)))
+    before = [parameter.clone() for parameter in model.parameters()]
+    with torch.inference_mode():
+        right = model(input_ids=ids).logits[:, -1]
+        for precision, dtype in TYPES.items():
+            half: Any = load_module(folders[architecture], "eager", str(dtype).removeprefix("torch.")).model
+            real = token_reference._moved(right, half(input_ids=ids).logits[:, -1].float())
+            with rounded(model, precision):
+                made = token_reference._moved(right, model(input_ids=ids).logits[:, -1])
+            assert 0.6 < made / real < 1.6, (precision, made, real)
+        assert torch.equal(model(input_ids=ids).logits[:, -1], right)
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
 
 
 def test_random_weights_do_not_repeat_one_token(folders: dict[str, Path]) -> None:

@@ -59,7 +59,7 @@ def check(
         given = Workload.read(workload)
         expected, pool = references.load_for(reference, inputs)
         if given.decoder is not None:
-            record |= _requests(path, Path(workload).parent, pool, expected, threads)
+            record |= _requests(path, Path(workload).parent, pool, expected, precision=precision, threads=threads)
             return {**record, "provenance": provenance(graph.PACKAGES, sources)}
         elements = [dict(zip(pool, arrays, strict=True)) for arrays in zip(*pool.values(), strict=True)]
         outputs, record["optimized"] = _outputs(model, path, elements, threads)
@@ -99,6 +99,8 @@ def _requests(
     weights: Path,
     pool: Mapping[str, np.ndarray],
     expected: Mapping[str, np.ndarray],
+    *,
+    precision: str,
     threads: int,
 ) -> dict[str, Any]:
     """The measures of parity of what a decoder's graph generates, and why they are no good where they are not.
@@ -110,7 +112,7 @@ def _requests(
     session = graph.session(path, threads)
     outputs = decoding.answers(session, decoder, pool["input_ids"], expected["tokens"].shape[-1])
     try:
-        measures = token_parity.compare(outputs, expected)
+        measures = token_parity.compare(outputs, expected, precision)
     except ValueError as error:
         return {"status": "failed", "reason": str(error)}
     if measures["problem"]:

@@ -415,6 +415,17 @@ COMMON: tuple[Quantity, ...] = (
         "otherwise, and the share falls. The worst process.",
         EXACTNESS,
     ),
+    Quantity(
+        "largest_margin_sigma",
+        "largest margin",
+        "σ",
+        "number",
+        "Standard errors of its logits by which the FP32 reference, given a text, prefers another token at most; the "
+        "worst process.",
+        EXACTNESS,
+        source="parity.largest_margin",
+        over="max",
+    ),
 )
 """What every run record holds, whichever measurements were done."""
 

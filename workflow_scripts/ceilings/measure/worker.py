@@ -136,7 +136,8 @@ def judged(
         CellFailure: They are too far from the reference, or nothing says how far.
     """
     outputs = stacked([runner.outputs(first), *(runner.outputs(runner.run(slot)) for slot, _ in compared[1:])])
-    return outputs, gate(runner.workload, [element for _, element in compared], outputs, reference, tolerance)
+    elements = [element for _, element in compared]
+    return outputs, gate(runner.workload, elements, outputs, reference, tolerance, precision=runner.precision)
 
 
 def judged_again(

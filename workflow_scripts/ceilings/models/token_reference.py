@@ -5,6 +5,7 @@ Runtimes that generate are held against both.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,16 @@ import numpy as np
 import torch
 
 from ceilings.models.load import load_module
-from ceilings.workload.generation import CHECKED_ROWS, CHECKED_STEPS, TOP, Decoder, context
+from ceilings.models.rounding import rounded
+from ceilings.workload.generation import (
+    CHECKED_ROWS,
+    CHECKED_STEPS,
+    ROUNDED,
+    ROUNDED_TOKENS,
+    TOP,
+    Decoder,
+    context,
+)
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -42,7 +52,9 @@ def generate(
         ``tokens`` int64 (elements, batch, generated); ``logits`` float32 (elements, rows, checked, vocabulary) of the
         first rows and the first tokens; ``probes`` float32 (elements, probes), how far each of ``PROBES`` moves the
         logits of an element's first row: relative L2, each less its mean, of the ``TOP`` that are largest without it.
-        Of a request without decode steps there are none.
+        Of a request without decode steps there are none; ``rounding`` float32, of each of ``ROUNDED`` how far rounding
+        every operation to it moves the logits of the first rows' first ``ROUNDED_TOKENS`` tokens, in the same measure,
+        and at most 1.
     """
     model, decoder = _load(weights_dir, threads)
     rows = max(1, MEMORY // decoder.cache_bytes(1, context(shape), 4))
@@ -58,7 +70,11 @@ def generate(
         for name, values in zip(("tokens", "logits"), map(np.concatenate, parts), strict=True)
     }
     moved = [_probes(model, decoder, row) for row in ids[:, :1] if shape["generated"] > 1]
-    return made | {"probes": np.array(moved, np.float32).reshape(len(elements), -1)}
+    by_precision = [_rounding(model, ids[:, 0, :ROUNDED_TOKENS], precision) for precision in ROUNDED]
+    return made | {
+        "probes": np.array(moved, np.float32).reshape(len(elements), -1),
+        "rounding": np.array(by_precision, np.float32),
+    }
 
 
 def gaps(weights_dir: Path | str, prompts: np.ndarray, tokens: np.ndarray, threads: int) -> np.ndarray:
@@ -137,9 +153,24 @@ def _probes(model: Any, decoder: Decoder, prompts: torch.Tensor) -> list[float]:
 
         right = step()
         wrong = [without(prompt // 2), without(prompt - 1), step(position_ids=torch.full_like(newest, prompt - 1))]
+    return [_moved(right, each) for each in wrong]
+
+
+def _rounding(model: Any, prompts: torch.Tensor, precision: str) -> float:
+    """How far rounding moves the logits after prompts; at most 1, where it overflows too."""
+    with torch.inference_mode():
+        right = model(input_ids=prompts, use_cache=False, logits_to_keep=1).logits[:, -1]
+        with rounded(model, precision):
+            wrong = model(input_ids=prompts, use_cache=False, logits_to_keep=1).logits[:, -1]
+    moved = _moved(right, wrong)
+    return min(moved, 1.0) if math.isfinite(moved) else 1.0
+
+
+def _moved(right: torch.Tensor, wrong: torch.Tensor) -> float:
+    """Relative L2 of logits, each less its mean, of the ``TOP`` that are largest where they are right."""
     top = right.topk(min(TOP, right.shape[-1])).indices
-    known, *moved = ((each - each.mean(-1, keepdim=True)).gather(-1, top) for each in (right, *wrong))
-    return [float((each - known).norm() / known.norm().clamp_min(torch.finfo(known.dtype).tiny)) for each in moved]
+    known, given = ((each - each.mean(-1, keepdim=True)).gather(-1, top) for each in (right, wrong))
+    return float((given - known).norm() / known.norm().clamp_min(torch.finfo(known.dtype).tiny))
 
 
 def _answer(

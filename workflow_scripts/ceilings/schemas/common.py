@@ -78,6 +78,7 @@ TOKEN_PARITY = {
     "texts": maybe(whole()),
     "largest_margin": maybe(number()),
     "sensitivity": maybe(table(NOT_NEGATIVE)),
+    "rounding_l2": maybe(NOT_NEGATIVE),
 }
 """What a comparison of generated tokens has besides."""
 
