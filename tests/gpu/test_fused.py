@@ -41,6 +41,10 @@ def test_a_cut_product_and_its_normalisation(random, splits):
     agreement.cut_product(random, DEVICE, splits)
 
 
+def test_cuts_that_have_nothing_to_add_add_nothing(random):
+    agreement.cut_product(random, DEVICE, splits=4, inner=64)
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_head(random, transposed):
     agreement.head(random, DEVICE, transposed)

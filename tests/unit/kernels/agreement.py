@@ -46,8 +46,9 @@ def product(random, device, activation):
     near(y, exact, rounding.product(left, right, added, exact, activation=activation))
 
 
-def cut_product(random, device, splits):
-    tokens, width, inner = int(random.integers(17, 40)), int(random.integers(40, 90)), int(random.integers(70, 130))
+def cut_product(random, device, splits, inner=None):
+    tokens, width = int(random.integers(17, 40)), int(random.integers(40, 90))
+    inner = inner or int(random.integers(70, 130))
     x, left = operands.half(random, tokens, inner, device=device)
     weight, right = operands.half(random, width, inner, scale=inner**-0.5, device=device)
     bias, added = operands.half(random, width, device=device)

@@ -20,6 +20,10 @@ def test_a_cut_product_and_the_normalisation_that_adds_it(random, splits):
     agreement.cut_product(random, DEVICE, splits)
 
 
+def test_cuts_that_have_nothing_to_add_add_nothing(random):
+    agreement.cut_product(random, DEVICE, splits=4, inner=64)
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_head_reads_first_tokens_and_writes_columns(random, transposed):
     agreement.head(random, DEVICE, transposed)

@@ -59,6 +59,7 @@ def product(
     BLOCK_INNER: tl.constexpr,
     SPAN: tl.constexpr,
     SPAN_LINES: tl.constexpr,
+    EXACT: tl.constexpr,
     PREFETCHED: tl.constexpr,
     OVERLAPPED: tl.constexpr,
 ) -> None:
@@ -79,7 +80,7 @@ def product(
     left = x + row_of[:, None] * X_ROW + inner[None, :]
     right = weight + column_of[None, :] * INNER + inner[:, None]
     for start in range(0, SPAN, BLOCK_INNER):
-        if INNER % SPAN == 0:
+        if EXACT:
             total = tl.dot(tl.load(left), tl.load(right), total)
         else:
             within = inner + start < INNER
@@ -151,7 +152,8 @@ def launch(
         **{"X_ROW": x.stride(0), "Y_ROW": 1 if transposed else columns, "Y_COLUMN": rows if transposed else 1},
         **{"ACTIVATION": activation, "BLOCK_ROWS": tile.rows, "BLOCK_COLUMNS": tile.columns},
         **{"BLOCK_INNER": tile.inner, "SPAN": span, "SPAN_LINES": triton.next_power_of_2(blocks(span, 64))},
-        **{"PREFETCHED": overlapped, "OVERLAPPED": overlapped},
+        # Without it the last cut ends beyond the inner axis, and further cuts may lie beyond it altogether.
+        **{"EXACT": tile.splits * span == inner, "PREFETCHED": overlapped, "OVERLAPPED": overlapped},
     }
     grid = (blocks(columns, tile.columns), blocks(rows, tile.rows), tile.splits)
     done = work(rows, columns, inner, tile, bias=bias is not None, size=y.element_size())
