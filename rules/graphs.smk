@@ -197,6 +197,7 @@ rule check_parity:
         workload="results/models/{model}/weights/workload.json",
         inputs=parity_inputs,
         reference=parity_reference,
+        reader=reader_files,
     output:
         "results/parity/{model}/{graph}.json",
     log:
@@ -207,6 +208,7 @@ rule check_parity:
     params:
         threads=SLICES.cpu_threads,
         precision=graph_precision,
+        reader=reader_code,
     message:
         "Comparing the {wildcards.graph} graph of {wildcards.model} with the FP32 reference"
     shell:

@@ -217,6 +217,15 @@ def model_files(wildcards):
     return STUDY.model_files(wildcards.model)
 
 
+def reader_files(wildcards):
+    """What the FP32 reference reads a runtime's text with."""
+    return STUDY.model_files(wildcards.model) if reader_code(wildcards) else []
+
+
+def reader_code(wildcards):
+    return SLICES.reader(wildcards.model)
+
+
 def inputs_slice(wildcards):
     STUDY.refuse_unfit(wildcards.model, wildcards.shape)
     return SLICES.inputs(wildcards.shape)
