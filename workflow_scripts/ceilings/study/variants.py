@@ -25,7 +25,11 @@ def counted_work(runtime: Runtime, precision: str) -> str | None:
     """
     if runtime.device != "cuda" or runtime.engine == "external":
         return None
-    return precision if precision == "tf32" else (graph_name(runtime, precision) or precision).removesuffix(".fused")
+    if precision == "tf32":
+        return precision
+    if runtime.floats == "fp16":
+        return engine_graph(precision)
+    return (graph_name(runtime, precision) or precision).removesuffix(".fused")
 
 
 def stored_precision(precision: str) -> str:
@@ -34,5 +38,5 @@ def stored_precision(precision: str) -> str:
 
 
 def engine_graph(precision: str) -> str:
-    """The variant that TensorRT gets: what is not quantised stays in FP16, where it fuses attention."""
+    """The variant whose unquantised part is in FP16: what TensorRT gets, since it fuses attention there."""
     return f"{precision}.half" if precision in ("int8", "fp8") else stored_precision(precision)
