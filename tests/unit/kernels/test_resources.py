@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import os
 import re
+from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,9 +13,11 @@ pytest.importorskip("triton", reason="triton is not installed: make kernels")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
-from unit.kernels import families
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+from unit.kernels import families, tuner
 
-from ceilings.kernels import encoder_weights, fp8_weights, resources
+from ceilings.kernels import encoder_weights, fp8_weights, product, resources
 from ceilings.kernels.encoder import Encoder
 from ceilings.kernels.tiles import ProductTile, Tiles, defaults
 
@@ -101,6 +105,23 @@ def test_products_of_fp8_are_hopper_s_and_added_in_fp32_after_each_block(batch):
         between, added, _ = after[-1].partition("add.f32")
         assert added and "wgmma.wait_group.sync.aligned 0" in between, launch.step
         assert len(after) == launch.arguments["BLOCK_INNER"] // 32, "all of a block, the first of them onto zero"
+
+
+def test_launches_are_compiled_beside_each_other_and_then_known(monkeypatch):
+    """The driver is a double; Triton's compiler and its cache of a device are real."""
+    card = SimpleNamespace(
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+        get_current_target=lambda: GPUTarget("cuda", 90, 32),
+    )
+    monkeypatch.setattr(driver, "_active", card)
+    monkeypatch.setattr(product.product, "device_caches", defaultdict(product.product.create_binder))
+    module, cut = tuner.module(), defaults(128, "fp8")
+    encoder = Encoder(weights("fp8"), 1, 128, cut, overlapped=True)
+    tiles = module.tried(encoder, "out")[:4]
+    module.compile_beside([module.with_tiles(encoder, tile) for tile in tiles])
+    known = product.product.device_caches[0][0]
+    assert len(known) == 4 + len(PRODUCTS - {"out"}) and all(one.asm["cubin"] for one in known.values())
 
 
 def test_a_tile_that_is_too_large_is_seen():

@@ -90,6 +90,11 @@ class Encoder:
             return result.view(-1, self.batch, self.sequence).unbind()
         return (result.view(self.batch, self.sequence, -1) if self.weights.reads == "all" else result,)
 
+    @property
+    def states(self) -> torch.Tensor:
+        """What the last layer of the last call gave, (batch, sequence, hidden), FP16."""
+        return self._hidden.view(self.batch, self.sequence, -1)
+
     def products(self) -> dict[str, int]:
         """Launches of a request that multiply matrices, by the type that they multiply: ``fp16``, ``fp8``."""
         layers, head = len(self.weights.layers), len(self.weights.head)
@@ -135,8 +140,7 @@ class Encoder:
         )
 
     def _head(self, mask: torch.Tensor | None) -> list[Launch]:
-        weights, overlapped = self.weights, self.overlapped
-        states = self._hidden.view(self.batch, self.sequence, -1)
+        weights, overlapped, states = self.weights, self.overlapped, self.states
         if not weights.head:
             pooled = self._results[0]
             return [
