@@ -22,8 +22,8 @@ def test_a_cut_product_and_the_normalisation_that_adds_it(random, splits):
     agreement.cut_product(random, DEVICE, splits)
 
 
-def test_a_cut_that_has_nothing_left(random):
-    agreement.cut_beyond_the_end(random, DEVICE)
+def test_cuts_that_have_nothing_to_add_add_nothing(random):
+    agreement.cut_product(random, DEVICE, splits=4, inner=64)
 
 
 @pytest.mark.parametrize("activation", ["none", "gelu", "relu"])

@@ -129,11 +129,7 @@ def test_a_tile_that_is_too_large_is_seen():
     large = ProductTile(128, 128, 128, stages=4)
     up = next(one for one in launches(dataclasses.replace(Tiles(), up=large)) if one.step == "up")
     assert not resources.resources(up).fits(90) and resources.resources(up).shared > resources.SHARED_LIMIT[90]
-    inner = {
-        "INNER": 64,
-        "X_ROW": 64,
-        "SPAN": 128,
-        "WHOLE": False,
-    }  # less than a block: nothing is loaded ahead, all is held at once
+    # Less than a block: nothing is loaded ahead, all is held at once.
+    inner = {"INNER": 64, "X_ROW": 64, "SPAN": 128, "EXACT": False}
     held = resources.resources(dataclasses.replace(up, arguments={**up.arguments, **inner}))
     assert held.spilled and not held.fits(90)

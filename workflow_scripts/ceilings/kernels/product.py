@@ -62,9 +62,9 @@ def product(
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_INNER: tl.constexpr,
     SPAN: tl.constexpr,
-    WHOLE: tl.constexpr,
     LINE_NUMBERS: tl.constexpr,
     SPAN_LINES: tl.constexpr,
+    EXACT: tl.constexpr,
     PREFETCHED: tl.constexpr,
     OVERLAPPED: tl.constexpr,
 ) -> None:
@@ -87,7 +87,7 @@ def product(
     right = weight + column_of[None, :] * INNER + inner[:, None]
     total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
     for start in range(0, SPAN, BLOCK_INNER):
-        if WHOLE:
+        if EXACT:
             a, b = tl.load(left), tl.load(right)
         else:
             within = inner + start < INNER
@@ -177,7 +177,9 @@ def launch(
         **{"ROWS": rows, "COLUMNS": columns, "INNER": inner},
         **{"X_ROW": x.stride(0), "Y_ROW": 1 if transposed else columns, "Y_COLUMN": rows if transposed else 1},
         **{"ACTIVATION": activation, "FACTOR": factor, "BLOCK_ROWS": tile.rows, "BLOCK_COLUMNS": tile.columns},
-        **{"BLOCK_INNER": tile.inner, "SPAN": span, "WHOLE": span * tile.splits == inner},
+        **{"BLOCK_INNER": tile.inner, "SPAN": span},
+        # Without it the last cut ends beyond the inner axis, and further cuts may lie beyond it altogether.
+        **{"EXACT": tile.splits * span == inner},
         **{"LINE_NUMBERS": line, "SPAN_LINES": triton.next_power_of_2(blocks(span, line))},
         **{"PREFETCHED": overlapped, "OVERLAPPED": overlapped},
     }

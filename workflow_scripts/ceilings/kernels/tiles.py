@@ -78,7 +78,10 @@ def _many(inner: int) -> Tiles:
     return Tiles(large, AttentionTile(64, 64), large, large, large)
 
 
-DEFAULTS = {"fp16": (Tiles(), _many(64)), "fp8": (FEW_FP8, _many(128))}
+MANY = _many(64)
+"""In FP16, for many tokens."""
+
+DEFAULTS = {"fp16": (Tiles(), MANY), "fp8": (FEW_FP8, _many(128))}
 """Of each precision, for few tokens and for many: many make many programs, and larger ones load each operand less."""
 
 MANY_TOKENS = 1024

@@ -42,7 +42,10 @@ TENSORRT, TENSORRT_RTX, ORT_TENSORRT_RTX = "tensorrt", "tensorrt-rtx", "onnxrunt
 DEFAULT_LEVERS = frozenset({IO_BINDING, STATIC})
 """Levers that a stack which knows them has, unless a runtime is there to show what they bring."""
 
-Artifact = Literal["weights", "plain", "fused", "engine", "engine-cache"]
+Artifact = Literal["weights", "plain", "fused", "operator", "engine", "engine-cache"]
+
+REWRITTEN = ("fused", "operator")
+"""Artifacts that are a rewritten form of a plain graph: their names end with it, and their work is the plain one's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +59,9 @@ class Runtime:
         device: Where it runs.
         module: The module below ``ceilings.runtimes`` that holds its ``RUNNER`` of one inference; empty where it only
             generates.
-        artifact: ``weights`` (a PyTorch module), ``plain`` or ``fused`` (an ONNX variant), ``engine`` (built from a
-            plain variant), ``engine-cache`` (a plain variant, with the engine that the runtime itself built and kept).
+        artifact: ``weights`` (a PyTorch module), ``plain``, ``fused`` or ``operator`` (an ONNX variant; the last with
+            operators of ours), ``engine`` (built from a plain variant), ``engine-cache`` (a plain variant, with the
+            engine that the runtime itself built and kept).
         environment: The environment of ``envs/`` that has its packages.
         precisions: The precisions that it can run.
         packages: Distributions that it needs, ``a|b`` for either; their versions are part of what is measured.
@@ -185,6 +189,12 @@ def _ort(
         changing="onnxruntime_changing_cuda" if options.get("io_binding", True) else "",
         settings=settings.OF_ORT_CUDA,
     )
+
+
+def _ort_operator(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
+    """ONNX Runtime on a GPU, with attention as an operator of our own."""
+    made = _ort(name, DEFAULT_LEVERS | {FUSION, OPERATOR} | levers, note, ("fp16",), "operator", **options)
+    return dataclasses.replace(made, packages=(*_ORT_CUDA, "triton"), capabilities=_FUSED_CAPABILITIES)
 
 
 def _tensorrt(
@@ -466,6 +476,15 @@ _ALL = (
         _FUSABLE,
         "fused",
         generates=_FUSED_DECODERS,
+        cuda_graph=True,
+    ),
+    _ort_operator(
+        "onnxruntime-cuda-operator", _NONE, "ORT's CUDA EP on fused operators, attention an operator of our own"
+    ),
+    _ort_operator(
+        "onnxruntime-cuda-operator-graph",
+        frozenset({GRAPH}),
+        "ORT's CUDA EP on fused operators, attention an operator of our own, replaying a CUDA graph",
         cuda_graph=True,
     ),
     _fused(

@@ -11,6 +11,7 @@ from typing import Any
 from ceilings import records
 from ceilings.errors import UserError
 from ceilings.files import expanded
+from ceilings.graphs import operator_library
 from ceilings.host import Host
 from ceilings.schemas.side_by_side import ALLOWED
 from ceilings.study import captures, changing_captures, machines, plan, prediction_log, progress
@@ -294,7 +295,8 @@ class Study:
         return files
 
     def _vouched_graph(self, model: str, graph: str) -> list[str]:
-        return [self.paths.graph(model, graph), self.paths.graph_report(model, graph)]
+        path = self.paths.graph(model, graph)
+        return [path, self.paths.graph_report(model, graph), *operator_library.files_of(path)]
 
     def engine_graph(self, model: str, precision: str) -> str:
         """The ONNX graph that an engine is built from."""
