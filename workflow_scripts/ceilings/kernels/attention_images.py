@@ -54,7 +54,7 @@ def compile_ahead(width: int, masked: bool, tile: AttentionTile) -> Any:
     sizes = dict.fromkeys(("STRIDE", "RESULT_STRIDE", "SEQUENCE"), "i32")
     constants = {
         **({} if masked else {"mask": None}),
-        **{"HEADS": None, "WIDTH": width, "SCALE": width**-0.5, "OVERLAPPED": False},
+        **{"HEADS": None, "WIDTH": width, "SCALE": width**-0.5, "FACTOR": 1.0, "OVERLAPPED": False},
         **{"BLOCK_QUERIES": tile.queries, "BLOCK_KEYS": tile.keys, "BLOCK_WIDTH": power_of_two(width, LEAST)},
     }
     signature = {**pointers, **sizes, **dict.fromkeys(constants, "constexpr")}

@@ -70,7 +70,7 @@ class Runtime:
         builder: What builds the engine, a name of ``ceilings.engines.catalogue``; None where there is none.
         engine: Which engine: ``static`` (of exactly the cell's shape), ``profile`` (the first of the study's named
             profiles that takes the shape), ``external`` (one that the study names with its digest).
-        floats: What the part of an int8 or fp8 graph that is not quantised computes in; always fp16 in engines.
+        floats: What the part of an int8 or fp8 model that is not quantised computes in; always fp16 in engines.
         library: Shared library that must be loadable, by its soname; None where a package's presence says it all.
         capabilities: CUDA compute capabilities that it runs on, as patterns such as ``12.*``; empty: any.
         generator: The module that holds its ``RUNNER`` of tasks that generate; empty where it does not.
@@ -277,10 +277,11 @@ def _fused(name: str, levers: frozenset[str], note: str, **options: Any) -> Runt
         "ceilings_fused",
         "weights",
         "gpu",
-        ("fp16",),
+        ("fp16", "fp8"),
         (*_TORCH_CUDA, "triton"),
         note,
         {"mode": "cudagraph", **options},
+        floats="fp16",
         capabilities=_FUSED_CAPABILITIES,
     )
 

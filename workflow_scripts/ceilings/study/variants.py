@@ -27,6 +27,8 @@ def counted_work(runtime: Runtime, precision: str) -> str | None:
         return None
     if precision == "tf32" or runtime.artifact in REWRITTEN:
         return precision
+    if runtime.floats == "fp16":
+        return engine_graph(precision)
     return graph_name(runtime, precision) or precision
 
 
@@ -36,5 +38,5 @@ def stored_precision(precision: str) -> str:
 
 
 def engine_graph(precision: str) -> str:
-    """The variant that TensorRT gets: what is not quantised stays in FP16, where it fuses attention."""
+    """The variant whose unquantised part is in FP16: what TensorRT gets, since it fuses attention there."""
     return f"{precision}.half" if precision in ("int8", "fp8") else stored_precision(precision)
