@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from ceilings.environment import SCRIPTS
 from ceilings.serving.servers.ending import SHM_PREFIX
 
 MEMBER = """
@@ -27,7 +28,7 @@ time.sleep(60)
 @pytest.mark.parametrize("kernel", ["new", "old"])
 def test_a_python_of_a_server_lives_as_long_as_it(kernel):
     server = subprocess.Popen(["sleep", "60"], process_group=0)
-    variables = {**os.environ, SHM_PREFIX: f"ceilings-none-{os.getpid()}"}
+    variables = {**os.environ, "PYTHONPATH": str(SCRIPTS), SHM_PREFIX: f"ceilings-none-{os.getpid()}"}
     program = [sys.executable, "-c", MEMBER, kernel]
     with subprocess.Popen(
         program, stdout=subprocess.PIPE, text=True, env=variables, process_group=server.pid
