@@ -3,6 +3,7 @@
 # make test      every check, and every test but the slow ones, some at a time
 # make test-slow the slow tests: minimal rebuilds, long faults, engine builds, the browser
 # make kernels   the tests of the fused kernels, with Triton
+# make sanitize  on a GPU: the fused kernels under each tool of compute-sanitizer; needs PyTorch for CUDA and pytest alone
 # Each makes .venv first and installs the pinned packages: the GPU's where there is an NVIDIA driver.
 # make kit       the project and its packages in parts, for a host without a network (docs/offline.md)
 # make bring     on such a host: its results in parts, to be carried home
@@ -52,6 +53,13 @@ kernels: export PYTHONPATH := $(CURDIR)/$(VENV)/kernels
 kernels: $(VENV)/$(KIND) $(VENV)/dev $(VENV)/kernels
 	TRITON_INTERPRET=1 pytest tests/unit/kernels
 	pytest tests/unit/kernels
+
+# Each tensor an allocation of its own: what lies beyond one is then no other's memory.
+TOOLS := memcheck initcheck racecheck synccheck
+sanitize: export PYTORCH_NO_CUDA_MEMORY_CACHING := 1
+sanitize:
+	set -e; for tool in $(TOOLS); do compute-sanitizer --tool $$tool --error-exitcode 9 --target-processes all \
+		$(PYTHON) -m pytest -q -p no:cacheprovider tests/gpu/test_fused_kernels.py; done
 
 # Packages of which vLLM needs other versions than the rest; all others are those of gpu.txt.
 VLLM_DIFFERS := onnx|protobuf|numpy|onnxruntime-gpu|nvidia-.*|cuda-.*
@@ -142,4 +150,4 @@ clean:
 	rm -rf results/* .snakemake
 	git checkout -- results
 
-.PHONY: venv summary test test-slow unit kernels lock kit bring unpack clean
+.PHONY: venv summary test test-slow unit kernels sanitize lock kit bring unpack clean

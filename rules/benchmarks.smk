@@ -11,6 +11,7 @@ rule measure_latency:
         inputs=rules.make_inputs.output,
         reference=rules.compute_reference.output,
         workload="results/models/{model}/weights/workload.json",
+        reader=reader_files,
     output:
         "results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json",
     log:

@@ -1,6 +1,7 @@
 # Needs: weights or an imported graph, inputs and the reference of a model; a calibration for int8 and fp8.
 # Makes: results/onnx/{model}/exported.onnx, simplified.onnx, {precision}.onnx, {precision}.fused.onnx, each with a .json
-#        report beside it, int8.cpu.onnx for the CPU's kernels, int8.half.onnx (the rest in fp16) for TensorRT; results/parity/{model}/{graph}.json
+#        report beside it, {precision}.operator.onnx with operators of ours, {precision}.attention.so with their library, int8.cpu.onnx
+#        for the CPU's kernels, int8.half.onnx (the rest in fp16) for TensorRT; results/parity/{model}/{graph}.json
 
 
 rule export_onnx:
@@ -152,15 +153,51 @@ rule fuse_graph:
         " --output {output.graph} --report {output.report} > {log} 2>&1"
 
 
+rule place_operator:
+    input:
+        graph=rules.fuse_graph.output.graph,
+        report=rules.fuse_graph.output.report,
+    output:
+        graph="results/onnx/{model}/{precision}.operator.onnx",
+        report="results/onnx/{model}/{precision}.operator.json",
+    log:
+        "results/logs/place_operator/{model}/{precision}.log",
+    conda:
+        "../envs/cpu.yaml"
+    message:
+        "Placing our attention in the {wildcards.precision} graph of {wildcards.model}"
+    shell:
+        "place_operator.py --graph {input.graph} --output {output.graph} --report {output.report} > {log} 2>&1"
+
+
+rule build_operator:
+    input:
+        graph=rules.place_operator.output.graph,
+        report=rules.place_operator.output.report,
+    output:
+        library="results/onnx/{model}/{precision}.attention.so",
+        report="results/onnx/{model}/{precision}.attention.json",
+    log:
+        "results/logs/build_operator/{model}/{precision}.log",
+    conda:
+        operator_environment
+    message:
+        "Building the library of our attention for the {wildcards.precision} graph of {wildcards.model}"
+    shell:
+        "build_operator.py --graph {input.graph} --output {output.library} --report {output.report} > {log} 2>&1"
+
+
 rule check_parity:
     input:
         graph="results/onnx/{model}/{graph}.onnx",
         report="results/onnx/{model}/{graph}.json",
+        library=parity_library,
         base=rules.simplify_onnx.output.graph,
         base_report=rules.simplify_onnx.output.report,
         workload="results/models/{model}/weights/workload.json",
         inputs=parity_inputs,
         reference=parity_reference,
+        reader=reader_files,
     output:
         "results/parity/{model}/{graph}.json",
     log:
@@ -171,6 +208,7 @@ rule check_parity:
     params:
         threads=SLICES.cpu_threads,
         precision=graph_precision,
+        reader=reader_code,
     message:
         "Comparing the {wildcards.graph} graph of {wildcards.model} with the FP32 reference"
     shell:

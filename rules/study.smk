@@ -40,6 +40,7 @@ if not workflow.overwrite_configfiles:
 try:
     plugins.activate(checked(config)["plugins"])  # before any catalogue is read
     from ceilings.engines.catalogue import BUILDERS
+    from ceilings.graphs import operator_library
     from ceilings.measure.colocation import NAMES as HOWS
     from ceilings.report.catalogue import PLOTS, TABLES, plots_of
     from ceilings.runtimes.catalogue import PRECISIONS
@@ -76,7 +77,7 @@ if IS_MAIN:
 # Jobs find the programs, and the interpreter that runs Snakemake also where its environment was not activated.
 host.lead_path(Path(sys.executable).parent, SCRIPTS)
 bytecode.keep(Path(".snakemake/bytecode"))
-TIME_LEFT = progress.show(STUDY.expected_seconds)
+TIME_LEFT = progress.show(STUDY.expected_seconds, lambda: workflow.dryrun)
 DISTURBANCES = busy.show()
 
 
@@ -131,7 +132,7 @@ wildcard_constraints:
     runtime=f"[a-z0-9][a-z0-9-]*{SETTINGS}(\\.aa)?",
     model="[a-z0-9][a-z0-9.-]*",
     precision="|".join(PRECISIONS),
-    graph=f"({'|'.join(PRECISIONS)})(\\.fused|\\.cpu|\\.half)?",
+    graph=f"({'|'.join(PRECISIONS)})(\\.fused|\\.operator|\\.cpu|\\.half)?",
     method="|".join(METHODS),
     shape=PATTERN,
     run="[1-9][0-9]*",
@@ -142,7 +143,7 @@ wildcard_constraints:
     node="|".join(map(re.escape, STUDY.machines.names)) or "(?!)",
     cache="onnxruntime-tensorrt-[0-9][0-9.]*",
     plot="[a-z0-9_]+",
-    deployment="[a-z0-9][a-z0-9-]*",
+    deployment="[a-z0-9][a-z0-9-]*(\\.aa)?",
     group="[a-z0-9][a-z0-9-]*",
     how="|".join(HOWS),
     capture=CAPTURE,
@@ -216,6 +217,15 @@ def model_files(wildcards):
     return STUDY.model_files(wildcards.model)
 
 
+def reader_files(wildcards):
+    """What the FP32 reference reads a runtime's text with."""
+    return STUDY.model_files(wildcards.model) if reader_code(wildcards) else []
+
+
+def reader_code(wildcards):
+    return SLICES.reader(wildcards.model)
+
+
 def inputs_slice(wildcards):
     STUDY.refuse_unfit(wildcards.model, wildcards.shape)
     return SLICES.inputs(wildcards.shape)
@@ -263,6 +273,10 @@ def sensitivity_inputs(wildcards):
 
 def sensitivity_option(wildcards):
     return ["--inputs", *sensitivity_inputs(wildcards)] if sensitivity_inputs(wildcards) else []
+
+
+def parity_library(wildcards):
+    return operator_library.files_of(STUDY.paths.graph(wildcards.model, wildcards.graph))
 
 
 def graph_precision(wildcards):
@@ -459,6 +473,10 @@ def counted_report(wildcards):
 
 def measuring_environment(wildcards):
     return f"../envs/{SLICES.runtime(wildcards.runtime).environment}.yaml"
+
+
+def operator_environment(wildcards):
+    return f"../envs/{'gpu' if wildcards.precision == 'fp16' else 'cpu'}.yaml"  # Triton comes with a build for GPUs
 
 
 def layers_slice(wildcards):

@@ -20,14 +20,16 @@ def work(arguments: argparse.Namespace) -> None:
     files = {cell: dict(zip(FILES, paths, strict=True)) for cell, *paths in arguments.served}
     if missing := [cell for cell in spec["deployment"]["cells"] if cell not in files]:
         raise UserError(f"--spec serves {missing[0]}, and no --served names its files; add them")
-    task = {name: getattr(arguments, name) for name in ("deployment", "device", "run", "spec")} | {"files": files}
+    gpu = host.uuid(hosts.kind_of(arguments.device))
+    task = {name: getattr(arguments, name) for name in ("deployment", "device", "run", "spec")}
+    task |= {"files": files, "gpu": gpu}
     try:
         for one in files.values():
             refuse_failed(*(Path(one[name]) for name in FILES[:3]))
     except CellFailure as failure:
         measured = session.failed(failure.kind, str(failure))
     else:
-        with turns.turn(host.uuid(hosts.kind_of(arguments.device))):
+        with turns.turn(gpu):
             measured = session.run(task)
     record = {
         **{name: task[name] for name in ("deployment", "device", "run")},

@@ -13,6 +13,9 @@ from ceilings.offline import checkout, install, packing, parts, pins, profiler, 
 from ceilings.offline.pins import Pin, Target
 from ceilings.program import main
 
+GLIBC, SERVING_GLIBC = "2.28", "2.35"
+"""The C library that most wheels take, and the one that nvidia-pytriton's does (Ubuntu 22.04, Debian 12)."""
+
 PROJECT = Path(__file__).parents[1]
 REQUIREMENTS = PROJECT / "requirements"
 
@@ -20,14 +23,18 @@ REQUIREMENTS = PROJECT / "requirements"
 def work(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
     parts.refuse_used(arguments.output_dir, "kit")
-    target = Target(arguments.python, arguments.machine, arguments.glibc)
+    glibc = arguments.glibc or (SERVING_GLIBC if arguments.serving else GLIBC)
+    target = Target(arguments.python, arguments.machine, glibc)
+    if arguments.serving and target.newest < Target(target.python, target.machine, SERVING_GLIBC).newest:
+        raise UserError(f"--serving: nvidia-pytriton has no wheel for glibc {glibc}; it takes {SERVING_GLIBC} or newer")
     nsys = profiler.program(arguments.nsys) if arguments.nsys else None
     host = pins.packages_of_host(arguments.host) if arguments.host else {}
     pinned = pins.pinned(REQUIREMENTS / f"{arguments.kind}.txt", target)
     torch = [] if pinned_torch(pinned) else pins.pinned(REQUIREMENTS / "torch.txt", target)
     carries_torch = arguments.torch == "carry" or (arguments.torch == "auto" and "torch" not in host)
     if arguments.serving:
-        pinned = replaced(pinned, pins.pinned(REQUIREMENTS / "serving.txt", target))
+        servers = pins.pinned(REQUIREMENTS / "serving.txt", target)
+        pinned, host = replaced(pinned, servers), of_known_versions(host, servers)
     pinned = without(pinned, arguments.exclude)
     if differing := pins.differing(pinned, host):
         print(f"Carried in the pinned versions: {', '.join(differing)}")
@@ -105,6 +112,15 @@ def replaced(pinned: list[Pin], others: list[Pin]) -> list[Pin]:
     return [*(pin for pin in pinned if pin.name not in names), *others]
 
 
+def of_known_versions(host: dict[str, str | None], servers: list[Pin]) -> dict[str, str | None]:
+    """What a host has, without what servers need and whose version nobody knows.
+
+    The messages of servers are made for one protobuf, and fail with an older one.
+    """
+    needed = {pin.name for pin in servers}
+    return {name: version for name, version in host.items() if version is not None or name not in needed}
+
+
 def own_pip() -> Pin:
     """The pip that packs also installs: not every host has one."""
     from importlib.metadata import version
@@ -119,7 +135,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--python", default=platform.python_version().rpartition(".")[0], help="its Python (3.12)")
     parser.add_argument("--machine", default=platform.machine(), help="what `uname -m` says there (x86_64)")
-    parser.add_argument("--glibc", default="2.28", help="its C library at least (2.28)")
+    parser.add_argument("--glibc", help=f"its C library at least ({GLIBC}; with --serving {SERVING_GLIBC})")
     parser.add_argument(
         "--host", type=expanded, help="packages that it has, a NAME or NAME==VERSION a line: a pip freeze"
     )

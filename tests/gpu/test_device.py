@@ -19,7 +19,9 @@ from ceilings.runtimes.catalogue import RUNTIMES
 CELLS = [
     (name, precision)
     for name, runtime in RUNTIMES.items()
-    if runtime.device == "cuda" and runtime.module in ("torch_cuda", "onnxruntime_cuda")
+    if runtime.device == "cuda"
+    and runtime.module in ("torch_cuda", "onnxruntime_cuda")
+    and runtime.artifact != "operator"
     for precision in (("fp32", "fp16") if "max-autotune" not in name else ("fp16",))
 ]
 OTHERS = [

@@ -8,6 +8,7 @@ from gpu.tiny_artifacts import Artifacts
 from unit.runtimes import tiny
 from unit.runtimes.workloads import ANSWERER, EMBEDDER
 
+from ceilings.errors import CellFailure
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.runtimes.onnxruntime_changing_cuda import RUNNER
 from ceilings.runtimes.onnxruntime_session import cuda_settings
@@ -25,8 +26,25 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("workload", [ANSWERER, EMBEDDER], ids=["text", "convolution"])
-@pytest.mark.parametrize("name", NAMES)
+CASES = [
+    pytest.param(name, workload, id=f"{name}-{kind}")
+    for name in NAMES
+    for kind, workload in (("text", ANSWERER), ("convolution", EMBEDDER))
+    if (name, kind) != ("onnxruntime-cuda-graph", "text")
+]
+"""The text graph asks for its sizes on the host, which ONNX Runtime captures in no CUDA graph."""
+
+
+def test_a_graph_that_asks_for_its_sizes_on_the_host_is_captured_by_none(tmp_path):
+    tiny.export(ANSWERER, tiny.module(ANSWERER), tmp_path / "fp32.onnx")
+    options = RUNTIMES["onnxruntime-cuda-graph"].options
+    runner = RUNNER(tmp_path / "fp32.onnx", "fp32", ANSWERER, Shape.parse("b1-s16"), 1, options)
+    with pytest.raises(CellFailure, match="cannot use the graph capture feature") as caught:
+        runner.load()
+    assert caught.value.kind == "fallback"
+
+
+@pytest.mark.parametrize(("name", "workload"), CASES)
 def test_outputs_are_those_of_each_shape_whatever_came_before(tmp_path, workload, name):
     module = tiny.module(workload)
     tiny.export(workload, module, tmp_path / "fp32.onnx")
@@ -34,7 +52,6 @@ def test_outputs_are_those_of_each_shape_whatever_came_before(tmp_path, workload
     shape = Shape.parse(f"b1-{size}")
     runner = RUNNER(tmp_path / "fp32.onnx", "fp32", workload, shape, 1, RUNTIMES[name].options)
     runner.load()
-    before = runner.device_bytes()
     slots = {}
     for batch in sorted(set(ORDER)):
         runner.at(shape.with_sizes(batch=batch))
@@ -46,7 +63,7 @@ def test_outputs_are_those_of_each_shape_whatever_came_before(tmp_path, workload
         outputs = runner.outputs(runner.answer(slot))
         for key, value in tiny.expected(workload, module, inputs).items():
             np.testing.assert_allclose(outputs[key], value, rtol=1e-3, atol=1e-4)
-    assert runner.device_bytes() >= before
+    assert runner.device_bytes() > 0  # of the whole card, so others change it too
     facts, chosen = runner.describe(), RUNTIMES[name].options
     for key, value in cuda_settings(chosen).items():
         assert facts["provider_options"][key] == value

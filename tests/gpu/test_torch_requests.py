@@ -9,6 +9,9 @@ import pytest
 import torch
 from unit.runtimes import tiny_decoders
 
+from ceilings.graphs import token_parity
+from ceilings.measure.gate import stacked
+from ceilings.models import token_reference
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.workload import generation
 from ceilings.workload.shape import Shape
@@ -85,6 +88,31 @@ def test_half_precision_stays_close(loaded, name):
     answer = runner.run(slots[0])
     exact = np.take_along_axis(logits[:, 0], answer.ids[:, 0], -1)
     assert np.linalg.norm(answer.logits[:, 0] - exact) < 0.02 * np.linalg.norm(exact)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_fp32_reference_reads_what_the_card_wrote(loaded, precision):
+    """Every token of a right runner is explained; of one whose rows are swapped after the first token, one is not."""
+    runner = loaded("torch-cudagraph", "gpt2", "b8-p9-g64", precision)
+    pool, slots = placed(runner)
+    outputs = stacked([runner.outputs(runner.run(slot)) for slot in slots])
+    model = tiny_decoders.model("gpt2")
+    own = [tiny_decoders.generated(model, ids, 64) for ids in pool]
+    reference = {"tokens": np.stack([tokens for tokens, _ in own])}
+    reference["logits"] = np.stack([logits[:, : generation.CHECKED_STEPS] for _, logits in own])
+    swapped = outputs["tokens"].copy()
+    swapped[:, :, 1:] = np.roll(swapped[:, :, 1:], 1, 1)
+    for tokens, right in ((outputs["tokens"], True), (swapped, False)):
+        logged = outputs["tokens"][:, :, : generation.CHECKED_STEPS]
+        parity = token_parity.compare(outputs | {"tokens": tokens, "logged": logged}, reference, precision)
+        texts, places = token_parity.other_texts([tokens], reference["tokens"])
+        assert right or len(texts) == 24
+        gaps = np.zeros(texts.shape)
+        if len(texts):
+            prompts = np.stack(pool)[tuple(places.T)]
+            gaps = token_reference.score(model, tiny_decoders.DECODERS["gpt2"], prompts, texts)
+        reason = token_parity.too_far(token_parity.scored(parity, gaps), 0.1)
+        assert (reason is None) is right, reason
 
 
 @pytest.mark.parametrize(

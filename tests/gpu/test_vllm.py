@@ -64,6 +64,7 @@ def test_a_mode_generates_and_is_what_it_says(weights, tmp_path, mode, captured)
     assert (about["cudagraph_mode"] == "NONE") == (mode != "default")
     assert bool(about["cudagraph_sizes"]) == (mode == "default")
     assert not captured or about["cudagraph_sizes"] == [1, 4]
+    assert about["graph_replayed"] == (mode == "default")
     assert (about["compilation"] == "NONE") == (mode == "eager")
     assert ("capture" in given["cold_start_ns"]) == (mode == "default")
     assert ("compile" in given["cold_start_ns"]) == (mode != "eager")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ceilings import gpu
+from ceilings.graphs import operator_library
 from ceilings.models import pool
 from ceilings.runtimes.base import Runner
 from ceilings.runtimes.catalogue import RUNTIMES
@@ -32,7 +33,7 @@ PROTOCOL = {
     "concurrency": 1,
     "time_limit_seconds": 400,
 }
-TOLERANCE = {"fp32": 1e-4, "tf32": 2e-2, "fp16": 2e-2, "bf16": 1e-1}
+TOLERANCE = {"fp32": 1e-4, "tf32": 2e-2, "fp16": 2e-2, "bf16": 1e-1, "fp8": 2.5e-1}
 BERT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "classifier": (
@@ -84,7 +85,12 @@ class Artifacts:
         artifact = RUNTIMES[runtime].artifact
         if artifact == "weights":
             return self.weights
-        return self.folder / (f"{precision}.onnx" if artifact == "plain" else f"{precision}.fused.onnx")
+        graph = self.folder / (f"{precision}.onnx" if artifact == "plain" else f"{precision}.{artifact}.onnx")
+        if artifact == "operator" and not graph.exists():
+            self._graph("place_operator", graph.stem, "--graph", self.folder / f"{precision}.fused.onnx")
+            library, report = operator_library.files_of(graph)
+            program("build_operator", "--graph", graph, "--output", library, "--report", report)
+        return graph
 
     @property
     def pool(self) -> list[dict[str, np.ndarray]]:

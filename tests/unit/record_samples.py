@@ -28,6 +28,10 @@ NOISE = {"node": "layer.0", "sqnr_db": 30.5, "accumulated_sqnr_db": 28.0}
 DISTANCE = {"finite": True, "max_abs": 0.1, "max_rel": 0.2, "relative_l2": 0.01, "cosine": 0.99, "top1_agreement": 1.0}
 PLAN = {"graph": "g.onnx", "folder": "f", "timing_cache": "t", "optimization_level": 3, "workspace_mb": None}
 FILE = {"bytes": 3, "sha256": "ab" * 32, "modified_ns": 1}
+IMAGE = {
+    **{"width": 64, "masked": True, "tokens": 1, "queries": 16, "keys": 128, "warps": 4, "stages": 2},
+    **{"shared": 9728, "bytes": 50_000},
+}
 LAYER = {"name": "l", "median_ns": 2.0, "p10_ns": 1.0, "p90_ns": 3.0, "kind": "k", "precision": "fp16", "nodes": ["n"]}
 TENSOR = {"name": "ids", "dtype": "int64", "dims": ["batch", 8], "content": "tokens", "low": 0, "high": 99}
 DECODER = {"layers": 2, "heads": 4, "kv_heads": 2, "head_size": 16, "vocabulary": 300, "positions": 128}
@@ -86,6 +90,10 @@ CONTENTS: dict[str, dict[str, Any]] = {
     "engine-cache": {
         **ENGINE_CACHE,
         **{"plan": PLAN, "graph_sha256": "ab" * 32, "files": {"x.engine": FILE}, "versions": {"onnxruntime": "1.31.1"}},
+    },
+    "operator-library": {
+        **{"status": "ok", "compiler": "gcc 12.2", "kernels": ["cpu float32"], "bytes": 9, "sha256": "ab" * 32},
+        **{"images": [IMAGE], "provenance": PROVENANCE},
     },
     "layers": {"source": "inspector", "Layers": [{"Name": "l"}], "I/O Tensors": [], "engine_sha256": "ab" * 32},
     "layer-times": {

@@ -36,12 +36,14 @@ BY_NAME = {
     "colocation_environment": OF_RUNTIMES,
     "engine_environment": list(BUILDERS),
     "serving_environment": ["cpu", "gpu"],
+    "operator_environment": ["cpu", "gpu"],
 }
 """Environments that a function of rules/study.smk names, by the function."""
 
 ELSEWHERE = {
     ("measure_serving", "cpu"): {"grpc", "tritonclient", "cuda"},
     ("measure_serving", "gpu"): {"grpc", "tritonclient"},
+    ("build_operator", "cpu"): {"triton"},
 }
 """What a program imports that its environment need not have: of .venv/serving, and of a GPU on a CPU."""
 

@@ -19,7 +19,7 @@ from ceilings.files import sha256, write_bytes
 DIGESTS = ("engine_sha256", "graph_sha256", "sha256")
 """Where the report of an artifact holds the digest of its file: the first of these that it has."""
 
-VOUCHED = (".onnx", ".engine", ".safetensors")
+VOUCHED = (".onnx", ".engine", ".safetensors", ".so")
 """Kinds of files whose report vouches for them."""
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ceilings.models import pretrained
+from ceilings.graphs import token_parity
+from ceilings.models import pretrained, token_reference
 from ceilings.models.families import causal_lm
-from ceilings.workload.generation import CANDIDATES, CHECKED_ROWS, CHECKED_STEPS, TOP
+from ceilings.workload.generation import CHECKED_ROWS, CHECKED_STEPS, TOP, Decoder
 
 PROMPT, VOCABULARY = 24, 300
 SIZES: dict[str, dict[str, Any]] = {
@@ -21,6 +22,7 @@ SIZES: dict[str, dict[str, Any]] = {
         **{"num_key_value_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 128},
     },
 }
+DECODERS = {"gpt2": Decoder(2, 4, 4, 16, VOCABULARY, 128), "llama": Decoder(2, 4, 2, 16, VOCABULARY, 128)}
 Arrays = dict[str, np.ndarray]
 Fault = Callable[[int, Any, torch.Tensor], dict[str, Any]]
 """What is done before the pass of a step to the cache and the newest tokens; further arguments of that pass."""
@@ -32,7 +34,11 @@ def model(architecture: str, seed: int, dtype: torch.dtype = torch.float32) -> A
     pretrained.quiet()
     torch.set_num_threads(1)  # tiny products; the tests share their cores
     made: Any = causal_lm.build(architecture, "text-generation", None, SIZES[architecture], seed=seed, name="tiny")
-    return made.eval().to(dtype)
+    kept = {name: module.inv_freq for name, module in made.named_modules() if hasattr(module, "inv_freq")}
+    made = made.eval().to(dtype)
+    for name, angles in kept.items():  # which a loader leaves in FP32
+        made.get_submodule(name).inv_freq = angles
+    return made
 
 
 def prompts(seed: int, batch: int) -> list[torch.Tensor]:
@@ -60,12 +66,9 @@ def reference(architecture: str, seed: int, batch: int, count: int, given: list[
     """As ``ceilings.models.token_reference`` gives it, of prompts that are ``given`` or drawn."""
     decoder = model(architecture, seed)
     parts = [generate(decoder, ids, count) for ids in given] if given else _without_fault(decoder, seed, batch, count)
-    ranked = [np.argsort(-logits, -1, kind="stable")[..., :CANDIDATES] for _, logits in parts]
     return {
         "tokens": np.stack([tokens for tokens, _ in parts]),
         "logits": np.stack([logits[:CHECKED_ROWS, :CHECKED_STEPS] for _, logits in parts]),
-        "candidates": np.stack(ranked).astype(np.int32),
-        "candidate_logits": np.stack([np.take_along_axis(p[1], r, -1) for p, r in zip(parts, ranked, strict=True)]),
     }
 
 
@@ -90,6 +93,20 @@ def outputs(
         "ids": np.stack(ids),
         "logits": np.stack([np.take_along_axis(c, i, -1) for c, i in zip(checked, ids, strict=True)]),
     }
+
+
+def compared(
+    given: Arrays, expected: Arrays, architecture: str, seed: int, ids: list[torch.Tensor] | None = None
+) -> dict[str, Any]:
+    """The parity of outputs, with what the real reader makes of texts that are not the reference's."""
+    parity = token_parity.compare(given, expected)
+    texts, places = token_parity.other_texts([given["tokens"]], expected["tokens"])
+    if not len(texts):
+        return token_parity.scored(parity, np.zeros(texts.shape))
+    rows = np.stack([one.numpy() for one in ids or prompts(seed, given["tokens"].shape[1])])[tuple(places.T)]
+    return token_parity.scored(
+        parity, token_reference.score(model(architecture, seed), DECODERS[architecture], rows, texts)
+    )
 
 
 @functools.cache

@@ -224,12 +224,21 @@ def test_a_graph_of_another_decoder_is_refused(made):
         decoding.Decoding(graph.session(made.path("fp32"), 1), other, Shape.parse("b1-p2-g2"))
 
 
+def rope(kind, **more):
+    return {"rope_type": kind, "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 16, **more}
+
+
+BANDS = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SCALED = {"linear": {}, "llama3": BANDS, "yarn": {}, "dynamic": {}}
+
+
 @pytest.mark.parametrize(
     ("architecture", "changes", "why"),
     [
         ("gpt2", {"activation_function": "relu"}, "the activation relu"),
         ("llama", {"hidden_act": "gelu"}, "the activation gelu"),
-        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "kind linear"),
+        ("llama", {"rope_parameters": rope("proportional", partial_rotary_factor=0.5)}, "kind proportional"),
+        ("llama", {"rope_parameters": rope("llama3", partial_rotary_factor=0.5, **BANDS)}, "8 of a head's 16"),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 16}, "sliding window of 16"),
     ],
 )
@@ -250,6 +259,7 @@ def test_bfloat16_is_not_written(made):
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
         ("gpt2", {"tie_word_embeddings": False}),
         ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}, "rms_norm_eps": 1e-3}),
+        *(("llama", {"rope_parameters": rope(kind, **more)}) for kind, more in SCALED.items()),
         ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
         ("qwen2", {}),
         ("llama", {"num_key_value_heads": 4}),

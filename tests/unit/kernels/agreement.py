@@ -1,16 +1,19 @@
 """Each kernel against FP64 over a random shape, on any device: tests in the interpreter and on a card call the same."""
 
+import dataclasses
 import math
 
 import numpy as np
 import torch
-from unit.kernels import operands, rounding
+from unit.kernels import operands, plain_encoder, rounding
 
 from ceilings.kernels import attention as attention_kernel
 from ceilings.kernels import embedding as embedding_kernel
+from ceilings.kernels import fp8_weights
 from ceilings.kernels import normalization as normalization_kernel
 from ceilings.kernels import pooling as pooling_kernel
 from ceilings.kernels import product as product_kernel
+from ceilings.kernels.encoder import Encoder
 from ceilings.kernels.tiles import AttentionTile, ProductTile
 
 ACTIVATED = {
@@ -21,19 +24,22 @@ ACTIVATED = {
     "tanh": np.tanh,
 }
 SMALL = ProductTile(16, 32, 32)
+E4M3 = torch.float8_e4m3fn
+EIGHT_BITS = 0.04
+"""The share of what is written in E4M3, which itself rounds by 1 part in 16."""
 
 
-def near(got, exact, bound):
-    """Within the bound everywhere; the bound itself is small beside the numbers, so that this says something."""
+def near(got, exact, bound, share=0.02):
+    """Within the bound everywhere; the bound itself is a small share of the numbers, so that this says something."""
     got = got.double().cpu().numpy()
     assert np.isfinite(got).all()
-    assert np.median(bound) < 0.02 * np.abs(exact).max()
+    assert np.median(bound) < share * np.abs(exact).max()
     worst = np.max(np.abs(got - exact) / bound)
     assert worst <= 1, f"off by {worst:.2f} of what rounding explains"
 
 
 def empty(*size, device, dtype=torch.float16):
-    return torch.full(size, float("nan"), dtype=dtype, device=device)
+    return torch.full(size, float("nan")).to(dtype).to(device)
 
 
 def product(random, device, activation):
@@ -47,8 +53,74 @@ def product(random, device, activation):
     near(y, exact, rounding.product(left, right, added, exact, activation=activation))
 
 
-def cut_product(random, device, splits):
-    tokens, width, inner = int(random.integers(17, 40)), int(random.integers(40, 90)), int(random.integers(70, 130))
+def unit(tile, device):
+    """What a sum of products of E4M3 is off by within a block of the inner axis; the interpreter adds in FP32."""
+    return 0.0 if device == "cpu" else rounding.UNIT * tile.inner / 32
+
+
+def fp8_product(random, device, activation, rows=SMALL.rows):
+    """Of E4M3 numbers with a scale for each column, the result in FP16, or larger by a factor in E4M3."""
+    tile = dataclasses.replace(SMALL, rows=rows)
+    tokens, columns, inner = int(random.integers(17, 60)), int(random.integers(33, 70)), 16 * int(random.integers(3, 9))
+    x, left = operands.narrow(random, tokens, inner, device=device)
+    weight, right = operands.narrow(random, columns, inner, device=device)
+    scale, scaled = operands.single(random, columns, device=device)
+    scale, scaled = scale * inner**-0.5, scaled * inner**-0.5
+    bias, added = operands.half(random, columns, device=device)
+    exact = ACTIVATED[activation](left @ right.T * scaled + added)
+    weights = right * scaled[:, None]
+    for kind, factor in ((torch.float16, 1.0), (E4M3, 8.0)):
+        y = empty(tokens, columns, device=device, dtype=kind)
+        product_kernel.launch("up", x, weight, bias, y, tile, activation, scale=scale, factor=factor)()
+        sides = {"activation": activation, "unit": unit(tile, device)}
+        off = rounding.product(left, weights, added, exact, **sides, written=rounding.HALF if factor == 1 else 0.0)
+        near(y, factor * exact, off if factor == 1 else rounding.narrow(exact, off, factor), EIGHT_BITS)
+
+
+def fp8_layer_end(random, device, splits):
+    """A cut product of E4M3 numbers, and the normalisation that writes FP16 and E4M3."""
+    tokens, width, inner = int(random.integers(17, 40)), int(random.integers(40, 90)), 16 * int(random.integers(5, 9))
+    tile = dataclasses.replace(SMALL, splits=splits)
+    x, left = operands.narrow(random, tokens, inner, device=device)
+    weight, right = operands.narrow(random, width, inner, device=device)
+    scale, scaled = operands.single(random, width, device=device)
+    bias, added = operands.half(random, width, device=device)
+    hidden, residual = operands.half(random, tokens, width, device=device)
+    norm, gain, offset = operands.norm(random, width, device, factor=16.0)
+    partial = empty(splits, tokens, width, device=device, dtype=torch.float32)
+    product_kernel.launch("down", x, weight, None, partial, tile, scale=scale)()
+    exact = left @ right.T * scaled
+    off = rounding.product(left, right * scaled[:, None], 0.0, exact, written=0.0, unit=unit(tile, device))
+    near(partial.sum(0), exact, off)
+    row = partial.double().sum(0).cpu().numpy() + added + residual
+    twice = empty(tokens, width, device=device, dtype=E4M3)
+    normalization_kernel.launch("end", partial, bias, hidden, twice, norm, 4)()
+    exact = operands.layer_norm(row, gain, offset)
+    off = (
+        (splits + 2)
+        * rounding.SINGLE
+        * (np.abs(partial.double().cpu().numpy()).sum(0) + np.abs(added) + np.abs(residual))
+    )
+    off = rounding.normalization(row, gain, exact, off)
+    near(hidden, exact, off)
+    near(twice, 16 * exact, rounding.narrow(exact, off, 16.0), EIGHT_BITS)
+
+
+def fp8_attention(random, device):
+    """Attention's result in E4M3 is the FP16 one, larger by a factor."""
+    batch, heads, width, sequence = int(random.integers(1, 5)), 2, int(random.choice([16, 24, 32])), 21
+    qkv, _ = operands.half(random, batch, sequence, 3 * heads * width, device=device)
+    mask, at = operands.padding(random, batch, sequence, device), qkv.split(heads * width, -1)
+    half, narrow = (empty(*at[0].shape, device=device, dtype=kind) for kind in (torch.float16, E4M3))
+    attention_kernel.launch(*at, mask, half, heads, AttentionTile(16, 32))()
+    attention_kernel.launch(*at, mask, narrow, heads, AttentionTile(16, 32), factor=32.0)()
+    exact = half.double().cpu().numpy()
+    near(narrow, 32 * exact, rounding.narrow(exact, rounding.HALF * np.abs(exact) + rounding.TINY, 32.0), EIGHT_BITS)
+
+
+def cut_product(random, device, splits, inner=None):
+    tokens, width = int(random.integers(17, 40)), int(random.integers(40, 90))
+    inner = inner or int(random.integers(70, 130))
     x, left = operands.half(random, tokens, inner, device=device)
     weight, right = operands.half(random, width, inner, scale=inner**-0.5, device=device)
     bias, added = operands.half(random, width, device=device)
@@ -59,7 +131,7 @@ def cut_product(random, device, splits):
     exact = left @ right.T
     off = rounding.product(left, right, 0.0, exact, written=0.0)
     near(partial.sum(0), exact, off)
-    normalization_kernel.launch("end", partial, bias, hidden, norm, 4)()
+    normalization_kernel.launch("end", partial, bias, hidden, None, norm, 4)()
     row = exact + added + residual
     exact = operands.layer_norm(row, gain, offset)
     off = off + (splits + 2) * rounding.SINGLE * (np.abs(left) @ np.abs(right).T + np.abs(added) + np.abs(residual))
@@ -121,13 +193,15 @@ def embedding(random, device):
     batch, sequence, width = int(random.integers(1, 5)), int(random.integers(3, 12)), int(random.integers(20, 80))
     words, exact_words = operands.half(random, 50, width, device=device)
     positions, exact_positions = operands.half(random, 16, width, device=device)
-    norm, gain, offset = operands.norm(random, width, device)
+    norm, gain, offset = operands.norm(random, width, device, factor=16.0)
     ids = torch.from_numpy(random.integers(0, 50, (batch, sequence))).to(device)
-    hidden = empty(batch * sequence, width, device=device)
-    embedding_kernel.launch(ids, words, positions, norm, hidden, 4)()
+    hidden, narrow = (empty(batch * sequence, width, device=device, dtype=kind) for kind in (torch.float16, E4M3))
+    embedding_kernel.launch(ids, words, positions, norm, hidden, narrow, 4)()
     row = (exact_words[ids.cpu().numpy()] + exact_positions[:sequence]).reshape(-1, width)
     exact = operands.layer_norm(row, gain, offset)
-    near(hidden, exact, rounding.normalization(row, gain, exact, rounding.SINGLE * np.abs(row)))
+    off = rounding.normalization(row, gain, exact, rounding.SINGLE * np.abs(row))
+    near(hidden, exact, off)
+    near(narrow, norm.factor * exact, rounding.narrow(exact, off, norm.factor), EIGHT_BITS)
 
 
 def pooling(random, device, kind, normalize):
@@ -146,3 +220,22 @@ def pooling(random, device, kind, normalize):
         exact = exact / length
         bound = bound + 2 * (width + 4) * rounding.SINGLE * np.abs(exact)
     near(pooled, exact, bound + rounding.HALF * np.abs(exact) + rounding.TINY)
+
+
+def encoder(random, device, precision, tiles, *, overlapped=False):
+    """A whole encoder against FP64: in FP16 near it, in FP8 as near as FP64 is on operands that are rounded alike.
+
+    FP16 moves one in a hundred of them to E4M3's next number, so the two are not the same.
+    """
+    weights = plain_encoder.random(int(random.integers(1000)))
+    sequence = int(random.integers(9, 40))
+    ids = torch.from_numpy(random.integers(0, 50, (2, sequence)))
+    mask = operands.padding(random, 2, sequence)
+    (exact,) = plain_encoder.run(weights, ids, mask)
+    allowed = 2e-3 * torch.norm(exact)
+    if precision == "fp8":
+        weights = fp8_weights.quantised(weights)
+        allowed = 1.5 * torch.norm(plain_encoder.run(weights, ids, mask)[0] - exact)
+    made = Encoder(plain_encoder.moved(weights, device), 2, sequence, tiles, overlapped=overlapped)
+    got = made(ids.to(device), mask.to(device))[0].double().cpu()
+    assert 0 < torch.norm(got - exact) <= allowed < 0.2 * torch.norm(exact)

@@ -1,4 +1,4 @@
-"""Random operands of the kernels: FP16 tensors, and the same numbers in FP64."""
+"""Random operands of the kernels: tensors of FP16 and E4M3, and the same numbers in FP64."""
 
 import dataclasses
 
@@ -12,6 +12,18 @@ def half(random, *size, scale=1.0, device="cpu"):
     return tensor.to(device), tensor.double().numpy()
 
 
+def narrow(random, *size, scale=1.0, device="cpu"):
+    """A tensor of E4M3 and the same numbers in FP64."""
+    tensor = torch.from_numpy(random.normal(0, scale, size)).to(torch.float32).to(torch.float8_e4m3fn)
+    return tensor.to(device), tensor.double().numpy()
+
+
+def single(random, *size, device="cpu"):
+    """A tensor of positive FP32 numbers near 1 and the same numbers in FP64."""
+    tensor = torch.from_numpy(random.uniform(0.5, 2, size)).to(torch.float32)
+    return tensor.to(device), tensor.double().numpy()
+
+
 @dataclasses.dataclass
 class Norm:
     """A LayerNorm as the kernels take it."""
@@ -19,13 +31,14 @@ class Norm:
     gain: torch.Tensor
     offset: torch.Tensor
     epsilon: float
+    factor: float = 1.0
 
 
-def norm(random, width, device="cpu"):
+def norm(random, width, device="cpu", factor=1.0):
     """A LayerNorm and its gain and offset in FP64."""
     gain, exact_gain = half(random, width, device=device)
     offset, exact_offset = half(random, width, device=device)
-    return Norm(gain, offset, 1e-12), exact_gain, exact_offset
+    return Norm(gain, offset, 1e-12, factor), exact_gain, exact_offset
 
 
 def padding(random, batch, sequence, device="cpu"):

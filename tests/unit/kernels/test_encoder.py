@@ -8,10 +8,10 @@ pytest.importorskip("triton", reason="triton is not installed: make kernels")
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from unit.kernels import families
+from unit.kernels import families, plain_encoder
 
 from ceilings.errors import CellFailure
-from ceilings.kernels import encoder_weights
+from ceilings.kernels import encoder_weights, fp8_weights
 from ceilings.kernels.encoder import Encoder
 from ceilings.kernels.tiles import AttentionTile, ProductTile, Tiles
 
@@ -23,8 +23,12 @@ TILES = Tiles(
 )
 
 
-def made(name, batch, sequence, tiles=TILES):
-    return Encoder(encoder_weights.of(families.encoder(name)), batch, sequence, tiles)
+PRECISIONS = {"fp16": lambda weights: weights, "fp8": fp8_weights.quantised}
+
+
+def made(name, batch, sequence, tiles=TILES, precision="fp16"):
+    weights = PRECISIONS[precision](encoder_weights.of(families.encoder(name)))
+    return Encoder(weights, batch, sequence, tiles)
 
 
 @pytest.mark.slow
@@ -42,23 +46,44 @@ def test_an_encoder_is_as_near_to_fp64_as_pytorch_in_fp16(name):
         assert torch.norm(mine.double() - true) <= 2 * torch.norm(theirs.double() - true)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("interpreted")
 @pytest.mark.parametrize("name", NAMES)
-def test_operations_are_those_that_pytorch_counts(name):
+def test_an_encoder_in_fp8_is_as_near_to_fp64_as_one_whose_products_are_rounded_so(name):
+    """That has the same weights, scales and factors, and is otherwise in FP64."""
+    ids, mask = families.request(2, 21)
+    encoder = made(name, 2, 21, precision="fp8")
+    exact = families.encoder(name, torch.float64)(ids, mask)
+    rounded = plain_encoder.run(encoder.weights, ids, mask)
+    for mine, true, theirs in zip(encoder(ids, mask), exact, rounded, strict=True):
+        assert mine.shape == true.shape and mine.is_contiguous()
+        off = torch.norm(theirs - true)
+        assert 0 < torch.norm(mine.double() - true) <= 1.5 * off < 0.2 * torch.norm(true)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", NAMES)
+def test_operations_are_those_that_pytorch_counts(name, precision):
     """Attention and products; the embedding, the normalisations and the pooling multiply no matrices."""
     ids, mask = families.request(2, 21)
     module = families.encoder(name)
     module.model.config._attn_implementation = "eager"  # products of matrices, which the counter knows
     with FlopCounterMode(display=False) as counter:
         module(ids, mask)
-    launches = made(name, 2, 21).launches(ids, mask)
+    encoder = made(name, 2, 21, precision=precision)
+    launches = encoder.launches(ids, mask)
+    products = [launch for launch in launches if launch.work.operations]
+    assert sum(encoder.products().values()) == len(products)
+    assert encoder.products().get("fp8", 0) == sum(launch.arguments.get("scale") is not None for launch in products)
     assert sum(launch.work.operations for launch in launches) == counter.get_total_flops()
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NAMES)
-def test_bytes_are_those_of_each_launch_s_operands(name):
+def test_bytes_are_those_of_each_launch_s_operands(name, precision):
     """Each tensor once, but for what a launch reads of it in part or twice."""
     ids, mask = families.request(2, 21)
-    for launch in made(name, 2, 21).launches(ids, mask):
+    for launch in made(name, 2, 21, precision=precision).launches(ids, mask):
         tensors = {key: value for key, value in launch.arguments.items() if isinstance(value, torch.Tensor)}
         whole = {key: value.numel() * value.element_size() for key, value in tensors.items()}
         if launch.step in ("norm", "end"):
@@ -74,6 +99,13 @@ def test_a_layer_is_seven_launches():
     steps = [launch.step for launch in made("bert answers", 1, 16).launches(*families.request(1, 16))]
     layer = ["qkv", "attention", "out", "norm", "up", "down", "end"]
     assert steps == ["embedding", *layer, *layer, "head"]
+
+
+def test_types_that_make_no_product_are_refused():
+    encoder = made("bert texts", 1, 16, precision="fp8")
+    encoder._narrow = encoder._hidden
+    with pytest.raises(ValueError, match=r"qkv: x torch.float16, W torch.float8_e4m3fn: no product"):
+        encoder.launches(*families.request(1, 16))
 
 
 def test_an_architecture_without_kernels_is_refused():

@@ -35,8 +35,8 @@ def runner(tmp_path, monkeypatch):
     monkeypatch.setattr(ceilings_fused, "load_module", load_module)
     monkeypatch.setattr(ceilings_fused.gpu, "visible", lambda: SimpleNamespace(slug="a-card"))
 
-    def make(name, shape="b2-s21"):
-        made = ceilings_fused.RUNNER(tmp_path, "fp16", None, Shape.parse(shape), 1, RUNTIMES[name].options)
+    def make(name, shape="b2-s21", precision="fp16"):
+        made = ceilings_fused.RUNNER(tmp_path, precision, None, Shape.parse(shape), 1, RUNTIMES[name].options)
         made.asked = asked
         return made
 
@@ -55,14 +55,19 @@ def test_the_encoder_is_of_the_cell(runner, name):
     assert [tuple(output.shape) for output in encoder.outputs()] == [(2, 21), (2, 21)]
 
 
-@pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") != "1", reason="set TRITON_INTERPRET=1 to run kernels: make kernels"
-)
-def test_its_outputs_are_the_module_s(runner):
-    encoder = runner("ceilings-fused-serial", "b1-s9")._model()
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize(("precision", "within"), [("fp16", 5e-3), ("fp8", 0.15)])
+def test_its_outputs_are_the_module_s(runner, precision, within):
+    encoder = runner("ceilings-fused-serial", "b1-s9", precision)._model()
     ids, mask = families.request(1, 9)
     for mine, theirs in zip(encoder(ids, mask), families.encoder("bert answers")(ids, mask), strict=True):
-        assert (mine - theirs).norm() < 5e-3 * theirs.norm()
+        assert (mine - theirs).norm() < within * theirs.norm()
+
+
+def test_in_fp8_the_weights_are_quantised_and_the_record_counts_products(runner):
+    encoder = runner("ceilings-fused", precision="fp8")._model()
+    assert encoder.weights.precision == "fp8" and encoder.tiles == tiles.defaults(42, "fp8") != Tiles()
+    assert encoder.products() == {"fp8": 8, "fp16": 3}
 
 
 def test_a_tile_that_does_not_fit_is_a_reason(runner):
@@ -73,11 +78,11 @@ def test_a_tile_that_does_not_fit_is_a_reason(runner):
 
 def test_tuned_tiles_are_of_one_device_and_one_shape(tmp_path):
     kept, tuned = tmp_path / "tuned.json", Tiles(row_warps=8, attention=tiles.AttentionTile(32, 64))
-    size = tiles.sizes(128, 768, 3072, 12)
+    size = tiles.sizes(128, 768, 3072, 12, "fp16")
     kept.write_text(json.dumps({"a-card": {size: tiles.written(tuned)}}))
     assert tiles.kept("a-card", size, kept) == tuned
     assert tiles.kept("another", size, kept) is None
-    assert tiles.kept("a-card", tiles.sizes(256, 768, 3072, 12), kept) is None
+    assert tiles.kept("a-card", tiles.sizes(128, 768, 3072, 12, "fp8"), kept) is None
     kept.write_text(json.dumps({"a-card": {size: {"qkv": {"tall": 1}}}}))
     with pytest.raises(ValueError, match="tune anew"):
         tiles.kept("a-card", size, kept)

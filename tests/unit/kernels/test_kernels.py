@@ -6,6 +6,8 @@ pytest.importorskip("triton", reason="triton is not installed: make kernels")
 
 from unit.kernels import agreement
 
+from ceilings.kernels.tiles import AttentionTile, ProductTile, Tiles
+
 DEVICE = "cpu"
 pytestmark = pytest.mark.usefixtures("interpreted")
 
@@ -18,6 +20,24 @@ def test_a_product_with_its_bias_and_activation(random, activation):
 @pytest.mark.parametrize("splits", [1, 2, 3])
 def test_a_cut_product_and_the_normalisation_that_adds_it(random, splits):
     agreement.cut_product(random, DEVICE, splits)
+
+
+def test_cuts_that_have_nothing_to_add_add_nothing(random):
+    agreement.cut_product(random, DEVICE, splits=4, inner=64)
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu", "relu"])
+def test_a_product_of_fp8(random, activation):
+    agreement.fp8_product(random, DEVICE, activation)
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_a_cut_product_of_fp8_and_the_normalisation_that_writes_it(random, splits):
+    agreement.fp8_layer_end(random, DEVICE, splits)
+
+
+def test_attention_that_writes_fp8(random):
+    agreement.fp8_attention(random, DEVICE)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -41,3 +61,10 @@ def test_an_embedding(random):
 @pytest.mark.parametrize(("kind", "normalize"), [("mean", False), ("mean", True), ("cls", True)])
 def test_a_pooling(random, kind, normalize):
     agreement.pooling(random, DEVICE, kind, normalize)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp8"])
+def test_an_encoder_of_random_weights(random, precision):
+    half, cut = ProductTile(32, 32, 32), ProductTile(32, 32, 32, splits=2)
+    tiles = Tiles(half, AttentionTile(16, 32), cut, half, cut, ProductTile(16, 16, 32))
+    agreement.encoder(random, DEVICE, precision, tiles)

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import os
 import re
+from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,27 +13,35 @@ pytest.importorskip("triton", reason="triton is not installed: make kernels")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
-from unit.kernels import families
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+from unit.kernels import families, tuner
 
-from ceilings.kernels import encoder_weights, resources
+from ceilings.kernels import decoder_tiles, encoder_weights, fp8_weights, plain_decoder, product, resources
+from ceilings.kernels.decoder import Decoder
 from ceilings.kernels.encoder import Encoder
 from ceilings.kernels.tiles import ProductTile, Tiles, defaults
 
-CONSTANT = {"weight", "bias", "gain", "offset", "positions"}
+CONSTANT = {"weight", "scale", "bias", "gain", "offset", "positions"}
 """Operands that no kernel writes."""
 
 PRODUCTS = {"qkv", "out", "up", "down", "head"}
 
 
+PRECISIONS = ("fp16", "fp8")
+
+
 @functools.cache
-def weights():
+def weights(precision):
     """Of a layer as large as BERT-base's: smaller ones leave a pipeline nothing to do."""
-    return encoder_weights.of(families.encoder("bert-base layer"))
+    made = encoder_weights.of(families.encoder("bert-base layer"))
+    return fp8_weights.quantised(made) if precision == "fp8" else made
 
 
-def launches(tiles=None, batch=1, **options):
-    cut = tiles or defaults(batch * 128)
-    made = Encoder(weights(), batch, 128, cut, **options).launches(*families.request(batch, 128))
+def launches(tiles=None, batch=1, precision="fp16", **options):
+    cut = tiles or defaults(batch * 128, precision)
+    made = Encoder(weights(precision), batch, 128, cut, **options).launches(*families.request(batch, 128))
     return {launch.step: launch for launch in made}.values()
 
 
@@ -52,7 +62,14 @@ def addressed(ptx, names):
     return found
 
 
-@pytest.mark.parametrize("launch", launches(overlapped=True), ids=lambda launch: launch.step)
+OVERLAPPED = {
+    f"{precision} {launch.step}": launch
+    for precision in PRECISIONS
+    for launch in launches(precision=precision, overlapped=True)
+}
+
+
+@pytest.mark.parametrize("launch", OVERLAPPED.values(), ids=OVERLAPPED)
 def test_before_it_waits_a_kernel_reaches_for_weights_alone(launch):
     names = [name for name, value in launch.arguments.items() if hasattr(value, "data_ptr")]
     before, wait, after = resources.compile_for(launch, 90).asm["ptx"].partition("griddepcontrol.wait")
@@ -70,12 +87,43 @@ def test_kernels_that_do_not_overlap_wait_for_nothing():
         assert not re.search("griddepcontrol|prefetch", resources.compile_for(launch, 90).asm["ptx"]), launch.step
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("batch", [1, 32])
-def test_the_defaults_fit_a_hopper_multiprocessor(batch):
-    for launch in launches(batch=batch, overlapped=True):
+def test_the_defaults_fit_a_hopper_multiprocessor(batch, precision):
+    for launch in launches(batch=batch, precision=precision, overlapped=True):
         taken = resources.resources(launch)
         assert taken.fits(90), f"{launch.step}: {taken}"
         assert (taken.instructions != "") == (launch.step in PRODUCTS | {"attention"}), launch.step
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_products_of_fp8_are_hopper_s_and_added_in_fp32_after_each_block(batch):
+    for launch in launches(batch=batch, precision="fp8", overlapped=True):
+        if launch.step not in PRODUCTS - {"head"}:
+            continue
+        ptx = resources.compile_for(launch, 90).asm["ptx"]
+        assert set(re.findall(r"wgmma\.mma_async\S*\.(e4m3\.e4m3|f16\.f16)", ptx)) == {"e4m3.e4m3"}, launch.step
+        _, *after = re.split(r"wgmma\.mma_async", ptx)
+        between, added, _ = after[-1].partition("add.f32")
+        assert added and "wgmma.wait_group.sync.aligned 0" in between, launch.step
+        assert len(after) == launch.arguments["BLOCK_INNER"] // 32, "all of a block, the first of them onto zero"
+
+
+def test_launches_are_compiled_beside_each_other_and_then_known(monkeypatch):
+    """The driver is a double; Triton's compiler and its cache of a device are real."""
+    card = SimpleNamespace(
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+        get_current_target=lambda: GPUTarget("cuda", 90, 32),
+    )
+    monkeypatch.setattr(driver, "_active", card)
+    monkeypatch.setattr(product.product, "device_caches", defaultdict(product.product.create_binder))
+    module, cut = tuner.module(), defaults(128, "fp8")
+    encoder = Encoder(weights("fp8"), 1, 128, cut, overlapped=True)
+    tiles = module.tried(encoder, "out")[:4]
+    module.compile_beside([module.with_tiles(encoder, tile) for tile in tiles])
+    known = product.product.device_caches[0][0]
+    assert len(known) == 4 + len(PRODUCTS - {"out"}) and all(one.asm["cubin"] for one in known.values())
 
 
 def test_a_tile_that_is_too_large_is_seen():
@@ -83,6 +131,20 @@ def test_a_tile_that_is_too_large_is_seen():
     large = ProductTile(128, 128, 128, stages=4)
     up = next(one for one in launches(dataclasses.replace(Tiles(), up=large)) if one.step == "up")
     assert not resources.resources(up).fits(90) and resources.resources(up).shared > resources.SHARED_LIMIT[90]
-    inner = {"INNER": 64, "X_ROW": 64, "SPAN": 128}  # less than a block: nothing is loaded ahead, all is held at once
+    # Less than a block: nothing is loaded ahead, all is held at once.
+    inner = {"INNER": 64, "X_ROW": 64, "SPAN": 128, "EXACT": False}
     held = resources.resources(dataclasses.replace(up, arguments={**up.arguments, **inner}))
     assert held.spilled and not held.fits(90)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_defaults_of_a_decode_step_fit_and_wait_before_they_write(batch):
+    """Of GPT-2 Medium's sizes: weights lie in registers, so that none may spill."""
+    weights = plain_decoder.random(1, 1024, 16, 1000, 256)
+    cache = [tuple(torch.zeros(batch, 16, 256, 64).half() for _ in range(2))]
+    token = torch.zeros(batch, 1, dtype=torch.int64)
+    for launch in Decoder(weights, cache, token, decoder_tiles.defaults(batch, 256, 16), overlapped=True).launches():
+        taken = resources.resources(launch)
+        assert taken.fits(90), f"{launch.step}: {taken}"
+        before, wait, _ = resources.compile_for(launch, 90).asm["ptx"].partition("griddepcontrol.wait")
+        assert bool(wait) == (launch.step != "token") and (not wait or "st.global" not in before), launch.step

@@ -55,6 +55,6 @@ def test_a_step_s_first_and_last_kernel(random):
 
 def test_sizes_that_make_no_product_are_refused():
     half = torch.zeros(1, 32).half()
-    with pytest.raises(ValueError, match="up: x .* no product"):
+    with pytest.raises(ValueError, match=r"up: x .* no product"):
         target = streaming.Written(torch.zeros(1, 8).half())
         streaming.launch("up", streaming.Plain(half), torch.zeros(8, 16).half(), None, target, step_agreement.TILE)

@@ -45,7 +45,7 @@ def test_a_cell_depends_on_its_device_s_loops_and_on_what_is_measured():
 def test_columns_are_named_once_and_end_in_their_unit():
     columns = [one.column for one in catalogue.quantities()]
     assert len(columns) == len(set(columns))
-    endings = {"ms": "_ms", "MB": "_mb", "1/s": "_per_s", "1/J": "_per_j", "J": "_j", "W": "_w", "": ""}
+    endings = {"ms": "_ms", "MB": "_mb", "1/s": "_per_s", "1/J": "_per_j", "J": "_j", "W": "_w", "σ": "_sigma", "": ""}
     assert all(one.column.endswith(endings[one.unit]) for one in catalogue.quantities())
     assert all(one.label and one.meaning.endswith(".") and one.group for one in catalogue.quantities())
 

@@ -549,6 +549,7 @@ def test_a_cell_that_generates_is_measured_in_a_process_of_its_own(tmp_path, mon
     """A plug-in's runtime, so that the path is whole: inputs, first token, parity, closed loop, requests."""
     pytest.importorskip("ceilings.graphs.token_parity")
     from ceilings.measure.supervisor import supervise
+    from ceilings.measure.text_judge import judge
 
     folder = tmp_path / "mine"
     (folder / "runtimes").mkdir(parents=True)
@@ -559,7 +560,10 @@ def test_a_cell_that_generates_is_measured_in_a_process_of_its_own(tmp_path, mon
     record = supervise(task)
     assert record["status"] == "ok", record["failure"]
     assert list(record["series"]) == ["latency", "requests"]
-    assert {"load", "first_run"} <= set(record["cold_start_ns"]) and record["parity"]["top1_agreement"] == 1
+    assert {"load", "first_run"} <= set(record["cold_start_ns"])
+    assert record["texts"] == {"tokens": [], "places": []} and record["parity"]["texts"] is None
+    judged = judge(record, task)
+    assert "texts" not in judged and judged["parity"]["texts"] == 0 and judged["parity"]["top1_agreement"] == 1
     assert record["cold_start_ns"]["first_run"] < min(record["series"]["requests"]["request_ns"]) * 1000
 
 
@@ -581,6 +585,30 @@ def test_a_runner_that_goes_wrong_while_it_is_timed_gets_no_number(tmp_path, mon
     assert (record["status"], record["failure"]["kind"], record["series"]) == ("failed", "parity", {})
     assert record["failure"]["message"].startswith("after the timed part, ")
     assert record["parity"]["token_agreement"] == 1  # as it was before
+
+
+def test_texts_of_before_and_after_the_timed_part_are_handed_over(tmp_path, monkeypatch):
+    """The reference reads them afterwards: here those of a runner whose last step goes wrong when it is timed."""
+
+    class Late(TinyGenerator):
+        begun = 0
+
+        def begin(self, slot):
+            super().begin(slot)
+            self.begun += 1
+
+        def step(self):
+            super().step()
+            if self.begun >= 6 and self.length == 5 + 5:
+                self.newest = (self.newest + 1) % tiny_generator.VOCABULARY
+
+    monkeypatch.setattr(tiny_generator, "RUNNER", Late)
+    monkeypatch.setitem(sys.modules, "ceilings.runtimes.tiny_generator", tiny_generator)
+    record = worker.measure(task_of(tmp_path, Shape.parse("b2-p5-g6")))
+    right = np.load(tmp_path / "reference.npz")["output/tokens"].reshape(-1, 6)
+    right[:, -1] = (right[:, -1] + 1) % tiny_generator.VOCABULARY
+    assert record["texts"]["places"] == [[element, row] for element in range(3) for row in range(2)]
+    assert record["texts"]["tokens"] == right.tolist()
 
 
 def task_of(folder, shape, count=3):
@@ -609,16 +637,13 @@ def task_of(folder, shape, count=3):
 
 def reference(elements, shape):
     rows, checked = min(shape.batch, generation.CHECKED_ROWS), min(shape["generated"], generation.CHECKED_STEPS)
-    made = {"tokens": [], "logits": [], "candidates": [], "candidate_logits": []}
+    made = {"tokens": [], "logits": []}
     for element in elements:
         ids, every = element["input_ids"], []
         for _ in range(shape["generated"]):
             every.append(tiny_generator.logits_of(ids))
             ids = np.concatenate([ids, every[-1].argmax(1)[:, None]], 1)
         logits = np.stack(every, 1)
-        order = np.argsort(-logits, 2)[:, :, : generation.CANDIDATES]
         made["tokens"].append(ids[:, shape["prompt"] :])
         made["logits"].append(logits[:rows, :checked].astype(np.float32))
-        made["candidates"].append(order.astype(np.int32))
-        made["candidate_logits"].append(np.take_along_axis(logits, order, 2).astype(np.float32))
     return {name: np.stack(parts) for name, parts in made.items()}

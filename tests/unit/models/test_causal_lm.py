@@ -71,27 +71,55 @@ def test_the_reference_is_what_a_loop_without_a_cache_gives(
     assert shapes == {
         "tokens": (2, 3, 9),
         "logits": (2, 3, 4, 300),
-        "candidates": (2, 3, 9, 64),
-        "candidate_logits": (2, 3, 9, 64),
         "probes": (2, 3),
+        "rounding": (2,),
     }
     arrays = pool.load_pool(tmp_path / "in.npz")
     given = pool.load_outputs(tmp_path / "r.npz", pool.digest(arrays))
     assert {name: array.dtype.name for name, array in given.items()} == {
         "tokens": "int64",
         "logits": "float32",
-        "candidates": "int32",
-        "candidate_logits": "float32",
         "probes": "float32",
+        "rounding": "float32",
     }
     for element in range(2):
         expected, logits = greedy(folder, arrays["input_ids"][element], 9)
         assert np.array_equal(given["tokens"][element], expected)
         assert np.abs(given["logits"][element] - logits[:, :4]).max() < 1e-5
-        ranked = -np.sort(-logits, -1)[..., :64]
-        assert np.abs(given["candidate_logits"][element] - ranked).max() < 1e-5
-        named = np.take_along_axis(logits, given["candidates"][element].astype(int), -1)
-        assert np.abs(given["candidate_logits"][element] - named).max() < 1e-5
+    # It reads other texts as that loop would, in one piece or in several, one together or many.
+    texts = np.random.default_rng(0).integers(0, 300, (5, 9))
+    rows = arrays["input_ids"].reshape(-1, 12)[:5]
+    gaps = token_reference.gaps(folder, rows, texts, 1)
+    assert gaps.shape == (5, 9) and gaps.dtype == np.float32
+    for place in range(9):
+        _, logits = greedy(folder, np.concatenate([rows, texts[:, :place]], 1), 1)
+        behind = logits[:, 0].max(-1) - np.take_along_axis(logits[:, 0], texts[:, place : place + 1], -1)[:, 0]
+        assert np.abs(gaps[:, place] - behind).max() < 1e-5
+    own = token_reference.gaps(folder, arrays["input_ids"][1], given["tokens"][1], 1)
+    assert own.max() < 1e-5
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_rounding_is_that_of_the_model_in_half_precision(architecture: str, folders: dict[str, Path]) -> None:
+    """In FP32 on any CPU: PyTorch in FP16 takes minutes on some."""
+    import torch
+
+    from ceilings.models import token_reference
+    from ceilings.models.rounding import TYPES, rounded
+
+    model: Any = load_module(folders[architecture], attention="eager").model
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 300, (16, 48)))
+    before = [parameter.clone() for parameter in model.parameters()]
+    with torch.inference_mode():
+        right = model(input_ids=ids).logits[:, -1]
+        for precision, dtype in TYPES.items():
+            half: Any = load_module(folders[architecture], "eager", str(dtype).removeprefix("torch.")).model
+            real = token_reference._moved(right, half(input_ids=ids).logits[:, -1].float())
+            with rounded(model, precision):
+                made = token_reference._moved(right, model(input_ids=ids).logits[:, -1])
+            assert 0.6 < made / real < 1.6, (precision, made, real)
+        assert torch.equal(model(input_ids=ids).logits[:, -1], right)
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
 
 
 def test_random_weights_do_not_repeat_one_token(folders: dict[str, Path]) -> None:

@@ -105,7 +105,17 @@ class ServedStudy:
         self.serving: list[dict[str, Any]] = []
 
     def deploy(
-        self, name, law: Law = plain, *, cells=(FP32,), closed=CLOSED, rates=(), run_flags=(), change=None, **settings
+        self,
+        name,
+        law: Law = plain,
+        *,
+        cells=(FP32,),
+        closed=CLOSED,
+        rates=(),
+        run_flags=(),
+        change=None,
+        aa_of=None,
+        **settings,
     ) -> dict[str, Any]:
         """One deployment.
 
@@ -113,6 +123,7 @@ class ServedStudy:
             closed, rates: Its loads; a rate waits as plain(.., 1) with a queue that follows it.
             settings: Of server and client, such as ``transport`` or ``batching``.
             change: (window) to the window, with what is wrong with it.
+            aa_of: The deployment that this one is once more.
         """
         folder = self.root / f"results/serving/{self.device}/{name}"
         paths = [str(folder / f"run{k}.json") for k in range(1, self.runs + 1)]
@@ -122,7 +133,7 @@ class ServedStudy:
             content["cells"] = {cell: {"parity": PARITY, "warmed": [1, 2, 4]} for cell in cells}
             content["windows"] = [change(one) if change else one for one in content["windows"]]
             records.write(path, "serving", content, indent=None)
-        entry = {"deployment": name, "device": self.device, "cells": list(cells), "runs": paths}
+        entry = {"deployment": name, "aa_of": aa_of, "device": self.device, "cells": list(cells), "runs": paths}
         self.serving.append(entry | {"reason": None, "remedy": None})
         return self.serving[-1]
 

@@ -13,7 +13,9 @@ from unit import planted_records
 
 from ceilings import records
 from ceilings.measure.stopping import Protocol
+from ceilings.runtimes import engine_facts
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.workload import generation
 from ceilings.workload.shape import Shape
 
 CPU, GPU = "cpu-amd-epyc", "nvidia-h200"
@@ -55,6 +57,25 @@ def realistic(runtime: str, precision: str, batch: int, sequence: int) -> float:
 def flat(runtime: str, precision: str, batch: int, sequence: int) -> float:
     """Nothing makes a difference to an inference."""
     return 10.0
+
+
+def engine(cell: dict) -> dict:
+    """What vLLM's engine says of itself for a cell, with the defaults of an H100."""
+    levers, shape = SCHEDULED[cell["runtime"].removesuffix(".aa")], Shape.parse(cell["shape"])
+    graphs = "CUDA graph" in levers
+    facts = {
+        "dtype": "float16",
+        "cache_dtype": "auto",
+        "prefix_caching": False,
+        "compilation": "VLLM_COMPILE" if levers else "NONE",
+        "cudagraph_mode": "FULL_AND_PIECEWISE" if graphs else "NONE",
+        "cudagraph_sizes": [1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)] if graphs else [],
+        "block_size": 16,
+        "blocks": 2 + shape.batch * (generation.context(shape) // 16 + 2),
+        "max_num_seqs": 1024,
+        "max_num_batched_tokens": max(16384, shape.batch * shape["prompt"]),
+    }
+    return facts | {"graph_replayed": engine_facts.replays(facts, shape)}
 
 
 class StudyMaker:
@@ -220,7 +241,9 @@ class StudyMaker:
         median *= np.exp(self.random.normal(0, self.between))
         latency_ms = median * np.exp(np.abs(self.random.normal(0, 0.02, n)) + self._spikes(cell, n) - 0.0135)
         gpu = cell["device"] == GPU
-        hidden = cell["runtime"] in SCHEDULED  # vLLM creates its streams: no event is recorded on them
+        hidden = (
+            cell["runtime"].removesuffix(".aa") in SCHEDULED
+        )  # vLLM creates its streams: no event is recorded on them
         latency = {
             "latency_ns": (latency_ms * 1e6).astype(int).tolist(),
             "gpu_ns": (latency_ms * 0.3e6).astype(int).tolist() if gpu and not hidden else None,
@@ -282,6 +305,7 @@ class StudyMaker:
             "gpu": {"uuid": "GPU-secret", "latency": {"sm_mhz": {"median": 1700.0}}, "max_sm_mhz": 1980}
             if gpu
             else None,
+            **({"runtime": engine(cell)} if hidden else {}),
             "threads": {"intra_op": 2},
             "protocol": protocol,
             "provenance": planted_records.PROVENANCE,

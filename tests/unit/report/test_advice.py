@@ -150,8 +150,9 @@ def test_what_is_missing_is_named_and_comes_last(tmp_path):
 
 
 def test_without_a_machine_the_study_says_what_it_could_not_run(tmp_path):
-    maker = planted.StudyMaker(tmp_path, lambda *_: 1.0, runs=3)
+    maker = planted.StudyMaker(tmp_path, lambda runtime, *_: 1.2 if "operator" in runtime else 1.0, runs=3)
     maker.add(GPU, "onnxruntime-cuda-fused", "fp16", 1, 128)
+    maker.add(GPU, "onnxruntime-cuda-operator", "fp16", 1, 128)  # measured: its place among the advice is free
     maker.unavailable("onnxruntime-cuda-fused-graph", "fp16", 1, 128, "it is not installed", "install it", GPU)
     found = advise(Measured(collect(maker.plan())))
     assert by_lever(found)[GRAPH].missing == "it is not installed; install it"

@@ -22,7 +22,17 @@ from ceilings.report.tables.collect import collect
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import BUDGET_COLUMNS, FLOOR_COLUMNS
 from ceilings.report.tables.keys import KEY
-from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, FUSION, GRAPH, IO_BINDING, OVERLAP, RUNTIMES, STATIC
+from ceilings.runtimes.catalogue import (
+    AUTOTUNING,
+    COMPILATION,
+    FUSION,
+    GRAPH,
+    IO_BINDING,
+    OVERLAP,
+    REWRITTEN,
+    RUNTIMES,
+    STATIC,
+)
 from ceilings.statistics.quantiles import Interval
 from ceilings.study.config import checked
 
@@ -133,7 +143,7 @@ def test_every_runtime_of_the_catalogue_has_its_recipe():
         graph = options.get("cuda_graph") or mode == "cudagraph" or (spec.stack == "vLLM" and mode == "default")
         graph = graph or options.get("compile_mode") in {"reduce-overhead", "max-autotune"}
         assert (GRAPH in levers) == bool(graph), name
-        assert (FUSION in levers) == (spec.artifact == "fused"), name
+        assert (FUSION in levers) == (spec.artifact in REWRITTEN), name
         assert (COMPILATION in levers) == compiled, name
         assert (OVERLAP in levers) == options.get("overlapped", spec.module == "ceilings_fused"), name
         assert (AUTOTUNING in levers) == (options.get("compile_mode") == "max-autotune"), name

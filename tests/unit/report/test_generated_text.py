@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from ceilings.errors import UserError
+from ceilings.report import text
 from ceilings.report.analysis.advice import advise
 from ceilings.report.analysis.findings import findings
 from ceilings.report.analysis.findings.abstraction import RUNTIMES_TOPIC
@@ -31,6 +33,7 @@ from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import BUDGET_COLUMNS
 from ceilings.report.tables.keys import KEY
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.statistics.quantiles import Interval
 from ceilings.study.config import checked
 from ceilings.workload.shape import Shape
 
@@ -399,6 +402,45 @@ def test_claim_that_vllm_is_for_text_follows_its_steps(tmp_path, scheduled, runs
     assert f"vLLM, at decode steps, is the fastest at {count} combinations" in judgement.ours
 
 
+def test_a_graph_that_no_iteration_runs_in_is_credited_with_nothing(tmp_path):
+    """vLLM captures up to 512 tokens: its prefills of 1,024 and 8,192 are those of vllm-compile, measured twice."""
+
+    def faster(runtime, precision, batch, prompt, generated):
+        return (1.0 if runtime == SCHEDULED else 2.0) * (1 + batch)
+
+    maker = made(tmp_path, faster, runtimes=[SCHEDULED, COMPILED])
+    tables = collect(maker.plan())
+    levers = tables.cells[tables.cells["runtime"] == SCHEDULED].set_index("shape")["levers"]
+    without = {shape for shape, value in levers.items() if "CUDA graph" not in value}
+    assert without == {"b8-p128-g1", "b64-p128-g1"}
+    named = {cell.split("/")[-1] for finding in about(tables, GRAPHS) for cell in finding.cells}
+    assert named == {"b1-p128-g1", *(f"b{batch}-p128-g128" for batch in (1, 8, 64))}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"dtype": "float32"}, "computes in float32"),
+        ({"cache_dtype": "fp8_e4m3"}, "keeps its cache in fp8_e4m3"),
+        ({"prefix_caching": True}, "a prompt that comes again is not read"),
+        ({"cudagraph_mode": "NONE"}, "captures no CUDA graphs in mode default"),
+        ({"compilation": "NONE"}, "compiles nothing in mode default"),
+        ({"blocks": 16}, "has room for 240 tokens in its cache"),
+        ({"max_num_seqs": 4}, "works on 4 rows at once"),
+        ({"max_num_batched_tokens": 512}, "reads 512 tokens of prompts in a step"),
+        ({"blocks": None}, "does not say of vLLM's engine what it was"),
+    ],
+)
+def test_an_engine_that_is_not_what_its_cell_says_leaves_no_number(tmp_path, change, why):
+    maker = made(tmp_path, runtimes=[SCHEDULED], batches=(8,), generated=(128,), runs=2)
+    path = Path(maker.cells[0]["runs"][0])
+    record = json.loads(path.read_text())
+    record["runtime"] |= change
+    planted.planted_records.overwrite(path, {key: value for key, value in record.items() if key != "digest"})
+    with pytest.raises(UserError, match=why):
+        collect(maker.plan())
+
+
 def test_claims_on_vllm_and_tensorrt_together(tmp_path):
     def truth(runtime, precision, *sizes):
         return {"tensorrt": 1.0, SCHEDULED: 1.0}.get(runtime, 2.0)
@@ -480,7 +522,11 @@ def test_the_tables_of_results_hold_what_the_cells_do(study):
     assert float(values["p50, ms [95%]"].split()[0]) == pytest.approx(token, rel=0.01)
     if "request" in set(samples["series"]):
         whole = samples[samples["series"] == "request"].groupby("run", observed=True)["latency_ns"].median() / 1e6
-        assert float(values["end to end, ms"]) == pytest.approx(whole.median(), rel=0.01)
+        for heading, stem in (("end to end", "request_p50"), ("TTFT", "first_token_p50")):
+            ends = [row[f"{stem}_low_ms"], row[f"{stem}_ms"], row[f"{stem}_high_ms"]]
+            assert ends[0] < ends[1] < ends[2]
+            assert values[f"{heading}, ms [95%]"] == text.interval(Interval(*ends))
+        assert row["request_p50_ms"] == pytest.approx(whole.median(), rel=0.01)
         assert float(values["tokens/s, one row"]) == pytest.approx(128e3 / whole.median(), rel=0.01)
         assert float(values["KV cache, MB"]) == pytest.approx(98304 * 256 / 1e6, rel=0.01)
     assert float(values["gap to floor"].rstrip("×")) == pytest.approx(row["p50_ms"] / 0.2429, rel=0.02)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from unit import planted_records
+from unit.report.planted_serving import BATCHING, ServedStudy, batched
 from unit.traces import planted as captured_traces
 
 from ceilings import records
@@ -545,6 +546,21 @@ def test_a_large_study_makes_rows_as_they_are_asked_for(chromium, tmp_path):
     assert "b7-s41/run1.json" in reader.find("#details-body").text
     assert not [url for url in reader.requests() if not url.startswith("file:")]
     assert reader.complaints() == []
+
+
+def test_loads_behind_servers_are_drawn(chromium, tmp_path):
+    study = ServedStudy(tmp_path, sizes=(1, 2, 4))
+    study.deploy("http", rates=(40,))
+    study.deploy("batched", batched, batching=BATCHING)
+    path = tmp_path / "report.html"
+    path.write_text(page(study.plan(), study.tables(), Evidence()), encoding="utf-8")
+    reader = Reader(chromium)
+    reader.open(path.as_uri())
+    marks = "return document.querySelectorAll('#chart-served-{}-0 svg .mark-{}.role-mark path').length"
+    assert reader.run(marks.format("latency", "rect")) >= 7 * 4, "parts of seven loads"
+    assert reader.run(marks.format("throughput", "symbol")) == 7
+    assert reader.run(marks.format("batches", "rect")) == 3
+    assert reader.complaints() == [] and reader.requests() == [path.as_uri()]
 
 
 def test_nothing_measured_is_a_page_too(tmp_path):

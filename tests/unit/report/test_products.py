@@ -40,6 +40,7 @@ ON_ONNXRUNTIME = [
     (profile(0, 50, 198), "0 of 50"),
     (profile(36, 14, 114), "36 of 50"),
     (profile(0, 0, 0), ""),  # the provider ran all of it as one engine
+    ({"products": {"fp8": 24, "fp16": 8}}, "24 of 32"),
     ({"placement": None, "placement_unknown": "RuntimeException: no memory"}, ""),
     ({}, ""),
 ]

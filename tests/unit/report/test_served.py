@@ -25,6 +25,7 @@ from ceilings.report.render import plots
 from ceilings.report.render.marking import marked
 from ceilings.report.render.notes import observations
 from ceilings.report.render.page import page
+from ceilings.report.render.page.served_charts import WHOLE, served_panels
 from ceilings.report.render.pictures import NOTHING_TO_SHOW
 from ceilings.report.render.plots import serving_latency
 from ceilings.report.render.summary import summary
@@ -259,6 +260,10 @@ def failing(window):
     return window | {"failed": {"HTTP 500": 2}, "sent": window["sent"] + 2}
 
 
+def asked_elsewhere(window):
+    return window | {"server": window["server"] | {"others": {"a/1": 3, "b; c/1": 1}}}
+
+
 def miscounted(window):
     server = window["server"] | {"requests": window["server"]["requests"] - 1}
     return window | {"server": server}
@@ -279,6 +284,7 @@ FAULTS = {
     ),
     "failed": (failing, "requests failed: HTTP 500"),
     "counts": (miscounted, "server and client counted different requests"),
+    "company": (asked_elsewhere, "other models of the server were asked meanwhile: a/1 and b, c/1"),
 }
 
 
@@ -294,7 +300,7 @@ def test_disturbed_windows_carry_no_claim(tmp_path, fault):
     assert row["flagged"] == 6 and f"{words} (6 of 6 windows)" in row["flags"]
     claims = serving(Measured(tables))
     assert claims
-    assert {finding.status for finding in claims} == {"not decidable"}
+    assert {finding.status for finding in claims if finding.claim} == {"not decidable"}
     assert not any(finding.brief for finding in claims)
     text = summary(study.plan(), tables, Evidence(), "plots")
     assert "**4 of 4 loads behind servers were disturbed**" in text and f"behind servers: {words}." in text
@@ -643,19 +649,133 @@ def test_a_server_and_what_comes_with_it_are_one_setting(tmp_path):
     assert the(study, ONE_SETTING).claim == "Triton is faster than the embedded server"
 
 
-def test_two_deployments_that_differ_in_names_alone_are_the_noise(tmp_path):
-    def other(cell, clients):
-        return replace(plain(cell, clients), beyond=3.0)
+def grpc_and_again(root, beyond, **study):
+    """A deployment over HTTP, one over gRPC that is half a millisecond faster, and the first once more."""
+    made = ServedStudy(root, **study)
+    made.deploy("http")
+    made.deploy("grpc", lambda cell, clients: replace(plain(cell, clients), beyond=0.5), transport="grpc")
+    if beyond is not None:
+        again = {"law": lambda cell, clients: replace(plain(cell, clients), beyond=beyond)}
+        made.deploy("http.aa", **again, aa_of="http")
+    return made
 
-    study = ServedStudy(tmp_path)
-    study.deploy("http")
-    study.deploy("grpc", lambda cell, clients: replace(plain(cell, clients), beyond=0.5), transport="grpc")
-    assert the(study, ONE_SETTING).verdict == "faster"
-    study.deploy("again", other)
+
+@pytest.mark.parametrize(("beyond", "verdict"), [(None, "faster"), (1.0, "faster"), (3.0, "same within noise")])
+def test_a_difference_of_deployments_counts_beyond_that_of_equal_ones(tmp_path, beyond, verdict):
+    study = grpc_and_again(tmp_path, beyond)
+    (finding,) = about(study, ONE_SETTING)
+    assert finding.verdict == verdict
+
+
+def test_deployments_of_two_names_that_differ_in_nothing_are_an_a_a_pair_too(tmp_path):
+    study = grpc_and_again(tmp_path, None)
+    study.deploy("again", lambda cell, clients: replace(plain(cell, clients), beyond=3.0))
     loads = ServedLoads(Measured(study.tables()))
-    assert loads.pairs(set()) and loads.judge(planted.CPU, loads.lines[0].head.p50).floor > 0.1
+    assert loads.noise_floor(loads.lines[0].head) > 0.1 and len(loads.aa_pairs) == 1
     (finding, _) = about(study, ONE_SETTING)
     assert finding.verdict == "same within noise"
+
+
+def test_the_second_of_a_pair_is_noise_and_nothing_else(tmp_path):
+    study = grpc_and_again(tmp_path, 1.0)
+    of_second = [finding for finding in claims_of(study) if "http.aa" in finding.text]
+    assert [finding.topic for finding in of_second] == ["Noise"]
+    (noise,) = of_second
+    loads = ServedLoads(Measured(study.tables()))
+    (pair,) = loads.aa_pairs
+    assert [*pair.latency] == [*pair.throughput] == ["1 client", "2 clients", "8 clients"]
+    latency, throughput = pair.floors
+    assert 0 < latency < 0.05 and 0 < throughput < 0.05
+    assert f"**{latency:.1%}** for latencies and **{throughput:.1%}** for throughputs" in noise.text
+    plan, tables, evidence = marked(study.plan(), study.tables(), Evidence())
+    assert "noise_deployments" not in summary(plan, tables, evidence, "plots")
+
+
+def test_noise_counts_at_its_load(tmp_path):
+    """A pair that differs at eight clients alone: at one client a smaller difference is one."""
+
+    def rough(cell, clients):
+        truth = plain(cell, clients)
+        return replace(truth, beyond=40.0 if clients == 8 else truth.beyond)
+
+    def quicker(cell, clients):
+        truth = plain(cell, clients)
+        return replace(truth, beyond=0.1, queue=0.8 * truth.queue)
+
+    study = ServedStudy(tmp_path)
+    study.deploy("http", rates=(10,))
+    study.deploy("grpc", quicker, transport="grpc", rates=(10,))
+    study.deploy("http.aa", rough, aa_of="http")
+    loads = ServedLoads(Measured(study.tables()))
+    http, grpc = loads.lines
+    light, heavy, rate = (loads.noise_floor(http.loads[at]) for at in (0, 2, 3))
+    assert light < 0.05 and heavy > 0.3
+    assert rate == heavy, "at a load that the pair has not, the widest of all"
+    one, eight = (loads.compare(grpc.loads[at], http.loads[at]) for at in (0, 2))
+    assert one.verdict == "faster" and eight.ratio.high < one.ratio.low
+    assert eight.below_floor and not eight.decided
+
+
+def test_throughputs_have_a_noise_of_their_own(tmp_path):
+    """Equal latencies, and a second deployment that answers a fifth less: of a throughput that much is noise."""
+    study = ServedStudy(tmp_path)
+    study.deploy("one")
+    study.deploy("more", slower_rate(1.1), batching=BATCHING)
+
+    def judged():
+        loads = ServedLoads(Measured(study.tables()))
+        one, more = (line.loads[0] for line in loads.lines)
+        return loads, loads.more(more, one)
+
+    assert judged()[1].verdict == "faster"
+    study.deploy("one.aa", slower_rate(0.8), aa_of="one")
+    loads, pair = judged()
+    latency, throughput = loads.aa_pairs[0].floors
+    assert latency < 0.05 and 0.2 < throughput < 0.4
+    assert pair.below_floor and not pair.decided
+
+
+def slower_rate(factor):
+    return lambda cell, clients: replace(plain(cell, clients), per_s=factor * plain(cell, clients).per_s)
+
+
+def test_servers_without_a_pair_are_a_caution_with_the_entry(tmp_path):
+    study = grpc_and_again(tmp_path, None)
+    assert any("`noise_deployments: [http]`" in finding.text for finding in about(study, "Noise"))
+    plan, tables, evidence = marked(study.plan(), study.tables(), Evidence())
+    assert "The noise between deployments on" in summary(plan, tables, evidence, "plots")
+    alone = ServedStudy(tmp_path / "alone")
+    alone.deploy("http")
+    assert not about(alone, "Noise")
+
+
+def test_one_server_each_leaves_the_noise_unknown(tmp_path):
+    study = grpc_and_again(tmp_path, 1.0, runs=1)
+    (noise,) = about(study, "Noise")
+    assert noise.text.endswith("so no difference is shown. Set `protocol: {processes: 3}`.")
+    assert the(study, ONE_SETTING).verdict == "undecided"
+
+
+def test_a_disturbed_pair_says_nothing_of_the_noise(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("one")
+    study.deploy("one.aa", change=failing, aa_of="one")
+    (noise,) = about(study, "Noise")
+    assert noise.text.endswith("So it says nothing of the noise.")
+    loads = ServedLoads(Measured(study.tables()))
+    assert loads.noise_floor(loads.lines[0].head) is None
+
+
+def test_noise_of_servers_above_the_margin_calls_no_two_deployments_equal(tmp_path):
+    study = ServedStudy(tmp_path)
+    study.deploy("http")
+    study.deploy("grpc", transport="grpc")
+    assert the(study, ONE_SETTING).status == "refuted"  # equal within 5%
+    study.deploy("http.aa", lambda cell, clients: replace(plain(cell, clients), beyond=3.0), aa_of="http")
+    loads = ServedLoads(Measured(study.tables()))
+    one, other = (line.head for line in loads.lines)
+    assert loads.noise_floor(one) > 0.05 and not loads.equal(one, other, 0.05)
+    assert loads.equal(one, one, 0.05)
 
 
 @pytest.mark.parametrize(("trip", "status"), [(400.0, "supported"), (5.0, "refuted")])
@@ -805,6 +925,39 @@ def test_a_load_that_nobody_answered_is_a_failure(tmp_path):
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_draws_what_the_tables_say(tmp_path):
+    study = ServedStudy(tmp_path, sizes=(1, 2, 4))
+    study.deploy("http", rates=(300,))
+    study.deploy("batched", batched, batching=BATCHING)
+    study.deploy("http.aa", aa_of="http")
+    tables = study.tables()
+    (panel,) = served_panels(Measured(tables))
+    assert panel["gone"] == "the queue grows: http, onnxruntime-cpu fp32: 300/s"
+    loads = [f"{name}, onnxruntime-cpu fp32: {load}" for name in ("http", "batched") for load in LOADS]
+    assert list(dict.fromkeys(row["row"] for row in panel["latency"])) == loads, "and nothing of the second one"
+    row = served(tables, "batched", "8 clients")
+    of = [one for one in panel["latency"] if one["row"] == loads[-1]]
+    assert sum(one.get("ms", 0) for one in of) == pytest.approx(row["client_ms"])
+    (median,) = [one for one in of if "p50_ms" in one]
+    assert (median["low"], median["p50_ms"], median["high"]) == (row["p50_low_ms"], row["p50_ms"], row["p50_high_ms"])
+    assert [one["bare_ms"] for one in of if "bare_ms" in one] == [row["bare_ms"]]
+    assert {(one["size"], one["share"]) for one in panel["batches"] if one["row"] == loads[-1]} == {("batch 4", 1.0)}
+    (point,) = [one for one in panel["throughput"] if (one["deployment"], one["short"]) == ("batched", "8")]
+    assert (panel["tail"], point["ms"], point["per_s"]) == ("p95", row["p95_ms"], row["answered_per_s"])
+
+
+LOADS = ("1 client", "2 clients", "8 clients")
+
+
+def test_the_report_draws_a_server_that_counts_nothing_as_a_whole(tmp_path):
+    study = ServedStudy(tmp_path, runs=1)
+    study.deploy("mine", kind="endpoint", change=uncounted)
+    (panel,) = served_panels(Measured(study.tables()))
+    assert {row["part"] for row in panel["latency"] if "part" in row} == {WHOLE}
+    assert not any("low" in row for row in panel["latency"]) and not panel["batches"]
+    assert served_panels(Measured(ServedStudy(tmp_path / "none").tables())) == []
 
 
 def test_a_study_without_servers_has_no_section(tmp_path):

@@ -53,6 +53,8 @@ EXPECTED = {
     "onnxruntime-cuda-graph": ("onnxruntime-cuda", BOUND | {GRAPH}),
     "onnxruntime-cuda-fused": ("onnxruntime-cuda", BOUND | {FUSION}),
     "onnxruntime-cuda-fused-graph": ("onnxruntime-cuda", BOUND | {FUSION, GRAPH}),
+    "onnxruntime-cuda-operator": ("onnxruntime-cuda", BOUND | {FUSION, OPERATOR}),
+    "onnxruntime-cuda-operator-graph": ("onnxruntime-cuda", BOUND | {FUSION, OPERATOR, GRAPH}),
     "ceilings-fused": ("ceilings-fused", {GRAPH, OVERLAP}),
     "ceilings-fused-serial": ("ceilings-fused", {GRAPH}),
     "vllm": ("vLLM", {COMPILATION, GRAPH}),

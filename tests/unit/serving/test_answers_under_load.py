@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -10,28 +11,42 @@ from unit.serving import pools, served_model
 from unit.serving.scripted_server import ScriptedServer, answer, json_answer
 
 from ceilings.models import pool
+from ceilings.report.tables import served_windows
 from ceilings.serving import own_answers, session
 
 CELL = "onnxruntime-cpu/tiny/fp32/b1"
 ELEMENTS = [served_model.element(seed) for seed in range(8)]
 EXPECTED = [served_model.expected(**one).astype(np.float32) for one in ELEMENTS]
+COUNTED = "nv_inference_request_success"
 KINDS = {"FP32": np.float32, "INT64": np.int64}
 
 
 class Turning:
-    """Answers rightly until somebody has asked what it is, which is when the loads begin; then as ``wrong`` says."""
+    """Answers rightly until somebody has asked what it is, which is when the loads begin; then as ``wrong`` says.
+
+    Its metrics count its requests, and one more of another model at each look once the loads have begun.
+    """
 
     def __init__(self, wrong):
         self._wrong, self._turned = wrong, False
+        self._asked, self._others, self._lock = 0, 0, threading.Lock()
 
     def __call__(self, connection, head, body):
         path = head.split(b" ")[1].decode()
         self._turned |= path == "/v2"
-        if path.endswith("/stats"):
+        if path == "/metrics":
+            self._others += self._turned
+            counted = (
+                f'{COUNTED}{{model="m",version="1"}} {self._asked}\n{COUNTED}{{model="b",version="1"}} {self._others}\n'
+            )
+            connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(counted)}\r\n\r\n{counted}".encode())
+        elif path.endswith("/stats"):
             connection.sendall(json_answer("404 Not Found", {"error": "no statistics"}))
         elif not path.endswith("/infer"):
             connection.sendall(json_answer("200 OK", {"name": "turning", "version": "1", "extensions": []}))
         else:
+            with self._lock:
+                self._asked += 1
             right = served_model.expected(**read(head, body)).astype(np.float32)
             connection.sendall(self._wrong(right) if self._turned else answer({"y": right}))
 
@@ -60,7 +75,7 @@ def shorter(right):
     return head.replace(before, after) + b"\r\n\r\n" + body[:-4]
 
 
-def measured(folder, wrong):
+def measured(folder, wrong, counted=False):
     """The part of a record that measuring such a server gives."""
     task = served_model.task(folder)
     arrays = {name: np.stack([one[name] for one in ELEMENTS]) for name in ELEMENTS[0]}
@@ -73,6 +88,7 @@ def measured(folder, wrong):
         deployment = {
             **{"server": f"http://{server.address}", "cells": [CELL], "endpoint_models": {CELL: "m"}},
             **{"concurrency": [2], "rates": [100]},
+            **({"metrics": f"http://{server.address}"} if counted else {}),
         }
         spec = {
             **{"deployment": deployment, "cells": {CELL: {**task["spec"], "tolerance": 1e-3, "packages": {}}}},
@@ -116,6 +132,16 @@ def test_right_answers_under_a_load_are_counted(tmp_path):
     record = measured(tmp_path, lambda right: answer({"y": right * np.float32(1 + 1e-6)}))
     assert record["status"] == "ok"
     assert all(window["answered"] == window["sent"] > 0 == len(window["failed"]) for window in record["windows"])
+
+
+def test_requests_to_other_models_are_counted_beside_each_window(tmp_path):
+    record = measured(tmp_path, lambda right: answer({"y": right}), counted=True)
+    assert record["status"] == "ok", record["failure"]
+    for window in record["windows"]:
+        counted = window["server"]
+        assert counted["requests"] == window["answered"] > 0
+        assert list(counted["others"]) == ["b/1"] and counted["others"]["b/1"] > 0
+        assert served_windows.faults(window)[-1] == "other models of the server were asked meanwhile: b/1"
 
 
 def test_an_answer_has_changed_where_it_is_far_from_the_one_alone():

@@ -8,7 +8,8 @@ import pytest
 from unit.serving.served_model import element, expected, task
 
 from ceilings.errors import CellFailure
-from ceilings.serving.executor import Batching, Executor
+from ceilings.serving.batching import Batching
+from ceilings.serving.executor import Executor
 from ceilings.serving.servers.batcher import Batcher, due
 
 MS = 10**6

@@ -13,7 +13,8 @@ from unit.measure.test_cuda_bench import SHAPE, WORKLOAD, Inside, Runner
 
 from ceilings.cuda import device as cuda
 from ceilings.serving import executor
-from ceilings.serving.executor import Batching, Boundary, Executor, boundary
+from ceilings.serving.batching import Batching
+from ceilings.serving.executor import Boundary, Executor, boundary
 
 COPIES_OF_A_BATCH = ["copy", "copy", "launch", "copy", "copy", "wait"]
 

@@ -9,8 +9,9 @@ from ceilings.errors import CellFailure
 from ceilings.serving.kserve import TransportError
 from ceilings.serving.servers import endpoint
 from ceilings.serving.servers.endpoint import BINARY, Endpoint
+from ceilings.serving.servers.metrics import MetricsError
 from ceilings.serving.servers.server import get
-from ceilings.serving.session import _explained
+from ceilings.serving.session import _explained, _others
 
 
 def knows(model, extensions=()):
@@ -63,6 +64,115 @@ def test_a_refused_request_has_the_missing_extension_beside_it(extensions, hinte
 def test_an_endpoint_that_has_gone_has_no_hint():
     with Endpoint("http://127.0.0.1:1", ["mine"]) as gone:
         assert not gone.hint()
+
+
+METRICS = """\
+# TYPE nv_inference_request_success counter
+nv_inference_request_success{model="m",version="1"} 3
+nv_inference_request_success{model="m",version="2"} 5
+nv_inference_request_success{model="part",version="1"} 3
+nv_inference_request_success{model="inner",version="1"} 3
+nv_inference_request_success{model="b",version="1"} 7
+nv_inference_request_failure{model="b",reason="OTHER",version="1"} 2
+"""
+CONFIGS = {
+    "m": {"ensemble_scheduling": {"step": [{"model_name": "part"}]}},
+    "part": {"ensemble_scheduling": {"step": [{"model_name": "inner"}, {"model_name": "part"}]}},
+}
+
+
+def counting(text=METRICS, status="200 OK", at="/metrics"):
+    """A server with models, of which one is an ensemble, and with metrics at a path."""
+
+    def behave(connection, head, body):
+        path = head.split(b" ")[1].decode()
+        parts = path.split("/")
+        if path == at:
+            length = f"Content-Length: {len(text)}\r\n"
+            connection.sendall(f"HTTP/1.1 {status}\r\n{length}\r\n{text}".encode())
+        elif path.endswith("/config"):
+            connection.sendall(json_answer("200 OK", CONFIGS.get(parts[3], {})))
+        elif path.endswith("/ready"):
+            connection.sendall(json_answer("200 OK", {}))
+        else:
+            connection.sendall(json_answer("404 Not Found", {"error": path}))
+
+    return ScriptedServer(behave)
+
+
+@pytest.mark.parametrize(("path", "asked"), [("/metrics", ""), ("/metrics", "/metrics"), ("/v1/counts", "/v1/counts/")])
+def test_metrics_are_read_where_the_study_says(path, asked):
+    with counting(at=path) as there, Endpoint("http://127.0.0.1:1", ["b"], f"http://{there.address}{asked}") as one:
+        assert (one.counters("b").requests, one.counters("b").failures) == (7, 2)
+        assert one.counters("m").requests == 8 and one.counters("m/2").requests == 5
+
+
+@pytest.mark.parametrize(
+    ("server", "message"),
+    [
+        (counting(status="503 Busy"), r"http://.* answers with HTTP 503 Service Unavailable: .*; correct metrics$"),
+        (counting(at="/elsewhere"), r"http://.* answers with HTTP 404 Not Found: /metrics; correct metrics$"),
+        (
+            counting("# TYPE go_gc gauge\ngo_gc 1\n"),
+            r"no requests by a name .*nv_inference_\*.*'# TYPE go_gc gauge'; c",
+        ),
+        (counting("<html>"), r"begins with '<html>'; correct metrics, or remove it$"),
+    ],
+)
+def test_metrics_that_are_none_fail_the_run_with_their_address(server, message):
+    """The server is there; its metrics are at another place."""
+    with (
+        server as there,
+        Endpoint(f"http://{there.address}", ["b"], f"http://{there.address}") as one,
+        pytest.raises(MetricsError, match=message),
+    ):
+        one.start()
+
+
+def test_metrics_at_an_address_where_nobody_is():
+    words = r"^no metrics at http://127.0.0.1:1: Connection refused; correct metrics$"
+    with (
+        counting() as there,
+        Endpoint(f"http://{there.address}", ["b"], "http://127.0.0.1:1") as one,
+        pytest.raises(MetricsError, match=words),
+    ):
+        one.start()
+
+
+def test_a_model_that_the_metrics_lack_is_named_with_those_that_they_have():
+    words = r"counts nothing of c; it has \['b', 'inner', 'm', 'part'\]"
+    with (
+        counting() as there,
+        Endpoint(f"http://{there.address}", ["c"], f"http://{there.address}") as one,
+        pytest.raises(MetricsError, match=words),
+    ):
+        one.counters("c")
+
+
+@pytest.mark.parametrize(
+    ("model", "others"),
+    [
+        ("b", {"m/1": 3, "m/2": 5, "part/1": 3, "inner/1": 3}),
+        ("m", {"b/1": 9}),
+        ("m/2", {"m/1": 3, "b/1": 9}),
+        ("part", {"m/1": 3, "m/2": 5, "b/1": 9}),
+        ("inner", {"m/1": 3, "m/2": 5, "part/1": 3, "b/1": 9}),
+    ],
+)
+def test_requests_to_others_are_those_of_no_part_of_the_model(model, others):
+    """An ensemble asks the models that it consists of, and they those that they consist of."""
+    with counting() as there, Endpoint(f"http://{there.address}", [model], f"http://{there.address}") as one:
+        assert one.asked(model) == others
+
+
+def test_a_server_without_statistics_and_metrics_says_nothing_of_others():
+    with ScriptedServer(knows("mine")) as there, Endpoint(f"http://{there.address}", ["mine"]) as one:
+        assert one.asked("mine") is None
+
+
+def test_requests_to_others_in_a_window_are_what_came_since():
+    assert _others({"a/1": 3, "b/1": 2}, {"a/1": 3, "b/1": 4, "c/1": 1}) == {"b/1": 2, "c/1": 1}
+    assert _others({"a/1": 3}, {"a/1": 3}) == {} and _others(None, {"a/1": 3}) is None
 
 
 def counts(*looks):

@@ -9,7 +9,8 @@ from onnx import helper, numpy_helper
 from unit.serving.served_model import WIDTH, element, expected, task, workload
 
 from ceilings.errors import CellFailure
-from ceilings.serving.executor import Batching, Executor, Times, batches, serves
+from ceilings.serving.batching import Batching, batches
+from ceilings.serving.executor import Executor, Times, serves
 from ceilings.workload.task import TASKS
 
 
@@ -27,6 +28,15 @@ def test_each_request_of_a_batch_gets_its_own_answer(tmp_path):
     for inputs, answer in zip(requests, answers, strict=True):
         np.testing.assert_allclose(answer["y"], expected(**inputs), rtol=1e-5)
     assert (times[0].size, times[0].rows) == (3, 3)
+
+
+def test_files_are_named_from_where_the_pipeline_works(tmp_path, monkeypatch):
+    """A server works elsewhere; the record of an engine that was kept names graph and folder as the rule did."""
+    (tmp_path / "server").mkdir()
+    monkeypatch.chdir(tmp_path / "server")
+    executor = Executor({**task(tmp_path), "artifact": "tiny.onnx", "folder": str(tmp_path)}, None)
+    executor.load()
+    np.testing.assert_allclose(executor.execute([element(1)])[0]["y"], expected(**element(1)), rtol=1e-5)
 
 
 def test_a_padded_batch_answers_its_requests_and_nobody_else(tmp_path):

@@ -9,8 +9,9 @@ from unit.serving.served_model import task, workload
 
 from ceilings.errors import CellFailure
 from ceilings.serving import server_python
-from ceilings.serving.executor import Batching
+from ceilings.serving.batching import Batching
 from ceilings.serving.servers.repository import Served, config, write
+from ceilings.serving.servers.triton import Triton
 from ceilings.workload.tensors import TensorSpec
 
 with pytest.MonkeyPatch.context() as path:
@@ -62,20 +63,64 @@ def test_a_model_without_a_batch_axis_keeps_all_its_axes(tmp_path):
     assert [list(one.dims) for one in read.input] == [[1, 4], [1, 1]]
 
 
-def test_onnx_runtime_on_a_gpu_with_engines_that_are_kept(tmp_path):
-    served = of(tmp_path, device="h100", precision="fp16")
-    read = parsed(config(served, "onnxruntime", engine_cache=tmp_path / "engines"))
+def accelerators(served, **options):
+    """The providers of a configuration for ONNX Runtime's backend, in order."""
+    read = parsed(config(served, "onnxruntime", **options))
+    listed = read.optimization.execution_accelerators.gpu_execution_accelerator
+    return read, {one.name: dict(one.parameters) for one in listed}
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", "0"), ("tf32", "1"), ("fp16", "0")])
+def test_onnx_runtime_on_a_gpu_computes_in_the_types_of_the_bare_cell(tmp_path, precision, tf32):
+    """Its CUDA provider uses TF32 unless it is told not to."""
+    served = of(tmp_path, device="nvidia-h100", runtime="onnxruntime-cuda", precision=precision)
+    read, providers = accelerators(served, engine_cache=tmp_path / "engines")
     assert (read.platform, read.backend) == ("onnxruntime_onnx", "")
-    (one,) = read.optimization.execution_accelerators.gpu_execution_accelerator
-    assert one.name == "tensorrt"
-    assert dict(one.parameters) == {
-        "precision_mode": "FP16",
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(tmp_path / "engines"),
-    }
+    assert providers == {"cuda": {"use_tf32": tf32}}
     assert read.parameters["intra_op_thread_count"].string_value == "1"
-    assert model_config_pb2.ModelInstanceGroup.Kind.Name(read.instance_group[0].kind) == "KIND_GPU"
+    (group,) = read.instance_group
+    assert model_config_pb2.ModelInstanceGroup.Kind.Name(group.kind) == "KIND_GPU"
+    assert list(group.gpus) == [0], "else each GPU would have an instance"
     assert not read.output  # Triton reads their types in the graph
+
+
+def test_engines_of_onnx_runtime_are_kept_for_each_model_apart(tmp_path):
+    served = of(tmp_path, device="nvidia-h100", runtime="onnxruntime-tensorrt", precision="fp16")
+    _, providers = accelerators(served, engine_cache=tmp_path / "engines")
+    kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(tmp_path / "engines/tiny")}
+    assert list(providers) == ["tensorrt", "cuda"], "what TensorRT leaves goes to the CUDA provider"
+    assert providers["tensorrt"] == kept and (tmp_path / "engines/tiny").is_dir()
+    with pytest.raises(CellFailure, match="have no folder here"):
+        config(served, "onnxruntime")
+
+
+def test_onnx_runtime_reads_the_graph_that_an_engine_was_made_of(tmp_path):
+    served = of(tmp_path, device="nvidia-h100", runtime="onnxruntime-tensorrt")
+    record = tmp_path / "b1.cache.json"
+    record.write_text(json.dumps({"plan": {"graph": served.task["artifact"]}}))
+    kept = dataclasses.replace(served, task={**served.task, "artifact": str(record)})
+    model = write(tmp_path / "run/repository", kept, "onnxruntime", tmp_path / "engines")
+    assert (model / "1/model.onnx").resolve() == Path(served.task["artifact"])
+
+
+@pytest.mark.parametrize(("precisions", "switch"), [(("fp32",), "0"), (("tf32",), None), (("fp16", "int8"), "0")])
+def test_tensorrt_within_onnx_runtime_uses_no_tf32_that_the_cell_has_not(tmp_path, precisions, switch):
+    gpu = {"device": "nvidia-h100", "runtime": "onnxruntime-tensorrt"}
+    models = [of(tmp_path / one, precision=one, **gpu) for one in precisions]
+    server = Triton(models, tmp_path, path=tmp_path, backend="onnxruntime", engine_cache=tmp_path / "engines")
+    assert server.variables().get("NVIDIA_TF32_OVERRIDE") == switch
+    assert "NVIDIA_TF32_OVERRIDE" not in Triton(models, tmp_path).variables()  # the runner sets it itself
+
+
+def test_one_process_has_one_switch_of_tf32(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/tritonserver").touch()
+    (tmp_path / "backends/onnxruntime").mkdir(parents=True)
+    gpu = {"device": "nvidia-h100", "runtime": "onnxruntime-tensorrt"}
+    models = [of(tmp_path / one, precision=one, **gpu) for one in ("fp32", "tf32")]
+    server = Triton(models, tmp_path / "run", path=tmp_path, backend="onnxruntime", engine_cache=tmp_path / "engines")
+    with pytest.raises(CellFailure, match="serve tf32 by a deployment of its own"):
+        server.prepare()
 
 
 def test_onnx_runtime_on_a_cpu_has_no_accelerator(tmp_path):
@@ -125,7 +170,6 @@ def test_the_folder_of_onnx_runtimes_backend_names_graph_and_weights(tmp_path):
         ("onnxruntime", {"artifact": "weights"}, "reads ONNX graphs, not weights"),
         ("onnxruntime", {"batching": Batching(4, pad=True)}, "does not pad"),
         ("tensorrt", {"batching": Batching(4, pad=True)}, "does not pad"),
-        ("onnxruntime", {"precision": "bf16"}, "has no precision bf16"),
     ],
 )
 def test_what_a_backend_cannot_serve_is_refused(tmp_path, backend, change, words):

@@ -17,7 +17,8 @@ from ceilings.measure.setup import make_runner
 from ceilings.runtimes.base import example
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.serving import server_python
-from ceilings.serving.executor import Batching, Executor
+from ceilings.serving.batching import Batching
+from ceilings.serving.executor import Executor
 from ceilings.serving.servers.embedded import Embedded
 from ceilings.serving.servers.repository import Served
 

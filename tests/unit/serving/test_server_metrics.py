@@ -11,10 +11,12 @@ from ceilings.serving.servers.metrics import (
     MetricsError,
     counters,
     disagreement,
+    requests_by_model,
     samples,
     sizes,
     statistics_counters,
     statistics_entry,
+    statistics_requests,
     statistics_sizes,
 )
 
@@ -52,6 +54,39 @@ def test_the_parts_of_a_request_are_no_longer_than_it():
             of = counters(text, model)
             parts = (of.queue_ns, of.compute_input_ns, of.compute_infer_ns, of.compute_output_ns)
             assert 0 < sum(parts) <= of.request_ns
+
+
+MLSERVER = """\
+# TYPE model_infer_request_success_total counter
+model_infer_request_success_total{model="a",version=""} 4.0
+# TYPE model_infer_request_failure_total counter
+model_infer_request_failure_total{model="a",version=""} 1.0
+# TYPE model_infer_request_duration summary
+model_infer_request_duration_count{model="a",version=""} 4.0
+model_infer_request_duration_sum{model="a",version=""} 0.5
+"""
+
+
+def test_an_mlserver_counts_requests_and_no_times():
+    assert counters(MLSERVER, "a") == Counters(requests=4, failures=1)
+    assert counters(MLSERVER, "b") == Counters(requests=0, failures=0)  # not asked yet
+    assert requests_by_model(MLSERVER) == {"a/": 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "models"), [(TRITON, {"plain/1": 3, "joined/1": 8}), (EMBEDDED, {"plain/1": 3, "joined/1": 8})]
+)
+def test_requests_of_every_model_are_those_of_each(text, models):
+    assert requests_by_model(text) == models
+    assert requests_by_model("http_requests 3\n") is None
+
+
+def test_statistics_count_requests_of_every_model():
+    (entry,) = STATISTICS["model_stats"]
+    counted = statistics_counters(entry)
+    assert statistics_requests(STATISTICS) == {
+        f"{entry['name']}/{entry['version']}": counted.requests + counted.failures
+    }
 
 
 def test_a_server_of_another_kind_gives_nothing_and_a_known_one_names_its_models():

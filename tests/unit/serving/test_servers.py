@@ -20,7 +20,7 @@ from ceilings import environment, lifetime
 from ceilings.errors import CellFailure, UserError
 from ceilings.files import write_task
 from ceilings.serving import server_python
-from ceilings.serving.executor import Batching
+from ceilings.serving.batching import Batching
 from ceilings.serving.kserve import TransportError
 from ceilings.serving.servers import server as servers
 from ceilings.serving.servers.embedded import Embedded
@@ -155,9 +155,30 @@ def test_as_an_endpoint_it_counts_what_it_can(running, grpc_here, scheme):
             assert endpoint.batch_sizes("plain/1") == running.batch_sizes("plain")
         else:  # MLServer has no statistics extension
             assert counted.requests is None and endpoint.batch_sizes("plain/1") is None
-    with Endpoint(f"http://{running.addresses['http']}", ["plain"], running.metrics_address) as endpoint:
+    with Endpoint(
+        f"{scheme}://{running.addresses[scheme]}", ["plain"], f"http://{running.metrics_address}"
+    ) as endpoint:
+        endpoint.start()
         assert endpoint.counters("plain").requests == running.counters("plain").requests
     assert servers.answers(running.addresses["http"], "/v2/health/ready")  # not ours to stop
+
+
+@pytest.mark.parametrize("by", ["metrics", "statistics"])
+def test_an_endpoint_sees_what_others_ask_of_its_other_models(running, grpc_here, by):
+    scheme = "grpc" if by == "statistics" else "http"
+    url = f"http://{running.metrics_address}/metrics" if by == "metrics" else None
+    with Endpoint(f"{scheme}://{running.addresses[scheme]}", ["plain"], url) as endpoint:
+        endpoint.start()
+        before = endpoint.asked("plain")
+        if by == "statistics" and not isinstance(running, Triton):
+            assert before is None  # MLServer has no statistics extension
+            return
+        joined, version = endpoint.counters("joined"), next(name for name in before if name.startswith("joined/"))
+        ask(scheme, endpoint.addresses[scheme], "plain", element(2))
+        ask(scheme, endpoint.addresses[scheme], "joined", element(2))
+        endpoint.since("joined", joined, 1)
+        now = endpoint.asked("plain")
+        assert {model: count - before[model] for model, count in now.items()} == {version: 1}
 
 
 def test_an_endpoint_without_the_model_or_the_server(running, monkeypatch):

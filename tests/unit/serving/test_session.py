@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 
 from ceilings.host import physical_cores
+from ceilings.measure import gpu_watch
 from ceilings.measure.bystanders import Bystanders
 from ceilings.measure.neighbours import Neighbours
 from ceilings.serving.core_split import split
 from ceilings.serving.deployment import Deployment
 from ceilings.serving.own_answers import finer, swapped
+from ceilings.serving.session import _Session
 
 A, B = "onnxruntime-cpu/m/fp32/b1-s32", "onnxruntime-cpu/m/int8/b1-s32"
 ONE = {"server": "triton", "cells": [A, B], "concurrency": [1, 4], "rates": [20, "0.8x"]}
@@ -118,3 +121,36 @@ def test_an_endpoint_on_this_machine_is_among_those_that_use_it():
         noticed = Bystanders(list, endpoint)
         vars(noticed).update(fields, throttled_periods=0)
         assert noticed.flags() == [f"{others} used 90% of a core", "the hypervisor took 30% of a core"]
+
+
+@pytest.mark.parametrize(("server", "gpu"), [("triton", None), ("http://localhost:1", "GPU-1"), ("triton", "GPU-1")])
+def test_a_gpu_is_watched_for_others_while_a_server_of_ours_has_its_loads(tmp_path, monkeypatch, server, gpu):
+    """A double: there is no NVML here. Of an endpoint nobody knows which processes are its own."""
+    made = []
+
+    class Watch(contextlib.nullcontext):
+        def __init__(self, uuid, ours):
+            super().__init__(self)
+            made.append((uuid, ours))
+            self.begun = False
+
+        def begin(self):
+            self.begun = True
+
+    monkeypatch.setattr(gpu_watch, "GpuWatch", Watch)
+    session = object.__new__(_Session)
+    session._gpu, session._deployment = gpu, Deployment.from_json({"server": server, "cells": []})
+    with session._watching([3, 5]) as watch:
+        if gpu and server == "triton":
+            assert watch.begun and made == [("GPU-1", {3, 5})]
+        else:
+            assert watch is None and not made
+
+
+@pytest.mark.parametrize(("device", "flags"), [("cpu-test", 2), ("nvidia-test", 0)])
+def test_threads_that_the_server_lacks_are_a_flag_where_they_compute(device, flags):
+    session = object.__new__(_Session)
+    session._cores, session.flags = 3, []
+    session._deployment = Deployment.from_json({"server": "triton", "cells": [], "instances": 2})
+    assert session._threads("a", 4, device.startswith("cpu")) == 3
+    assert len(session.flags) == flags

@@ -28,8 +28,9 @@ def study(host=LAPTOP, base=BASE, **changes):
 
 @pytest.fixture
 def servers(monkeypatch):
-    """As if the servers' packages were installed."""
+    """As if the servers' packages were installed, and a relay could be."""
     monkeypatch.setattr(deployments, "_lacking", lambda package: None)
+    monkeypatch.setattr(deployments, "_no_namespaces", lambda: None)
 
 
 def batches(**settings):
@@ -83,6 +84,13 @@ IMPOSSIBLE = [
     (endpoint(instances=2), "serving.one.instances: http://host:8000 is somebody's server"),
     (endpoint(server="http://host:99999"), "names no port from 1 to 65535"),
     (endpoint(shared_memory="system"), "share none over a network"),
+    (endpoint(metrics="http://host"), '"http://host" is not allowed here; use http://HOST:PORT/PATH of an endp'),
+    (endpoint(metrics="grpc://host:8002"), "not allowed here; use http://HOST:PORT/PATH of an endpoint's metrics"),
+    (
+        endpoint(metrics="http://host:70000/metrics"),
+        "serving.one.metrics: http://host:70000/metrics names no port from 1",
+    ),
+    ({"metrics": "http://host:8002"}, "serving.one.metrics: the server is embedded, whose metrics are known; remove"),
     ({"round_trip": 5}, "serving.one: unknown key 'round_trip', did you mean 'round_trip_ms'?"),
 ]
 
@@ -105,6 +113,7 @@ def test_what_cannot_be_is_refused_with_key_value_and_remedy(changes, message):
         {"server": "triton", "transport": "grpc", "shared_memory": "system", "instances": 2},
         endpoint(),
         {**endpoint(), "server": "grpc://localhost:8001", "shared_memory": "system"},
+        endpoint(server="grpc://[::1]:8001", metrics="http://[::1]:8002"),
     ],
 )
 def test_what_can_be_is_planned_for_each_fresh_server(changes, servers):
@@ -132,6 +141,26 @@ def test_cells_of_two_devices_are_two_deployments():
     base["sweeps"]["two"] = {**SWEEP, "runtimes": ["onnxruntime-cuda"]}
     with pytest.raises(UserError, match="run on two devices; make two deployments"):
         study(SERVER, base, cells=[CELL, "onnxruntime-cuda/m/fp32/b1-s32"])
+
+
+@pytest.mark.parametrize(
+    ("runtime", "changes", "words"),
+    [
+        ("onnxruntime-cuda-graph", {"triton": {"path": "/t", "backend": "onnxruntime"}}, "captures no CUDA graph, and"),
+        ("onnxruntime-tensorrt", batches(), "has an engine for batches of 1 alone; set batching: off"),
+        ("onnxruntime-cuda", {"triton": {"path": "/t", "backend": "onnxruntime"}}, None),
+        ("onnxruntime-tensorrt", {}, None),
+    ],
+)
+def test_what_a_server_cannot_execute_as_the_bare_cell_does(servers, runtime, changes, words):
+    base = copy.deepcopy(BASE)
+    base["sweeps"]["two"] = {**SWEEP, "runtimes": [runtime], "precisions": ["fp32"]}
+    asked = {"server": "triton", "cells": [f"{runtime}/m/fp32/b1-s32"], **changes}
+    if words is None:
+        assert study(SERVER, base, **asked).deployed
+    else:
+        with pytest.raises(UserError, match=words):
+            study(SERVER, base, **asked)
 
 
 def test_settings_of_a_session_are_served_where_the_session_is_ours():
@@ -195,6 +224,51 @@ def test_records_of_another_device_are_read_and_never_made(servers, tmp_path, mo
     assert [one.recorded for one in planned.deployed] == [False, True]
 
 
+def several(noise=None, **more):
+    """A study of two deployments on a CPU, and which of them it measures a second time."""
+    config = {**copy.deepcopy(BASE), "serving": {"one": dict(PLAIN), "two": {**PLAIN, "server": "triton"}}, **more}
+    return Study(config if noise is None else {**config, "noise_deployments": noise}, LAPTOP)
+
+
+@pytest.mark.parametrize(
+    ("noise", "twice"), [(None, ["one"]), (["two"], ["two"]), ([], []), (["two", "one"], ["one", "two"])]
+)
+def test_deployments_are_measured_twice_as_the_noise_between_them(noise, twice, servers):
+    planned = several(noise)
+    seconds = [one for one in planned.deployed if one.to_json()["aa_of"]]
+    assert [one.to_json()["aa_of"] for one in seconds] == twice
+    assert [one.runs[0] for one in seconds] == [f"results/serving/cpu-test/{name}.aa/run1.json" for name in twice]
+    for name in twice:  # the same server under another name: nothing of it may differ
+        assert planned.serving_slice(f"{name}.aa", "cpu-test") == planned.serving_slice(name, "cpu-test")
+        assert planned.served(f"{name}.aa", "cpu-test") == planned.served(name, "cpu-test")
+
+
+def test_one_deployment_alone_is_compared_with_no_other(servers):
+    assert [one.name for one in study().deployed] == ["one"]
+    assert [one.name for one in several().deployed] == ["one", "two", "one.aa"]
+
+
+def test_an_unknown_deployment_is_no_noise(servers):
+    with pytest.raises(UserError, match=r"noise_deployments: 'tow' is no deployment of the study, did you mean 'two'"):
+        several(["tow"])
+
+
+def test_a_recorded_second_deployment_is_read_and_a_missing_one_is_not_asked_for(servers, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (
+        "benchmarks/cpu-other/onnxruntime-cpu/m/fp32/b1-s32",
+        "serving/cpu-other/one",
+        "serving/cpu-other/two",
+    ):
+        (tmp_path / "results" / path).mkdir(parents=True)
+        (tmp_path / "results" / path / "run1.json").write_text("{}")
+    of = {"devices": ["cpu-other"], "protocol": {"processes": 1}}
+    assert [one.name for one in several(**of).deployed] == ["one", "two"]
+    (tmp_path / "results/serving/cpu-other/two.aa").mkdir()
+    (tmp_path / "results/serving/cpu-other/two.aa/run1.json").write_text("{}")
+    assert [one.name for one in several(**of).deployed] == ["one", "two", "two.aa"]
+
+
 def test_a_deployment_depends_on_its_own_entry_and_cells():
     def slices(change=lambda config: None):
         config = {**copy.deepcopy(BASE), "serving": {"one": dict(PLAIN), "two": {**PLAIN, "server": "triton"}}}
@@ -239,6 +313,9 @@ def test_a_server_depends_on_its_own_code_alone():
     assert {"triton.py", "triton_model.py"} <= triton - embedded - there
     assert "endpoint.py" in there - embedded - triton
     assert {"windows.py", "http_transport.py", "executor.py", "gate.py"} <= embedded & triton & there
+    assert "gpu_watch.py" not in embedded | triton | there
+    of_gpu = Deployment.from_json({"server": "triton", "cells": ["onnxruntime-cuda/m/fp32/b1-s32"]})
+    assert "gpu_watch.py" in {path.name for path in reached(*deployments.modules(of_gpu))}
     assert not {"worker.py", "bench.py", "catalogue.py", "study.py"} & (embedded | triton | there)
 
 
@@ -257,7 +334,13 @@ def test_files_of_a_deployment_are_those_of_its_cells():
 
 def test_the_time_of_a_deployment_follows_from_its_windows(servers):
     seconds = study().expected_seconds["measure_serving"]
-    assert seconds == 2 * progress.SERVER_START + 1 + 4 * 3 * 2
+    alone = 2 * progress.SERVER_START["cpu"] + progress.AROUND_LOADS + 1 + 4 * 3 * 2
+    assert seconds == alone
+    batched = study(**batches()).expected_seconds["measure_serving"]
+    assert batched == pytest.approx(alone + 2 * 7 * progress.RUNNER_START["cpu"])
+    far = study(round_trip_ms=200).expected_seconds["measure_serving"]
+    # Each is asked for alone, and then at once for twice as long as that took, in place of a second.
+    assert far == pytest.approx(alone + 0.2 * (4 * 3 + 3 * progress.ASKED_ALONE) - 1)
 
 
 def test_plan_without_deployments_is_a_plan():

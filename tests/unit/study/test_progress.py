@@ -9,7 +9,8 @@ import yaml
 
 from ceilings import packages
 from ceilings.host import Gpu, Host
-from ceilings.study import progress
+from ceilings.serving.batching import Batching, batches
+from ceilings.study import deployments, progress
 from ceilings.study.progress import TimeLeft
 from ceilings.study.study import Study
 
@@ -41,6 +42,42 @@ def test_the_line_of_progress_gains_the_time_that_is_left(monkeypatch):
         "1 of 5 steps (20%) done, about 1 min 40 s left",
         "2 of 5 steps (40%) done, about 2 min left",
     ]
+
+
+def test_a_plan_says_how_long_it_would_take_and_with_what():
+    stats = {"timed": 30, "served": 4, "short": 10, "total": 44}
+    guesses = {"timed": 10.0, "served": 60.0, "short": 1.0}
+    for planning, said in ((True, True), (False, False)):
+        record = event("run_info", stats=stats)
+        record.msg = "Job stats:"
+        TimeLeft(guesses, lambda planning=planning: planning).filter(record)
+        line = "This will take about 9 min 10 s: timed 5 min (30), served 4 min (4), the rest 10 s."
+        assert record.msg == (f"Job stats:\n{line}\n" if said else "Job stats:")
+    short = event("run_info", stats={"short": 10})
+    short.msg = "Job stats:"
+    TimeLeft(guesses, lambda: True).filter(short)
+    assert short.msg == "Job stats:"
+
+
+def test_the_serving_study_is_planned_to_fit_a_loan_of_a_gpu(monkeypatch):
+    """22 minutes with graphs, references, limits of the hardware, tables and the report."""
+    monkeypatch.setattr(packages, "versions", lambda names: dict.fromkeys(names, "1.0"))
+    monkeypatch.setattr(deployments, "_lacking", lambda package: None)
+    monkeypatch.setattr(deployments, "_no_namespaces", lambda: None)
+    given = yaml.safe_load((DEFAULT.parent / "studies/serving.yaml").read_text())
+    study = Study(given, Host("cpu-test", "Test CPU", 16, GPU, None))
+    assert all(one.runs for one in study.deployed) and all(cell.runs for cell in study.targets.measured)
+    assert [one.name for one in study.deployed if one.to_json()["aa_of"]] == ["http.aa"]
+    bare = {(cell.runtime, cell.precision, cell.shape.batch) for cell in study.targets.measured}
+    for one in study.deployed:  # every batch that a server can form has a bare cell
+        batching = Batching.from_json(one.deployment.batching) if one.deployment.batching else None
+        for runtime, _, precision, _ in (cell.split("/") for cell in one.deployment.cells):
+            assert {(runtime, precision, size) for size in batches(1, batching)} <= bare
+    seconds = study.expected_seconds
+    timed = len(study.targets.runs) * seconds["measure_latency"]
+    served = len(study.targets.served_runs) * seconds["measure_serving"]
+    assert (len(study.targets.runs), len(study.targets.served_runs)) == (39, 18)
+    assert timed + served + 210 <= 22 * 60
 
 
 def test_other_messages_pass_unchanged():

@@ -431,6 +431,8 @@ def test_cells_of_a_gpu_have_the_floor_of_their_graph(monkeypatch, tmp_path):
         ("tensorrt", "int8", "int8.half"),
         ("onnxruntime-tensorrt-graph", "int8", "int8.half"),
         ("onnxruntime-tensorrt-rtx", "fp8", "fp8.half"),
+        ("ceilings-fused", "fp16", "fp16"),
+        ("ceilings-fused", "fp8", "fp8.half"),
         ("tensorrt-rtx", "tf32", "tf32"),
         ("tensorrt-trtexec", "fp16", None),  # nobody knows what is in it
         ("onnxruntime-cpu", "int8", None),

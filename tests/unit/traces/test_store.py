@@ -256,6 +256,17 @@ def test_a_failed_launch_is_no_lost_record():
     assert health.refuse_unsound(events.capture(), "it") == []
 
 
+def test_a_launch_into_a_graph_is_no_lost_record():
+    events, begin, end = two_iterations(), "cudaStreamBeginCapture_v10000", "cudaStreamEndCapture_v10000"
+    for at, name in ((63, end), (65, begin), (70, end)):  # the first ends what began before the capture
+        events.call(at, at + 1, name)
+    events.launch(67, 68)
+    assert health.refuse_unsound(events.capture(), "it") == []
+    events.launch(72, 73)
+    with pytest.raises(UserError, match="incomplete: 1 of 5 launches have nothing on the device"):
+        health.refuse_unsound(events.capture(), "it")
+
+
 def test_clocks_that_disagree_are_flagged():
     events = Events()
     events.mark(0, 50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from ceilings.graphs import decoding, examples, graph, sensitivity, token_parity
 from ceilings.graphs.parity import compare
 from ceilings.models import reference as references
 from ceilings.provenance import provenance
-from ceilings.workload.generation import Decoder
 from ceilings.workload.workload import Workload
 
 QUANTIZED = ("int8", "fp8")
@@ -59,7 +59,7 @@ def check(
         given = Workload.read(workload)
         expected, pool = references.load_for(reference, inputs)
         if given.decoder is not None:
-            record |= _requests(path, given.decoder, pool, expected, threads)
+            record |= _requests(path, Path(workload).parent, pool, expected, precision=precision, threads=threads)
             return {**record, "provenance": provenance(graph.PACKAGES, sources)}
         elements = [dict(zip(pool, arrays, strict=True)) for arrays in zip(*pool.values(), strict=True)]
         outputs, record["optimized"] = _outputs(model, path, elements, threads)
@@ -96,19 +96,34 @@ def _blank(precision: str) -> dict[str, Any]:
 
 def _requests(
     path: Path | str,
-    decoder: Decoder,
+    weights: Path,
     pool: Mapping[str, np.ndarray],
     expected: Mapping[str, np.ndarray],
+    *,
+    precision: str,
     threads: int,
 ) -> dict[str, Any]:
-    """The measures of parity of what a decoder's graph generates, and why they are no good where they are not."""
+    """The measures of parity of what a decoder's graph generates, and why they are no good where they are not.
+
+    What is not the reference's text is read by the model of the folder ``weights``.
+    """
+    decoder = Workload.read(weights).decoder
+    assert decoder is not None
     session = graph.session(path, threads)
     outputs = decoding.answers(session, decoder, pool["input_ids"], expected["tokens"].shape[-1])
     try:
-        measures = token_parity.compare(outputs, expected)
+        measures = token_parity.compare(outputs, expected, precision)
     except ValueError as error:
         return {"status": "failed", "reason": str(error)}
-    return measures | ({"status": "failed", "reason": measures["problem"]} if measures["problem"] else {})
+    if measures["problem"]:
+        return measures | {"status": "failed", "reason": measures["problem"]}
+    texts, places = token_parity.other_texts([outputs["tokens"]], expected["tokens"])
+    gaps = np.zeros(texts.shape)
+    if len(texts):
+        # By name: PyTorch is needed of models that generate alone.
+        reference = importlib.import_module("ceilings.models.token_reference")
+        gaps = reference.gaps(weights, pool["input_ids"][tuple(places.T)], texts, threads)
+    return token_parity.scored(measures, gaps)
 
 
 def _outputs(

@@ -7,7 +7,6 @@ inside; normalisations with the addition before them; activations with their bia
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,9 @@ LEAST_PLACES = 512
 GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 """Names of the GELU by the hyperbolic tangent."""
 
+SCALED = ("linear", "llama3", "yarn", "dynamic")
+"""Kinds of rotary positions, beside the default one, whose angles are the same for every context that a model has."""
+
 LLAMAS = ("llama", "mistral", "qwen2")
 """Architectures of RMS normalisation, rotary positions, grouped queries and a gated SiLU."""
 
@@ -60,9 +62,9 @@ def build(weights_dir: Path | str, kind: int) -> onnx.ModelProto:
     config = weights_folder.read_config(weights_dir)
     weights = _weights(Path(weights_dir, weights_folder.WEIGHTS))
     if workload.architecture == "gpt2":
-        writer: _Writer = _Gpt2(decoder, config, weights, kind)
+        writer: _Writer = _Gpt2(weights_dir, decoder, config, weights, kind)
     elif workload.architecture in LLAMAS:
-        writer = _Llama(decoder, config, weights, kind)
+        writer = _Llama(weights_dir, decoder, config, weights, kind)
     else:
         raise _refusal(f"the architecture {workload.architecture}", f"known: gpt2, {', '.join(LLAMAS)}")
     return writer.model()
@@ -87,8 +89,14 @@ class _Writer:
     """What the architectures share: names, weights, attention, the end of a forward pass."""
 
     def __init__(
-        self, decoder: Decoder, config: Mapping[str, Any], weights: Mapping[str, NDArray[Any]], kind: int
+        self,
+        folder: Path | str,
+        decoder: Decoder,
+        config: Mapping[str, Any],
+        weights: Mapping[str, NDArray[Any]],
+        kind: int,
     ) -> None:
+        self.folder = folder
         self.decoder = decoder
         self.config = config
         self.weights = weights
@@ -244,18 +252,28 @@ class _Gpt2(_Writer):
         return scale / (layer + 1) if self.config.get("scale_attn_by_inverse_layer_idx") else scale
 
 
-@dataclasses.dataclass(frozen=True)
-class _Rotary:
-    """Rotary positions as a configuration has them."""
+def _rotary(weights_dir: Path | str) -> tuple[NDArray[Any], float]:
+    """Frequencies of rotary positions (half a head's size), and what cosines and sines are multiplied by.
 
-    theta: float
-    kind: str
+    As Transformers computes them, for every kind whose angles stay what they are while a text grows.
+    """
+    from transformers import AutoConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> _Rotary:
-        given = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        theta = given.get("rope_theta", config.get("rope_theta", 10000.0))
-        return cls(float(theta), given.get("rope_type", given.get("type", "default")))
+    config: Any = AutoConfig.from_pretrained(weights_dir)
+    kind, size = config.rope_parameters["rope_type"], _head_size(config)
+    if kind == "default":
+        return config.rope_parameters["rope_theta"] ** (-np.arange(0, size, 2) / size), 1.0
+    if kind not in SCALED:
+        raise _refusal(f"rotary positions of the kind {kind}", f"known: default, {', '.join(SCALED)}")
+    frequencies, factor = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
+    if len(frequencies) != size // 2:
+        raise _refusal(f"rotary positions of {2 * len(frequencies)} of a head's {size} sizes", "rotate all of them")
+    return frequencies.numpy().astype(np.float64), float(factor)
+
+
+def _head_size(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 class _Llama(_Writer):
@@ -312,13 +330,10 @@ class _Llama(_Writer):
         return self.product(state, weight, bias, f"layer{layer}.packed")
 
     def _angles(self) -> tuple[str, str]:
-        rotary = _Rotary.of(self.config)
-        if rotary.kind != "default":
-            raise _refusal(f"rotary positions of the kind {rotary.kind}", "known: default")
-        half = self.decoder.head_size // 2
-        frequencies = 1.0 / rotary.theta ** (np.arange(half) * 2.0 / self.decoder.head_size)
+        frequencies, factor = _rotary(self.folder)
         angles = np.arange(self.places)[:, None] * frequencies
-        return self.constant("angles.cosine", np.cos(angles)), self.constant("angles.sine", np.sin(angles))
+        cosine, sine = factor * np.cos(angles), factor * np.sin(angles)
+        return self.constant("angles.cosine", cosine), self.constant("angles.sine", sine)
 
     def _refuse_window(self) -> None:
         """Refuse attention to the nearest tokens only."""

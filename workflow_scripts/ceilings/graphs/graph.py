@@ -21,7 +21,7 @@ from onnx import TensorProto
 
 from ceilings import artifacts, files, records
 from ceilings.errors import CellFailure, UserError
-from ceilings.graphs import hollow
+from ceilings.graphs import hollow, operator_library
 from ceilings.lifetime import temporary_folder
 from ceilings.provenance import provenance
 from ceilings.workload.shape import Shape
@@ -357,6 +357,7 @@ def session(
         settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", name)
     options = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": CRASHING_OPTIMIZERS}
     if not isinstance(model, onnx.ModelProto):
+        operator_library.register(settings, model)
         return onnxruntime.InferenceSession(os.fspath(model), settings, **options)
     if fits(model):
         return onnxruntime.InferenceSession(model.SerializeToString(), settings, **options)

@@ -26,10 +26,10 @@ def too_far(parity: Mapping[str, Any], tolerance: float) -> str | None:
     """Why outputs that are so far from the reference get no speed number; None where they are near enough.
 
     Args:
-        parity: As ``Parity.to_json`` gives it, or of generated tokens as ``token_parity.compare`` does.
+        parity: As ``Parity.to_json`` gives it, or of generated text as ``token_parity.scored`` does.
         tolerance: Largest relative L2 difference.
     """
-    if parity.get("explained") is not None:
+    if "rows_equal" in parity:
         return token_parity.too_far(parity, tolerance)
     if parity["problem"]:
         return str(parity["problem"])

@@ -5,8 +5,8 @@ of the queries, which it alone has read: then no buffer and no copy stands betwe
 which reads the same rows. The softmax is the online one: the largest score so far is subtracted, and sums are scaled
 when it grows.
 
-Scores, sums and softmax are FP32, the softmax's numbers FP16 where they multiply V. Bytes of Q, K, V and the result,
-FP16, and of the mask, INT64; ``4 batch sequence^2 hidden`` operations.
+Scores, sums and softmax are FP32, the softmax's numbers FP16 where they multiply V. Bytes of Q, K and V, FP16, of the
+result in its type, and of the mask, INT64; ``4 batch sequence^2 hidden`` operations.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def attention(
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     SCALE: tl.constexpr,
+    FACTOR: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
@@ -72,15 +73,25 @@ def attention(
         largest = grown
     written = result + element * SEQUENCE * RESULT_STRIDE + head * WIDTH
     written += queries[:, None] * RESULT_STRIDE + numbers[None, :]
-    tl.store(written, (total / weights[:, None]).to(result.dtype.element_ty), mask=inside)
+    tl.store(written, (total / weights[:, None] * FACTOR).to(result.dtype.element_ty), mask=inside)
 
 
-def work(batch: int, sequence: int, hidden: int, heads: int, tile: AttentionTile, *, masked: bool) -> Work:
-    """What attention of a layer does: sizes of the model and the request, the tile, and whether there is a mask."""
+def work(batch: int, sequence: int, hidden: int, heads: int, tile: AttentionTile, *, masked: bool, size: int) -> Work:
+    """What attention of a layer does.
+
+    Args:
+        batch: Texts.
+        sequence: Tokens of a text.
+        hidden: Width of a token, of all heads together.
+        heads: They share it.
+        tile: How it is cut.
+        masked: Whether there is a mask.
+        size: Bytes of a number of the result.
+    """
     tokens = batch * sequence
     masks, groups = 8 * tokens * masked, heads * blocks(sequence, tile.queries)
-    loaded = 4 * tokens * hidden + blocks(sequence, tile.queries) * 4 * tokens * hidden + groups * masks
-    return Work(8 * tokens * hidden + masks, loaded, 4 * tokens * sequence * hidden)
+    loaded = (2 + size) * tokens * hidden + blocks(sequence, tile.queries) * 4 * tokens * hidden + groups * masks
+    return Work((6 + size) * tokens * hidden + masks, loaded, 4 * tokens * sequence * hidden)
 
 
 def launch(
@@ -92,6 +103,7 @@ def launch(
     heads: int,
     tile: AttentionTile,
     *,
+    factor: float = 1.0,
     overlapped: bool = False,
 ) -> Launch:
     """The launch of a layer's attention.
@@ -102,9 +114,10 @@ def launch(
         key: As ``query``, its rows as far apart.
         value: The same.
         mask: (batch, sequence), INT64, zero where a token is padding, or None.
-        result: As ``query``; its rows may stand otherwise. It may be ``query``.
+        result: As ``query``; its rows may stand otherwise, and its type may be E4M3. It may be ``query``.
         heads: They share the hidden size alike.
         tile: Blocks of queries and keys.
+        factor: What the result is multiplied by as it is written.
         overlapped: Whether it follows the launch before it without a gap.
     """
     batch, sequence, hidden = query.shape
@@ -112,10 +125,10 @@ def launch(
     arguments = {
         **{"query": query, "key": key, "value": value, "mask": mask, "result": result},
         **{"STRIDE": query.stride(1), "RESULT_STRIDE": result.stride(1), "SEQUENCE": sequence},
-        **{"HEADS": heads, "WIDTH": width, "SCALE": width**-0.5},
+        **{"HEADS": heads, "WIDTH": width, "SCALE": width**-0.5, "FACTOR": factor},
         **{"BLOCK_QUERIES": tile.queries, "BLOCK_KEYS": min(tile.keys, power_of_two(sequence, LEAST))},
         **{"BLOCK_WIDTH": power_of_two(width, LEAST), "OVERLAPPED": overlapped},
     }
     grid = (blocks(sequence, tile.queries), heads, batch)
-    done = work(batch, sequence, hidden, heads, tile, masked=mask is not None)
+    done = work(batch, sequence, hidden, heads, tile, masked=mask is not None, size=result.element_size())
     return Launch("attention", attention, grid, arguments, done, tile.warps, tile.stages)

@@ -60,7 +60,7 @@ class Decoder:
             raise CellFailure("unsupported", f"the kernels of a step take 1 to {MOST_ROWS} rows, and these are {batch}")
         if self.length > len(weights.places):
             positions = len(weights.places)
-            raise CellFailure("unsupported", f"a cache of {self.length} tokens, and the model has {positions} positions")
+            raise CellFailure("unsupported", f"a cache of {self.length} tokens, and {positions} positions of the model")
         self.weights, self.cache, self.token, self.tiles, self.overlapped = weights, cache, token, tiles, overlapped
         device, hidden, parts = weights.words.device, weights.hidden, tiles.attention.parts
 

@@ -11,15 +11,21 @@
 | end | as norm | over the residual |
 
 So a layer reads its weights once from memory, and its activations stay in L2; nothing is transposed or copied.
+
+In FP8 what a product of a layer reads is written in E4M3 by the step before it: attention has a buffer for its result,
+and LayerNorm writes its own twice, in FP16 for the residual. Attention itself and the head are FP16.
 """
 
 from __future__ import annotations
+
+from collections import Counter
 
 import torch
 
 from ceilings.errors import CellFailure
 from ceilings.kernels import attention, embedding, normalization, pooling, product
-from ceilings.kernels.encoder_weights import EncoderWeights, Layer
+from ceilings.kernels.encoder_weights import EncoderWeights, Layer, Linear, Norm
+from ceilings.kernels.fp8_weights import E4M3
 from ceilings.kernels.launch import Launch
 from ceilings.kernels.tiles import Tiles
 
@@ -47,20 +53,24 @@ class Encoder:
         if sequence > len(weights.positions):
             raise CellFailure("unsupported", f"{sequence} tokens, and the model has {len(weights.positions)} positions")
         self.weights, self.tiles, self.overlapped = weights, tiles, overlapped
+        narrow = weights.precision == "fp8"
         self.batch, self.sequence = batch, sequence
         tokens, hidden = batch * sequence, weights.hidden
 
-        def half(*size: int) -> torch.Tensor:
-            return torch.empty(size, dtype=torch.float16, device=weights.words.device)
+        def empty(*size: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
+            return torch.empty(size, dtype=dtype, device=weights.words.device)
 
         def sums(splits: int) -> torch.Tensor:
-            return torch.empty((splits, tokens, hidden), dtype=torch.float32, device=weights.words.device)
+            return empty(splits, tokens, hidden, dtype=torch.float32)
 
-        self._hidden, self._qkv = half(tokens, hidden), half(batch, sequence, 3 * hidden)
-        self._wide = half(tokens, weights.intermediate)
+        self._hidden, self._qkv = empty(tokens, hidden), empty(batch, sequence, 3 * hidden)
+        query = self._qkv[..., :hidden]
+        self._narrow = empty(tokens, hidden, dtype=E4M3) if narrow else None
+        self._context = empty(batch, sequence, hidden, dtype=E4M3) if narrow else query
+        self._wide = empty(tokens, weights.intermediate, dtype=E4M3 if narrow else torch.float16)
         self._out, self._down = sums(tiles.out.splits), sums(tiles.down.splits)
         rows = tokens if weights.reads == "all" else batch
-        self._results = [half(rows, len(linear.weight)) for linear in weights.head] or [half(batch, hidden)]
+        self._results = [empty(rows, len(linear.weight)) for linear in weights.head] or [empty(batch, hidden)]
 
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
         """Enqueue all launches; returns the outputs, whose memory the next call writes again.
@@ -80,34 +90,57 @@ class Encoder:
             return result.view(-1, self.batch, self.sequence).unbind()
         return (result.view(self.batch, self.sequence, -1) if self.weights.reads == "all" else result,)
 
+    @property
+    def states(self) -> torch.Tensor:
+        """What the last layer of the last call gave, (batch, sequence, hidden), FP16."""
+        return self._hidden.view(self.batch, self.sequence, -1)
+
+    def products(self) -> dict[str, int]:
+        """Launches of a request that multiply matrices, by the type that they multiply: ``fp16``, ``fp8``."""
+        layers, head = len(self.weights.layers), len(self.weights.head)
+        return dict(Counter([self.weights.precision] * 4 * layers + ["fp16"] * (layers + head)))
+
     def launches(self, ids: torch.Tensor, mask: torch.Tensor | None) -> list[Launch]:
         """Every launch of a request, in order."""
         weights, warps, overlapped = self.weights, self.tiles.row_warps, self.overlapped
         tables = weights.words, weights.positions, weights.norm
-        made = [embedding.launch(ids, *tables, self._hidden, warps, overlapped=overlapped)]
+        made = [embedding.launch(ids, *tables, self._hidden, self._narrow, warps, overlapped=overlapped)]
         for layer in weights.layers:
             made += self._layer(layer, mask)
         return made + self._head(mask)
 
     def _layer(self, layer: Layer, mask: torch.Tensor | None) -> list[Launch]:
         tiles, warps, overlapped = self.tiles, self.tiles.row_warps, self.overlapped
-        hidden, wide, rows = self._hidden, self._wide, self._qkv.view(len(self._hidden), -1)
-        context = rows[:, : hidden.shape[1]]  # attention writes over the queries
-        query, key, value = self._qkv.split(hidden.shape[1], -1)
-        reads = query, key, value, mask, query
+        hidden, narrow, size = self._hidden, self._narrow, self._hidden.shape
+        x = hidden if narrow is None else narrow
+        attended = *self._qkv.split(size[1], -1), mask, self._context, self.weights.heads, tiles.attention
+
+        def norm(step: str, partial: torch.Tensor, linear: Linear, norm: Norm) -> Launch:
+            row = partial, linear.bias, hidden, narrow, norm
+            return normalization.launch(step, *row, warps, overlapped=overlapped)
+
         return [
-            product.launch("qkv", hidden, *layer.qkv[:2], rows, tiles.qkv, overlapped=overlapped),
-            attention.launch(*reads, self.weights.heads, tiles.attention, overlapped=overlapped),
-            product.launch("out", context, layer.out.weight, None, self._out, tiles.out, overlapped=overlapped),
-            normalization.launch("norm", self._out, layer.out.bias, hidden, layer.norm, warps, overlapped=overlapped),
-            product.launch("up", hidden, *layer.up[:2], wide, tiles.up, layer.up.activation, overlapped=overlapped),
-            product.launch("down", wide, layer.down.weight, None, self._down, tiles.down, overlapped=overlapped),
-            normalization.launch("end", self._down, layer.down.bias, hidden, layer.end, warps, overlapped=overlapped),
+            self._product("qkv", x, layer.qkv, self._qkv.view(size[0], -1)),
+            attention.launch(*attended, factor=layer.factor, overlapped=overlapped),
+            self._product("out", self._context.view(size), layer.out, self._out, partial=True),
+            norm("norm", self._out, layer.out, layer.norm),
+            self._product("up", x, layer.up, self._wide),
+            self._product("down", self._wide, layer.down, self._down, partial=True),
+            norm("end", self._down, layer.down, layer.end),
         ]
 
+    def _product(self, step: str, x: torch.Tensor, linear: Linear, y: torch.Tensor, *, partial: bool = False) -> Launch:
+        """The launch of a product of a layer; partial sums get their bias by the normalisation after it."""
+        operands = x, linear.weight, None if partial else linear.bias, y
+        return product.launch(
+            *(step, *operands, getattr(self.tiles, step), linear.activation),
+            scale=linear.scale,
+            factor=linear.factor,
+            overlapped=self.overlapped,
+        )
+
     def _head(self, mask: torch.Tensor | None) -> list[Launch]:
-        weights, overlapped = self.weights, self.overlapped
-        states = self._hidden.view(self.batch, self.sequence, -1)
+        weights, overlapped, states = self.weights, self.overlapped, self.states
         if not weights.head:
             pooled = self._results[0]
             return [

@@ -1,4 +1,7 @@
-"""Weights of BERT and DistilBERT as the kernels read them: from Transformers' modules, in FP16, in one piece each."""
+"""Weights of BERT and DistilBERT as the kernels read them: from Transformers' modules, in FP16, in one piece each.
+
+``fp8_weights`` makes those of FP8 of them.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,33 @@ from typing import Any, NamedTuple
 import torch
 
 from ceilings.errors import CellFailure
+from ceilings.kernels import tiles
 
 
 class Linear(NamedTuple):
-    """A product: weight (out, in), bias (out,), and the activation that follows."""
+    """A product: weight (out, in), bias (out,), and the activation that follows.
+
+    In FP8 ``scale``, (out,), is what sums are multiplied by, and ``factor`` what the result is as it is written.
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor
     activation: str = "none"
+    scale: torch.Tensor | None = None
+    factor: float = 1.0
 
 
 class Norm(NamedTuple):
-    """A LayerNorm: gain and offset (width,), and what is added to the variance."""
+    """A LayerNorm: gain and offset (width,), what is added to the variance, and by what its FP8 result is larger."""
 
     gain: torch.Tensor
     offset: torch.Tensor
     epsilon: float
+    factor: float = 1.0
 
 
 class Layer(NamedTuple):
-    """An encoder layer, normalised after each half."""
+    """An encoder layer, normalised after each half; ``factor``: what attention's result is multiplied by."""
 
     qkv: Linear
     out: Linear
@@ -36,6 +46,7 @@ class Layer(NamedTuple):
     up: Linear
     down: Linear
     end: Norm
+    factor: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +84,15 @@ class EncoderWeights:
     def intermediate(self) -> int:
         """The width within the FFN."""
         return self.layers[0].up.weight.shape[0]
+
+    def sizes(self, tokens: int) -> str:
+        """What tiles tuned for so many tokens are kept by."""
+        return tiles.sizes(tokens, self.hidden, self.intermediate, self.heads, self.precision)
+
+    @property
+    def precision(self) -> str:
+        """What the layers' products are computed in, as a study names it."""
+        return "fp8" if self.layers[0].qkv.scale is not None else "fp16"
 
 
 def of(module: Any) -> EncoderWeights:

@@ -54,6 +54,10 @@ class Launch:
         """Enqueue it on PyTorch's current stream."""
         self.kernel[self.grid](**self.arguments, **self.options)
 
+    def compile(self) -> None:
+        """Compile it and launch nothing; within Triton's ``AsyncCompileMode`` beside others."""
+        self.kernel.warmup(**self.arguments, grid=self.grid, **self.options)
+
 
 def blocks(size: int, block: int) -> int:
     """How many blocks cover a size."""

@@ -2,7 +2,7 @@
 
 A program takes one token. It adds the FP32 partial sums in their order, so that the result is the same each time,
 which atomic additions would not give. Bytes of the partial sums, FP32, and, FP16, of the token's row as read and as
-written, of bias, gain and offset.
+written, of bias, gain and offset. Where products are FP8, the result is written once more in E4M3.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ def normalization(
     partial: tl.tensor,
     bias: tl.tensor,
     hidden: tl.tensor,
+    narrow: tl.tensor,
     gain: tl.tensor,
     offset: tl.tensor,
     TOKENS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPLITS: tl.constexpr,
     EPSILON: tl.constexpr,
+    FACTOR: tl.constexpr,
     BLOCK: tl.constexpr,
     OVERLAPPED: tl.constexpr,
 ) -> None:
@@ -52,16 +54,18 @@ def normalization(
     row += tl.load(hidden + place, mask=inside, other=0.0).to(tl.float32)
     result = normalized(row, scale, shift, inside, WIDTH, EPSILON)
     tl.store(hidden + place, result.to(hidden.dtype.element_ty), mask=inside)
+    if narrow is not None:
+        tl.store(narrow + place, (result * FACTOR).to(narrow.dtype.element_ty), mask=inside)
 
 
-def work(tokens: int, width: int, splits: int) -> Work:
+def work(tokens: int, width: int, splits: int, *, narrow: bool) -> Work:
     """What it does: no operand but the three vectors is read by several programs."""
-    rows = tokens * width * (4 * splits + 2 + 2)
+    rows = tokens * width * (4 * splits + 2 + 2 + narrow)
     return Work(rows + 3 * 2 * width, rows + tokens * 3 * 2 * width)
 
 
 def launch(
-    step: str, partial: Any, bias: Any, hidden: Any, norm: Any, warps: int, *, overlapped: bool = False
+    step: str, partial: Any, bias: Any, hidden: Any, narrow: Any, norm: Any, warps: int, *, overlapped: bool = False
 ) -> Launch:
     """The launch of a normalisation.
 
@@ -70,14 +74,16 @@ def launch(
         partial: (cuts, tokens, width), FP32.
         bias: (width,), FP16, of the product that was cut.
         hidden: (tokens, width), FP16: the residual, and where the result goes.
-        norm: Its ``gain``, ``offset`` and ``epsilon``.
+        narrow: As ``hidden``, E4M3: where the result goes as well, or None.
+        norm: Its ``gain``, ``offset`` and ``epsilon``, and the ``factor`` by which ``narrow`` is larger.
         warps: A program's.
         overlapped: Whether it follows the launch before it without a gap.
     """
     splits, tokens, width = partial.shape
     arguments = {
-        **{"partial": partial, "bias": bias, "hidden": hidden, "gain": norm.gain, "offset": norm.offset},
-        **{"TOKENS": tokens, "WIDTH": width, "SPLITS": splits, "EPSILON": norm.epsilon},
-        **{"BLOCK": power_of_two(width), "OVERLAPPED": overlapped},
+        **{"partial": partial, "bias": bias, "hidden": hidden, "narrow": narrow, "gain": norm.gain},
+        **{"offset": norm.offset, "TOKENS": tokens, "WIDTH": width, "SPLITS": splits, "EPSILON": norm.epsilon},
+        **{"FACTOR": norm.factor, "BLOCK": power_of_two(width), "OVERLAPPED": overlapped},
     }
-    return Launch(step, normalization, (tokens, 1, 1), arguments, work(tokens, width, splits), warps)
+    done = work(tokens, width, splits, narrow=narrow is not None)
+    return Launch(step, normalization, (tokens, 1, 1), arguments, done, warps)

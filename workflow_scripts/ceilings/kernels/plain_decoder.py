@@ -26,9 +26,7 @@ def random(
         return (values * scale).half()
 
     def linear(columns: int, inner: int, activation: str = "none") -> Linear:
-        return Linear(
-            normal(columns, inner, scale=GAIN * inner**-0.5), normal(columns, scale=0.05), activation
-        )
+        return Linear(normal(columns, inner, scale=GAIN * inner**-0.5), normal(columns, scale=0.05), activation)
 
     def norm() -> Norm:
         return Norm((1 + normal(hidden, scale=0.1)).half(), normal(hidden, scale=0.1), 1e-5)
@@ -47,7 +45,7 @@ def random(
 def forward(
     weights: DecoderWeights, ids: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Logits (batch, tokens, vocabulary) of all tokens, and keys and values of each layer, (batch, heads, tokens, width).
+    """Logits (batch, tokens, vocabulary), and keys and values of each layer, (batch, heads, tokens, width).
 
     Args:
         weights: In FP16; each is converted where it is used.

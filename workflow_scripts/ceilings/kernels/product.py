@@ -1,4 +1,4 @@
-"""The product of tokens with a weight matrix, with what follows it: ``y = activation(x W^T + bias)``.
+"""The product of tokens with a weight matrix, with what follows it: ``y = activation(scale x W^T + bias)``.
 
 QKV, the FFN's first half and the heads are this kernel with a bias and an activation. The projections back to the
 hidden size are it without either, cut along the inner axis: at 128 tokens and 768 columns whole products would occupy
@@ -7,8 +7,10 @@ a few dozen of 132 multiprocessors. Each cut writes its own FP32 sum, and the no
 Queries, keys and values are one product whose weight holds the three on top of each other. A token's row then has the
 three side by side and each head's columns together, which attention reads with strides: no transposition is needed.
 
-Operands are FP16, sums FP32. Bytes of x (rows x inner), W (columns x inner), bias (columns) and, once a cut, y (rows
-x columns) in their types; ``2 rows columns inner`` operations.
+Operands are FP16 or E4M3, both alike. E4M3 has a scale for each column, which holds that of the weight's row and that
+of x (``fp8_weights.py``). Sums are FP32. Hopper's units add products of E4M3 with some 14 bits, so their sums are taken
+from them and added in FP32 after each block of the inner axis. Bytes of x (rows x inner), W (columns x inner), scale,
+FP32, and bias, FP16 (columns), and, once a cut, y (rows x columns); ``2 rows columns inner`` operations.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from ceilings.kernels.tiles import ProductTile
 ACTIVATIONS = ("none", "gelu", "gelu_new", "relu", "tanh")
 """What can follow a product; ``gelu`` is the exact one, by erf, ``gelu_new`` GPT-2's, by tanh."""
 
-LINE = tl.constexpr(64)
-"""FP16 numbers in a cache line of 128 bytes."""
+LINE = 128
+"""Bytes of a cache line."""
 
 
 @triton.jit
@@ -48,6 +50,7 @@ def activated(values: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
 def product(
     x: tl.tensor,
     weight: tl.tensor,
+    scale: tl.tensor,
     bias: tl.tensor,
     y: tl.tensor,
     ROWS: tl.constexpr,
@@ -57,11 +60,14 @@ def product(
     Y_ROW: tl.constexpr,
     Y_COLUMN: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    FACTOR: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_INNER: tl.constexpr,
     SPAN: tl.constexpr,
+    LINE_NUMBERS: tl.constexpr,
     SPAN_LINES: tl.constexpr,
+    EXACT: tl.constexpr,
     PREFETCHED: tl.constexpr,
     OVERLAPPED: tl.constexpr,
 ) -> None:
@@ -72,30 +78,41 @@ def product(
     # Beyond the edge the first rows and columns are read again, and nothing is written.
     row_of, column_of = rows % ROWS, columns % COLUMNS
     if PREFETCHED:
-        lines = tl.minimum(cut * SPAN + LINE * tl.arange(0, SPAN_LINES), INNER - 1)
+        lines = tl.minimum(cut * SPAN + LINE_NUMBERS * tl.arange(0, SPAN_LINES), INNER - 1)
         prefetch(weight + column_of[:, None] * INNER + lines[None, :])
-    total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    if scale is not None:
+        scales = tl.load(scale + column_of)
     if bias is not None:
-        total += tl.load(bias + column_of)[None, :].to(tl.float32)
+        added = tl.load(bias + column_of).to(tl.float32)
     follow(OVERLAPPED)
     inner = cut * SPAN + tl.arange(0, BLOCK_INNER)
     left = x + row_of[:, None] * X_ROW + inner[None, :]
     right = weight + column_of[None, :] * INNER + inner[:, None]
+    total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
     for start in range(0, SPAN, BLOCK_INNER):
-        if INNER % SPAN == 0:
-            total = tl.dot(tl.load(left), tl.load(right), total)
+        if EXACT:
+            a, b = tl.load(left), tl.load(right)
         else:
             within = inner + start < INNER
             a = tl.load(left, mask=within[None, :], other=0.0)
-            total = tl.dot(a, tl.load(right, mask=within[:, None], other=0.0), total)
+            b = tl.load(right, mask=within[:, None], other=0.0)
+        total += tl.dot(
+            a, b
+        )  # FP16: the units add to the total itself. E4M3: they start at zero, and this is an addition
         left += BLOCK_INNER
         right += BLOCK_INNER
+    if scale is not None:
+        total *= scales[None, :]
+    if bias is not None:
+        total += added[None, :]
     target = y + cut * ROWS * COLUMNS + rows[:, None] * Y_ROW + columns[None, :] * Y_COLUMN
     inside = (rows[:, None] < ROWS) & (columns[None, :] < COLUMNS)
-    tl.store(target, activated(total, ACTIVATION).to(y.dtype.element_ty), mask=inside)
+    tl.store(target, (activated(total, ACTIVATION) * FACTOR).to(y.dtype.element_ty), mask=inside)
 
 
-def work(rows: int, columns: int, inner: int, tile: ProductTile, *, bias: bool, size: int) -> Work:
+def work(
+    rows: int, columns: int, inner: int, tile: ProductTile, *, bias: bool, scaled: bool, read: int, size: int
+) -> Work:
     """What a product does.
 
     Args:
@@ -104,13 +121,16 @@ def work(rows: int, columns: int, inner: int, tile: ProductTile, *, bias: bool, 
         inner: Columns of x and of the weight.
         tile: How it is cut.
         bias: Whether there is one.
+        scaled: Whether columns have scales.
+        read: Bytes of a number of x and of the weight.
         size: Bytes of a number of y.
     """
-    biases, written = 2 * columns * bias, tile.splits * rows * columns * size
+    column, written = 2 * bias + 4 * scaled, tile.splits * rows * columns * size
     across, down = blocks(columns, tile.columns), blocks(rows, tile.rows)
     span = tile.span(inner) * tile.splits
-    loaded = across * down * (2 * (tile.rows + tile.columns) * span + 2 * tile.columns * bias * tile.splits)
-    return Work(2 * (rows + columns) * inner + biases + written, loaded + written, 2 * rows * columns * inner)
+    loaded = across * down * (read * (tile.rows + tile.columns) * span + column * tile.columns * tile.splits)
+    moved = read * (rows + columns) * inner + column * columns + written
+    return Work(moved, loaded + written, 2 * rows * columns * inner)
 
 
 def launch(
@@ -122,6 +142,8 @@ def launch(
     tile: ProductTile,
     activation: str = "none",
     *,
+    scale: Any = None,
+    factor: float = 1.0,
     transposed: bool = False,
     overlapped: bool = False,
 ) -> Launch:
@@ -129,33 +151,42 @@ def launch(
 
     Args:
         step: Its name.
-        x: (rows, inner), FP16; rows may lie apart, numbers of a row may not.
-        weight: (columns, inner), FP16, in one piece.
+        x: (rows, inner), FP16 or E4M3; rows may lie apart, numbers of a row may not.
+        weight: (columns, inner), as x, in one piece.
         bias: (columns,), FP16, or None.
         y: (rows, columns), or (cuts, rows, columns) where the tile cuts the inner axis or partial sums are wanted;
             (columns, rows) if ``transposed``.
         tile: Blocks and cuts.
         activation: One of ``ACTIVATIONS``.
+        scale: (columns,), FP32: what sums of a column are multiplied by, where x and weight are E4M3; else None.
+        factor: What y is multiplied by as it is written.
         transposed: Whether y is.
         overlapped: Whether it follows the launch before it without a gap.
 
     Raises:
-        ValueError: Sizes that do not fit each other, or an activation of partial sums.
+        ValueError: Sizes or types that do not fit each other, or an activation of partial sums.
     """
     (rows, inner), columns = x.shape, weight.shape[0]
     sizes = tuple(y.shape[-2:][::-1] if transposed else y.shape[-2:])
     if weight.shape[1] != inner or sizes != (rows, columns) or y.numel() != tile.splits * rows * columns:
         raise ValueError(f"{step}: x {tuple(x.shape)}, W {tuple(weight.shape)}, y {tuple(y.shape)}: no product")
+    if x.dtype != weight.dtype or (x.element_size() == 1) != (scale is not None):
+        raise ValueError(f"{step}: x {x.dtype}, W {weight.dtype}: no product; E4M3 has scales, and FP16 has none")
     if tile.splits > 1 and (bias is not None or activation != "none" or transposed):
         raise ValueError(f"{step}: partial sums have no bias, no activation and no transposed form")
-    span = tile.span(inner)
+    span, line = tile.span(inner), LINE // x.element_size()
     arguments = {
-        **{"x": x, "weight": weight, "bias": bias, "y": y, "ROWS": rows, "COLUMNS": columns, "INNER": inner},
+        **{"x": x, "weight": weight, "scale": scale, "bias": bias, "y": y},
+        **{"ROWS": rows, "COLUMNS": columns, "INNER": inner},
         **{"X_ROW": x.stride(0), "Y_ROW": 1 if transposed else columns, "Y_COLUMN": rows if transposed else 1},
-        **{"ACTIVATION": activation, "BLOCK_ROWS": tile.rows, "BLOCK_COLUMNS": tile.columns},
-        **{"BLOCK_INNER": tile.inner, "SPAN": span, "SPAN_LINES": triton.next_power_of_2(blocks(span, 64))},
+        **{"ACTIVATION": activation, "FACTOR": factor, "BLOCK_ROWS": tile.rows, "BLOCK_COLUMNS": tile.columns},
+        **{"BLOCK_INNER": tile.inner, "SPAN": span},
+        # Without it the last cut ends beyond the inner axis, and further cuts may lie beyond it altogether.
+        **{"EXACT": tile.splits * span == inner},
+        **{"LINE_NUMBERS": line, "SPAN_LINES": triton.next_power_of_2(blocks(span, line))},
         **{"PREFETCHED": overlapped, "OVERLAPPED": overlapped},
     }
     grid = (blocks(columns, tile.columns), blocks(rows, tile.rows), tile.splits)
-    done = work(rows, columns, inner, tile, bias=bias is not None, size=y.element_size())
+    sides = {"bias": bias is not None, "scaled": scale is not None, "read": x.element_size(), "size": y.element_size()}
+    done = work(rows, columns, inner, tile, **sides)
     return Launch(step, product, grid, arguments, done, tile.warps, tile.stages)

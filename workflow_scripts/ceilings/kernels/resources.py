@@ -17,7 +17,12 @@ from ceilings.kernels.launch import Launch
 SHARED_LIMIT = {90: 232_448}
 """Bytes of shared memory that a program may have, by architecture (CUDA C++ Programming Guide)."""
 
-POINTERS = {"torch.float16": "*fp16", "torch.float32": "*fp32", "torch.int64": "*i64"}
+POINTERS = {
+    "torch.float8_e4m3fn": "*fp8e4nv",
+    "torch.float16": "*fp16",
+    "torch.float32": "*fp32",
+    "torch.int64": "*i64",
+}
 """Triton's name of a pointer, by the type of a tensor."""
 
 ALIGNED = [["tt.divisibility", 16]]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 TUNED = Path(__file__).parent / "tuned_tiles.json"
-"""Tiles by device, and there by the sizes of an encoder or of a decode step (``decoder_tiles.py``). Where it says nothing, the defaults are used."""
+"""Tiles by device, and there by an encoder's sizes and precision, or by those of a decode step (``decoder_tiles.py``).
+Where it says nothing, the defaults are used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,22 +65,39 @@ class Tiles:
     row_warps: int = 4
 
 
-_LARGE = ProductTile(128, 128, 64, warps=8, stages=4)
-MANY = Tiles(_LARGE, AttentionTile(64, 64), _LARGE, _LARGE, _LARGE)
-"""Defaults from ``MANY_TOKENS`` on: programs are many then, and larger ones load each operand fewer times."""
+FEW_FP8 = Tiles(
+    ProductTile(64, 32, 256, warps=4, stages=3),
+    out=ProductTile(64, 32, 128, splits=2, warps=4, stages=3),
+    up=ProductTile(64, 64, 256, warps=4, stages=3),
+    down=ProductTile(64, 64, 256, splits=4, warps=4, stages=3),
+)
+"""The same programs in FP8: as many bytes of the inner axis at a time, where it divides."""
+
+
+def _many(inner: int) -> Tiles:
+    large = ProductTile(128, 128, inner, warps=8, stages=4)
+    return Tiles(large, AttentionTile(64, 64), large, large, large)
+
+
+MANY = _many(64)
+"""In FP16, for many tokens."""
+
+DEFAULTS = {"fp16": (Tiles(), MANY), "fp8": (FEW_FP8, _many(128))}
+"""Of each precision, for few tokens and for many: many make many programs, and larger ones load each operand less."""
 
 MANY_TOKENS = 1024
-"""From here on 128 x 128 blocks of the narrowest product, of 768 columns, are 48 programs and more."""
+"""Many: from here on 128 x 128 blocks of the narrowest product, of 768 columns, are 48 programs and more."""
 
 
-def defaults(tokens: int) -> Tiles:
+def defaults(tokens: int, precision: str) -> Tiles:
     """The tiles of a request of so many tokens where none were tuned."""
-    return MANY if tokens >= MANY_TOKENS else Tiles()
+    few, many = DEFAULTS[precision]
+    return many if tokens >= MANY_TOKENS else few
 
 
-def sizes(tokens: int, hidden: int, intermediate: int, heads: int) -> str:
+def sizes(tokens: int, hidden: int, intermediate: int, heads: int, precision: str) -> str:
     """What tuned tiles are kept by."""
-    return f"t{tokens}-h{hidden}-i{intermediate}-n{heads}"
+    return f"t{tokens}-h{hidden}-i{intermediate}-n{heads}-{precision}"
 
 
 def kept(device: str, size: str, tuned: Path = TUNED, kind: type[Any] = Tiles) -> Any:

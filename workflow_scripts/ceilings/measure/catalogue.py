@@ -402,8 +402,8 @@ COMMON: tuple[Quantity, ...] = (
         "same top class",
         "",
         "percent",
-        "Share of the answers whose top class is the FP32 reference's, of generated tokens up to the first that "
-        "differs; the worst process.",
+        "Share of the answers whose top class is the FP32 reference's; of texts that are not its own, of the tokens "
+        "that it would choose too. The worst process.",
         EXACTNESS,
     ),
     Quantity(
@@ -414,6 +414,17 @@ COMMON: tuple[Quantity, ...] = (
         "Share of the generated tokens that are the FP32 reference's; after the first other one a text goes on "
         "otherwise, and the share falls. The worst process.",
         EXACTNESS,
+    ),
+    Quantity(
+        "largest_margin_sigma",
+        "largest margin",
+        "σ",
+        "number",
+        "Standard errors of its logits by which the FP32 reference, given a text, prefers another token at most; the "
+        "worst process.",
+        EXACTNESS,
+        source="parity.largest_margin",
+        over="max",
     ),
 )
 """What every run record holds, whichever measurements were done."""

@@ -22,7 +22,13 @@ def stacked(elements: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def gate(
-    workload: Workload, elements: list[dict[str, np.ndarray]], outputs: Arrays, reference: Arrays, tolerance: float
+    workload: Workload,
+    elements: list[dict[str, np.ndarray]],
+    outputs: Arrays,
+    reference: Arrays,
+    tolerance: float,
+    *,
+    precision: str = "",
 ) -> dict[str, Any]:
     """Compare all outputs with the FP32 reference; wrong ones get no speed number.
 
@@ -32,13 +38,14 @@ def gate(
         outputs: (elements, *dims) by name.
         reference: The same.
         tolerance: Largest relative L2 difference.
+        precision: Of the cell; of text it says what rounding explains.
 
     Raises:
-        CellFailure: The difference is larger, hides what outputs differ by between inputs, or cannot be said; of
-            tokens: rounding does not explain it.
+        CellFailure: The difference is larger, hides what outputs differ by between inputs, or cannot be said. Of
+            text, the logits of the first tokens alone are judged here, and the rest by ``text_judge``.
     """
     if workload.task.compared == "tokens":
-        return _gate_tokens(outputs, reference, tolerance)
+        return _gate_tokens(outputs, reference, tolerance, precision)
     mask, masked = None, set[str]()
     if workload.mask:
         dims = workload.mask.dims
@@ -54,12 +61,12 @@ def gate(
     return parity
 
 
-def _gate_tokens(outputs: Arrays, reference: Arrays, tolerance: float) -> dict[str, Any]:
+def _gate_tokens(outputs: Arrays, reference: Arrays, tolerance: float, precision: str) -> dict[str, Any]:
     try:
-        parity = {**token_parity.compare(outputs, reference), "tolerance": tolerance}
+        parity = {**token_parity.compare(outputs, reference, precision), "tolerance": tolerance}
     except ValueError as error:
         raise CellFailure("parity", str(error)) from None
-    if reason := token_parity.too_far(parity, tolerance):
+    if reason := token_parity.logits_too_far(parity, tolerance):
         raise CellFailure("parity", reason)
     return parity
 
@@ -69,7 +76,7 @@ def constant(elements: list[dict[str, np.ndarray]], reference: Arrays) -> list[s
     inputs = {tuple(array.tobytes() for array in element.values()) for element in elements}
     if len(inputs) == 1:
         return ["parity saw one input, so a runtime that ignores its inputs would pass; inputs.pool above 1 shows more"]
-    if "tokens" in reference and "candidates" in reference:
+    if "tokens" in reference and "probes" in reference:
         return token_parity.says_little(reference["tokens"])
     if all((array == array[:1]).all() for array in reference.values()):
         return ["the reference gives the same outputs for different inputs, so parity confirms little"]
@@ -83,6 +90,5 @@ def coarse(runner: Runner, parity: dict[str, Any]) -> list[str]:
     return [
         *token_parity.is_coarse(parity, runner.precision),
         *token_parity.rounds_more(parity),
-        *token_parity.unfollowed(parity),
         *token_parity.unseen(parity, parity["tolerance"]),
     ]

@@ -27,9 +27,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ceilings import environment
 from ceilings.control_groups import cpu_quota, memory_limit
 from ceilings.errors import CellFailure, UserError
+from ceilings.graphs.token_parity import other_texts
 from ceilings.measure.bench import Bench
 from ceilings.measure.gate import coarse, constant, gate, stacked
 from ceilings.measure.neighbours import Neighbours
@@ -40,6 +43,8 @@ from ceilings.models import pool
 from ceilings.program import answer_task
 from ceilings.provenance import package_flags, provenance
 from ceilings.runtimes.base import Runner
+
+Outputs = Mapping[str, np.ndarray]
 
 Compared = list[tuple[Any, dict[str, Any]]]
 """Of the pool what is compared: each element as a slot and in host memory."""
@@ -86,7 +91,7 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
         if runner.workload.task.generates:  # that was the first token alone
             first = runner.run(slots[0])
         compared = list(zip(slots, elements, strict=True))[: len(next(iter(reference.values())))]
-        record["parity"] = judged(runner, first, compared, reference, spec["tolerance"])
+        outputs, record["parity"] = judged(runner, first, compared, reference, spec["tolerance"])
         with Neighbours() as neighbours:
             record |= measured(bench, slots, elements, spec["protocol"], measurements)
         record["flags"] = neighbours.flags() + record["flags"]
@@ -96,7 +101,7 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
             record["flags"].append("warm-up ended before two windows agreed within 5%")
         record["neighbours"] = neighbours.to_json()
         record["memory"] = memory(bench)  # before a runtime looks at itself, with a second session perhaps
-        judged_again(runner, compared, reference, spec["tolerance"])
+        record |= judged_again(runner, outputs, compared, reference, spec["tolerance"])
         record["runtime"] = runner.describe()
         record["status"] = "ok"
     except CellFailure as failure:
@@ -123,30 +128,37 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def judged(
-    runner: Runner, first: Any, compared: Compared, reference: Mapping[str, Any], tolerance: float
-) -> dict[str, Any]:
-    """The parity of the outputs of all slots, given what the first of them gave.
+    runner: Runner, first: Any, compared: Compared, reference: Outputs, tolerance: float
+) -> tuple[Outputs, dict[str, Any]]:
+    """The outputs of all slots and their parity, given what the first of them gave.
 
     Raises:
         CellFailure: They are too far from the reference, or nothing says how far.
     """
-    outputs = [runner.outputs(first), *(runner.outputs(runner.run(slot)) for slot, _ in compared[1:])]
+    outputs = stacked([runner.outputs(first), *(runner.outputs(runner.run(slot)) for slot, _ in compared[1:])])
     elements = [element for _, element in compared]
-    return gate(runner.workload, elements, stacked(outputs), reference, tolerance)
+    return outputs, gate(runner.workload, elements, outputs, reference, tolerance, precision=runner.precision)
 
 
-def judged_again(runner: Runner, compared: Compared, reference: Mapping[str, Any], tolerance: float) -> None:
+def judged_again(
+    runner: Runner, before: Outputs, compared: Compared, reference: Outputs, tolerance: float
+) -> dict[str, Any]:
     """Judge generated text after the timed part: a cache outlives its request, and no timed request is compared.
+
+    Returns:
+        Of what generates ``texts``, which the reference has still to read (``text_judge``): each that is not its own.
 
     Raises:
         CellFailure: As of ``judged``; it says when that was.
     """
     if not runner.workload.task.generates:
-        return
+        return {}
     try:
-        judged(runner, runner.run(compared[0][0]), compared, reference, tolerance)
+        after, _ = judged(runner, runner.run(compared[0][0]), compared, reference, tolerance)
     except CellFailure as failure:
         raise CellFailure(failure.kind, f"after the timed part, {failure}") from failure
+    tokens, places = other_texts([before["tokens"], after["tokens"]], reference["tokens"])
+    return {"texts": {"tokens": tokens.tolist(), "places": places.tolist()}}
 
 
 def cold_start(runner: Runner) -> dict[str, Any]:

@@ -1,7 +1,11 @@
-"""Tokens in FP32 by PyTorch on the CPU, greedily and with a cache: what runtimes that generate are held against."""
+"""FP32 by PyTorch on the CPU, with a cache: the text that it generates itself, greedily, and how it scores another.
+
+Runtimes that generate are held against both.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,16 @@ import numpy as np
 import torch
 
 from ceilings.models.load import load_module
-from ceilings.workload.generation import CANDIDATES, CHECKED_ROWS, CHECKED_STEPS, TOP, Decoder, context
+from ceilings.models.rounding import rounded
+from ceilings.workload.generation import (
+    CHECKED_ROWS,
+    CHECKED_STEPS,
+    ROUNDED,
+    ROUNDED_TOKENS,
+    TOP,
+    Decoder,
+    context,
+)
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -37,33 +50,86 @@ def generate(
 
     Returns:
         ``tokens`` int64 (elements, batch, generated); ``logits`` float32 (elements, rows, checked, vocabulary) of the
-        first rows and the first tokens; ``candidates`` int32 and ``candidate_logits`` float32 (elements, batch,
-        generated, count), the largest logits of every token in descending order; ``probes`` float32 (elements,
-        probes), how far each of ``PROBES`` moves the logits of an element's first row: relative L2, each less its mean,
-        of the ``TOP`` that are largest without it. Of a request without decode steps there are none.
+        first rows and the first tokens; ``probes`` float32 (elements, probes), how far each of ``PROBES`` moves the
+        logits of an element's first row: relative L2, each less its mean, of the ``TOP`` that are largest without it.
+        Of a request without decode steps there are none; ``rounding`` float32, of each of ``ROUNDED`` how far rounding
+        every operation to it moves the logits of the first rows' first ``ROUNDED_TOKENS`` tokens, in the same measure,
+        and at most 1.
     """
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    # Else each new tensor is first written with NaN. Nothing reads what nothing wrote: the cache gives what it has.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    workload = Workload.read(weights_dir)
-    assert workload.decoder is not None
-    model: Any = load_module(weights_dir, attention="eager").model
-    rows = max(1, MEMORY // workload.decoder.cache_bytes(1, context(shape), 4))
+    model, decoder = _load(weights_dir, threads)
+    rows = max(1, MEMORY // decoder.cache_bytes(1, context(shape), 4))
     ids = torch.from_numpy(np.stack([element["input_ids"] for element in elements]))
     wanted = torch.arange(shape.batch).lt(CHECKED_ROWS).expand(len(ids), -1)
     prompts, checked = ids.flatten(0, 1).split(rows), wanted.flatten().split(rows)
     parts = zip(
-        *(_answer(model, workload.decoder, *part, shape["generated"]) for part in zip(prompts, checked, strict=True)),
+        *(_answer(model, decoder, *part, shape["generated"]) for part in zip(prompts, checked, strict=True)),
         strict=True,
     )
-    names = ("tokens", "logits", "candidates", "candidate_logits")
     made = {
         name: values.reshape(len(elements), -1, *values.shape[1:])
-        for name, values in zip(names, map(np.concatenate, parts), strict=True)
+        for name, values in zip(("tokens", "logits"), map(np.concatenate, parts), strict=True)
     }
-    moved = [_probes(model, workload.decoder, row) for row in ids[:, :1] if shape["generated"] > 1]
-    return made | {"probes": np.array(moved, np.float32).reshape(len(elements), -1)}
+    moved = [_probes(model, decoder, row) for row in ids[:, :1] if shape["generated"] > 1]
+    by_precision = [_rounding(model, ids[:, 0, :ROUNDED_TOKENS], precision) for precision in ROUNDED]
+    return made | {
+        "probes": np.array(moved, np.float32).reshape(len(elements), -1),
+        "rounding": np.array(by_precision, np.float32),
+    }
+
+
+def gaps(weights_dir: Path | str, prompts: np.ndarray, tokens: np.ndarray, threads: int) -> np.ndarray:
+    """How much more the model likes the token that it would choose than the given one, at every place of given texts.
+
+    Each text is read once, as it is: a place is judged by what stands before it, whoever wrote that.
+
+    Args:
+        weights_dir: The model's weights folder.
+        prompts: Token ids (texts, prompt).
+        tokens: What a runtime went on with (texts, generated).
+        threads: CPU threads; more of them only reorder sums.
+
+    Returns:
+        Float32 (texts, generated): its largest logit less that of the token, 0 where the token is its choice.
+    """
+    return score(*_load(weights_dir, threads), prompts, tokens)
+
+
+def score(model: Any, decoder: Decoder, prompts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """``gaps`` of a model that is loaded."""
+    read = torch.from_numpy(np.concatenate([prompts, tokens[:, :-1]], 1))
+    together = max(1, PIECE // read.shape[1])
+    parts = zip(read.split(together), torch.from_numpy(tokens).split(together), strict=True)
+    return np.concatenate([_gaps(model, decoder, *part) for part in parts])
+
+
+def _load(weights_dir: Path | str, threads: int) -> tuple[Any, Decoder]:
+    """The model, and what it is made of, in a process that gives the same for the same."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # Else each new tensor is first written with NaN. Nothing reads what nothing wrote: the cache gives what it has.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    decoder = Workload.read(weights_dir).decoder
+    assert decoder is not None
+    return load_module(weights_dir, attention="eager").model, decoder
+
+
+def _gaps(model: Any, decoder: Decoder, read: torch.Tensor, tokens: torch.Tensor) -> np.ndarray:
+    """``gaps`` of texts that are read together, piece by piece; the last places of ``read`` are those before tokens."""
+    rows, length = read.shape
+    begin = length - tokens.shape[1]  # of the place whose logits the first token was chosen from
+    made = []
+    with torch.inference_mode():
+        cache = _cache(torch.empty((decoder.layers, 2, rows, decoder.kv_heads, length, decoder.head_size)), 0)
+        for first in range(0, length, PIECE):
+            piece = read[:, first : first + PIECE]
+            asked = min(piece.shape[1], first + piece.shape[1] - begin)
+            answer = model(input_ids=piece, past_key_values=cache, use_cache=True, logits_to_keep=max(1, asked))
+            if asked > 0:
+                logits = answer.logits.float()
+                place = first + piece.shape[1] - asked - begin
+                chosen = logits.gather(-1, tokens[:, place : place + asked, None])[..., 0]
+                made.append((logits.amax(-1) - chosen).numpy())
+    return np.concatenate(made, 1)
 
 
 def _probes(model: Any, decoder: Decoder, prompts: torch.Tensor) -> list[float]:
@@ -87,24 +153,36 @@ def _probes(model: Any, decoder: Decoder, prompts: torch.Tensor) -> list[float]:
 
         right = step()
         wrong = [without(prompt // 2), without(prompt - 1), step(position_ids=torch.full_like(newest, prompt - 1))]
+    return [_moved(right, each) for each in wrong]
+
+
+def _rounding(model: Any, prompts: torch.Tensor, precision: str) -> float:
+    """How far rounding moves the logits after prompts; at most 1, where it overflows too."""
+    with torch.inference_mode():
+        right = model(input_ids=prompts, use_cache=False, logits_to_keep=1).logits[:, -1]
+        with rounded(model, precision):
+            wrong = model(input_ids=prompts, use_cache=False, logits_to_keep=1).logits[:, -1]
+    moved = _moved(right, wrong)
+    return min(moved, 1.0) if math.isfinite(moved) else 1.0
+
+
+def _moved(right: torch.Tensor, wrong: torch.Tensor) -> float:
+    """Relative L2 of logits, each less its mean, of the ``TOP`` that are largest where they are right."""
     top = right.topk(min(TOP, right.shape[-1])).indices
-    known, *moved = ((each - each.mean(-1, keepdim=True)).gather(-1, top) for each in (right, *wrong))
-    return [float((each - known).norm() / known.norm().clamp_min(torch.finfo(known.dtype).tiny)) for each in moved]
+    known, given = ((each - each.mean(-1, keepdim=True)).gather(-1, top) for each in (right, wrong))
+    return float((given - known).norm() / known.norm().clamp_min(torch.finfo(known.dtype).tiny))
 
 
 def _answer(
     model: Any, decoder: Decoder, prompts: torch.Tensor, checked: torch.Tensor, count: int
-) -> tuple[np.ndarray, ...]:
-    """Tokens, logits of the ``checked`` rows, candidates and their logits, each with the rows first."""
-    tokens, logits, candidates, values = [], [], [], []
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens, and logits of the ``checked`` rows, each with the rows first."""
+    tokens, logits = [], []
     for position, row in enumerate(_logits(model, decoder, prompts, count)):
-        best = row.topk(min(CANDIDATES, row.shape[-1]))
         tokens.append(row.argmax(-1).numpy())
-        candidates.append(best.indices.to(torch.int32).numpy())
-        values.append(best.values.numpy())
         if position < CHECKED_STEPS:
             logits.append(row[checked].numpy())
-    return tuple(np.stack(part, 1) for part in (tokens, logits, candidates, values))
+    return np.stack(tokens, 1), np.stack(logits, 1)
 
 
 def _logits(model: Any, decoder: Decoder, prompts: torch.Tensor, count: int) -> Iterator[torch.Tensor]:

@@ -82,11 +82,15 @@ class Target:
         }
 
     @property
+    def newest(self) -> int:
+        """Its glibc's minor version: wheels for it and older ones run there."""
+        return int(self.glibc.partition(".")[2])
+
+    @property
     def pip_options(self) -> list[str]:
         """What makes pip choose wheels for that host."""
-        newest = int(self.glibc.partition(".")[2])
-        names = [f"manylinux_2_{minor}" for minor in range(newest, 4, -1)]
-        names += [name for minor, name in _LEGACY.items() if minor <= newest]
+        names = [f"manylinux_2_{minor}" for minor in range(self.newest, 4, -1)]
+        names += [name for minor, name in _LEGACY.items() if minor <= self.newest]
         platforms = [option for name in (*names, "linux") for option in ("--platform", f"{name}_{self.machine}")]
         return ["--python-version", self.python, "--implementation", "cp", *platforms]
 

@@ -42,7 +42,10 @@ TENSORRT, TENSORRT_RTX, ORT_TENSORRT_RTX = "tensorrt", "tensorrt-rtx", "onnxrunt
 DEFAULT_LEVERS = frozenset({IO_BINDING, STATIC})
 """Levers that a stack which knows them has, unless a runtime is there to show what they bring."""
 
-Artifact = Literal["weights", "plain", "fused", "engine", "engine-cache"]
+Artifact = Literal["weights", "plain", "fused", "operator", "engine", "engine-cache"]
+
+REWRITTEN = ("fused", "operator")
+"""Artifacts that are a rewritten form of a plain graph: their names end with it, and their work is the plain one's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +59,9 @@ class Runtime:
         device: Where it runs.
         module: The module below ``ceilings.runtimes`` that holds its ``RUNNER`` of one inference; empty where it only
             generates.
-        artifact: ``weights`` (a PyTorch module), ``plain`` or ``fused`` (an ONNX variant), ``engine`` (built from a
-            plain variant), ``engine-cache`` (a plain variant, with the engine that the runtime itself built and kept).
+        artifact: ``weights`` (a PyTorch module), ``plain``, ``fused`` or ``operator`` (an ONNX variant; the last with
+            operators of ours), ``engine`` (built from a plain variant), ``engine-cache`` (a plain variant, with the
+            engine that the runtime itself built and kept).
         environment: The environment of ``envs/`` that has its packages.
         precisions: The precisions that it can run.
         packages: Distributions that it needs, ``a|b`` for either; their versions are part of what is measured.
@@ -66,7 +70,7 @@ class Runtime:
         builder: What builds the engine, a name of ``ceilings.engines.catalogue``; None where there is none.
         engine: Which engine: ``static`` (of exactly the cell's shape), ``profile`` (the first of the study's named
             profiles that takes the shape), ``external`` (one that the study names with its digest).
-        floats: What the part of an int8 or fp8 graph that is not quantised computes in; always fp16 in engines.
+        floats: What the part of an int8 or fp8 model that is not quantised computes in; always fp16 in engines.
         library: Shared library that must be loadable, by its soname; None where a package's presence says it all.
         capabilities: CUDA compute capabilities that it runs on, as patterns such as ``12.*``; empty: any.
         generator: The module that holds its ``RUNNER`` of tasks that generate; empty where it does not.
@@ -187,6 +191,12 @@ def _ort(
     )
 
 
+def _ort_operator(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
+    """ONNX Runtime on a GPU, with attention as an operator of our own."""
+    made = _ort(name, DEFAULT_LEVERS | {FUSION, OPERATOR} | levers, note, ("fp16",), "operator", **options)
+    return dataclasses.replace(made, packages=(*_ORT_CUDA, "triton"), capabilities=_FUSED_CAPABILITIES)
+
+
 def _tensorrt(
     name: str,
     stack: str,
@@ -267,10 +277,11 @@ def _fused(name: str, levers: frozenset[str], note: str, **options: Any) -> Runt
         "ceilings_fused",
         "weights",
         "gpu",
-        ("fp16",),
+        ("fp16", "fp8"),
         (*_TORCH_CUDA, "triton"),
         note,
         {"mode": "cudagraph", **options},
+        floats="fp16",
         capabilities=_FUSED_CAPABILITIES,
         generator="ceilings_fused_generating",
         generates=("fp16",),
@@ -469,16 +480,24 @@ _ALL = (
         generates=_FUSED_DECODERS,
         cuda_graph=True,
     ),
+    _ort_operator(
+        "onnxruntime-cuda-operator", _NONE, "ORT's CUDA EP on fused operators, attention an operator of our own"
+    ),
+    _ort_operator(
+        "onnxruntime-cuda-operator-graph",
+        frozenset({GRAPH}),
+        "ORT's CUDA EP on fused operators, attention an operator of our own, replaying a CUDA graph",
+        cuda_graph=True,
+    ),
     _fused(
         "ceilings-fused",
         frozenset({GRAPH, OVERLAP}),
-        "BERT, DistilBERT and decode steps of GPT-2 on kernels of our own, a CUDA graph, each kernel started while the one "
-        "before ends",
+        "BERT, DistilBERT and GPT-2's decode steps on kernels of our own, a CUDA graph, each kernel started early",
     ),
     _fused(
         "ceilings-fused-serial",
         frozenset({GRAPH}),
-        "BERT, DistilBERT and decode steps of GPT-2 on kernels of our own, a CUDA graph, one kernel after the other",
+        "BERT, DistilBERT and GPT-2's decode steps on kernels of our own, a CUDA graph, one kernel after the other",
         overlapped=False,
     ),
     _vllm("vllm", frozenset({COMPILATION, GRAPH}), "vLLM's offline engine with its defaults", "default"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ceilings import gpu
-from ceilings.kernels import encoder_weights, tiles
+from ceilings.kernels import encoder_weights, fp8_weights, tiles
 from ceilings.kernels.encoder import Encoder
 from ceilings.models.load import load_module
 from ceilings.runtimes.compile_cache import compile_folder
@@ -25,11 +25,12 @@ class CeilingsFused(TorchCuda):
     def _model(self) -> Encoder:
         os.environ["TRITON_CACHE_DIR"], self._cache = compile_folder()
         weights = encoder_weights.of(load_module(self.artifact, dtype="float16", device="cuda"))
+        if self.precision == "fp8":
+            weights = fp8_weights.quantised(weights)
         batch, sequence = self.shape.batch, self.shape["sequence"]
-        size = tiles.sizes(batch * sequence, weights.hidden, weights.intermediate, weights.heads)
-        tuned = tiles.kept(gpu.visible().slug, size)
+        tuned = tiles.kept(gpu.visible().slug, weights.sizes(batch * sequence))
         self._tiles_from = "tuned for this device and shape" if tuned else "defaults"
-        cut = tuned or tiles.defaults(batch * sequence)
+        cut = tuned or tiles.defaults(batch * sequence, self.precision)
         return Encoder(weights, batch, sequence, cut, overlapped=bool(self.options.get("overlapped", True)))
 
     def _capture(self) -> None:
@@ -50,6 +51,7 @@ class CeilingsFused(TorchCuda):
             "overlapped": self.model.overlapped,
             "tiles": tiles.written(self.model.tiles),
             "tiles_from": self._tiles_from,
+            "products": self.model.products(),
         }
 
 

@@ -12,6 +12,7 @@ import onnxruntime
 
 from ceilings import records
 from ceilings.errors import CellFailure, UserError
+from ceilings.graphs import operator_library
 from ceilings.workload.shape import Shape
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
@@ -135,9 +136,11 @@ def open_session(
     """Open a session; what a runtime cannot run becomes a CellFailure, what is damaged a UserError.
 
     Args:
+        graph: Its path; of one with operators of ours their library lies beside it.
         without: Names of ORT's optimizers to leave out.
         retry: Whether ORT may open it with its own choice of providers if these fail, which it says on stdout only.
     """
+    operator_library.register(options, graph)
     try:
         return onnxruntime.InferenceSession(
             str(graph), options, providers=providers, disabled_optimizers=without, enable_fallback=int(retry)

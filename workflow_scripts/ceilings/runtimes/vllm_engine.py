@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ceilings import environment
+from ceilings.errors import CellFailure
+from ceilings.runtimes import engine_facts
 from ceilings.runtimes.base import Inputs
 from ceilings.runtimes.compile_cache import compile_folder
 from ceilings.runtimes.generating import Answer, Generating
@@ -26,7 +28,6 @@ from ceilings.workload import generation
 from ceilings.workload.generation import Decoder
 from ceilings.workload.shape import Shape
 
-DTYPES = {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 ITEM_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
 MATMUL = {"tf32": "high"}
 """VLLM_FLOAT32_MATMUL_PRECISION, by precision; of any other vLLM's default, which is full FP32."""
@@ -118,7 +119,7 @@ def settings(
     return {
         "model": str(folder),
         "skip_tokenizer_init": True,  # prompts are token ids, and there may be no tokenizer
-        "dtype": DTYPES[precision],
+        "dtype": engine_facts.DTYPES[precision],
         "max_model_len": generation.context(shape),
         "kv_cache_memory_bytes": decoder.cache_bytes(1, cache_tokens(shape), ITEM_BYTES[precision]),
         "enable_prefix_caching": False,  # a prompt comes again and again, and must be read each time
@@ -156,6 +157,9 @@ class OfflineEngine:
         shape: Of the cell.
         options: ``mode`` (``default``, ``compile``, which has no CUDA graphs, or ``eager``), and ``captured``.
 
+    Raises:
+        CellFailure: ``unsupported``: vLLM made another engine than the cell asks for.
+
     Attributes:
         spent_ns: Of the start, time by stage: ``compile`` and ``capture``.
         adding_ns: Time in which the rows of each request were handed over.
@@ -192,6 +196,7 @@ class OfflineEngine:
         self._tokens: dict[str, list[int]] = {}
         self._tops: dict[str, list[Mapping[int, Any]]] = {}
         self._position = 0
+        self.refuse_other(precision)
 
     def _place(self, precision: str) -> None:
         """Say where compiled code goes, and what vLLM leaves alone."""
@@ -288,7 +293,7 @@ class OfflineEngine:
         backends = {layer.attn_backend.get_name() for layer in layers if hasattr(layer, "attn_backend")}
         runner = self._engine.model_executor.driver_worker.worker.model_runner
         sizes = list(compilation.cudagraph_capture_sizes or ())
-        return {
+        facts = {
             "mode": self.mode,
             "vllm": vllm.__version__,
             "torch": torch.__version__,
@@ -318,6 +323,16 @@ class OfflineEngine:
             "raised": {key: self.arguments[key] for key in ("max_num_seqs", "max_num_batched_tokens")
                        if key in self.arguments},
         }  # fmt: skip
+        return {**facts, "graph_replayed": engine_facts.replays(facts, self.shape)}
+
+    def refuse_other(self, precision: str) -> None:
+        """Refuse an engine that is not what its cell says.
+
+        Raises:
+            CellFailure: ``unsupported``: in what it is another one.
+        """
+        if reason := engine_facts.unlike(self.describe(), precision, self.shape, self.mode):
+            raise CellFailure("unsupported", reason)
 
     @contextlib.contextmanager
     def _stages(self) -> Iterator[None]:

@@ -74,10 +74,11 @@ TOKEN_PARITY = {
     "rows_equal": maybe(SHARE),
     "first_difference": maybe(whole()),
     "generated": maybe(whole(1)),
-    "followed": maybe(whole(1)),
+    "logit_error": maybe(POSITIVE),
+    "texts": maybe(whole()),
     "largest_margin": maybe(number()),
-    "explained": maybe(flag),
     "sensitivity": maybe(table(NOT_NEGATIVE)),
+    "rounding_l2": maybe(NOT_NEGATIVE),
 }
 """What a comparison of generated tokens has besides."""
 

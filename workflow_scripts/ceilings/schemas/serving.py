@@ -10,7 +10,7 @@ COUNTERS = record(
         **dict.fromkeys(
             ("queue_ns", "compute_input_ns", "compute_infer_ns", "compute_output_ns", "request_ns"), maybe(whole())
         ),
-        "batch_sizes": maybe(COUNTS),
+        **dict.fromkeys(("batch_sizes", "others"), maybe(COUNTS)),
     },
 )
 

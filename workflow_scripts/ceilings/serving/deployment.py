@@ -79,6 +79,7 @@ class Deployment:
         batching: As :class:`ceilings.serving.executor.Batching` takes it; None: each request is a batch.
         triton: Another Triton, ``path`` and ``backend``.
         endpoint_models: By cell, the name of its model at an endpoint.
+        metrics: Of an endpoint, the URL of its metrics; None: it is not known.
     """
 
     server: str
@@ -92,6 +93,7 @@ class Deployment:
     rates: tuple[float | str, ...] = ()
     triton: Mapping[str, str] = dataclasses.field(default_factory=dict)
     endpoint_models: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metrics: str | None = None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Deployment:

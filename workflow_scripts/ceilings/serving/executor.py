@@ -9,6 +9,7 @@ way to the device and back, taking rows apart.
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from ceilings import foreign
 from ceilings.errors import CellFailure
 from ceilings.measure.setup import make_runner
 from ceilings.runtimes.base import Runner, example
+from ceilings.serving.batching import Batching, batches
 from ceilings.workload.shape import Shape
 from ceilings.workload.workload import Workload
 
@@ -31,45 +33,6 @@ TIMED_RUNS = 5
 
 SHOWN = 90
 """Letters of each end of a library's message."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Batching:
-    """How a server joins requests.
-
-    Attributes:
-        largest: Rows of a batch at most. A row is one input: a request of batch 4 has four.
-        delay_ms: How long a request may wait for others.
-        preferred: Batches that are executed without waiting any longer.
-        pad: Whether a batch is filled up to the next of ``preferred`` and ``largest``.
-    """
-
-    largest: int
-    delay_ms: float = 0.0
-    preferred: tuple[int, ...] = ()
-    pad: bool = False
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Batching:
-        """Of a study's or a task's entry."""
-        return cls(**{**value, "preferred": tuple(value.get("preferred", ()))})
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``from_json`` takes it."""
-        return {**dataclasses.asdict(self), "preferred": list(self.preferred)}
-
-
-def batches(rows: int, batching: Batching | None) -> tuple[int, ...]:
-    """The batches that are executed for requests of so many rows.
-
-    >>> batches(1, None), batches(2, Batching(largest=8)), batches(1, Batching(8, preferred=(4,), pad=True))
-    ((1,), (2, 4, 6, 8), (4, 8))
-    """
-    if batching is None:
-        return (rows,)
-    if batching.pad:
-        return tuple(sorted({size for size in (*batching.preferred, batching.largest) if size >= rows}))
-    return tuple(range(rows, batching.largest + 1, rows))
 
 
 def serves(task: Mapping[str, Any], batching: Batching | None) -> None:
@@ -118,6 +81,8 @@ class Executor:
             CellFailure: The runtime cannot run it.
         """
         began = time.perf_counter_ns()
+        if folder := self._task.get("folder"):
+            os.chdir(folder)  # a server works elsewhere, and records of engines name files from there
         first: Boundary | None = None
         for size in self.sizes:
             again = first.at(self._at(size)) if first else None

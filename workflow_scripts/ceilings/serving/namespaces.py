@@ -16,10 +16,14 @@ _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 0x1
 
 
 def problem() -> str | None:
-    """Why this process cannot make a network namespace; None where it can."""
+    """Why this process cannot make a network namespace whose loopback is up; None where it can."""
     child = os.fork()
     if child == 0:
-        os._exit(0 if _libc.unshare(CLONE_NEWNET) == 0 else ctypes.get_errno())
+        try:
+            make()
+        except OSError as error:
+            os._exit(error.errno or 1)
+        os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return None if code == 0 else f"no network namespace can be made here ({os.strerror(code)}); it needs root"
 

@@ -14,7 +14,7 @@ import os
 import random
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from ceilings import environment
 from ceilings.errors import CellFailure
-from ceilings.host import physical_cores
+from ceilings.host import kind_of, physical_cores
 from ceilings.lifetime import temporary_folder
 from ceilings.measure.bystanders import Bystanders
 from ceilings.measure.gate import constant, gate, stacked
@@ -32,9 +32,9 @@ from ceilings.models import pool
 from ceilings.provenance import package_flags, provenance
 from ceilings.runtimes.compile_cache import CACHE
 from ceilings.serving import server_python
+from ceilings.serving.batching import Batching
 from ceilings.serving.core_split import APART, split
 from ceilings.serving.deployment import Deployment, Load
-from ceilings.serving.executor import Batching
 from ceilings.serving.kserve import TransportError
 from ceilings.serving.load_client import LoadClient
 from ceilings.serving.own_answers import Arrays, changed, finer, swapped
@@ -63,8 +63,8 @@ def run(task: Task) -> dict[str, Any]:
     """Measure the deployment that ``task`` describes.
 
     Args:
-        task: ``deployment``, ``device``, ``run``; ``spec``, a slice of the study; ``files``, by cell the paths
-            ``artifact``, ``inputs``, ``reference`` and ``workload``.
+        task: ``deployment``, ``device``, ``run``; ``gpu``, the UUID of the device if it is one; ``spec``, a slice of
+            the study; ``files``, by cell the paths ``artifact``, ``inputs``, ``reference`` and ``workload``.
 
     Returns:
         The record's part that comes from measuring: ``status``, ``failure`` and, where it is ok, all the rest.
@@ -166,7 +166,7 @@ class _Cell:
 class _Session:
     def __init__(self, task: Task, folder: Path) -> None:
         self._spec, self._folder, self._run = task["spec"], folder, task["run"]
-        self._name = task["deployment"]
+        self._name, self._gpu = task["deployment"], task.get("gpu")
         self._deployment = Deployment.from_json(self._spec["deployment"])
         self._protocol = self._spec["protocol"]
         self.flags: list[str] = []
@@ -184,25 +184,25 @@ class _Session:
         runtime, model, precision, shape = name.split("/")
         served = dict(self._spec["cells"][name])
         if self._deployment.kind != "endpoint":
-            served["threads"] = self._threads(name, served["threads"])
+            served["threads"] = self._threads(name, served["threads"], kind_of(task["device"]) == "cpu")
         cell = {"device": task["device"], "runtime": runtime, "model": model, "precision": precision, "shape": shape}
         paths = dict(task["files"][name])
         if Path(paths["artifact"]).suffix == ".safetensors":
             paths["artifact"] = str(Path(paths["artifact"]).parent)
         absolute = {key: str(Path(path).absolute()) for key, path in paths.items()}  # the server works elsewhere
-        of = {"cell": cell, "spec": served, **absolute}
+        of = {"cell": cell, "spec": served, **absolute, "folder": str(Path.cwd())}
         return _Cell(name, self._deployment.model(name), of, served["tolerance"])
 
-    def _threads(self, name: str, bare: int) -> int:
-        """Threads of a served cell: the bare cell's, as far as the server has cores."""
+    def _threads(self, name: str, bare: int, on_cpu: bool) -> int:
+        """Threads of a served cell: the bare cell's, as far as the server has cores. A GPU's cell computes on none."""
         threads = max(1, min(bare, self._cores))
-        if threads != bare:
+        if threads != bare and on_cpu:
             self.flags.append(
                 f"{name} computes with {_counted(threads, 'thread')} here and with {bare} as a bare cell: the cores "
                 f"are shared with the client; for a fair difference measure both with cpu_threads: {threads}"
             )
         busy = threads * self._deployment.instances
-        if busy > self._cores:
+        if busy > self._cores and on_cpu:
             self.flags.append(
                 f"{self._deployment.instances} instances with {_counted(threads, 'thread')} each share "
                 f"{_counted(self._cores, 'core')}"
@@ -230,7 +230,7 @@ class _Session:
         module = importlib.import_module(f"ceilings.serving.servers.{one.kind}")
         make = getattr(module, MODULES[one.kind])
         if one.kind == "endpoint":
-            server: Server = make(one.server, [cell.model for cell in self._cells])
+            server: Server = make(one.server, [cell.model for cell in self._cells], one.metrics)
             return server
         below = self._folder / folder
         below.mkdir()
@@ -242,7 +242,7 @@ class _Session:
             engines = self._folder / "engines"
             engines.mkdir(exist_ok=True)
             options = {"backend": one.backend, "path": Path(one.triton["path"]) if "path" in one.triton else None}
-            if one.backend == "onnxruntime" and all("tensorrt" in cell.name.split("/")[0] for cell in self._cells):
+            if one.backend == "onnxruntime":
                 options["engine_cache"] = engines
         started: Server = make(served, below, list(self._split.server), threads, **options)
         return started
@@ -278,8 +278,13 @@ class _Session:
             cells[cell.name]["warmed"] = _prepared(facts, cell.model) or sorted(server.batch_sizes(cell.model) or ())
         trip = int(statistics.median(client.round_trips(relay.echo))) if relay else 0
         ours = [client.pid, *([relay.pid] if relay else [])]
-        with Bystanders(lambda: [*server.pids, *ours], one.kind == "endpoint" and one.at_home) as neighbours:
+        with (
+            Bystanders(lambda: [*server.pids, *ours], one.kind == "endpoint" and one.at_home) as neighbours,
+            self._watching([*server.pids, client.pid]) as watch,
+        ):
             windows = self._windows(server, client)
+            gpu = {**watch.end(), **watch.facts()} if watch else None
+        self.flags += watch.flags() if watch else []
         return {
             "server": {
                 **facts,
@@ -302,9 +307,21 @@ class _Session:
             },
             "cells": cells,
             "windows": windows,
+            "gpu": gpu,
             "neighbours": neighbours.to_json(),
             **self._origin(neighbours),
         }
+
+    @contextlib.contextmanager
+    def _watching(self, ours: Collection[int]) -> Iterator[Any]:
+        """What watches the GPU that a server of ours computes on; None where there is none."""
+        if self._gpu is None or self._deployment.kind == "endpoint":
+            yield None
+            return
+        watches = importlib.import_module("ceilings.measure.gpu_watch")
+        with watches.GpuWatch(self._gpu, {*ours}) as watch:
+            watch.begin()
+            yield watch
 
     def _origin(self, neighbours: Neighbours) -> dict[str, Any]:
         packages = dict(item for cell in self._cells for item in cell.task["spec"]["packages"].items())
@@ -384,6 +401,7 @@ class _Session:
         self, server: Server, client: LoadClient, cell: _Cell, load: Load, highest: Mapping[str, float], seed: str
     ) -> dict[str, Any]:
         seconds = self._protocol["window_seconds"]
+        asked_before = server.asked(cell.model)
         before, sizes = server.counters(cell.model), server.batch_sizes(cell.model)
         answers = self._folder / "window.npz"
         if load.concurrency is not None:
@@ -399,6 +417,7 @@ class _Session:
             window = client.open(cell.name, rate, seconds, seed=number, answers=answers)
             asked = {"concurrency": None, "rate": rate, "asked": load.asked}
         counted = _since(server, cell.model, before, sizes, window["sent"])
+        counted["others"] = _others(asked_before, server.asked(cell.model))
         if window.pop("answers"):
             cell.refuse_others(answers, load.words)
         return {**asked, **window, "server": counted}
@@ -431,6 +450,13 @@ def _since(
         return {**counted, "batch_sizes": None}
     new = {str(size): now[size] - sizes.get(size, 0) for size in sorted(now)}
     return {**counted, "batch_sizes": {size: count for size, count in new.items() if count}}
+
+
+def _others(before: Mapping[str, int] | None, now: Mapping[str, int] | None) -> dict[str, int] | None:
+    """Requests to other models since then, by model; None where they are not counted."""
+    if before is None or now is None:
+        return None
+    return {model: new for model, count in sorted(now.items()) if (new := count - before.get(model, 0)) > 0}
 
 
 @contextlib.contextmanager

@@ -96,6 +96,10 @@ class SystemRegion:
         self._path.unlink(missing_ok=True)
 
 
+GRANULE = 2 << 20
+"""Bytes of a block of a GPU's memory. CUDA shares whole blocks between processes, so a region has its own."""
+
+
 class CudaRegion:
     """Memory of a GPU that another process can open; the driver takes it back when its owner ends."""
 
@@ -113,7 +117,8 @@ class CudaRegion:
         self.nbytes = nbytes
         try:
             cuda.initialise()
-            self._pointer: int = cuda.check(cuda.cudart.cudaMalloc(nbytes), "cudaMalloc")
+            whole = -(-nbytes // GRANULE) * GRANULE
+            self._pointer: int = cuda.check(cuda.cudart.cudaMalloc(whole), "cudaMalloc")
             handle = cuda.check(cuda.cudart.cudaIpcGetMemHandle(self._pointer), "cudaIpcGetMemHandle")
         except (CellFailure, cuda.CudaError) as error:
             raise TransportError(f"no CUDA shared memory here ({error})") from None
@@ -126,6 +131,8 @@ class CudaRegion:
         if raw:
             copied = self._cuda.cudart.cudaMemcpy(self._pointer + offset, source.ctypes.data, len(raw), self._cuda.H2D)
             self._cuda.check(copied, "cudaMemcpy")
+            # From pageable memory it may return before the device has the data, which another process reads.
+            self._cuda.check(self._cuda.cudart.cudaDeviceSynchronize(), "cudaDeviceSynchronize")
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """The bytes at a place."""

@@ -12,7 +12,7 @@ from ceilings.engines.catalogue import BUILDERS, Builder
 from ceilings.host import Host
 from ceilings.models.catalogue import FAMILIES
 from ceilings.models.outline import Outline
-from ceilings.runtimes.catalogue import MINIMUM_CAPABILITY, Runtime
+from ceilings.runtimes.catalogue import MINIMUM_CAPABILITY, REWRITTEN, Runtime
 from ceilings.workload.generation import is_request, phase
 from ceilings.workload.shape import Shape
 from ceilings.workload.task import TASKS
@@ -98,7 +98,7 @@ def of_model(runtime: Runtime, model: str, outline: Outline, precision: str) -> 
             f"{model} is an ONNX file, and {runtime.name} executes PyTorch modules",
             "name the checkpoint that it was exported from (hub or path) as a model of its own",
         )
-    if runtime.artifact == "fused" and outline.fusion is None:
+    if runtime.artifact in REWRITTEN and outline.fusion is None:
         of = f"the architecture {outline.architecture}" if outline.architecture else f"{model}, an ONNX file"
         return Availability(f"no fusion of {of} is known", "measure it on a runtime without fusion")
     return Availability()

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ceilings import private
 from ceilings.runtimes import settings
@@ -15,7 +16,7 @@ from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.serving import namespaces, server_python
 from ceilings.serving.deployment import SERVERS, Deployment, share_of
 from ceilings.study.availability import Availability
-from ceilings.study.cell import Cell
+from ceilings.study.cell import SECOND, Cell
 from ceilings.study.config import nearest, no_cell
 from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
@@ -24,7 +25,8 @@ from ceilings.workload.task import TASKS
 
 REMEDY = "make .venv/serving"
 
-ENGINE = "engine"
+ENGINE, ENGINE_CACHE = "engine", "engine-cache"
+"""Artifacts of runtimes: an engine of TensorRT's, and one that ONNX Runtime's TensorRT provider kept, of one shape."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Deployed:
     """A deployment on one device.
 
     Attributes:
-        name: As the study calls it.
+        name: As the study calls it, with ``.aa`` for the second of an A/A pair.
         device: Slug of the device that its cells run on; None if this machine has none of their kind.
         available: Whether it can be measured here.
         runs: Its records, one for each fresh server; empty if it can neither be measured nor was recorded.
@@ -50,6 +52,7 @@ class Deployed:
         """As it stands in ``plan.json``."""
         return {
             "deployment": self.name,
+            "aa_of": plain(self.name) if self.name != plain(self.name) else None,
             "device": self.device,
             "cells": list(self.deployment.cells),
             "runs": list(self.runs),
@@ -60,15 +63,26 @@ class Deployed:
         }
 
 
+def plain(name: str) -> str:
+    """The deployment of the study that a name stands for: the second of an A/A pair is its first once more.
+
+    >>> plain("texts.aa"), plain("texts")
+    ('texts', 'texts')
+    """
+    return name.removesuffix(SECOND)
+
+
 def deployed(config: Mapping[str, Any], cells: Sequence[Cell], paths: Paths) -> list[Deployed]:
-    """Every deployment, once a device that the study has its cells on.
+    """Every deployment, once a device that the study has its cells on, and then the second ones of A/A pairs.
 
     Args:
         config: The study, checked, with its defaults.
         cells: Its cells.
         paths: The results tree.
     """
+    runs = config["protocol"]["processes"]
     found: list[Deployed] = []
+    seconds: list[Deployed] = []
     for name, entry in config["serving"].items():
         one = Deployment.from_json(entry)
         by_device: dict[str | None, dict[str, Cell]] = {}
@@ -76,8 +90,29 @@ def deployed(config: Mapping[str, Any], cells: Sequence[Cell], paths: Paths) -> 
             if cell.identity in one.cells:
                 by_device.setdefault(cell.device, {})[cell.identity] = cell
         for device, served in by_device.items():
-            found += _on_device(name, one, device, served, config["protocol"]["processes"], paths)
-    return found
+            found += _on_device(name, one, device, served, runs, paths)
+            seconds += _on_device(f"{name}{SECOND}", one, device, served, runs, paths)
+    return [*found, *_chosen(config, found, seconds)]
+
+
+def _chosen(config: Mapping[str, Any], found: Sequence[Deployed], seconds: Iterable[Deployed]) -> Iterator[Deployed]:
+    """Of all second ones those that the study asks for.
+
+    They are those of the deployments that it names, else of the first of each device with several: one deployment alone
+    is compared with no other server. What is recorded of a second one is read in any case.
+    """
+    measured = [one for one in found if one.runs and not one.recorded]
+    first: dict[str | None, str] = {}
+    for one in measured:
+        if sum(other.device == one.device for other in measured) > 1:
+            first.setdefault(one.device, one.name)
+    for one in seconds:
+        if "noise_deployments" in config:
+            asked = plain(one.name) in config["noise_deployments"]
+        else:
+            asked = bool(one.runs) and first.get(one.device) == plain(one.name)
+        if asked or one.recorded:
+            yield one
 
 
 def _on_device(  # noqa: PLR0917 - all of one deployment
@@ -134,9 +169,11 @@ def modules(one: Deployment) -> list[str]:
         "triton": [f"{servers}.triton", f"{servers}.triton_model"],
         "endpoint": [f"{servers}.endpoint"],
     }[one.kind]
+    devices = {RUNTIMES[cell.split("/")[0]].device for cell in one.cells}
     return [
         "ceilings.serving.session",
         "ceilings.serving.load_worker",
+        *(["ceilings.measure.gpu_watch"] if "cuda" in devices else []),
         *started,
         f"ceilings.serving.{one.transport}_transport",
     ]
@@ -158,6 +195,9 @@ def _versions() -> Mapping[str, str]:
 def problems(config: Mapping[str, Any], models: StudyModels, cells: Iterable[Asked]) -> Iterator[str]:
     """What of the deployments cannot be, each with its place in the study and its remedy."""
     known = {cell.identity: cell for cell in cells}
+    for name in config.get("noise_deployments", ()):
+        if name not in config["serving"]:
+            yield f"noise_deployments: {name!r} is no deployment of the study, {nearest(name, config['serving'])}"
     for name, entry in config["serving"].items():
         one, where = Deployment.from_json(entry), f"serving.{name}"
         unknown = list(_unknown_cells(where, one, known))
@@ -236,6 +276,16 @@ def _impossible_server(where: str, one: Deployment, asked: Sequence[Asked]) -> I
                 f"{where}.triton.backend: {one.backend} opens sessions of its own, without the settings of "
                 f"{cell.runtime}; write python, or name a cell of {plain}"
             )
+        if one.kind == "triton" and one.backend == "onnxruntime" and RUNTIMES[cell.runtime].options.get("cuda_graph"):
+            yield (
+                f"{where}.triton.backend: onnxruntime captures no CUDA graph, and {cell.identity} replays one; "
+                "write python, or name a cell of a runtime without one"
+            )
+        if one.kind != "endpoint" and one.backend == "python" and one.batching and artifact == ENGINE_CACHE:
+            yield (
+                f"{where}.batching: {cell.identity} has an engine for batches of {cell.shape.batch} alone; "
+                "set batching: off, or name a cell of the CUDA provider"
+            )
         if one.kind == "triton" and one.backend == "onnxruntime" and artifact in ("weights", ENGINE):
             yield f"{where}.triton.backend: onnxruntime reads graphs, not what {cell.identity} executes; write python"
 
@@ -257,10 +307,13 @@ def _impossible_way(where: str, one: Deployment, entry: Mapping[str, Any]) -> It
     if one.kind != "endpoint":
         if one.endpoint_models:
             yield f"{where}.endpoint_models: the server is {one.server}, which is started here; remove the key"
+        if one.metrics:
+            yield f"{where}.metrics: the server is {one.server}, whose metrics are known; remove the key"
         return
-    scheme, _, address = one.server.partition("://")
-    if not 0 < int(address.rpartition(":")[2]) < 1 << 16:
-        yield f"{where}.server: {one.server} names no port from 1 to 65535; correct it"
+    scheme = one.server.partition("://")[0]
+    for key, url in (("server", one.server), ("metrics", one.metrics)):
+        if url and not 0 < int(urlsplit(url).netloc.rpartition(":")[2]) < 1 << 16:
+            yield f"{where}.{key}: {url} names no port from 1 to 65535; correct it"
     if one.transport != scheme:
         yield f"{where}.transport: {one.transport} is asked of {one.server}; write transport: {scheme}"
     for key in ("batching", "instances"):

@@ -17,8 +17,8 @@ RUN = "run"
 SWEEP = "next"
 """What the sweeps of these cells are called, with a number."""
 
-NAMING_CELLS = ("noise_cells", "traces", "quality", "sequences", "changing", "serving", "next")
-"""Sections that may name cells which a study of a few cells has not."""
+NAMING_CELLS = (*("noise_cells", "noise_deployments", "traces", "quality", "sequences", "changing", "serving", "next"),)
+"""Sections that may name cells or deployments which a study of a few cells has not."""
 
 
 def with_next_cells(

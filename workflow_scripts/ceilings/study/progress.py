@@ -8,16 +8,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ceilings.host import kind_of
 from ceilings.measure import schedules
 from ceilings.measure.colocation import ROUNDS, SETTLING_SECONDS, company, placed
 from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, PYTORCH, RUNTIMES, Runtime
+from ceilings.serving.batching import Batching, batches
 from ceilings.serving.deployment import Deployment
 from ceilings.study.cell import Cell
 from ceilings.study.colocations import Colocation
+from ceilings.workload.shape import Shape
 
 RULES = {
     "fetch_weights": 8,
@@ -42,7 +44,10 @@ RULES = {
 UNKNOWN = 3.0
 
 WORTH_SAYING = 60
-"""Seconds from which on a run says at its start how long it will take."""
+"""Seconds from which on a run says at its start how long it will take, and a plan how long it would."""
+
+MOST_PARTS, LEAST_PART = 4, 0.1
+"""Rules that such a line names, and the share of the whole from which on it does."""
 
 START = {("cpu", True): 6.0, ("cpu", False): 3.0, ("cuda", True): 9.0, ("cuda", False): 5.0}
 """Seconds of a timed process in which nothing is timed: by kind of device, and whether PyTorch executes."""
@@ -50,8 +55,17 @@ START = {("cpu", True): 6.0, ("cpu", False): 3.0, ("cuda", True): 9.0, ("cuda", 
 COMPILING = {COMPILATION: 20.0, AUTOTUNING: 60.0}
 """Seconds more of a process that has one of these levers."""
 
-SERVER_START = 6.0
-"""Seconds until a server is ready."""
+SERVER_START = {"cpu": 6.0, "cuda": 9.0}
+"""Seconds until a server is ready, by kind of device: seen on 2 cores and, with Triton, on an H100."""
+
+RUNNER_START = {"cpu": 0.2, "cuda": 1.5}
+"""Seconds more for each further batch that a server may form: of most GPU runtimes it is a session by itself."""
+
+ASKED_ALONE = 8
+"""Requests of each cell that are asked for one by one, about."""
+
+AROUND_LOADS = 8.0
+"""Seconds of one run in which a server neither starts nor has a load: the client's start, the stops, the record."""
 
 SEARCHED, PREPARED = 10, 6.0
 """Batches that a search measures, about, and seconds in which inputs and reference of one are made."""
@@ -112,9 +126,18 @@ def overlap_seconds(protocol: Mapping[str, Any], streams: Sequence[int]) -> floa
 
 
 def serving_seconds(protocol: Mapping[str, Any], deployment: Deployment) -> float:
-    """Seconds that one server takes: two starts, the check of its answers, and its windows."""
-    windows = len(deployment.loads) * protocol["rounds"] * protocol["window_seconds"]
-    return float(2 * SERVER_START + len(deployment.cells) * protocol["warmup_seconds"] + windows)
+    """Seconds that one server takes: two starts, the check of its answers, and its windows.
+
+    Answers of a window's end come after it: across a round trip that takes as long as the trip.
+    """
+    kind = RUNTIMES[deployment.cells[0].split("/")[0]].device
+    batching = Batching.from_json(deployment.batching) if deployment.batching else None
+    further = max(len(batches(Shape.parse(cell.split("/")[3]).batch, batching)) for cell in deployment.cells) - 1
+    start = SERVER_START[kind] + further * RUNNER_START[kind] if deployment.kind != "endpoint" else 0.0
+    trip = deployment.round_trip_ms / 1e3
+    windows = len(deployment.loads) * protocol["rounds"] * (protocol["window_seconds"] + trip)
+    checks = len(deployment.cells) * (ASKED_ALONE * trip + max(protocol["warmup_seconds"], 2 * ASKED_ALONE * trip))
+    return float(2 * start + AROUND_LOADS + checks + windows)
 
 
 def process_seconds(protocol: Mapping[str, Any], spec: Runtime) -> float:
@@ -131,10 +154,12 @@ class TimeLeft(logging.Filter):
 
     Args:
         expected_seconds: A first guess per rule, used until a job of the rule has ended.
+        is_plan: Whether nothing runs (``snakemake -n``): then the table of jobs gains the line of :func:`say`.
     """
 
-    def __init__(self, expected_seconds: Mapping[str, float]) -> None:
+    def __init__(self, expected_seconds: Mapping[str, float], is_plan: Callable[[], bool] = lambda: False) -> None:
         super().__init__()
+        self._is_plan = is_plan
         self.expected_seconds = dict(expected_seconds)
         self.remaining: Counter[str] = Counter()
         self.started: dict[int, tuple[str, float]] = {}
@@ -146,6 +171,8 @@ class TimeLeft(logging.Filter):
         match fields.get("event"):
             case "run_info":
                 self.remaining = Counter({rule: n for rule, n in fields["stats"].items() if rule != "total"})
+                if self._is_plan() and (words := self.in_parts()):
+                    record.msg = f"{record.msg}\n{words}\n"
             case "job_info":
                 self.started[fields["jobid"]] = (fields["rule_name"], time.monotonic())
             case "job_finished" if fields["job_id"] in self.started:
@@ -163,6 +190,20 @@ class TimeLeft(logging.Filter):
         """Sum over the remaining jobs of what one of their rule has taken so far, else of the first guess."""
         return sum(count * self._mean(rule) for rule, count in self.remaining.items())
 
+    def in_parts(self) -> str:
+        """How long the remaining jobs will take, the rules with most of it by name; empty if that is not worth a line.
+
+        Jobs beside each other count as if they came one after the other, which only timed ones do.
+        """
+        if (whole := self.seconds()) < WORTH_SAYING:
+            return ""
+        parts = {rule: count * self._mean(rule) for rule, count in self.remaining.items()}
+        named = [rule for rule, seconds in Counter(parts).most_common(MOST_PARTS) if seconds >= LEAST_PART * whole]
+        words = [f"{rule} {duration(parts[rule])} ({self.remaining[rule]})" for rule in named]
+        rest = whole - sum(parts[rule] for rule in named)
+        words += [f"the rest {duration(rest)}"] if named and rest >= 1 else []
+        return f"This will take about {duration(whole)}{': ' if words else ''}{', '.join(words)}."
+
     def _mean(self, rule: str) -> float:
         if rule in self.spent:
             count, seconds = self.spent[rule]
@@ -170,12 +211,12 @@ class TimeLeft(logging.Filter):
         return self.expected_seconds.get(rule, UNKNOWN)
 
 
-def show(expected_seconds: Mapping[str, float]) -> TimeLeft:
+def show(expected_seconds: Mapping[str, float], is_plan: Callable[[], bool]) -> TimeLeft:
     """Complete the log of the Snakemake process that calls this, once however often it parses the workflow."""
     logger = logging.getLogger("snakemake.logging")
     known = next((one for one in logger.filters if isinstance(one, TimeLeft)), None)
     if known is None:
-        logger.addFilter(known := TimeLeft(expected_seconds))
+        logger.addFilter(known := TimeLeft(expected_seconds, is_plan))
     return known
 
 
@@ -188,8 +229,8 @@ def hide() -> None:
 
 def say(time_left: TimeLeft) -> None:
     """Say at the start how long the whole will take, if that is worth a line."""
-    if (seconds := time_left.seconds()) >= WORTH_SAYING:
-        logging.getLogger("snakemake.logging").info(f"This will take about {duration(seconds)}.")
+    if words := time_left.in_parts():
+        logging.getLogger("snakemake.logging").info(words)
 
 
 def duration(seconds: float) -> str:

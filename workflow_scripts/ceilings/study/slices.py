@@ -157,7 +157,11 @@ class Slices:
         return canonical(
             {
                 **self._execution(spec, model, device),
-                "code": digest(*measurements.modules(spec.device, names, kind), *self._executed(spec, model)),
+                "code": digest(
+                    *measurements.modules(spec.device, names, kind),
+                    *self._executed(spec, model),
+                    *self._reader(model),
+                ),
                 "tolerance": self.config["parity"][precision],
                 "protocol": {
                     key: value
@@ -429,6 +433,15 @@ class Slices:
     def _reference(self, model: str) -> tuple[str, ...]:
         """What answers for a model instead of its module: of one that generates, a loop around that."""
         return ("ceilings.models.token_reference",) if TASKS[self.models.outline(model).task].generates else ()
+
+    def reader(self, model: str) -> str:
+        """Digest of what reads a runtime's text as the reference does; empty of what generates nothing."""
+        return digest(*self._reader(model)) if self._reader(model) else ""
+
+    def _reader(self, model: str) -> tuple[str, ...]:
+        """Modules of the same."""
+        reference = self._reference(model)
+        return ("ceilings.measure.text_worker", *reference, *self._family(model)) if reference else ()
 
     def _chosen(self, model: str, batch: int, sequence: int) -> Shape:
         return self.models.chosen_shape(model, batch, sequence, smallest_sizes(self.config, self.models, model))

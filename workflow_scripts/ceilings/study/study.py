@@ -11,6 +11,7 @@ from typing import Any
 from ceilings import records
 from ceilings.errors import UserError
 from ceilings.files import expanded
+from ceilings.graphs import operator_library
 from ceilings.host import Host
 from ceilings.schemas.side_by_side import ALLOWED
 from ceilings.study import captures, changing_captures, machines, plan, prediction_log, progress
@@ -21,7 +22,7 @@ from ceilings.study.changing_cells import ChangingCell, changing_cells, requests
 from ceilings.study.colocations import Colocation, colocations
 from ceilings.study.config import checked, nearest, of_captures
 from ceilings.study.contents import Contents
-from ceilings.study.deployments import Deployed, deployed
+from ceilings.study.deployments import Deployed, deployed, plain
 from ceilings.study.engines import Engines
 from ceilings.study.lacking import lacking
 from ceilings.study.next_cells import RUN, with_next_cells
@@ -251,9 +252,10 @@ class Study:
         Raises:
             UserError: The study has no such deployment.
         """
-        if deployment not in self.config["serving"]:
-            raise UserError(f"no deployment is called {deployment!r}, {nearest(deployment, self.config['serving'])}")
-        return self.slices.serving(deployment, device)
+        name = plain(deployment)
+        if name not in self.config["serving"]:
+            raise UserError(f"no deployment is called {name!r}, {nearest(name, self.config['serving'])}")
+        return self.slices.serving(name, device)
 
     def served(self, deployment: str, device: str) -> dict[str, list[str]]:
         """The files of a deployment by cell: artifact, inputs, reference, workload, and what vouches for the artifact.
@@ -262,7 +264,7 @@ class Study:
             UserError: The study has no such deployment.
         """
         self.serving_slice(deployment, device)
-        return self._files_of(self.config["serving"][deployment]["cells"], device)
+        return self._files_of(self.config["serving"][plain(deployment)]["cells"], device)
 
     def colocation_slice(self, group: str, device: str) -> str:
         """What the records of a co-location depend on beside its files.
@@ -294,7 +296,8 @@ class Study:
         return files
 
     def _vouched_graph(self, model: str, graph: str) -> list[str]:
-        return [self.paths.graph(model, graph), self.paths.graph_report(model, graph)]
+        path = self.paths.graph(model, graph)
+        return [path, self.paths.graph_report(model, graph), *operator_library.files_of(path)]
 
     def engine_graph(self, model: str, precision: str) -> str:
         """The ONNX graph that an engine is built from."""

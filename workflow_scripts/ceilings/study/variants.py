@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ceilings.runtimes.catalogue import Runtime
+from ceilings.runtimes.catalogue import REWRITTEN, Runtime
 
 
 def graph_name(runtime: Runtime, precision: str) -> str | None:
@@ -12,8 +12,8 @@ def graph_name(runtime: Runtime, precision: str) -> str | None:
     if runtime.artifact == "engine" or runtime.floats == "fp16":
         return engine_graph(precision)
     stored = stored_precision(precision)
-    if runtime.artifact == "fused":
-        return f"{stored}.fused"
+    if runtime.artifact in REWRITTEN:
+        return f"{stored}.{runtime.artifact}"
     return "int8.cpu" if (runtime.device, stored) == ("cpu", "int8") else stored
 
 
@@ -25,7 +25,11 @@ def counted_work(runtime: Runtime, precision: str) -> str | None:
     """
     if runtime.device != "cuda" or runtime.engine == "external":
         return None
-    return precision if precision == "tf32" else (graph_name(runtime, precision) or precision).removesuffix(".fused")
+    if precision == "tf32" or runtime.artifact in REWRITTEN:
+        return precision
+    if runtime.floats == "fp16":
+        return engine_graph(precision)
+    return graph_name(runtime, precision) or precision
 
 
 def stored_precision(precision: str) -> str:
@@ -34,5 +38,5 @@ def stored_precision(precision: str) -> str:
 
 
 def engine_graph(precision: str) -> str:
-    """The variant that TensorRT gets: what is not quantised stays in FP16, where it fuses attention."""
+    """The variant whose unquantised part is in FP16: what TensorRT gets, since it fuses attention there."""
     return f"{precision}.half" if precision in ("int8", "fp8") else stored_precision(precision)

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ceilings.traces.capture import Calls
 
 LAUNCH, COPY, SYNC, OTHER = range(4)
 """Kinds of calls: starts kernels; copies or fills memory; waits for the device; anything else."""
@@ -15,6 +23,7 @@ _PATTERNS = (
     (COPY, re.compile(r"Mem(cpy|set)|cuMemPrefetch|cudaMemPrefetch")),
 )
 _STARTS_KERNELS = re.compile(r"LaunchKernel|LaunchCooperative|GraphLaunch|^cuLaunch$|^cudaLaunch$")
+_BEGINS_GRAPH, _ENDS_GRAPH = re.compile(r"StreamBeginCapture"), re.compile(r"StreamEndCapture")
 _SUFFIX = re.compile(r"(_ptsz|_ptds)?(_v\d+)?(_ptsz|_ptds)?$")
 
 
@@ -40,3 +49,33 @@ def starts_kernels(name: str) -> bool:
 def launches_graph(name: str) -> bool:
     """Whether the call starts a whole CUDA graph."""
     return "GraphLaunch" in name
+
+
+def served(calls: Calls, names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which calls an operation on the device must follow.
+
+    A call that failed started nothing. One that a thread made while it recorded a CUDA graph became a node of it, and
+    runs with each launch of the graph.
+
+    Args:
+        calls: By start.
+        names: Of a capture; ``calls.name`` are indices into it.
+    """
+    starts = _of_names(calls, names, starts_kernels) & ~calls.failed
+    begins = _of_names(calls, names, lambda name: bool(_BEGINS_GRAPH.search(name))) & ~calls.failed
+    if not begins.any():
+        return starts
+    ends = _of_names(calls, names, lambda name: bool(_ENDS_GRAPH.search(name)))
+    for thread in np.unique(calls.thread[begins]):
+        made = np.flatnonzero(calls.thread == thread)
+        # An end without its begin belongs to a recording from before the capture.
+        depth = np.cumsum(begins[made].astype(int) - ends[made])
+        depth -= np.minimum.accumulate(np.minimum(depth, 0))
+        starts[made[depth > 0]] = False
+    return starts
+
+
+def _of_names(calls: Calls, names: Sequence[str], test: Callable[[str], bool]) -> NDArray[np.bool_]:
+    """What holds of each call's name; of a call without one nothing does."""
+    result: NDArray[np.bool_] = np.array([*map(test, names), False], bool)[calls.name]
+    return result

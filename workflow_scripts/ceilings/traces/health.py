@@ -38,8 +38,7 @@ def refuse_unsound(capture: Capture, where: Path | str) -> list[str]:
         raise UserError(
             f"{where} is incomplete: {orphans:,} of {count:,} kernels have no launch among the recorded calls; {AGAIN}"
         )
-    starts_kernels = np.array([kinds.starts_kernels(name) for name in capture.names] + [False])
-    launches = (calls.start >= first) & (calls.end <= last) & starts_kernels[calls.name] & ~calls.failed
+    launches = (calls.start >= first) & (calls.end <= last) & kinds.served(calls, capture.names)
     served = np.zeros(len(calls.start), bool)
     served[operations.call[operations.call >= 0]] = True
     lost = int((launches & ~served).sum())

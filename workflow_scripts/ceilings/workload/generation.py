@@ -29,11 +29,14 @@ CHECKED_ROWS = 8
 TOP = 20
 """Logits of a token that a runtime gives for the comparison, the largest ones. vLLM gives no more."""
 
-CANDIDATES = 64
-"""Logits of every token that the reference keeps, the largest ones."""
-
 PROBES = ("an empty slot in the middle of the cache", "an empty slot at its end", "a position that is one too small")
 """Faults that the reference commits on purpose in its first decode step, to see how far they move logits."""
+
+ROUNDED = ("fp16", "bf16")
+"""Precisions of which the reference says how far rounding in them moves its logits."""
+
+ROUNDED_TOKENS = 64
+"""Tokens of a prompt, at most, whose logits it rounds for that. How far they are off hardly depends on it."""
 
 Phase = Literal["prefill", "decode"]
 

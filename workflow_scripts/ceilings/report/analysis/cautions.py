@@ -13,8 +13,10 @@ import pandas as pd
 from ceilings.report import text
 from ceilings.report.analysis.findings import Finding
 from ceilings.report.analysis.findings.finding import processes_entry
+from ceilings.report.analysis.findings.serving_noise import unmeasured
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.analysis.narrow_products import float_only
+from ceilings.report.analysis.served import ServedLoads
 from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.keys import KEY
 from ceilings.statistics.levels import CHANGED
@@ -51,6 +53,7 @@ def cautions(measured: Measured, findings: Sequence[Finding], evidence: Evidence
         *_busy(measured),
         *_busy_company(measured),
         *_noise(measured),
+        *_noise_of_servers(measured),
         *_undecided(measured, findings),
         *_processes(measured),
         *_returning(measured),
@@ -128,6 +131,13 @@ def _noise(measured: Measured) -> list[str]:
                 f"**One process a cell on `{device}`**: no difference can be shown. Set `protocol: {{processes: 3}}`."
             )
     return lines
+
+
+def _noise_of_servers(measured: Measured) -> list[str]:
+    missing = unmeasured(ServedLoads(measured)) if len(measured.tables.serving) else ()
+    return [
+        f"The noise between deployments on `{device}` was not measured: add `{entry}`." for device, entry in missing
+    ]
 
 
 def _undecided(measured: Measured, findings: Sequence[Finding]) -> list[str]:

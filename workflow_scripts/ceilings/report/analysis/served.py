@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,8 @@ from ceilings.report.tables.quantities import interval_of
 from ceilings.report.tables.served_columns import CELL, SERVED, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import BY_COLUMN, PARTS, SETTINGS
 from ceilings.report.tables.served_windows import GROWS, SHORT, STEADY, needed_requests
-from ceilings.statistics.decisions import equivalence_interval
-from ceilings.statistics.intervals import mean_over_processes, noise_floor, ratio, verdict
+from ceilings.statistics.decisions import equivalence_interval, within
+from ceilings.statistics.intervals import mean_over_processes, ratio, verdict, widest_difference
 from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
 
@@ -131,6 +131,12 @@ class Served:
         return None if value is None or pd.isna(value) else float(value)
 
     @property
+    def formed(self) -> dict[int, float]:
+        """Share of the executions by batch size; empty where the server does not count them."""
+        given = self.row.get("batch_sizes")
+        return {int(size): share for size, share in json.loads(given).items()} if isinstance(given, str) else {}
+
+    @property
     def record(self) -> str:
         """The path of its first record below the results folder."""
         return f"serving/{self.device}/{self.deployment}/run1.json"
@@ -188,13 +194,47 @@ class Line:
         """The steady load with the least queueing: the fewest clients of a closed loop, else the lowest rate."""
         return next((one for one in (*self.closed, *self.open) if one.steady), None)
 
+    @property
+    def batches(self) -> bool:
+        """Whether its deployment forms batches, and the server counts their sizes."""
+        return bool(self.head.row.get("batching")) and any(one.formed for one in self.loads)
+
     def at(self, other: Served) -> Served | None:
         """The same load as another line's."""
         return next((one for one in self.loads if one.load == other.load), None)
 
 
+@dataclass(frozen=True)
+class ServerPair:
+    """An A/A pair of servers: a cell behind two deployments that differ in their names alone, load by load.
+
+    Attributes:
+        line, second: The cell behind the one and behind the other.
+        latency: Ratios of median latencies, of loads at which both are steady.
+        throughput: Ratios of the throughputs of closed loops.
+    """
+
+    line: Line
+    second: Line
+    latency: Mapping[str, Interval]
+    throughput: Mapping[str, Interval]
+
+    @property
+    def floors(self) -> tuple[float | None, float | None]:
+        """The widest differences of latencies and of throughputs that may be noise; None of what carries no claim."""
+        latency, throughput = (
+            max(map(widest_difference, ratios.values()), default=None) for ratios in (self.latency, self.throughput)
+        )
+        return latency, throughput
+
+
 class ServedLoads:
-    """All measured loads of a study, with what they are compared with."""
+    """All measured loads of a study, with what they are compared with.
+
+    Attributes:
+        lines: The cells behind each deployment of the study.
+        seconds: Those behind the second deployments of A/A pairs, of which nothing is said but the noise.
+    """
 
     def __init__(self, measured: Measured) -> None:
         self.measured = measured
@@ -208,7 +248,9 @@ class ServedLoads:
             if (key := tuple(str(row[name]) for name in (*SERVED, "load"))) in groups
         ]
         by_line = group_by(loads, lambda one: (one.device, one.deployment, one.cell))
-        self.lines = [Line(tuple(same)) for same in by_line.values()]
+        lines = [Line(tuple(same)) for same in by_line.values()]
+        self.lines = [line for line in lines if text.absent(line.head.row.get("aa_of"))]
+        self.seconds = [line for line in lines if line not in self.lines]
 
     def bare(self, one: Served) -> Cell | None:
         """The cell that a deployment serves, in a loop of its own."""
@@ -224,42 +266,91 @@ class ServedLoads:
         known = self.measured.runs(cell)["threads"].dropna()
         return {int(one) for text_ in known if (one := json.loads(text_).get("intra_op"))}
 
-    def judge(self, device: str, factor: Interval) -> Judged:
-        """The verdict on a ratio of latencies of one device, beyond its noise floor."""
-        floors = [floor for floor in (self.measured.noise_floor(device), self._floors.get(device)) if floor is not None]
-        floor = max(floors, default=None)
-        return Judged(factor, verdict(factor, floor or 0.0), floor)
+    def judge(self, one: Served, factor: Interval) -> Judged:
+        """The verdict on a ratio of latencies at a load, beyond the wider noise of the device's cells and servers."""
+        return _judged(factor, self.measured.noise_floor(one.device), self.noise_floor(one))
 
     def compare(self, a: Served, b: Served) -> Judged:
         """Median latency of ``a`` over that of ``b``."""
-        return self.judge(a.device, ratio(a.groups, b.groups))
+        return self.judge(a, ratio(a.groups, b.groups))
 
-    def same(self, a: Served, b: Served) -> Interval:
-        """The same ratio with the narrower interval by which loads are called equal."""
-        return equivalence_interval(a.groups, b.groups)
+    def equal(self, a: Served, b: Served, margin: float) -> bool:
+        """Whether their median latencies are equal within ``margin``, finer than which no noise of servers may be.
+
+        Two cells of one deployment take turns on the same servers, whose noise falls on both.
+        """
+        if a.deployment != b.deployment and (self.noise_floor(a) or 0.0) > margin:
+            return False
+        return within(equivalence_interval(a.groups, b.groups), margin)
 
     def more(self, a: Served, b: Served) -> Judged:
         """Throughput of ``b`` over that of ``a``, so that "faster" says that ``a`` answers more."""
-        return self.judge(a.device, ratio(_rates(b), _rates(a)))
+        servers = _wider(*(self._noise_at(one, lambda pair: pair.throughput) for one in (a, b)))
+        bare = self.measured.noise_floor(a.device) if servers is None else None
+        return _judged(ratio(_rates(b), _rates(a)), bare, servers)
+
+    def noise_floor(self, one: Served) -> float | None:
+        """The largest difference of latencies that two equal deployments may have at a load; None if no pair says."""
+        return self._noise_at(one, lambda pair: pair.latency)
 
     @functools.cached_property
-    def _floors(self) -> dict[str, float]:
-        """By device, the noise of deployments that differ in their names alone: A/A pairs of servers."""
-        floors: dict[str, float] = {}
-        for a, b in self.pairs(set()):
-            for one in a.loads:
-                other = b.at(one)
-                if other and one.steady and other.steady:
-                    floors[one.device] = max(noise_floor(one.groups, other.groups), floors.get(one.device, 0.0))
-        return floors
+    def aa_pairs(self) -> list[ServerPair]:
+        """Every A/A pair of servers: the planned ones, and deployments that the study has under two names."""
+        return [_server_pair(a, b) for a, b in self._differing(set(), [*self.lines, *self.seconds])]
+
+    def _noise_at(self, one: Served, ratios_of: Callable[[ServerPair], Mapping[str, Interval]]) -> float | None:
+        """The widest difference within the device's A/A pairs: at that load, or of all loads where they lack it."""
+        pairs = [ratios_of(pair) for pair in self.aa_pairs if pair.line.head.device == one.device]
+        here = [ratios[one.load] for ratios in pairs if one.load in ratios]
+        every = [value for ratios in pairs for value in ratios.values()]
+        return max(map(widest_difference, here or every), default=None)
 
     def pairs(self, differing: set[str]) -> list[tuple[Line, Line]]:
         """Lines of one cell whose deployments differ in just these settings, each pair once, in the study's order."""
+        return self._differing(differing, self.lines)
+
+    def _differing(self, settings: set[str], among: Sequence[Line]) -> list[tuple[Line, Line]]:
         made = []
-        for lines in group_by(self.lines, lambda line: (line.head.device, line.head.cell)).values():
+        for lines in group_by(among, lambda line: (line.head.device, line.head.cell)).values():
             for index, a in enumerate(lines):
-                made += [(a, b) for b in lines[index + 1 :] if differences(a.head, b.head) == differing]
+                made += [(a, b) for b in lines[index + 1 :] if differences(a.head, b.head) == settings]
         return made
+
+
+def _judged(factor: Interval, *floors: float | None) -> Judged:
+    """The verdict on a ratio beyond the widest of the noise floors that are known."""
+    floor = _wider(*floors)
+    return Judged(factor, verdict(factor, floor or 0.0), floor)
+
+
+def _wider(*floors: float | None) -> float | None:
+    return max((floor for floor in floors if floor is not None), default=None)
+
+
+def _server_pair(line: Line, second: Line) -> ServerPair:
+    both = [(one, other) for one in line.loads if (other := second.at(one))]
+    return ServerPair(
+        line,
+        second,
+        {one.load: ratio(one.groups, other.groups) for one, other in both if one.steady and other.steady},
+        {
+            one.load: ratio(_rates(one), _rates(other))
+            for one, other in both
+            if one.closed and not one.row["flagged"] and not other.row["flagged"]
+        },
+    )
+
+
+TAILS = (("p99_ms", "p99"), ("p95_ms", "p95"), ("p90_ms", "p90"), ("p50_ms", "median"))
+
+
+def tail_of(loads: Sequence[Served]) -> tuple[str, str]:
+    """Column and name of the highest percentile that all of these loads have requests enough for."""
+    return next(
+        (column, name)
+        for column, name in TAILS
+        if column == "p50_ms" or all(one.known(column) is not None for one in loads)
+    )
 
 
 END_TO_END = "latency_end_to_end"

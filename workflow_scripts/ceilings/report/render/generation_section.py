@@ -13,7 +13,7 @@ from ceilings.report.analysis.baselines import baseline_of, baselines
 from ceilings.report.analysis.limiter import limiter
 from ceilings.report.analysis.measured import Cell, Measured
 from ceilings.report.render.results_table import MOST_TABLES, kept_rows, speedup, table_heading
-from ceilings.report.tables.quantities import BY_COLUMN, show
+from ceilings.report.tables.quantities import BY_COLUMN, show, show_interval
 from ceilings.workload.generation import Phase
 
 ITERATION = (
@@ -30,7 +30,8 @@ NAMES: dict[Phase, str] = {"decode": "decode, time per output token", "prefill":
 
 LEGEND = (
     "p50 and p99 are of single tokens in the closed loop. TTFT, end to end and tokens/s are of whole requests, one "
-    "batch of prompts after the other: tokens/s of one row and of all rows together, the first token included. Jitter: "
+    "batch of prompts after the other: tokens/s of one row and of all rows together, the first token included. "
+    "Intervals are of the processes' medians; that of tokens/s is that of end to end, as a share. Jitter: "
     "interquartile range of the gaps between a request's tokens. Memory: the highest of the process on the device; of "
     "a CPU, on the host. KV cache: what is held for keys and values. First answer: from the start of the process to "
     "its first token. Same tokens: share of the tokens that are those of FP32 PyTorch. Speed-up: *same* is within the "
@@ -57,6 +58,15 @@ def _quantity(heading: str, name: str, scale: float = 1.0) -> Column:
         return "" if value is None or pd.isna(value) else text.number(value * scale)
 
     return Column(heading, shown)
+
+
+def _interval(heading: str, name: str) -> Column:
+    """As ``_quantity``, with the interval that the spread of the processes gives."""
+
+    def shown(cell: Cell) -> str:
+        return show_interval(BY_COLUMN[name], cell.row) if pd.notna(cell.row.get(name)) else ""
+
+    return Column(f"{heading} [95%]", shown)
 
 
 def _percent(heading: str, name: str) -> Column:
@@ -92,12 +102,12 @@ AGREEMENT = _percent("same tokens", "token_agreement")
 
 COLUMNS: dict[Phase, tuple[Column, ...]] = {
     "decode": (
-        *(P50, P99, _quantity("jitter, ms", "jitter_ms"), _quantity("TTFT, ms", "first_token_p50_ms")),
-        _quantity("end to end, ms", "request_p50_ms"),
+        *(P50, P99, _quantity("jitter, ms", "jitter_ms"), _interval("TTFT, ms", "first_token_p50_ms")),
+        _interval("end to end, ms", "request_p50_ms"),
         *(_quantity("tokens/s, one row", "tokens_per_s"), _quantity("tokens/s, all rows", "total_tokens_per_s")),
         *(Column("tokens/J", _per_joule), MEMORY, CACHE, FIRST, AGREEMENT),
     ),
-    "prefill": (P50, P99, _quantity("TTFT of requests, ms", "first_token_p50_ms"), MEMORY, CACHE, FIRST, AGREEMENT),
+    "prefill": (P50, P99, _interval("TTFT of requests, ms", "first_token_p50_ms"), MEMORY, CACHE, FIRST, AGREEMENT),
 }
 """Before speed-up, bound and gap. Those that no row has a value in are left out."""
 

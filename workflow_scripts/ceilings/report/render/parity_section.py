@@ -22,10 +22,11 @@ TOKENS = ("same tokens", "rows equal", "first difference", "largest margin", "fa
 
 TOKENS_LEGEND = (
     "Of models that generate: tokens that are the reference's; rows of which all are; the earliest place at which one "
-    "differs; and by how many standard errors of the logits the reference preferred its token there, at most. After "
-    "its first difference a row has another context, and is compared no further. Faults seen: of those that the "
-    "reference commits on purpose in its first decode step (a slot of the cache that is empty, in its middle or at its "
-    "end; a position that is one too small), how many move the logits by more than this comparison lets pass."
+    "differs. There a row becomes another text, which the reference reads too: by how many standard errors of the "
+    "logits it preferred another token at any place of such texts, at most. Same top class: of these texts, the share "
+    "of tokens that it would choose as well. Faults seen: of those that the reference commits on purpose in its first "
+    "decode step (a slot of the cache that is empty, in its middle or at its end; a position that is one too small), "
+    "how many move the logits by more than this comparison lets pass."
 )
 
 

@@ -43,6 +43,7 @@ from ceilings.report.tables.quantities import (
 from ceilings.report.tables.search_rows import search_tables
 from ceilings.report.tables.served_rows import served_tables
 from ceilings.report.tables.transfer_rows import Transfers
+from ceilings.runtimes.catalogue import GRAPH
 from ceilings.statistics.intervals import mean_over_processes, median_over_processes, pooled_quantile
 from ceilings.workload.shape import Shape
 
@@ -133,7 +134,7 @@ def cell_row(cell: Record, records: Sequence[Record]) -> dict[str, Any]:
     row = {name: cell[name] for name in KEY} | {
         **{name: cell.get(name) for name in ("aa_of", "stack", "artifact")},
         "lengths": cell.get("lengths") or "",
-        "levers": joined_levers(cell.get("levers") or ()),
+        "levers": joined_levers(_levers(cell, records)),
         "sweeps": ";".join(cell.get("sweeps") or []),
         "processes": len(records),
         "flags": _counted((flag for record in records for flag in record.get("flags", [])), len(records)),
@@ -265,6 +266,13 @@ def _requests(cell: Record, records: Sequence[Record], row: Record) -> dict[str,
     if row["peak_device_mb"] is not None and row["cache_mb"] is not None:
         made["peak_without_cache_mb"] = max(0.0, row["peak_device_mb"] - row["cache_mb"])
     return made
+
+
+def _levers(cell: Record, records: Sequence[Record]) -> set[str]:
+    """What is done to the stack, less the CUDA graphs that no iteration runs in: a step may be larger than each."""
+    levers = set(cell.get("levers") or ())
+    replayed = [(record.get("runtime") or {}).get("graph_replayed") for record in records]
+    return levers - {GRAPH} if replayed and all(one is False for one in replayed) else levers
 
 
 def _parity(records: Sequence[Record]) -> dict[str, Any]:

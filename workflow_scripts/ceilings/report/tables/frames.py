@@ -289,7 +289,8 @@ def read_tables(folder: Path | str, remedy: str | None = None) -> Tables:
     for name, columns in known.items():
         if name in tables:
             missing = [column for column in columns if column not in tables[name].columns]
-            tables[name] = tables[name].assign(**dict.fromkeys(missing))
+            beside = pd.DataFrame(dict.fromkeys(missing), index=tables[name].index)
+            tables[name] = pd.concat([tables[name], beside], axis=1)
     # Older than a class, than replays with nodes closer together, or than the check whether iterations are alike.
     since = dict.fromkeys(SELDOM_MS, 0.0) | dict.fromkeys(("node_gap_us", *UNSTEADY_COLUMNS))
     tables["budgets"] = tables["budgets"].assign(

@@ -20,9 +20,12 @@ from ceilings.measure.schedules import schedules
 from ceilings.measure.stopping import FEWEST_REQUESTS, NS, Protocol
 from ceilings.report import text
 from ceilings.report.tables.quantities import SOURCED, recorded
+from ceilings.runtimes import engine_facts
+from ceilings.runtimes.catalogue import RUNTIMES, VLLM
 from ceilings.schemas.terms import number, numbers
 from ceilings.statistics import search_record
 from ceilings.statistics.limit_search import answer, next_batch
+from ceilings.study.cell import SECOND
 from ceilings.taxonomy import HOST_PARTS, IDLE_CAUSES
 from ceilings.traces.budget_record import CLOSING
 from ceilings.traces.verdict import verdict
@@ -79,7 +82,21 @@ def run(record: Record, plan: Record, path: str | Path) -> str | None:
     reason = Protocol.from_json(protocol).stop_reason(latencies, series["elapsed_ns"])
     if reason != series["stop_reason"]:
         return f"it stopped for {series['stop_reason']!r}, and by its protocol that would be {reason!r}"
-    return _throughput(record) or _requests(record)
+    return _throughput(record) or _requests(record) or _engine(record)
+
+
+def _engine(record: Record) -> str | None:
+    """In what vLLM's engine was another one than its cell says."""
+    cell = record["cell"]
+    spec = RUNTIMES.get(cell["runtime"].removesuffix(SECOND))
+    if spec is None or spec.stack != VLLM:
+        return None
+    try:
+        return engine_facts.unlike(
+            record.get("runtime") or {}, cell["precision"], Shape.parse(cell["shape"]), spec.options["mode"]
+        )
+    except (KeyError, TypeError) as error:
+        return f"it does not say of vLLM's engine what it was ({error})"
 
 
 def quantities(record: Record) -> str | None:

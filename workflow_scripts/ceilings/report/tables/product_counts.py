@@ -52,8 +52,11 @@ def product_columns(cell: Record, records: Sequence[Record]) -> dict[str, int | 
 
 
 def _of_session(record: Record) -> Products | None:
-    """From ONNX Runtime's profile of one inference; a provider that runs the graph as one engine shows no products."""
-    placement = (record.get("runtime") or {}).get("placement")
+    """What a runtime counted, or ONNX Runtime's profile of one inference, where an engine within shows no products."""
+    runtime = record.get("runtime") or {}
+    if counts := runtime.get("products"):
+        return _of_counts(counts)
+    placement = runtime.get("placement")
     if not placement:
         return None
     narrow, wide = (sum(placement[name].values()) for name in ("int8_products", "float_products"))
@@ -68,6 +71,11 @@ def _of_engine(path: str, record: Record) -> Products | None:
     same = engine["engine_sha256"] == timed and (record.get("runtime") or {}).get("profile") == 0
     if not same or not counts or "none" in counts:
         return None
+    return _of_counts(counts)
+
+
+def _of_counts(counts: Mapping[str, int]) -> Products:
+    """Of products by the type that they ran in."""
     return Products(sum(counts.get(name, 0) for name in QUANTIZED), sum(counts.values()), None)
 
 

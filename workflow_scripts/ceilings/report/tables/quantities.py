@@ -29,7 +29,7 @@ PERCENTILES = {"p90": 0.9, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 QUANTILES = {f"{stem}_ms": q for stem, q in PERCENTILES.items()}
 """The same by column."""
 
-SUFFIXES = {"1/s": "_per_s", "1/J": "_per_j", "": ""}
+SUFFIXES = {"1/s": "_per_s", "1/J": "_per_j", "σ": "_sigma", "": ""}
 """How a column's name ends by its unit, where it is not the unit in small letters."""
 
 RATES = ("1/s", "1/J")

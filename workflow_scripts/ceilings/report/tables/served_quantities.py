@@ -47,6 +47,7 @@ SETTINGS = (
 IDENTITY = (
     _text("device", "device", "The device that the server executes on."),
     _text("deployment", "deployment", "The deployment, as the study calls it."),
+    _text("aa_of", "repeats", "Of the second of an A/A pair of servers: the deployment that it is once more."),
     *(_text(name, name, f"Of the cell that is served: its {name}.") for name in ("runtime", "model", "precision")),
     _text("shape", "shape", "Of one request."),
     _text("status", "status", "ok, failed or unavailable; of what was not measured there is one row a cell."),

@@ -63,9 +63,9 @@ def served_tables(plan: Record, means: Means) -> Frames:
     for entry in plan.get("serving") or ():
         records = [read_serving(path, entry) for path in entry["runs"]]
         for cell in entry["cells"]:
-            key = _key(entry, cell)
+            key, repeats = _key(entry, cell), {"aa_of": entry.get("aa_of")}
             if gone := _not_measured(plan, entry, cell, records):
-                rows.append(key | gone)
+                rows.append(key | repeats | gone)
                 continue
             highest = 0.0
             for loaded in _by_load(cell, records):  # closed loops first
@@ -73,7 +73,7 @@ def served_tables(plan: Record, means: Means) -> Frames:
                 row = load_row(loaded, answered, records, means, key, highest) if answered else _unanswered(loaded)
                 if row["kind"] == "closed" and answered:
                     highest = max(highest, row["answered_per_s"])
-                rows.append(key | row | _setting(plan, entry, cell, records))
+                rows.append(key | repeats | row | _setting(plan, entry, cell, records))
                 windows += [key | window_row(run, window) for run, window in loaded]
                 samples += [(key, run, window) for run, window in answered]
     return Frames(

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ceilings import foreign
+from ceilings.report import text
 from ceilings.statistics.quantiles import quantile_interval
 
 Window = Mapping[str, Any]
@@ -64,6 +66,9 @@ def faults(window: Window) -> list[str]:
         counted += server.get("failures") or 0
         if counted != window["answered"] + failed:
             noticed.append("server and client counted different requests")
+    if others := server.get("others"):
+        named = text.cut((foreign.one_line(one, 60).replace("; ", ", ") for one in sorted(others)), 3)
+        noticed.append(f"other models of the server were asked meanwhile: {named}")
     return noticed
 
 

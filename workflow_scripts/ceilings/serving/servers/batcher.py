@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ceilings.serving.executor import Arrays, Batching, Executor, Times
+from ceilings.serving.batching import Batching
+from ceilings.serving.executor import Arrays, Executor, Times
 
 Answer = dict[str, np.ndarray]
 

@@ -33,7 +33,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 
 from ceilings.files import read_json, write_task
-from ceilings.serving.executor import Batching, Executor
+from ceilings.serving.batching import Batching
+from ceilings.serving.executor import Executor
 from ceilings.serving.kserve import NUMBERS
 from ceilings.serving.servers.batcher import Batcher, Tally
 from ceilings.serving.servers.metrics import SIZES

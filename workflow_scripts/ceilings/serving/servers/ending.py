@@ -12,12 +12,17 @@ import os
 import select
 import signal
 import threading
+import time
 from pathlib import Path
 
 from ceilings.lifetime import SHARED_MEMORY
 
 SHM_PREFIX = "CEILINGS_SHM_PREFIX"
 """Environment variable with what the names of the server's shared memory begin with; set for Triton's Pythons."""
+
+
+LOOKED_SECONDS = 0.5
+"""So often a server is looked for where the kernel does not say when it ends."""
 
 
 def clean_shared_memory(prefix: str) -> int:
@@ -39,16 +44,31 @@ def watch() -> None:
     prefix, server = os.environ.get(SHM_PREFIX, ""), os.getpgrp()
     if not prefix or server == os.getpid():
         return
+    watched: int | None = None
     try:
         watched = os.pidfd_open(server)
-    except OSError:
+    except ProcessLookupError:
         _end(prefix)
+    except OSError:
+        pass  # a kernel without the call, such as that of some sandboxes: then it is looked for
 
     def wait() -> None:
-        select.select([watched], [], [])
+        if watched is not None:
+            select.select([watched], [], [])
+        else:
+            while _is_there(server):
+                time.sleep(LOOKED_SECONDS)
         _end(prefix)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _end(prefix: str) -> None:

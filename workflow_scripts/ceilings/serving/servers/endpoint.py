@@ -34,16 +34,17 @@ class Endpoint(Server):
     Args:
         url: ``http://HOST:PORT`` or ``grpc://HOST:PORT``.
         models: What it is asked for, ``NAME`` or ``NAME/VERSION``.
-        metrics_address: ``HOST:PORT`` of its metrics, if known. Without, what the statistics extension counts.
+        metrics_url: ``http://HOST:PORT/PATH`` of its metrics, if known. Without, what the statistics extension counts.
     """
 
     kind = "endpoint"
 
-    def __init__(self, url: str, models: Iterable[str], metrics_address: str | None = None) -> None:
+    def __init__(self, url: str, models: Iterable[str], metrics_url: str | None = None) -> None:
         scheme, address = parsed(url)
         self.addresses = {scheme: address}
         self.models = tuple(models)
-        self._metrics = metrics_address
+        self._metrics = metrics_url
+        self._composing: dict[str, frozenset[str]] = {}
         self._ask: _Http | _Grpc = _Http(address) if scheme == "http" else _Grpc(address)
 
     def start(self) -> dict[str, int]:
@@ -52,6 +53,13 @@ class Endpoint(Server):
         for model in self.models:
             name = _named(model)
             self._wait(functools.partial(self._ask.model_ready, *name), f"its model {model}", self._about(*name))
+        if self._metrics is not None and not metrics.counts_inferences(text := self._scraped()):
+            first = text.strip().partition("\n")[0]
+            raise MetricsError(
+                f"{self._metrics} counts no requests by a name that is known here "
+                f"({', '.join(f'{prefix}*' for prefix in metrics.FAMILIES)}); it begins with "
+                f"{foreign.one_line(first, 80)!r}; correct metrics, or remove it"
+            )
         return {"ready": time.perf_counter_ns() - began}
 
     def _about(self, name: str, version: str | None) -> Callable[[], object]:
@@ -100,12 +108,53 @@ class Endpoint(Server):
         self._ask.close()
 
     def counters(self, model: str) -> Counters:
-        name, version = _named(model)
         if self._metrics is not None:
-            with contextlib.suppress(OSError, MetricsError):
-                return metrics.counters(get(self._metrics, "/metrics")[1], name, version)
+            return metrics.counters(self._scraped(), *_named(model))
         entry = self._statistics(model)
         return Counters() if entry is None else metrics.statistics_counters(entry)
+
+    def _scraped(self) -> str:
+        """The text of its metrics.
+
+        Raises:
+            MetricsError: There is none at that address.
+        """
+        address, path = metrics_place(str(self._metrics))
+        try:
+            status, text = get(address, path)
+        except OSError as error:
+            raise MetricsError(f"no metrics at {self._metrics}: {_words(error)}; correct metrics") from None
+        if status != HTTPStatus.OK:
+            raise MetricsError(f"{self._metrics} answers with {refusal(status, text[:80].encode())}; correct metrics")
+        return text
+
+    def asked(self, beside: str) -> Mapping[str, int] | None:
+        by_model: Mapping[str, int] | None = None
+        if self._metrics is not None:
+            by_model = metrics.requests_by_model(self._scraped())
+        else:
+            with contextlib.suppress(OSError, ValueError):
+                by_model = metrics.statistics_requests(self._ask.statistics("", None))
+        if by_model is None:
+            return None
+        name, version = _named(beside)
+        parts = self._parts(beside)
+        return {
+            other: count
+            for other, count in by_model.items()
+            if other.partition("/")[0] not in parts
+            and (other != f"{name}/{version}" if version else other.partition("/")[0] != name)
+        }
+
+    def _parts(self, model: str) -> frozenset[str]:
+        """The models that an ensemble executes, and those of ensembles among them; none of other models."""
+        if model not in self._composing:
+            self._composing[model] = frozenset()  # what names itself ends here
+            with contextlib.suppress(OSError, ValueError):
+                steps = (self._ask.config(*_named(model)).get("ensemble_scheduling") or {}).get("step") or ()
+                names = [str(step["model_name"]) for step in steps if step.get("model_name")]
+                self._composing[model] = frozenset(names).union(*map(self._parts, names))
+        return self._composing[model]
 
     def batch_sizes(self, model: str) -> dict[int, int] | None:
         entry = self._statistics(model)
@@ -130,6 +179,7 @@ class Endpoint(Server):
             "extensions": list(about.get("extensions", [])),
             "options": [],
             "executor": {},
+            "metrics": self._metrics,
             "notes": [] if counted or self._metrics else ["the server counts nothing that can be read here"],
         }
 
@@ -151,6 +201,16 @@ def parsed(url: str) -> tuple[str, str]:
     if not named or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise UserError(f"{url!r} is no endpoint; write http://HOST:PORT or grpc://HOST:PORT")
     return parts.scheme, parts.netloc
+
+
+def metrics_place(url: str) -> tuple[str, str]:
+    """``host:port`` and path of an endpoint's metrics.
+
+    >>> metrics_place("http://localhost:8002"), metrics_place("http://[::1]:80/v1/metrics")
+    (('localhost:8002', '/metrics'), ('[::1]:80', '/v1/metrics'))
+    """
+    parts = urlsplit(url)
+    return parts.netloc, parts.path.rstrip("/") or "/metrics"
 
 
 def _words(error: OSError) -> str:
@@ -183,8 +243,15 @@ class _Http:
         return True
 
     def statistics(self, name: str, version: str | None) -> Mapping[str, Any]:
-        status, text = get(self._address, f"{_path(name, version)}/stats")
-        if status != 200:
+        """Of a model; of all of them where the name is empty."""
+        return self._described(f"{_path(name, version)}/stats" if name else "/v2/models/stats")
+
+    def config(self, name: str, version: str | None) -> Mapping[str, Any]:
+        return self._described(f"{_path(name, version)}/config")
+
+    def _described(self, path: str) -> Mapping[str, Any]:
+        status, text = get(self._address, path)
+        if status != HTTPStatus.OK:
             raise ValueError(f"status {status}")
         return _object(text)
 
@@ -230,8 +297,14 @@ class _Grpc:
         return self._call("ModelMetadata", name=name, version=version or "")
 
     def statistics(self, name: str, version: str | None) -> Mapping[str, Any]:
-        answer = self._call("ModelStatistics", name=name, version=version or "")
-        entries: Mapping[str, Any] = self._json.MessageToDict(answer, preserving_proto_field_name=True)
+        """Of a model; of all of them where the name is empty."""
+        return self._described(self._call("ModelStatistics", name=name, version=version or ""))
+
+    def config(self, name: str, version: str | None) -> Mapping[str, Any]:
+        return self._described(self._call("ModelConfig", name=name, version=version or "").config)
+
+    def _described(self, message: Any) -> Mapping[str, Any]:
+        entries: Mapping[str, Any] = self._json.MessageToDict(message, preserving_proto_field_name=True)
         return entries
 
     def about(self) -> Mapping[str, Any]:

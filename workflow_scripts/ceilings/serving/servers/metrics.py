@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping
@@ -114,12 +115,23 @@ _TRITON = {
 
 _OURS = {field.name: (f"ceilings_{field.name}", 1) for field in dataclasses.fields(Counters)}
 
+_MLSERVER = {"requests": ("model_infer_request_success", 1), "failures": ("model_infer_request_failure", 1)}
+"""MLServer's: its duration leaves out what lies around the model, and is no time of a request."""
+
+FAMILIES = {"nv_inference_": _TRITON, "ceilings_": _OURS, "model_infer_request_": _MLSERVER}
+"""Names of counters by what they begin with; the embedded server is an MLServer that counts more."""
+
 SIZES = "ceilings_batches"
 """The embedded server's executions by size."""
 
 
+def counts_inferences(text: str) -> bool:
+    """Whether a text of metrics counts requests by a name that is known here, be it that none came yet."""
+    return any(f"# TYPE {prefix}" in text or f"\n{prefix}" in f"\n{text}" for prefix in FAMILIES)
+
+
 def counters(text: str, model: str, version: str | None = None) -> Counters:
-    """Counters of a model from a server's metrics, Triton's or the embedded server's; of other servers all None.
+    """Counters of a model from the metrics of Triton, the embedded server or an MLServer; of other servers all None.
 
     Args:
         text: Prometheus' text.
@@ -129,17 +141,46 @@ def counters(text: str, model: str, version: str | None = None) -> Counters:
     Raises:
         MetricsError: A server of a known kind does not count this model.
     """
-    of = [one for one in samples(text) if one.name.startswith(("nv_inference_", "ceilings_"))]
+    prefix, of = _family(text)
     mine = [one for one in of if one.labels.get("model") == model and version in (None, one.labels.get("version"))]
     if of and not mine:
+        if FAMILIES[prefix] is _MLSERVER:  # it counts a model from its first request on
+            return Counters(requests=0, failures=0)
         known = sorted({one.labels.get("model", "") for one in of})
         raise MetricsError(f"the server counts nothing of {model}{f'/{version}' if version else ''}; it has {known}")
-    names = _TRITON if any(one.name.startswith("nv_") for one in mine) else _OURS
     values: dict[str, int | None] = {}
-    for field, (name, scale) in names.items():
+    for field, (name, scale) in FAMILIES[prefix].items() if mine else ():
         found = [one.value for one in mine if one.name in (name, f"{name}_total")]
         values[field] = round(sum(found) * scale) if found else None
     return Counters(**values)
+
+
+def requests_by_model(text: str) -> dict[str, int] | None:
+    """Requests that were answered or failed, by ``MODEL/VERSION``; None of a server whose names are unknown here."""
+    if not counts_inferences(text):
+        return None
+    prefix, of = _family(text)
+    asked: collections.Counter[str] = collections.Counter()
+    names = [name for field in ("requests", "failures") for name in _of_field(prefix, field)]
+    for one in of:
+        if one.name in names:
+            asked[f"{one.labels.get('model', '')}/{one.labels.get('version', '')}"] += round(one.value)
+    return dict(asked)
+
+
+def _of_field(prefix: str, field: str) -> tuple[str, str]:
+    """The names that a counter may have."""
+    name, _ = FAMILIES[prefix][field]
+    return name, f"{name}_total"
+
+
+def _family(text: str) -> tuple[str, list[Sample]]:
+    """What the names of a server's counters begin with, and these; none of a server that is unknown here."""
+    every = list(samples(text))
+    for prefix in FAMILIES:
+        if of := [one for one in every if one.name.startswith(prefix)]:
+            return prefix, of
+    return next(iter(FAMILIES)), []
 
 
 def sizes(text: str, model: str) -> dict[int, int]:
@@ -166,6 +207,15 @@ def statistics_entry(answer: Mapping[str, Any], model: str, version: str | None 
         raise MetricsError(f"the statistics hold nothing of {model}")
     entry: Mapping[str, Any] = entries[-1]
     return entry
+
+
+def statistics_requests(answer: Mapping[str, Any]) -> dict[str, int]:
+    """Requests that were answered or failed, by ``MODEL/VERSION``, of an answer of the statistics extension."""
+    asked: dict[str, int] = {}
+    for entry in answer.get("model_stats") or ():
+        counted = statistics_counters(entry)
+        asked[f"{entry.get('name', '')}/{entry.get('version', '')}"] = (counted.requests or 0) + (counted.failures or 0)
+    return asked
 
 
 def statistics_sizes(entry: Mapping[str, Any]) -> dict[int, int]:

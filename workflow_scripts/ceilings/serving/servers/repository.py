@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ceilings.errors import CellFailure
-from ceilings.files import write_task, write_text
-from ceilings.serving.executor import Batching, serves
+from ceilings.files import read_json, write_task, write_text
+from ceilings.serving.batching import Batching
+from ceilings.serving.executor import serves
 from ceilings.workload.shape import Shape
 from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
@@ -36,8 +37,8 @@ from ceilings.serving.servers.triton_model import TritonPythonModel
 __all__ = ["TritonPythonModel"]
 '''
 
-ENGINE_PRECISIONS = {"fp32": "FP32", "tf32": "FP32", "fp16": "FP16", "int8": "INT8"}
-"""TensorRT's precisions within ONNX Runtime's backend, by the cell's."""
+KEPT_ENGINE = ".cache.json"
+"""End of the record of an engine that ONNX Runtime's TensorRT provider kept; it names the graph."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,22 @@ class Served:
         """Whether a GPU executes it, as its device's name says."""
         return not str(self.task["cell"]["device"]).startswith("cpu")
 
+    @property
+    def by_tensorrt(self) -> bool:
+        """Whether the bare cell is TensorRT's, by itself or within ONNX Runtime."""
+        return "tensorrt" in self.task["cell"]["runtime"]
+
+    @property
+    def tf32(self) -> bool:
+        """Whether products of FP32 may be of TF32."""
+        return bool(self.task["cell"]["precision"] == "tf32")
+
+    @property
+    def graph(self) -> Path:
+        """What ONNX Runtime reads; of an engine that it kept, the graph that this was made of."""
+        artifact = Path(self.task["artifact"])
+        return Path(read_json(artifact)["plan"]["graph"]) if artifact.name.endswith(KEPT_ENGINE) else artifact
+
 
 def write(folder: Path, served: Served, backend: str = "python", engine_cache: Path | None = None) -> Path:
     """Write one model's folder.
@@ -79,7 +96,7 @@ def write(folder: Path, served: Served, backend: str = "python", engine_cache: P
         folder: The repository.
         served: The model.
         backend: One of ``BACKENDS``.
-        engine_cache: Where ONNX Runtime's backend keeps TensorRT's engines; None: it executes with CUDA or the CPU.
+        engine_cache: Where ONNX Runtime's backend keeps TensorRT's engines, of each model in a folder of its name.
 
     Returns:
         The model's folder.
@@ -88,7 +105,8 @@ def write(folder: Path, served: Served, backend: str = "python", engine_cache: P
         CellFailure: The backend cannot serve it.
     """
     serves(served.task, served.batching)
-    model, artifact = folder / served.name, Path(served.task["artifact"])
+    model = folder / served.name
+    artifact = served.graph if backend == "onnxruntime" else Path(served.task["artifact"])
     version = model / "1"
     version.mkdir(parents=True)
     parameters = {}
@@ -120,7 +138,8 @@ def config(
 ) -> str:
     """The text of a model's ``config.pbtxt``.
 
-    Outputs of other backends than Python stand in the graph or the engine, in types that Triton reads there.
+    Outputs of other backends than Python stand in the graph or the engine, in types that Triton reads there. A GPU's
+    instances are on its first one, as the bare cell is; without ``gpus`` each GPU would get as many.
     """
     workload, batching = served.workload, served.batching
     rowed = all(tensor.dims[:1] == ("batch",) for tensor in (*workload.inputs, *workload.outputs))
@@ -136,8 +155,9 @@ def config(
     fields += [f"input {_tensor(tensor, tensor.dtype, largest, served.shape)}" for tensor in workload.inputs]
     if backend == "python":  # runners give float32 whatever they compute in
         fields += [f"output {_tensor(tensor, 'float32', largest, served.shape)}" for tensor in workload.outputs]
-    kind = "KIND_GPU" if served.on_device and backend != "python" else "KIND_CPU"
-    fields.append(f"instance_group {{ count: {served.instances} kind: {kind} }}")
+    own = served.on_device and backend != "python"  # Triton's Python places nothing: the runner is on the first GPU
+    group = f"count: {served.instances} kind: {'KIND_GPU gpus: [ 0 ]' if own else 'KIND_CPU'}"
+    fields.append(f"instance_group {{ {group} }}")
     if batching:
         preferred = "".join(f"preferred_batch_size: {size} " for size in batching.preferred)
         delay = round(batching.delay_ms * 1000)
@@ -145,8 +165,8 @@ def config(
     if backend == "onnxruntime":
         threads = served.task["spec"]["threads"]
         parameters = {**(parameters or {}), "intra_op_thread_count": str(threads), "inter_op_thread_count": "1"}
-        if served.on_device and engine_cache is not None:
-            fields.append(_accelerator(served.task["cell"]["precision"], engine_cache))
+        if served.on_device:
+            fields.append(_accelerators(served, engine_cache))
     for key, value in (parameters or {}).items():
         fields.append(f"parameters {{ key: {_text(key)} value {{ string_value: {_text(value)} }} }}")
     return "\n".join(fields) + "\n"
@@ -161,16 +181,32 @@ def _tensor(tensor: TensorSpec, dtype: str, largest: int, shape: Shape) -> str:
     return f"{{ name: {_text(tensor.name)} data_type: {TYPES[dtype]} dims: [ {', '.join(map(str, sizes))} ] }}"
 
 
-def _accelerator(precision: str, engine_cache: Path) -> str:
-    if precision not in ENGINE_PRECISIONS:
-        raise CellFailure("unsupported", f"TensorRT within Triton's ONNX Runtime has no precision {precision}")
-    parameters = {
-        "precision_mode": ENGINE_PRECISIONS[precision],
-        "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(engine_cache),
-    }
-    listed = " ".join(f"parameters {{ key: {_text(key)} value: {_text(to)} }}" for key, to in parameters.items())
-    return f'optimization {{ execution_accelerators {{ gpu_execution_accelerator {{ name: "tensorrt" {listed} }} }} }}'
+def _accelerators(served: Served, engine_cache: Path | None) -> str:
+    """The providers of ONNX Runtime as the bare cell has them.
+
+    The CUDA provider computes FP32 in TF32 unless that is off. TensorRT's is asked for no precision: as in the bare
+    cell, the typed graph says what computes in which type.
+
+    Raises:
+        CellFailure: TensorRT's engines have no place.
+    """
+    accelerators = {"cuda": {"use_tf32": str(int(served.tf32))}}
+    if served.by_tensorrt:
+        if engine_cache is None:
+            raise CellFailure("unsupported", f"{served.name} executes TensorRT's engines, which have no folder here")
+        folder = engine_cache / served.name
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder)}
+        accelerators = {"tensorrt": kept, **accelerators}
+    listed = " ".join(
+        f"gpu_execution_accelerator {{ name: {_text(name)} {_listed(parameters)} }}"
+        for name, parameters in accelerators.items()
+    )
+    return f"optimization {{ execution_accelerators {{ {listed} }} }}"
+
+
+def _listed(parameters: Mapping[str, str]) -> str:
+    return " ".join(f"parameters {{ key: {_text(key)} value: {_text(value)} }}" for key, value in parameters.items())
 
 
 def _text(value: str) -> str:

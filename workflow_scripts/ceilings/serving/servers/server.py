@@ -100,6 +100,11 @@ class Server(abc.ABC):
     def batch_sizes(self, model: str) -> dict[int, int] | None:
         """Executions so far by batch size, in rows; None where it does not count them."""
 
+    def asked(self, beside: str) -> Mapping[str, int] | None:
+        """Requests so far to all models but one and its parts, by name; None where nobody else can ask, or it does
+        not count them."""
+        return None
+
     @abc.abstractmethod
     def facts(self) -> dict[str, Any]:
         """Version, backend, options, and what its numbers mean."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ceilings import environment
+from ceilings.errors import CellFailure
 from ceilings.serving import server_python
 from ceilings.serving.servers import metrics
 from ceilings.serving.servers.ending import SHM_PREFIX
@@ -27,6 +28,9 @@ EXIT_SECONDS = 5
 
 STUB = "triton_python_backend_stub"
 
+TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"
+"""0 forbids TF32 to NVIDIA's libraries: ONNX Runtime's TensorRT provider has no option for it."""
+
 
 class Triton(StartedServer):
     """A tritonserver of ours.
@@ -34,7 +38,7 @@ class Triton(StartedServer):
     Args:
         path: Folder of another Triton (``/opt/tritonserver``), with ``bin`` and ``backends``; None: nvidia-pytriton's.
         backend: ``python``, ``onnxruntime`` or ``tensorrt``.
-        engine_cache: Of the onnxruntime backend: where TensorRT's engines are kept; None: without TensorRT.
+        engine_cache: Of the onnxruntime backend: where TensorRT's engines are kept.
     """
 
     kind = "triton"
@@ -68,6 +72,11 @@ class Triton(StartedServer):
         elif not (self.home / "backends" / self.backend).is_dir():
             raise Unavailable(
                 f"the Triton in {self.home} has no {self.backend} backend; name one that has in triton.path"
+            )
+        if self.backend == "onnxruntime" and len(self._tf32) > 1:
+            raise CellFailure(
+                "unsupported",
+                "a process has one switch of TF32 for TensorRT in ONNX Runtime; serve tf32 by a deployment of its own",
             )
         repository = self.folder / "repository"
         repository.mkdir(exist_ok=True)
@@ -104,7 +113,6 @@ class Triton(StartedServer):
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
         backends = self.folder / "backends" if self.backend == "python" else self.home / "backends"
-        on_device = any(model.on_device for model in self.models)
         return [
             str(self.home / "bin/tritonserver"),
             f"--model-repository={self.folder / 'repository'}",
@@ -112,15 +120,24 @@ class Triton(StartedServer):
             f"--backend-config=python,shm-region-prefix-name={self.shm_prefix}",
             *(f"--{name}-port={port}" for name, port in ports.items()),
             *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),
-            f"--allow-gpu-metrics={'true' if on_device else 'false'}",
+            "--allow-gpu-metrics=false",  # nobody reads them, and what samples the GPU would run beside the loads
             f"--exit-timeout-secs={EXIT_SECONDS}",
             "--exit-on-error=true",
             "--model-control-mode=none",
+            # It would start each model's Python once more to ask what its configuration lacks, which is nothing.
+            *(["--disable-auto-complete-config"] if self.backend == "python" else []),
         ]
+
+    @property
+    def _tf32(self) -> set[bool]:
+        """Whether models that TensorRT executes may use TF32."""
+        return {model.tf32 for model in self.models if model.by_tensorrt}
 
     def variables(self) -> dict[str, str]:
         known = environment.executing(self.threads)
         variables = {SHM_PREFIX: self.shm_prefix}
+        if self.backend == "onnxruntime" and False in self._tf32:
+            variables[TF32_SWITCH] = "0"
         if self._python is not None:
             variables |= {
                 "VIRTUAL_ENV": str(self._python.parents[1]),

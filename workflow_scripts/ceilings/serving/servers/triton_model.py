@@ -13,7 +13,8 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from ceilings.files import read_json, write_task
-from ceilings.serving.executor import Batching, Executor
+from ceilings.serving.batching import Batching
+from ceilings.serving.executor import Executor
 from ceilings.serving.servers.server import report
 
 _USED = b"used_dltensor"

@@ -313,10 +313,9 @@ class _Chooser:
         All, where no launch has its work: then nothing tells them apart.
         """
         calls, count = self.recording.calls, len(begin)
-        starts = np.array([*map(kinds.starts_kernels, self.recording.names), False], bool)[calls.name]
         answered = np.zeros(len(calls.start) + 1, bool)
         answered[self.recording.work.call] = True
-        made = np.flatnonzero(starts)
+        made = np.flatnonzero(kinds.served(calls, self.recording.names))
         owner = _owners(calls.start[made], calls.thread[made], begin, end, thread=thread, same_thread=overlapping)
         mine = owner >= 0
         launches = np.bincount(owner[mine], minlength=count)

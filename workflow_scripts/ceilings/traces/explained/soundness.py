@@ -207,9 +207,7 @@ def _unlaunched(accounts: Accounts) -> Findings:
 
 def _launches(accounts: Accounts) -> Integers:
     """Calls after which something must run on a device."""
-    calls, names = accounts.recording.calls, accounts.recording.names
-    starts = np.array([*(kinds.starts_kernels(name) for name in names), False], bool)[calls.name]
-    return np.flatnonzero(starts & ~calls.failed)
+    return np.flatnonzero(kinds.served(accounts.recording.calls, accounts.recording.names))
 
 
 def _problems(accounts: Accounts) -> Findings:

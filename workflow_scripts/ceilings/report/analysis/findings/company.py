@@ -17,7 +17,7 @@ from ceilings.statistics.quantiles import Interval
 from ceilings.statistics.separate_cards import APART
 
 TOPIC = "Co-location"
-CLAIM = "Instances that share a device do more than instances that take turns."
+CLAIM = "Instances that share a device do more than instances that take turns"
 MEASURE = "throughput in company to throughput alone, summed over the instances"
 
 IDLE = 0.7
@@ -35,7 +35,7 @@ def sharing(row: Mapping[str, Any]) -> str:
     return text.SHARED_AS[row["how"]] + (", each on cores of its own" if row["cores"] == "split" else "")
 
 
-UNDISTURBED = "Cells on separate cards of one host do not disturb each other."
+UNDISTURBED = "Cells on separate cards of one host do not disturb each other"
 
 VERDICTS: dict[str, tuple[Status, str]] = {
     ALLOWED: ("supported", f"that is within {APART:.0%}, so cells of these cards may run side by side"),

@@ -17,8 +17,8 @@ from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
 
 TOPIC = "Copies beside compute"
-CLAIM = "Copies on separate streams beside compute raise the throughput."
-SERIES_CLAIM = "From some shape on, copies beside compute raise the throughput."
+CLAIM = "Copies on separate streams beside compute raise the throughput"
+SERIES_CLAIM = "From some shape on, copies beside compute raise the throughput"
 MEASURE = "throughput of three streams to that of one"
 
 MIB = 1 << 20

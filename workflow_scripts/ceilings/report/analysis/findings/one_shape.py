@@ -23,18 +23,18 @@ from ceilings.report.analysis.mixed_shapes import MixedCell, MixedShapes
 from ceilings.statistics.decisions import within
 
 TOPIC = "Changing shapes"
-CLAIM = "Latencies at fixed shapes tell the latency of requests whose shapes change."
+CLAIM = "Latencies at fixed shapes tell the latency of requests whose shapes change"
 MEASURE = "mean latencies, of the sequence to its requests at steady shapes"
 
 DEAR = 2.0
 """Times its steady latency from which a shape's first appearance is named."""
 
 PUBLISHED_TOPIC = "One shape for many"
-PUBLISHED = "The latency at one shape is the mean latency of requests of many."
+PUBLISHED = "The latency at one shape is the mean latency of requests of many"
 PUBLISHED_MEASURE = "mean latencies, of the sequence to one shape"
 
 CHOICE_TOPIC = "Chosen by one shape"
-CHOICE = "What is faster at one shape is as much faster where shapes change."
+CHOICE = "What is faster at one shape is as much faster where shapes change"
 CHOICE_MEASURE = "mean latencies, over the sequence to at one shape"
 
 

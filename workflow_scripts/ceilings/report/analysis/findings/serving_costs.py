@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ceilings.report import text
 from ceilings.report.analysis.findings.finding import MARGIN, Finding, Status, change, times
 from ceilings.report.analysis.findings.selection import on_gpu
+from ceilings.report.analysis.findings.serving_noise import noise_between
 from ceilings.report.analysis.findings.serving_pairs import compared
 from ceilings.report.analysis.measured import Cell, Measured, group_by
 from ceilings.report.analysis.served import Line, Served, ServedLoads, named, panel, records_of
@@ -37,7 +38,7 @@ def serving(measured: Measured) -> list[Finding]:
     findings: list[Finding] = []
     for rule in (_over_bare, _queue, _saturation):
         findings += [finding for line in loads.lines if (finding := rule(loads, line))]
-    return [*findings, *_limits(loads), *compared(loads)]
+    return [*findings, *_limits(loads), *compared(loads), *noise_between(loads)]
 
 
 # --- over the bare runtime -------------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def _over_bare(loads: ServedLoads, line: Line) -> Finding | None:
         sentence += f"{text.listed(sorted(alone))}: what differs is not the server alone. {account}"
         return _open(OVER_BARE, sentence, CHEAP, f"cpu_threads: {int(threads)}", [one])
     bare = loads.bare_groups(cell)
-    pair = loads.judge(one.device, ratio(one.groups, bare))
+    pair = loads.judge(one, ratio(one.groups, bare))
     costs = f"{who}, {one.load}: a request takes {text.interval(pair.ratio, '×')} the latency of the bare runtime"
     costs += f" ({text.number(one.p50.estimate)} ms against {text.number(_median(cell))} ms)"
     costs += "" if pair.decided else f", {change(pair)}"

@@ -21,7 +21,6 @@ from ceilings.report.analysis.findings.finding import (
 )
 from ceilings.report.analysis.measured import Judged, group_by
 from ceilings.report.analysis.served import Line, Served, ServedLoads, differences, panel, records_of
-from ceilings.statistics.decisions import within
 from ceilings.statistics.intervals import ratio
 
 BATCHING, ONE_SETTING, NETWORK, BESIDE = (
@@ -93,7 +92,7 @@ def _bought(loads: ServedLoads, off: Line, on: Line) -> Finding | None:
         shown.append(f"{words}, batches of {text.number(mean)}" if mean else words)
     heavy, light = closed[-1], closed[0]
     more, cost = loads.more(*heavy), loads.compare(*light)
-    status = status_of(more.verdict, within(loads.same(*heavy), MARGIN))
+    status = status_of(more.verdict, loads.equal(*heavy, MARGIN))
     gained = more.ratio.inverted()
     brief = f"{subject} answers {text.number(gained.estimate)}× the requests of {base} at {heavy[0].load}"
     brief += f", and a request at {light[0].load} is {times(cost)}." if cost.decided else "."
@@ -181,7 +180,7 @@ def _one_setting(loads: ServedLoads, setting: Setting, base: Line, other: Line) 
             f". Beyond the server a request spends {text.number(beyond[0])} against {text.number(beyond[1])} ms at "
         )
         sentence += one.load
-    status = status_of(pairs[0].verdict, within(loads.same(one, like), MARGIN))
+    status = status_of(pairs[0].verdict, loads.equal(one, like, MARGIN))
     return Finding(
         *(ONE_SETTING, f"{sentence}.", (), pairs[0].ratio, pairs[0].verdict, 11, setting.claim),
         subject=f"{one.label}, {one.load}, {other.head.deployment} against {base.head.deployment}",
@@ -234,7 +233,7 @@ def _at_server(loads: ServedLoads, a: Served, b: Served) -> Judged | None:
     groups = [[same["request_ms"] for same in one.windows] for one in (a, b)]
     if any(np.isnan(values).any() for group in groups for values in group):
         return None
-    return loads.judge(a.device, ratio(groups[0], groups[1]))
+    return loads.judge(a, ratio(groups[0], groups[1]))
 
 
 def _beside(loads: ServedLoads) -> list[Finding]:
@@ -308,7 +307,7 @@ def hidden(loads: ServedLoads, pair: Beside, differ: bool) -> Status:
     """Whether a client cannot tell two cells apart that differ at the server."""
     if not differ:
         return "not decidable"
-    if within(loads.same(pair.a, pair.b), MARGIN):
+    if loads.equal(pair.a, pair.b, MARGIN):
         return "supported"
     return "refuted" if pair.client.decided else "not decidable"
 

@@ -51,6 +51,7 @@ from ceilings.report.render.page.blocks import compressed, is_large, scripted
 from ceilings.report.render.page.charts import charts, curve_name
 from ceilings.report.render.page.details import SHARES
 from ceilings.report.render.page.rows import choices, shown_cells, shown_columns, title
+from ceilings.report.render.page.served_charts import served_charts, served_panels
 from ceilings.report.render.parity_section import graphs, parity
 from ceilings.report.render.prediction_section import predictions
 from ceilings.report.render.serving_section import served
@@ -80,9 +81,11 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
     cells = shown_cells(plan, tables, observed)
     axes = list(cells[0].columns) if cells else []
     shown = shown_columns(cells)
+    behind = served_panels(measured)
     data = {
         **scripted(cells, shown),
-        "charts": charts(measured),
+        "charts": charts(measured) | (served_charts() if behind else {}),
+        "served": behind,
         "axes": measured.axes,
         "curves": {axis: curve_name(axis) for axis in measured.swept_axes},
         "shapes": _shapes(measured),
@@ -147,6 +150,7 @@ def page(plan: Mapping[str, Any], tables: Tables, evidence: Evidence) -> str:
         several=len({cell.panel for cell in cells}) > 1,
         panels=list(dict.fromkeys(cell.panel for cell in cells if cell.plotted)),
         budgets=not tables.budgets.empty,
+        behind=behind,
         sections=[_section(section) for section in after if section],
     )
     return foreign.html(html)

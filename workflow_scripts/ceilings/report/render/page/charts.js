@@ -112,6 +112,18 @@ function drawOverview() {
   );
 }
 
+/** The charts of loads behind servers, which no filter and no choice of a shape change. */
+function drawServed() {
+  return Promise.all(
+    DATA.served.flatMap((panel) =>
+      ["latency", "throughput", "batches"].map((name) => {
+        const target = document.getElementById(`chart-served-${name}-${panel.number}`);
+        return target && draw(target, `served-${name}`, panel[name], "");
+      }),
+    ),
+  );
+}
+
 /** Cells with the part of their intervals that is drawn: one of decades would hide all other differences. */
 function withinReach(cells) {
   const reach = 2; // times the fastest and the slowest median, as in the pictures

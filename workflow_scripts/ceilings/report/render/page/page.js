@@ -55,6 +55,7 @@ addEventListener("beforeprint", () => {
   offerShapes();
   reveal(location.hash);
   await drawOverview();
+  await drawServed();
   await openAddressed();
   document.documentElement.dataset.ready = "true";
   performance.mark("ready");

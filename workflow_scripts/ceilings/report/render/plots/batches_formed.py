@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import matplotlib as mpl
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ceilings.report.analysis.measured import Measured
-from ceilings.report.analysis.served import Line, Served, ServedLoads
+from ceilings.report.analysis.served import Line, ServedLoads
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
 
@@ -23,10 +22,10 @@ MOST_PANELS = 12
 def draw(tables: Tables) -> Figure:
     """Deployments that form batches alone: one without has batches of one request."""
     loads = ServedLoads(Measured(tables))
-    lines = [line for line in loads.lines if batches(line)][:MOST_PANELS]
+    lines = [line for line in loads.lines if line.batches][:MOST_PANELS]
     if not lines:
         return style.nothing("Batch sizes that the server formed", "no deployment with dynamic batching was measured")
-    sizes = sorted({size for line in lines for one in line.loads for size in shares(one)})
+    sizes = sorted({size for line in lines for one in line.loads for size in one.formed})
     colours = mpl.colormaps["viridis"]
     look = {size: colours(0.95 * (1 - i / max(1, len(sizes) - 1))) for i, size in enumerate(sizes)}
     columns = min(COLUMNS, len(lines))
@@ -40,22 +39,11 @@ def draw(tables: Tables) -> Figure:
     return figure
 
 
-def shares(one: Served) -> dict[int, float]:
-    """Share of the executions by size; empty where the server does not count them."""
-    given = one.row.get("batch_sizes")
-    return {int(size): share for size, share in json.loads(given).items()} if isinstance(given, str) else {}
-
-
-def batches(line: Line) -> bool:
-    """Whether a deployment forms batches, and its server counts their sizes."""
-    return bool(line.head.row.get("batching")) and any(shares(one) for one in line.loads)
-
-
 def _draw(axis: Axes, line: Line, sizes: list[int], look: Mapping[int, tuple[float, ...]]) -> None:
-    shown = [one for one in line.loads if shares(one)]
+    shown = [one for one in line.loads if one.formed]
     places, bottom = list(range(len(shown))), [0.0] * len(shown)
     for size in sizes:
-        heights = [shares(one).get(size, 0.0) for one in shown]
+        heights = [one.formed.get(size, 0.0) for one in shown]
         axis.bar(places, heights, bottom=bottom, width=0.75, color=look[size], edgecolor="white", label=f"batch {size}")
         bottom = [low + height for low, height in zip(bottom, heights, strict=True)]
     for place, one in zip(places, shown, strict=True):

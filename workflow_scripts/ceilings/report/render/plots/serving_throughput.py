@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ceilings.report.analysis.measured import Measured, group_by
-from ceilings.report.analysis.served import Line, Served, ServedLoads
+from ceilings.report.analysis.served import Line, Served, ServedLoads, tail_of
 from ceilings.report.render.plots import style
 from ceilings.report.tables.frames import Tables
 from ceilings.statistics.quantiles import Interval
@@ -42,11 +42,7 @@ def _shown(line: Line) -> list[Served]:
 
 def _draw(axis: Axes, lines: list[Line]) -> None:
     every = [one for line in lines for one in _shown(line)]
-    column, name = next(
-        (column, name)
-        for column, name in (("p99_ms", "p99"), ("p95_ms", "p95"), ("p90_ms", "p90"), ("p50_ms", "median"))
-        if all(one.known(column) is not None for one in every) or column == "p50_ms"
-    )
+    column, name = tail_of(every)
     deployments = list(dict.fromkeys(line.head.deployment for line in lines))
     cells = list(dict.fromkeys(line.head.cell for line in lines))
     for line in lines:

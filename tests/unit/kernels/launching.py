@@ -1,0 +1,28 @@
+"""A process whose driver is the double: runs a request of the operator for GPUs and prints how far it is from FP64.
+
+The real ONNX Runtime calls the operator's own code for GPUs; only its provider is the CPU's, which has no stream.
+Arguments: the double, the library, and the request as JSON.
+"""
+
+import ctypes
+import json
+import sys
+
+import numpy as np
+from unit.kernels import operator_graph
+
+
+def run(library, heads, sizes, packed, masked):
+    values = operator_graph.feed(np.random.default_rng(3), "float16", tuple(sizes), masked=masked)
+    graph = operator_graph.model("float16", heads, packed=packed, masked=masked, name="Launched")
+    session = operator_graph.session(graph, library)
+    found = session.run(None, operator_graph.packed(values) if packed else values)[0]
+    return float(np.abs(found - operator_graph.exact(values, heads)).max())
+
+
+if __name__ == "__main__":
+    ctypes.CDLL(sys.argv[1])  # whoever opens libcuda.so.1 after this gets it: it has that name inside
+    try:
+        print(json.dumps([run(sys.argv[2], **one) for one in json.loads(sys.argv[3])]))
+    except Exception as error:  # ONNX Runtime's exceptions share no base class but Exception
+        print(json.dumps(str(error)))
