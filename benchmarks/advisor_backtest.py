@@ -26,7 +26,7 @@ from ceilings.report.analysis.measured import Cell, Measured
 from ceilings.report.analysis.outcomes import Outcome, outcome
 from ceilings.report.tables.frames import Tables, read_tables
 from ceilings.report.tables.keys import KEY
-from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.runtimes.catalogue import OPERATOR, RUNTIMES
 from ceilings.statistics.quantiles import Interval
 
 STUDIES = Path(__file__).parents[1] / "docs/studies"
@@ -105,6 +105,7 @@ def best_of_stack(cell: Cell) -> bool:
     return not any(
         one.stack == cell.stack and cell.levers < one.levers and cell.precision in one.precisions
         for one in RUNTIMES.values()
+        if OPERATOR not in one.levers
     )
 
 

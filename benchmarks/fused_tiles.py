@@ -54,8 +54,9 @@ REPLAYS, WARM, REPEATS = 20, 3, 9
 GAIN = 0.995
 """What a tile must at least bring: less is within the noise of such a time."""
 
-WITHIN = {"fp16": 1e-2, "fp8": 0.05}
-"""How far a token's state may be from that of the first tiles: other orders of rounding, many times over."""
+WITHIN = {"fp16": 1e-2, "fp8": 0.1}
+"""How far a token's state may be from that of the first tiles: other orders of rounding, many times over. In FP8 two
+right answers were 0.06 apart on an H100, and each is 0.05 from FP64 (docs/kernels.md)."""
 
 PROGRAMS = (48, 1600)
 """Programs of a product worth trying: fewer leave most of 132 multiprocessors idle, more are several waves of them."""

@@ -282,7 +282,7 @@ def launch(
         raise ValueError(f"{step}: x {x}, W {(columns, inner)}, y {y}: no product")
     shares, norm = getattr(source, "shares", None), getattr(source, "norm", None)
     key, largest = getattr(target, "key", None), getattr(target, "largest", None)
-    heads = 1 if shares is None and key is None else shares.shape[2] if key is None else key.shape[1]
+    heads = shares.shape[2] if shares is not None else key.shape[1] if key is not None else 1
     arguments = {
         **{"x": source.x, "shares": shares},
         **{"gain": norm and norm.gain, "offset": norm and norm.offset, "weight": weight, "bias": bias},

@@ -16,7 +16,7 @@ from ceilings.report.analysis.forecast import Forecast, Ground, forecast
 from ceilings.report.analysis.machine import UNKNOWN, Machine
 from ceilings.report.analysis.measured import Cell, Measured, phase_of, without_axis
 from ceilings.report.analysis.stack_levers import takes
-from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, FUSION, GRAPH, PRECISIONS, RUNTIMES
+from ceilings.runtimes.catalogue import AUTOTUNING, COMPILATION, FUSION, GRAPH, OPERATOR, PRECISIONS, RUNTIMES
 from ceilings.workload.shape import Shape
 
 NOTHING = "nothing"
@@ -175,9 +175,11 @@ def _other_runtimes(measured: Measured, best: Cell) -> Iterator[tuple[Cell, Plac
 
 
 def _has_all_levers(runtime: str) -> bool:
+    """Whether its stack has none with more levers. An operator of ours is a step within a stack, not a way into it."""
     spec = RUNTIMES[runtime]
-    return not any(
-        one.stack == spec.stack and one.device == spec.device and spec.levers < one.levers for one in RUNTIMES.values()
+    alike = (one for one in RUNTIMES.values() if one.stack == spec.stack and one.device == spec.device)
+    return OPERATOR not in spec.levers and not any(
+        spec.levers < one.levers for one in alike if OPERATOR not in one.levers
     )
 
 
