@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.markers import CARETDOWN, CARETLEFT, CARETRIGHT, CARETUP
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 from ceilings.files import atomic
@@ -22,6 +25,8 @@ from ceilings.workload.shape import Shape
 WIDTH_INCHES = 10.0
 DPI = 160
 GREY = "0.45"
+SHORT = 40
+"""Characters of a title that are never too many for half of a figure."""
 
 # Okabe and Ito's palette without its yellow, which is lost on white.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
@@ -55,10 +60,32 @@ SETTINGS: dict[Any, Any] = {
 def save(figure: Figure, svg: Path | str, png: Path | str) -> None:
     """Write both files atomically and without a date."""
     with mpl.rc_context(SETTINGS):
+        _break_titles(figure)
         with atomic(svg) as temporary:
             figure.savefig(temporary, metadata={"Date": None, "Creator": None})
         with atomic(png) as temporary:
             figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+
+
+def _break_titles(figure: Figure) -> None:
+    """Break the lines of titles that reach into the panel beside, at words."""
+    titled = [(axis, axis.get_title(loc="left")) for axis in figure.axes]
+    if len(titled) < 2 or max(len(line) for _, title in titled for line in title.split("\n")) < SHORT:
+        return
+    figure.draw_without_rendering()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    lefts = sorted({axis.get_position().x0 * figure.bbox.width for axis, _ in titled})
+    for axis, title in titled:
+        drawn = next((one for one in axis.findobj(Text) if title and one.get_text() == title), None)
+        if drawn is None:
+            continue
+        extent = drawn.get_window_extent(renderer)
+        room = min((left for left in lefts if left > extent.x0 + 1), default=figure.bbox.width) - extent.x0
+        if extent.width > room:
+            lines = title.split("\n")
+            most = int(max(map(len, lines)) * room / extent.width)
+            broken = [textwrap.wrap(line, most, break_long_words=False, break_on_hyphens=False) for line in lines]
+            drawn.set_text("\n".join(itertools.chain.from_iterable(broken)))
 
 
 def panels(rows: int, columns: int, height: float, title: str, **options: Any) -> tuple[Figure, list[list[Axes]]]:
