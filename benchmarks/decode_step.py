@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import statistics
 import sys
 import time
@@ -94,7 +95,8 @@ def compared(text: Text, decoder: Decoder, graph: torch.cuda.CUDAGraph) -> tuple
         graph.replay()
         torch.cuda.synchronize()
         if alike:
-            off = max(off, float(torch.norm(decoder.logits - exact) / torch.norm(exact)))
+            now = float(torch.norm(decoder.logits - exact) / torch.norm(exact))
+            off = max(off, now if math.isfinite(now) else math.inf)
         same.append(bool((decoder.token == exact.argmax(-1, keepdim=True)).all()))
         alike = alike and same[-1]
     return sum(same) / len(same), off
@@ -189,6 +191,8 @@ def main() -> None:
         return
     cut, account = tune(text, cut, given.seconds)
     write_json(given.account, account)
+    if not any(entry.get("chosen") for entry in account):
+        raise SystemExit("no tile gave FP32's logits; nothing is kept")
     known = json.loads(given.output.read_text()) if given.output.is_file() else {}
     known.setdefault(gpu.visible().slug, {})[size] = tiles.written(cut)
     write_json(given.output, known)

@@ -83,3 +83,13 @@ def test_what_does_not_fit_is_refused():
     cache = [(torch.zeros(1, 2, 32, 16).half(), torch.zeros(1, 2, 32, 16).half())]
     with pytest.raises(CellFailure, match="a cache of 32 tokens, and 24 positions"):
         Decoder(weights, cache, torch.zeros(1, 1, dtype=torch.int64), TILES)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_logits_that_are_no_numbers_name_a_token_of_the_vocabulary():
+    weights = plain_decoder.random(1, 32, 2, 61, 24)
+    weights.end.gain.fill_(float("nan"))
+    decoder, _ = started(weights, torch.randint(0, 61, (2, PROMPT)))
+    decoder()
+    assert decoder.logits.isnan().all()
+    assert ((decoder.token >= 0) & (decoder.token < 61)).all()

@@ -32,7 +32,8 @@ def likeliest(
     follow(OVERLAPPED)
     inside = numbers < COUNT
     values = tl.load(largest + row * COUNT + numbers, mask=inside, other=float("-inf"), cache_modifier=FRESH)
-    best = tl.argmax(values, 0)
+    # What is not a number is never chosen: its place would be that of padding. The logits still show it.
+    best = tl.argmax(tl.where(values > float("-inf"), values, float("-inf")), 0)
     tl.store(token + row, tl.load(place + row * COUNT + best, cache_modifier=FRESH))
     if row == 0:
         tl.store(position, tl.load(position) + 1)
