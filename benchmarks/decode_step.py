@@ -49,8 +49,9 @@ class Text:
     """
 
     def __init__(self, model: str, batch: int, prompt: int, generated: int) -> None:
-        layers, hidden, self.heads = MODELS[model]
-        self.weights = plain_decoder.random(layers, hidden, self.heads, VOCABULARY, POSITIONS, device="cuda")
+        torch.manual_seed(0)
+        layers, hidden, heads = MODELS[model]
+        self.weights = plain_decoder.random(layers, hidden, heads, VOCABULARY, POSITIONS, device="cuda")
         self.prompt, self.length = prompt, prompt + generated
         text = torch.randint(0, VOCABULARY, (batch, prompt), device="cuda")
         logits, self._cache = plain_decoder.forward(self.weights, text, torch.float32)
@@ -175,12 +176,13 @@ def main() -> None:
     parser.add_argument("--account", type=Path, default=Path("decode_step.json"), help="every time that was measured")
     parser.add_argument("--output", type=Path, default=tiles.TUNED, help="the tiles, beside those already there")
     given = parser.parse_args()
+    if given.generated < 2:
+        parser.error("--generated: a step gives the second token, so 2 or more")
     text = Text(given.model, given.batch, given.prompt, given.generated)
     layers, hidden, heads = MODELS[given.model]
     size = decoder_tiles.sizes(given.batch, text.length, hidden, layers)
-    cut = tiles.kept(gpu.visible().slug, size, kind=StepTiles) or decoder_tiles.defaults(
-        given.batch, text.length, heads
-    )
+    usual = decoder_tiles.defaults(given.batch, text.length, heads)
+    cut = tiles.kept(gpu.visible().slug, size, kind=StepTiles) or usual
     for overlapped in (False, True):
         decoder = text.decoder(cut, overlapped=overlapped)
         graph = captured(text, decoder)

@@ -8,8 +8,8 @@ python benchmarks/fused_tiles.py --model distilbert --predict FILE  # anywhere: 
 
 Tuning goes over the steps, the largest first, and over a step's tiles, those first that a model of L2's traffic expects
 most of, and over both again while something gets faster and time is left. Tiles and account are saved after each
-measurement. It runs in a process of its own: where a tile ends that or hangs it, the account says so and another
-process goes on after it.
+measurement. It measures in a separate process. If a tile crashes or hangs that process, the account says so, and a new
+process goes on after that tile.
 """
 
 from __future__ import annotations

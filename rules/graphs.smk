@@ -1,6 +1,6 @@
 # Needs: weights or an imported graph, inputs and the reference of a model; a calibration for int8 and fp8.
 # Makes: results/onnx/{model}/exported.onnx, simplified.onnx, {precision}.onnx, {precision}.fused.onnx, each with a .json
-#        report beside it, {precision}.operator.onnx with operators of ours, {precision}.attention.so with their library, int8.cpu.onnx
+#        report beside it, {precision}.operator.onnx with our operators, {precision}.attention.so with their library, int8.cpu.onnx
 #        for the CPU's kernels, int8.half.onnx (the rest in fp16) for TensorRT; results/parity/{model}/{graph}.json
 
 

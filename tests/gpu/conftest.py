@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -23,3 +24,18 @@ def pytest_collection_modifyitems(items):
     if own and (reason := why_not()):
         for item in own:
             item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {reason}"))
+
+
+@pytest.fixture
+def hopper():
+    """Skip where the card has another compute capability than that of our tiles."""
+    from ceilings import gpu
+
+    if (capability := gpu.visible().capability) != (9, 0):
+        pytest.skip(f"our tiles are of compute capability 9.0, and this card has {capability[0]}.{capability[1]}")
+
+
+@pytest.fixture(params=range(3))
+def random(request):
+    """Random numbers, and by them random shapes; the same each time."""
+    return np.random.default_rng(request.param)

@@ -252,7 +252,7 @@ def test_a_planted_fallback_to_the_cpu_is_refused(artifacts, tmp_path):
         assert caught.value.kind == "fallback", str(caught.value)
 
 
-# --- runtimes, each in a process of its own -------------------------------------------------------------------------
+# --- runtimes, each in a separate process ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("runtime", "precision"), CELLS, ids=["-".join(cell) for cell in CELLS])

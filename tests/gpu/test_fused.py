@@ -11,7 +11,6 @@ import torch
 from gpu.tiny_artifacts import TOLERANCE, Artifacts
 from unit.kernels import plain_encoder
 
-from ceilings import gpu
 from ceilings.kernels import encoder_weights, fp8_weights, tiles
 from ceilings.kernels.encoder import Encoder
 from ceilings.kernels.tiles import Tiles
@@ -22,10 +21,7 @@ DEVICE, TASK = "cuda", "sequence-classification"
 NAMES = [name for name, runtime in RUNTIMES.items() if runtime.module == "ceilings_fused"]
 
 
-@pytest.fixture(autouse=True)
-def hopper():
-    if (capability := gpu.visible().capability) != (9, 0):
-        pytest.skip(f"the tiles are of compute capability 9.0, and this card has {capability[0]}.{capability[1]}")
+pytestmark = pytest.mark.usefixtures("hopper")
 
 
 def whole(architecture, dtype):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -10,22 +9,13 @@ pytest.importorskip("triton", reason="triton is not installed")
 import torch
 from unit.kernels import step_agreement
 
-from ceilings import gpu
 from ceilings.kernels import decoder_tiles, plain_decoder
 from ceilings.kernels.decoder import Decoder
 
 DEVICE, PROMPT, STEPS = "cuda", 60, 40
 
 
-@pytest.fixture(autouse=True)
-def hopper():
-    if (capability := gpu.visible().capability) != (9, 0):
-        pytest.skip(f"the tiles are of compute capability 9.0, and this card has {capability[0]}.{capability[1]}")
-
-
-@pytest.fixture(params=range(3))
-def random(request):
-    return np.random.default_rng(request.param)
+pytestmark = pytest.mark.usefixtures("hopper")
 
 
 @pytest.mark.parametrize("activation", ["none", "gelu", "gelu_new", "relu"])

@@ -3,28 +3,18 @@
 ``make sanitize`` runs this module under each tool of compute-sanitizer.
 """
 
-import numpy as np
 import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
 
 from unit.kernels import agreement
 
-from ceilings import gpu
 from ceilings.kernels import tiles
 
 DEVICE = "cuda"
 
 
-@pytest.fixture(autouse=True)
-def hopper():
-    if (capability := gpu.visible().capability) != (9, 0):
-        pytest.skip(f"the tiles are of compute capability 9.0, and this card has {capability[0]}.{capability[1]}")
-
-
-@pytest.fixture(params=range(3))
-def random(request):
-    return np.random.default_rng(request.param)
+pytestmark = pytest.mark.usefixtures("hopper")
 
 
 @pytest.mark.parametrize("activation", list(agreement.ACTIVATED))

@@ -10,16 +10,14 @@ import pytest
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from ceilings import gpu
 from ceilings.kernels import tiles
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "fused_tiles.py"
 
 
+@pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize("precision", ["fp16", "fp8"])
 def test_it_ends_in_time_and_leaves_tiles_that_are_no_slower(tmp_path, precision):
-    if (capability := gpu.visible().capability) != (9, 0):
-        pytest.skip(f"the tiles are of compute capability 9.0, and this card has {capability[0]}.{capability[1]}")
     account, output, began = tmp_path / "account.json", tmp_path / "tiles.json", time.monotonic()
     command = [sys.executable, PROGRAM, "--precision", precision, "--seconds", "30"]
     subprocess.run([*command, "--account", account, "--output", output], check=True, timeout=120)

@@ -9,7 +9,6 @@ import torch
 from gpu.tiny_artifacts import TOLERANCE, Artifacts
 from unit.kernels import operator_graph
 
-from ceilings import gpu
 from ceilings.kernels import onnxruntime_attention, torch_operator
 from ceilings.kernels.onnxruntime_attention import Heads
 from ceilings.kernels.tiles import MANY_TOKENS
@@ -20,10 +19,7 @@ NAMES = [name for name, runtime in RUNTIMES.items() if runtime.device == "cuda" 
 WIDTHS = (16, 32, 64)
 
 
-@pytest.fixture(autouse=True)
-def hopper():
-    if (capability := gpu.visible().capability) != (9, 0):
-        pytest.skip(f"the tile is of compute capability 9.0, and this card has {capability[0]}.{capability[1]}")
+pytestmark = pytest.mark.usefixtures("hopper")
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def without(package):
 
 @pytest.mark.parametrize("by", ["http", "grpc"])
 def test_tensors_go_through_the_memory_of_the_gpu(tiny, tmp_path, monkeypatch, by):
-    """Regions of all elements are open at once, each with an answer of its own."""
+    """All elements have open regions at once, and each region has its answer."""
     without("pytriton")
     monkeypatch.setattr(sys, "path", [*sys.path])
     server_python.extend_path()

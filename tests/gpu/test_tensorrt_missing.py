@@ -52,7 +52,7 @@ def graph(tmp_path):
 
 @pytest.mark.skipif(libraries.find("libnvinfer.so.10") is not None, reason="TensorRT 10 is here")
 def test_the_provider_that_cannot_load_fails_the_build_and_gives_no_number(graph, tmp_path, capfd):
-    """In a process of its own, as the rule does it. ONNX Runtime alone would go on, on the CPU."""
+    """In a separate process, as the rule does it. ONNX Runtime alone would go on, on the CPU."""
     from ceilings.engines.cache import Plan
     from ceilings.measure.supervisor import supervise
 

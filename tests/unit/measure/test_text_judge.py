@@ -1,4 +1,4 @@
-"""A text that is not the reference's is read by it, in a process of its own, before its times count."""
+"""A text that is not the reference's is read by it, in a separate process, before its times count."""
 
 from __future__ import annotations
 

@@ -384,7 +384,7 @@ def test_a_hub_that_hangs_costs_planning_little(
 
 
 def test_a_plug_in_family_comes_first(tmp_path: Path) -> None:
-    """In a process of its own: catalogues are read once."""
+    """In a separate process: catalogues are read once."""
     (tmp_path / "catalogue.py").write_text(
         "from ceilings.models.catalogue import Family\n"
         "FAMILIES = [Family('mine', {'sentence-embedding': ('batch', 'sequence')}, architectures=('bert',))]\n"

@@ -105,7 +105,7 @@ def test_a_part_that_is_damaged_is_named(sources, tmp_path, damage):
 
 
 def test_a_piece_of_the_right_name_and_another_content_is_damage(sources, tmp_path):
-    """A zip file of its own that fits its checksums."""
+    """A separate zip file that fits its checksums."""
     parcel, written = cut(sources, tmp_path / "kit")
     with zipfile.ZipFile(written[0]) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}

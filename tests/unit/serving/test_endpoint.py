@@ -165,6 +165,18 @@ def test_requests_to_others_are_those_of_no_part_of_the_model(model, others):
         assert one.asked(model) == others
 
 
+def test_parts_that_a_server_did_not_name_once_are_asked_for_again(monkeypatch):
+    with counting() as there, Endpoint(f"http://{there.address}", ["m"], f"http://{there.address}") as one:
+        with monkeypatch.context() as cut:
+            cut.setattr(one._ask, "config", refused)
+            assert one.asked("m") == {"part/1": 3, "inner/1": 3, "b/1": 9}
+        assert one.asked("m") == {"b/1": 9}
+
+
+def refused(*_):
+    raise OSError("the connection was reset")
+
+
 def test_a_server_without_statistics_and_metrics_says_nothing_of_others():
     with ScriptedServer(knows("mine")) as there, Endpoint(f"http://{there.address}", ["mine"]) as one:
         assert one.asked("mine") is None

@@ -119,7 +119,7 @@ def test_one_process_has_one_switch_of_tf32(tmp_path):
     gpu = {"device": "nvidia-h100", "runtime": "onnxruntime-tensorrt"}
     models = [of(tmp_path / one, precision=one, **gpu) for one in ("fp32", "tf32")]
     server = Triton(models, tmp_path / "run", path=tmp_path, backend="onnxruntime", engine_cache=tmp_path / "engines")
-    with pytest.raises(CellFailure, match="serve tf32 by a deployment of its own"):
+    with pytest.raises(CellFailure, match="serve tf32 by a separate deployment"):
         server.prepare()
 
 

@@ -11,6 +11,7 @@ from unit.study.test_study import CONFIG, GPU, LAPTOP, SWEEP
 from ceilings import records
 from ceilings.errors import UserError
 from ceilings.host import Host
+from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.serving import server_python
 from ceilings.study import deployments, progress
 from ceilings.study.study import Study
@@ -147,6 +148,7 @@ def test_cells_of_two_devices_are_two_deployments():
     ("runtime", "changes", "words"),
     [
         ("onnxruntime-cuda-graph", {"triton": {"path": "/t", "backend": "onnxruntime"}}, "captures no CUDA graph, and"),
+        ("onnxruntime-cuda-operator", {"triton": {"path": "/t", "backend": "onnxruntime"}}, "graphs of its operators"),
         ("onnxruntime-tensorrt", batches(), "has an engine for batches of 1 alone; set batching: off"),
         ("onnxruntime-cuda", {"triton": {"path": "/t", "backend": "onnxruntime"}}, None),
         ("onnxruntime-tensorrt", {}, None),
@@ -154,8 +156,9 @@ def test_cells_of_two_devices_are_two_deployments():
 )
 def test_what_a_server_cannot_execute_as_the_bare_cell_does(servers, runtime, changes, words):
     base = copy.deepcopy(BASE)
-    base["sweeps"]["two"] = {**SWEEP, "runtimes": [runtime], "precisions": ["fp32"]}
-    asked = {"server": "triton", "cells": [f"{runtime}/m/fp32/b1-s32"], **changes}
+    precision = RUNTIMES[runtime].precisions[0]
+    base["sweeps"]["two"] = {**SWEEP, "runtimes": [runtime], "precisions": [precision]}
+    asked = {"server": "triton", "cells": [f"{runtime}/m/{precision}/b1-s32"], **changes}
     if words is None:
         assert study(SERVER, base, **asked).deployed
     else:

@@ -144,7 +144,7 @@ class Device:
 
 
 class Monitor:
-    """Context that samples in a process of its own.
+    """Context that samples in a separate process.
 
     Attributes:
         samples: What was read, oldest first; :meth:`poll` fetches.

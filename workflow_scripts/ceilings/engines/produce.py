@@ -1,4 +1,4 @@
-"""Makes the files of one engine: builds it in a process of its own, or takes over one that the study names.
+"""Makes the files of one engine: builds it in a separate process, or takes over one that the study names.
 
 A build that fails leaves an empty engine and a record that says why: cells on it fail with that reason, the rest of the
 study goes on.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 GRAPH, LIBRARY = ".operator.onnx", ".attention.so"
-"""How the names of a graph with operators of ours and of their library end; what is before is the same."""
+"""How the names of a graph with our operators and of their library end; what is before is the same."""
 
 
 def library_of(graph: Path | str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Judges generated text: in a process of its own the FP32 reference reads what is not its own text.
+"""Judges generated text: in a separate process the FP32 reference reads what is not its own text.
 
 After the measuring process has ended, so that nothing of it is timed or counted as memory of the runtime, and on the
 CPU. Logits of the first tokens are judged before anything is timed (``gate``).

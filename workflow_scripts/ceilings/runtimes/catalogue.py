@@ -60,7 +60,7 @@ class Runtime:
         module: The module below ``ceilings.runtimes`` that holds its ``RUNNER`` of one inference; empty where it only
             generates.
         artifact: ``weights`` (a PyTorch module), ``plain``, ``fused`` or ``operator`` (an ONNX variant; the last with
-            operators of ours), ``engine`` (built from a plain variant), ``engine-cache`` (a plain variant, with the
+            our operators), ``engine`` (built from a plain variant), ``engine-cache`` (a plain variant, with the
             engine that the runtime itself built and kept).
         environment: The environment of ``envs/`` that has its packages.
         precisions: The precisions that it can run.
@@ -75,7 +75,8 @@ class Runtime:
         capabilities: CUDA compute capabilities that it runs on, as patterns such as ``12.*``; empty: any.
         generator: The module that holds its ``RUNNER`` of tasks that generate; empty where it does not.
         generates: Of its precisions those in which it generates.
-        captures_steps: Whether of tasks that generate its CUDA graph is of decode steps alone, and of no prefill.
+        prefills_as: Of tasks that generate, the runtime whose prefill it has: it differs in decode steps alone. Empty
+            where its prefill differs too.
         changing: The module that holds its ``RUNNER`` of requests whose shapes change; empty where it has none.
         settings: What a study may set of it, in its name; the runner gets what is set as options of these names.
     """
@@ -98,7 +99,7 @@ class Runtime:
     capabilities: tuple[str, ...] = ()
     generator: str = ""
     generates: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16")
-    captures_steps: bool = False
+    prefills_as: str = ""
     changing: str = ""
     settings: tuple[settings.Setting, ...] = ()
 
@@ -185,7 +186,7 @@ def _ort(
         options,
         generator=_ORT_GENERATOR if generates else "",
         generates=generates or _FLOATS,
-        captures_steps=bool(generates and options.get("cuda_graph")),
+        prefills_as=name.removesuffix("-graph") if generates and options.get("cuda_graph") else "",
         changing="onnxruntime_changing_cuda" if options.get("io_binding", True) else "",
         settings=settings.OF_ORT_CUDA,
     )
@@ -285,6 +286,7 @@ def _fused(name: str, levers: frozenset[str], note: str, **options: Any) -> Runt
         capabilities=_FUSED_CAPABILITIES,
         generator="ceilings_fused_generating",
         generates=("fp16",),
+        prefills_as="torch-cudagraph",
     )
 
 
@@ -480,24 +482,22 @@ _ALL = (
         generates=_FUSED_DECODERS,
         cuda_graph=True,
     ),
-    _ort_operator(
-        "onnxruntime-cuda-operator", _NONE, "ORT's CUDA EP on fused operators, attention an operator of our own"
-    ),
+    _ort_operator("onnxruntime-cuda-operator", _NONE, "ORT's CUDA EP on fused operators, attention as our operator"),
     _ort_operator(
         "onnxruntime-cuda-operator-graph",
         frozenset({GRAPH}),
-        "ORT's CUDA EP on fused operators, attention an operator of our own, replaying a CUDA graph",
+        "ORT's CUDA EP on fused operators, attention as our operator, replaying a CUDA graph",
         cuda_graph=True,
     ),
     _fused(
         "ceilings-fused",
         frozenset({GRAPH, OVERLAP}),
-        "BERT, DistilBERT and GPT-2's decode steps on kernels of our own, a CUDA graph, each kernel started early",
+        "BERT, DistilBERT and GPT-2's decode steps on our kernels, a CUDA graph, each kernel started early",
     ),
     _fused(
         "ceilings-fused-serial",
         frozenset({GRAPH}),
-        "BERT, DistilBERT and GPT-2's decode steps on kernels of our own, a CUDA graph, one kernel after the other",
+        "BERT, DistilBERT and GPT-2's decode steps on our kernels, a CUDA graph, one kernel after the other",
         overlapped=False,
     ),
     _vllm("vllm", frozenset({COMPILATION, GRAPH}), "vLLM's offline engine with its defaults", "default"),

@@ -64,11 +64,11 @@ class FusedDecoding(StaticDecoding):
         return self.fused.logits
 
     def describe(self) -> dict[str, Any]:
-        read = "attention of a step reads the keys and values of the context, without a mask; that of a prefill "
         return {
             "cache": self.kind,
             "length": self.length,
-            "read": read + "reads the prompt, without a mask",
+            "read": "attention of a step reads the keys and values of the context, without a mask; that of a prefill "
+            f"reads {self.prefill_read}",
             "prefill": "PyTorch",
             "overlapped": self.fused.overlapped,
             "tiles": tiles.written(self.fused.tiles),

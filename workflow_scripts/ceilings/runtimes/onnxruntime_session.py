@@ -136,7 +136,7 @@ def open_session(
     """Open a session; what a runtime cannot run becomes a CellFailure, what is damaged a UserError.
 
     Args:
-        graph: Its path; of one with operators of ours their library lies beside it.
+        graph: Its path; if it has our operators, their library lies beside it.
         without: Names of ORT's optimizers to leave out.
         retry: Whether ORT may open it with its own choice of providers if these fail, which it says on stdout only.
     """

@@ -229,13 +229,19 @@ class StaticDecoding(TorchDecoding):
     def cache_bytes(self) -> int:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers)
 
+    @property
+    def prefill_read(self) -> str:
+        """What attention of a prefill reads, in words."""
+        if self._attention[0] == UNMASKED:
+            return "the prompt, without a mask"
+        return f"keys and values of {self.length:,} tokens under a mask"
+
     def describe(self) -> dict[str, Any]:
-        masked = self._attention[0] != UNMASKED
         return {
             "cache": self.kind,
             "length": self.length,
             "read": f"attention of a step reads keys and values of {self.length:,} tokens under a mask, whatever the "
-            f"context; that of a prefill reads {'the same' if masked else 'the prompt, without a mask'}",
+            f"context; that of a prefill reads {self.prefill_read}",
         }
 
     def compile(self, mode: str) -> None:

@@ -1,4 +1,4 @@
-"""The report beside a library with operators of ours (``build_operator.py``)."""
+"""The report beside a library with our operators (``build_operator.py``)."""
 
 from ceilings.schemas.common import FAILED, NAME, PROVENANCE, SHA256
 from ceilings.schemas.terms import by, flag, many, one_of, record, whole

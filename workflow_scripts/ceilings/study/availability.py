@@ -106,10 +106,10 @@ def of_model(runtime: Runtime, model: str, outline: Outline, precision: str) -> 
 
 def of_shape(runtime: Runtime, shape: Shape) -> Availability:
     """Whether ``runtime`` does at a shape what its levers say, with reason and remedy if not."""
-    if runtime.captures_steps and is_request(shape) and phase(shape) == "prefill":
+    if runtime.prefills_as and is_request(shape) and phase(shape) == "prefill":
         return Availability(
-            f"the CUDA graph of {runtime.name} is of decode steps alone: its prefill would run without one",
-            f"measure it on {runtime.name.removesuffix('-graph')}",
+            f"{runtime.name} differs from {runtime.prefills_as} in decode steps alone: its prefill is that one's",
+            f"measure it on {runtime.prefills_as}",
         )
     return Availability()
 

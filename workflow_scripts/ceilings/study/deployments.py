@@ -286,8 +286,11 @@ def _impossible_server(where: str, one: Deployment, asked: Sequence[Asked]) -> I
                 f"{where}.batching: {cell.identity} has an engine for batches of {cell.shape.batch} alone; "
                 "set batching: off, or name a cell of the CUDA provider"
             )
-        if one.kind == "triton" and one.backend == "onnxruntime" and artifact in ("weights", ENGINE):
-            yield f"{where}.triton.backend: onnxruntime reads graphs, not what {cell.identity} executes; write python"
+        if one.kind == "triton" and one.backend == "onnxruntime" and artifact in ("weights", ENGINE, "operator"):
+            yield (
+                f"{where}.triton.backend: onnxruntime reads graphs of its operators alone, not what {cell.identity} "
+                "executes; write python"
+            )
 
 
 def _impossible_way(where: str, one: Deployment, entry: Mapping[str, Any]) -> Iterator[str]:

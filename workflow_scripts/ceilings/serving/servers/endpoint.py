@@ -147,14 +147,24 @@ class Endpoint(Server):
         }
 
     def _parts(self, model: str) -> frozenset[str]:
-        """The models that an ensemble executes, and those of ensembles among them; none of other models."""
+        """The models that an ensemble executes, and those of ensembles among them; none of other models.
+
+        Where the server does not say it, none, and it is asked again the next time.
+        """
         if model not in self._composing:
-            self._composing[model] = frozenset()  # what names itself ends here
-            with contextlib.suppress(OSError, ValueError):
-                steps = (self._ask.config(*_named(model)).get("ensemble_scheduling") or {}).get("step") or ()
-                names = [str(step["model_name"]) for step in steps if step.get("model_name")]
-                self._composing[model] = frozenset(names).union(*map(self._parts, names))
+            found: set[str] = set()
+            try:
+                self._collect(model, found)
+            except (OSError, ValueError):
+                return frozenset()
+            self._composing[model] = frozenset(found)
         return self._composing[model]
+
+    def _collect(self, model: str, found: set[str]) -> None:
+        for step in (self._ask.config(*_named(model)).get("ensemble_scheduling") or {}).get("step") or ():
+            if (name := str(step.get("model_name") or "")) and name not in found:
+                found.add(name)
+                self._collect(name, found)
 
     def batch_sizes(self, model: str) -> dict[int, int] | None:
         entry = self._statistics(model)

@@ -76,7 +76,7 @@ class Triton(StartedServer):
         if self.backend == "onnxruntime" and len(self._tf32) > 1:
             raise CellFailure(
                 "unsupported",
-                "a process has one switch of TF32 for TensorRT in ONNX Runtime; serve tf32 by a deployment of its own",
+                "a process has one switch of TF32 for TensorRT in ONNX Runtime; serve tf32 by a separate deployment",
             )
         repository = self.folder / "repository"
         repository.mkdir(exist_ok=True)

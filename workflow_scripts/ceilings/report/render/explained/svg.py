@@ -43,7 +43,7 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str = "line") -> Ma
 
 
 def picture(parts: Iterable[Markup], height: float, title: str) -> Markup:
-    """A whole picture, to stand in a page or in a file of its own."""
+    """A whole picture, to stand in a page or in a separate file."""
     head = Markup(
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" role="img" aria-label="{}"><style>{}</style>'
     ).format(WIDTH, f"{height:.0f}", title, Markup(_STYLE))

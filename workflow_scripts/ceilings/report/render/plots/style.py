@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -83,9 +82,9 @@ def _break_titles(figure: Figure) -> None:
         room = min((left for left in lefts if left > extent.x0 + 1), default=figure.bbox.width) - extent.x0
         if extent.width > room:
             lines = title.split("\n")
-            most = int(max(map(len, lines)) * room / extent.width)
-            broken = [textwrap.wrap(line, most, break_long_words=False, break_on_hyphens=False) for line in lines]
-            drawn.set_text("\n".join(itertools.chain.from_iterable(broken)))
+            most = max(1, int(max(map(len, lines)) * room / extent.width))
+            wrapper = textwrap.TextWrapper(most, break_long_words=False, break_on_hyphens=False)
+            drawn.set_text("\n".join(wrapper.fill(line) for line in lines))
 
 
 def panels(rows: int, columns: int, height: float, title: str, **options: Any) -> tuple[Figure, list[list[Axes]]]:
