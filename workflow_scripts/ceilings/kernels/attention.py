@@ -25,29 +25,28 @@ LEAST = 16
 
 
 @triton.jit
-def attention(
+def attended(
     query: tl.tensor,
     key: tl.tensor,
     value: tl.tensor,
     mask: tl.tensor,
     result: tl.tensor,
+    block: tl.tensor,
+    head: tl.tensor,
+    element: tl.tensor,
     STRIDE: tl.constexpr,
     RESULT_STRIDE: tl.constexpr,
     SEQUENCE: tl.constexpr,
-    HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
     SCALE: tl.constexpr,
     FACTOR: tl.constexpr,
     BLOCK_QUERIES: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,
-    OVERLAPPED: tl.constexpr,
 ) -> None:
-    """A block of queries of a head."""
-    queries = tl.program_id(0) * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
-    head, element = tl.program_id(1), tl.program_id(2)
+    """Writes the result of a block of queries of a head of an element."""
+    queries = block * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
     numbers = tl.arange(0, BLOCK_WIDTH)
-    follow(OVERLAPPED)
     start_of = element * SEQUENCE * STRIDE + head * WIDTH
     inside = (queries[:, None] < SEQUENCE) & (numbers[None, :] < WIDTH)
     asked = tl.load(query + start_of + queries[:, None] * STRIDE + numbers[None, :], mask=inside, other=0.0)
@@ -74,6 +73,49 @@ def attention(
     written = result + element * SEQUENCE * RESULT_STRIDE + head * WIDTH
     written += queries[:, None] * RESULT_STRIDE + numbers[None, :]
     tl.store(written, (total / weights[:, None] * FACTOR).to(result.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def attention(
+    query: tl.tensor,
+    key: tl.tensor,
+    value: tl.tensor,
+    mask: tl.tensor,
+    result: tl.tensor,
+    STRIDE: tl.constexpr,
+    RESULT_STRIDE: tl.constexpr,
+    SEQUENCE: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SCALE: tl.constexpr,
+    FACTOR: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
+) -> None:
+    """A block of queries of a head."""
+    block, head, element = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    follow(OVERLAPPED)
+    attended(
+        query,
+        key,
+        value,
+        mask,
+        result,
+        block,
+        head,
+        element,
+        STRIDE,
+        RESULT_STRIDE,
+        SEQUENCE,
+        WIDTH,
+        SCALE,
+        FACTOR,
+        BLOCK_QUERIES,
+        BLOCK_KEYS,
+        BLOCK_WIDTH,
+    )
 
 
 def work(batch: int, sequence: int, hidden: int, heads: int, tile: AttentionTile, *, masked: bool, size: int) -> Work:

@@ -17,6 +17,31 @@ from ceilings.kernels.overlap import follow
 
 
 @triton.jit
+def embedded(
+    ids: tl.tensor,
+    words: tl.tensor,
+    row: tl.tensor,
+    scale: tl.tensor,
+    shift: tl.tensor,
+    hidden: tl.tensor,
+    narrow: tl.tensor,
+    token: tl.tensor,
+    WIDTH: tl.constexpr,
+    EPSILON: tl.constexpr,
+    FACTOR: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """Writes the normalised sum of a token's word and ``row``, its position."""
+    numbers = tl.arange(0, BLOCK)
+    inside = numbers < WIDTH
+    row += tl.load(words + tl.load(ids + token) * WIDTH + numbers, mask=inside, other=0.0).to(tl.float32)
+    result = normalized(row, scale, shift, inside, WIDTH, EPSILON)
+    tl.store(hidden + token * WIDTH + numbers, result.to(hidden.dtype.element_ty), mask=inside)
+    if narrow is not None:
+        tl.store(narrow + token * WIDTH + numbers, (result * FACTOR).to(narrow.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def embedding(
     ids: tl.tensor,
     words: tl.tensor,
@@ -40,11 +65,7 @@ def embedding(
     shift = tl.load(offset + numbers, mask=inside, other=0.0).to(tl.float32)
     row = tl.load(positions + (token % SEQUENCE) * WIDTH + numbers, mask=inside, other=0.0).to(tl.float32)
     follow(OVERLAPPED)
-    row += tl.load(words + tl.load(ids + token) * WIDTH + numbers, mask=inside, other=0.0).to(tl.float32)
-    result = normalized(row, scale, shift, inside, WIDTH, EPSILON)
-    tl.store(hidden + token * WIDTH + numbers, result.to(hidden.dtype.element_ty), mask=inside)
-    if narrow is not None:
-        tl.store(narrow + token * WIDTH + numbers, (result * FACTOR).to(narrow.dtype.element_ty), mask=inside)
+    embedded(ids, words, row, scale, shift, hidden, narrow, token, WIDTH, EPSILON, FACTOR, BLOCK)
 
 
 def work(batch: int, sequence: int, width: int, *, narrow: bool) -> Work:

@@ -34,6 +34,7 @@ class Launch:
         work: What it does.
         warps: Warps of 32 threads a program.
         stages: Loads of the loop over the inner axis that are under way at once.
+        cooperative: Whether all programs must be resident at once, as a barrier between them needs; else it fails.
     """
 
     step: str
@@ -43,12 +44,14 @@ class Launch:
     work: Work
     warps: int = 4
     stages: int = 3
+    cooperative: bool = False
 
     @property
     def options(self) -> dict[str, Any]:
         """What Triton's compiler is given beside the arguments."""
-        overlapped = {"launch_pdl": True} if self.arguments["OVERLAPPED"] else {}
-        return {"num_warps": self.warps, "num_stages": self.stages, **overlapped}
+        overlapped = {"launch_pdl": True} if self.arguments.get("OVERLAPPED") else {}
+        cooperative = {"launch_cooperative_grid": True} if self.cooperative else {}
+        return {"num_warps": self.warps, "num_stages": self.stages, **overlapped, **cooperative}
 
     def __call__(self) -> None:
         """Enqueue it on PyTorch's current stream."""

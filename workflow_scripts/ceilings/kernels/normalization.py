@@ -26,6 +26,35 @@ def normalized(
 
 
 @triton.jit
+def summed(
+    partial: tl.tensor,
+    row: tl.tensor,
+    hidden: tl.tensor,
+    narrow: tl.tensor,
+    scale: tl.tensor,
+    shift: tl.tensor,
+    token: tl.tensor,
+    TOKENS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SPLITS: tl.constexpr,
+    EPSILON: tl.constexpr,
+    FACTOR: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """Writes the normalised sum of a token's partial sums, its residual and ``row``, the bias."""
+    numbers = tl.arange(0, BLOCK)
+    inside = numbers < WIDTH
+    place = token * WIDTH + numbers
+    for cut in tl.static_range(SPLITS):
+        row += tl.load(partial + cut * TOKENS * WIDTH + place, mask=inside, other=0.0)
+    row += tl.load(hidden + place, mask=inside, other=0.0).to(tl.float32)
+    result = normalized(row, scale, shift, inside, WIDTH, EPSILON)
+    tl.store(hidden + place, result.to(hidden.dtype.element_ty), mask=inside)
+    if narrow is not None:
+        tl.store(narrow + place, (result * FACTOR).to(narrow.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def normalization(
     partial: tl.tensor,
     bias: tl.tensor,
@@ -48,14 +77,21 @@ def normalization(
     scale = tl.load(gain + numbers, mask=inside, other=0.0).to(tl.float32)
     shift = tl.load(offset + numbers, mask=inside, other=0.0).to(tl.float32)
     follow(OVERLAPPED)
-    place = tl.program_id(0) * WIDTH + numbers
-    for cut in tl.static_range(SPLITS):
-        row += tl.load(partial + cut * TOKENS * WIDTH + place, mask=inside, other=0.0)
-    row += tl.load(hidden + place, mask=inside, other=0.0).to(tl.float32)
-    result = normalized(row, scale, shift, inside, WIDTH, EPSILON)
-    tl.store(hidden + place, result.to(hidden.dtype.element_ty), mask=inside)
-    if narrow is not None:
-        tl.store(narrow + place, (result * FACTOR).to(narrow.dtype.element_ty), mask=inside)
+    summed(
+        partial,
+        row,
+        hidden,
+        narrow,
+        scale,
+        shift,
+        tl.program_id(0),
+        TOKENS,
+        WIDTH,
+        SPLITS,
+        EPSILON,
+        FACTOR,
+        BLOCK,
+    )
 
 
 def work(tokens: int, width: int, splits: int, *, narrow: bool) -> Work:

@@ -47,6 +47,58 @@ def activated(values: tl.tensor, ACTIVATION: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
+def multiplied(
+    x: tl.tensor,
+    weight: tl.tensor,
+    scales: tl.tensor,
+    added: tl.tensor,
+    y: tl.tensor,
+    columns: tl.tensor,
+    rows: tl.tensor,
+    cut: tl.tensor,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    INNER: tl.constexpr,
+    X_ROW: tl.constexpr,
+    Y_ROW: tl.constexpr,
+    Y_COLUMN: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    FACTOR: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_INNER: tl.constexpr,
+    SPAN: tl.constexpr,
+    EXACT: tl.constexpr,
+) -> None:
+    """Writes these columns of these rows over a cut of the inner axis; scales and biases are those of the columns."""
+    # Beyond the edge the first rows and columns are read again, and nothing is written.
+    row_of, column_of = rows % ROWS, columns % COLUMNS
+    inner = cut * SPAN + tl.arange(0, BLOCK_INNER)
+    left = x + row_of[:, None] * X_ROW + inner[None, :]
+    right = weight + column_of[None, :] * INNER + inner[:, None]
+    total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    for start in range(0, SPAN, BLOCK_INNER):
+        if EXACT:
+            a, b = tl.load(left), tl.load(right)
+        else:
+            within = inner + start < INNER
+            a = tl.load(left, mask=within[None, :], other=0.0)
+            b = tl.load(right, mask=within[:, None], other=0.0)
+        total += tl.dot(
+            a, b
+        )  # FP16: the units add to the total itself. E4M3: they start at zero, and this is an addition
+        left += BLOCK_INNER
+        right += BLOCK_INNER
+    if scales is not None:
+        total *= scales[None, :]
+    if added is not None:
+        total += added[None, :]
+    target = y + cut * ROWS * COLUMNS + rows[:, None] * Y_ROW + columns[None, :] * Y_COLUMN
+    inside = (rows[:, None] < ROWS) & (columns[None, :] < COLUMNS)
+    tl.store(target, (activated(total, ACTIVATION) * FACTOR).to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def product(
     x: tl.tensor,
     weight: tl.tensor,
@@ -75,8 +127,8 @@ def product(
     columns = tl.program_id(0) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
     rows = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     cut = tl.program_id(2)
-    # Beyond the edge the first rows and columns are read again, and nothing is written.
-    row_of, column_of = rows % ROWS, columns % COLUMNS
+    column_of = columns % COLUMNS
+    scales, added = None, None
     if PREFETCHED:
         lines = tl.minimum(cut * SPAN + LINE_NUMBERS * tl.arange(0, SPAN_LINES), INNER - 1)
         prefetch(weight + column_of[:, None] * INNER + lines[None, :])
@@ -85,29 +137,29 @@ def product(
     if bias is not None:
         added = tl.load(bias + column_of).to(tl.float32)
     follow(OVERLAPPED)
-    inner = cut * SPAN + tl.arange(0, BLOCK_INNER)
-    left = x + row_of[:, None] * X_ROW + inner[None, :]
-    right = weight + column_of[None, :] * INNER + inner[:, None]
-    total = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
-    for start in range(0, SPAN, BLOCK_INNER):
-        if EXACT:
-            a, b = tl.load(left), tl.load(right)
-        else:
-            within = inner + start < INNER
-            a = tl.load(left, mask=within[None, :], other=0.0)
-            b = tl.load(right, mask=within[:, None], other=0.0)
-        total += tl.dot(
-            a, b
-        )  # FP16: the units add to the total itself. E4M3: they start at zero, and this is an addition
-        left += BLOCK_INNER
-        right += BLOCK_INNER
-    if scale is not None:
-        total *= scales[None, :]
-    if bias is not None:
-        total += added[None, :]
-    target = y + cut * ROWS * COLUMNS + rows[:, None] * Y_ROW + columns[None, :] * Y_COLUMN
-    inside = (rows[:, None] < ROWS) & (columns[None, :] < COLUMNS)
-    tl.store(target, (activated(total, ACTIVATION) * FACTOR).to(y.dtype.element_ty), mask=inside)
+    multiplied(
+        x,
+        weight,
+        scales,
+        added,
+        y,
+        columns,
+        rows,
+        cut,
+        ROWS,
+        COLUMNS,
+        INNER,
+        X_ROW,
+        Y_ROW,
+        Y_COLUMN,
+        ACTIVATION,
+        FACTOR,
+        BLOCK_ROWS,
+        BLOCK_COLUMNS,
+        BLOCK_INNER,
+        SPAN,
+        EXACT,
+    )
 
 
 def work(

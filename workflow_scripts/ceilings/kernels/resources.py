@@ -83,6 +83,8 @@ def compile_for(launch: Launch, architecture: int) -> Any:
     for index, (name, value) in enumerate(launch.arguments.items()):
         if hasattr(value, "data_ptr"):
             signature[name], attributes[index,] = POINTERS[str(value.dtype)], ALIGNED
+        elif name.islower() and isinstance(value, int):  # a number of the launch; constants have large letters
+            signature[name] = "i32"
         else:
             signature[name], constants[name] = "constexpr", value
     source = ASTSource(launch.kernel, signature, constants, attributes)
