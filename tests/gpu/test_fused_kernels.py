@@ -72,3 +72,9 @@ def test_an_embedding(random):
 @pytest.mark.parametrize("precision", ["fp16", "fp8"])
 def test_an_encoder_with_the_default_tiles(random, precision, tokens, overlapped):
     agreement.encoder(random, DEVICE, precision, tiles.defaults(tokens, precision), overlapped=overlapped)
+
+
+@pytest.mark.parametrize("programs", [7, 132])
+def test_a_persistent_encoder(random, programs):
+    """One launch with barriers gives the bits of one launch a step, in each of many replays, near FP64."""
+    agreement.persistent_encoder(random, DEVICE, programs)

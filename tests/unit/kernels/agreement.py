@@ -14,7 +14,8 @@ from ceilings.kernels import normalization as normalization_kernel
 from ceilings.kernels import pooling as pooling_kernel
 from ceilings.kernels import product as product_kernel
 from ceilings.kernels.encoder import Encoder
-from ceilings.kernels.tiles import AttentionTile, ProductTile
+from ceilings.kernels.persistent import PersistentEncoder
+from ceilings.kernels.tiles import AttentionTile, ProductTile, Tiles
 
 ACTIVATED = {
     "none": lambda values: values,
@@ -239,3 +240,38 @@ def encoder(random, device, precision, tiles, *, overlapped=False):
     made = Encoder(plain_encoder.moved(weights, device), 2, sequence, tiles, overlapped=overlapped)
     got = made(ids.to(device), mask.to(device))[0].double().cpu()
     assert 0 < torch.norm(got - exact) <= allowed < 0.2 * torch.norm(exact)
+
+
+REPLAYS = 200
+
+
+def persistent_encoder(random, device, programs):
+    """One launch a step: near FP64, and the bits of the encoder of many kernels. On a card one launch for all: the same
+    bits in each of many replays of a graph."""
+    weights = plain_encoder.random(int(random.integers(1000)))
+    sequence = int(random.integers(9, 40))
+    ids = torch.from_numpy(random.integers(0, 50, (2, sequence)))
+    mask = operands.padding(random, 2, sequence)
+    (exact,) = plain_encoder.run(weights, ids, mask)
+    moved, inputs = plain_encoder.moved(weights, device), (ids.to(device), mask.to(device))
+    tile = dataclasses.replace(SMALL, rows=64, warps=8)
+    cut = Tiles(
+        tile, AttentionTile(16, 32), dataclasses.replace(tile, splits=2), tile, dataclasses.replace(tile, splits=3)
+    )
+    card = device != "cpu"
+    steps = PersistentEncoder(moved, 2, sequence, cut, programs=programs, at_once=False, ahead=card)
+    (got,) = steps(*inputs)
+    assert 0 < torch.norm(got.double().cpu() - exact) <= 2e-3 * torch.norm(exact)
+    if not card:
+        assert torch.equal(got, Encoder(moved, 2, sequence, cut)(*inputs)[0])
+        return
+    once = PersistentEncoder(moved, 2, sequence, cut, programs=programs)
+    once(*inputs)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        (result,) = once(*inputs)
+    for _ in range(REPLAYS):
+        once.states.fill_(float("nan"))
+        graph.replay()
+        assert torch.equal(once.states, steps.states) and torch.equal(result, got)

@@ -4,9 +4,9 @@ A program takes blocks of each step in turn, with the code of the kernels of the
 kernels is replaced by barriers (``barrier.py``). Before it waits at a barrier, a program asks for its share of the
 weights of steps to come, so that memory works while programs wait.
 
-The steps have numbers: 0 is the embedding, then seven a layer. A launch takes those from ``first`` to ``last``. One launch a
-step computes the same numbers in the same order, without any barrier: Triton's interpreter, which runs one program
-after the other, can do that alone. FP16 only.
+The steps have numbers: 0 is the embedding, then seven a layer. A launch takes those from ``first`` to ``last``. One
+launch a step computes the same numbers in the same order, without any barrier: Triton's interpreter, which runs one
+program after the other, can do that alone. FP16 only.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def all_blocks(
     weight: tl.tensor,
     bias: tl.tensor,
     y: tl.tensor,
+    program: tl.tensor,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     INNER: tl.constexpr,
@@ -76,7 +77,7 @@ def all_blocks(
     DOWN: tl.constexpr = (ROWS + BLOCK_ROWS - 1) // BLOCK_ROWS
     BLOCKS: tl.constexpr = ACROSS * DOWN * SPLITS
     for turn in range((BLOCKS + PROGRAMS - 1) // PROGRAMS):
-        block = tl.program_id(0) + turn * PROGRAMS
+        block = program + turn * PROGRAMS
         if block < BLOCKS:
             columns = (block % ACROSS) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
             rows = (block // ACROSS % DOWN) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
@@ -115,6 +116,7 @@ def all_rows(
     hidden: tl.tensor,
     gain: tl.tensor,
     offset: tl.tensor,
+    program: tl.tensor,
     TOKENS: tl.constexpr,
     WIDTH: tl.constexpr,
     SPLITS: tl.constexpr,
@@ -129,7 +131,7 @@ def all_rows(
     scale = tl.load(gain + numbers, mask=inside, other=0.0).to(tl.float32)
     shift = tl.load(offset + numbers, mask=inside, other=0.0).to(tl.float32)
     for turn in range((TOKENS + PROGRAMS - 1) // PROGRAMS):
-        token = tl.program_id(0) + turn * PROGRAMS
+        token = program + turn * PROGRAMS
         if token < TOKENS:
             summed(partial, row, hidden, None, scale, shift, token, TOKENS, WIDTH, SPLITS, EPSILON, 1.0, BLOCK)
 
@@ -152,7 +154,7 @@ def counted(counter: tl.tensor, here: tl.tensor, PROGRAMS: tl.constexpr) -> tl.t
 
 
 @triton.jit(do_not_specialize=["first", "last", "patience"])
-def persistent(
+def persistent(  # noqa: PLR0915 - a step after the other
     ids: tl.tensor,
     mask: tl.tensor,
     words: tl.tensor,
@@ -222,17 +224,21 @@ def persistent(
     here = (first <= 0) & (last > 0)
     count = counted(counter, here, PROGRAMS)
     patience = passed(counter, count, here, patience)
+    # Patience is never negative, which the compiler cannot know: a program whose number follows from it computes its
+    # addresses in each step. Known before the loop, those of all steps would fill the registers.
     step = 1
     for layer in range(LAYERS):
         square = layer * WIDTH * WIDTH
         oblong = layer * WIDTH * WIDE
 
+        program = tl.program_id(0) + tl.minimum(patience, 0)
         if (first <= step) & (step <= last):
             all_blocks(
                 hidden,
                 qkv_weight + 3 * square,
                 qkv_bias + layer * 3 * WIDTH,
                 qkv,
+                program,
                 TOKENS,
                 3 * WIDTH,
                 WIDTH,
@@ -252,9 +258,10 @@ def persistent(
         patience = passed(counter, count, here, patience)
         step += 1
 
+        program = tl.program_id(0) + tl.minimum(patience, 0)
         if (first <= step) & (step <= last):
             for turn in range((GROUPS + PROGRAMS - 1) // PROGRAMS):
-                block = tl.program_id(0) + turn * PROGRAMS
+                block = program + turn * PROGRAMS
                 if block < GROUPS:
                     attended(
                         qkv,
@@ -280,12 +287,14 @@ def persistent(
         patience = passed(counter, count, here, patience)
         step += 1
 
+        program = tl.program_id(0) + tl.minimum(patience, 0)
         if (first <= step) & (step <= last):
             all_blocks(
                 qkv,
                 out_weight + square,
                 None,
                 out_sums,
+                program,
                 TOKENS,
                 WIDTH,
                 WIDTH,
@@ -304,6 +313,7 @@ def persistent(
         patience = passed(counter, count, here, patience)
         step += 1
 
+        program = tl.program_id(0) + tl.minimum(patience, 0)
         if (first <= step) & (step <= last):
             all_rows(
                 out_sums,
@@ -311,6 +321,7 @@ def persistent(
                 hidden,
                 norm_gain + layer * WIDTH,
                 norm_offset + layer * WIDTH,
+                program,
                 TOKENS,
                 WIDTH,
                 OUT[3],
@@ -323,12 +334,14 @@ def persistent(
         patience = passed(counter, count, here, patience)
         step += 1
 
+        program = tl.program_id(0) + tl.minimum(patience, 0)
         if (first <= step) & (step <= last):
             all_blocks(
                 hidden,
                 up_weight + oblong,
                 up_bias + layer * WIDE,
                 wide,
+                program,
                 TOKENS,
                 WIDE,
                 WIDTH,
@@ -348,12 +361,14 @@ def persistent(
         patience = passed(counter, count, here, patience)
         step += 1
 
+        program = tl.program_id(0) + tl.minimum(patience, 0)
         if (first <= step) & (step <= last):
             all_blocks(
                 wide,
                 down_weight + oblong,
                 None,
                 down_sums,
+                program,
                 TOKENS,
                 WIDTH,
                 WIDE,
@@ -371,6 +386,7 @@ def persistent(
         patience = passed(counter, count, here, patience)
         step += 1
 
+        program = tl.program_id(0) + tl.minimum(patience, 0)
         if (first <= step) & (step <= last):
             all_rows(
                 down_sums,
@@ -378,6 +394,7 @@ def persistent(
                 hidden,
                 end_gain + layer * WIDTH,
                 end_offset + layer * WIDTH,
+                program,
                 TOKENS,
                 WIDTH,
                 DOWN[3],
