@@ -34,6 +34,7 @@ def runner(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ceilings_fused, "load_module", load_module)
     monkeypatch.setattr(ceilings_fused.gpu, "visible", lambda: SimpleNamespace(slug="a-card"))
+    monkeypatch.setattr(ceilings_fused, "multiprocessors", lambda: 3)
 
     def make(name, shape="b2-s21", precision="fp16"):
         made = ceilings_fused.RUNNER(tmp_path, precision, None, Shape.parse(shape), 1, RUNTIMES[name].options)
@@ -51,7 +52,8 @@ def test_the_encoder_is_of_the_cell(runner, name):
     assert (encoder.batch, encoder.sequence, encoder.overlapped) == (2, 21, name == "ceilings-fused")
     assert Path(os.environ["TRITON_CACHE_DIR"]).is_dir()
     assert os.environ["TRITON_CACHE_DIR"] != str(made.artifact), "what an earlier process compiled makes a start warm"
-    assert encoder.tiles == Tiles() and RUNTIMES[name].options["mode"] == "cudagraph"
+    assert encoder.tiles == (tiles.PERSISTENT if "persistent" in name else Tiles())
+    assert RUNTIMES[name].options["mode"] == "cudagraph"
     assert [tuple(output.shape) for output in encoder.outputs()] == [(2, 21), (2, 21)]
 
 
@@ -62,6 +64,15 @@ def test_its_outputs_are_the_module_s(runner, precision, within):
     ids, mask = families.request(1, 9)
     for mine, theirs in zip(encoder(ids, mask), families.encoder("bert answers")(ids, mask), strict=True):
         assert (mine - theirs).norm() < within * theirs.norm()
+
+
+def test_the_persistent_runtime_has_a_program_a_multiprocessor_and_refuses_fp8(runner):
+    encoder = runner("ceilings-fused-persistent")._model()
+    first, *rest = encoder.launches(*families.request(2, 21))
+    assert (first.step, first.grid, first.cooperative) == ("encoder", (3, 1, 1), True)
+    assert [launch.step for launch in rest] == ["head"]
+    with pytest.raises(CellFailure, match="FP16 alone"):
+        runner("ceilings-fused-persistent", precision="fp8")._model()
 
 
 def test_in_fp8_the_weights_are_quantised_and_the_record_counts_products(runner):

@@ -68,3 +68,8 @@ def test_an_encoder_of_random_weights(random, precision):
     half, cut = ProductTile(32, 32, 32), ProductTile(32, 32, 32, splits=2)
     tiles = Tiles(half, AttentionTile(16, 32), cut, half, cut, ProductTile(16, 16, 32))
     agreement.encoder(random, DEVICE, precision, tiles)
+
+
+@pytest.mark.parametrize("programs", [3, 12])
+def test_steps_of_the_persistent_kernel_give_the_bits_of_the_kernels(random, programs):
+    agreement.persistent_encoder(random, DEVICE, programs)

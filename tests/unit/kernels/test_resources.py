@@ -21,7 +21,8 @@ from unit.kernels import families, tuner
 from ceilings.kernels import decoder_tiles, encoder_weights, fp8_weights, plain_decoder, product, resources
 from ceilings.kernels.decoder import Decoder
 from ceilings.kernels.encoder import Encoder
-from ceilings.kernels.tiles import ProductTile, Tiles, defaults
+from ceilings.kernels.persistent import STEPS, PersistentEncoder
+from ceilings.kernels.tiles import PERSISTENT, ProductTile, Tiles, defaults
 
 CONSTANT = {"weight", "scale", "bias", "gain", "offset", "positions"}
 """Operands that no kernel writes."""
@@ -148,3 +149,17 @@ def test_the_defaults_of_a_decode_step_fit_and_wait_before_they_write(batch):
         assert taken.fits(90), f"{launch.step}: {taken}"
         before, wait, _ = resources.compile_for(launch, 90).asm["ptx"].partition("griddepcontrol.wait")
         assert bool(wait) == (launch.step != "token") and (not wait or "st.global" not in before), launch.step
+
+
+def test_the_persistent_kernel_fits_and_has_a_barrier_after_each_step():
+    encoder = PersistentEncoder(weights("fp16"), 1, 128, PERSISTENT, programs=132)
+    launch = encoder.launches(*families.request(1, 128))[0]
+    taken, compiled = resources.resources(launch), resources.compile_for(launch, 90)
+    assert taken.fits(90) and taken.instructions == "wgmma", taken
+    assert compiled.metadata.launch_cooperative_grid
+    ptx = compiled.asm["ptx"]
+    places = 1 + len(STEPS)  # after the embedding, and after each step of the loop over layers
+    assert len(re.findall(r"atom\.global\.gpu\.release\.add\.u64", ptx)) == places
+    assert len(re.findall(r"ld\.global\.gpu\.acquire\.b64", ptx)) == places
+    before, _ = ptx.split("gpu.release.add", 1)
+    assert "prefetch.global.L2" in before, "the first weights are asked for before the first barrier"

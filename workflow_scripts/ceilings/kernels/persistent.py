@@ -12,6 +12,7 @@ program after the other, can do that alone. FP16 only.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -477,9 +478,12 @@ class PersistentEncoder(Encoder):
         """Every launch of a request, in order."""
         final = len(STEPS) * len(self.weights.layers)
         spans = [(0, final)] if self.at_once else [(step, step) for step in range(final + 1)]
-        return [self._launch(ids, mask, *span) for span in spans] + self._head(mask)
+        works = [launch.work for launch in super().launches(ids, mask)]
+        return [self._launch(ids, mask, first, last, works[first : last + 1]) for first, last in spans] + self._head(
+            mask
+        )
 
-    def _launch(self, ids: torch.Tensor, mask: torch.Tensor | None, first: int, last: int) -> Launch:
+    def _launch(self, ids: torch.Tensor, mask: torch.Tensor | None, first: int, last: int, works: list[Work]) -> Launch:
         weights, tiles = self.weights, self.tiles
         layer, width = weights.layers[0], weights.hidden // weights.heads
         cuts = {
@@ -507,11 +511,15 @@ class PersistentEncoder(Encoder):
             **{"BLOCK_HEAD": power_of_two(width, attention.LEAST), "BLOCK": power_of_two(weights.hidden)},
             **{"PROGRAMS": self.programs, "LINES": 32 * tiles.qkv.warps, "AHEAD": self.ahead},
         }
-        work = Work(0, 0)
         return Launch(
-            *("encoder", persistent, (self.programs, 1, 1), arguments, work, tiles.qkv.warps, tiles.qkv.stages),
+            *("encoder", persistent, (self.programs, 1, 1), arguments, total(works), tiles.qkv.warps, tiles.qkv.stages),
             cooperative=True,
         )
+
+
+def total(works: Sequence[Work]) -> Work:
+    """What several steps do together; LayerNorm's vectors count for each token, as where a program has one."""
+    return Work(*map(sum, zip(*works, strict=True)))
 
 
 def cut_of(tile: ProductTile, linear: Linear) -> tuple[int, int, int, int, int]:

@@ -85,6 +85,14 @@ MANY = _many(64)
 DEFAULTS = {"fp16": (Tiles(), MANY), "fp8": (FEW_FP8, _many(128))}
 """Of each precision, for few tokens and for many: many make many programs, and larger ones load each operand less."""
 
+PERSISTENT = Tiles(
+    ProductTile(64, 64, 64, warps=8, stages=4),
+    out=ProductTile(64, 64, 64, splits=4, warps=8, stages=4),
+    up=ProductTile(64, 64, 64, warps=8, stages=4),
+    down=ProductTile(64, 64, 64, splits=4, warps=8, stages=4),
+)
+"""Of the persistent kernel, in FP16, for few tokens: no step has more programs than a card has multiprocessors."""
+
 MANY_TOKENS = 1024
 """Many: from here on 128 x 128 blocks of the narrowest product, of 768 columns, are 48 programs and more."""
 

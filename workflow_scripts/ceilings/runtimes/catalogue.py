@@ -26,10 +26,10 @@ ENVIRONMENTS = Path(__file__).parents[3] / "envs"
 
 GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
 COMPILATION, AUTOTUNING = "compilation", "autotuning"
-OVERLAP, OPERATOR = "overlapped kernels", "attention operator"
+OVERLAP, OPERATOR, PERSISTENT = "overlapped kernels", "attention operator", "persistent kernel"
 LEVERS = (
     *(GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING),
-    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES, OVERLAP, OPERATOR),
+    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES, OVERLAP, OPERATOR, PERSISTENT),
 )
 """What can be done to a stack beside choosing a precision."""
 
@@ -499,6 +499,18 @@ _ALL = (
         frozenset({GRAPH}),
         "BERT, DistilBERT and GPT-2's decode steps on our kernels, a CUDA graph, one kernel after the other",
         overlapped=False,
+    ),
+    dataclasses.replace(
+        _fused(
+            "ceilings-fused-persistent",
+            frozenset({GRAPH, PERSISTENT}),
+            "BERT and DistilBERT, embedding and layers in one persistent kernel of ours, a CUDA graph",
+            overlapped=False,
+            persistent=True,
+        ),
+        precisions=("fp16",),
+        generator="",
+        prefills_as="",
     ),
     _vllm("vllm", frozenset({COMPILATION, GRAPH}), "vLLM's offline engine with its defaults", "default"),
     _vllm("vllm-compile", frozenset({COMPILATION}), "vLLM's offline engine without CUDA graphs", "compile"),

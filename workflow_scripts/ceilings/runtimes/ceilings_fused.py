@@ -7,9 +7,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from ceilings import gpu
 from ceilings.kernels import encoder_weights, fp8_weights, tiles
 from ceilings.kernels.encoder import Encoder
+from ceilings.kernels.persistent import PersistentEncoder
 from ceilings.models.load import load_module
 from ceilings.runtimes.compile_cache import compile_folder
 from ceilings.runtimes.torch_cuda import TorchCuda
@@ -19,7 +22,8 @@ from ceilings.runtimes.triton_kernels import FACTS, tiles_fit
 class CeilingsFused(TorchCuda):
     """Executes the weights on our kernels.
 
-    Options: ``mode``, which is cudagraph, and ``overlapped``: whether a kernel starts while the one before it ends.
+    Options: ``mode``, which is cudagraph; ``overlapped``: whether a kernel starts while the one before it ends; and
+    ``persistent``: whether embedding and layers are one launch.
     """
 
     def _model(self) -> Encoder:
@@ -28,6 +32,9 @@ class CeilingsFused(TorchCuda):
         if self.precision == "fp8":
             weights = fp8_weights.quantised(weights)
         batch, sequence = self.shape.batch, self.shape["sequence"]
+        if self.options.get("persistent"):
+            self._tiles_from = "defaults"
+            return PersistentEncoder(weights, batch, sequence, tiles.PERSISTENT, programs=multiprocessors())
         tuned = tiles.kept(gpu.visible().slug, weights.sizes(batch * sequence))
         self._tiles_from = "tuned for this device and shape" if tuned else "defaults"
         cut = tuned or tiles.defaults(batch * sequence, self.precision)
@@ -49,10 +56,16 @@ class CeilingsFused(TorchCuda):
             **super().describe(),
             **FACTS,
             "overlapped": self.model.overlapped,
+            "persistent": isinstance(self.model, PersistentEncoder),
             "tiles": tiles.written(self.model.tiles),
             "tiles_from": self._tiles_from,
             "products": self.model.products(),
         }
+
+
+def multiprocessors() -> int:
+    """How many the device has: programs of the persistent kernel, which are then all resident."""
+    return int(torch.cuda.get_device_properties(0).multi_processor_count)
 
 
 RUNNER = CeilingsFused
