@@ -13,6 +13,7 @@ from unit.kernels import families, plain_encoder
 from ceilings.errors import CellFailure
 from ceilings.kernels import encoder_weights, fp8_weights
 from ceilings.kernels.encoder import Encoder
+from ceilings.kernels.persistent import PersistentEncoder
 from ceilings.kernels.tiles import AttentionTile, ProductTile, Tiles
 
 SMALL = ProductTile(32, 32, 32)
@@ -131,3 +132,12 @@ def test_sizes_that_make_no_product_are_refused():
     cut = dataclasses.replace(TILES, up=dataclasses.replace(SMALL, splits=2))
     with pytest.raises(ValueError, match="no product"):
         made("bert texts", 1, 16, cut).launches(*families.request(1, 16))
+
+
+def test_the_persistent_launch_does_the_work_of_those_that_it_replaces():
+    weights, inputs = encoder_weights.of(families.encoder("bert texts")), families.request(2, 21)
+    many = [one.work for one in Encoder(weights, 2, 21, TILES).launches(*inputs)]
+    first, *head = PersistentEncoder(weights, 2, 21, TILES, programs=4).launches(*inputs)
+    steps = PersistentEncoder(weights, 2, 21, TILES, programs=4, at_once=False).launches(*inputs)
+    assert [one.work for one in steps] == many
+    assert first.work == tuple(map(sum, zip(*many[: -len(head)], strict=True))) and first.work.operations > 0
