@@ -3,7 +3,7 @@
 
 python benchmarks/fused_tiles.py --model distilbert --seconds 120   # on a card: writes tuned_tiles.json and an account
 python benchmarks/fused_tiles.py --precision fp8 --seconds 60       # the same in FP8
-python benchmarks/fused_tiles.py --batch 32 --peaks FILE            # and how much of a peaks.json's matrix rate it reaches
+python benchmarks/fused_tiles.py --batch 32 --peaks FILE            # and the share of a peaks.json's matrix rate
 python benchmarks/fused_tiles.py --model distilbert --compile       # anywhere: a table of the tiles that would be tried
 python benchmarks/fused_tiles.py --model distilbert --predict FILE  # anywhere: least times, from a peaks.json
 
