@@ -3,6 +3,7 @@
 
 python benchmarks/fused_tiles.py --model distilbert --seconds 120   # on a card: writes tuned_tiles.json and an account
 python benchmarks/fused_tiles.py --precision fp8 --seconds 60       # the same in FP8
+python benchmarks/fused_tiles.py --batch 32 --peaks FILE            # and the share of a peaks.json's matrix rate
 python benchmarks/fused_tiles.py --model distilbert --compile       # anywhere: a table of the tiles that would be tried
 python benchmarks/fused_tiles.py --model distilbert --predict FILE  # anywhere: least times, from a peaks.json
 
@@ -37,7 +38,7 @@ from ceilings.files import write_json
 from ceilings.kernels import fp8_weights, tiles
 from ceilings.kernels.encoder import Encoder
 from ceilings.kernels.encoder_weights import EncoderWeights, Layer, Linear, Norm
-from ceilings.kernels.launch import blocks
+from ceilings.kernels.launch import Launch, blocks
 from ceilings.kernels.tiles import AttentionTile, ProductTile, Tiles
 
 LAYERS = {"bert": 12, "distilbert": 6}
@@ -55,8 +56,9 @@ GAIN = 0.995
 """What a tile must at least bring: less is within the noise of such a time."""
 
 WITHIN = {"fp16": 1e-2, "fp8": 0.1}
-"""How far a token's state may be from that of the first tiles: other orders of rounding, many times over. In FP8 two
-right answers were 0.06 apart on an H100, and each is 0.05 from FP64 (docs/kernels.md)."""
+"""How far a token's state may be from that of the first tiles after six layers, and by the root of their number after
+others: other orders of rounding, many times over. In FP8 two right answers of six layers were 0.06 apart on an H100,
+and each is 0.05 from FP64 (docs/kernels.md)."""
 
 PROGRAMS = (48, 1600)
 """Programs of a product worth trying: fewer leave most of 132 multiprocessors idle, more are several waves of them."""
@@ -185,6 +187,11 @@ def timed(encoder: Encoder) -> tuple[float, torch.Tensor]:
         torch.cuda.synchronize()
         took.append(begin.elapsed_time(end) * 1000 / REPLAYS)
     return statistics.median(took[WARM:]), encoder.states.float().clone()
+
+
+def within(weights: EncoderWeights) -> float:
+    """How far a token's state may be from that of other tiles (``WITHIN``)."""
+    return WITHIN[weights.precision] * math.sqrt(len(weights.layers) / LAYERS["distilbert"])
 
 
 def usable() -> bool:
@@ -329,7 +336,7 @@ class Tuning:
             entry["refused"] = f"{type(error).__name__}: {error}"[:300]
         else:
             entry["off"] = off if math.isfinite(off) else None  # JSON has no other numbers
-            if not off <= WITHIN[self.encoder.weights.precision]:
+            if not off <= within(self.encoder.weights):
                 entry["refused"] = "another answer"
             elif entry["us"] < GAIN * self.best and self._again(entry, cut):
                 self.best, self.encoder, entry["chosen"] = entry["again"], with_tiles(self.encoder, cut), True
@@ -403,15 +410,14 @@ def compiled(encoder: Encoder) -> None:
 
 def predicted(encoder: Encoder, peaks: dict) -> None:
     """Print the least times of each step in us: by memory, by L2 and by the matrix units."""
-    rates = {name: peaks[key]["median"] for name, key in RATES.items()}
+    rates = rates_of(peaks)
     print("| step | launches | moved, MB | from L2, MB | GFLOP | memory, us | L2, us | compute, us |\n|" + "---|" * 8)
     launches, rows = encoder.launches(*request(encoder)), []
     for step in dict.fromkeys(launch.step for launch in launches):
         same = [launch.work for launch in launches if launch.step == step]
         moved, loaded, operations = (sum(one[index] for one in same) for index in range(3))
-        narrow = any(launch.arguments.get("scale") is not None for launch in launches if launch.step == step)
-        compute = rates["narrow" if narrow else "compute"]
-        times = moved / rates["memory"] / 1e3, loaded / rates["l2"] / 1e3, operations / compute / 1e6
+        compute = sum(matrix_us(launch, rates) for launch in launches if launch.step == step)
+        times = moved / rates["memory"] / 1e3, loaded / rates["l2"] / 1e3, compute
         rows.append([len(same), moved / 1e6, loaded / 1e6, operations / 1e9, *times])
         print(f"| {step} | {len(same)} | " + " | ".join(f"{value:.3g}" for value in rows[-1][1:]) + " |")
     print(f"| all | {len(launches)} | " + " | ".join(f"{sum(row[k] for row in rows):.3g}" for k in range(1, 7)) + " |")
@@ -431,6 +437,27 @@ RATES = {
 """Entries of a peaks.json."""
 
 
+def rates_of(peaks: dict) -> dict[str, float]:
+    """The rates of a peaks.json by the names of ``RATES``."""
+    return {name: peaks[key]["median"] for name, key in RATES.items()}
+
+
+def matrix_us(launch: Launch, rates: dict[str, float]) -> float:
+    """What a launch's products take in us at the matrix rate of their type."""
+    narrow = launch.arguments.get("scale") is not None
+    return launch.work.operations / rates["narrow" if narrow else "compute"] / 1e6
+
+
+def reached(encoder: Encoder, microseconds: float, peaks: dict | None) -> str:
+    """The rate at which an encoder multiplied matrices, and its share of the measured one where that is known."""
+    launches = encoder.launches(*request(encoder))
+    rate = f"{sum(one.work.operations for one in launches) / microseconds / 1e6:.0f} TFLOP/s"
+    if peaks is None:
+        return rate
+    share = sum(matrix_us(one, rates_of(peaks)) for one in launches) / microseconds
+    return f"{rate}, {share:.0%} of the matrix rate in the peaks.json"
+
+
 def tuned(given: argparse.Namespace) -> None:
     """Tune in this process."""
     device, weights = gpu.visible().slug, weights_of(LAYERS[given.model], given.precision, "cuda")
@@ -442,13 +469,16 @@ def tuned(given: argparse.Namespace) -> None:
     try:
         with torch.inference_mode():
             # What ended a process while it compiled several tiles is met again alone, and is then known.
-            chosen = Tuning(encoder, account, until, beside=not given.resumed).run()
+            tuning = Tuning(encoder, account, until, beside=not given.resumed)
+            chosen = tuning.run()
     except Exception:
         if not usable():
             traceback.print_exc()
             os._exit(FAULT)
         raise
+    peaks = json.loads(given.peaks.read_text())["peaks"] if given.peaks else None
     print(f"{device}, {size}: {json.dumps(tiles.written(chosen))}")
+    print(f"{tuning.best:.1f} us in a row, {reached(tuning.encoder, tuning.best, peaks)}")
 
 
 def main() -> None:
@@ -460,14 +490,16 @@ def main() -> None:
     parser.add_argument("--sequence", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=300.0, help="time after which tuning stops")
     parser.add_argument("--serial", action="store_true", help="kernels that do not overlap")
-    parser.add_argument("--account", type=Path, help="every time that was measured; fused_tiles.MODEL.PRECISION.json")
+    parser.add_argument("--account", type=Path, help="every time; fused_tiles.MODEL.PRECISION.bB-sS.json")
+    parser.add_argument("--peaks", type=Path, help="a peaks.json: what share of its matrix rate is reached")
     parser.add_argument("--output", type=Path, default=tiles.TUNED, help="the tiles, beside those already there")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--predict", type=Path, metavar="PEAKS")
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--resumed", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    given.account = given.account or Path(f"fused_tiles.{given.model}.{given.precision}.json")
+    shape = f"b{given.batch}-s{given.sequence}"
+    given.account = given.account or Path(f"fused_tiles.{given.model}.{given.precision}.{shape}.json")
     if given.compile or given.predict:
         layers = 1 if given.compile else LAYERS[given.model]
         weights, cut = (

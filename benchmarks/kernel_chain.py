@@ -11,6 +11,8 @@ reads the answers of these; only the times mean something.
 - resident: every layer has the weights of the first, which then stay in L2.
 - first tile: products read one block of the inner axis. What is left is launching, waiting for the kernel before, one
   way to memory or L2 and back, and writing.
+- idle: products and attention take their registers and shared memory, wait and end; the others are empty. Between
+  launches of different shared memory a multiprocessor divides its memory anew, which the next line leaves out.
 - empty: the same programs and warps, and no body.
 - one program: empty kernels of one program.
 - kind alone: the launches of one step, in their order and again, so many as the encoder has launches.
@@ -38,10 +40,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts")
 
 from ceilings import gpu
 from ceilings.files import write_json
-from ceilings.kernels import product, tiles
+from ceilings.kernels import tiles
+from ceilings.kernels.attention import attention as whole_attention
 from ceilings.kernels.encoder import Encoder
 from ceilings.kernels.launch import Launch, Work, blocks, power_of_two
 from ceilings.kernels.overlap import follow
+from ceilings.kernels.product import product as whole_product
 
 REPLAYS, WARM, REPEATS = 50, 3, 11
 """Replays of a block in a row, blocks before those that count, and these; as many replays one at a time."""
@@ -53,6 +57,115 @@ def nothing(OVERLAPPED: tl.constexpr) -> None:
     follow(OVERLAPPED)
 
 
+@triton.jit
+def idle_product(  # noqa: PLR0917
+    gate: tl.tensor,
+    x: tl.tensor,
+    weight: tl.tensor,
+    scale: tl.tensor,
+    bias: tl.tensor,
+    y: tl.tensor,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    INNER: tl.constexpr,
+    X_ROW: tl.constexpr,
+    Y_ROW: tl.constexpr,
+    Y_COLUMN: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    FACTOR: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_INNER: tl.constexpr,
+    SPAN: tl.constexpr,
+    LINE_NUMBERS: tl.constexpr,
+    SPAN_LINES: tl.constexpr,
+    EXACT: tl.constexpr,
+    PREFETCHED: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
+) -> None:
+    """The product where ``gate`` is not zero: with zero its program starts, with all that it takes, waits and ends."""
+    if gate != 0:
+        whole_product(
+            x,
+            weight,
+            scale,
+            bias,
+            y,
+            ROWS,
+            COLUMNS,
+            INNER,
+            X_ROW,
+            Y_ROW,
+            Y_COLUMN,
+            ACTIVATION,
+            FACTOR,
+            BLOCK_ROWS,
+            BLOCK_COLUMNS,
+            BLOCK_INNER,
+            SPAN,
+            LINE_NUMBERS,
+            SPAN_LINES,
+            EXACT,
+            PREFETCHED,
+            OVERLAPPED,
+        )
+    else:
+        follow(OVERLAPPED)
+
+
+@triton.jit
+def idle_attention(  # noqa: PLR0917
+    gate: tl.tensor,
+    query: tl.tensor,
+    key: tl.tensor,
+    value: tl.tensor,
+    mask: tl.tensor,
+    result: tl.tensor,
+    STRIDE: tl.constexpr,
+    RESULT_STRIDE: tl.constexpr,
+    SEQUENCE: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SCALE: tl.constexpr,
+    FACTOR: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+    OVERLAPPED: tl.constexpr,
+) -> None:
+    """Attention, as ``idle_product`` is the product."""
+    if gate != 0:
+        whole_attention(
+            query,
+            key,
+            value,
+            mask,
+            result,
+            STRIDE,
+            RESULT_STRIDE,
+            SEQUENCE,
+            HEADS,
+            WIDTH,
+            SCALE,
+            FACTOR,
+            BLOCK_QUERIES,
+            BLOCK_KEYS,
+            BLOCK_WIDTH,
+            OVERLAPPED,
+        )
+    else:
+        follow(OVERLAPPED)
+
+
+def idle(launch: Launch) -> Launch:
+    """The same program without work: its registers and its shared memory are taken, and nothing is read or written."""
+    kernels = {whole_product: idle_product, whole_attention: idle_attention}
+    if launch.kernel not in kernels:
+        return emptied(launch)
+    arguments = {"gate": 0, **launch.arguments}
+    return dataclasses.replace(launch, kernel=kernels[launch.kernel], arguments=arguments, work=Work(0, 0))
+
+
 def emptied(launch: Launch, grid: tuple[int, int, int] | None = None) -> Launch:
     """The same launch without a body, or of another grid."""
     arguments = {"OVERLAPPED": launch.arguments["OVERLAPPED"]}
@@ -61,12 +174,12 @@ def emptied(launch: Launch, grid: tuple[int, int, int] | None = None) -> Launch:
 
 def shortened(launch: Launch) -> Launch:
     """A product that reads one block of the inner axis; other launches as they are."""
-    if launch.kernel is not product.product:
+    if launch.kernel is not whole_product:
         return launch
     block, line = launch.arguments["BLOCK_INNER"], launch.arguments["LINE_NUMBERS"]
     lines = power_of_two(blocks(block, line))
     return dataclasses.replace(
-        launch, arguments={**launch.arguments, "SPAN": block, "EXACT": True, "SPAN_LINES": lines}
+        launch, arguments={**launch.arguments, "SPAN": block, "EXACT": True, "SPAN_LINES": lines}, work=Work(0, 0)
     )
 
 
@@ -86,6 +199,7 @@ def variants(encoder: Encoder) -> Iterator[tuple[str, list[Launch]]]:
     yield "resident", hot
     yield "first tile", [shortened(one) for one in whole]
     yield "first tile, resident", [shortened(one) for one in hot]
+    yield "idle", [idle(one) for one in whole]
     yield "empty", [emptied(one) for one in whole]
     yield "one program", [emptied(one, (1, 1, 1)) for one in whole]
     for step in dict.fromkeys(one.step for one in whole):
@@ -154,20 +268,22 @@ def main() -> None:
     tuned = tiles.kept(device, weights.sizes(tokens), given.tiles)
     cut = tuned or tiles.defaults(tokens, given.precision)
     rows = []
-    print("| chain | launches | overlapped | in a row, us (least to most) | a launch, us | closed loop, us |")
-    print("|---|---|---|---|---|---|")
+    print("| chain | launches | overlapped | in a row, us (least to most) | a launch, us | closed loop, us | TFLOP/s |")
+    print("|---|---|---|---|---|---|---|")
     with torch.inference_mode():
         for overlapped in (True, False):
             encoder = Encoder(weights, given.batch, given.sequence, cut, overlapped=overlapped)
             compile_beside(encoder)
             for name, launches in variants(encoder):
                 took = timed(captured(launches))
-                rows.append({"chain": name, "overlapped": overlapped, "launches": len(launches), **took})
+                operations = sum(one.work.operations for one in launches)
+                head = {"chain": name, "overlapped": overlapped, "launches": len(launches), "operations": operations}
+                rows.append({**head, **took})
                 queued, closed = took["queued"], statistics.median(took["closed"])
                 middle = statistics.median(queued)
                 print(
                     f"| {name} | {len(launches)} | {overlapped} | {middle:.1f} ({min(queued):.1f} to {max(queued):.1f})"
-                    f" | {middle / len(launches):.2f} | {closed:.1f} |",
+                    f" | {middle / len(launches):.2f} | {closed:.1f} | {operations / middle / 1e6:.0f} |",
                     flush=True,
                 )
                 content = {"device": device, "size": weights.sizes(tokens), "tiles": tiles.written(cut)}
