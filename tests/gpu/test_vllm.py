@@ -48,9 +48,11 @@ def test_a_mode_generates_and_is_what_it_says(weights, tmp_path, mode, captured)
     options = {"mode": mode, **({"captured": captured} if captured else {})}
     out = tmp_path / "out.json"
     command = [sys.executable, str(REQUESTS), str(weights), json.dumps(options), str(SHAPE), "fp16", str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    compiled = tmp_path / "compiled"
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS), "CEILINGS_COMPILE_CACHE": str(compiled)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert any(compiled.rglob("*.cubin")) and not list((compiled / "flashinfer").rglob("*.so"))  # nothing by nvcc
     given = json.loads(out.read_text())
     tokens = [np.array(answer["tokens"]) for answer in given["answers"]]
     for whole, expected in zip(given["whole"], tokens, strict=False):

@@ -1,4 +1,4 @@
-"""A whole decode step against GPT-2 in plain PyTorch, and that one against Transformers'."""
+"""A whole decode step against GPT-2 in plain PyTorch, that one against Transformers', and requests of a cell."""
 
 import pytest
 
@@ -11,6 +11,10 @@ from ceilings.errors import CellFailure
 from ceilings.kernels import decoder_weights, plain_decoder
 from ceilings.kernels.decoder import Decoder
 from ceilings.kernels.decoder_tiles import ContextTile, StepTile, StepTiles
+from ceilings.runtimes.ceilings_fused_generating import FusedDecoding
+from ceilings.runtimes.torch_decoding import StaticDecoding
+from ceilings.workload.generation import Decoder as Facts
+from ceilings.workload.shape import Shape
 
 PROMPT, STEPS, LENGTH = 5, 9, 16
 TILES = StepTiles(*(StepTile(8), ContextTile(4, 2), StepTile(4), StepTile(8), StepTile(4), StepTile(16)))
@@ -46,6 +50,30 @@ def test_steps_continue_a_text_as_pytorch_does(batch):
         assert off <= 2 * torch.norm(half.double() - exact) + 1e-3 * torch.norm(exact)
         token = decoder.logits.argmax(-1, keepdim=True)
         assert torch.equal(decoder.token, token) and int(decoder.position) == PROMPT + step + 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("interpreted")
+def test_requests_of_a_cell_give_pytorchs_tokens():
+    """As a cell runs them: the model is loaded, then everything else is done in inference mode."""
+    shape, given = Shape.parse("b2-p5-g5"), []
+    ids = torch.randint(0, 61, (2, 2, PROMPT), generator=torch.Generator().manual_seed(1))
+    for kind, cut in ((StaticDecoding, ()), (FusedDecoding, (TILES,))):
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(config(initializer_range=0.4)).half().eval()
+        with torch.inference_mode():
+            decoding = kind(model, Facts(2, 2, 2, 16, 61, 24), shape, "cpu", *cut)
+            decoding.warm(1)
+            for prompt in ids:
+                decoding.begin()
+                decoding.prompt.copy_(prompt)
+                decoding.prefill()
+                given.append([decoding.newest.tolist()])
+                for _ in range(4):
+                    decoding.step()
+                    given[-1].append(decoding.newest.tolist())
+    assert given[:2] == given[2:] and given[0] != given[1]
+    assert decoding.describe()["prefill"] == "PyTorch"
 
 
 @pytest.mark.parametrize("activation", decoder_weights.ACTIVATIONS)

@@ -88,6 +88,7 @@ def test_the_environment_is_quiet_and_keeps_everything_in_one_folder(tmp_path):
     given = vllm_engine.variables("tf32", str(tmp_path))
     assert given["VLLM_FLOAT32_MATMUL_PRECISION"] == "high"
     assert vllm_engine.variables("fp32", "x")["VLLM_FLOAT32_MATMUL_PRECISION"] == "highest"
+    assert given["VLLM_USE_FLASHINFER_SAMPLER"] == "0"
     quiet = {name: value for name, value in pipeline.QUIET.items() if name in given}
     assert quiet and quiet.items() <= given.items()
     folders = [value for value in given.values() if "/" in value]

@@ -217,6 +217,7 @@ NAMES = {
 
 DECODERS = {
     "sampling": {
+        "likeliest": None,
         (
             "void at::native::reduce_kernel<512, 1, at::native::ReduceOp<c10::Half, at::native::ArgMaxO"
             "ps<float>, unsigned int, long, 4, 4> >(at::native::ReduceOp<c10::Half, at::native::ArgMaxO"
@@ -287,6 +288,7 @@ DECODERS = {
         ): "rotary_embedding_kernel",
     },
     "normalization": {
+        "normalization": None,
         (
             "void vllm::fused_add_rms_norm_kernel<c10::Half, 8>(c10::Half*, c10::Half*, c10::Half const"
             "*, float, int, int)"
@@ -294,6 +296,8 @@ DECODERS = {
         ("triton_red_fused__to_copy_add_mean_mul_pow_rsqrt_0"): None,
     },
     "gemm": {
+        "product": None,
+        "streamed": None,
         (
             "void gemv2T_kernel_val<int, int, __half, __half, __half, float, 128, 16, 4, 4, false, true>(int)"
         ): "gemv2T_kernel_val",
@@ -305,9 +309,11 @@ DECODERS = {
     "other": {
         ("_compute_slot_mappings_kernel"): None,
         ("_topk_forward"): None,
+        "pooling": None,
     },
+    "gather": {"embedding": None, "new_token": None},
 }
-"""The same of kernels that decoders and samplers run: names in the libraries of vLLM, ONNX Runtime and PyTorch."""
+"""The same of kernels that decoders and samplers run: names of vLLM, ONNX Runtime, PyTorch and ``ceilings.kernels``."""
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ engine is what a user of ``vllm.LLM`` gets; :func:`settings` says what is set an
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import os
 import statistics
@@ -73,6 +74,7 @@ def variables(precision: str, folder: str) -> dict[str, str]:
         "TRANSFORMERS_OFFLINE": "1",
         "VLLM_HOST_IP": "127.0.0.1",  # its process group of one listens here, not on the network's interface
         "VLLM_FLOAT32_MATMUL_PRECISION": MATMUL.get(precision, "highest"),
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",  # no greedy request uses it, and each cold start compiles it with nvcc
         "VLLM_CACHE_ROOT": f"{folder}/vllm",
         "VLLM_CONFIG_ROOT": f"{folder}/config",
         "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor",
@@ -306,6 +308,7 @@ class OfflineEngine:
             "cudagraph_mode": compilation.cudagraph_mode.name if compilation.cudagraph_mode is not None else "NONE",
             "cudagraph_sizes": sizes,
             "compile_cache": "warm: its folder held compiled code at the start" if self.warm else "cold",
+            "cute_dsl": importlib.util.find_spec("cutlass") is not None,  # then each start compiles with it, for MoE
             "variables": environment.recorded(self.variables),
             "prefix_caching": bool(cache.enable_prefix_caching),
             "cache_dtype": str(cache.cache_dtype),
@@ -437,8 +440,6 @@ def _put_back(before: Mapping[str, str]) -> dict[str, str]:
 
 def _model_runners() -> list[Any]:
     """The classes of vLLM that capture graphs: it has two generations of them."""
-    import importlib
-
     found = []
     for name in ("vllm.v1.worker.gpu.model_runner", "vllm.v1.worker.gpu_model_runner"):
         with contextlib.suppress(ImportError, AttributeError):

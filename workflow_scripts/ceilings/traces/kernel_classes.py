@@ -10,6 +10,12 @@ import functools
 import re
 
 TABLE: tuple[tuple[str, str, str], ...] = (
+    # kernels of ``ceilings.kernels``, by their whole names, beside attention, which any pattern of it knows
+    ("gemm", r"^(product|streamed)$", "ours"),
+    ("gather", r"^(embedding|new_token)$", "ours"),
+    ("normalization", r"^normalization$", "ours"),
+    ("sampling", r"^likeliest$", "ours"),
+    ("other", r"^pooling$", "ours"),
     # exchanges data with other devices; before all, since collectives reduce and gather
     (
         "communication",
