@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNUSED = ("sklearn", "scipy")
 """What Transformers imports with any model where it is installed: for assisted generation and for losses of detection.
-No forward pass calls them, and they bring some 800 modules. It asks once, when it is imported, whether they are there."""
+No forward pass calls them, and they bring some 800 modules. It asks once whether they are there, at its import."""
 
 
 @contextlib.contextmanager
