@@ -81,7 +81,7 @@ def _sentence(rows: list[dict[str, Any]], names: pd.DataFrame) -> str:
     inside = names[(names["what"] == "range") & (names["us"] - names["again_us"] > 1000 * SMALL * cost)]
     if not inside.empty:
         most = inside.loc[(inside["us"] - inside["again_us"]).idxmax()]
-        words += f". In `{most['name']}` it takes {text.number((most['us'] - most['again_us']) / 1000)} ms longer"
+        words += f". `{most['name']}` takes {text.number((most['us'] - most['again_us']) / 1000)} ms longer"
     if only := names[names["again"] == 0].to_dict("records"):
         shown = [f"{one['what']} `{one['name']}` in {int(one['requests'])} of {int(whole['requests'])}" for one in only]
         words += f". Only there: {text.cut(shown, NAMED)}"
