@@ -39,6 +39,11 @@ MODELS = {
         "architecture": "deberta-v2",
         "config": {**TEXT, **BERT, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
     },
+    "speech": {
+        "architecture": "wav2vec2",
+        "config": {**BERT, "conv_dim": [16, 16, 16], "conv_kernel": [10, 3, 2], "conv_stride": [5, 2, 2]}
+        | {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4},
+    },
     "modernbert": {
         "architecture": "modernbert",
         "task": "sentence-embedding",
@@ -70,7 +75,7 @@ class Tiny:
         self.outcome = simplify.simplify(graph.load(self.exported), self.workload)
         self.simplified = folder / "simplified.onnx"
         graph.save(self.outcome.model, self.simplified)
-        sizes = {"batch": 2, "sequence": 20 if name == "clip-text" else 32, "image": 32}
+        sizes = {"batch": 2, "sequence": 20 if name == "clip-text" else 32, "image": 32, "samples": 800}
         self.shape = Shape.of({axis: sizes[axis] for axis in self.workload.axes})
         self.inputs, self.reference = folder / "in.npz", folder / "ref.npz"
         inputs.make_inputs(self.weights, self.shape, inputs.Wanted(3, 0), self.inputs)

@@ -67,6 +67,23 @@ def test_fixed_axes_keep_their_names(make_tiny) -> None:
     assert graph.fixed_axes(half) == {"image": 32}
 
 
+def test_a_waveform_of_any_length_runs_in_a_graph_and_in_half_precision(make_tiny) -> None:
+    import torch
+
+    from ceilings.models.load import load_module
+
+    speech = make_tiny("speech")
+    module, half = load_module(speech.weights), precision.convert(speech.model, "fp16")[0]
+    assert graph.axes(speech.model) == {"batch": None, "samples": None}
+    for number, sizes in enumerate([(1, 30), (2, 1333), (3, 800)]):  # 30: the shortest
+        waveform = np.random.default_rng(number).standard_normal(sizes).astype(np.float32)
+        with torch.inference_mode():
+            expected = module(torch.from_numpy(waveform))[0].numpy()
+        for model, tolerance in ((speech.exported, 1e-5), (speech.simplified, 1e-5), (half, 2e-2)):
+            found = graph.session(model, 1).run(None, {"input_values": waveform})[0]
+            np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
 @pytest.mark.parametrize(
     ("name", "exporter"),
     [("answers", "dynamo"), ("clip", "dynamo"), ("clip", "torchscript"), ("modernbert", "torchscript")],

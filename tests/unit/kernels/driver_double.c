@@ -5,11 +5,13 @@
  * from its arguments alone, in the order in which Triton's compiled kernel takes them, for the rows that its grid
  * covers, and written to the file that DRIVER_DIARY names. */
 
+#define _GNU_SOURCE
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static FILE *diary(void) {
     static FILE *file;
@@ -28,8 +30,18 @@ int cuGetErrorString(int result, const char **text) {
     return 0;
 }
 
+static __thread void *current; /* of each thread */
+static __thread int known;
+
 int cuCtxGetCurrent(void **context) {
-    *context = fails("context") ? NULL : (void *)1;
+    if (!known) current = getpid() == gettid() && !fails("context") ? (void *)1 : NULL; /* the provider's thread */
+    known = 1;
+    *context = current;
+    return 0;
+}
+
+int cuCtxSetCurrent(void *context) {
+    current = context, known = 1;
     return 0;
 }
 
@@ -40,6 +52,7 @@ int cuModuleLoadData(void **module, const void *image) {
 }
 
 int cuModuleUnload(void *module) {
+    if (current != (void *)1) return 201; /* CUDA_ERROR_INVALID_CONTEXT */
     fprintf(diary(), "unload %s\n", (const char *)module);
     return 0;
 }

@@ -7,16 +7,22 @@ Arguments: the double, the library, and the request as JSON.
 import ctypes
 import json
 import sys
+import threading
 
 import numpy as np
 from unit.kernels import operator_graph
 
 
-def run(library, heads, sizes, packed, masked):
+def run(library, heads, sizes, packed, masked, *, elsewhere=False):
+    """``elsewhere``: whether another thread ends the session."""
     values = operator_graph.feed(np.random.default_rng(3), "float16", tuple(sizes), masked=masked)
     graph = operator_graph.model("float16", heads, packed=packed, masked=masked, name="Launched")
-    session = operator_graph.session(graph, library)
-    found = session.run(None, operator_graph.packed(values) if packed else values)[0]
+    sessions = [operator_graph.session(graph, library)]
+    found = sessions[0].run(None, operator_graph.packed(values) if packed else values)[0]
+    if elsewhere:
+        ending = threading.Thread(target=sessions.clear)
+        ending.start()
+        ending.join()
     return float(np.abs(found - operator_graph.exact(values, heads)).max())
 
 

@@ -93,6 +93,12 @@ def test_what_the_driver_refuses_is_said_when_the_session_opens(launched, fails,
     assert message in said
 
 
+def test_a_session_that_another_thread_ends_leaves_no_module(launched):
+    asked = request((1, 4, 16), 1, packed=True, masked=False) | {"elsewhere": True}
+    _, diary = launched([image(16, False, 1, FEW)], asked)
+    assert [line.partition(" ")[0] for line in diary] == ["load", "launch", "unload"]
+
+
 def test_heads_that_were_not_compiled_are_refused(launched):
     said, diary = launched([image(16, False, 1, FEW)], request((1, 4, 16), 1, packed=True, masked=True))
     assert "compiled for other heads; build it anew for the graph" in said

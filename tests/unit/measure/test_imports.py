@@ -101,6 +101,27 @@ def test_a_process_that_times_pytorch_asks_for_nothing_that_no_forward_pass_call
     assert loaded & (HEAVY - {"torch", "transformers"}) == set()
 
 
+LATER = """
+import sys
+import transformers
+from ceilings.models import load
+print(load.load_module(sys.argv[1]).attention)
+"""
+
+
+@pytest.mark.slow
+def test_a_transformers_that_knows_scipy_already_loads_a_model(tmp_path):
+    (tmp_path / "site" / "scipy").mkdir(parents=True)
+    (tmp_path / "site" / "scipy" / "__init__.py").write_text("")
+    (tmp_path / "site" / "scipy" / "optimize.py").write_text("linear_sum_assignment = None\n")
+    weights = torch_task(tmp_path)["artifact"]
+    variables = executing(1)
+    variables["PYTHONPATH"] = f"{tmp_path / 'site'}:{variables['PYTHONPATH']}"
+    command = [sys.executable, "-c", LATER, weights]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "sdpa\n"), done.stderr
+
+
 def test_hidden_packages_come_back(tmp_path, monkeypatch):
     (tmp_path / "hidden_one.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))

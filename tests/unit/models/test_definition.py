@@ -133,6 +133,7 @@ def test_positions_of_padding_do_not_count(tmp_path: Path) -> None:
         ({"model_type": "vit", "architectures": ["ViTModel"]}, [], "image-embedding"),
         ({"model_type": "vit", "architectures": ["ViTForImageClassification"]}, [], "image-classification"),
         ({"model_type": "clip_text_model"}, [], "sentence-embedding"),
+        ({"model_type": "wav2vec2", "architectures": ["Wav2Vec2ForCTC"]}, [], "speech-embedding"),
     ],
 )
 def test_the_task_is_the_checkpoints(tmp_path: Path, config: dict[str, object], files: list[str], task: str) -> None:

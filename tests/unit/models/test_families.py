@@ -77,6 +77,11 @@ IMAGES = [
     ),
 ]
 
+CONVOLVED = {"conv_dim": [16, 16, 16], "conv_kernel": [10, 3, 2], "conv_stride": [5, 2, 2]}
+SPEECH_SIZES = {key: SIZES[key] for key in list(SIZES)[:4]} | CONVOLVED
+SPEECH_SIZES |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+SPEECH = [("wav2vec2", "speech-embedding", SPEECH_SIZES), ("hubert", "speech-embedding", SPEECH_SIZES)]
+
 CLASSES = {
     "sequence-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
@@ -84,6 +89,7 @@ CLASSES = {
     "sentence-embedding": "AutoModel",
     "image-classification": "AutoModelForImageClassification",
     "image-embedding": "AutoModel",
+    "speech-embedding": "AutoModel",
 }
 
 
@@ -111,6 +117,8 @@ def own_answers(model: Any, task: str, arrays: dict[str, np.ndarray]) -> list[np
             outputs = [torch.sum(answer.last_hidden_state * mask, 1) / torch.clamp(mask.sum(1), min=1e-9)]
         elif task == "image-embedding":
             outputs = [answer.pooler_output]
+        elif task == "speech-embedding":
+            outputs = [answer.last_hidden_state.mean(dim=1)]
         else:
             outputs = [answer.logits]
     return [output.numpy() for output in outputs]
@@ -157,7 +165,27 @@ def test_images(checkpoint: Checkpoint, tmp_path: Path, architecture: str, task:
     assert all(np.allclose(a, b, atol=0.1) for a, b in zip(half, outputs, strict=True)), "pixels are cast inside"
 
 
-@pytest.mark.parametrize(("architecture", "task", "sizes"), [(*text[:3],) for text in TEXTS] + IMAGES)
+@pytest.mark.parametrize(("architecture", "task", "sizes"), SPEECH)
+def test_speech(checkpoint: Checkpoint, tmp_path: Path, architecture: str, task: str, sizes: dict[str, Any]) -> None:
+    source, model = checkpoint(CLASSES[task], architecture, sizes)
+    plan = outline.outline(of_path(source))
+    assert (plan.family, plan.task, plan.axes) == ("speech_encoder", task, ("batch", "samples"))
+    assert (plan.least, plan.limits) == ({"samples": 30}, {})
+    weights.fetch(of_path(source), tmp_path / "out")
+    workload = Workload.read(tmp_path / "out")
+    assert [tensor.dims for tensor in workload.outputs] == [("batch", 32)]
+    for samples in (30, 1333):  # from the shortest on
+        arrays = sample(tmp_path / "out", Shape.of({"batch": 2, "samples": samples}), 2, 0).arrays
+        (output,) = answers(tmp_path / "out", arrays)
+        assert np.isfinite(output).all()
+        np.testing.assert_array_equal(output, own_answers(model, task, arrays)[0])
+    with pytest.raises(UserError, match="samples 29 is shorter than the 30"):
+        sample(tmp_path / "out", Shape.parse("b1-samples29"), 2, 0)
+    half = answers(tmp_path / "out", arrays, dtype="bfloat16")[0]
+    assert np.allclose(half, output, atol=0.1), "waveforms are cast inside"
+
+
+@pytest.mark.parametrize(("architecture", "task", "sizes"), [(*text[:3],) for text in TEXTS] + IMAGES + SPEECH)
 def test_seeded_weights_of_any_architecture(
     tmp_path: Path, architecture: str, task: str, sizes: dict[str, Any]
 ) -> None:

@@ -35,6 +35,13 @@ def test_a_long_title_keeps_to_its_panel(tmp_path, columns, broken):
     assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(extents))
 
 
+@pytest.mark.parametrize("columns", [4, 5])
+def test_a_title_that_is_too_long_for_a_narrow_panel_only_keeps_to_it(tmp_path, columns):
+    titles, extents = titled(tmp_path, columns, "torch-compile-max-autotune fp16, turns")
+    assert all("\n" in title for title in titles)
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(extents))
+
+
 def test_a_title_that_fits_stays_as_it_is(tmp_path):
     fits = "onnxruntime-cuda fp16 on nvidia-h100-80gb"
     assert titled(tmp_path, 2, fits)[0] == [fits] * 2

@@ -57,6 +57,15 @@ def test_the_section_says_what_most_of_it_is_and_what_is_there_only(tables, cont
     assert re.search(r"\| device +\| kernels of changes only +\|", page)
 
 
+def test_the_section_names_the_node_in_which_most_of_the_cost_lies(tables, content):
+    searched = copy.deepcopy(content)
+    node = {"what": "range", "class": None, "requests": CHANGES, "count": 1.0, "again": 1.0, "again_ns": 10e3}
+    searched["changes"]["longer"] = [node | {"name": "Conv", "ns": 160e3}, node | {"name": "MatMul", "ns": 11e3}]
+    page = section(tables(searched))
+    assert "loading modules 23%" in page and "`Conv` takes 0.150 ms longer. Only there: kernel `search_a`" in page
+    assert "MatMul" not in page
+
+
 def test_a_cost_within_the_spread_is_called_none(tables, content):
     unsure = copy.deepcopy(content)
     unsure["changes"]["cost_ns"] |= {"low": -1.0, "high": 1e6}

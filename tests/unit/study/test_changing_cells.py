@@ -162,6 +162,30 @@ def test_what_cannot_be_is_refused_while_planning(change, problem):
         study(change)
 
 
+def speech(config):
+    config["models"]["speech"] = {"architecture": "wav2vec2", "weights": "random"}
+    config["sweeps"]["speech"] = {**config["sweeps"]["text"], "models": ["speech"], "axes": {"samples": [16000]}}
+    del config["sweeps"]["speech"]["sequences"]
+
+
+@pytest.mark.parametrize(
+    ("samples", "problem"),
+    [
+        ([399], r"sweeps.speech: samples 399 is less than 'speech' needs, 400"),
+        ([400], r"sequences.mixed: b1-samples80: 'speech' needs at least 400 as samples"),
+    ],
+)
+def test_a_recording_that_is_shorter_than_the_convolutions_is_refused(samples, problem):
+    def change(config):
+        speech(config)
+        config["sweeps"]["speech"]["axes"] = {"samples": samples}
+        config["sequences"]["mixed"] = {"order": "alternating", "shapes": ["b1-samples80", "b1-samples1600"]}
+        config["changing"]["cells"] = ["*/speech/fp32/mixed"]
+
+    with pytest.raises(UserError, match=problem):
+        study(change)
+
+
 def test_a_log_with_a_shape_that_the_model_cannot_take_is_refused_by_its_file(tmp_path):
     log = tmp_path / "log.csv"
     log.write_text("length\n16\n600\n")

@@ -267,6 +267,22 @@ def test_a_launch_into_a_graph_is_no_lost_record():
         health.refuse_unsound(events.capture(), "it")
 
 
+def test_a_graph_whose_end_is_lost_excuses_no_launch_behind_the_next_work():
+    events = two_iterations()
+    events.call(-5, -4, "cudaStreamBeginCapture_v10000")
+    assert health.refuse_unsound(events.capture(), "it") == []  # the launches have their work
+    events.launch(85, 86)
+    with pytest.raises(UserError, match="incomplete: 1 of 5 launches have nothing on the device"):
+        health.refuse_unsound(events.capture(), "it")
+
+
+def test_a_graph_that_lasts_to_the_end_of_the_capture_excuses_its_launches():
+    events = two_iterations()
+    events.call(158.2, 158.4, "cudaStreamBeginCapture_v10000")
+    events.launch(158.6, 159)
+    assert health.refuse_unsound(events.capture(), "it") == []
+
+
 def test_clocks_that_disagree_are_flagged():
     events = Events()
     events.mark(0, 50)

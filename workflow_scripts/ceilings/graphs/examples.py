@@ -13,9 +13,9 @@ from ceilings.workload.tensors import TensorSpec
 from ceilings.workload.workload import Workload
 
 SIZES = (
-    {"batch": 2, "sequence": 16, "image": 64, "tokens": 5, "past": 3, "present": 8},
-    {"batch": 3, "sequence": 9, "image": 96, "tokens": 4, "past": 0, "present": 4},
-    {"batch": 2, "sequence": 4, "image": 224, "tokens": 2, "past": 6, "present": 8},
+    {"batch": 2, "sequence": 16, "image": 64, "samples": 2000, "tokens": 5, "past": 3, "present": 8},
+    {"batch": 3, "sequence": 9, "image": 96, "samples": 1600, "tokens": 4, "past": 0, "present": 4},
+    {"batch": 2, "sequence": 4, "image": 224, "samples": 4000, "tokens": 2, "past": 6, "present": 8},
 )
 """Sizes of dynamic axes, the usual ones first. None is 1: exporters and optimisers take that for a constant. A decoder
 reads several tokens after others, and several after none."""

@@ -29,7 +29,7 @@ from ceilings.workload.workload import Workload
 if TYPE_CHECKING:
     import torch
 
-EXAMPLE = {"batch": 2, "sequence": 16, "tokens": 5, "past": 3}
+EXAMPLE = {"batch": 2, "sequence": 16, "samples": 2000, "tokens": 5, "past": 3}
 """Size of a dynamic axis in the example input. Not 1: exporters take a size of 1 for a constant to broadcast."""
 
 OTHER = 8

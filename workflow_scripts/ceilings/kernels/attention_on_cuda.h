@@ -8,6 +8,7 @@
 /* What the driver must have of cuda.h: name, what it takes. All return CUresult, 0 if all is well. */
 #define DRIVER_ENTRIES(ENTRY)                                                                                          \
     ENTRY(cuCtxGetCurrent, (void **context))                                                                           \
+    ENTRY(cuCtxSetCurrent, (void *context))                                                                            \
     ENTRY(cuModuleLoadData, (void **module, const void *image))                                                        \
     ENTRY(cuModuleUnload, (void *module))                                                                              \
     ENTRY(cuModuleGetFunction, (void **function, void *module, const char *name))                                      \
@@ -43,7 +44,7 @@ struct image {
 enum { IMAGE_COUNT = sizeof(IMAGES) / sizeof(IMAGES[0]) };
 
 struct loaded {
-    void *module, *function;
+    void *context, *module, *function;
 };
 
 /* Why the driver cannot be used; NULL if it can. */
@@ -64,9 +65,14 @@ static const char *driver_problem(int result) {
     return driver.cuGetErrorString(result, &text) || !text ? "an error that the driver has no words for" : text;
 }
 
+/* A session may end in a thread that has no context, or another one. */
 static void unload(struct loaded *images) {
-    for (int index = 0; index < IMAGE_COUNT; index++)
-        if (images[index].module) driver.cuModuleUnload(images[index].module);
+    for (int index = 0; index < IMAGE_COUNT; index++) {
+        void *before = NULL;
+        if (!images[index].module || driver.cuCtxGetCurrent(&before)) continue; /* the driver may have ended before us */
+        if (!driver.cuCtxSetCurrent(images[index].context)) driver.cuModuleUnload(images[index].module);
+        driver.cuCtxSetCurrent(before);
+    }
 }
 
 /* Loads every image into the current context; what is wrong, or NULL. */
@@ -78,6 +84,7 @@ static const char *load(struct loaded *images) {
     for (int index = 0; index < IMAGE_COUNT; index++) {
         const struct image *image = &IMAGES[index];
         struct loaded *here = &images[index];
+        here->context = context;
         if ((problem = driver_problem(driver.cuModuleLoadData(&here->module, image->binary)))) return problem;
         problem = driver_problem(driver.cuModuleGetFunction(&here->function, here->module, image->name));
         if (!problem && image->shared > SHARED_WITHOUT_ASKING)

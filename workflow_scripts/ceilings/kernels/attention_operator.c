@@ -212,7 +212,8 @@ static const struct operator OPERATORS[] = {
 #endif
 };
 
-/* What ONNX Runtime calls when a session's options get this library. The domain lives as long as the library. */
+/* What ONNX Runtime calls when a session's options get this library. The domain lives as long as the library, and is
+ * seen once all operators are in it: another thread that comes meanwhile makes its own, which is as good. */
 __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOptions *options, const OrtApiBase *base) {
     static OrtCustomOpDomain *domain;
     const OrtApi *api = base->GetApi(ABI_VERSION);
@@ -221,10 +222,17 @@ __attribute__((visibility("default"))) OrtStatus *RegisterCustomOps(OrtSessionOp
         return oldest ? refuse(oldest, STATUS_FAIL, "needs ONNX Runtime 1.17 or newer; this is %s", base->GetVersionString())
                       : NULL;
     }
-    if (!domain) {
-        TRY(ORT(api, CreateCustomOpDomain)(DOMAIN, &domain));
-        for (size_t index = 0; index < sizeof OPERATORS / sizeof *OPERATORS; index++)
-            TRY(ORT(api, CustomOpDomain_Add)(domain, &OPERATORS[index].seen));
+    OrtCustomOpDomain *whole = __atomic_load_n(&domain, __ATOMIC_ACQUIRE);
+    if (!whole) {
+        OrtStatus *status = ORT(api, CreateCustomOpDomain)(DOMAIN, &whole);
+        if (status) return status;
+        for (size_t index = 0; !status && index < sizeof OPERATORS / sizeof *OPERATORS; index++)
+            status = ORT(api, CustomOpDomain_Add)(whole, &OPERATORS[index].seen);
+        if (status) {
+            ORT(api, ReleaseCustomOpDomain)(whole);
+            return status;
+        }
+        __atomic_store_n(&domain, whole, __ATOMIC_RELEASE);
     }
-    return ORT(api, AddCustomOpDomain)(options, domain);
+    return ORT(api, AddCustomOpDomain)(options, whole);
 }

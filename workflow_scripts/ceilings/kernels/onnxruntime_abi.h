@@ -42,6 +42,7 @@ enum { MEMORY_DEFAULT = 0 };                                    /* OrtMemType */
     ENTRY(KernelContext_GetOutput, 91, OrtStatus *,                                                                    \
           (OrtKernelContext *, size_t index, const int64_t *sizes, size_t count, OrtValue **output))                   \
     ENTRY(ReleaseTensorTypeAndShapeInfo, 99, void, (OrtTensorTypeAndShapeInfo *))                                      \
+    ENTRY(ReleaseCustomOpDomain, 101, void, (OrtCustomOpDomain *))                                                     \
     ENTRY(KernelContext_GetGPUComputeStream, 193, OrtStatus *, (const OrtKernelContext *, void **stream))              \
     ENTRY(KernelContext_ParallelFor, 274, OrtStatus *,                                                                 \
           (const OrtKernelContext *, void (*work)(void *, size_t), size_t total, size_t batches, void *given))

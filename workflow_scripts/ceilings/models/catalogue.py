@@ -14,7 +14,7 @@ from ceilings.models.clip_towers import CLIP_TOWERS
 from ceilings.workload import generation
 from ceilings.workload.task import TASKS
 
-TEXT, IMAGE = ("batch", "sequence"), ("batch", "image")
+TEXT, IMAGE, SPEECH = ("batch", "sequence"), ("batch", "image"), ("batch", "samples")
 GENERATED = generation.AXES
 
 
@@ -79,6 +79,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family("causal_lm", {"text-generation": GENERATED}),
         Family("image_encoder", dict.fromkeys(("image-embedding", "image-classification"), IMAGE)),
+        Family("speech_encoder", {"speech-embedding": SPEECH}),
     )
 }
 """Every family by name, those of plug-ins first; the first that takes a model has it."""

@@ -58,6 +58,9 @@ IMAGE_TYPES = re.compile(
 )
 """The ``model_type``s whose input is an image."""
 
+SPEECH_TYPES = re.compile(r"wav2vec2(-.*)?|hubert|wavlm|data2vec-audio|unispeech(-sat)?|sew(-d)?")
+"""The ``model_type``s whose input is a waveform."""
+
 DECODERS = re.compile(
     r"gpt2|gpt_bigcode|gpt_neo|gpt_neox|gpt_oss|gptj|llama|mistral|ministral|mixtral|qwen[23](_moe)?|gemma[23]?(_text)?|phi|phi3"
     r"|opt|bloom|mpt|falcon|olmo[23]?|olmoe|stablelm|starcoder2|smollm3|granite|cohere2?|glm4?|nemotron|arcee|persimmon|exaone4"
@@ -194,6 +197,8 @@ def task_of(definition: Definition, architecture: str, config: Mapping[str, Any]
             for end, task in HEADS.items():
                 if name.endswith(end):
                     return task
+        if SPEECH_TYPES.fullmatch(architecture):
+            return "speech-embedding"
         image = IMAGE_TYPES.fullmatch(architecture) is not None
         if (config or {}).get("sentence_transformer") or any(_is_encoder(name) for name in classes):
             return "image-embedding" if image else "sentence-embedding"

@@ -18,6 +18,7 @@ OUTPUTS = {
     "question-answering": ("start_logits", "end_logits"),
     "sentence-embedding": ("embedding",),
     "image-embedding": ("embedding",),
+    "speech-embedding": ("embedding",),
 }
 """Names of the outputs of a task; of the others: ``logits``."""
 
@@ -47,8 +48,8 @@ def describe(
     """
     fixed = fixed or {}
     draft = Workload(TASKS[task], tuple(inputs), (), family, architecture)
-    # A short sequence, which fits the shortest of models.
-    smallest = {"image": 64, "sequence": 2}
+    # A short sequence, which fits the shortest of models, and a quarter of a second.
+    smallest = {"image": 64, "sequence": 2, "samples": 4000}
     base = {axis: fixed.get(axis, smallest.get(axis, 4)) for axis in draft.axes}
     names = OUTPUTS.get(task, ("logits",))
     sizes = _run(module, draft, base)
@@ -104,7 +105,7 @@ def _run(module: torch.nn.Module, workload: Workload, axes: Mapping[str, int]) -
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise CellFailure(
             "unsupported",
-            f"{workload.architecture} does not do {workload.task.name} of {shape}, one forward pass over any ids or "
-            f"pixels: {line}; leave it out, or correct its config",
+            f"{workload.architecture} does not do {workload.task.name} of {shape}, one forward pass over any ids, "
+            f"pixels or waveform: {line}; leave it out, or correct its config",
         ) from None
     return [tuple(output.shape) for output in outputs]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNUSED = ("sklearn", "scipy")
 """What Transformers imports with any model where it is installed: for assisted generation and for losses of detection.
-No forward pass calls them, and they bring some 800 modules."""
+No forward pass calls them, and they bring some 800 modules. It asks once whether they are there, at its import."""
 
 
 @contextlib.contextmanager
@@ -63,7 +63,8 @@ def load_module(
             raise UserError(f"{folder / name} does not exist; {weights_folder.REMEDY}")
     # By name, so that a family touches the results of its models only.
     family = importlib.import_module(f"ceilings.models.families.{workload.family}")
-    with hidden(*UNUSED):
+    # A Transformers that is there already believes in them, and cannot import a model that it does not find them for.
+    with hidden(*(() if "transformers" in sys.modules else UNUSED)):
         model = family.load(folder, workload.task.name, attention, dtype)
     module: torch.nn.Module = family.wrap(model, workload.task.name)
     if not hasattr(module, "attention"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ceilings.errors import UserError
@@ -31,7 +31,7 @@ IMAGES = dict.fromkeys(("beit", "clip_vision_model", "convnext", "deit", "dinov2
 """``image_size`` of base models, as ``transformers`` has them."""
 
 
-OURS = ("causal_lm", "clip", "image_encoder", "text_encoder")
+OURS = ("causal_lm", "clip", "image_encoder", "speech_encoder", "text_encoder")
 """Families of models that Transformers configures."""
 
 
@@ -55,6 +55,7 @@ class Outline:
         positions: Of a model that generates, the longest context, prompt and generated tokens together; None where
             nothing bounds it.
         forgets: Why a configuration says that it keeps no key and value of every token; empty where it does not.
+        least: The smallest size of an axis, where it is not 1.
     """
 
     family: str
@@ -67,6 +68,7 @@ class Outline:
     has_weights: bool
     positions: int | None = None
     forgets: str = ""
+    least: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +115,13 @@ def outline(definition: Definition) -> Outline:
         model.architecture,
         model.task,
         model.axes,
-        {axis: high for axis, (_, high) in model.limits.items()},
+        {axis: high for axis, (_, high) in model.limits.items() if high < LARGEST_SIZE},
         {axis: high for axis, (low, high) in model.limits.items() if low == high},
         fusion_of(model.architecture, model.task),
         True,
         model.positions,
         model.forgets,
+        {axis: low for axis, (low, high) in model.limits.items() if 1 < low < high},
     )
 
 
@@ -253,4 +256,20 @@ def _limits(
     edges = set(size if isinstance(size, list) else [size])
     if "image" in axes and len(edges) == 1 and isinstance(edge := edges.pop(), int):
         limits["image"] = (edge, edge)
+    if "samples" in axes:
+        declared = architectures.declared(architecture)
+        known = {**(declared.defaults if declared else {}), **sizes}
+        limits["samples"] = (_field(known.get("conv_kernel") or (), known.get("conv_stride") or ()), LARGEST_SIZE)
     return limits
+
+
+def _field(kernels: Sequence[int], strides: Sequence[int]) -> int:
+    """The samples that the first number behind convolutions depends on: a shorter waveform has none.
+
+    >>> _field((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2))  # wav2vec 2.0
+    400
+    """
+    field = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=False):
+        field = (field - 1) * stride + kernel
+    return field

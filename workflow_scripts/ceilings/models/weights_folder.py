@@ -76,6 +76,8 @@ def refuse_impossible(weights_dir: Path | str, shape: Shape) -> None:
             continue
         if low == high != size:
             raise UserError(f"{axis} {size} is not the {high} that {weights_dir} takes; set it to {high}")
+        if size < low:
+            raise UserError(f"{axis} {size} is shorter than the {low} that {weights_dir} needs; lengthen it")
         if size > high:
             what = "positions" if axis == "sequence" else axis
             raise UserError(f"{axis} {size} is longer than the {high} {what} of {weights_dir}; shorten it")

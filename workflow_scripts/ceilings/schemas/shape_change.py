@@ -26,7 +26,7 @@ COMPARISON = record(
         "host": many(PART, 1),
         "device": many(PART),
         "counts": table(record({"taken": NOT_NEGATIVE, "again": NOT_NEGATIVE})),
-        **dict.fromkeys(("only", "more"), many(OCCURS)),
+        **dict.fromkeys(("only", "more", "longer"), many(OCCURS)),
     }
 )
 

@@ -172,6 +172,8 @@ def _beyond(shape: Shape, model: str, models: StudyModels) -> str | None:
     for axis, size in shape.sizes:
         if axis in fixed and size != fixed[axis]:
             return f"{model!r} takes {fixed[axis]} alone as {axis}; drop such requests"
+        if size < outline.least.get(axis, 1):
+            return f"{model!r} needs at least {outline.least[axis]} as {axis}; drop such requests"
         if size > outline.limits.get(axis, size):
             return f"{model!r} takes at most {outline.limits[axis]} as {axis}; drop such requests, or cut them"
     return None

@@ -485,8 +485,11 @@ class Study:
             )
         for axis, size in asked.sizes:
             only, most = outline.fixed.get(axis), outline.limits.get(axis, size)
-            if size > most or only not in (None, size):
-                takes = f"at most {most}" if only is None else f"{only} alone"
+            least = outline.least.get(axis, 1)
+            if not least <= size <= most or only not in (None, size):
+                takes = (
+                    f"{only} alone" if only is not None else f"at most {most}" if size > most else f"at least {least}"
+                )
                 raise UserError(f"{shape}: {model!r} takes {takes} as {axis}; ask for that")
         if outline.positions and generation.context(asked) > outline.positions:
             raise UserError(generation.too_long(repr(model), asked, outline.positions))

@@ -99,5 +99,6 @@ class StudyModels:
             if outline.positions:
                 wanted["prompt"] = max(1, min(prompt, outline.positions - 1))
                 wanted["generated"] = min(wanted["generated"], outline.positions - wanted["prompt"])
-        sizes = {axis: min(wanted.get(axis, 1), outline.limits.get(axis, 1 << 30)) for axis in outline.axes}
+        least, most = outline.least, outline.limits
+        sizes = {axis: min(wanted.get(axis, least.get(axis, 1)), most.get(axis, 1 << 30)) for axis in outline.axes}
         return Shape.of({**sizes, **self.fixed_axes(name)})

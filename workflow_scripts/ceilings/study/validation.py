@@ -184,6 +184,8 @@ def impossible_shapes(config: Mapping[str, Any], models: StudyModels) -> Iterato
                         f"sweeps.{name}: {axis} {size} is not the only size that {model!r} takes, "
                         f"{outline.fixed[axis]}; leave {axis} out, or sweep that model apart"
                     )
+                elif size < outline.least.get(axis, 1):
+                    yield f"sweeps.{name}: {axis} {size} is less than {model!r} needs, {outline.least[axis]}; raise it"
                 elif limit is not None and size > limit:
                     yield f"sweeps.{name}.{_key(axis)}: {size} is {_beyond(axis, model, limit)}"
                 elif axis in fixed and size != fixed[axis]:

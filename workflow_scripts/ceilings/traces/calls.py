@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,7 +51,7 @@ def launches_graph(name: str) -> bool:
     return "GraphLaunch" in name
 
 
-def served(calls: Calls, names: Sequence[str]) -> NDArray[np.bool_]:
+def served(calls: Calls, names: Sequence[str], answered: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which calls an operation on the device must follow.
 
     A call that failed started nothing. One that a thread made while it recorded a CUDA graph became a node of it, and
@@ -60,6 +60,7 @@ def served(calls: Calls, names: Sequence[str]) -> NDArray[np.bool_]:
     Args:
         calls: By start.
         names: Of a capture; ``calls.name`` are indices into it.
+        answered: Of each call, whether an operation follows it.
     """
     starts = _of_names(calls, names, starts_kernels) & ~calls.failed
     begins = _of_names(calls, names, lambda name: bool(_BEGINS_GRAPH.search(name))) & ~calls.failed
@@ -68,11 +69,28 @@ def served(calls: Calls, names: Sequence[str]) -> NDArray[np.bool_]:
     ends = _of_names(calls, names, lambda name: bool(_ENDS_GRAPH.search(name)))
     for thread in np.unique(calls.thread[begins]):
         made = np.flatnonzero(calls.thread == thread)
-        # An end without its begin belongs to a recording from before the capture.
-        depth = np.cumsum(begins[made].astype(int) - ends[made])
-        depth -= np.minimum.accumulate(np.minimum(depth, 0))
-        starts[made[depth > 0]] = False
+        for first, last in _graphs(begins[made], ends[made], answered[made]):
+            starts[made[first:last]] = False
     return starts
+
+
+def _graphs(
+    begins: NDArray[np.bool_], ends: NDArray[np.bool_], answered: NDArray[np.bool_]
+) -> Iterator[tuple[int, int]]:
+    """From where to where a thread recorded graphs, by its calls.
+
+    An end without its begin belongs to a graph from before. A begin without its end lasts until a call has work on the
+    device: by then the graph was done, and its end is among the records that were lost.
+    """
+    unended = []
+    for place in np.flatnonzero(begins | ends).tolist():
+        if begins[place]:
+            unended.append(place)
+        elif unended:
+            yield unended.pop(), place
+    for place in unended:
+        ran = np.flatnonzero(answered[place:])
+        yield place, place + int(ran[0]) if len(ran) else len(answered)
 
 
 def _of_names(calls: Calls, names: Sequence[str], test: Callable[[str], bool]) -> NDArray[np.bool_]:

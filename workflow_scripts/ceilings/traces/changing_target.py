@@ -24,7 +24,7 @@ from ceilings.measure.changing_worker import SETTLING
 from ceilings.measure.loop import undisturbed
 from ceilings.measure.setup import make_runner
 from ceilings.models import pool
-from ceilings.traces import cpu_recorders, nvtx
+from ceilings.traces import cpu_recorders, host_nodes, nvtx
 from ceilings.traces.captured_process import answer_task
 from ceilings.workload.shape import Shape
 
@@ -71,6 +71,8 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     shapes = [Shape.parse(name) for name in names]
     device = _Device(task["cell"]["device"])
     recording = recorder(task["source"], Path(task["raw"]))
+    if device.is_card and spec["module"].startswith("onnxruntime") and not spec["options"].get("cuda_graph"):
+        recording = host_nodes.WithNodes(recording, Path(task["raw"]))  # a replayed graph runs none
     runner: Any = make_runner({**task, "cell": {**task["cell"], "shape": names[0]}})
     if attach := getattr(recording, "attach", None):
         attach(runner)
@@ -155,6 +157,11 @@ class _Device:
         self._card = gpu.visible() if hosts.kind_of(slug) == "cuda" else None
         if self._card:
             gpu.refuse_other(self._card, slug)
+
+    @property
+    def is_card(self) -> bool:
+        """Whether it is a GPU."""
+        return self._card is not None
 
     def finish(self) -> list[str]:
         """Wait for the device; a flag if another process computes on it."""

@@ -86,10 +86,10 @@ class OnnxRuntimeRecorder:
         """Have the session that a runner will open, with whatever options, profile itself."""
         opened = runner._session
 
-        def profiling(options: Any) -> Any:
+        def profiling(options: Any, *others: Any, **named: Any) -> Any:
             options.enable_profiling = True
             options.profile_file_prefix = str(self._path.with_name("profile"))
-            self._session = opened(options)
+            self._session = opened(options, *others, **named)
             return self._session
 
         runner._session = profiling

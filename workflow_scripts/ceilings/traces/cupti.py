@@ -24,10 +24,11 @@ from ceilings.traces.capture import COLUMNS, KERNEL, MEMCPY, MEMSET, OPERATIONS,
 BUFFER_BYTES = 64 << 20
 """About 300,000 kernels or a million calls."""
 
-UNRECORDED = re.compile(r"Get|Peek|IsCapturing")
+UNRECORDED = re.compile(r"(?<!Module)(?<!Library)Get|Peek|IsCapturing")
 """Calls that only ask something: PyTorch's eager mode makes 2,000 an inference, ten times as many as all others.
 
-To leave them out makes the capture small, not the recording fast: each call costs the same, recorded or not.
+What gets something of a module or a library loads it, where modules are lazy, and is recorded. To leave the others out
+makes the capture small, not the recording fast: each call costs the same, recorded or not.
 """
 
 _FORCED = 1

@@ -38,10 +38,10 @@ def refuse_unsound(capture: Capture, where: Path | str) -> list[str]:
         raise UserError(
             f"{where} is incomplete: {orphans:,} of {count:,} kernels have no launch among the recorded calls; {AGAIN}"
         )
-    launches = (calls.start >= first) & (calls.end <= last) & kinds.served(calls, capture.names)
-    served = np.zeros(len(calls.start), bool)
-    served[operations.call[operations.call >= 0]] = True
-    lost = int((launches & ~served).sum())
+    answered = np.zeros(len(calls.start), bool)
+    answered[operations.call[operations.call >= 0]] = True
+    launches = (calls.start >= first) & (calls.end <= last) & kinds.served(calls, capture.names, answered)
+    lost = int((launches & ~answered).sum())
     if lost:
         raise UserError(
             f"{where} is incomplete: {lost:,} of {int(launches.sum()):,} launches have nothing on the device, so "

@@ -21,7 +21,7 @@ from ceilings.isolation import ended_by, last_error, signal_name
 from ceilings.lifetime import temporary_folder, tied
 from ceilings.measure.setup import artifact_file
 from ceilings.measure.supervisor import ALARM_SECONDS
-from ceilings.traces import capture, health, nsys, store
+from ceilings.traces import capture, health, host_nodes, nsys, store
 from ceilings.traces.source import SOURCES
 
 TOOLS = {"cupti": "CUPTI activity records", "torch": "PyTorch's profiler", "onnxruntime": "ONNX Runtime's profiler"}
@@ -68,6 +68,8 @@ def record(task: dict[str, Any], output: Path, module: str = "ceilings.traces.ta
         # Of an engine the layers' names are what is looked for, of a CPU the ranges are all that there is.
         if Path(task["artifact"]).suffix != ".engine" and source in SOURCES:
             kept = capture.without_ranges(kept)
+        if (nodes := folder / host_nodes.FILE).is_file():
+            kept = host_nodes.joined(kept, store.read(nodes))
         kept.meta.update({**kept.meta, **meta})
         if source in SOURCES:
             health.refuse_unsound(kept, output)

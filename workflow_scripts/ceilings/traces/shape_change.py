@@ -173,6 +173,7 @@ def _comparison(account: _Account, weights: _Weights) -> dict[str, Any]:
         "counts": {name: {"taken": weights.taken(of), "again": weights.again(of)} for name, of in account.counts()},
         "only": [one for one in names if not one["again"]][:NAMED],
         "more": [one for one in names if one["again"] and one["count"] > one["again"]][:NAMED],
+        "longer": [one for one in names if one["again"] >= one["count"] and one["ns"] > one["again_ns"]][:NAMED],
     }
 
 

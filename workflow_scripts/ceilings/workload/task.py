@@ -39,6 +39,7 @@ TASKS = {
         Task("sentence-embedding", "embedding", "one vector a text"),
         Task("image-embedding", "embedding", "one vector an image"),
         Task("image-classification", "classes", "logits of each image's classes"),
+        Task("speech-embedding", "embedding", "one vector a recording"),
         Task("text-generation", "tokens", "the tokens after a prompt, each the likeliest one"),
         Task("tensors", "values", "what an ONNX file of unknown meaning gives"),
     )

@@ -15,8 +15,9 @@ NAMES = {
     "prompt": "prompt length",
     "generated": "generated tokens",
     "image": "image size",
+    "samples": "recording length",
 }
-UNITS = {"sequence": "tokens", "prompt": "tokens", "image": "pixels along an edge"}
+UNITS = {"sequence": "tokens", "prompt": "tokens", "image": "pixels along an edge", "samples": "samples"}
 """Of axes that have a name or a unit."""
 
 

@@ -42,8 +42,7 @@ def section(tables: Tables, most: int | None = None) -> str:
         for compared in COMPARED.values():
             mine = cell[cell["compared"] == compared].to_dict("records")
             if mine:
-                only = names[(names["compared"] == compared) & (names["again"] == 0)].to_dict("records")
-                sentences.append(f"- {_sentence(mine, only)}")
+                sentences.append(f"- {_sentence(mine, names[names['compared'] == compared])}")
                 rows += [_row(row, mine[0]) for row in mine if row["side"] == WHOLE or _shown(row, mine[0])]
     lines = [
         "## What a change of shape consists of",
@@ -66,8 +65,9 @@ def _of(table: pd.DataFrame, whole: Row) -> pd.DataFrame:
     return table[pd.concat(list(same), axis=1).all(axis=1)]
 
 
-def _sentence(rows: list[dict[str, Any]], only: list[dict[str, Any]]) -> str:
-    """What such a request costs, and what of the host's time most of it is; then what only such requests have."""
+def _sentence(rows: list[dict[str, Any]], names: pd.DataFrame) -> str:
+    """What such a request costs, and what of the host's time most of it is; then what only such requests have, and
+    in which range (a node of ONNX Runtime) most of the cost lies."""
     whole, cost = rows[0], rows[0]["cost_ms"]
     words = f"{_name(whole)}: a {whole['compared']} takes {text.number(whole['taken_ms'])} ms, the same shape again "
     words += f"{text.number(whole['again_ms'])} ms"
@@ -78,7 +78,11 @@ def _sentence(rows: list[dict[str, Any]], only: list[dict[str, Any]]) -> str:
     parts = sorted((row for row in rows if row["side"] == "host"), key=lambda row: -row["cost_ms"])
     largest = [f"{row['part']} {text.percent(row['cost_ms'] / cost)}" for row in parts if row["cost_ms"] > SMALL * cost]
     words += f" are {', '.join(largest[:NAMED])}" if largest else " no part of the host is more than a little"
-    if only:
+    inside = names[(names["what"] == "range") & (names["us"] - names["again_us"] > 1000 * SMALL * cost)]
+    if not inside.empty:
+        most = inside.loc[(inside["us"] - inside["again_us"]).idxmax()]
+        words += f". `{most['name']}` takes {text.number((most['us'] - most['again_us']) / 1000)} ms longer"
+    if only := names[names["again"] == 0].to_dict("records"):
         shown = [f"{one['what']} `{one['name']}` in {int(one['requests'])} of {int(whole['requests'])}" for one in only]
         words += f". Only there: {text.cut(shown, NAMED)}"
     return f"{words}.{_flags(whole)}"

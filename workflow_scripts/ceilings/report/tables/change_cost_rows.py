@@ -33,7 +33,7 @@ difference, with a 95% interval of the whole. The parts of each side sum to the 
 """
 
 NAME_COLUMNS = [*CHANGING_KEY, "compared", "what", "name", "class", "requests", "count", "again", "us", "again_us"]
-"""One row a kernel, call or range that such requests have more often than the same shape again.
+"""One row a kernel, call or range that such requests have more often, or longer, than the same shape again.
 
 ``requests``: how many have it; ``count``, ``again``: how often a request has it, and one of the same shape again;
 ``us``, ``again_us``: its time in such a request.
@@ -102,5 +102,5 @@ def _names(comparison: Record) -> list[dict[str, Any]]:
             **{name: row[name] for name in ("what", "name", "class", "requests", "count", "again")},
             **{"us": row["ns"] / NS_PER_US, "again_us": row["again_ns"] / NS_PER_US},
         }
-        for row in (*comparison["only"], *comparison["more"])
+        for row in (*comparison["only"], *comparison["more"], *comparison["longer"])
     ]

@@ -315,7 +315,7 @@ class _Chooser:
         calls, count = self.recording.calls, len(begin)
         answered = np.zeros(len(calls.start) + 1, bool)
         answered[self.recording.work.call] = True
-        made = np.flatnonzero(kinds.served(calls, self.recording.names))
+        made = np.flatnonzero(kinds.served(calls, self.recording.names, answered[:-1]))
         owner = _owners(calls.start[made], calls.thread[made], begin, end, thread=thread, same_thread=overlapping)
         mine = owner >= 0
         launches = np.bincount(owner[mine], minlength=count)

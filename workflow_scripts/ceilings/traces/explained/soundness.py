@@ -207,7 +207,8 @@ def _unlaunched(accounts: Accounts) -> Findings:
 
 def _launches(accounts: Accounts) -> Integers:
     """Calls after which something must run on a device."""
-    return np.flatnonzero(kinds.served(accounts.recording.calls, accounts.recording.names))
+    recording = accounts.recording
+    return np.flatnonzero(kinds.served(recording.calls, recording.names, accounts.account.last_end >= 0))
 
 
 def _problems(accounts: Accounts) -> Findings:

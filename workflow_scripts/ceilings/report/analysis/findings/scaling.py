@@ -123,6 +123,7 @@ TOPICS = {
     "sequence": ("Sequence length", "tokens"),
     "prompt": ("Prompt length", "tokens of the prompt"),
     "image": ("Image size", "pixels along an edge"),
+    "samples": ("Recording length", "samples of the waveform"),
 }
 """Topic of an axis, and what it counts."""
 

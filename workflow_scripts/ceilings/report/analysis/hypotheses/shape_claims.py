@@ -22,8 +22,8 @@ from ceilings.workload.shape import Shape
 OFTEN = 0.5
 """Of the requests, the share that follows another shape: below it a tax says little of a single change."""
 
-IMAGE = "image"
-"""The axis of models that begin with a convolution, which is what is chosen anew."""
+CONVOLVED = frozenset({"image", "samples"})
+"""Axes of models that begin with a convolution, which is what is chosen anew."""
 
 
 def changing_batches(measured: Measured, evidence: Evidence) -> Judgement:
@@ -41,7 +41,7 @@ def changing_batches(measured: Measured, evidence: Evidence) -> Judgement:
         tensorrt = stack in TENSORRT_STACKS
         status = _redone(cell, change, hoped=not tensorrt)
         # With another search, or without a convolution, the provider may well redo nothing.
-        if tensorrt or (plain and (status != "refuted" or _has_image(cell))):
+        if tensorrt or (plain and (status != "refuted" or _convolves(cell))):
             statuses[tensorrt].append(status)
     known = {side: each for side, each in statuses.items() if each}
     missing = _missing(measured, set(known))
@@ -97,19 +97,19 @@ def _stack(cell: MixedCell) -> tuple[str, bool]:
     return spec.stack, spec.levers == base_levers(spec.stack)
 
 
-def _has_image(cell: MixedCell) -> bool:
-    return IMAGE in Shape.parse(str(cell.row["worst_shape"])).axes
+def _convolves(cell: MixedCell) -> bool:
+    return not CONVOLVED.isdisjoint(Shape.parse(str(cell.row["worst_shape"])).axes)
 
 
 def _missing(measured: Measured, known: set[bool]) -> tuple[str, ...]:
     """The entries of a study that decide it: a sequence of batches for the CUDA provider; for TensorRT a server."""
     cells = measured.tables.cells
-    images = [Shape.parse(name) for name in cells["shape"].unique()]
-    images = [shape for shape in images if IMAGE in axes_of([shape])]
+    shapes = [Shape.parse(name) for name in cells["shape"].unique()]
+    convolved = [shape for shape in shapes if not CONVOLVED.isdisjoint(axes_of([shape]))]
     entries: list[str] = []
-    if False not in known and images:
-        models = sorted(cells[cells["shape"].isin(list(map(str, images)))]["model"].unique())
-        sizes = ", ".join(f"{axis}: [{size}]" for axis, size in images[0].sizes if axis != "batch")
+    if False not in known and convolved:
+        models = sorted(cells[cells["shape"].isin(list(map(str, convolved)))]["model"].unique())
+        sizes = ", ".join(f"{axis}: [{size}]" for axis, size in convolved[0].sizes if axis != "batch")
         runtime = runtime_of(ORT_CUDA)
         entries += [
             f"sequences: {{batches: {{order: alternating, axes: {{batch: [1, 2], {sizes}}}}}}}",

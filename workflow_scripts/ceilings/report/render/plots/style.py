@@ -24,8 +24,8 @@ from ceilings.workload.shape import Shape
 WIDTH_INCHES = 10.0
 DPI = 160
 GREY = "0.45"
-SHORT = 40
-"""Characters of a title that are never too many for half of a figure."""
+SHORT = 80
+"""Characters of a title that are never too many for a whole figure; two panels beside each other have half of them."""
 
 # Okabe and Ito's palette without its yellow, which is lost on white.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
@@ -69,7 +69,8 @@ def save(figure: Figure, svg: Path | str, png: Path | str) -> None:
 def _break_titles(figure: Figure) -> None:
     """Break the lines of titles that reach into the panel beside, at words."""
     titled = [(axis, axis.get_title(loc="left")) for axis in figure.axes]
-    if len(titled) < 2 or max(len(line) for _, title in titled for line in title.split("\n")) < SHORT:
+    columns = len({round(axis.get_position().x0, 2) for axis, _ in titled})
+    if len(titled) < 2 or max(len(line) for _, title in titled for line in title.split("\n")) < SHORT / columns:
         return
     figure.draw_without_rendering()
     renderer = FigureCanvasAgg(figure).get_renderer()
