@@ -30,6 +30,7 @@ class Targets:
         deployed: Every deployment of the study.
         changing: Its cells of changing shapes.
         changes: Of those that are captured, the records of what a change costs.
+        recorded_changes: Such records that were made elsewhere; they are only read.
         searches: Its searches for the best batch.
         colocated: Its co-locations.
         overlaps: Its cells whose copies are run beside their compute.
@@ -46,6 +47,7 @@ class Targets:
         *,
         changing: Iterable[ChangingCell] = (),
         changes: Iterable[str] = (),
+        recorded_changes: Iterable[str] = (),
         searches: Iterable[BatchSearch] = (),
         colocated: Iterable[Colocation] = (),
         overlaps: Iterable[Overlap] = (),
@@ -58,6 +60,7 @@ class Targets:
         self.captures = list(captures)
         self.changing = list(changing)
         self.changes = list(changes)
+        self.recorded_changes = list(recorded_changes)
         self.searches = list(searches)
         self.colocated = list(colocated)
         self.overlaps = list(overlaps)
@@ -155,7 +158,7 @@ class Targets:
         changing = (path for one in self.changing if one.recorded for path in one.records)
         artifacts = sorted({path for paths in beside for path in paths if path})
         beside_cells = [*changing, *served, *searched, *colocated, *overlapped, *self.recorded_transfers]
-        return [*self.recorded_runs, *artifacts, *beside_cells]
+        return [*self.recorded_runs, *artifacts, *beside_cells, *self.recorded_changes]
 
     @functools.cached_property
     def budgets(self) -> list[str]:
