@@ -151,12 +151,18 @@ class Study:
     @functools.cached_property
     def searches(self) -> list[BatchSearch]:
         """Its searches for the best batch."""
-        return batch_searches(self.config, self.cells, self.paths)
+        return batch_searches(self.config, self.cells, self.paths, self.machines.devices)
 
     @functools.cached_property
     def overlaps(self) -> list[Overlap]:
         """Its cells whose copies are run beside their compute."""
-        return overlaps(self.config, self.cells, self.paths, traced=self.trace_source[0] is not None)
+        return overlaps(
+            self.config,
+            self.cells,
+            self.paths,
+            here=self.machines.devices,
+            traced=self.trace_source[0] is not None,
+        )
 
     @functools.cached_property
     def deployed(self) -> list[Deployed]:

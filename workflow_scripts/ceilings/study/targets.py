@@ -123,7 +123,7 @@ class Targets:
         """Those of other machines, as far as they came with their records: read, never made."""
         if not self._transfers:
             return []
-        others = {cell.device or "" for cell in self.cells if cell.recorded and cell.spec.device == "cuda"}
+        others = {cell.device for cell in self.cells if cell.device and cell.spec.device == "cuda"}
         paths = [self.paths.transfers(device) for device in sorted(others - set(self.gpus))]
         return [path for path in paths if Path(path).is_file()]
 
