@@ -21,7 +21,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,10 +32,16 @@ BATCHES = (2, 2, 1, 1, 2, 1, 2, 1, 2, 2, 1, 2, 1, 2)
 BUILT = "CREATE EXECUTION PLANS  (HEURISTICS QUERY)"
 """A line of cuDNN's frontend before it builds plans for a graph."""
 
+QUERY = re.compile(r"Heuristic query for mode (\d) has (\d+) configurations")
+"""A line of cuDNN's frontend for the plans that cuDNN proposes: the mode of the query, and how many they are."""
+
+MODES = {"0": "instant", "1": "B", "2": "fallback", "3": "A"}
+"""Of a query, by its number in ``cudnnBackendHeurMode_t``."""
+
 RUN = re.compile(r"INFO: Executing _?(eng\d+)")
 """A line of cuDNN's frontend for the plan that it runs: the engine's name."""
 
-COLUMNS = ("search", "request", "batch", "request_ms", "convolution_ms", "plans_built", "engine")
+COLUMNS = ("search", "request", "batch", "request_ms", "convolution_ms", "plans_built", "query", "proposals", "engine")
 
 
 def convolutions(events: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
@@ -49,19 +55,30 @@ def convolutions(events: Sequence[dict[str, Any]]) -> list[tuple[float, float]]:
     return found
 
 
-def plans(log: str) -> list[tuple[int, str]]:
-    """Of each request in the log of cuDNN's frontend how many plans were built before it ran, and the engine it ran."""
-    found, built = [], 0
+class Planned(NamedTuple):
+    """What the log says of a request: plans built before it ran, the query's mode and proposals, the engine run."""
+
+    built: int
+    query: str
+    proposals: int | None
+    engine: str
+
+
+def plans(log: str) -> list[Planned]:
+    """Each request in the log of cuDNN's frontend."""
+    found, built, query, proposals = [], 0, "", None
     for line in log.splitlines():
         if BUILT in line:
             built += 1
+        elif match := QUERY.search(line):
+            query, proposals = MODES[match[1]], int(match[2])
         elif match := RUN.search(line):
-            found.append((built, match[1]))
-            built = 0
+            found.append(Planned(built, query, proposals, match[1]))
+            built, query, proposals = 0, "", None
     return found
 
 
-def rows(search: str, profiled: Sequence[tuple[float, float]], planned: Sequence[tuple[int, str]]) -> list[list[Any]]:
+def rows(search: str, profiled: Sequence[tuple[float, float]], planned: Sequence[Planned]) -> list[list[Any]]:
     """A row a request.
 
     Raises:
@@ -71,8 +88,8 @@ def rows(search: str, profiled: Sequence[tuple[float, float]], planned: Sequence
         raise ValueError(f"{search}: {len(profiled)} requests profiled, {len(planned)} logged, {len(BATCHES)} asked")
     each = zip(BATCHES, profiled, planned, strict=True)
     return [
-        [search, number, batch, round(took, 2), round(inside, 3), built, engine]
-        for number, (batch, (took, inside), (built, engine)) in enumerate(each, 1)
+        [search, number, batch, round(took, 2), round(inside, 3), *plan]
+        for number, (batch, (took, inside), plan) in enumerate(each, 1)
     ]
 
 

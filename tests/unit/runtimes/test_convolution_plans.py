@@ -11,6 +11,7 @@ READ = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks/convolution_pl
 
 LOG = """\
 [cudnn_frontend] ||| ===   CREATE EXECUTION PLANS  (HEURISTICS QUERY)   ==                                    = |||
+[cudnn_frontend] Heuristic query for mode 1 has 83 configurations.
 [cudnn_frontend] Check support for index 0 passed with cfg eng47_k2=2_k6=0_k13=2_k14=0_k22=1
 [cudnn_frontend] INFO: Executing gid 1
 [cudnn_frontend] INFO: Executing _eng47_k2=2_k6=0_k13=2_k14=0_k22=1...
@@ -19,6 +20,7 @@ LOG = """\
 [cudnn_frontend] INFO: Executing _eng47_k2=2_k6=0_k13=2_k14=0_k22=1...
 [cudnn_frontend] INFO: Executed _eng47_k2=2_k6=0_k13=2_k14=0_k22=1.
 [cudnn_frontend] ||| ===   CREATE EXECUTION PLANS  (HEURISTICS QUERY)   ==                                    = |||
+[cudnn_frontend] Heuristic query for mode 2 has 6 configurations.
 [cudnn_frontend] INFO: Executing gid 1
 [cudnn_frontend] INFO: Executing _eng1...
 """
@@ -30,7 +32,11 @@ def node(op, start, took):
 
 
 def test_a_plan_counts_for_the_request_that_it_was_built_for():
-    assert READ["plans"](LOG) == [(1, "eng47"), (0, "eng47"), (1, "eng1")]
+    assert READ["plans"](LOG) == [
+        (1, "B", 83, "eng47"),
+        (0, "", None, "eng47"),
+        (1, "fallback", 6, "eng1"),
+    ]
 
 
 def test_convolutions_count_in_the_request_that_holds_them():
