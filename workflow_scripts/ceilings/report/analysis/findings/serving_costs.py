@@ -154,7 +154,9 @@ def _queue(loads: ServedLoads, line: Line) -> Finding | None:
         status = "supported"
     elif last.bounded and last.high < 1:
         status = "refuted"
-    brief = f"{who}: from {firsts[0]} on a request waits longer in the queue than the server works on it." if firsts else ""
+    brief = (
+        f"{who}: from {firsts[0]} on a request waits longer in the queue than the server works on it." if firsts else ""
+    )
     return Finding(
         *(QUEUE, f"{sentence}.", (), last),
         question=11,
