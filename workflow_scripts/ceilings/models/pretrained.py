@@ -243,6 +243,11 @@ def from_pretrained(kind: Any, folder: Path, attention: str, dtype: str, **optio
         )
 
 
+def save(model: Any, folder: Path) -> None:
+    """Write config.json and model.safetensors of a model, one file whatever the size."""
+    model.save_pretrained(folder, max_shard_size="1TB")
+
+
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn what a reader of damaged weights raises into a message."""

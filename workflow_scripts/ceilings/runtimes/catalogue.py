@@ -504,7 +504,7 @@ _ALL = (
         _fused(
             "ceilings-fused-persistent",
             frozenset({GRAPH, PERSISTENT}),
-            "BERT and DistilBERT, embedding and layers in one persistent kernel of ours, a CUDA graph",
+            "BERT and DistilBERT: one persistent kernel computes embedding and layers; replayed from a CUDA graph",
             overlapped=False,
             persistent=True,
         ),

@@ -32,6 +32,9 @@ CLOSE = 1e-3
 """Largest relative L2 difference of logits with and without a cache: far above FP32's rounding."""
 
 
+save = pretrained.save
+
+
 def build(
     architecture: str, task: str, base: Mapping[str, Any] | None, changes: Mapping[str, Any], *, seed: int, name: str
 ) -> torch.nn.Module:
@@ -61,11 +64,6 @@ def load(
     model: torch.nn.Module
     model, _ = pretrained.load_strictly(kind, folder, task, attention=attention, dtype=dtype, unused=UNUSED)
     return model
-
-
-def save(model: torch.nn.Module, folder: Path) -> None:
-    """Write config.json and model.safetensors, one file whatever the size."""
-    model.save_pretrained(folder, max_shard_size="1TB")  # type: ignore[operator]
 
 
 def wrap(model: torch.nn.Module, task: str) -> torch.nn.Module:

@@ -24,6 +24,9 @@ OTHER_TOWER = {
 """Tensors of a whole CLIP that a task does not read."""
 
 
+save = pretrained.save
+
+
 def build(
     architecture: str, task: str, base: Mapping[str, Any] | None, changes: Mapping[str, Any], *, seed: int, name: str
 ) -> torch.nn.Module:
@@ -46,11 +49,6 @@ def load(
     )
     pretrained.refuse(folder, task, missing, [], [])
     return model
-
-
-def save(model: torch.nn.Module, folder: Path) -> None:
-    """Write config.json and model.safetensors, one file whatever the size."""
-    model.save_pretrained(folder, max_shard_size="1TB")  # type: ignore[operator]
 
 
 def wrap(model: torch.nn.Module, task: str) -> torch.nn.Module:

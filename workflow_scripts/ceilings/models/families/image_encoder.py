@@ -24,6 +24,9 @@ IMAGE_POOLING = "image_pooling"
 """Key of config.json: ``cls`` where the checkpoint has no pooler, so that the first token is the embedding."""
 
 
+save = pretrained.save
+
+
 def build(
     architecture: str, task: str, base: Mapping[str, Any] | None, changes: Mapping[str, Any], *, seed: int, name: str
 ) -> torch.nn.Module:
@@ -58,11 +61,6 @@ def load(
         )
         model.config.image_pooling = "cls"
     return model
-
-
-def save(model: torch.nn.Module, folder: Path) -> None:
-    """Write config.json and model.safetensors, one file whatever the size."""
-    model.save_pretrained(folder, max_shard_size="1TB")  # type: ignore[operator]
 
 
 def wrap(model: torch.nn.Module, task: str) -> torch.nn.Module:

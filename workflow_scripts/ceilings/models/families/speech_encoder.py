@@ -22,6 +22,9 @@ UNUSED = (r"(.*\.)?masked_spec_embed", r"(lm_head|classifier|projector|project_h
 """Tensors of pretraining and of other tasks' heads, which an embedding does not read."""
 
 
+save = pretrained.save
+
+
 def build(
     architecture: str, task: str, base: Mapping[str, Any] | None, changes: Mapping[str, Any], *, seed: int, name: str
 ) -> torch.nn.Module:
@@ -46,11 +49,6 @@ def load(
     if missing:
         pretrained.refuse(folder, task, ["a part of the model", *missing], [], [])
     return model
-
-
-def save(model: torch.nn.Module, folder: Path) -> None:
-    """Write config.json and model.safetensors, one file whatever the size."""
-    model.save_pretrained(folder, max_shard_size="1TB")  # type: ignore[operator]
 
 
 def wrap(model: torch.nn.Module, task: str) -> torch.nn.Module:

@@ -38,6 +38,9 @@ The mean is over the tokens that are no padding, ``cls`` is the first token; nor
 """
 
 
+save = pretrained.save
+
+
 def build(
     architecture: str, task: str, base: Mapping[str, Any] | None, changes: Mapping[str, Any], *, seed: int, name: str
 ) -> torch.nn.Module:
@@ -75,11 +78,6 @@ def load(
         remedy = "put an undamaged copy there"
         afterwards = sentence_modules.settings(lambda name: read_json(folder / name, remedy), str(folder)) | afterwards
     return _with(model, afterwards)
-
-
-def save(model: torch.nn.Module, folder: Path) -> None:
-    """Write config.json and model.safetensors, one file whatever the size."""
-    model.save_pretrained(folder, max_shard_size="1TB")  # type: ignore[operator]
 
 
 def wrap(model: torch.nn.Module, task: str) -> torch.nn.Module:
