@@ -126,7 +126,6 @@ def test_another_number_of_tokens_times_the_cells_that_it_is_of_and_no_other(pro
 
 
 def test_what_reads_texts_times_nothing_anew(project):
-    """Nor is anything read again for what only judges the reading."""
     cells = len(records(project)) + len(records(project, "bf16"))
     reader = project.folder / "workflow_scripts/ceilings/measure/text_worker.py"
     before = reader.read_text()
@@ -164,7 +163,7 @@ def test_a_wrong_text_takes_the_number(project):
     (path,) = project.folder.glob("results/benchmarks/*/*/*/bf16/*/run2.json")
     record = written.read(path, "run")
     text = record["texts"]["tokens"][0]
-    text[10:] = text[11:] + [text[10]]
+    text[10:] = [*text[11:], text[10]]
     written.write(path, "run", record, indent=None)
     project.snakemake(CELLS)
     cells = pd.read_csv(project.folder / CELLS).set_index("precision")
