@@ -23,13 +23,14 @@ DRIVER = r"""
 #include <unistd.h>
 static long number(const char *name) { char *text = getenv(name); return text ? atol(text) : 0; }
 int cuInit(unsigned flags) { if (number("HANG")) sleep(60); if (number("CRASH")) abort(); return number("INIT"); }
+static char *name_of(int device) { char *second = getenv("SECOND"); return device && second ? second : getenv("NAME"); }
 int cuGetErrorString(int error, const char **words) {
     *words = error == 100 ? "no CUDA-capable device is detected" : error == 803 ? "unsupported driver combination" : 0;
     return *words ? 0 : 1;
 }
 int cuDeviceGetCount(int *count) { *count = 2; return 0; }
 int cuDeviceGet(int *device, int index) { *device = index; return 0; }
-int cuDeviceGetName(char *name, int size, int device) { strncpy(name, getenv("NAME"), size); return 0; }
+int cuDeviceGetName(char *name, int size, int device) { strncpy(name, name_of(device), size); return 0; }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = number("MEMORY"); return 0; }
 int cuDeviceGetAttribute(int *value, int which, int device) {
     *value = which == 16 ? number("SMS") : which == 75 ? 9 : which == 76 ? 0 : -1; return 0;
@@ -54,18 +55,28 @@ def library(tmp_path_factory):
 
 @pytest.fixture
 def detected(library):
-    """What a process with such a driver detects, with these variables set."""
+    """What a process with such a driver detects, with these variables set; ``counted``: how many cards of a kind."""
+    counted = []
 
     def detected(**variables):
         code = "import dataclasses, json; from ceilings import host, gpu; gpu.ANSWER_SECONDS = 2; h = host.detect({}); "
-        code += "print(json.dumps([h.gpu and dataclasses.asdict(h.gpu), h.gpu_problem]))"
+        code += "print(json.dumps([h.gpu and dataclasses.asdict(h.gpu), h.gpu_problem, h.cards]))"
         environment = {**os.environ, "PYTHONPATH": str(Path(gpu.__file__).parents[1])}
         environment |= {"LD_LIBRARY_PATH": str(library), **CARD, **variables}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-        card, problem = json.loads(done.stdout)
+        card, problem, cards = json.loads(done.stdout)
+        counted.append(cards)
         return gpu.from_json(card) if card else problem
 
+    detected.counted = counted
     return detected
+
+
+def test_cards_of_the_first_s_kind_are_counted(detected):
+    detected()
+    detected(SECOND="NVIDIA H200")
+    detected(INIT="100")
+    assert detected.counted == [2, 1, 0]
 
 
 def test_a_card_is_what_cuda_says(detected):

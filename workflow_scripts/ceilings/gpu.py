@@ -125,12 +125,6 @@ def _read(cuda: _Driver, index: int) -> Gpu:
     )
 
 
-def ask() -> tuple[Gpu | None, str | None]:
-    """The GPU that a process started now would use, and why there is none."""
-    answer, problem = _asked()
-    return (from_json(answer[0]), None) if answer else (None, problem)
-
-
 def ask_every() -> list[Gpu]:
     """Every GPU that a process started now would see.
 

@@ -36,6 +36,7 @@ class Host:
         cpu_quota: Cores' worth of CPU time that control groups allow; None without a limit.
         int8_saturates: Whether products of uint8 and int8 saturate (:func:`int8_saturates`).
         multiplies_bf16: Whether there are instructions for products of BF16 numbers.
+        cards: How many visible GPUs are of the kind of ``gpu``, it among them; None where nobody counted.
     """
 
     cpu_slug: str
@@ -46,6 +47,7 @@ class Host:
     cpu_quota: float | None = None
     int8_saturates: bool = False
     multiplies_bf16: bool = False
+    cards: int | None = None
 
     def device(self, kind: str) -> str | None:
         """Slug of this machine's device of a kind (``cpu`` or ``cuda``); None if it has none."""
@@ -62,11 +64,14 @@ def detect(environment: Mapping[str, str] = os.environ) -> Host:
     """This machine, as pinned by the process that planned the run, else as found now."""
     if pinned := environment.get(PIN):
         return from_json(json.loads(pinned))
-    gpu, problem = _gpu()
+    visible, problem = _gpus()
+    gpu = visible[0] if visible else None
+    cards = sum(one.slug == gpu.slug for one in visible) if gpu else 0
     name, model = _cpu()
     cores, quota = len(physical_cores()), cpu_quota()
     usable = cores if quota is None else max(1, min(cores, int(quota)))
-    return Host(f"cpu-{slug(name)}{model}", name, usable, gpu, problem, quota, int8_saturates(), multiplies_bf16())
+    processor = f"cpu-{slug(name)}{model}"
+    return Host(processor, name, usable, gpu, problem, quota, int8_saturates(), multiplies_bf16(), cards)
 
 
 def kind_of(device: str) -> str:
@@ -112,11 +117,15 @@ def lead_path(*folders: Path) -> None:
     os.environ["PATH"] = os.pathsep.join((*map(str, folders), os.environ.get("PATH", "")))
 
 
-def _gpu() -> tuple[Gpu | None, str | None]:
+def _gpus() -> tuple[list[Gpu], str | None]:
+    """Every GPU that is visible, or why none is."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None and chosen.strip() in ("", "-1", "none", "NoDevFiles"):
-        return None, f"CUDA_VISIBLE_DEVICES={chosen!r} hides every CUDA device"
-    return gpus.ask()
+        return [], f"CUDA_VISIBLE_DEVICES={chosen!r} hides every CUDA device"
+    try:
+        return gpus.ask_every(), None
+    except gpus.NoGpu as error:
+        return [], str(error)
 
 
 def _cpu(text: str | None = None) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Co-locations measured for real: instances as threads and as processes, on ONNX Runtime's kernels."""
 
+import concurrent.futures
 import contextlib
 import itertools
 import json
@@ -58,6 +59,49 @@ def test_a_long_request_that_crosses_the_end_of_its_window_counts():
         latency for at in range(30, 1000, 37) for latency in colocation_worker.within(spans, at, at + 37)["latency_ns"]
     ]
     assert abs(counted.count(10) - counted.count(1)) <= 2
+
+
+class Watch:
+    """Of a card whose counters say what is used, or do not."""
+
+    def __init__(self, shares):
+        self.shares = shares
+
+    def begin(self):
+        pass
+
+    def end(self):
+        return self.shares
+
+
+class Quick:
+    """An instance whose one request fills each window."""
+
+    pid = os.getpid()
+
+    def call(self, command, window):
+        done = concurrent.futures.Future()
+        done.set_result([(window.begins_ns, window.closes_ns + 1), (window.closes_ns - 1, window.closes_ns + 1)])
+        self.window = window
+        return done
+
+
+@pytest.mark.parametrize(
+    ("shares", "long"),
+    [({"activity": {"sm": 0.4}}, 1), ({"activity": {"sm": None}}, 3), ({"activity": None}, 3), (None, 1)],
+    ids=["counters", "a counter without a value", "utilisation alone", "separate cards"],
+)
+def test_instances_settle_for_long_only_where_what_is_used_is_known_by_looking_back(monkeypatch, shares, long):
+    monkeypatch.setattr(colocation_worker, "LOOKING_BACK_SECONDS", 0.05)
+    monkeypatch.setitem(colocation_worker.SETTLING_SECONDS, "cuda", 0.01)
+    cell = dict(zip(("runtime", "model", "precision", "shape"), CELL.split("/"), strict=True))
+    instance = Quick()
+    led = colocation_worker._Led({"gpu": "GPU-1", "instances": [{"cell": cell}]}, [instance], Watch(shares))
+    settled = []
+    for _ in range(3):
+        window = led.window([0], 0.001)
+        settled.append(window["opened_ns"] - instance.window.begins_ns)
+    assert settled == [50_000_000] * long + [10_000_000] * (3 - long)
 
 
 @pytest.mark.parametrize("how", ["threads", "processes"])

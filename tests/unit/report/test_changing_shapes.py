@@ -71,6 +71,20 @@ def test_first_appearances_leave_the_process_s_first_request_apart(planted):
     assert row["growth_mb"] == 20
 
 
+def test_a_ratio_is_one_of_each_process_whatever_their_speed(tmp_path):
+    cell = planted_shapes.write(tmp_path / "cell")
+    # Over all processes the median latency is 2.85 times a steady one of 1.4: of two processes.
+    for number, (factor, change) in enumerate(((1.0, 3.0), (1.4, 1.5), (1.9, 1.5)), 1):
+        steady = {name: factor * ms for name, ms in STEADY_MS.items()}
+        records.write(cell["runs"][number - 1], "changing", planted_shapes.run(number, steady=steady, change=change))
+    tables = changing_tables(plan([cell]))
+    pairs = tables.transitions.set_index(["previous", "shape"])
+    assert pairs.loc[("b1-s64", "b1-s16"), "ratio"] == pytest.approx(1.5, rel=0.03)
+    assert pairs.loc[("b1-s16", "b1-s16"), "ratio"] == pytest.approx(1, rel=0.03)
+    (row,) = tables.changing.to_dict("records")
+    assert row["return_ratio"] == pytest.approx(1.5, rel=0.03) and row["worst_ratio"] == pytest.approx(1.5, rel=0.03)
+
+
 def test_transitions_hold_what_follows_what(planted):
     frame = planted(change=3.0).transitions.set_index(["previous", "shape"])
     assert frame.loc[("b1-s16", "b1-s16"), "ratio"] == pytest.approx(1, rel=0.02)

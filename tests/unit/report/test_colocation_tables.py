@@ -272,7 +272,7 @@ def test_names_of_three_cells_stand_apart_and_a_pair_that_was_not_measured_is_no
     assert [label.get_rotation() for label in names] == [30] * 6
     ends = [label.get_window_extent().x1 for label in names[:3]]
     assert min(b - a for a, b in itertools.pairwise(ends)) > 7 * 1.2 * 2  # two lines of 7 points
-    assert sum(shown.get_text() == "not measured" for shown in figure.axes[0].texts) == 3
+    assert sum(shown.get_text() == "not\nmeasured" for shown in figure.axes[0].texts) == 3
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,18 @@ def test_a_pattern_names_cells_less_their_batch_each_once():
     assert "searches" in study().targets.parts
 
 
+def test_of_another_machine_it_needs_no_latency_of_its_cell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    measured, record = "benchmarks/cpu-other/onnxruntime-cpu/image/fp32/b1-i32", RECORD.replace("test", "other")
+    paths = [*(tmp_path / "results" / measured / f"run{run}.json" for run in (1, 2, 3)), tmp_path / record]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    made = study(lambda config: config.update(devices=["cpu-other"]))
+    assert [(one.record, one.recorded, bool(one.available)) for one in made.searches] == [(record, True, True)]
+    assert record in made.targets.recorded_records and made.targets.search_records == []
+
+
 def test_an_image_has_a_rest_of_its_own():
     assert study(asking(cells=["*/image/*"])).searches[0].rest == "i32"
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 
 import pytest
-from unit.study.test_changing_cells import CONFIG, FOLDER, study
+from unit.study.test_changing_cells import CONFIG, ELSEWHERE, FOLDER, LAPTOP, brought, study
 
 from ceilings.errors import UserError
 from ceilings.runtimes.catalogue import RUNTIMES
 from ceilings.study.availability import Availability
 from ceilings.study.changing_captures import changes
+from ceilings.study.study import Study
 
 
 def capturing(*patterns):
@@ -49,6 +51,17 @@ def test_a_cell_that_cannot_run_is_not_captured():
     one = capturing("*")
     lacking = dataclasses.replace(one.changing[0], available=Availability("no package", "install it"))
     assert changes(one.config, [lacking], one.paths, traced=True) == []
+
+
+@pytest.mark.parametrize("came", [True, False])
+def test_what_was_captured_elsewhere_is_read_where_it_came_and_never_made(tmp_path, came):
+    folder = brought(tmp_path, "run1.json", "run2.json", *(["change.json"] if came else []))
+    config = copy.deepcopy(CONFIG) | {"devices": [ELSEWHERE], "protocol": {"processes": 2}}
+    config["changing"]["captures"] = ["*"]
+    one = Study(config, LAPTOP, str(tmp_path))
+    paths = [f"{folder}/change.json"] if came else []
+    assert one.targets.changes == [] and [each["path"] for each in json.loads(one.plan()).get("changes", [])] == paths
+    assert set(paths) <= set(one.targets.recorded_records)
 
 
 @pytest.mark.parametrize(("runtime", "source"), [("onnxruntime-cpu", "onnxruntime"), ("torch-eager", "torch")])

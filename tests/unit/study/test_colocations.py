@@ -1,6 +1,7 @@
 """What a study asks of co-locations: its groups, what is refused, and what each record depends on."""
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 
@@ -135,6 +136,37 @@ def test_mps_is_listed_with_reason_and_remedy_where_its_program_is_missing(monke
     assert "leave mps out" in lack.remedy
     monkeypatch.setattr(mps.shutil, "which", lambda name: f"/usr/bin/{name}")
     assert available_on(one, SERVER)
+
+
+def test_separate_cards_are_listed_with_reason_and_remedy_where_too_few_are_in_sight():
+    one = Colocation("pair", "nvidia-test", Sharing("cards"), (ON_GPU[0],) * 2, Availability())
+    lack = available_on(one, dataclasses.replace(SERVER, cards=1))
+    assert lack.reason == "2 instances need 2 cards, and 1 of the kind can be seen"
+    assert "CUDA_VISIBLE_DEVICES" in lack.remedy
+    assert available_on(one, dataclasses.replace(SERVER, cards=2))
+    assert available_on(one, SERVER)  # nobody counted
+
+
+def elsewhere(*brought):
+    """The study as it is where records of another processor were brought, run by run."""
+    for path in brought:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    return study(lambda config: config.update(devices=["cpu-other"]))
+
+
+def test_of_another_machine_the_runs_that_were_made_are_shown(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cell = "results/benchmarks/cpu-other/torch-eager/text/fp32/b1-s32"
+    shared = "results/colocation/cpu-other/pair/threads"
+    made = elsewhere(f"{cell}/run1.json", f"{cell}/run2.json", f"{shared}/run1.json", f"{shared}-split/run2.json")
+    assert [(str(one.sharing), one.runs, one.recorded) for one in made.colocated] == [
+        ("threads", (f"{shared}/run1.json",), True)
+    ]
+    lacking = {one.identity: one.available.reason for one in made.cells if not one.available}
+    assert lacking == dict.fromkeys(
+        (TEXT, IMAGE), "0 of the 2 processes that protocol asks for are recorded of it on cpu-other"
+    )
 
 
 def test_ways_of_a_gpu_are_those_that_the_study_names():

@@ -94,6 +94,17 @@ def test_records_of_another_environment_are_read(tmp_path, monkeypatch):
     assert set(one.records) <= set(study().targets.recorded_records)
 
 
+def test_of_another_machine_they_need_no_latency_of_their_cell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    measured = "benchmarks/nvidia-other/onnxruntime-cuda/image/fp32/b1-i32"
+    copies = f"overlap/nvidia-other/{IDENTITY}"
+    for path in (f"{measured}/run1.json", f"{measured}/run2.json", f"{copies}/run1.json", f"{copies}/hidden.json"):
+        (tmp_path / "results" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / path).write_text("{}")
+    (one,) = study(lambda config: config.update(devices=["nvidia-other"])).overlaps
+    assert one.recorded and one.records == (f"results/{copies}/run1.json", f"results/{copies}/hidden.json")
+
+
 def test_a_study_without_it_has_the_plan_that_it_had():
     assert "overlap" not in json.loads(study(lambda config: config.pop("overlap")).plan())
 

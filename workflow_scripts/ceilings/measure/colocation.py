@@ -26,8 +26,12 @@ CORES = (SHARED, SPLIT)
 ROUNDS = 3
 """Windows of company, each between references of every instance alone."""
 
-SETTLING_SECONDS = {"cpu": 0.1, "cuda": 1.0}
-"""Instances are at work for so long before a window opens: NVML's utilisation looks back for up to a second."""
+SETTLING_SECONDS = {"cpu": 0.1, "cuda": 0.2}
+"""Instances are at work for so long before a window opens."""
+
+LOOKING_BACK_SECONDS = 1.0
+"""The same where NVML's utilisation says what is used, which looks back for up to a second: until a first window has
+shown that the hardware's counters say it."""
 
 Cores = Sequence[tuple[int, ...]]
 """Physical cores, each as the processors of it."""

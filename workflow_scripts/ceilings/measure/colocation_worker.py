@@ -5,7 +5,8 @@ Started by :mod:`ceilings.measure.supervisor`. The task holds ``device``, ``gpu`
 ``processors``), ``company`` (who computes together), ``physical_cores`` of
 the machine, ``protocol`` and ``spec`` (what the supervisor reads). What is done, in this order:
 
-1. Each instance is loaded, one after the other, as a thread of this process or as a process below it.
+1. Each instance is loaded, as a thread of this process or as a process below it: one after the other on one device, at
+   once on separate cards.
 2. All instances answer at once, and their answers are held against the FP32 reference.
 3. Each alone and all at once answer until the median of each lies on a plateau.
 4. Reference, company, reference, company, ..., reference: in a reference each instance is at work alone, one after the
@@ -31,7 +32,7 @@ from ceilings.control_groups import cpu_quota
 from ceilings.errors import CellFailure, UserError
 from ceilings.lifetime import temporary_folder
 from ceilings.measure.bystanders import Bystanders
-from ceilings.measure.colocation import MPS, SETTLING_SECONDS, THREADS, schedule
+from ceilings.measure.colocation import LOOKING_BACK_SECONDS, MPS, SETTLING_SECONDS, THREADS, schedule
 from ceilings.measure.instance import Host, ProcessHost, Span, ThreadHost, Window, failure_of
 from ceilings.measure.loop import undisturbed
 from ceilings.measure.stopping import NS, STABLE_FRACTION
@@ -63,7 +64,8 @@ class _Led:
     def __init__(self, task: Mapping[str, Any], hosts: Sequence[Host], watch: Any) -> None:
         self._hosts, self._watch = hosts, watch
         self._cells = [_name(one) for one in task["instances"]]
-        self._settling = int(SETTLING_SECONDS["cuda" if task["gpu"] else "cpu"] * NS)
+        self._settled = SETTLING_SECONDS["cuda" if task["gpu"] else "cpu"]
+        self._settling = max(self._settled, LOOKING_BACK_SECONDS) if watch else self._settled
         self.flags: list[str] = []
 
     def all(self, command: str, *arguments: Any, of: Sequence[int] | None = None) -> list[Any]:
@@ -138,7 +140,8 @@ class _Led:
 
     def _window(self, of: Sequence[int], seconds: float) -> dict[str, Any]:
         begins = time.perf_counter_ns() + 2_000_000
-        opens, closes = begins + self._settling, begins + self._settling + int(seconds * NS)
+        opens = begins + int(self._settling * NS)
+        closes = opens + int(seconds * NS)
         waiting = [(at, self._hosts[at].call("answer", Window(begins, closes))) for at in of]
         pids = sorted({self._hosts[at].pid for at in of})
         _sleep_until(opens)
@@ -147,6 +150,8 @@ class _Led:
             self._watch.begin()
         _sleep_until(closes)
         seen = self._watch.end() if self._watch else None
+        if not _looks_back(seen):
+            self._settling = self._settled
         spent, looked = _cpu_ns(pids) - spent, time.perf_counter_ns() - looked
         spans = {at: self._named(at, future) for at, future in waiting}
         opened = max(opens, *(each[0][0] for each in spans.values()))
@@ -238,8 +243,9 @@ def _measured(task: Mapping[str, Any], stack: contextlib.ExitStack) -> dict[str,
         )
     led = _Led(task, hosts, watch)
     everyone = list(task["company"][-1])
-    # Nothing is loaded while something is captured or compiled, and each library sees one thread that starts it.
-    loaded = [led.one(at, "load") for at in range(len(hosts))]
+    # On one device nothing is loaded while something is captured or compiled, and each library sees one thread that
+    # starts it. Processes of separate cards share neither.
+    loaded = led.all("load") if cards else [led.one(at, "load") for at in range(len(hosts))]
     led.refuse_other_clocks()
     if mps is not None:
         mps.refuse_without(len(hosts))
@@ -379,6 +385,11 @@ def _cpu_ns(pids: Sequence[int]) -> int:
         with contextlib.suppress(OSError):
             spent += time.clock_gettime_ns((~pid << 3) | _CPU_CLOCK)
     return spent
+
+
+def _looks_back(seen: Mapping[str, Any] | None) -> bool:
+    """Whether what was seen of a card in a window is also of the time before it: without the hardware's counters."""
+    return seen is not None and (seen["activity"] or {}).get("sm") is None
 
 
 def _sleep_until(when_ns: int) -> None:

@@ -22,6 +22,7 @@ HOST = record(
         "cpu_quota": maybe(number()),
         **dict.fromkeys(("int8_saturates", "multiplies_bf16"), flag),
     },
+    {"cards": maybe(whole())},
 )
 
 SCHEMA = record({"node": NAME, "host": HOST})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +67,35 @@ class BatchSearch:
         }
 
 
-def batch_searches(config: Mapping[str, Any], cells: Iterable[Cell], paths: Paths) -> list[BatchSearch]:
-    """The searches, each once a device: those that machines here make, and those that others made."""
+def batch_searches(
+    config: Mapping[str, Any], cells: Iterable[Cell], paths: Paths, here: Collection[str]
+) -> list[BatchSearch]:
+    """The searches, each once a device: those that the devices ``here`` make, and those that others made."""
     planned: dict[tuple[str | None, str], BatchSearch] = {}
     for cell in cells:
         if cell.aa_of:
             continue
         name = (cell.runtime, cell.model, cell.precision, rest_of(cell.shape))
         one = BatchSearch(cell.device, *name, cell.available, recorded=cell.recorded)
-        if not any(fnmatch.fnmatchcase(one.identity, pattern) for pattern in config["best_batch"]["cells"]):
+        if not asked_of(config, cell):
             continue
         if RUNTIMES[cell.runtime].artifact in BUILT:
             one = dataclasses.replace(one, available=_built(cell.runtime))
-        if one.available and one.device:
-            record = paths.best_batch(one.device, *name)
-            if one.recorded and not Path(record).is_file():
-                continue
+        record = paths.best_batch(one.device, *name) if one.device else ""
+        if one.device and one.available and not one.recorded:
             one = dataclasses.replace(one, record=record)
+        elif Path(record).is_file():  # made elsewhere, of a cell that may have been measured there or not
+            one = dataclasses.replace(one, record=record, recorded=True, available=Availability())
+        elif one.recorded or (one.device and one.device not in here):
+            continue
         planned.setdefault((cell.device, one.identity), one)
     return list(planned.values())
+
+
+def asked_of(config: Mapping[str, Any], cell: Cell) -> bool:
+    """Whether ``best_batch.cells`` names a cell, less its batch."""
+    name = f"{cell.runtime}/{cell.model}/{cell.precision}/{rest_of(cell.shape)}"
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in config["best_batch"]["cells"])
 
 
 def search_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ceilings.host import Host, kind_of
 from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.study import batch_searches, colocations, overlaps
 from ceilings.study.availability import Availability, availability, of_model, of_shape
 from ceilings.study.cell import SECOND, Cell
 from ceilings.study.engines import Engines
@@ -19,6 +20,7 @@ from ceilings.study.paths import Paths
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked, asked
 from ceilings.study.variants import counted_work
+from ceilings.workload.batches import rest_of
 from ceilings.workload.generation import is_request, phase
 from ceilings.workload.task import TASKS
 
@@ -116,22 +118,38 @@ class Planner:
         )
 
     def _all_recorded(self, cells: Iterable[Cell], slug: str) -> Iterator[Cell]:
-        """Those that were measured on a device; one of which some processes are missing says so."""
+        """Those that were measured on a device; one of which processes are missing says so.
+
+        One of which all are missing is there where something else was recorded of it, which belongs to it.
+        """
         for cell in cells:
             if recorded := self._recorded(cell, slug) or self._begun(cell, slug):
                 yield recorded
 
     def _begun(self, cell: Cell, slug: str) -> Cell | None:
-        """``cell`` as one that fewer processes are recorded of than the study has; None if none are."""
+        """``cell`` as one that fewer processes are recorded of than the study has; None if nothing is."""
         runs = self._runs(cell, slug)
         there = [Path(run).is_file() for run in runs]
-        if not any(there) or not _is_of(slug, cell):
+        if not _is_of(slug, cell) or not (any(there) or self._beside(cell, slug)):
             return None
         first = there.index(False)  # records are read from the first process on
         reason = f"{sum(there)} of the {len(runs)} processes that protocol asks for are recorded of it on {slug}"
         shown = f"set protocol: {{processes: {first}}} to show what there is, or " if first else ""
         lacking = Availability(reason, f"{shown}bring the others")
         return Cell(slug, cell.runtime, cell.model, cell.precision, cell.shape, cell.sweeps, lacking)
+
+    def _beside(self, cell: Cell, slug: str) -> bool:
+        """Whether copies beside compute, a co-location or a search of a cell were recorded on a device."""
+        if cell.aa_of:
+            return False
+        name = (slug, cell.runtime, cell.model, cell.precision)
+        copies = Path(self.paths.overlap(*name, cell.shape), "run1.json")
+        searched = Path(self.paths.best_batch(*name, rest_of(cell.shape)))
+        return (
+            (overlaps.asked_of(self.config, cell.identity) and copies.is_file())
+            or colocations.on_record(self.config, cell.identity, slug, self.paths)
+            or (batch_searches.asked_of(self.config, cell) and searched.is_file())
+        )
 
     def _recorded(self, cell: Cell, slug: str) -> Cell | None:
         """``cell`` as measured earlier on another device or in another environment; None if it was not."""

@@ -16,7 +16,7 @@ from ceilings.study.availability import Availability
 from ceilings.study.cell import Cell
 from ceilings.study.config import no_cell
 from ceilings.study.machines import Machines
-from ceilings.study.paths import Paths
+from ceilings.study.paths import Paths, leading
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked
 from ceilings.workload.task import TASKS
@@ -89,17 +89,27 @@ def _on_device(
 ) -> Iterator[Colocation]:
     device = one.device or ""
     records = tuple(paths.colocation(device, one.name, str(one.sharing), run=run) for run in range(1, runs + 1))
-    there = one.device is not None and all(Path(path).is_file() for path in records)
-    if any(cell.recorded for cell in members.values()):
+    there = leading(records) if one.device else ()
+    if any(cell.recorded for cell in members.values()) or (device and device not in machines.devices):
         if there:
-            yield dataclasses.replace(one, runs=records, recorded=True)
+            yield dataclasses.replace(one, runs=there, recorded=True)
         return
     lacking = [cell.available for cell in members.values() if not cell.available]
     available = lacking[0] if lacking else available_on(one, machines.of(one.device))
-    if not available and there:  # measured in another environment
-        yield dataclasses.replace(one, runs=records, recorded=True)
+    if not available and there:  # measured in another environment, or with more cards in sight
+        yield dataclasses.replace(one, runs=there, recorded=True)
     else:
         yield dataclasses.replace(one, available=available, runs=records if available and one.device else ())
+
+
+def on_record(config: Mapping[str, Any], identity: str, device: str, paths: Paths) -> bool:
+    """Whether a run of a co-location that a cell is in was recorded on a device."""
+    return any(
+        Path(paths.colocation(device, name, str(sharing), run=1)).is_file()
+        for name, entry in config["colocation"].items()
+        if identity in entry["cells"]
+        for sharing in ways(entry)
+    )
 
 
 def available_on(one: Colocation, host: Host) -> Availability:
@@ -110,6 +120,11 @@ def available_on(one: Colocation, host: Host) -> Availability:
         return Availability(
             f"{host.cores} cores cannot be split among {len(one.cells)} instances",
             "use cores: [shared], fewer instances, or a machine with more cores",
+        )
+    if one.sharing.how == CARDS and host.cards is not None and host.cards < len(one.cells):
+        return Availability(
+            f"{len(one.cells)} instances need {len(one.cells)} cards, and {host.cards} of the kind can be seen",
+            "make more visible with CUDA_VISIBLE_DEVICES, or name fewer cells",
         )
     return Availability()
 

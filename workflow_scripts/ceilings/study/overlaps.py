@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ceilings.runtimes.catalogue import RUNTIMES, Runtime
 from ceilings.study.availability import Availability
 from ceilings.study.cell import Cell
 from ceilings.study.config import nearest
-from ceilings.study.paths import Paths
+from ceilings.study.paths import Paths, leading
 from ceilings.study.study_models import StudyModels
 from ceilings.study.sweeps import Asked
 from ceilings.workload.task import TASKS
@@ -64,15 +64,18 @@ class Overlap:
         }
 
 
-def overlaps(config: Mapping[str, Any], cells: Iterable[Cell], paths: Paths, *, traced: bool) -> list[Overlap]:
+def overlaps(
+    config: Mapping[str, Any], cells: Iterable[Cell], paths: Paths, *, here: Collection[str], traced: bool
+) -> list[Overlap]:
     """The cells that ``overlap.cells`` names, each once a device.
 
     Args:
+        here: Devices that the study is measured on; of others records are read.
         traced: Whether anything here records captures.
     """
     planned = []
     for cell in cells:
-        if cell.aa_of or not any(fnmatch.fnmatchcase(cell.identity, each) for each in config["overlap"]["cells"]):
+        if cell.aa_of or not asked_of(config, cell.identity):
             continue
         one = Overlap(cell.device, cell.runtime, cell.model, cell.precision, str(cell.shape), cell.available)
         if one.device is None:
@@ -81,17 +84,23 @@ def overlaps(config: Mapping[str, Any], cells: Iterable[Cell], paths: Paths, *, 
         names = {name: getattr(one, name) for name in KEY}
         folder = paths.overlap(**names)
         runs = tuple(f"{folder}/run{number}.json" for number in range(1, config["protocol"]["processes"] + 1))
-        there = all(Path(path).is_file() for path in runs)
+        there = leading(runs)
         hidden = f"{folder}/hidden.json"
-        if cell.recorded or (not cell.available and there):  # made on another machine, or in another environment
+        # Made on another machine, or in another environment.
+        if cell.recorded or one.device not in here or (not cell.available and there):
             if there:
                 kept = hidden if Path(hidden).is_file() else None
-                planned.append(dataclasses.replace(one, runs=runs, hidden=kept, recorded=True))
+                planned.append(dataclasses.replace(one, runs=there, hidden=kept, recorded=True))
         elif cell.available:
             planned.append(dataclasses.replace(one, runs=runs, hidden=hidden if traced else None))
         else:
             planned.append(one)
     return planned
+
+
+def asked_of(config: Mapping[str, Any], identity: str) -> bool:
+    """Whether ``overlap.cells`` names a cell."""
+    return any(fnmatch.fnmatchcase(identity, pattern) for pattern in config["overlap"]["cells"])
 
 
 def why_not(runtime: Runtime) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 from ceilings.workload.shape import Shape
@@ -137,3 +139,8 @@ class Paths:
     def transfers(self, device: str) -> str:
         """How data gets from a host to its GPU and back."""
         return f"{self.results}/hosts/{device}/transfers.json"
+
+
+def leading(runs: Iterable[str]) -> tuple[str, ...]:
+    """Of the runs of one thing those that are recorded, from the first to the last before one is missing."""
+    return tuple(itertools.takewhile(lambda path: Path(path).is_file(), runs))

@@ -124,6 +124,7 @@ class Study:
             self.deployed,
             changing=self.changing,
             changes=[one["path"] for one in self.changes],
+            recorded_changes=[one["path"] for one in self.recorded_changes],
             searches=self.searches,
             colocated=self.colocated,
             overlaps=self.overlaps,
@@ -138,20 +139,31 @@ class Study:
 
     @functools.cached_property
     def changes(self) -> list[dict[str, Any]]:
-        """Those of its cells of changing shapes that are captured, with their records."""
+        """Those of its cells of changing shapes that are captured here, with their records."""
         return changing_captures.changes(
             self.config, self.changing, self.paths, traced=self.trace_source[0] is not None
         )
 
     @functools.cached_property
+    def recorded_changes(self) -> list[dict[str, Any]]:
+        """Those that were captured elsewhere."""
+        return changing_captures.recorded_changes(self.config, self.changing, self.paths)
+
+    @functools.cached_property
     def searches(self) -> list[BatchSearch]:
         """Its searches for the best batch."""
-        return batch_searches(self.config, self.cells, self.paths)
+        return batch_searches(self.config, self.cells, self.paths, self.machines.devices)
 
     @functools.cached_property
     def overlaps(self) -> list[Overlap]:
         """Its cells whose copies are run beside their compute."""
-        return overlaps(self.config, self.cells, self.paths, traced=self.trace_source[0] is not None)
+        return overlaps(
+            self.config,
+            self.cells,
+            self.paths,
+            here=self.machines.devices,
+            traced=self.trace_source[0] is not None,
+        )
 
     @functools.cached_property
     def deployed(self) -> list[Deployed]:
@@ -181,7 +193,7 @@ class Study:
             lacking=lacking(self.machines.hosts, models, self._planner.availability),
             predictions=self.predictions_of_cells,
             changing=self.changing,
-            changes=self.changes,
+            changes=[*self.changes, *self.recorded_changes],
             searches=self.searches,
             deployed=self.deployed,
             colocated=self.colocated,

@@ -30,6 +30,7 @@ class Targets:
         deployed: Every deployment of the study.
         changing: Its cells of changing shapes.
         changes: Of those that are captured, the records of what a change costs.
+        recorded_changes: Such records that were made elsewhere; they are only read.
         searches: Its searches for the best batch.
         colocated: Its co-locations.
         overlaps: Its cells whose copies are run beside their compute.
@@ -47,6 +48,7 @@ class Targets:
         *,
         changing: Iterable[ChangingCell] = (),
         changes: Iterable[str] = (),
+        recorded_changes: Iterable[str] = (),
         searches: Iterable[BatchSearch] = (),
         colocated: Iterable[Colocation] = (),
         overlaps: Iterable[Overlap] = (),
@@ -60,6 +62,7 @@ class Targets:
         self.captures = list(captures)
         self.changing = list(changing)
         self.changes = list(changes)
+        self.recorded_changes = list(recorded_changes)
         self.searches = list(searches)
         self.colocated = list(colocated)
         self.overlaps = list(overlaps)
@@ -123,7 +126,7 @@ class Targets:
         """Those of other machines, as far as they came with their records: read, never made."""
         if not self._transfers:
             return []
-        others = {cell.device or "" for cell in self.cells if cell.recorded and cell.spec.device == "cuda"}
+        others = {cell.device for cell in self.cells if cell.device and cell.spec.device == "cuda"}
         paths = [self.paths.transfers(device) for device in sorted(others - set(self.gpus))]
         return [path for path in paths if Path(path).is_file()]
 
@@ -158,7 +161,7 @@ class Targets:
         changing = (path for one in self.changing if one.recorded for path in one.records)
         artifacts = sorted({path for paths in beside for path in paths if path and path not in self.texts})
         beside_cells = [*changing, *served, *searched, *colocated, *overlapped, *self.recorded_transfers]
-        return [*self.recorded_runs, *artifacts, *beside_cells]
+        return [*self.recorded_runs, *artifacts, *beside_cells, *self.recorded_changes]
 
     @functools.cached_property
     def budgets(self) -> list[str]:

@@ -59,8 +59,9 @@ SHAPE_COLUMNS = [
 TRANSITION_COLUMNS = [
     *(*CHANGING_KEY, "previous", "shape", "count", "median_ms", "steady_ms", "ratio", "mean_ratio", "excess_ms")
 ]
-"""One row a pair of shapes that follow each other: the median latency of the second one, over its steady median.
+"""One row a pair of shapes that follow each other: the median latency of the second one, and its steady median.
 
+``ratio``: the first over the second, each of one process, the median of processes: these may differ in their speed.
 ``mean_ratio``: the same of means, which shows what only some of these requests pay. ``excess_ms``: what the pair adds
 to the mean latency of a request of the sequence, beside the steady latencies.
 """
@@ -202,17 +203,16 @@ def _costs(records: Sequence[Record]) -> dict[str, Any]:
     row |= _means(records)
     if cost := change_cost(rounds):
         row |= _interval("change_cost", cost)
-    steady = np.median([steady_median_ms(record) for record in records], axis=0)
-    returns = np.median([return_ms(record) for record in records], axis=0)
+    several = len(records[0]["requests"]["shapes"]) > 1
+    returned = [np.divide(return_ms(record), steady_median_ms(record)) for record in records] if several else []
     first = np.array([first_ms(record)[1:] for record in records])
     growth = [sum(growth_bytes(record)[1:]) for record in records]
     graphs = [record["graphs"] for record in records]
     eager = [sum(not one for one in record["compiled"]) for record in records if record["compiled"] is not None]
-    several = len(steady) > 1
     return row | {
         "first_ms": float(first.mean()) if several else None,
         "worst_first_ms": float(first.max()) if several else None,
-        "return_ratio": float(np.median(returns / steady)) if several else None,
+        "return_ratio": float(np.median(np.median(returned, axis=0))) if returned else None,
         "growth_mb": float(np.median(growth)) / MB,
         "graphs": None if graphs[0] is None else max(graphs),
         "eager_shapes": max(eager) if eager else None,
@@ -236,22 +236,29 @@ def _transitions(records: Sequence[Record]) -> list[dict[str, Any]]:
     rounds = [each for record in records for each in rounds_of(record)]
     grouped, added = transitions(rounds), excess(rounds)
     requests = sum(len(each.order) - 1 for each in rounds)
+    ratios = [_ratios(record) for record in records]
     rows = []
     for (previous, shape), latencies in sorted(grouped.items()):
-        median = float(np.median(latencies))
         rows.append(
             {
                 "previous": names[previous],
                 "shape": names[shape],
                 "count": len(latencies),
-                "median_ms": median,
+                "median_ms": float(np.median(latencies)),
                 "steady_ms": float(steady[shape]),
-                "ratio": median / float(steady[shape]),
+                "ratio": float(np.median([each[previous, shape] for each in ratios])),
                 "mean_ratio": float(np.sum(latencies)) / (float(np.sum(latencies)) - requests * added[previous, shape]),
                 "excess_ms": added[previous, shape],
             }
         )
     return rows
+
+
+def _ratios(record: Record) -> dict[tuple[int, int], float]:
+    """Of one process the median latency of each pair of shapes over the second one's steady median."""
+    steady = steady_median_ms(record)
+    pairs = transitions(list(rounds_of(record)))
+    return {pair: float(np.median(latencies)) / float(steady[pair[1]]) for pair, latencies in pairs.items()}
 
 
 def _worst(pairs: Sequence[Record]) -> dict[str, Any]:

@@ -23,6 +23,9 @@ WIDEST = 1.25
 SLANTED: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
 """Of the names below more than two fields, which have no room beside each other."""
 
+NARROW = 4
+"""From so many columns on an interval is as wide as a field in larger letters."""
+
 SHARING = ["device", "how", "cores"]
 
 
@@ -56,11 +59,13 @@ def draw(tables: Tables) -> Figure:
             at = place[row["slowed"]], place[row["neighbour"]]
             field[at] = row["slowdown"]
             dark = abs(np.log(row["slowdown"])) > 0.6 * np.log(reach)
-            axis.text(*at[::-1], _shown(row), ha="center", va="center", fontsize=8, color="white" if dark else "black")
+            color = "white" if dark else "black"
+            size = 8 if len(cells) < NARROW else 7
+            axis.text(*at[::-1], _shown(row), ha="center", va="center", fontsize=size, color=color)
         image = axis.imshow(field, cmap="PuOr_r", norm=LogNorm(1 / reach, reach), aspect="auto")
         axis.set_facecolor("0.9")  # of fields whose cells were never at work at once
         for slowed, neighbour in np.argwhere(np.isnan(field)):
-            axis.text(neighbour, slowed, "not measured", ha="center", va="center", fontsize=7, color="0.4")
+            axis.text(neighbour, slowed, "not\nmeasured", ha="center", va="center", fontsize=7, color="0.4")
         axis.grid(visible=False)
         labels = [_label(cell) for cell in cells]
         axis.set_xticks(range(len(cells)), labels, fontsize=7, **(SLANTED if len(cells) > 2 else {}))
