@@ -39,7 +39,9 @@ def judged(record: dict[str, Any], cell: Record) -> dict[str, Any]:
     why = "the FP32 reference has not read its texts"
     if verdict:
         failure = verdict["failure"]
-        why = f"the FP32 reference did not read its texts: {failure['message']}" if failure else f"{why}, but others"
+        why = "the FP32 reference read what an earlier process of this number wrote"
+        if failure:
+            why = f"the FP32 reference did not read its texts: {failure['message']}"
     return record | {"status": "failed", "failure": {"kind": UNREAD, "message": why}, "series": {}}
 
 
