@@ -10,7 +10,20 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from unit.report import planted_study as planted
-from unit.report.planted_serving import BARE_MS, BATCHING, FP32, INT8, ServedStudy, Truth, batched, plain, uncounted
+from unit.report.planted_serving import (
+    BARE_MS,
+    BATCHING,
+    FP32,
+    INPUT,
+    INT8,
+    OUTPUT,
+    REST,
+    ServedStudy,
+    Truth,
+    batched,
+    plain,
+    uncounted,
+)
 
 from ceilings import records
 from ceilings.errors import UserError
@@ -34,6 +47,7 @@ from ceilings.report.tables.evidence import Evidence
 from ceilings.report.tables.frames import read_tables
 from ceilings.report.tables.served_quantities import PARTS
 from ceilings.report.tables.served_windows import settling_requests
+from ceilings.statistics.intervals import ratio
 
 SERVING_PLOTS = ("serving_latency", "serving_throughput", "batches_formed")
 
@@ -827,6 +841,23 @@ def test_two_cells_behind_one_server(tmp_path):
     study = ServedStudy(tmp_path / "reversed", precisions=("fp32", "int8"))
     study.deploy("a", reversed_, cells=(FP32, INT8))
     assert the(study, BESIDE).status == "refuted"
+
+
+def test_cells_behind_one_server_are_compared_within_each_server(tmp_path):
+    """Servers that differ by a factor of two and more say nothing of cells that take turns on each of them."""
+    study = ServedStudy(tmp_path, precisions=("fp32", "int8"), between=0.7)
+    study.deploy("a", cells=(FP32, INT8))
+    loads = ServedLoads(Measured(study.tables()))
+    a, b = (line.loads[0] for line in sorted(loads.lines, key=lambda line: line.head.label))
+    assert {a.cell, b.cell} == {FP32, INT8} and a.load == b.load
+    whole = [
+        sum((law.beyond, law.queue, law.infer, INPUT, OUTPUT, REST)) for law in (plain(a.cell, 1), plain(b.cell, 1))
+    ]
+    truth = whole[0] / whole[1]
+    across, within = ratio(a.groups, b.groups), loads.compare(a, b)
+    assert across.high / across.low > 3  # so wide are servers apart
+    assert within.ratio.high / within.ratio.low < 1.1 and within.ratio.estimate == pytest.approx(truth, rel=0.05)
+    assert within.decided
 
 
 # --- claims of others ------------------------------------------------------------------------------------------------

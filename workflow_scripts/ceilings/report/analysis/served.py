@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import Cell, Judged, Measured, configuration_label, group_by
@@ -20,7 +20,13 @@ from ceilings.report.tables.served_columns import CELL, SERVED, WINDOW_COLUMNS
 from ceilings.report.tables.served_quantities import BY_COLUMN, PARTS, SETTINGS
 from ceilings.report.tables.served_windows import GROWS, SHORT, STEADY, needed_requests
 from ceilings.statistics.decisions import equivalence_interval, within
-from ceilings.statistics.intervals import mean_over_processes, ratio, verdict, widest_difference
+from ceilings.statistics.intervals import (
+    mean_over_processes,
+    paired_over_processes,
+    ratio,
+    verdict,
+    widest_difference,
+)
 from ceilings.statistics.quantiles import Interval
 from ceilings.workload.shape import Shape
 
@@ -271,8 +277,27 @@ class ServedLoads:
         return _judged(factor, self.measured.noise_floor(one.device), self.noise_floor(one))
 
     def compare(self, a: Served, b: Served) -> Judged:
-        """Median latency of ``a`` over that of ``b``."""
-        return self.judge(a, ratio(a.groups, b.groups))
+        """Median latency of ``a`` over that of ``b``; of two cells behind the same servers, within each of these."""
+        return self.within_servers(a, b, a.groups, b.groups) or self.judge(a, ratio(a.groups, b.groups))
+
+    def within_servers(
+        self, a: Served, b: Served, of_a: Sequence[ArrayLike], of_b: Sequence[ArrayLike]
+    ) -> Judged | None:
+        """The verdict on a ratio that each server gives, of medians; None of cells that do not take turns on servers.
+
+        What makes one server slower than the next falls on both cells, so the noise of servers is no part of it.
+
+        Args:
+            of_a: Numbers of ``a``, one array a server.
+            of_b: Those of ``b``.
+        """
+        if (a.device, a.deployment) != (b.device, b.deployment) or len(of_a) != len(of_b):
+            return None
+        logs = [
+            np.log([np.median(np.asarray(one)) / np.median(np.asarray(other))])
+            for one, other in zip(of_a, of_b, strict=True)
+        ]
+        return _judged(paired_over_processes(logs), self.measured.noise_floor(a.device))
 
     def equal(self, a: Served, b: Served, margin: float) -> bool:
         """Whether their median latencies are equal within ``margin``, finer than which no noise of servers may be.

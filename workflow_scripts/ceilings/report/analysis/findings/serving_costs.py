@@ -22,7 +22,7 @@ OVER_BARE, QUEUE, SATURATION, LIMIT = (
 )
 
 CHEAP = f"Behind a server a request takes at most {MARGIN:.0%} longer than in a loop of the bare runtime"
-DOMINATES = "At the heaviest measured load a request waits longer in the server's queue than it executes"
+DOMINATES = "At the heaviest measured load a request waits longer in the server's queue than the server works on it"
 GROWS = f"The heaviest closed loop answers over {MARGIN:.0%} more than the one before it"
 MEETS = "A load meets the limit with its 99th percentile"
 
@@ -135,7 +135,7 @@ def _queue(loads: ServedLoads, line: Line) -> Finding | None:
             QUEUE, sentence, DOMINATES, "a deployment whose server counts its queue: embedded or triton", steady
         )
     shown = "; ".join(f"{one.load} {text.interval(share, '×')}" for one, share in shares)
-    sentence = f"{who}: time in the queue over that of the execution: {shown}"
+    sentence = f"{who}: time in the queue over that of input, execution and output: {shown}"
     firsts = [
         first
         for closed in (True, False)
@@ -154,7 +154,9 @@ def _queue(loads: ServedLoads, line: Line) -> Finding | None:
         status = "supported"
     elif last.bounded and last.high < 1:
         status = "refuted"
-    brief = f"{who}: from {firsts[0]} on a request waits longer in the queue than it executes." if firsts else ""
+    brief = (
+        f"{who}: from {firsts[0]} on a request waits longer in the queue than the server works on it." if firsts else ""
+    )
     return Finding(
         *(QUEUE, f"{sentence}.", (), last),
         question=11,

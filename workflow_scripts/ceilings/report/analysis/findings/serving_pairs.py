@@ -21,6 +21,7 @@ from ceilings.report.analysis.findings.finding import (
 )
 from ceilings.report.analysis.measured import Judged, group_by
 from ceilings.report.analysis.served import Line, Served, ServedLoads, differences, panel, records_of
+from ceilings.statistics.decisions import within
 from ceilings.statistics.intervals import ratio
 
 BATCHING, ONE_SETTING, NETWORK, BESIDE = (
@@ -229,11 +230,11 @@ def besides(loads: ServedLoads) -> list[Beside]:
 
 
 def _at_server(loads: ServedLoads, a: Served, b: Served) -> Judged | None:
-    """Mean time of a request as the server counts it, of a over b, with its interval over servers."""
+    """Time of a request as the server counts it, of a over b, with its interval over servers."""
     groups = [[same["request_ms"] for same in one.windows] for one in (a, b)]
     if any(np.isnan(values).any() for group in groups for values in group):
         return None
-    return loads.judge(a, ratio(groups[0], groups[1]))
+    return loads.within_servers(a, b, *groups) or loads.judge(a, ratio(groups[0], groups[1]))
 
 
 def _beside(loads: ServedLoads) -> list[Finding]:
@@ -284,7 +285,9 @@ def _network(loads: ServedLoads, pair: Beside, every: Sequence[Beside]) -> Findi
     sentence += f"{text.number(pair.b.p50.estimate)} ms)"
     sentence += f", {change(pair.server)} at the server" if pair.server else ""
     sentence += f"; without the round trip, behind {near.a.deployment}, {change(near.client)}" if near else ""
-    differ = any(one is not None and one.decided for one in (pair.server, near.client if near else None))
+    seen_near = (pair.server, near.client if near else None)
+    # A decided difference within the margin is one that the client would not see without a network either.
+    differ = any(one is not None and one.decided and not within(one.ratio, MARGIN) for one in seen_near)
     status = hidden(loads, pair, differ)
     brief = ""
     if status != "not decidable":
