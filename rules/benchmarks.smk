@@ -1,5 +1,6 @@
 # Needs: a graph (or weights), inputs and the reference; the device that {device} names.
 # Makes: results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json, one fresh process each;
+#        results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/texts.json, whether the generated texts are right;
 #        results/quality/{device}/{runtime}/{model}/{precision}.json, what a cell's answers are worth, untimed;
 #        results/hosts/{device}/peaks.json, what the device allows;
 #        results/hosts/{device}/transfers.json, how data gets there from the host and back
@@ -11,7 +12,7 @@ rule measure_latency:
         inputs=rules.make_inputs.output,
         reference=rules.compute_reference.output,
         workload="results/models/{model}/weights/workload.json",
-        reader=reader_files,
+        weights=weights_record,
     output:
         "results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json",
     log:
@@ -31,6 +32,37 @@ rule measure_latency:
         " --model {wildcards.model} --precision {wildcards.precision} --shape {wildcards.shape} --run {wildcards.run}"
         " --spec {params.spec:q} --artifact {input.artifact[0]} --inputs {input.inputs} --reference {input.reference}"
         " --workload {input.workload} --log {log} --output {output} > {log} 2>&1"
+
+
+rule read_texts:
+    input:
+        runs=read_runs_of_here,
+        model=model_files,
+        inputs=rules.make_inputs.output,
+    output:
+        "results/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/texts.json",
+    log:
+        "results/logs/read_texts/{device}/{runtime}/{model}/{precision}/{shape}.log",
+    priority: -500  # after all that is timed
+    conda:
+        reading_environment
+    threads: device_threads
+    resources:
+        gpu=1,
+    params:
+        runs=every_read_run,
+        recorded=read_runs_of_others,
+        reader=reader_code,
+        reader_packages=reader_packages,
+        threads=device_threads,
+        folder=weights_folder,
+    message:
+        "Reading what {wildcards.model} {wildcards.precision} {wildcards.shape} generated on {wildcards.runtime}"
+    shell:
+        "read_texts.py --device {wildcards.device} --runtime {wildcards.runtime}"
+        " --model {wildcards.model} --precision {wildcards.precision} --shape {wildcards.shape} --runs {params.runs}"
+        " --workload {params.folder}/workload.json --inputs {input.inputs} --threads {params.threads} --log {log}"
+        " --output {output} > {log} 2>&1"
 
 
 rule evaluate_quality:

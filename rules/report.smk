@@ -26,6 +26,7 @@ rule collect_cells:
         # A literal path: beside rules.plan_study.output, Snakemake's time to plan grows with the square of the runs.
         plan="results/plan.json",
         runs=TARGETS.runs,
+        texts=TARGETS.texts,
         floors=TARGETS.floors,
         engines=TARGETS.engine_records,
         budgets=TARGETS.budgets,

@@ -164,6 +164,7 @@ def known_targets():
         *fixed,
         *plots,
         *TARGETS.runs,
+        *TARGETS.texts,
         *TARGETS.served_runs,
         *TARGETS.colocated_runs,
         *TARGETS.overlap_records,
@@ -224,6 +225,33 @@ def reader_files(wildcards):
 
 def reader_code(wildcards):
     return SLICES.reader(wildcards.model)
+
+
+def reader_packages(wildcards):
+    return SLICES.reader_packages(wildcards.model)
+
+
+def weights_record(wildcards):
+    """What a run record takes the digest of the weights from, beside the texts that it holds."""
+    return STUDY.paths.provenance(wildcards.model) if reader_code(wildcards) else []
+
+
+def every_read_run(wildcards):
+    w = wildcards
+    return STUDY.read_runs(w.runtime, w.model, w.precision, w.shape, w.device)
+
+
+def read_runs_of_here(wildcards):
+    return [run for run in every_read_run(wildcards) if run not in TARGETS.recorded_runs]
+
+
+def read_runs_of_others(wildcards):
+    """By their content: nothing here makes them."""
+    return STUDY.recorded_contents([run for run in every_read_run(wildcards) if run in TARGETS.recorded_runs])
+
+
+def reading_environment(wildcards):
+    return f"../envs/{'gpu' if STUDY.machines.of(wildcards.device).gpu else 'cpu'}.yaml"
 
 
 def inputs_slice(wildcards):

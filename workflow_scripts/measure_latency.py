@@ -9,7 +9,6 @@ from ceilings import records, turns
 from ceilings.artifacts import refuse_failed
 from ceilings.errors import CellFailure
 from ceilings.measure.supervisor import failed, supervise
-from ceilings.measure.text_judge import judge
 from ceilings.program import json_argument, main
 from ceilings.workload.shape import Shape
 
@@ -34,7 +33,7 @@ def work(arguments: argparse.Namespace) -> None:
             paths["artifact"] = arguments.artifact.parent
         task = {"cell": cell, "spec": spec, **{name: str(path) for name, path in paths.items()}}
         with turns.turn(host.uuid(hosts.kind_of(arguments.device))):
-            measured = judge(supervise(task), task)
+            measured = supervise(task)
     record = {
         "cell": cell,
         "run": arguments.run,

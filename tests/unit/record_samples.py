@@ -136,6 +136,12 @@ CONTENTS: dict[str, dict[str, Any]] = {
         },
         **{"protocol": {"rounds": 1, "window_seconds": 2}, "neighbours": {}, "provenance": PROVENANCE},
     },
+    "text-verdict": {
+        "cell": dict.fromkeys(("device", "runtime", "model", "precision"), "x") | {"shape": "b1-p8-g4"},
+        **{"log": None, "status": "ok", "failure": None, "read": 1, "device": "cpu", "seconds": 3.0},
+        "runs": {"1": {"digest": "ab" * 32, "texts": 1, "chosen": 0.75, "largest_gap": 0.01}},
+        "provenance": PROVENANCE,
+    },
     "node": {"node": "h200", "host": HOST},
     "tables": {"files": {"cells.parquet": "ab" * 32}},
     "shape-change": planted_changes.content(),

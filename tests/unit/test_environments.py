@@ -37,6 +37,7 @@ BY_NAME = {
     "engine_environment": list(BUILDERS),
     "serving_environment": ["cpu", "gpu"],
     "operator_environment": ["cpu", "gpu"],
+    "reading_environment": ["cpu", "gpu"],
 }
 """Environments that a function of rules/study.smk names, by the function."""
 

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from tiny import LAB_NOTE, PROJECT, SUMMARY, Project
 
+from ceilings import records as written
+
 pytestmark = [pytest.mark.workflow, pytest.mark.slow]
 
 STUDY = yaml.safe_load((PROJECT / "studies/generation-cpu.yaml").read_text())
@@ -25,15 +27,22 @@ WHOLE = STUDY | {"protocol": SHORT, "sweeps": STUDY["sweeps"] | {"rounded": ROUN
 """With a cell whose texts rounding makes others."""
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """The study of the repository with a shorter protocol and a cell in BF16, run to its summary."""
-    folder = tmp_path_factory.mktemp("generation") / "project"
+CELLS = "results/tables/cells.csv"
+
+
+def checkout(folder):
+    """A copy of the project."""
     folder.mkdir()
     for name in ("Snakefile", "rules", "workflow_scripts", "envs", "profiles", "docs"):
         source = PROJECT / name
         shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy2(source, folder)
-    project = Project(folder)
+    return Project(folder)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The study of the repository with a shorter protocol and a cell in BF16, run to its summary."""
+    project = checkout(tmp_path_factory.mktemp("generation") / "project")
     project.configure(WHOLE)
     project.snakemake(SUMMARY)
     return project
@@ -58,11 +67,15 @@ def test_every_cell_generates_and_gives_the_reference_s_tokens(project):
 def test_the_reference_reads_texts_that_are_not_its_own(project):
     """In BF16 some row becomes another text; every token of it is judged, as the record and the lab note say."""
     (record,) = records(project, "bf16").values()
-    parity = record["parity"]
-    assert record["status"] == "ok" and "texts" not in record
-    assert parity["texts"] >= 1 and parity["token_agreement"] < parity["top1_agreement"] < 1
-    assert 0 < parity["largest_margin"] < 8 and 0.002 < parity["rounding_l2"] < 0.02
-    cells = pd.read_csv(project.folder / "results/tables/cells.csv").set_index("precision")
+    parity, texts = record["parity"], record["texts"]
+    assert record["status"] == "ok" and len(texts["tokens"]) == len(texts["places"]) >= 1
+    assert parity["texts"] is None and 0.002 < parity["rounding_l2"] < 0.02
+    (path,) = project.folder.glob("results/benchmarks/*/*/*/bf16/*/texts.json")
+    verdict = json.loads(path.read_text())
+    assert (verdict["status"], verdict["read"]) == ("ok", len(texts["tokens"]))  # both processes wrote the same
+    assert [one["texts"] for one in verdict["runs"].values()] == [verdict["read"]] * SHORT["processes"]
+    cells = pd.read_csv(project.folder / CELLS).set_index("precision")
+    assert parity["token_agreement"] < cells.loc["bf16", "top1_agreement"] < 1
     assert 0 < cells.loc["bf16", "largest_margin_sigma"] < 8
 
 
@@ -110,3 +123,50 @@ def test_another_number_of_tokens_times_the_cells_that_it_is_of_and_no_other(pro
     assert jobs["measure_latency"] == cells * SHORT["processes"]
     assert not jobs.keys() & {"fetch_weights", "export_onnx", "simplify_onnx", "convert_precision", "fuse_graph"}
     assert jobs["compute_reference"] == 4  # two models at two batches
+
+
+def test_what_reads_texts_times_nothing_anew(project):
+    cells = len(records(project)) + len(records(project, "bf16"))
+    reader = project.folder / "workflow_scripts/ceilings/measure/text_worker.py"
+    before = reader.read_text()
+    project.edit(str(reader.relative_to(project.folder)), "EDITED = 1")
+    planned = project.planned()
+    reader.write_text(before)
+    assert planned["read_texts"] == cells and not planned.keys() & {"measure_latency", "compute_reference"}
+
+
+def test_texts_are_read_later_and_elsewhere(project, tmp_path):
+    """A rented machine times alone; at home its records are read, with weights that are made there."""
+    sweeps = {"rounded": ROUNDED}
+    there = WHOLE | {"sweeps": sweeps, "noise_cells": []}
+    project.configure(there)
+    (verdict,) = project.folder.glob("results/benchmarks/*/*/*/bf16/*/texts.json")
+    read = json.loads(verdict.read_text())
+    project.configure(WHOLE)
+    home = checkout(tmp_path / "home")
+    inside = verdict.relative_to(project.folder).parent
+    shutil.copytree(project.folder / inside, home.folder / inside)
+    (home.folder / inside / "texts.json").unlink()
+    home.configure(there)
+    assert not sum(home.planned(SUMMARY, "--omit-from", "read_texts")[name] for name in ("read_texts", "collect_cells"))
+    home.configure(there | {"devices": ["recorded"]})
+    planned = home.planned(CELLS)
+    assert planned["read_texts"] == planned["fetch_weights"] == 1 and "measure_latency" not in planned
+    home.snakemake(CELLS)
+    assert json.loads((home.folder / inside / "texts.json").read_text())["runs"] == read["runs"]
+    assert pd.read_csv(home.folder / CELLS).loc[0, "status"] == "ok"
+    assert not sum(home.planned(CELLS).values())
+
+
+def test_a_wrong_text_takes_the_number(project):
+    """Planted in one process, from its tenth token on; the reference reads it with the others."""
+    (path,) = project.folder.glob("results/benchmarks/*/*/*/bf16/*/run2.json")
+    record = written.read(path, "run")
+    text = record["texts"]["tokens"][0]
+    text[10:] = [*text[11:], text[10]]
+    written.write(path, "run", record, indent=None)
+    project.snakemake(CELLS)
+    cells = pd.read_csv(project.folder / CELLS).set_index("precision")
+    assert (cells.loc["bf16", "status"], cells.loc["bf16", "failure_kind"]) == ("failed", "parity")
+    assert "prefers another token" in cells.loc["bf16", "reason"] and np.isnan(cells.loc["bf16", "p50_ms"])
+    assert (cells.loc["fp32", "status"] == "ok").all()

@@ -5,6 +5,7 @@ FAILURE_KINDS = {
     "damaged": "a file of the model (weights, configuration, tokenizer) is damaged, missing or of another model",
     "unsupported": "the runtime has no implementation for an operator or type of the graph",
     "parity": "the outputs differ from the FP32 reference by more than the tolerance, or cannot be compared with it",
+    "unread": "nothing says whether the generated tokens are right",
     "fallback": "part of the graph would have run on another device than the cell names",
     "engine-incompatible": "the engine is damaged, or was built for another GPU or library version",
     "outside-profiles": "no optimisation profile of the engine takes the shape",

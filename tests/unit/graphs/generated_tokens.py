@@ -102,11 +102,10 @@ def compared(
     parity = token_parity.compare(given, expected)
     texts, places = token_parity.other_texts([given["tokens"]], expected["tokens"])
     if not len(texts):
-        return token_parity.scored(parity, np.zeros(texts.shape))
+        return token_parity.scored(parity, token_parity.reading(np.zeros(texts.shape)))
     rows = np.stack([one.numpy() for one in ids or prompts(seed, given["tokens"].shape[1])])[tuple(places.T)]
-    return token_parity.scored(
-        parity, token_reference.score(model(architecture, seed), DECODERS[architecture], rows, texts)
-    )
+    gaps = token_reference.score(model(architecture, seed), DECODERS[architecture], rows, texts)
+    return token_parity.scored(parity, token_parity.reading(gaps))
 
 
 @functools.cache

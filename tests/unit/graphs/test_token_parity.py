@@ -13,7 +13,7 @@ from generated_tokens import compared
 from ceilings.errors import CellFailure
 from ceilings.graphs import parity as parities
 from ceilings.graphs import token_parity
-from ceilings.graphs.token_parity import compare, logits_too_far, says_little, scored, too_far
+from ceilings.graphs.token_parity import compare, logits_too_far, reading, says_little, scored, too_far
 from ceilings.measure import worker
 from ceilings.workload.generation import CHECKED_STEPS, PROBES, TOP
 from ceilings.workload.task import TASKS
@@ -247,7 +247,7 @@ def test_a_record_whose_text_nobody_read_gets_no_number() -> None:
     """As one of an earlier version, which compared no token after a row's first other one."""
     parity = compare(*exact())
     assert "has not read the text" in str(too_far(parity, 0.1))
-    earlier = scored(parity, np.zeros((0, 12)))
+    earlier = scored(parity, reading(np.zeros((0, 12))))
     assert too_far(earlier, 0.1) is None
     del earlier["texts"]
     assert "has not read the text" in str(too_far(earlier, 0.1))
@@ -256,7 +256,7 @@ def test_a_record_whose_text_nobody_read_gets_no_number() -> None:
     other = read(outputs, reference)
     for change in ({"texts": 0}, {"largest_margin": None}, {"texts": 0, "largest_margin": None}):
         assert "has not read the text" in str(too_far(other | change, 0.1))
-    assert "NaN" in str(too_far(scored(parity, np.full((1, 12), np.nan)), 0.1))
+    assert "NaN" in str(too_far(scored(parity, reading(np.full((1, 12), np.nan))), 0.1))
 
 
 def test_logits_after_another_token_are_not_compared() -> None:
@@ -366,7 +366,7 @@ def test_the_record_of_a_run_holds_it() -> None:
 
     outputs, reference = exact()
     parity = worker.gate(Workload(TASKS["text-generation"], (), ()), [], outputs, reference, 0.1)
-    parity = scored(parity, np.ones((1, 12)))
+    parity = scored(parity, reading(np.ones((1, 12))))
     assert record({**FULL_PARITY, "tolerance": POSITIVE}, TOKEN_PARITY)(parity) is None
     assert parity["rows"] == 24 and outputs["ids"].shape[-1] == TOP
 

@@ -548,8 +548,9 @@ def test_what_the_runtime_raises_is_turned_by_its_runner():
 def test_a_cell_that_generates_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch):
     """A plug-in's runtime, so that the path is whole: inputs, first token, parity, closed loop, requests."""
     pytest.importorskip("ceilings.graphs.token_parity")
+    from ceilings.graphs.token_parity import scored
     from ceilings.measure.supervisor import supervise
-    from ceilings.measure.text_judge import judge
+    from ceilings.measure.text_judge import verdict
 
     folder = tmp_path / "mine"
     (folder / "runtimes").mkdir(parents=True)
@@ -561,9 +562,11 @@ def test_a_cell_that_generates_is_measured_in_a_process_of_its_own(tmp_path, mon
     assert record["status"] == "ok", record["failure"]
     assert list(record["series"]) == ["latency", "requests"]
     assert {"load", "first_run"} <= set(record["cold_start_ns"])
-    assert record["texts"] == {"tokens": [], "places": []} and record["parity"]["texts"] is None
-    judged = judge(record, task)
-    assert "texts" not in judged and judged["parity"]["texts"] == 0 and judged["parity"]["top1_agreement"] == 1
+    inputs = pool.digest(pool.load_pool(task["inputs"]))
+    assert record["texts"] == {"weights": None, "inputs": inputs, "tokens": [], "places": []}
+    assert record["parity"]["texts"] is None
+    read = verdict([{**record, "run": 1, "digest": "ab" * 32}], task)["runs"]["1"]
+    assert (read["texts"], scored(record["parity"], read)["top1_agreement"]) == (0, 1)
     assert record["cold_start_ns"]["first_run"] < min(record["series"]["requests"]["request_ns"]) * 1000
 
 

@@ -123,7 +123,7 @@ def _requests(
         # By name: PyTorch is needed of models that generate alone.
         reference = importlib.import_module("ceilings.models.token_reference")
         gaps = reference.gaps(weights, pool["input_ids"][tuple(places.T)], texts, threads)
-    return token_parity.scored(measures, gaps)
+    return token_parity.scored(measures, token_parity.reading(gaps))
 
 
 def _outputs(

@@ -133,27 +133,46 @@ def other_texts(tokens: Sequence[np.ndarray], expected: np.ndarray) -> tuple[np.
     return every[:, 2:], every[:, :2]
 
 
-def scored(parity: Mapping[str, Any], gaps: np.ndarray) -> dict[str, Any]:
-    """A parity with what the reference says of the texts that are not its own.
+def reading(gaps: np.ndarray) -> dict[str, Any]:
+    """What the reference found in texts that are not its own, in short.
 
     Args:
-        parity: As ``compare`` gives it.
         gaps: (texts, generated), as ``ceilings.models.token_reference.gaps`` gives them; of no text where all are the
             reference's.
 
     Returns:
-        The same with ``texts``, the number of those that were read; ``top1_agreement``, the share of their tokens that
-        the reference would choose at their place; ``largest_margin``, by how many rms errors it prefers another one at
-        most. Rounding explains up to ``EXPLAINED``.
+        ``texts``, the number of those that were read; ``chosen``, the share of their tokens that the reference would
+        choose at their place; ``largest_gap``, by how many logits it prefers another one at most, None where nothing
+        was read or a logit of the reference is no number.
     """
-    margins = np.asarray(gaps, np.float64) / parity["logit_error"]
-    if not np.isfinite(margins).all():
+    gaps = np.asarray(gaps, np.float64)
+    known = gaps.size > 0 and bool(np.isfinite(gaps).all())
+    return {
+        "texts": len(gaps),
+        "chosen": float((gaps <= 0).mean()) if gaps.size else 1.0,
+        "largest_gap": float(gaps.max()) if known else None,
+    }
+
+
+def scored(parity: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+    """A parity with what the reference says of the texts that are not its own.
+
+    Args:
+        parity: As ``compare`` gives it.
+        read: As ``reading`` gives it.
+
+    Returns:
+        The same with ``texts`` and, as ``top1_agreement``, ``chosen`` of the reading; ``largest_margin``, by how many
+        rms errors the reference prefers another token at most. Rounding explains up to ``EXPLAINED``.
+    """
+    gap = read["largest_gap"]
+    if read["texts"] and gap is None:
         return {**parity, "problem": "a logit of the FP32 reference that reads the text is a NaN or an infinity"}
     return {
         **parity,
-        "texts": len(margins),
-        "top1_agreement": float((margins <= 0).mean()) if margins.size else 1.0,
-        "largest_margin": float(margins.max()) if margins.size else None,
+        "texts": read["texts"],
+        "top1_agreement": read["chosen"],
+        "largest_margin": None if gap is None else gap / parity["logit_error"],
     }
 
 

@@ -1,51 +1,93 @@
-"""Judges generated text: in a separate process the FP32 reference reads what is not its own text.
+"""Judges generated text: the FP32 reference reads what the processes of a cell generated and is not its own text.
 
-After the measuring process has ended, so that nothing of it is timed or counted as memory of the runtime, and on the
-CPU. Logits of the first tokens are judged before anything is timed (``gate``).
+After all that is timed, in a process of its own, each different text once, whichever processes generated it. Logits of
+the first tokens are judged before anything is timed (``gate``). What follows from a verdict is decided where tables are
+made.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ceilings.graphs import token_parity
 from ceilings.measure.supervisor import supervise
+from ceilings.models import pool, weights_folder
 
 READER = "ceilings.measure.text_worker"
 
-READING_SECONDS = 3600.0
-"""So long the reference may read: a batch of 64 takes a minute on 16 cores, 8,000 tokens as long."""
+START_SECONDS = 300.0
+"""So long may the reading process take to start, whatever it reads."""
+
+LEAST_LOADED, LEAST_COMPUTED = 5e7, 1e10
+"""Bytes of weights that it loads and operations that it gets done in a second at least: 16 cores of a server do some 40
+times as many of these, a GPU more."""
 
 
-def judge(measured: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
-    """A measured part of a record whose text is judged; what generates nothing, or failed before, as it is.
+def reading_seconds(weight_bytes: int, tokens: int) -> float:
+    """How long the reference may read.
 
     Args:
-        measured: As ``supervise`` gives it.
-        task: What it was given.
+        weight_bytes: Of the model. A parameter has two bytes at least and takes two operations a token.
+        tokens: Of all texts with their prompts.
+    """
+    return START_SECONDS + weight_bytes / LEAST_LOADED + weight_bytes * tokens / LEAST_COMPUTED
+
+
+def verdict(runs: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> dict[str, Any]:
+    """What the reference finds in the texts of the processes of a cell.
+
+    Args:
+        runs: Their records.
+        task: ``workload`` and ``inputs``, the paths of what they were measured with, and ``spec`` with ``threads``.
 
     Returns:
-        The same without ``texts``, whose ``parity`` says what the reference finds in them; with status ``failed`` where
-        rounding does not explain a token, or where nothing says what the reference finds.
+        ``status``, ``failure``; ``read``, the number of texts that were read; ``device``, ``seconds`` and
+        ``provenance`` of the reading, None where there was none; ``runs``, of each process that generated something,
+        by its number, the ``digest`` of its record and what ``token_parity.reading`` says.
+
+    Raises:
+        UserError: Damaged weights or inputs.
     """
-    texts = measured.pop("texts", None)
-    if measured["status"] != "ok" or texts is None:
-        return measured
-    gaps = np.zeros((0, measured["parity"]["generated"]))
-    if texts["tokens"]:
-        read = supervise({**task, **texts, "spec": _reading(task["spec"])}, READER)
+    given = {str(run["run"]): run for run in runs if run["status"] == "ok" and "texts" in run}
+    texts = {number: _texts(run["texts"]) for number, run in given.items()}
+    every = list(dict.fromkeys(one for ours in texts.values() for one in ours))
+    made: dict[str, Any] = {"status": "ok", "failure": None, "read": len(every), "runs": {}}
+    made |= dict.fromkeys(("device", "seconds", "provenance"))
+    gaps: dict[Any, Any] = {}
+    if every:
+        prompts, folder = pool.load_pool(task["inputs"]), Path(task["workload"]).parent
+        here = {"weights": weights_folder.digest(folder), "inputs": pool.digest(prompts)}
+        if reason := _of_others([run["texts"] for run in given.values()], here):
+            return made | {"status": "failed", "read": 0, "failure": {"kind": "damaged", "message": reason}}
+        context = prompts["input_ids"].shape[-1] + len(every[0][1])
+        limit = reading_seconds(weights_folder.weight_bytes(folder), len(every) * context)
+        spec = {**task["spec"], "protocol": {"time_limit_seconds": limit}}
+        to_read = {"places": [place for place, _ in every], "tokens": [tokens for _, tokens in every]}
+        begin = time.monotonic()
+        read = supervise({**task, **to_read, "spec": spec}, READER)
         if read["status"] != "ok":
-            failure = read["failure"]
-            why = f"the FP32 reference did not read the text: {failure['message']}"
-            return {**measured, "status": "failed", "failure": {**failure, "message": why}, "series": {}}
-        gaps = np.array(read["gaps"])
-    measured["parity"] = token_parity.scored(measured["parity"], gaps)
-    if reason := token_parity.too_far(measured["parity"], task["spec"]["tolerance"]):
-        return {**measured, "status": "failed", "failure": {"kind": "parity", "message": reason}, "series": {}}
-    return measured
+            return made | {"status": "failed", "read": 0, "failure": read["failure"]}
+        made |= {"seconds": time.monotonic() - begin, **{name: read[name] for name in ("device", "provenance")}}
+        gaps = dict(zip(every, read["gaps"], strict=True))
+    for number, run in given.items():
+        found = token_parity.reading(np.array([gaps[one] for one in texts[number]]))
+        made["runs"][number] = {"digest": run["digest"], **found}
+    return made
 
 
-def _reading(spec: dict[str, Any]) -> dict[str, Any]:
-    return {"threads": spec["threads"], "protocol": {"time_limit_seconds": READING_SECONDS}}
+def _texts(given: Mapping[str, Any]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Place and tokens of each text of a process."""
+    return list(zip(map(tuple, given["places"]), map(tuple, given["tokens"]), strict=True))
+
+
+def _of_others(texts: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> str | None:
+    """Why texts cannot be read with the files that are here."""
+    for name, what in (("weights", "weights"), ("inputs", "prompts")):
+        if any(None not in (one[name], here[name]) and one[name] != here[name] for one in texts):
+            return f"its texts were generated with other {what} than those here; read them where they were generated"
+    return None

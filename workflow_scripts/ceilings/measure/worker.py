@@ -39,7 +39,7 @@ from ceilings.measure.neighbours import Neighbours
 from ceilings.measure.setup import artifact_file, make_runner, pool_facts
 from ceilings.measure.steadiness import level_flags
 from ceilings.measure.stopping import Protocol
-from ceilings.models import pool
+from ceilings.models import pool, weights_folder
 from ceilings.program import answer_task
 from ceilings.provenance import package_flags, provenance
 from ceilings.runtimes.base import Runner
@@ -101,7 +101,7 @@ def _measure(task: dict[str, Any]) -> dict[str, Any]:
             record["flags"].append("warm-up ended before two windows agreed within 5%")
         record["neighbours"] = neighbours.to_json()
         record["memory"] = memory(bench)  # before a runtime looks at itself, with a second session perhaps
-        record |= judged_again(runner, outputs, compared, reference, spec["tolerance"])
+        record |= judged_again(runner, outputs, compared, reference, task)
         record["runtime"] = runner.describe()
         record["status"] = "ok"
     except CellFailure as failure:
@@ -141,12 +141,14 @@ def judged(
 
 
 def judged_again(
-    runner: Runner, before: Outputs, compared: Compared, reference: Outputs, tolerance: float
+    runner: Runner, before: Outputs, compared: Compared, reference: Outputs, task: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Judge generated text after the timed part: a cache outlives its request, and no timed request is compared.
 
     Returns:
-        Of what generates ``texts``, which the reference has still to read (``text_judge``): each that is not its own.
+        Of what generates ``texts``, which the reference has still to read (``text_judge``): ``tokens`` of each that is
+        not its own, once, and ``places``, the element of the pool and the row that it goes on from; digests of the
+        ``weights`` and of the ``inputs``.
 
     Raises:
         CellFailure: As of ``judged``; it says when that was.
@@ -154,11 +156,15 @@ def judged_again(
     if not runner.workload.task.generates:
         return {}
     try:
-        after, _ = judged(runner, runner.run(compared[0][0]), compared, reference, tolerance)
+        after, _ = judged(runner, runner.run(compared[0][0]), compared, reference, task["spec"]["tolerance"])
     except CellFailure as failure:
         raise CellFailure(failure.kind, f"after the timed part, {failure}") from failure
     tokens, places = other_texts([before["tokens"], after["tokens"]], reference["tokens"])
-    return {"texts": {"tokens": tokens.tolist(), "places": places.tolist()}}
+    of = {
+        "weights": weights_folder.digest(Path(task["workload"]).parent),
+        "inputs": pool.digest(pool.load_pool(task["inputs"])),
+    }
+    return {"texts": {**of, "tokens": tokens.tolist(), "places": places.tolist()}}
 
 
 def cold_start(runner: Runner) -> dict[str, Any]:

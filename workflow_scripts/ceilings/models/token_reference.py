@@ -1,4 +1,4 @@
-"""FP32 by PyTorch on the CPU, with a cache: the text that it generates itself, greedily, and how it scores another.
+"""FP32 by PyTorch, with a cache: the text that it generates itself, greedily, on the CPU, and how it scores another.
 
 Runtimes that generate are held against both.
 """
@@ -77,7 +77,9 @@ def generate(
     }
 
 
-def gaps(weights_dir: Path | str, prompts: np.ndarray, tokens: np.ndarray, threads: int) -> np.ndarray:
+def gaps(
+    weights_dir: Path | str, prompts: np.ndarray, tokens: np.ndarray, threads: int, device: str = "cpu"
+) -> np.ndarray:
     """How much more the model likes the token that it would choose than the given one, at every place of given texts.
 
     Each text is read once, as it is: a place is judged by what stands before it, whoever wrote that.
@@ -87,30 +89,33 @@ def gaps(weights_dir: Path | str, prompts: np.ndarray, tokens: np.ndarray, threa
         prompts: Token ids (texts, prompt).
         tokens: What a runtime went on with (texts, generated).
         threads: CPU threads; more of them only reorder sums.
+        device: As torch names it. Products are in FP32 everywhere, never in TF32.
 
     Returns:
         Float32 (texts, generated): its largest logit less that of the token, 0 where the token is its choice.
     """
-    return score(*_load(weights_dir, threads), prompts, tokens)
+    return score(*_load(weights_dir, threads, device), prompts, tokens)
 
 
 def score(model: Any, decoder: Decoder, prompts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """``gaps`` of a model that is loaded."""
-    read = torch.from_numpy(np.concatenate([prompts, tokens[:, :-1]], 1))
+    """``gaps`` of a model that is loaded, on the device where it is."""
+    device = next(model.parameters()).device
+    read = torch.from_numpy(np.concatenate([prompts, tokens[:, :-1]], 1)).to(device)
     together = max(1, PIECE // read.shape[1])
-    parts = zip(read.split(together), torch.from_numpy(tokens).split(together), strict=True)
+    parts = zip(read.split(together), torch.from_numpy(tokens).to(device).split(together), strict=True)
     return np.concatenate([_gaps(model, decoder, *part) for part in parts])
 
 
-def _load(weights_dir: Path | str, threads: int) -> tuple[Any, Decoder]:
+def _load(weights_dir: Path | str, threads: int, device: str = "cpu") -> tuple[Any, Decoder]:
     """The model, and what it is made of, in a process that gives the same for the same."""
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(device == "cpu")  # cuBLAS would need a workspace that is set before its start
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     # Else each new tensor is first written with NaN. Nothing reads what nothing wrote: the cache gives what it has.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     decoder = Workload.read(weights_dir).decoder
     assert decoder is not None
-    return load_module(weights_dir, attention="eager").model, decoder
+    return load_module(weights_dir, attention="eager", device=device).model, decoder
 
 
 def _gaps(model: Any, decoder: Decoder, read: torch.Tensor, tokens: torch.Tensor) -> np.ndarray:
@@ -119,7 +124,8 @@ def _gaps(model: Any, decoder: Decoder, read: torch.Tensor, tokens: torch.Tensor
     begin = length - tokens.shape[1]  # of the place whose logits the first token was chosen from
     made = []
     with torch.inference_mode():
-        cache = _cache(torch.empty((decoder.layers, 2, rows, decoder.kv_heads, length, decoder.head_size)), 0)
+        sizes = (decoder.layers, 2, rows, decoder.kv_heads, length, decoder.head_size)
+        cache = _cache(torch.empty(sizes, device=read.device), 0)
         for first in range(0, length, PIECE):
             piece = read[:, first : first + PIECE]
             asked = min(piece.shape[1], first + piece.shape[1] - begin)
@@ -128,7 +134,7 @@ def _gaps(model: Any, decoder: Decoder, read: torch.Tensor, tokens: torch.Tensor
                 logits = answer.logits.float()
                 place = first + piece.shape[1] - asked - begin
                 chosen = logits.gather(-1, tokens[:, place : place + asked, None])[..., 0]
-                made.append((logits.amax(-1) - chosen).numpy())
+                made.append((logits.amax(-1) - chosen).cpu().numpy())
     return np.concatenate(made, 1)
 
 

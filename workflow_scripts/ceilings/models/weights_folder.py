@@ -50,6 +50,28 @@ def provenance(weights_dir: Path | str) -> dict[str, Any]:
     return records.read(Path(weights_dir, PROVENANCE), "weights")
 
 
+def digest(weights_dir: Path | str) -> str | None:
+    """SHA-256 of the weights as their record has it; None where no record is beside them, or there are none.
+
+    Raises:
+        UserError: The record is damaged.
+    """
+    known = provenance(weights_dir) if Path(weights_dir, PROVENANCE).is_file() else {}
+    return known.get("sha256")
+
+
+def weight_bytes(weights_dir: Path | str) -> int:
+    """Size of the file of the weights.
+
+    Raises:
+        UserError: There are none.
+    """
+    path = Path(weights_dir, WEIGHTS)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; {REMEDY}")
+    return path.stat().st_size
+
+
 def limits(weights_dir: Path | str) -> dict[str, tuple[int, int]]:
     """Smallest and largest size of the axes that have bounds, as ``provenance.json`` has them.
 

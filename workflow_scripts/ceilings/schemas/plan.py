@@ -19,7 +19,7 @@ CELL = record(
         "remedy": maybe(text()),
         "runs": many(text()),
     },
-    {**dict.fromkeys(("floor", "engine", "budget", "counters", "quality"), maybe(text()))},
+    {**dict.fromkeys(("floor", "engine", "budget", "counters", "quality", "texts"), maybe(text()))},
     rest=anything,
 )
 

@@ -10,6 +10,7 @@ from ceilings.schemas.common import (
     POSITIVE,
     PROTOCOL,
     PROVENANCE,
+    SHA256,
     SHARE,
     TOKEN_PARITY,
 )
@@ -24,6 +25,7 @@ from ceilings.schemas.terms import (
     numbers,
     one_of,
     record,
+    row,
     table,
     text,
     whole,
@@ -124,6 +126,16 @@ RUNTIME = record({}, {"placement": maybe(PLACEMENT), "compile_cache": maybe(text
 
 THREADS = record({"intra_op": whole(1, 1024)}, {"affinity": whole(1), "quota": maybe(POSITIVE)}, rest=maybe(text()))
 
+TEXTS = record(
+    {
+        "weights": maybe(SHA256),
+        "inputs": SHA256,
+        "tokens": many(numbers(low=0, least=1, integral=True)),
+        "places": many(row(whole(), whole())),
+    }
+)
+"""Texts that are not the reference's, and where in the pool each goes on from; for ``ceilings.measure.text_judge``."""
+
 COMMON = {
     "cell": CELL,
     "run": whole(1),
@@ -168,7 +180,7 @@ SCHEMA = by(
                 "threads": THREADS,
                 "provenance": PROVENANCE,
             },
-            FURTHER,
+            FURTHER | {"texts": TEXTS},
             rest=anything,
         ),
         "failed": record(

@@ -29,6 +29,7 @@ class Cell:
         budget: Its budget, if the study asks for a capture of it and one can be made or was.
         counters: What limits its kernels by hardware counters, if the study asks for that and it can be had or was.
         quality: The record of its answers to rows of data, if the study asks for that.
+        texts: What the reference finds in the texts that it generated; None of what generates nothing.
         recorded: Whether these were made earlier, on another device or in another environment; they are only read.
     """
 
@@ -45,6 +46,7 @@ class Cell:
     budget: str | None = None
     counters: str | None = None
     quality: str | None = None
+    texts: str | None = None
     recorded: bool = False
 
     @property
@@ -87,4 +89,5 @@ class Cell:
             "budget": self.budget,
             "counters": self.counters,
             "quality": self.quality,
+            "texts": self.texts,
         }

@@ -114,6 +114,7 @@ class Planner:
             budget=self._budget(cell, device) if self.traced and self._asks_budget(cell) else None,
             counters=self._counters(cell, device) if self.counted and self._asks_counters(cell) else None,
             quality=self._quality(cell, device) if self._asks_quality(cell) else None,
+            texts=self._texts(cell, device),
         )
 
     def _all_recorded(self, cells: Iterable[Cell], slug: str) -> Iterator[Cell]:
@@ -167,6 +168,7 @@ class Planner:
         there = {key: path for key, path in beside.items() if path and Path(path).is_file()}
         blank = dict.fromkeys(beside)
         changes: dict[str, Any] = {**blank, **there, "available": Availability(), "runs": runs, "recorded": True}
+        changes["texts"] = self._texts(cell, slug)  # made here where it did not come with them
         return dataclasses.replace(cell, device=slug, **changes)
 
     def _seconds(self, cells: list[Cell]) -> list[Cell]:
@@ -193,7 +195,8 @@ class Planner:
             missing = Availability("recorded in another environment, without an A/A pair", "run the study there")
             there = self._recorded(second, cell.device) or self._begun(second, cell.device)
             return there or dataclasses.replace(second, available=missing, runs=(), recorded=False)
-        return dataclasses.replace(second, runs=self._runs(second, cell.device))
+        runs, texts = self._runs(second, cell.device), self._texts(second, cell.device)
+        return dataclasses.replace(second, runs=runs, texts=texts)
 
     def _available(self, one: Asked, host: Host) -> Availability:
         found = self.availability(one.runtime, one.model, one.precision, host)
@@ -229,6 +232,11 @@ class Planner:
 
     def _quality(self, cell: Cell, device: str) -> str:
         return self.paths.quality(device, cell.runtime, cell.model, cell.precision)
+
+    def _texts(self, cell: Cell, device: str) -> str | None:
+        if not is_request(cell.shape):
+            return None
+        return self.paths.texts(device, cell.runtime, cell.model, cell.precision, cell.shape)
 
     def _asks_budget(self, cell: Cell) -> bool:
         return cell.spec.device == "cuda" and _fits(cell.identity, self.config["traces"]["cells"])

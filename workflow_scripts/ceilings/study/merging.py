@@ -34,6 +34,7 @@ CELL = "{device}/{runtime}/{model}/{precision}/{shape}"
 
 KINDS: tuple[tuple[str, str], ...] = (
     ("benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{run}.json", "run"),
+    ("benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/texts.json", "text-verdict"),
     ("best_batch/{device}/{runtime}/{model}/{precision}/{rest}.json", "best-batch"),
     ("calibration/{model}/comparison.json", "calibration-comparison"),
     ("calibration/{model}/{method}.json", "calibration"),
@@ -223,9 +224,10 @@ def kind_of(file: PurePosixPath) -> str | None:
 def unit_of(file: PurePosixPath) -> str:
     """What a file belongs together with: all of one unit is of one tree.
 
-    The processes of a cell; of one of changing shapes its buckets too, of copies beside compute the capture; the
-    servers of a deployment; a capture and what is made of it; an engine and its record; weights, their workload and
-    tokenizer; rows and their reference; inputs and what FP32 gives for them; a graph, its report and its parity.
+    The processes of a cell and the verdict on their texts; of one of changing shapes its buckets too, of copies beside
+    compute the capture; the servers of a deployment; a capture and what is made of it; an engine and its record;
+    weights, their workload and tokenizer; rows and their reference; inputs and what FP32 gives for them; a graph, its
+    report and its parity.
     """
     first, *below = file.parts
     if first in RUNS:

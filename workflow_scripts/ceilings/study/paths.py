@@ -84,6 +84,14 @@ class Paths:
         """The record of one process."""
         return f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/run{process}.json"
 
+    def texts(self, device: str, runtime: str, model: str, precision: str, shape: Shape | str) -> str:
+        """What the reference finds in the texts that a cell generated; beside its runs."""
+        return f"{self.results}/benchmarks/{device}/{runtime}/{model}/{precision}/{shape}/texts.json"
+
+    def texts_log(self, device: str, runtime: str, model: str, precision: str, shape: Shape | str) -> str:
+        """What was printed where that was made; it does not travel."""
+        return f"{self.results}/logs/read_texts/{device}/{runtime}/{model}/{precision}/{shape}.log"
+
     def changing(self, device: str, runtime: str, model: str, precision: str, sequence: str) -> str:
         """Folder of what was measured of a sequence of changing shapes: its runs, its buckets, the padded runs."""
         return f"{self.results}/changing/{device}/{runtime}/{model}/{precision}/{sequence}"

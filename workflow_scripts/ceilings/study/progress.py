@@ -37,6 +37,7 @@ RULES = {
     "measure_transfers": 75,
     "build_engine": 60,
     "evaluate_quality": 20,
+    "read_texts": 15,
     "write_report": 8,
 }
 """Seconds that a job takes, seen on 2 cores of an EPYC and on an H100; of other rules ``UNKNOWN``."""

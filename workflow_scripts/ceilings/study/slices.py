@@ -160,7 +160,6 @@ class Slices:
                 "code": digest(
                     *measurements.modules(spec.device, names, kind),
                     *self._executed(spec, model),
-                    *self._reader(model),
                 ),
                 "tolerance": self.config["parity"][precision],
                 "protocol": {
@@ -437,6 +436,10 @@ class Slices:
     def reader(self, model: str) -> str:
         """Digest of what reads a runtime's text as the reference does; empty of what generates nothing."""
         return digest(*self._reader(model)) if self._reader(model) else ""
+
+    def reader_packages(self, model: str) -> str:
+        """Packages of that, with their versions."""
+        return libraries(*self._reader(model))
 
     def _reader(self, model: str) -> tuple[str, ...]:
         """Modules of the same."""

@@ -129,6 +129,7 @@ class Study:
             colocated=self.colocated,
             overlaps=self.overlaps,
             transfers=self.config["transfers"],
+            reads_of_others=not self.machines.nodes,  # no node has their devices
         )
 
     @functools.cached_property
@@ -235,6 +236,17 @@ class Study:
         folder = self.paths.weights(model)
         weights = WEIGHTS if not self.models.definition(model).onnx else ()
         return [self.paths.workload(model), self.paths.provenance(model), *(f"{folder}/{name}" for name in weights)]
+
+    def read_runs(self, runtime: str, model: str, precision: str, shape: str, device: str) -> list[str]:
+        """The run records of a cell whose texts the reference reads.
+
+        Raises:
+            UserError: The model generates none.
+        """
+        if not self.slices.reader(model):
+            raise UserError(f"{model!r} generates no text; ask for a cell of a model that does")
+        processes = range(1, self.config["protocol"]["processes"] + 1)
+        return [self.paths.run(device, runtime, model, precision, shape, process=number) for number in processes]
 
     def reference_graph(self, model: str) -> list[str]:
         """The graph that gives the FP32 reference; none where the weights do."""

@@ -35,6 +35,7 @@ class Targets:
         colocated: Its co-locations.
         overlaps: Its cells whose copies are run beside their compute.
         transfers: Whether it measures transfers between its hosts and their GPUs.
+        reads_of_others: Whether this machine reads texts that others generated, where nobody has.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Targets:
         colocated: Iterable[Colocation] = (),
         overlaps: Iterable[Overlap] = (),
         transfers: bool = False,
+        reads_of_others: bool = True,
     ) -> None:
         self.cells = cells
         self.deployed = list(deployed)
@@ -65,6 +67,7 @@ class Targets:
         self.colocated = list(colocated)
         self.overlaps = list(overlaps)
         self._transfers = transfers
+        self._reads_of_others = reads_of_others
 
     @functools.cached_property
     def measured(self) -> list[Cell]:
@@ -150,13 +153,13 @@ class Targets:
     def recorded_records(self) -> list[str]:
         """All that the tables read of other machines and other environments."""
         read = [cell for cell in self.cells if cell.recorded]
-        beside = ((cell.floor, cell.engine, cell.budget, cell.counters, cell.quality) for cell in read)
+        beside = ((cell.floor, cell.engine, cell.budget, cell.counters, cell.quality, cell.texts) for cell in read)
         served = (run for one in self.deployed if one.recorded for run in one.runs)
         colocated = (run for one in self.colocated if one.recorded for run in one.runs)
         overlapped = (path for one in self.overlaps if one.recorded for path in one.records)
         searched = (one.record for one in self.searches if one.record and one.recorded)
         changing = (path for one in self.changing if one.recorded for path in one.records)
-        artifacts = sorted({path for paths in beside for path in paths if path})
+        artifacts = sorted({path for paths in beside for path in paths if path and path not in self.texts})
         beside_cells = [*changing, *served, *searched, *colocated, *overlapped, *self.recorded_transfers]
         return [*self.recorded_runs, *artifacts, *beside_cells, *self.recorded_changes]
 
@@ -179,6 +182,13 @@ class Targets:
     def qualities(self) -> list[str]:
         """The records of quality that this machine makes."""
         return sorted({cell.quality for cell in self.measured if cell.quality})
+
+    @functools.cached_property
+    def texts(self) -> list[str]:
+        """The verdicts on generated texts that this machine makes, also on those of others that came without one."""
+        others = [cell for cell in self.cells if cell.recorded] if self._reads_of_others else []
+        cells = (*self.measured, *(cell for cell in others if not self._came_read(cell)))
+        return [cell.texts for cell in cells if cell.texts]
 
     @functools.cached_property
     def changing_records(self) -> list[str]:
@@ -256,6 +266,11 @@ class Targets:
         built = [cell for cell in self.cells if cell.spec.builder == "tensorrt-rtx" and cell.spec.engine != "external"]
         # No graph of a forward pass is quantised.
         return [cell for cell in built if not is_request(cell.shape) or cell.precision in cell.spec.generates]
+
+    def _came_read(self, cell: Cell) -> bool:
+        """Whether a recorded cell came with a verdict: one that was made here has its log here."""
+        name = (cell.device or "", cell.runtime, cell.model, cell.precision, cell.shape)
+        return Path(cell.texts or "").is_file() and not Path(self.paths.texts_log(*name)).is_file()
 
     def _engine(self, cell: Cell, device: str) -> str:
         return self.engines.path(cell.spec, cell.model, cell.precision, [cell.shape], device)

@@ -17,7 +17,7 @@ import pandas as pd
 from ceilings import records as written
 from ceilings.errors import UserError
 from ceilings.failure_kinds import FAILURE_KINDS
-from ceilings.report.tables import failures, gates
+from ceilings.report.tables import failures, gates, text_verdicts
 from ceilings.report.tables.budget_rows import budget_row, kernel_rows, read_budget
 from ceilings.report.tables.change_cost_rows import change_tables
 from ceilings.report.tables.changing_rows import changing_tables
@@ -117,10 +117,14 @@ def collect(plan: Record) -> Tables:
 
 
 def read_run(path: str | Path, cell: Record, plan: Record) -> dict[str, Any]:
-    """One run record, checked against the planned cell; failed where its outputs are wrong by the study's tolerance."""
+    """One run record, checked against the planned cell; failed where its outputs are wrong by the study's tolerance.
+
+    Of generated text, the verdict that the plan names decides too.
+    """
     record = read_record(path, "run", cell, "was measured for", lambda record: gates.run(record, plan, path))
     if flaw := gates.quantities(record):
         raise UserError(f"{path} is damaged ({flaw}); {written.anew(path)}")
+    record = text_verdicts.judged(record, cell)
     if record["status"] == "ok" and (reason := gates.parity(record, plan)):
         return record | {"status": "failed", "failure": {"kind": "parity", "message": reason}, "series": {}}
     return record
@@ -208,12 +212,16 @@ def _failure(cell: Record, failed: Sequence[Record], count: int) -> dict[str, An
     elif len(kinds) > 1:
         reason = f"the processes failed in different ways ({', '.join(sorted(kinds))}); {reason}"
     meaning = FAILURE_KINDS.get(failure["kind"], "unknown failure")
+    remedy = f"see the log, mend the cause, then `rm -r {Path(cell['runs'][0]).parent}` and run again"
+    if failure["kind"] == text_verdicts.UNREAD:
+        remedy = text_verdicts.remedy(cell)
+    elif cell.get("recorded"):
+        remedy += " where it was measured"
     return {
         "status": "failed",
         "failure_kind": failure["kind"],
         "reason": reason,
-        "remedy": f"{meaning}: see the log, mend the cause, then `rm -r {Path(cell['runs'][0]).parent}` and run again"
-        + (" where it was measured" if cell.get("recorded") else ""),
+        "remedy": f"{meaning}: {remedy}",
         "log": failed[0].get("log"),
     }
 
