@@ -504,7 +504,7 @@ def compared(batch: Batch, seconds: float, card: Any, rate: float | None) -> Ite
 
 
 HEAD = (
-    "| batch | step | who | us (least to most) | by our first | TFLOP/s | of the matrix rate | off |\n"
+    "| batch | step | who | us (least to most) | times ours | TFLOP/s | of the matrix rate | off |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
