@@ -3,6 +3,7 @@
 
 python benchmarks/fused_tiles.py --model distilbert --seconds 120   # on a card: writes tuned_tiles.json and an account
 python benchmarks/fused_tiles.py --precision fp8 --seconds 60       # the same in FP8
+python benchmarks/fused_tiles.py --projected --seconds 20           # the tile of attention with its projection alone
 python benchmarks/fused_tiles.py --batch 32 --peaks FILE            # and the share of a peaks.json's matrix rate
 python benchmarks/fused_tiles.py --model distilbert --compile       # anywhere: a table of the tiles that would be tried
 python benchmarks/fused_tiles.py --model distilbert --predict FILE  # anywhere: least times, from a peaks.json
@@ -39,7 +40,7 @@ from ceilings.kernels import fp8_weights, tiles
 from ceilings.kernels.encoder import Encoder
 from ceilings.kernels.encoder_weights import EncoderWeights, Layer, Linear, Norm
 from ceilings.kernels.launch import Launch, blocks
-from ceilings.kernels.tiles import AttentionTile, ProductTile, Tiles
+from ceilings.kernels.tiles import AttentionTile, ProductTile, ProjectionTile, Tiles
 
 LAYERS = {"bert": 12, "distilbert": 6}
 """Of each model at its usual size. Their layers have the same sizes, so they share tiles."""
@@ -47,7 +48,8 @@ LAYERS = {"bert": 12, "distilbert": 6}
 HIDDEN, INTERMEDIATE, HEADS, WORDS, POSITIONS = 768, 3072, 12, 30_522, 512
 
 STEPS = ("qkv", "down", "up", "out", "attention", "row_warps")
-"""In the order in which they are tuned: the largest traffic first."""
+"""In the order in which they are tuned: the largest traffic first. Where attention and projection are one launch, this
+alone is tuned, so that the other encoder's tiles stay."""
 
 REPLAYS, WARM, REPEATS = 20, 3, 9
 """Replays of a block, blocks before those that count, and these."""
@@ -119,10 +121,24 @@ def attention_candidates() -> list[AttentionTile]:
     return [AttentionTile(queries, keys, 4, 2) for queries in (16, 32, 64) for keys in (128, 64, 32)]
 
 
+def projection_candidates() -> list[ProjectionTile]:
+    """Tiles of attention with its projection worth trying: of 128 tokens and 12 heads 48 to 144 programs."""
+    cuts = [(64, 256, 1, 4), (64, 128, 1, 4), (128, 128, 1, 8), (64, 128, 2, 4), (128, 64, 2, 8), (64, 64, 2, 4)]
+    cuts += [(64, 64, 3, 4), (64, 128, 3, 4)]
+    return [ProjectionTile(queries, 128, columns, heads, warps) for queries, columns, heads, warps in cuts]
+
+
+def steps(encoder: Encoder) -> tuple[str, ...]:
+    """What is tuned of an encoder."""
+    return ("projection",) if encoder.projected else STEPS
+
+
 def tried(encoder: Encoder, step: str) -> list[Tiles]:
     """The encoder's tiles with one step's replaced by each candidate."""
     if step == "row_warps":
         values: list = [1, 2, 4, 8]
+    elif step == "projection":
+        values = projection_candidates()
     elif step == "attention":
         values = attention_candidates()
     else:
@@ -131,9 +147,10 @@ def tried(encoder: Encoder, step: str) -> list[Tiles]:
     return [dataclasses.replace(encoder.tiles, **{step: value}) for value in values]
 
 
-def with_tiles(encoder: Encoder, cut: Tiles) -> Encoder:
-    """The same encoder cut otherwise."""
-    return Encoder(encoder.weights, encoder.batch, encoder.sequence, cut, overlapped=encoder.overlapped)
+def with_tiles(encoder: Encoder, cut: Tiles, weights: EncoderWeights | None = None) -> Encoder:
+    """The same encoder cut otherwise, or of other weights."""
+    how = {"overlapped": encoder.overlapped, "projected": encoder.projected}
+    return Encoder(weights or encoder.weights, encoder.batch, encoder.sequence, cut, **how)
 
 
 def weights_of(
@@ -316,7 +333,7 @@ class Tuning:
     def _round(self, turn: int) -> bool:
         """Whether there should be another one: something got faster, and time is left."""
         before = self.best
-        for step in STEPS:
+        for step in steps(self.encoder):
             self.best = self.card.timed(self.encoder)[0]  # clocks and temperatures change
             new = [cut for cut in tried(self.encoder, step) if not self.account.knows(named(turn, step, cut))]
             for place, cut in enumerate(new):
@@ -402,7 +419,7 @@ def compiled(encoder: Encoder) -> None:
     from ceilings.kernels.resources import resources
 
     print("| step | tile | programs | registers | shared memory | spilled | product |\n|---|---|---|---|---|---|---|")
-    for step in STEPS[:-1]:
+    for step in (one for one in steps(encoder) if one != "row_warps"):
         for cut in tried(encoder, step):
             launch = next(one for one in with_tiles(encoder, cut).launches(*request(encoder)) if one.step == step)
             taken, tile = resources(launch), getattr(cut, step)
@@ -472,7 +489,7 @@ def tuned(given: argparse.Namespace) -> None:
     tokens, until = given.batch * given.sequence, time.monotonic() + given.seconds
     size = weights.sizes(tokens)
     cut = tiles.kept(device, size, given.output) or tiles.defaults(tokens, given.precision)
-    encoder = Encoder(weights, given.batch, given.sequence, cut, overlapped=not given.serial)
+    encoder = Encoder(weights, given.batch, given.sequence, cut, overlapped=not given.serial, projected=given.projected)
     account = Account(given.account, given.output, device, size)
     try:
         with torch.inference_mode():
@@ -498,6 +515,7 @@ def main() -> None:
     parser.add_argument("--sequence", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=300.0, help="time after which tuning stops")
     parser.add_argument("--serial", action="store_true", help="kernels that do not overlap")
+    parser.add_argument("--projected", action="store_true", help="attention and its projection are one launch")
     parser.add_argument("--account", type=Path, help="every time; fused_tiles.MODEL.PRECISION.bB-sS.json")
     parser.add_argument("--peaks", type=Path, help="a peaks.json: what share of its matrix rate is reached")
     parser.add_argument("--output", type=Path, default=tiles.TUNED, help="the tiles, beside those already there")
@@ -514,7 +532,9 @@ def main() -> None:
             weights_of(layers, given.precision, "cpu"),
             tiles.defaults(given.batch * given.sequence, given.precision),
         )
-        encoder = Encoder(weights, given.batch, given.sequence, cut, overlapped=not given.serial)
+        encoder = Encoder(
+            weights, given.batch, given.sequence, cut, overlapped=not given.serial, projected=given.projected
+        )
         if given.compile:
             compiled(encoder)
         else:

@@ -3,6 +3,7 @@
 
 python benchmarks/kernel_chain.py --output kernel_chain.json                     # DistilBERT, batch 1, 128 tokens
 python benchmarks/kernel_chain.py --precision fp8 --output kernel_chain.fp8.json
+python benchmarks/kernel_chain.py --projected --output projected.json          # attention and projection as one kernel
 
 Each line is one change of the whole encoder, in a CUDA graph: what is left out, and what the rest then takes. Nobody
 reads the answers of these; only the times mean something.
@@ -16,6 +17,16 @@ reads the answers of these; only the times mean something.
 - empty: the same programs and warps, and no body.
 - one program: empty kernels of one program.
 - kind alone: the launches of one step, in their order and again, so many as the encoder has launches.
+
+With ``--projected`` these chains are whole encoders, whose answers count, each timed in two turns over all of them:
+
+- apart: attention and its projection are two launches, 45 in all.
+- projected, and a tile (queries x keys x columns x heads x warps x stages): they are one, 39 in all.
+- sums in turn: as apart, but the assembler is free to save registers in a normalisation, which then asks for a few
+  partial sums at a time, as all encoders did before.
+
+Of each, the states are held against those of apart, and 50 replays against each other by their bits. After them the
+launches of one step alone, of each tile.
 """
 
 from __future__ import annotations
@@ -26,7 +37,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,7 +45,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from fused_tiles import AT_ONCE, LAYERS, WITHIN, request, weights_of
+from fused_tiles import AT_ONCE, LAYERS, WITHIN, projection_candidates, request, weights_of, with_tiles, within
 from triton import AsyncCompileMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
@@ -188,7 +199,7 @@ def resident(encoder: Encoder) -> Encoder:
     """The encoder with the first layer's weights in all layers."""
     layers = (encoder.weights.layers[0],) * len(encoder.weights.layers)
     weights = dataclasses.replace(encoder.weights, layers=layers)
-    return Encoder(weights, encoder.batch, encoder.sequence, encoder.tiles, overlapped=encoder.overlapped)
+    return with_tiles(encoder, encoder.tiles, weights)
 
 
 def variants(encoder: Encoder) -> Iterator[tuple[str, list[Launch]]]:
@@ -209,10 +220,54 @@ def variants(encoder: Encoder) -> Iterator[tuple[str, list[Launch]]]:
             yield f"{step} {name}", (same * len(whole))[: len(whole)]
 
 
-def compile_beside(encoder: Encoder) -> None:
-    """Compile every kernel of the variants beside each other."""
-    launches = [one for _, chain in variants(encoder) for one in chain]
-    distinct = {(one.step, one.kernel.fn.__name__, str(one.arguments.get("SPAN"))): one for one in launches}
+class Freed(Encoder):
+    """The encoder whose normalisations leave registers to the assembler."""
+
+    def launches(self, ids: torch.Tensor, mask: torch.Tensor | None) -> list[Launch]:
+        """Every launch of a request, in order."""
+        made = super().launches(ids, mask)
+        return [dataclasses.replace(one, registers=None) if one.step in ("norm", "end") else one for one in made]
+
+
+def encoders(encoder: Encoder) -> dict[str, Encoder]:
+    """Whole encoders by their names: attention and projection apart, and as one kernel of each tile."""
+    sides = encoder.weights, encoder.batch, encoder.sequence
+    made = {"apart": encoder, "sums in turn": Freed(*sides, encoder.tiles, overlapped=encoder.overlapped)}
+    for tile in projection_candidates():
+        cut = dataclasses.replace(encoder.tiles, projection=tile)
+        name = " x ".join(str(value) for value in dataclasses.astuple(tile))
+        made[f"projected {name}"] = Encoder(*sides, cut, overlapped=encoder.overlapped, projected=True)
+    return made
+
+
+def steps_alone(made: Mapping[str, Encoder]) -> Iterator[tuple[str, list[Launch]]]:
+    """What lies between qkv and up, and the other normalisation, step by step, as often as ``apart`` has launches."""
+    for name, one in made.items():
+        launches = one.launches(*request(one))
+        wanted = ("projection", "norm") if one.projected else ("attention", "out", "norm", "end")
+        for step in wanted:
+            same = [launch for launch in launches if launch.step == step]
+            yield f"{name}, {step} alone", (same * 45)[:45]
+
+
+def answer(graph: torch.cuda.CUDAGraph, encoder: Encoder, expected: torch.Tensor) -> dict[str, float | bool]:
+    """How far a token's state is from the expected one, at most, and whether replays give the same bits."""
+    graph.replay()
+    first, equal = encoder.states.clone(), True
+    for _ in range(REPLAYS):
+        encoder.states.fill_(float("nan"))
+        graph.replay()
+        equal = equal and torch.equal(encoder.states, first)
+    off = (first.float() - expected).norm(dim=-1) / expected.norm(dim=-1)
+    return {"off": off.max().item(), "equal": equal}
+
+
+def compile_beside(launches: Iterable[Launch]) -> None:
+    """Compile every kernel of these beside each other."""
+    distinct = {}
+    for one in launches:
+        constants = [value for name, value in one.arguments.items() if not hasattr(value, "data_ptr")]
+        distinct[one.kernel.fn.__name__, str(one.options), str(constants)] = one
     with ThreadPoolExecutor(min(AT_ONCE, os.cpu_count() or 1)) as pool, AsyncCompileMode(pool, ignore_errors=True):
         for launch in distinct.values():
             launch.compile()
@@ -254,13 +309,49 @@ def timed(graph: torch.cuda.CUDAGraph) -> dict[str, list[float]]:
     return {name: values[WARM:] for name, values in took.items()}
 
 
+def chains(encoder: Encoder, *, projected: bool) -> Iterator[tuple[str, list[Launch], Encoder | None]]:
+    """Each chain by its name, and of a whole encoder, whose answer counts, this."""
+    if not projected:
+        for name, launches in variants(encoder):
+            yield name, launches, None
+        return
+    made = encoders(encoder)
+    for turn in (1, 2):
+        for name, one in made.items():
+            yield f"{name}, turn {turn}", one.launches(*request(one)), one
+    for name, launches in steps_alone(made):
+        yield name, launches, None
+
+
+def measured(launches: list[Launch], encoder: Encoder | None, expected: torch.Tensor) -> dict:
+    """Times of a chain, and of an encoder its answer."""
+    graph = captured(launches)
+    return timed(graph) | (answer(graph, encoder, expected) if encoder else {})
+
+
+def shown(name: str, overlapped: bool, launches: list[Launch], took: dict, allowed: float) -> str:
+    """A chain's line in the table."""
+    queued, middle = took["queued"], statistics.median(took["queued"])
+    operations = sum(one.work.operations for one in launches)
+    said = ""
+    if "off" in took:
+        right = "right" if took["off"] <= allowed and took["equal"] else "WRONG"
+        said = f"{right}: {took['off']:.2g} off, equal bits: {took['equal']}"
+    return (
+        f"| {name} | {len(launches)} | {overlapped} | {middle:.1f} ({min(queued):.1f} to {max(queued):.1f})"
+        f" | {middle / len(launches):.2f} | {statistics.median(took['closed']):.1f} | {operations / middle / 1e6:.0f}"
+        f" | {said} |"
+    )
+
+
 def main() -> None:
-    """Time every variant, overlapped and one after the other."""
+    """Time every chain, overlapped and one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=sorted(LAYERS), default="distilbert")
     parser.add_argument("--precision", choices=sorted(WITHIN), default="fp16")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--sequence", type=int, default=128)
+    parser.add_argument("--projected", action="store_true", help="compare attention with its projection in one kernel")
     parser.add_argument("--tiles", type=Path, default=tiles.TUNED, help="tuned tiles")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
@@ -268,27 +359,30 @@ def main() -> None:
     tokens = given.batch * given.sequence
     tuned = tiles.kept(device, weights.sizes(tokens), given.tiles)
     cut = tuned or tiles.defaults(tokens, given.precision)
-    rows = []
-    print("| chain | launches | overlapped | in a row, us (least to most) | a launch, us | closed loop, us | TFLOP/s |")
-    print("|---|---|---|---|---|---|---|")
+    content = {"device": device, "size": weights.sizes(tokens), "tiles": tiles.written(cut), "tuned": tuned is not None}
+    rows: list[dict] = []
+    print(
+        "| chain | launches | overlapped | in a row, us (least to most) | a launch, us | closed loop, us | TFLOP/s"
+        " | answer |\n" + "|---" * 8 + "|"
+    )
     with torch.inference_mode():
         for overlapped in (True, False):
             encoder = Encoder(weights, given.batch, given.sequence, cut, overlapped=overlapped)
-            compile_beside(encoder)
-            for name, launches in variants(encoder):
-                took = timed(captured(launches))
+            made = list(chains(encoder, projected=given.projected))
+            compile_beside(launch for _, launches, _ in made for launch in launches)
+            encoder(*request(encoder))
+            expected = encoder.states.float().clone()
+            for name, launches, whole in made:
                 operations = sum(one.work.operations for one in launches)
-                head = {"chain": name, "overlapped": overlapped, "launches": len(launches), "operations": operations}
-                rows.append({**head, **took})
-                queued, closed = took["queued"], statistics.median(took["closed"])
-                middle = statistics.median(queued)
-                print(
-                    f"| {name} | {len(launches)} | {overlapped} | {middle:.1f} ({min(queued):.1f} to {max(queued):.1f})"
-                    f" | {middle / len(launches):.2f} | {closed:.1f} | {operations / middle / 1e6:.0f} |",
-                    flush=True,
-                )
-                content = {"device": device, "size": weights.sizes(tokens), "tiles": tiles.written(cut)}
-                write_json(given.output, content | {"tuned": tuned is not None, "chains": rows})
+                row = {"chain": name, "overlapped": overlapped, "launches": len(launches), "operations": operations}
+                try:
+                    row |= measured(launches, whole, expected)
+                    print(shown(name, overlapped, launches, row, within(weights)), flush=True)
+                except Exception as error:  # a tile that does not fit is no reason to end
+                    row["error"] = f"{type(error).__name__}: {error}"[:500]
+                    print(f"| {name} | {row['error']} |", flush=True)
+                rows.append(row)
+                write_json(given.output, content | {"chains": rows})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 from unit.kernels import agreement
 
 from ceilings.kernels import tiles
+from ceilings.kernels.tiles import ProjectionTile
 
 DEVICE = "cuda"
 
@@ -55,6 +56,20 @@ def test_a_head(random, transposed):
 @pytest.mark.parametrize("masked", [True, False])
 def test_attention(random, masked):
     agreement.attention(random, DEVICE, masked)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("tile", [(16, 32, 32), (64, 32, 64), (64, 64, 64, 4), (128, 64, 128, 2, 8)], ids=str)
+def test_attention_with_its_projection(random, tile, masked):
+    """Of 16 queries a warp's instructions multiply, of 64 a warp group's; keys in one block, and in several."""
+    agreement.attention_projection(random, DEVICE, ProjectionTile(*tile), masked=masked)
+
+
+@pytest.mark.parametrize("overlapped", [False, True])
+@pytest.mark.parametrize("tokens", [128, tiles.MANY_TOKENS])
+def test_an_encoder_whose_attention_is_projected(random, tokens, overlapped):
+    cut = tiles.defaults(tokens, "fp16")
+    agreement.encoder(random, DEVICE, "fp16", cut, overlapped=overlapped, projected=True)
 
 
 @pytest.mark.parametrize(("kind", "normalize"), [("mean", False), ("mean", True), ("cls", True)])

@@ -8,6 +8,7 @@ import torch
 from unit.kernels import operands, plain_encoder, rounding
 
 from ceilings.kernels import attention as attention_kernel
+from ceilings.kernels import attention_projection as projection_kernel
 from ceilings.kernels import embedding as embedding_kernel
 from ceilings.kernels import fp8_weights
 from ceilings.kernels import normalization as normalization_kernel
@@ -153,6 +154,21 @@ def head(random, device, transposed):
     near(y.T if transposed else y, exact, rounding.product(left, right, added, exact))
 
 
+def attended(qkv, heads, mask):
+    """Attention in FP64, (batch, sequence, hidden), and how far the kernel's may be."""
+    batch, sequence, hidden = *qkv.shape[:2], qkv.shape[-1] // 3
+    width = hidden // heads
+    query, key, value = qkv.reshape(batch, sequence, 3, heads, width).transpose(2, 0, 3, 1, 4)
+    scores = query @ key.swapaxes(-1, -2) * width**-0.5
+    if mask is not None:
+        scores = np.where(mask.cpu().numpy()[:, None, None, :] != 0, scores, -np.inf)
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    exact = shares @ value
+    bound = rounding.attention(query, key, value, shares, exact)
+    return tuple(one.swapaxes(1, 2).reshape(batch, sequence, hidden) for one in (exact, bound))
+
+
 def attention(random, device, masked):
     batch, heads, width = int(random.integers(1, 5)), int(random.integers(1, 4)), int(random.choice([16, 24, 32]))
     sequence = int(random.integers(9, 22)) * 2 + 1
@@ -162,22 +178,30 @@ def attention(random, device, masked):
     apart = empty(batch, sequence, heads * width, device=device)
     attention_kernel.launch(*[one.contiguous() for one in at], mask, apart, heads, AttentionTile(16, 32))()
     attention_kernel.launch(*at, mask, at[0], heads, AttentionTile(16, 32))()
-    query, key, value = exact_qkv.reshape(batch, sequence, 3, heads, width).transpose(2, 0, 3, 1, 4)
-    scores = query @ key.swapaxes(-1, -2) * width**-0.5
-    if mask is not None:
-        scores = np.where(mask.cpu().numpy()[:, None, None, :] != 0, scores, -np.inf)
-    shares = np.exp(scores - scores.max(-1, keepdims=True))
-    shares /= shares.sum(-1, keepdims=True)
-    exact = shares @ value
-    bound = rounding.attention(query, key, value, shares, exact)
+    exact, bound = attended(exact_qkv, heads, mask)
 
-    def together(values):
-        return values.swapaxes(1, 2).reshape(batch, sequence, heads * width)
-
-    near(qkv[..., : heads * width], together(exact), together(bound))
+    near(qkv[..., : heads * width], exact, bound)
     assert torch.equal(apart, at[0])
     untouched = exact_qkv[..., heads * width :]
     assert np.array_equal(qkv[..., heads * width :].double().cpu().numpy(), untouched)
+
+
+def attention_projection(random, device, tile, *, masked=True):
+    """The partial sums of each group of heads, from attention's result as rounded to FP16."""
+    batch, width, heads = int(random.integers(1, 4)), int(random.choice([16, 24, 32])), int(random.choice([4, 6]))
+    sequence, hidden = int(random.integers(9, 22)) * 2 + 1, heads * width
+    qkv, exact_qkv = operands.half(random, batch, sequence, 3 * hidden, device=device)
+    weight, right = operands.half(random, hidden, hidden, scale=hidden**-0.5, device=device)
+    mask, at = operands.padding(random, batch, sequence, device) if masked else None, qkv.split(hidden, -1)
+    partial = empty(tile.groups(heads), batch * sequence, hidden, device=device, dtype=torch.float32)
+    projection_kernel.launch(*at, mask, weight, partial, heads, tile)()
+    context, off = (one.reshape(-1, hidden) for one in attended(exact_qkv, heads, mask))
+    numbers = tile.group(heads) * width
+    for group, sums in enumerate(partial):
+        of = slice(group * numbers, (group + 1) * numbers)
+        exact = context[:, of] @ right[:, of].T
+        bound = rounding.product(np.abs(context[:, of]) + off[:, of], right[:, of], 0.0, exact, written=0.0)
+        near(sums, exact, off[:, of] @ np.abs(right[:, of]).T + bound)
 
 
 def attention_of_padding(random, device):
@@ -223,7 +247,7 @@ def pooling(random, device, kind, normalize):
     near(pooled, exact, bound + rounding.HALF * np.abs(exact) + rounding.TINY)
 
 
-def encoder(random, device, precision, tiles, *, overlapped=False):
+def encoder(random, device, precision, tiles, **how):
     """A whole encoder against FP64: in FP16 near it, in FP8 as near as FP64 is on operands that are rounded alike.
 
     FP16 moves one in a hundred of them to E4M3's next number, so the two are not the same.
@@ -237,7 +261,7 @@ def encoder(random, device, precision, tiles, *, overlapped=False):
     if precision == "fp8":
         weights = fp8_weights.quantised(weights)
         allowed = 1.5 * torch.norm(plain_encoder.run(weights, ids, mask)[0] - exact)
-    made = Encoder(plain_encoder.moved(weights, device), 2, sequence, tiles, overlapped=overlapped)
+    made = Encoder(plain_encoder.moved(weights, device), 2, sequence, tiles, **how)
     got = made(ids.to(device), mask.to(device))[0].double().cpu()
     assert 0 < torch.norm(got - exact) <= allowed < 0.2 * torch.norm(exact)
 

@@ -16,7 +16,7 @@ from ceilings.errors import CellFailure
 from ceilings.kernels import tiles
 from ceilings.kernels.tiles import Tiles
 from ceilings.runtimes import ceilings_fused
-from ceilings.runtimes.catalogue import RUNTIMES
+from ceilings.runtimes.catalogue import OVERLAP, PROJECTED, RUNTIMES
 from ceilings.workload.shape import Shape
 
 NAMES = [name for name, runtime in RUNTIMES.items() if runtime.module == "ceilings_fused"]
@@ -49,7 +49,8 @@ def test_the_encoder_is_of_the_cell(runner, name):
     made = runner(name)
     encoder = made._model()
     assert made.asked == {"folder": made.artifact, "dtype": "float16", "device": "cuda"}
-    assert (encoder.batch, encoder.sequence, encoder.overlapped) == (2, 21, name == "ceilings-fused")
+    assert (encoder.batch, encoder.sequence, encoder.overlapped) == (2, 21, OVERLAP in RUNTIMES[name].levers)
+    assert encoder.projected == (PROJECTED in RUNTIMES[name].levers)
     assert Path(os.environ["TRITON_CACHE_DIR"]).is_dir()
     assert os.environ["TRITON_CACHE_DIR"] != str(made.artifact), "what an earlier process compiled makes a start warm"
     assert encoder.tiles == (tiles.PERSISTENT if "persistent" in name else Tiles())
@@ -73,6 +74,15 @@ def test_the_persistent_runtime_has_a_program_a_multiprocessor_and_refuses_fp8(r
     assert [launch.step for launch in rest] == ["head"]
     with pytest.raises(CellFailure, match="FP16 alone"):
         runner("ceilings-fused-persistent", precision="fp8")._model()
+
+
+def test_attention_with_its_projection_is_one_launch_of_the_projected_runtime_and_refuses_fp8(runner):
+    made = runner("ceilings-fused-projected")._model()
+    steps = [launch.step for launch in made.launches(*families.request(2, 21))]
+    assert "projection" in steps and not {"attention", "out"} & set(steps)
+    assert made.products() == {"fp16": 2 * 4 + 1}
+    with pytest.raises(CellFailure, match="FP16 alone"):
+        runner("ceilings-fused-projected", precision="fp8")._model()
 
 
 def test_in_fp8_the_weights_are_quantised_and_the_record_counts_products(runner):

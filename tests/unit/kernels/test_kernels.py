@@ -6,7 +6,7 @@ pytest.importorskip("triton", reason="triton is not installed: make kernels")
 
 from unit.kernels import agreement
 
-from ceilings.kernels.tiles import AttentionTile, ProductTile, Tiles
+from ceilings.kernels.tiles import AttentionTile, ProductTile, ProjectionTile, Tiles
 
 DEVICE = "cpu"
 pytestmark = pytest.mark.usefixtures("interpreted")
@@ -50,6 +50,13 @@ def test_attention_over_its_queries(random, masked):
     agreement.attention(random, DEVICE, masked)
 
 
+@pytest.mark.parametrize(
+    ("tile", "masked"), [(ProjectionTile(16, 32, 64), True), (ProjectionTile(32, 64, 64, heads=4), False)]
+)
+def test_attention_with_its_projection_by_groups_of_heads(random, tile, masked):
+    agreement.attention_projection(random, DEVICE, tile, masked=masked)
+
+
 def test_attention_without_any_token_is_an_average(random):
     agreement.attention_of_padding(random, DEVICE)
 
@@ -63,11 +70,12 @@ def test_a_pooling(random, kind, normalize):
     agreement.pooling(random, DEVICE, kind, normalize)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp8"])
-def test_an_encoder_of_random_weights(random, precision):
+@pytest.mark.parametrize(("precision", "projected"), [("fp16", False), ("fp16", True), ("fp8", False)])
+def test_an_encoder_of_random_weights(random, precision, projected):
     half, cut = ProductTile(32, 32, 32), ProductTile(32, 32, 32, splits=2)
-    tiles = Tiles(half, AttentionTile(16, 32), cut, half, cut, ProductTile(16, 16, 32))
-    agreement.encoder(random, DEVICE, precision, tiles)
+    with_projection = {"projection": ProjectionTile(16, 32, 32)}
+    tiles = Tiles(half, AttentionTile(16, 32), cut, half, cut, ProductTile(16, 16, 32), **with_projection)
+    agreement.encoder(random, DEVICE, precision, tiles, projected=projected)
 
 
 @pytest.mark.parametrize("programs", [3, 12])

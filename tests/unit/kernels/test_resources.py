@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import os
 import re
+import subprocess
+import tempfile
 from collections import defaultdict
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
 import torch
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from unit.kernels import families, tuner
@@ -22,13 +25,15 @@ from ceilings.kernels import decoder_tiles, encoder_weights, fp8_weights, plain_
 from ceilings.kernels.decoder import Decoder
 from ceilings.kernels.encoder import Encoder
 from ceilings.kernels.persistent import STEPS, PersistentEncoder
-from ceilings.kernels.tiles import PERSISTENT, ProductTile, Tiles, defaults
+from ceilings.kernels.tiles import PERSISTENT, ProductTile, ProjectionTile, Tiles, defaults
 
 CONSTANT = {"weight", "scale", "bias", "gain", "offset", "positions"}
 """Operands that no kernel writes."""
 
 PRODUCTS = {"qkv", "out", "up", "down", "head"}
 
+WEIGHTED = PRODUCTS | {"projection"}
+"""Steps that have a weight matrix."""
 
 PRECISIONS = ("fp16", "fp8")
 
@@ -68,6 +73,11 @@ OVERLAPPED = {
     for precision in PRECISIONS
     for launch in launches(precision=precision, overlapped=True)
 }
+OVERLAPPED |= {
+    f"projected {launch.step}": launch
+    for launch in launches(overlapped=True, projected=True)
+    if launch.step in ("projection", "norm")
+}
 
 
 @pytest.mark.parametrize("launch", OVERLAPPED.values(), ids=OVERLAPPED)
@@ -78,7 +88,7 @@ def test_before_it_waits_a_kernel_reaches_for_weights_alone(launch):
     early = addressed(before, names)
     assert {kind for kind, _ in early} <= {"ld.global", "prefetch.global"}
     assert all(operands and operands <= CONSTANT for _, operands in early), early
-    assert (("prefetch.global", {"weight"}) in early) == (launch.step in PRODUCTS)
+    assert (("prefetch.global", {"weight"}) in early) == (launch.step in WEIGHTED)
     late = addressed(before + after, names)[len(early) :]
     assert {kind for kind, _ in late} & {"st.global"} and set().union(*(one for _, one in late)) - CONSTANT
 
@@ -88,13 +98,48 @@ def test_kernels_that_do_not_overlap_wait_for_nothing():
         assert not re.search("griddepcontrol|prefetch", resources.compile_for(launch, 90).asm["ptx"]), launch.step
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(("precision", "projected"), [("fp16", False), ("fp16", True), ("fp8", False)])
 @pytest.mark.parametrize("batch", [1, 32])
-def test_the_defaults_fit_a_hopper_multiprocessor(batch, precision):
-    for launch in launches(batch=batch, precision=precision, overlapped=True):
+def test_the_defaults_fit_a_hopper_multiprocessor(batch, precision, projected):
+    for launch in launches(batch=batch, precision=precision, overlapped=True, projected=projected):
         taken = resources.resources(launch)
         assert taken.fits(90), f"{launch.step}: {taken}"
-        assert (taken.instructions != "") == (launch.step in PRODUCTS | {"attention"}), launch.step
+        assert (taken.instructions != "") == (launch.step in WEIGHTED | {"attention"}), launch.step
+        assert launch.registers is None or taken.registers <= launch.registers, launch.step
+
+
+@pytest.mark.parametrize("sums", [2, 4, 6, 12])
+def test_a_normalisation_asks_for_all_partial_sums_before_it_adds_any(sums):
+    """In the machine code: 768 columns by 128 threads are two loads a sum, and one for the residual."""
+    cut = dataclasses.replace(Tiles(), projection=ProjectionTile(64, 128, 128, heads=12 // sums))
+    norm = next(one for one in launches(cut, overlapped=True, projected=True) if one.step == "norm")
+    loads, saved = (loads_before_a_sum(one) for one in (norm, dataclasses.replace(norm, registers=None)))
+    assert loads == 2 * sums + 1 and saved < loads, "the assembler alone saves registers, and asks for few at a time"
+
+
+@pytest.mark.parametrize("columns", [64, 128, 256])
+def test_attention_with_its_projection_asks_for_all_operands_of_a_head_at_once(columns):
+    """By 128 threads, 16 bytes each: queries 4, keys and values 8 each, the weight by its columns, and the mask."""
+    cut = dataclasses.replace(Tiles(), projection=ProjectionTile(64, 128, columns))
+    step = next(one for one in launches(cut, overlapped=True, projected=True) if one.step == "projection")
+    before, _ = re.split("HGMMA", machine_code(step), maxsplit=1)
+    assert len(re.findall(r"LDG\.", before)) == 4 + 8 + 8 + columns // 16 + 1
+    assert "HGMMA" in machine_code(step).split("LDG.")[-1], "none after the first product"
+
+
+def loads_before_a_sum(launch):
+    """How many loads follow the wait for the kernel before and come before an addition."""
+    _, after = machine_code(launch).split("ACQBULK", 1)
+    return len(re.findall(r"LDG\.", after.split("FADD", 1)[0]))
+
+
+def machine_code(launch):
+    """A launch's kernel for compute capability 9.0, as the disassembler that Triton brings shows it."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as compiled:
+        compiled.write(resources.compile_for(launch, 90).asm["cubin"])
+        compiled.flush()
+        command = [triton.knobs.nvidia.nvdisasm.path, "-c", compiled.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("batch", [1, 32])

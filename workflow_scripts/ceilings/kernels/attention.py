@@ -25,6 +25,53 @@ LEAST = 16
 
 
 @triton.jit
+def averaged(
+    query: tl.tensor,
+    key: tl.tensor,
+    value: tl.tensor,
+    mask: tl.tensor,
+    queries: tl.tensor,
+    head: tl.tensor,
+    element: tl.tensor,
+    STRIDE: tl.constexpr,
+    SEQUENCE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    SCALE: tl.constexpr,
+    BLOCK_QUERIES: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
+    BLOCK_WIDTH: tl.constexpr,
+) -> tl.tensor:
+    """The averages of V that these queries of a head of an element ask for, FP32."""
+    numbers = tl.arange(0, BLOCK_WIDTH)
+    start_of = element * SEQUENCE * STRIDE + head * WIDTH
+    inside = (queries[:, None] < SEQUENCE) & (numbers[None, :] < WIDTH)
+    asked = tl.load(query + start_of + queries[:, None] * STRIDE + numbers[None, :], mask=inside, other=0.0)
+    largest = tl.full((BLOCK_QUERIES,), float("-inf"), tl.float32)
+    weights = tl.zeros((BLOCK_QUERIES,), tl.float32)
+    total = tl.zeros((BLOCK_QUERIES, BLOCK_WIDTH), tl.float32)
+    for start in range(0, SEQUENCE, BLOCK_KEYS):
+        keys = start + tl.arange(0, BLOCK_KEYS)
+        there = (keys[:, None] < SEQUENCE) & (numbers[None, :] < WIDTH)
+        place = start_of + keys[:, None] * STRIDE + numbers[None, :]
+        offered = tl.load(key + place, mask=there, other=0.0)
+        numbers_of = tl.load(value + place, mask=there, other=0.0)
+        real = keys < SEQUENCE
+        if mask is not None:  # asked for beside the keys: after the product it would be waited for alone
+            real = tl.load(mask + element * SEQUENCE + keys, mask=keys < SEQUENCE, other=0) != 0
+        scores = tl.dot(asked, tl.trans(offered)) * (SCALE * 1.4426950408889634)
+        if mask is not None:
+            # A number, not infinity: an element without any token is then an average, as in Transformers, and no NaN.
+            scores = tl.where(real[None, :], scores, -1e30)
+        scores = tl.where(keys[None, :] < SEQUENCE, scores, float("-inf"))
+        grown = tl.maximum(largest, tl.max(scores, 1))
+        shares, kept = tl.exp2(scores - grown[:, None]), tl.exp2(largest - grown)
+        weights = weights * kept + tl.sum(shares, 1)
+        total = tl.dot(shares.to(numbers_of.dtype), numbers_of, total * kept[:, None])
+        largest = grown
+    return total / weights[:, None]
+
+
+@triton.jit
 def attended(
     query: tl.tensor,
     key: tl.tensor,
@@ -47,32 +94,26 @@ def attended(
     """Writes the result of a block of queries of a head of an element."""
     queries = block * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
     numbers = tl.arange(0, BLOCK_WIDTH)
-    start_of = element * SEQUENCE * STRIDE + head * WIDTH
-    inside = (queries[:, None] < SEQUENCE) & (numbers[None, :] < WIDTH)
-    asked = tl.load(query + start_of + queries[:, None] * STRIDE + numbers[None, :], mask=inside, other=0.0)
-    largest = tl.full((BLOCK_QUERIES,), float("-inf"), tl.float32)
-    weights = tl.zeros((BLOCK_QUERIES,), tl.float32)
-    total = tl.zeros((BLOCK_QUERIES, BLOCK_WIDTH), tl.float32)
-    for start in range(0, SEQUENCE, BLOCK_KEYS):
-        keys = start + tl.arange(0, BLOCK_KEYS)
-        there = (keys[:, None] < SEQUENCE) & (numbers[None, :] < WIDTH)
-        place = start_of + keys[:, None] * STRIDE + numbers[None, :]
-        offered = tl.load(key + place, mask=there, other=0.0)
-        numbers_of = tl.load(value + place, mask=there, other=0.0)
-        scores = tl.dot(asked, tl.trans(offered)) * (SCALE * 1.4426950408889634)
-        if mask is not None:
-            # A number, not infinity: an element without any token is then an average, as in Transformers, and no NaN.
-            real = tl.load(mask + element * SEQUENCE + keys, mask=keys < SEQUENCE, other=0) != 0
-            scores = tl.where(real[None, :], scores, -1e30)
-        scores = tl.where(keys[None, :] < SEQUENCE, scores, float("-inf"))
-        grown = tl.maximum(largest, tl.max(scores, 1))
-        shares, kept = tl.exp2(scores - grown[:, None]), tl.exp2(largest - grown)
-        weights = weights * kept + tl.sum(shares, 1)
-        total = tl.dot(shares.to(numbers_of.dtype), numbers_of, total * kept[:, None])
-        largest = grown
+    average = averaged(
+        query,
+        key,
+        value,
+        mask,
+        queries,
+        head,
+        element,
+        STRIDE,
+        SEQUENCE,
+        WIDTH,
+        SCALE,
+        BLOCK_QUERIES,
+        BLOCK_KEYS,
+        BLOCK_WIDTH,
+    )
     written = result + element * SEQUENCE * RESULT_STRIDE + head * WIDTH
     written += queries[:, None] * RESULT_STRIDE + numbers[None, :]
-    tl.store(written, (total / weights[:, None] * FACTOR).to(result.dtype.element_ty), mask=inside)
+    inside = (queries[:, None] < SEQUENCE) & (numbers[None, :] < WIDTH)
+    tl.store(written, (average * FACTOR).to(result.dtype.element_ty), mask=inside)
 
 
 @triton.jit

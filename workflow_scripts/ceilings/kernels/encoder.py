@@ -12,6 +12,8 @@
 
 So a layer reads its weights once from memory, and its activations stay in L2; nothing is transposed or copied.
 
+``projected``: attention and out are one launch, a layer is six (``attention_projection.py``).
+
 In FP8 what a product of a layer reads is written in E4M3 by the step before it: attention has a buffer for its result,
 and LayerNorm writes its own twice, in FP16 for the residual. Attention itself and the head are FP16.
 """
@@ -23,7 +25,7 @@ from collections import Counter
 import torch
 
 from ceilings.errors import CellFailure
-from ceilings.kernels import attention, embedding, normalization, pooling, product
+from ceilings.kernels import attention, attention_projection, embedding, normalization, pooling, product
 from ceilings.kernels.encoder_weights import EncoderWeights, Layer, Linear, Norm
 from ceilings.kernels.fp8_weights import E4M3
 from ceilings.kernels.launch import Launch
@@ -39,21 +41,31 @@ class Encoder:
         sequence: Tokens of a text, padding included.
         tiles: How each step is cut.
         overlapped: Whether launches overlap (``overlap.py``).
+        projected: Whether attention and its output projection are one launch.
 
     Raises:
-        CellFailure: ``unsupported``: more tokens than the model has positions.
+        CellFailure: ``unsupported``: more tokens than the model has positions, or ``projected`` in FP8.
     """
 
     attention = "ceilings"
     """Whose attention it runs, as records say it."""
 
     def __init__(
-        self, weights: EncoderWeights, batch: int, sequence: int, tiles: Tiles, *, overlapped: bool = False
+        self,
+        weights: EncoderWeights,
+        batch: int,
+        sequence: int,
+        tiles: Tiles,
+        *,
+        overlapped: bool = False,
+        projected: bool = False,
     ) -> None:
         if sequence > len(weights.positions):
             raise CellFailure("unsupported", f"{sequence} tokens, and the model has {len(weights.positions)} positions")
-        self.weights, self.tiles, self.overlapped = weights, tiles, overlapped
         narrow = weights.precision == "fp8"
+        if narrow and projected:
+            raise CellFailure("unsupported", "attention and its projection as one kernel are FP16 alone")
+        self.weights, self.tiles, self.overlapped, self.projected = weights, tiles, overlapped, projected
         self.batch, self.sequence = batch, sequence
         tokens, hidden = batch * sequence, weights.hidden
 
@@ -68,7 +80,8 @@ class Encoder:
         self._narrow = empty(tokens, hidden, dtype=E4M3) if narrow else None
         self._context = empty(batch, sequence, hidden, dtype=E4M3) if narrow else query
         self._wide = empty(tokens, weights.intermediate, dtype=E4M3 if narrow else torch.float16)
-        self._out, self._down = sums(tiles.out.splits), sums(tiles.down.splits)
+        self._out = sums(tiles.projection.groups(weights.heads) if projected else tiles.out.splits)
+        self._down = sums(tiles.down.splits)
         rows = tokens if weights.reads == "all" else batch
         self._results = [empty(rows, len(linear.weight)) for linear in weights.head] or [empty(batch, hidden)]
 
@@ -98,7 +111,8 @@ class Encoder:
     def products(self) -> dict[str, int]:
         """Launches of a request that multiply matrices, by the type that they multiply: ``fp16``, ``fp8``."""
         layers, head = len(self.weights.layers), len(self.weights.head)
-        return dict(Counter([self.weights.precision] * 4 * layers + ["fp16"] * (layers + head)))
+        apart = 3 if self.projected else 4  # of a layer, beside attention
+        return dict(Counter([self.weights.precision] * apart * layers + ["fp16"] * (layers + head)))
 
     def launches(self, ids: torch.Tensor, mask: torch.Tensor | None) -> list[Launch]:
         """Every launch of a request, in order."""
@@ -110,10 +124,9 @@ class Encoder:
         return made + self._head(mask)
 
     def _layer(self, layer: Layer, mask: torch.Tensor | None) -> list[Launch]:
-        tiles, warps, overlapped = self.tiles, self.tiles.row_warps, self.overlapped
+        warps, overlapped = self.tiles.row_warps, self.overlapped
         hidden, narrow, size = self._hidden, self._narrow, self._hidden.shape
         x = hidden if narrow is None else narrow
-        attended = *self._qkv.split(size[1], -1), mask, self._context, self.weights.heads, tiles.attention
 
         def norm(step: str, partial: torch.Tensor, linear: Linear, norm: Norm) -> Launch:
             row = partial, linear.bias, hidden, narrow, norm
@@ -121,12 +134,24 @@ class Encoder:
 
         return [
             self._product("qkv", x, layer.qkv, self._qkv.view(size[0], -1)),
-            attention.launch(*attended, factor=layer.factor, overlapped=overlapped),
-            self._product("out", self._context.view(size), layer.out, self._out, partial=True),
+            *self._attention(layer, mask),
             norm("norm", self._out, layer.out, layer.norm),
             self._product("up", x, layer.up, self._wide),
             self._product("down", self._wide, layer.down, self._down, partial=True),
             norm("end", self._down, layer.down, layer.end),
+        ]
+
+    def _attention(self, layer: Layer, mask: torch.Tensor | None) -> list[Launch]:
+        """From queries, keys and values to the projection's partial sums."""
+        tiles, weights, overlapped = self.tiles, self.weights, self.overlapped
+        query, key, value = self._qkv.split(weights.hidden, -1)
+        if self.projected:
+            sides = layer.out.weight, self._out, weights.heads, tiles.projection
+            return [attention_projection.launch(query, key, value, mask, *sides, overlapped=overlapped)]
+        attended = self._context, weights.heads, tiles.attention
+        return [
+            attention.launch(query, key, value, mask, *attended, factor=layer.factor, overlapped=overlapped),
+            self._product("out", self._context.view(self._hidden.shape), layer.out, self._out, partial=True),
         ]
 
     def _product(self, step: str, x: torch.Tensor, linear: Linear, y: torch.Tensor, *, partial: bool = False) -> Launch:

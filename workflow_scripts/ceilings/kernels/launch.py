@@ -35,6 +35,8 @@ class Launch:
         warps: Warps of 32 threads a program.
         stages: Loads of the loop over the inner axis that are under way at once.
         cooperative: Whether all programs must be resident at once, as a barrier between them needs; else it fails.
+        registers: What a thread may take, at most; None leaves it to the assembler, which then saves them and asks for
+            operands one after the other, each once the one before it has come.
     """
 
     step: str
@@ -45,13 +47,15 @@ class Launch:
     warps: int = 4
     stages: int = 3
     cooperative: bool = False
+    registers: int | None = None
 
     @property
     def options(self) -> dict[str, Any]:
         """What Triton's compiler is given beside the arguments."""
         overlapped = {"launch_pdl": True} if self.arguments.get("OVERLAPPED") else {}
         cooperative = {"launch_cooperative_grid": True} if self.cooperative else {}
-        return {"num_warps": self.warps, "num_stages": self.stages, **overlapped, **cooperative}
+        registers = {"maxnreg": self.registers} if self.registers else {}
+        return {"num_warps": self.warps, "num_stages": self.stages, **overlapped, **cooperative, **registers}
 
     def __call__(self) -> None:
         """Enqueue it on PyTorch's current stream."""

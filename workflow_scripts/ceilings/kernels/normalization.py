@@ -15,6 +15,10 @@ import triton.language as tl
 from ceilings.kernels.launch import Launch, Work, power_of_two
 from ceilings.kernels.overlap import follow
 
+REGISTERS = 128
+"""Of a thread, at most: enough for twelve partial sums of 768 columns to be under way at once. Where the assembler is
+free it keeps to 32 registers, and each pair of sums is asked for when the pair before it has come."""
+
 
 @triton.jit
 def normalized(
@@ -122,4 +126,4 @@ def launch(
         **{"FACTOR": norm.factor, "BLOCK": power_of_two(width), "OVERLAPPED": overlapped},
     }
     done = work(tokens, width, splits, narrow=narrow is not None)
-    return Launch(step, normalization, (tokens, 1, 1), arguments, done, warps)
+    return Launch(step, normalization, (tokens, 1, 1), arguments, done, warps, registers=REGISTERS)

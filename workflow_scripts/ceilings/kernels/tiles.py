@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,29 @@ class AttentionTile:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProjectionTile:
+    """How attention with its projection is cut: a program's queries, keys at a time, and columns of the projection.
+
+    A program takes ``heads`` one after the other; where they do not divide a model's, the greatest common divisor.
+    """
+
+    queries: int
+    keys: int
+    columns: int
+    heads: int = 1
+    warps: int = 4
+    stages: int = 2
+
+    def group(self, heads: int) -> int:
+        """Heads of a program, of a model that has so many."""
+        return math.gcd(self.heads, heads)
+
+    def groups(self, heads: int) -> int:
+        """Partial sums that are left of a model with so many heads."""
+        return heads // self.group(heads)
+
+
+@dataclasses.dataclass(frozen=True)
 class Tiles:
     """A tile for each step of an encoder; the field's name is the step's."""
 
@@ -63,6 +87,7 @@ class Tiles:
     down: ProductTile = ProductTile(64, 64, 128, splits=4, warps=4, stages=4)
     head: ProductTile = ProductTile(16, 16, 128, warps=4, stages=4)
     row_warps: int = 4
+    projection: ProjectionTile = ProjectionTile(64, 128, 128, heads=2)
 
 
 FEW_FP8 = Tiles(
@@ -76,7 +101,8 @@ FEW_FP8 = Tiles(
 
 def _many(inner: int) -> Tiles:
     large = ProductTile(128, 128, inner, warps=8, stages=4)
-    return Tiles(large, AttentionTile(64, 64), large, large, large)
+    whole = ProjectionTile(128, 64, 128, heads=12, warps=8)  # of up to 12 heads: few partial sums, of many tokens
+    return Tiles(large, AttentionTile(64, 64), large, large, large, projection=whole)
 
 
 MANY = _many(64)

@@ -27,9 +27,10 @@ ENVIRONMENTS = Path(__file__).parents[3] / "envs"
 GRAPH, FUSION, IO_BINDING, STATIC = "CUDA graph", "fusion", "IO binding", "static axes"
 COMPILATION, AUTOTUNING = "compilation", "autotuning"
 OVERLAP, OPERATOR, PERSISTENT = "overlapped kernels", "attention operator", "persistent kernel"
+PROJECTED = "attention with its projection"
 LEVERS = (
     *(GRAPH, FUSION, IO_BINDING, STATIC, COMPILATION, AUTOTUNING),
-    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES, OVERLAP, OPERATOR, PERSISTENT),
+    *(GRAPH_PER_SHAPE, SYMBOLIC_SIZES, MARKED_AXES, OVERLAP, OPERATOR, PERSISTENT, PROJECTED),
 )
 """What can be done to a stack beside choosing a precision."""
 
@@ -290,6 +291,12 @@ def _fused(name: str, levers: frozenset[str], note: str, **options: Any) -> Runt
     )
 
 
+def _fused_encoder(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
+    """Kernels of our own that FP16 encoders alone have."""
+    made = _fused(name, levers, note, **options)
+    return dataclasses.replace(made, precisions=("fp16",), generator="", prefills_as="")
+
+
 def _operator(name: str, levers: frozenset[str], note: str, **options: Any) -> Runtime:
     """PyTorch, with attention as an operator of our own."""
     return Runtime(
@@ -500,17 +507,18 @@ _ALL = (
         "BERT, DistilBERT and GPT-2's decode steps on our kernels, a CUDA graph, one kernel after the other",
         overlapped=False,
     ),
-    dataclasses.replace(
-        _fused(
-            "ceilings-fused-persistent",
-            frozenset({GRAPH, PERSISTENT}),
-            "BERT and DistilBERT: one persistent kernel computes embedding and layers; replayed from a CUDA graph",
-            overlapped=False,
-            persistent=True,
-        ),
-        precisions=("fp16",),
-        generator="",
-        prefills_as="",
+    _fused_encoder(
+        "ceilings-fused-projected",
+        frozenset({GRAPH, OVERLAP, PROJECTED}),
+        "BERT and DistilBERT as ceilings-fused, attention and its output projection in one kernel",
+        projected=True,
+    ),
+    _fused_encoder(
+        "ceilings-fused-persistent",
+        frozenset({GRAPH, PERSISTENT}),
+        "BERT and DistilBERT: one persistent kernel computes embedding and layers; replayed from a CUDA graph",
+        overlapped=False,
+        persistent=True,
     ),
     _vllm("vllm", frozenset({COMPILATION, GRAPH}), "vLLM's offline engine with its defaults", "default"),
     _vllm("vllm-compile", frozenset({COMPILATION}), "vLLM's offline engine without CUDA graphs", "compile"),

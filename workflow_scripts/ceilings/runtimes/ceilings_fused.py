@@ -22,8 +22,9 @@ from ceilings.runtimes.triton_kernels import FACTS, tiles_fit
 class CeilingsFused(TorchCuda):
     """Executes the weights on our kernels.
 
-    Options: ``mode``, which is cudagraph; ``overlapped``: whether a kernel starts while the one before it ends; and
-    ``persistent``: whether embedding and layers are one launch.
+    Options: ``mode``, which is cudagraph; ``overlapped``: whether a kernel starts while the one before it ends;
+    ``projected``: whether attention and its output projection are one launch; and ``persistent``: whether embedding and
+    layers are.
     """
 
     def _model(self) -> Encoder:
@@ -38,7 +39,8 @@ class CeilingsFused(TorchCuda):
         tuned = tiles.kept(gpu.visible().slug, weights.sizes(batch * sequence))
         self._tiles_from = "tuned for this device and shape" if tuned else "defaults"
         cut = tuned or tiles.defaults(batch * sequence, self.precision)
-        return Encoder(weights, batch, sequence, cut, overlapped=bool(self.options.get("overlapped", True)))
+        how = {"overlapped": self.options.get("overlapped", True), "projected": self.options.get("projected", False)}
+        return Encoder(weights, batch, sequence, cut, **how)
 
     def _capture(self) -> None:
         with self.phase("compile"):
@@ -56,6 +58,7 @@ class CeilingsFused(TorchCuda):
             **super().describe(),
             **FACTS,
             "overlapped": self.model.overlapped,
+            "projected": self.model.projected,
             "persistent": isinstance(self.model, PersistentEncoder),
             "tiles": tiles.written(self.model.tiles),
             "tiles_from": self._tiles_from,
