@@ -126,7 +126,7 @@ def test_another_activation_is_refused():
 def test_a_decoder_is_refused():
     module = families.encoder("bert texts")
     module.model.config.is_decoder = True
-    with pytest.raises(CellFailure, match="the kernels compute encoders, and config.json says is_decoder"):
+    with pytest.raises(CellFailure, match=r"the kernels compute encoders, and config\.json says is_decoder"):
         encoder_weights.of(module)
 
 
