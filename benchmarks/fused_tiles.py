@@ -35,7 +35,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
 
 from ceilings import gpu
-from ceilings.files import write_json
+from ceilings.files import read_json, write_json
 from ceilings.kernels import fp8_weights, tiles
 from ceilings.kernels.encoder import Encoder
 from ceilings.kernels.encoder_weights import EncoderWeights, Layer, Linear, Norm
@@ -461,6 +461,9 @@ RATES = {
 }
 """Entries of a peaks.json."""
 
+PEAKS = "name a peaks.json, such as docs/studies/nvidia-h100/default/peaks.json"
+"""The remedy where none can be read."""
+
 
 def rates_of(peaks: dict) -> dict[str, float]:
     """The rates of a peaks.json by the names of ``RATES``."""
@@ -485,6 +488,7 @@ def reached(encoder: Encoder, microseconds: float, peaks: dict | None) -> str:
 
 def tuned(given: argparse.Namespace) -> None:
     """Tune in this process."""
+    peaks = read_json(given.peaks, PEAKS)["peaks"] if given.peaks else None
     device, weights = gpu.visible().slug, weights_of(LAYERS[given.model], given.precision, "cuda")
     tokens, until = given.batch * given.sequence, time.monotonic() + given.seconds
     size = weights.sizes(tokens)
@@ -501,7 +505,6 @@ def tuned(given: argparse.Namespace) -> None:
             traceback.print_exc()
             os._exit(FAULT)
         raise
-    peaks = json.loads(given.peaks.read_text())["peaks"] if given.peaks else None
     print(f"{device}, {size}: {json.dumps(tiles.written(chosen))}")
     print(f"{tuning.best:.1f} us in a row, {reached(tuning.encoder, tuning.best, peaks)}")
 
@@ -538,7 +541,7 @@ def main() -> None:
         if given.compile:
             compiled(encoder)
         else:
-            predicted(encoder, json.loads(given.predict.read_text())["peaks"])
+            predicted(encoder, read_json(given.predict, PEAKS)["peaks"])
     elif given.in_this_process:
         tuned(given)
     else:

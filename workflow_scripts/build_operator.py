@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from ceilings import artifacts, files, records
+from ceilings.errors import UserError
 from ceilings.graphs.attention_operator import Heads
 from ceilings.kernels import onnxruntime_attention
 from ceilings.lifetime import temporary_folder
@@ -21,6 +22,8 @@ def work(arguments: argparse.Namespace) -> None:
     with artifacts.made(arguments.report, [arguments.output], "operator-library"):
         artifacts.refuse_failed(arguments.graph)
         asked = records.read(artifacts.report_of(arguments.graph), "graph")
+        if "heads" not in asked:
+            raise UserError(f"{arguments.graph} has no operator of ours; name a graph of place_operator.py")
         with temporary_folder() as folder:
             os.environ.setdefault("TRITON_CACHE_DIR", folder)
             built = onnxruntime_attention.build([Heads(**one) for one in asked["heads"]], arguments.output)

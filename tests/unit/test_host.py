@@ -30,7 +30,7 @@ def test_what_belongs_to_another_device_is_refused_with_both_names(monkeypatch):
     assert hosts.having("cpu-here", "run1.json") == here
     with pytest.raises(UserError, match=r"run1\.json belongs to cpu-there, but this machine's processor is cpu-here;"):
         hosts.having("cpu-there", "run1.json")
-    with pytest.raises(UserError, match=r"belongs to nvidia-there, but this machine's GPU is none;"):
+    with pytest.raises(UserError, match=r"belongs to nvidia-there, but this machine's GPU is none; run it there$"):
         hosts.having("nvidia-there", "run1.json")
     with pytest.raises(UserError, match=r"belongs to cpu-here, but this machine's GPU is none;"):
         hosts.having("cpu-here", "trace.sqlite", "cuda")

@@ -94,9 +94,9 @@ def having(device: str, output: Path, kind: str | None = None) -> Host:
     kind = kind or kind_of(device)
     if (here := host.device(kind)) != device:
         what = {"cpu": "processor", "cuda": "GPU"}[kind]
+        other = f", or ask for the path of this machine's {what}" if here else ""
         raise UserError(
-            f"{output} belongs to {device}, but this machine's {what} is {here or 'none'}; run it there, or ask for "
-            f"the path of this machine's {what}"
+            f"{output} belongs to {device}, but this machine's {what} is {here or 'none'}; run it there{other}"
         )
     return host
 

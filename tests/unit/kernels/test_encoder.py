@@ -150,6 +150,13 @@ def test_another_activation_is_refused():
         encoder_weights.of(module)
 
 
+def test_a_decoder_is_refused():
+    module = families.encoder("bert texts")
+    module.model.config.is_decoder = True
+    with pytest.raises(CellFailure, match=r"the kernels compute encoders, and config\.json says is_decoder"):
+        encoder_weights.of(module)
+
+
 def test_more_tokens_than_positions_are_refused():
     with pytest.raises(CellFailure, match="65 tokens, and the model has 64 positions"):
         made("distilbert texts", 1, 65)

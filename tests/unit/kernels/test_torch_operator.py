@@ -13,6 +13,8 @@ from transformers import (
     DistilBertModel,
     GPT2Config,
     GPT2LMHeadModel,
+    ModernBertConfig,
+    ModernBertModel,
     ViTConfig,
     ViTModel,
 )
@@ -100,12 +102,42 @@ def test_a_causal_model_is_refused():
         model(torch.ones(1, 5, dtype=torch.int64))
 
 
+def rotary(local):
+    """A model whose queries and keys are turned by their positions; its second layer sees all tokens, or near ones."""
+    torch.manual_seed(0)
+    kinds = ["full_attention", "sliding_attention" if local else "full_attention"]
+    config = ModernBertConfig(**TOKENS, **SMALL, pad_token_id=0, local_attention=8, layer_types=kinds)
+    return ModernBertModel(config).eval().half(), torch.randint(1, 90, (2, 21))
+
+
+def test_rows_that_stand_apart_in_different_ways_are_copied():
+    model, ids = rotary(local=False)
+    with torch.inference_mode():
+        plain = model(ids, torch.ones_like(ids)).last_hidden_state
+        model.set_attn_implementation(torch_operator.NAME)
+        torch.testing.assert_close(model(ids, torch.ones_like(ids)).last_hidden_state, plain, rtol=2e-2, atol=5e-3)
+
+
+def test_a_layer_that_sees_near_tokens_alone_is_refused():
+    model, ids = rotary(local=True)
+    model.set_attn_implementation(torch_operator.NAME)
+    with pytest.raises(ValueError, match="has no sliding_window, and this layer asks for it"):
+        model(ids, torch.ones_like(ids))
+
+
+def test_another_text_s_tokens_are_refused():
+    query, key = torch.zeros(1, 2, 5, 16).half(), torch.zeros(1, 2, 7, 16).half()
+    with pytest.raises(ValueError, match="as many heads, tokens and columns of each"):
+        torch_operator.attend(torch.nn.Identity(), query, key, key, None)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda q, k, v, m: (q.float(), k, v, m, 3), "takes FP16, and this is torch.float32"),
         (lambda q, k, v, m: (q, k[:, :5], v, m, 3), "three times alike"),
         (lambda q, k, v, m: (q, k, v, m, 5), "share the hidden size of 48 alike, and 5 do not"),
+        (lambda q, k, v, m: (q, k, v, m, 0), "share the hidden size of 48 alike, and 0 do not"),
         (lambda q, k, v, m: (q, k.mT.contiguous().mT, v, m, 3), "rows that stand equally apart"),
         (lambda q, k, v, m: (q[:, ::2], k[:, ::2], v[:, ::2], m[:, ::2], 3), "a mask of INT64|rows that stand"),
         (lambda q, k, v, m: (q, k, v, m.float(), 3), "a mask of INT64 or bool, 2 x 19"),

@@ -131,7 +131,7 @@ def test_a_device_whose_counters_cannot_be_named_is_a_failure(double, counted):
 def test_without_the_program_there_is_a_reason(monkeypatch, counted):
     monkeypatch.setenv("PATH", "/nonexistent")
     assert source.missing("ncu") == "ncu is not on PATH (install Nsight Compute)"
-    with pytest.raises(UserError, match=r"ncu is not on PATH; install Nsight Compute, or remove traces\.counters"):
+    with pytest.raises(UserError, match=r"ncu is not on PATH; install Nsight Compute, or leave out what it counts"):
         counted()
 
 

@@ -105,6 +105,8 @@ def of(module: Any) -> EncoderWeights:
     kind = str(model.config.model_type)
     if kind not in READERS:
         raise CellFailure("unsupported", f"there are kernels for {' and '.join(READERS)}, and this model is {kind}")
+    if getattr(model.config, "is_decoder", False):
+        raise CellFailure("unsupported", "the kernels compute encoders, and config.json says is_decoder")
     base = getattr(model, model.base_model_prefix, model)
     embeddings = base.embeddings
     positions = embeddings.position_embeddings.weight.detach()

@@ -18,6 +18,9 @@ NAME = "ceilings"
 
 MASKS = (torch.int64, torch.bool)
 
+BESIDE = ("position_bias", "sliding_window", "softcap", "s_aux")
+"""What Transformers' layers may ask of an attention beside its operands, and the kernel does not do."""
+
 
 @torch.library.custom_op("ceilings::attention", mutates_args=())
 def attention(
@@ -59,7 +62,7 @@ def refused(
     if query.ndim != 3 or any(one.shape != query.shape for one in three):
         return f"(batch, sequence, hidden) three times alike, and this is {[tuple(one.shape) for one in three]}"
     batch, sequence, hidden = query.shape
-    if hidden % heads:
+    if heads < 1 or hidden % heads:
         return f"heads that share the hidden size of {hidden} alike, and {heads} do not"
     if any(
         one.stride(2) != 1 or one.stride() != query.stride() or one.stride(0) != sequence * one.stride(1)
@@ -83,7 +86,7 @@ def attend(
     scaling: float | None = None,
     dropout: float = 0.0,
     is_causal: bool | None = None,
-    **_: Any,
+    **beside: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention as Transformers calls it.
 
@@ -96,12 +99,14 @@ def attend(
         scaling: Of the scores.
         dropout: Of the softmax.
         is_causal: Whether a token sees those before it alone; None: as the layer says.
+        beside: What else the layer says. ``BESIDE`` would change the result; of the rest nothing does.
 
     Returns:
         The result, (batch, sequence, heads, width), and None for the softmax, which never leaves the chip.
 
     Raises:
-        ValueError: A layer that the kernel cannot compute: causal, with dropout, or scaled otherwise.
+        ValueError: A layer that the kernel cannot compute: causal, with dropout, scaled otherwise, over another text's
+            tokens, with fewer heads of keys, or with one of ``BESIDE``.
     """
     batch, heads, sequence, width = query.shape
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
@@ -110,7 +115,14 @@ def attend(
             f"ceilings::attention is of encoders, scaled by 1 / sqrt({width}), without dropout;"
             f" this layer is {'causal' if causal else 'not causal'}, scaled by {scaling}, dropout {dropout}"
         )
+    if asked := [name for name in BESIDE if beside.get(name) is not None]:
+        raise ValueError(f"ceilings::attention has no {', '.join(asked)}, and this layer asks for it")
+    if key.shape != query.shape or value.shape != query.shape:
+        sizes = [tuple(one.shape) for one in (query, key, value)]
+        raise ValueError(f"ceilings::attention takes as many heads, tokens and columns of each, and these are {sizes}")
     rows = [one.transpose(1, 2).reshape(batch, sequence, heads * width) for one in (query, key, value)]
+    if any(one.stride() != rows[0].stride() for one in rows):  # where rotary positions made two of one product's three
+        rows = [one.contiguous() for one in rows]
     return attention(*rows, attention_mask, heads).view(batch, sequence, heads, width), None
 
 

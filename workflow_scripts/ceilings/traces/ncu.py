@@ -45,7 +45,9 @@ def executable() -> str:
     """
     if path := shutil.which("ncu"):
         return path
-    raise UserError("ncu is not on PATH; install Nsight Compute, or remove traces.counters from the study")
+    raise UserError(
+        "ncu is not on PATH; install Nsight Compute, or leave out what it counts (lessons, traces.counters)"
+    )
 
 
 def version() -> str:
