@@ -136,7 +136,15 @@ def with_tiles(encoder: Encoder, cut: Tiles) -> Encoder:
     return Encoder(encoder.weights, encoder.batch, encoder.sequence, cut, overlapped=encoder.overlapped)
 
 
-def weights_of(layers: int, precision: str, device: str) -> EncoderWeights:
+def weights_of(
+    layers: int,
+    precision: str,
+    device: str,
+    *,
+    hidden: int = HIDDEN,
+    intermediate: int = INTERMEDIATE,
+    heads: int = HEADS,
+) -> EncoderWeights:
     """Random weights of an encoder with a classifier of texts, without Transformers, which takes long to import."""
     torch.manual_seed(0)
 
@@ -147,15 +155,15 @@ def weights_of(layers: int, precision: str, device: str) -> EncoderWeights:
         return Linear(half(columns, inner, scale=inner**-0.5), half(columns), activation)
 
     def norm() -> Norm:
-        return Norm(half(HIDDEN, shift=1.0), half(HIDDEN), 1e-12)
+        return Norm(half(hidden, shift=1.0), half(hidden), 1e-12)
 
     def layer() -> Layer:
-        first = linear(3 * HIDDEN, HIDDEN), linear(HIDDEN, HIDDEN), norm()
-        return Layer(*first, linear(INTERMEDIATE, HIDDEN, "gelu"), linear(HIDDEN, INTERMEDIATE), norm())
+        first = linear(3 * hidden, hidden), linear(hidden, hidden), norm()
+        return Layer(*first, linear(intermediate, hidden, "gelu"), linear(hidden, intermediate), norm())
 
     made = EncoderWeights(
-        *(HEADS, half(WORDS, HIDDEN, scale=1.0), half(POSITIONS, HIDDEN, scale=1.0), norm()),
-        *(tuple(layer() for _ in range(layers)), (linear(HIDDEN, HIDDEN, "relu"), linear(2, HIDDEN)), "first"),
+        *(heads, half(WORDS, hidden, scale=1.0), half(POSITIONS, hidden, scale=1.0), norm()),
+        *(tuple(layer() for _ in range(layers)), (linear(hidden, hidden, "relu"), linear(2, hidden)), "first"),
     )
     return fp8_weights.quantised(made) if precision == "fp8" else made
 

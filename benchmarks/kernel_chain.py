@@ -26,9 +26,10 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -217,8 +218,8 @@ def compile_beside(encoder: Encoder) -> None:
             launch.compile()
 
 
-def captured(launches: Sequence[Launch]) -> torch.cuda.CUDAGraph:
-    """A CUDA graph of launches, each compiled and run once before."""
+def captured(launches: Sequence[Callable[[], Any]]) -> torch.cuda.CUDAGraph:
+    """A CUDA graph of launches, or of other calls that enqueue work; each has run once before."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

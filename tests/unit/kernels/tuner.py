@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "workflow_scripts"))
 
 
-def module() -> ModuleType:
-    """``benchmarks/fused_tiles.py``, imported."""
-    if "fused_tiles" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("fused_tiles", ROOT / "benchmarks" / "fused_tiles.py")
-        sys.modules["fused_tiles"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["fused_tiles"])
-    return sys.modules["fused_tiles"]
+def module(name: str = "fused_tiles") -> ModuleType:
+    """A program of ``benchmarks``, imported; those that it imports are before it."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 class Card:
