@@ -350,7 +350,7 @@ def colocated_files(wildcards):
 
 
 def runs_on_cards(wildcards):
-    return TARGETS.runs_on_cards(wildcards.device)
+    return STUDY.runs_to_judge(wildcards.device)
 
 
 def colocation_options(wildcards):

@@ -77,7 +77,7 @@ TRANSFERS: dict[str, Any] = {
 CONTENTS: dict[str, dict[str, Any]] = {
     "transfers": TRANSFERS,
     "side-by-side": {
-        **{"device": "nvidia-test", "verdict": "allowed", "provenance": PROVENANCE},
+        **{"device": "nvidia-test", "verdict": "allowed", "cards": ["GPU-1"], "provenance": PROVENANCE},
         "groups": [
             {
                 **{"group": "twins", "cells": [CELL, CELL], "verdict": "allowed", "noise": 0.01, "reason": None},

@@ -67,5 +67,5 @@ def test_each_process_sees_its_card_alone_and_each_card_is_watched(tmp_path, mon
     assert [one["CUDA_VISIBLE_DEVICES"] for one in seen.values()] == UUIDS
     assert watched == [(uuid, {os.getpid(), pid}) for uuid, pid in zip(UUIDS, seen, strict=True)]
     assert {window["gpu"] for window in measured["windows"]} == {None}
-    assert measured["gpu"] == {"cards": [{"refused": {}}] * 2}
+    assert measured["gpu"] == {"cards": [{"uuid": uuid, "refused": {}} for uuid in UUIDS]}
     assert {"card 1: hot", "card 2: hot"} <= set(measured["flags"])

@@ -69,5 +69,23 @@ def test_a_verdict_on_separate_cards_is_made_and_read(tmp_path, monkeypatch):
     assert study.targets.runs_on_cards("nvidia-test") == ["results/colocation/nvidia-test/pair/cards/run1.json"]
     assert Study(ON_GPU, SERVER).targets.side_by_side == [] and not Study(CONFIG, LAPTOP).side_by_side
     for word, allowed in (("allowed", True), ("forbidden", False)):
-        records.write(verdict, "side-by-side", CONTENTS["side-by-side"] | {"verdict": word})
+        records.write(verdict, "side-by-side", CONTENTS["side-by-side"] | {"verdict": word, "cards": [GPU.uuid]})
         assert study.side_by_side == allowed
+
+
+def test_a_verdict_holds_for_the_cards_that_were_measured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = Study(ON_GPU, SERVER)
+    for cards, allowed in ((["GPU-other", SERVER.gpu.uuid], True), (["GPU-other"], False), ([], False)):
+        content = CONTENTS["side-by-side"] | {"verdict": "allowed", "cards": cards}
+        records.write("results/hosts/nvidia-test/side_by_side.json", "side-by-side", content)
+        assert study.side_by_side == allowed
+
+
+def test_a_verdict_that_cannot_be_made_here_says_why():
+    cell = "torch-cuda-eager/m/fp32/b1-s32"
+    config = {**ON_GPU, "colocation": {"pair": {"cells": [cell, cell], "how": ["cards"]}}}
+    with pytest.raises(UserError, match="2 instances need 2 cards, and 1 of the kind can be seen; make more visible"):
+        Study(config, dataclasses.replace(SERVER, cards=1)).runs_to_judge("nvidia-test")
+    with pytest.raises(UserError, match=r"name cells of nvidia-test in a co-location with how: \[cards\]"):
+        Study(ON_GPU, SERVER).runs_to_judge("nvidia-test")

@@ -46,4 +46,4 @@ class CardsWatch:
 
     def facts(self) -> dict[str, Any]:
         """What does not change while measuring, of each card, and what NVML refused."""
-        return {"cards": [watch.facts() for watch in self._watches.values()]}
+        return {"cards": [{"uuid": uuid, **watch.facts()} for uuid, watch in self._watches.items()]}

@@ -20,4 +20,12 @@ GROUP = record(
     }
 )
 
-SCHEMA = record({"device": NAME, "verdict": VERDICT, "groups": many(GROUP, 1), "provenance": PROVENANCE})
+SCHEMA = record(
+    {
+        "device": NAME,
+        "verdict": VERDICT,
+        "cards": many(NAME),  # UUIDs of those that every run had: the verdict is theirs
+        "groups": many(GROUP, 1),
+        "provenance": PROVENANCE,
+    }
+)

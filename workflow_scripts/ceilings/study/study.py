@@ -13,6 +13,7 @@ from ceilings.errors import UserError
 from ceilings.files import expanded
 from ceilings.graphs import operator_library
 from ceilings.host import Host
+from ceilings.measure.colocation import CARDS
 from ceilings.schemas.side_by_side import ALLOWED
 from ceilings.study import captures, changing_captures, machines, plan, prediction_log, progress
 from ceilings.study.batch_searches import BatchSearch, batch_searches
@@ -109,9 +110,11 @@ class Study:
 
     @property
     def side_by_side(self) -> bool:
-        """Whether a record of this tree allows cells of separate cards of this machine to be timed side by side."""
-        path = Path(self.paths.side_by_side(self.host.gpu.slug)) if self.host.gpu else None
-        return bool(path and path.is_file() and records.read(path, "side-by-side")["verdict"] == ALLOWED)
+        """Whether a record of this tree allows cells of this card to be timed beside those of others."""
+        if (card := self.host.gpu) is None or not (path := Path(self.paths.side_by_side(card.slug))).is_file():
+            return False
+        record = records.read(path, "side-by-side")
+        return bool(record["verdict"] == ALLOWED and card.uuid in record["cards"])
 
     @functools.cached_property
     def targets(self) -> Targets:
@@ -299,6 +302,21 @@ class Study:
         if group not in self.config["colocation"]:
             raise UserError(f"no co-location is called {group!r}, {nearest(group, self.config['colocation'])}")
         return self.slices.colocation(group, device)
+
+    def runs_to_judge(self, device: str) -> list[str]:
+        """The runs on separate cards of a kind, of which the verdict on them is made.
+
+        Raises:
+            UserError: None can be measured here; with the reason.
+        """
+        if not (runs := self.targets.runs_on_cards(device)):
+            lacking = [one.available for one in self.colocated if one.sharing.how == CARDS and one.device == device]
+            why = next((f"{one.reason}; {one.remedy}" for one in lacking if not one), None)
+            raise UserError(
+                f"{self.paths.side_by_side(device)}: no co-location on separate cards is measured here: "
+                f"{why or f'name cells of {device} in a co-location with how: [cards]'}"
+            )
+        return runs
 
     def colocated_files(self, group: str, device: str) -> dict[str, list[str]]:
         """The files of a co-location by cell, as of :meth:`served`.
