@@ -297,6 +297,12 @@ def test_a_scheduler_is_not_judged_alone(tmp_path):
     assert finding.status == "not decidable" and CAPTURED in finding.missing[0]
 
 
+def test_a_sweep_for_decode_steps_has_some_where_the_study_has_prefills_alone(tmp_path):
+    tables = collect(made(tmp_path, runtimes=[CAPTURED], generated=(1,)).plan())
+    (finding,) = about(tables, SCHEDULER)
+    assert "generated: [32]" in finding.missing[0]
+
+
 def test_prefill_and_decode_are_two_regimes_with_two_floors(tmp_path):
     tables = collect(bounded(made(tmp_path)).plan())
     (finding,) = about(tables, REGIMES)

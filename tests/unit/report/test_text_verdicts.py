@@ -10,7 +10,9 @@ import pytest
 
 from ceilings import records
 from ceilings.errors import UserError
+from ceilings.report.render.not_run import not_run
 from ceilings.report.tables.collect import collect
+from ceilings.report.tables.text_verdicts import judged
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted_study as planted
@@ -71,7 +73,7 @@ def test_texts_that_nobody_read_take_it_and_the_row_says_how_to_read_them(study)
     assert (row["status"], row["failure_kind"]) == ("failed", "unread") and not row["p50_ms"] > 0
     assert row["reason"] == "unread: the FP32 reference has not read its texts"
     path = study.cells[0]["texts"]
-    assert row["remedy"].endswith(f"run `rm -f {path}`, then `snakemake --cores 1 {path}`")
+    assert row["remedy"].endswith(f": `rm -f {path}` and run again, where its weights and prompts are")
 
 
 def test_a_verdict_on_one_process_says_nothing_of_another(study):
@@ -86,6 +88,23 @@ def test_a_verdict_on_one_process_says_nothing_of_another(study):
 def test_a_reading_that_failed_says_why(study):
     read(study, status="failed", failure={"kind": "timed-out", "message": "no result after 600 s"}, runs={})
     assert row_of(study)["reason"].endswith("did not read its texts: no result after 600 s")
+
+
+def test_the_log_is_that_of_the_reading_where_the_reading_is_why(study):
+    read(study, log="results/logs/read_texts/x.log")
+    for path in study.cells[0]["runs"]:
+        record = records.read(path, "run")
+        assert judged(record, study.cells[0])["log"] == record["log"]
+    read(study, log="results/logs/read_texts/x.log", gap=0.09)
+    assert row_of(study)["log"] == "results/logs/read_texts/x.log"
+
+
+def test_the_summary_names_what_gets_unread_texts_read(study):
+    failure = {"kind": "timed-out", "message": "no result after 600 s"}
+    read(study, log="results/logs/read_texts/x.log", status="failed", failure=failure, runs={})
+    shown = not_run(study.plan(), collect(study.plan()), most=10)
+    path = study.cells[0]["texts"]
+    assert f"see `results/logs/read_texts/x.log`, then `rm -f {path}` and run again" in shown
 
 
 def test_a_verdict_of_another_cell_is_refused(study):

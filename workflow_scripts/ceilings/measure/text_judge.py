@@ -75,9 +75,23 @@ def verdict(runs: Sequence[Mapping[str, Any]], task: Mapping[str, Any]) -> dict[
         made |= {"seconds": time.monotonic() - begin, **{name: read[name] for name in ("device", "provenance")}}
         gaps = dict(zip(every, read["gaps"], strict=True))
     for number, run in given.items():
-        found = token_parity.reading(np.array([gaps[one] for one in texts[number]]))
+        ours = [gaps[one] for one in texts[number]]
+        found = token_parity.reading(np.array(ours))
         made["runs"][number] = {"digest": run["digest"], **found}
+        print(f"process {number}: {_worst(texts[number], ours)}")
     return made
+
+
+def _worst(texts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], gaps: Sequence[Sequence[float]]) -> str:
+    """Where the reference prefers another token the most, in words; counts begin at 0."""
+    if not texts:
+        return "every text is the reference's"
+    which, step = np.unravel_index(np.argmax(gaps), np.shape(gaps))
+    (element, row), tokens = texts[which]
+    return (
+        f"texts read: {len(texts)}; the reference prefers another token by {gaps[which][step]:.3g} logits at most, to "
+        f"token {step} (id {tokens[step]}) of row {row} of prompts {element}"
+    )
 
 
 def _texts(given: Mapping[str, Any]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -18,6 +18,8 @@ UNREAD = "unread"
 def judged(record: dict[str, Any], cell: Record) -> dict[str, Any]:
     """A run record with what the verdict of its cell says of its texts; failed where none says anything.
 
+    Where the reading is why it has no number, its log is that of the reading.
+
     A record without texts stays as it is: it generated nothing, or failed, or an earlier version judged it.
 
     Args:
@@ -35,17 +37,28 @@ def judged(record: dict[str, Any], cell: Record) -> dict[str, Any]:
         verdict = read_record(path, "text-verdict", cell, "is the verdict on", lambda _: None)
     read = (verdict or {}).get("runs", {}).get(str(record["run"]))
     if read and read["digest"] == record["digest"]:
-        return record | {"parity": token_parity.scored(record["parity"], read)}
+        parity = token_parity.scored(record["parity"], read)
+        return record | {"parity": parity} | ({} if _explained(parity) else _log(verdict))
     why = "the FP32 reference has not read its texts"
     if verdict:
         failure = verdict["failure"]
         why = "the FP32 reference read what an earlier process of this number wrote"
         if failure:
             why = f"the FP32 reference did not read its texts: {failure['message']}"
-    return record | {"status": "failed", "failure": {"kind": UNREAD, "message": why}, "series": {}}
+    return record | {"status": "failed", "failure": {"kind": UNREAD, "message": why}, "series": {}} | _log(verdict)
 
 
 def remedy(cell: Record) -> str:
     """How the texts of a cell get read."""
     path = cell["texts"]
-    return f"run `rm -f {path}`, then `snakemake --cores 1 {path}`"
+    return f"`rm -f {path}` and run again, where its weights and prompts are"
+
+
+def _explained(parity: Record) -> bool:
+    """Whether rounding explains every token that was read."""
+    margin = parity["largest_margin"]
+    return not parity["problem"] and (margin is None or margin <= token_parity.EXPLAINED)
+
+
+def _log(verdict: Record | None) -> dict[str, str]:
+    return {"log": verdict["log"]} if verdict and verdict["log"] else {}

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ceilings.report import text
 from ceilings.report.analysis.measured import Cell, Judged, Measured, phase_of
+from ceilings.report.analysis.measured_cell import GENERATED
 from ceilings.report.analysis.stack_levers import takes
 from ceilings.report.tables.keys import ONNX_FILE, axes_of
 from ceilings.runtimes.catalogue import PYTORCH, RUNTIMES
@@ -33,6 +34,9 @@ QUESTIONS = {
     11: "What does serving cost: the server, its queue, its batches, the transport, the network?",
 }
 """The questions of the study, by number, in the order of the summary."""
+
+FEW = 32
+"""Generated tokens that a sweep asks for where the study has prefills alone."""
 
 MARGIN = 0.05
 """Two latencies that provably differ by less are called equivalent."""
@@ -126,6 +130,8 @@ def sweep_entry(
     precisions: Iterable[str] | None = None,
     batches: Iterable[int] | None = None,
     shape: Shape | None = None,
+    *,
+    steps: bool = False,
 ) -> str:
     """A sweep of a study, as YAML on one line; what is not given is taken from the cells that were asked for.
 
@@ -135,6 +141,7 @@ def sweep_entry(
     Args:
         batches: Sizes of the batch in place of the shape's.
         shape: The sizes otherwise; None: the common shape of each panel.
+        steps: Whether its requests must have decode steps: more than one generated token.
     """
     asked = measured.tables.cells
     runtimes = named = _in_order(runtimes)
@@ -157,6 +164,9 @@ def sweep_entry(
             sizes.setdefault(axis, set()).add(size)
     if batches:
         sizes["batch"] = set(batches)
+    if steps and sizes.get(GENERATED) == {1}:
+        asked_for = [dict(Shape.parse(name).sizes).get(GENERATED, 1) for name in asked["shape"].unique()]
+        sizes[GENERATED] = {most if (most := max(asked_for)) > 1 else FEW}
     listed = {axis: sorted(sizes[axis]) for axis in Shape.of(dict.fromkeys(sizes, 1)).axes}
     others = {axis: members for axis, members in listed.items() if axis not in SHORTHANDS}
     parts = {

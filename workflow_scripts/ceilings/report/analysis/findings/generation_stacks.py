@@ -59,7 +59,7 @@ def graphs(measured: Measured) -> list[Finding]:
     claim = _graph_claim("decode")
     if not any(finding.claim == claim for finding in findings):
         sentence = "No pair of decode steps with and without a CUDA graph was measured."
-        wanted = sweep_entry(measured, runtimes_of(PYTORCH, (), (GRAPH,)), ("fp16",))
+        wanted = sweep_entry(measured, runtimes_of(PYTORCH, (), (GRAPH,)), ("fp16",), steps=True)
         findings.append(_open(GRAPHS, sentence, claim, wanted))
     return findings
 
@@ -148,9 +148,8 @@ def schedulers(measured: Measured) -> list[Finding]:
         wanted = sweep_entry(measured, runtimes_of(PYTORCH, (GRAPH,)), {cell.precision for cell in alone})
         return [_open(SCHEDULER, sentence, SCHEDULED, wanted, names(alone))]
     sentence = f"No decode step of {VLLM} was measured."
-    wanted = sweep_entry(
-        measured, [*runtimes_of(VLLM, (COMPILATION, GRAPH)), *runtimes_of(PYTORCH, (GRAPH,))], ("fp16",), (1, 64)
-    )
+    stacks = [*runtimes_of(VLLM, (COMPILATION, GRAPH)), *runtimes_of(PYTORCH, (GRAPH,))]
+    wanted = sweep_entry(measured, stacks, ("fp16",), (1, 64), steps=True)
     return [_open(SCHEDULER, sentence, SCHEDULED, wanted)]
 
 
