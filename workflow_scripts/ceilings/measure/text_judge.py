@@ -86,7 +86,7 @@ def _worst(texts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], gaps: Seque
     """Where the reference prefers another token the most, in words; counts begin at 0."""
     if not texts:
         return "every text is the reference's"
-    which, step = np.unravel_index(np.argmax(gaps), np.shape(gaps))
+    which, step = (int(place) for place in np.unravel_index(np.argmax(gaps), np.shape(gaps)))
     (element, row), tokens = texts[which]
     return (
         f"texts read: {len(texts)}; the reference prefers another token by {gaps[which][step]:.3g} logits at most, to "

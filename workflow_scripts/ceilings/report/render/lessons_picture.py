@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ceilings import foreign
 from ceilings.report import text
@@ -63,6 +63,7 @@ def _causes(axis: Axes, lesson: Mapping[str, Any]) -> None:
         label = "n/a" if variant["cause"] is None else _short(variant["cause"])
         axis.annotate(label, (known[y], y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5)
     axis.set_xlim(0, 1.35 * (max(known) or 1))
+    axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     axis.set_xlabel(lesson["meaning"], fontsize=8.5)
     axis.grid(axis="y", visible=False)

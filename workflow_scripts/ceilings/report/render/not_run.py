@@ -7,11 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from ceilings.failure_kinds import FAILURE_KINDS
 from ceilings.report import text
 from ceilings.report.analysis.measured import configuration_label, group_by
 from ceilings.report.tables.frames import Tables
-from ceilings.report.tables.text_verdicts import UNREAD
 
 Plan = Mapping[str, Any]
 
@@ -76,7 +74,7 @@ def _failed(plan: Plan, rows: pd.DataFrame, most: int | None) -> list[list[Any]]
         message = str(reason).removeprefix(f"{kind}: ")
         short = message if most is None or len(message) <= MESSAGE_SHOWN else f"{message[:MESSAGE_SHOWN]}…"
         remedy = f"see `{logs.iloc[0]}`" if len(logs) else ""
-        if kind == UNREAD:
+        if kind == "unread":
             others = f"; so for the other {len(members) - 1}" if len(members) > 1 else ""
             remedy = f"{remedy}, then {_command(members.iloc[0])}{others}".removeprefix(", then ")
         made.append([len(members), f"failed, {kind}: {short}", _which(plan, members, most, shapes=True), remedy])
@@ -84,8 +82,8 @@ def _failed(plan: Plan, rows: pd.DataFrame, most: int | None) -> list[list[Any]]
 
 
 def _command(row: pd.Series) -> str:
-    """The remedy of a failed cell without what its class means."""
-    return str(row["remedy"]).removeprefix(f"{FAILURE_KINDS[row['failure_kind']]}: ")
+    """The remedy of a failed cell without what its class means, which stands before it."""
+    return str(row["remedy"]).partition(": ")[2]
 
 
 def _which(plan: Plan, members: pd.DataFrame, most: int | None, shapes: bool = False) -> str:
