@@ -87,7 +87,7 @@ class Tiles:
     down: ProductTile = ProductTile(64, 64, 128, splits=4, warps=4, stages=4)
     head: ProductTile = ProductTile(16, 16, 128, warps=4, stages=4)
     row_warps: int = 4
-    projection: ProjectionTile = ProjectionTile(64, 128, 128, heads=2)
+    projection: ProjectionTile = ProjectionTile(128, 128, 128, warps=8)
 
 
 FEW_FP8 = Tiles(
