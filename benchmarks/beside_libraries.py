@@ -7,16 +7,17 @@ python benchmarks/beside_libraries.py --dry --output beside_libraries.json      
 
 It says which steps of a layer a library computes faster, and by how much.
 
-A step is timed as a chain of repetitions in a CUDA graph, many replays in a row. Each repetition has weights of its
-own. Those of a chain are at least twice what L2 holds, so they come from memory, as in an encoder. What a step changes
-of its own input goes on to the next repetition: the residual, and in ours the queries. All else stays the same. Blocks
-of all contenders take turns. Each answer is compared with FP64 on the same operands first; a wrong one is not timed.
+A step is timed as a chain of repetitions in a CUDA graph, many replays in a row. Each repetition has other weights.
+Those of a chain are at least twice what L2 holds, so they come from memory, as in an encoder. A repetition reads the
+residual that the one before it wrote; our attention also writes its result over the queries. All other operands are the
+same in each repetition. Blocks of all contenders take turns. Each answer is compared with FP64 on the same operands
+first; a wrong one is not timed.
 
 The libraries, through PyTorch in FP16 with its default settings:
 
 - linear: ``torch.nn.functional.linear``: with a bias, cuBLASLt's product with the bias in its epilogue.
-- GELU: by erf, as in ours, in a kernel of its own; or by tanh in cuBLASLt's epilogue (``torch._addmm_activation``).
-  The latter is another function, and its distance from FP64's erf shows that.
+- GELU: by erf, which our kernel computes too, in a separate kernel; or by tanh in cuBLASLt's epilogue
+  (``torch._addmm_activation``). GELU by tanh is another function: its error against FP64's erf is larger.
 - attention: ``scaled_dot_product_attention`` with each backend. Our kernel reads the mask of a request, INT64, a number
   a token. The libraries read numbers in FP16 that are added to scores, made beforehand and not timed: one row a text,
   or this row written out for each query.
@@ -57,7 +58,7 @@ from ceilings import gpu
 from ceilings.files import write_json
 from ceilings.kernels import tiles
 from ceilings.kernels.encoder import Encoder
-from ceilings.kernels.encoder_weights import EncoderWeights, Layer
+from ceilings.kernels.encoder_weights import EncoderWeights, Layer, Linear, Norm
 from ceilings.kernels.launch import Launch, blocks
 from ceilings.kernels.tiles import Tiles
 
@@ -68,7 +69,7 @@ ROUNDS, WARM, WARM_SECONDS = 11, 3, 0.25
 """Blocks of each contender, and those before that do not count: at least so many, for at least so long."""
 
 REPLAYS, TRIED = 50, 2
-"""Replays of a block, at most, and of the one by which their number is found."""
+"""Most replays of a block, and replays of the trial block, whose time sets their number."""
 
 TOLERANCE = 1e-2
 """How far a token's row may be from FP64: rounding to FP16 takes a tenth of it."""
@@ -103,7 +104,7 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step: the launches of ours that make it up, and which part of the state it writes."""
+    """A step: the names of our launches that compute it, and which part of the state it writes."""
 
     launches: tuple[str, ...]
     writes: str
@@ -150,9 +151,7 @@ class Library:
 
     def out(self, layer: Layer, at: State) -> State:
         """The state after the projection of attention, its residual and its norm."""
-        total = functional.linear(at.context, layer.out.weight, layer.out.bias).add_(at.hidden)
-        norm = layer.norm
-        return at._replace(hidden=functional.layer_norm(total, total.shape[1:], norm.gain, norm.offset, norm.epsilon))
+        return at._replace(hidden=self._ended(layer.out, layer.norm, at.context, at.hidden))
 
     def up(self, layer: Layer, at: State) -> State:
         """The state after the FFN's first product and GELU."""
@@ -163,9 +162,13 @@ class Library:
 
     def down(self, layer: Layer, at: State) -> State:
         """The state after the FFN's second product, its residual and its norm."""
-        total = functional.linear(at.wide, layer.down.weight, layer.down.bias).add_(at.hidden)
-        norm = layer.end
-        return at._replace(hidden=functional.layer_norm(total, total.shape[1:], norm.gain, norm.offset, norm.epsilon))
+        return at._replace(hidden=self._ended(layer.down, layer.end, at.wide, at.hidden))
+
+    @staticmethod
+    def _ended(linear: Linear, norm: Norm, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """A product, its residual and its norm."""
+        total = functional.linear(x, linear.weight, linear.bias).add_(residual)
+        return functional.layer_norm(total, total.shape[1:], norm.gain, norm.offset, norm.epsilon)
 
     def layer(self, layer: Layer, at: State) -> State:
         """The state after all of them."""
@@ -184,7 +187,7 @@ class Library:
 
 
 class Ours:
-    """The launches of an encoder of ours, step by step.
+    """Our encoder's launches, step by step.
 
     Args:
         encoder: With the weights of all repetitions.
@@ -379,7 +382,7 @@ class Batch:
         cut: Our tiles.
         least: Repetitions of a chain, at least.
         cache: Bytes of L2.
-        dry: Whether there is no card: kernels of ours do not overlap then.
+        dry: Whether there is no card. Our kernels then run one after the other.
     """
 
     def __init__(

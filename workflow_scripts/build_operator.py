@@ -23,7 +23,10 @@ def work(arguments: argparse.Namespace) -> None:
         artifacts.refuse_failed(arguments.graph)
         asked = records.read(artifacts.report_of(arguments.graph), "graph")
         if "heads" not in asked:
-            raise UserError(f"{arguments.graph} has no operator of ours; name a graph of place_operator.py")
+            raise UserError(
+                f"{arguments.graph} does not contain the operator ai.ceilings::Attention; name a graph that "
+                "place_operator.py wrote"
+            )
         with temporary_folder() as folder:
             os.environ.setdefault("TRITON_CACHE_DIR", folder)
             built = onnxruntime_attention.build([Heads(**one) for one in asked["heads"]], arguments.output)

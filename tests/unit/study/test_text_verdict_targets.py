@@ -61,11 +61,21 @@ def test_texts_of_others_are_read_here_where_nobody_has(brought):
 def test_what_was_read_here_stays_a_target(brought):
     """Else the tables would be made anew for the same verdict."""
     brought.write_text("{}")
+    log, weights = Path(Paths().texts_log("cpu-other", *NAME)), Path(Paths().weights("g"), "model.safetensors")
+    for file in (log, weights):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    made = study(devices=["recorded"])
+    assert made.targets.texts == [str(brought)] and str(brought) not in made.targets.recorded_records
+
+
+def test_a_verdict_that_came_with_its_log_is_kept(brought):
+    """Nothing here read it: other weights, made to read it again, would leave the cell without a number."""
+    brought.write_text("{}")
     log = Path(Paths().texts_log("cpu-other", *NAME))
     log.parent.mkdir(parents=True)
     log.touch()
-    made = study(devices=["recorded"])
-    assert made.targets.texts == [str(brought)] and str(brought) not in made.targets.recorded_records
+    assert study(devices=["recorded"]).targets.texts == []
 
 
 def test_nodes_read_nothing_of_devices_that_none_of_them_has(brought):

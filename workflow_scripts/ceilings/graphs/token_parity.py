@@ -134,7 +134,7 @@ def other_texts(tokens: Sequence[np.ndarray], expected: np.ndarray) -> tuple[np.
 
 
 def reading(gaps: np.ndarray) -> dict[str, Any]:
-    """What the reference found in texts that are not its own, in short.
+    """Sums up how the reference scored the texts that differ from its text.
 
     Args:
         gaps: (texts, generated), as ``ceilings.models.token_reference.gaps`` gives them; of no text where all are the
@@ -155,7 +155,7 @@ def reading(gaps: np.ndarray) -> dict[str, Any]:
 
 
 def scored(parity: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
-    """A parity with what the reference says of the texts that are not its own.
+    """A parity with the reference's scores of the texts that differ from its text.
 
     Args:
         parity: As ``compare`` gives it.

@@ -1,8 +1,8 @@
-"""Judges generated text: the FP32 reference reads what the processes of a cell generated and is not its own text.
+"""Judges generated text: the FP32 reference reads the texts of a cell's processes that differ from the reference's.
 
-After all that is timed, in a process of its own, each different text once, whichever processes generated it. Logits of
-the first tokens are judged before anything is timed (``gate``). What follows from a verdict is decided where tables are
-made.
+The reading runs after all timed jobs, in a separate process. It reads each different text once, also where several
+processes generated it. Logits of the first tokens are judged before anything is timed (``gate``). The tables apply the
+verdict (``report/tables/text_verdicts.py``).
 """
 
 from __future__ import annotations

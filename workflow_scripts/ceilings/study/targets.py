@@ -268,9 +268,10 @@ class Targets:
         return [cell for cell in built if not is_request(cell.shape) or cell.precision in cell.spec.generates]
 
     def _came_read(self, cell: Cell) -> bool:
-        """Whether a recorded cell came with a verdict: one that was made here has its log here."""
+        """Whether a recorded cell came with a verdict: one that was made here has its log and its weights here."""
         name = (cell.device or "", cell.runtime, cell.model, cell.precision, cell.shape)
-        return Path(cell.texts or "").is_file() and not Path(self.paths.texts_log(*name)).is_file()
+        made_with = (self.paths.texts_log(*name), f"{self.paths.weights(cell.model)}/model.safetensors")
+        return Path(cell.texts or "").is_file() and not all(Path(path).is_file() for path in made_with)
 
     def _engine(self, cell: Cell, device: str) -> str:
         return self.engines.path(cell.spec, cell.model, cell.precision, [cell.shape], device)

@@ -33,6 +33,9 @@ SHADES = (1.0, 0.55)
 NS_PER_MS = 1e6
 HEIGHT = 0.8
 
+FINEST = 1 / 800
+"""Of a timeline: gaps between pieces of one request that are shorter show as none on paper, and are drawn as none."""
+
 
 @style.settled
 def draw(tables: Tables) -> Figure:
@@ -77,9 +80,25 @@ def _cells(rows: pd.DataFrame) -> list[list[tuple[Mapping[str, Any], Mapping[str
     return [panels for _, panels in cells[:MOST_CELLS]]
 
 
+def joined(pieces: Sequence[Sequence[Any]], gap: float) -> list[list[Any]]:
+    """Pieces of one request, part and stream that lie no farther apart than ``gap``, as one piece.
+
+    >>> joined([[0, "kernels", 7, 0, 4], [0, "kernels", 7, 5, 9], [0, "kernels", 7, 20, 30]], 2)
+    [[0, 'kernels', 7, 0, 9], [0, 'kernels', 7, 20, 30]]
+    """
+    made: dict[tuple[Any, ...], list[list[Any]]] = {}
+    for piece in sorted(pieces, key=lambda one: one[3]):
+        mine = made.setdefault(tuple(piece[:3]), [])
+        if mine and piece[3] - mine[-1][4] <= gap:
+            mine[-1][4] = max(mine[-1][4], piece[4])
+        else:
+            mine.append(list(piece))
+    return [piece for mine in made.values() for piece in mine]
+
+
 def _panel(axis: Axes, pieces: Sequence[Sequence[Any]], longest: float) -> None:
     streams = sorted({piece[2] for piece in pieces})
-    for request, part, stream, begin, end in pieces:
+    for request, part, stream, begin, end in joined(pieces, longest * NS_PER_MS * FINEST):
         row = streams.index(stream)
         span = (begin / NS_PER_MS, (end - begin) / NS_PER_MS)
         axis.broken_barh(
